@@ -1,0 +1,5 @@
+"""torch.nn's recurrent layers and cells as step functions over `scan`, and `accelerate`."""
+
+from ostinato.nn.layers import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN"]

@@ -1,0 +1,370 @@
+"""RNN, GRU and LSTM: torch.nn's layers, played by `scan`, one scan per layer and direction.
+
+Inside, everything is time-major and batched: xs `[T, B, F]`, hidden states `[L·D, B, H]` with D
+directions. What the user sees (batch_first, unbatched or packed) is taken off at the border and put
+back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.nn.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ostinato._scan import Step, scan
+from ostinato.nn.steps import gru_step, lstm_step, playable, rnn_step
+
+Hidden = Any  # a tensor, or a pair of tensors
+
+
+class _Layer(torch.nn.RNNBase):
+    """What the three layers share. torch.nn's own class stands behind it in their bases."""
+
+    def _step(self, weights: list[Any], all_states: bool) -> Step:
+        """The cell with these weights: w_ih, w_hh, and where they exist b_ih, b_hh, w_hr."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Hidden = None,
+        *,
+        lengths: Tensor | list[int] | int | None = None,
+        resets: Tensor | None = None,
+        restart: Hidden = None,
+        return_all_states: bool = False,
+    ) -> tuple[Any, ...]:
+        """Play the sequence: torch.nn's forward, with four keywords more.
+
+        Args:
+            input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed.
+            hx: the first hidden state `[L·D, B, H]` (unbatched `[L·D, H]`; for LSTM a pair h, c);
+                zeros by default.
+            lengths: `[B]` integers in 0…T, in any order (unbatched: one integer): row b has only
+                the steps t < lengths[b]. Beyond them its outputs are zero, its state stays, and
+                nothing flows back from them. A row of length 0 ends as it began.
+            resets: bool, `[T, B]`, laid out as the input is (with batch_first `[B, T]`, unbatched
+                `[T]`; for a packed input `[T, B]`, rows as before packing): marks the first element
+                of a new segment. Going forward the row restarts before t; in reverse, where the
+                segment ends at t, before t−1.
+            restart: what a row restarts from, like hx or broadcastable to it; zeros by default.
+            return_all_states: give the hidden states after every step as a third result.
+
+        Returns:
+            `(output, h_n)` as torch.nn gives them: the top layer's `[T, B, D·H]`, laid out as the
+            input, and the state after each row's last step, like hx. With return_all_states
+            `(output, h_n, states)`: the states of every layer and direction after every step,
+            `[L·D, T, B, H]` (with batch_first `[L·D, B, T, H]`, unbatched `[L·D, T, H]`, for a
+            packed input padded and time-major); for LSTM a pair, the cell states second.
+
+        Raises:
+            RuntimeError, ValueError: as torch.nn, when input or hx do not fit the layer.
+            ValueError: lengths, resets or restart do not fit the input.
+        """
+        self._update_flat_weights()
+        if restart is not None and resets is None:
+            raise ValueError("restart= was given without resets=, so it would do nothing")
+        is_packed = isinstance(input, PackedSequence)
+        plain = lengths is None and resets is None and not return_all_states
+        if plain and not playable(input.data, self._flat_weights[0]):
+            return super().forward(input, hx)
+        if is_packed:
+            if lengths is not None:
+                raise ValueError("lengths= was given with a PackedSequence, which brings its own")
+            return self._forward_packed(input, hx, resets, restart, return_all_states)
+        if not self._has_known_axes(input, hx):
+            return super().forward(input, hx)  # which says what is wrong
+        return self._forward_padded(input, hx, lengths, resets, restart, return_all_states)
+
+    def _forward_padded(
+        self,
+        input: Tensor,
+        hx: Hidden,
+        lengths: Any,
+        resets: Tensor | None,
+        restart: Hidden,
+        all_states: bool,
+    ) -> tuple[Any, ...]:
+        batched = input.dim() == 3
+        swapped = batched and self.batch_first
+
+        def enter(given: Tensor) -> Tensor:
+            """`[T, B, …]` from the layout of the input."""
+            return given.unsqueeze(1) if not batched else _swap(given, 0) if swapped else given
+
+        def leave(played: Tensor, dim: int) -> Tensor:
+            """The layout of the input, from one with T and B at `dim`."""
+            if not batched:
+                return played.squeeze(dim + 1)
+            return _swap(played, dim) if swapped else played
+
+        def rows(hidden: Hidden) -> Hidden:
+            return hidden if batched else _map(lambda leaf: leaf.unsqueeze(1), hidden)
+
+        xs = enter(input)
+        hx = self._zero_hidden(xs) if hx is None else rows(hx)
+        self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
+        if lengths is not None:
+            lengths = _check_lengths(lengths, xs)
+        if resets is not None:
+            resets = enter(_check_resets(resets, input.shape[:-1], xs))
+            restart = None if restart is None else _expand(rows(restart), hx)
+        output, h_n, states = self._play(xs, hx, lengths, resets, restart, all_states)
+        if not batched:
+            h_n = _map(lambda leaf: leaf.squeeze(1), h_n)
+        if all_states:
+            return leave(output, 0), h_n, _map(lambda leaf: leave(leaf, 1), states)
+        return leave(output, 0), h_n
+
+    def _forward_packed(
+        self,
+        packed: PackedSequence,
+        hx: Hidden,
+        resets: Tensor | None,
+        restart: Hidden,
+        all_states: bool,
+    ) -> tuple[Any, ...]:
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        xs, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # rows sorted
+        hx = self._zero_hidden(xs) if hx is None else self.permute_hidden(hx, sorted_indices)
+        self.check_forward_args(data, hx, batch_sizes)
+        if resets is not None:
+            resets = _select(_check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
+        if restart is not None:
+            restart = self.permute_hidden(_expand(restart, hx), sorted_indices)
+        output, h_n, states = self._play(xs, hx, lengths, resets, restart, all_states)
+        repacked = pack_padded_sequence(output, lengths).data
+        result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
+        h_n = self.permute_hidden(h_n, unsorted_indices)
+        if all_states:
+            return result, h_n, _map(lambda leaf: _select(leaf, 2, unsorted_indices), states)
+        return result, h_n
+
+    def _play(
+        self,
+        xs: Tensor,
+        hx: Hidden,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        restart: Hidden,
+        all_states: bool,
+    ) -> tuple[Tensor, Hidden, Hidden]:
+        """The stack of layers, in the inner layout: (output, h_n, states)."""
+        if playable(xs, self._flat_weights[0]):
+            return self._play_stack(xs, hx, lengths, resets, restart, all_states)
+        if resets is None and not all_states:
+            return self._play_in_torch(xs, hx, lengths)
+        with torch.autocast(xs.device.type, enabled=False):  # a carry keeps its dtype
+            dtype = self._flat_weights[0].dtype
+            xs, hx = xs.to(dtype), _map(lambda leaf: leaf.to(dtype), hx)
+            return self._play_stack(xs, hx, lengths, resets, restart, all_states)
+
+    def _play_stack(
+        self,
+        xs: Tensor,
+        hx: Hidden,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        restart: Hidden,
+        all_states: bool,
+    ) -> tuple[Tensor, Hidden, Hidden]:
+        n_directions = 2 if self.bidirectional else 1
+        n_weights = len(self._all_weights[0])
+        h_n, states = [], []
+        for layer in range(self.num_layers):
+            ys = []
+            for direction in range(n_directions):
+                i = layer * n_directions + direction
+                weights = self._flat_weights[i * n_weights : (i + 1) * n_weights]
+                carry, y = scan(
+                    self._step(weights, all_states),
+                    _row(hx, i),
+                    xs,
+                    reverse=direction == 1,
+                    lengths=lengths,
+                    resets=resets,
+                    restart=None if restart is None else _row(restart, i),
+                )
+                h_n.append(carry)
+                states.append(y)
+                ys.append(y[0] if isinstance(y, tuple) else y)
+            xs = torch.cat(ys, 2) if self.bidirectional else ys[0]
+            if layer < self.num_layers - 1:
+                xs = F.dropout(xs, self.dropout, self.training)
+        return xs, _stack(h_n), _stack(states) if all_states else None
+
+    def _play_in_torch(
+        self, xs: Tensor, hx: Hidden, lengths: Tensor
+    ) -> tuple[Tensor, Hidden, None]:
+        """Lengths by torch's packed path, which knows no rows of length 0."""
+        empty = (lengths == 0).to(xs.device)[:, None]
+        packed = pack_padded_sequence(
+            torch.where(empty, 0.0, xs), lengths.clamp(min=1), enforce_sorted=False
+        )
+        packed_output, h_n = super().forward(packed, hx)
+        output, _ = pad_packed_sequence(packed_output, total_length=len(xs))
+        output = torch.where(empty, 0.0, output)
+        if isinstance(hx, Tensor):
+            return output, torch.where(empty, hx, h_n), None
+        kept = [torch.where(empty, old, new) for old, new in zip(hx, h_n, strict=True)]
+        return output, tuple(kept), None
+
+    def _zero_hidden(self, xs: Tensor) -> Hidden:
+        n_states = self.num_layers * (2 if self.bidirectional else 1)
+        h = xs.new_zeros(n_states, xs.shape[1], self.proj_size or self.hidden_size)
+        if self.mode != "LSTM":
+            return h
+        return h, xs.new_zeros(n_states, xs.shape[1], self.hidden_size)
+
+    def _has_known_axes(self, input: Tensor, hx: Hidden) -> bool:
+        """Whether the axes are those of a batch or of one sequence, with at least one step."""
+        if input.dim() not in (2, 3):
+            return False
+        leaves = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+        time_dim = 1 if self.batch_first and input.dim() == 3 else 0
+        return input.shape[time_dim] > 0 and all(leaf.dim() == input.dim() for leaf in leaves)
+
+    def __prepare_scriptable__(self) -> torch.nn.RNNBase:
+        """What torch.jit.script compiles in this layer's place: torch's own."""
+        twin = copy.copy(self)
+        twin.__class__ = next(base for base in type(self).__mro__ if base in TORCH_LAYERS)
+        return twin
+
+
+class RNN(_Layer, torch.nn.RNN):
+    """torch.nn.RNN, played by `scan`: the same constructor, parameters, results and state_dict.
+
+    h_t = f(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh),   f = tanh or relu
+
+    `forward` also takes lengths, resets, restart and return_all_states.
+
+    Example:
+        >>> import torch, ostinato
+        >>> rnn = ostinato.nn.RNN(28, 128, batch_first=True)
+        >>> output, h_n = rnn(torch.randn(3, 50, 28), lengths=[50, 7, 21])
+        >>> output.shape, h_n.shape
+        (torch.Size([3, 50, 128]), torch.Size([1, 3, 128]))
+        >>> bool((output[1, 7:] == 0).all()), bool((h_n[0, 1] == output[1, 6]).all())
+        (True, True)
+    """
+
+    def _step(self, weights: list[Any], all_states: bool) -> Step:
+        return rnn_step(self.nonlinearity, *weights)
+
+
+class GRU(_Layer, torch.nn.GRU):
+    """torch.nn.GRU, played by `scan`: the same constructor, parameters, results and state_dict.
+
+    The equations are those of `ostinato.nn.steps.gru_step`. `forward` also takes lengths, resets,
+    restart and return_all_states.
+
+    Example: two episodes in one row, the second beginning at t = 6.
+        >>> import torch, ostinato
+        >>> gru = ostinato.nn.GRU(4, 8)
+        >>> x, resets = torch.randn(10, 1, 4), torch.zeros(10, 1, dtype=torch.bool)
+        >>> resets[6] = True
+        >>> output, _ = gru(x, resets=resets)
+        >>> torch.allclose(output[6:], gru(x[6:])[0])
+        True
+    """
+
+    def _step(self, weights: list[Any], all_states: bool) -> Step:
+        return gru_step(*weights)
+
+
+class LSTM(_Layer, torch.nn.LSTM):
+    """torch.nn.LSTM, played by `scan`: the same constructor, parameters, results and state_dict.
+
+    The equations are those of `ostinato.nn.steps.lstm_step`. `forward` also takes lengths, resets,
+    restart and return_all_states.
+
+    Example: the cell states of all steps.
+        >>> import torch, ostinato
+        >>> lstm = ostinato.nn.LSTM(4, 8, num_layers=2)
+        >>> output, (h_n, c_n), (h, c) = lstm(torch.randn(10, 3, 4), return_all_states=True)
+        >>> c.shape, torch.equal(c[:, -1], c_n)
+        (torch.Size([2, 10, 3, 8]), True)
+    """
+
+    def _step(self, weights: list[Any], all_states: bool) -> Step:
+        biases = weights[2:4] if self.bias else [None, None]
+        projection = weights[-1] if self.proj_size else None
+        return lstm_step(*weights[:2], *biases, projection, give_cells=all_states)
+
+
+TORCH_LAYERS: tuple[type, ...] = (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM)
+
+
+def _map(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
+    return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)
+
+
+def _row(hidden: Hidden, i: int) -> Hidden:
+    """The hidden state of one layer and direction, `[B, H]`."""
+    return _map(lambda leaf: leaf[i], hidden)
+
+
+def _stack(hiddens: list[Hidden]) -> Hidden:
+    if isinstance(hiddens[0], Tensor):
+        return torch.stack(hiddens)
+    return tuple(torch.stack(leaves) for leaves in zip(*hiddens, strict=True))
+
+
+def _swap(tensor: Tensor, dim: int) -> Tensor:
+    return tensor.transpose(dim, dim + 1)
+
+
+def _select(tensor: Tensor, dim: int, indices: Tensor | None) -> Tensor:
+    return tensor if indices is None else tensor.index_select(dim, indices)
+
+
+def _expand(restart: Hidden, hx: Hidden) -> Hidden:
+    """restart with the shape of hx."""
+    given = (restart,) if isinstance(restart, Tensor) else tuple(restart)
+    wanted = (hx,) if isinstance(hx, Tensor) else hx
+    try:
+        leaves = [r.to(h.dtype).expand_as(h) for r, h in zip(given, wanted, strict=True)]
+    except (RuntimeError, ValueError):
+        raise ValueError(
+            f"restart has the shape {_shapes(given)}; wanted that of the hidden state, "
+            f"{_shapes(wanted)}, or one that broadcasts to it"
+        ) from None
+    return leaves[0] if isinstance(hx, Tensor) else tuple(leaves)
+
+
+def _shapes(leaves: tuple[Tensor, ...]) -> str:
+    return ", ".join(str(list(leaf.shape)) for leaf in leaves)
+
+
+def _check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
+    given = torch.as_tensor(resets)
+    if given.dtype != torch.bool or given.shape != shape:
+        raise ValueError(
+            f"resets is {given.dtype} of shape {list(given.shape)}; wanted torch.bool of shape "
+            f"{list(shape)}, one for each step of the input"
+        )
+    return given.to(xs.device)
+
+
+def _check_lengths(lengths: Any, xs: Tensor) -> Tensor:
+    """`[B]` int64, on the CPU, where torch wants lengths."""
+    n_steps, n_rows = xs.shape[:2]
+    given = torch.as_tensor(lengths, device="cpu")
+    if given.is_floating_point() or given.dtype == torch.bool or given.numel() != n_rows:
+        raise ValueError(
+            f"lengths is {given.dtype} of shape {list(given.shape)}; wanted {n_rows} integers, "
+            "one for each row of the batch"
+        )
+    given = given.reshape(n_rows).long()
+    wrong = ((given < 0) | (given > n_steps)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"lengths[{row}] is {int(given[row])}; wanted 0 to {n_steps}, the steps of the input"
+        )
+    return given
