@@ -1,5 +1,6 @@
 """torch.nn's recurrent layers and cells as step functions over `scan`, and `accelerate`."""
 
+from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]

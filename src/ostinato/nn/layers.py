@@ -8,18 +8,21 @@ back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+)
 
 from ostinato._scan import Step, scan
-from ostinato.nn.steps import gru_step, lstm_step, playable, rnn_step
-
-Hidden = Any  # a tensor, or a pair of tensors
+from ostinato.data import Ragged
+from ostinato.nn.steps import Hidden, gru_step, lstm_step, map_hidden, playable, rnn_step
 
 
 class _Layer(torch.nn.RNNBase):
@@ -31,7 +34,7 @@ class _Layer(torch.nn.RNNBase):
 
     def forward(
         self,
-        input: Tensor | PackedSequence,
+        input: Tensor | PackedSequence | Ragged,
         hx: Hidden = None,
         *,
         lengths: Tensor | list[int] | int | None = None,
@@ -42,7 +45,8 @@ class _Layer(torch.nn.RNNBase):
         """Play the sequence: torch.nn's forward, with four keywords more.
 
         Args:
-            input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed.
+            input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed: a
+                PackedSequence, or `ostinato.data.Ragged`, which comes out as a PackedSequence.
             hx: the first hidden state `[L·D, B, H]` (unbatched `[L·D, H]`; for LSTM a pair h, c);
                 zeros by default.
             lengths: `[B]` integers in 0…T, in any order (unbatched: one integer): row b has only
@@ -69,13 +73,14 @@ class _Layer(torch.nn.RNNBase):
         self._update_flat_weights()
         if restart is not None and resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
-        is_packed = isinstance(input, PackedSequence)
+        if isinstance(input, Ragged):
+            input = self._pack(input)
         plain = lengths is None and resets is None and not return_all_states
-        if plain and not playable(input.data, self._flat_weights[0]):
+        if plain and not self._plays(input):
             return super().forward(input, hx)
-        if is_packed:
+        if isinstance(input, PackedSequence):
             if lengths is not None:
-                raise ValueError("lengths= was given with a PackedSequence, which brings its own")
+                raise ValueError("lengths= was given with a packed input, which brings its own")
             return self._forward_packed(input, hx, resets, restart, return_all_states)
         if not self._has_known_axes(input, hx):
             return super().forward(input, hx)  # which says what is wrong
@@ -104,7 +109,7 @@ class _Layer(torch.nn.RNNBase):
             return _swap(played, dim) if swapped else played
 
         def rows(hidden: Hidden) -> Hidden:
-            return hidden if batched else _map(lambda leaf: leaf.unsqueeze(1), hidden)
+            return hidden if batched else map_hidden(lambda leaf: leaf.unsqueeze(1), hidden)
 
         xs = enter(input)
         hx = self._zero_hidden(xs) if hx is None else rows(hx)
@@ -116,9 +121,9 @@ class _Layer(torch.nn.RNNBase):
             restart = None if restart is None else _expand(rows(restart), hx)
         output, h_n, states = self._play(xs, hx, lengths, resets, restart, all_states)
         if not batched:
-            h_n = _map(lambda leaf: leaf.squeeze(1), h_n)
+            h_n = map_hidden(lambda leaf: leaf.squeeze(1), h_n)
         if all_states:
-            return leave(output, 0), h_n, _map(lambda leaf: leave(leaf, 1), states)
+            return leave(output, 0), h_n, map_hidden(lambda leaf: leave(leaf, 1), states)
         return leave(output, 0), h_n
 
     def _forward_packed(
@@ -142,7 +147,7 @@ class _Layer(torch.nn.RNNBase):
         result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
         h_n = self.permute_hidden(h_n, unsorted_indices)
         if all_states:
-            return result, h_n, _map(lambda leaf: _select(leaf, 2, unsorted_indices), states)
+            return result, h_n, map_hidden(lambda leaf: _select(leaf, 2, unsorted_indices), states)
         return result, h_n
 
     def _play(
@@ -155,13 +160,13 @@ class _Layer(torch.nn.RNNBase):
         all_states: bool,
     ) -> tuple[Tensor, Hidden, Hidden]:
         """The stack of layers, in the inner layout: (output, h_n, states)."""
-        if playable(xs, self._flat_weights[0]):
+        if self._plays(xs):
             return self._play_stack(xs, hx, lengths, resets, restart, all_states)
-        if resets is None and not all_states:
+        if lengths is not None and resets is None and not all_states:
             return self._play_in_torch(xs, hx, lengths)
+        weight: Any = self._flat_weights[0]
         with torch.autocast(xs.device.type, enabled=False):  # a carry keeps its dtype
-            dtype = self._flat_weights[0].dtype
-            xs, hx = xs.to(dtype), _map(lambda leaf: leaf.to(dtype), hx)
+            xs, hx = xs.to(weight.dtype), map_hidden(lambda leaf: leaf.to(weight.dtype), hx)
             return self._play_stack(xs, hx, lengths, resets, restart, all_states)
 
     def _play_stack(
@@ -175,7 +180,8 @@ class _Layer(torch.nn.RNNBase):
     ) -> tuple[Tensor, Hidden, Hidden]:
         n_directions = 2 if self.bidirectional else 1
         n_weights = len(self._all_weights[0])
-        h_n, states = [], []
+        h_n: list[Hidden] = []
+        states: list[Hidden] = []
         for layer in range(self.num_layers):
             ys = []
             for direction in range(n_directions):
@@ -214,6 +220,15 @@ class _Layer(torch.nn.RNNBase):
         kept = [torch.where(empty, old, new) for old, new in zip(hx, h_n, strict=True)]
         return output, tuple(kept), None
 
+    def _plays(self, input: Tensor | PackedSequence) -> bool:
+        weight: Any = self._flat_weights[0]
+        return playable(input.data if isinstance(input, PackedSequence) else input, weight)
+
+    def _pack(self, ragged: Ragged) -> PackedSequence:
+        weight: Any = self._flat_weights[0]
+        rows = [torch.tensor(row, dtype=weight.dtype, device=weight.device) for row in ragged]
+        return pack_sequence(rows, enforce_sorted=False)
+
     def _zero_hidden(self, xs: Tensor) -> Hidden:
         n_states = self.num_layers * (2 if self.bidirectional else 1)
         h = xs.new_zeros(n_states, xs.shape[1], self.proj_size or self.hidden_size)
@@ -231,8 +246,10 @@ class _Layer(torch.nn.RNNBase):
 
     def __prepare_scriptable__(self) -> torch.nn.RNNBase:
         """What torch.jit.script compiles in this layer's place: torch's own."""
+        if type(self) not in TORCH_LAYER:
+            return self  # a subclass: only its author knows what it computes
         twin = copy.copy(self)
-        twin.__class__ = next(base for base in type(self).__mro__ if base in TORCH_LAYERS)
+        twin.__class__ = TORCH_LAYER[type(self)]
         return twin
 
 
@@ -292,21 +309,18 @@ class LSTM(_Layer, torch.nn.LSTM):
     """
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
-        biases = weights[2:4] if self.bias else [None, None]
-        projection = weights[-1] if self.proj_size else None
-        return lstm_step(*weights[:2], *biases, projection, give_cells=all_states)
+        w_ih, w_hh = weights[:2]
+        b_ih, b_hh = weights[2:4] if self.bias else (None, None)
+        w_hr = weights[-1] if self.proj_size else None
+        return lstm_step(w_ih, w_hh, b_ih, b_hh, w_hr, give_cells=all_states)
 
 
-TORCH_LAYERS: tuple[type, ...] = (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM)
-
-
-def _map(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)
+TORCH_LAYER: dict[type, type] = {RNN: torch.nn.RNN, GRU: torch.nn.GRU, LSTM: torch.nn.LSTM}
 
 
 def _row(hidden: Hidden, i: int) -> Hidden:
     """The hidden state of one layer and direction, `[B, H]`."""
-    return _map(lambda leaf: leaf[i], hidden)
+    return map_hidden(lambda leaf: leaf[i], hidden)
 
 
 def _stack(hiddens: list[Hidden]) -> Hidden:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ostinato._scan import Step
 
+Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
+
 
 def rnn_step(
     nonlinearity: str,
@@ -110,3 +112,8 @@ def playable(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
     )
+
+
+def map_hidden(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
+    """f of h, or of both h and c."""
+    return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)
