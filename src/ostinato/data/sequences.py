@@ -1,0 +1,120 @@
+"""`as_sequences`: the border at which a user's data become the arrays that models work on."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ostinato.data.ragged import Ragged
+
+Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
+
+
+def as_sequences(X: Any) -> Sequences:
+    """Check sequences and bring them into one of the two forms that models accept.
+
+    Args:
+        X: one of
+            an array `[N, T, F]`, or `[N, T]` for one feature; anything that NumPy reads as such,
+            a torch tensor included;
+            a list of N arrays `[T_i, F]`, or `[T_i]` for one feature;
+            a `Ragged`.
+            Numbers of any real dtype.
+
+    Returns:
+        `[N, T, F]` float32, C-contiguous (`X` itself if it is that already), or, where lengths
+        differ, a `Ragged`. A list of sequences of one length becomes an array.
+
+    Raises:
+        ValueError: X has another number of axes, no examples, no steps or no features; sequences
+            differ in features; a value is not a number, is NaN or infinite, or becomes infinite
+            as float32. The message names the first offender.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato.data import as_sequences
+        >>> as_sequences(np.zeros((5, 7))).shape
+        (5, 7, 1)
+        >>> as_sequences([np.zeros((3, 2)), np.zeros((4, 2))])
+        Ragged(2 sequences of 3 to 4 steps, 2 features)
+        >>> as_sequences([[1.0, 2.0], [3.0, float("nan")]])
+        Traceback (most recent call last):
+        ...
+        ValueError: X has nan at example 1, step 1, feature 0; wanted finite float32 numbers: \
+fill missing values in, or leave the example out
+    """
+    sequences = shape_sequences(X)
+    _check_extent(sequences)
+    _check_finite(sequences)
+    return sequences
+
+
+def shape_sequences(X: Any) -> Sequences:
+    """`as_sequences` without looking at the values: missing ones (NaN) pass."""
+    if isinstance(X, Ragged):
+        return X
+    if isinstance(X, (list, tuple)):
+        arrays = [_numbers(x, f"X[{i}]") for i, x in enumerate(X)]
+        if len({array.shape for array in arrays}) > 1:
+            return Ragged.from_list(arrays)
+        array = np.stack(arrays) if arrays else np.zeros((0, 0, 0))
+    else:
+        array = _numbers(X, "X")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3:
+        raise ValueError(
+            f"X has shape {list(array.shape)}; wanted [examples, steps, features], "
+            "[examples, steps] for one feature, or a list of arrays [steps, features]"
+        )
+    with np.errstate(over="ignore"):  # beyond float32's range is inf, which is refused by name
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} is a nested list whose parts differ in length; wanted an array "
+            "[steps, features] for each sequence, and a list of such"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        hint = "; pass sequences of different lengths as a list" if array.dtype == object else ""
+        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers{hint}")
+    return array
+
+
+def _check_extent(sequences: Sequences) -> None:
+    if len(sequences) == 0:
+        raise ValueError("X has no examples; wanted at least one")
+    if isinstance(sequences, Ragged):
+        lengths, n_features = sequences.lengths, sequences.n_features
+    else:
+        lengths, n_features = np.asarray(sequences.shape[1:2]), sequences.shape[2]
+    if n_features == 0:
+        raise ValueError("X has no features; wanted at least one for each step")
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise ValueError(f"example {empty[0]} of X has no steps; wanted at least one")
+
+
+def _check_finite(sequences: Sequences) -> None:
+    values = sequences.values if isinstance(sequences, Ragged) else sequences
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    *place, feature = (int(i) for i in np.argwhere(~finite)[0])
+    if isinstance(sequences, Ragged):
+        (row,) = place
+        example = int(np.searchsorted(sequences.offsets, row, side="right")) - 1
+        step = row - int(sequences.offsets[example])
+        value = values[row, feature]
+    else:
+        example, step = place
+        value = values[example, step, feature]
+    raise ValueError(
+        f"X has {value} at example {example}, step {step}, feature {feature}; wanted finite "
+        "float32 numbers: fill missing values in, or leave the example out"
+    )

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from ostinato.data import Ragged, as_sequences
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.uint8, bool])
+def test_any_real_dtype_becomes_float32(dtype):
+    X = np.ones((2, 3, 4), dtype)
+    result = as_sequences(X)
+    assert result.dtype == np.float32 and result.flags.c_contiguous
+    np.testing.assert_array_equal(result, X)
+
+
+def test_a_fitting_array_is_not_copied():
+    X = np.zeros((2, 3, 4), np.float32)
+    assert as_sequences(X) is X
+    assert as_sequences(X.transpose(0, 2, 1)).flags.c_contiguous
+
+
+def test_two_axes_are_one_feature():
+    X = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(as_sequences(X), X[:, :, None])
+    np.testing.assert_array_equal(as_sequences(X.tolist()), X[:, :, None])
+
+
+def test_a_list_of_different_lengths_is_ragged():
+    arrays = [np.ones((2, 3)), np.zeros((5, 3))]
+    result = as_sequences(arrays)
+    assert isinstance(result, Ragged) and result.equals(Ragged.from_list(arrays))
+    assert as_sequences([[1, 2, 3], [4]]).n_features == 1
+
+
+def test_a_list_of_one_length_is_an_array():
+    assert as_sequences([np.ones((2, 3)), np.zeros((2, 3))]).shape == (2, 2, 3)
+    assert as_sequences([np.ones(4), np.zeros(4)]).shape == (2, 4, 1)
+
+
+def test_ragged_passes_through():
+    ragged = Ragged.from_list([[1.0], [2.0, 3.0]])
+    assert as_sequences(ragged) is ragged
+
+
+def test_torch_tensors():
+    torch = pytest.importorskip("torch")
+    assert as_sequences(torch.ones(2, 3, 4)).shape == (2, 3, 4)
+    assert isinstance(as_sequences([torch.ones(2, 3), torch.ones(4, 3)]), Ragged)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros(3), r"X has shape \[3\]; wanted \[examples, steps, features\]"),
+        (np.zeros((1, 2, 3, 4)), r"X has shape \[1, 2, 3, 4\]"),
+        (5.0, r"X has shape \[\]"),
+        ([1.0, 2.0], r"X has shape \[2\]"),
+        ([], "no examples"),
+        (np.zeros((0, 3, 2)), "no examples"),
+        (np.zeros((2, 0, 3)), "example 0 of X has no steps"),
+        (np.zeros((2, 3, 0)), "no features"),
+        ([np.zeros((2, 1)), np.zeros((0, 1))], "example 1 of X has no steps"),
+        ([np.zeros((2, 1)), np.zeros((3, 2))], "sequence 1 has 2 features, sequence 0 has 1"),
+        ([[[1, 2], [3]], [[4, 5]]], r"X\[0\] is a nested list whose parts differ in length"),
+        (np.array([[1], [2, 3]], dtype=object), "dtype object; .* as a list"),
+        (np.array([["a", "b"]]), "dtype <U1; wanted real numbers"),
+        (np.zeros((2, 3), complex), "dtype complex128"),
+        (None, "dtype object"),
+    ],
+)
+def test_refuses(X, message):
+    with pytest.raises(ValueError, match=message):
+        as_sequences(X)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_names_the_first_value_that_is_not_finite(value):
+    X = np.zeros((4, 5, 3))
+    X[2, 1, 2] = X[3, 0, 0] = value
+    with pytest.raises(ValueError, match=f"X has {value} at example 2, step 1, feature 2"):
+        as_sequences(X)
+    with pytest.raises(ValueError, match=f"X has {value} at example 2, step 1, feature 2"):
+        as_sequences([X[0, :2], X[1, :4], X[2], X[3]])
+
+
+def test_the_step_of_a_ragged_sequence_after_an_end():
+    with pytest.raises(ValueError, match="example 1, step 0, feature 0"):
+        as_sequences([[1.0, 2.0], [np.nan]])
+
+
+def test_beyond_float32_is_refused_without_a_warning(recwarn):
+    with pytest.raises(ValueError, match="X has inf at example 0, step 1, feature 0"):
+        as_sequences(np.array([[0.0, 1e300]]))
+    with pytest.raises(ValueError, match="X has inf at example 0, step 1, feature 0"):
+        as_sequences([[0.0, 1e300], [1.0]])
+    assert not recwarn.list
