@@ -1,0 +1,115 @@
+// Elementwise operations and reductions along rows, included inside the namespace of one
+// instruction set.
+#pragma once
+
+// out = f(a, b, c) over a block of rows; rows that follow each other in memory are one long row.
+template <class V, int kArity, class F>
+inline void elementwise(int64_t n_rows, int64_t N, const Rows<const typename V::Scalar>* in,
+                        Rows<typename V::Scalar> out, F f) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes;
+  bool dense = out.stride == N;
+  for (int i = 0; i < kArity; i++) dense = dense && in[i].stride == N;
+  if (dense) N *= n_rows, n_rows = 1;
+  const T *pa = kArity > 0 ? in[0].data : nullptr, *pb = kArity > 1 ? in[1].data : nullptr,
+          *pc = kArity > 2 ? in[2].data : nullptr;
+  T* d = out.data;
+  const int64_t full = N / L * L;
+  const int tail = int(N - full);
+  for (int64_t r = 0; r < n_rows; r++) {
+    V a = V::all(0), b = a, c = a;
+    for (int64_t i = 0; i < full; i += L) {
+      if (kArity > 0) a = V::load(pa + i);
+      if (kArity > 1) b = V::load(pb + i);
+      if (kArity > 2) c = V::load(pc + i);
+      f(a, b, c).store(d + i);
+    }
+    if (tail) {
+      if (kArity > 0) a = V::load(pa + full, tail);
+      if (kArity > 1) b = V::load(pb + full, tail);
+      if (kArity > 2) c = V::load(pc + full, tail);
+      f(a, b, c).store(d + full, tail);
+    }
+    if (kArity > 0) pa += in[0].stride;
+    if (kArity > 1) pb += in[1].stride;
+    if (kArity > 2) pc += in[2].stride;
+    d += out.stride;
+  }
+}
+
+#define OP(name, arity, expression)                                                                        \
+  template <class V>                                                                                       \
+  void op_##name(int64_t n_rows, int64_t N, const Rows<const typename V::Scalar>* in,                      \
+                 Rows<typename V::Scalar> out, typename V::Scalar s) {                                     \
+    (void)s;                                                                                               \
+    elementwise<V, arity>(n_rows, N, in, out, [s](V a, V b, V c) -> V {                                    \
+      (void)a, (void)b, (void)c, (void)s;                                                                  \
+      return expression;                                                                                   \
+    });                                                                                                    \
+  }
+#include "ops.def"
+#undef OP
+
+// A row folded into sixteen lanes (lane j holds elements j, j+16, …), then 8, 4, 2, 1: the same tree
+// whatever the vector's width.
+template <class V, class F>
+inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out,
+                        typename V::Scalar neutral, F f) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes, M = 16 / L;
+  for (int64_t r = 0; r < n_rows; r++) {
+    const T* p = a.data + r * a.stride;
+    V acc[M];
+    for (int j = 0; j < M; j++) acc[j] = V::all(neutral);
+    int64_t i = 0;
+    for (; i + 16 <= N; i += 16)
+      for (int j = 0; j < M; j++) acc[j] = f(acc[j], V::load(p + i + j * L));
+    T lanes[16];
+    for (int j = 0; j < M; j++) acc[j].store(lanes + j * L);
+    T rest[16], folded[16];
+    if (i < N) {
+      for (int j = 0; j < 16; j++) rest[j] = i + j < N ? p[i + j] : neutral;
+      for (int j = 0; j < M; j++) f(acc[j], V::load(rest + j * L)).store(lanes + j * L);
+    }
+    for (int width = 8; width >= 1; width /= 2) {  // in vectors again: one rounding rule for all
+      for (int j = 0; j < 16; j++) folded[j] = lanes[(j + width) % 16];
+      for (int j = 0; j < M; j++) f(V::load(lanes + j * L), V::load(folded + j * L)).store(lanes + j * L);
+    }
+    out.data[r * out.stride] = lanes[0];
+  }
+}
+template <class V>
+void row_sum(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+  reduce_rows<V>(n_rows, N, a, out, 0, [](V x, V y) { return add(x, y); });
+}
+template <class V>
+void row_max(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+  using T = typename V::Scalar;
+  reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(), [](V x, V y) { return max_nan(x, y); });
+}
+template <class V>
+void broadcast(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+  for (int64_t r = 0; r < n_rows; r++) {
+    const V x = V::all(a.data[r * a.stride]);
+    typename V::Scalar* d = out.data + r * out.stride;
+    int64_t i = 0;
+    for (; i + V::kLanes <= N; i += V::kLanes) x.store(d + i);
+    if (i < N) x.store(d + i, int(N - i));
+  }
+}
+
+template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* name) {
+  Kernels<typename V::Scalar> k{};
+  k.name = name;
+  k.panel = NV * V::kLanes;
+  k.gemm = gemm<V, NV>;
+  k.outer = outer<V, NV>;
+  k.column_sum = column_sum<V>;
+  k.row_sum = row_sum<V>;
+  k.row_max = row_max<V>;
+  k.broadcast = broadcast<V>;
+#define OP(name, arity, expression) k.op[kOp_##name] = op_##name<V>;
+#include "ops.def"
+#undef OP
+  return k;
+}

@@ -1,0 +1,491 @@
+// The time loop.
+//
+// Vocabulary
+//   group   rows that share an accumulator for weight gradients; depends on B alone
+//   slab    the consecutive groups that one thread plays from the first step to the last
+//   chunk   steps between two visits to `before` and `after`: about 512 rows of a group
+//   span    rows [begin, end) that live at one step
+// Schedule of one thread:
+//   pack its share of the weights · barrier
+//   for each chunk:  before (all rows of the chunk) · loop, step by step · after, group by group
+//   barrier · its share of the gradients that are too large for an accumulator a group
+//   its share of the sums over groups
+#include "executor.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "dispatch.h"
+#include "threads.h"
+#if OSTINATO_X86
+#include <immintrin.h>
+#endif
+
+namespace ostinato {
+
+int64_t n_groups(int64_t B) { return std::min<int64_t>(8, std::max<int64_t>(1, B / 4)); }
+
+namespace {
+
+constexpr int64_t kChunkRows = 512;    // rows of a group between two visits to its accumulators
+constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
+constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
+constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
+
+// The caller's flush-to-zero flags would change results: play in the default environment.
+class FloatEnvironment {
+ public:
+#if OSTINATO_X86
+  FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~FloatEnvironment() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#endif
+};
+
+template <class T> struct Memory {  // 64-byte aligned, grows, never shrinks
+  T* data = nullptr;
+  size_t size = 0;
+  T* get(size_t n) {
+    if (n > size) {
+      std::free(data);
+      data = nullptr, size = 0;
+      const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+      data = static_cast<T*>(std::aligned_alloc(64, bytes));
+      if (!data) throw std::bad_alloc();
+      size = n;
+    }
+    return data;
+  }
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { std::free(data); }
+};
+
+int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+
+}  // namespace
+
+template <class T> struct Executor<T>::Workspace {
+  Memory<T> weights, buffers, accumulators;
+  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread
+  int64_t bytes() const {
+    size_t n = weights.size + buffers.size + accumulators.size;
+    for (auto& r : registers) n += r->size;
+    return int64_t(n * sizeof(T));
+  }
+};
+
+namespace {
+
+template <class T> struct Place {  // a buffer, as one play sees it
+  T* data;
+  int64_t time, row, modulus;  // modulus 0: every step has its slot
+};
+
+// What all threads of a play share.
+template <class T> struct Session {
+  const Program& program;
+  const Play& play;
+  const Kernels<T>& kernels;
+  std::vector<Place<T>> places;
+  std::vector<T*> packed;                     // per weight
+  std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
+  int64_t chunk, groups;
+  Memory<T>* const* registers;
+  Barrier barrier;
+};
+
+template <class T> class Player {
+ public:
+  Player(Session<T>& session, int id, int n_threads)
+      : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
+        T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data),
+        group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
+
+  void run() {
+    pack();
+    clear_accumulators();
+    if (id_ == 0) once();
+    s_.barrier.wait(n_threads_);
+    load_carries();
+    const int64_t n_chunks = (T_ + s_.chunk - 1) / s_.chunk;
+    for (int64_t i = 0; i < n_chunks; i++) {
+      const int64_t at = p_.descending ? n_chunks - 1 - i : i;
+      play_chunk(at * s_.chunk, std::min(T_, (at + 1) * s_.chunk));
+    }
+    store_carries();
+    s_.barrier.wait(n_threads_);
+    late_gradients();
+    sum_groups();
+  }
+
+ private:
+  struct Span { int64_t begin, end; };
+
+  Session<T>& s_;
+  const Program& p_;
+  const Kernels<T>& kernels_;
+  const int id_, n_threads_;
+  const int64_t T_, B_;
+  T* const registers_;
+  const int64_t group0_, group1_;
+  std::vector<Span> spans_;
+  std::vector<const T*> a_rows_, b_rows_, init_rows_;
+  std::vector<T*> out_rows_;
+
+  // ---- rows and steps
+
+  int64_t alive(int64_t begin, int64_t end, int64_t t) const {  // rows of a group that live at t
+    const int64_t* lengths = s_.play.lengths;
+    if (!lengths) return end;
+    return std::partition_point(lengths + begin, lengths + end, [t](int64_t n) { return n > t; }) - lengths;
+  }
+  void find_spans(int64_t g0, int64_t g1, int64_t t) {
+    spans_.clear();
+    for (int64_t g = g0; g < g1; g++) {
+      const int64_t begin = group_begin(B_, g), end = alive(begin, group_begin(B_, g + 1), t);
+      if (begin == end) continue;
+      if (!spans_.empty() && spans_.back().end == begin) spans_.back().end = end;
+      else spans_.push_back({begin, end});
+    }
+  }
+  template <class F> void for_steps(int64_t t0, int64_t t1, F f) const {  // in playing order
+    if (p_.descending) for (int64_t t = t1; t-- > t0;) f(t);
+    else for (int64_t t = t0; t < t1; t++) f(t);
+  }
+  T* at(const Operand& o, int64_t t, int64_t row) const {
+    const Place<T>& b = s_.places[o.buffer];
+    t += o.dt;
+    if (b.modulus) t %= b.modulus;
+    return b.data + t * b.time + row * b.row + o.column;
+  }
+  template <class P> void gather(std::vector<P>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    rows.clear();
+    for_steps(t0, t1, [&](int64_t t) {
+      find_spans(g0, g1, t);
+      const int64_t stride = s_.places[o.buffer].row;
+      for (const Span& span : spans_) {
+        T* p = at(o, t, span.begin);
+        for (int64_t r = span.begin; r < span.end; r++, p += stride) rows.push_back(p);
+      }
+    });
+  }
+
+  // ---- before and after the time loop
+
+  void pack() {
+    for (size_t i = 0; i < p_.weights.size(); i++) {
+      const Weight& w = p_.weights[i];
+      const int64_t panel = kernels_.panel, n_panels = (w.N + panel - 1) / panel;
+      for (int64_t q = n_panels * id_ / n_threads_; q < n_panels * (id_ + 1) / n_threads_; q++)
+        pack_panel(w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel), s_.packed[i] + q * panel * w.K);
+    }
+  }
+  void pack_panel(const Weight& w, int64_t n0, int64_t n1, T* out) {
+    const int64_t panel = kernels_.panel;
+    int64_t covered = 0;
+    for (const WeightBlock& b : w.blocks) covered += int64_t(b.nk) * b.nn;
+    if (covered < int64_t(w.K) * w.N || n1 - n0 < panel) std::fill(out, out + w.K * panel, T(0));
+    for (const WeightBlock& b : w.blocks) {
+      const int64_t from = std::max<int64_t>(n0, b.n0), to = std::min<int64_t>(n1, b.n0 + b.nn);
+      if (from >= to) continue;
+      const Argument& m = s_.play.arguments[b.argument];
+      const int64_t rs = b.transposed ? m.row : m.time, cs = b.transposed ? m.time : m.row;
+      const T* src = static_cast<const T*>(m.data) + b.row * rs + (b.column + from - b.n0) * cs;
+      T* dst = out + b.k0 * panel + (from - n0);
+      if (rs == 1)  // transposed in memory: read along k
+        for (int64_t n = 0; n < to - from; n++)
+          for (int64_t k = 0; k < b.nk; k++) dst[k * panel + n] = src[n * cs + k];
+      else
+        for (int64_t k = 0; k < b.nk; k++)
+          for (int64_t n = 0; n < to - from; n++) dst[k * panel + n] = src[k * rs + n * cs];
+    }
+  }
+  void clear_accumulators() {
+    for (size_t i = 0; i < p_.gradients.size(); i++) {
+      const Gradient& g = p_.gradients[i];
+      const size_t bytes = sizeof(T) * g.K * g.N;
+      if (s_.accumulators[i].empty()) {
+        if (id_ == 0) std::memset(s_.play.arguments[g.argument].data, 0, bytes);
+      } else {
+        for (int64_t k = group0_; k < group1_; k++) std::memset(s_.accumulators[i][k], 0, bytes);
+      }
+    }
+  }
+  void once() {
+    for (int32_t i = p_.once.begin; i < p_.once.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      block(&x, 0, {0, 1});
+      i += x.count;
+    }
+  }
+  template <class F> void for_carries(F f) {  // f(carry, buffer row, caller's row)
+    for (const Carry& c : p_.carries)
+      for (int64_t r = group_begin(B_, group0_); r < group_begin(B_, group1_); r++)
+        f(c, r, s_.play.rows ? s_.play.rows[r] : r);
+  }
+  int64_t length(int64_t row) const { return s_.play.lengths ? s_.play.lengths[row] : T_; }
+  void load_carries() {
+    for_carries([&](const Carry& c, int64_t r, int64_t user_row) {
+      T* slot = at({c.buffer, 0, 0}, p_.descending ? length(r) : 0, r);
+      const int64_t bytes = sizeof(T) * p_.buffers[c.buffer].width;
+      if (c.init == -1) std::memset(slot, 0, bytes);
+      else std::memcpy(slot, row_of(c.init, user_row), bytes);
+    });
+  }
+  void store_carries() {
+    for_carries([&](const Carry& c, int64_t r, int64_t user_row) {
+      if (c.final == -1) return;
+      const T* slot = at({c.buffer, 0, 0}, p_.descending ? 0 : length(r), r);
+      std::memcpy(row_of(c.final, user_row), slot, sizeof(T) * p_.buffers[c.buffer].width);
+    });
+  }
+  T* row_of(int32_t argument, int64_t row) const {
+    const Argument& a = s_.play.arguments[argument];
+    return static_cast<T*>(a.data) + row * a.row;
+  }
+
+  void play_chunk(int64_t t0, int64_t t1) {
+    if (group0_ == group1_) return;
+    section(p_.before, group0_, group1_, t0, t1);
+    for_steps(t0, t1, [&](int64_t t) { section(p_.loop, group0_, group1_, t, t + 1); });
+    if (p_.after.begin < p_.after.end)
+      for (int64_t g = group0_; g < group1_; g++) section(p_.after, g, g + 1, t0, t1);
+  }
+
+  // ---- instructions
+
+  void section(const Section& section, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    for (int32_t i = section.begin; i < section.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      switch (x.code) {
+        case Code::kGemm: gemm(x, g0, g1, t0, t1); break;
+        case Code::kOuter:
+        case Code::kColumnSum: accumulate(x, g0, t0, t1); break;
+        default:
+          for_steps(t0, t1, [&](int64_t t) {
+            find_spans(g0, g1, t);
+            for (const Span& span : spans_) {
+              if (x.code == Code::kBlock) block(&x, t, span);
+              else reduce(x, t, span);
+            }
+          });
+          i += x.code == Code::kBlock ? x.count : 0;
+      }
+    }
+  }
+  void gemm(const Instruction& x, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    gather(a_rows_, x.a, g0, g1, t0, t1);
+    gather(out_rows_, x.d, g0, g1, t0, t1);
+    const bool init = x.c.buffer != -1;
+    if (init) gather(init_rows_, x.c, g0, g1, t0, t1);
+    const int64_t n = int64_t(a_rows_.size());
+    for (int64_t r = 0; r < n; r += kGemmRows)
+      kernels_.gemm(std::min(kGemmRows, n - r), x.k, x.n, a_rows_.data() + r, s_.packed[x.weight],
+                    init ? init_rows_.data() + r : nullptr, out_rows_.data() + r);
+  }
+  void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1) {
+    if (s_.accumulators[x.weight].empty()) return;  // late
+    T* out = s_.accumulators[x.weight][group];
+    gather(a_rows_, x.a, group, group + 1, t0, t1);
+    const int64_t n = int64_t(a_rows_.size());
+    if (x.code == Code::kColumnSum) return kernels_.column_sum(n, x.n, a_rows_.data(), out);
+    gather(b_rows_, x.b, group, group + 1, t0, t1);
+    for (int64_t r = 0; r < n; r += kGemmRows)
+      kernels_.outer(std::min(kGemmRows, n - r), x.k, x.n, a_rows_.data() + r, b_rows_.data() + r, out, x.n);
+  }
+  void reduce(const Instruction& x, int64_t t, Span span) {
+    const Rows<const T> a{at(x.a, t, span.begin), s_.places[x.a.buffer].row};
+    const Rows<T> d{at(x.d, t, span.begin), s_.places[x.d.buffer].row};
+    (x.code == Code::kRowSum ? kernels_.row_sum : kernels_.row_max)(span.end - span.begin, x.n, a, d);
+  }
+
+  // The whole list of operations on one strip while it is in L1, then on the next.
+  void block(const Instruction* head, int64_t t, Span span) {
+    const int64_t W = head->n, C = std::min(kStrip, W), R = std::max<int64_t>(1, kStrip / C);
+    const Instruction* ops = head + 1;
+    struct Cursor { Rows<T> rows; bool memory; };
+    Cursor cursors[kMaxBlock][4];
+    for (int32_t i = 0; i < head->count; i++) {
+      const Operand* operands[4] = {&ops[i].a, &ops[i].b, &ops[i].c, &ops[i].d};
+      for (int j = 0; j < 4; j++) cursors[i][j] = {resolve(*operands[j], t, span.begin, C), operands[j]->buffer >= 0};
+    }
+    for (int64_t r = span.begin; r < span.end; r += R) {
+      const int64_t n_rows = std::min(R, span.end - r);
+      for (int64_t c = 0; c < W; c += C) {
+        const int64_t n = std::min(C, W - c);
+        const bool last = c + C >= W;
+        for (int32_t i = 0; i < head->count; i++) {
+          Cursor* o = cursors[i];
+          apply(ops[i], n_rows, n, o);
+          for (int j = 0; j < 4; j++) {
+            if (!o[j].memory) {
+              o[j].rows.stride = last ? C : std::min(C, W - c - C);  // registers stay dense
+              continue;
+            }
+            const bool scalar = ops[i].code == Code::kBroadcast && j == 0;
+            if (last) o[j].rows.data += R * o[j].rows.stride - (scalar ? 0 : c);
+            else if (!scalar) o[j].rows.data += C;
+            // Kernels are shared by all operands, which defeats the stride prefetcher.
+            const char* next = reinterpret_cast<const char*>(o[j].rows.data);
+            if (o[j].rows.stride)
+              for (int64_t k = 0; k < n_rows; k++, next += o[j].rows.stride * sizeof(T))
+                for (int64_t b = 0; b < n * int64_t(sizeof(T)); b += 64) __builtin_prefetch(next + b);
+          }
+        }
+      }
+    }
+  }
+  Rows<T> resolve(const Operand& o, int64_t t, int64_t row, int64_t width) {
+    if (o.buffer >= 0) return {at(o, t, row), s_.places[o.buffer].row};
+    if (o.buffer == -1) return {registers_, 0};
+    return {registers_ + (-2 - o.buffer) * kStrip, width};
+  }
+  template <class Cursor> void apply(const Instruction& x, int64_t n_rows, int64_t n, Cursor* o) {
+    if (x.code == Code::kBroadcast)
+      return kernels_.broadcast(n_rows, n, {o[0].rows.data, o[0].rows.stride}, o[3].rows);
+    const Rows<const T> in[3] = {{o[0].rows.data, o[0].rows.stride}, {o[1].rows.data, o[1].rows.stride},
+                                 {o[2].rows.data, o[2].rows.stride}};
+    kernels_.op[x.op](n_rows, n, in, o[3].rows, T(x.s));
+  }
+
+  // ---- gradients
+
+  // Large gradients: every thread sums its own rows of the result over all rows of the batch.
+  void late_gradients() {
+    for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      if (x.code == Code::kBlock) i += x.count;
+      if (x.code != Code::kOuter || !s_.accumulators[x.weight].empty()) continue;
+      const int64_t k0 = int64_t(x.k) * id_ / n_threads_, k1 = int64_t(x.k) * (id_ + 1) / n_threads_;
+      if (k0 == k1) continue;
+      Operand a = x.a;
+      a.column += int32_t(k0);
+      T* out = static_cast<T*>(s_.play.arguments[p_.gradients[x.weight].argument].data) + k0 * x.n;
+      const int64_t steps = std::max<int64_t>(1, kGemmRows / B_), n_blocks = (T_ + steps - 1) / steps;
+      for (int64_t j = 0; j < n_blocks; j++) {
+        const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
+        gather(a_rows_, a, 0, s_.groups, t0, t1);
+        gather(b_rows_, x.b, 0, s_.groups, t0, t1);
+        kernels_.outer(int64_t(a_rows_.size()), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, x.n);
+      }
+    }
+  }
+  void sum_groups() {
+    for (size_t i = 0; i < p_.gradients.size(); i++) {
+      const Gradient& g = p_.gradients[i];
+      if (s_.accumulators[i].empty()) continue;
+      const int64_t size = int64_t(g.K) * g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
+      T* out = static_cast<T*>(s_.play.arguments[g.argument].data);
+      std::copy(s_.accumulators[i][0] + begin, s_.accumulators[i][0] + end, out + begin);
+      for (int64_t k = 1; k < s_.groups; k++) {
+        const T* part = s_.accumulators[i][k];
+        for (int64_t j = begin; j < end; j++) out[j] += part[j];
+      }
+    }
+  }
+};
+
+template <class T> void run_thread(void* context, int id, int n_threads) {
+  FloatEnvironment environment;
+  Player<T>(*static_cast<Session<T>*>(context), id, n_threads).run();
+}
+
+}  // namespace
+
+template <class T> Executor<T>::Executor(Program program) : program_(std::move(program)) { validate(program_); }
+template <class T> Executor<T>::~Executor() = default;
+template <class T> int64_t Executor<T>::workspace_bytes() const { return spare_ ? spare_->bytes() : 0; }
+
+template <class T> void Executor<T>::play(const Play& play) {
+  std::unique_ptr<Workspace> work;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    work = std::move(spare_);
+  }
+  if (!work) work = std::make_unique<Workspace>();
+
+  Session<T> s{program_, play, kernels<T>(play.isa), {}, {}, {}, 0, n_groups(play.B), nullptr, {}};
+  s.chunk = std::min(play.T, std::max<int64_t>(1, kChunkRows * s.groups / play.B));
+
+  // Large gradients are summed at the end: what they read must last until then.
+  std::vector<bool> lasts(program_.buffers.size(), false);
+  s.accumulators.resize(program_.gradients.size());
+  size_t n_accumulators = 0;
+  std::vector<bool> late(program_.gradients.size());
+  for (size_t i = 0; i < program_.gradients.size(); i++) {
+    const Gradient& g = program_.gradients[i];
+    const int64_t size = int64_t(g.K) * g.N;
+    late[i] = g.K > 1 && size * int64_t(sizeof(T)) > kLateBytes && s.groups > 1;
+    if (!late[i]) n_accumulators += padded(size) * s.groups;
+  }
+  for (int32_t i = program_.after.begin; i < program_.after.end; i++) {
+    const Instruction& x = program_.instructions[i];
+    if (x.code == Code::kBlock) i += x.count;
+    if (x.code == Code::kOuter && late[x.weight]) lasts[x.a.buffer] = lasts[x.b.buffer] = true;
+  }
+  T* accumulator = work->accumulators.get(n_accumulators);
+  for (size_t i = 0; i < program_.gradients.size(); i++) {
+    if (late[i]) continue;
+    for (int64_t k = 0; k < s.groups; k++) {
+      s.accumulators[i].push_back(accumulator);
+      accumulator += padded(int64_t(program_.gradients[i].K) * program_.gradients[i].N);
+    }
+  }
+
+  size_t n_buffers = 0;
+  std::vector<int64_t> slots(program_.buffers.size(), 0);
+  for (size_t i = 0; i < program_.buffers.size(); i++) {
+    const Buffer& b = program_.buffers[i];
+    if (b.kind == Kind::kStep) slots[i] = lasts[i] ? play.T : 1;
+    if (b.kind == Kind::kChunk) slots[i] = lasts[i] ? play.T : s.chunk;
+    if (b.kind == Kind::kPair) slots[i] = 2;
+    n_buffers += b.kind == Kind::kLocal ? padded(b.width) : slots[i] * play.B * padded(b.width);
+  }
+  T* memory = work->buffers.get(n_buffers);
+  for (size_t i = 0; i < program_.buffers.size(); i++) {
+    const Buffer& b = program_.buffers[i];
+    const int64_t row = padded(b.width), time = play.B * row;
+    if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
+      const Argument& a = play.arguments[b.argument];
+      const bool vector = b.kind == Kind::kVector;
+      s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0});
+    } else if (b.kind == Kind::kLocal) {
+      s.places.push_back({memory, 0, 0, 0});
+      memory += row;
+    } else {
+      s.places.push_back({memory, slots[i] == 1 ? 0 : time, row, slots[i]});
+      memory += slots[i] * time;
+    }
+  }
+
+  size_t n_weights = 0;
+  const int64_t panel = s.kernels.panel;
+  for (const Weight& w : program_.weights) n_weights += (w.N + panel - 1) / panel * panel * w.K;
+  T* packed = work->weights.get(n_weights);
+  for (const Weight& w : program_.weights) {
+    s.packed.push_back(packed);
+    packed += (w.N + panel - 1) / panel * panel * w.K;
+  }
+
+  const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));
+  std::vector<Memory<T>*> registers;
+  while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
+  for (auto& r : work->registers) r->get(kMaxRegisters * kStrip), registers.push_back(r.get());
+  s.registers = registers.data();
+
+  parallel(threads, run_thread<T>, &s);
+
+  std::lock_guard<std::mutex> lock(mutex_);
+  spare_ = std::move(work);
+}
+
+template class Executor<float>;
+template class Executor<double>;
+
+}  // namespace ostinato

@@ -1,0 +1,49 @@
+// Plays a program over time.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace ostinato {
+
+// Where an argument lies, in elements. Kind::kTime: element (slot, row, column) = data[slot · time +
+// row · row + column]. A matrix: data[i · time + j · row]. A vector or [B, width]: row is its row stride.
+struct Argument {
+  void* data;
+  int64_t time, row;
+};
+
+struct Play {
+  int64_t T = 0, B = 0;
+  const Argument* arguments = nullptr;
+  const int64_t* rows = nullptr;     // [B]: buffer row r is the caller's row rows[r]; null: as they are
+  const int64_t* lengths = nullptr;  // [B], of buffer rows, descending within each group; null: all T
+  int threads = 1;
+  std::string isa;
+};
+
+// Rows are played in groups that depend on B alone: the sums of weight gradients are taken group by
+// group and then in the groups' order, so that threads cannot change their bits.
+// Buffer rows of group g: group_begin(B, g) … group_begin(B, g + 1).
+int64_t n_groups(int64_t B);
+inline int64_t group_begin(int64_t B, int64_t g) { return B * g / n_groups(B); }
+
+template <class T> class Executor {
+ public:
+  explicit Executor(Program program);
+  ~Executor();
+  void play(const Play& play);
+  int64_t workspace_bytes() const;  // kept between plays
+
+ private:
+  struct Workspace;
+  Program program_;
+  std::mutex mutex_;
+  std::unique_ptr<Workspace> spare_;  // of the last play; a concurrent play makes its own
+};
+
+}  // namespace ostinato

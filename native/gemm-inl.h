@@ -1,0 +1,166 @@
+// Matrix products on register tiles, included inside the namespace of one instruction set.
+//
+// Vocabulary: a *tile* is MR rows × NV vectors of the result held in registers; a *panel* is the
+// packed [K][NV·lanes] slice of the weights that one tile column needs.
+// Tile size: 6 rows × 4 vectors (24 accumulators + 4 weights + 1 broadcast of 32 registers) where
+// vectors are 16 wide, 6 × 2 (12 + 2 + 1 of 16 registers) where they are 8 wide. Against 12 × 2 and
+// 8 × 3 on AVX-512: level at K = 128 and worse at row counts that leave a remainder.
+// Every element of the result is one chain of fused multiply-adds in ascending k, whatever the tile.
+#pragma once
+
+constexpr int kMaxRows = 6;
+
+template <class V, int MR, int NV, bool kPartial>
+inline void gemm_tile(int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
+                      const typename V::Scalar* const* init, typename V::Scalar* const* out,
+                      int64_t column, int64_t ldw, int tail) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes;
+  auto read = [&](const T* p, int j) { return kPartial && j == NV - 1 ? V::load(p + j * L, tail) : V::load(p + j * L); };
+  V acc[MR][NV];
+  const T* row[MR];
+  for (int i = 0; i < MR; i++) {
+    row[i] = a[i];
+    for (int j = 0; j < NV; j++) acc[i][j] = init ? read(init[i] + column, j) : V::all(0);
+  }
+  for (int64_t k = 0; k < K; k++, w += ldw) {
+    V b[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++) {
+      const V x = V::all(row[i][k]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+    }
+  }
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++) {
+      T* p = out[i] + column + j * L;
+      if (kPartial && j == NV - 1) acc[i][j].store(p, tail);
+      else acc[i][j].store(p);
+    }
+}
+
+template <class V, int MR, int NV>
+inline void gemm_tile_any(bool partial, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
+                          const typename V::Scalar* const* init, typename V::Scalar* const* out,
+                          int64_t column, int64_t ldw, int tail) {
+  if (partial) gemm_tile<V, MR, NV, true>(K, a, w, init, out, column, ldw, tail);
+  else gemm_tile<V, MR, NV, false>(K, a, w, init, out, column, ldw, tail);
+}
+
+// Rows in balanced tiles: 32 rows are 6, 6, 5, 5, 5, 5 and never leave a remainder of 2.
+template <class V, int NV, class Tile>
+inline void for_row_tiles(int64_t n_rows, Tile tile) {
+  const int64_t n_tiles = (n_rows + kMaxRows - 1) / kMaxRows;
+  for (int64_t i = 0, r = 0; i < n_tiles; i++) {
+    const int64_t end = n_rows * (i + 1) / n_tiles;
+    tile(r, int(end - r));
+    r = end;
+  }
+}
+
+template <class V, int NV>
+void gemm_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
+                const typename V::Scalar* const* init, typename V::Scalar* const* out, int64_t column,
+                int64_t ldw, int tail) {
+  const bool partial = tail != 0;
+  for_row_tiles<V, NV>(n_rows, [&](int64_t r, int rows) {
+    auto* in = init ? init + r : nullptr;
+    switch (rows) {
+      case 1: return gemm_tile_any<V, 1, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      case 2: return gemm_tile_any<V, 2, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      case 3: return gemm_tile_any<V, 3, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      case 4: return gemm_tile_any<V, 4, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      case 5: return gemm_tile_any<V, 5, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      default: return gemm_tile_any<V, 6, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+    }
+  });
+}
+
+template <class V, int NV>
+void gemm(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a, const typename V::Scalar* w,
+          const typename V::Scalar* const* init, typename V::Scalar* const* out) {
+  constexpr int L = V::kLanes, PW = NV * L;
+  for (int64_t n = 0; n < N; n += PW, w += K * PW) {
+    const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
+    if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(n_rows, K, a, w, init, out, n, PW, tail);
+    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(n_rows, K, a, w, init, out, n, PW, tail);
+    else if (vectors == 2) gemm_panel<V, 2>(n_rows, K, a, w, init, out, n, PW, tail);
+    else gemm_panel<V, 1>(n_rows, K, a, w, init, out, n, PW, tail);
+  }
+}
+
+// One tile of out += aᵀ b: MR consecutive columns of a against NV vectors of b, contracted over rows.
+template <class V, int MR, int NV, bool kPartial>
+void outer_tile(int64_t n_rows, const typename V::Scalar* const* a, int64_t ca, const typename V::Scalar* const* b,
+                int64_t cb, typename V::Scalar* out, int64_t ld, int tail) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes;
+  auto read = [&](const T* p, int j) { return kPartial && j == NV - 1 ? V::load(p + j * L, tail) : V::load(p + j * L); };
+  V acc[MR][NV];
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++) acc[i][j] = read(out + i * ld, j);
+  for (int64_t r = 0; r < n_rows; r++) {
+    const T *x = a[r] + ca, *y = b[r] + cb;
+    V v[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) v[j] = read(y, j);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++) {
+      const V s = V::all(x[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) acc[i][j] = fma(s, v[j], acc[i][j]);
+    }
+  }
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++) {
+      T* p = out + i * ld + j * L;
+      if (kPartial && j == NV - 1) acc[i][j].store(p, tail);
+      else acc[i][j].store(p);
+    }
+}
+
+template <class V, int NV>
+void outer_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* const* b,
+                 int64_t column, typename V::Scalar* out, int64_t ld, int tail) {
+  const bool partial = tail != 0;
+  for_row_tiles<V, NV>(K, [&](int64_t k, int rows) {
+    auto* o = out + k * ld + column;
+#define OSTINATO_TILE(R)                                                             \
+  case R:                                                                            \
+    if (partial) outer_tile<V, R, NV, true>(n_rows, a, k, b, column, o, ld, tail);   \
+    else outer_tile<V, R, NV, false>(n_rows, a, k, b, column, o, ld, tail);          \
+    break;
+    switch (rows) {
+      OSTINATO_TILE(1) OSTINATO_TILE(2) OSTINATO_TILE(3) OSTINATO_TILE(4) OSTINATO_TILE(5) OSTINATO_TILE(6)
+    }
+#undef OSTINATO_TILE
+  });
+}
+
+template <class V, int NV>
+void outer(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a,
+           const typename V::Scalar* const* b, typename V::Scalar* out, int64_t ld) {
+  constexpr int L = V::kLanes, PW = NV * L;
+  for (int64_t n = 0; n < N; n += PW) {
+    const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
+    if (NV >= 4 && vectors == 4) outer_panel<V, NV>(n_rows, K, a, b, n, out, ld, tail);
+    else if (NV >= 3 && vectors == 3) outer_panel<V, NV >= 3 ? 3 : NV>(n_rows, K, a, b, n, out, ld, tail);
+    else if (vectors == 2) outer_panel<V, 2>(n_rows, K, a, b, n, out, ld, tail);
+    else outer_panel<V, 1>(n_rows, K, a, b, n, out, ld, tail);
+  }
+}
+
+template <class V>
+void column_sum(int64_t n_rows, int64_t N, const typename V::Scalar* const* a, typename V::Scalar* out) {
+  constexpr int L = V::kLanes;
+  for (int64_t n = 0; n < N; n += L) {
+    const int width = int(N - n < L ? N - n : L);
+    V acc = V::load(out + n, width);
+    if (width == L) for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n));
+    else for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n, width));
+    acc.store(out + n, width);
+  }
+}

@@ -1,0 +1,27 @@
+// Portable C++: the definition the vector units are compared with, bit for bit.
+#include "kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+namespace ostinato {
+namespace isa_base {
+namespace {  // a copy of its own: no function compiled for this set may serve another
+#include "vec_generic.h"
+#include "math-inl.h"
+#include "gemm-inl.h"
+#include "elementwise-inl.h"
+}  // namespace
+}  // namespace isa_base
+
+const Kernels<float>& kernels_base_float() {
+  static const auto k = isa_base::make_kernels<isa_base::Generic<float, 4>, 4>("base");
+  return k;
+}
+const Kernels<double>& kernels_base_double() {
+  static const auto k = isa_base::make_kernels<isa_base::Generic<double, 4>, 2>("base");
+  return k;
+}
+}  // namespace ostinato

@@ -1,0 +1,59 @@
+// What an instruction set offers: a table of kernels for each element type.
+#pragma once
+#include <cstdint>
+
+namespace ostinato {
+
+enum Op : int32_t {
+#define OP(name, arity, expression) kOp_##name,
+#include "ops.def"
+#undef OP
+  kOpCount
+};
+struct OpRow { const char* name; int arity; };
+extern const OpRow kOpRows[kOpCount];
+
+// Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
+template <class T> struct Rows { T* data; int64_t stride; };
+
+template <class T> struct Kernels {
+  const char* name;
+  int64_t panel;  // columns of one packed panel: what a register tile covers
+
+  // out[r][0…N) = init[r][0…N) + Σ_k a[r][k] · w[k][0…N), k ascending in one chain of fused
+  // multiply-adds. w is packed: panels [⌈N/panel⌉][K][panel]. init may be null (zero).
+  void (*gemm)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* w, const T* const* init, T* const* out);
+
+  // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld.
+  void (*outer)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* const* b, T* out, int64_t ld);
+
+  // out[0…N) += Σ_r a[r][0…N), r ascending.
+  void (*column_sum)(int64_t n_rows, int64_t N, const T* const* a, T* out);
+
+  // out[r] = Σ_c or max_c a[r][c], in sixteen lanes that are then folded 8, 4, 2, 1.
+  void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+  void (*row_max)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+
+  // out[r][c] = a[r][0]
+  void (*broadcast)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+
+  // out[r][c] = op(a[r][c], b[r][c], c[r][c], s)
+  using Elementwise = void (*)(int64_t n_rows, int64_t N, const Rows<const T>* operands, Rows<T> out, T s);
+  Elementwise op[kOpCount];
+};
+
+// Packs w[k][n] = src[k · row_stride + n · column_stride] into panels; the last is filled with zeros.
+template <class T>
+void pack(int64_t K, int64_t N, const T* src, int64_t row_stride, int64_t column_stride, int64_t panel, T* packed) {
+  for (int64_t p = 0; p < N; p += panel, packed += K * panel) {
+    const int64_t width = N - p < panel ? N - p : panel;
+    for (int64_t k = 0; k < K; k++) {
+      const T* s = src + k * row_stride + p * column_stride;
+      T* d = packed + k * panel;
+      for (int64_t n = 0; n < width; n++) d[n] = s[n * column_stride];
+      for (int64_t n = width; n < panel; n++) d[n] = 0;
+    }
+  }
+}
+
+}  // namespace ostinato

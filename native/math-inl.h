@@ -1,0 +1,103 @@
+// exp, log, tanh, sigmoid and softplus on vectors V, each the same operations on every instruction
+// set. Bounds (tests/engine/test_functions.py): exp, tanh, sigmoid within 2.5 ulp of float64, or
+// 2⁻¹²⁶ absolute where the result is that small. NaN and −0 survive. No reciprocal estimates: they
+// differ between vendors. Coefficients: Cephes' minimax polynomials (S. Moshier, expf, logf, tanhf).
+#pragma once
+
+template <class V> using IfFloat = std::enable_if_t<std::is_same_v<typename V::Scalar, float>, V>;
+template <class V> using IfDouble = std::enable_if_t<std::is_same_v<typename V::Scalar, double>, V>;
+
+// min and max hand back their second operand when either is NaN: x stands second.
+template <class V> inline V clamp(V x, float low, float high) {
+  return max_raw(V::all(low), min_raw(V::all(high), x));
+}
+template <class V> inline V max_nan(V a, V b) { return select(equal(a, a), max_raw(a, b), a); }
+template <class V> inline V min_nan(V a, V b) { return select(equal(a, a), min_raw(a, b), a); }
+template <class V, class M> inline V truth(M mask, V) { return select(mask, V::all(1), V::all(0)); }
+
+// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; ln 2 in two parts, so that r is exact
+// to float32's precision. Returns e^r; n by reference.
+template <class V> inline V exp_reduced(V x, V& n) {
+  n = round(mul(x, V::all(1.44269504088896341f)));
+  V r = fma(n, V::all(-0.693359375f), x);
+  r = fma(n, V::all(2.12194440e-4f), r);
+  V p = V::all(1.9875691500e-4f);
+  p = fma(p, r, V::all(1.3981999507e-3f));
+  p = fma(p, r, V::all(8.3334519073e-3f));
+  p = fma(p, r, V::all(4.1665795894e-2f));
+  p = fma(p, r, V::all(1.6666665459e-1f));
+  p = fma(p, r, V::all(5.0000001201e-1f));
+  return add(fma(p, mul(r, r), r), V::all(1));
+}
+
+template <class V> inline IfFloat<V> exp(V x) {
+  V n, p = exp_reduced(clamp(x, -105.f, 89.f), n);
+  V half = round(mul(n, V::all(.5f)));  // 2^128 and 2^−150 are no floats: scale in two steps
+  return mul(mul(p, power_of_two(half)), power_of_two(sub(n, half)));
+}
+
+template <class V> inline IfFloat<V> sigmoid(V x) {  // 1 / (1 + e^−x)
+  V n, p = exp_reduced(clamp(neg(x), -87.f, 88.f), n);
+  return div(V::all(1), add(V::all(1), mul(p, power_of_two(n))));
+}
+
+template <class V> inline IfFloat<V> tanh(V x) {
+  V a = abs(x), q = mul(x, x);
+  V p = V::all(-5.70498872745e-3f);  // below 0.625: a + a³·p(a²)
+  p = fma(p, q, V::all(2.06390887954e-2f));
+  p = fma(p, q, V::all(-5.37397155531e-2f));
+  p = fma(p, q, V::all(1.33314422036e-1f));
+  p = fma(p, q, V::all(-3.33332819422e-1f));
+  V small = fma(mul(p, q), a, a);
+  V m = min_raw(V::all(10), a), n;  // above: 1 − 2 / (e^2a + 1); from 10 on that is 1
+  V e = exp_reduced(add(m, m), n);
+  V big = sub(V::all(1), div(V::all(2), add(mul(e, power_of_two(n)), V::all(1))));
+  return copysign(select(less(a, V::all(.625f)), small, big), x);
+}
+
+// log of a normal positive x = m·2^e, m in [√½, √2).
+template <class V> inline V log_normal(V x) {
+  V m, e;
+  split_exponent(x, m, e);
+  V f = sub(m, V::all(1)), z = mul(f, f);
+  V p = V::all(7.0376836292e-2f);
+  p = fma(p, f, V::all(-1.1514610310e-1f));
+  p = fma(p, f, V::all(1.1676998740e-1f));
+  p = fma(p, f, V::all(-1.2420140846e-1f));
+  p = fma(p, f, V::all(1.4249322787e-1f));
+  p = fma(p, f, V::all(-1.6668057665e-1f));
+  p = fma(p, f, V::all(2.0000714765e-1f));
+  p = fma(p, f, V::all(-2.4999993993e-1f));
+  p = fma(p, f, V::all(3.3333331174e-1f));
+  V y = mul(mul(f, z), p);
+  y = fma(e, V::all(-2.12194440e-4f), y);
+  y = fma(V::all(-.5f), z, y);
+  return fma(e, V::all(.693359375f), add(f, y));
+}
+
+template <class V> inline IfFloat<V> log(V x) {
+  const float inf = std::numeric_limits<float>::infinity();
+  auto tiny = less(x, V::all(1.17549435e-38f));  // denormals: scale by 2^24 first
+  V y = log_normal(select(tiny, mul(x, V::all(16777216.f)), x));
+  y = select(tiny, sub(y, V::all(16.635532333438686f)), y);
+  y = select(equal(x, V::all(0)), V::all(-inf), y);
+  y = select(less(x, V::all(0)), V::all(std::numeric_limits<float>::quiet_NaN()), y);
+  y = select(equal(x, V::all(inf)), x, y);
+  return select(equal(x, x), y, x);
+}
+
+// log(1 + e^x) = max(x, 0) + log1p(e^−|x|). log1p(u) = log(w) + (u − (w − 1)) / w with w = 1 + u:
+// the second term returns what rounding took from w.
+template <class V> inline IfFloat<V> softplus(V x) {
+  V u = exp(neg(abs(x))), w = add(V::all(1), u);
+  V l = add(log_normal(w), div(sub(u, sub(w, V::all(1))), w));
+  return select(equal(x, x), add(max_raw(V::all(0), x), l), x);
+}
+
+template <class V> inline IfDouble<V> exp(V x) { return per_lane(x, [](double v) { return std::exp(v); }); }
+template <class V> inline IfDouble<V> log(V x) { return per_lane(x, [](double v) { return std::log(v); }); }
+template <class V> inline IfDouble<V> tanh(V x) { return per_lane(x, [](double v) { return std::tanh(v); }); }
+template <class V> inline IfDouble<V> sigmoid(V x) { return per_lane(x, [](double v) { return 1 / (1 + std::exp(-v)); }); }
+template <class V> inline IfDouble<V> softplus(V x) {
+  return per_lane(x, [](double v) { return (v > 0 ? v : v == v ? 0. : v) + std::log1p(std::exp(-std::fabs(v))); });
+}

@@ -1,0 +1,184 @@
+#include "program.h"
+
+#include <stdexcept>
+
+#include "kernels.h"
+
+namespace ostinato {
+namespace {
+
+constexpr int32_t kMaxWidth = 1 << 24;
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("invalid program: " + what); }
+void require(bool holds, const std::string& what) { if (!holds) fail(what); }
+
+class Validator {
+ public:
+  explicit Validator(const Program& program) : p_(program) {}
+
+  void run() {
+    buffers();
+    weights();
+    gradients();
+    carries();
+    section(p_.once, 0, true, "once");
+    section(p_.before, p_.once.end, false, "before");
+    section(p_.loop, p_.before.end, false, "loop");
+    section(p_.after, p_.loop.end, false, "after");
+    require(p_.after.end == int64_t(p_.instructions.size()), "the sections do not cover the instructions");
+  }
+
+ private:
+  const Program& p_;
+  std::string where_;
+
+  void argument(int32_t index) const {
+    require(index >= 0 && index < p_.n_arguments, where_ + ": argument " + std::to_string(index) + " does not exist");
+  }
+  void buffers() {
+    require(p_.n_arguments >= 0 && p_.n_arguments <= 4096, "number of arguments");
+    for (size_t i = 0; i < p_.buffers.size(); i++) {
+      const Buffer& b = p_.buffers[i];
+      where_ = "buffer " + std::to_string(i);
+      require(b.kind >= Kind::kTime && b.kind <= Kind::kPair, where_ + ": unknown kind");
+      require(b.width > 0 && b.width <= kMaxWidth, where_ + ": width");
+      require(b.extra == 0 || (b.extra == 1 && b.kind == Kind::kTime), where_ + ": extra slots");
+      if (b.kind == Kind::kTime || b.kind == Kind::kVector) argument(b.argument);
+    }
+  }
+  void weights() {
+    for (size_t i = 0; i < p_.weights.size(); i++) {
+      const Weight& w = p_.weights[i];
+      where_ = "weight " + std::to_string(i);
+      require(w.K > 0 && w.N > 0 && w.K <= kMaxWidth && w.N <= kMaxWidth, where_ + ": shape");
+      for (const WeightBlock& b : w.blocks) {
+        argument(b.argument);
+        require(b.k0 >= 0 && b.nk > 0 && b.nk <= w.K - b.k0 && b.n0 >= 0 && b.nn > 0 && b.nn <= w.N - b.n0 &&
+                    b.row >= 0 && b.column >= 0 && b.row <= kMaxWidth && b.column <= kMaxWidth,
+                where_ + ": a block lies outside");
+      }
+    }
+  }
+  void gradients() {
+    for (size_t i = 0; i < p_.gradients.size(); i++) {
+      const Gradient& g = p_.gradients[i];
+      where_ = "gradient " + std::to_string(i);
+      require(g.K > 0 && g.N > 0 && g.K <= kMaxWidth && g.N <= kMaxWidth, where_ + ": shape");
+      argument(g.argument);
+    }
+  }
+  void carries() {
+    for (size_t i = 0; i < p_.carries.size(); i++) {
+      const Carry& c = p_.carries[i];
+      where_ = "carry " + std::to_string(i);
+      require(c.buffer >= 0 && c.buffer < int64_t(p_.buffers.size()), where_ + ": buffer");
+      const Buffer& b = p_.buffers[c.buffer];
+      require(b.kind == Kind::kPair || (b.kind == Kind::kTime && b.extra == 1), where_ + ": its buffer has no slot beyond T");
+      if (c.init != -1) argument(c.init);
+      if (c.final != -1) argument(c.final);
+    }
+  }
+  void section(const Section& s, int32_t begin, bool once, const char* name) {
+    require(s.begin == begin && s.end >= s.begin && s.end <= int64_t(p_.instructions.size()),
+            std::string("section ") + name + ": bounds");
+    for (int32_t i = s.begin; i < s.end; i++) {
+      where_ = std::string(name) + ", instruction " + std::to_string(i);
+      const Instruction& x = p_.instructions[i];
+      if (x.code == Code::kBlock) {
+        require(x.n > 0 && x.count > 0 && x.count <= kMaxBlock && x.count <= s.end - i - 1, where_ + ": block");
+        block(x, i, once);
+        i += x.count;
+      } else {
+        alone(x, once);
+      }
+    }
+  }
+  void block(const Instruction& head, int32_t at, bool once) {
+    bool written[kMaxRegisters] = {};
+    for (int32_t j = 1; j <= head.count; j++) {
+      const Instruction& x = p_.instructions[at + j];
+      where_ = "instruction " + std::to_string(at + j);
+      int arity = 1;
+      if (x.code == Code::kOp) {
+        require(x.op >= 0 && x.op < kOpCount, where_ + ": unknown operation");
+        arity = kOpRows[x.op].arity;
+      } else {
+        require(x.code == Code::kBroadcast, where_ + ": not allowed in a block");
+      }
+      const Operand* in[3] = {&x.a, &x.b, &x.c};
+      for (int i = 0; i < 3; i++) {
+        if (i >= arity) { require(in[i]->buffer == -1, where_ + ": too many operands"); continue; }
+        if (in[i]->buffer <= -2) {
+          const int64_t r = -2 - int64_t(in[i]->buffer);
+          require(r < kMaxRegisters && written[r], where_ + ": reads a register that nothing has written");
+        } else {
+          memory(*in[i], x.code == Code::kBroadcast ? 1 : head.n, once, false);
+        }
+      }
+      if (x.d.buffer <= -2) {
+        const int64_t r = -2 - int64_t(x.d.buffer);
+        require(r < kMaxRegisters, where_ + ": register");
+        written[r] = true;
+      } else {
+        memory(x.d, head.n, once, true);
+      }
+    }
+  }
+  void alone(const Instruction& x, bool once) {
+    const auto none = [&](const Operand& o) { require(o.buffer == -1, where_ + ": too many operands"); };
+    require(!once, where_ + ": `once` holds elementwise blocks only");
+    switch (x.code) {
+      case Code::kGemm: {
+        require(x.weight >= 0 && x.weight < int64_t(p_.weights.size()), where_ + ": weight");
+        require(p_.weights[x.weight].K == x.k && p_.weights[x.weight].N == x.n, where_ + ": shape of the weight");
+        memory(x.a, x.k, once, false);
+        memory(x.d, x.n, once, true);
+        none(x.b);
+        if (x.c.buffer != -1) memory(x.c, x.n, once, false);
+        require(apart(x.a, x.k, x.d, x.n), where_ + ": the product overwrites its factor");
+        const bool same = x.c.buffer == x.d.buffer && x.c.column == x.d.column && x.c.dt == x.d.dt;
+        require(x.c.buffer == -1 || same || apart(x.c, x.n, x.d, x.n), where_ + ": init and result overlap in part");
+        break;
+      }
+      case Code::kRowSum:
+      case Code::kRowMax:
+        memory(x.a, x.n, once, false);
+        memory(x.d, 1, once, true);
+        none(x.b), none(x.c);
+        break;
+      case Code::kOuter:
+      case Code::kColumnSum: {
+        require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
+        const Gradient& g = p_.gradients[x.weight];
+        const bool outer = x.code == Code::kOuter;
+        require(g.K == (outer ? x.k : 1) && g.N == x.n, where_ + ": shape of the gradient");
+        memory(x.a, outer ? x.k : x.n, once, false);
+        if (outer) memory(x.b, x.n, once, false);
+        else none(x.b);
+        none(x.c), none(x.d);
+        break;
+      }
+      default: fail(where_ + ": not allowed outside a block");
+    }
+  }
+  // Two operands that share no element at one step.
+  bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) const {
+    return x.buffer != y.buffer || x.dt != y.dt || x.column + nx <= y.column || y.column + ny <= x.column;
+  }
+  void memory(const Operand& o, int64_t n, bool once, bool write) {
+    require(o.buffer >= 0 && o.buffer < int64_t(p_.buffers.size()), where_ + ": operand names no buffer");
+    const Buffer& b = p_.buffers[o.buffer];
+    require(o.column >= 0 && n > 0 && o.column + n <= b.width, where_ + ": columns outside the buffer");
+    const bool constant = b.kind == Kind::kVector || b.kind == Kind::kLocal;
+    require(o.dt == 0 || (o.dt == 1 && !constant && (b.kind == Kind::kPair || b.extra == 1)), where_ + ": time shift");
+    require(!once || constant, where_ + ": `once` has no rows");
+    require(!write || b.kind != Kind::kVector, where_ + ": writes an argument that is shared by all rows");
+    require(!write || once || !constant, where_ + ": writes a vector outside `once`");
+  }
+};
+
+}  // namespace
+
+void validate(const Program& program) { Validator(program).run(); }
+
+}  // namespace ostinato

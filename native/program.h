@@ -1,0 +1,93 @@
+// What the engine executes: plain structs, the same for every cell. src/ostinato/engine/program.py
+// builds them; src/ostinato/engine/reference.py says in NumPy what each instruction means.
+//
+// Vocabulary
+//   argument   an array of the caller's, bound at each play: matrix, vector, or [T(+1), B, W] over time
+//   buffer     a named place for values: an argument, or memory of the engine's own
+//   operand    a buffer at time t + dt, from a column on; or a *register*, a strip of a block
+//   section    once · before · loop · after: see DESIGN; each a range of instructions
+//   carry      the recurrent state: slot t (or t+1) of a buffer is what step t reads
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ostinato {
+
+enum class Kind : int32_t {
+  kTime,    // argument, [slots, B, width], bound with its strides; `extra` slots beyond T (0 or 1)
+  kVector,  // argument, [width], the same for every row and step
+  kLocal,   // own memory, [width], written by `once`
+  kStep,    // own memory, [B, width], lives within one step
+  kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
+  kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
+};
+struct Buffer {
+  Kind kind;
+  int32_t width;
+  int32_t extra;     // kTime
+  int32_t argument;  // kTime, kVector
+};
+
+// A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) from the argument, at (row, column) on.
+struct WeightBlock {
+  int32_t argument, k0, nk, n0, nn, row, column;
+  bool transposed;  // the argument is read as its transpose
+};
+struct Weight {
+  int32_t K, N;
+  std::vector<WeightBlock> blocks;
+};
+
+struct Operand {
+  int32_t buffer = -1;  // ≥ 0 a buffer; −1 none; ≤ −2 the register −2 − buffer
+  int32_t column = 0;
+  int32_t dt = 0;
+};
+enum class Code : int32_t {
+  kGemm,       // d[n] = c[n] (or 0) + a[k] · weight
+  kBlock,      // the next `count` instructions, strip by strip
+  kOp,         // in a block: d = op(a, b, c, s)
+  kBroadcast,  // in a block: d = a's first column
+  kRowSum,     // d[1] = Σ a[n]
+  kRowMax,     // d[1] = max a[n]
+  kOuter,      // gradient[weight][k, n] += a[k]ᵀ b[n] over rows and steps
+  kColumnSum,  // gradient[weight][n] += Σ a[n] over rows and steps
+};
+struct Instruction {
+  Code code;
+  int32_t op = 0, n = 0, k = 0;
+  int32_t weight = 0;  // kGemm: index into weights; kOuter, kColumnSum: into gradients
+  int32_t count = 0;   // kBlock
+  double s = 0;
+  Operand d, a, b, c;
+};
+struct Gradient {
+  int32_t K, N, argument;  // summed over rows and steps into a dense [K, N] argument
+};
+struct Carry {
+  int32_t buffer;
+  int32_t init;   // argument [B, width] that fills the first slot; −1: zeros
+  int32_t final;  // argument [B, width] that receives the last slot; −1: not wanted
+};
+struct Section { int32_t begin, end; };
+
+struct Program {
+  int32_t n_arguments = 0;
+  bool descending = false;  // plays t = T−1 … 0
+  std::vector<Buffer> buffers;
+  std::vector<Weight> weights;
+  std::vector<Gradient> gradients;
+  std::vector<Carry> carries;
+  std::vector<Instruction> instructions;
+  Section once{}, before{}, loop{}, after{};
+};
+
+constexpr int32_t kMaxRegisters = 48;
+constexpr int32_t kMaxBlock = 64;  // instructions of one block
+
+// Throws std::invalid_argument that names the instruction and the rule it breaks. What passes can be
+// played on any B and T without a further check.
+void validate(const Program& program);
+
+}  // namespace ostinato

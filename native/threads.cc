@@ -1,0 +1,112 @@
+#include "threads.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#if defined(__linux__)
+#include <link.h>
+#endif
+
+#include <cstring>
+#include <thread>
+#if OSTINATO_X86
+#include <immintrin.h>
+#endif
+
+namespace ostinato {
+namespace {
+
+struct Runtime {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+  int (*thread_id)() = nullptr;
+  int (*team_size)() = nullptr;
+  std::string name = "none loaded in this process";
+};
+
+#if defined(__linux__)
+int visit(dl_phdr_info* info, size_t, void* out) {
+  const char* base = std::strrchr(info->dlpi_name, '/');
+  base = base ? base + 1 : info->dlpi_name;
+  if (!std::strstr(base, "libgomp") && !std::strstr(base, "libiomp5") && !std::strstr(base, "libomp")) return 0;
+  *static_cast<std::string*>(out) = info->dlpi_name;
+  return 1;
+}
+std::string loaded_runtime() {
+  std::string path;
+  dl_iterate_phdr(visit, &path);
+  return path;
+}
+#else
+std::string loaded_runtime() { return ""; }
+#endif
+
+Runtime find_runtime() {
+  Runtime r;
+  const std::string path = loaded_runtime();
+  void* handle = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (!handle) return r;
+  auto symbol = [&](const char* name) { return dlsym(handle, name); };
+  Runtime found;
+  found.parallel = reinterpret_cast<decltype(r.parallel)>(symbol("GOMP_parallel"));
+  found.thread_id = reinterpret_cast<int (*)()>(symbol("omp_get_thread_num"));
+  found.team_size = reinterpret_cast<int (*)()>(symbol("omp_get_num_threads"));
+  found.name = path.substr(path.rfind('/') + 1);
+  return found.parallel && found.thread_id && found.team_size ? found : r;
+}
+
+std::atomic<bool> forked{false};
+std::atomic<bool> busy{false};
+
+// Looked up again until found: torch may be imported after us.
+const Runtime& runtime() {
+  static const bool watched = (pthread_atfork(nullptr, nullptr, [] { forked = true; busy = false; }), true);
+  (void)watched;
+  static std::atomic<const Runtime*> found{nullptr};
+  static const Runtime none;
+  if (const Runtime* r = found.load()) return *r;
+  Runtime r = find_runtime();
+  if (!r.parallel) return none;
+  const Runtime* fresh = new Runtime(r);
+  const Runtime* expected = nullptr;
+  if (!found.compare_exchange_strong(expected, fresh)) delete fresh;
+  return *found.load();
+}
+
+struct Call {
+  void (*body)(void*, int, int);
+  void* context;
+  const Runtime* runtime;
+};
+void enter(void* p) {
+  const Call* call = static_cast<Call*>(p);
+  call->body(call->context, call->runtime->thread_id(), call->runtime->team_size());
+}
+
+}  // namespace
+
+void parallel(int wanted, void (*body)(void*, int, int), void* context) {
+  const Runtime& r = runtime();
+  if (wanted <= 1 || !r.parallel || forked || busy.exchange(true)) return body(context, 0, 1);
+  Call call{body, context, &r};
+  r.parallel(enter, &call, unsigned(wanted), 0);
+  busy = false;
+}
+
+std::string threading_runtime() { return forked ? "forked process: one thread" : runtime().name; }
+
+void Barrier::wait(int n) {
+  if (n == 1) return;
+  const int generation = generation_.load(std::memory_order_relaxed);
+  if (count_.fetch_add(1, std::memory_order_acq_rel) == n - 1) {
+    count_.store(0, std::memory_order_relaxed);
+    generation_.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int i = 0; generation_.load(std::memory_order_acquire) == generation; i++) {
+#if OSTINATO_X86
+    if (i < 20000) { _mm_pause(); continue; }
+#endif
+    std::this_thread::yield();
+  }
+}
+
+}  // namespace ostinato

@@ -1,0 +1,26 @@
+// Threads: those of the OpenMP runtime that the process has already loaded (PyTorch's), so that two
+// pools never fight for the cores. It is found by enumeration, never linked: wheels rename it.
+#pragma once
+#include <atomic>
+#include <string>
+
+namespace ostinato {
+
+// Runs body(id, n) on n threads, n ≤ wanted (fewer where the runtime gives fewer), and returns when
+// all are done. A second caller at the same time, a forked child, and a process without an OpenMP
+// runtime play alone.
+void parallel(int wanted, void (*body)(void* context, int id, int n), void* context);
+
+// The runtime in use, for people: the file's name, or why there is none.
+std::string threading_runtime();
+
+// All n threads meet; they spin, since every one of them is known to be running.
+class Barrier {
+ public:
+  void wait(int n);
+
+ private:
+  std::atomic<int> count_{0}, generation_{0};
+};
+
+}  // namespace ostinato

@@ -1,0 +1,69 @@
+// A vector in plain C++ (GCC and Clang vector extensions). It is float32's portable definition,
+// with the same fused operations as the vector units, lane by lane, and float64 on every
+// instruction set. Included inside a namespace of one instruction set; see isa_*.cc.
+#pragma once
+
+template <class T, int N>
+struct Generic {
+  using Scalar = T;
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef T Lanes __attribute__((vector_size(N * sizeof(T))));
+  typedef Bits Mask __attribute__((vector_size(N * sizeof(T))));
+  static constexpr int kLanes = N;
+  Lanes v;
+  static Generic all(T x) { return {Lanes{} + x}; }
+  static Generic load(const T* p) { Generic r; std::memcpy(&r.v, p, sizeof r.v); return r; }
+  static Generic load(const T* p, int n) { Generic r{Lanes{}}; std::memcpy(&r.v, p, n * sizeof(T)); return r; }
+  void store(T* p) const { std::memcpy(p, &v, sizeof v); }
+  void store(T* p, int n) const { std::memcpy(p, &v, n * sizeof(T)); }
+};
+
+template <class T, int N> using GMask = typename Generic<T, N>::Mask;
+template <class T, int N> inline Generic<T, N> add(Generic<T, N> a, Generic<T, N> b) { return {a.v + b.v}; }
+template <class T, int N> inline Generic<T, N> sub(Generic<T, N> a, Generic<T, N> b) { return {a.v - b.v}; }
+template <class T, int N> inline Generic<T, N> mul(Generic<T, N> a, Generic<T, N> b) { return {a.v * b.v}; }
+template <class T, int N> inline Generic<T, N> div(Generic<T, N> a, Generic<T, N> b) { return {a.v / b.v}; }
+template <class T, int N> inline Generic<T, N> neg(Generic<T, N> a) { return {-a.v}; }
+// float32 must round once, like the vector units; float64 promises no bits and stays fast.
+template <int N> inline Generic<float, N> fma(Generic<float, N> a, Generic<float, N> b, Generic<float, N> c) {
+  for (int i = 0; i < N; i++) c.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+  return c;
+}
+template <int N> inline Generic<double, N> fma(Generic<double, N> a, Generic<double, N> b, Generic<double, N> c) { return {a.v * b.v + c.v}; }
+template <class T, int N> inline GMask<T, N> less(Generic<T, N> a, Generic<T, N> b) { return a.v < b.v; }
+template <class T, int N> inline GMask<T, N> less_equal(Generic<T, N> a, Generic<T, N> b) { return a.v <= b.v; }
+template <class T, int N> inline GMask<T, N> equal(Generic<T, N> a, Generic<T, N> b) { return a.v == b.v; }
+template <class T, int N, class M> inline Generic<T, N> select(M m, Generic<T, N> t, Generic<T, N> f) {
+  for (int i = 0; i < N; i++) f.v[i] = m[i] ? t.v[i] : f.v[i];
+  return f;
+}
+template <class T, int N, class F> inline Generic<T, N> per_lane(Generic<T, N> a, F f) {
+  for (int i = 0; i < N; i++) a.v[i] = f(a.v[i]);
+  return a;
+}
+template <class T, int N, class F> inline Generic<T, N> per_lane2(Generic<T, N> a, Generic<T, N> b, F f) {
+  for (int i = 0; i < N; i++) a.v[i] = f(a.v[i], b.v[i]);
+  return a;
+}
+template <class T, int N> inline Generic<T, N> abs(Generic<T, N> a) { return per_lane(a, [](T x) { return std::fabs(x); }); }
+template <class T, int N> inline Generic<T, N> sqrt(Generic<T, N> a) { return per_lane(a, [](T x) { return std::sqrt(x); }); }
+template <class T, int N> inline Generic<T, N> copysign(Generic<T, N> a, Generic<T, N> s) {
+  return per_lane2(a, s, [](T x, T y) { return std::copysign(x, y); });
+}
+// Nearest integer (ties to even) and 2^k·x for integral k in [−252, 254].
+template <int N> inline Generic<float, N> round(Generic<float, N> a) { return per_lane(a, [](float x) { return std::nearbyint(x); }); }
+template <int N> inline Generic<float, N> power_of_two(Generic<float, N> k) {
+  return per_lane(k, [](float x) { int32_t b = (int32_t(x) + 127) << 23; float r; std::memcpy(&r, &b, 4); return r; });
+}
+// x = m·2^e with m in [√½, √2), for normal positive x.
+template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, N>& m, Generic<float, N>& e) {
+  for (int i = 0; i < N; i++) {
+    int32_t b; float v = x.v[i]; std::memcpy(&b, &v, 4);
+    int32_t k = (b - 0x3f3504f3) >> 23, mb = b - k * (1 << 23);
+    float mf; std::memcpy(&mf, &mb, 4);
+    m.v[i] = mf; e.v[i] = float(k);
+  }
+}
+// Both of a, b that are smaller (larger) where neither is NaN; NaN where one is.
+template <class T, int N> inline Generic<T, N> min_raw(Generic<T, N> a, Generic<T, N> b) { return select(less(a, b), a, b); }
+template <class T, int N> inline Generic<T, N> max_raw(Generic<T, N> a, Generic<T, N> b) { return select(less(b, a), a, b); }
