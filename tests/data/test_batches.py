@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ostinato import datasets
 from ostinato.data import Batches, Ragged
 
 
@@ -152,21 +153,21 @@ def test_a_batch_touches_its_own_examples_only():
 
 
 def test_mnist_reads_through():
-    from ostinato import datasets
-
     X, y = datasets.mnist().test
     batches = Batches(X, y, 128, one_hot=True)
-    seen = np.zeros(len(X), int)
-    for _ in range(10_000 // 16):  # 128 · 10,000 / 16 examples are 8 epochs
-        indices = batches.next_indices()
-        seen[indices] += 1
-    assert (seen == 8).all() and batches.epochs_completed == 8
+    wanted = np.bincount(y), X.sum(0, np.float64)
 
-    total = np.zeros(10)
-    for X_b, y_b in batches:
-        assert X_b.shape[1:] == (28, 28) and X_b.dtype == np.float32
-        total += y_b.sum(0)
-    np.testing.assert_array_equal(total, np.bincount(y))
+    labels, image = np.zeros(10), np.zeros((28, 28))
+    for _ in range(8 * 10_000 // 128):  # eight epochs exactly
+        X_b, y_b = batches.next_batch()
+        assert X_b.shape == (128, 28, 28) and X_b.dtype == np.float32
+        labels += y_b.sum(0)
+        image += X_b.sum(0, np.float64)
+    assert batches.epochs_completed == 8
+    np.testing.assert_array_equal(labels, 8 * wanted[0])
+    np.testing.assert_allclose(image, 8 * wanted[1], rtol=1e-12)
+
+    np.testing.assert_array_equal(sum(y_b.sum(0) for _, y_b in batches), wanted[0])
 
 
 @pytest.mark.parametrize(
@@ -206,5 +207,6 @@ def test_refuses_the_state_of_other_data(change, message):
     with pytest.raises(ValueError, match=message):
         batches.load_state_dict({**batches.state_dict(), **change})
     with pytest.raises(ValueError, match="lacks position, seed"):
-        batches.load_state_dict({"n_examples": 10, "batch_size": 4, "shuffle": True,
-                                 "epochs_completed": 0})
+        batches.load_state_dict(
+            {"n_examples": 10, "batch_size": 4, "shuffle": True, "epochs_completed": 0}
+        )

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ def sequences(min_size=1):
         lengths = draw(st.lists(st.integers(0, 5), min_size=min_size, max_size=7))
         ends = np.cumsum([0, *lengths])
         values = np.arange(ends[-1] * n_features, dtype=np.float32).reshape(-1, n_features)
-        return [values[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [values[a:b] for a, b in itertools.pairwise(ends)]
 
     return draw_list()
 

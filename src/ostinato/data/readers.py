@@ -68,7 +68,7 @@ def _read_ts(path: Path) -> tuple[Sequences, np.ndarray | None]:
 
 
 def _read_npz(path: Path) -> tuple[Sequences, np.ndarray | None]:
-    arrays = _load_arrays(path)
+    arrays, names = _load_arrays(path)
     try:
         if "X" in arrays:
             X = shape_sequences(arrays["X"])
@@ -76,7 +76,7 @@ def _read_npz(path: Path) -> tuple[Sequences, np.ndarray | None]:
             X = Ragged(arrays["values"], arrays["offsets"])
         else:
             raise ValueError(
-                f"found the arrays {', '.join(arrays) or 'none'}; wanted X [N, T, F] or [N, T], "
+                f"found the arrays {', '.join(names) or 'none'}; wanted X [N, T, F] or [N, T], "
                 "or values and offsets, and y if there are labels"
             )
     except ValueError as problem:
@@ -88,8 +88,8 @@ def _read_npz(path: Path) -> tuple[Sequences, np.ndarray | None]:
     return X, y
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that `read` knows by name; of foreign ones in the file, the name alone counts."""
+def _load_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays that `read` knows, and the names of all that are in the file."""
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{path}: not an .npz archive; wanted a file made by numpy.savez")
@@ -97,6 +97,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         known = ("X", "values", "offsets", "y")
         try:
             with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive if name in known}
+                arrays = {name: archive[name] for name in archive.files if name in known}
+                return arrays, archive.files
         except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as problem:
             raise ValueError(f"{path}: cannot be read as .npz ({problem})") from None

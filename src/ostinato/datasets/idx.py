@@ -84,7 +84,11 @@ def _read_plain(file: _Source, name: str) -> np.ndarray:
             f"{name}: the file is oversized: wanted {wanted} bytes after the header "
             f"({described}), found more"
         )
-    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except ValueError as problem:  # no values, since one axis is empty, but the others too large
+        raise ValueError(f"{name}: NumPy cannot hold the shape {described}: {problem}") from None
+    return array.astype(dtype.newbyteorder("="))
 
 
 def _read_header(file: _Source, name: str) -> tuple[np.dtype, tuple[int, ...]]:
