@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -58,17 +59,18 @@ class ClassifierNet(torch.nn.Module):
     ):
         super().__init__()
         self.config: dict[str, Any] = {
-            "n_features": n_features,
-            "n_classes": n_classes,
-            "cell": cell,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "bidirectional": bidirectional,
-            "dropout": dropout,
-            "nonlinearity": nonlinearity,
-            "init": init,
+            "n_features": _count("n_features", n_features),
+            "n_classes": _count("n_classes", n_classes),
+            "cell": _choice("cell", cell, tuple(CELLS)),
+            "hidden_size": _count("hidden_size", hidden_size),
+            "num_layers": _count("num_layers", num_layers),
+            "bidirectional": bool(bidirectional),
+            "dropout": _probability("dropout", dropout),
+            "nonlinearity": _choice("nonlinearity", nonlinearity, NONLINEARITIES),
+            "init": _choice("init", init, STARTS),
         }
-        _check(self.config)
+        if init == "notebook":
+            _check_notebook_start(self.config)
         # torch's layers warn about dropout where there is no second layer
         between = dropout if num_layers > 1 else 0.0
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
@@ -124,21 +126,22 @@ class ClassifierNet(torch.nn.Module):
         return self.readout(self.dropout(states)), states
 
 
-def _check(config: dict[str, Any]) -> None:
-    for name, choices in (
-        ("cell", tuple(CELLS)),
-        ("nonlinearity", NONLINEARITIES),
-        ("init", STARTS),
-    ):
-        if config[name] not in choices:
-            raise ValueError(f"{name}={config[name]!r}: wanted one of {choices}")
-    for name in ("n_features", "n_classes", "hidden_size", "num_layers"):
-        if not config[name] >= 1:
-            raise ValueError(f"{name}={config[name]!r}: wanted 1 or more")
-    if not 0 <= config["dropout"] < 1:
-        raise ValueError(f"dropout={config['dropout']!r}: wanted a number from 0 to below 1")
-    if config["init"] == "notebook":
-        _check_notebook_start(config)
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: wanted one of {choices}")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: wanted a whole number, 1 or more")
+    return int(value)
+
+
+def _probability(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name}={value!r}: wanted a number from 0 to below 1")
+    return float(value)
 
 
 def _check_notebook_start(config: dict[str, Any]) -> None:

@@ -1,0 +1,384 @@
+"""Estimators in scikit-learn's manner, and `load` for what they save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from inspect import signature
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data import Batches, Ragged, as_sequences
+
+with needs("torch", "torch", "sklearn"):
+    import torch
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state, column_or_1d
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted
+
+    from ostinato import training
+    from ostinato.models import ClassifierNet
+    from ostinato.training import saved_model
+    from ostinato.training.tensor_file import fill
+
+KIND = "sequence_classifier"
+
+
+class SequenceClassifier(ClassifierMixin, BaseEstimator):
+    """A recurrent network that tells classes of sequences apart.
+
+    Sequences `X` are an array `[N, T, F]`, an array `[N, T]` of sequences of single numbers, a
+    list of N arrays `[T_i, F]` of different lengths, or `data.Ragged`. Labels `y` are `[N]`
+    integers, strings or the like; predictions are given in the same.
+
+    Args:
+        cell: "rnn", "gru" or "lstm".
+        hidden_size: H, size of the state.
+        num_layers: recurrent layers, one upon the other.
+        bidirectional: also read each sequence from its end to its beginning.
+        dropout: probability of a zero, between layers and before the readout, in training only.
+        init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero).
+        iterations, epochs, batch_size, optimizer, learning_rate, momentum, weight_decay,
+            clip_norm, schedule, warmup, step_size, step_gamma, eval_every, patience, restore_best:
+            as in `training.Plan`. batch_size is at most N.
+        random_state: an integer, from which the same training follows again; a
+            `numpy.random.RandomState`, or None for another one each time.
+        validation_fraction: this part of the examples, of each class, is not trained on but
+            evaluated at every report.
+        class_weight: label -> weight, or "balanced"; labels not named weigh 1.
+        verbose: 1 shows the progress on stderr.
+
+    Attributes:
+        classes_: `[C]`, the labels, sorted.
+        net_: the `models.ClassifierNet`.
+        history_: the `training.History` (not saved).
+        n_features_in_: F.
+        n_iter_: updates made.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceClassifier
+        >>> X = np.random.default_rng(0).normal(size=(100, 6, 1))
+        >>> y = np.where(X.sum((1, 2)) > 0, "up", "down")
+        >>> model = SequenceClassifier(
+        ...     hidden_size=8, iterations=200, batch_size=25, optimizer="adam", learning_rate=0.02
+        ... )
+        >>> model.fit(X, y).score(X, y) > 0.95
+        True
+        >>> model.predict(np.ones((1, 6, 1)))
+        array(['up'], dtype='<U4')
+    """
+
+    classes_: np.ndarray
+    net_: ClassifierNet
+    history_: training.History
+    n_features_in_: int
+    n_iter_: int
+
+    def __init__(
+        self,
+        cell: str = "rnn",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        init: str = "default",
+        iterations: int | None = None,
+        epochs: float | None = None,
+        batch_size: int = 128,
+        optimizer: str = "rmsprop",
+        learning_rate: float = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        schedule: str = "constant",
+        warmup: int = 0,
+        step_size: int = 1000,
+        step_gamma: float = 0.1,
+        eval_every: int = 1000,
+        patience: int | None = None,
+        restore_best: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+        validation_fraction: float = 0.0,
+        class_weight: Mapping[Any, float] | str | None = None,
+        verbose: int = 0,
+    ):
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.init = init
+        self.iterations = iterations
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.schedule = schedule
+        self.warmup = warmup
+        self.step_size = step_size
+        self.step_gamma = step_gamma
+        self.eval_every = eval_every
+        self.patience = patience
+        self.restore_best = restore_best
+        self.random_state = random_state
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceClassifier:
+        """Train a new network.
+
+        Args:
+            X: the sequences, N of them.
+            y: `[N]`, their labels.
+            sample_weight: `[N]`, how much each example counts; by default 1.
+            validation: (X, y), evaluated at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        X = as_sequences(X)
+        classes, y = np.unique(_check_labels(y, len(X)), return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y has one class only, {classes[0]!r}; wanted two or more to tell apart"
+            )
+        n_features = _n_features(X)
+        seed = self._seed()
+        plan = self._plan(seed)
+        if validation is not None:
+            validation = self._check_validation(validation, classes, n_features)
+        elif self.validation_fraction:
+            rest, held_out = self._split(y, seed)
+            validation = X[held_out], y[held_out]
+            X, y = X[rest], y[rest]
+            if sample_weight is not None:
+                sample_weight = np.asarray(sample_weight)[rest]
+        plan = replace(plan, batch_size=min(plan.batch_size, len(X)))
+        net = self._build(n_features, len(classes), seed)
+        history = training.train(
+            net,
+            Batches(X, y, plan.batch_size, seed=seed),
+            plan,
+            validation=validation,
+            class_weight=_class_weight_by_index(self.class_weight, classes),
+            sample_weight=sample_weight,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.classes_ = classes
+        self.n_features_in_ = n_features
+        self.net_ = net
+        self.history_ = history
+        self.n_iter_ = history.iterations
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest label of each sequence, `[N]`."""
+        best = self._logits(X).argmax(1).numpy()
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each label, `[N, C]` in the order of `classes_`."""
+        return torch.softmax(self._logits(X).double(), dim=1).numpy()
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the model on labelled sequences.
+
+        Returns:
+            {"accuracy": share of right answers, "loss": mean cross-entropy in nats, "n": N}
+
+        Raises:
+            ValueError: y contains a label that the model does not know.
+        """
+        check_is_fitted(self)
+        X = _check_features(as_sequences(X), self.n_features_in_)
+        labels = _to_indices(_check_labels(y, len(X)).tolist(), self.classes_)
+        result = training.evaluate(self.net_, X, labels)
+        return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory, for `load`: all or nothing.
+
+        The directory has two files, `model.safetensors` and `config.json`; what stands in them is
+        described in `ostinato.training.saved_model`. A `RandomState` is not kept.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or the
+                labels are of a type that JSON has not.
+            OSError: it cannot be written.
+        """
+        check_is_fitted(self)
+        model = saved_model.SavedModel(
+            kind=KIND,
+            params=self.get_params(),
+            net=self.net_.config,
+            weights=self.net_.state_dict(),
+            classes=self.classes_,
+            iterations=self.n_iter_,
+        )
+        saved_model.write(Path(path), model)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _seed(self) -> int:
+        """What follows from random_state: itself if it is a number."""
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _plan(self, seed: int) -> training.Plan:
+        names = [f.name for f in fields(training.Plan) if f.name != "seed"]
+        return training.Plan(**{name: getattr(self, name) for name in names}, seed=seed)
+
+    def _build(self, n_features: int, n_classes: int, seed: int) -> ClassifierNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return ClassifierNet(
+                n_features,
+                n_classes,
+                cell=self.cell,
+                hidden_size=self.hidden_size,
+                num_layers=self.num_layers,
+                bidirectional=self.bidirectional,
+                dropout=self.dropout,
+                init=self.init,
+            )
+
+    def _split(self, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the examples to train on, and of those to validate with; both ascending."""
+        fraction = self.validation_fraction
+        if not (isinstance(fraction, Real) and 0 < fraction < 1):
+            raise ValueError(f"validation_fraction={fraction!r}: wanted a number from 0 to below 1")
+        rest, held_out = train_test_split(
+            np.arange(len(y)), test_size=float(fraction), stratify=y, random_state=seed
+        )
+        return np.sort(rest), np.sort(held_out)
+
+    def _check_validation(
+        self, validation: tuple[Any, Any], classes: np.ndarray, n_features: int
+    ) -> tuple[np.ndarray | Ragged, np.ndarray]:
+        if self.validation_fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={self.validation_fraction}; "
+                "wanted one of them"
+            )
+        X = _check_features(as_sequences(validation[0]), n_features)
+        return X, _to_indices(_check_labels(validation[1], len(X)).tolist(), classes)
+
+    def _logits(self, X: Any) -> torch.Tensor:
+        check_is_fitted(self)
+        return training.logits(self.net_, _check_features(as_sequences(X), self.n_features_in_))
+
+
+def load(path: str | Path) -> SequenceClassifier:
+    """Load a model that `save` wrote; it predicts the same to the last bit.
+
+    Args:
+        path: its directory.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> X, y = np.random.default_rng(0).normal(size=(20, 3, 2)), np.arange(20) % 2
+        >>> model = SequenceClassifier(hidden_size=4, iterations=2).fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     model.save(f"{directory}/model")
+        ...     again = load(f"{directory}/model")
+        >>> bool((again.predict_proba(X) == model.predict_proba(X)).all())
+        True
+    """
+    path = Path(path)
+    params, net_params = (set(signature(c).parameters) for c in (SequenceClassifier, ClassifierNet))
+    saved = saved_model.read(path, KIND, params, net_params)
+    with torch.random.fork_rng(devices=[]):
+        net = ClassifierNet(**saved.net)
+    if net.config["n_classes"] != len(saved.classes):
+        raise ValueError(
+            f"{path} has {len(saved.classes)} labels for a network of {net.config['n_classes']} "
+            "classes; it is damaged"
+        )
+    fill(net, saved.weights, str(path))
+    model = SequenceClassifier(**saved.params)
+    model.classes_ = saved.classes
+    model.net_ = net.eval()
+    model.n_features_in_ = net.config["n_features"]
+    model.n_iter_ = saved.iterations
+    return model
+
+
+def _check_labels(y: Any, n: int) -> np.ndarray:
+    if y is None:
+        raise ValueError("y is None; wanted a label for each example")
+    labels = column_or_1d(y, warn=True)
+    if len(labels) != n:
+        raise ValueError(f"X has {n} examples and y has {len(labels)}; wanted a label for each")
+    check_classification_targets(labels)
+    return labels
+
+
+def _to_indices(labels: Any, classes: np.ndarray, name: str = "y") -> np.ndarray:
+    """Each label as its place in classes, `[N]` int64."""
+    place = {label: i for i, label in enumerate(classes.tolist())}
+    unknown = [label for label in labels if label not in place]
+    if unknown:
+        raise ValueError(
+            f"{name} has the label {unknown[0]!r}, which was not trained; wanted one of "
+            f"{_some(classes.tolist())}"
+        )
+    return np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def _class_weight_by_index(class_weight: Any, classes: np.ndarray) -> dict[int, float] | str | None:
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    indices = _to_indices(class_weight, classes, name="class_weight")
+    return dict(zip(indices.tolist(), class_weight.values(), strict=True))
+
+
+def _n_features(X: np.ndarray | Ragged) -> int:
+    return X.n_features if isinstance(X, Ragged) else X.shape[2]
+
+
+def _check_features(X: np.ndarray | Ragged, wanted: int) -> np.ndarray | Ragged:
+    if _n_features(X) != wanted:
+        raise ValueError(
+            f"X has {_n_features(X)} features, but SequenceClassifier is expecting {wanted} "
+            "features as input, those it was trained with"
+        )
+    return X
+
+
+def _some(values: list[Any]) -> str:
+    shown = ", ".join(map(repr, values[:10]))
+    return shown if len(values) <= 10 else f"{shown}, … ({len(values)})"
