@@ -1,0 +1,169 @@
+"""A network on paper: the shape of every letter in its equations, what it has and what it costs.
+
+Everything follows from a few integers, so that nothing is built and no torch is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+EQUATIONS = {
+    "rnn": ["s_t = tanh(x_t U + s_{t-1} W + b)"],
+    "gru": [
+        "r_t, z_t = sigmoid(x_t U_rz + s_{t-1} W_rz + b_rz)",
+        "n_t = tanh(x_t U_n + b_n + r_t * (s_{t-1} W_n + b'_n))",
+        "s_t = (1 - z_t) * n_t + z_t * s_{t-1}",
+    ],
+    "lstm": [
+        "i_t, f_t, o_t = sigmoid(x_t U_ifo + s_{t-1} W_ifo + b_ifo)",
+        "g_t = tanh(x_t U_g + s_{t-1} W_g + b_g)",
+        "c_t = f_t * c_{t-1} + i_t * g_t",
+        "s_t = o_t * tanh(c_t)",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One letter of the equations: its shape (without the batch) and the numbers to be learnt."""
+
+    name: str
+    meaning: str
+    shape: tuple[int, ...]
+    parameters: int  # 0 for what is computed, such as x_t
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The sizes of a classifier and what follows from them.
+
+    T time steps (None: it depends on the sequence), F features, H hidden, C classes, L layers.
+    """
+
+    cell: str
+    n_steps: int | None
+    n_features: int
+    hidden_size: int
+    n_classes: int
+    n_layers: int = 1
+    bidirectional: bool = False
+    batch_size: int = 128
+
+    @property
+    def n_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def equations(self) -> list[str]:
+        last = "[s_T forwards, s_1 backwards]" if self.bidirectional else "s_T"
+        return [*EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
+
+    def letters(self) -> list[Letter]:
+        H, C = self.hidden_size, self.n_classes
+        letters = [
+            Letter("x_t", "one element of the sequence", (self.n_features,), 0),
+            Letter("s_t", "hidden state", (H,), 0),
+        ]
+        if self.cell == "lstm":
+            letters.append(Letter("c_t", "cell state", (H,), 0))
+        for suffix, n_inputs in self._bodies():
+            letters += self._body(suffix, n_inputs)
+        read = H * self.n_directions
+        letters.append(Letter("V", "last state to classes", (read, C), read * C))
+        letters.append(Letter("c", "bias of the readout", (C,), C))
+        return letters
+
+    def _bodies(self) -> Iterator[tuple[str, int]]:
+        """(how it is told apart, size of its input) of each layer and direction."""
+        for layer in range(self.n_layers):
+            n_inputs = self.hidden_size * self.n_directions if layer else self.n_features
+            for direction in ("→", "←") if self.bidirectional else ("",):
+                yield (f"{layer + 1}" if self.n_layers > 1 else "") + direction, n_inputs
+
+    def _body(self, suffix: str, n_inputs: int) -> list[Letter]:
+        H, GH = self.hidden_size, GATES[self.cell] * self.hidden_size
+        gates = "" if self.cell == "rnn" else f", {GATES[self.cell]} gates side by side"
+        return [
+            Letter(f"U{suffix}", f"input to state{gates}", (n_inputs, GH), n_inputs * GH),
+            Letter(f"W{suffix}", f"state to state{gates}", (H, GH), H * GH),
+            Letter(f"b{suffix}", "bias, kept in two halves (of U and of W)", (2, GH), 2 * GH),
+        ]
+
+    @property
+    def parameters(self) -> int:
+        return sum(letter.parameters for letter in self.letters())
+
+    @property
+    def flops_per_step(self) -> int:
+        """Of one row: a multiply and an add for every weight of U and W."""
+        return 2 * sum(n for name, n in self._weights() if name[0] in "UW")
+
+    @property
+    def flops_readout(self) -> int:
+        """Of one row."""
+        return 2 * sum(n for name, n in self._weights() if name == "V")
+
+    @property
+    def flops_forward(self) -> int | None:
+        """Of one batch: B (T · 2 Σ(U, W) + 2 V)."""
+        if self.n_steps is None:
+            return None
+        return self.batch_size * (self.n_steps * self.flops_per_step + self.flops_readout)
+
+    @property
+    def flops_training(self) -> int | None:
+        """Of one iteration: backwards, every product is met twice, for its input and its weight."""
+        return None if self.flops_forward is None else 3 * self.flops_forward
+
+    def _weights(self) -> list[tuple[str, int]]:
+        return [(letter.name, letter.parameters) for letter in self.letters()]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "equations": self.equations,
+            "letters": {letter.name: list(letter.shape) for letter in self.letters()},
+            "parameters": self.parameters,
+            "flops": {
+                "per_step_and_row": self.flops_per_step,
+                "forward_per_iteration": self.flops_forward,
+                "training_per_iteration": self.flops_training,
+            },
+        }
+
+
+def table(anatomy: Anatomy) -> str:
+    """What the notebook tells its reader to write down, then what it costs."""
+    lines = [*anatomy.equations, ""]
+    rows = [
+        (
+            f"{letter.name} ∈ R^" + "×".join(map(str, letter.shape)),
+            letter.meaning,
+            f"{letter.parameters:,}" if letter.parameters else "",
+        )
+        for letter in anatomy.letters()
+    ]
+    rows.append(("parameters", "", f"{anatomy.parameters:,}"))
+    first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
+    lines += [f"{a:<{first}}   {b:<{second}}   {n:>{third}}".rstrip() for a, b, n in rows]
+    return "\n".join([*lines, "", *_costs(anatomy)])
+
+
+def _costs(a: Anatomy) -> list[str]:
+    weights = "2 (U + W)" if a.n_layers * a.n_directions == 1 else "2 Σ (U + W)"
+    lines = [
+        f"one step, one row: {weights} = {a.flops_per_step:,} FLOPs "
+        "(a multiply and an add for each weight)"
+    ]
+    if a.flops_forward is None or a.flops_training is None:
+        return [*lines, "an iteration: times the number of steps, which the sequences decide"]
+    return [
+        *lines,
+        f"forward:  B (T · {weights} + 2 V) = {a.batch_size} × ({a.n_steps} × "
+        f"{a.flops_per_step:,} + {a.flops_readout:,}) = {a.flops_forward / 1e6:,.1f} MFLOPs",
+        f"training: 3 × forward = {a.flops_training / 1e6:,.1f} MFLOPs an iteration "
+        "(backwards, each product is met twice: for its input and for its weight)",
+    ]

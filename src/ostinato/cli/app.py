@@ -1,0 +1,103 @@
+"""The Typer application, and what becomes of an exception: one place for all exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import ostinato
+from ostinato.cli import doctor, evaluate, inspect, predict, train
+from ostinato.cli.failures import Failure
+
+OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+# What the torch extra installs, by the name it is imported under.
+TORCH_EXTRA = {"torch", "sklearn", "tqdm", "matplotlib"}
+
+app = typer.Typer(
+    name="ostinato",
+    help="Train, run and ship recurrent sequence models on ordinary CPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (train.train, evaluate.evaluate, predict.predict, inspect.inspect, doctor.doctor):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ostinato {ostinato.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0 done · 1 the run failed · 2 usage or bad input · 130 interrupted · 141 nobody reads the output
+    """
+    try:
+        result = app(args=argv, prog_name="ostinato", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else OK
+    except SystemExit as error:  # Typer's own way out when the reader of the help page has gone
+        return error.code if isinstance(error.code, int) else FAILED
+    except BrokenPipeError:
+        # The interpreter flushes both once more at its end; there must be somewhere to flush to.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        code, message = _explain(error)
+        if message is None:
+            traceback.print_exc()
+        else:
+            print(message, file=sys.stderr)
+        return code
+
+
+def _explain(error: Exception) -> tuple[int, str | None]:
+    """Exit code and message; no message for a bug, whose traceback is what helps."""
+    if isinstance(error, Failure):
+        return error.exit_code, f"ostinato: {error}"
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's usage errors
+        command = getattr(getattr(error, "ctx", None), "command_path", "ostinato")
+        message = f"{command}: {error.format_message()}\n(see {command} --help)"
+        return error.exit_code, message if error.format_message() else ""
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] in TORCH_EXTRA:
+        return BAD_INPUT, (
+            f"ostinato: this needs {error.name}, which is not installed; "
+            "get it with: pip install 'ostinato[torch]'"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        files = " -> ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
+        bad_name = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+        code = BAD_INPUT if isinstance(error, bad_name) else FAILED
+        return code, f"ostinato: {files + ': ' if files else ''}{error.strerror}"
+    if isinstance(error, ValueError) and _raised_by_ostinato(error):
+        return BAD_INPUT, f"ostinato: {error}"
+    return FAILED, None
+
+
+def _raised_by_ostinato(error: Exception) -> bool:
+    """Whether one of our own checks did: a ValueError out of somebody else's code is a bug."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return frames[-1][0].f_globals.get("__name__", "").startswith("ostinato.")

@@ -1,0 +1,147 @@
+"""ostinato doctor"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+
+from ostinato import environment
+from ostinato.cli.output import say, say_json
+
+INSTALL_TORCH = "pip install 'ostinato[torch]'"
+MINIMAL_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. "slow" costs time, "broken" keeps something from working."""
+
+    name: str
+    state: str  # "ok", "slow" or "broken"
+    value: str
+    advice: str = ""
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Look at the installation, the engine and the threads."""
+    findings = [*_python(), *_packages(), *_engine(), *_threads(), *_denormals()]
+    broken = any(f.state == "broken" for f in findings)
+    if as_json:
+        report: dict[str, Any] = {"healthy": not broken, "findings": [asdict(f) for f in findings]}
+        say_json(report)
+    else:
+        say(_table(findings))
+    if broken:
+        raise typer.Exit(1)
+
+
+def _table(findings: list[Finding]) -> str:
+    width = max(len(f.name) for f in findings)
+    lines = []
+    for f in findings:
+        lines.append(f"{f.state:<6}  {f.name:<{width}}  {f.value}".rstrip())
+        if f.advice:
+            lines.append(" " * (width + 10) + f.advice)
+    counts = {state: sum(f.state == state for f in findings) for state in ("slow", "broken")}
+    if not any(counts.values()):
+        lines.append("\nEverything is well.")
+    else:
+        lines.append(f"\n{counts['broken']} broken, {counts['slow']} where time would be lost.")
+    return "\n".join(lines)
+
+
+def _python() -> list[Finding]:
+    good = sys.version_info >= MINIMAL_PYTHON
+    return [
+        Finding(
+            "Python",
+            "ok" if good else "broken",
+            f"{platform.python_version()} ({sys.executable})",
+            "" if good else "ostinato needs Python 3.10 or newer",
+        ),
+        Finding(
+            "machine",
+            "ok",
+            f"{environment.cpu_model()}, {environment.cores()} cores, {platform.system()}",
+        ),
+    ]
+
+
+def _packages() -> list[Finding]:
+    needed = {"ostinato", "numpy", "safetensors", "typer"}
+    findings = []
+    for name, version in environment.packages().items():
+        if version is not None:
+            findings.append(Finding(name, "ok", version))
+        elif name in needed:
+            findings.append(Finding(name, "broken", "not installed", "pip install ostinato"))
+        else:
+            advice = f"to train and evaluate: {INSTALL_TORCH}"
+            findings.append(Finding(name, "broken", "not installed", advice))
+    return findings
+
+
+def _engine() -> list[Finding]:
+    """The native engine and the instruction set it would use."""
+    try:
+        native = importlib.import_module("ostinato.engine.native")
+    except ImportError as error:
+        advice = "the package was not built here; with a C++17 compiler: pip install ."
+        return [Finding("native engine", "broken", f"cannot be loaded: {error}", advice)]
+    best, available = native.best_isa(), native.available_isas()
+    forced = os.environ.get("OSTINATO_ISA")
+    value = f"{best} (of {', '.join(available)})" + (f", OSTINATO_ISA={forced}" if forced else "")
+    if best == "base":
+        advice = (
+            "OSTINATO_ISA keeps the vector kernels from running"
+            if forced
+            else "no vector kernel for this processor: PyTorch's own path is used"
+        )
+        return [Finding("native engine", "slow", value, advice)]
+    return [Finding("native engine", "ok", value)]
+
+
+def _threads() -> list[Finding]:
+    cores = environment.cores()
+    variable = os.environ.get("OMP_NUM_THREADS")
+    said = f"OMP_NUM_THREADS={variable}" if variable else "OMP_NUM_THREADS not set"
+    try:
+        import torch
+    except ImportError:
+        return [Finding("threads", "ok", f"{cores} cores, {said}")]
+    threads = torch.get_num_threads()
+    value = f"PyTorch uses {threads} of {cores} cores, {said}"
+    if threads > cores:
+        advice = f"more threads than cores wait for each other: --threads {cores}"
+        return [Finding("threads", "slow", value, advice)]
+    if variable and threads < cores // 2:
+        return [Finding("threads", "slow", value, "cores stay idle: unset OMP_NUM_THREADS")]
+    return [Finding("threads", "ok", value)]
+
+
+def _denormals() -> list[Finding]:
+    """Numbers below 1e-38 take a slow path in the processor unless they are flushed to zero.
+
+    Flushing is left off by default: it would change results.
+    """
+    import numpy as np
+
+    smallest = np.float32(1.2e-38)
+    flushed = bool(smallest * np.float32(0.5) == 0)
+    return [
+        Finding(
+            "denormals",
+            "ok",
+            "flushed to zero: another library set the processor so; results may differ in bits"
+            if flushed
+            else "kept, as IEEE 754 wants; slow only where values fall below 1e-38",
+        )
+    ]

@@ -1,0 +1,230 @@
+"""One training from data to results, with everything that its run directory keeps.
+
+This module imports torch; commands import it when they train.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ostinato import environment, report, rundir, training
+from ostinato.cli import sources
+from ostinato.cli.config import Config
+from ostinato.cli.failures import BadInput, Failure, Interrupted
+from ostinato.cli.output import predictions_csv
+from ostinato.cli.sources import Part
+from ostinato.estimators import SequenceClassifier
+from ostinato.rundir import RunDir
+from ostinato.training.directories import current
+
+NOTEBOOK_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class Result:
+    evaluation: dict[str, Any]  # what evaluation.json holds
+    run: RunDir | None
+
+
+class Recorder(training.Callback):
+    """Opens the run directory when the training really begins, after everything was checked, so
+    that a mistake in a flag leaves nothing behind; then keeps metrics and checkpoints there."""
+
+    def __init__(self, open_run: Callable[[], RunDir], settings: Config, surroundings: dict):
+        self.run: RunDir | None = None
+        self._open_run = open_run
+        self._settings = settings
+        self._environment = surroundings
+        self._parts: list[training.Callback] = []
+
+    def on_start(self, run: training.Run) -> None:
+        self.run = self._open_run()
+        if not run.resumed:
+            self.run.begin(self._settings.toml(), self._environment)
+        every = self._settings.run.checkpoint_every
+        self._parts = [
+            training.MetricsFile(self.run.metrics),
+            training.Checkpoint(self.run.checkpoint, every),
+        ]
+        for part in self._parts:
+            part.on_start(run)
+
+    def on_iteration(self, run: training.Run) -> None:
+        for part in self._parts:
+            part.on_iteration(run)
+
+    def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
+        for part in self._parts:
+            part.on_report(run, report)
+
+    def on_end(self, run: training.Run) -> None:
+        for part in self._parts:
+            part.on_end(run)
+
+
+def run(
+    settings: Config,
+    open_run: Callable[[], RunDir] | None = None,
+    resumed: RunDir | None = None,
+) -> Result:
+    """Train and measure.
+
+    Args:
+        settings: the resolved configuration.
+        open_run: gives the directory of the run, once it is needed; None: nothing is kept.
+        resumed: the run to go on with.
+
+    Raises:
+        BadInput, ValueError: the data or the settings do not do.
+        Failure: the training diverged.
+        Interrupted: Ctrl-C.
+    """
+    settings = _with_threads(settings)
+    train, test = sources.load(settings.data, settings.training.seed)
+    surroundings = environment.environment() | {"data": _data(settings, train, test)}
+    if resumed is not None:
+        _check_same_data(resumed, surroundings["data"])
+    model = SequenceClassifier(**estimator_parameters(settings, train.y))
+    recorder = Recorder(open_run, settings, surroundings) if open_run else None
+    _fit(model, train, recorder, _checkpoint(resumed))
+    kept = recorder.run if recorder else None
+    evaluation = _evaluate(model, test, settings)
+    if kept is not None:
+        _keep(kept, model, test, evaluation, settings)
+    return Result(evaluation, kept)
+
+
+def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
+    """The configuration in the estimator's words."""
+    parameters = asdict(settings.model) | asdict(settings.training)
+    parameters["num_layers"] = parameters.pop("layers")
+    parameters["random_state"] = parameters.pop("seed")
+    parameters["class_weight"] = class_weight(settings.training.class_weight, y)
+    return parameters
+
+
+def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | None:
+    """`balanced`, or the mapping meant by "cat=1,dog=2.5"."""
+    if given is None or given == "balanced":
+        return given
+    labels = {str(label): label for label in np.unique(y).tolist()}
+    weights = {}
+    for pair in given.split(","):
+        name, equals, number = pair.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            equals, weight = "", 0.0
+        if not equals:
+            raise BadInput(f"--class-weight {given}: wanted balanced, or label=weight,label=weight")
+        if name.strip() not in labels:
+            raise BadInput(
+                f"--class-weight: there is no class {name.strip()!r}; there are {', '.join(labels)}"
+            )
+        weights[labels[name.strip()]] = weight
+    return weights
+
+
+def _with_threads(settings: Config) -> Config:
+    """Compute with the threads asked for, and write down how many they are: bits depend on it."""
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    return settings.updated({"run.threads": torch.get_num_threads()})
+
+
+def _data(settings: Config, train: Part, test: Part) -> dict[str, Any]:
+    return {**sources.describe(train, test), "sha256": sources.digest(settings.data)}
+
+
+def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
+    began = json.loads(run.environment.read_text("utf-8"))["data"]
+    if began != data:
+        files = ", ".join(data["sha256"]) or "the data set"
+        raise BadInput(
+            f"{files} is no longer what the run in {run.path} began with; begin another run"
+        )
+
+
+def _checkpoint(run: RunDir | None) -> str | None:
+    """Where to go on from; None if the run was stopped before its first checkpoint."""
+    if run is None or not (current(run.checkpoint) / "checkpoint.json").is_file():
+        return None
+    return str(run.checkpoint)
+
+
+def _fit(
+    model: SequenceClassifier, train: Part, recorder: Recorder | None, resume: str | None
+) -> None:
+    callbacks: list[training.Callback] = [recorder] if recorder else []
+    callbacks.append(training.Progress())
+    try:
+        model.fit(train.X, train.y, callbacks=callbacks, resume=resume)
+    except training.Diverged as error:
+        kept = recorder.run if recorder else None
+        where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""
+        raise Failure(f"{error}{where}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(_how_to_go_on(recorder.run if recorder else None)) from None
+
+
+def _how_to_go_on(run: RunDir | None) -> str:
+    checkpoint = _checkpoint(run)
+    if run is None or checkpoint is None:
+        return "interrupted; nothing was kept"
+    state = json.loads((current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
+    return (
+        f"interrupted; a checkpoint of iteration {state['iteration']} is kept.\n"
+        f"Go on with: ostinato train --resume --output {run.path}"
+    )
+
+
+def _evaluate(model: SequenceClassifier, test: Part, settings: Config) -> dict[str, Any]:
+    history = model.history_
+    evaluation: dict[str, Any] = {"test": model.evaluate(test.X, test.y)}
+    if settings.data.source == "mnist":
+        first = slice(NOTEBOOK_IMAGES)
+        accuracy = model.score(test.X[first], test.y[first])
+        evaluation["notebook_128"] = {"accuracy": float(accuracy)}
+    return evaluation | {
+        "elapsed_s": history.reports[-1]["elapsed_s"],
+        "iterations": history.iterations,
+        "outcome": history.outcome,
+        "best_iteration": history.best_iteration,
+    }
+
+
+def _keep(
+    run: RunDir,
+    model: SequenceClassifier,
+    test: Part,
+    evaluation: dict[str, Any],
+    settings: Config,
+) -> None:
+    """Everything that is known only at the end; evaluation.json last, which says: finished."""
+    model.save(run.model)
+    proba = model.predict_proba(test.X)
+    rundir.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
+    contents = report.collect(
+        model,
+        test.X,
+        test.y,
+        title=_title(settings),
+        metrics=model.history_.reports,
+        evaluation=evaluation,
+        config=asdict(settings),
+        environment=json.loads(run.environment.read_text("utf-8")),
+    )
+    report.write_report(run.report, contents)
+    rundir.write_json(run.evaluation, evaluation)
+
+
+def _title(settings: Config) -> str:
+    source = Path(settings.data.source or "").name
+    return f"{source}, {settings.model.cell}, {settings.model.hidden_size} units"

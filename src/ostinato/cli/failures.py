@@ -1,0 +1,17 @@
+"""The ways a command ends other than well."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):  # noqa: N818  it ends a command, it need not be an error
+    """Ends the command with a message on stderr. Its message says what to do."""
+
+    exit_code = 1
+
+
+class BadInput(Failure):
+    exit_code = 2
+
+
+class Interrupted(Failure):
+    exit_code = 130

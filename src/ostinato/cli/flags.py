@@ -1,0 +1,68 @@
+"""Flags from the configuration: a command takes `given`, its user sees every parameter."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ostinato.cli.config import OPTIONS, Option
+
+
+def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace a command's parameter `given` by one flag for each option in `wanted`.
+
+    Args:
+        wanted: sections ("model") or keys ("training.batch_size") of the configuration.
+
+    The command gets the flags that were really given as a checked dict "section.key" → value.
+    """
+    options = [o for o in OPTIONS.values() if o.section in wanted or o.key in wanted]
+    options = [o for o in options if o.key != "data.source"]  # a positional argument
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> Any:
+            raw = [(o, arguments.pop(o.name)) for o in options]
+            given = {o.key: o.check(v, o.flag) for o, v in raw if v is not None}
+            return command(given=given, **arguments)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [p for p in own if p.name != "given"] + list(_parameters(options))
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del vars(run)["__wrapped__"]  # or its annotations would be looked up
+        return run
+
+    return decorate
+
+
+def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
+    for o in options:
+        names = [f"{o.flag}/--no-{o.flag[2:]}"] if o.type is bool else [o.flag]
+        info = typer.Option(
+            *names,
+            help=_help(o),
+            metavar=None if o.type is bool else _metavar(o),
+            show_default=False,
+        )
+        kind: Any = Optional[bool] if o.type is bool else Optional[str]  # noqa: UP045  typer of 3.10
+        yield inspect.Parameter(
+            o.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
+        )
+
+
+def _metavar(o: Option) -> str:
+    if o.choices:
+        return "|".join(o.choices)
+    return {int: "N", float: "X", str: "TEXT"}[o.type]
+
+
+def _help(o: Option) -> str:
+    if o.default is None:
+        return o.help
+    default = str(o.default).lower() if o.type is bool else o.default
+    return f"{o.help} Default: {default}."

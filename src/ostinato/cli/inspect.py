@@ -1,0 +1,94 @@
+"""ostinato inspect RUN|mnist"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ostinato import rundir
+from ostinato.cli import config as configuration
+from ostinato.cli import picture, runs, sources
+from ostinato.cli.anatomy import Anatomy, table
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import with_flags
+from ostinato.cli.output import say, say_json
+
+MNIST_SHAPES = {"rows": (28, 28), "columns": (28, 28), "pixels": (784, 1), "permuted": (784, 1)}
+
+
+@with_flags("model", "data.as_sequence", "training.batch_size")
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|mnist|vowels|FILE", help="A run, or what one would be trained on."
+        ),
+    ],
+    given: Given,
+    svg: Annotated[
+        Optional[Path],  # noqa: UP045  typer of Python 3.10
+        typer.Option(help="Write the picture to this file."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Show a network: shapes, parameters, cost, picture."""
+    if Path(what).is_dir() and what not in sources.BUILT_IN:
+        if given:
+            flag = configuration.OPTIONS[next(iter(given))].flag
+            raise BadInput(f"{flag} is for a network yet to be trained; {what} has its own")
+        anatomy = _of_run(Path(what))
+    else:
+        anatomy = _of_source(what, configuration.resolve(given))
+    if svg is not None:
+        rundir.write_text(svg, picture.svg(anatomy))
+    if as_json:
+        say_json(anatomy.as_dict())
+    else:
+        say(f"{table(anatomy)}\n\n{picture.text(anatomy)}")
+
+
+def _of_run(path: Path) -> Anatomy:
+    trained = runs.find(path)
+    net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
+    data = trained.environment().get("data", {})
+    training = trained.config.training if trained.config else configuration.TrainingConfig()
+    return Anatomy(
+        net["cell"],
+        data.get("max_length"),
+        net["n_features"],
+        net["hidden_size"],
+        net["n_classes"],
+        net["num_layers"],
+        net["bidirectional"],
+        training.batch_size,
+    )
+
+
+def _of_source(source: str, config: Config) -> Anatomy:
+    config = config.updated({"data.source": sources.known(source)})
+    sources.check(config.data)
+    if source == "mnist":  # known by heart: no need to read 70,000 images
+        n_steps, n_features = MNIST_SHAPES[config.data.as_sequence]
+        n_classes = 10
+    else:
+        data = sources.describe(*sources.load(config.data, config.training.seed))
+        n_steps, n_features, n_classes = (
+            data["max_length"],
+            data["n_features"],
+            data["n_classes"],
+        )
+    model = config.model
+    return Anatomy(
+        model.cell,
+        n_steps,
+        n_features,
+        model.hidden_size,
+        n_classes,
+        model.layers,
+        model.bidirectional,
+        config.training.batch_size,
+    )

@@ -1,0 +1,98 @@
+"""Where a run took place: versions, machine, threads, git state; a notebook's watermark."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "ostinato", "numpy", "safetensors", "typer", "torch", "scikit-learn", "tqdm", "matplotlib",
+)  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """Everything about here and now that may matter to somebody who reads a result later.
+
+    Example:
+        >>> sorted(environment())
+        ['command', 'date', 'git', 'machine', 'packages', 'python', 'threads']
+    """
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": packages(),
+        "machine": {
+            "system": f"{platform.system()} {platform.release()}",
+            "architecture": platform.machine(),
+            "cpu": cpu_model(),
+            "cores": cores(),
+        },
+        "threads": {
+            "torch": torch_threads(),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        },
+        "git": git_state(),
+    }
+
+
+def packages() -> dict[str, str | None]:
+    """Version of each package that ostinato uses; None where it is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def cores() -> int:
+    """The cores this process may use (a container or taskset can leave fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """The processor's own name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def torch_threads() -> int | None:
+    """What PyTorch computes with; None if it is not loaded (loading it is not done for this)."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it: of the working directory's checkout, or else of the
+    one this package lies in; None where neither is a checkout."""
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit:
+            changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            return {"commit": commit, "dirty": bool(changes)}
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):  # no git here, or a huge checkout
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,191 @@
+"""The directory of a run: what lies in it, who may write there, and how files get there whole.
+
+model/             what `.save(dir)` writes
+config.toml        the resolved configuration
+metrics.jsonl      one report a line
+evaluation.json    the results; written last, so its presence says that the run is finished
+predictions.csv    the test part: index, label, prediction, probability
+environment.json   versions, machine, git state
+report.html        the report
+checkpoint/        where an interrupted run goes on
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEADER = "# ostinato: the resolved configuration of this run\n"  # marks a directory as a run
+
+
+class RunDirError(ValueError):
+    """The directory cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    def is_run(self) -> bool:
+        if not self.config.is_file():
+            return False
+        with self.config.open("rb") as file:
+            return file.read(len(HEADER)) == HEADER.encode()
+
+    def is_finished(self) -> bool:
+        return self.evaluation.is_file()
+
+    def begin(self, config_toml: str, environment: dict[str, Any]) -> None:
+        """The files that say what is about to run."""
+        write_text(self.config, HEADER + config_toml)
+        write_json(self.environment, environment)
+
+    def clear(self) -> None:
+        """Remove the files of the run, and nothing else that may lie beside them."""
+        # evaluation.json first: what is half removed must not look finished; config.toml last:
+        # it must go on looking like a run.
+        files = (self.evaluation, self.report, self.predictions, self.metrics, self.environment)
+        for path in (*files, self.checkpoint, self.model, self.config):
+            # beside each, what a kill may have left of its replacement (see training.directories)
+            for name in (path.name, f".{path.name}.new", f".{path.name}.old"):
+                _remove(path.with_name(name))
+
+
+def check(output: Path, overwrite: bool = False) -> None:
+    """Whether `create` would make a run at `output`; nothing is touched.
+
+    Raises:
+        RunDirError: something is there already (with `overwrite`: something that is not a run).
+    """
+    if output.name.endswith("-N") or not os.path.lexists(output):
+        return
+    if not overwrite:
+        raise RunDirError(
+            f"{output} is there already; take another --output, or --resume to go on with it, "
+            "or --overwrite to begin again"
+        )
+    if not RunDir(output).is_run() and not _is_empty_directory(output):
+        raise RunDirError(
+            f"{output} is not the directory of an ostinato run, so it is not overwritten; "
+            "take another --output"
+        )
+
+
+def create(output: Path, overwrite: bool = False) -> RunDir:
+    """The directory of a new run at `output`; a name that ends in -N takes the next free number.
+
+    Raises:
+        RunDirError: as `check`.
+    """
+    check(output, overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.name.endswith("-N"):
+        return _create_numbered(output)
+    output.mkdir(exist_ok=overwrite)
+    run = RunDir(output)
+    run.clear()
+    return run
+
+
+def reopen(output: Path) -> RunDir | None:
+    """The run to resume at `output`, or None if nothing has been begun there.
+
+    Raises:
+        RunDirError: what is there is not a run, or `output` names no run in particular.
+    """
+    if output.name.endswith("-N"):
+        newest = max(_numbers(output), default=None)
+        hint = f"; the newest is {_numbered(output, newest)}" if newest else ""
+        raise RunDirError(f"--resume needs the name of one run, not {output}{hint}")
+    run = RunDir(output)
+    if run.is_run():
+        return run
+    if os.path.lexists(output) and not _is_empty_directory(output):
+        raise RunDirError(f"{output} is not the directory of an ostinato run; nothing to resume")
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _create_numbered(output: Path) -> RunDir:
+    number = max(_numbers(output), default=0)
+    while True:
+        number += 1
+        path = _numbered(output, number)
+        try:
+            path.mkdir()  # fails if another process was quicker
+        except FileExistsError:
+            continue
+        return RunDir(path)
+
+
+def _numbered(output: Path, number: int) -> Path:
+    return output.with_name(f"{output.name[:-1]}{number}")
+
+
+def _numbers(output: Path) -> list[int]:
+    """The numbers taken by the siblings `name-1`, `name-2`, … of `name-N`."""
+    pattern = re.compile(re.escape(output.name[:-1]) + r"([1-9]\d*)")
+    if not output.parent.is_dir():
+        return []
+    matches = (pattern.fullmatch(sibling.name) for sibling in output.parent.iterdir())
+    return [int(match[1]) for match in matches if match]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    from ostinato.training.directories import replace_file  # with it comes torch; readers need none
+
+    replace_file(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
