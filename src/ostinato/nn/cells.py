@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ostinato._scan import Step, scan
-from ostinato.nn.steps import Hidden, gru_step, lstm_step, map_hidden, playable, rnn_step
+from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
+from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 
 class _Cell(torch.nn.modules.rnn.RNNCellBase):
@@ -56,6 +57,9 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         shape = (*input.shape[:-1], self.hidden_size)
         return all(leaf.shape == shape and leaf.dtype == input.dtype for leaf in leaves)
 
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scriptable(self)
+
 
 class RNNCell(_Cell, torch.nn.RNNCell):
     """torch.nn.RNNCell as a step function.
@@ -70,6 +74,8 @@ class RNNCell(_Cell, torch.nn.RNNCell):
         torch.Size([28, 64, 128])
     """
 
+    torch_class = torch.nn.RNNCell
+
     @property
     def step(self) -> Step:
         return rnn_step(
@@ -79,6 +85,8 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
 class GRUCell(_Cell, torch.nn.GRUCell):
     """torch.nn.GRUCell as a step function; the equations: `ostinato.nn.steps.gru_step`."""
+
+    torch_class = torch.nn.GRUCell
 
     @property
     def step(self) -> Step:
@@ -91,13 +99,8 @@ class LSTMCell(_Cell, torch.nn.LSTMCell):
     Its carry is the pair (h, c), and so are the outputs of `scan(cell.step, …)`.
     """
 
+    torch_class = torch.nn.LSTMCell
+
     @property
     def step(self) -> Step:
         return lstm_step(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-
-
-TORCH_CELL: dict[type, type] = {
-    RNNCell: torch.nn.RNNCell,
-    GRUCell: torch.nn.GRUCell,
-    LSTMCell: torch.nn.LSTMCell,
-}

@@ -7,7 +7,7 @@ back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +22,18 @@ from torch.nn.utils.rnn import (
 
 from ostinato._scan import Step, scan
 from ostinato.data import Ragged
-from ostinato.nn.steps import Hidden, gru_step, lstm_step, map_hidden, playable, rnn_step
+from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
+from ostinato.nn.steps import gru_step, lstm_step, rnn_step
+
+
+@dataclass(frozen=True)
+class _Ragged:
+    """How the rows differ in time, in the inner layout."""
+
+    lengths: Tensor | None = None  # [B] int64
+    resets: Tensor | None = None  # [T, B] bool
+    restart: Hidden = None  # like hx
+    packed: bool = False  # whether the input was; then rows are sorted, the longest first
 
 
 class _Layer(torch.nn.RNNBase):
@@ -75,9 +86,19 @@ class _Layer(torch.nn.RNNBase):
             raise ValueError("restart= was given without resets=, so it would do nothing")
         if isinstance(input, Ragged):
             input = self._pack(input)
-        plain = lengths is None and resets is None and not return_all_states
-        if plain and not self._plays(input):
+        needs_scan = resets is not None or return_all_states
+        if not needs_scan and lengths is None and not self._plays(input):
             return super().forward(input, hx)
+        if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
+            with torch.autocast(self._weight.device.type, enabled=False):
+                return self.forward(
+                    input.to(self._weight.dtype),  # a carry keeps its dtype
+                    None if hx is None else map_hidden(lambda h: h.to(self._weight.dtype), hx),
+                    lengths=lengths,
+                    resets=resets,
+                    restart=restart,
+                    return_all_states=return_all_states,
+                )
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths= was given with a packed input, which brings its own")
@@ -114,12 +135,12 @@ class _Layer(torch.nn.RNNBase):
         xs = enter(input)
         hx = self._zero_hidden(xs) if hx is None else rows(hx)
         self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
-        if lengths is not None:
-            lengths = _check_lengths(lengths, xs)
-        if resets is not None:
-            resets = enter(_check_resets(resets, input.shape[:-1], xs))
-            restart = None if restart is None else _expand(rows(restart), hx)
-        output, h_n, states = self._play(xs, hx, lengths, resets, restart, all_states)
+        ragged = _Ragged(
+            None if lengths is None else _check_lengths(lengths, xs),
+            None if resets is None else enter(_check_resets(resets, input.shape[:-1], xs)),
+            None if restart is None else _expand(rows(restart), hx),
+        )
+        output, h_n, states = self._play(xs, hx, ragged, all_states)
         if not batched:
             h_n = map_hidden(lambda leaf: leaf.squeeze(1), h_n)
         if all_states:
@@ -142,7 +163,8 @@ class _Layer(torch.nn.RNNBase):
             resets = _select(_check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
         if restart is not None:
             restart = self.permute_hidden(_expand(restart, hx), sorted_indices)
-        output, h_n, states = self._play(xs, hx, lengths, resets, restart, all_states)
+        ragged = _Ragged(lengths, resets, restart, packed=True)
+        output, h_n, states = self._play(xs, hx, ragged, all_states)
         repacked = pack_padded_sequence(output, lengths).data
         result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
         h_n = self.permute_hidden(h_n, unsorted_indices)
@@ -151,33 +173,12 @@ class _Layer(torch.nn.RNNBase):
         return result, h_n
 
     def _play(
-        self,
-        xs: Tensor,
-        hx: Hidden,
-        lengths: Tensor | None,
-        resets: Tensor | None,
-        restart: Hidden,
-        all_states: bool,
+        self, xs: Tensor, hx: Hidden, ragged: _Ragged, all_states: bool
     ) -> tuple[Tensor, Hidden, Hidden]:
         """The stack of layers, in the inner layout: (output, h_n, states)."""
-        if self._plays(xs):
-            return self._play_stack(xs, hx, lengths, resets, restart, all_states)
-        if lengths is not None and resets is None and not all_states:
-            return self._play_in_torch(xs, hx, lengths)
-        weight: Any = self._flat_weights[0]
-        with torch.autocast(xs.device.type, enabled=False):  # a carry keeps its dtype
-            xs, hx = xs.to(weight.dtype), map_hidden(lambda leaf: leaf.to(weight.dtype), hx)
-            return self._play_stack(xs, hx, lengths, resets, restart, all_states)
-
-    def _play_stack(
-        self,
-        xs: Tensor,
-        hx: Hidden,
-        lengths: Tensor | None,
-        resets: Tensor | None,
-        restart: Hidden,
-        all_states: bool,
-    ) -> tuple[Tensor, Hidden, Hidden]:
+        only_lengths = ragged.lengths is not None and ragged.resets is None and not all_states
+        if only_lengths and not self._plays(xs):
+            return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
         n_weights = len(self._all_weights[0])
         h_n: list[Hidden] = []
@@ -192,42 +193,51 @@ class _Layer(torch.nn.RNNBase):
                     _row(hx, i),
                     xs,
                     reverse=direction == 1,
-                    lengths=lengths,
-                    resets=resets,
-                    restart=None if restart is None else _row(restart, i),
+                    lengths=ragged.lengths,
+                    resets=ragged.resets,
+                    restart=None if ragged.restart is None else _row(ragged.restart, i),
                 )
                 h_n.append(carry)
-                states.append(y)
+                if all_states:
+                    states.append(y)
                 ys.append(y[0] if isinstance(y, tuple) else y)
             xs = torch.cat(ys, 2) if self.bidirectional else ys[0]
-            if layer < self.num_layers - 1:
-                xs = F.dropout(xs, self.dropout, self.training)
+            if layer < self.num_layers - 1 and self.dropout and self.training:
+                xs = self._drop(xs, ragged)
         return xs, _stack(h_n), _stack(states) if all_states else None
 
-    def _play_in_torch(
-        self, xs: Tensor, hx: Hidden, lengths: Tensor
-    ) -> tuple[Tensor, Hidden, None]:
+    def _drop(self, xs: Tensor, ragged: _Ragged) -> Tensor:
+        """Dropout in the layout in which torch draws it: the same seed, the same elements."""
+        if not ragged.packed:
+            return F.dropout(xs, self.dropout)
+        data, batch_sizes, _, _ = pack_padded_sequence(xs, ragged.lengths)
+        dropped = PackedSequence(F.dropout(data, self.dropout), batch_sizes)
+        return pad_packed_sequence(dropped)[0]
+
+    def _play_in_torch(self, xs: Tensor, hx: Hidden, lengths: Any) -> tuple[Tensor, Hidden, None]:
         """Lengths by torch's packed path, which knows no rows of length 0."""
         empty = (lengths == 0).to(xs.device)[:, None]
         packed = pack_padded_sequence(
             torch.where(empty, 0.0, xs), lengths.clamp(min=1), enforce_sorted=False
         )
-        packed_output, h_n = super().forward(packed, hx)
+        packed_output, ends = super().forward(packed, hx)
         output, _ = pad_packed_sequence(packed_output, total_length=len(xs))
-        output = torch.where(empty, 0.0, output)
-        if isinstance(hx, Tensor):
-            return output, torch.where(empty, hx, h_n), None
-        kept = [torch.where(empty, old, new) for old, new in zip(hx, h_n, strict=True)]
-        return output, tuple(kept), None
+        begins = (hx,) if isinstance(hx, Tensor) else hx
+        pairs = zip(begins, (ends,) if isinstance(ends, Tensor) else ends, strict=True)
+        h_n = tuple(torch.where(empty, first.to(last.dtype), last) for first, last in pairs)
+        return torch.where(empty, 0.0, output), h_n[0] if isinstance(hx, Tensor) else h_n, None
+
+    @property
+    def _weight(self) -> Any:
+        return self._flat_weights[0]  # not by its name: a parametrization would compute it anew
 
     def _plays(self, input: Tensor | PackedSequence) -> bool:
-        weight: Any = self._flat_weights[0]
-        return playable(input.data if isinstance(input, PackedSequence) else input, weight)
+        x = input.data if isinstance(input, PackedSequence) else input
+        return playable(x, self._weight)
 
     def _pack(self, ragged: Ragged) -> PackedSequence:
-        weight: Any = self._flat_weights[0]
-        rows = [torch.tensor(row, dtype=weight.dtype, device=weight.device) for row in ragged]
-        return pack_sequence(rows, enforce_sorted=False)
+        like = {"dtype": self._weight.dtype, "device": self._weight.device}
+        return pack_sequence([torch.tensor(row, **like) for row in ragged], enforce_sorted=False)
 
     def _zero_hidden(self, xs: Tensor) -> Hidden:
         n_states = self.num_layers * (2 if self.bidirectional else 1)
@@ -244,13 +254,8 @@ class _Layer(torch.nn.RNNBase):
         time_dim = 1 if self.batch_first and input.dim() == 3 else 0
         return input.shape[time_dim] > 0 and all(leaf.dim() == input.dim() for leaf in leaves)
 
-    def __prepare_scriptable__(self) -> torch.nn.RNNBase:
-        """What torch.jit.script compiles in this layer's place: torch's own."""
-        if type(self) not in TORCH_LAYER:
-            return self  # a subclass: only its author knows what it computes
-        twin = copy.copy(self)
-        twin.__class__ = TORCH_LAYER[type(self)]
-        return twin
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return scriptable(self)
 
 
 class RNN(_Layer, torch.nn.RNN):
@@ -269,6 +274,8 @@ class RNN(_Layer, torch.nn.RNN):
         >>> bool((output[1, 7:] == 0).all()), bool((h_n[0, 1] == output[1, 6]).all())
         (True, True)
     """
+
+    torch_class = torch.nn.RNN
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
         return rnn_step(self.nonlinearity, *weights)
@@ -290,6 +297,8 @@ class GRU(_Layer, torch.nn.GRU):
         True
     """
 
+    torch_class = torch.nn.GRU
+
     def _step(self, weights: list[Any], all_states: bool) -> Step:
         return gru_step(*weights)
 
@@ -308,14 +317,13 @@ class LSTM(_Layer, torch.nn.LSTM):
         (torch.Size([2, 10, 3, 8]), True)
     """
 
+    torch_class = torch.nn.LSTM
+
     def _step(self, weights: list[Any], all_states: bool) -> Step:
         w_ih, w_hh = weights[:2]
         b_ih, b_hh = weights[2:4] if self.bias else (None, None)
         w_hr = weights[-1] if self.proj_size else None
         return lstm_step(w_ih, w_hh, b_ih, b_hh, w_hr, give_cells=all_states)
-
-
-TORCH_LAYER: dict[type, type] = {RNN: torch.nn.RNN, GRU: torch.nn.GRU, LSTM: torch.nn.LSTM}
 
 
 def _row(hidden: Hidden, i: int) -> Hidden:

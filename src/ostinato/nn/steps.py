@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ostinato._scan import Step
 
-Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 def rnn_step(
@@ -93,27 +93,3 @@ def lstm_step(
         return (h, c) if give_cells else ((h, c), h)
 
     return step
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
-
-
-def playable(x: Tensor, weight: Tensor) -> bool:
-    """Whether `scan` is the way to play this input; if not, torch's own kernels are.
-
-    They are on other devices, in half precision, under autocast (a carry keeps its dtype, autocast
-    would change it) and while a graph is traced (the loop would be unrolled into it).
-    """
-    return (
-        x.device.type == "cpu"
-        and weight.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-    )
-
-
-def map_hidden(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    """f of h, or of both h and c."""
-    return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)

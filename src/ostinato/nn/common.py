@@ -1,0 +1,45 @@
+"""What layers and cells share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
+
+
+def playable(x: Tensor, weight: Tensor) -> bool:
+    """Whether `scan` is the way to play this input; if not, torch's own kernels are.
+
+    They are on other devices, in half precision, under autocast (a carry keeps its dtype, autocast
+    would change it) and while a graph is traced (the loop would be unrolled into it).
+    """
+    return (
+        x.device.type == "cpu"
+        and weight.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+    )
+
+
+def map_hidden(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
+    """f of h, or of both h and c."""
+    return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)
+
+
+def scriptable(module: Any) -> torch.nn.Module:
+    """What torch.jit.script is to compile in place of a layer or cell: torch's own.
+
+    A subclass has no such twin: only its author knows what it computes.
+    """
+    if "torch_class" not in vars(type(module)):
+        return module
+    twin = copy.copy(module)
+    twin.__class__ = module.torch_class
+    return twin

@@ -1,0 +1,203 @@
+"""accelerate and restore: a model's recurrent layers change their class, and nothing else.
+
+A layer of `ostinato.nn` has the attributes of torch.nn's, so its object can become one by changing
+its `__class__`: parameters, hooks, training mode, sharing and identity stay as they are, and an
+optimizer made before still works.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.nn.modules.rnn import RNNBase, RNNCellBase
+from torch.nn.utils import parametrize
+
+from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
+from ostinato.nn.layers import GRU, LSTM, RNN
+from ostinato.nn.verify import Verification
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+_log = logging.getLogger("ostinato")
+
+_TORCH: dict[type, type] = {  # ours → torch's
+    ours: ours.torch_class for ours in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
+}
+_OURS: dict[type, type] = {theirs: ours for ours, theirs in _TORCH.items()}
+_NAMES = {theirs.__name__ for theirs in _OURS}
+_MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies remember it too
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What `inspect` says of one recurrent layer."""
+
+    name: str  # within the model; "" is the model itself
+    type: str
+    accelerated: bool
+    reason: str  # why it is left alone; "" if it is not
+
+    def __str__(self) -> str:
+        state = "accelerated" if self.accelerated else f"left alone: {self.reason}"
+        return f"{self.name or 'the model itself'} ({self.type}): {state}"
+
+
+def accelerate(
+    model: Model, verify: tuple[Any, ...] | None = None, *, tolerance: float | None = None
+) -> Model:
+    """Turn every torch.nn.RNN, GRU, LSTM and their cells in a model into ostinato's, in place.
+
+    Only the class of the layers changes. Parameters, hooks, parametrizations, training mode, shared
+    layers and the identity of every object stay, so that an optimizer made before still works.
+    What cannot be done exactly is left alone, with a warning that says why: `print(*inspect(model),
+    sep="\\n")` lists it all. The logger is "ostinato".
+
+    Args:
+        model: any module; it may itself be such a layer.
+        verify: a tuple of inputs. The model runs on them before and after, in eval mode, without
+            gradients and from the same random state, and the results are compared.
+        tolerance: the largest absolute difference verify accepts, in place of the bound derived in
+            `ostinato.nn.verify`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        TypeError: model is not a module, or verify is not a tuple.
+        ValueError: verify found a larger difference; the model is as it was before the call.
+
+    Example:
+        >>> import torch, ostinato
+        >>> model = torch.nn.Sequential(torch.nn.LSTM(8, 16, batch_first=True))
+        >>> model = ostinato.nn.accelerate(model, verify=(torch.randn(2, 5, 8),))
+        >>> model
+        Sequential(
+          (0): LSTM(8, 16, batch_first=True)
+        )
+        >>> print(*ostinato.nn.inspect(model))
+        0 (LSTM): accelerated
+    """
+    _check_model("accelerate", model)
+    candidates = {name: m for name, m in _recurrent(model) if not _is_accelerated(m)}
+    reasons = {name: _reason_against(module) for name, module in candidates.items()}
+    chosen = [module for name, module in candidates.items() if not reasons[name]]
+    verification = None if verify is None else Verification(model, verify, chosen)
+    for module in chosen:
+        _swap(module)
+    if verification is not None:
+        try:
+            verification.compare(tolerance)
+        except BaseException:
+            for module in chosen:
+                _swap_back(module)
+            raise
+    for name, module in candidates.items():
+        if reasons[name]:
+            _log.warning("accelerate: %s", _report(name, module))
+        else:
+            _log.info("accelerate: %s", _report(name, module))
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Undo `accelerate`: every layer it swapped has torch.nn's class again. Returns the model.
+
+    Layers that were built as ostinato's stay so.
+
+    Raises:
+        TypeError: model is not a module.
+
+    Example:
+        >>> import torch, ostinato
+        >>> gru = torch.nn.GRU(8, 16)
+        >>> type(ostinato.nn.restore(ostinato.nn.accelerate(gru))) is torch.nn.GRU
+        True
+    """
+    _check_model("restore", model)
+    for name, module in _recurrent(model):
+        if _MARK in vars(module):
+            _swap_back(module)
+            _log.info("restore: %s", _report(name, module))
+    return model
+
+
+def inspect(model: torch.nn.Module) -> list[LayerReport]:
+    """What each recurrent layer of a model is: accelerated, or left alone and why.
+
+    Raises:
+        TypeError: model is not a module.
+    """
+    _check_model("inspect", model)
+    return [_report(name, module) for name, module in _recurrent(model)]
+
+
+def _recurrent(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """Every recurrent layer once, with the first name it has, whoever wrote it."""
+    return [(name, m) for name, m in model.named_modules() if _is_recurrent(m)]
+
+
+def _is_recurrent(module: torch.nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule):
+        parameters = [name for name, _ in module.named_parameters(recurse=False)]
+        return module.original_name in _NAMES and any("weight_hh" in name for name in parameters)
+    named_so = type(module).__module__.startswith("torch.") and type(module).__name__ in _NAMES
+    return named_so or isinstance(module, (RNNBase, RNNCellBase))
+
+
+def _plain_class(module: torch.nn.Module) -> type:
+    """The module's class as if it had no parametrization (which gives it a class of its own)."""
+    return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
+
+
+def _is_accelerated(module: torch.nn.Module) -> bool:
+    return isinstance(module, tuple(_TORCH))
+
+
+def _reason_against(module: torch.nn.Module) -> str:
+    """Why a layer of torch's must be left alone; empty if it need not be."""
+    plain = _plain_class(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is compiled by TorchScript, its code is fixed"
+    if plain not in _OURS:
+        kind = f"{plain.__module__}.{plain.__qualname__}"
+        if isinstance(module, (RNNBase, RNNCellBase)):
+            return f"it is a subclass of torch's, {kind}, which may compute something else"
+        return f"it is not torch.nn's, but {kind}"
+    if "forward" in vars(module):
+        return "its forward was replaced on the object"
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return "its parameters are on the meta device, without values; load them first"
+    return ""
+
+
+def _swap(module: torch.nn.Module) -> None:
+    _change_class(module, _OURS[_plain_class(module)])
+    vars(module)[_MARK] = True
+
+
+def _swap_back(module: torch.nn.Module) -> None:
+    _change_class(module, _TORCH[_plain_class(module)])
+    del vars(module)[_MARK]
+
+
+def _change_class(module: torch.nn.Module, wanted: type) -> None:
+    old = type(module)
+    if parametrize.is_parametrized(module):  # the same class of its own, upon another base
+        own = {k: v for k, v in vars(old).items() if k not in ("__dict__", "__weakref__")}
+        wanted = type(old.__name__, (wanted,), own)
+    module.__class__ = wanted
+
+
+def _report(name: str, module: torch.nn.Module) -> LayerReport:
+    kind = getattr(module, "original_name", _plain_class(module).__name__)
+    if _is_accelerated(module):
+        return LayerReport(name, kind, True, "")
+    return LayerReport(name, kind, False, _reason_against(module) or "accelerate was not called")
+
+
+def _check_model(caller: str, model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{caller}: got a {type(model).__name__}; wanted a torch.nn.Module")

@@ -1,0 +1,124 @@
+"""Whether a model gives the same numbers after its recurrent layers were swapped.
+
+The bound. Two correct ways to play a layer differ by the order in which they sum. A sum of
+K = F + H products of numbers around 1 has a rounding error of about ε √K, made anew at every step
+of every layer; a recurrence that does not amplify hands it on, so that after n steps it is at most
+
+    ε √K n · max(1, |y|)
+
+where n counts the steps of all swapped layers, K is that of the widest, and y is the output. A
+model whose recurrence does amplify (a chaotic one) exceeds it honestly, and needs a tolerance of
+its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+_log = logging.getLogger("ostinato")
+
+
+class Verification:
+    """A model's results before a change, with which those after it are compared."""
+
+    def __init__(
+        self, model: torch.nn.Module, inputs: tuple[Any, ...], layers: list[torch.nn.Module]
+    ) -> None:
+        """Run the model, and count the steps that the layers to be swapped play meanwhile."""
+        if not isinstance(inputs, tuple):
+            raise TypeError(
+                f"verify is a {type(inputs).__name__}; wanted a tuple of the model's inputs, "
+                "verify=(x,) for a single one"
+            )
+        self.model = model
+        self.inputs = inputs
+        self.n_steps = 0
+        hooks = [layer.register_forward_hook(self._count, with_kwargs=True) for layer in layers]
+        try:
+            self.reference = _run(model, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        weights = [p for layer in layers for p in layer.parameters()]
+        self.epsilon = max((torch.finfo(w.dtype).eps for w in weights), default=0.0)
+        self.n_terms = max((_width(layer) for layer in layers), default=0)
+
+    def compare(self, tolerance: float | None) -> None:
+        """Run the model again and raise ValueError where its results are not the same."""
+        largest = 0.0
+        results = _run(self.model, self.inputs)
+        if len(results) != len(self.reference):
+            raise ValueError(
+                f"accelerate: the model gives {len(results)} tensors, before it gave "
+                f"{len(self.reference)}; restored"
+            )
+        for i, (before, after) in enumerate(zip(self.reference, results, strict=True)):
+            bound = self._bound(before) if tolerance is None else tolerance
+            difference = _largest_difference(before, after)
+            if not difference <= bound:
+                raise ValueError(
+                    f"accelerate: result {i} of the model ({before.dtype}{list(before.shape)}) "
+                    f"differs by {difference:.3g}, wanted at most {bound:.3g}; the model is "
+                    "restored. If its recurrence amplifies rounding, give a tolerance"
+                )
+            largest = max(largest, difference)
+        _log.info("accelerate: verified, the largest difference is %.3g", largest)
+
+    def _count(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+        x = args[0] if args else kwargs["input"]
+        if isinstance(layer, torch.nn.modules.rnn.RNNCellBase):
+            self.n_steps += 1
+        elif isinstance(x, PackedSequence):
+            self.n_steps += layer.num_layers * len(x.batch_sizes)
+        else:
+            time_dim = 1 if layer.batch_first and x.dim() == 3 else 0
+            self.n_steps += layer.num_layers * x.shape[time_dim]
+
+    def _bound(self, reference: Tensor) -> float:
+        if not reference.is_floating_point() or not reference.numel():
+            return 0.0
+        epsilon = max(self.epsilon, torch.finfo(reference.dtype).eps)
+        magnitude = max(1.0, float(reference.nan_to_num().abs().max()))
+        return epsilon * self.n_terms**0.5 * self.n_steps * magnitude
+
+
+def _width(layer: Any) -> int:
+    """K, of the widest layer in a stack."""
+    below = layer.hidden_size * (2 if getattr(layer, "bidirectional", False) else 1)
+    return max(layer.input_size, below) + layer.hidden_size
+
+
+def _run(model: torch.nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors that the model returns, in eval mode, leaving modes and random state alone."""
+    modes = [(module, module.training) for module in model.modules()]
+    copies = pytree.tree_map_only(Tensor, torch.clone, inputs)  # a model may write into them
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            result = model(*copies)
+    finally:
+        for module, training in modes:
+            module.training = training
+    tensors = [leaf.clone() for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise ValueError(
+            f"verify: the model returned no tensor to compare, but a {type(result).__name__}"
+        )
+    return tensors
+
+
+def _largest_difference(before: Tensor, after: Tensor) -> float:
+    """Largest absolute difference; infinite where the shapes differ, NaN where one is NaN alone."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return float("inf")
+    if not before.numel():
+        return 0.0
+    same = (before == after) | (before.isnan() & after.isnan())
+    wide = torch.complex128 if before.is_complex() else torch.float64
+    return float(torch.where(same, 0.0, (after.to(wide) - before.to(wide)).abs()).max())
