@@ -1,0 +1,175 @@
+"""What the report shows of a fitted classifier: computed here, the only place that needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data import Ragged, as_sequences
+from ostinato.report.contents import ReportData, StepView
+
+if TYPE_CHECKING:
+    from ostinato.estimators import SequenceClassifier
+
+BATCH_FLOATS = 2**24  # states and logits of one batch, all steps: 64 MiB
+
+
+def collect(
+    classifier: SequenceClassifier,
+    X: Any,
+    y: Any,
+    *,
+    title: str,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    n_hardest: int = 6,
+) -> ReportData:
+    """Look at a fitted classifier on test data, for `write_report`.
+
+    The hardest examples are the misclassified ones, by falling loss; if they are too few, those
+    right by the smallest margin follow. Memory stays bounded: states and beliefs of all steps are
+    kept for the hardest alone. A bidirectional network has no belief before the end of a sequence,
+    so its examples come without.
+
+    Args:
+        classifier: fitted.
+        X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
+        y: `[N]` their labels, each one of `classifier.classes_`.
+        title, metrics, evaluation, config, environment: passed on, see `ReportData`.
+        n_hardest: how many examples to show step by step.
+
+    Raises:
+        ValueError: y has another length than X, or a label that the classifier does not know.
+    """
+    sequences = as_sequences(X)
+    proba = classifier.predict_proba(sequences)
+    y_true = _indices(classifier.classes_, np.asarray(y), len(sequences))
+    classes = [str(label) for label in classifier.classes_]
+    chosen = _hardest(proba, y_true, n_hardest)
+    return ReportData(
+        title=title,
+        classes=classes,
+        y_true=y_true,
+        proba=proba,
+        metrics=[dict(report) for report in metrics],
+        evaluation=dict(evaluation or {}),
+        config=dict(config or {}),
+        environment=dict(environment or {}),
+        hardest=_views(classifier, sequences, classes, y_true, proba, chosen),
+        accuracy_by_step=_accuracy_by_step(classifier, sequences, y_true),
+    )
+
+
+def _indices(classes: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
+    """Labels `[N]` as indices into the classes."""
+    if y.shape != (n,):
+        raise ValueError(
+            f"collect: y has shape {list(y.shape)}; wanted [{n}], a label for each of X"
+        )
+    index = {label: i for i, label in enumerate(classes.tolist())}
+    unknown = sorted({str(label) for label in y.tolist() if label not in index})
+    if unknown:
+        raise ValueError(
+            f"collect: y holds {', '.join(unknown[:5])}, which the classifier was not trained on; "
+            f"wanted labels among its {len(index)} classes"
+        )
+    return np.array([index[label] for label in y.tolist()], dtype=np.int64)
+
+
+def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
+    """Indices: the misclassified by falling loss, then the others by rising margin."""
+    rows = np.arange(len(y_true))
+    true = proba[rows, y_true]
+    others = proba.copy()
+    others[rows, y_true] = -1
+    margin = true - others.max(axis=1)
+    right = proba.argmax(axis=1) == y_true
+    # The loss is −log of the true class's probability: it falls as that rises.
+    return np.lexsort((margin, np.where(right, margin, true), right))[:n]
+
+
+def _views(
+    classifier: SequenceClassifier,
+    sequences: np.ndarray | Ragged,
+    classes: list[str],
+    y_true: np.ndarray,
+    proba: np.ndarray,
+    chosen: np.ndarray,
+) -> list[StepView]:
+    steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
+    if not _reads_both_ways(classifier):
+        played = _play(classifier, sequences[chosen])
+        steps = [
+            (_softmax(logits[i, :length]), states[i, :length])
+            for logits, states, lengths in played
+            for i, length in enumerate(lengths)
+        ]
+    return [
+        StepView(
+            x=sequences[int(n)],
+            label=classes[y_true[n]],
+            prediction=classes[int(proba[n].argmax())],
+            beliefs=beliefs,
+            states=states,
+        )
+        for n, (beliefs, states) in zip(chosen, steps, strict=True)
+    ]
+
+
+def _accuracy_by_step(
+    classifier: SequenceClassifier, sequences: np.ndarray | Ragged, y_true: np.ndarray
+) -> np.ndarray | None:
+    """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
+    if _reads_both_ways(classifier):
+        return None
+    longest = _lengths(sequences).max()
+    n_right = np.zeros(longest, dtype=np.int64)
+    start = 0
+    for logits, _, lengths in _play(classifier, sequences):
+        labels = y_true[start : start + len(logits)]
+        right = logits.argmax(axis=2) == labels[:, None]
+        last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
+        n_right += np.take_along_axis(right, last_read, axis=1).sum(axis=0)
+        start += len(logits)
+    return n_right / len(y_true)
+
+
+def _play(
+    classifier: SequenceClassifier, sequences: np.ndarray | Ragged
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
+    with needs("torch", "torch"):
+        import torch
+    net = classifier.net_
+    net.eval()  # no dropout
+    all_lengths = _lengths(sequences)
+    per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
+    size = max(1, BATCH_FLOATS // int(all_lengths.max() * per_step))
+    for start in range(0, len(sequences), size):
+        part = sequences[start : start + size]
+        padded, lengths = part.padded() if isinstance(part, Ragged) else (part, _lengths(part))
+        with torch.no_grad():
+            given = torch.as_tensor(lengths) if isinstance(part, Ragged) else None
+            logits, states = net.forward_steps(torch.as_tensor(padded), given)
+        yield logits.numpy(), states.numpy(), lengths
+
+
+def _lengths(sequences: np.ndarray | Ragged) -> np.ndarray:
+    if isinstance(sequences, Ragged):
+        return sequences.lengths
+    return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
+
+
+def _reads_both_ways(classifier: SequenceClassifier) -> bool:
+    return bool(classifier.net_.config["bidirectional"])
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)

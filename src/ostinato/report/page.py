@@ -1,0 +1,99 @@
+"""The page: its head, its sections in order, and how it reaches the disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from ostinato._extras import needs
+from ostinato.report.contents import ReportData
+from ostinato.report.markup import text
+
+# Nothing is loaded from anywhere: the browser itself refuses all but inline styles and pictures.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
+    """Write one HTML file that shows a run; it needs no network, no scripts and no other file.
+
+    The file appears whole or not at all: it is written beside its place, synced and renamed.
+
+    Args:
+        path: where to write; by convention `report.html` in the run directory. An old one
+            is replaced.
+        data: what to show; see `ReportData`. Its strings may hold anything, they are escaped.
+
+    Raises:
+        FileNotFoundError: the directory does not exist.
+        ImportError: matplotlib or scikit-learn is missing.
+
+    Example:
+        >>> import numpy as np, tempfile, pathlib
+        >>> data = ReportData(
+        ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
+        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), metrics=[], evaluation={},
+        ...     config={}, environment={}, hardest=[], accuracy_by_step=None)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory) / "report.html"
+        ...     write_report(path, data)
+        ...     path.read_text(encoding="utf-8")[:15]
+        '<!doctype html>'
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"the report goes to {path}, but the directory {path.parent} does not exist; create it"
+        )
+    _write_atomically(path, _page(data).encode("utf-8"))
+
+
+def _page(data: ReportData) -> str:
+    with needs("torch", "matplotlib", "sklearn"):
+        from ostinato.report import sections
+    style = resources.files("ostinato.report").joinpath("style.css").read_text(encoding="utf-8")
+    shown = [make(data) for make in sections.IN_ORDER]
+    body = "\n\n".join([sections.header(data), *shown])
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{text(data.title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(_default_mode())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _default_mode() -> int:
+    """What a newly opened file would get; mkstemp's own are for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

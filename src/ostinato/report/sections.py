@@ -1,0 +1,314 @@
+"""The sections of the report, each a function from the data to markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from ostinato.report import figures, markup, steps, tables
+from ostinato.report.contents import ReportData, StepView
+from ostinato.report.markup import count, note, omitted, percent, plain, section, text
+
+MAX_TABLE_CLASSES = 20  # more classes than this are an image, not a table of counts
+
+
+def header(data: ReportData) -> str:
+    """The heading, the numbers that matter, and the way to the sections."""
+    test = data.evaluation.get("test", {})
+    n = int(test.get("n", len(data.y_true)))
+    accuracy = test.get("accuracy", float((data.y_pred == data.y_true).mean()))
+    low, high = _interval(accuracy, n)
+    tiles = [
+        _tile(
+            percent(accuracy),
+            f"accuracy on all {count(n)} test examples",
+            f"95\u202f% interval {percent(low)} to {percent(high)}",
+        )
+    ]
+    if "notebook_128" in data.evaluation:
+        share = percent(data.evaluation["notebook_128"]["accuracy"])
+        tiles.append(_tile(share, "accuracy on the notebook's first 128 test images"))
+    loss = test.get("loss", _cross_entropy(data))
+    tiles.append(_tile(f"{loss:.4f}", "test loss", "mean cross-entropy in nats"))
+    if iterations := _iterations(data):
+        tiles.append(_tile(count(iterations), "iterations of training"))
+    if "elapsed_s" in data.evaluation:
+        tiles.append(_tile(markup.duration(data.evaluation["elapsed_s"]), "elapsed"))
+    machine = _machine(data.environment)
+    below = f'<p class="machine">{text(machine)}</p>' if machine else ""
+    links = "".join(f'<a href="#{identity}">{text(name)}</a>' for identity, name in _CONTENTS)
+    return (
+        f"<header>\n<h1>{text(data.title)}</h1>\n{below}"
+        f'<dl class="tiles">{"".join(tiles)}</dl>\n'
+        f'<nav aria-label="Sections">{links}</nav>\n</header>'
+    )
+
+
+def _tile(number: str, name: str, detail: str = "") -> str:
+    more = f"<small>{text(detail)}</small>" if detail else ""
+    return f"<div><dt>{text(name)}{more}</dt><dd>{text(number)}</dd></div>"
+
+
+def _interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share counted over n examples (Wilson 1927)."""
+    z = 1.96
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _cross_entropy(data: ReportData) -> float:
+    true = data.proba[np.arange(len(data.y_true)), data.y_true]
+    return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
+
+
+def _iterations(data: ReportData) -> int:
+    last = data.metrics[-1]["iteration"] if data.metrics else 0
+    return int(data.evaluation.get("iterations", last))
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    """Where it ran, in a line; environment.json's own words, as far as it has them."""
+    machine = environment.get("machine", {})
+    threads = environment.get("threads", {}).get("torch")
+    version = environment.get("packages", {}).get("torch")
+    parts = [str(environment.get("date", ""))[:10], machine.get("cpu"), machine.get("system")]
+    parts += [f"{threads} thread{'s' if threads > 1 else ''}"] if threads else []
+    parts += [f"PyTorch {version}"] if version else []
+    return " \u00b7 ".join(str(part) for part in parts if part)
+
+
+def training(data: ReportData) -> str:
+    if not data.metrics:
+        return section("training", "Training", omitted("No curves: the run kept no metrics."))
+    loss = figures.curves(
+        "loss",
+        _curve_label("Loss", "loss", data.metrics),
+        "Loss",
+        data.metrics,
+        {"loss": "training batch", "validation_loss": "validation"},
+    )
+    accuracy = figures.curves(
+        "accuracy",
+        _curve_label("Accuracy", "train_accuracy", data.metrics),
+        "Accuracy",
+        data.metrics,
+        {"train_accuracy": "training batch", "validation_accuracy": "validation"},
+    )
+    return section(
+        "training",
+        "Training",
+        note("Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."),
+        f'<div class="grid">{markup.figure(loss)}\n{markup.figure(accuracy)}</div>',
+        f"<details><summary>The numbers</summary>{tables.metrics_table(data.metrics)}</details>",
+    )
+
+
+def _curve_label(name: str, key: str, metrics: list[dict[str, Any]]) -> str:
+    first, last = metrics[0], metrics[-1]
+    return (
+        f"{name} over {count(last['iteration'])} iterations: "
+        f"{first[key]:.4g} at the start, {last[key]:.4g} at the end"
+    )
+
+
+def by_step(data: ReportData) -> str:
+    unit = _unit(data)
+    heading = f"Accuracy by {unit}s read"
+    accuracy = data.accuracy_by_step
+    if accuracy is None:
+        return section("steps", heading, omitted(_no_steps(data)))
+    chance = float(np.bincount(data.y_true).max() / len(data.y_true))
+    near = int(np.argmax(accuracy >= 0.9 * accuracy[-1])) + 1
+    told = (
+        f"{percent(accuracy[-1])} after all {len(accuracy)}; nine tenths of that are reached "
+        f"after {near}. Dotted: always the most frequent class, {percent(chance)}."
+    )
+    svg = figures.accuracy_by_step(f"{heading}: {told}", accuracy, chance, unit)
+    return section(
+        "steps",
+        heading,
+        note(
+            f"The readout, applied to the state after every {unit}. It was trained on the last "
+            "state alone, so its early answers may be worse than chance. A sequence that has ended "
+            "keeps its last answer."
+        ),
+        f'<div class="grid">{markup.figure(svg, told)}\n{tables.steps_table(accuracy, unit)}</div>',
+    )
+
+
+def confusion(data: ReportData) -> str:
+    matrix = _confusion(data)
+    pairs = tables.most_confused(matrix, data.classes, 5)
+    told = "; ".join(
+        f"{plain(true)} taken for {plain(predicted)} ({count(times)}\u00d7)"
+        for true, predicted, times in pairs
+    )
+    mistakes = f"The most frequent mistakes: {told}." if pairs else "No mistakes."
+    if len(data.classes) <= MAX_TABLE_CLASSES:
+        shown = tables.confusion_table(matrix, data.classes)
+    else:
+        label = f"Confusion matrix of {len(data.classes)} classes. {mistakes}"
+        shown = markup.figure(
+            figures.confusion_image(label, matrix, data.classes),
+            "Rows: true class. Columns: predicted class. Strength: share of the true class.",
+            wide=True,
+        )
+    return section("confusion", "Confusion", note(mistakes), shown)
+
+
+def per_class(data: ReportData) -> str:
+    shown = tables.class_table(data.y_true, data.y_pred, _confusion(data), data.classes)
+    return section(
+        "classes",
+        "Classes",
+        note(
+            "Precision: how many of those given this class have it. Recall: how many of this class "
+            "were found. F1: their harmonic mean. A dash: never given, or never there."
+        ),
+        shown,
+    )
+
+
+def hardest(data: ReportData) -> str:
+    heading = "The hardest examples"
+    if not data.hardest:
+        return section("hardest", heading, omitted("None: no test example was kept for a look."))
+    unit = _unit(data)
+    cards = "\n".join(
+        _card(rank, view, data.classes, unit) for rank, view in enumerate(data.hardest, start=1)
+    )
+    told = (
+        "The test examples that the network got most wrong, and its belief after every "
+        f"{unit}: how the probabilities of the classes move as it reads."
+    )
+    if all(view.beliefs is None for view in data.hardest):
+        told = f"The test examples that the network got most wrong. {_no_steps(data)}"
+    return section(
+        "hardest",
+        heading,
+        note(told),
+        '<p class="key"><span class="true">the true class</span> '
+        '<span class="predicted">the class chosen</span> <span>others</span></p>',
+        f'<div class="grid">\n{cards}\n</div>',
+    )
+
+
+def _card(rank: int, view: StepView, classes: list[str], unit: str) -> str:
+    right = view.label == view.prediction
+    verdict = (
+        f'<strong class="true">{text(view.label)}</strong>, found'
+        if right
+        else f'<strong class="true">{text(view.label)}</strong> taken for '
+        f'<strong class="predicted">{text(view.prediction)}</strong>'
+    )
+    story = _story(view, classes, unit)
+    named = f"true class {plain(view.label)}, chosen {plain(view.prediction)}"
+    label = f"Example {rank}: {named}. {story}"
+    svg = steps.step_by_step(f"hardest-{rank}", label, view, classes, unit)
+    return f"<article><h3>{verdict}</h3>{markup.figure(svg, story)}</article>"
+
+
+def _story(view: StepView, classes: list[str], unit: str) -> str:
+    """What the beliefs did, in two sentences."""
+    if view.beliefs is None:
+        return f"{len(view.x)} {unit}s."
+    last = view.beliefs[-1]
+    true, chosen = classes.index(view.label), classes.index(view.prediction)
+    shares = f"In the end {_share(last[chosen])} for {plain(view.prediction)}"
+    if true != chosen:
+        shares += f", {_share(last[true])} for {plain(view.label)}"
+    top = view.beliefs.argmax(axis=1)
+    changes = np.flatnonzero(top[1:] != top[:-1])
+    if len(changes) == 0:
+        return f"{shares}. The same class led from the first {unit} on."
+    left = plain(classes[top[changes[-1]]])
+    when = f"{unit} {changes[-1] + 2}"
+    return f"{shares}. The last change of mind, away from {left}, came with {when}."
+
+
+def _share(belief: float) -> str:
+    return percent(belief, 1) if belief >= 0.0005 else f"under {percent(0.001, 1)}"
+
+
+def hidden(data: ReportData) -> str:
+    heading = "Hidden states"
+    view = next((view for view in data.hardest if view.states is not None), None)
+    if view is None:
+        return section("states", heading, omitted("No heat map: no hidden states were kept."))
+    assert view.states is not None
+    n_steps, n_units = view.states.shape
+    bound = float(np.abs(view.states).max())
+    label = (
+        f"Heat map of {n_units} hidden units over {n_steps} steps of an example of class "
+        f"{plain(view.label)}; values between {view.states.min():.2f} and {view.states.max():.2f}"
+    )
+    svg = steps.hidden_states(label, view, _unit(data))
+    scale = f'<p class="scale"><span>\u2212{bound:.2f}</span><i></i><span>{bound:.2f}</span></p>'
+    return section(
+        "states",
+        heading,
+        note(
+            f"The top layer's state after every step of an example of class {plain(view.label)}, "
+            "its units ordered by their value after the last step."
+        ),
+        markup.figure(svg, below=scale, wide=True),
+    )
+
+
+def configuration(data: ReportData) -> str:
+    if not data.config:
+        return section("configuration", "Configuration", omitted("The configuration is unknown."))
+    return section("configuration", "Configuration", markup.settings(data.config))
+
+
+def environment(data: ReportData) -> str:
+    if not data.environment:
+        return section("environment", "Environment", omitted("The environment is unknown."))
+    return section("environment", "Environment", markup.settings(data.environment))
+
+
+def _confusion(data: ReportData) -> np.ndarray:
+    return confusion_matrix(data.y_true, data.y_pred, labels=np.arange(len(data.classes)))
+
+
+def _unit(data: ReportData) -> str:
+    images = bool(data.hardest) and all(steps.is_image(view.x) for view in data.hardest)
+    return "row" if images else "step"
+
+
+def _no_steps(data: ReportData) -> str:
+    bidirectional = any(
+        group.get("bidirectional")
+        for group in (data.config, *data.config.values())
+        if isinstance(group, dict)
+    )
+    if bidirectional:
+        return "No beliefs by step: a bidirectional network reads from both ends at once."
+    return "No beliefs by step: they were not computed for this run."
+
+
+IN_ORDER: list[Callable[[ReportData], str]] = [
+    training,
+    by_step,
+    confusion,
+    per_class,
+    hardest,
+    hidden,
+    configuration,
+    environment,
+]
+_CONTENTS = [
+    ("training", "Training"),
+    ("steps", "By step"),
+    ("confusion", "Confusion"),
+    ("classes", "Classes"),
+    ("hardest", "Hardest"),
+    ("states", "Hidden states"),
+    ("configuration", "Configuration"),
+    ("environment", "Environment"),
+]

@@ -1,0 +1,112 @@
+"""The tables of the report: confusion matrix, classes, training reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
+
+from ostinato.report.markup import count, percent, plain, row, short, table, text
+
+MAX_METRIC_ROWS = 30
+_METRICS = {  # metric → column heading, in the order shown
+    "iteration": "iteration",
+    "epoch": "epoch",
+    "loss": "loss",
+    "train_accuracy": "training accuracy",
+    "validation_loss": "validation loss",
+    "validation_accuracy": "validation accuracy",
+    "learning_rate": "learning rate",
+    "elapsed_s": "elapsed, s",
+}
+
+
+def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """Counts `[C, C]`, a row for each true class, the cells tinted by their share of the row."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    rows = []
+    for true, name in enumerate(classes):
+        counts = zip(matrix[true].tolist(), shares[true], strict=True)
+        cells = "".join(
+            _confusion_cell(number, share, true == predicted)
+            for predicted, (number, share) in enumerate(counts)
+        )
+        rows.append(f'<tr><th scope="row">{text(short(name, 20))}</th>{cells}</tr>')
+    long = max(len(plain(name)) for name in classes) > 4
+    names = [f"<span>{text(short(name, 20))}</span>" for name in classes]
+    return table(
+        "Rows: true class. Columns: predicted class.",
+        ['<span class="corner">true \\ predicted</span>', *names],
+        rows,
+        "confusion tall" if long else "confusion",
+    )
+
+
+def _confusion_cell(number: int, share: float, correct: bool) -> str:
+    if number == 0:
+        return '<td class="zero">0</td>'
+    # The root lets a single mistake show; at most 60 % of colour keeps the number readable on it.
+    colour, scale = ("--low", 55) if correct else ("--high", 110)
+    strength = min(60, scale * np.sqrt(share))
+    tint = f"color-mix(in srgb, var({colour}) {strength:.0f}%, transparent)"
+    return f'<td style="background:{tint}">{count(number)}</td>'
+
+
+def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int) -> list[tuple[str, str, int]]:
+    """The n most frequent mistakes, as (true, predicted, how often)."""
+    mistakes = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:n]
+    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    return [(classes[i], classes[j], int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
+
+
+def class_table(
+    y_true: np.ndarray, y_pred: np.ndarray, matrix: np.ndarray, classes: Sequence[str]
+) -> str:
+    """Precision, recall, F1 and support of each class, and their means."""
+    labels = np.arange(len(classes))
+
+    def scores(average: str | None) -> tuple[Any, ...]:
+        return precision_recall_fscore_support(
+            y_true, y_pred, labels=labels, average=average, zero_division=np.nan
+        )
+
+    rows = []
+    for c, (precision, recall, f1, support) in enumerate(zip(*scores(None), strict=True)):
+        taken = most_confused(np.where(labels[:, None] == c, matrix, 0), classes, 1)
+        mistake = f"{short(taken[0][1], 24)} ({count(taken[0][2])}\u00d7)" if taken else "–"
+        shares = [percent(share) for share in (precision, recall, f1)]
+        rows.append(row(classes[c], [*shares, count(int(support)), mistake]))
+    for average, name in (("macro", "mean over classes"), ("weighted", "mean over examples")):
+        shares = [percent(share) for share in scores(average)[:3]]
+        rows.append(row(name, [*shares, count(len(y_true)), ""], "mean"))
+    header = ["class", "precision", "recall", "F1", "support", "most often taken for"]
+    return table("Scores of each class on the test examples", header, rows, "numbers classes")
+
+
+def steps_table(accuracy: np.ndarray, unit: str) -> str:
+    """Accuracy `[T]` after each eighth of the steps."""
+    marks = np.unique(np.ceil(np.linspace(0, len(accuracy), 9)[1:]).astype(int))
+    rows = [row(mark, [percent(accuracy[mark - 1])]) for mark in marks]
+    return table(f"Accuracy by {unit}s read", [f"{unit}s read", "accuracy"], rows, "numbers")
+
+
+def metrics_table(metrics: Sequence[dict[str, Any]]) -> str:
+    """The reports of the training; of many, some at even distances with the first and the last."""
+    shown = np.unique(np.linspace(0, len(metrics) - 1, MAX_METRIC_ROWS).round().astype(int))
+    keys = [key for key in _METRICS if any(key in report for report in metrics)]
+    cells = [[_metric(key, metrics[i]) for key in keys] for i in shown]
+    rows = [row(first, rest) for first, *rest in cells]
+    caption = f"{len(shown)} of {count(len(metrics))} reports of the training"
+    return table(caption, [_METRICS[key] for key in keys], rows, "numbers")
+
+
+def _metric(key: str, report: dict[str, Any]) -> str:
+    value = report.get(key)
+    if value is None:
+        return "–"
+    if key.endswith("accuracy"):
+        return percent(value)
+    return count(value) if isinstance(value, int) else f"{value:.4g}"

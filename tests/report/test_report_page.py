@@ -1,0 +1,192 @@
+"""The file as a whole: it appears whole, needs nothing else, and takes any string."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import report_examples as examples
+import report_reader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostinato.report import ReportData, StepView, markup, write_report
+
+RUNS = {
+    "pictures": examples.run,
+    "ragged": examples.ragged,
+    "fifty classes": lambda: examples.ragged(50),
+    "bidirectional": examples.bidirectional,
+    "bare": examples.bare,
+    "hostile": examples.hostile,
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def markup_of_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, RUNS[request.param]())
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_element_is_closed_and_every_id_is_unique(markup_of_run: str) -> None:
+    page = report_reader.read(markup_of_run)
+    assert page.unclosed == []
+    assert len(page.ids()) == len(set(page.ids()))
+
+
+def test_links_and_references_stay_inside_the_page(markup_of_run: str) -> None:
+    page = report_reader.read(markup_of_run)
+    ids = set(page.ids())
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("href", "xlink:href", "src"):
+                inside = value.startswith("#") and value[1:] in ids
+                picture = tag == "image" and value.startswith("data:image/png;base64,")
+                assert inside or picture, (tag, name, value[:60])
+            for reference in re.findall(r"url\((.*?)\)", value):
+                assert reference.lstrip("#") in ids
+
+
+def test_nothing_can_be_loaded_or_run(markup_of_run: str) -> None:
+    page = report_reader.read(markup_of_run)
+    policy = dict(page.tags[3][1])
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert policy["content"].startswith("default-src 'none';")
+    assert "script" not in policy["content"]
+    forbidden = {"script", "link", "iframe", "object", "embed", "base", "form", "img"}
+    assert forbidden.isdisjoint(tag for tag, _ in page.tags)
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes)
+    style = markup_of_run.partition("<style>")[2].partition("</style>")[0]
+    assert "@import" not in style and "url(" not in style
+
+
+def test_figures_tables_and_sections_are_named(markup_of_run: str) -> None:
+    page = report_reader.read(markup_of_run)
+    ids = set(page.ids())
+    for tag, attributes in page.tags:
+        if tag == "svg":
+            assert attributes["role"] == "img" and len(attributes["aria-label"]) > 10
+        if tag == "section":
+            assert attributes["aria-labelledby"] in ids
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+    assert "" not in page.tables
+
+
+def test_figures_take_the_colours_of_the_page(markup_of_run: str) -> None:
+    styles = [a.get("style", "") for _, a in report_reader.read(markup_of_run).tags]
+    # A colour of matplotlib's own would be unreadable on one of the two backgrounds.
+    assert not [s for s in styles if re.search(r"#[0-9a-f]{6}", s) and "#ffffff" not in s]
+
+
+def test_hostile_strings_are_text(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", examples.hostile())
+    page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
+    shown = markup.plain(examples.HOSTILE)
+    assert shown.startswith("<script>alert(1)</script>") and "\x00" not in shown
+    assert page.sections["configuration"].count(shown) == 4
+    assert [row[0] for row in page.tables["Scores of each class on the test examples"]][1] == shown
+    assert any(shown in label for label in page.svg_texts)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text())
+def test_any_text_comes_back_as_it_was_shown(text: str) -> None:
+    page = report_reader.read(f'<p title="{markup.text(text)}">{markup.text(text)}</p>')
+    shown = markup.plain(text)
+    assert page.tags == [("p", {"title": shown})]
+    assert page.text == shown
+    shown.encode("utf-8")
+
+
+def test_the_same_run_gives_the_same_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_report(tmp_path / name, examples.run())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_report_and_no_debris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, examples.bare())
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_report(path, examples.run())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    write_report(tmp_path / "report.html", examples.bare())
+    mode = (tmp_path / "report.html").stat().st_mode
+    assert mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        write_report(tmp_path / "nowhere" / "report.html", examples.bare())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"y_true": np.array([0, 1, 2, 0])}, "runs from 0 to 2; wanted 0 to 1"),
+        ({"y_true": np.array([0, -1, 1, 0])}, "runs from -1 to 1"),
+        ({"y_true": np.array([0.0, 1.0, 1.0, 0.0])}, "float64; wanted integers"),
+        ({"y_true": np.array([], dtype=int)}, r"\[0\]; wanted \[N\], N ≥ 1"),
+        ({"proba": np.ones((4, 3))}, r"\[4, 3\]; wanted \[4, 2\]"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(changes: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        examples.without(examples.bare(), **changes)
+
+
+def test_a_view_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"beliefs has shape \[4, 2\]; wanted one row for each of"):
+        StepView(np.zeros((5, 1)), "a", "b", np.zeros((4, 2)), None)
+    with pytest.raises(ValueError, match=r"x has shape \[0, 1\]"):
+        StepView(np.zeros((0, 1)), "a", "b", None, None)
+    view = StepView(np.zeros((5, 1)), "a", "b", np.zeros((5, 3)), None)
+    with pytest.raises(ValueError, match="wanted 2 columns"):
+        examples.without(examples.bare(), hardest=[view])
+    view = StepView(np.zeros((5, 1)), "a", "c", None, None)
+    with pytest.raises(ValueError, match="'c', which is not among classes"):
+        examples.without(examples.bare(), hardest=[view])
+
+
+def test_importing_the_report_needs_neither_torch_nor_matplotlib() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, ostinato.report; "
+        "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    write_report(tmp_path / "report.html", examples.run())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_report_data_is_frozen() -> None:
+    data: ReportData = examples.bare()
+    with pytest.raises(AttributeError):
+        data.title = "other"  # type: ignore[misc]

@@ -1,0 +1,269 @@
+"""What the sections say is what the data hold; what is missing is left out, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import report_examples as examples
+import report_reader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+
+from ostinato.report import ReportData, StepView, markup, sections, steps, tables, write_report
+
+
+def read(tmp_path: Path, data: ReportData) -> report_reader.Page:
+    write_report(tmp_path / "report.html", data)
+    return report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def number(cell: str) -> float:
+    return float(cell.replace("\u202f%", "").replace(",", ""))
+
+
+def texts(page: report_reader.Page, label: str) -> list[str]:
+    """The texts of the one figure whose label begins so."""
+    (found,) = [t for name, t in page.svg_texts.items() if name.startswith(label)]
+    return found
+
+
+def test_the_head_tells_the_evaluation(tmp_path: Path) -> None:
+    head = read(tmp_path, examples.run()).text.partition("Training")[0]
+    for told in (
+        "made up, rnn, 16 units",
+        "97.24\u202f%",
+        "accuracy on all 10,000 test examples",
+        "95.31\u202f%",
+        "first 128 test images",
+        "0.0987",
+        "5,000",
+        "1\u202fmin 16\u202fs",
+        "2025-01-31 · A processor · Linux 6 · 2 threads · PyTorch 2.6.0",
+    ):
+        assert told in head
+
+
+def test_the_head_counts_for_itself_where_there_is_no_evaluation(tmp_path: Path) -> None:
+    head = read(tmp_path, examples.bare()).text.partition("Training")[0]
+    assert "75.00\u202f%" in head and "all 4 test examples" in head
+    loss = -np.log([0.9, 0.8, 0.4, 0.7]).mean()
+    assert f"{loss:.4f}" in head
+    assert "notebook" not in head and "iterations" not in head and "elapsed" not in head
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Wilson's interval for 8 of 10, as tabled in textbooks: 0.490 to 0.943
+    low, high = sections._interval(0.8, 10)
+    assert low == pytest.approx(0.490, abs=5e-4) and high == pytest.approx(0.943, abs=5e-4)
+    assert sections._interval(1.0, 5)[1] == 1.0 and sections._interval(0.0, 5)[0] == 0.0
+
+
+def test_the_confusion_matrix_counts(tmp_path: Path) -> None:
+    data = examples.run()
+    rows = read(tmp_path, data).tables["Rows: true class. Columns: predicted class."]
+    assert rows[0][1:] == data.classes
+    assert [row[0] for row in rows[1:]] == data.classes
+    counted = np.array([[number(cell) for cell in row[1:]] for row in rows[1:]])
+    assert (counted == confusion_matrix(data.y_true, data.y_pred)).all()
+    assert counted.sum() == 300
+
+
+def test_the_scores_of_each_class(tmp_path: Path) -> None:
+    data = examples.run()
+    rows = read(tmp_path, data).tables["Scores of each class on the test examples"][1:]
+    shown = np.array([[number(cell) for cell in row[1:5]] for row in rows[:10]])
+    for column, score in enumerate((precision_score, recall_score, f1_score)):
+        wanted = 100 * score(data.y_true, data.y_pred, average=None)
+        assert np.abs(shown[:, column] - wanted).max() <= 0.005 + 1e-9  # two digits
+    assert (shown[:, 3] == np.bincount(data.y_true)).all()
+    macro = 100 * recall_score(data.y_true, data.y_pred, average="macro")
+    assert number(rows[10][2]) == pytest.approx(macro, abs=0.0051)
+
+
+def test_a_class_that_is_never_there_has_dashes(tmp_path: Path) -> None:
+    data = examples.bare()
+    wide = np.hstack([data.proba, np.zeros((4, 1))])
+    data = examples.without(data, classes=["a", "b", "never"], proba=wide)
+    rows = read(tmp_path, data).tables["Scores of each class on the test examples"]
+    assert rows[3] == ["never", "–", "–", "–", "0", "–"]
+    assert rows[2] == ["b", "100.00\u202f%", "50.00\u202f%", "66.67\u202f%", "2", "a (1×)"]
+
+
+def test_a_perfect_run_says_so(tmp_path: Path) -> None:
+    data = examples.without(examples.bare(), y_true=np.array([0, 1, 0, 0]))
+    assert "No mistakes." in read(tmp_path, data).sections["confusion"]
+
+
+def test_the_most_frequent_mistakes() -> None:
+    matrix = np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]])
+    assert tables.most_confused(matrix, ["a", "b", "c"], 2) == [("b", "a", 4), ("c", "b", 2)]
+    assert len(tables.most_confused(matrix, ["a", "b", "c"], 9)) == 3
+
+
+def test_many_classes_become_an_image(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.ragged(50))
+    assert "Rows: true class. Columns: predicted class." not in page.tables
+    names = texts(page, "Confusion matrix of 50 classes")
+    assert names.count("speaker 49") == 2 and {"true", "predicted"} <= set(names)
+    assert len(page.tables["Scores of each class on the test examples"]) == 1 + 50 + 2
+
+
+def test_the_curves_and_their_numbers(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.run())
+    assert "2.3 at the start, 0.08846 at the end" in next(iter(page.svg_texts))
+    rows = page.tables["6 of 6 reports of the training"]
+    assert rows[0][:4] == ["iteration", "epoch", "loss", "training accuracy"]
+    assert [row[0] for row in rows[1:]] == ["0", "1,000", "2,000", "3,000", "4,000", "5,000"]
+    assert rows[1][2] == "2.3" and rows[-1][3] == "96.60\u202f%"
+    assert "validation" not in texts(page, "Loss")
+
+
+def test_validation_gets_its_own_curve(tmp_path: Path) -> None:
+    metrics = [
+        {**examples.report(i), "validation_loss": 0.5, "validation_accuracy": 0.9}
+        for i in range(0, 3001, 1000)
+    ]
+    del metrics[0]["validation_loss"]
+    page = read(tmp_path, examples.without(examples.run(), metrics=metrics))
+    assert {"training batch", "validation"} <= set(texts(page, "Loss over"))
+    assert {"training batch", "validation"} <= set(texts(page, "Accuracy over"))
+    rows = page.tables["4 of 4 reports of the training"]
+    assert rows[1][rows[0].index("validation loss")] == "–"
+
+
+def test_of_many_reports_the_table_shows_some_with_both_ends(tmp_path: Path) -> None:
+    metrics = [examples.report(i) for i in range(1001)]
+    rows = read(tmp_path, examples.without(examples.run(), metrics=metrics)).tables
+    shown = rows["30 of 1,001 reports of the training"][1:]
+    assert len(shown) == 30 and shown[0][0] == "0" and shown[-1][0] == "1,000"
+
+
+def test_a_loss_that_became_nan_is_a_gap(tmp_path: Path) -> None:
+    metrics = [examples.report(i) for i in range(3)]
+    metrics[2]["loss"] = float("nan")
+    page = read(tmp_path, examples.without(examples.run(), metrics=metrics))
+    assert "nan" in page.tables["3 of 3 reports of the training"][3]
+
+
+def test_accuracy_by_step(tmp_path: Path) -> None:
+    data = examples.run()
+    assert data.accuracy_by_step is not None
+    page = read(tmp_path, data)
+    rows = page.tables["Accuracy by rows read"]
+    assert [row[0] for row in rows[1:]] == ["4", "7", "11", "14", "18", "21", "25", "28"]
+    assert number(rows[4][1]) == pytest.approx(100 * data.accuracy_by_step[13], abs=0.0051)
+    # 0.9 · 0.97 = 0.873 is first reached by 0.1 + 0.87 · t / 27 at t = 24, the 25th row
+    assert "nine tenths of that are reached after 25." in page.sections["steps"]
+    chance = np.bincount(data.y_true).max() / 300
+    assert f"most frequent class, {100 * chance:.2f}" in page.sections["steps"]
+
+
+def test_one_step_is_enough(tmp_path: Path) -> None:
+    data = examples.without(examples.run(), accuracy_by_step=np.array([0.5]))
+    rows = read(tmp_path, data).tables["Accuracy by rows read"]
+    assert rows[1:] == [["1", "50.00\u202f%"]]
+
+
+def test_a_hard_example_tells_what_the_network_believed(tmp_path: Path) -> None:
+    beliefs = np.full((28, 3), 0.1)
+    beliefs[:10, 0] = beliefs[10:20, 1] = beliefs[20:, 2] = 0.8
+    view = StepView(np.eye(28), "cat", "dog", beliefs, None)
+    data = examples.run(classes=["ant", "cat", "dog"], n_classes=3)
+    page = read(tmp_path, examples.without(data, hardest=[view]))
+    told = page.sections["hardest"]
+    assert "cat taken for dog" in told
+    assert "In the end 80.0\u202f% for dog, 10.0\u202f% for cat." in told
+    assert "The last change of mind, away from cat, came with row 21." in told
+    assert {"ant", "cat", "dog", "rows read"} <= set(texts(page, "Example 1: true class cat"))
+    assert "No heat map" in page.sections["states"]
+
+
+def test_a_right_example_and_a_steady_belief(tmp_path: Path) -> None:
+    view = StepView(np.zeros((4, 2)), "a", "a", np.tile([0.9997, 0.0003], (4, 1)), None)
+    told = read(tmp_path, examples.without(examples.bare(), hardest=[view])).sections["hardest"]
+    assert "a, found" in told
+    assert "In the end 100.0\u202f% for a. The same class led from the first step on." in told
+    assert sections._share(0.0003) == "under 0.1\u202f%"
+
+
+def test_pictures_are_shown_as_pictures_and_other_sequences_over_time(tmp_path: Path) -> None:
+    pictures = read(tmp_path, examples.run())
+    inks = [i for i in pictures.ids() if i.endswith("-ink")]
+    assert inks == ["hardest-1-ink", "hardest-2-ink", "hardest-3-ink", "hidden-states-ink"]
+    page = read(tmp_path, examples.ragged())
+    assert not [i for i in page.ids() if i.endswith("-ink")]
+    assert {"12 features", "steps read", "speaker 3"} <= set(texts(page, "Example 1"))
+    assert "40 features" in texts(page, "Example 4")
+    assert not steps.is_image(np.full((28, 28), 2.0)) and not steps.is_image(np.zeros((27, 28)))
+
+
+def test_of_many_classes_the_lanes_show_those_that_mattered(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.ragged(50))
+    view = examples.ragged(50).hardest[1]
+    names = [t for t in texts(page, "Example 2") if t.startswith("speaker")]
+    assert view.beliefs is not None and len(names) == steps.MAX_LANES
+    assert {view.label, view.prediction} <= set(names)
+    assert f"speaker {view.beliefs.max(axis=0).argmax()}" in names
+
+
+def test_a_lane_is_as_long_as_the_belief() -> None:
+    from matplotlib.figure import Figure
+
+    view = StepView(np.zeros((2, 1)), "a", "b", np.array([[0.25, 0.75], [0.5, 0.5]]), None)
+    ax = Figure().add_subplot()
+    steps._beliefs_down(ax, view, ["a", "b"], [0, 1])
+    for lane, patch in enumerate(ax.patches):
+        values, edges, baseline = patch.get_data()  # type: ignore[attr-defined]
+        assert baseline == lane and edges.tolist() == [0, 1, 2]
+        assert np.allclose(values - lane, steps.LANE * view.beliefs[:, lane])  # type: ignore[index]
+
+
+def test_hidden_states_are_scaled_by_their_largest(tmp_path: Path) -> None:
+    data = examples.run()
+    states = data.hardest[0].states
+    assert states is not None
+    page = read(tmp_path, data)
+    assert f"{np.abs(states).max():.2f}" in page.sections["states"]
+    assert "16 hidden units" in texts(page, "Heat map of 16 hidden units over 28 steps")
+
+
+def test_a_bidirectional_network_has_no_beliefs_by_step(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.bidirectional())
+    why = "No beliefs by step: a bidirectional network reads from both ends at once."
+    assert why in page.sections["steps"] and why in page.sections["hardest"]
+    assert "No heat map" in page.sections["states"]
+    assert len([i for i in page.ids() if i.endswith("-ink")]) == 3  # the pictures are still there
+
+
+def test_a_bare_run_says_what_it_leaves_out(tmp_path: Path) -> None:
+    told = read(tmp_path, examples.bare()).sections
+    assert "the run kept no metrics" in told["training"]
+    assert "were not computed" in told["steps"]
+    assert "no test example was kept" in told["hardest"]
+    assert "is unknown" in told["configuration"] and "is unknown" in told["environment"]
+
+
+def test_configuration_and_environment_are_told_whole(tmp_path: Path) -> None:
+    config = {"title": "x", "model": {"cell": "gru", "deep": {"layers": 2}}, "empty": {}}
+    page = read(tmp_path, examples.without(examples.run(), config=config))
+    assert page.tables["model"] == [["cell", "gru"], ["deep.layers", "2"]]
+    assert page.tables["general"] == [["date", "2025-01-31T10:00:00+00:00"]]  # the environment's
+    assert "titlex" in page.sections["configuration"].replace("\n", "")
+    assert page.tables["packages"] == [["torch", "2.6.0"]]
+
+
+def test_values_as_they_stand_in_a_configuration() -> None:
+    told = report_reader.read(markup.settings({"a": None, "b": True, "c": [1, "x"], "d": []}))
+    assert told.tables["general"] == [["a", "none"], ["b", "true"], ["c", "1, x"], ["d", "none"]]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(min_value=0, max_value=400_000))
+def test_a_duration_reads_as_it_is(seconds: float) -> None:
+    unit = {"h": 3600, "min": 60, "s": 1}
+    parts = markup.duration(seconds).split(" ")
+    read = sum(float(p.split("\u202f")[0]) * unit[p.split("\u202f")[1]] for p in parts)
+    assert abs(read - seconds) <= (0.051 if seconds < 60 else 0.5 if seconds < 3599 else 60)
