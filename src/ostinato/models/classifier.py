@@ -58,30 +58,33 @@ class ClassifierNet(torch.nn.Module):
         init: str = "default",
     ):
         super().__init__()
+        n_features = _count("n_features", n_features)
+        n_classes = _count("n_classes", n_classes)
+        hidden_size = _count("hidden_size", hidden_size)
+        num_layers = _count("num_layers", num_layers)
+        dropout = _probability("dropout", dropout)
         self.config: dict[str, Any] = {
-            "n_features": _count("n_features", n_features),
-            "n_classes": _count("n_classes", n_classes),
+            "n_features": n_features,
+            "n_classes": n_classes,
             "cell": _choice("cell", cell, tuple(CELLS)),
-            "hidden_size": _count("hidden_size", hidden_size),
-            "num_layers": _count("num_layers", num_layers),
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
             "bidirectional": bool(bidirectional),
-            "dropout": _probability("dropout", dropout),
+            "dropout": dropout,
             "nonlinearity": _choice("nonlinearity", nonlinearity, NONLINEARITIES),
             "init": _choice("init", init, STARTS),
         }
         if init == "notebook":
             _check_notebook_start(self.config)
-        # torch's layers warn about dropout where there is no second layer
-        between = dropout if num_layers > 1 else 0.0
-        options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
         self.body = CELLS[cell](
             n_features,
             hidden_size,
             num_layers,
             batch_first=True,
-            dropout=between,
-            bidirectional=bidirectional,
-            **options,
+            # torch's layers warn about dropout where there is no second layer
+            dropout=dropout if num_layers > 1 else 0.0,
+            bidirectional=bool(bidirectional),
+            **({"nonlinearity": nonlinearity} if cell == "rnn" else {}),
         )
         self.dropout = torch.nn.Dropout(dropout)
         self.readout = torch.nn.Linear(hidden_size * (2 if bidirectional else 1), n_classes)
