@@ -30,7 +30,7 @@ from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 class _Ragged:
     """How the rows differ in time, in the inner layout."""
 
-    lengths: Tensor | None = None  # [B] int64
+    lengths: Any = None  # [B] int64, or None
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
     packed: bool = False  # whether the input was; then rows are sorted, the longest first
@@ -214,7 +214,7 @@ class _Layer(torch.nn.RNNBase):
         dropped = PackedSequence(F.dropout(data, self.dropout), batch_sizes)
         return pad_packed_sequence(dropped)[0]
 
-    def _play_in_torch(self, xs: Tensor, hx: Hidden, lengths: Any) -> tuple[Tensor, Hidden, None]:
+    def _play_in_torch(self, xs: Tensor, hx: Hidden, lengths: Tensor) -> tuple[Tensor, Hidden, None]:
         """Lengths by torch's packed path, which knows no rows of length 0."""
         empty = (lengths == 0).to(xs.device)[:, None]
         packed = pack_padded_sequence(

@@ -1,0 +1,100 @@
+"""RNNCell, GRUCell and LSTMCell against torch.nn's, and in `scan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import assert_near, gradients, tensors
+
+import ostinato
+
+CELLS = ["RNNCell", "GRUCell", "LSTMCell"]
+
+
+def pair(kind: str, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
+    theirs = getattr(torch.nn, kind)(*args, **kwargs)
+    ours = getattr(ostinato.nn, kind)(*args, **kwargs)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(CELLS),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    rows=st.sampled_from([(), (1,), (3,), (0,)]),
+    bias=st.booleans(),
+    relu=st.booleans(),
+    has_hx=st.booleans(),
+)
+def test_as_torch(kind, sizes, rows, bias, relu, has_hx):
+    n_features, n_hidden = sizes
+    options = {"nonlinearity": "relu"} if kind == "RNNCell" and relu else {}
+    theirs, ours = pair(kind, n_features, n_hidden, bias=bias, dtype=torch.float64, **options)
+    x = torch.randn(*rows, n_features, dtype=torch.float64, requires_grad=True)
+    leaves = [torch.randn(*rows, n_hidden, dtype=torch.float64, requires_grad=True) for _ in "hc"]
+    hx = None if not has_hx else tuple(leaves) if kind == "LSTMCell" else leaves[0]
+    wanted, got = theirs(x, hx), ours(x, hx)
+    assert type(wanted) is type(got) and repr(theirs) == repr(ours)
+    assert_near(tensors(got), tensors(wanted), 1e-12)
+    wanted_grads = gradients(wanted, [x, *leaves, *theirs.parameters()])
+    assert_near(gradients(got, [x, *leaves, *ours.parameters()]), wanted_grads, 1e-12)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_layer_is_the_cell_repeated(kind):
+    """Bit for bit: by hand, by scan over cell.step, and as a layer with these weights."""
+    cell = getattr(ostinato.nn, kind)(3, 4)
+    layer = getattr(ostinato.nn, kind.removesuffix("Cell"))(3, 4)
+    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    x = torch.randn(6, 2, 3)
+    hx, states = None, []
+    for x_t in x:
+        hx = cell(x_t, hx)
+        states.append(tensors(hx)[0])
+    zero = torch.zeros(2, 4)
+    carry, _ = ostinato.scan(cell.step, (zero, zero) if kind == "LSTMCell" else zero, x)
+    output, h_n = layer(x)
+    assert torch.equal(torch.stack(states), output)
+    for by_hand, by_scan, by_layer in zip(*map(tensors, (hx, carry, h_n)), strict=True):
+        assert torch.equal(by_hand, by_scan) and torch.equal(by_hand, by_layer[0])
+
+
+def wrong_calls() -> list[tuple[Any, ...]]:
+    x, h = torch.randn(2, 3), torch.zeros(2, 4)
+    return [
+        (torch.randn(2, 5),),
+        (torch.randn(2, 2, 3),),
+        (torch.tensor(1.0),),
+        (x.double(),),
+        (x, h[:, :2]),
+        (x, h[:1]),
+        (x, h.double()),
+        (x, h[None]),
+    ]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("call", range(len(wrong_calls())))
+def test_errors_are_torchs(kind, call):
+    x, *hx = wrong_calls()[call]
+    if hx and kind == "LSTMCell":
+        hx = [(hx[0], hx[0])]
+    errors = []
+    for cell in pair(kind, 3, 4):
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            cell(x, *hx)
+        errors.append((caught.type, str(caught.value)))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_under_autocast_as_torch(kind):
+    theirs, ours = pair(kind, 3, 4)
+    x = torch.randn(2, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(map(torch.equal, tensors(ours(x)), tensors(theirs(x))))

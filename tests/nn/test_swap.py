@@ -1,0 +1,231 @@
+"""accelerate, restore and inspect over models as people have them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+
+import pytest
+import torch
+from layer_cases import assert_near, tensors
+from torch.nn.utils import parametrizations, parametrize
+
+import ostinato
+from ostinato.nn import accelerate, inspect, restore
+
+NAMES = ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"]
+
+
+class Tagger(torch.nn.Module):
+    """Two layers of which one is used twice, a cell, and a head tied to the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(11, 6)
+        self.encoder = torch.nn.LSTM(6, 6, 2, batch_first=True)
+        self.shared = torch.nn.GRU(6, 6, batch_first=True)
+        self.again = self.shared
+        self.cell = torch.nn.GRUCell(6, 6)
+        self.head = torch.nn.Linear(6, 11)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x, _ = self.encoder(self.embed(tokens))
+        x, h_n = self.again(self.shared(x)[0])
+        return self.head(x + self.cell(h_n[0])[:, None])
+
+
+TOKENS = torch.arange(24).reshape(4, 6) % 11
+
+
+def reported(model: torch.nn.Module) -> dict[str, str]:
+    """name → reason"""
+    return {layer.name: layer.reason for layer in inspect(model)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_class_there_and_back(name):
+    layer = getattr(torch.nn, name)(3, 4)  # the model itself is the layer
+    before = vars(layer).copy()
+    assert accelerate(layer) is layer
+    assert type(layer) is getattr(ostinato.nn, name)
+    assert isinstance(layer, getattr(torch.nn, name))
+    assert restore(layer) is layer
+    assert type(layer) is getattr(torch.nn, name)
+    assert vars(layer) == before
+
+
+def test_only_classes_change():
+    model = Tagger()
+    parameters = list(model.parameters())
+    modules = list(model.modules())
+    wanted = model(TOKENS)
+    accelerate(model)
+    assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
+    assert [id(m) for m in model.modules()] == [id(m) for m in modules]
+    assert model.again is model.shared and model.head.weight is model.embed.weight
+    assert_near([model(TOKENS)], [wanted], 1e-5)
+    assert reported(model) == {"encoder": "", "shared": "", "cell": ""}
+    assert all(layer.accelerated for layer in inspect(model))
+    assert type(restore(model).encoder) is torch.nn.LSTM
+    assert torch.equal(model(TOKENS), wanted)
+
+
+def test_training_goes_on():
+    """An optimizer made before, a frozen layer, and the same steps as without acceleration."""
+    models = [Tagger().double() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        for parameter in model.shared.parameters():
+            parameter.requires_grad_(False)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5)
+        if model is models[1]:
+            accelerate(model)
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(TOKENS).mT, TOKENS).backward()
+            optimizer.step()
+        assert all(p.grad is None for p in model.shared.parameters())
+    trained = [list(model.state_dict().values()) for model in models]
+    assert_near(trained[1], trained[0], 1e-10)
+    assert (models[0].encoder.weight_hh_l0.grad != 0).any()
+
+
+def test_hooks_fire_and_modes_stay():
+    model = Tagger()
+    model.encoder.eval()
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, args: seen.append("before"))
+    model.encoder.register_forward_hook(lambda module, args, result: seen.append("after"))
+    model.encoder.register_full_backward_hook(lambda module, *gradients: seen.append("back"))
+    accelerate(model, verify=(TOKENS,))
+    assert model.training and not model.encoder.training
+    seen.clear()
+    model(TOKENS).sum().backward()
+    assert seen == ["before", "after", "back"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of weight_norm, which is old
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "old_weight_norm"])
+def test_parametrized(kind):
+    layers = [torch.nn.LSTM(3, 4, 2, dtype=torch.float64) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    results = []
+    for layer in layers:
+        torch.manual_seed(3)
+        if kind == "old_weight_norm":
+            torch.nn.utils.weight_norm(layer, "weight_hh_l0")
+        else:
+            getattr(parametrizations, kind)(layer, "weight_hh_l0")
+        if layer is layers[1]:
+            accelerate(layer)
+            assert isinstance(layer, ostinato.nn.LSTM)
+            if kind != "old_weight_norm":  # of which torch makes no copies
+                assert isinstance(copy.deepcopy(layer), ostinato.nn.LSTM)
+        optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+        for _ in range(3):  # spectral_norm iterates at every look at the weight
+            optimizer.zero_grad()
+            layer(x)[0].sum().backward()
+            optimizer.step()
+        results.append([layer(x)[0], *layer.parameters()])
+    assert_near(results[1], results[0], 1e-10)
+    if kind != "old_weight_norm":
+        restore(layers[1])
+        assert type(layers[1]).__mro__[1:] == type(layers[0]).__mro__[1:]
+        accelerate(layers[1])
+        parametrize.remove_parametrizations(layers[1], "weight_hh_l0")
+        assert type(layers[1]) is ostinato.nn.LSTM
+        assert type(restore(layers[1])) is torch.nn.LSTM
+
+
+class Peephole(torch.nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(2 * x, hx)
+
+
+class GRU(torch.nn.Module):
+    """A user's own class of that name: no concern of ours, but what it contains is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.GRU(3, 4)
+
+
+@pytest.mark.filterwarnings("ignore")  # scripting, tracing and quantization are deprecated
+def test_what_is_left_alone(caplog):
+    patched = torch.nn.GRU(3, 4)
+    patched.forward = patched.forward
+    zoo = torch.nn.ModuleDict(
+        {
+            "plain": torch.nn.RNN(3, 4),
+            "users": GRU(),
+            "subclass": Peephole(3, 4),
+            "scripted": torch.jit.script(torch.nn.LSTM(3, 4)),
+            "traced": torch.jit.trace(torch.nn.GRU(3, 4), torch.randn(2, 2, 3)),
+            "quantized": torch.ao.nn.quantized.dynamic.LSTM(3, 4),
+            "meta": torch.nn.LSTM(3, 4, device="meta"),
+            "patched": patched,
+            "linear": torch.nn.Linear(3, 4),
+        }
+    )
+    kinds = {name: type(module) for name, module in zoo.named_modules()}
+    assert not any(layer.accelerated for layer in inspect(zoo))
+    with caplog.at_level(logging.INFO, logger="ostinato"):
+        accelerate(zoo)
+    reasons = reported(zoo)
+    assert reasons.keys() == {
+        "plain", "users.inner", "subclass", "scripted", "traced", "quantized", "meta", "patched",
+    }  # fmt: skip
+    assert reasons["plain"] == reasons["users.inner"] == ""
+    for name, words in {
+        "subclass": "a subclass of torch's, test_swap.Peephole",
+        "scripted": "TorchScript",
+        "traced": "TorchScript",
+        "quantized": "not torch.nn's, but torch.ao.nn.quantized",
+        "meta": "meta device",
+        "patched": "its forward was replaced",
+    }.items():
+        assert words in reasons[name]
+        assert type(zoo[name]) is kinds[name]
+        warned = [r for r in caplog.records if f"accelerate: {name} (" in r.getMessage()]
+        assert [r.levelname for r in warned] == ["WARNING"] and words in warned[0].getMessage()
+    assert any("plain (RNN): accelerated" in r.getMessage() for r in caplog.records)
+    restore(zoo)
+    assert {name: type(module) for name, module in zoo.named_modules()} == kinds
+
+
+def test_twice_and_copies():
+    model = accelerate(accelerate(Tagger()))
+    other = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert torch.equal(other(TOKENS), model(TOKENS))
+    assert type(restore(other).encoder) is torch.nn.LSTM  # a copy knows that it was swapped
+    assert type(model.encoder) is ostinato.nn.LSTM
+
+
+def test_restore_leaves_what_was_built_so():
+    model = torch.nn.ModuleList([ostinato.nn.GRU(3, 4), torch.nn.GRU(3, 4)])
+    restore(accelerate(model))
+    assert [type(layer) for layer in model] == [ostinato.nn.GRU, torch.nn.GRU]
+
+
+@pytest.mark.parametrize("function", [accelerate, restore, inspect])
+def test_not_a_model(function):
+    with pytest.raises(TypeError, match=r"got a dict; wanted a torch.nn.Module"):
+        function({})
+
+
+def test_report_reads_well():
+    model = torch.nn.Sequential(torch.nn.LSTM(3, 4), Peephole(3, 4))
+    first, second = map(str, inspect(accelerate(model)))
+    assert first == "0 (LSTM): accelerated"
+    assert second.startswith("1 (Peephole): left alone: it is a subclass")
+    assert str(inspect(torch.nn.GRU(3, 4))[0]).startswith("the model itself (GRU): left alone")
+
+
+def test_results_of_tuples():
+    lstm = torch.nn.LSTM(3, 4)
+    x = torch.randn(5, 2, 3)
+    wanted = tensors(lstm(x))
+    assert_near(tensors(accelerate(lstm)(x)), wanted, 1e-5)
