@@ -125,13 +125,13 @@ def test_one_hot():
 
 
 def test_a_batch_is_a_copy_of_its_own():
-    X = np.zeros((4, 2))
-    batches = Batches(X, np.zeros(4), 2, shuffle=False)
+    X = np.zeros((6, 2))
+    batches = Batches(X, np.zeros(6), 2, shuffle=False)
     X_b, _ = batches.next_batch()
     X_b += 1
     batches.next_indices()[:] = 0
     assert not X.any()
-    assert batches.next_indices().tolist() == [0, 1]
+    assert [batches.next_indices().tolist() for _ in range(2)] == [[4, 5], [0, 1]]
     assert batches.next_indices().dtype == np.int64
 
 

@@ -84,7 +84,7 @@ class Batches:
         if self._position == self.n_examples:
             self._enter_epoch(self.epochs_completed + 1, self.batch_size - len(indices))
             return np.concatenate([indices, self._order[: self._position]])
-        return indices.copy()
+        return indices
 
     def next_batch(self) -> tuple[Any, np.ndarray]:
         """`(X_b, y_b)`: always B examples, as an array (a `Ragged` if X is one), and labels."""
@@ -97,7 +97,7 @@ class Batches:
         return (self._gather(order[start : start + self.batch_size]) for start in starts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where `next_batch` stands, as a small dict of JSON values."""
+        """Where `next_batch` stands, as a small dict of JSON values. Iterating does not change it."""
         return {
             "n_examples": self.n_examples,
             "batch_size": self.batch_size,
