@@ -97,7 +97,7 @@ class Batches:
         return (self._gather(order[start : start + self.batch_size]) for start in starts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where `next_batch` stands, as a small dict of JSON values. Iterating does not change it."""
+        """Where `next_batch` stands, as a small dict of JSON values; iterating leaves it alone."""
         return {
             "n_examples": self.n_examples,
             "batch_size": self.batch_size,
