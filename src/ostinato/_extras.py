@@ -25,9 +25,10 @@ def needs(extra: str, *packages: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in packages:
+        package = (error.name or "").split(".")[0]
+        if package not in packages:
             raise
         raise ModuleNotFoundError(
-            f"this part of ostinato needs {error.name}: pip install 'ostinato[{extra}]'",
-            name=error.name,
+            f"this part of ostinato needs {package}: pip install 'ostinato[{extra}]'",
+            name=package,
         ) from error

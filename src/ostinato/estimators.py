@@ -25,6 +25,7 @@ with needs("torch", "torch", "sklearn"):
     from ostinato import training
     from ostinato.models import ClassifierNet
     from ostinato.training import saved_model
+    from ostinato.training.examples import check_sample_weight
     from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
@@ -162,13 +163,15 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
             training.Diverged: the loss became NaN or infinite.
         """
-        X = as_sequences(X)
+        X = _check_sequences(X)
         classes, y = np.unique(_check_labels(y, len(X)), return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
                 f"y has one class only, {classes[0]!r}; wanted two or more to tell apart"
             )
         n_features = _n_features(X)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, len(X))
         seed = self._seed()
         plan = self._plan(seed)
         if validation is not None:
@@ -177,8 +180,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             rest, held_out = self._split(y, seed)
             validation = X[held_out], y[held_out]
             X, y = X[rest], y[rest]
-            if sample_weight is not None:
-                sample_weight = np.asarray(sample_weight)[rest]
+            sample_weight = None if sample_weight is None else sample_weight[rest]
         plan = replace(plan, batch_size=min(plan.batch_size, len(X)))
         net = self._build(n_features, len(classes), seed)
         history = training.train(
@@ -217,7 +219,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             ValueError: y contains a label that the model does not know.
         """
         check_is_fitted(self)
-        X = _check_features(as_sequences(X), self.n_features_in_)
+        X = _check_features(X, self.n_features_in_)
         labels = _to_indices(_check_labels(y, len(X)).tolist(), self.classes_)
         result = training.evaluate(self.net_, X, labels)
         return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
@@ -291,12 +293,12 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                 f"validation was given, and validation_fraction={self.validation_fraction}; "
                 "wanted one of them"
             )
-        X = _check_features(as_sequences(validation[0]), n_features)
+        X = _check_features(validation[0], n_features)
         return X, _to_indices(_check_labels(validation[1], len(X)).tolist(), classes)
 
     def _logits(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)
-        return training.logits(self.net_, _check_features(as_sequences(X), self.n_features_in_))
+        return training.logits(self.net_, _check_features(X, self.n_features_in_))
 
 
 def load(path: str | Path) -> SequenceClassifier:
@@ -337,9 +339,18 @@ def load(path: str | Path) -> SequenceClassifier:
     return model
 
 
+def _check_sequences(X: Any) -> np.ndarray | Ragged:
+    if hasattr(X, "toarray"):  # as scipy's have it
+        raise TypeError("X is a sparse matrix, and sparse data is not supported; pass X.toarray()")
+    return as_sequences(X)
+
+
 def _check_labels(y: Any, n: int) -> np.ndarray:
     if y is None:
-        raise ValueError("y is None; wanted a label for each example")
+        raise ValueError(
+            "SequenceClassifier requires y to be passed, but the target y is None; "
+            "wanted a label for each example"
+        )
     labels = column_or_1d(y, warn=True)
     if len(labels) != n:
         raise ValueError(f"X has {n} examples and y has {len(labels)}; wanted a label for each")
@@ -370,13 +381,14 @@ def _n_features(X: np.ndarray | Ragged) -> int:
     return X.n_features if isinstance(X, Ragged) else X.shape[2]
 
 
-def _check_features(X: np.ndarray | Ragged, wanted: int) -> np.ndarray | Ragged:
-    if _n_features(X) != wanted:
+def _check_features(X: Any, wanted: int) -> np.ndarray | Ragged:
+    sequences = _check_sequences(X)
+    if _n_features(sequences) != wanted:
         raise ValueError(
-            f"X has {_n_features(X)} features, but SequenceClassifier is expecting {wanted} "
-            "features as input, those it was trained with"
+            f"X has {_n_features(sequences)} features, but SequenceClassifier is expecting "
+            f"{wanted} features as input, those it was trained with"
         )
-    return X
+    return sequences
 
 
 def _some(values: list[Any]) -> str:
