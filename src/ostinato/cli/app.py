@@ -21,7 +21,6 @@ TORCH_EXTRA = {"torch", "sklearn", "tqdm", "matplotlib"}
 app = typer.Typer(
     name="ostinato",
     help="Train, run and ship recurrent sequence models on ordinary CPUs.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,13 +35,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(BAD_INPUT)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         result = app(args=argv, prog_name="ostinato", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
-    except SystemExit as error:  # Typer's own way out when the reader of the help page has gone
-        return error.code if isinstance(error.code, int) else FAILED
+    except SystemExit:  # Typer's own way out, when nobody reads its help any more
+        return BROKEN_PIPE
     except BrokenPipeError:
         # The interpreter flushes both once more at its end; there must be somewhere to flush to.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -80,8 +82,7 @@ def _explain(error: Exception) -> tuple[int, str | None]:
         return error.exit_code, f"ostinato: {error}"
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's usage errors
         command = getattr(getattr(error, "ctx", None), "command_path", "ostinato")
-        message = f"{command}: {error.format_message()}\n(see {command} --help)"
-        return error.exit_code, message if error.format_message() else ""
+        return error.exit_code, f"{command}: {error.format_message()}\n(see {command} --help)"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in TORCH_EXTRA:
         return BAD_INPUT, (
             f"ostinato: this needs {error.name}, which is not installed; "

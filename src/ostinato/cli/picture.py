@@ -1,22 +1,33 @@
-"""The network unrolled over time, as text and as SVG."""
+"""The network unrolled over time, as text and as SVG.
+
+Time runs to the right, layers lie one upon the other. A column holds one box for each layer; the
+box of a bidirectional layer has two cells, one for each direction, which read the same input.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
 from ostinato.cli.anatomy import Anatomy
 
+LEFT_OUT = "…"  # stands for the columns that are not drawn
 ASCII = str.maketrans(
     {
-        "─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "┬": "+", "┴": "+", "┤": "+",
-        "├": "+", "→": ">", "←": "<", "▶": ">", "◀": "<", "▲": "^", "…": ".", "∈": "in", "×": "x",
-        "·": "*", "Σ": "sum", "₀": "0",
+        "─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "┤": "+", "├": "+",
+        "→": ">", "←": "<", "▶": ">", "◀": "<", "▲": "^", "…": ".", "∈": "in", "×": "x",
+        "·": "*", "Σ": "sum",
     }
 )  # fmt: skip
 
-BOX = 9  # characters of a box; a column is a box and the arrow to the next one
-ARROW = 5
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction of one layer: a state, carried along its row."""
+
+    mark: str  # tells it apart: layer (if there are several) and direction (if there are two)
+    backwards: bool
 
 
 def plain(text: str) -> str:
@@ -25,108 +36,111 @@ def plain(text: str) -> str:
 
 
 def columns(anatomy: Anatomy) -> list[str]:
-    """The time steps that are drawn, by name; "…" stands for those left out."""
+    """The time steps that are drawn, by name."""
     T = anatomy.n_steps
     if T is None:
-        return ["1", "2", "…", "T"]
-    return [str(t) for t in range(1, T + 1)] if T <= 4 else ["1", "2", "…", str(T)]
+        return ["1", "2", LEFT_OUT, "T"]
+    return [str(t) for t in range(1, T + 1)] if T <= 4 else ["1", "2", LEFT_OUT, str(T)]
 
 
-def rows(anatomy: Anatomy) -> list[tuple[str, str, bool]]:
-    """(name of the state, marks of its weights, runs backwards) of each body, the top one first."""
-    drawn = []
-    for layer in reversed(range(anatomy.n_layers)):
-        number = str(layer + 1) if anatomy.n_layers > 1 else ""
-        for mark in ("←", "→") if anatomy.bidirectional else ("",):
-            drawn.append((f"s{number}{mark}", f"{number}{mark}", mark == "←"))
-    return drawn
+def layers(anatomy: Anatomy) -> list[list[Cell]]:
+    """The cells of each layer, the top layer first."""
+    numbers = [str(n) if anatomy.n_layers > 1 else "" for n in range(anatomy.n_layers, 0, -1)]
+    if anatomy.bidirectional:
+        return [[Cell(f"{n}→", False), Cell(f"{n}←", True)] for n in numbers]
+    return [[Cell(n, False)] for n in numbers]
+
+
+def caption(a: Anatomy) -> str:
+    steps = "T" if a.n_steps is None else a.n_steps
+    number = f", {a.n_layers} layers" if a.n_layers > 1 else ""
+    both = ", both directions" if a.bidirectional else ""
+    return (
+        f"{a.cell}: {steps} steps of {a.n_features}, "
+        f"{a.hidden_size} hidden{number}{both}, {a.n_classes} classes"
+    )
+
+
+# --- as text ---
+
+BOX, ARROW, ROUTE = 9, 5, 2  # characters: a box, the way to the next, the way round to the readout
 
 
 def text(anatomy: Anatomy) -> str:
-    """A drawing of four columns: x at the bottom, states above, the readout on top.
-
-        y
-        ▲ V
-    ┌───┴───┐
-    │  s_T  │ …
-    """
-    names = columns(anatomy)
-    last = len(names) - 1
-    bodies = rows(anatomy)
-    reading = [0, last] if anatomy.bidirectional else [last]
-    lines = [
-        _marks(["y" if i == last else "" for i in range(len(names))]),
-        _marks(["▲ V" if i in reading else "" for i in range(len(names))]),
-    ]
-    if anatomy.bidirectional:  # both last states meet under y, at the right
-        lines[1] = _meeting(len(names))
-        lines.insert(1, _marks(["▲ V" if i == last else "" for i in range(len(names))]))
-    for i, (state, mark, backwards) in enumerate(bodies):
-        lines += _boxes(state, mark, backwards, names)
-        if i < len(bodies) - 1:
-            lines.append(_marks(["" if n == "…" else "│" for n in names]))
-    lines.append(_marks(["" if n == "…" else f"▲ U{_below(bodies)}" for n in names]))
-    lines.append(_marks(["…" if n == "…" else f"x_{n}" for n in names]))
-    if len(bodies) > 1:
-        lines += ["", _wiring(anatomy)]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _below(bodies: list[tuple[str, str, bool]]) -> str:
-    return bodies[-1][1].rstrip("→←")
-
-
-def _wiring(anatomy: Anatomy) -> str:
-    """In words, what arrows between boxes in one column cannot tell apart."""
-    top = anatomy.n_layers if anatomy.n_layers > 1 else ""
-    end = anatomy.n_steps or "T"
-    notes = []
-    if anatomy.n_layers > 1:
-        below = "both directions of the layer below" if anatomy.bidirectional else "the layer below"
-        notes.append(f"Layer 1 reads x, every further layer reads {below}.")
-    elif anatomy.bidirectional:
-        notes.append("Both directions read x.")
+    """The drawing for a terminal, without line break at its end."""
+    names, stack = columns(anatomy), layers(anatomy)
+    below = [n != LEFT_OUT for n in names]
+    lines = []
+    for i, cells in enumerate(stack):
+        if i:
+            lines.append(_under(["│" if drawn else "" for drawn in below]))
+        lines += _layer(cells, names)
+    number = stack[-1][0].mark.rstrip("→")
+    lines.append(_under([f"▲ U{number}" if drawn else "" for drawn in below]))
+    lines.append(_under([f"x_{n}" if drawn else n for n, drawn in zip(names, below, strict=True)]))
+    top = [""] * (len(names) - 1)
+    head = [_under([*top, "y"]), _under([*top, "▲ V"])]
     if anatomy.bidirectional:
-        notes.append(f"y reads s{top}→_{end} and s{top}←_1.")
-    return " ".join(notes)
+        lines, head[1:] = _routed(lines), [head[1], _route(len(names))]
+        head = [" " * ROUTE + line if i < 2 else line for i, line in enumerate(head)]
+    return "\n".join(line.rstrip() for line in head + lines)
 
 
-def _marks(words: list[str]) -> str:
+def _layer(cells: list[Cell], names: list[str]) -> list[str]:
+    """A row of boxes: a border above each cell, and one below the last."""
+    lines = []
+    for i, cell in enumerate(cells):
+        left, right = "┌┐" if i == 0 else "├┤"
+        lines += [_border(left, right, names, f"W{cell.mark}"), _states(cell, names)]
+    return [*lines, _border("└", "┘", names, "")]
+
+
+def _border(left: str, right: str, names: list[str], weight: str) -> str:
+    edge = left + "─" * (BOX - 2) + right
+    boxes = [" " * BOX if n == LEFT_OUT else edge for n in names]
+    return " " * ARROW + weight.center(ARROW).join(boxes)
+
+
+def _states(cell: Cell, names: list[str]) -> str:
+    boxes = [
+        n.center(BOX) if n == LEFT_OUT else "│" + f"s{cell.mark}_{n}".center(BOX - 2) + "│"
+        for n in names
+    ]
+    if cell.backwards:
+        return " " * ARROW + "◀─── ".join(boxes) + "◀───0"
+    return "0───▶" + " ───▶".join(boxes)
+
+
+def _under(words: list[str]) -> str:
     """Words under the middles of the boxes."""
-    line = " " * ARROW
-    for word in words:
-        line += " " * (BOX // 2) + word.ljust(BOX - BOX // 2 + ARROW)
-    return line
+    indent = " " * (ARROW + BOX // 2)
+    return indent + "".join(word.ljust(BOX + ARROW) for word in words)
 
 
-def _meeting(n: int) -> str:
-    """A line from above the first box to above the last."""
-    width = (n - 1) * (BOX + ARROW)
-    return " " * (ARROW + BOX // 2) + "┌" + "─" * (width - 1) + "┤"
+def _route(n_columns: int) -> str:
+    """From the way round at the left to the readout above the last box."""
+    width = ROUTE + ARROW + BOX // 2 + (n_columns - 1) * (BOX + ARROW)
+    return "┌" + "─" * (width - 1) + "┤"
 
 
-def _boxes(state: str, mark: str, backwards: bool, names: list[str]) -> list[str]:
-    top, middle, bottom = " " * ARROW, "", " " * ARROW
-    arrow = "◀───" if backwards else "───▶"
-    start = "  " + " " * (ARROW - 2) if backwards else f"{'0':>{ARROW - 4}}{arrow}"
-    for i, name in enumerate(names):
-        middle += start if i == 0 else f"{arrow}".center(ARROW)
-        if name == "…":
-            top += " " * (BOX + ARROW)
-            middle += "…".center(BOX)
-            bottom += " " * (BOX + ARROW)
-            continue
-        top += "┌" + "─" * (BOX - 2) + "┐" + f"W{mark}".center(ARROW) * (i < len(names) - 1)
-        middle += "│" + f"{state}_{name}".center(BOX - 2) + "│"
-        bottom += "└" + "─" * (BOX - 2) + "┘" + " " * ARROW
-    if backwards:
-        middle += f"{arrow}0"
-    return [top, middle, bottom]
+def _routed(lines: list[str]) -> list[str]:
+    """The lines of the boxes, with a way from the top layer's first backward state to the top."""
+    first_backwards = 3  # border, forward states, border, backward states
+    return [
+        "│" + " " * (ROUTE - 1) + line
+        if i < first_backwards
+        else "└" + "─" * (ROUTE + ARROW - 1) + line[ARROW:]
+        if i == first_backwards
+        else " " * ROUTE + line
+        for i, line in enumerate(lines)
+    ]
 
 
-# --- SVG: one box is 90 × 44, columns 150 apart, rows 90 apart ---
+# --- as SVG, in pixels ---
 
-BOX_W, BOX_H, COLUMN, ROW, MARGIN = 90, 44, 150, 90, 70
+BOX_W, CELL_H = 90, 44
+COLUMN, GAP = 150, 46  # from box to box: sideways from middle to middle, upwards between edges
+LEFT, TOP = 150, 80  # the middle of the first column; the top of the first layer
 
 STYLE = """
   text { font: 15px system-ui, sans-serif; text-anchor: middle; fill: #222 }
@@ -138,26 +152,20 @@ STYLE = """
 
 def svg(anatomy: Anatomy) -> str:
     """The same drawing as a picture that any browser shows."""
-    names, bodies = columns(anatomy), rows(anatomy)
-    x = [MARGIN + 60 + COLUMN * i for i in range(len(names))]
-    y = [MARGIN + 50 + ROW * i for i in range(len(bodies))]
-    foot = y[-1] + ROW
-    drawing = [_readout(anatomy, x, y)]
-    for (state, mark, backwards), middle in zip(bodies, y, strict=True):
-        drawing.append(_svg_row(state, mark, backwards, names, x, middle))
-    for i, name in enumerate(names):
-        drawing.append(_text(x[i], foot + 5, name if name == "…" else f"x_{name}"))
-        if name != "…":
-            drawing.append(_line(x[i], foot - 14, x[i], y[-1] + BOX_H // 2 + 3))
-            drawing.append(_text(x[i] + 16, foot - 26, f"U{_below(bodies)}", "weight"))
-            for upper, lower in pairwise(y):
-                drawing.append(_line(x[i], lower - BOX_H // 2, x[i], upper + BOX_H // 2 + 3))
-    width, height = x[-1] + MARGIN + 60, foot + 60
-    drawing.append(_text(width // 2, foot + 42, _caption(anatomy)))
-    body = "\n".join(drawing)
+    names, stack = columns(anatomy), layers(anatomy)
+    x = [LEFT + COLUMN * i for i in range(len(names))]
+    parts, top = [_svg_readout(anatomy, x)], TOP
+    for cells in stack:
+        parts.append(_svg_layer(cells, names, x, top))
+        top += CELL_H * len(cells) + GAP
+    foot = top + 14
+    parts.append(_svg_inputs(f"U{stack[-1][0].mark.rstrip('→')}", names, x, foot))
+    width, height = x[-1] + LEFT, foot + 56
+    parts.append(_text(width // 2, foot + 42, caption(anatomy)))
+    body = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" \
 width="{width}" height="{height}" role="img">
-<title>{escape(_caption(anatomy))}, unrolled over time</title>
+<title>{escape(caption(anatomy))}, unrolled over time</title>
 <style>{STYLE}</style>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" \
 orient="auto"><path d="M0 0L8 4L0 8z" fill="#345"/></marker></defs>
@@ -167,62 +175,66 @@ orient="auto"><path d="M0 0L8 4L0 8z" fill="#345"/></marker></defs>
 """
 
 
-def _caption(a: Anatomy) -> str:
-    steps = "T" if a.n_steps is None else a.n_steps
-    layers = f", {a.n_layers} layers" if a.n_layers > 1 else ""
-    both = ", both directions" if a.bidirectional else ""
-    return (
-        f"{a.cell}: {steps} steps of {a.n_features}, "
-        f"{a.hidden_size} hidden{layers}{both}, {a.n_classes} classes"
-    )
-
-
-def _svg_row(state: str, mark: str, backwards: bool, names: list[str], x: list[int], y: int) -> str:
-    parts = []
-    for i, name in enumerate(names):
-        if name == "…":
-            parts.append(_text(x[i], y + 5, "…"))
-        else:
-            left, top = x[i] - BOX_W // 2, y - BOX_H // 2
-            parts.append(
-                f'<rect class="box" x="{left}" y="{top}" width="{BOX_W}" height="{BOX_H}" rx="6"/>'
-            )
-            parts.append(_text(x[i], y + 5, f"{state}_{name}"))
-    half = BOX_W // 2
-    for left_x, right_x in pairwise(x):
-        start, end = left_x + half, right_x - half
-        parts.append(_line(end, y, start + 2, y) if backwards else _line(start, y, end - 2, y))
-        parts.append(_text((left_x + right_x) // 2, y - 8, f"W{mark}", "weight"))
-    zero = x[-1] + half + 38 if backwards else x[0] - half - 38
-    parts.append(_text(zero, y + 5, "0"))
-    tip = x[-1] + half + 2 if backwards else x[0] - half - 2
-    parts.append(_line(zero + (-8 if backwards else 8), y, tip, y))
+def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
+    """y above the last column. A backward state comes round from the first one, at the left."""
+    parts = [
+        _way(f"M{x[-1]} {TOP}V{TOP - 44}"),
+        _text(x[-1], TOP - 52, "y"),
+        _text(x[-1] + 16, TOP - 12, "V", "weight"),
+    ]
+    if anatomy.bidirectional:
+        y, edge = TOP + CELL_H * 3 // 2, x[0] - BOX_W // 2
+        parts.append(_way(f"M{edge} {y}H{edge - 70}V{TOP - 26}H{x[-1] - 2}"))
     return "\n".join(parts)
 
 
-def _readout(anatomy: Anatomy, x: list[int], y: list[int]) -> str:
-    """y above the last column; a bidirectional network's backward state joins from the first."""
-    top = y[0] - BOX_H // 2
-    parts = [
-        _text(x[-1], top - 50, "y"),
-        _text(x[-1] + 16, top - 20, "V", "weight"),
-        _line(x[-1], top, x[-1], top - 42),
-    ]
-    if anatomy.bidirectional:
-        bend = f"M{x[0]} {top}V{top - 30}H{x[-1] - 3}"
-        parts.append(f'<path class="way" d="{bend}"/>')
+def _svg_layer(cells: list[Cell], names: list[str], x: list[int], top: int) -> str:
+    parts = []
+    bottom = top + CELL_H * len(cells)
+    for i, name in enumerate(names):
+        if name != LEFT_OUT:
+            parts.append(_way(f"M{x[i]} {bottom + GAP}V{bottom + 2}"))
+    for row, cell in enumerate(cells):
+        parts.append(_svg_cell(cell, names, x, top + CELL_H * row))
+    return "\n".join(parts)
+
+
+def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int) -> str:
+    half, y = BOX_W // 2, top + CELL_H // 2
+    parts = []
+    for i, name in enumerate(names):
+        if name != LEFT_OUT:
+            size = f'width="{BOX_W}" height="{CELL_H}"'
+            parts.append(f'<rect class="box" x="{x[i] - half}" y="{top}" {size} rx="4"/>')
+        parts.append(_text(x[i], y + 5, name if name == LEFT_OUT else f"s{cell.mark}_{name}"))
+    for left, right in pairwise(x):
+        start, end = left + half, right - half
+        parts.append(
+            _way(f"M{end} {y}H{start + 2}" if cell.backwards else f"M{start} {y}H{end - 2}")
+        )
+        parts.append(_text((left + right) // 2, y - 8, f"W{cell.mark}", "weight"))
+    edge, out = (x[-1] + half, 1) if cell.backwards else (x[0] - half, -1)
+    parts.append(_way(f"M{edge + 30 * out} {y}H{edge + 2 * out}"))
+    parts.append(_text(edge + 38 * out, y + 5, "0"))
+    return "\n".join(parts)
+
+
+def _svg_inputs(weight: str, names: list[str], x: list[int], foot: int) -> str:
+    parts = []
+    for i, name in enumerate(names):
+        parts.append(_text(x[i], foot + 5, name if name == LEFT_OUT else f"x_{name}"))
+        if name != LEFT_OUT:
+            parts.append(_text(x[i] + 18, foot - 30, weight, "weight"))
     return "\n".join(parts)
 
 
 def _text(x: int, y: int, words: str, kind: str = "") -> str:
     attribute = f' class="{kind}"' if kind else ""
-    name, underscore, index = escape(words).partition("_")
-    if underscore and " " not in words:
-        name += f'<tspan dy="4" font-size="11">{index}</tspan>'
-    else:
-        name = escape(words)
-    return f'<text{attribute} x="{x}" y="{y}">{name}</text>'
+    name, _, index = escape(words).partition("_")
+    lowered = f'<tspan dy="4" font-size="11">{index}</tspan>' if index else ""
+    return f'<text{attribute} x="{x}" y="{y}">{name}{lowered}</text>'
 
 
-def _line(x1: int, y1: int, x2: int, y2: int) -> str:
-    return f'<path class="way" d="M{x1} {y1}L{x2} {y2}"/>'
+def _way(path: str) -> str:
+    """A line that ends in an arrow head."""
+    return f'<path class="way" d="{path}"/>'

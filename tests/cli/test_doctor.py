@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+
+from ostinato import environment
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """A stand-in for the compiled module, which need not be built here."""
+    module = types.ModuleType("ostinato.engine.native")
+    module.best_isa = lambda: "avx2"
+    module.available_isas = lambda: ["base", "avx2"]
+    monkeypatch.setitem(sys.modules, "ostinato.engine.native", module)
+    monkeypatch.delenv("OSTINATO_ISA", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return module
+
+
+def findings(outcome):
+    return {f["name"]: f for f in json.loads(outcome.out)["findings"]}
+
+
+def test_a_healthy_machine(ostinato, native):
+    outcome = ostinato("doctor", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["healthy"]
+    assert findings(outcome)["native engine"]["value"] == "avx2 (of base, avx2)"
+    assert "torch" in ostinato("doctor").out
+
+
+def test_no_vector_kernel_costs_time(ostinato, native, monkeypatch):
+    native.best_isa = lambda: "base"
+    assert findings(ostinato("doctor", "--json"))["native engine"]["state"] == "slow"
+    monkeypatch.setenv("OSTINATO_ISA", "base")
+    outcome = ostinato("doctor")
+    assert outcome.code == 0
+    assert "OSTINATO_ISA keeps the vector kernels from running" in outcome.out
+
+
+def test_a_missing_engine_is_broken_and_says_what_to_do(ostinato, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ostinato.engine.native", None)
+    outcome = ostinato("doctor")
+    assert outcome.code == 1
+    assert "broken  native engine" in outcome.out
+    assert "pip install" in outcome.out
+
+
+def test_more_threads_than_cores_cost_time(ostinato, native, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+    import torch
+
+    torch.set_num_threads(3)
+    assert findings(ostinato("doctor", "--json"))["threads"]["state"] == "slow"
+
+
+def test_a_missing_package_is_broken(ostinato, native, monkeypatch):
+    known = environment.packages()
+    monkeypatch.setattr(environment, "packages", lambda: known | {"torch": None})
+    outcome = ostinato("doctor")
+    assert outcome.code == 1
+    assert "pip install 'ostinato[torch]'" in outcome.out
