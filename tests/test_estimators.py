@@ -66,6 +66,7 @@ EXPECTED = {
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @parametrize_with_checks(
     [small(iterations=60, learning_rate=0.03)], expected_failed_checks=lambda _: EXPECTED
 )
