@@ -1,0 +1,126 @@
+"""What may watch a training, or act on it between two iterations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from ostinato.training.directories import replace_file
+from ostinato.training.history import Report
+from ostinato.training.run import Run
+
+
+class Callback:
+    """Something called in the course of a training. All methods are empty here.
+
+    To stop a training from within, raise; `on_end` is called all the same.
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Before the first iteration, or, when resumed, the first that was not yet made."""
+
+    def on_iteration(self, run: Run) -> None:
+        """After every update; `run.iteration` counts it already."""
+
+    def on_report(self, run: Run, report: Report) -> None:
+        """A report was made; it is the last of `run.history.reports`."""
+
+    def on_end(self, run: Run) -> None:
+        """However the training ended: see `run.history.outcome`."""
+
+
+class MetricsFile(Callback):
+    """Writes every report as one line of JSON (floats are exact to the last bit).
+
+    At the start the file is made to hold exactly the reports so far: none for a new training; for
+    one that is resumed those of its checkpoint, so that what came after it is cut off.
+
+    Args:
+        path: the file; an old one is replaced.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        replace_file(self.path, b"".join(map(_line, run.history.reports)))
+
+    def on_report(self, run: Run, report: Report) -> None:
+        with self.path.open("ab") as file:
+            file.write(_line(report))
+
+
+def _line(report: Report) -> bytes:
+    return json.dumps(report, allow_nan=False).encode() + b"\n"
+
+
+class Progress(Callback):
+    """Shows reports as lines, and on a terminal a bar with iterations/s, loss and time left.
+
+    Args:
+        stream: where to; by default stderr.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = sys.stderr if stream is None else stream
+        self._bar: Any = None
+
+    def on_start(self, run: Run) -> None:
+        if self.stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=run.total,
+                initial=run.iteration,
+                file=self.stream,
+                unit="it",
+                dynamic_ncols=True,
+                leave=False,
+            )
+
+    def on_iteration(self, run: Run) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"loss {run.loss:.4f}, accuracy {run.train_accuracy:.3f}", refresh=False
+            )
+            self._bar.update()
+
+    def on_report(self, run: Run, report: Report) -> None:
+        line = describe(report)
+        if self._bar is not None:
+            self._bar.write(line, file=self.stream)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def on_end(self, run: Run) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def describe(report: Report) -> str:
+    """A report as a line for people.
+
+    Example:
+        >>> describe({"iteration": 1000, "epoch": 2.13, "loss": 0.25, "train_accuracy": 0.9375,
+        ...           "learning_rate": 0.001, "elapsed_s": 15.1})
+        'iteration   1000   epoch  2.13   loss 0.2500   training accuracy 93.75 %   15.1 s'
+    """
+    parts = [
+        f"iteration {report['iteration']:6d}",
+        f"epoch {report['epoch']:5.2f}",
+        f"loss {report['loss']:.4f}",
+        f"training accuracy {report['train_accuracy']:.2%}".replace("%", " %"),
+    ]
+    if "validation_loss" in report:
+        parts.append(f"validation loss {report['validation_loss']:.4f}")
+        parts.append(f"accuracy {report['validation_accuracy']:.2%}".replace("%", " %"))
+    return "   ".join([*parts, f"{report['elapsed_s']:.1f} s"])
+
+
+def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:
+    for callback in callbacks:
+        getattr(callback, event)(*arguments)

@@ -1,0 +1,161 @@
+"""Checkpoints: the whole state of a training between two iterations, to go on from exactly.
+
+A checkpoint is a directory of two files that belong together:
+
+    checkpoint.safetensors   net.NAME           the weights
+                             best.NAME          those of the best report, if they are to be restored
+                             optimizer.I.NAME   what the optimiser keeps for parameter I
+                             random             the state of PyTorch's generator (dropout)
+    checkpoint.json          everything else: the iteration, the plan, where the batches stand, the
+                             reports, and the SHA-256 of the other file. Floats are exact.
+
+The learning rate is a function of the iteration and needs no state. The pair is written and
+replaced as one (see `directories`): whenever a run is killed, the last checkpoint or the one before
+is there, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.training.callbacks import Callback
+from ostinato.training.directories import current, replace_directory
+from ostinato.training.history import History
+from ostinato.training.run import Best, Run
+from ostinato.training.tensor_file import fill, pack, unpack
+
+FORMAT = 1
+TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
+
+
+class Checkpoint(Callback):
+    """Keeps the last checkpoint of a training in a directory.
+
+    It is written at the start, every so many iterations, and at the end, also when interrupted with
+    Ctrl-C. A training that diverged leaves the last checkpoint from before.
+
+    Args:
+        directory: belongs to the checkpoint alone; what it held is replaced.
+        every: iterations between two checkpoints.
+    """
+
+    def __init__(self, directory: str | Path, every: int = 1000):
+        if every < 1:
+            raise ValueError(f"Checkpoint: every={every}; wanted 1 or more iterations")
+        self.directory = Path(directory)
+        self.every = every
+
+    def on_start(self, run: Run) -> None:
+        if not run.resumed:
+            write(run, self.directory)
+
+    def on_iteration(self, run: Run) -> None:
+        # An update may leave weights that are not finite, before any loss shows it.
+        if run.iteration % self.every == 0 and _is_finite(run.net):
+            write(run, self.directory)
+
+    def on_end(self, run: Run) -> None:
+        if run.history.outcome != "running" and _is_finite(run.net):
+            write(run, self.directory)
+
+
+def write(run: Run, directory: Path) -> None:
+    """Replace the checkpoint in a directory by the state of a run."""
+    tensors = {f"net.{name}": w for name, w in run.net.state_dict().items()}
+    tensors |= {f"best.{name}": w for name, w in run.best.weights.items()}
+    for i, kept in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": t for name, t in kept.items() if t is not None}
+    tensors["random"] = torch.get_rng_state()
+    content = pack(tensors)
+    state = {
+        "format": FORMAT,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "plan": run.plan.as_dict(),
+        "iteration": run.iteration,
+        "last": [run.loss, run.train_accuracy, run.learning_rate] if run.iteration else None,
+        "elapsed_s": run.elapsed_s,
+        "batches": run.batches.state_dict(),
+        "best": {"loss": run.best.loss, "iteration": run.best.iteration, "waited": run.best.waited},
+        "outcome": run.history.outcome,
+        "reports": run.history.reports,
+    }
+    text = json.dumps(state, indent=1, allow_nan=False)
+    replace_directory(directory, {TENSORS: content, STATE: text.encode()})
+
+
+def restore(run: Run, directory: Path) -> None:
+    """Bring a run, and PyTorch's random state, to where a checkpoint was written.
+
+    Raises:
+        ValueError: there is no whole checkpoint, or it is of another plan, network or data.
+    """
+    state, tensors = read(directory)
+    differences = run.plan.differences(state["plan"])
+    if differences:
+        raise ValueError(
+            f"the checkpoint in {directory} was made with another plan ({'; '.join(differences)}); "
+            "a training is resumed with the plan it began with"
+        )
+    fill(run.net, _under("net.", tensors), str(directory / TENSORS))
+    _restore_optimizer(run.optimizer, _under("optimizer.", tensors))
+    run.batches.load_state_dict(state["batches"])
+    run.iteration = state["iteration"]
+    if state["last"] is not None:
+        run.loss, run.train_accuracy, run.learning_rate = state["last"]
+    run.best = Best(**state["best"], weights=_under("best.", tensors))
+    outcome = "running" if state["outcome"] == "interrupted" else state["outcome"]
+    run.history = History(state["reports"], run.iteration, run.best.iteration, outcome)
+    run.elapsed_before = state["elapsed_s"]
+    run.resumed = True
+    torch.set_rng_state(tensors["random"])
+
+
+def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The two files of a checkpoint, as (state, tensors).
+
+    Raises:
+        ValueError: a file is missing, damaged, of another format, or they do not belong together.
+    """
+    place = current(directory)
+    for name in (TENSORS, STATE):
+        if not (place / name).is_file():
+            raise ValueError(f"{directory} has no {name}; wanted the directory of a checkpoint")
+    content = (place / TENSORS).read_bytes()
+    try:
+        state = json.loads((place / STATE).read_bytes())
+        version, sha256 = state["format"], state["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{directory / STATE} is not the state of a checkpoint") from None
+    if version != FORMAT:
+        raise ValueError(
+            f"{directory / STATE} has format {version}; this version of ostinato reads {FORMAT}"
+        )
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(
+            f"{directory / TENSORS} is not the file that {STATE} was written with; "
+            "one of the two is damaged or of another checkpoint"
+        )
+    return state, unpack(content, str(directory / TENSORS))
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        i, key = name.split(".", 1)
+        state.setdefault(int(i), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]  # the plan's
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _is_finite(net: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(w).all()) for w in net.state_dict().values())

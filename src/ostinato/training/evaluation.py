@@ -1,0 +1,75 @@
+"""A network's answers to many examples, in batches, without training anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ostinato.data import Ragged, as_sequences
+from ostinato.training.examples import class_indices, tensors
+
+BATCH_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss (cross-entropy in nats) and share of right answers over n examples."""
+
+    loss: float
+    accuracy: float
+    n: int
+
+
+@torch.no_grad()
+def logits(net: torch.nn.Module, X: Any, batch_size: int = BATCH_SIZE) -> Tensor:
+    """The network's logits for every example, in evaluation mode.
+
+    Args:
+        net: forward(x `[B, T, F]`, lengths `[B]` or None) gives `[B, C]`. Its mode is kept.
+        X: whatever `data.as_sequences` takes. Ragged sequences go in order of their length, so
+            that a batch has little padding.
+        batch_size: examples at a time.
+
+    Returns:
+        `[N, C]`, in the order of X.
+    """
+    X = as_sequences(X)
+    order = np.arange(len(X))
+    if isinstance(X, Ragged):
+        order = np.argsort(X.lengths, kind="stable")
+    was_training = net.training
+    net.eval()
+    parts = []
+    for start in range(0, len(order), batch_size):
+        x, lengths = tensors(X, order[start : start + batch_size])
+        parts.append(net(x, lengths))
+    net.train(was_training)
+    in_order = torch.cat(parts)
+    result = torch.empty_like(in_order)
+    result[torch.from_numpy(order)] = in_order
+    return result
+
+
+def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE) -> Evaluation:
+    """Loss and accuracy of a network over a data set.
+
+    Args:
+        net, X, batch_size: as for `logits`.
+        y: `[N]` integers, the classes.
+    """
+    answers = logits(net, X, batch_size).double()
+    labels = torch.from_numpy(class_indices(y, answers.shape[1]))
+    if len(labels) != len(answers):
+        raise ValueError(
+            f"X has {len(answers)} examples and y has {len(labels)}; wanted a label for each"
+        )
+    return Evaluation(
+        loss=F.cross_entropy(answers, labels).item(),
+        accuracy=(answers.argmax(1) == labels).double().mean().item(),
+        n=len(labels),
+    )

@@ -1,0 +1,122 @@
+"""Examples as tensors, their weights, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ostinato.data import Batches, Ragged, as_sequences
+
+
+def tensors(X: np.ndarray | Ragged, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """Some examples of X: x `[B, T, F]`, and lengths `[B]` if X is ragged (zeros beyond them).
+
+    The values are copied into memory that PyTorch has aligned: matrix products may differ in their
+    last bit with the alignment of their operands, and a run must be repeatable to the last bit.
+    """
+    if isinstance(X, Ragged):
+        padded, lengths = X[indices].padded()
+        return torch.tensor(padded), torch.tensor(lengths)
+    x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
+    np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # clip: straight into x
+    return x, None
+
+
+class Examples:
+    """The data of a training: the batches in turn, as tensors."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        n_classes: int,
+        class_weight: Mapping[int, float] | str | None = None,
+        sample_weight: Any = None,
+    ):
+        self.batches = batches
+        self.X = as_sequences(batches.X)
+        self.y = class_indices(batches.y, n_classes)
+        self.weights = example_weights(self.y, class_weight, sample_weight)
+
+    def next(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """x `[B, T, F]`, lengths `[B]` or None, y `[B]` int64, weights `[B]` float32 or None."""
+        indices = self.batches.next_indices()
+        x, lengths = tensors(self.X, indices)
+        weights = None if self.weights is None else torch.tensor(self.weights[indices])
+        return x, lengths, torch.tensor(self.y[indices]), weights
+
+
+def cross_entropy(logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of −log softmax(logits)[y] over a batch, weighted: Σ wᵢ lossᵢ / Σ wᵢ.
+
+    A batch whose weights are all zero has the loss zero.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, y)
+    losses = F.cross_entropy(logits, y, reduction="none")
+    return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def class_indices(y: Any, n_classes: int) -> np.ndarray:
+    """Labels as `[N]` int64, each checked to be a class 0…C−1."""
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"y is {labels.dtype}{list(labels.shape)}; wanted class numbers, integers of shape [N]"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= n_classes))
+    if len(wrong):
+        raise ValueError(
+            f"y[{wrong[0]}] is {labels[wrong[0]]}; wanted 0 to {n_classes - 1}, "
+            "the classes of the network"
+        )
+    return labels.astype(np.int64)
+
+
+def example_weights(
+    y: np.ndarray, class_weight: Mapping[int, float] | str | None, sample_weight: Any
+) -> np.ndarray | None:
+    """The weight of each example, class weight times sample weight, `[N]` float32.
+
+    "balanced" weighs a class by N / (number of classes · its number of examples), so that all
+    classes weigh the same; classes that a mapping does not name weigh 1.
+    """
+    if class_weight is None and sample_weight is None:
+        return None
+    weights = np.ones(len(y))
+    if sample_weight is not None:
+        weights *= check_sample_weight(sample_weight, len(y))
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight={class_weight!r}: wanted 'balanced', a dict class -> weight, or None"
+            )
+        _, where, counts = np.unique(y, return_inverse=True, return_counts=True)
+        weights *= (len(y) / (len(counts) * counts))[where]
+    elif class_weight is not None:
+        for label, weight in class_weight.items():
+            if not (np.isfinite(weight) and weight >= 0):
+                raise ValueError(f"class_weight[{label!r}] is {weight}; wanted a number, 0 or more")
+            weights[y == label] *= weight
+    return weights.astype(np.float32)
+
+
+def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray:
+    """Sample weights as `[N]` float64, each checked to be 0 or more, and some to be above."""
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(
+            f"sample_weight has shape {list(weights.shape)}; wanted [{n}], one for each example"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"sample_weight[{wrong[0]}] is {weights[wrong[0]]}; wanted a number, 0 or more"
+        )
+    if not weights.any():
+        raise ValueError("sample_weight is zero for all examples; wanted at least one above zero")
+    return weights

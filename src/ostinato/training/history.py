@@ -1,0 +1,37 @@
+"""What a training leaves behind to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Report = dict[str, Any]
+
+
+@dataclass
+class History:
+    """The course of a training.
+
+    Attributes:
+        reports: one dict each, in order: iteration (updates made), epoch (passes over the data, a
+            fraction), loss and train_accuracy (of that iteration's batch, before its update; of
+            the last batch for the report at the end), learning_rate, with a validation set
+            validation_loss and validation_accuracy, and elapsed_s (seconds since the start).
+        iterations: updates made.
+        best_iteration: of the report with the lowest validation loss; None without validation.
+        outcome: "finished", "stopped early", "interrupted"; "running" until it ends, and for ever
+            if it ended with an error.
+
+    Example:
+        >>> History(reports=[{"iteration": 0, "loss": 2.3}, {"iteration": 9, "loss": 0.2}])["loss"]
+        [2.3, 0.2]
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    iterations: int = 0
+    best_iteration: int | None = None
+    outcome: str = "running"
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """One entry of all reports."""
+        return [report[name] for report in self.reports]

@@ -1,0 +1,161 @@
+"""`train`: the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ostinato.data import Batches
+from ostinato.models import ClassifierNet
+from ostinato.training import checkpoint, optimizers
+from ostinato.training.callbacks import Callback, tell
+from ostinato.training.evaluation import evaluate
+from ostinato.training.examples import Examples, cross_entropy
+from ostinato.training.history import History, Report
+from ostinato.training.interrupt import Interrupt
+from ostinato.training.plan import Plan
+from ostinato.training.run import Diverged, Run
+from ostinato.training.schedules import learning_rate
+
+
+def train(
+    net: ClassifierNet,
+    batches: Batches,
+    plan: Plan,
+    *,
+    validation: tuple[Any, Any] | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    sample_weight: Any = None,
+    callbacks: Sequence[Callback] = (),
+    resume: str | Path | None = None,
+) -> History:
+    """Train a classifying network, in place.
+
+    The same network, batches, plan and number of threads give the same bits, also when the
+    training is interrupted anywhere and resumed from a checkpoint. The random state of the caller
+    is neither used nor changed.
+
+    Args:
+        net: the network; its weights are where the training begins.
+        batches: the data; y are the classes, integers 0…C−1. Its batch size must be the plan's.
+        plan: how to train.
+        validation: (X, y), evaluated at every report; needed for `patience`, and for
+            `restore_best` to have an effect.
+        class_weight: class -> weight, or "balanced"; classes not named weigh 1.
+        sample_weight: `[N]`, the weight of each example. The loss of a batch is the weighted mean
+            of its examples' losses. Validation is not weighted.
+        callbacks: called in their order.
+        resume: directory of a checkpoint to go on from, written by `Checkpoint`.
+
+    Returns:
+        The history. The network has its final weights and is in evaluation mode.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+        ValueError: the arguments do not fit together, or the checkpoint does not fit them.
+        KeyboardInterrupt: Ctrl-C; raised between two iterations, after `on_end` of the callbacks.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato.data import Batches
+        >>> from ostinato.models import ClassifierNet
+        >>> X = np.random.default_rng(0).normal(size=(60, 5, 1)).astype("float32")
+        >>> y = (X.sum((1, 2)) > 0).astype("int64")
+        >>> net = ClassifierNet(n_features=1, n_classes=2, hidden_size=8)
+        >>> plan = Plan(iterations=150, batch_size=20, optimizer="adam", learning_rate=0.02)
+        >>> history = train(net, Batches(X, y, 20), plan)
+        >>> history["iteration"], history["loss"][-1] < 0.3
+        ([0, 150], True)
+    """
+    _check_plan(plan, batches, validation)
+    examples = Examples(batches, net.config["n_classes"], class_weight, sample_weight)
+    optimizer = optimizers.build(plan, net)
+    run = Run(net, optimizer, batches, plan, total=plan.total_iterations(batches.n_examples))
+    with Interrupt() as interrupt, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(plan.seed)
+        if resume is not None:
+            checkpoint.restore(run, Path(resume))
+        try:
+            tell(callbacks, "on_start", run)
+            net.train()
+            while not run.ended:
+                if interrupt.requested:
+                    run.history.outcome = "interrupted"
+                    raise KeyboardInterrupt
+                x, lengths, y, weights = examples.next()
+                logits = net(x, lengths)
+                loss = cross_entropy(logits, y, weights)
+                run.loss = _finite("the loss", loss.item(), run)
+                run.train_accuracy = (logits.argmax(1) == y).double().mean().item()
+                run.learning_rate = learning_rate(plan, run.iteration, run.total)
+                if run.iteration % plan.eval_every == 0:
+                    _report(run, validation, callbacks)
+                    if run.best.waited == plan.patience:
+                        run.history.outcome = "stopped early"
+                        break
+                optimizer.zero_grad()
+                loss.backward()
+                if plan.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(net.parameters(), plan.clip_norm)
+                for group in optimizer.param_groups:
+                    group["lr"] = run.learning_rate
+                optimizer.step()
+                run.iteration += 1
+                run.history.iterations = run.iteration
+                tell(callbacks, "on_iteration", run)
+            _finish(run, validation, callbacks)
+        finally:
+            net.eval()
+            tell(callbacks, "on_end", run)
+    return run.history
+
+
+def _report(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
+    report: Report = {
+        "iteration": run.iteration,
+        "epoch": run.iteration * run.plan.batch_size / run.batches.n_examples,
+        "loss": run.loss,
+        "train_accuracy": run.train_accuracy,
+        "learning_rate": run.learning_rate,
+    }
+    if validation is not None:
+        result = evaluate(run.net, *validation)
+        _finite("the validation loss", result.loss, run)
+        report |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        run.best.update(result.loss, run.iteration, run.net, keep=run.plan.restore_best)
+        run.history.best_iteration = run.best.iteration
+    report["elapsed_s"] = run.elapsed_s
+    run.history.reports.append(report)
+    tell(callbacks, "on_report", run, report)
+
+
+def _finish(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
+    """The report at the end, unless it is made already, and the best weights."""
+    if run.history.reports[-1]["iteration"] != run.iteration:
+        _report(run, validation, callbacks)
+    if run.best.weights:
+        run.net.load_state_dict(run.best.weights)
+    if run.history.outcome != "stopped early":
+        run.history.outcome = "finished"
+
+
+def _finite(what: str, value: float, run: Run) -> float:
+    if not math.isfinite(value):
+        raise Diverged(what, value, run.iteration)
+    return value
+
+
+def _check_plan(plan: Plan, batches: Batches, validation: tuple[Any, Any] | None) -> None:
+    if plan.batch_size != batches.batch_size:
+        raise ValueError(
+            f"the plan has batch_size={plan.batch_size}, the batches have {batches.batch_size}; "
+            "wanted the same"
+        )
+    if plan.patience is not None and validation is None:
+        raise ValueError(
+            f"patience={plan.patience} without a validation set; give one, or leave patience out"
+        )

@@ -1,0 +1,86 @@
+"""A training in progress: everything that callbacks may look at and checkpoints keep."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches
+from ostinato.training.history import History
+from ostinato.training.plan import Plan
+
+
+class Diverged(ArithmeticError):  # noqa: N818  it says what happened, as KeyboardInterrupt does
+    """The loss became NaN or infinite.
+
+    Attributes:
+        iteration: updates made before it was seen.
+    """
+
+    def __init__(self, what: str, value: float, iteration: int):
+        super().__init__(
+            f"{what} is {value} at iteration {iteration}: the training has diverged; "
+            "lower learning_rate, or set clip_norm (1.0 is a common choice)"
+        )
+        self.iteration = iteration
+
+
+@dataclass
+class Best:
+    """The report with the lowest validation loss so far."""
+
+    loss: float | None = None
+    iteration: int | None = None
+    waited: int = 0  # reports since
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def update(self, loss: float, iteration: int, net: torch.nn.Module, keep: bool) -> None:
+        if self.loss is not None and loss >= self.loss:
+            self.waited += 1
+            return
+        self.loss, self.iteration, self.waited = loss, iteration, 0
+        if keep:
+            self.weights = {name: w.clone() for name, w in net.state_dict().items()}
+
+
+@dataclass
+class Run:
+    """A training in progress.
+
+    Attributes:
+        net, optimizer, batches, plan: what is trained, and how.
+        total: updates that the plan asks for.
+        iteration: updates made. Between two iterations everything in here belongs together.
+        loss, train_accuracy, learning_rate: of the last batch; NaN before the first.
+        best: the best report so far; empty without a validation set.
+        history: the reports so far.
+        resumed: whether this run goes on from a checkpoint.
+    """
+
+    net: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    plan: Plan
+    total: int
+    iteration: int = 0
+    loss: float = float("nan")
+    train_accuracy: float = float("nan")
+    learning_rate: float = float("nan")
+    best: Best = field(default_factory=Best)
+    history: History = field(default_factory=History)
+    resumed: bool = False
+    elapsed_before: float = 0.0  # in the runs that this one resumes
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self.elapsed_before + time.perf_counter() - self._started
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to be trained."""
+        return self.iteration >= self.total or self.history.outcome in ("finished", "stopped early")

@@ -1,0 +1,50 @@
+"""Named tensors as safetensors, with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+def pack(tensors: dict[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
+
+
+def unpack(content: bytes, where: str) -> dict[str, Tensor]:
+    """The tensors of a file's content; `where` names it in errors.
+
+    Raises:
+        ValueError: it is not safetensors, or cut short.
+    """
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{where} is not a whole safetensors file ({error}); copy it again, or train again"
+        ) from None
+
+
+def fill(net: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Set all weights of a network; `where` names their origin in errors.
+
+    Raises:
+        ValueError: the names, shapes or types are not those of the network.
+    """
+    wanted = net.state_dict()
+    for name in [*wanted, *tensors]:
+        came = _describe(tensors.get(name))
+        want = _describe(wanted.get(name))
+        if came != want:
+            raise ValueError(
+                f"{where} has {came} for {name!r}; wanted {want}, as in the network that the "
+                "configuration describes"
+            )
+    net.load_state_dict(tensors)
+
+
+def _describe(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
