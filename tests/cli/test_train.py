@@ -106,11 +106,20 @@ def test_a_file_for_the_test_part(ostinato, data, tmp_path):
     assert json.loads(outcome.out)["test"]["n"] == 10
 
 
-def test_class_weights_reach_the_training_by_label(ostinato, data):
-    outcome = ostinato(
-        "train", data, *SMALL, "--iterations", 150, "--class-weight", "up=0,down=1", "--json"
-    )
-    assert json.loads(outcome.out)["test"]["accuracy"] == 0.5  # nobody ever says "up"
+def test_class_weights_reach_the_training_by_label(ostinato, data, monkeypatch):
+    from ostinato import training
+
+    seen = []
+    monkeypatch.setattr(training, "train", lambda *_, **options: seen.append(options) or 1 / 0)
+    ostinato("train", data, "--class-weight", "up=0.5, down=2")
+    ostinato("train", data, "--class-weight", "balanced")
+    assert [options["class_weight"] for options in seen] == [{1: 0.5, 0: 2.0}, "balanced"]
+
+
+def test_class_weights_of_numbers():
+    from ostinato.cli.experiment import class_weight
+
+    assert class_weight("7=2,-1=0", np.array([7, -1, 7])) == {7: 2.0, -1: 0.0}
 
 
 def test_an_existing_output_is_refused_before_anything_is_done(ostinato, trained, data):

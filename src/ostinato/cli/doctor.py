@@ -92,21 +92,22 @@ def _packages() -> list[Finding]:
 def _engine() -> list[Finding]:
     """The native engine and the instruction set it would use."""
     try:
+        importlib.import_module("ostinato._native")
         native = importlib.import_module("ostinato.engine.native")
+        best, available = native.best_isa(), native.available_isas()
     except ImportError as error:
-        advice = "the package was not built here; with a C++17 compiler: pip install ."
+        advice = "with a C++17 compiler, this builds it: pip install ."
         return [Finding("native engine", "broken", f"cannot be loaded: {error}", advice)]
-    best, available = native.best_isa(), native.available_isas()
-    forced = os.environ.get("OSTINATO_ISA")
-    value = f"{best} (of {', '.join(available)})" + (f", OSTINATO_ISA={forced}" if forced else "")
-    if best == "base":
-        advice = (
-            "OSTINATO_ISA keeps the vector kernels from running"
-            if forced
-            else "no vector kernel for this processor: PyTorch's own path is used"
-        )
-        return [Finding("native engine", "slow", value, advice)]
-    return [Finding("native engine", "ok", value)]
+    except ValueError as error:  # OSTINATO_ISA names something that this machine has not
+        return [Finding("native engine", "broken", str(error), "unset OSTINATO_ISA")]
+    value = f"{best} (of {', '.join(available)})"
+    if best == available[0] != "base":
+        return [Finding("native engine", "ok", value)]
+    if best != available[0]:
+        advice = f"OSTINATO_ISA={best} keeps {available[0]} from running"
+    else:
+        advice = "no vector kernel for this processor: PyTorch's own path is used"
+    return [Finding("native engine", "slow", value, advice)]
 
 
 def _threads() -> list[Finding]:
