@@ -195,7 +195,7 @@ template <class T> class Player {
       const int64_t from = std::max<int64_t>(n0, b.n0), to = std::min<int64_t>(n1, b.n0 + b.nn);
       if (from >= to) continue;
       const Argument& m = s_.play.arguments[b.argument];
-      const int64_t rs = b.transposed ? m.row : m.time, cs = b.transposed ? m.time : m.row;
+      const int64_t rs = m.time, cs = m.row;
       const T* src = static_cast<const T*>(m.data) + b.row * rs + (b.column + from - b.n0) * cs;
       T* dst = out + b.k0 * panel + (from - n0);
       if (rs == 1)  // transposed in memory: read along k
@@ -211,7 +211,7 @@ template <class T> class Player {
       const Gradient& g = p_.gradients[i];
       const size_t bytes = sizeof(T) * g.K * g.N;
       if (s_.accumulators[i].empty()) {
-        if (id_ == 0) std::memset(s_.play.arguments[g.argument].data, 0, bytes);
+        if (id_ == 0) for (int64_t k = 0; k < g.K; k++) std::memset(result(g, k), 0, sizeof(T) * g.N);
       } else {
         for (int64_t k = group0_; k < group1_; k++) std::memset(s_.accumulators[i][k], 0, bytes);
       }
@@ -366,28 +366,39 @@ template <class T> class Player {
       if (k0 == k1) continue;
       Operand a = x.a;
       a.column += int32_t(k0);
-      T* out = static_cast<T*>(s_.play.arguments[p_.gradients[x.weight].argument].data) + k0 * x.n;
+      const Gradient& g = p_.gradients[x.weight];
+      T* out = result(g, k0);
+      const int64_t ld = s_.play.arguments[g.argument].time;
       const int64_t steps = std::max<int64_t>(1, kGemmRows / B_), n_blocks = (T_ + steps - 1) / steps;
       for (int64_t j = 0; j < n_blocks; j++) {
         const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
         gather(a_rows_, a, 0, s_.groups, t0, t1);
         gather(b_rows_, x.b, 0, s_.groups, t0, t1);
-        kernels_.outer(int64_t(a_rows_.size()), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, x.n);
+        kernels_.outer(int64_t(a_rows_.size()), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, ld);
       }
     }
   }
   void sum_groups() {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
-      if (s_.accumulators[i].empty()) continue;
-      const int64_t size = int64_t(g.K) * g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
-      T* out = static_cast<T*>(s_.play.arguments[g.argument].data);
-      std::copy(s_.accumulators[i][0] + begin, s_.accumulators[i][0] + end, out + begin);
-      for (int64_t k = 1; k < s_.groups; k++) {
-        const T* part = s_.accumulators[i][k];
-        for (int64_t j = begin; j < end; j++) out[j] += part[j];
+      const auto& parts = s_.accumulators[i];
+      if (parts.empty()) continue;
+      // Threads share a wide gradient by rows, a vector by columns.
+      const bool by_row = g.K > 1;
+      const int64_t size = by_row ? g.K : g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
+      const int64_t n0 = by_row ? 0 : begin, n1 = by_row ? g.N : end;
+      for (int64_t k = by_row ? begin : 0; k < (by_row ? end : 1); k++) {
+        T* out = result(g, k);
+        const int64_t at = k * g.N;
+        for (int64_t n = n0; n < n1; n++) out[n] = parts[0][at + n];
+        for (int64_t group = 1; group < s_.groups; group++)
+          for (int64_t n = n0; n < n1; n++) out[n] += parts[group][at + n];
       }
     }
+  }
+  T* result(const Gradient& g, int64_t k) const {
+    const Argument& a = s_.play.arguments[g.argument];
+    return static_cast<T*>(a.data) + k * a.time;
   }
 };
 

@@ -58,7 +58,7 @@ Program read_program(const Integers& values, const std::vector<double>& scalars)
     for (int32_t j = in.count(); j-- > 0;) {
       WeightBlock b{};
       b.argument = in.next(), b.k0 = in.next(), b.nk = in.next(), b.n0 = in.next(), b.nn = in.next();
-      b.row = in.next(), b.column = in.next(), b.transposed = in.next() != 0;
+      b.row = in.next(), b.column = in.next();
       w.blocks.push_back(b);
     }
     p.weights.push_back(w);

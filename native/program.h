@@ -32,7 +32,6 @@ struct Buffer {
 // A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) from the argument, at (row, column) on.
 struct WeightBlock {
   int32_t argument, k0, nk, n0, nn, row, column;
-  bool transposed;  // the argument is read as its transpose
 };
 struct Weight {
   int32_t K, N;
@@ -63,7 +62,7 @@ struct Instruction {
   Operand d, a, b, c;
 };
 struct Gradient {
-  int32_t K, N, argument;  // summed over rows and steps into a dense [K, N] argument
+  int32_t K, N, argument;  // summed over rows and steps into the argument's [K, N]
 };
 struct Carry {
   int32_t buffer;

@@ -1,0 +1,340 @@
+"""The step graph: one time step, forward and backward, as values over a symbolic batch.
+
+A node is one of three kinds.
+
+    rows   `[B, width]`, one row for each row of the batch
+    once   a tensor that depends on captured tensors only: the same for all rows and steps
+    sum    a tensor summed over all rows and steps: what the gradient of a captured tensor is made of
+
+`Builder` makes nodes and simplifies on the way: equal nodes are one node, a slice moves to the
+operands of what it slices, a concatenation dissolves in the product that uses it, zeros vanish. So
+`cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product with its own columns.
+
+*Absent* is the gradient of an output that nobody used: like autograd's undefined tensor it is not
+multiplied (0 · inf would be NaN), it makes absent what it is multiplied with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine.ops import OPS
+
+ROWS, ONCE, SUM = "rows", "once", "sum"
+_ABSENT_IF_FIRST = {"neg", "mul_s", "copy", "div", "tanh_backward", "sigmoid_backward", "spread"}
+
+
+class Unsupported(Exception):
+    """Why a step cannot be played by the engine; the eager loop plays it instead."""
+
+    def __init__(self, reason: str, op: str | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.op = op
+
+
+@dataclass(frozen=True)
+class Slot:
+    """In the arguments of an ATen call: the i-th input of its node."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    op: str
+    inputs: tuple[Node, ...]
+    attrs: tuple[Any, ...]
+    kind: str
+    shape: tuple[int, ...]  # rows: (width,)
+    index: int  # order of making, which is an order of computing
+
+    @property
+    def width(self) -> int:
+        return self.shape[0]
+
+    @property
+    def s(self) -> float:
+        """The scalar of an elementwise operation; the value of a constant."""
+        return self.attrs[0]
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"%{n.index}" for n in self.inputs)
+        return f"%{self.index} {self.kind}{list(self.shape)} = {self.op}({inputs}) {self.attrs or ''}"
+
+
+class Builder:
+    """Makes nodes, each only once."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Node] = {}
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[Node],
+        attrs: tuple[Any, ...],
+        kind: str,
+        shape: tuple[int, ...],
+    ) -> Node:
+        key = (op, tuple(n.index for n in inputs), repr(attrs), kind, shape)
+        if key not in self._made:
+            self._made[key] = Node(op, tuple(inputs), attrs, kind, shape, len(self._made))
+        return self._made[key]
+
+    # ---- rows
+
+    def const(self, value: float, width: int = 1) -> Node:
+        return self.node("const", (), (float(value),), ROWS, (width,))
+
+    def absent(self, width: int = 1) -> Node:
+        return self.node("absent", (), (), ROWS, (width,))
+
+    def widen(self, node: Node, width: int) -> Node:
+        """The same value in rows of `width` columns."""
+        if node.op == "const":
+            return self.const(node.s, width)
+        if node.op == "absent":
+            return self.absent(width)
+        if node.width == width:
+            if node.kind == ROWS:
+                return node
+            return self.node("copy", (node,), (0.0,), ROWS, (width,))
+        return self.node("spread", (node,), (0.0,), ROWS, (width,))
+
+    def op(self, name: str, *operands: Node, s: float = 0.0) -> Node:
+        """An elementwise operation on operands of one width, or of width 1."""
+        widths = {n.width for n in operands} - {1}
+        if len(widths) > 1:
+            raise Unsupported(f"operands of {sorted(widths)} columns cannot be combined", name)
+        width = widths.pop() if widths else 1
+        known = self._known(name, operands, s, width)
+        if known is not None:
+            return known
+        operands = tuple(self.const(0.0, n.width) if n.op == "absent" else n for n in operands)
+        concats = [n for n in operands if n.op == "concat"]
+        if concats:
+            return self._over_pieces(name, operands, s, concats)
+        name, operands, s = _with_scalar(name, operands, s)
+        return self.node(name, operands, (float(s),), ROWS, (width,))
+
+    def _known(self, name: str, operands: tuple[Node, ...], s: float, width: int) -> Node | None:
+        """A result that needs no computing."""
+        first = operands[0]
+        absent = [n.op == "absent" for n in operands]
+        if any(absent):
+            if name in _ABSENT_IF_FIRST and absent[0] or name == "mul" or all(absent):
+                return self.absent(width)
+            if name in ("add", "sub") and absent[1]:
+                return self.widen(first, width)
+            if name == "add":
+                return self.widen(operands[1], width)
+            if name == "sub":
+                return self.op("neg", self.widen(operands[1], width))
+        if all(n.op == "const" for n in operands):
+            values = [np.float64(n.s) for n in operands]
+            with np.errstate(all="ignore"):
+                return self.const(float(OPS[name].meaning(*values, np.float64(s))), width)
+        if name == "add" and _is_zero(first):
+            return self.widen(operands[1], width)
+        if name in ("add", "sub") and _is_zero(operands[1]):
+            return self.widen(first, width)
+        if name == "copy" or (name == "mul_s" and s == 1) or (name == "add_s" and s == 0):
+            return self.widen(first, width)
+        if name == "mul_s" and first.op == "mul_s":
+            return self.op("mul_s", first.inputs[0], s=s * first.s)
+        if name == "neg" and first.op == "neg":
+            return self.widen(first.inputs[0], width)
+        return None
+
+    def _over_pieces(
+        self, name: str, operands: tuple[Node, ...], s: float, concats: list[Node]
+    ) -> Node:
+        width = concats[0].width
+        cuts = sorted({c for n in concats for c, _ in _placed(n.inputs)} | {width})
+        return self.concat(
+            [
+                self.op(name, *(n if n.width == 1 else self.slice(n, a, b) for n in operands), s=s)
+                for a, b in pairwise(cuts)
+            ]
+        )
+
+    def slice(self, node: Node, start: int, stop: int) -> Node:
+        """Columns start … stop−1."""
+        width = stop - start
+        if width == node.width:
+            return node
+        if node.kind == ONCE:
+            return self.part(node, start, width)
+        if node.op in ("const", "absent"):
+            return self.widen(node, width)
+        if node.op == "concat":
+            pieces = [
+                self.slice(piece, max(start - at, 0), min(stop - at, piece.width))
+                for at, piece in _placed(node.inputs)
+                if at < stop and at + piece.width > start
+            ]
+            return self.concat(pieces)
+        if node.op == "spread":
+            return self.widen(node.inputs[0], width)
+        if node.op == "matmul":
+            a, w = node.inputs
+            return self.matmul(a, self.block(w, 0, w.shape[0], start, width))
+        if node.op in OPS:
+            cut = [n if n.width == 1 else self.slice(n, start, stop) for n in node.inputs]
+            return self.op(node.op, *cut, s=node.s)
+        if node.op == "slice":
+            return self.node("slice", node.inputs, (node.attrs[0] + start,), ROWS, (width,))
+        return self.node("slice", (node,), (start,), ROWS, (width,))
+
+    def concat(self, pieces: Sequence[Node]) -> Node:
+        flat: list[Node] = []
+        for piece in pieces:
+            flat.extend(piece.inputs if piece.op == "concat" else [piece])
+        if all(n.op == "absent" for n in flat):
+            return self.absent(sum(n.width for n in flat))
+        rows = [self.const(0.0, n.width) if n.op == "absent" else self.widen(n, n.width) for n in flat]
+        merged: list[Node] = []
+        for n in rows:
+            if merged and n.op == "const" and merged[-1].op == "const" and n.s == merged[-1].s:
+                merged[-1] = self.const(n.s, merged[-1].width + n.width)
+            else:
+                merged.append(n)
+        if len(merged) == 1:
+            return merged[0]
+        return self.node("concat", merged, (), ROWS, (sum(n.width for n in merged),))
+
+    def matmul(self, a: Node, w: Node) -> Node:
+        """a `[B, K]` times w `[K, N]`."""
+        n_columns = w.shape[1]
+        if a.op == "absent":
+            return self.absent(n_columns)
+        terms = [
+            self.node("matmul", (self._operand(p), self.block(w, at, p.width, 0, n_columns)), (), ROWS, (n_columns,))
+            for at, p in _placed(a.inputs if a.op == "concat" else (a,))
+            if not _is_zero(p)
+        ]
+        if not terms:
+            return self.const(0.0, n_columns)
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.op("add", total, term)
+        return total
+
+    def _operand(self, node: Node) -> Node:
+        """A value that lies in memory, as a product needs it."""
+        if node.kind == ONCE or node.op == "const":
+            return self.node("copy", (node,), (0.0,), ROWS, (node.width,))
+        return node
+
+    def reduce(self, name: str, node: Node, width: int) -> Node:
+        """row_sum or row_max: `[B, width]` to `[B, 1]`."""
+        if node.op == "absent":
+            return self.absent()
+        wide = self._operand(self.widen(node, width))
+        return self.node(name, (wide,), (), ROWS, (1,))
+
+    # ---- once
+
+    def captured(self, index: int, shape: tuple[int, ...]) -> Node:
+        return self.node("captured", (), (index,), ONCE, shape)
+
+    def block(self, w: Node, row: int, n_rows: int, column: int, n_columns: int) -> Node:
+        """w[row : row + n_rows, column : column + n_columns]"""
+        if (n_rows, n_columns) == w.shape:
+            return w
+        if w.op == "block":
+            row, column, w = row + w.attrs[0], column + w.attrs[1], w.inputs[0]
+        return self.node("block", (w,), (row, column), ONCE, (n_rows, n_columns))
+
+    def part(self, v: Node, start: int, width: int) -> Node:
+        """v[start : start + width]"""
+        if v.op == "part":
+            start, v = start + v.attrs[0], v.inputs[0]
+        return self.node("part", (v,), (start,), ONCE, (width,))
+
+    def call(self, name: str, inputs: Sequence[Node], call: Any, out: int, kind: str, shape: tuple[int, ...]) -> Node:
+        """An ATen call on tensors without a batch, left to PyTorch; `out` of its results."""
+        return self.node(name, inputs, (call, out), kind, shape)
+
+    # ---- sum
+
+    def outer(self, a: Node, b: Node) -> Node:
+        """Σ aᵀ b over rows and steps: `[K, N]`."""
+        inputs: list[Node] = []
+        places = []
+        for row, p in _placed(a.inputs if a.op == "concat" else (a,)):
+            for column, q in _placed(b.inputs if b.op == "concat" else (b,)):
+                if not {p.op, q.op} & {"absent"} and not _is_zero(p) and not _is_zero(q):
+                    inputs += [self._operand(p), self._operand(q)]
+                    places.append((row, column))
+        return self.node("outer", inputs, tuple(places), SUM, (a.width, b.width))
+
+    def column_sum(self, a: Node) -> Node:
+        """Σ a over rows and steps: `[1, width]`."""
+        inputs = []
+        places = []
+        for column, p in _placed(a.inputs if a.op == "concat" else (a,)):
+            if p.op != "absent" and not _is_zero(p):
+                inputs.append(self._operand(p))
+                places.append((0, column))
+        return self.node("column_sum", inputs, tuple(places), SUM, (1, a.width))
+
+    def add_sums(self, a: Node, b: Node) -> Node | None:
+        """The sum of two sums, if one accumulator can take both."""
+        if a.op == b.op and a.op in ("outer", "column_sum") and a.shape == b.shape:
+            return self.node(a.op, a.inputs + b.inputs, a.attrs + b.attrs, SUM, a.shape)
+        return None
+
+
+def _placed(pieces: Sequence[Node]) -> list[tuple[int, Node]]:
+    """Pieces with the column each begins at."""
+    placed, at = [], 0
+    for piece in pieces:
+        placed.append((at, piece))
+        at += piece.width
+    return placed
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "const" and node.s == 0.0
+
+
+# (operation, position of the constant) → the same with a scalar
+_SCALAR_FORMS = {
+    ("add", 0): "add_s",
+    ("add", 1): "add_s",
+    ("mul", 0): "mul_s",
+    ("mul", 1): "mul_s",
+    ("sub", 0): "rsub_s",
+    ("div", 0): "rdiv_s",
+    ("max", 0): "max_s",
+    ("max", 1): "max_s",
+    ("min", 0): "min_s",
+    ("min", 1): "min_s",
+    ("lt", 0): "gt_s",
+    ("lt", 1): "lt_s",
+    ("le", 0): "ge_s",
+    ("le", 1): "le_s",
+    ("eq", 0): "eq_s",
+    ("eq", 1): "eq_s",
+    ("pow", 1): "pow_s",
+}
+
+
+def _with_scalar(name: str, operands: tuple[Node, ...], s: float) -> tuple[str, tuple[Node, ...], float]:
+    """a + const as add_s(a), and so on."""
+    if len(operands) == 2:
+        for position, n in enumerate(operands):
+            other = operands[1 - position]
+            if n.op == "const" and n.width in (1, other.width):
+                if (name, position) in _SCALAR_FORMS:
+                    return _SCALAR_FORMS[name, position], (other,), n.s
+                if (name, position) == ("sub", 1):
+                    return "add_s", (other,), -n.s
+    return name, operands, s

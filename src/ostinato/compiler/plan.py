@@ -1,0 +1,134 @@
+"""Plans: a recorded step, lowered for what one call of `scan` needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ostinato.compiler.graph import Node, Unsupported
+from ostinato.compiler.lower import CarrySpec, Leaf, Lowered, Output, Pass, lower
+from ostinato.compiler.record import Recording
+from ostinato.compiler.section import choose_saved
+from ostinato.compiler.simplify import StepGraph
+
+
+@dataclass(frozen=True)
+class ForwardPlan:
+    lowered: Lowered
+    saved: tuple[Node, ...]  # in the order of lowered.saved
+    y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
+
+
+@dataclass(frozen=True)
+class BackwardPlan:
+    lowered: Lowered
+    sums: tuple[Node | None, ...]  # per captured tensor; leaves are the lowered sums
+    sum_nodes: dict[str, Node]
+    d_states: tuple[bool, ...]
+    d_xs: tuple[bool, ...]
+
+
+class Planner:
+    """Makes and keeps the plans of one recorded step."""
+
+    def __init__(self, recording: Recording, dtype: Any):
+        self.recording = recording
+        self.graph = StepGraph(recording, dtype)
+        f = self.graph.forward
+        self.at_hand = {*f.states, *f.xs, *f.new_states}
+        self._backward_graphs: dict[Any, Any] = {}
+        self._forward: dict[Any, ForwardPlan] = {}
+        self._backward: dict[Any, BackwardPlan] = {}
+
+    def forward(self, train: bool, reverse: bool, hoist: bool) -> ForwardPlan:
+        key = (train, reverse, hoist)
+        if key not in self._forward:
+            self._forward[key] = self._plan_forward(train, reverse, hoist)
+        return self._forward[key]
+
+    def backward(
+        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan, reverse: bool, hoist: bool
+    ) -> BackwardPlan:
+        key = (y_used, x_wanted, reverse, hoist)
+        if key not in self._backward:
+            self._backward[key] = self._plan_backward(y_used, x_wanted, forward, reverse, hoist)
+        return self._backward[key]
+
+    def _graph(self, y_used: tuple[bool, ...]) -> Any:
+        if y_used not in self._backward_graphs:
+            self._backward_graphs[y_used] = self.graph.backward(y_used)
+        return self._backward_graphs[y_used]
+
+    def _saved(self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...]) -> list[Node]:
+        g = self._graph(y_used)
+        roots = [n for n in (*g.d_captured, *g.d_states) if n is not None]
+        roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
+        return choose_saved(roots, {*g.d_new_states, *g.d_ys}, self.at_hand)
+
+    def _plan_forward(self, train: bool, reverse: bool, hoist: bool) -> ForwardPlan:
+        f = self.graph.forward
+        n_ys, n_xs = len(f.ys), len(f.xs)
+        saved = self._saved((True,) * n_ys, (True,) * n_xs) if train else []
+        leaves: dict[Node, Leaf] = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
+        dt_in, dt_out = int(reverse), int(not reverse)
+        carries = []
+        for i, (old, new) in enumerate(zip(f.states, f.new_states, strict=True)):
+            leaves[old] = Leaf(f"carry{i}", old.width, dt_in)
+            carries.append(
+                CarrySpec(f"carry{i}", old.width, True, dt_in, dt_out, f"init{i}", f"final{i}", old, new)
+            )
+        y_is_carry = tuple(f.new_states.index(y) if y in f.new_states else None for y in f.ys)
+        outputs = tuple(
+            Output(y, f"y{i}") for i, (y, k) in enumerate(zip(f.ys, y_is_carry, strict=True)) if k is None
+        )
+        lowered = lower(
+            Pass(leaves, tuple(carries), outputs, tuple(saved), descending=reverse, hoist=hoist)
+        )
+        return ForwardPlan(lowered, tuple(saved), y_is_carry)
+
+    def _plan_backward(
+        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan, reverse: bool, hoist: bool
+    ) -> BackwardPlan:
+        f, g = self.graph.forward, self._graph(y_used)
+        missing = set(self._saved(y_used, x_wanted)) - set(forward.saved)
+        if missing:
+            raise Unsupported("the backward pass needs a value that the forward pass did not keep")
+        dt_in, dt_out = int(reverse), int(not reverse)
+        leaves: dict[Node, Leaf] = {}
+        for node, leaf in zip(forward.saved, forward.lowered.saved, strict=True):
+            leaves[node] = leaf
+        for i, node in enumerate(f.xs):
+            leaves[node] = Leaf(f"x{i}", node.width)
+        for i, node in enumerate(f.new_states):  # before the old ones: a carry may be handed on as it is
+            leaves[node] = Leaf(f"carry{i}", node.width, dt_out)
+        for i, node in enumerate(f.states):
+            leaves[node] = Leaf(f"carry{i}", node.width, dt_in)
+        for i, node in enumerate(f.xs):
+            leaves[node] = Leaf(f"x{i}", node.width)
+        for i, node in enumerate(g.d_ys):
+            if node.op != "absent":
+                leaves[node] = Leaf(f"d_y{i}", node.width)
+        carries = []
+        for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True)):
+            # The gradient of the carry is a carry that runs the other way.
+            name = f"d_state{i}"
+            leaves[new] = Leaf(name, new.width, dt_out)
+            carries.append(
+                CarrySpec(name, new.width, False, dt_out, dt_in, f"d_final{i}", f"d_init{i}", new, old)
+            )
+        wanted = tuple(w and n is not None for w, n in zip(x_wanted, g.d_xs, strict=True))
+        outputs = tuple(
+            Output(n, f"d_x{i}") for i, (n, w) in enumerate(zip(g.d_xs, wanted, strict=True)) if w and n is not None
+        )
+        sums: dict[str, Node] = {}
+        stack = [n for n in g.d_captured if n is not None]
+        while stack:
+            n = stack.pop()
+            if n.op in ("outer", "column_sum"):
+                sums[f"sum{n.index}"] = n
+            elif n.kind == "sum":
+                stack.extend(n.inputs)
+        lowered = lower(
+            Pass(leaves, tuple(carries), outputs, (), sums, descending=not reverse, hoist=hoist)
+        )
+        return BackwardPlan(lowered, g.d_captured, sums, (True,) * len(carries), wanted)

@@ -1,0 +1,331 @@
+"""Recording a step: its ATen calls, and those of `torch.autograd.grad` of it.
+
+The gradients are PyTorch's own; there is no table of derivatives to get wrong. The step runs twice,
+on batches of 3 and of 5 rows: what differs between the two recordings is the batch.
+
+What this needs of PyTorch beyond its everyday surface (two modes, schema flags) is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ostinato.compiler.graph import Unsupported
+
+aten = torch.ops.aten
+BATCHES = (3, 5)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """In recorded arguments: the value of that number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """In recorded arguments and shapes: `times` · B."""
+
+    times: int
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str  # "aten.mm.default"
+    args: Any
+    kwargs: Any
+    outs: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One step, forward and backward, as numbered values."""
+
+    calls: tuple[Call, ...]
+    n_forward: int
+    shapes: tuple[tuple[int | Batch, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+    constants: dict[int, Tensor]  # values that came from outside without being captured
+    captured: tuple[int, ...]
+    states: tuple[int, ...]
+    xs: tuple[int, ...]
+    new_states: tuple[int, ...]
+    ys: tuple[int, ...]
+    d_new_states: tuple[int, ...]
+    d_ys: tuple[int, ...]
+    d_captured: tuple[int | None, ...]
+    d_states: tuple[int | None, ...]
+    d_xs: tuple[int | None, ...]
+    y_spec: pytree.TreeSpec
+    output_needs_grad: tuple[bool, ...]  # of new states, then ys
+
+
+class CaptureSearch(TorchFunctionMode):
+    """The tensors a step takes from outside, by identity, in order of first use."""
+
+    def __init__(self, known: list[Tensor]):
+        super().__init__()
+        self.seen = {id(t): t for t in known}  # holds them alive, so that ids stay theirs
+        self.captured: list[Tensor] = []
+        self.trail: list[Any] = []  # functions and their non-tensor arguments: what the step did
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves = pytree.tree_leaves((args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                if id(leaf) not in self.seen:
+                    self.seen[id(leaf)] = leaf
+                    self.captured.append(leaf)
+            else:
+                self.trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
+        out = func(*args, **kwargs)
+        self.trail.append(getattr(func, "__name__", str(func)))
+        for leaf in pytree.tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.seen[id(leaf)] = leaf
+        return out
+
+
+class _Swap(TorchFunctionMode):
+    """Captured tensors replaced by fresh leaves wherever they enter a call."""
+
+    def __init__(self, old: list[Tensor], new: list[Tensor]):
+        super().__init__()
+        self.new = {id(o): n for o, n in zip(old, new, strict=True)}
+        self.old = old
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def swap(leaf: Any) -> Any:
+            return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
+
+        args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+class _Recorder(TorchDispatchMode):
+    """ATen calls as numbered values; an in-place call gives its target a new number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.number: dict[int, int] = {}
+        self.values: list[Tensor] = []
+        self.constants: dict[int, Tensor] = {}
+        self.stale: set[int] = set()
+        self.n_inputs = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # importing torch._dynamo takes a second, and nothing here needs it
+
+    def new(self, tensor: Tensor) -> int:
+        self.number[id(tensor)] = len(self.values)
+        self.values.append(tensor)
+        return len(self.values) - 1
+
+    def ref(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in self.number:
+            if leaf.requires_grad:
+                raise Unsupported(
+                    "a tensor that requires grad reached an operation without passing a torch "
+                    "call (a custom autograd.Function, or a checkpoint inside the step)"
+                )
+            self.constants[self.new(leaf)] = leaf
+        if id(leaf) in self.stale:
+            raise Unsupported("the step reads a view of a tensor that it changed in place")
+        return Ref(self.number[id(leaf)])
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func)
+        if func is aten._local_scalar_dense.default:
+            raise Unsupported("the step turns a tensor into a Python value (.item(), if, int())", name)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(
+                "the step draws random numbers; draw them before and pass them through xs, "
+                "for instance masks for dropout", name
+            )
+        recorded_args, recorded_kwargs = pytree.tree_map(self.ref, (args, kwargs))
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self.mutate(args[0], name)
+        outs = out if isinstance(out, (tuple, list)) else [out]
+        numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
+        self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
+        return out
+
+    def mutate(self, target: Tensor, name: str) -> None:
+        storage = target.untyped_storage().data_ptr()
+        inputs = self.values[: self.n_inputs]
+        if any(v.untyped_storage().data_ptr() == storage for v in inputs):
+            raise Unsupported("the step changes its carry, its input or a captured tensor in place", name)
+        mine = None
+        for value in self.values:
+            if value is not target and value.untyped_storage().data_ptr() == storage:
+                mine = mine if mine is not None else _elements(target)
+                if mine & _elements(value):
+                    self.stale.add(id(value))
+        self.number.pop(id(target))
+
+
+def _elements(view: Tensor) -> set[int]:
+    size = view.untyped_storage().nbytes() // view.element_size()
+    index = torch.arange(size).as_strided(view.size(), view.stride(), view.storage_offset())
+    return set(index.flatten().tolist())
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Extra calls of a step must not be noticed: the random state is put back."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def search_captured(step: Callable[..., Any], state: Any, x: Any) -> CaptureSearch:
+    """Run a step once, for the tensors it takes from outside."""
+    with undisturbed(), torch.no_grad():
+        search = CaptureSearch(pytree.tree_leaves((state, x)))
+        with search:
+            step(state, x)
+    return search
+
+
+def record(
+    step: Callable[..., Any],
+    init: Any,
+    x: Any,
+    captured: list[Tensor],
+    split: Callable[[Any], tuple[list[Tensor], Any]],
+) -> Recording:
+    """Record `step` at the two batch sizes and make one recording with a symbolic batch.
+
+    Args:
+        init, x: the carry and one element of xs, with real values and any number of rows.
+        captured: what `search_captured` found.
+        split: separates what step returns into (leaves of the new carry, output).
+
+    Raises:
+        Unsupported: the step cannot be recorded, or depends on the batch size.
+    """
+    with undisturbed():
+        small, large = (_record_once(step, init, x, captured, split, b) for b in BATCHES)
+    return _unify(small, large)
+
+
+def _record_once(
+    step: Callable[..., Any],
+    init: Any,
+    x: Any,
+    captured: list[Tensor],
+    split: Callable[[Any], tuple[list[Tensor], Any]],
+    n_rows: int,
+) -> Recording:
+    def leaf(t: Tensor, needs_grad: bool) -> Tensor:
+        index = torch.arange(n_rows) % t.shape[0]
+        return t.detach()[index].contiguous().requires_grad_(needs_grad)
+
+    state_leaves, state_spec = pytree.tree_flatten(init)
+    x_leaves, x_spec = pytree.tree_flatten(x)
+    params = [t.detach().requires_grad_(t.requires_grad) for t in captured]
+    states = [leaf(t, t.is_floating_point()) for t in state_leaves]
+    xs = [leaf(t, t.requires_grad) for t in x_leaves]
+    recorder = _Recorder()
+    numbers = [recorder.new(t) for t in params + states + xs]
+    recorder.n_inputs = len(numbers)
+    with _Swap(captured, params):
+        with recorder, torch.enable_grad():
+            result = step(
+                pytree.tree_unflatten(states, state_spec), pytree.tree_unflatten(xs, x_spec)
+            )
+        new_states, y = split(result)
+        y_leaves, y_spec = pytree.tree_flatten(y)
+        n_forward = len(recorder.calls)
+        outputs = new_states + y_leaves
+        output_numbers = [recorder.ref(t).index for t in outputs]
+        cotangents = [torch.ones_like(t) for t in outputs]
+        d_numbers = [recorder.new(t) for t in cotangents]
+        wanted = [t for t in params + states + xs if t.requires_grad]
+        pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+        grads: Any = [None] * len(wanted)
+        if pairs:
+            with recorder:
+                grads = torch.autograd.grad(
+                    [o for o, _ in pairs], wanted, [c for _, c in pairs], allow_unused=True
+                )
+    by_tensor = {id(t): g for t, g in zip(wanted, grads, strict=True)}
+
+    def gradient(t: Tensor) -> int | None:
+        g = by_tensor.get(id(t))
+        return None if g is None else recorder.ref(g).index
+
+    n, m = len(params), len(params) + len(states)
+    k = len(new_states)
+    return Recording(
+        calls=tuple(recorder.calls),
+        n_forward=n_forward,
+        shapes=tuple(tuple(v.shape) for v in recorder.values),
+        dtypes=tuple(v.dtype for v in recorder.values),
+        constants={i: t.detach().clone() for i, t in recorder.constants.items()},
+        captured=tuple(numbers[:n]),
+        states=tuple(numbers[n:m]),
+        xs=tuple(numbers[m:]),
+        new_states=tuple(output_numbers[:k]),
+        ys=tuple(output_numbers[k:]),
+        d_new_states=tuple(d_numbers[:k]),
+        d_ys=tuple(d_numbers[k:]),
+        d_captured=tuple(gradient(t) for t in params),
+        d_states=tuple(gradient(t) for t in states),
+        d_xs=tuple(gradient(t) for t in xs),
+        y_spec=y_spec,
+        output_needs_grad=tuple(t.requires_grad for t in outputs),
+    )
+
+
+def _unify(small: Recording, large: Recording) -> Recording:
+    """Two recordings that differ in the batch alone, as one."""
+    if [c.name for c in small.calls] != [c.name for c in large.calls]:
+        raise Unsupported("the step takes another course at another batch size")
+    calls = []
+    for a, b in zip(small.calls, large.calls, strict=True):
+        leaves_a, spec = pytree.tree_flatten((a.args, a.kwargs))
+        leaves_b, spec_b = pytree.tree_flatten((b.args, b.kwargs))
+        if spec != spec_b:
+            raise Unsupported("the step takes another course at another batch size", a.name)
+        both = [_same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
+        args, kwargs = pytree.tree_unflatten(both, spec)
+        calls.append(Call(a.name, args, kwargs, a.outs))
+    shapes = tuple(
+        tuple(_same(p, q, "shape") for p, q in zip(s, t, strict=True))
+        for s, t in zip(small.shapes, large.shapes, strict=True)
+    )
+    for i, value in small.constants.items():
+        if i not in large.constants or not torch.equal(value, large.constants[i]):
+            raise Unsupported("the step makes a tensor from Python values that change with the data")
+    fields = {**small.__dict__, "calls": tuple(calls), "shapes": shapes}
+    return Recording(**fields)
+
+
+def _same(a: Any, b: Any, name: str) -> Any:
+    if type(a) is int and type(b) is int and a != b:
+        if a % BATCHES[0] == 0 and b * BATCHES[0] == a * BATCHES[1]:
+            return Batch(a // BATCHES[0])
+        raise Unsupported("the step computes with the batch size", name)
+    if a != b and not (a != a and b != b):  # NaN equals itself here
+        raise Unsupported("the step computes with the batch size", name)
+    return a

@@ -1,0 +1,73 @@
+"""The native engine: which instruction set, how many threads, and programs made ready to play."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine.program import Program
+
+try:
+    from ostinato import _native
+except ImportError as error:  # a source tree that was not built
+    _native = None  # type: ignore[assignment]
+    _missing: str | None = f"the native module is missing ({error}); pip install . builds it"
+else:
+    _missing = None
+
+
+def unavailable() -> str | None:
+    """Why the native engine cannot be used here, or None."""
+    if _missing is not None:
+        return _missing
+    if best_isa() == "base" and "OSTINATO_ISA" not in os.environ:
+        return "no vector kernel for this processor (AVX2 with FMA, or AVX-512)"
+    return None
+
+
+def available_isas() -> list[str]:
+    """Instruction sets with kernels that this machine has, the best first."""
+    return _native.available_isas()
+
+
+@functools.cache
+def best_isa() -> str:
+    """The instruction set in use: the best one, or what OSTINATO_ISA names."""
+    wanted = os.environ.get("OSTINATO_ISA")
+    have = available_isas()
+    if wanted is None:
+        return have[0]
+    if wanted not in have:
+        raise ValueError(f"OSTINATO_ISA={wanted}: this machine has {', '.join(have)}")
+    return wanted
+
+
+@functools.cache
+def threads_from_environment() -> int | None:
+    """OSTINATO_NUM_THREADS, if set."""
+    text = os.environ.get("OSTINATO_NUM_THREADS")
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"OSTINATO_NUM_THREADS={text}: wanted a whole number from 1 on")
+    return int(text)
+
+
+def threading_runtime() -> str:
+    """The OpenMP runtime of this process that the engine plays on."""
+    return _native.threading_runtime()
+
+
+def n_groups(n_rows: int) -> int:
+    """Groups of rows whose weight gradients are summed apart; see `native/executor.h`."""
+    return _native.n_groups(n_rows)
+
+
+def make(program: Program, dtype: np.dtype[Any]) -> Any:
+    """A program for elements of `dtype` (float32 or float64), validated, ready to play."""
+    integers, scalars = program.numbers()
+    kind = _native.Program32 if dtype == np.float32 else _native.Program64
+    return kind(integers, scalars)

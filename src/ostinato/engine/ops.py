@@ -1,0 +1,85 @@
+"""The elementwise operations: what each one means, in NumPy.
+
+One row per operation, by the names of `native/ops.def`; tests compare the two tables. Operands are
+arrays that broadcast against each other, `s` is the instruction's scalar. Truth values are 1 and 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+
+
+class Op(NamedTuple):
+    arity: int
+    meaning: Callable[..., Array]  # meaning(operands…, s)
+
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def _truth(mask: Array, like: Array) -> Array:
+    return mask.astype(like.dtype)
+
+
+def sigmoid(a: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-a))
+
+
+def softplus(a: Array) -> Array:
+    """log(1 + e^a) = max(a, 0) + log(1 + e^−|a|)."""
+    return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
+
+
+OPS: dict[str, Op] = {
+    "copy": Op(1, lambda a, s: a),
+    "fill": Op(0, lambda s: s),
+    "neg": Op(1, lambda a, s: -a),
+    "abs": Op(1, lambda a, s: np.abs(a)),
+    "sign": Op(1, lambda a, s: np.sign(a)),
+    "sqrt": Op(1, lambda a, s: np.sqrt(a)),
+    "exp": Op(1, lambda a, s: np.exp(a)),
+    "log": Op(1, lambda a, s: np.log(a)),
+    "log1p": Op(1, lambda a, s: np.log1p(a)),
+    "expm1": Op(1, lambda a, s: np.expm1(a)),
+    "erf": Op(1, lambda a, s: _erf(a).astype(a.dtype)),
+    "sin": Op(1, lambda a, s: np.sin(a)),
+    "cos": Op(1, lambda a, s: np.cos(a)),
+    "tanh": Op(1, lambda a, s: np.tanh(a)),
+    "sigmoid": Op(1, lambda a, s: sigmoid(a)),
+    "softplus": Op(1, lambda a, s: softplus(a)),
+    "add": Op(2, lambda a, b, s: a + b),
+    "sub": Op(2, lambda a, b, s: a - b),
+    "mul": Op(2, lambda a, b, s: a * b),
+    "div": Op(2, lambda a, b, s: a / b),
+    "max": Op(2, lambda a, b, s: np.maximum(a, b)),
+    "min": Op(2, lambda a, b, s: np.minimum(a, b)),
+    "lt": Op(2, lambda a, b, s: _truth(a < b, a)),
+    "le": Op(2, lambda a, b, s: _truth(a <= b, a)),
+    "eq": Op(2, lambda a, b, s: _truth(a == b, a)),
+    "ne": Op(2, lambda a, b, s: _truth(a != b, a)),
+    "pow": Op(2, lambda a, b, s: np.power(a, b)),
+    "add_s": Op(1, lambda a, s: a + s),
+    "mul_s": Op(1, lambda a, s: a * s),
+    "rsub_s": Op(1, lambda a, s: s - a),
+    "rdiv_s": Op(1, lambda a, s: s / a),
+    "max_s": Op(1, lambda a, s: np.maximum(a, s)),
+    "min_s": Op(1, lambda a, s: np.minimum(a, s)),
+    "lt_s": Op(1, lambda a, s: _truth(a < s, a)),
+    "gt_s": Op(1, lambda a, s: _truth(a > s, a)),
+    "le_s": Op(1, lambda a, s: _truth(a <= s, a)),
+    "ge_s": Op(1, lambda a, s: _truth(a >= s, a)),
+    "eq_s": Op(1, lambda a, s: _truth(a == s, a)),
+    "pow_s": Op(1, lambda a, s: np.power(a, s)),
+    "fma": Op(3, lambda a, b, c, s: a * b + c),
+    "select": Op(3, lambda a, b, c, s: np.where(a != 0, b, c)),
+    "lerp": Op(3, lambda a, b, c, s: a + c * (b - a)),
+    "tanh_backward": Op(2, lambda a, b, s: a * (1 - b * b)),
+    "sigmoid_backward": Op(2, lambda a, b, s: a * b * (1 - b)),
+}

@@ -1,0 +1,153 @@
+"""The NumPy interpreter of programs: the slow, obvious definition of every instruction.
+
+It plays one row group after the other would make no difference to it: it takes the whole batch at
+once, step by step, and adds gradients up in float arrays. The native engine agrees with it within
+the rounding of fused multiply-adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine.ops import OPS
+from ostinato.engine.program import Code, Instruction, Kind, Operand, Program
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def play(
+    program: Program,
+    arguments: Sequence[Array],
+    n_steps: int,
+    n_rows: int,
+    rows: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> None:
+    """Play a program on arrays, in place.
+
+    Args:
+        arguments: `[slots, B, …]` for a time buffer, `[K, N]` a matrix, `[W]` a vector, `[B, …]`
+            the first and the last carry; as `Program.arguments` numbers them.
+        rows: buffer row → the caller's row, for the first and the last carry.
+        lengths: `[B]` steps of each buffer row; None: all `n_steps`.
+    """
+    _Reference(program, arguments, n_steps, n_rows, rows, lengths).run()
+
+
+class _Reference:
+    def __init__(
+        self,
+        program: Program,
+        arguments: Sequence[Array],
+        n_steps: int,
+        n_rows: int,
+        rows: Sequence[int] | None,
+        lengths: Sequence[int] | None,
+    ):
+        self.p, self.arguments, self.n_steps = program, arguments, n_steps
+        self.rows = np.arange(n_rows) if rows is None else np.asarray(rows)
+        self.lengths = np.full(n_rows, n_steps) if lengths is None else np.asarray(lengths)
+        dtype = next(a.dtype for a in arguments if a.dtype.kind == "f")
+        self.buffers: list[Array] = []
+        for b in program.buffers:
+            if b.kind == Kind.TIME:
+                whole = arguments[b.argument]
+                self.buffers.append(whole.reshape(*whole.shape[:2], -1))
+            elif b.kind == Kind.VECTOR:
+                self.buffers.append(arguments[b.argument])
+            elif b.kind == Kind.LOCAL:
+                self.buffers.append(np.zeros(b.width, dtype))
+            else:  # every slot is kept: the reference saves no memory
+                self.buffers.append(np.zeros((n_steps + 1, n_rows, b.width), dtype))
+        self.weights = [self.weight(w, dtype) for w in program.weights]
+
+    def weight(self, w: Any, dtype: Any) -> Array:
+        out = np.zeros((w.K, w.N), dtype)
+        for b in w.blocks:
+            source = self.arguments[b.argument]
+            out[b.k0 : b.k0 + b.nk, b.n0 : b.n0 + b.nn] = source[
+                b.row : b.row + b.nk, b.column : b.column + b.nn
+            ]
+        return out
+
+    def run(self) -> None:
+        for g in self.p.gradients:
+            self.arguments[g.argument][...] = 0
+        self.section(self.p.once, 0, np.array([0]))
+        batch = np.arange(len(self.lengths))
+        first = self.lengths if self.p.descending else np.zeros_like(self.lengths)
+        last = np.zeros_like(self.lengths) if self.p.descending else self.lengths
+        for c in self.p.carries:
+            buffer = self.buffers[c.buffer]
+            init = 0 if c.init == -1 else self.arguments[c.init].reshape(len(batch), -1)[self.rows]
+            buffer[first, batch] = init
+        steps = range(self.n_steps)
+        order = list(reversed(steps) if self.p.descending else steps)
+        for section in (self.p.before, self.p.loop, self.p.after):
+            for t in order:
+                alive = batch[self.lengths > t]
+                if len(alive):
+                    self.section(section, t, alive)
+        for c in self.p.carries:
+            if c.final != -1:
+                final = self.arguments[c.final]
+                value = self.buffers[c.buffer][last, batch]
+                final.reshape(len(batch), -1)[self.rows] = value
+
+    def section(self, instructions: tuple[Instruction, ...], t: int, alive: Array) -> None:
+        registers: dict[int, Any] = {}
+        n = 0
+        for x in instructions:
+            if x.code == Code.BLOCK:
+                registers, n = {}, x.n
+            elif x.code == Code.OP:
+                op = OPS[x.op]
+                operands = [self.read(o, t, alive, n, registers) for o in (x.a, x.b, x.c)[: op.arity]]
+                s = np.float64(x.s) if not operands else operands[0].dtype.type(x.s)
+                with np.errstate(all="ignore"):
+                    self.write(x.d, t, alive, n, registers, op.meaning(*operands, s))
+            elif x.code == Code.BROADCAST:
+                self.write(x.d, t, alive, n, registers, self.read(x.a, t, alive, 1, registers))
+            else:
+                self.alone(x, t, alive)
+
+    def alone(self, x: Instruction, t: int, alive: Array) -> None:
+        width = x.k if x.code in (Code.GEMM, Code.OUTER) else x.n
+        a = self.read(x.a, t, alive, width, {})
+        if x.code == Code.GEMM:
+            init: Any = 0 if x.c.buffer == -1 else self.read(x.c, t, alive, x.n, {})
+            self.write(x.d, t, alive, x.n, {}, init + a @ self.weights[x.weight])
+        elif x.code == Code.ROW_SUM:
+            self.write(x.d, t, alive, 1, {}, a.sum(-1, keepdims=True))
+        elif x.code == Code.ROW_MAX:
+            self.write(x.d, t, alive, 1, {}, a.max(-1, keepdims=True))
+        else:
+            out = self.arguments[self.p.gradients[x.weight].argument]
+            if x.code == Code.OUTER:
+                out += a.T @ self.read(x.b, t, alive, x.n, {})
+            else:
+                out += a.sum(0)
+
+    def read(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any]) -> Array:
+        if o.buffer <= -2:
+            return registers[o.register]
+        buffer = self.buffers[o.buffer]
+        columns = slice(o.column, o.column + n)
+        if buffer.ndim == 1:
+            return buffer[None, columns]
+        return buffer[t + o.dt][alive, columns]
+
+    def write(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any) -> None:
+        if o.buffer <= -2:
+            like = next(b.dtype for b in self.buffers)
+            registers[o.register] = np.broadcast_to(np.asarray(value, like), (len(alive), n))
+            return
+        buffer = self.buffers[o.buffer]
+        columns = slice(o.column, o.column + n)
+        if buffer.ndim == 1:
+            buffer[columns] = value
+        else:
+            buffer[t + o.dt, alive, columns] = value
