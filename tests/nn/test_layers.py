@@ -246,15 +246,18 @@ def test_scripting_compiles_torchs_layer():
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm = ostinato.nn.LSTM(3, 4)
+            self.lstm = torch.nn.LSTM(3, 4)
             self.cell = ostinato.nn.GRUCell(3, 4)
 
         def forward(self, x: torch.Tensor):
             return self.lstm(x)[0], self.cell(x[0])
 
     model, x = Model(), torch.randn(5, 2, 3)
+    ostinato.nn.accelerate(model)
     wanted = model(x)
     assert_near(list(torch.jit.script(model)(x)), list(wanted), 1e-6)
+    ostinato.nn.restore(model)  # scripting has put torch's layers into it
+    assert type(model.lstm) is torch.nn.LSTM and type(model.cell) is torch.nn.GRUCell
 
 
 def test_an_empty_batch():

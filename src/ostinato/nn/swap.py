@@ -118,7 +118,7 @@ def restore(model: Model) -> Model:
     """
     _check_model("restore", model)
     for name, module in _recurrent(model):
-        if _MARK in vars(module):
+        if _MARK in vars(module) and _is_accelerated(module):
             _swap_back(module)
             _log.info("restore: %s", _report(name, module))
     return model
