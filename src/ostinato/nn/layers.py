@@ -214,7 +214,9 @@ class _Layer(torch.nn.RNNBase):
         dropped = PackedSequence(F.dropout(data, self.dropout), batch_sizes)
         return pad_packed_sequence(dropped)[0]
 
-    def _play_in_torch(self, xs: Tensor, hx: Hidden, lengths: Tensor) -> tuple[Tensor, Hidden, None]:
+    def _play_in_torch(
+        self, xs: Tensor, hx: Hidden, lengths: Tensor
+    ) -> tuple[Tensor, Hidden, None]:
         """Lengths by torch's packed path, which knows no rows of length 0."""
         empty = (lengths == 0).to(xs.device)[:, None]
         packed = pack_padded_sequence(
