@@ -83,7 +83,7 @@ def bare() -> ReportData:
 def hostile() -> ReportData:
     """A run whose every string tries to be something else."""
     rng = np.random.default_rng(2)
-    classes = [HOSTILE, f"{HOSTILE} 2", "]]>", "--><img src=http://example.org/x>"]
+    classes = [HOSTILE, f"{HOSTILE} 2", "]]> $_$", "--><img src=http://example.org/x>"]
     data = run(n_classes=4, classes=classes)
     return without(
         data,

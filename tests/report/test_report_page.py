@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import report_examples as examples
@@ -167,9 +170,6 @@ def test_a_view_that_does_not_fit_is_refused() -> None:
 
 
 def test_importing_the_report_needs_neither_torch_nor_matplotlib() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, ostinato.report; "
         "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
@@ -178,12 +178,13 @@ def test_importing_the_report_needs_neither_torch_nor_matplotlib() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    write_report(tmp_path / "report.html", examples.run())
-    assert dict(matplotlib.rcParams) == before
+def test_the_users_matplotlib_and_the_report_leave_each_other_alone(tmp_path: Path) -> None:
+    write_report(tmp_path / "plain.html", examples.run())
+    with matplotlib.rc_context({"lines.linewidth": 7.25, "axes.titlesize": 30}):
+        before = dict(matplotlib.rcParams)
+        write_report(tmp_path / "set.html", examples.run())
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "plain.html").read_bytes() == (tmp_path / "set.html").read_bytes()
 
 
 def test_report_data_is_frozen() -> None:

@@ -71,8 +71,8 @@ def omitted(sentence: str) -> str:
 def figure(svg: str, caption: str = "", *, below: str = "", wide: bool = False) -> str:
     """A figure of markup, with a caption of text. A wide one scrolls on small screens."""
     told = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    css_class = "scroll wide" if wide else "scroll"
-    return f'<figure><div class="{css_class}">{svg}</div>{below}{told}</figure>'
+    frame = 'class="scroll wide" tabindex="0"' if wide else 'class="scroll"'
+    return f"<figure><div {frame}>{svg}</div>{below}{told}</figure>"
 
 
 def table(caption: str, header: Iterable[str], rows: Iterable[str], css_class: str) -> str:
