@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from ostinato.compiler import cache
+from ostinato.compiler.function import Scan, play
+from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.play import Rows
+from ostinato.compiler.record import swapped, undisturbed
 
 Tree = Any  # a tensor, or any tuple, list or dict of trees
 Step = Callable[[Tree, Tree], Any]
@@ -65,10 +74,133 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
+    if "torch._dynamo" in sys.modules:  # inside torch.compile: a clean graph break
+        return _untraced()(step, init, xs, dim, reverse, lengths, resets, restart)
+    return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
+
+
+scan._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _untraced() -> Any:
+    import torch._dynamo
+
+    return torch._dynamo.disable(_scan)
+
+
+def _scan(
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, lengths: Any, resets: Any, restart: Any
+) -> tuple[Tree, Tree]:
     _check_tensors("init", init)
     n_steps = _time_length(xs, dim)
     ragged = _Ragged.of(init, n_steps, lengths, resets, restart, reverse)
+    engine = cache.engine()
+    if engine != "eager":
+        played = _played(step, init, xs, dim, reverse, ragged, engine)
+        if played is not None:
+            return played
     return _eager_scan(step, init, xs, dim, reverse, n_steps, ragged)
+
+
+def _played(
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: _Ragged, engine: str
+) -> tuple[Tree, Tree] | None:
+    """The scan by the engine; None if the eager loop must do it."""
+    init_leaves, carry_spec = pytree.tree_flatten(init)
+    xs_leaves, xs_spec = pytree.tree_flatten(xs)
+    if ragged.starts is not None:
+        step, xs_leaves, xs_spec = _with_restarts(step, xs_leaves, xs_spec, carry_spec, ragged, dim)
+    if dim != 0:
+        xs_leaves = [leaf.movedim(dim, 0) for leaf in xs_leaves]
+    n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
+    if n_rows == 0 or any(x.dim() < 2 or x.shape[1] != n_rows for x in xs_leaves):
+        return None
+    if cache.unusable([*init_leaves, *xs_leaves]) is not None:
+        return None
+
+    def first_x() -> Tree:
+        return pytree.tree_unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
+
+    def split(result: Any) -> tuple[list[Tensor], Tree]:
+        return split_result(result, init, carry_spec)
+
+    structure = (carry_spec, xs_spec)
+    found = cache.find(step, init, init_leaves, first_x, xs_leaves, split, structure, engine)
+    if found.entry.refusal is not None:
+        cache.refuse(step, found.entry.refusal)
+        return None
+    player = found.entry.player
+    assert player is not None
+    if cache.unusable(found.captured) is not None:
+        return None
+
+    def replay(tensors: list[Tensor]) -> list[Tensor]:
+        call_captured, call_init, call_xs = call.split(tensors)
+        n_steps = call_xs[0].shape[0]
+        lengths = None if ragged.lengths is None else ragged.lengths.clamp(max=n_steps)
+        with swapped(found.captured, call_captured):
+            carry, ys = _eager_scan(
+                step, pytree.tree_unflatten(call_init, carry_spec), pytree.tree_unflatten(call_xs, xs_spec),
+                0, reverse, n_steps, _Ragged(lengths, None, [], n_steps),
+            )  # fmt: skip
+        return pytree.tree_leaves(ys) + pytree.tree_leaves(carry)
+
+    rows = None if ragged.lengths is None else Rows.of(ragged.lengths)
+    call = Scan(player, len(found.captured), len(init_leaves), reverse, rows, replay)
+    tensors = [*found.captured, *init_leaves, *xs_leaves]
+    if n_rows not in found.entry.verified:
+        refusal = _differs(call, tensors)
+        if refusal is not None:
+            found.entry.refusal = refusal
+            cache.refuse(step, refusal)
+            return None
+        found.entry.verified.add(n_rows)
+    ys, finals = play(call, tensors)
+    if dim != 0:
+        ys = [y.movedim(0, dim) for y in ys]
+    y_spec = player.planner.recording.y_spec
+    return pytree.tree_unflatten(finals, carry_spec), pytree.tree_unflatten(ys, y_spec)
+
+
+def _with_restarts(
+    step: Step, xs_leaves: list[Tensor], xs_spec: Any, carry_spec: Any, ragged: _Ragged, dim: int
+) -> tuple[Step, list[Tensor], Any]:
+    """Resets as a part of the step: its carry is selected before, from marks that come with xs."""
+    assert ragged.starts is not None
+    starts = ragged.starts.movedim(0, dim) if dim in (0, 1, -1, -2) else ragged.starts
+    restarts = [r.expand(ragged.n_steps, *r.shape).movedim(0, dim) for r in ragged.restart_leaves]
+    n = len(xs_leaves)
+    both = pytree.tree_structure((list(range(n)), 0, list(range(len(restarts)))))
+
+    def restarting(carry: Tree, x: Tree) -> Any:
+        leaves, start, values = x
+        old = pytree.tree_leaves(carry)
+        new = [torch.where(_like(start, c), v, c) for c, v in zip(old, values, strict=True)]
+        return step(pytree.tree_unflatten(new, carry_spec), pytree.tree_unflatten(leaves, xs_spec))
+
+    restarting.__wrapped__ = step  # type: ignore[attr-defined]  # for messages, and as its identity
+    return restarting, [*xs_leaves, starts, *restarts], both
+
+
+def _differs(call: Scan, tensors: list[Tensor]) -> Unsupported | None:
+    """Compare a few real steps with the eager loop, once for each batch size."""
+    captured, init, xs = call.split([t.detach() for t in tensors])
+    few = [x[:3] for x in xs]
+    rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
+    with undisturbed(), torch.no_grad():
+        ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
+        expected = call.replay([*captured, *init, *few])
+    tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
+    for ours, theirs in zip(ys + finals, expected, strict=True):
+        if ours.dtype.is_floating_point:
+            scale = max(1.0, float(theirs.abs().nan_to_num(0, 0, 0).max())) if theirs.numel() else 1.0
+            same = torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+        else:
+            same = torch.equal(ours, theirs)
+        if not same:
+            return Unsupported("a few steps by the engine differ from those of the loop")
+    return None
 
 
 def _eager_scan(
@@ -94,7 +226,7 @@ def _eager_scan(
                 f"{output_spec}; every step must return the same structure"
             )
         output_spec = spec
-        carry_leaves = ragged.kept(after, before, t)
+        carry_leaves = ragged.kept(after, carry_leaves, t)
         outputs[t] = ragged.silenced(y_leaves, t)
     ys = [torch.stack(leaf_over_time, dim) for leaf_over_time in zip(*outputs, strict=True)]
     return pytree.tree_unflatten(carry_leaves, carry_spec), pytree.tree_unflatten(ys, output_spec)
@@ -169,6 +301,8 @@ class _Ragged:
                 raise ValueError("scan: restart= was given without resets=, so it would do nothing")
             return _Ragged(lengths, None, [], n_steps)
         starts = _check_resets(resets, n_rows, n_steps).to(device)
+        if lengths is not None:  # a mark in the padding means nothing
+            starts = starts & (torch.arange(n_steps, device=device)[:, None] < lengths)
         if reverse:  # a segment that begins at t ends, seen from behind, before t−1
             starts = torch.cat([starts[1:], torch.zeros_like(starts[:1])])
         if restart is None:

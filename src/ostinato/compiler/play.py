@@ -24,6 +24,7 @@ HOIST_BELOW = 16
 class Rows:
     """How the rows of a ragged batch lie in the buffers: by length, dealt to groups like cards."""
 
+    lengths: Tensor  # [B], of the caller's rows
     order: Tensor  # [B]: buffer row → the caller's row
     inverse: Tensor
     order_list: list[int]
@@ -37,9 +38,8 @@ class Rows:
         """
         y = y.index_select(1, self.inverse)
         if zero_at_end:
-            ends = torch.tensor(self.lengths_list)[self.inverse]
-            short = (ends < y.shape[0]).nonzero().flatten()
-            y[ends[short], short] = 0
+            short = (self.lengths < y.shape[0]).nonzero().flatten()
+            y[self.lengths[short], short] = 0
         return y
 
     @staticmethod
@@ -55,7 +55,7 @@ class Rows:
         index = torch.tensor(order)
         inverse = torch.empty_like(index)
         inverse[index] = torch.arange(n)
-        return Rows(index, inverse, order, lengths[index].tolist())
+        return Rows(lengths, index, inverse, order, lengths[index].tolist())
 
 
 @dataclass

@@ -97,7 +97,7 @@ class CaptureSearch(TorchFunctionMode):
         return out
 
 
-class _Swap(TorchFunctionMode):
+class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
     """Captured tensors replaced by fresh leaves wherever they enter a call."""
 
     def __init__(self, old: list[Tensor], new: list[Tensor]):
@@ -248,7 +248,7 @@ def _record_once(
     recorder = _Recorder()
     numbers = [recorder.new(t) for t in params + states + xs]
     recorder.n_inputs = len(numbers)
-    with _Swap(captured, params):
+    with swapped(captured, params):
         with recorder, torch.enable_grad():
             result = step(
                 pytree.tree_unflatten(states, state_spec), pytree.tree_unflatten(xs, x_spec)

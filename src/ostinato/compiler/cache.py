@@ -1,0 +1,180 @@
+"""Recorded steps, kept between calls."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.captures import reach
+from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.plan import Planner
+from ostinato.compiler.play import Player
+from ostinato.compiler.record import record, search_captured
+from ostinato.engine import native
+
+ENGINES = ("native", "reference", "eager")
+MAX_ENTRIES = 128
+WARN_AFTER = 8  # recordings of one piece of code
+
+
+def engine() -> str:
+    """The way to play: OSTINATO_ENGINE, by default the native engine."""
+    name = os.environ.get("OSTINATO_ENGINE", "native")
+    if name not in ENGINES:
+        raise ValueError(f"OSTINATO_ENGINE={name}: wanted one of {', '.join(ENGINES)}")
+    return name
+
+
+@dataclass
+class Entry:
+    """A recorded step, or why it cannot be played."""
+
+    player: Player | None
+    positions: list[int] | None  # of the captured tensors among those reached; None: search
+    refusal: Unsupported | None = None
+    verified: set[int] = field(default_factory=set)  # batch sizes compared with the eager loop
+
+
+@dataclass(frozen=True)
+class Found:
+    entry: Entry
+    captured: list[Tensor]
+
+
+_entries: OrderedDict[Any, Entry] = OrderedDict()
+_recordings: dict[Any, int] = defaultdict(int)
+_warned: set[Any] = set()
+
+
+def find(
+    step: Callable[..., Any],
+    init: Any,
+    init_leaves: Sequence[Tensor],
+    first_x: Callable[[], Any],
+    xs_leaves: Sequence[Tensor],
+    split: Callable[[Any], tuple[list[Tensor], Any]],
+    structure: Any,
+    engine_name: str,
+) -> Found:
+    """The recorded step for these inputs, recorded now if it is new.
+
+    Args:
+        first_x: makes one element of xs; called only when the step must run.
+        xs_leaves: `[T, B, …]`.
+        structure: the structures of init and xs, hashable.
+    """
+    reached = reach(step)
+    metas = tuple(map(_meta, init_leaves)), tuple(map(_meta_x, xs_leaves))
+    flags = torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), engine_name, structure
+    if reached.complete:
+        key = ("reached", tuple(reached.constants), tuple(map(_meta_full, reached.tensors)), metas, flags)
+        entry = _entries.get(key)
+        if entry is not None and entry.positions is not None:
+            _entries.move_to_end(key)
+            return Found(entry, [reached.tensors[i] for i in entry.positions])
+        if entry is not None and entry.refusal is not None:
+            return Found(entry, [])
+    try:
+        search = search_captured(step, init, first_x())
+    except Unsupported as refusal:
+        return Found(Entry(None, None, refusal), [])
+    positions: list[int] | None = None
+    if reached.complete:
+        at = {id(t): i for i, t in enumerate(reached.tensors)}
+        if all(id(t) in at for t in search.captured):
+            positions = [at[id(t)] for t in search.captured]
+    if positions is None:
+        key = ("searched", _code(step), tuple(search.trail), tuple(map(_meta_full, search.captured)), metas, flags)
+        entry = _entries.get(key)
+        if entry is not None:
+            _entries.move_to_end(key)
+            return Found(entry, search.captured)
+    entry = _recorded(step, init, init_leaves, first_x, search.captured, split, engine_name, positions)
+    _entries[key] = entry
+    while len(_entries) > MAX_ENTRIES:
+        _entries.popitem(last=False)
+    return Found(entry, search.captured)
+
+
+def _recorded(
+    step: Any, init: Any, init_leaves: Any, first_x: Any, captured: list[Tensor], split: Any, engine_name: str,
+    positions: list[int] | None,
+) -> Entry:  # fmt: skip
+    code = _code(step)
+    _recordings[code] += 1
+    if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith("ostinato."):
+        warnings.warn(
+            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant or a flag that it "
+            "uses changes between calls; pass what changes through xs, or as a tensor",
+            stacklevel=4,
+        )
+    try:
+        dtype = init_leaves[0].dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
+        recording = record(step, init, first_x(), captured, split)
+        return Entry(Player(Planner(recording, dtype), dtype, engine_name), positions)
+    except Unsupported as refusal:
+        return Entry(None, positions, refusal)
+
+
+def refuse(step: Any, refusal: Unsupported) -> None:
+    """Say once per step function why the eager loop plays it."""
+    key = _code(step)
+    if key in _warned:
+        return
+    _warned.add(key)
+    operation = f" ({refusal.op})" if refusal.op else ""
+    warnings.warn(
+        f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
+        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this",
+        stacklevel=4,
+    )
+
+
+def _code(step: Any) -> Any:
+    """What stays the same when a closure or a method is made anew."""
+    step = inspect.unwrap(step)
+    step = getattr(step, "__func__", step)
+    return getattr(step, "__code__", type(step))
+
+
+def name_of(step: Any) -> str:
+    step = inspect.unwrap(step)
+    return getattr(step, "__qualname__", type(step).__name__)
+
+
+def _meta(t: Tensor) -> Any:
+    return t.shape[1:], t.dtype, t.requires_grad
+
+
+def _meta_x(t: Tensor) -> Any:
+    return t.shape[2:], t.dtype, t.requires_grad
+
+
+def _meta_full(t: Tensor) -> Any:
+    return t.shape, t.dtype, t.requires_grad
+
+
+def unusable(tensors: Sequence[Any]) -> str | None:
+    """Why these tensors need the eager loop, if they do."""
+    for t in tensors:
+        if type(t) not in (Tensor, torch.nn.Parameter):
+            return f"a {type(t).__name__} is not a plain tensor"
+        if t.device.type != "cpu":
+            return f"tensors on {t.device}"
+        if t.layout != torch.strided:
+            return f"a tensor of layout {t.layout}"
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform is active"
+    return native.unavailable()
+
+
