@@ -24,8 +24,8 @@ __all__ = ["SequenceClassifier", "__version__", "data", "datasets", "load", "nn"
 
 if TYPE_CHECKING:
     from ostinato import data, datasets, nn
-    from ostinato.estimators import SequenceClassifier, load
     from ostinato._scan import scan
+    from ostinato.estimators import SequenceClassifier, load
 
 
 def __getattr__(name: str) -> Any:

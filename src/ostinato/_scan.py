@@ -90,7 +90,14 @@ def _untraced() -> Any:
 
 
 def _scan(
-    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, lengths: Any, resets: Any, restart: Any
+    step: Step,
+    init: Tree,
+    xs: Tree,
+    dim: int,
+    reverse: bool,
+    lengths: Any,
+    resets: Any,
+    restart: Any,
 ) -> tuple[Tree, Tree]:
     _check_tensors("init", init)
     n_steps = _time_length(xs, dim)
@@ -141,7 +148,9 @@ def _played(
         lengths = None if ragged.lengths is None else ragged.lengths.clamp(max=n_steps)
         with swapped(found.captured, call_captured):
             carry, ys = _eager_scan(
-                step, pytree.tree_unflatten(call_init, carry_spec), pytree.tree_unflatten(call_xs, xs_spec),
+                step,
+                pytree.tree_unflatten(call_init, carry_spec),
+                pytree.tree_unflatten(call_xs, xs_spec),
                 0, reverse, n_steps, _Ragged(lengths, None, [], n_steps),
             )  # fmt: skip
         return pytree.tree_leaves(ys) + pytree.tree_leaves(carry)
@@ -194,8 +203,12 @@ def _differs(call: Scan, tensors: list[Tensor]) -> Unsupported | None:
     tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
     for ours, theirs in zip(ys + finals, expected, strict=True):
         if ours.dtype.is_floating_point:
-            scale = max(1.0, float(theirs.abs().nan_to_num(0, 0, 0).max())) if theirs.numel() else 1.0
-            same = torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+            scale = (
+                max(1.0, float(theirs.abs().nan_to_num(0, 0, 0).max())) if theirs.numel() else 1.0
+            )
+            same = torch.allclose(
+                ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True
+            )
         else:
             same = torch.equal(ours, theirs)
         if not same:
@@ -257,7 +270,7 @@ def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
         if old.shape != new.shape:
             raise ValueError(
                 f"scan: step turned carry leaf {i} of shape {list(old.shape)} into one of shape "
-                f"{list(new.shape)}; a carry keeps its shape (give init the shape that step returns)"
+                f"{list(new.shape)}; a carry keeps its shape (give init what step returns)"
             )
         if old.dtype != new.dtype:
             raise ValueError(
@@ -306,7 +319,9 @@ class _Ragged:
         if reverse:  # a segment that begins at t ends, seen from behind, before t−1
             starts = torch.cat([starts[1:], torch.zeros_like(starts[:1])])
         if restart is None:
-            return _Ragged(lengths, starts, [torch.zeros_like(leaf) for leaf in init_leaves], n_steps)
+            return _Ragged(
+                lengths, starts, [torch.zeros_like(leaf) for leaf in init_leaves], n_steps
+            )
         restart_leaves, spec = pytree.tree_flatten(restart)
         if spec != carry_spec:
             raise ValueError(

@@ -74,8 +74,15 @@ def find(
     reached = reach(step)
     metas = tuple(map(_meta, init_leaves)), tuple(map(_meta_x, xs_leaves))
     flags = torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), engine_name, structure
+    key: Any = None
     if reached.complete:
-        key = ("reached", tuple(reached.constants), tuple(map(_meta_full, reached.tensors)), metas, flags)
+        key = (
+            "reached",
+            tuple(reached.constants),
+            tuple(map(_meta_full, reached.tensors)),
+            metas,
+            flags,
+        )
         entry = _entries.get(key)
         if entry is not None and entry.positions is not None:
             _entries.move_to_end(key)
@@ -92,12 +99,21 @@ def find(
         if all(id(t) in at for t in search.captured):
             positions = [at[id(t)] for t in search.captured]
     if positions is None:
-        key = ("searched", _code(step), tuple(search.trail), tuple(map(_meta_full, search.captured)), metas, flags)
+        key = (
+            "searched",
+            _code(step),
+            tuple(search.trail),
+            tuple(map(_meta_full, search.captured)),
+            metas,
+            flags,
+        )
         entry = _entries.get(key)
         if entry is not None:
             _entries.move_to_end(key)
             return Found(entry, search.captured)
-    entry = _recorded(step, init, init_leaves, first_x, search.captured, split, engine_name, positions)
+    entry = _recorded(
+        step, init, init_leaves, first_x, search.captured, split, engine_name, positions
+    )
     _entries[key] = entry
     while len(_entries) > MAX_ENTRIES:
         _entries.popitem(last=False)
@@ -105,15 +121,23 @@ def find(
 
 
 def _recorded(
-    step: Any, init: Any, init_leaves: Any, first_x: Any, captured: list[Tensor], split: Any, engine_name: str,
+    step: Any,
+    init: Any,
+    init_leaves: Any,
+    first_x: Any,
+    captured: list[Tensor],
+    split: Any,
+    engine_name: str,
     positions: list[int] | None,
-) -> Entry:  # fmt: skip
+) -> Entry:
     code = _code(step)
     _recordings[code] += 1
-    if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith("ostinato."):
+    if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith(
+        "ostinato."
+    ):
         warnings.warn(
-            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant or a flag that it "
-            "uses changes between calls; pass what changes through xs, or as a tensor",
+            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant or a flag that "
+            "it uses changes between calls; pass what changes through xs, or as a tensor",
             stacklevel=4,
         )
     try:
@@ -121,7 +145,9 @@ def _recorded(
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
         recording = record(step, init, first_x(), captured, split)
-        return Entry(Player(Planner(recording, dtype), dtype, engine_name), positions)
+        planner = Planner(recording, dtype)
+        planner.check()
+        return Entry(Player(planner, dtype, engine_name), positions)
     except Unsupported as refusal:
         return Entry(None, positions, refusal)
 
@@ -176,5 +202,3 @@ def unusable(tensors: Sequence[Any]) -> str | None:
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     return native.unavailable()
-
-

@@ -1,8 +1,8 @@
 """The tensors and constants that a step function reaches: closures, globals, modules.
 
-A step is recorded once; at later calls its captured tensors are read again by the path on which they
-were found, and whatever else it reaches (numbers, flags, other functions) must be as it was. A step
-that reaches something opaque has no such paths: it is searched by running it at every call.
+A step is recorded once; at later calls its captured tensors are read again by the path on which
+they were found, and whatever else it reaches (numbers, flags, other functions) must be as it was. A
+step that reaches something opaque has no such paths: it is searched by running it at every call.
 """
 
 from __future__ import annotations
@@ -17,8 +17,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CONSTANTS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, slice)
-_OPAQUE_BUT_FIXED = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType, torch.layout)
+_CONSTANTS = (
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    slice,
+)
+_OPAQUE_BUT_FIXED = (
+    types.ModuleType,
+    type,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    torch.layout,
+)
 _LIMIT = 3000
 
 
@@ -109,7 +127,9 @@ class _Walk:
     def visit(self, value: Any) -> None:
         found = self.found
         if isinstance(value, _CONSTANTS):
-            found.constants.append((type(value), str(value) if isinstance(value, (float, slice)) else value))
+            found.constants.append(
+                (type(value), str(value) if isinstance(value, (float, slice)) else value)
+            )
             return
         if isinstance(value, _OPAQUE_BUT_FIXED):
             found.constants.append(id(value))
@@ -165,9 +185,16 @@ class _Walk:
         attributes = m.__dict__
         self.found.constants.append(type(m))
         forward = type(m).forward
-        if isinstance(forward, types.FunctionType) and not type(m).__module__.startswith("torch.nn"):
+        if isinstance(forward, types.FunctionType) and not type(m).__module__.startswith(
+            "torch.nn"
+        ):
             self.visit(forward)
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        for name in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        ):
             if attributes.get(name):
                 self.found.complete = False
         for name, value in sorted(attributes.items()):
@@ -175,9 +202,9 @@ class _Walk:
                 for key, item in value.items():
                     self.look(value, key, item)
                 self.found.watches.append((_Length(value), 0, len(value)))
-            elif isinstance(value, (*_CONSTANTS, list, tuple, dict, Tensor, types.FunctionType)) and not (
-                name.startswith("_") and not isinstance(value, (*_CONSTANTS, Tensor))
-            ):
+            elif isinstance(
+                value, (*_CONSTANTS, list, tuple, dict, Tensor, types.FunctionType)
+            ) and not (name.startswith("_") and not isinstance(value, (*_CONSTANTS, Tensor))):
                 self.look(attributes, name, value)
 
 

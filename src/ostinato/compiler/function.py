@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows
 
 
@@ -50,7 +51,9 @@ class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
         captured, init, xs = call.split(tensors)
-        ys, finals, tape = call.player.forward(captured, init, xs, call.reverse, call.rows, train=True)
+        ys, finals, tape = call.player.forward(
+            captured, init, xs, call.reverse, call.rows, train=True
+        )
         ys = _typed(call, ys)
         ctx.call, ctx.tape = call, tape
         # Outputs are kept too: some are what the backward pass reads, and must not change.
@@ -72,24 +75,42 @@ class _ScanFunction(torch.autograd.Function):
             return (None, *_replayed(call, tensors, grads))
         n_ys = len(grads) - call.n_states
         wanted = tuple(ctx.needs_input_grad[1 + n :])
-        d_captured, d_init, d_xs = call.player.backward(
-            ctx.tape, tensors[: call.n_captured], grads[:n_ys], grads[n_ys:], wanted, call.reverse
-        )
+        try:
+            d_captured, d_init, d_xs = call.player.backward(
+                ctx.tape,
+                tensors[: call.n_captured],
+                grads[:n_ys],
+                grads[n_ys:],
+                wanted,
+                call.reverse,
+            )
+        except Unsupported:  # with these outputs unused the graph has another form
+            return (None, *_replayed(call, tensors, grads))
         all_grads = [*d_captured, *d_init, *d_xs]
-        return (None, *(g if need else None for g, need in zip(all_grads, ctx.needs_input_grad[1:], strict=True)))
+        return (
+            None,
+            *(
+                g if need else None
+                for g, need in zip(all_grads, ctx.needs_input_grad[1:], strict=True)
+            ),
+        )
 
 
-def _replayed(call: Scan, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def _replayed(
+    call: Scan, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
     """The gradients by the eager loop, themselves differentiable: slower, never wrong."""
-    inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
-    outs = call.replay(inputs)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
+        outs = call.replay(inputs)
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     results: list[Tensor | None] = [None] * len(inputs)
     if pairs:
         found = torch.autograd.grad(
             [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs],
-            create_graph=True, allow_unused=True,
+            create_graph=differentiable, allow_unused=True,
         )  # fmt: skip
         for i, g in zip(wanted, found, strict=True):
             results[i] = g

@@ -4,7 +4,7 @@ A node is one of three kinds.
 
     rows   `[B, width]`, one row for each row of the batch
     once   a tensor that depends on captured tensors only: the same for all rows and steps
-    sum    a tensor summed over all rows and steps: what the gradient of a captured tensor is made of
+    sum    a tensor summed over all rows and steps: what gradients of captured tensors are made of
 
 `Builder` makes nodes and simplifies on the way: equal nodes are one node, a slice moves to the
 operands of what it slices, a concatenation dissolves in the product that uses it, zeros vanish. So
@@ -29,7 +29,7 @@ ROWS, ONCE, SUM = "rows", "once", "sum"
 _ABSENT_IF_FIRST = {"neg", "mul_s", "copy", "div", "tanh_backward", "sigmoid_backward", "spread"}
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
     """Why a step cannot be played by the engine; the eager loop plays it instead."""
 
     def __init__(self, reason: str, op: str | None = None):
@@ -65,7 +65,9 @@ class Node:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"%{n.index}" for n in self.inputs)
-        return f"%{self.index} {self.kind}{list(self.shape)} = {self.op}({inputs}) {self.attrs or ''}"
+        return (
+            f"%{self.index} {self.kind}{list(self.shape)} = {self.op}({inputs}) {self.attrs or ''}"
+        )
 
 
 class Builder:
@@ -128,7 +130,7 @@ class Builder:
         first = operands[0]
         absent = [n.op == "absent" for n in operands]
         if any(absent):
-            if name in _ABSENT_IF_FIRST and absent[0] or name == "mul" or all(absent):
+            if (name in _ABSENT_IF_FIRST and absent[0]) or name == "mul" or all(absent):
                 return self.absent(width)
             if name in ("add", "sub") and absent[1]:
                 return self.widen(first, width)
@@ -198,7 +200,9 @@ class Builder:
             flat.extend(piece.inputs if piece.op == "concat" else [piece])
         if all(n.op == "absent" for n in flat):
             return self.absent(sum(n.width for n in flat))
-        rows = [self.const(0.0, n.width) if n.op == "absent" else self.widen(n, n.width) for n in flat]
+        rows = [
+            self.const(0.0, n.width) if n.op == "absent" else self.widen(n, n.width) for n in flat
+        ]
         merged: list[Node] = []
         for n in rows:
             if merged and n.op == "const" and merged[-1].op == "const" and n.s == merged[-1].s:
@@ -215,7 +219,13 @@ class Builder:
         if a.op == "absent":
             return self.absent(n_columns)
         terms = [
-            self.node("matmul", (self._operand(p), self.block(w, at, p.width, 0, n_columns)), (), ROWS, (n_columns,))
+            self.node(
+                "matmul",
+                (self._operand(p), self.block(w, at, p.width, 0, n_columns)),
+                (),
+                ROWS,
+                (n_columns,),
+            )
             for at, p in _placed(a.inputs if a.op == "concat" else (a,))
             if not _is_zero(p)
         ]
@@ -258,7 +268,15 @@ class Builder:
             start, v = start + v.attrs[0], v.inputs[0]
         return self.node("part", (v,), (start,), ONCE, (width,))
 
-    def call(self, name: str, inputs: Sequence[Node], call: Any, out: int, kind: str, shape: tuple[int, ...]) -> Node:
+    def call(
+        self,
+        name: str,
+        inputs: Sequence[Node],
+        call: Any,
+        out: int,
+        kind: str,
+        shape: tuple[int, ...],
+    ) -> Node:
         """An ATen call on tensors without a batch, left to PyTorch; `out` of its results."""
         return self.node(name, inputs, (call, out), kind, shape)
 
@@ -327,7 +345,9 @@ _SCALAR_FORMS = {
 }
 
 
-def _with_scalar(name: str, operands: tuple[Node, ...], s: float) -> tuple[str, tuple[Node, ...], float]:
+def _with_scalar(
+    name: str, operands: tuple[Node, ...], s: float
+) -> tuple[str, tuple[Node, ...], float]:
     """a + const as add_s(a), and so on."""
     if len(operands) == 2:
         for position, n in enumerate(operands):

@@ -120,7 +120,7 @@ def lower(p: Pass) -> Lowered:
     raise Unsupported("a part of the step is larger than the engine's blocks")
 
 
-class _BlockTooLarge(Exception):
+class _BlockTooLarge(Exception):  # noqa: N818
     pass
 
 
@@ -195,14 +195,21 @@ class _Lowering:
 
     def split_outputs(self) -> list[Output]:
         """Every output by the piece: (node, argument, column)."""
-        wanted = [Output(c.written, c.name, c.dt_out) for c in self.p.carries] + list(self.p.outputs)
+        wanted = [Output(c.written, c.name, c.dt_out) for c in self.p.carries] + list(
+            self.p.outputs
+        )
         self.columns: dict[int, int] = {}
         pieces = []
         taken: set[Node] = set()
         for o in wanted:
             at = 0
             for node in o.node.inputs if o.node.op == "concat" else (o.node,):
-                if node in taken or self.is_leaf(node) or node.op in ("const", "slice", "absent") or node.kind == ONCE:
+                if (
+                    node in taken
+                    or self.is_leaf(node)
+                    or node.op in ("const", "slice", "absent")
+                    or node.kind == ONCE
+                ):
                     source = node
                     if node.op == "absent":
                         source = self.make("const", (), (0.0,), ROWS, node.shape)
@@ -212,7 +219,8 @@ class _Lowering:
                 self.columns[len(pieces) - 1] = at
                 at += node.width
         self.saved = [
-            self.make("copy", (n,), (0.0,), ROWS, n.shape) if n in taken else n for n in self.p.saved
+            self.make("copy", (n,), (0.0,), ROWS, n.shape) if n in taken else n
+            for n in self.p.saved
         ]
         return pieces
 
@@ -242,7 +250,10 @@ class _Lowering:
         absorbed = {
             n
             for n in has_product
-            if uses[n] == 1 and parents[n] and parents[n][0] in has_product and parents[n][0].op == "add"
+            if uses[n] == 1
+            and parents[n]
+            and parents[n][0] in has_product
+            and parents[n][0].op == "add"
         }
         level: dict[Node, int] = {}
         for n in nodes:
@@ -269,7 +280,9 @@ class _Lowering:
 
         return depends_on(nodes, {c.read for c in self.p.carries})
 
-    def rewrite(self, n: Node, has_product: Any, absorbed: Any, level: Any, carried: Any, rewritten: Any) -> Node:
+    def rewrite(
+        self, n: Node, has_product: Any, absorbed: Any, level: Any, carried: Any, rewritten: Any
+    ) -> Node:
         if self.is_leaf(n) or n.kind == ONCE:
             return n
         if n not in has_product:
@@ -294,7 +307,9 @@ class _Lowering:
         vectors = [m for m in terms if m.kind == ONCE and m.width == n.width]
         others = [m for m in terms if m not in products and m not in vectors]
         ready = max(level[m.inputs[0]] for m in products)
-        foldable = [m for m in others if m.width == n.width and m.op != "const" and level[m] <= ready]
+        foldable = [
+            m for m in others if m.width == n.width and m.op != "const" and level[m] <= ready
+        ]
         rest = [m for m in others if m not in foldable]
         init: Node | None = None
         hoisted: list[Node] = []
@@ -317,9 +332,7 @@ class _Lowering:
             for v in vectors:
                 init = self.make("add", (init, v), (0.0,), ROWS, n.shape)
             vectors = []
-            if self.is_leaf(init) or init.op not in OPS:
-                init = self.make("copy", (init,), (0.0,), ROWS, n.shape)
-            elif init in (rewritten(f) for f in foldable):  # others may use it: keep a copy of its own
+            if self.is_leaf(init) or init.op not in OPS or init in (rewritten(f) for f in foldable):
                 init = self.make("copy", (init,), (0.0,), ROWS, n.shape)
         total = self.accumulation(n, products, vectors, init, rewritten)
         for m in rest:
@@ -330,12 +343,16 @@ class _Lowering:
     def two_slots(self) -> set[Node]:
         return {c.written for c in self.p.carries if not c.kept}
 
-    def accumulation(self, n: Node, products: list[Node], vectors: list[Node], init: Node | None, rewritten: Any) -> Node:
+    def accumulation(
+        self, n: Node, products: list[Node], vectors: list[Node], init: Node | None, rewritten: Any
+    ) -> Node:
         pairs: list[Node] = []
         for m in products:
             pairs += [rewritten(m.inputs[0]), m.inputs[1]]
         inputs = (*pairs, *vectors, *([init] if init is not None else []))
-        return self.make("accumulate", inputs, (len(products), len(vectors), init is not None), ROWS, n.shape)
+        return self.make(
+            "accumulate", inputs, (len(products), len(vectors), init is not None), ROWS, n.shape
+        )
 
     def bridge_carries(self) -> None:
         """A carry of which only two slots are kept, read after the loop, is copied within it."""
@@ -374,7 +391,7 @@ class _Lowering:
     # ---- schedule
 
     def schedule_section(self, nodes: list[Node]) -> list[Any]:
-        """Items in order: ("accumulate", nodes), ("reduce", node), ("block", width, nodes), ("sum", node)."""
+        """Items in order: their name, and the nodes (of a block: its width, then its nodes)."""
         mine = set(nodes)
         done: set[Node] = set()
         items: list[Any] = []
@@ -401,7 +418,9 @@ class _Lowering:
                     else:
                         sums = [n for n in pending if n.kind == SUM and ready(n)]
                         if not sums:
-                            raise Unsupported("the step graph has no order of computing", pending[0].op)
+                            raise Unsupported(
+                                "the step graph has no order of computing", pending[0].op
+                            )
                         items += [("sum", n) for n in sums]
                         done.update(sums)
             pending = [n for n in pending if n not in done]
@@ -428,7 +447,10 @@ class _Lowering:
                 size_of_n = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
                 if n.width != width or size + size_of_n > self.max_block:
                     continue
-                if all(self.available(i, mine, done, members if self.same_row(n, i) else None) for i in n.inputs):
+                if all(
+                    self.available(i, mine, done, members if self.same_row(n, i) else None)
+                    for i in n.inputs
+                ):
                     block.append(n)
                     members.add(n)
                     size += size_of_n
@@ -473,7 +495,12 @@ class _Lowering:
             alone = len(users[n]) == 1 and n not in saved and n not in fixed and n not in owner
             if n.op == "accumulate" and alone:
                 user = users[n][0]
-                if user.op in OPS and user.width == n.width and n in user.inputs and self.in_memory(user, fixed):
+                if (
+                    user.op in OPS
+                    and user.width == n.width
+                    and n in user.inputs
+                    and self.in_memory(user, fixed)
+                ):
                     owner[n] = user
 
         offset: dict[Node, int] = {}
@@ -509,13 +536,23 @@ class _Lowering:
                 place = fixed[u] if u in fixed else self.places[u]
                 self.places[n] = replace(place, column=place.column + offset.get(n, 0))
 
-    def in_memory(self, n: Node, fixed: dict[Node, _Place], owner: dict[Node, Node] | None = None) -> bool:
-        if n in fixed or n.op in ("accumulate", "row_sum", "row_max", "concat") or (owner and n in owner):
+    def in_memory(
+        self, n: Node, fixed: dict[Node, _Place], owner: dict[Node, Node] | None = None
+    ) -> bool:
+        if (
+            n in fixed
+            or n.op in ("accumulate", "row_sum", "row_max", "concat")
+            or (owner and n in owner)
+        ):
             return True
         if n in self.saved:
             return True
         for m in self.users[n]:
-            if m.op not in OPS or not self.same_row(m, n) or self.block_of.get(m) != self.block_of.get(n):
+            if (
+                m.op not in OPS
+                or not self.same_row(m, n)
+                or self.block_of.get(m) != self.block_of.get(n)
+            ):
                 return True
             if n not in m.inputs:  # through a slice
                 return True
@@ -590,7 +627,9 @@ class _Lowering:
                 self.vector_buffers[key] = self.buffer(Buffer(Kind.PAIR, width))
             else:
                 extra = int(name.startswith("carry"))  # one slot more than steps
-                self.vector_buffers[key] = self.buffer(Buffer(Kind.TIME, width, extra, self.argument(name)))
+                self.vector_buffers[key] = self.buffer(
+                    Buffer(Kind.TIME, width, extra, self.argument(name))
+                )
         return self.vector_buffers[key]
 
     def carry(self, c: CarrySpec) -> Carry:
@@ -616,7 +655,9 @@ class _Lowering:
         if n.kind == ONCE:
             base, column = _base(n)
             if base not in self.vector_buffers:
-                self.vector_buffers[base] = self.buffer(Buffer(Kind.VECTOR, base.width, 0, self.argument(base)))
+                self.vector_buffers[base] = self.buffer(
+                    Buffer(Kind.VECTOR, base.width, 0, self.argument(base))
+                )
             return Operand(self.vector_buffers[base], column)
         place = self.places[n]
         return Operand(place.buffer, place.column, place.dt)
@@ -652,7 +693,9 @@ class _Lowering:
                 row = [todo.pop(0)]
                 while todo and self.joins(row[-1], todo[0], runs, round_):
                     row.append(todo.pop(0))
-                out.append(self.emit_product(row, [runs[n][round_] for n in row], first=round_ == 0))
+                out.append(
+                    self.emit_product(row, [runs[n][round_] for n in row], first=round_ == 0)
+                )
         return out
 
     def factor_runs(self, n: Node) -> list[list[tuple[Node, Node]]]:
@@ -681,7 +724,9 @@ class _Lowering:
             and (round_ > 0 or self.init_kind(left) == self.init_kind(right))
         )
 
-    def emit_product(self, row: list[Node], runs: list[list[tuple[Node, Node]]], first: bool) -> Instruction:
+    def emit_product(
+        self, row: list[Node], runs: list[list[tuple[Node, Node]]], first: bool
+    ) -> Instruction:
         width = sum(n.width for n in row)
         depth = sum(f.width for f, _ in runs[0])
         blocks = []
@@ -690,7 +735,9 @@ class _Lowering:
             k = 0
             for factor, w in pairs:
                 base, r, c = _base_block(w)
-                blocks.append(WeightBlock(self.argument(base), k, factor.width, column, n.width, r, c))
+                blocks.append(
+                    WeightBlock(self.argument(base), k, factor.width, column, n.width, r, c)
+                )
                 k += factor.width
             column += n.width
         key = (depth, width, tuple(blocks))
@@ -716,7 +763,9 @@ class _Lowering:
             vectors = n.inputs[2 * n.attrs[0] : 2 * n.attrs[0] + n.attrs[1]]
             here = Operand(local, column)
             ops = [Instruction(Code.OP, "copy", d=here, a=self.operand(vectors[0]))]
-            ops += [Instruction(Code.OP, "add", d=here, a=here, b=self.operand(v)) for v in vectors[1:]]
+            ops += [
+                Instruction(Code.OP, "add", d=here, a=here, b=self.operand(v)) for v in vectors[1:]
+            ]
             self.once.append(Instruction(Code.BLOCK, n=n.width, count=len(ops)))
             self.once += ops
             column += n.width
@@ -745,7 +794,9 @@ class _Lowering:
                 return register(temporary[-1])
             if x.width != width:
                 temporary.append(scratch())
-                out.append(Instruction(Code.BROADCAST, d=register(temporary[-1]), a=self.operand(x)))
+                out.append(
+                    Instruction(Code.BROADCAST, d=register(temporary[-1]), a=self.operand(x))
+                )
                 return register(temporary[-1])
             return self.operand(x)
 
@@ -783,7 +834,7 @@ class _Lowering:
         # Vectors run along the second factor: let it be the wide one.
         transposed = bool(parts) and parts[0][3] is not None and node.shape[1] < node.shape[0]
         if transposed:
-            parts = [(c, r, b, a) for r, c, a, b in parts]
+            parts = [(c, r, b, a) for r, c, a, b in parts if b is not None]
         out = []
         gradients: dict[tuple[int, int, int, int], int] = {}
         layers: list[list[tuple[int, int, int, int]]] = []
@@ -791,7 +842,9 @@ class _Lowering:
             key = (row, column, K, N)
             if key not in gradients:
                 gradients[key] = len(self.gradients)
-                argument = self.argument(SumPart(name, row, column, transposed, _layer(layers, key)))
+                argument = self.argument(
+                    SumPart(name, row, column, transposed, _layer(layers, key))
+                )
                 self.gradients.append(Gradient(K, N, argument))
             if b is None:
                 out.append(Instruction(Code.COLUMN_SUM, n=N, weight=gradients[key], a=a))
@@ -815,7 +868,16 @@ def _joined(parts: list[Any], operand: Any) -> list[Any]:
     rows = []
     for r, c, a, b in parts:
         wide = a if b is None else b
-        rows.append([r, c, 1 if b is None else a.width, wide.width, operand(a), None if b is None else operand(b)])
+        rows.append(
+            [
+                r,
+                c,
+                1 if b is None else a.width,
+                wide.width,
+                operand(a),
+                None if b is None else operand(b),
+            ]
+        )
     once = len({(r, c) for r, c, *_ in rows}) == len(rows)
     if not once:
         return rows

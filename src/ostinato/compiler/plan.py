@@ -40,6 +40,16 @@ class Planner:
         self._forward: dict[Any, ForwardPlan] = {}
         self._backward: dict[Any, BackwardPlan] = {}
 
+    def check(self) -> None:
+        """Lower both passes, so that a step that cannot be played is refused before it is.
+
+        Raises:
+            Unsupported: see the reason.
+        """
+        forward = self.forward(True, False, False)
+        n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
+        self.backward((True,) * n_ys, (True,) * n_xs, forward, False, False)
+
     def forward(self, train: bool, reverse: bool, hoist: bool) -> ForwardPlan:
         key = (train, reverse, hoist)
         if key not in self._forward:
@@ -47,7 +57,12 @@ class Planner:
         return self._forward[key]
 
     def backward(
-        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan, reverse: bool, hoist: bool
+        self,
+        y_used: tuple[bool, ...],
+        x_wanted: tuple[bool, ...],
+        forward: ForwardPlan,
+        reverse: bool,
+        hoist: bool,
     ) -> BackwardPlan:
         key = (y_used, x_wanted, reverse, hoist)
         if key not in self._backward:
@@ -75,11 +90,15 @@ class Planner:
         for i, (old, new) in enumerate(zip(f.states, f.new_states, strict=True)):
             leaves[old] = Leaf(f"carry{i}", old.width, dt_in)
             carries.append(
-                CarrySpec(f"carry{i}", old.width, True, dt_in, dt_out, f"init{i}", f"final{i}", old, new)
+                CarrySpec(
+                    f"carry{i}", old.width, True, dt_in, dt_out, f"init{i}", f"final{i}", old, new
+                )
             )
         y_is_carry = tuple(f.new_states.index(y) if y in f.new_states else None for y in f.ys)
         outputs = tuple(
-            Output(y, f"y{i}") for i, (y, k) in enumerate(zip(f.ys, y_is_carry, strict=True)) if k is None
+            Output(y, f"y{i}")
+            for i, (y, k) in enumerate(zip(f.ys, y_is_carry, strict=True))
+            if k is None
         )
         lowered = lower(
             Pass(leaves, tuple(carries), outputs, tuple(saved), descending=reverse, hoist=hoist)
@@ -87,7 +106,12 @@ class Planner:
         return ForwardPlan(lowered, tuple(saved), y_is_carry)
 
     def _plan_backward(
-        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan, reverse: bool, hoist: bool
+        self,
+        y_used: tuple[bool, ...],
+        x_wanted: tuple[bool, ...],
+        forward: ForwardPlan,
+        reverse: bool,
+        hoist: bool,
     ) -> BackwardPlan:
         f, g = self.graph.forward, self._graph(y_used)
         missing = set(self._saved(y_used, x_wanted)) - set(forward.saved)
@@ -99,7 +123,9 @@ class Planner:
             leaves[node] = leaf
         for i, node in enumerate(f.xs):
             leaves[node] = Leaf(f"x{i}", node.width)
-        for i, node in enumerate(f.new_states):  # before the old ones: a carry may be handed on as it is
+        for i, node in enumerate(
+            f.new_states
+        ):  # before the old ones: a carry may be handed on as it is
             leaves[node] = Leaf(f"carry{i}", node.width, dt_out)
         for i, node in enumerate(f.states):
             leaves[node] = Leaf(f"carry{i}", node.width, dt_in)
@@ -114,11 +140,15 @@ class Planner:
             name = f"d_state{i}"
             leaves[new] = Leaf(name, new.width, dt_out)
             carries.append(
-                CarrySpec(name, new.width, False, dt_out, dt_in, f"d_final{i}", f"d_init{i}", new, old)
+                CarrySpec(
+                    name, new.width, False, dt_out, dt_in, f"d_final{i}", f"d_init{i}", new, old
+                )
             )
         wanted = tuple(w and n is not None for w, n in zip(x_wanted, g.d_xs, strict=True))
         outputs = tuple(
-            Output(n, f"d_x{i}") for i, (n, w) in enumerate(zip(g.d_xs, wanted, strict=True)) if w and n is not None
+            Output(n, f"d_x{i}")
+            for i, (n, w) in enumerate(zip(g.d_xs, wanted, strict=True))
+            if w and n is not None
         )
         sums: dict[str, Node] = {}
         stack = [n for n in g.d_captured if n is not None]

@@ -47,7 +47,9 @@ class Rows:
         n = len(lengths)
         groups = native.n_groups(n)
         begins = [n * g // groups for g in range(groups + 1)]
-        seats = sorted((row - begins[g], row) for g in range(groups) for row in range(begins[g], begins[g + 1]))
+        seats = sorted(
+            (row - begins[g], row) for g in range(groups) for row in range(begins[g], begins[g + 1])
+        )
         by_length = torch.argsort(lengths, descending=True, stable=True).tolist()
         order = [0] * n
         for (_, seat), row in zip(seats, by_length, strict=True):
@@ -109,9 +111,11 @@ class Player:
         shapes = self.planner.graph.recording.shapes
         for i, number in enumerate(self.planner.graph.recording.ys):
             if plan.y_is_carry[i] is None:
-                tensors[f"y{i}"] = self._new((n_steps, n_rows, *shapes[number][1:]), rows)
+                tensors[f"y{i}"] = self._new((n_steps, n_rows, *_row_shape(shapes[number])), rows)
         for name, width in plan.lowered.tapes.items():
-            tensors[name] = torch.empty((n_steps, n_rows, (width + 15) // 16 * 16), dtype=self.dtype)
+            tensors[name] = torch.empty(
+                (n_steps, n_rows, (width + 15) // 16 * 16), dtype=self.dtype
+            )
         once: dict[Node, Tensor] = {}
         self._play(plan.lowered, tensors, captured, once, n_steps, n_rows, rows)
         ys = []
@@ -121,7 +125,11 @@ class Player:
             else:
                 carry = tensors[f"carry{leaf_index}"]
                 y = carry[:-1] if reverse else carry[1:]
-            ys.append(y if rows is None else rows.restored(y, zero_at_end=reverse and leaf_index is not None))
+            ys.append(
+                y
+                if rows is None
+                else rows.restored(y, zero_at_end=reverse and leaf_index is not None)
+            )
         return ys, finals, Tape(tensors, once, plan, n_steps, n_rows, rows)
 
     def backward(
@@ -156,12 +164,18 @@ class Player:
             if wanted:
                 tensors[f"d_x{i}"] = d_xs[-1]  # type: ignore[assignment]
         sums = {
-            name: _SumResult(node, [a for a in plan.lowered.arguments if isinstance(a, SumPart) and a.name == name], self.dtype)
+            name: _SumResult(
+                node,
+                [a for a in plan.lowered.arguments if isinstance(a, SumPart) and a.name == name],
+                self.dtype,
+            )
             for name, node in plan.sum_nodes.items()
         }
         once = dict(tape.once)
         self._play(plan.lowered, tensors, captured, once, tape.n_steps, tape.n_rows, rows, sums)
-        results: dict[Node, Tensor] = {node: sums[name].tensor() for name, node in plan.sum_nodes.items()}
+        results: dict[Node, Tensor] = {
+            node: sums[name].tensor() for name, node in plan.sum_nodes.items()
+        }
         d_captured = [
             None if node is None else _evaluate(node, captured, {**once, **results}, self.dtype)
             for node in plan.sums
@@ -247,6 +261,10 @@ class _SumResult:
         return total.t() if self.transposed else total
 
 
+def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if isinstance(n, int))
+
+
 def _by_rows(x: Tensor) -> Tensor:
     """x `[T, B, …]` with dense rows; time and rows may have any stride."""
     expected = 1
@@ -257,7 +275,9 @@ def _by_rows(x: Tensor) -> Tensor:
     return x
 
 
-def _evaluate(node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype) -> Tensor:
+def _evaluate(
+    node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
+) -> Tensor:
     """A tensor without batch: ATen calls that the recording left to PyTorch."""
     if node in known:
         return known[node]

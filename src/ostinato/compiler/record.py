@@ -152,11 +152,14 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         name = str(func)
         if func is aten._local_scalar_dense.default:
-            raise Unsupported("the step turns a tensor into a Python value (.item(), if, int())", name)
+            raise Unsupported(
+                "the step turns a tensor into a Python value (.item(), if, int())", name
+            )
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(
                 "the step draws random numbers; draw them before and pass them through xs, "
-                "for instance masks for dropout", name
+                "for instance masks for dropout",
+                name,
             )
         recorded_args, recorded_kwargs = pytree.tree_map(self.ref, (args, kwargs))
         out = func(*args, **kwargs)
@@ -171,7 +174,9 @@ class _Recorder(TorchDispatchMode):
         storage = target.untyped_storage().data_ptr()
         inputs = self.values[: self.n_inputs]
         if any(v.untyped_storage().data_ptr() == storage for v in inputs):
-            raise Unsupported("the step changes its carry, its input or a captured tensor in place", name)
+            raise Unsupported(
+                "the step changes its carry, its input or a captured tensor in place", name
+            )
         mine = None
         for value in self.values:
             if value is not target and value.untyped_storage().data_ptr() == storage:
@@ -316,7 +321,9 @@ def _unify(small: Recording, large: Recording) -> Recording:
     )
     for i, value in small.constants.items():
         if i not in large.constants or not torch.equal(value, large.constants[i]):
-            raise Unsupported("the step makes a tensor from Python values that change with the data")
+            raise Unsupported(
+                "the step makes a tensor from Python values that change with the data"
+            )
     fields = {**small.__dict__, "calls": tuple(calls), "shapes": shapes}
     return Recording(**fields)
 

@@ -53,7 +53,9 @@ def depends_on(nodes: list[Node], sources: set[Node]) -> set[Node]:
     return found
 
 
-def choose_saved(backward_roots: list[Node], cotangents: set[Node], at_hand: set[Node]) -> list[Node]:
+def choose_saved(
+    backward_roots: list[Node], cotangents: set[Node], at_hand: set[Node]
+) -> list[Node]:
     """The values that the backward pass needs from the forward pass, beyond those `at_hand`.
 
     Args:

@@ -72,14 +72,14 @@ class StepGraph:
         r = self.recording
         self._check_dtypes()
         for position, i in enumerate(r.captured):
-            self.values[i] = Value(self.b.captured(position, r.shapes[i]), r.shapes[i])
-            if any(isinstance(n, Batch) for n in r.shapes[i]):
-                raise Unsupported("a captured tensor changes its shape with the batch")
+            self.values[i] = Value(self.b.captured(position, _fixed(r.shapes[i])), r.shapes[i])
         states = tuple(self._input("state", p, i) for p, i in enumerate(r.states))
         xs = tuple(self._input("x", p, i) for p, i in enumerate(r.xs))
         for i, tensor in r.constants.items():
             if tensor.dim() != 0:
-                raise Unsupported("the step makes a tensor from Python values other than one number")
+                raise Unsupported(
+                    "the step makes a tensor from Python values other than one number"
+                )
             self.values[i] = Value(self.b.const(float(tensor)), ())
         for call in r.calls[: r.n_forward]:
             self._translate(call)
@@ -117,25 +117,28 @@ class StepGraph:
             for i in call.outs:
                 if i is not None and self.recording.dtypes[i] not in (self.dtype, torch.bool):
                     raise Unsupported(
-                        f"the step computes in {self.recording.dtypes[i]} beside {self.dtype}", call.name
+                        f"the step computes in {self.recording.dtypes[i]} beside {self.dtype}",
+                        call.name,
                     )
         for i in (*self.recording.captured, *self.recording.states, *self.recording.xs):
             if self.recording.dtypes[i] not in (self.dtype, torch.bool):
                 raise Unsupported(
-                    f"a tensor of {self.recording.dtypes[i]} beside {self.dtype}; give the carry, xs "
-                    "and the parameters one floating-point type"
+                    f"a tensor of {self.recording.dtypes[i]} beside {self.dtype}; give the carry, "
+                    "xs and the parameters one floating-point type"
                 )
 
     def _input(self, name: str, position: int, i: int) -> Node:
-        shape = self.recording.shapes[i]
+        shape: Shape = self.recording.shapes[i]
         if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
-            raise Unsupported(f"{name} {position} has the shape {list(shape)}; the batch must come first")
+            raise Unsupported(
+                f"{name} {position} has the shape {list(shape)}; the batch must come first"
+            )
         node = self.b.node(name, (), (position,), ROWS, (math.prod(shape[1:]),))
         self.values[i] = Value(node, shape)
         return node
 
     def _absent(self, i: int) -> Node:
-        shape = self.recording.shapes[i]
+        shape: Shape = self.recording.shapes[i]
         node = self.b.absent(math.prod(shape[1:]))
         self.values[i] = Value(node, shape)
         return node
@@ -144,7 +147,9 @@ class StepGraph:
         """A value as rows of its full width: an output."""
         v = self.values[i]
         if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
-            raise Unsupported(f"the step returns {list(v.shape)}; every output needs the batch first")
+            raise Unsupported(
+                f"the step returns {list(v.shape)}; every output needs the batch first"
+            )
         return self.b.widen(v.node, v.width)
 
     def _sum(self, i: int) -> Node:
@@ -182,16 +187,24 @@ class StepGraph:
         else:
             if SUM in kinds and name not in ("add", "mul"):
                 raise Unsupported("a sum over the batch flows back into the rows", call.name)
-            call_outs = rule(_Context(self.b, shapes, call.name), *args, **_without_placement(kwargs))
+            call_outs = rule(
+                _Context(self.b, shapes, call.name), *args, **_without_placement(kwargs)
+            )
             outs = call_outs if isinstance(call_outs, list) else [call_outs]
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is None or out is None:
                 continue
             self.values[i] = out if isinstance(out, Value) else Value(out, shape)  # type: ignore[arg-type]
 
-    def _left_to_torch(self, call: Any, read: list[Value], shapes: list[Any], kind: str) -> list[Node]:
+    def _left_to_torch(
+        self, call: Any, read: list[Value], shapes: list[Any], kind: str
+    ) -> list[Node]:
         if kind == SUM and call.name == "aten.add.Tensor":
-            both = self.b.add_sums(read[0].node, read[1].node) if len(read) == 2 and not call.kwargs else None
+            both = (
+                self.b.add_sums(read[0].node, read[1].node)
+                if len(read) == 2 and not call.kwargs
+                else None
+            )
             if both is not None:
                 return [both]
         nodes: list[Node] = []
@@ -201,7 +214,9 @@ class StepGraph:
                 value = self.values[leaf.index]
                 node = value.node
                 if node.kind == ROWS:  # a constant
-                    node = self.b.node("full", (), (node.s if node.op == "const" else 0.0,), kind, value.shape)
+                    node = self.b.node(
+                        "full", (), (node.s if node.op == "const" else 0.0,), kind, value.shape
+                    )
                 nodes.append(node)
                 return Slot(len(nodes) - 1)
             if isinstance(leaf, (list, tuple)):
@@ -213,6 +228,12 @@ class StepGraph:
             self.b.call(call.name, tuple(nodes), args, out, kind, tuple(shape or ()))
             for out, shape in enumerate(shapes)
         ]
+
+
+def _fixed(shape: Shape) -> tuple[int, ...]:
+    if any(isinstance(n, Batch) for n in shape):
+        raise Unsupported("a captured tensor changes its shape with the batch")
+    return tuple(shape)
 
 
 def _without_placement(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -251,10 +272,15 @@ class _Context:
             raise self.refuse(f"broadcasts {list(v.shape)} over rows of {list(out)}")
         node, width = v.node, math.prod(shape)
         if width != 1 and width != math.prod(out):
-            node, width = self.b.call("aten.expand.default", (node,), ((Slot(0), out), ()), 0, ONCE, out), math.prod(out)
+            node, width = (
+                self.b.call("aten.expand.default", (node,), ((Slot(0), out), ()), 0, ONCE, out),
+                math.prod(out),
+            )
         if node.shape == (width,):
             return node
-        return self.b.call("aten.reshape.default", (node,), ((Slot(0), (width,)), ()), 0, ONCE, (width,))
+        return self.b.call(
+            "aten.reshape.default", (node,), ((Slot(0), (width,)), ()), 0, ONCE, (width,)
+        )
 
     def elementwise(self, name: str, *values: Any, s: float = 0.0) -> Node:
         out = self.shapes[0]
@@ -287,7 +313,16 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 # ---- views
 
 
-@_rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "_to_copy", "positive")
+@_rule(
+    "detach",
+    "alias",
+    "clone",
+    "contiguous",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "_to_copy",
+    "positive",
+)
 def _same(c: _Context, a: Value, *_: Any, **__: Any) -> Any:
     return a
 
@@ -337,7 +372,10 @@ def _expand(c: _Context, a: Value, *_: Any, **__: Any) -> Any:
 def _last_axis(c: _Context, a: Value, dim: int) -> int:
     """Elements that one step along `dim` covers; the axes before it, but the batch, must be 1."""
     dim = dim % len(a.shape)
-    if isinstance(a.shape[dim], Batch) or math.prod(n for n in a.shape[:dim] if not isinstance(n, Batch)) != 1:
+    if (
+        isinstance(a.shape[dim], Batch)
+        or math.prod(n for n in a.shape[:dim] if not isinstance(n, Batch)) != 1
+    ):
         raise c.refuse(f"cuts or joins axis {dim} of {list(a.shape)}")
     return math.prod(a.shape[dim + 1 :])
 
@@ -352,11 +390,15 @@ def _rows(c: _Context, v: Value) -> Node:
 def _vector_rows(c: _Context, v: Value) -> Node:
     if v.node.shape == (v.width,):
         return v.node
-    return c.b.call("aten.reshape.default", (v.node,), ((Slot(0), (v.width,)), ()), 0, ONCE, (v.width,))
+    return c.b.call(
+        "aten.reshape.default", (v.node,), ((Slot(0), (v.width,)), ()), 0, ONCE, (v.width,)
+    )
 
 
 @_rule("slice")
-def _slice(c: _Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+def _slice(
+    c: _Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
     size = a.shape[dim % len(a.shape)]
     if c.shapes[0] == a.shape:
         return a
@@ -387,7 +429,15 @@ def _select(c: _Context, a: Value, dim: int, index: int) -> Any:
     return c.b.slice(_rows(c, a), index * unit, (index + 1) * unit)
 
 
-@_rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk", "unbind")
+@_rule(
+    "split",
+    "split_with_sizes",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+    "chunk",
+    "unsafe_chunk",
+    "unbind",
+)
 def _split(c: _Context, a: Value, *args: Any) -> Any:
     """Pieces in order; their shapes were recorded."""
     dim = args[1] if len(args) > 1 else 0
@@ -416,7 +466,9 @@ def _stack(c: _Context, tensors: list[Value], dim: int = 0) -> Any:
 
 
 @_rule("slice_backward")
-def _slice_backward(c: _Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int) -> Any:
+def _slice_backward(
+    c: _Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int
+) -> Any:
     size = c.shapes[0][dim % len(sizes)]
     if g.shape == c.shapes[0]:
         return g
@@ -449,7 +501,9 @@ def _embedded(c: _Context, node: Node, before: int, after: int) -> Node:
 # ---- constants
 
 
-@_rule("zeros", "zeros_like", "new_zeros", "empty_like", "new_empty", "empty", "_efficientzerotensor")
+@_rule(
+    "zeros", "zeros_like", "new_zeros", "empty_like", "new_empty", "empty", "_efficientzerotensor"
+)
 def _zeros(c: _Context, *_: Any) -> Any:
     return c.b.const(0.0)
 
@@ -484,9 +538,10 @@ def _number(c: _Context, value: Any) -> float:
 def _mm(c: _Context, a: Value, w: Value) -> Any:
     if len(a.shape) == 3 and 1 not in (a.shape[0], w.shape[0]) and a.shape[0] != 1:
         raise c.refuse("multiplies several matrices at once")
-    if a.rows and not a.transposed and w.node.kind == ONCE:
+    over_batch = a.shape[-1] == Batch(1)
+    if a.rows and not over_batch and w.node.kind == ONCE:
         return c.b.matmul(_rows(c, a), _matrix(c, w))
-    if a.rows and a.transposed and w.rows and not w.transposed:
+    if a.rows and over_batch and w.rows and w.shape[-2] == Batch(1):
         left = c.b.widen(c.node(Value(a.node, a.shape)), a.width)
         total = c.b.outer(left, _rows(c, w))
         if len(c.shapes[0]) == 2:
@@ -495,7 +550,9 @@ def _mm(c: _Context, a: Value, w: Value) -> Any:
         return c.b.call("aten.view.default", (total,), args, 0, SUM, c.shapes[0])
     if "const" in (a.node.op, w.node.op) or "absent" in (a.node.op, w.node.op):
         return c.b.absent()
-    raise c.refuse(f"multiplies {list(a.shape)} by {list(w.shape)}; wanted rows times a captured matrix")
+    raise c.refuse(
+        f"multiplies {list(a.shape)} by {list(w.shape)}; wanted rows times a captured matrix"
+    )
 
 
 def _matrix(c: _Context, w: Value) -> Node:
@@ -541,7 +598,8 @@ def _rsub(c: _Context, a: Any, b: Any, alpha: float = 1) -> Any:
 
 
 for _name, _op in {
-    "mul": "mul", "multiply": "mul", "div": "div", "true_divide": "div", "neg": "neg", "tanh": "tanh",
+    "mul": "mul", "multiply": "mul", "div": "div", "true_divide": "div", "neg": "neg",
+    "tanh": "tanh",
     "sigmoid": "sigmoid", "exp": "exp", "log": "log", "log1p": "log1p", "expm1": "expm1",
     "sqrt": "sqrt", "abs": "abs", "sgn": "sign", "sign": "sign", "erf": "erf", "sin": "sin",
     "cos": "cos", "maximum": "max", "minimum": "min", "tanh_backward": "tanh_backward",
@@ -698,7 +756,9 @@ def _hardtanh(c: _Context, a: Value, low: float = -1, high: float = 1) -> Any:
 
 @_rule("hardtanh_backward")
 def _hardtanh_backward(c: _Context, g: Value, a: Value, low: float, high: float) -> Any:
-    inside = c.b.op("mul", c.b.op("gt_s", c.node(a), s=float(low)), c.b.op("lt_s", c.node(a), s=float(high)))
+    inside = c.b.op(
+        "mul", c.b.op("gt_s", c.node(a), s=float(low)), c.b.op("lt_s", c.node(a), s=float(high))
+    )
     return _gated(c, g, inside)
 
 
@@ -725,7 +785,9 @@ def _elu(c: _Context, a: Value, alpha: float = 1, scale: float = 1, input_scale:
 
 
 @_rule("elu_backward")
-def _elu_backward(c: _Context, g: Value, alpha: float, scale: float, input_scale: float, is_result: bool, a: Value) -> Any:
+def _elu_backward(
+    c: _Context, g: Value, alpha: float, scale: float, input_scale: float, is_result: bool, a: Value
+) -> Any:
     if g.node.op == "absent":
         return g
     x, d = c.node(a), c.node(g)
@@ -756,7 +818,11 @@ def _silu_backward(c: _Context, g: Value, a: Value) -> Any:
 def _gelu(c: _Context, a: Value, approximate: str = "none") -> Any:
     x = c.node(a)
     if approximate == "tanh":
-        return c.b.op("mul", c.b.op("mul_s", x, s=0.5), c.b.op("add_s", c.b.op("tanh", _gelu_inner(c, x)), s=1.0))
+        return c.b.op(
+            "mul",
+            c.b.op("mul_s", x, s=0.5),
+            c.b.op("add_s", c.b.op("tanh", _gelu_inner(c, x)), s=1.0),
+        )
     return c.b.op("mul", x, _normal_cdf(c, x))
 
 
@@ -767,7 +833,9 @@ def _normal_cdf(c: _Context, x: Node) -> Node:
 
 def _gelu_inner(c: _Context, x: Node) -> Node:
     cubic = c.b.op("mul", c.b.op("mul", x, x), x)
-    return c.b.op("mul_s", c.b.op("add", x, c.b.op("mul_s", cubic, s=0.044715)), s=math.sqrt(2 / math.pi))
+    return c.b.op(
+        "mul_s", c.b.op("add", x, c.b.op("mul_s", cubic, s=0.044715)), s=math.sqrt(2 / math.pi)
+    )
 
 
 @_rule("gelu_backward")
@@ -874,7 +942,9 @@ def _norm(c: _Context, a: Value, order: float = 2, dims: Any = None, keepdim: bo
 
 
 def _check_last(c: _Context, a: Value, dim: int) -> None:
-    if [dim % len(a.shape)] != [i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1]:
+    if [dim % len(a.shape)] != [
+        i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1
+    ]:
         raise c.refuse("wanted over all columns of a row")
 
 
@@ -930,7 +1000,17 @@ def _layer_norm(c: _Context, a: Value, shape: Any, weight: Any, bias: Any, eps: 
 
 
 @_rule("native_layer_norm_backward")
-def _layer_norm_backward(c: _Context, g: Value, a: Value, shape: Any, mean: Value, scale: Value, weight: Any, bias: Any, _: Any) -> Any:
+def _layer_norm_backward(
+    c: _Context,
+    g: Value,
+    a: Value,
+    shape: Any,
+    mean: Value,
+    scale: Value,
+    weight: Any,
+    bias: Any,
+    _: Any,
+) -> Any:
     x, d, n = _rows(c, a), _rows(c, g), a.width
     normal = c.b.op("mul", c.b.op("sub", x, mean.node), scale.node)
     dn = d if weight is None else c.b.op("mul", d, c.node(weight))
@@ -941,6 +1021,8 @@ def _layer_norm_backward(c: _Context, g: Value, a: Value, shape: Any, mean: Valu
 
     def summed(node: Node) -> Node:
         total = c.b.column_sum(c.b.widen(node, n))
-        return c.b.call("aten.view.default", (total,), ((Slot(0), tuple(shape)), ()), 0, SUM, tuple(shape))
+        return c.b.call(
+            "aten.view.default", (total,), ((Slot(0), tuple(shape)), ()), 0, SUM, tuple(shape)
+        )
 
     return [dx, summed(c.b.op("mul", d, normal)), summed(d)]

@@ -13,7 +13,7 @@ from ostinato.engine.program import Program
 try:
     from ostinato import _native
 except ImportError as error:  # a source tree that was not built
-    _native = None  # type: ignore[assignment]
+    _native: Any = None  # type: ignore[no-redef]
     _missing: str | None = f"the native module is missing ({error}); pip install . builds it"
 else:
     _missing = None

@@ -139,7 +139,15 @@ class Program:
         for w in self.weights:
             out += [w.K, w.N, len(w.blocks)]
             for block in w.blocks:
-                out += [block.argument, block.k0, block.nk, block.n0, block.nn, block.row, block.column]
+                out += [
+                    block.argument,
+                    block.k0,
+                    block.nk,
+                    block.n0,
+                    block.nn,
+                    block.row,
+                    block.column,
+                ]
         out.append(len(self.gradients))
         for g in self.gradients:
             out += [g.K, g.N, g.argument]

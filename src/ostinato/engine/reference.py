@@ -105,7 +105,9 @@ class _Reference:
                 registers, n = {}, x.n
             elif x.code == Code.OP:
                 op = OPS[x.op]
-                operands = [self.read(o, t, alive, n, registers) for o in (x.a, x.b, x.c)[: op.arity]]
+                operands = [
+                    self.read(o, t, alive, n, registers) for o in (x.a, x.b, x.c)[: op.arity]
+                ]
                 s = np.float64(x.s) if not operands else operands[0].dtype.type(x.s)
                 with np.errstate(all="ignore"):
                     self.write(x.d, t, alive, n, registers, op.meaning(*operands, s))
@@ -140,7 +142,9 @@ class _Reference:
             return buffer[None, columns]
         return buffer[t + o.dt][alive, columns]
 
-    def write(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any) -> None:
+    def write(
+        self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any
+    ) -> None:
         if o.buffer <= -2:
             like = next(b.dtype for b in self.buffers)
             registers[o.register] = np.broadcast_to(np.asarray(value, like), (len(alive), n))
