@@ -184,7 +184,7 @@ def test_a_hard_example_tells_what_the_network_believed(tmp_path: Path) -> None:
 def test_a_right_example_and_a_steady_belief(tmp_path: Path) -> None:
     view = StepView(np.zeros((4, 2)), "a", "a", np.tile([0.9997, 0.0003], (4, 1)), None)
     told = read(tmp_path, examples.without(examples.bare(), hardest=[view])).sections["hardest"]
-    assert "a, found" in told
+    assert "a, found" in told and "then those that it got right most narrowly, and its" in told
     assert "In the end 100.0\u202f% for a. The same class led from the first step on." in told
     assert sections._share(0.0003) == "under 0.1\u202f%"
 

@@ -182,12 +182,16 @@ def hardest(data: ReportData) -> str:
     cards = "\n".join(
         _card(rank, view, data.classes, unit) for rank, view in enumerate(data.hardest, start=1)
     )
-    told = (
-        "The test examples that the network got most wrong, and its belief after every "
-        f"{unit}: how the probabilities of the classes move as it reads."
-    )
+    told = "The test examples that the network got most wrong"
+    if any(view.label == view.prediction for view in data.hardest):
+        told += ", then those that it got right most narrowly"
     if all(view.beliefs is None for view in data.hardest):
-        told = f"The test examples that the network got most wrong. {_no_steps(data)}"
+        told += f". {_no_steps(data)}"
+    else:
+        told += (
+            f", and its belief after every {unit}: how the probabilities of the classes move as it "
+            "reads."
+        )
     return section(
         "hardest",
         heading,
