@@ -280,6 +280,14 @@ class Builder:
         """An ATen call on tensors without a batch, left to PyTorch; `out` of its results."""
         return self.node(name, inputs, (call, out), kind, shape)
 
+    def view(self, node: Node, shape: tuple[int, ...], kind: str) -> Node:
+        """The same elements in another shape; a view of a view is one view."""
+        if node.op == "aten.view.default":
+            node = node.inputs[0]
+        if node.shape == shape:
+            return node
+        return self.call("aten.view.default", (node,), ((Slot(0), shape), ()), 0, kind, shape)
+
     # ---- sum
 
     def outer(self, a: Node, b: Node) -> Node:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph import Node, Slot
+from ostinato.compiler.graph import SUM, Node, Slot
 from ostinato.compiler.lower import Lowered, SumPart
 from ostinato.compiler.plan import Planner
 from ostinato.engine import native, reference
@@ -64,12 +64,16 @@ class Rows:
 class Tape:
     """What the backward pass needs of the forward pass."""
 
-    tensors: dict[str, Tensor]  # x…, carry…, tape…
+    player: Player
+    tensors: dict[str, Tensor]  # x…, init…, carry…, tape…
     once: dict[Node, Tensor]
     plan: Any
     n_steps: int
     n_rows: int
     rows: Rows | None
+
+    def __del__(self) -> None:
+        self.player.take_back(self)
 
 
 class Player:
@@ -79,7 +83,8 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        self._programs: dict[int, Any] = {}
+        self._bound: dict[int, _Bound] = {}
+        self._spare: dict[Any, list[Tensor]] = {}
 
     def forward(
         self,
@@ -113,9 +118,7 @@ class Player:
             if plan.y_is_carry[i] is None:
                 tensors[f"y{i}"] = self._new((n_steps, n_rows, *_row_shape(shapes[number])), rows)
         for name, width in plan.lowered.tapes.items():
-            tensors[name] = torch.empty(
-                (n_steps, n_rows, (width + 15) // 16 * 16), dtype=self.dtype
-            )
+            tensors[name] = self._tape((n_steps, n_rows, (width + 15) // 16 * 16))
         once: dict[Node, Tensor] = {}
         self._play(plan.lowered, tensors, captured, once, n_steps, n_rows, rows)
         ys = []
@@ -130,7 +133,7 @@ class Player:
                 if rows is None
                 else rows.restored(y, zero_at_end=reverse and leaf_index is not None)
             )
-        return ys, finals, Tape(tensors, once, plan, n_steps, n_rows, rows)
+        return ys, finals, Tape(self, tensors, once, plan, n_steps, n_rows, rows)
 
     def backward(
         self,
@@ -163,23 +166,13 @@ class Player:
             d_xs.append(self._new(tuple(x.shape), rows) if wanted else None)
             if wanted:
                 tensors[f"d_x{i}"] = d_xs[-1]  # type: ignore[assignment]
-        sums = {
-            name: _SumResult(
-                node,
-                [a for a in plan.lowered.arguments if isinstance(a, SumPart) and a.name == name],
-                self.dtype,
-            )
-            for name, node in plan.sum_nodes.items()
-        }
         once = dict(tape.once)
+        bound = self._bind(plan.lowered)
+        sums = {name: bound.new_sum(name, node) for name, node in plan.sum_nodes.items()}
         self._play(plan.lowered, tensors, captured, once, tape.n_steps, tape.n_rows, rows, sums)
-        results: dict[Node, Tensor] = {
-            node: sums[name].tensor() for name, node in plan.sum_nodes.items()
-        }
-        d_captured = [
-            None if node is None else _evaluate(node, captured, {**once, **results}, self.dtype)
-            for node in plan.sums
-        ]
+        d_captured: list[Tensor | None] = []
+        for node in plan.sums:
+            d_captured.append(None if node is None else bound.gradient(node, sums, captured, once))
         if rows is not None:
             d_xs = [None if d is None else d.index_select(1, rows.inverse) for d in d_xs]
         return d_captured, d_init, d_xs
@@ -187,6 +180,26 @@ class Player:
     def _new(self, shape: tuple[int, ...], rows: Rows | None) -> Tensor:
         make = torch.empty if rows is None else torch.zeros  # beyond a row's length: zero
         return make(shape, dtype=self.dtype)
+
+    def _tape(self, shape: tuple[int, ...]) -> Tensor:
+        """Memory for saved values: what the last call gave back, if it fits (new pages cost)."""
+        try:
+            return self._spare[shape].pop()
+        except (KeyError, IndexError):
+            return torch.empty(shape, dtype=self.dtype)
+
+    def take_back(self, tape: Tape) -> None:
+        kept: dict[Any, list[Tensor]] = {}
+        for name in tape.plan.lowered.tapes:
+            t = tape.tensors[name]
+            kept.setdefault(tuple(t.shape), []).append(t)
+        self._spare = kept  # of the last call only: memory stays bounded
+
+    def _bind(self, lowered: Lowered) -> _Bound:
+        bound = self._bound.get(id(lowered))
+        if bound is None:
+            bound = self._bound[id(lowered)] = _Bound(lowered, self.dtype, self.engine)
+        return bound
 
     def _play(
         self,
@@ -197,68 +210,133 @@ class Player:
         n_steps: int,
         n_rows: int,
         rows: Rows | None,
-        sums: dict[str, _SumResult] | None = None,
+        sums: dict[str, list[Tensor]] | None = None,
     ) -> None:
-        bound = []
-        for key in lowered.arguments:
-            if isinstance(key, Node):
-                t = _evaluate(key, captured, once, self.dtype)
-                if t.dim() != 2 and t.stride()[-1:] != (1,):
-                    t = t.contiguous()
-                    once[key] = t
-                bound.append(t)
-            elif isinstance(key, SumPart):
-                assert sums is not None
-                bound.append(sums[key.name].part(key, lowered))
-            else:
-                bound.append(tensors[key])
+        bound = self._bind(lowered)
         if self.engine == "reference":
             reference.play(
-                lowered.program, [t.detach().numpy() for t in bound], n_steps, n_rows,
-                rows.order_list if rows else None, rows.lengths_list if rows else None,
-            )  # fmt: skip
+                lowered.program,
+                [t.detach().numpy() for t in bound.tensors(tensors, captured, once, sums)],
+                n_steps,
+                n_rows,
+                rows.order_list if rows else None,
+                rows.lengths_list if rows else None,
+            )
             return
-        numbers: list[int] = []
-        for t in bound:
-            s = t.stride()
-            # [slots, B, …]: time and row stride; [K, N] and [B, …]: their two strides; [W]: none
-            numbers += [t.data_ptr(), s[0] if s else 0, s[1] if len(s) > 1 else 0]
-        for i, key in enumerate(lowered.arguments):
-            if isinstance(key, str) and key.startswith(("init", "final", "d_init", "d_final")):
-                numbers[3 * i + 2] = numbers[3 * i + 1]  # [B, …]: the row stride comes first
-        program = self._programs.get(id(lowered))
-        if program is None:
-            kind = np.dtype(np.float32 if self.dtype == torch.float32 else np.float64)
-            program = self._programs[id(lowered)] = native.make(lowered.program, kind)
-        program.play(
-            numbers, n_steps, n_rows,
-            rows.order_list if rows else [], rows.lengths_list if rows else [],
-            native.threads_from_environment() or torch.get_num_threads(), native.best_isa(),
-        )  # fmt: skip
-
-
-class _SumResult:
-    """The tensor that a sum is collected in: one for each layer of its parts."""
-
-    def __init__(self, node: Node, parts: list[SumPart], dtype: torch.dtype):
-        self.transposed = bool(parts) and parts[0].transposed
-        n_layers = 1 + max((p.layer for p in parts), default=0)
-        K, N = node.shape
-        shape = (N, K) if self.transposed else (K, N)
-        self.layers = [torch.zeros(shape, dtype=dtype) for _ in range(n_layers)]
-
-    def part(self, part: SumPart, lowered: Lowered) -> Tensor:
-        gradient = next(
-            g for g in lowered.program.gradients if lowered.arguments[g.argument] == part
+        bound.program.play(
+            bound.numbers(tensors, captured, once, sums),
+            n_steps,
+            n_rows,
+            rows.order_list if rows else [],
+            rows.lengths_list if rows else [],
+            native.threads_from_environment() or torch.get_num_threads(),
+            native.best_isa(),
         )
-        layer = self.layers[part.layer]
-        return layer[part.row : part.row + gradient.K, part.column : part.column + gradient.N]
 
-    def tensor(self) -> Tensor:
-        total = self.layers[0]
-        for layer in self.layers[1:]:
-            total = total + layer
-        return total.t() if self.transposed else total
+
+class _Bound:
+    """A lowered pass with its native program, and how its arguments are found among tensors."""
+
+    def __init__(self, lowered: Lowered, dtype: torch.dtype, engine: str):
+        self.lowered = lowered
+        self.dtype = dtype
+        if engine == "native":
+            kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
+            self.program = native.make(lowered.program, kind)
+        self.sizes = {lowered.arguments[g.argument]: (g.K, g.N) for g in lowered.program.gradients}
+        self.parts: dict[str, list[SumPart]] = {}
+        for key in self.sizes:
+            self.parts.setdefault(key.name, []).append(key)
+
+    def numbers(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[int]:
+        """(address, stride, stride) of each argument, in elements; see `native/executor.h`."""
+        out: list[int] = []
+        for key in self.lowered.arguments:
+            if type(key) is str:
+                t = tensors[key]
+                s = t.stride()
+                if key.startswith(_WITHOUT_TIME):
+                    out += (t.data_ptr(), 0, s[0])
+                else:
+                    out += (t.data_ptr(), s[0], s[1])
+            elif type(key) is Node:
+                if key.op == "aten.t.default" and key.inputs[0].op == "captured":
+                    t = captured[key.inputs[0].attrs[0]]
+                    s = t.stride()
+                    out += (t.data_ptr(), s[1], s[0])
+                    continue
+                t = self.once_tensor(key, captured, once)
+                s = t.stride()
+                out += (t.data_ptr(), s[0], s[1]) if len(s) == 2 else (t.data_ptr(), 0, 0)
+            else:
+                t = sums[key.name][key.layer]
+                ld = t.stride(0)
+                offset = (key.row * ld + key.column) * t.element_size()
+                out += (t.data_ptr() + offset, ld, 1)
+        return out
+
+    def tensors(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[Tensor]:
+        """The arguments as tensors."""
+        out = []
+        for key in self.lowered.arguments:
+            if isinstance(key, Node):
+                out.append(self.once_tensor(key, captured, once))
+            elif isinstance(key, SumPart):
+                K, N = self.sizes[key]
+                layer = sums[key.name][key.layer]
+                out.append(layer[key.row : key.row + K, key.column : key.column + N])
+            else:
+                out.append(tensors[key])
+        return out
+
+    def once_tensor(self, node: Node, captured: Any, once: dict[Node, Tensor]) -> Tensor:
+        if node.op == "captured":
+            t = captured[node.attrs[0]].detach()
+        else:
+            t = _evaluate(node, captured, once, self.dtype)
+        if t.dim() != 2 and t.stride()[-1:] != (1,):
+            t = once[node] = t.contiguous()
+        return t
+
+    def new_sum(self, name: str, node: Node) -> list[Tensor]:
+        """Tensors to collect a sum in: one for each layer of its parts."""
+        parts = self.parts.get(name, [])
+        K, N = node.shape
+        if parts and parts[0].transposed:
+            K, N = N, K
+        covered = sum(k * n for k, n in (self.sizes[p] for p in parts))
+        if covered == K * N and all(p.layer == 0 for p in parts):
+            return [torch.empty((K, N), dtype=self.dtype)]
+        n_layers = 1 + max((p.layer for p in parts), default=0)
+        return [torch.zeros((K, N), dtype=self.dtype) for _ in range(n_layers)]
+
+    def gradient(
+        self, node: Node, sums: dict[str, list[Tensor]], captured: Any, once: dict[Node, Tensor]
+    ) -> Tensor:
+        """The gradient of a captured tensor, from the sums it is made of."""
+        if node in once:
+            return once[node]
+        name = f"sum{node.index}"
+        if name in sums:
+            total = sums[name][0]
+            for layer in sums[name][1:]:
+                total = total + layer
+            transposed = bool(self.parts.get(name)) and self.parts[name][0].transposed
+            value = total.t() if transposed else total
+        elif node.kind == SUM and node.op in ("aten.view.default", "aten._unsafe_view.default"):
+            value = self.gradient(node.inputs[0], sums, captured, once).reshape(node.shape)
+        elif node.kind == SUM and node.op == "aten.t.default":
+            value = self.gradient(node.inputs[0], sums, captured, once).t()
+        else:
+            for n in node.inputs:
+                if n.kind == SUM:
+                    self.gradient(n, sums, captured, once)
+            value = _evaluate(node, captured, once, self.dtype)
+        once[node] = value
+        return value
+
+
+_WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
 
 
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

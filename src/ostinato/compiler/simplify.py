@@ -207,6 +207,8 @@ class StepGraph:
             )
             if both is not None:
                 return [both]
+        if call.name in ("aten.view.default", "aten._unsafe_view.default") and kind == SUM:
+            return [self.b.view(read[0].node, _fixed(shapes[0]), kind)]
         nodes: list[Node] = []
 
         def slot(leaf: Any) -> Any:
@@ -546,8 +548,7 @@ def _mm(c: _Context, a: Value, w: Value) -> Any:
         total = c.b.outer(left, _rows(c, w))
         if len(c.shapes[0]) == 2:
             return total
-        args = ((Slot(0), tuple(c.shapes[0])), ())
-        return c.b.call("aten.view.default", (total,), args, 0, SUM, c.shapes[0])
+        return c.b.view(total, tuple(c.shapes[0]), SUM)
     if "const" in (a.node.op, w.node.op) or "absent" in (a.node.op, w.node.op):
         return c.b.absent()
     raise c.refuse(
@@ -558,8 +559,7 @@ def _mm(c: _Context, a: Value, w: Value) -> Any:
 def _matrix(c: _Context, w: Value) -> Node:
     if len(w.shape) == 2:
         return w.node
-    shape = tuple(w.shape[-2:])
-    return c.b.call("aten.view.default", (w.node,), ((Slot(0), shape), ()), 0, ONCE, shape)
+    return c.b.view(w.node, tuple(w.shape[-2:]), ONCE)
 
 
 @_rule("addmm", "baddbmm")
@@ -909,10 +909,15 @@ def _sum(c: _Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
     if a.transposed:
         raise c.refuse("works on a transposed batch")
     total: Node = c.b.column_sum(_rows(c, a))
-    shape = tuple(1 if isinstance(n, Batch) else n for n in a.shape)
-    total = c.b.call("aten.view.default", (total,), ((Slot(0), shape), ()), 0, SUM, shape)
+    if math.prod(n for i, n in enumerate(a.shape) if i in axes and i != batch) == 1:
+        return _reshaped_sum(c, total, c.shapes[0])
+    whole = _reshaped_sum(c, total, tuple(1 if isinstance(n, Batch) else n for n in a.shape))
     args = ((Slot(0), tuple(axes), keepdim), ())
-    return c.b.call("aten.sum.dim_IntList", (total,), args, 0, SUM, c.shapes[0])
+    return c.b.call("aten.sum.dim_IntList", (whole,), args, 0, SUM, c.shapes[0])
+
+
+def _reshaped_sum(c: _Context, total: Node, shape: Shape) -> Node:
+    return c.b.view(total, tuple(shape), SUM)
 
 
 @_rule("mean")
@@ -1021,8 +1026,6 @@ def _layer_norm_backward(
 
     def summed(node: Node) -> Node:
         total = c.b.column_sum(c.b.widen(node, n))
-        return c.b.call(
-            "aten.view.default", (total,), ((Slot(0), tuple(shape)), ()), 0, SUM, tuple(shape)
-        )
+        return c.b.view(total, tuple(shape), SUM)
 
     return [dx, summed(c.b.op("mul", d, normal)), summed(d)]
