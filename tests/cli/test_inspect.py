@@ -52,18 +52,18 @@ def test_pictures_show_every_state_once_in_each_column(cell, n_layers, both, n_s
 
 
 def test_the_picture_as_a_whole():
-    assert picture.text(Anatomy("gru", 1, 3, 5, 4, 1, True)) == "\n".join(
+    assert picture.text(Anatomy("gru", 2, 3, 5, 4, 1, True)) == "\n".join(
         [
-            "           y",
-            "           ▲ V",
-            "┌──────────┤",
-            "│      ┌───────┐",
-            "│ 0───▶│  s→_1 │",
-            "│      ├───────┤",
-            "└──────│  s←_1 │◀───0",
-            "       └───────┘",
-            "           ▲ U",
-            "           x_1",
+            "                         y",
+            "                         ▲ V",
+            "┌────────────────────────┤",
+            "│      ┌───────┐  W→ ┌───────┐",
+            "│ 0───▶│  s→_1 │ ───▶│  s→_2 │",
+            "│      ├───────┤  W← ├───────┤",
+            "└──────│  s←_1 │◀─── │  s←_2 │◀───0",
+            "       └───────┘     └───────┘",
+            "           ▲ U           ▲ U",
+            "           x_1           x_2",
         ]
     )
 
