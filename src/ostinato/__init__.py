@@ -14,18 +14,40 @@ __version__ = "0.1.0"
 # public name → (module, attribute); a name without an attribute is a module of its own
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
+    "explain": ("ostinato._explain", "explain"),
+    "accelerate": ("ostinato.nn", "accelerate"),
+    "restore": ("ostinato.nn", "restore"),
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
     "load": ("ostinato.estimators", "load"),
     "data": ("ostinato.data", None),
     "datasets": ("ostinato.datasets", None),
     "nn": ("ostinato.nn", None),
+    "models": ("ostinato.models", None),
+    "report": ("ostinato.report", None),
+    "training": ("ostinato.training", None),
 }
-__all__ = ["SequenceClassifier", "__version__", "data", "datasets", "load", "nn", "scan"]
+__all__ = [
+    "SequenceClassifier",
+    "__version__",
+    "accelerate",
+    "data",
+    "datasets",
+    "explain",
+    "load",
+    "models",
+    "nn",
+    "report",
+    "restore",
+    "scan",
+    "training",
+]
 
 if TYPE_CHECKING:
-    from ostinato import data, datasets, nn
+    from ostinato import data, datasets, models, nn, report, training
+    from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.estimators import SequenceClassifier, load
+    from ostinato.nn import accelerate, restore
 
 
 def __getattr__(name: str) -> Any:

@@ -114,6 +114,37 @@ def _played(
     step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: _Ragged, engine: str
 ) -> tuple[Tree, Tree] | None:
     """The scan by the engine; None if the eager loop must do it."""
+    try:
+        call, tensors, entry = _found(step, init, xs, dim, reverse, ragged, engine)
+    except Unsupported:  # the tensors, not the step: a GPU, a transform
+        return None
+    if call is None:
+        cache.refuse(step, entry.refusal)
+        return None
+    n_rows = tensors[-1].shape[1]
+    if n_rows not in entry.verified:
+        refusal = _differs(call, tensors)
+        if refusal is not None:
+            entry.refusal = refusal
+            cache.refuse(step, refusal)
+            return None
+        entry.verified.add(n_rows)
+    ys, finals = play(call, tensors)
+    if dim != 0:
+        ys = [y.movedim(0, dim) for y in ys]
+    recording = call.player.planner.recording
+    carry_spec = pytree.tree_structure(init)
+    return pytree.tree_unflatten(finals, carry_spec), pytree.tree_unflatten(ys, recording.y_spec)
+
+
+def _found(
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: _Ragged, engine: str
+) -> tuple[Scan | None, list[Tensor], cache.Entry]:
+    """The recorded step with its tensors (captured, init, xs); no Scan where it is refused.
+
+    Raises:
+        Unsupported: these tensors cannot be played, whatever the step.
+    """
     init_leaves, carry_spec = pytree.tree_flatten(init)
     xs_leaves, xs_spec = pytree.tree_flatten(xs)
     if ragged.starts is not None:
@@ -122,9 +153,10 @@ def _played(
         xs_leaves = [leaf.movedim(dim, 0) for leaf in xs_leaves]
     n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
     if n_rows == 0 or any(x.dim() < 2 or x.shape[1] != n_rows for x in xs_leaves):
-        return None
-    if cache.unusable([*init_leaves, *xs_leaves]) is not None:
-        return None
+        raise Unsupported(
+            "a leaf of xs without the batch as its first axis beside time, or no rows"
+        )
+    cache.check_tensors([*init_leaves, *xs_leaves])
 
     def first_x() -> Tree:
         return pytree.tree_unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
@@ -134,13 +166,10 @@ def _played(
 
     structure = (carry_spec, xs_spec)
     found = cache.find(step, init, init_leaves, first_x, xs_leaves, split, structure, engine)
-    if found.entry.refusal is not None:
-        cache.refuse(step, found.entry.refusal)
-        return None
     player = found.entry.player
-    assert player is not None
-    if cache.unusable(found.captured) is not None:
-        return None
+    if player is None or found.entry.refusal is not None:
+        return None, [], found.entry
+    cache.check_tensors(found.captured)
 
     def replay(tensors: list[Tensor]) -> list[Tensor]:
         call_captured, call_init, call_xs = call.split(tensors)
@@ -151,25 +180,16 @@ def _played(
                 step,
                 pytree.tree_unflatten(call_init, carry_spec),
                 pytree.tree_unflatten(call_xs, xs_spec),
-                0, reverse, n_steps, _Ragged(lengths, None, [], n_steps),
-            )  # fmt: skip
+                0,
+                reverse,
+                n_steps,
+                _Ragged(lengths, None, [], n_steps),
+            )
         return pytree.tree_leaves(ys) + pytree.tree_leaves(carry)
 
     rows = None if ragged.lengths is None else Rows.of(ragged.lengths)
     call = Scan(player, len(found.captured), len(init_leaves), reverse, rows, replay)
-    tensors = [*found.captured, *init_leaves, *xs_leaves]
-    if n_rows not in found.entry.verified:
-        refusal = _differs(call, tensors)
-        if refusal is not None:
-            found.entry.refusal = refusal
-            cache.refuse(step, refusal)
-            return None
-        found.entry.verified.add(n_rows)
-    ys, finals = play(call, tensors)
-    if dim != 0:
-        ys = [y.movedim(0, dim) for y in ys]
-    y_spec = player.planner.recording.y_spec
-    return pytree.tree_unflatten(finals, carry_spec), pytree.tree_unflatten(ys, y_spec)
+    return call, [*found.captured, *init_leaves, *xs_leaves], found.entry
 
 
 def _with_restarts(

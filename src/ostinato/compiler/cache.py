@@ -152,10 +152,10 @@ def _recorded(
         return Entry(None, positions, refusal)
 
 
-def refuse(step: Any, refusal: Unsupported) -> None:
+def refuse(step: Any, refusal: Unsupported | None) -> None:
     """Say once per step function why the eager loop plays it."""
     key = _code(step)
-    if key in _warned:
+    if key in _warned or refusal is None:
         return
     _warned.add(key)
     operation = f" ({refusal.op})" if refusal.op else ""
@@ -190,15 +190,17 @@ def _meta_full(t: Tensor) -> Any:
     return t.shape, t.dtype, t.requires_grad
 
 
-def unusable(tensors: Sequence[Any]) -> str | None:
-    """Why these tensors need the eager loop, if they do."""
+def check_tensors(tensors: Sequence[Any]) -> None:
+    """Raise Unsupported if these tensors need the eager loop, whatever the step."""
     for t in tensors:
         if type(t) not in (Tensor, torch.nn.Parameter):
-            return f"a {type(t).__name__} is not a plain tensor"
+            raise Unsupported(f"a {type(t).__name__} is not a plain tensor")
         if t.device.type != "cpu":
-            return f"tensors on {t.device}"
+            raise Unsupported(f"a tensor is on {t.device}")
         if t.layout != torch.strided:
-            return f"a tensor of layout {t.layout}"
+            raise Unsupported(f"a tensor has the layout {t.layout}")
     if torch._C._are_functorch_transforms_active():
-        return "a torch.func transform is active"
-    return native.unavailable()
+        raise Unsupported("a torch.func transform is active")
+    why = native.unavailable()
+    if why is not None:
+        raise Unsupported(why)

@@ -21,7 +21,7 @@ from itertools import count
 from typing import Any
 
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Unsupported
-from ostinato.compiler.section import AFTER, BEFORE, LOOP, reachable, sections
+from ostinato.compiler.section import AFTER, BEFORE, LOOP, depends_on, reachable, sections
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import (
     Buffer,
@@ -276,8 +276,6 @@ class _Lowering:
         self.p = replace(self.p, sums={name: rewritten(n) for name, n in self.p.sums.items()})
 
     def carried(self, nodes: list[Node]) -> set[Node]:
-        from ostinato.compiler.section import depends_on
-
         return depends_on(nodes, {c.read for c in self.p.carries})
 
     def rewrite(
@@ -312,19 +310,20 @@ class _Lowering:
         ]
         rest = [m for m in others if m not in foldable]
         init: Node | None = None
-        hoisted: list[Node] = []
-        if self.p.hoist:
-            hoisted = [m for m in products if m.inputs[0] not in carried]
-        if len(hoisted) == len(products):  # ahead of the loop, as a whole
+        # The order of a chain is its bits, so it must not depend on what is hoisted: products that
+        # could be taken ahead of the loop come first, and with them no other value is an init.
+        early = [m for m in products if m.inputs[0] not in carried]
+        late = [m for m in products if m not in early]
+        products = early + late
+        if early:
             rest, foldable = others, []
-        elif hoisted and n in self.two_slots():  # ahead of the loop, in a place of its own
-            products = [m for m in products if m not in hoisted]
-            rest = [self.accumulation(n, hoisted, vectors, None, rewritten), *others]
-            vectors, foldable = [], []
-        elif hoisted:
-            init = self.accumulation(n, hoisted, vectors, None, rewritten)
-            products = [m for m in products if m not in hoisted]
-            vectors, rest, foldable = [], rest + foldable, []
+        if early and late and n in self.two_slots():  # ahead of the loop, in a place of its own
+            products = late
+            rest = [self.accumulation(n, early, vectors, None, rewritten), *others]
+            vectors = []
+        elif early and late and self.p.hoist:
+            init = self.accumulation(n, early, vectors, None, rewritten)
+            products, vectors = late, []
         elif foldable:
             init = rewritten(foldable[0])
             for m in foldable[1:]:
@@ -699,9 +698,11 @@ class _Lowering:
         return out
 
     def factor_runs(self, n: Node) -> list[list[tuple[Node, Node]]]:
-        """The products of an accumulation; those whose factors lie side by side as one."""
+        """The products of an accumulation; those whose factors lie side by side as one.
+
+        In their own order, wherever the factors lie: the order is the bits.
+        """
         pairs = [(n.inputs[2 * i], n.inputs[2 * i + 1]) for i in range(n.attrs[0])]
-        pairs.sort(key=lambda p: (self.operand(p[0]).buffer, self.operand(p[0]).column))
         order: list[list[tuple[Node, Node]]] = []
         for pair in pairs:
             if order:

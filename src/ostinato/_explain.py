@@ -1,0 +1,220 @@
+"""`explain`: what was recorded of a step, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ostinato._scan import Step, Tree, _found, _Ragged, _time_length
+from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.lower import Lowered
+from ostinato.compiler.play import HOIST_BELOW, Player
+from ostinato.engine import native
+from ostinato.engine.program import Code, Instruction
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product of a step: `[rows, depth] @ [depth, width]`."""
+
+    depth: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `scan` does with a step.
+
+    Attributes:
+        native: whether the engine plays it.
+        reason: why not, or "".
+        operation: the operation that cannot be played, or "".
+        advice: what to change, or "".
+        hoisted: products taken out of the time loop, forward.
+        loop_products: products in the time loop, forward.
+        loop_ops: elementwise operations in the time loop, forward, by name, in order.
+        backward_loop_products, backward_loop_ops: the same for the backward pass.
+        saved_bytes: kept for the backward pass: saved values and states (xs are not counted).
+        flops: of a forward and a backward pass, matrix products only; a multiply-add counts 2.
+        isa: the instruction set.
+        threads: threads in use.
+        expected_ms: `flops` at the rate at which this machine multiplies large matrices. A step
+            that is mostly elementwise takes longer.
+        n_steps, n_rows: T and B of the call.
+    """
+
+    native: bool
+    reason: str = ""
+    operation: str = ""
+    advice: str = ""
+    hoisted: tuple[Product, ...] = ()
+    loop_products: tuple[Product, ...] = ()
+    loop_ops: tuple[str, ...] = ()
+    backward_loop_products: tuple[Product, ...] = ()
+    backward_loop_ops: tuple[str, ...] = ()
+    saved_bytes: int = 0
+    flops: int = 0
+    isa: str = ""
+    threads: int = 0
+    expected_ms: float = 0.0
+    n_steps: int = 0
+    n_rows: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        if not self.native:
+            lines = ["not native: the eager loop plays this step", f"  why     {self.reason}"]
+            lines += [f"  at      {self.operation}"] if self.operation else []
+            lines += [f"  change  {self.advice}"] if self.advice else []
+            return "\n".join(lines)
+        return "\n".join(
+            [
+                f"native: {self.isa}, {self.threads} threads, T={self.n_steps}, B={self.n_rows}",
+                f"  before the loop     {_products(self.hoisted)}",
+                f"  in the loop         {_products(self.loop_products)}; {_ops(self.loop_ops)}",
+                f"  backward, in it     {_products(self.backward_loop_products)}; "
+                f"{_ops(self.backward_loop_ops)}",
+                f"  saved for backward  {self.saved_bytes / 1e6:.2f} MB",
+                f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
+                f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
+            ]
+        )
+
+
+def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
+    """What `scan(step, init, xs)` does: how it is played, or why the slow loop plays it.
+
+    Args:
+        step, init, xs, dim: as for `scan`. The step is recorded, nothing is computed.
+
+    Returns:
+        An `Explanation`; print it, or take its attributes.
+
+    Raises:
+        TypeError, ValueError: as `scan`.
+
+    Example:
+        >>> import torch, ostinato
+        >>> W = torch.randn(8, 8)
+        >>> def step(h, x):
+        ...     return torch.tanh(x + h @ W)
+        >>> e = ostinato.explain(step, torch.zeros(4, 8), torch.randn(20, 4, 8))
+        >>> e.native, e.loop_products, e.loop_ops
+        (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
+    """
+    n_steps = _time_length(xs, dim)
+    ragged = _Ragged.of(init, n_steps, None, None, None, False)
+    try:
+        call, _, entry = _found(step, init, xs, dim, False, ragged, "native")
+    except Unsupported as refusal:
+        return _refused(refusal)
+    if entry.refusal is not None or call is None:
+        return _refused(entry.refusal or Unsupported("the step was not recorded"))
+    xs_leaf = pytree.tree_leaves(xs)[0].movedim(dim, 0)
+    return _explained(call.player, n_steps, xs_leaf.shape[1])
+
+
+def _refused(refusal: Unsupported) -> Explanation:
+    return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
+
+
+def _advice(refusal: Unsupported) -> str:
+    text = f"{refusal.reason} {refusal.op or ''}"
+    for word, advice in _ADVICE.items():
+        if word in text:
+            return advice
+    return "write the step with operations the engine has (docs/scan.md lists them)"
+
+
+_ADVICE = {
+    "random": "draw the random numbers before the scan and pass them through xs",
+    "Python value": "replace if and .item() by torch.where or a multiplication with a mask",
+    "in place": "compute a new tensor instead of changing one that comes from outside",
+    "batch size": "keep every row of the batch independent of how many there are",
+    "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
+    "torch.func": "call scan outside of torch.func transforms, or accept the loop there",
+    "beside": "give carry, xs and parameters one floating-point type",
+    "vector kernel": "nothing: this processor has no kernel yet, and PyTorch's own path is used",
+}
+
+
+def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
+    hoist = n_rows < HOIST_BELOW
+    planner = player.planner
+    forward = planner.forward(True, False, hoist)
+    f = planner.graph.forward
+    x_wanted = tuple(n is not None for n in planner.recording.d_xs)
+    backward = planner.backward((True,) * len(f.ys), x_wanted, forward, False, hoist)
+    flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
+    element = torch.empty((), dtype=player.dtype).element_size()
+    width = sum(forward.lowered.tapes.values())
+    states = sum(n.width for n in f.states)
+    saved = element * n_rows * (width * n_steps + states * (n_steps + 1))
+    threads = native.threads_from_environment() or torch.get_num_threads()
+    return Explanation(
+        native=True,
+        hoisted=_found_products(forward.lowered.program.before),
+        loop_products=_found_products(forward.lowered.program.loop),
+        loop_ops=_found_ops(forward.lowered.program.loop),
+        backward_loop_products=_found_products(backward.lowered.program.loop),
+        backward_loop_ops=_found_ops(backward.lowered.program.loop),
+        saved_bytes=saved,
+        flops=flops,
+        isa=native.best_isa(),
+        threads=threads,
+        expected_ms=1e3 * flops / multiply_rate(player.dtype, threads),
+        n_steps=n_steps,
+        n_rows=n_rows,
+    )
+
+
+def _found_products(instructions: tuple[Instruction, ...]) -> tuple[Product, ...]:
+    return tuple(Product(x.k, x.n) for x in instructions if x.code == Code.GEMM)
+
+
+def _found_ops(instructions: tuple[Instruction, ...]) -> tuple[str, ...]:
+    names = {Code.ROW_SUM: "row_sum", Code.ROW_MAX: "row_max", Code.BROADCAST: "broadcast"}
+    return tuple(
+        x.op if x.code == Code.OP else names[x.code]
+        for x in instructions
+        if x.code == Code.OP or x.code in names
+    )
+
+
+def _flops(lowered: Lowered, n_steps: int, n_rows: int) -> int:
+    products = (x for x in lowered.program.instructions if x.code in (Code.GEMM, Code.OUTER))
+    return sum(2 * n_steps * n_rows * x.k * x.n for x in products)
+
+
+@functools.cache
+def multiply_rate(dtype: torch.dtype, threads: int) -> float:
+    """FLOP per second of `torch.mm` on 1024 × 1024, the best of five; `threads` keys it."""
+    a = torch.randn(1024, 1024, dtype=dtype)
+    a @ a
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times)
+
+
+def _products(products: tuple[Product, ...]) -> str:
+    if not products:
+        return "no product"
+    return ", ".join(f"[B, {p.depth}] @ [{p.depth}, {p.width}]" for p in products)
+
+
+def _ops(ops: tuple[str, ...]) -> str:
+    return (
+        f"{len(ops)} elementwise ({', '.join(dict.fromkeys(ops))})" if ops else "none elementwise"
+    )
