@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from ostinato.report.markup import short
 from ostinato.report.svg import ACCENT, ACCENT_RGB, MUTED, WRONG, WRONG_RGB, inline_svg, tinted
@@ -47,6 +47,9 @@ def curves(
             ax.set_ylim(top=1.02)
         elif _spans_decades(ax):
             ax.set_yscale("log")
+            # By default 10 to a power, in mathematics, which the page shows as it is written.
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
         else:
             ax.set_ylim(bottom=0)
         if len(present) > 1:
