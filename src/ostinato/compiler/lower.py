@@ -117,10 +117,16 @@ def lower(p: Pass) -> Lowered:
             return _Lowering(p, limit).run()
         except _BlockTooLarge:
             continue
+        except _CannotHoist:  # the bits are the same without
+            return lower(replace(p, hoist=False))
     raise Unsupported("a part of the step is larger than the engine's blocks")
 
 
 class _BlockTooLarge(Exception):  # noqa: N818
+    pass
+
+
+class _CannotHoist(Exception):  # noqa: N818
     pass
 
 
@@ -487,6 +493,7 @@ class _Lowering:
             place = _Place(kind, self.time_buffer(o.argument, carry), self.columns[k], o.dt)
             fixed[o.node] = place
         owner: dict[Node, Node] = {}
+        taken: set[Node] = set()  # one accumulation at the most lies where its user will
         saved = set(self.saved)
         for n in reversed(self.nodes):
             if n.op == "accumulate" and n.attrs[2]:
@@ -498,9 +505,11 @@ class _Lowering:
                     user.op in OPS
                     and user.width == n.width
                     and n in user.inputs
+                    and user not in taken
                     and self.in_memory(user, fixed)
                 ):
                     owner[n] = user
+                    taken.add(user)
 
         offset: dict[Node, int] = {}
         for n in self.nodes:
@@ -522,6 +531,9 @@ class _Lowering:
         kinds: dict[Node, Kind] = {}
         for u, group in members.items():
             if u in fixed:
+                # A place of two slots cannot hold what is computed ahead for many steps.
+                if fixed[u].kind == Kind.PAIR and any(self.section[n] != LOOP for n in group):
+                    raise _CannotHoist
                 continue
             crosses = any(self.section[n] != LOOP for n in group) or any(
                 self.section[m] != self.section[n] for n in group for m in users[n]
