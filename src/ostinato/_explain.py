@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ostinato._scan import Step, Tree, _found, _Ragged, _time_length
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.lower import Lowered
+from ostinato.compiler.passes import Lowered
 from ostinato.compiler.play import HOIST_BELOW, Player
 from ostinato.engine import native
 from ostinato.engine.program import Code, Instruction

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.compiler.graph import Node, Unsupported
-from ostinato.compiler.lower import CarrySpec, Leaf, Lowered, Output, Pass, lower
+from ostinato.compiler.lower import lower
+from ostinato.compiler.passes import CarrySpec, Leaf, Lowered, Output, Pass
 from ostinato.compiler.record import Recording
 from ostinato.compiler.section import choose_saved
 from ostinato.compiler.simplify import StepGraph

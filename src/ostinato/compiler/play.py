@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.graph import SUM, Node, Slot
-from ostinato.compiler.lower import Lowered, SumPart
+from ostinato.compiler.passes import Lowered, SumPart
 from ostinato.compiler.plan import Planner
 from ostinato.engine import native, reference
 

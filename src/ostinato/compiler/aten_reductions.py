@@ -1,0 +1,158 @@
+"""ATen calls that reduce: over the columns of a row, or over the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ostinato.compiler.graph import SUM, Node, Slot
+from ostinato.compiler.record import Batch
+from ostinato.compiler.values import Context, Shape, Value, as_rows, rule
+
+
+def _axes(a: Value, dims: Any) -> list[int]:
+    n = len(a.shape)
+    if dims is None or (isinstance(dims, (list, tuple)) and not dims):
+        return list(range(n))
+    return sorted(int(d) % n for d in ([dims] if isinstance(dims, int) else dims))
+
+
+def _row_reduction(c: Context, name: str, a: Value, dims: list[int]) -> Node:
+    """A reduction over all that a row has."""
+    kept = math.prod(n for i, n in enumerate(a.shape) if i not in dims and not isinstance(n, Batch))
+    if kept != 1:
+        raise c.refuse(f"reduces axes {dims} of {list(a.shape)}; wanted all axes of a row")
+    return c.b.reduce(name, c.node(a), a.width)
+
+
+@rule("sum")
+def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
+    axes = _axes(a, dims)
+    batch = a.shape.index(Batch(1))
+    if batch not in axes:
+        if math.prod(n for i, n in enumerate(a.shape) if i in axes) == 1:
+            return Value(a.node, c.shapes[0])
+        return _row_reduction(c, "row_sum", a, axes)
+    if a.transposed:
+        raise c.refuse("works on a transposed batch")
+    total: Node = c.b.column_sum(as_rows(c, a))
+    if math.prod(n for i, n in enumerate(a.shape) if i in axes and i != batch) == 1:
+        return _reshaped_sum(c, total, c.shapes[0])
+    whole = _reshaped_sum(c, total, tuple(1 if isinstance(n, Batch) else n for n in a.shape))
+    args = ((Slot(0), tuple(axes), keepdim), ())
+    return c.b.call("aten.sum.dim_IntList", (whole,), args, 0, SUM, c.shapes[0])
+
+
+def _reshaped_sum(c: Context, total: Node, shape: Shape) -> Node:
+    return c.b.view(total, tuple(shape), SUM)
+
+
+@rule("mean")
+def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
+    axes = _axes(a, dims)
+    if a.shape.index(Batch(1)) in axes:
+        raise c.refuse("takes the mean over the batch")
+    total = _row_reduction(c, "row_sum", a, axes)
+    return c.b.op("mul_s", total, s=1 / math.prod(a.shape[i] for i in axes))
+
+
+@rule("amax")
+def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
+    axes = _axes(a, dims)
+    if a.shape.index(Batch(1)) in axes:
+        raise c.refuse("takes the maximum over the batch")
+    return _row_reduction(c, "row_max", a, axes)
+
+
+@rule("linalg_vector_norm")
+def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
+    axes = _axes(a, dims)
+    if order != 2 or a.shape.index(Batch(1)) in axes:
+        raise c.refuse("only the 2-norm of a row is supported")
+    square = Value(c.b.op("mul", c.node(a), c.node(a)), a.shape)
+    return c.b.op("sqrt", _row_reduction(c, "row_sum", square, axes))
+
+
+def _check_last(c: Context, a: Value, dim: int) -> None:
+    if [dim % len(a.shape)] != [
+        i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1
+    ]:
+        raise c.refuse("wanted over all columns of a row")
+
+
+@rule("_softmax")
+def _softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
+    _check_last(c, a, dim)
+    x = as_rows(c, a)
+    e = c.b.op("exp", c.b.op("sub", x, c.b.reduce("row_max", x, a.width)))
+    return c.b.op("div", e, c.b.reduce("row_sum", e, a.width))
+
+
+@rule("_softmax_backward_data")
+def _softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
+    _check_last(c, y, dim)
+    p, d = as_rows(c, y), as_rows(c, g)
+    inner = c.b.reduce("row_sum", c.b.op("mul", d, p), y.width)
+    return c.b.op("mul", p, c.b.op("sub", d, inner))
+
+
+@rule("_log_softmax")
+def _log_softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
+    _check_last(c, a, dim)
+    x = as_rows(c, a)
+    shifted = c.b.op("sub", x, c.b.reduce("row_max", x, a.width))
+    total = c.b.reduce("row_sum", c.b.op("exp", shifted), a.width)
+    return c.b.op("sub", shifted, c.b.op("log", total))
+
+
+@rule("_log_softmax_backward_data")
+def _log_softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
+    _check_last(c, y, dim)
+    d = as_rows(c, g)
+    total = c.b.reduce("row_sum", d, y.width)
+    return c.b.op("sub", d, c.b.op("mul", c.b.op("exp", as_rows(c, y)), total))
+
+
+@rule("native_layer_norm")
+def _layer_norm(c: Context, a: Value, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """(x − μ) / √(σ² + ε) · w + b, over a row; Ba, Kiros, Hinton 2016, arXiv:1607.06450."""
+    if math.prod(shape) != a.width:
+        raise c.refuse("wanted over all columns of a row")
+    x, n = as_rows(c, a), a.width
+    mean = c.b.op("mul_s", c.b.reduce("row_sum", x, n), s=1 / n)
+    centred = c.b.op("sub", x, mean)
+    variance = c.b.op("mul_s", c.b.reduce("row_sum", c.b.op("mul", centred, centred), n), s=1 / n)
+    scale = c.b.op("rdiv_s", c.b.op("sqrt", c.b.op("add_s", variance, s=float(eps))), s=1.0)
+    out = c.b.op("mul", centred, scale)
+    if weight is not None:
+        out = c.b.op("mul", out, c.node(weight))
+    if bias is not None:
+        out = c.b.op("add", out, c.node(bias))
+    return [out, mean, scale]
+
+
+@rule("native_layer_norm_backward")
+def _layer_norm_backward(
+    c: Context,
+    g: Value,
+    a: Value,
+    shape: Any,
+    mean: Value,
+    scale: Value,
+    weight: Any,
+    bias: Any,
+    _: Any,
+) -> Any:
+    x, d, n = as_rows(c, a), as_rows(c, g), a.width
+    normal = c.b.op("mul", c.b.op("sub", x, mean.node), scale.node)
+    dn = d if weight is None else c.b.op("mul", d, c.node(weight))
+    mean_d = c.b.op("mul_s", c.b.reduce("row_sum", dn, n), s=1 / n)
+    mean_dn = c.b.op("mul_s", c.b.reduce("row_sum", c.b.op("mul", dn, normal), n), s=1 / n)
+    inner = c.b.op("sub", c.b.op("sub", dn, mean_d), c.b.op("mul", normal, mean_dn))
+    dx = c.b.op("mul", inner, scale.node)
+
+    def summed(node: Node) -> Node:
+        total = c.b.column_sum(c.b.widen(node, n))
+        return c.b.view(total, tuple(shape), SUM)
+
+    return [dx, summed(c.b.op("mul", d, normal)), summed(d)]

@@ -1,0 +1,95 @@
+"""The order of computing within a section, and which operations form a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ostinato.compiler.graph import ONCE, SUM, Node, Unsupported
+from ostinato.engine.ops import OPS
+
+ACCUMULATE, REDUCE, BLOCK, SUMMED = "accumulate", "reduce", "block", "sum"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is emitted together: accumulations, a block of one width, a reduction, a sum."""
+
+    kind: str
+    nodes: list[Node]
+
+
+def schedule(nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int) -> list[Item]:
+    """The items of a section, in order: products as early as can be, then the largest block."""
+    return _Schedule(nodes, is_leaf, max_block).run()
+
+
+def same_row(n: Node, i: Node) -> bool:
+    """Whether n reads i within its strip (a column that broadcasts must lie in memory)."""
+    return i.width == n.width and n.op != "spread"
+
+
+class _Schedule:
+    def __init__(self, nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int):
+        self.mine = set(nodes)
+        self.pending = [n for n in nodes if n.op not in ("slice", "concat")]
+        self.is_leaf = is_leaf
+        self.max_block = max_block
+        self.done: set[Node] = set()
+
+    def run(self) -> list[Item]:
+        items = []
+        while self.pending:
+            item = self.next_item()
+            items.append(item)
+            self.done.update(item.nodes)
+            self.pending = [n for n in self.pending if n not in self.done]
+        return items
+
+    def next_item(self) -> Item:
+        products = [n for n in self.pending if n.op == "accumulate" and self.ready(n)]
+        if products:
+            return Item(ACCUMULATE, products)
+        for n in self.pending:
+            if n.op in ("row_sum", "row_max") and self.ready(n):
+                return Item(REDUCE, [n])
+        block = self.largest_block()
+        if block:
+            return Item(BLOCK, block)
+        for n in self.pending:
+            if n.kind == SUM and self.ready(n):
+                return Item(SUMMED, [n])
+        raise Unsupported("the step graph has no order of computing", self.pending[0].op)
+
+    def ready(self, n: Node) -> bool:
+        return all(self.available(i, None) for i in n.inputs)
+
+    def available(self, n: Node, block: set[Node] | None) -> bool:
+        """Whether n can be read: it lies in memory, or in this block."""
+        if n.kind == ONCE or n.op == "const" or self.is_leaf(n) or n in self.done:
+            return True
+        if block is not None and n in block:
+            return True
+        if n.op in ("slice", "concat"):
+            return all(self.available(i, None) for i in n.inputs)
+        return n not in self.mine
+
+    def largest_block(self) -> list[Node]:
+        """The longest run of elementwise operations of one width that can be played now."""
+        best: list[Node] = []
+        candidates = [n for n in self.pending if n.op in OPS or n.op == "spread"]
+        for width in sorted({n.width for n in candidates}):
+            block: list[Node] = []
+            members: set[Node] = set()
+            size = 0
+            for n in candidates:
+                cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
+                if n.width != width or size + cost > self.max_block:
+                    continue
+                if all(self.available(i, members if same_row(n, i) else None) for i in n.inputs):
+                    block.append(n)
+                    members.add(n)
+                    size += cost
+            if len(block) > len(best):
+                best = block
+        return best
