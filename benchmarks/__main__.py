@@ -1,0 +1,97 @@
+"""python -m benchmarks scan|iteration|layers|overhead|check|report: see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import machine, tables
+from benchmarks.check import judged
+from benchmarks.results import Results, Spec, save
+
+BENCHMARKS = ("scan", "iteration", "layers", "overhead")
+THREADS = 2
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.benchmark == "report":
+        from benchmarks.page import page
+
+        print(page(options.file), end="")
+        return 0
+    names = BENCHMARKS if options.benchmark == "check" else (options.benchmark,)
+    _prepare(options.threads)
+    missed = 0
+    for name in names:
+        results = _run(name, options)
+        missed += sum(not b.met for row in results.rows for b in row.bounds)
+    return 1 if options.benchmark == "check" and missed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    helps = {
+        "scan": "training by scan against every library's recurrence",
+        "iteration": "the notebook's whole training iteration",
+        "layers": "layers beside scan itself; ragged batches",
+        "overhead": "a call of scan beside the engine's work; import; --help",
+        "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--json", type=Path, metavar="FILE",
+            help="put the results there, beside those of other benchmarks",
+        )  # fmt: skip
+        command.add_argument(
+            "--quick", action="store_true", help="tiny shapes, few rounds: only whether it runs"
+        )
+        command.add_argument(
+            "--rows", nargs="+", default=[""], metavar="TEXT",
+            help="only rows whose name contains one of these (notebook, gru/, lstm/large, …)",
+        )  # fmt: skip
+        command.add_argument(
+            "--threads", type=int, default=THREADS, help=f"and cores (default {THREADS})"
+        )
+    report = commands.add_parser("report", help="the page docs/performance.md, on stdout")
+    report.add_argument("file", type=Path, help="what --json wrote")
+    return parser
+
+
+def _prepare(threads: int) -> None:
+    machine.use_cores(threads)
+    # One function of ours is played in many shapes; scan warns that it records each.
+    warnings.filterwarnings("ignore", message=r".* was recorded \d+ times")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _run(name: str, options: argparse.Namespace) -> Results:
+    specs: list[Spec] = import_module(f"benchmarks.{name}").specs(options.quick)
+    chosen = [s for s in specs if any(text in s.name for text in options.rows)]
+    if not chosen and options.benchmark != "check":
+        known = ", ".join(s.name for s in specs)
+        raise SystemExit(f"--rows {' '.join(options.rows)}: no such row of {name}; it has {known}")
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    results = Results(name, command, options.quick, machine.report())
+    print("\n".join([f"== {name}", *tables.machine_lines(results.machine), ""]), flush=True)
+    rows = []
+    for spec in chosen:
+        rows.append(judged(spec) if options.benchmark == "check" else spec.measure())
+        print("\n".join([*tables.row_lines(rows[-1]), ""]), flush=True)
+    results = Results(name, command, options.quick, results.machine, machine.state(), tuple(rows))
+    print("\n".join([f"after: {tables.state(results.machine_after)}"]))
+    print("\n".join([*tables.summary_lines(results), ""]), flush=True)
+    if options.json is not None:
+        save(options.json, results)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""The machine under a benchmark: what it is, how fast it multiplies, how fast its cores talk."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ostinato import environment
+
+MM_SIZE = 2048
+MM_GFLOP = 2 * MM_SIZE**3 / 1e9
+PEERS = ("torch", "jax", "jaxlib", "keras", "optax", "numpy")
+
+
+def use_cores(n: int) -> None:
+    """Keep this process on its first n cores, so that every library's own pool has as many."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
+    # No pool of compilers beside the contenders; read when torch's compiler is imported.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(n))
+
+
+def report() -> dict[str, Any]:
+    """What the figures depend on; measured now."""
+    import torch
+
+    from ostinato.engine import native
+
+    here = environment.environment()
+    ready = native.unavailable() is None
+    return {
+        "date": here["date"],
+        "cpu": here["machine"]["cpu"],
+        "cores": here["machine"]["cores"],
+        "system": here["machine"]["system"],
+        "python": here["python"],
+        "packages": {name: environment._version(name) for name in PEERS},
+        "ostinato": here["packages"]["ostinato"],
+        "git": here["git"],
+        "instruction_set": native.best_isa() if ready else None,
+        "torch_threads": torch.get_num_threads(),
+        **state(),
+    }
+
+
+def state() -> dict[str, Any]:
+    """What changes from one minute to the next."""
+    mm = multiply()
+    mm()
+    return {"mm_gflops": MM_GFLOP / min(_seconds(mm) for _ in range(5)), "latency_ns": latency_ns()}
+
+
+def multiply() -> Any:
+    """torch.mm on 2048×2048 float32, to be called."""
+    import torch
+
+    a, b = (torch.randn(MM_SIZE, MM_SIZE) for _ in range(2))
+    out = torch.empty(MM_SIZE, MM_SIZE)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def latency_ns() -> float | None:
+    """One-way latency of a cache line between two cores; None where it cannot be measured."""
+    program = _pingpong()
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if program is None or len(cpus) < 2:
+        return None
+    done = subprocess.run(
+        [str(program), str(cpus[0]), str(cpus[1])], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+@functools.cache
+def _pingpong() -> Path | None:
+    """The measuring program, built for this process; None without Linux or a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or sys.platform != "linux":
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="ostinato-pingpong-")
+    _kept.append(folder)
+    program = Path(folder.name) / "pingpong"
+    source = Path(__file__).with_name("pingpong.c")
+    subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=True)
+    return program
+
+
+_kept: list[Any] = []  # the folder lives as long as the process
+
+
+def _seconds(call: Any) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

@@ -1,0 +1,225 @@
+"""`overhead`: what a call of scan costs beside the engine's work, and what importing costs.
+
+Shapes are so small that the engine has next to nothing to do. Time is taken apart by a stopwatch
+around the functions of the compiler and the engine: each part is what its functions spend outside
+the other parts. The bounds are on a run in which only the engine's own calls are watched.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+import ostinato
+import ostinato._scan as scan_module
+from benchmarks import machine
+from benchmarks.results import Bound, Row, Spec, Timing
+from ostinato.compiler import cache
+from ostinato.compiler.play import Player
+from ostinato.engine import native
+
+T, B, H = 4, 4, 8
+WANTED_US = {"by path": 80.0, "searched": 200.0}
+WANTED_IMPORT_MS, WANTED_HELP_S = 30.0, 0.3
+
+ENGINE = "engine"
+# part → the functions whose time it is, but for that of parts inside them
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "finding captured tensors": [(cache, "reach"), (cache, "search_captured")],
+    "cache key": [(cache, "find")],
+    "binding": [(Player, "forward"), (Player, "backward")],
+    "structure of the call": [(scan_module, "_played")],
+    "checks, and torch.compile's guard": [(ostinato, "scan")],
+    "autograd": [(scan_module, "play"), (torch.autograd, "grad")],
+}
+
+
+class Stopwatch:
+    """Nanoseconds spent in each part, outside the parts inside it."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, int] = {}
+        self._parts: list[str] = []
+        self._since = 0
+
+    def watched(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self._switch()
+            self._parts.append(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._switch()
+                self._parts.pop()
+
+        return wrapped
+
+    def _switch(self) -> None:
+        now = time.perf_counter_ns()
+        if self._parts:
+            part = self._parts[-1]
+            self.spent[part] = self.spent.get(part, 0) + now - self._since
+        self._since = now
+
+
+# One for all rows: scan keeps its programs, which go on telling the watch they were made under.
+WATCH = Stopwatch()
+
+
+class _WatchedProgram:
+    def __init__(self, program: Any):
+        self.play = WATCH.watched(ENGINE, program.play)
+
+
+@contextmanager
+def watching(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[None]:
+    """All programs made and all functions of `parts` called inside are watched."""
+    make = native.make
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(native, "make", lambda *a: _WatchedProgram(make(*a))))
+        for part, functions in parts.items():
+            for owner, name in functions:
+                watched = WATCH.watched(part, getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, watched))
+        yield
+
+
+class Opaque:
+    """A step whose tensors no path leads to: it must be searched at every call."""
+
+    __slots__ = ("U", "W", "b")
+
+    def __init__(self, U: Any, W: Any, b: Any):
+        self.U, self.W, self.b = U, W, b
+
+    def __call__(self, h: Any, x: Any) -> Any:
+        return torch.tanh(x @ self.U + h @ self.W + self.b)
+
+
+def _weights() -> list[torch.Tensor]:
+    return [torch.randn(*s, requires_grad=True) for s in ((H, H), (H, H), (H,))]
+
+
+def training(kind: str, n_steps: int) -> Callable[[], Any]:
+    """One forward and backward pass of a small RNN, its step new to scan."""
+    U, W, b = weights = _weights()
+    init, xs = torch.zeros(B, H, requires_grad=True), torch.randn(n_steps, B, H)
+    d_ys = torch.randn(n_steps, B, H)
+
+    def closure(h: Any, x: Any) -> Any:
+        return torch.tanh(x @ U + h @ W + b)
+
+    step = closure if kind == "by path" else Opaque(*weights)
+
+    def run() -> Any:
+        _, ys = ostinato.scan(step, init, xs)
+        return torch.autograd.grad(ys, (*weights, init), d_ys)
+
+    return run
+
+
+def specs(quick: bool) -> list[Spec]:
+    calls = 50 if quick else 2000
+    repeats = 2 if quick else 7
+    rows = [
+        Spec(f"overhead/{kind}", lambda kind=kind: _overhead_row(kind, calls))  # type: ignore[misc]
+        for kind in WANTED_US
+    ]
+    return [
+        *rows,
+        Spec("overhead/import", lambda: _import_row(repeats)),
+        Spec("overhead/help", lambda: _help_row(repeats)),
+    ]
+
+
+def _overhead_row(kind: str, calls: int) -> Row:
+    # As in every program that trains: torch's optimisers import it, and scan then has to tell
+    # whether torch.compile is looking on.
+    import torch._dynamo  # noqa: F401
+
+    before = machine.latency_ns()
+    totals = {t: _total(kind, t, calls) for t in range(1, T + 1)}
+    parts = _parts(kind, calls)
+    title = f"B {B}, T 1…{T}, H {H}, tanh RNN, forward + backward, captured tensors {kind}"
+    timings = [_timing(f"all but the engine, T {t}", ns) for t, ns in totals.items()]
+    timings += [_timing(f"part at T {T}: {part}", ns) for part, ns in parts.items()]
+    worst = max(float(np.median(ns)) for ns in totals.values()) / 1e3
+    bound = Bound("all but the engine", WANTED_US[kind], worst, False, "µs")
+    return Row(
+        f"overhead/{kind}", title, tuple(timings), bounds=(bound,),
+        latency_ns=(before, machine.latency_ns()),
+    )  # fmt: skip
+
+
+def _total(kind: str, n_steps: int, calls: int) -> list[int]:
+    """Nanoseconds of each call but for those in the engine."""
+    found = []
+    with watching({}):
+        run = training(kind, n_steps)
+        _warm(run)
+        for _ in range(calls):
+            WATCH.spent.clear()
+            begin = time.perf_counter_ns()
+            run()
+            found.append(time.perf_counter_ns() - begin - WATCH.spent[ENGINE])
+    return found
+
+
+def _parts(kind: str, calls: int) -> dict[str, list[int]]:
+    """Nanoseconds of each call by part."""
+    found: dict[str, list[int]] = {part: [] for part in (*PARTS, ENGINE)}
+    with watching(PARTS):
+        run = training(kind, T)
+        _warm(run)
+        for _ in range(calls):
+            WATCH.spent.clear()
+            run()
+            for part, times in found.items():
+                times.append(WATCH.spent.get(part, 0))
+    return found
+
+
+def _warm(run: Callable[[], Any]) -> None:
+    for _ in range(20):
+        run()
+
+
+def _import_row(repeats: int) -> Row:
+    """In a fresh process, once torch is there."""
+    code = (
+        "import time, torch; begin = time.perf_counter(); import ostinato; ostinato.scan; "
+        "print(time.perf_counter() - begin)"
+    )
+    times = [float(_python("-c", code)) for _ in range(repeats + 1)][1:]
+    timing = _timing("import ostinato; ostinato.scan", [int(1e9 * t) for t in times])
+    bound = Bound("beyond torch", WANTED_IMPORT_MS, 1e3 * timing.median_s, False, "ms")
+    return Row("overhead/import", "in a fresh process, after torch", (timing,), bounds=(bound,))
+
+
+def _help_row(repeats: int) -> Row:
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter_ns()
+        _python("-m", "ostinato.cli", "--help")
+        times.append(time.perf_counter_ns() - begin)
+    timing = _timing("ostinato --help", times[1:])
+    bound = Bound("the whole process", WANTED_HELP_S, timing.median_s, False, "s")
+    return Row("overhead/help", "a fresh process from start to end", (timing,), bounds=(bound,))
+
+
+def _python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def _timing(name: str, nanoseconds: list[int]) -> Timing:
+    q1, middle, q3 = (np.percentile(nanoseconds, [25, 50, 75]) / 1e9).tolist()
+    return Timing(name, middle, q1, q3, len(nanoseconds))
