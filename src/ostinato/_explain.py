@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
-from ostinato._scan import Step, Tree, _found, _Ragged, _time_length
+from ostinato._loop import Step, Tree
+from ostinato._scan import checked, find
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.passes import Lowered
 from ostinato.compiler.play import HOIST_BELOW, Player
@@ -111,16 +111,14 @@ def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
         >>> e.native, e.loop_products, e.loop_ops
         (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
     """
-    n_steps = _time_length(xs, dim)
-    ragged = _Ragged.of(init, n_steps, None, None, None, False)
+    arguments = checked(step, init, xs, dim, False)
     try:
-        call, _, entry = _found(step, init, xs, dim, False, ragged, "native")
+        call, tensors, entry = find(arguments, "native")
     except Unsupported as refusal:
         return _refused(refusal)
-    if entry.refusal is not None or call is None:
+    if call is None:
         return _refused(entry.refusal or Unsupported("the step was not recorded"))
-    xs_leaf = pytree.tree_leaves(xs)[0].movedim(dim, 0)
-    return _explained(call.player, n_steps, xs_leaf.shape[1])
+    return _explained(call.player, arguments.ragged.n_steps, tensors[-1].shape[1])
 
 
 def _refused(refusal: Unsupported) -> Explanation:

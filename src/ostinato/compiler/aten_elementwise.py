@@ -196,6 +196,19 @@ def _hardtanh_backward(c: Context, g: Value, a: Value, low: float, high: float) 
     return _gated(c, g, inside)
 
 
+@rule("hardsigmoid")
+def _hardsigmoid(c: Context, a: Value) -> Any:
+    ramp = c.b.op("mul_s", c.b.op("add_s", c.node(a), s=3.0), s=1 / 6)
+    return c.b.op("min_s", c.b.op("max_s", ramp, s=0.0), s=1.0)
+
+
+@rule("hardsigmoid_backward")
+def _hardsigmoid_backward(c: Context, g: Value, a: Value) -> Any:
+    x = c.node(a)
+    inside = c.b.op("mul", c.b.op("gt_s", x, s=-3.0), c.b.op("lt_s", x, s=3.0))
+    return _gated(c, Value(c.b.op("mul_s", c.node(g), s=1 / 6), g.shape), inside)
+
+
 @rule("leaky_relu")
 def _leaky_relu(c: Context, a: Value, slope: float = 0.01) -> Any:
     x = c.node(a)

@@ -212,6 +212,8 @@ def _number(c: Context, value: Any) -> float:
         if value.node.op != "const":
             raise c.refuse("needs a number that is known when the step is recorded")
         return value.node.s
+    if isinstance(value, Batch):
+        raise c.refuse("computes with the batch size")
     return float(value)
 
 

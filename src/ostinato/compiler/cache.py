@@ -17,7 +17,7 @@ from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.plan import Planner
 from ostinato.compiler.play import Player
-from ostinato.compiler.record import record, search_captured
+from ostinato.compiler.record import Recording, record, search_captured, transformed
 from ostinato.engine import native
 
 ENGINES = ("native", "reference", "eager")
@@ -40,6 +40,7 @@ class Entry:
     player: Player | None
     positions: list[int] | None  # of the captured tensors among those reached; None: search
     refusal: Unsupported | None = None
+    small: Recording | None = None  # on three rows, to compare other batch sizes with
     verified: set[int] = field(default_factory=set)  # batch sizes compared with the eager loop
 
 
@@ -54,35 +55,37 @@ _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
 
-def find(
-    step: Callable[..., Any],
-    init: Any,
-    init_leaves: Sequence[Tensor],
-    first_x: Callable[[], Any],
-    xs_leaves: Sequence[Tensor],
-    split: Callable[[Any], tuple[list[Tensor], Any]],
-    structure: Any,
-    engine_name: str,
-) -> Found:
+@dataclass(frozen=True)
+class New:
+    """What recording a step needs."""
+
+    step: Callable[..., Any]
+    init: Any
+    init_leaves: list[Tensor]
+    first_x: Callable[[], Any]  # makes one element of xs; called only when the step must run
+    split: Callable[[Any], tuple[list[Tensor], Any]]
+    check: Callable[[Any], None]  # raises where a result does not fit init
+
+
+def find(new: New, xs_leaves: Sequence[Tensor], structure: Any, engine_name: str) -> Found:
     """The recorded step for these inputs, recorded now if it is new.
 
     Args:
-        first_x: makes one element of xs; called only when the step must run.
         xs_leaves: `[T, B, …]`.
         structure: the structures of init and xs, hashable.
     """
-    reached = reach(step)
-    metas = tuple(map(_meta, init_leaves)), tuple(map(_meta_x, xs_leaves))
-    flags = torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), engine_name, structure
+    reached = reach(new.step)
+    metas = tuple(map(_meta, new.init_leaves)), tuple(map(_meta_x, xs_leaves))
+    modes = (
+        torch.is_autocast_enabled("cpu"),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+    )
+    flags = modes, torch.get_default_dtype(), engine_name, structure
     key: Any = None
     if reached.complete:
-        key = (
-            "reached",
-            tuple(reached.constants),
-            tuple(map(_meta_full, reached.tensors)),
-            metas,
-            flags,
-        )
+        tensors = tuple(map(_meta_full, reached.tensors)), _tied(reached.tensors)
+        key = (reached.signature, tensors, metas, flags)
         entry = _entries.get(key)
         if entry is not None and entry.positions is not None:
             _entries.move_to_end(key)
@@ -90,30 +93,26 @@ def find(
         if entry is not None and entry.refusal is not None:
             return Found(entry, [])
     try:
-        search = search_captured(step, init, first_x())
+        search = search_captured(new.step, new.init, new.first_x(), new.check)
     except Unsupported as refusal:
-        return Found(Entry(None, None, refusal), [])
+        entry = Entry(None, None, refusal)
+        if key is not None:
+            _entries[key] = entry
+        return Found(entry, [])
     positions: list[int] | None = None
     if reached.complete:
         at = {id(t): i for i, t in enumerate(reached.tensors)}
         if all(id(t) in at for t in search.captured):
             positions = [at[id(t)] for t in search.captured]
     if positions is None:
-        key = (
-            "searched",
-            _code(step),
-            tuple(search.trail),
-            tuple(map(_meta_full, search.captured)),
-            metas,
-            flags,
-        )
+        trail = tuple(search.trail)
+        key = ("searched", _code(new.step), trail, tuple(map(_meta_full, search.captured)), metas)
+        key = (*key, flags)
         entry = _entries.get(key)
         if entry is not None:
             _entries.move_to_end(key)
             return Found(entry, search.captured)
-    entry = _recorded(
-        step, init, init_leaves, first_x, search.captured, split, engine_name, positions
-    )
+    entry = _recorded(new, search.captured, engine_name, positions)
     _entries[key] = entry
     while len(_entries) > MAX_ENTRIES:
         _entries.popitem(last=False)
@@ -121,15 +120,9 @@ def find(
 
 
 def _recorded(
-    step: Any,
-    init: Any,
-    init_leaves: Any,
-    first_x: Any,
-    captured: list[Tensor],
-    split: Any,
-    engine_name: str,
-    positions: list[int] | None,
+    new: New, captured: list[Tensor], engine_name: str, positions: list[int] | None
 ) -> Entry:
+    step = new.step
     code = _code(step)
     _recordings[code] += 1
     if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith(
@@ -141,20 +134,20 @@ def _recorded(
             stacklevel=4,
         )
     try:
-        dtype = init_leaves[0].dtype
+        dtype = new.init_leaves[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
-        recording = record(step, init, first_x(), captured, split)
+        recording, small = record(step, new.init, new.first_x(), captured, new.split)
         planner = Planner(recording, dtype)
         planner.check()
-        return Entry(Player(planner, dtype, engine_name), positions)
+        return Entry(Player(planner, dtype, engine_name), positions, None, small)
     except Unsupported as refusal:
         return Entry(None, positions, refusal)
 
 
 def refuse(step: Any, refusal: Unsupported | None) -> None:
     """Say once per step function why the eager loop plays it."""
-    key = _code(step)
+    key = _code(step), None if refusal is None else refusal.reason
     if key in _warned or refusal is None:
         return
     _warned.add(key)
@@ -178,6 +171,13 @@ def name_of(step: Any) -> str:
     return getattr(step, "__qualname__", type(step).__name__)
 
 
+def _tied(tensors: list[Tensor]) -> Any:
+    """Which of them are one and the same."""
+    first: dict[int, int] = {}
+    pattern = tuple(first.setdefault(id(t), i) for i, t in enumerate(tensors))
+    return pattern if len(first) < len(tensors) else None
+
+
 def _meta(t: Tensor) -> Any:
     return t.shape[1:], t.dtype, t.requires_grad
 
@@ -190,17 +190,22 @@ def _meta_full(t: Tensor) -> Any:
     return t.shape, t.dtype, t.requires_grad
 
 
+class Elsewhere(Unsupported):
+    """Not the step's doing: a GPU, a transform, a processor. No reason to warn."""
+
+
 def check_tensors(tensors: Sequence[Any]) -> None:
-    """Raise Unsupported if these tensors need the eager loop, whatever the step."""
+    """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
     for t in tensors:
         if type(t) not in (Tensor, torch.nn.Parameter):
-            raise Unsupported(f"a {type(t).__name__} is not a plain tensor")
+            raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
         if t.device.type != "cpu":
-            raise Unsupported(f"a tensor is on {t.device}")
+            raise Elsewhere(f"a tensor is on {t.device}")
         if t.layout != torch.strided:
-            raise Unsupported(f"a tensor has the layout {t.layout}")
-    if torch._C._are_functorch_transforms_active():
-        raise Unsupported("a torch.func transform is active")
+            raise Elsewhere(f"a tensor has the layout {t.layout}")
+    reason = transformed()
+    if reason is not None:
+        raise Elsewhere(reason)
     why = native.unavailable()
     if why is not None:
-        raise Unsupported(why)
+        raise Elsewhere(why)

@@ -1,8 +1,9 @@
-"""The tensors and constants that a step function reaches: closures, globals, modules.
+"""The tensors and constants that a step function reaches: closures, globals, modules, objects.
 
 A step is recorded once; at later calls its captured tensors are read again by the path on which
-they were found, and whatever else it reaches (numbers, flags, other functions) must be as it was. A
-step that reaches something opaque has no such paths: it is searched by running it at every call.
+they were found, and whatever else it reaches (numbers, flags, functions, attributes of the names
+its code mentions) must be as it was. A step that reaches something opaque has no such paths: it is
+searched by running it at every call.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,36 +20,43 @@ import torch
 from torch import Tensor, nn
 
 _CONSTANTS = (
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    bytes,
-    type(None),
-    torch.dtype,
-    torch.device,
-    torch.Size,
-    slice,
-)
-_OPAQUE_BUT_FIXED = (
-    types.ModuleType,
-    type,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-    torch.layout,
-)
+    int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device,
+    torch.Size, torch.layout, torch.memory_format, slice,
+)  # fmt: skip
+_BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+# Modules whose contents are taken as fixed, and whose classes are.
+_FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing"}
 _LIMIT = 3000
+_TENSOR, _ABSENT = object(), object()
+_MAPPINGS = (dict, types.MappingProxyType, OrderedDict)
+
+
+class Signature:
+    """The constants a step reaches, hashed once."""
+
+    __slots__ = ("constants", "hash")
+
+    def __init__(self, constants: tuple[Any, ...]):
+        self.constants = constants
+        self.hash = hash(constants)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: Any) -> bool:
+        same = isinstance(other, Signature) and self.constants == other.constants
+        return self is other or same
 
 
 @dataclass
 class Reach:
     """What a step reaches.
 
-    tensors: in a fixed order.
-    constants: everything else that may steer it, hashable.
-    watches: (container, key, what is there), to notice a change; a cell has the key None.
-    complete: false if something opaque was met.
+    Attributes:
+        tensors: in a fixed order.
+        constants: everything else that may steer it, hashable.
+        watches: (container, key, what is there), to notice a change.
+        complete: false if something opaque was met.
     """
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -55,24 +64,28 @@ class Reach:
     watches: list[tuple[Any, Any, Any]] = field(default_factory=list)
     complete: bool = True
 
+    @functools.cached_property
+    def signature(self) -> Signature:
+        return Signature(tuple(self.constants))
+
     def again(self) -> list[Tensor] | None:
         """The tensors now, if nothing else has changed; else None."""
         tensors = []
         for container, key, was in self.watches:
-            try:
-                now = container.cell_contents if key is None else container[key]
-            except (ValueError, KeyError, IndexError):
-                return None
+            if type(container) in _MAPPINGS:
+                now = container.get(key, _ABSENT)
+            else:
+                try:
+                    now = container[key]
+                except (ValueError, IndexError, AttributeError):
+                    now = _ABSENT
             if isinstance(now, Tensor):
                 if was is not _TENSOR:
                     return None
                 tensors.append(now)
-            elif now is not was and (type(now) is not type(was) or not _equal(now, was)):
+            elif now is not was and not (type(now) is type(was) and _equal(now, was)):
                 return None
         return tensors
-
-
-_TENSOR = object()
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -97,120 +110,177 @@ def reach(step: Callable[..., Any]) -> Reach:
         tensors = known.again()
         if tensors is not None:
             known.tensors = tensors
-            return Reach(tensors, known.constants, [], True)
-    fresh = _walked(step)
-    entry[name] = Reach([], fresh.constants, fresh.watches, fresh.complete)
+            return known
+    fresh = entry[name] = _walked(step)
     return fresh
 
 
 def _walked(step: Callable[..., Any]) -> Reach:
-    walk = _Walk()
-    walk.visit(step)
-    return walk.found
+    """Walk until no code that is met mentions a name that was not looked for."""
+    names: frozenset[str] = frozenset()
+    while True:
+        walk = _Walk(names)
+        walk.visit(step)
+        if not walk.found.complete or walk.names == names:
+            return walk.found
+        names = walk.names
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, names: frozenset[str]):
+        self.looked_for = sorted(names)
+        self.names = names  # and those that turn up
         self.found = Reach()
         self.seen: set[int] = set()
-        self.alive: list[Any] = []
 
-    def look(self, container: Any, key: Any, value: Any) -> None:
-        """One watched place."""
-        is_tensor = isinstance(value, Tensor)
-        self.found.watches.append((container, key, _TENSOR if is_tensor else value))
-        if is_tensor:
+    def look(self, container: Any, key: Any) -> None:
+        """One watched place, and what is there."""
+        value = container[key]
+        if isinstance(value, Tensor):
+            self.found.watches.append((container, key, _TENSOR))
             self.found.tensors.append(value)
         else:
+            self.found.watches.append((container, key, value))
             self.visit(value)
 
     def visit(self, value: Any) -> None:
         found = self.found
         if isinstance(value, _CONSTANTS):
-            found.constants.append(
-                (type(value), str(value) if isinstance(value, (float, slice)) else value)
-            )
-            return
-        if isinstance(value, _OPAQUE_BUT_FIXED):
-            found.constants.append(id(value))
-            return
-        if id(value) in self.seen:
+            text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
+            found.constants.append((type(value), str(value) if text else value))
+        elif isinstance(value, _BUILTIN) or _is_fixed(value):
+            found.constants.append(value)
+        elif id(value) in self.seen:
             found.constants.append("again")
-            return
-        self.seen.add(id(value))
-        self.alive.append(value)
-        if len(self.seen) > _LIMIT:
-            found.complete = False
-        elif isinstance(value, types.FunctionType):
+        else:
+            self.seen.add(id(value))  # alive: it is reached from the step
+            if len(self.seen) > _LIMIT:
+                found.complete = False
+            else:
+                self.visit_new(value)
+
+    def visit_new(self, value: Any) -> None:
+        if isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, types.MethodType):
             self.visit(value.__func__)
             self.visit(value.__self__)
         elif isinstance(value, functools.partial):
-            self.visit(value.func)
-            self.items(value.args)
-            self.items(value.keywords)
+            for part in (value.func, value.args, value.keywords):
+                self.visit(part)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.visit(value.__func__)
+        elif isinstance(value, property):
+            for accessor in (value.fget, value.fset):
+                self.visit(accessor)
+        elif type(value) in (list, tuple, dict):
+            self.items(value)
+        elif isinstance(value, types.ModuleType):
+            self.found.constants.append(value.__name__)
+            self.attributes(value.__dict__)
+        elif isinstance(value, type):
+            self.found.constants.append(value)
+            self.class_attributes(value)
         elif isinstance(value, nn.Module):
             self.module(value)
-        elif isinstance(value, (list, tuple, dict)) and type(value) in (list, tuple, dict):
-            self.items(value)
+        elif type(getattr(value, "__dict__", None)) is dict and not _has_slots(type(value)):
+            self.found.constants.append(type(value))
+            self.attributes(value.__dict__)
+            self.class_attributes(type(value))
         else:
-            found.complete = False
+            self.found.complete = False
 
     def items(self, value: Any) -> None:
-        self.found.constants.append((type(value).__name__, len(value)))
-        pairs = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-        for key, item in pairs:
+        self.found.constants.append((type(value), len(value)))
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)
-            self.look(value, key, item)
+            self.look(value, key)
         if not isinstance(value, tuple):
             self.found.watches.append((_Length(value), 0, len(value)))
 
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
+        self.names |= _names(f.__code__)
+        fields = _Fields(f)
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+            self.found.watches.append((fields, name, getattr(f, name)))
         for cell in f.__closure__ or ():
             try:
-                self.look(cell, None, cell.cell_contents)
+                self.look(_Cell(cell), 0)
             except ValueError:  # not yet bound
                 self.found.complete = False
-        for name in sorted(_global_names(f.__code__)):
+        for name in sorted(_names(f.__code__)):
             if name in f.__globals__:
-                self.look(f.__globals__, name, f.__globals__[name])
-        self.items(f.__defaults__ or ())
-        if f.__kwdefaults__:
-            self.items(f.__kwdefaults__)
+                self.look(f.__globals__, name)
+            else:  # a builtin, or an attribute: a global of that name may turn up
+                self.found.watches.append((f.__globals__, name, _ABSENT))
+        self.attributes(f.__dict__)
+        self.visit(f.__defaults__)
+        self.visit(f.__kwdefaults__)
+        if f.__dict__.get("__wrapped__") is not None:
+            self.visit(f.__dict__["__wrapped__"])
+
+    def attributes(self, attributes: dict[str, Any]) -> None:
+        """Those that code mentions; where one is absent, that it stays so."""
+        for name in self.looked_for:
+            if name in attributes:
+                self.found.constants.append(name)
+                self.look(attributes, name)
+            else:
+                self.found.watches.append((attributes, name, _ABSENT))
+
+    def class_attributes(self, cls: type) -> None:
+        if "__getattr__" in dir(cls) and not issubclass(cls, nn.Module):
+            self.found.complete = False  # attributes may come from anywhere
+        for base in cls.__mro__:
+            if not _is_fixed(base):
+                for name in (*self.looked_for, "forward", "__call__"):
+                    if name in vars(base):
+                        self.found.constants.append(name)
+                        self.look(base.__dict__, name)
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
         self.found.constants.append(type(m))
-        forward = type(m).forward
-        if isinstance(forward, types.FunctionType) and not type(m).__module__.startswith(
-            "torch.nn"
-        ):
-            self.visit(forward)
-        for name in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        ):
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
             if attributes.get(name):
                 self.found.complete = False
-        for name, value in sorted(attributes.items()):
-            if name in ("_parameters", "_buffers", "_modules"):
-                for key, item in value.items():
-                    self.look(value, key, item)
-                self.found.watches.append((_Length(value), 0, len(value)))
-            elif isinstance(
-                value, (*_CONSTANTS, list, tuple, dict, Tensor, types.FunctionType)
-            ) and not (name.startswith("_") and not isinstance(value, (*_CONSTANTS, Tensor))):
-                self.look(attributes, name, value)
+            self.found.watches.append((_Length(attributes[name]), 0, 0))
+        for name in ("_parameters", "_buffers", "_modules"):
+            self.items(attributes[name])
+        self.look(attributes, "training")
+        if _is_fixed(type(m)):
+            for name, value in sorted(attributes.items()):
+                if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
+                    self.look(attributes, name)
+        else:
+            self.attributes(attributes)
+            self.class_attributes(type(m))
+
+
+def _is_fixed(value: Any) -> bool:
+    """A module, class or function whose meaning does not change while a program runs."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__.split(".")[0] in _FIXED
+    if isinstance(value, (type, types.FunctionType)):
+        return (value.__module__ or "").split(".")[0] in _FIXED
+    return False
+
+
+def _has_slots(cls: type) -> bool:
+    return any("__slots__" in vars(base) and vars(base)["__slots__"] for base in cls.__mro__[:-1])
+
+
+class _Cell:
+    def __init__(self, cell: Any):
+        self.cell = cell
+
+    def __getitem__(self, _: int) -> Any:
+        return self.cell.cell_contents
 
 
 class _Length:
-    """The length of a container, as a watched place."""
-
     def __init__(self, container: Any):
         self.container = container
 
@@ -218,10 +288,21 @@ class _Length:
         return len(self.container)
 
 
+class _Fields:
+    """A function's fields as watched places; it does not keep the function alive."""
+
+    def __init__(self, f: types.FunctionType):
+        self.ref = weakref.ref(f)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self.ref(), name)
+
+
 @functools.lru_cache(maxsize=1024)
-def _global_names(code: types.CodeType) -> frozenset[str]:
+def _names(code: types.CodeType) -> frozenset[str]:
+    """Names that code mentions: globals and attributes."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
+            names |= _names(constant)
     return frozenset(names)

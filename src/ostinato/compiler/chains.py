@@ -202,7 +202,9 @@ class Chains:
 
     def bridge_carries(self) -> None:
         """A carry of which only two slots are kept, read after the loop, is copied within it."""
+        short = {c.name for c in self.p.carries if not c.kept}
         pairs = {c.read for c in self.p.carries if not c.kept}
+        pairs |= {o.node for o in self.outputs if o.argument in short}
         nodes = [n for n in reachable(self.roots(), self.p.is_leaf) if n.kind != ONCE]
         carry_out = [o.node for o in self.outputs if o.argument in self.p.carry_names]
         section = sections(nodes, {c.read for c in self.p.carries}, carry_out, self.p.hoist)
@@ -223,7 +225,7 @@ class Chains:
                 new = done.get(i, i)
                 if section[n] == AFTER and source(i) in pairs:
                     if i not in bridges:
-                        bridges[i] = self.make("copy", (i,), (0.0,), ROWS, i.shape)
+                        bridges[i] = self.make("copy", (new,), (0.0,), ROWS, i.shape)
                         self.bridged.add(bridges[i])
                     new = bridges[i]
                 inputs.append(new)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows
+from ostinato.compiler.record import transformed
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Scan:
     reverse: bool
     rows: Rows | None
     replay: Callable[[list[Tensor]], list[Tensor]]  # the eager loop, from captured, init, xs
+    step: Callable[..., Any]
+    xs_spec: Any
+
+    def element(self, tensors: Any) -> Any:
+        """The first element of xs."""
+        return pytree.tree_unflatten([x[0] for x in self.split(tensors)[2]], self.xs_spec)
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a, b = self.n_captured, self.n_captured + self.n_states
@@ -71,7 +79,10 @@ class _ScanFunction(torch.autograd.Function):
         n = call.n_captured + call.n_states
         n_inputs = len(ctx.needs_input_grad) - 1
         tensors = ctx.saved_tensors[:n_inputs]
-        if torch.is_grad_enabled():  # itself being differentiated
+        vectorised = any(
+            g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
+        )
+        if torch.is_grad_enabled() or vectorised or transformed():  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
         n_ys = len(grads) - call.n_states
         wanted = tuple(ctx.needs_input_grad[1 + n :])

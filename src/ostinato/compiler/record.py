@@ -8,6 +8,7 @@ What this needs of PyTorch beyond its everyday surface (two modes, schema flags)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,16 @@ from ostinato.compiler.graph import Unsupported
 
 aten = torch.ops.aten
 BATCHES = (3, 5)
+_IN_PLACE = {
+    "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
+    "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
+}  # fmt: skip
+# ATen calls whose arguments may hold the batch size: as a shape.
+_SHAPED = {
+    "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
+    "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
+    "new_full", "new_empty", "unsafe_split", "split",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,14 @@ class CaptureSearch(TorchFunctionMode):
     def __init__(self, known: list[Tensor]):
         super().__init__()
         self.seen = {id(t): t for t in known}  # holds them alive, so that ids stay theirs
+        self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
         self.trail: list[Any] = []  # functions and their non-tensor arguments: what the step did
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves = pytree.tree_leaves((args, kwargs))
-        for leaf in leaves:
+        self.refuse_traces(func, args, kwargs)
+        for leaf in pytree.tree_leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
                 if id(leaf) not in self.seen:
                     self.seen[id(leaf)] = leaf
@@ -93,8 +105,24 @@ class CaptureSearch(TorchFunctionMode):
         self.trail.append(getattr(func, "__name__", str(func)))
         for leaf in pytree.tree_leaves(out):
             if isinstance(leaf, Tensor):
+                if id(leaf) not in self.seen:
+                    self.made.add(id(leaf))
                 self.seen[id(leaf)] = leaf
         return out
+
+    def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
+        name = getattr(func, "__name__", "")
+        changed = [kwargs["out"]] if isinstance(kwargs.get("out"), Tensor) else []
+        if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
+            changed += args[:1]
+        for target in changed:
+            if isinstance(target, Tensor) and id(target) not in self.made:
+                raise Unsupported(
+                    "the step changes its carry, its input or a captured tensor in place", name
+                )
+        if kwargs.get("generator") is not None:
+            raise Unsupported("the step draws random numbers from a generator", name)
 
 
 class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
@@ -192,22 +220,58 @@ def _elements(view: Tensor) -> set[int]:
     return set(index.flatten().tolist())
 
 
+def transformed() -> str | None:
+    """What is active that must see every operation, so that the eager loop has to run."""
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform is active"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    if torch._C._len_torch_dispatch_stack() > 0 or _searching.active:
+        return "another mode is recording operations"
+    if torch.jit.is_tracing():
+        return "the call is being traced"
+    return None
+
+
+class _Searching(threading.local):
+    active = False
+
+
+_searching = _Searching()
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Extra calls of a step must not be noticed: the random state is put back."""
+    """Extra calls of a step must not be noticed.
+
+    The random state is put back; hooks on saved tensors (checkpoints) see nothing; what is recorded
+    under inference mode can be differentiated later.
+    """
     state = torch.get_rng_state()
+
+    def same(x: Tensor) -> Tensor:
+        return x
+
     try:
-        yield
+        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(same, same):
+            yield
     finally:
         torch.set_rng_state(state)
 
 
-def search_captured(step: Callable[..., Any], state: Any, x: Any) -> CaptureSearch:
-    """Run a step once, for the tensors it takes from outside."""
+def search_captured(
+    step: Callable[..., Any], state: Any, x: Any, check: Callable[[Any], None]
+) -> CaptureSearch:
+    """Run a step once, for the tensors it takes from outside; `check` sees what it returned."""
     with undisturbed(), torch.no_grad():
         search = CaptureSearch(pytree.tree_leaves((state, x)))
-        with search:
-            step(state, x)
+        _searching.active = True  # a scan within the step must show its operations
+        try:
+            with search:
+                result = step(state, x)
+        finally:
+            _searching.active = False
+    check(result)
     return search
 
 
@@ -217,8 +281,10 @@ def record(
     x: Any,
     captured: list[Tensor],
     split: Callable[[Any], tuple[list[Tensor], Any]],
-) -> Recording:
+) -> tuple[Recording, Recording]:
     """Record `step` at the two batch sizes and make one recording with a symbolic batch.
+
+    Returns it, and the one on the small batch.
 
     Args:
         init, x: the carry and one element of xs, with real values and any number of rows.
@@ -230,7 +296,26 @@ def record(
     """
     with undisturbed():
         small, large = (_record_once(step, init, x, captured, split, b) for b in BATCHES)
-    return _unify(small, large)
+    return _unify(small, large, BATCHES[1]), small
+
+
+def check_batch(
+    small: Recording,
+    step: Callable[..., Any],
+    init: Any,
+    x: Any,
+    captured: list[Tensor],
+    split: Callable[[Any], tuple[list[Tensor], Any]],
+) -> None:
+    """Whether the step takes the same course, forward and backward, with as many rows as `x` has.
+
+    Raises:
+        Unsupported: it does not.
+    """
+    n_rows = pytree.tree_leaves(init)[0].shape[0]
+    if n_rows not in BATCHES:
+        with undisturbed():
+            _unify(small, _record_once(step, init, x, captured, split, n_rows), n_rows)
 
 
 def _record_once(
@@ -247,7 +332,10 @@ def _record_once(
 
     state_leaves, state_spec = pytree.tree_flatten(init)
     x_leaves, x_spec = pytree.tree_flatten(x)
-    params = [t.detach().requires_grad_(t.requires_grad) for t in captured]
+    params = [
+        (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+        for t in captured
+    ]
     states = [leaf(t, t.is_floating_point()) for t in state_leaves]
     xs = [leaf(t, t.requires_grad) for t in x_leaves]
     recorder = _Recorder()
@@ -255,9 +343,19 @@ def _record_once(
     recorder.n_inputs = len(numbers)
     with swapped(captured, params):
         with recorder, torch.enable_grad():
-            result = step(
-                pytree.tree_unflatten(states, state_spec), pytree.tree_unflatten(xs, x_spec)
+            state, element = (
+                pytree.tree_unflatten(states, state_spec),
+                pytree.tree_unflatten(xs, x_spec),
             )
+            try:
+                result = step(state, element)
+            except Unsupported:
+                raise
+            except Exception as error:  # it ran on the real batch: only the size is new
+                first_line = str(error).split("\n")[0]
+                raise Unsupported(
+                    f"the step fails at another batch size ({type(error).__name__}: {first_line})"
+                ) from error
         new_states, y = split(result)
         y_leaves, y_spec = pytree.tree_flatten(y)
         n_forward = len(recorder.calls)
@@ -302,8 +400,12 @@ def _record_once(
     )
 
 
-def _unify(small: Recording, large: Recording) -> Recording:
+def _unify(small: Recording, large: Recording, n_large: int) -> Recording:
     """Two recordings that differ in the batch alone, as one."""
+
+    def same(a: Any, b: Any, name: str) -> Any:
+        return _same(a, b, name, n_large)
+
     if [c.name for c in small.calls] != [c.name for c in large.calls]:
         raise Unsupported("the step takes another course at another batch size")
     calls = []
@@ -312,11 +414,13 @@ def _unify(small: Recording, large: Recording) -> Recording:
         leaves_b, spec_b = pytree.tree_flatten((b.args, b.kwargs))
         if spec != spec_b:
             raise Unsupported("the step takes another course at another batch size", a.name)
-        both = [_same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
+        both = [same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
+        if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
+            raise Unsupported("the step computes with the batch size", a.name)
         args, kwargs = pytree.tree_unflatten(both, spec)
         calls.append(Call(a.name, args, kwargs, a.outs))
     shapes = tuple(
-        tuple(_same(p, q, "shape") for p, q in zip(s, t, strict=True))
+        tuple(same(p, q, "shape") for p, q in zip(s, t, strict=True))
         for s, t in zip(small.shapes, large.shapes, strict=True)
     )
     for i, value in small.constants.items():
@@ -328,9 +432,9 @@ def _unify(small: Recording, large: Recording) -> Recording:
     return Recording(**fields)
 
 
-def _same(a: Any, b: Any, name: str) -> Any:
+def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
     if type(a) is int and type(b) is int and a != b:
-        if a % BATCHES[0] == 0 and b * BATCHES[0] == a * BATCHES[1]:
+        if a % BATCHES[0] == 0 and b * BATCHES[0] == a * n_large:
             return Batch(a // BATCHES[0])
         raise Unsupported("the step computes with the batch size", name)
     if a != b and not (a != a and b != b):  # NaN equals itself here

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._scan import Step, scan
+from ostinato._loop import Step
+from ostinato._scan import scan
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 

@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from ostinato._scan import Step, scan
+from ostinato._loop import Step
+from ostinato._scan import scan
 from ostinato.data import Ragged
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step

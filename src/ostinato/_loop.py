@@ -1,0 +1,294 @@
+"""The definition of `scan`: a plain loop in PyTorch, and the checks of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Tree = Any  # a tensor, or any tuple, list or dict of trees
+Step = Callable[[Tree, Tree], Any]
+
+
+def eager_scan(
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: Ragged
+) -> tuple[Tree, Tree]:
+    """The definition of scan: a plain loop in PyTorch, with which every faster path is compared."""
+    init_leaves, carry_spec = pytree.tree_flatten(init)
+    xs_leaves, xs_spec = pytree.tree_flatten(xs)
+    n_steps = ragged.n_steps
+    xs_leaves = ragged.select_valid(xs_leaves, dim)
+    carry_leaves: list[Tensor] = init_leaves
+    outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
+    output_spec: Any = None
+    for t in reversed(range(n_steps)) if reverse else range(n_steps):
+        before = ragged.restarted(carry_leaves, t)
+        x = pytree.tree_unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
+        result = step(pytree.tree_unflatten(before, carry_spec), x)
+        after, y = split_result(result, init, carry_spec)
+        check_carry(init_leaves, after)
+        y_leaves, spec = pytree.tree_flatten(y)
+        check_output_axes(y_leaves, dim)
+        if output_spec is not None and spec != output_spec:
+            raise TypeError(
+                f"scan: the output of step at t={t} has the structure {spec}, earlier steps had "
+                f"{output_spec}; every step must return the same structure"
+            )
+        output_spec = spec
+        carry_leaves = ragged.kept(after, carry_leaves, t)
+        outputs[t] = ragged.silenced(y_leaves, t)
+    ys = [torch.stack(leaf_over_time, dim) for leaf_over_time in zip(*outputs, strict=True)]
+    return pytree.tree_unflatten(carry_leaves, carry_spec), pytree.tree_unflatten(ys, output_spec)
+
+
+def split_result(result: Any, init: Tree, carry_spec: pytree.TreeSpec) -> tuple[list[Tensor], Tree]:
+    """What a step returned, as (leaves of the new carry, output)."""
+    result = _in_order(result, init)
+    leaves, spec = pytree.tree_flatten(result)
+    if spec == carry_spec:
+        check_tensors("the new carry that step returned", leaves)
+        return leaves, result
+    if isinstance(result, tuple) and len(result) == 2:
+        carry, y = result
+        carry = _in_order(carry, init)
+        leaves, spec = pytree.tree_flatten(carry)
+        if spec == carry_spec:
+            check_tensors("the new carry that step returned", leaves)
+            y = () if y is None else y  # no output
+            check_tensors("the output that step returned", pytree.tree_leaves(y))
+            return leaves, y
+    raise TypeError(
+        f"scan: step returned {describe(result)}; wanted the new carry, structured like init "
+        f"({describe(init)}), or a pair (new carry, output)"
+    )
+
+
+def _in_order(carry: Any, init: Tree) -> Any:
+    """A dict with its keys in init's order."""
+    if isinstance(init, dict) and isinstance(carry, dict) and carry.keys() == init.keys():
+        return {key: carry[key] for key in init}
+    return carry
+
+
+def check_output_axes(y_leaves: list[Tensor], dim: int) -> None:
+    """Time must find its place among the axes of every output."""
+    for y in y_leaves:
+        if not -y.dim() - 1 <= dim <= y.dim():
+            raise ValueError(
+                f"scan: an output of step has shape {list(y.shape)}, which has no place for time "
+                f"at dim={dim}; give it more axes, or put time first (dim=0)"
+            )
+
+
+def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
+    """The carry must keep its shapes and dtypes, or it could not be carried on."""
+    for i, (old, new) in enumerate(zip(init_leaves, leaves, strict=True)):
+        if old.shape != new.shape:
+            raise ValueError(
+                f"scan: step turned carry leaf {i} of shape {list(old.shape)} into one of shape "
+                f"{list(new.shape)}; a carry keeps its shape (give init what step returns)"
+            )
+        if old.dtype != new.dtype:
+            raise ValueError(
+                f"scan: step turned carry leaf {i} of {old.dtype} into {new.dtype}; a carry keeps "
+                f"its dtype (make init, xs and the parameters one dtype)"
+            )
+
+
+class Ragged:
+    """Which rows are alive at step t, and which restart before it: `lengths` and `resets`."""
+
+    def __init__(
+        self,
+        lengths: Tensor | None,
+        starts: Tensor | None,
+        restart_leaves: list[Tensor],
+        n_steps: int,
+    ):
+        self.lengths = lengths  # [B] int64
+        self.starts = starts  # [T, B] bool: the row restarts before step t, in playing order
+        self.restart_leaves = restart_leaves
+        self.n_steps = n_steps
+
+    @staticmethod
+    def of(
+        init: Tree,
+        init_leaves: list[Tensor],
+        n_steps: int,
+        lengths: Tensor | list[int] | None,
+        resets: Tensor | None,
+        restart: Tree | None,
+        reverse: bool,
+    ) -> Ragged:
+        """Check the three arguments once, so that the loop can trust them."""
+        if lengths is None and resets is None and restart is None:
+            return Ragged(None, None, [], n_steps)
+        n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
+        device = init_leaves[0].device
+        if lengths is not None:
+            lengths = _check_lengths(lengths, n_rows, n_steps).to(device)
+        if resets is None:
+            if restart is not None:
+                raise ValueError("scan: restart= was given without resets=, so it would do nothing")
+            return Ragged(lengths, None, [], n_steps)
+        starts = _check_resets(resets, n_rows, n_steps).to(device)
+        if lengths is not None:  # a mark in the padding means nothing
+            starts = starts & (torch.arange(n_steps, device=device)[:, None] < lengths)
+        if reverse:  # a segment that begins at t ends, seen from behind, before t−1
+            starts = torch.cat([starts[1:], torch.zeros_like(starts[:1])])
+        if restart is None:
+            return Ragged(
+                lengths, starts, [torch.zeros_like(leaf) for leaf in init_leaves], n_steps
+            )
+        restart_leaves, spec = pytree.tree_flatten(restart)
+        if spec != pytree.tree_structure(init):
+            raise ValueError(
+                f"scan: restart is {describe(restart)}; wanted init's structure, {describe(init)}"
+            )
+        fits = [_broadcast(r, leaf) for r, leaf in zip(restart_leaves, init_leaves, strict=True)]
+        return Ragged(lengths, starts, fits, n_steps)
+
+    def select_valid(self, xs_leaves: list[Tensor], dim: int) -> list[Tensor]:
+        """xs with the padding replaced by each row's own last valid element.
+
+        A mask that multiplies would not do: padding may be NaN, and 0 · NaN poisons gradients.
+        Padding with zeros would not do either: a step may divide by x.
+        """
+        if self.lengths is None:
+            return xs_leaves
+        last = (self.lengths - 1).clamp(min=0)
+        steps = torch.arange(self.n_steps, device=last.device)
+        index = torch.minimum(steps[:, None], last)  # [T, B]
+        rows = torch.arange(len(last), device=last.device)
+        alive = self.lengths > 0  # a row without any element takes those of the longest row
+        rows = torch.where(alive, rows, self.lengths.argmax())
+        if not bool(alive.any()):
+            return [torch.zeros_like(leaf) for leaf in xs_leaves]
+        index = index[:, rows]
+        selected = []
+        for i, leaf in enumerate(xs_leaves):
+            by_time = leaf.movedim(dim, 0)
+            if by_time.dim() < 2 or by_time.shape[1] != len(last):
+                raise ValueError(
+                    f"scan: with lengths, every leaf of xs needs the {len(last)} rows of the batch "
+                    f"as its first axis beside time; leaf {i} has shape {list(leaf.shape)}"
+                )
+            selected.append(by_time[index, rows].movedim(0, dim))
+        return selected
+
+    def restarted(self, carry: list[Tensor], t: int) -> list[Tensor]:
+        if self.starts is None:
+            return carry
+        start = self.starts[t]
+        pairs = zip(self.restart_leaves, carry, strict=True)
+        return [torch.where(rows_like(start, c), r, c) for r, c in pairs]
+
+    def kept(self, after: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
+        """The new carry of living rows, the old one of the others."""
+        if self.lengths is None:
+            return after
+        alive = t < self.lengths
+        pairs = zip(after, before, strict=True)
+        return [torch.where(rows_like(alive, new), new, old) for new, old in pairs]
+
+    def silenced(self, ys: list[Tensor], t: int) -> list[Tensor]:
+        if self.lengths is None:
+            return ys
+        alive = t < self.lengths
+        return [torch.where(rows_like(alive, y), y, torch.zeros_like(y)) for y in ys]
+
+
+def rows_like(rows: Tensor, leaf: Tensor) -> Tensor:
+    """A mask `[B]`, shaped to broadcast over a leaf `[B, …]`."""
+    return rows.reshape(-1, *[1] * (leaf.dim() - 1))
+
+
+def _broadcast(value: Tensor, leaf: Tensor) -> Tensor:
+    if not isinstance(value, Tensor) or value.dtype != leaf.dtype:
+        raise ValueError(
+            f"scan: restart has {describe(value)} where init has {describe(leaf)}; "
+            "wanted the same dtype"
+        )
+    try:
+        return value.expand_as(leaf)
+    except RuntimeError:
+        raise ValueError(
+            f"scan: restart has a leaf of shape {list(value.shape)} where init has "
+            f"{list(leaf.shape)}; wanted the same shape, or one that broadcasts to it"
+        ) from None
+
+
+def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Tensor:
+    given = torch.as_tensor(lengths)
+    if given.dtype.is_floating_point or given.dtype == torch.bool or given.shape != (n_rows,):
+        raise ValueError(
+            f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"
+        )
+    given = given.long()
+    wrong = ((given < 0) | (given > n_steps)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"scan: lengths[{row}] is {int(given[row])}; wanted 0 to {n_steps}, the steps of xs"
+        )
+    return given
+
+
+def _check_resets(resets: Tensor, n_rows: int, n_steps: int) -> Tensor:
+    given = torch.as_tensor(resets)
+    if given.dtype != torch.bool or given.shape != (n_steps, n_rows):
+        raise ValueError(
+            f"scan: resets is {describe(given)}; wanted bool of shape [{n_steps}, {n_rows}] "
+            "(time, batch)"
+        )
+    return given
+
+
+def time_length(xs_leaves: list[Tensor], dim: int) -> int:
+    """T, the same for all leaves."""
+    if len(xs_leaves) == 1 and dim == 0 and xs_leaves[0].dim() and xs_leaves[0].shape[0]:
+        return xs_leaves[0].shape[0]
+    sizes = []
+    for leaf in xs_leaves:
+        if not -leaf.dim() <= dim < leaf.dim():
+            raise ValueError(
+                f"scan: dim={dim} names no axis of a leaf of xs with shape {list(leaf.shape)}"
+            )
+        sizes.append(leaf.shape[dim])
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"scan: the leaves of xs have {sizes} steps along dim={dim}; wanted the same for all"
+        )
+    if sizes[0] == 0:
+        raise ValueError(
+            f"scan: xs has no steps (dim={dim} is empty); wanted at least one, "
+            "since the outputs of an empty sequence have no shape"
+        )
+    return sizes[0]
+
+
+def check_tensors(name: str, leaves: list[Any]) -> None:
+    if not leaves and name != "the output that step returned":
+        raise TypeError(f"scan: {name} is empty; wanted a tensor, or a tuple, list or dict of them")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"scan: {name} contains {type(leaf).__name__}; wanted tensors only "
+                "(a tensor, or a tuple, list or dict of them)"
+            )
+
+
+def describe(tree: Tree) -> str:
+    """A value in a few words, for error messages: tensors as dtype[shape], structures spelt out."""
+    if isinstance(tree, Tensor):
+        return f"{str(tree.dtype).removeprefix('torch.')}{list(tree.shape)}"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in tree.items()) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join(map(describe, tree)) + "]"
+    if isinstance(tree, tuple):
+        return "(" + ", ".join(map(describe, tree)) + ("," if len(tree) == 1 else "") + ")"
+    return f"a {type(tree).__name__}"
