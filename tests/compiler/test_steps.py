@@ -1,0 +1,383 @@
+"""Steps that the engine must play, each against the plain loop: values and every gradient.
+
+Warnings are errors here, so a fallback fails; and the step is counted, so a fallback that says
+nothing fails too: once recorded, a step is called at most once by a forward and a backward pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from steps import WILD, ZOO, Case, Kit, assert_close, counting, loop, make, play, rows_apart
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import ostinato
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+D = torch.float64
+# Every way through 12 (B, T) and what may come with them; each step takes its own few (below).
+SHAPES = [(1, 1), (1, 7), (5, 1), (5, 7), (33, 7)]
+
+
+def assert_native(case: Case, init: Any, xs: Any, **options: Any) -> None:
+    """The step is known by now: a search may call it once, the loop would call it T times."""
+    T = pytree.tree_leaves(xs)[0].shape[0]
+    assert T > 2
+    with counting(case.step) as calls:
+        play(ostinato.scan, case, init, xs, **options)
+    assert calls[0] <= 1, f"the step was called {calls[0]} times for T={T}: the loop played it"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_double_is_the_loop(name):
+    case = make(name)
+    for B, T in SHAPES:
+        init, xs = case.init(B), case.xs(T, B)
+        ours = play(ostinato.scan, case, init, xs)
+        assert_close(ours, play(loop, case, init, xs), 1e-12)
+    assert_native(case, init, xs)
+    ours = play(ostinato.scan, case, init, xs, reverse=True)
+    assert_close(ours, play(loop, case, init, xs, reverse=True), 1e-12)
+    assert_native(case, init, xs, reverse=True)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_double_with_lengths_and_resets(name):
+    case = make(name)
+    B, T = 5, 7
+    init, xs = case.init(B), case.xs(T, B)
+    lengths = torch.tensor([3, 7, 0, 1, 6])
+    random = torch.Generator().manual_seed(0)
+    resets = torch.rand(T, B, generator=random) < 0.3
+    restart = case.init(B)  # zeros would divide by zero in some
+    for reverse in (False, True):
+        for options in (
+            {"lengths": lengths},
+            {"resets": resets, "restart": restart},
+            {"lengths": lengths, "resets": resets, "restart": restart},
+        ):
+            theirs = play(rows_apart, case, init, xs, reverse=reverse, **options)
+            spoilt = pytree.tree_map(torch.clone, xs)
+            if "lengths" in options:
+                for leaf in pytree.tree_leaves(spoilt):
+                    for b in range(B):
+                        leaf[lengths[b] :, b] = float("nan") if leaf.is_floating_point() else True
+            ours = play(ostinato.scan, case, init, spoilt, reverse=reverse, **options)
+            assert_close(ours, theirs, 1e-12)
+            assert_native(case, init, spoilt, reverse=reverse, **options)
+
+
+def float_tolerance(case: Case, T: int, B: int, F: int, H: int) -> float:
+    """How far float32 may be off, relative to the largest element.
+
+    A value has passed through at most T steps, and each step adds rounding of a few operations (an
+    exp or tanh is good to 2.5 ulp, a product of K terms to about √K, with K up to four gates of H
+    and, for a weight's gradient, the T·B terms of its sum). These steps do not amplify.
+    """
+    K = max(F + H, 4 * H, T * B)
+    return 16 * torch.finfo(torch.float32).eps * math.sqrt(K) * math.sqrt(T)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_float_is_double_but_for_rounding(name):
+    F, H = 7, 18  # past one vector of 16 columns, no multiple of anything
+    exact, rounded = make(name, D, F, H), make(name, torch.float32, F, H)
+    for B, T in [(1, 7), (5, 1), (33, 7)]:
+        init, xs = exact.init(B), exact.xs(T, B)
+        theirs = play(loop, exact, init, xs)
+        ours = play(ostinato.scan, rounded, to_float(init), to_float(xs))
+        for (what, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
+            if not b.is_floating_point():
+                continue
+            assert a.dtype == torch.float32
+            error, scale = float((a.double() - b).abs().max()), float(b.abs().max())
+            assert error <= float_tolerance(exact, T, B, F, H) * scale, (what, error / scale)
+    assert_native(rounded, to_float(init), to_float(xs))
+
+
+def to_float(tree: Any) -> Any:
+    return pytree.tree_map(lambda t: t.float() if t.is_floating_point() else t, tree)
+
+
+@pytest.mark.parametrize("name", WILD)
+def test_a_wild_step_is_right_whoever_plays_it(name):
+    """And if the loop plays it, a warning has named the step and the reason."""
+    case = make(name)
+    warnings.simplefilter("ignore")
+    for B in (3, 1, 2, 5, 20):
+        T = 4
+        init, xs = case.init(B), case.xs(T, B)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ours = play(ostinato.scan, case, init, xs)
+        # In double, PyTorch's own hardsigmoid has float32's sixth as its slope.
+        relative = 1e-6 if name in ("float_inside", "hard_sigmoid") else 1e-11
+        assert_close(ours, play(loop, case, init, xs), relative)
+        with counting(case.step) as calls:
+            again = play(ostinato.scan, case, init, xs)
+        assert_close(again, ours, relative)
+        if B == 3:
+            warned = [str(w.message) for w in caught if "slow loop" in str(w.message)]
+            assert len(warned) <= 1
+            assert warned or calls[0] <= 1, "the loop plays it in silence"
+            assert not warned or "step with the slow loop: " in warned[0]
+
+
+@pytest.mark.parametrize("name", ["lstm_chunk", "gru_reset_after", "readout_per_step", "clockwork"])
+@pytest.mark.parametrize("F, H", [(8, 8), (1, 1), (16, 64), (13, 66)])
+def test_sizes_around_the_tiles(name, F, H):
+    """F = H (a gradient of x may be a gradient of h), one column, a full tile, a tile and two."""
+    case = make(name, D, F, H)
+    for B, T in [(1, 3), (6, 3), (7, 4)]:
+        init, xs = case.init(B), case.xs(T, B)
+        ours = play(ostinato.scan, case, init, xs)
+        assert_close(ours, play(loop, case, init, xs), 1e-12)
+    assert_native(case, init, xs)
+
+
+SQUARE = {
+    "x + h": lambda W, V: lambda h, x: torch.tanh(x + h),
+    "h + x": lambda W, V: lambda h, x: h + x,
+    "one weight": lambda W, V: lambda h, x: torch.tanh(x @ W + h @ W),
+    "(x + h) W": lambda W, V: lambda h, x: torch.tanh((x + h) @ W),
+    "linear": lambda W, V: lambda h, x: x @ W + h @ V,
+    "x alone": lambda W, V: lambda h, x: torch.tanh(x @ W),
+    "h alone": lambda W, V: lambda h, x: (torch.tanh(h @ W), x @ V),
+    "x is the carry": lambda W, V: lambda h, x: (x, h @ W),
+    "h stays": lambda W, V: lambda h, x: (h, h + x),
+    "h comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), h),
+    "x comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W), x),
+    "both and twice": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), (h, x, h, x + h, x + h)),
+    "x h": lambda W, V: lambda h, x: torch.tanh(x * h) @ W,
+    "h h": lambda W, V: lambda h, x: torch.tanh(h * h + h @ W) + x,
+    "h W h": lambda W, V: lambda h, x: torch.tanh(h * (h @ W) + x),
+    "x (h W) V": lambda W, V: lambda h, x: torch.tanh(x * (h @ W)) @ V,
+    "W V": lambda W, V: lambda h, x: torch.tanh(h @ (W @ V) + x),
+    "W + V": lambda W, V: lambda h, x: torch.tanh(h @ (W + V.t()) + x @ (W * V)),
+    "row of a weight": lambda W, V: lambda h, x: torch.tanh(h * W[0] + x * V[:, 1]),
+}
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_square_steps(name):
+    """Inputs, states and weights of one width: values and gradients that fall together."""
+    kit = Kit(D, 4, 4)
+    W, V = kit.weight(4, 4), kit.weight(4, 4)
+    case = Case(SQUARE[name](W, V), [W, V], lambda B: kit.normal(B, 4), lambda B: kit.normal(B, 4))
+    for T in (1, 2, 3, 4, 9):
+        for reverse in (False, True):
+            init, xs = case.init(3), case.xs(T, 3)
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-12)
+    assert_native(case, init, xs)
+
+
+PAIRS = {
+    "swap": lambda W, V: lambda s, x: ((s[1], s[0] + x), s[0]),
+    "shift": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[0]), s[1]),
+    "the same twice": lambda W, V: lambda s, x: (torch.tanh(s[0] + s[1] + x),) * 2,
+    "sums": lambda W, V: lambda s, x: ((s[0] + x, s[0]), s[0] - x),
+    "crossed": lambda W, V: lambda s, x: (
+        torch.tanh(s[1] @ W + x),
+        torch.sigmoid(s[0] @ W + s[1] @ V),
+    ),
+    "one idle": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1]), s[0] * s[1]),
+    "one zeroed": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1] * 0), s[1]),
+    "one detached": lambda W, V: lambda s, x: (
+        (torch.tanh(s[0] @ W + x), 0.5 * s[1] + s[0].detach() @ V),
+        s[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_steps_of_two_states(name):
+    kit = Kit(D, 4, 4)
+    W, V = kit.weight(4, 4), kit.weight(4, 4)
+    case = Case(
+        PAIRS[name](W, V), [W, V],
+        lambda B: (kit.normal(B, 4), kit.normal(B, 4)), lambda B: kit.normal(B, 4),
+    )  # fmt: skip
+    for T in (1, 2, 3, 4, 9):
+        init, xs = case.init(3), case.xs(T, 3)
+        assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-12)
+    assert_native(case, init, xs)
+
+
+def test_tensors_of_any_layout():
+    """Transposed, strided, expanded: captured, first carry, xs and the gradients that come back."""
+    kit = Kit(D, 4, 4)
+    A, b = kit.weight(4, 8), kit.weight(1)
+    W, V, c = A[:, :4], A[:, 4:].t(), b.expand(4)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ V + h @ W + c)
+
+    def grads(how: Any, init: Tensor, xs: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        carry, ys = how(step, init, xs)
+        total = ys.transpose(0, 2)[::2].sum() + ys[1].sum() + carry.t()[1].sum()
+        return [carry, ys, *torch.autograd.grad(total, [A, b, *leaves])]
+
+    row, column = kit.weight(1, 4), kit.weight(4, 3)
+    wide, one = kit.weight(4, 3, 10), kit.weight(1, 1, 4)
+    for init in (row.expand(3, 4), column.t()):
+        for xs in (wide.permute(2, 1, 0)[::2], one.expand(5, 3, 4)):
+            leaves = [row if init.stride(0) == 0 else column, wide if xs.stride(0) else one]
+            ours, theirs = grads(ostinato.scan, init, xs, leaves), grads(loop, init, xs, leaves)
+            for a, b_ in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(a, b_, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_into_some_inputs_only():
+    """Each subset of what requires grad gives the loop's gradients, through each output alone."""
+    kit = Kit(D, 4, 4)
+    # Sixteen sets of flags with one code: said, and meant.
+    warnings.filterwarnings("ignore", message=".*was recorded")
+    for flags in range(1, 16):
+        leaves = [kit.normal(4, 4), kit.normal(3, 4), kit.normal(3, 4), kit.normal(5, 3, 4)]
+        for i, leaf in enumerate(leaves):
+            leaf.requires_grad_(bool(flags >> i & 1))
+        W, h, k, xs = leaves
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+
+        def step(carry: Any, x: Tensor, W: Tensor = W) -> Any:
+            a, b = carry
+            a = torch.tanh(x + a @ W)
+            return (a, b * 0.5 + a.detach()), (a * 2, x.sum(1, keepdim=True), b)
+
+        for which in range(5):
+            found = []
+            for how in (loop, ostinato.scan):
+                carry, ys = how(step, (h, k), xs)
+                out = [*carry, *ys][which]
+                if not out.requires_grad:
+                    found.append([torch.zeros_like(t) for t in wanted])
+                    continue
+                grads = torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
+                found.append(
+                    [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]  # noqa: B905
+                )
+            for a, b in zip(*found, strict=True):
+                torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+
+
+def test_the_same_tensor_in_several_roles():
+    """One tensor as first carry and captured, as two leaves of the carry, as two of xs."""
+    kit = Kit(D, 4, 4)
+    W, h, xs = kit.weight(4, 4), kit.weight(4, 4), kit.weight(5, 4, 4)
+
+    def step(carry: Any, x: Any) -> Any:
+        a, b = carry
+        return torch.tanh(x[0] + a @ W), 0.5 * b + a * x[1]
+
+    for init in ((h, h), (W, h), (W, W)):
+        found = []
+        for how in (loop, ostinato.scan):
+            _, (a, b) = how(step, init, (xs, xs))
+            grads = torch.autograd.grad((a * b).sum(), [W, h, xs], allow_unused=True)
+            found.append([a, b, *(g for g in grads if g is not None)])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+
+
+class Depth(nn.Module):
+    """A module with every kind of thing a step may reach through one."""
+
+    def __init__(self, kit: Kit):
+        super().__init__()
+        self.layers = nn.ModuleList([kit.linear(kit.H, kit.H) for _ in range(2)])
+        self.scales = nn.ParameterList([kit.weight(kit.H) for _ in range(2)])
+        self.named = nn.ParameterDict({"in": kit.weight(kit.F, kit.H)})
+        self.register_buffer("mask", (kit.uniform(kit.H) > 0.3).to(kit.dtype))
+        self.act = nn.ModuleDict({"tanh": nn.Tanh()})
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        h = h * self.mask + x @ self.named["in"]
+        for layer, scale in zip(self.layers, self.scales, strict=True):
+            h = self.act["tanh"](layer(h)) * scale
+        return h
+
+
+def test_a_deep_module():
+    kit = Kit(D)
+    module = Depth(kit)
+    case = Case(module, list(module.parameters()), lambda B: kit.normal(B, 8), None)
+    init, xs = kit.normal(5, 8), kit.normal(7, 5, 5)
+    assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-12)
+    assert_native(case, init, xs)
+
+
+def test_a_step_made_in_every_way():
+    """One formula as closure, default argument, partial, method, static method, lambda, global."""
+    kit = Kit(D, 4, 4)
+    W = kit.weight(4, 4)
+
+    class Holder:
+        W = None
+
+        def bound(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h @ self.W + x)
+
+        @classmethod
+        def of_class(cls, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h @ cls.W + x)
+
+        @staticmethod
+        def static(h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h @ Holder.W + x)
+
+    Holder.W = W
+
+    def default(h: Tensor, x: Tensor, W: Tensor = W) -> Tensor:
+        return torch.tanh(h @ W + x)
+
+    def keyword(h: Tensor, x: Tensor, *, W: Tensor = W) -> Tensor:
+        return torch.tanh(h @ W + x)
+
+    def first(W: Tensor, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ W + x)
+
+    @functools.wraps(first)
+    def wrapped(h: Tensor, x: Tensor) -> Tensor:
+        return first(W, h, x)
+
+    namespace = {"torch": torch, "W": W}
+    exec("def in_globals(h, x): return torch.tanh(h @ W + x)", namespace)
+    steps = [
+        default,
+        keyword,
+        functools.partial(first, W),
+        functools.partial(functools.partial(first, W)),
+        Holder().bound,
+        Holder.of_class,
+        Holder.static,
+        wrapped,
+        namespace["in_globals"],
+        lambda h, x: default(h, x),
+        lambda h, x, Ws=[W]: torch.tanh(h @ Ws[0] + x),  # noqa: B006
+        lambda h, x, Ws={"a": {"b": W}}: torch.tanh(h @ Ws["a"]["b"] + x),  # noqa: B006
+    ]
+    init, xs = kit.normal(3, 4), kit.normal(5, 3, 4)
+    expected = play(loop, Case(default, [W], None, None), init, xs)
+    for step in steps:
+        case = Case(step, [W], None, None)
+        assert_close(play(ostinato.scan, case, init, xs), expected, 1e-12)
+        assert_native(case, init, xs)
+
+
+def test_the_checker_sees_a_silent_fallback(monkeypatch):
+    """`assert_native` fails where the loop plays."""
+    case = make("tanh_rnn_matmul")
+    init, xs = case.init(2), case.xs(7, 2)
+    play(ostinato.scan, case, init, xs)
+    assert_native(case, init, xs)
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    with pytest.raises(AssertionError, match="7 times"):
+        assert_native(case, init, xs)
