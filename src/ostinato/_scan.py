@@ -167,11 +167,10 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
         return None
     n_rows = tensors[-1].shape[1]
     if n_rows not in entry.verified:
-        entry.refusal = _differs(arguments, call, tensors, entry)
-        if entry.refusal is not None:
-            cache.refuse(arguments.step, entry.refusal)
-            return None
-        entry.verified.add(n_rows)
+        entry.verified[n_rows] = _differs(arguments, call, tensors, entry)
+    if entry.verified[n_rows] is not None:
+        cache.refuse(arguments.step, entry.verified[n_rows])
+        return None
     ys, finals = play(call, tensors)
     if arguments.dim != 0:
         check_output_axes([y[0] for y in ys], arguments.dim)
@@ -264,32 +263,50 @@ def _differs(
 ) -> Unsupported | None:
     """Compare a few real steps with the eager loop, once for each batch size.
 
-    And the course the step takes with that many rows with the recorded one: control flow on the
-    batch size may show in the gradients alone.
+    And the course that the step takes with that many rows with the recorded one, since control flow
+    on the batch size may show in the gradients alone. With a single row PyTorch itself takes other
+    courses (nothing to sum over): there the gradients are compared.
     """
-    if entry.small is not None:
+    n_rows = tensors[-1].shape[1]
+    if entry.small is not None and n_rows > 1:
         element, captured = call.element(tensors), call.split(tensors)[0]
         try:
             check_batch(entry.small, call.step, a.init, element, captured, a.split)
         except Unsupported as refusal:
             return refusal
-    captured, init, xs = call.split([t.detach() for t in tensors])
-    few = [x[:3] for x in xs]
-    rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
-    with undisturbed(), torch.no_grad():
+    with undisturbed(), torch.set_grad_enabled(n_rows == 1 and torch.is_grad_enabled()):
+        inputs = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+        captured, init, xs = call.split(inputs)
+        few = [x[:3] for x in xs]
+        rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
         expected = call.replay([*captured, *init, *few])
+        pairs = list(zip(ys + finals, expected, strict=True))
+        pairs += _gradients(pairs, inputs)
     tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
-    for ours, theirs in zip(ys + finals, expected, strict=True):
-        if ours.dtype.is_floating_point:
-            scale = (
-                max(1.0, float(theirs.abs().nan_to_num(0, 0, 0).max())) if theirs.numel() else 1.0
-            )
-            same = torch.allclose(
-                ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True
-            )
-        else:
-            same = torch.equal(ours, theirs)
-        if not same:
-            return Unsupported("a few steps by the engine differ from those of the loop")
+    if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
+        return Unsupported("a few steps by the engine differ from those of the loop")
     return None
+
+
+def _gradients(
+    pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """The gradients of both ways in all inputs, where there are any."""
+    wanted = [t for t in inputs if t.requires_grad]
+    if not any(theirs.requires_grad for _, theirs in pairs):
+        return []
+    both = []
+    for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
+        total = sum((o * torch.linspace(0.5, 1, o.numel()).view_as(o)).sum() for o in outputs)
+        found = torch.autograd.grad(total, wanted, allow_unused=True)
+        both.append([torch.zeros(()) if g is None else g for g in found])
+    return [(g.expand_as(h), h.expand_as(g)) for g, h in zip(*both, strict=True)]
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    if not ours.dtype.is_floating_point:
+        return torch.equal(ours, theirs)
+    scale = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0
+    bound = tolerance * max(1.0, scale)
+    return torch.allclose(ours, theirs, rtol=tolerance, atol=bound, equal_nan=True)

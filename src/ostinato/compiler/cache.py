@@ -41,7 +41,8 @@ class Entry:
     positions: list[int] | None  # of the captured tensors among those reached; None: search
     refusal: Unsupported | None = None
     small: Recording | None = None  # on three rows, to compare other batch sizes with
-    verified: set[int] = field(default_factory=set)  # batch sizes compared with the eager loop
+    # batch size → None where it was compared with the eager loop, or why the loop must play it
+    verified: dict[int, Unsupported | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

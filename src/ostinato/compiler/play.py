@@ -128,6 +128,8 @@ class Player:
             else:
                 carry = tensors[f"carry{leaf_index}"]
                 y = carry[:-1] if reverse else carry[1:]
+                if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
+                    y = y.clone()
             ys.append(
                 y
                 if rows is None
