@@ -298,13 +298,16 @@ def _gradients(
         return []
     both = []
     for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
-        total = sum((o * torch.linspace(0.5, 1, o.numel()).view_as(o)).sum() for o in outputs)
-        found = torch.autograd.grad(total, wanted, allow_unused=True)
-        both.append([torch.zeros(()) if g is None else g for g in found])
-    return [(g.expand_as(h), h.expand_as(g)) for g, h in zip(*both, strict=True)]
+        used = [o for o in outputs if o.requires_grad]
+        weights = [torch.linspace(0.5, 1, o.numel(), dtype=o.dtype).view_as(o) for o in used]
+        found = torch.autograd.grad(used, wanted, weights, allow_unused=True)
+        pairs_of = zip(found, wanted, strict=True)
+        both.append([torch.zeros_like(t) if g is None else g for g, t in pairs_of])
+    return list(zip(*both, strict=True))
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    ours, theirs = ours.detach(), theirs.detach()
     if not ours.dtype.is_floating_point:
         return torch.equal(ours, theirs)
     scale = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0
