@@ -1,0 +1,594 @@
+"""Never a wrong gradient: the ways in which a scan has been known to give one in silence.
+
+Everything is compared with the plain loop in float64; where the loop raises, scan must raise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ostinato import scan
+from steps import loop
+
+D = torch.float64
+T, B, H = 5, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def leaf(*shape: int) -> Tensor:
+    return (torch.randn(*shape, dtype=D) / 2).requires_grad_()
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """W, init, xs."""
+    return leaf(H, H), leaf(B, H), leaf(T, B, H)
+
+
+def rnn(W: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda h, x: torch.tanh(x + h @ W)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    for a, b in zip(pytree.tree_leaves(ours), pytree.tree_leaves(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11, equal_nan=True)
+
+
+def both(f: Callable[[Any], Any]) -> None:
+    """`f(how)` is the same for the loop and for scan; twice, as found and as remembered."""
+    expected = f(loop)
+    for _ in range(2):
+        assert_same(f(scan), expected)
+
+
+# --------------------------------------------------------------------------- who wants gradients
+
+
+def test_captured_weights_where_init_and_xs_want_none():
+    W, init, xs = inputs()
+    init, xs = init.detach(), xs.detach()
+    both(lambda how: torch.autograd.grad(how(rnn(W), init, xs)[1].square().sum(), W))
+    both(lambda how: torch.autograd.grad(how(rnn(W), init, xs)[0].square().sum(), W))
+
+
+def test_a_first_call_without_gradients_leaves_later_ones_whole():
+    for quiet in (torch.no_grad, torch.inference_mode):
+        W, init, xs = inputs()
+        step = rnn(W)
+        with quiet():
+            carry, ys = scan(step, init, xs)
+        assert not ys.requires_grad and not carry.requires_grad
+        assert ys.is_inference() == (quiet is torch.inference_mode)
+        both(lambda how, step=step, W=W, init=init, xs=xs: torch.autograd.grad(
+            how(step, init, xs)[1].square().sum(), [W, init, xs]))  # fmt: skip
+        with quiet():
+            again = scan(step, init, xs)
+        assert_same([t.clone() for t in again], [t.detach() for t in loop(step, init, xs)])
+
+
+def test_inference_tensors_are_used_as_the_loop_uses_them():
+    with torch.inference_mode():
+        W, init = torch.randn(H, H, dtype=D), torch.randn(B, H, dtype=D)
+    V, _, xs = inputs()
+    assert_same(scan(rnn(W), init, xs.detach()), loop(rnn(W), init, xs.detach()))
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ V + h @ W)
+
+    for how in (loop, scan):  # a matrix product cannot save an inference tensor for its gradient
+        with pytest.raises(RuntimeError, match="[Ii]nference tensor"):
+            torch.autograd.grad(how(step, init, xs)[1].sum(), V)
+
+
+def test_two_scans_in_a_chain():
+    W, init, xs = inputs()
+    V = leaf(H, H)
+
+    def f(how: Any) -> Any:
+        carry, ys = how(rnn(W), init, xs)
+        carry, zs = how(lambda h, y: torch.tanh(y @ V + h @ W), carry, ys)
+        return torch.autograd.grad((carry * zs).sum() + ys.sum(), [W, V, init, xs])
+
+    both(f)
+
+
+def test_two_scans_that_share_weights_and_accumulate():
+    W, init, xs = inputs()
+    grads = []
+    for how in (loop, scan):
+        for _ in range(2):
+            how(rnn(W), init, xs)[1].square().sum().backward()
+            how(rnn(W), init, xs.detach())[0].sum().backward()
+        grads.append([t.grad.clone() for t in (W, init, xs)])
+        W.grad = init.grad = xs.grad = None
+    assert_same(*grads)
+
+
+def test_a_carry_leaf_that_wants_no_gradient():
+    W, init, xs = inputs()
+    count = torch.zeros(B, 1, dtype=D)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h, n = carry
+        n = n + 1
+        return (torch.tanh(x + h @ W) / n, n), (h, n)
+
+    def f(how: Any) -> Any:
+        (h, n), (hs, ns) = how(step, (init, count), xs)
+        return torch.autograd.grad((h * n).sum() + (hs * ns).sum(), [W, init, xs]), n.detach()
+
+    both(f)
+
+
+def test_a_carry_that_becomes_differentiable_in_the_first_step():
+    """Nothing requires grad but a weight that the carry meets on its way."""
+    W, init, xs = inputs()
+
+    def step(carry: Any, x: Tensor) -> Any:
+        a, b = carry
+        return (torch.tanh(x + b @ W), 0.5 * a)
+
+    def f(how: Any) -> Any:
+        carry, ys = how(step, (init.detach(), init.detach()), xs.detach())
+        return [
+            torch.autograd.grad(t.square().sum(), W, retain_graph=True)[0] for t in (*carry, *ys)
+        ]
+
+    both(f)
+
+
+def test_unused_outputs():
+    """Any subset of the outputs may be used; the others count nothing."""
+    W, init, xs = inputs()
+    V, start = leaf(H, 2), leaf(B, H)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        a, b = carry
+        a, b = torch.tanh(x + a @ W), 0.5 * b + a
+        return (a, b), (a @ V, b.sum(1, keepdim=True), 2 * x)
+
+    wanted = [W, V, init, start, xs]
+    for used in range(1, 32):
+
+        def f(how: Any, used: int = used) -> Any:
+            carry, ys = how(step, (init, start), xs)
+            outs = [o for i, o in enumerate((*carry, *ys)) if used >> i & 1]
+            grads = torch.autograd.grad(
+                sum(o.square().sum() for o in outs), wanted, allow_unused=True
+            )
+            return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]  # noqa: B905
+
+        both(f)
+
+
+def test_the_same_tensor_captured_twice():
+    W, init, xs = inputs()
+    V = W
+    held = {"again": W}
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ V + h @ W + h @ held["again"].t())
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W, init, xs]))
+
+
+def test_a_view_captured_beside_its_base():
+    W, init, xs = inputs()
+    V, row = W.t(), W[0]
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ V + h @ W + row)
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W, V, row, xs]))
+
+
+def test_the_first_carry_captured_too():
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ W) + init
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W, init, xs]))
+
+
+def test_parts_without_gradient_inside_a_step():
+    W, init, xs = inputs()
+    V = leaf(H, H)
+
+    @torch.no_grad()
+    def quiet(h: Tensor) -> Tensor:
+        return h @ V
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        a = torch.tanh(x + h @ W + quiet(h) + h.detach() @ V.detach())
+        return a + (a.round() - a).detach()
+
+    def f(how: Any) -> Any:
+        return torch.autograd.grad(
+            how(step, init, xs)[1].square().sum(), [W, init, xs, V], allow_unused=True
+        )[:3]
+
+    both(f)
+
+    @torch.no_grad()
+    def all_quiet(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ W)
+
+    assert not loop(all_quiet, init, xs)[1].requires_grad
+    assert not scan(all_quiet, init, xs)[1].requires_grad
+
+
+# ------------------------------------------------------------------------- changes in between
+
+
+@pytest.mark.parametrize("what", ["W", "init", "xs", "b", "base"])
+def test_what_changes_between_forward_and_backward_raises(what):
+    W, init, xs = inputs()
+    b, base = leaf(H), leaf(H, H)
+    V = base.t()  # a view: its base is what changes
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ W + h @ W + b + h @ V) * h
+
+    for _ in range(2):
+        ys = scan(step, init, xs)[1]
+        with torch.no_grad():
+            {"W": W, "init": init, "xs": xs, "b": b, "base": base}[what].mul_(2.0)
+        if what == "b":  # the gradient does not need it, as the loop's does not: right, or raises
+            try:
+                found = torch.autograd.grad(ys.sum(), [W, init, xs])
+            except RuntimeError:
+                continue
+            with torch.no_grad():
+                b.div_(2.0)
+            assert_same(found, torch.autograd.grad(loop(step, init, xs)[1].sum(), [W, init, xs]))
+            continue
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(ys.sum(), [W, init, xs])
+
+
+def test_an_optimizer_step_between_forward_and_backward_raises():
+    W, init, xs = inputs()
+    W = nn.Parameter(W.detach())
+    optimizer = torch.optim.SGD([W], 0.1)
+    first, second = scan(rnn(W), init, xs)[1], scan(rnn(W), init, xs)[1]
+    first.sum().backward()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        second.sum().backward()
+
+
+@pytest.mark.parametrize("which", ["ys", "carry"])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_outputs_changed_before_the_backward_pass_raise_or_are_right(which, tracked):
+    """tanh's gradient is read from its output: a changed output must not be believed."""
+    W, init, xs = inputs()
+    for how_to_sum in ("changed", "other", "both"):
+        carry, ys = scan(rnn(W), init, xs)
+        changed, other = (ys, carry) if which == "ys" else (carry, ys)
+        kept = other.detach().clone()
+        expected_carry, expected_ys = loop(rnn(W), init, xs)
+        theirs, theirs_other = (
+            (expected_ys, expected_carry) if which == "ys" else (expected_carry, expected_ys)
+        )
+        try:
+            with torch.set_grad_enabled(tracked):
+                changed.mul_(3.0)
+            assert torch.equal(other, kept)
+            ours = {"changed": changed.sum(), "other": other.sum()}
+            ours["both"] = ours["changed"] + ours["other"]
+            found = torch.autograd.grad(ours[how_to_sum], [W, init, xs])
+        except RuntimeError as error:
+            assert "inplace" in str(error)
+            continue
+        factor = 3.0 if tracked else 1.0
+        right = {"changed": factor * theirs.sum(), "other": theirs_other.sum()}
+        right["both"] = right["changed"] + right["other"]
+        assert_same(found, torch.autograd.grad(right[how_to_sum], [W, init, xs]))
+
+
+def test_passes_that_overlap_keep_what_is_theirs():
+    """Forward passes before backward passes in another order; results stay as they were."""
+    W, _, _ = inputs()
+    step = rnn(W)
+    given = [(leaf(B, H), leaf(T, B, H)) for _ in range(4)]
+    outs = [scan(step, *pair) for pair in given]
+    values = [[t.detach().clone() for t in out] for out in outs]
+    found, kept = {}, {}
+    for i in (2, 0, 3, 1, 2, 0):
+        grads = torch.autograd.grad(
+            outs[i][1].square().sum() + outs[i][0].sum(), [W, *given[i]], retain_graph=True
+        )
+        if i in found:
+            assert all(torch.equal(a, b) for a, b in zip(grads, kept[i], strict=True))
+        found[i], kept[i] = grads, [g.clone() for g in grads]
+        scan(step, leaf(B, H), leaf(T, B, H))[1].sum().backward()
+    for i, (init, xs) in enumerate(given):
+        carry, ys = loop(step, init, xs)
+        right = torch.autograd.grad(ys.square().sum() + carry.sum(), [W, init, xs])
+        assert_same([*outs[i], *found[i]], [carry, ys, *right])
+        assert all(torch.equal(a, b) for a, b in zip(found[i], kept[i], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(outs[i], values[i], strict=True))
+
+
+def test_a_second_backward_needs_retain_graph():
+    W, init, xs = inputs()
+    carry, ys = scan(rnn(W), init, xs)
+    first = torch.autograd.grad(ys.sum(), [W, init, xs], retain_graph=True)
+    assert_same(torch.autograd.grad(ys.sum(), [W, init, xs], retain_graph=True), first)
+    assert_same(
+        torch.autograd.grad(carry.sum(), [W, init, xs]),
+        torch.autograd.grad(loop(rnn(W), init, xs)[0].sum(), [W, init, xs]),
+    )
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(ys.sum(), [W, init, xs])
+
+
+def test_gradients_given_in_any_layout():
+    W, init, xs = inputs()
+    weight = torch.randn(H, B, T, dtype=D)
+    for f in (
+        lambda carry, ys: ys.sum(),  # expanded, stride 0
+        lambda carry, ys: (ys.permute(2, 1, 0) * weight).sum(),
+        lambda carry, ys: ys[::2, 1].sum(),
+        lambda carry, ys: ys[-1, :, 1:3].sum() + carry.t()[2].sum(),
+        lambda carry, ys: (ys * 0).sum() + (carry * 0).sum(),
+    ):
+        both(lambda how, f=f: torch.autograd.grad(f(*how(rnn(W), init, xs)), [W, init, xs]))
+
+
+def test_hooks_on_weights_see_the_whole_gradient_once():
+    W, init, xs = inputs()
+    seen: list[Tensor] = []
+    W.register_hook(lambda g: seen.append(g.clone()))
+    accumulated: list[int] = []
+    W.register_post_accumulate_grad_hook(lambda p: accumulated.append(1))
+    scan(rnn(W), init, xs)[1].sum().backward()
+    assert len(seen) == len(accumulated) == 1
+    loop(rnn(W), init, xs)[1].sum().backward()
+    assert_same(seen[0], seen[1])
+
+
+def test_hooks_inside_a_step():
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        a = torch.tanh(x + h @ W)
+        if a.requires_grad:
+            a.register_hook(lambda g: g.clamp(-0.2, 0.2))
+        return a
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [W, init, xs]))
+
+
+# ------------------------------------------------------------------- derivatives of other kinds
+
+
+def test_gradients_against_finite_differences():
+    W, init, xs = leaf(2, 2), leaf(2, 2), leaf(3, 2, 2)
+
+    def f(W: Tensor, init: Tensor, xs: Tensor) -> Any:
+        return scan(rnn(W), init, xs)
+
+    assert torch.autograd.gradcheck(f, (W, init, xs), check_batched_grad=True)
+    assert torch.autograd.gradcheck(f, (W, init, xs), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (W, init, xs))
+
+
+def test_double_backward():
+    W, init, xs = inputs()
+
+    def f(how: Any) -> Any:
+        carry, ys = how(rnn(W), init, xs)
+        first = torch.autograd.grad(
+            ys.square().sum() + carry.sum(), [W, init, xs], create_graph=True
+        )
+        return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+
+    both(f)
+
+
+def test_double_backward_with_lengths_and_reverse():
+    """The gradients that are replayed must be those of the same ragged scan."""
+    W, init, xs = inputs()
+    for options in ({"lengths": [5, 0, 2]}, {"reverse": True, "lengths": [1, 5, 3]}):
+
+        def f(how: str, options: Any = options) -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("OSTINATO_ENGINE", how)
+                ys = scan(rnn(W), init, xs, **options)[1]
+                first = torch.autograd.grad(
+                    ys.square().sum(), [W, init, xs], create_graph=True
+                )
+                return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+
+        assert_same(f("native"), f("eager"))
+
+
+def test_gradient_penalty():
+    """The usual use of a double backward: the norm of the gradient of x, differentiated."""
+    W, init, xs = inputs()
+
+    def f(how: Any) -> Any:
+        out = how(rnn(W), init, xs)[0].sum()
+        (d_xs,) = torch.autograd.grad(out, xs, create_graph=True)
+        return torch.autograd.grad((d_xs.norm() - 1) ** 2 + out, W)
+
+    both(f)
+
+
+def test_transforms():
+    from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+    W, init, xs = (t.detach() for t in inputs())
+
+    def f(how: Any) -> Any:
+        return lambda W, init: how(rnn(W), init, xs)[1].square().sum()
+
+    for transform in (grad, jacrev, jacfwd, hessian):
+        both(lambda how, transform=transform: transform(f(how))(W, init))
+    both(lambda how: jvp(f(how), (W, init), (W, init)))
+    both(lambda how: vjp(f(how), W, init)[1](torch.tensor(1.0, dtype=D)))
+    many = torch.randn(6, H, H, dtype=D)
+    both(lambda how: vmap(f(how), (0, None))(many, init))
+    both(lambda how: vmap(grad(f(how)), (0, None))(many, init))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.Parameter(W)
+
+        def step(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(x + h @ self.W)
+
+        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
+            return how(self.step, init, xs)[1]
+
+    net = Net()
+    net(scan, init, xs)
+    swapped = {"W": torch.randn(H, H, dtype=D, requires_grad=True)}
+    both(lambda how: functional_call(net, swapped, (how, init, xs)).detach())
+    both(lambda how: torch.autograd.grad(
+        functional_call(net, swapped, (how, init, xs)).sum(), swapped["W"]))  # fmt: skip
+    both(lambda how: net(how, init, xs).detach())
+
+    def loss_of_a_row(how: Any) -> Any:
+        return lambda p, h, x: functional_call(net, p, (how, h[None], x[:, None])).square().sum()
+
+    weights = {"W": W}
+    both(lambda how: vmap(grad(loss_of_a_row(how)), (None, 0, 1))(weights, init, xs)["W"])
+
+
+def test_forward_mode():
+    W, init, xs = (t.detach() for t in inputs())
+    tangent = {t: torch.randn_like(t) for t in (W, init, xs)}
+    held = {"W": W}
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ held["W"])
+
+    scan(step, init, xs)
+    for dual in (W, init, xs):
+        with forward_ad.dual_level():
+            made = forward_ad.make_dual(dual, tangent[dual])
+            held["W"] = made if dual is W else W
+            given = [made if t is dual else t for t in (init, xs)]
+
+            def f(how: Any, given: Any = given) -> Any:
+                return [forward_ad.unpack_dual(t).tangent for t in how(step, *given)]
+
+            expected = f(loop)
+            assert expected[0] is not None
+            assert_same(f(scan), expected)
+            held["W"] = W
+
+
+def test_batched_gradients():
+    W, init, xs = inputs()
+    basis = torch.eye(B * H, dtype=D).reshape(-1, B, H)
+
+    def f(how: Any) -> Any:
+        carry, _ = how(rnn(W), init, xs)
+        return torch.autograd.grad(carry, [W, init, xs], basis, is_grads_batched=True)
+
+    both(f)
+    for vectorize in (False, True):
+        both(lambda how, v=vectorize: torch.autograd.functional.jacobian(
+            lambda W: how(rnn(W), init, xs)[0], W, vectorize=v))  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- odd values
+
+
+def test_nan_and_infinity_flow_as_in_the_loop():
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        W, init, xs = (t.detach() for t in inputs())
+        xs[2, 1, 2] = bad
+        init[0, 0] = bad
+        for t in (W, init, xs):
+            t.requires_grad_()
+
+        def step(h: Tensor, x: Tensor, W: Tensor = W) -> Any:
+            a = x + h @ W
+            return torch.tanh(a), (torch.relu(a), torch.maximum(a, x), a.clamp(-1, 1), a > 0)
+
+        def f(how: Any, step: Any = step, leaves: Any = (W, init, xs)) -> Any:
+            carry, ys = how(step, leaves[1], leaves[2])
+            outs = [carry, *ys]
+            total = sum(o.sum() for o in outs[:-1])
+            return outs, torch.autograd.grad(total, leaves)
+
+        both(f)
+
+
+def test_gradients_where_functions_have_none():
+    """Ties, zeros, kinks and the branch not taken: PyTorch's own subgradients."""
+    W, init, xs = (t.detach() for t in inputs())
+    xs[1] = 0
+    xs[2, :, 0] = init[:, 0]
+    for t in (W, init, xs):
+        t.requires_grad_()
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        zero = x * 0
+        kinks = torch.relu(zero) + zero.abs() + zero.clamp(0, 1) + torch.maximum(zero, zero)
+        kinks = kinks + torch.minimum(x, x) + zero.sign() + torch.nn.functional.elu(zero)
+        rooted = torch.where(x > 0, (x * h).abs().sqrt(), torch.tanh(x + h @ W))
+        return torch.tanh(h @ W + kinks), (rooted, kinks.norm(dim=1), torch.maximum(x, init))
+
+    def f(how: Any) -> Any:
+        carry, ys = how(step, init, xs)
+        return torch.autograd.grad(carry.sum() + sum(y.sum() for y in ys), [W, init, xs])
+
+    both(f)
+
+
+def test_no_rows_and_one_step():
+    W, *_ = inputs()
+    for rows, steps in ((0, 3), (1, 1), (0, 1)):
+        init, xs = leaf(rows, H), leaf(steps, rows, H)
+
+        def f(how: Any, init: Tensor = init, xs: Tensor = xs) -> Any:
+            carry, ys = how(rnn(W), init, xs)
+            grads = torch.autograd.grad(
+                carry.sum() + ys.sum(), [W, init, xs], allow_unused=True
+            )
+            return carry, ys, [torch.zeros_like(t) if g is None else g
+                               for t, g in zip((W, init, xs), grads, strict=True)]  # fmt: skip
+
+        both(f)
+
+
+def test_a_backward_pass_in_another_thread():
+    W, init, xs = inputs()
+    ys = scan(rnn(W), init, xs)[1]
+    found: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: found.append(torch.autograd.grad(ys.square().sum(), [W, init, xs]))
+    )
+    thread.start()
+    thread.join()
+    right = torch.autograd.grad(loop(rnn(W), init, xs)[1].square().sum(), [W, init, xs])
+    assert_same(found[0], right)
+
+
+def test_the_checker_can_fail():
+    W, init, xs = inputs()
+
+    def f(how: Any) -> Any:
+        scale = 1.0 if how is loop else 1 + 1e-9
+        return torch.autograd.grad(scale * how(rnn(W), init, xs)[1].sum(), [W, init, xs])
+
+    with pytest.raises(AssertionError):
+        both(f)
