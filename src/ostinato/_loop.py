@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
+
+from ostinato import tree
 
 Tree = Any  # a tensor, or any tuple, list or dict of trees
 Step = Callable[[Tree, Tree], Any]
@@ -17,8 +18,8 @@ def eager_scan(
     step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: Ragged
 ) -> tuple[Tree, Tree]:
     """The definition of scan: a plain loop in PyTorch, with which every faster path is compared."""
-    init_leaves, carry_spec = pytree.tree_flatten(init)
-    xs_leaves, xs_spec = pytree.tree_flatten(xs)
+    init_leaves, carry_spec = tree.flatten(init)
+    xs_leaves, xs_spec = tree.flatten(xs)
     n_steps = ragged.n_steps
     xs_leaves = ragged.select_valid(xs_leaves, dim)
     carry_leaves: list[Tensor] = init_leaves
@@ -26,11 +27,11 @@ def eager_scan(
     output_spec: Any = None
     for t in reversed(range(n_steps)) if reverse else range(n_steps):
         before = ragged.restarted(carry_leaves, t)
-        x = pytree.tree_unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
-        result = step(pytree.tree_unflatten(before, carry_spec), x)
+        x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
+        result = step(tree.unflatten(before, carry_spec), x)
         after, y = split_result(result, init, carry_spec)
         check_carry(init_leaves, after)
-        y_leaves, spec = pytree.tree_flatten(y)
+        y_leaves, spec = tree.flatten(y)
         check_output_axes(y_leaves, dim)
         if output_spec is not None and spec != output_spec:
             raise TypeError(
@@ -41,24 +42,24 @@ def eager_scan(
         carry_leaves = ragged.kept(after, carry_leaves, t)
         outputs[t] = ragged.silenced(y_leaves, t)
     ys = [torch.stack(leaf_over_time, dim) for leaf_over_time in zip(*outputs, strict=True)]
-    return pytree.tree_unflatten(carry_leaves, carry_spec), pytree.tree_unflatten(ys, output_spec)
+    return tree.unflatten(carry_leaves, carry_spec), tree.unflatten(ys, output_spec)
 
 
-def split_result(result: Any, init: Tree, carry_spec: pytree.TreeSpec) -> tuple[list[Tensor], Tree]:
+def split_result(result: Any, init: Tree, carry_spec: tree.Spec) -> tuple[list[Tensor], Tree]:
     """What a step returned, as (leaves of the new carry, output)."""
     result = _in_order(result, init)
-    leaves, spec = pytree.tree_flatten(result)
+    leaves, spec = tree.flatten(result)
     if spec == carry_spec:
         check_tensors("the new carry that step returned", leaves)
         return leaves, result
     if isinstance(result, tuple) and len(result) == 2:
         carry, y = result
         carry = _in_order(carry, init)
-        leaves, spec = pytree.tree_flatten(carry)
+        leaves, spec = tree.flatten(carry)
         if spec == carry_spec:
             check_tensors("the new carry that step returned", leaves)
             y = () if y is None else y  # no output
-            check_tensors("the output that step returned", pytree.tree_leaves(y))
+            check_tensors("the output that step returned", tree.leaves(y))
             return leaves, y
     raise TypeError(
         f"scan: step returned {describe(result)}; wanted the new carry, structured like init "
@@ -143,8 +144,8 @@ class Ragged:
             return Ragged(
                 lengths, starts, [torch.zeros_like(leaf) for leaf in init_leaves], n_steps
             )
-        restart_leaves, spec = pytree.tree_flatten(restart)
-        if spec != pytree.tree_structure(init):
+        restart_leaves, spec = tree.flatten(restart)
+        if spec != tree.flatten(init)[1]:
             raise ValueError(
                 f"scan: restart is {describe(restart)}; wanted init's structure, {describe(init)}"
             )

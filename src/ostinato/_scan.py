@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from ostinato import tree
 from ostinato._loop import (
     Ragged,
     Step,
@@ -144,9 +144,9 @@ def checked(
     resets: Any = None,
     restart: Any = None,
 ) -> Arguments:
-    init_leaves, carry_spec = pytree.tree_flatten(init)
+    init_leaves, carry_spec = tree.flatten(init)
     check_tensors("init", init_leaves)
-    xs_leaves, xs_spec = pytree.tree_flatten(xs)
+    xs_leaves, xs_spec = tree.flatten(xs)
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
     ragged = Ragged.of(init, init_leaves, n_steps, lengths, resets, restart, reverse)
@@ -176,8 +176,8 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
         check_output_axes([y[0] for y in ys], arguments.dim)
         ys = [y.movedim(0, arguments.dim) for y in ys]
     y_spec = call.player.planner.recording.y_spec
-    carry = pytree.tree_unflatten(finals, arguments.carry_spec)
-    return carry, pytree.tree_unflatten(ys, y_spec)
+    carry = tree.unflatten(finals, arguments.carry_spec)
+    return carry, tree.unflatten(ys, y_spec)
 
 
 def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.Entry]:
@@ -201,7 +201,7 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
     cache.check_tensors(xs_leaves)
 
     def first_x() -> Tree:
-        return pytree.tree_unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
+        return tree.unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
 
     def check(result: Any) -> None:
         check_carry(a.init_leaves, a.split(result)[0])
@@ -220,13 +220,13 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         with swapped(found.captured, captured):
             carry, ys = eager_scan(
                 step,
-                pytree.tree_unflatten(init, a.carry_spec),
-                pytree.tree_unflatten(xs, xs_spec),
+                tree.unflatten(init, a.carry_spec),
+                tree.unflatten(xs, xs_spec),
                 0,
                 a.reverse,
                 Ragged(lengths, None, [], n_steps),
             )
-        return pytree.tree_leaves(ys) + pytree.tree_leaves(carry)
+        return tree.leaves(ys) + tree.leaves(carry)
 
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
     call = Scan(
@@ -244,15 +244,13 @@ def _with_restarts(a: Arguments, xs_leaves: list[Tensor]) -> tuple[Step, list[Te
     assert ragged.starts is not None
     restarts = [r.expand(ragged.n_steps, *r.shape) for r in ragged.restart_leaves]
     n = len(xs_leaves)
-    both = pytree.tree_structure((list(range(n)), 0, list(range(len(restarts)))))
+    both = tree.flatten((list(range(n)), 0, list(range(len(restarts)))))[1]
 
     def restarting(carry: Tree, x: Tree) -> Any:
         leaves, start, values = x
-        old = pytree.tree_leaves(carry)
+        old = tree.leaves(carry)
         new = [torch.where(rows_like(start, c), v, c) for c, v in zip(old, values, strict=True)]
-        return step(
-            pytree.tree_unflatten(new, a.carry_spec), pytree.tree_unflatten(leaves, a.xs_spec)
-        )
+        return step(tree.unflatten(new, a.carry_spec), tree.unflatten(leaves, a.xs_spec))
 
     restarting.__wrapped__ = step  # type: ignore[attr-defined]  # for messages, and as its identity
     return restarting, [*xs_leaves, ragged.starts, *restarts], both
@@ -282,7 +280,8 @@ def _differs(
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
         expected = call.replay([*captured, *init, *few])
         pairs = list(zip(ys + finals, expected, strict=True))
-        pairs += _gradients(pairs, inputs)
+        if torch.is_grad_enabled():
+            pairs += _gradients(pairs, inputs)
     tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
     if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
         return Unsupported("a few steps by the engine differ from those of the loop")

@@ -57,12 +57,14 @@ class Reach:
         constants: everything else that may steer it, hashable.
         watches: (container, key, what is there), to notice a change.
         complete: false if something opaque was met.
+        leads_back: what is reached leads back to the step (or, of a method, to its object).
     """
 
     tensors: list[Tensor] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     watches: list[tuple[Any, Any, Any]] = field(default_factory=list)
     complete: bool = True
+    leads_back: bool = False  # to the step itself, though it is no function
 
     @functools.cached_property
     def signature(self) -> Signature:
@@ -92,27 +94,46 @@ def _equal(a: Any, b: Any) -> bool:
     return isinstance(a, _CONSTANTS) and (a == b or (a != a and b != b))
 
 
+_ATTRIBUTE = "__ostinato_reach__"
 _known: weakref.WeakKeyDictionary[Any, dict[Any, Reach]] = weakref.WeakKeyDictionary()
 
 
 def reach(step: Callable[..., Any]) -> Reach:
     """What `step` reaches now."""
-    owner: Any = step
-    name: Any = None
-    if isinstance(step, types.MethodType):
-        owner, name = step.__self__, step.__func__
-    try:
-        entry = _known.setdefault(owner, {})
-    except TypeError:  # cannot be weakly referenced
-        return _walked(step)
+    entry, name = _memory(step)
     known = entry.get(name)
     if known is not None and known.complete:
         tensors = known.again()
         if tensors is not None:
             known.tensors = tensors
             return known
-    fresh = entry[name] = _walked(step)
+    fresh = _walked(step)
+    if not fresh.leads_back:
+        entry[name] = fresh
     return fresh
+
+
+def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
+    """Where what a step reaches is remembered: it must not keep the step alive.
+
+    A function remembers it itself, so that a closure that names itself is still collected.
+    """
+    if isinstance(step, types.FunctionType):
+        owner, entry = step.__dict__.get(_ATTRIBUTE, (None, {}))
+        if owner is None or owner() is not step:  # functools.wraps copies attributes
+            entry = {}
+            step.__dict__[_ATTRIBUTE] = weakref.ref(step), entry
+        return entry, None
+    if isinstance(step, types.MethodType):
+        return _weakly(step.__self__), step.__func__
+    return _weakly(step), None
+
+
+def _weakly(owner: Any) -> dict[Any, Reach]:
+    try:
+        return _known.setdefault(owner, {})
+    except TypeError:  # cannot be weakly referenced: nothing is remembered
+        return {}
 
 
 def _walked(step: Callable[..., Any]) -> Reach:
@@ -121,6 +142,10 @@ def _walked(step: Callable[..., Any]) -> Reach:
     while True:
         walk = _Walk(names)
         walk.visit(step)
+        owner = step.__self__ if isinstance(step, types.MethodType) else step
+        walk.found.leads_back = id(owner) in walk.again and not isinstance(
+            owner, types.FunctionType
+        )
         if not walk.found.complete or walk.names == names:
             return walk.found
         names = walk.names
@@ -132,6 +157,7 @@ class _Walk:
         self.names = names  # and those that turn up
         self.found = Reach()
         self.seen: set[int] = set()
+        self.again: set[int] = set()
 
     def look(self, container: Any, key: Any) -> None:
         """One watched place, and what is there."""
@@ -151,6 +177,7 @@ class _Walk:
         elif isinstance(value, _BUILTIN) or _is_fixed(value):
             found.constants.append(value)
         elif id(value) in self.seen:
+            self.again.add(id(value))
             found.constants.append("again")
         else:
             self.seen.add(id(value))  # alive: it is reached from the step
@@ -239,6 +266,8 @@ class _Walk:
                     if name in vars(base):
                         self.found.constants.append(name)
                         self.look(base.__dict__, name)
+                    else:  # it may be set there later, and hide that of a base
+                        self.found.watches.append((base.__dict__, name, _ABSENT))
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from ostinato import tree
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows
 from ostinato.compiler.record import transformed
@@ -30,7 +30,7 @@ class Scan:
 
     def element(self, tensors: Any) -> Any:
         """The first element of xs."""
-        return pytree.tree_unflatten([x[0] for x in self.split(tensors)[2]], self.xs_spec)
+        return tree.unflatten([x[0] for x in self.split(tensors)[2]], self.xs_spec)
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a, b = self.n_captured, self.n_captured + self.n_states

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ostinato import tree
 from ostinato.compiler.graph import Unsupported
 
 aten = torch.ops.aten
@@ -77,7 +78,7 @@ class Recording:
     d_captured: tuple[int | None, ...]
     d_states: tuple[int | None, ...]
     d_xs: tuple[int | None, ...]
-    y_spec: pytree.TreeSpec
+    y_spec: tree.Spec
     output_needs_grad: tuple[bool, ...]  # of new states, then ys
 
 
@@ -94,7 +95,7 @@ class CaptureSearch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.refuse_traces(func, args, kwargs)
-        for leaf in pytree.tree_leaves((args, kwargs)):
+        for leaf in tree.leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
                 if id(leaf) not in self.seen:
                     self.seen[id(leaf)] = leaf
@@ -103,7 +104,7 @@ class CaptureSearch(TorchFunctionMode):
                 self.trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
         out = func(*args, **kwargs)
         self.trail.append(getattr(func, "__name__", str(func)))
-        for leaf in pytree.tree_leaves(out):
+        for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor):
                 if id(leaf) not in self.seen:
                     self.made.add(id(leaf))
@@ -264,7 +265,7 @@ def search_captured(
 ) -> CaptureSearch:
     """Run a step once, for the tensors it takes from outside; `check` sees what it returned."""
     with undisturbed(), torch.no_grad():
-        search = CaptureSearch(pytree.tree_leaves((state, x)))
+        search = CaptureSearch(tree.leaves((state, x)))
         _searching.active = True  # a scan within the step must show its operations
         try:
             with search:
@@ -312,7 +313,7 @@ def check_batch(
     Raises:
         Unsupported: it does not.
     """
-    n_rows = pytree.tree_leaves(init)[0].shape[0]
+    n_rows = tree.leaves(init)[0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed():
             _unify(small, _record_once(step, init, x, captured, split, n_rows), n_rows)
@@ -330,8 +331,8 @@ def _record_once(
         index = torch.arange(n_rows) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    state_leaves, state_spec = pytree.tree_flatten(init)
-    x_leaves, x_spec = pytree.tree_flatten(x)
+    state_leaves, state_spec = tree.flatten(init)
+    x_leaves, x_spec = tree.flatten(x)
     params = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in captured
@@ -344,8 +345,8 @@ def _record_once(
     with swapped(captured, params):
         with recorder, torch.enable_grad():
             state, element = (
-                pytree.tree_unflatten(states, state_spec),
-                pytree.tree_unflatten(xs, x_spec),
+                tree.unflatten(states, state_spec),
+                tree.unflatten(xs, x_spec),
             )
             try:
                 result = step(state, element)
@@ -357,7 +358,7 @@ def _record_once(
                     f"the step fails at another batch size ({type(error).__name__}: {first_line})"
                 ) from error
         new_states, y = split(result)
-        y_leaves, y_spec = pytree.tree_flatten(y)
+        y_leaves, y_spec = tree.flatten(y)
         n_forward = len(recorder.calls)
         outputs = new_states + y_leaves
         output_numbers = [recorder.ref(t).index for t in outputs]

@@ -1,0 +1,47 @@
+"""Structures of tensors: a tensor, or any tuple, list or dict of structures.
+
+PyTorch's own `torch.utils._pytree` is private, and every tensor given to it stays alive until the
+cycle collector runs (its list of leaves is held by a closure that refers to itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Spec = Any  # None: a leaf; else (type, keys of a dict or None, specs of the parts)
+
+
+def flatten(tree: Any) -> tuple[list[Any], Spec]:
+    """The leaves of a structure, in order, and the structure without them, hashable."""
+    leaves: list[Any] = []
+    return leaves, _flatten(tree, leaves)
+
+
+def leaves(tree: Any) -> list[Any]:
+    return flatten(tree)[0]
+
+
+def unflatten(leaves: Any, spec: Spec) -> Any:
+    """The structure with these leaves."""
+    return _unflatten(iter(leaves), spec)
+
+
+def _flatten(tree: Any, leaves: list[Any]) -> Spec:
+    if isinstance(tree, (tuple, list)):
+        return type(tree), None, tuple([_flatten(part, leaves) for part in tree])
+    if isinstance(tree, dict):
+        parts = tuple([_flatten(part, leaves) for part in tree.values()])
+        return type(tree), tuple(tree), parts
+    leaves.append(tree)
+    return None
+
+
+def _unflatten(leaves: Iterator[Any], spec: Spec) -> Any:
+    if spec is None:
+        return next(leaves)
+    kind, keys, parts = spec
+    values = [_unflatten(leaves, part) for part in parts]
+    if keys is not None:
+        return kind(zip(keys, values, strict=True))
+    return kind(*values) if hasattr(kind, "_fields") else kind(values)
