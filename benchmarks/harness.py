@@ -42,11 +42,15 @@ class Effort:
     """
 
     rounds: int = 17
-    share_s: float = 2.5
+    share_s: float = 2.0
     least: int = 3
 
 
 QUICK = Effort(rounds=2, share_s=0.2, least=1)
+FAR = (
+    2.5  # times slower than the second: can become neither the fastest peer nor the fastest of all
+)
+FAR_STRIDE = 4
 LONG_S = 0.05  # beside a call this long cold caches and sleeping threads do not count
 
 
@@ -82,7 +86,9 @@ def seconds(run: Callable[[], Any], calls: int = 1) -> float:
 
 def measure(contenders: Sequence[Contender], effort: Effort) -> list[Samples]:
     """Time all contenders, in the order given; all must have run before (compiled, admitted)."""
-    plans = [_plan(c, effort) for c in contenders]
+    once = [_once(c) for c in contenders]
+    second = sorted(once)[min(1, len(once) - 1)]
+    plans = [_plan(c, s, s > FAR * second, effort) for c, s in zip(contenders, once, strict=True)]
     gc.collect()
     gc.disable()
     try:
@@ -95,6 +101,12 @@ def measure(contenders: Sequence[Contender], effort: Effort) -> list[Samples]:
     return [plan.samples for plan in plans]
 
 
+def _once(contender: Contender) -> float:
+    """Seconds of a call, roughly."""
+    first = seconds(contender.run)
+    return first if first > LONG_S else min(seconds(contender.run) for _ in range(3))
+
+
 @dataclass(frozen=True)
 class _Plan:
     samples: Samples
@@ -103,16 +115,17 @@ class _Plan:
     stride: int  # timed in every stride-th round
 
 
-def _plan(contender: Contender, effort: Effort) -> _Plan:
-    once = seconds(contender.run)
-    if once < LONG_S:
-        once = min(seconds(contender.run) for _ in range(3))
+def _plan(contender: Contender, once: float, far: bool, effort: Effort) -> _Plan:
+    """far: far behind two others, so that it decides nothing."""
     calls = max(1, math.ceil(BLOCK_S / once))
     untimed = 0 if once > LONG_S else max(1, calls // 4)
     stride = 1
-    while (
-        math.ceil(effort.rounds / stride) * (untimed + calls) * once > effort.share_s
-        and math.ceil(effort.rounds / (2 * stride)) >= effort.least
+
+    def rounds(stride: int) -> int:
+        return math.ceil(effort.rounds / stride)
+
+    while rounds(2 * stride) >= effort.least and (
+        rounds(stride) * (untimed + calls) * once > effort.share_s or (far and stride < FAR_STRIDE)
     ):
         stride *= 2
     return _Plan(Samples(contender), untimed, calls, stride)

@@ -15,7 +15,7 @@ Run = TypeVar("Run", bound=Callable[[], Any])
 
 # (unroll, whether x is projected for all steps ahead of the loop)
 FORMS = ((1, False), (4, False), (8, False), (4, True))
-TRIES = 3  # calls by which the best form is chosen
+TRIES = 2  # calls by which the best form is chosen
 
 
 def peers(problem: Problem, quick: bool) -> list[Maker]:

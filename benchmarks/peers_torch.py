@@ -14,9 +14,9 @@ from benchmarks.problem import Entrant, Maker, NotHereError, Problem, loop
 
 LAYERS = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
 CELLS = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell, "lstm": torch.nn.LSTMCell}
-# Its eager form traces the step again at every call and then calls every operation through Python:
-# hundreds of times slower. Beyond this many steps it would only take time.
-SCAN_EAGER_STEPS = 100
+# PyTorch's scan is the slowest by far (its eager form traces the step again at every call); more
+# steps would only take more time.
+SCAN_STEPS = 100
 
 
 def ours(problem: Problem) -> Maker:
@@ -44,7 +44,7 @@ def peers(problem: Problem, compiled: bool) -> list[Maker]:
         makers.append(Maker(layer, lambda: _layer(problem)))
         if compiled:
             makers.append(Maker(f"{layer}, compiled", lambda: _compiled(_layer, problem, False)))
-    makers.append(Maker("PyTorch scan", lambda: _scan_eager(problem)))
+    makers.append(Maker("PyTorch scan", lambda: _scan(problem)))
     if compiled:
         torch._dynamo.reset()  # what it compiled for another row, with its limit of recompilations
         makers.append(Maker("PyTorch scan, compiled", lambda: _compiled(_scan, problem, True)))
@@ -101,12 +101,6 @@ def _loop(problem: Problem) -> Entrant:
     return _entrant(problem, play, (*weights, *init))
 
 
-def _scan_eager(problem: Problem) -> Entrant:
-    if problem.shape.T > SCAN_EAGER_STEPS:
-        raise NotHereError(f"not tried beyond {SCAN_EAGER_STEPS} steps: see the shorter rows")
-    return _scan(problem)
-
-
 def _scan(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entrant:
     """PyTorch's own prototype of scan.
 
@@ -115,6 +109,8 @@ def _scan(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entr
     """
     from torch._higher_order_ops.scan import scan
 
+    if problem.shape.T > SCAN_STEPS:
+        raise NotHereError(f"not tried beyond {SCAN_STEPS} steps: see the shorter rows")
     params, init = problem.tensors(torch.float32)
     bare = problem.cell.step
 

@@ -1,0 +1,115 @@
+"""Results: kept, judged, shown; and the stopwatch of `overhead`."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from benchmarks.__main__ import main
+from benchmarks.check import judged
+from benchmarks.page import page
+from benchmarks.results import Absent, Bound, Results, Row, Spec, Timing, load, save
+
+from benchmarks import machine, overhead, tables
+
+MACHINE = {
+    "date": "2024-05-06T07:08:09", "cpu": "some CPU", "cores": 2, "system": "Linux",
+    "python": "3.11", "packages": {"torch": "2.6", "jax": None}, "git": None,
+    "instruction_set": "avx2", "torch_threads": 2, "mm_gflops": 200.0, "latency_ns": 25.0,
+}  # fmt: skip
+
+
+def row(name="rnn/notebook", value=1.5, latency=(25.0, 26.0)):
+    ours, peer = Timing("ours", 2e-3, 1.9e-3, 2.1e-3, 17), Timing("X", 3e-3, 3e-3, 3e-3, 17, 1.5)
+    absent, bounds = (Absent("Y", "not installed"),), (Bound("X over ours", 2.0, value),)
+    return Row(name, "B 128", (ours, peer), absent, bounds, 0.4, 200.0, latency)
+
+
+def results(*rows, benchmark="scan"):
+    return Results(benchmark, "python -m benchmarks scan", False, MACHINE, MACHINE, rows)
+
+
+def test_results_survive_the_file_and_leave_other_benchmarks_in_it(tmp_path):
+    path = tmp_path / "r.json"
+    save(path, results(row(value=1.0)))
+    save(path, results(row(), benchmark="layers"))
+    save(path, results(row(value=3.0)))
+    assert load(path) == [results(row(value=3.0)), results(row(), benchmark="layers")]
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="not a result"):
+        load(path)
+
+
+def test_bounds_in_both_directions():
+    low, high = Bound("", 2.0, 1.9), Bound("", 2.0, 2.0)
+    assert (low.met, high.met, low.better(high)) == (False, True, high)
+    low, high = replace(low, at_least=False), replace(high, at_least=False, value=2.1)
+    assert (low.met, high.met, low.better(high)) == (True, False, low)
+
+
+def test_the_fastest_peer_is_none_of_ours():
+    assert row().fastest_peer.name == "X"
+    assert replace(row(), timings=row().timings[:1]).fastest_peer is None
+
+
+def test_rows_taken_in_another_state_are_flagged():
+    slow, none = row("slow", latency=(26.0, 170.0)), row("none", latency=(None, None))
+    run = results(row("a"), row("b"), slow, none)
+    assert [run.other_state(r) for r in run.rows] == [False, False, True, False]
+    assert any("slow: the cores" in line for line in tables.summary_lines(run))
+
+
+def test_check_takes_the_best_of_three():
+    def spec(*values):
+        rows = iter([row(value=v) for v in values])
+        return Spec("r", lambda: next(rows))
+
+    assert judged(spec(2.5)).bounds[0].value == 2.5  # met: not measured again
+    assert judged(spec(1.5, 2.5)).bounds[0].met
+    worst = judged(spec(1.9, 1.8, 1.7)).bounds[0]
+    assert (worst.value, worst.met) == (1.9, False)
+
+
+def test_terminal_and_page_show_losses_and_who_is_absent(tmp_path):
+    text = "\n".join(tables.row_lines(row()))
+    assert "1.50 × ours" in text
+    assert "X over ours 1.50, wanted ≥ 2: MISSED" in text
+    assert "not timed: not installed" in text
+    save(tmp_path / "r.json", results(row()))
+    shown = page(tmp_path / "r.json")
+    assert "| rnn/notebook | B 128 | 2 ms | X over ours | 1.50 | ≥ 2 | **missed** |" in shown
+    assert "jax not installed" in shown
+
+
+@pytest.mark.parametrize(
+    ("s", "text"), [(1.234, "1.23 s"), (0.0123, "12.3 ms"), (0.9996, "1000 ms"), (5e-7, "0.5 µs")]
+)
+def test_durations(s, text):
+    assert tables.duration(s) == text
+
+
+def test_latency_is_some_nanoseconds_or_not_measured():
+    ns = machine.latency_ns()
+    assert ns is None or 1 < ns < 100_000
+
+
+def test_the_stopwatch_counts_each_moment_once():
+    watch = overhead.Stopwatch()
+    inner = watch.watched("inner", lambda: time.sleep(0.02))
+    watch.watched("outer", lambda: (time.sleep(0.01), inner()))()
+    assert watch.spent["inner"] >= 0.02e9
+    assert 0.01e9 <= watch.spent["outer"] < watch.spent["inner"] + 0.01e9
+
+
+@pytest.mark.parametrize("kind", ["by path", "searched"])
+def test_overhead_sees_every_part(kind):
+    found = overhead._overhead_row(kind, calls=2)
+    parts = [t for t in found.timings if t.name.startswith("part")]
+    assert len(parts) == len(overhead.PARTS) + 1
+    assert all(t.median_s > 0 for t in parts)
+    assert found.bounds[0].value > 1  # µs
+
+
+def test_an_unknown_row_is_named_with_those_there_are():
+    with pytest.raises(SystemExit, match=r"no such row of overhead; it has overhead/by path"):
+        main(["overhead", "--rows", "nope", "--threads", "64"])
