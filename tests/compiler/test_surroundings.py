@@ -1,0 +1,647 @@
+"""scan inside what PyTorch users build around it, and beside what runs at the same time."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from ostinato import scan
+from steps import counting, loop
+
+D = torch.float64
+T, B, H = 5, 3, 4
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def leaf(*shape: int, dtype: torch.dtype = D) -> Tensor:
+    return (torch.randn(*shape, dtype=torch.float64) / 2).to(dtype).requires_grad_()
+
+
+def inputs(dtype: torch.dtype = D) -> tuple[Tensor, Tensor, Tensor]:
+    return leaf(H, H, dtype=dtype), leaf(B, H, dtype=dtype), leaf(T, B, H, dtype=dtype)
+
+
+def rnn(W: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda h, x: torch.tanh(x + h @ W)
+
+
+def assert_same(ours: Any, theirs: Any, tolerance: float = 1e-11) -> None:
+    for a, b in zip(pytree.tree_leaves(ours), pytree.tree_leaves(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def gradients(how: Any, step: Any, leaves: list[Tensor], init: Tensor, xs: Tensor) -> Any:
+    carry, ys = how(step, init, xs)
+    return carry, ys, torch.autograd.grad(ys.square().sum() + carry.sum(), leaves)
+
+
+class Net(nn.Module):
+    """A projection, a scan, a readout; with `how` the loop, what is expected of it."""
+
+    def __init__(self, how: Any = scan):
+        super().__init__()
+        self.how = how
+        self.into = nn.Linear(H, H).to(D)
+        self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
+        self.unused = nn.Parameter(torch.randn(3, dtype=D))
+
+    def step(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.into(x) + h @ self.W)
+
+    def forward(self, init: Tensor, xs: Tensor) -> Tensor:
+        carry, ys = self.how(self.step, init, torch.relu(xs) * 2)
+        return torch.sin(ys) + carry
+
+
+def net_and_loop() -> tuple[Net, Net]:
+    net, other = Net(scan), Net(loop)
+    other.load_state_dict(net.state_dict())
+    return net, other
+
+
+def grads_of(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name.removeprefix("module."): torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+# ------------------------------------------------------------------------------ around a scan
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    """Under autocast, inside it, and after: what the loop computes, and no state left over."""
+    W, init, xs = inputs(torch.float32)
+    step = lambda h, x: torch.tanh(x + h @ W).float()  # noqa: E731
+
+    def inside(h: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype):
+            return torch.tanh(x + h @ W).float()
+
+    for _ in range(2):
+        with torch.autocast("cpu", dtype):
+            ours = gradients(scan, step, [W, init], init, xs)
+            theirs = gradients(loop, step, [W, init], init, xs)
+        assert_same(ours, theirs, 1e-6)
+        exact = gradients(loop, step, [W, init], init, xs)
+        assert (theirs[1] - exact[1]).abs().max() > 1e-4  # autocast makes a difference here
+        assert_same(gradients(scan, step, [W, init], init, xs), exact, 1e-5)
+        ours = gradients(scan, inside, [W, init], init, xs)
+        assert_same(ours, gradients(loop, inside, [W, init], init, xs), 1e-6)
+
+
+def test_autocast_of_two_dtypes_in_turn():
+    W, init, xs = inputs(torch.float32)
+    step = lambda h, x: torch.tanh(x + h @ W).float()  # noqa: E731
+    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            assert_same(scan(step, init, xs), loop(step, init, xs), 1e-6)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint(reentrant):
+    """The first call of a step as well as later ones."""
+    W, init, xs = inputs()
+    step = rnn(W)
+    found = []
+    for how in (loop, scan, scan):
+        W.grad = init.grad = xs.grad = None
+
+        def part(init: Tensor, xs: Tensor, how: Any = how) -> Any:
+            return how(step, init, xs * 2)
+
+        carry, ys = checkpoint(part, init, xs, use_reentrant=reentrant)
+        (ys.square().sum() + carry.sum()).backward()
+        found.append([t.grad.clone() for t in (W, init, xs)])
+    assert_same(found[1], found[0])
+    assert_same(found[2], found[0])
+
+
+def test_checkpoint_inside_a_step():
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return checkpoint(lambda h, x: torch.tanh(x + h @ W), h, x, use_reentrant=False)
+
+    for _ in range(2):
+        assert_same(
+            gradients(scan, step, [W, init, xs], init, xs),
+            gradients(loop, step, [W, init, xs], init, xs),
+        )
+
+
+def test_saved_tensors_hooks_are_the_users():
+    """Recording saves nothing through the user's hooks, and what is saved may move."""
+    W, init, xs = inputs()
+    step = rnn(W)
+    packed = []
+    for _ in range(2):
+        packed.append(0)
+
+        def pack(t: Tensor) -> Tensor:
+            packed[-1] += 1
+            return t.clone()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            ours = gradients(scan, step, [W, init, xs], init, xs)
+        assert_same(ours, gradients(loop, step, [W, init, xs], init, xs))
+    assert packed[0] == packed[1]
+    with torch.autograd.graph.save_on_cpu():
+        assert_same(gradients(scan, step, [W, init, xs], init, xs), ours)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly", "ignore:Error detected")
+def test_anomaly_detection():
+    W, init, xs = inputs()
+    step = rnn(W)
+    for _ in range(2):
+        with torch.autograd.detect_anomaly():
+            ours = gradients(scan, step, [W, init, xs], init, xs)
+        assert_same(ours, gradients(loop, step, [W, init, xs], init, xs))
+    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="nan"):
+        scan(step, init, xs)[1].sqrt().sum().backward()
+
+
+def test_distributed_data_parallel():
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        net, other = net_and_loop()
+        parallel = nn.parallel.DistributedDataParallel(net, find_unused_parameters=True)
+        optimizers = [torch.optim.SGD(m.parameters(), 0.1) for m in (net, other)]
+        for _ in range(3):
+            _, init, xs = inputs()
+            for model in (parallel, other):
+                model.zero_grad()
+                model(init, xs).square().sum().backward()
+            assert_same(grads_of(net), grads_of(other))
+            for optimizer in optimizers:
+                optimizer.step()
+        assert_same(dict(net.named_parameters()), dict(other.named_parameters()))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_inside_a_compiled_model(backend):
+    torch._dynamo.reset()
+    net, other = net_and_loop()
+    compiled = torch.compile(net, backend=backend)
+    for rows in (3, 3, 5):
+        init, xs = leaf(rows, H), leaf(T, rows, H)
+        found = []
+        for model in (compiled, other):
+            out = model(init, xs)
+            wanted = [*model.parameters(), init, xs]
+            grads = torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
+            found.append([out, *(g for g in grads if g is not None)])
+        assert_same(*found)
+    torch._dynamo.reset()
+
+
+def test_the_compiled_model_has_one_clean_break():
+    """The scan is played by the engine, not traced step by step into the graph."""
+    torch._dynamo.reset()
+    net, _ = net_and_loop()
+    compiled = torch.compile(net, backend="eager")
+    init, xs = leaf(B, H), leaf(T, B, H)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(init, xs)
+        with counting(net.step) as calls:
+            compiled(init, xs)
+    assert calls[0] <= 1
+    torch._dynamo.reset()
+
+
+def test_a_compiled_step():
+    W, init, xs = inputs()
+    torch._dynamo.reset()
+    step = torch.compile(rnn(W), backend="eager")
+    for _ in range(2):
+        assert_same(
+            gradients(scan, step, [W, init, xs], init, xs),
+            gradients(loop, rnn(W), [W, init, xs], init, xs),
+        )
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tracing_sees_the_loop():
+    """A trace must not keep the engine's results as constants."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    W, init, xs = (t.detach() for t in inputs())
+    other = torch.randn_like(xs)
+
+    def f(xs: Tensor) -> Tensor:
+        return scan(rnn(W), init, xs)[1]
+
+    f(xs)
+    expected = loop(rnn(W), init, other)[1]
+    assert_same(make_fx(f)(xs)(other), expected)
+    assert_same(torch.jit.trace(f, xs, check_trace=False)(other), expected)
+    net, its_loop = net_and_loop()
+    exported = torch.export.export(net, (init, xs), strict=False).module()
+    assert_same(exported(init, other), its_loop(init, other))
+
+
+def test_modes_and_counters():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    W, init, xs = inputs()
+    wanted = gradients(loop, rnn(W), [W, init, xs], init, xs)
+    for mode in (FlopCounterMode(display=False), torch.device("cpu")):
+        with mode:
+            assert_same(gradients(scan, rnn(W), [W, init, xs], init, xs), wanted)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert_same(gradients(scan, rnn(W), [W, init, xs], init, xs), wanted)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_tensors_of_other_kinds():
+    """Subclasses, meta tensors, other dtypes and layouts take the loop."""
+
+    class Sub(torch.Tensor):
+        pass
+
+    W, init, xs = (t.detach() for t in inputs())
+    plain = loop(rnn(W), init, xs)
+    for W_, init_, xs_ in (
+        (W.as_subclass(Sub), init, xs),
+        (W, init.as_subclass(Sub), xs),
+        (W, init, xs.as_subclass(Sub)),
+    ):
+        ours = scan(rnn(W_), init_, xs_)
+        assert type(ours[1]) is Sub
+        assert_same([t.as_subclass(Tensor) for t in ours], plain)
+    empty = [t.to("meta") for t in (W, init, xs)]
+    ys = scan(rnn(empty[0]), empty[1], empty[2])[1]
+    assert ys.device.type == "meta" and ys.shape == (T, B, H)
+    for dtype in (torch.bfloat16, torch.float16, torch.complex128):
+        W_, init_, xs_ = (t.to(dtype) for t in (W, init, xs))
+        assert_same(scan(rnn(W_), init_, xs_), loop(rnn(W_), init_, xs_), 1e-12)
+    sparse = torch.eye(H, dtype=D).to_sparse()
+    step = lambda h, x: torch.tanh(x + (sparse @ h.t()).t())  # noqa: E731
+    assert_same(scan(step, init, xs), loop(step, init, xs))
+
+
+def test_integers_and_mixed_dtypes():
+    W, init, xs = (t.detach() for t in inputs())
+    tokens = torch.randint(0, H, (T, B))
+    count = torch.zeros(B, dtype=torch.int64)
+    cases = [
+        (lambda h, x: torch.tanh(h @ W + W[x]), init, tokens),
+        (lambda h, x: torch.tanh(h @ W + nn.functional.embedding(x, W)), init, tokens),
+        (lambda h, x: torch.tanh(h @ W + nn.functional.one_hot(x, H).to(D) @ W), init, tokens),
+        (lambda h, x: torch.tanh(h @ W + x), init, tokens[..., None].expand(T, B, H)),
+        (lambda h, x: torch.tanh(h @ W + x.to(D)), init, xs.float()),
+        (lambda c, x: (torch.tanh(c[0] @ W + x), c[1] + 1), (init, count), xs),
+        (lambda c, x: (torch.tanh(c[0] @ W + x), c[1] | (x[:, 0] > 0)), (init, count > 0), xs),
+        (lambda c, x: (torch.tanh(c[0] @ W + x), c[1] + x.sum(1).float()),
+         (init, torch.zeros(B)), xs),
+    ]  # fmt: skip
+    for step, init_, xs_ in cases:
+        for _ in range(2):
+            assert_same(scan(step, init_, xs_), loop(step, init_, xs_))
+
+
+def test_a_scan_inside_a_scan():
+    """The step of the outer one plays an inner one over a second time axis."""
+    W, init, _ = inputs()
+    V, xs = leaf(H, H), leaf(T, B, 3, H)
+
+    def outer(how: Any) -> Any:
+        def step(h: Tensor, x: Tensor) -> Tensor:
+            last, _ = how(rnn(W), h, x.transpose(0, 1))
+            return torch.tanh(last @ V)
+
+        return step
+
+    wanted = gradients(loop, outer(loop), [W, V, init, xs], init, xs)
+    for _ in range(2):
+        assert_same(gradients(scan, outer(scan), [W, V, init, xs], init, xs), wanted)
+
+
+def test_modules_copied_saved_and_moved():
+    net, other = net_and_loop()
+    _, init, xs = inputs()
+    net(init, xs)
+    twin = copy.deepcopy(net)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(-1)
+    assert_same(twin(init, xs), other(init, xs))
+    buffer.seek(0)
+    net.load_state_dict(torch.load(buffer))
+    assert_same(net(init, xs), other(init, xs))
+    single, its_loop = net.float(), other.float()
+    assert_same(single(init.float(), xs.float()), its_loop(init.float(), xs.float()), 1e-5)
+
+
+# ------------------------------------------------------------- what a step does beside computing
+
+
+def test_random_steps_draw_what_the_loop_draws():
+    W, init, xs = inputs()
+    own = torch.Generator()
+    steps = [
+        lambda h, x: nn.functional.dropout(torch.tanh(x + h @ W), 0.5),
+        lambda h, x: torch.tanh(x + h @ W) + torch.randn_like(h),
+        lambda h, x: torch.tanh(x + h @ W) * torch.bernoulli(torch.full_like(h, 0.5)),
+        lambda h, x: torch.tanh(x + h @ W) + torch.randn(h.shape, dtype=D, generator=own),
+    ]
+    for step in steps:
+        for _ in range(2):
+            states = []
+            for how in (loop, scan):
+                torch.manual_seed(7)
+                own.manual_seed(7)
+                outs = gradients(how, step, [W, init, xs], init, xs)
+                states.append((outs, torch.get_rng_state(), own.get_state()))
+            assert_same(*states)
+
+
+def test_recording_leaves_the_random_state_alone():
+    W, init, xs = inputs()
+    before = torch.get_rng_state()
+    scan(lambda h, x: torch.tanh(x + h @ W) * 0.75, init, xs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_step_that_changes_captured_tensors():
+    """Not pure, so the loop plays it; recording must leave no mark."""
+    _, init, xs = (t.detach() for t in inputs())
+    norms = [nn.BatchNorm1d(H).to(D) for _ in range(2)]
+    for _ in range(2):
+        outs = [
+            how(lambda h, x, norm=norm: torch.tanh(x + norm(h)), init, xs)
+            for how, norm in zip((loop, scan), norms, strict=True)
+        ]
+        assert_same(*outs)
+        assert_same(norms[0].state_dict(), norms[1].state_dict())
+    count = torch.zeros((), dtype=D)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        count.add_(1)
+        return torch.tanh(x + h) * count
+
+    for _ in range(2):
+        count.zero_()
+        theirs = loop(step, init, xs)
+        assert count == T
+        count.zero_()
+        assert_same(scan(step, init, xs), theirs)
+        assert count == T
+
+
+def test_a_step_that_changes_its_carry_or_input():
+    W, init, xs = (t.detach() for t in inputs())
+
+    def changes_carry(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h.mul_(0.5).add_(x) @ W)
+
+    def changes_x(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ W + x.mul_(0.5))
+
+    for step in (changes_carry, changes_x):
+        for _ in range(2):
+            theirs = loop(step, init.clone(), xs.clone())
+            assert_same(scan(step, init.clone(), xs.clone()), theirs)
+
+
+def test_steps_with_the_batch_size_written_in():
+    """They run at one batch size alone; recording at another must not break them."""
+    W, _, _ = inputs()
+    for rows in (1, 2, 3, 4, 5):
+        mask = leaf(rows, H)
+        init, xs = leaf(rows, H), leaf(T, rows, H)
+        steps = [
+            lambda h, x, mask=mask: torch.tanh(x + (h * mask) @ W),
+            lambda h, x, rows=rows: torch.tanh(x.view(rows, 2, 2).reshape(rows, 4) + h @ W),
+            lambda h, x, rows=rows: torch.tanh(x + h @ W) + torch.ones(rows, 1, dtype=D),
+        ]
+        for step in steps:
+            for _ in range(2):
+                assert_same(
+                    gradients(scan, step, [W, init, xs], init, xs),
+                    gradients(loop, step, [W, init, xs], init, xs),
+                )
+
+
+def test_xs_without_rows():
+    """A number for each step, shared by all rows: the loop, and a word about it."""
+    W, init, _ = inputs()
+    times = torch.rand(T, dtype=D)
+
+    def step(h: Tensor, dt: Tensor) -> Tensor:
+        return h + dt * torch.tanh(h @ W)
+
+    with pytest.warns(UserWarning, match="slow loop.*batch"):
+        ours = scan(step, init, times)
+    assert_same(ours, loop(step, init, times))
+
+
+# -------------------------------------------------------------------------- threads, processes
+
+
+def in_threads(n: int, work: Callable[[int], None]) -> None:
+    errors: list[str] = []
+    barrier = threading.Barrier(n)
+
+    def run(k: int) -> None:
+        try:
+            barrier.wait()
+            work(k)
+        except BaseException:
+            errors.append(traceback.format_exc())
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors[0]
+
+
+@pytest.mark.parametrize("intraop", [1, 2])
+def test_several_threads_scan_at_once(intraop):
+    """The same steps, recorded by whoever comes first, and the same programs, at other sizes."""
+    torch.set_num_threads(intraop)
+    W, V = leaf(H, H), leaf(H, H)
+    namespace = {"torch": torch, "W": W, "V": V}
+    exec("def one(h, x): return torch.tanh(x + h @ W)", namespace)
+    exec("def two(h, x): return torch.sigmoid(x @ V + h @ W)", namespace)
+
+    def work(k: int) -> None:
+        random = torch.Generator().manual_seed(k)
+        for i in range(8):
+            rows = 1 + (k + i) % 5
+            init = torch.randn(rows, H, dtype=D, generator=random, requires_grad=True)
+            xs = torch.randn(T, rows, H, dtype=D, generator=random)
+            step = namespace["one" if (k + i) % 2 else "two"]
+            assert_same(
+                gradients(scan, step, [W, init], init, xs),
+                gradients(loop, step, [W, init], init, xs),
+            )
+
+    in_threads(4, work)
+
+
+def test_recording_does_not_disturb_other_threads():
+    """While one thread records, others differentiate with the same weights."""
+    W, init, xs = inputs()
+    done = threading.Event()
+
+    def work(k: int) -> None:
+        if k == 0:
+            for i in range(15):
+                namespace = {"torch": torch, "W": W}
+                exec(f"def step(h, x): return torch.tanh(x + h @ W) * {i}.5", namespace)
+                scan(namespace["step"], init, xs)
+            done.set()
+        while not done.is_set():
+            (found,) = torch.autograd.grad((init.detach() @ W).square().sum(), W)
+            assert_same(found, 2 * init.detach().t() @ (init.detach() @ W.detach()))
+
+    in_threads(2, work)
+
+
+def in_a_fork(work: Callable[[], None]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)  # a deadlock becomes a failure
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_child_plays():
+    """After the parent has used two threads: what was recorded before, and a new step."""
+    torch.set_num_threads(2)
+    W, init, xs = leaf(H, H, dtype=torch.float32), *(
+        torch.randn(s, dtype=torch.float32) for s in ((64, H), (T, 64, H))
+    )
+    step = rnn(W)
+    here = gradients(scan, step, [W], init, xs)
+
+    def child() -> None:
+        there = gradients(scan, step, [W], init, xs)
+        assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])
+        assert_same(there[2], here[2], 1e-5)
+        torch.set_num_threads(1)  # PyTorch's own products hang else, as in any forked child
+        new = lambda h, x: torch.sigmoid(x + h @ W)  # noqa: E731
+        assert_same(
+            gradients(scan, new, [W], init, xs), gradients(loop, new, [W], init, xs), 1e-4
+        )
+
+    in_a_fork(child)
+    again = gradients(scan, step, [W], init, xs)
+    assert torch.equal(again[1], here[1])
+
+
+class Scanned(torch.utils.data.Dataset):
+    """Examples that are scanned where they are loaded."""
+
+    def __init__(self, W: Tensor):
+        self.W = W
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, i: int) -> Tensor:
+        xs = torch.full((T, 1, H), float(i), dtype=D)
+        return scan(lambda h, x: torch.tanh(x + h @ self.W), torch.zeros(1, H, dtype=D), xs)[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_workers_of_a_data_loader():
+    torch.set_num_threads(2)
+    data = Scanned(torch.randn(H, H, dtype=D))
+    here = [data[i] for i in range(len(data))]
+    context = "fork" if hasattr(os, "fork") else None
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=None, num_workers=2, multiprocessing_context=context, timeout=60
+    )
+    assert_same(list(loader), here)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
+def test_a_signal_in_the_middle_leaves_the_engine_usable():
+    """An exception raised by a signal handler during a play, as Ctrl-C does."""
+    torch.set_num_threads(2)
+    W, init, xs = (torch.randn(s) / 8 for s in ((64, 64), (64, 64), (200, 64, 64)))
+    W.requires_grad_()
+    step = rnn(W)
+    wanted = gradients(scan, step, [W], init, xs)
+
+    class Interrupted(Exception):
+        pass
+
+    def raise_(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    try:
+        for delay in (0.0005, 0.001, 0.002, 0.003, 0.005):
+            with pytest.raises(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while True:
+                    gradients(scan, step, [W], init, xs)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    again = gradients(scan, step, [W], init, xs)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(pytree.tree_leaves(again), pytree.tree_leaves(wanted), strict=True)
+    )
+
+
+def test_memory_does_not_grow():
+    """A thousand passes at sizes that come and go need the memory of the first few."""
+    resource = pytest.importorskip("resource")
+    W = (torch.randn(64, 64) / 8).requires_grad_()
+    step = rnn(W)
+
+    def some(n: int) -> None:
+        for i in range(n):
+            rows = 8 + i % 7
+            scan(step, torch.zeros(rows, 64), torch.randn(20, rows, 64))[1].sum().backward()
+
+    some(50)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    some(1000)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 16, f"{grown:.0f} MB more"
