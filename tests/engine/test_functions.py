@@ -1,0 +1,256 @@
+"""Every elementwise operation, for every instruction set this machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ostinato import _native
+from ostinato.engine.ops import OPS
+
+ISAS = _native.available_isas()
+NAMES = [name for name, _ in _native.ops()]
+TINY = 2.0**-126  # the smallest normal float32
+
+rng = np.random.default_rng(0)
+# Every exponent and sign, NaNs and infinities among them, as likely as any other.
+PATTERNS = rng.integers(0, 2**32, 300_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+# Where exp, tanh and sigmoid are neither 0, 1 nor infinite.
+GRID = np.concatenate(
+    [np.linspace(-110, 110, 300_001), np.linspace(-10, 10, 200_001), np.linspace(-1, 1, 100_001)]
+).astype(np.float32)
+SPECIAL = np.array(
+    [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-39, -1e-39, TINY, -TINY]
+    + [sign * x for sign in (1, -1) for x in (88.722839, 88.72284, 87.33655, 103.97, 104.0)]
+    + [sign * x for sign in (1, -1) for x in (8.66, 9.0, 16.6, 17.4, 3.4e38, 0.5, 1.0, 2.0)],
+    np.float32,
+)
+POINTS = np.concatenate([PATTERNS, GRID, SPECIAL])
+
+
+def run(isa: str, name: str, a: Any, b: Any = None, c: Any = None, s: float = 0.0) -> Any:
+    out = np.full_like(a, 7.0)
+    b, c = (a if x is None else x for x in (b, c))
+    _native.elementwise(isa, NAMES.index(name), a, b, c, out, s)
+    return out
+
+
+def right(name: str, *operands: Any, s: float = 0.0) -> Any:
+    """The meaning in NumPy, in float64."""
+    with np.errstate(all="ignore"):
+        return OPS[name].meaning(*(x.astype(np.float64) for x in operands), np.float64(s))
+
+
+def worst_ulp(got: Any, exact: Any) -> float:
+    """The largest error in units in the last place of float32; none within 2⁻¹²⁶ absolute."""
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(np.float32)
+        assert np.array_equal(np.isnan(got), np.isnan(exact)), "NaN comes or goes"
+        endless = np.isinf(rounded)
+        assert np.array_equal(got[endless], rounded[endless]), "an infinity comes or goes"
+        finite = np.isfinite(rounded)
+        got, exact = got[finite].astype(np.float64), exact[finite]
+        ulp = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(exact), TINY))) - 23)
+    error = np.abs(got - exact)
+    return float(np.max(np.where(error <= TINY, 0.0, error / ulp)))
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def test_the_tables_agree():
+    """ops.py, the compiled table and its source have the same names, arities and order."""
+    assert [(name, op.arity) for name, op in OPS.items()] == _native.ops()
+    source = Path(__file__).parents[2] / "native" / "ops.def"
+    rows = [line[3:].split(",")[:2] for line in source.read_text().splitlines()
+            if line.startswith("OP(")]  # fmt: skip
+    assert [(name, int(arity)) for name, arity in rows] == _native.ops()
+
+
+def test_the_instruction_sets():
+    assert "base" in ISAS
+    with pytest.raises(ValueError, match="mmx.*base"):
+        run("mmx", "exp", SPECIAL)
+    with pytest.raises(ValueError, match="no such operation"):
+        _native.elementwise("base", len(NAMES), *[SPECIAL] * 3, SPECIAL.copy(), 0.0)
+    with pytest.raises(ValueError, match="no such operation"):
+        _native.elementwise("base", -1, *[SPECIAL] * 3, SPECIAL.copy(), 0.0)
+    with pytest.raises(ValueError, match="one size"):
+        _native.elementwise("base", 0, *[SPECIAL] * 3, SPECIAL[:-1].copy(), 0.0)
+
+
+# ------------------------------------------------------------------------------------ accuracy
+
+
+# Own vector functions with a published bound; softplus is made of them; the others are libm's.
+BOUNDS = {"exp": 2.5, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.5, "log": 2.5, "log1p": 1.0,
+          "expm1": 1.0, "erf": 1.0, "sin": 1.0, "cos": 1.0, "sqrt": 0.5, "abs": 0.0, "neg": 0.0,
+          "copy": 0.0, "sign": 0.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", BOUNDS)
+def test_functions_of_one_operand(name, isa):
+    points = POINTS if name != "erf" else POINTS[:: len(POINTS) // 20_000]  # a slow reference
+    assert worst_ulp(run(isa, name, points), right(name, points)) <= BOUNDS[name]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_values_that_are_exact(isa):
+    """Zeros keep their sign, small arguments themselves, and the ends are the ends."""
+    zeros = np.array([0.0, -0.0], np.float32)
+    for name in ("tanh", "log1p", "expm1", "erf", "sin", "sqrt", "copy"):
+        assert run(isa, name, zeros).tobytes() == zeros.tobytes(), name
+    assert run(isa, "neg", zeros).tobytes() == (-zeros).tobytes()
+    assert run(isa, "exp", zeros).tolist() == [1, 1]
+    assert run(isa, "sigmoid", zeros).tolist() == [0.5, 0.5]
+    small = np.array([1e-45, -1e-45, 1e-40, -1e-40, TINY, 1e-30, -1e-20], np.float32)
+    assert np.array_equal(run(isa, "tanh", small), small)
+    ends = np.array([-np.inf, np.inf, -200, 200], np.float32)
+    assert run(isa, "exp", ends).tolist() == [0, np.inf, 0, np.inf]
+    assert run(isa, "tanh", ends).tolist() == [-1, 1, -1, 1]
+    assert run(isa, "sigmoid", ends)[[1, 3]].tolist() == [1, 1]
+    assert np.all(run(isa, "sigmoid", ends)[[0, 2]] <= TINY)
+    assert np.abs(run(isa, "tanh", GRID)).max() == 1
+    assert run(isa, "sigmoid", GRID).max() == 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
+def test_functions_never_fall_as_their_argument_grows(name, isa):
+    """Not promised to the last bit, but a step backwards of more than two ulp is a seam."""
+    x = np.sort(GRID)
+    y = run(isa, name, x).astype(np.float64)
+    slack = 2 * 2.0**-23 * np.maximum(np.abs(y[:-1]), TINY)
+    assert np.all(np.diff(np.nan_to_num(y, posinf=1e39)) >= -slack)
+
+
+def operands() -> tuple[Any, Any, Any]:
+    """Three operands: usual values beside every special one, with ties among them."""
+    usual = (rng.standard_normal(3000) * 3).astype(np.float32)
+    tied = np.repeat(np.array([0, 1, -1, 0.5], np.float32), 4)
+    a = np.concatenate([usual, tied, SPECIAL, PATTERNS[:2000]])
+    return a, *(np.concatenate([rng.permutation(a[:-20]), a[-20:]]) for _ in range(2))
+
+
+EXACT = {"lt", "le", "eq", "ne", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "copy", "fill",
+         "max", "min", "max_s", "min_s", "neg", "abs", "sign"}  # fmt: skip
+ROUNDED_ONCE = {"add", "sub", "mul", "div", "add_s", "mul_s", "rsub_s", "rdiv_s", "sqrt", "fma"}
+SEVERAL = {  # the terms that are rounded: the error is within 2 ulp of each
+    "lerp": lambda a, b, c: (a, c * b, c * a),
+    "tanh_backward": lambda a, b: (a, a * b * b),
+    "sigmoid_backward": lambda a, b: (a * b, a * b * b),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in BOUNDS])
+def test_float_means_what_numpy_says(name, isa):
+    a, b, c = operands()
+    arity, s = OPS[name].arity, float(np.float32(0.3))
+    used = (a, b, c)[:arity]
+    got = run(isa, name, a, b, c, s)
+    exact = np.broadcast_to(np.asarray(right(name, *used, s=s), np.float64), a.shape)
+    with np.errstate(all="ignore"):
+        if name in EXACT:
+            assert np.array_equal(got, exact.astype(np.float32), equal_nan=True)
+        elif name in SEVERAL:
+            terms = SEVERAL[name](*(x.astype(np.float64) for x in used))
+            size = sum(np.abs(t) for t in terms)
+            usual = size < 1e37
+            for x in used:  # where no product of two of them overflows on the way
+                usual &= np.abs(x) < 1e18
+            error = np.abs(got - exact)[usual]
+            assert np.all(error <= 2 * 2.0**-23 * size[usual] + TINY)
+            assert np.isnan(got[np.isnan(exact)]).all()
+        else:
+            # float64 is itself rounded; that moves a result by less than a thousandth of an ulp
+            bound = 0.501 if name in ROUNDED_ONCE else 1.0
+            assert worst_ulp(got, exact) <= bound
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", NAMES)
+def test_double_means_what_numpy_says(name, isa):
+    x = [rng.standard_normal(999) * scale for scale in (1.0, 2.0, 0.5)]
+    x[0][:6] = x[1][:6] = x[2][:6] = [0, -0.0, 1, np.inf, -np.inf, np.nan]
+    used = x[: OPS[name].arity]
+    exact = np.broadcast_to(np.asarray(right(name, *used, s=0.3), np.float64), x[0].shape)
+    got = run(isa, name, *x, s=0.3)
+    assert got.dtype == np.float64
+    with np.errstate(all="ignore"):
+        size = sum(np.abs(v) for v in used) + np.abs(exact) if used else np.abs(exact)
+    assert np.array_equal(np.isnan(got), np.isnan(exact))
+    endless = np.isinf(exact)
+    assert np.array_equal(got[endless], exact[endless])
+    finite = np.isfinite(exact) & np.isfinite(size)
+    error = np.abs(got - exact)[finite]
+    bound = 0.0 if name in EXACT else 8 * 2.0**-52
+    assert np.all(error <= bound * (1 + size[finite]))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_not_a_number(isa):
+    """Comparisons with NaN are false, `ne` is true, a NaN condition selects; others hand it on."""
+    nan, one = np.full(8, np.nan, np.float32), np.ones(8, np.float32)
+    for name in ("lt", "le", "eq"):
+        assert not run(isa, name, nan, one).any() and not run(isa, name, one, nan).any()
+        assert not run(isa, name, nan, nan).any()
+    for name in ("lt_s", "gt_s", "le_s", "ge_s", "eq_s"):
+        assert not run(isa, name, nan, s=1.0).any()
+    assert run(isa, "ne", nan, nan).all() and run(isa, "ne", one, nan).all()
+    assert (run(isa, "select", nan, one, 0 * one) == 1).all()
+    for name, op in OPS.items():
+        if op.arity and name not in EXACT | {"pow", "pow_s"}:
+            assert np.isnan(run(isa, name, nan, one, one, 1.0)).all(), name
+        if op.arity > 1 and name not in EXACT | {"pow"}:
+            assert np.isnan(run(isa, name, one, nan, one, 1.0)).all(), name
+    for name in ("max", "min"):
+        assert np.isnan(run(isa, name, nan, one)).all() and np.isnan(run(isa, name, one, nan)).all()
+        assert np.isnan(run(isa, name + "_s", nan, s=1.0)).all()
+
+
+# -------------------------------------------------------------------------------- equal bits
+
+
+@pytest.mark.skipif(len(ISAS) < 2, reason="one instruction set only")
+@pytest.mark.parametrize("name", NAMES)
+def test_instruction_sets_agree_bit_for_bit(name):
+    """On every pattern of bits. What a NaN carries besides being one is nobody's promise."""
+    b, c = rng.permutation(POINTS), rng.permutation(POINTS)
+    some = slice(None) if name in ("exp", "tanh", "sigmoid") else slice(None, None, 7)
+    operands_ = [np.ascontiguousarray(x[some]) for x in (POINTS, b, c)]
+    results = [bits(run(isa, name, *operands_, s=0.3)) for isa in ISAS]
+    assert all(r == results[0] for r in results[1:])
+
+
+def bits(x: Any) -> bytes:
+    return np.where(np.isnan(x), np.float32(np.nan), x).tobytes()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_length_and_nothing_beyond(isa, dtype):
+    """Tails shorter than a vector: the same bits as in the whole, and no write past the end."""
+    a, b, c = (rng.standard_normal(200).astype(dtype) for _ in range(3))
+    for name in NAMES:
+        whole = run(isa, name, a, b, c, 0.3)
+        for n in (*range(40), 127, 128, 129, 200):
+            room = np.full(n + 64, -5.0, dtype)
+            out = room[32 : 32 + n]
+            _native.elementwise(isa, NAMES.index(name), a[:n], b[:n], c[:n], out, 0.3)
+            assert out.tobytes() == whole[:n].tobytes(), (name, n)
+            assert (room[:32] == -5).all() and (room[32 + n :] == -5).all(), (name, n)
+
+
+def test_the_checker_can_fail():
+    x = np.linspace(-5, 5, 1001).astype(np.float32)
+    good = run("base", "exp", x)
+    assert worst_ulp(good, right("exp", x)) <= 2.5
+    with pytest.raises(AssertionError, match="NaN"):
+        worst_ulp(np.where(x == 0, np.float32(np.nan), good), right("exp", x))
+    off = np.nextafter(np.nextafter(np.nextafter(good, 1e9), 1e9), 1e9).astype(np.float32)
+    assert worst_ulp(off, right("exp", x)) > 2.5
