@@ -24,7 +24,7 @@ def eager_scan(
     xs_leaves = ragged.select_valid(xs_leaves, dim)
     carry_leaves: list[Tensor] = init_leaves
     outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
-    output_spec: Any = None
+    output_spec: Any = ()  # of no structure
     for t in reversed(range(n_steps)) if reverse else range(n_steps):
         before = ragged.restarted(carry_leaves, t)
         x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
@@ -33,7 +33,7 @@ def eager_scan(
         check_carry(init_leaves, after)
         y_leaves, spec = tree.flatten(y)
         check_output_axes(y_leaves, dim)
-        if output_spec is not None and spec != output_spec:
+        if output_spec not in ((), spec):
             raise TypeError(
                 f"scan: the output of step at t={t} has the structure {spec}, earlier steps had "
                 f"{output_spec}; every step must return the same structure"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,19 +81,24 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if "torch._dynamo" in sys.modules:  # inside torch.compile: a clean graph break
-        return _untraced()(step, init, xs, dim, reverse, lengths, resets, restart)
+    if "torch._dynamo" in sys.modules:
+        return _without_dynamo()(step, init, xs, dim, reverse, lengths, resets, restart)
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
 
 
+def _without_dynamo() -> Any:
+    global _disabled
+    if _disabled is None:
+        import torch._dynamo
+
+        _disabled = torch._dynamo.disable(_scan)
+    return _disabled
+
+
+# Inside torch.compile: a clean graph break. The usual decorator would import torch._dynamo, which
+# takes a second; this says the same without.
+_disabled: Any = None
 scan._torchdynamo_disable = True  # type: ignore[attr-defined]
-
-
-@functools.cache
-def _untraced() -> Any:
-    import torch._dynamo
-
-    return torch._dynamo.disable(_scan)
 
 
 def _scan(
@@ -213,8 +217,7 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         return None, [], found.entry
     cache.check_tensors(found.captured)
 
-    def replay(tensors: list[Tensor]) -> list[Tensor]:
-        captured, init, xs = call.split(tensors)
+    def replay(captured: Any, init: Any, xs: Any) -> list[Tensor]:
         n_steps = xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
         with swapped(found.captured, captured):
@@ -278,7 +281,7 @@ def _differs(
         few = [x[:3] for x in xs]
         rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
-        expected = call.replay([*captured, *init, *few])
+        expected = call.replay(captured, init, few)
         pairs = list(zip(ys + finals, expected, strict=True))
         if torch.is_grad_enabled():
             pairs += _gradients(pairs, inputs)

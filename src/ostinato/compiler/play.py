@@ -127,7 +127,7 @@ class Player:
                 y = tensors[f"y{i}"]
             else:
                 carry = tensors[f"carry{leaf_index}"]
-                y = carry[:-1] if reverse else carry[1:]
+                y = _detached_view(carry[:-1] if reverse else carry[1:])
                 if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
                     y = y.clone()
             ys.append(
@@ -135,7 +135,9 @@ class Player:
                 if rows is None
                 else rows.restored(y, zero_at_end=reverse and leaf_index is not None)
             )
-        return ys, finals, Tape(self, tensors, once, plan, n_steps, n_rows, rows)
+        # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
+        kept = {name: t for name, t in tensors.items() if not name.startswith(("y", "final"))}
+        return ys, finals, Tape(self, kept, once, plan, n_steps, n_rows, rows)
 
     def backward(
         self,
@@ -343,6 +345,12 @@ _WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
 
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if isinstance(n, int))
+
+
+def _detached_view(view: Tensor) -> Tensor:
+    """The same memory without being a view to autograd, which would tie the base to the graph."""
+    own = torch.empty(0, dtype=view.dtype)
+    return own.set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
 
 def _by_rows(x: Tensor) -> Tensor:
