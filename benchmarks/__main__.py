@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -81,12 +82,12 @@ def _run(name: str, options: argparse.Namespace) -> Results:
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     results = Results(name, command, options.quick, machine.report())
     print("\n".join([f"== {name}", *tables.machine_lines(results.machine), ""]), flush=True)
-    rows = []
+    begin, rows = time.monotonic(), []
     for spec in chosen:
         rows.append(judged(spec) if options.benchmark == "check" else spec.measure())
         print("\n".join([*tables.row_lines(rows[-1]), ""]), flush=True)
     results = Results(name, command, options.quick, results.machine, machine.state(), tuple(rows))
-    print("\n".join([f"after: {tables.state(results.machine_after)}"]))
+    print(f"after {time.monotonic() - begin:.0f} s: {tables.state(results.machine_after)}")
     print("\n".join([*tables.summary_lines(results), ""]), flush=True)
     if options.json is not None:
         save(options.json, results)

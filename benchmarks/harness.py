@@ -41,8 +41,8 @@ class Effort:
     least: rounds that every contender gets.
     """
 
-    rounds: int = 17
-    share_s: float = 2.0
+    rounds: int = 13
+    share_s: float = 1.5
     least: int = 3
 
 

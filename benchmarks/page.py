@@ -61,7 +61,7 @@ def _bounds(run: Results) -> str:
         for b in row.bounds:
             sign = "≥" if b.at_least else "≤"
             verdict = "met" if b.met else "**missed**"
-            flag = " (another state)" if run.other_state(row) else ""
+            flag = " (in doubt)" if run.doubt(row) else ""
             lines.append(
                 _line(
                     row.name, row.title, tables.duration(row.ours.median_s), b.what,
@@ -77,8 +77,9 @@ def _about(run: Results, row: Row) -> str:
     if row.gflop is not None and row.mm_gflops is not None:
         text += f"; {row.gflop:.3g} GFLOP, torch.mm {row.mm_gflops:.0f} GFLOP/s"
     text += f"; between cores {tables.latency(row)}."
-    if run.other_state(row):
-        text += " **Taken in another state of the machine than most of this run.**"
+    doubt = run.doubt(row)
+    if doubt:
+        text += f" **Not to be compared: {doubt}.**"
     return text
 
 

@@ -13,6 +13,7 @@ FORMAT = 1
 # Twice the run's usual latency between the cores, or half of it, is another state of the machine:
 # the two states seen are 25 ns and 150 to 200 ns, and within one state it varies by a quarter.
 OTHER_STATE = 2.0
+SHARED = 0.75  # of the run's best rate of torch.mm; alone it stays within a tenth
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,20 @@ class Results:
     machine_after: dict[str, Any] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
 
-    def other_state(self, row: Row) -> bool:
-        """Whether the cores talked at another speed than in most of this run."""
+    def doubt(self, row: Row) -> str | None:
+        """Why a row should not be compared with the others of this run, if so."""
         known = [x for r in self.rows for x in r.latency_ns if x is not None]
         mine = [x for x in row.latency_ns if x is not None]
-        if not mine:
-            return False
-        usual = median(known)
-        return any(not 1 / OTHER_STATE < x / usual < OTHER_STATE for x in mine)
+        if mine:
+            usual = median(known)
+            if any(not 1 / OTHER_STATE < x / usual < OTHER_STATE for x in mine):
+                return (
+                    f"the cores talked at another speed than in most of this run ({usual:.0f} ns)"
+                )
+        best = max((r.mm_gflops or 0.0 for r in self.rows), default=0.0)
+        if row.mm_gflops is not None and row.mm_gflops < SHARED * best:
+            return f"something else was using the cores (torch.mm {row.mm_gflops:.0f} GFLOP/s)"
+        return None
 
 
 def save(path: Path, results: Results) -> None:

@@ -75,11 +75,9 @@ def summary_lines(results: Results) -> list[str]:
     missed = [f"  {row.name}: {bound(b)}" for row, b in bounds if not b.met]
     lines = [f"{len(bounds) - len(missed)} of {len(bounds)} bounds met", *missed]
     for row in results.rows:
-        if results.other_state(row):
-            lines.append(
-                f"{row.name}: the cores talked at another speed ({latency(row)}) than in most of "
-                "this run; do not compare it"
-            )
+        doubt = results.doubt(row)
+        if doubt:
+            lines.append(f"  do not compare {row.name}: {doubt}")
     if results.quick:
         lines.append("a --quick run: these figures mean nothing, but that everything runs")
     return lines

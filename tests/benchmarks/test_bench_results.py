@@ -54,9 +54,12 @@ def test_the_fastest_peer_is_none_of_ours():
 
 def test_rows_taken_in_another_state_are_flagged():
     slow, none = row("slow", latency=(26.0, 170.0)), row("none", latency=(None, None))
-    run = results(row("a"), row("b"), slow, none)
-    assert [run.other_state(r) for r in run.rows] == [False, False, True, False]
-    assert any("slow: the cores" in line for line in tables.summary_lines(run))
+    shared = replace(row("shared"), mm_gflops=100.0)
+    run = results(row("a"), row("b"), slow, none, shared)
+    assert [bool(run.doubt(r)) for r in run.rows] == [False, False, True, False, True]
+    lines = tables.summary_lines(run)
+    assert any("do not compare slow: the cores talked" in line for line in lines)
+    assert any("do not compare shared: something else" in line for line in lines)
 
 
 def test_check_takes_the_best_of_three():

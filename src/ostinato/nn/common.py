@@ -9,17 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.engine import native
+
 Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
 
 
 def playable(x: Tensor, weight: Tensor) -> bool:
     """Whether `scan` is the way to play this input; if not, torch's own kernels are.
 
-    They are on other devices, in half precision, under autocast (a carry keeps its dtype, autocast
-    would change it) and while a graph is traced (the loop would be unrolled into it).
+    They are where the engine has no kernel for the processor, on other devices, in half precision,
+    under autocast (a carry keeps its dtype, autocast would change it) and while a graph is traced
+    (the loop would be unrolled into it).
     """
     return (
-        x.device.type == "cpu"
+        native.unavailable() is None
+        and x.device.type == "cpu"
         and weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.float64)
