@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def report() -> dict[str, Any]:
         "cores": here["machine"]["cores"],
         "system": here["machine"]["system"],
         "python": here["python"],
-        "packages": {name: environment._version(name) for name in PEERS},
+        "packages": {name: _version(name) for name in PEERS},
         "ostinato": here["packages"]["ostinato"],
         "git": here["git"],
         "instruction_set": native.best_isa() if ready else None,
@@ -94,6 +95,13 @@ def _pingpong() -> Path | None:
 
 
 _kept: list[Any] = []  # the folder lives as long as the process
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _seconds(call: Any) -> float:

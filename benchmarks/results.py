@@ -128,6 +128,18 @@ def save(path: Path, results: Results) -> None:
     draft.replace(path)
 
 
+def check_target(path: Path) -> None:
+    """Whether `save` will be able to write there.
+
+    Raises:
+        ValueError: there is no such folder, or the file is something else.
+    """
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"{path}: there is no such folder; make it first")
+    if path.exists():
+        _sections(path)
+
+
 def load(path: Path) -> list[Results]:
     """All runs in the file."""
     return [_results(section) for section in _sections(path).values()]

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from benchmarks.__main__ import main
+from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.check import judged
 from benchmarks.page import page
 from benchmarks.results import Absent, Bound, Results, Row, Spec, Timing, load, save
@@ -35,9 +35,17 @@ def test_results_survive_the_file_and_leave_other_benchmarks_in_it(tmp_path):
     save(path, results(row(value=3.0)))
     assert load(path) == [results(row(value=3.0)), results(row(), benchmark="layers")]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("arguments", [["report"], ["overhead", "--json"]])
+def test_a_foreign_file_is_refused_before_anything_is_measured(arguments, tmp_path, capsys):
+    path = tmp_path / "r.json"
     path.write_text("[]")
-    with pytest.raises(ValueError, match="not a result"):
-        load(path)
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, str(path)])
+    assert stopped.value.code == 2
+    assert "r.json is not a result" in capsys.readouterr().err
+    assert path.read_text() == "[]"
 
 
 def test_bounds_in_both_directions():
@@ -113,6 +121,21 @@ def test_overhead_sees_every_part(kind):
     assert found.bounds[0].value > 1  # µs
 
 
-def test_an_unknown_row_is_named_with_those_there_are():
+def test_check_exits_1_and_names_what_is_missed(monkeypatch, capsys):
+    for name in BENCHMARKS:
+        specs = [Spec("r", lambda: row(value=1.5))] if name == "layers" else []
+        monkeypatch.setattr(f"benchmarks.{name}.specs", lambda quick, specs=specs: specs)
+    monkeypatch.setattr(machine, "report", lambda: MACHINE)
+    monkeypatch.setattr(machine, "state", lambda: MACHINE)
+    monkeypatch.setattr("benchmarks.__main__._prepare", lambda threads: None)
+    assert main(["check"]) == 1
+    assert "layers rnn/notebook: X over ours 1.50, wanted ≥ 2: MISSED" in capsys.readouterr().err
+    monkeypatch.setattr("benchmarks.layers.specs", lambda quick: [Spec("r", lambda: row(value=2))])
+    assert main(["check"]) == 0
+    assert "all bounds met" in capsys.readouterr().err
+
+
+def test_an_unknown_row_is_named_with_those_there_are(monkeypatch):
+    monkeypatch.setattr("benchmarks.__main__._prepare", lambda threads: None)
     with pytest.raises(SystemExit, match=r"no such row of overhead; it has overhead/by path"):
-        main(["overhead", "--rows", "nope", "--threads", "64"])
+        main(["overhead", "--rows", "nope"])
