@@ -1,0 +1,292 @@
+"""Small random programs that respect the rules of a program, and arrays to play them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine.program import (
+    Buffer,
+    Carry,
+    Code,
+    Gradient,
+    Instruction,
+    Kind,
+    Operand,
+    Program,
+    Weight,
+    WeightBlock,
+    register,
+)
+
+# Continuous and bounded on what they are given here, so that rounding stays rounding.
+UNARY = ["copy", "neg", "abs", "tanh", "sigmoid", "sin", "cos", "mul_s", "rsub_s", "max_s", "min_s"]
+BINARY = ["add", "sub", "mul", "max", "min", "tanh_backward", "sigmoid_backward"]
+TERNARY = ["fma", "lerp"]
+WIDTHS = [1, 2, 3, 5, 16, 17]
+WIDE = [64, 66, 127, 128, 130]  # tiles, strips, and one more
+
+
+@dataclass
+class Region:
+    """Columns of a buffer that may be read: [column, column + width) at slot t + dt."""
+
+    buffer: int
+    width: int
+    dt: int = 0
+    writable: bool = False  # may be overwritten in place by this section
+
+
+@dataclass
+class Maker:
+    rng: np.random.Generator
+    wide: bool = False
+    buffers: list[Buffer] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
+    gradients: list[Gradient] = field(default_factory=list)
+    carries: list[Carry] = field(default_factory=list)
+    arguments: list[tuple[str, Any]] = field(default_factory=list)  # what, shape without T and B
+
+    def pick(self, items: Any) -> Any:
+        return items[int(self.rng.integers(len(items)))]
+
+    def width(self) -> int:
+        return self.pick(WIDTHS + WIDE if self.wide else WIDTHS)
+
+    def argument(self, what: str, shape: Any) -> int:
+        self.arguments.append((what, shape))
+        return len(self.arguments) - 1
+
+    def buffer(self, kind: Kind, width: int, extra: int = 0, what: str = "out") -> int:
+        argument = -1
+        if kind in (Kind.TIME, Kind.VECTOR):
+            argument = self.argument(what, (extra, width))
+        self.buffers.append(Buffer(kind, width, extra, argument))
+        return len(self.buffers) - 1
+
+    def weight(self, K: int, N: int) -> int:
+        """In one block, in two stacked ones, or with a part left zero."""
+        kind = int(self.rng.integers(3))
+        if kind == 0 or K < 2:
+            blocks = [(0, K, 0, N, 1, 2)]
+        elif kind == 1:
+            blocks = [(0, K // 2, 0, N, 0, 0), (K // 2, K - K // 2, 0, N, 3, 0)]
+        else:
+            blocks = [(1, K - 1, 0, max(1, N - 1), 0, 1)]
+        made = []
+        for k0, nk, n0, nn, row, column in blocks:
+            at = self.argument("matrix", (row + nk, column + nn))
+            made.append(WeightBlock(at, k0, nk, n0, nn, row, column))
+        self.weights.append(Weight(K, N, tuple(made)))
+        return len(self.weights) - 1
+
+    def part(self, region: Region, n: int) -> Operand:
+        column = int(self.rng.integers(region.width - n + 1))
+        return Operand(region.buffer, column, region.dt)
+
+    # ---- instructions
+
+    def block(self, readable: list[Region], out: Region) -> list[Instruction]:
+        """Some operations in registers, the last of them bounded, into all columns of `out`."""
+        n = out.width
+        wide_enough = [r for r in readable if r.width >= n]
+        body: list[Instruction] = []
+        written: list[Operand] = []
+
+        def operand() -> Operand:
+            if written and (not wide_enough or self.rng.random() < 0.5):
+                return self.pick(written)
+            return self.part(self.pick(wide_enough), n)
+
+        def add(op: str, *operands: Operand, s: float = 0.0, d: Operand | None = None) -> None:
+            d = register(int(self.rng.integers(5))) if d is None else d
+            named = dict(zip("abc", operands, strict=False))
+            body.append(Instruction(Code.OP, op, s=s, d=d, **named))
+            if d.buffer <= -2 and d not in written:
+                written.append(d)
+
+        if not wide_enough or self.rng.random() < 0.3:
+            d = register(5)
+            body.append(Instruction(Code.BROADCAST, d=d, a=self.part(self.pick(readable), 1)))
+            written.append(d)
+        if self.rng.random() < 0.3:
+            add("fill", s=0.25)
+        for _ in range(int(self.rng.integers(1, 5))):
+            op = self.pick(UNARY + BINARY + TERNARY)
+            arity = 1 if op in UNARY else 2 if op in BINARY else 3
+            add(op, *(operand() for _ in range(arity)), s=float(self.rng.uniform(-1, 1)))
+        own = Operand(out.buffer, 0, out.dt)
+        if out.writable and self.rng.random() < 0.5:
+            add("add", own, operand())
+        add("tanh", operand() if self.rng.random() < 0.5 else self.pick(written), d=own)
+        return [Instruction(Code.BLOCK, n=n, count=len(body)), *body]
+
+    def product(self, readable: list[Region], out: Region) -> list[Instruction]:
+        """A product into `out`, started from nothing, from itself or from something else."""
+        sources = [r for r in readable if r.buffer != out.buffer and not self.constant(r)]
+        if not sources:
+            return []
+        a = self.pick(sources)
+        k = int(self.rng.integers(1, a.width + 1))
+        d = Operand(out.buffer, 0, out.dt)
+        inits = [r for r in readable if r.width >= out.width and r.buffer != out.buffer]
+        choice = int(self.rng.integers(3))
+        c = {"c": d} if choice == 0 and out.writable else {}
+        if choice == 1 and inits:
+            c = {"c": self.part(self.pick(inits), out.width)}
+        weight = self.weight(k, out.width)
+        return [Instruction(Code.GEMM, n=out.width, k=k, weight=weight, d=d, a=self.part(a, k), **c)]
+
+    def reduction(self, readable: list[Region], out: Region) -> list[Instruction]:
+        a = self.pick([r for r in readable if r.buffer != out.buffer])
+        n = int(self.rng.integers(1, a.width + 1))
+        code = self.pick([Code.ROW_SUM, Code.ROW_MAX])
+        column = int(self.rng.integers(out.width))
+        return [Instruction(code, n=n, d=Operand(out.buffer, column, out.dt), a=self.part(a, n))]
+
+    def sums(self, readable: list[Region]) -> list[Instruction]:
+        """Gradients: an outer product, or a sum over columns."""
+        rows = [r for r in readable if not self.constant(r)]
+        a, b = self.pick(rows), self.pick(rows)
+        k, n = int(self.rng.integers(1, a.width + 1)), int(self.rng.integers(1, b.width + 1))
+        if self.rng.random() < 0.3:
+            k = 1
+            x = {"n": n, "a": self.part(b, n)}
+            code = Code.COLUMN_SUM
+        else:
+            x = {"n": n, "k": k, "a": self.part(a, k), "b": self.part(b, n)}
+            code = Code.OUTER
+        self.gradients.append(Gradient(k, n, self.argument("gradient", (k, n))))
+        return [Instruction(code, weight=len(self.gradients) - 1, **x)]
+
+    def constant(self, region: Region) -> bool:
+        return self.buffers[region.buffer].kind in (Kind.VECTOR, Kind.LOCAL)
+
+    # ---- sections
+
+    def some(self, readable: list[Region], kinds: list[Kind], n: int) -> tuple[list[Any], list[Any]]:
+        """n instructions into new buffers; and into those again. Adds to `readable`."""
+        made: list[Instruction] = []
+        fresh: list[Region] = []
+        for _ in range(n):
+            if fresh and self.rng.random() < 0.3:
+                out = self.pick(fresh)
+            else:
+                kind = self.pick(kinds)
+                out = Region(self.buffer(kind, self.width()), 0)
+                out.width = self.buffers[out.buffer].width
+            choice = self.rng.random()
+            new = []
+            if choice < 0.4:
+                new = self.product(readable, out)
+            elif choice < 0.5 and out.writable:
+                new = self.reduction(readable, out)
+            made += new or self.block(readable, out)
+            if not out.writable:
+                out.writable = True
+                readable.append(out)
+                fresh.append(out)
+            if not new and choice >= 0.9 and out.width > 1:
+                made += self.reduction(readable, out) if len(readable) > 1 else []
+        return made, fresh
+
+    def program(self) -> Program:
+        descending = bool(self.rng.random() < 0.5)
+        now, then = (1, 0) if descending else (0, 1)  # the slots a step reads and writes
+        constants = [
+            Region(b, self.buffers[b].width)
+            for b in (self.buffer(Kind.VECTOR, self.width(), what="vector") for _ in range(2))
+        ]
+        once: list[Instruction] = []
+        for _ in range(int(self.rng.integers(3))):
+            out = Region(self.buffer(Kind.LOCAL, self.width()), 0)
+            out.width = self.buffers[out.buffer].width
+            once += self.block(constants, out)
+            constants.append(out)
+        xs = [
+            Region(b, self.buffers[b].width)
+            for b in (self.buffer(Kind.TIME, self.width(), what="in") for _ in range(2))
+        ]
+        before, out_before = self.some(constants + xs, [Kind.TIME, Kind.CHUNK], self.number(0, 3))
+
+        states = []
+        for _ in range(self.number(1, 3)):
+            kind = self.pick([Kind.PAIR, Kind.TIME])
+            width = self.width()
+            extra = int(kind == Kind.TIME)
+            states.append(Region(self.buffer(kind, width, extra), width))
+            init = self.argument("rows", width) if self.rng.random() < 0.7 else -1
+            final = self.argument("rows out", width) if self.rng.random() < 0.7 else -1
+            self.carries.append(Carry(states[-1].buffer, init, final))
+        old = [Region(s.buffer, s.width, now) for s in states]
+        for r in out_before:
+            r.writable = False
+        readable = constants + xs + out_before + old
+        loop, out_loop = self.some(readable, [Kind.TIME, Kind.CHUNK, Kind.STEP], self.number(0, 4))
+        for s in states:
+            new = Region(s.buffer, s.width, then)
+            read = [r for r in readable if (r.buffer, r.dt) != (new.buffer, new.dt)]
+            if self.rng.random() < 0.3:
+                pre = Region(self.buffer(Kind.STEP, s.width), s.width)
+                loop += self.product(read, pre) or self.block(read, pre)
+                read = [*read, pre]
+            loop += self.block(read, new)
+            readable.append(new)
+
+        lasting = (Kind.TIME, Kind.CHUNK)
+        seen = [r for r in out_loop if self.buffers[r.buffer].kind in lasting]
+        seen += [r for r in out_before if self.buffers[r.buffer].kind == Kind.TIME]
+        for s in states:
+            if self.buffers[s.buffer].kind == Kind.TIME:
+                seen += [Region(s.buffer, s.width, 0), Region(s.buffer, s.width, 1)]
+        for r in seen:
+            r.writable = False
+        readable = constants + xs + seen
+        after, _ = self.some(readable, [Kind.TIME, Kind.CHUNK], self.number(0, 3))
+        for _ in range(self.number(0, 3)):
+            after += self.sums(readable)
+        return Program(
+            len(self.arguments), descending, tuple(self.buffers), tuple(self.weights),
+            tuple(self.gradients), tuple(self.carries), tuple(once), tuple(before), tuple(loop),
+            tuple(after),
+        )  # fmt: skip
+
+    def number(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def arrays(self, T: int, B: int, dtype: Any, seed: int) -> list[Any]:
+        """Contents for each argument; outputs start from a mark, to see what is not written."""
+        rng = np.random.default_rng(seed)
+        made = []
+        for what, shape in self.arguments:
+            if what in ("in", "out"):
+                extra, width = shape
+                full: Any = (T + extra, B, width)
+            elif what == "vector":
+                full = (shape[1],)
+            elif what in ("rows", "rows out"):
+                full = (B, shape)
+            else:
+                full = shape
+            if what in ("out", "rows out", "gradient"):
+                made.append(np.full(full, -7.0, dtype))
+            else:
+                made.append((rng.standard_normal(full) / 2).astype(dtype))
+        return made
+
+
+def numbers_of(arrays: list[Any], what: list[str]) -> list[int]:
+    """(address, stride, stride) of each argument, in elements, as `native/executor.h` says."""
+    found: list[int] = []
+    for array, kind in zip(arrays, what, strict=True):
+        strides = [s // array.itemsize for s in array.strides]
+        if kind in ("in", "out", "matrix", "gradient"):
+            two = strides[:2]
+        elif kind == "vector":
+            two = [0, 0]
+        else:
+            two = [0, strides[0]]
+        found += [array.ctypes.data, *two]
+    return found

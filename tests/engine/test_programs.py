@@ -1,0 +1,467 @@
+"""Random programs: the native engine does what the reference defines, and refuses what is broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_programs import Maker, numbers_of
+
+from ostinato import _native
+from ostinato.engine import native, reference
+from ostinato.engine.program import (
+    Buffer,
+    Carry,
+    Code,
+    Gradient,
+    Instruction,
+    Kind,
+    Operand,
+    Program,
+    Weight,
+    WeightBlock,
+    register,
+)
+
+ISAS = _native.available_isas()
+
+
+def lengths_and_rows(rng: Any, T: int, B: int) -> tuple[list[int], list[int]]:
+    """None given, or lengths in falling order with a row that has no steps, and rows shuffled."""
+    if rng.random() < 0.4:
+        return [], []
+    lengths = np.sort(rng.integers(0, T + 1, B))[::-1]
+    return lengths.tolist(), rng.permutation(B).tolist()
+
+
+def play_native(
+    program: Program, maker: Maker, arrays: list[Any], T: int, B: int, lengths: list[int],
+    rows: list[int], threads: int = 1, isa: str = ISAS[0], made: Any = None,
+) -> None:  # fmt: skip
+    made = native.make(program, arrays[0].dtype) if made is None else made
+    numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
+    made.play(numbers, T, B, rows, lengths, threads, isa)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_double_is_the_reference(seed, wide):
+    """Every output, every slot and every gradient; and nothing else is written."""
+    rng = np.random.default_rng([seed, wide])
+    maker = Maker(rng, wide)
+    program = maker.program()
+    made = native.make(program, np.dtype(np.float64))
+    for T, B in [(1, 1), (4, 3), (5, 9), (3, 34)]:
+        lengths, rows = lengths_and_rows(rng, T, B)
+        ours, theirs = (maker.arrays(T, B, np.float64, seed) for _ in range(2))
+        play_native(program, maker, ours, T, B, lengths, rows, made=made, threads=2)
+        reference.play(program, theirs, T, B, rows or None, lengths or None)
+        for (what, _), a, b in zip(maker.arguments, ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=what)
+
+
+def test_long_sequences_in_chunks():
+    """Past one chunk of about 512 rows of a group, where `before` and `after` are visited again."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        maker = Maker(rng)
+        program = maker.program()
+        T, B = 150, 13
+        ours, theirs = (maker.arrays(T, B, np.float64, seed) for _ in range(2))
+        lengths, rows = lengths_and_rows(rng, T, B)
+        play_native(program, maker, ours, T, B, lengths, rows, threads=3)
+        reference.play(program, theirs, T, B, rows or None, lengths or None)
+        for (what, _), a, b in zip(maker.arguments, ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8, err_msg=what)
+
+
+def test_float_is_the_reference_but_for_rounding():
+    """Both against float64. Programs are a dozen operations deep, sums at most 200 long; what is
+    bounded by tanh does not amplify much in four steps."""
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        maker = Maker(rng, wide=bool(seed % 2))
+        program = maker.program()
+        T, B = 4, 6
+        lengths, rows = lengths_and_rows(rng, T, B)
+        arrays = [maker.arrays(T, B, np.float32, seed)]
+        arrays += [[a.astype(dtype) for a in arrays[0]] for dtype in (np.float32, np.float64)]
+        play_native(program, maker, arrays[0], T, B, lengths, rows)
+        for some in arrays[1:]:
+            reference.play(program, some, T, B, rows or None, lengths or None)
+        for ours, theirs, exact in zip(*arrays, strict=True):
+            scale = 1 + np.abs(exact).max(initial=0)
+            own = np.abs(ours - exact).max(initial=0) / scale
+            usual = np.abs(theirs - exact).max(initial=0) / scale
+            assert own <= 4 * usual + 64 * np.finfo(np.float32).eps, seed
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_float_has_the_same_bits_on_every_thread_and_instruction_set(wide):
+    for seed in range(15):
+        rng = np.random.default_rng([seed, wide])
+        maker = Maker(rng, wide)
+        program = maker.program()
+        T, B = 6, 21
+        lengths, rows = lengths_and_rows(rng, T, B)
+        results = set()
+        for threads in (1, 2, 3, 8):
+            for isa in ISAS:
+                arrays = maker.arrays(T, B, np.float32, seed)
+                play_native(program, maker, arrays, T, B, lengths, rows, threads, isa)
+                results.add(b"".join(a.tobytes() for a in arrays))
+        assert len(results) == 1, seed
+
+
+def test_a_program_is_played_again_at_other_sizes():
+    """Workspaces that grew for one play must not be felt in the next."""
+    rng = np.random.default_rng(5)
+    maker = Maker(rng, True)
+    program = maker.program()
+    made = native.make(program, np.dtype(np.float64))
+    sizes = [(3, 2), (9, 40), (1, 1), (9, 40), (2, 7), (3, 2)]
+    for T, B in sizes:
+        ours, fresh = (maker.arrays(T, B, np.float64, T * B) for _ in range(2))
+        play_native(program, maker, ours, T, B, [], [], made=made)
+        play_native(program, maker, fresh, T, B, [], [])
+        assert all(np.array_equal(a, b) for a, b in zip(ours, fresh, strict=True))
+    kept = made.workspace_bytes()
+    for T, B in sizes * 3:
+        play_native(program, maker, maker.arrays(T, B, np.float64, 1), T, B, [], [], made=made)
+    assert made.workspace_bytes() == kept
+
+
+def test_a_reversed_program_is_the_program_on_reversed_time():
+    vector, x, state = Buffer(Kind.VECTOR, 3, 0, 0), Buffer(Kind.TIME, 3, 0, 1), Buffer(Kind.PAIR, 3)
+    out = Buffer(Kind.TIME, 3, 0, 2)
+
+    def program(descending: bool) -> Program:
+        now, then = (1, 0) if descending else (0, 1)
+        return Program(
+            5, descending, (vector, x, state, out), (), (), (Carry(2, 3, 4),),
+            loop=(
+                Instruction(Code.BLOCK, n=3, count=3),
+                Instruction(Code.OP, "fma", d=register(0), a=Operand(2, 0, now), b=Operand(0),
+                            c=Operand(1)),
+                Instruction(Code.OP, "tanh", d=Operand(2, 0, then), a=register(0)),
+                Instruction(Code.OP, "copy", d=Operand(3), a=Operand(2, 0, then)),
+            ),
+        )  # fmt: skip
+
+    assert program(False).reversed().descending
+    assert program(True).reversed().reversed() == program(True)
+    rng = np.random.default_rng(0)
+    v, xs, init = (rng.standard_normal(s) for s in ((3,), (4, 2, 3), (2, 3)))
+    results = []
+    for descending in (False, True):
+        given = np.ascontiguousarray(xs[::-1]) if descending else xs.copy()
+        arrays = [v, given, np.zeros((4, 2, 3)), init, np.zeros((2, 3))]
+        numbers = numbers_of(arrays, ["vector", "in", "out", "rows", "rows out"])
+        native.make(program(descending), v.dtype).play(numbers, 4, 2, [], [], 1, ISAS[0])
+        results.append((arrays[2][::-1] if descending else arrays[2], arrays[4]))
+    h = init
+    for t in range(4):
+        h = np.tanh(h * v + xs[t])
+        np.testing.assert_allclose(results[0][0][t], h, rtol=1e-14)
+    for a, b in zip(*results, strict=True):
+        assert np.array_equal(a, b)
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+BUFFERS = (
+    Buffer(Kind.VECTOR, 4, 0, 0),
+    Buffer(Kind.TIME, 4, 0, 1),
+    Buffer(Kind.TIME, 4, 1, 2),
+    Buffer(Kind.LOCAL, 4),
+    Buffer(Kind.STEP, 4),
+    Buffer(Kind.CHUNK, 4),
+    Buffer(Kind.PAIR, 4),
+)
+VECTOR, X, STATES, LOCAL, STEP, CHUNK, PAIR = range(7)
+GOOD = Program(
+    5, False, BUFFERS, (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),), (Gradient(4, 4, 4),),
+    (Carry(STATES, -1, -1), Carry(PAIR, -1, -1)),
+    once=(
+        Instruction(Code.BLOCK, n=4, count=1),
+        Instruction(Code.OP, "exp", d=Operand(LOCAL), a=Operand(VECTOR)),
+    ),
+    loop=(
+        Instruction(Code.GEMM, n=4, k=4, d=Operand(STEP), a=Operand(X)),
+        Instruction(Code.BLOCK, n=4, count=2),
+        Instruction(Code.OP, "add", d=register(0), a=Operand(STEP), b=Operand(LOCAL)),
+        Instruction(Code.OP, "tanh", d=Operand(STATES, 0, 1), a=register(0)),
+        Instruction(Code.ROW_SUM, n=4, d=Operand(CHUNK, 1), a=Operand(X)),
+    ),
+    after=(Instruction(Code.OUTER, n=4, k=4, d=Operand(), a=Operand(X), b=Operand(STATES)),),
+)  # fmt: skip
+
+
+def good_block(**changes: Any) -> tuple[Instruction, ...]:
+    op = replace(GOOD.loop[3], **changes)
+    return (*GOOD.loop[:3], op, GOOD.loop[4])
+
+
+def good_gemm(**changes: Any) -> tuple[Instruction, ...]:
+    return (replace(GOOD.loop[0], **changes), *GOOD.loop[1:])
+
+
+def good_outer(**changes: Any) -> tuple[Instruction, ...]:
+    return (replace(GOOD.after[0], **changes),)
+
+
+def with_buffer(i: int, **changes: Any) -> tuple[Buffer, ...]:
+    return (*BUFFERS[:i], replace(BUFFERS[i], **changes), *BUFFERS[i + 1 :])
+
+
+BROKEN = {
+    "too few arguments": {"n_arguments": 3},
+    "negative arguments": {"n_arguments": -1},
+    "a buffer without width": {"buffers": with_buffer(STEP, width=0)},
+    "a buffer of negative width": {"buffers": with_buffer(STEP, width=-4)},
+    "a buffer too wide": {"buffers": with_buffer(STEP, width=2**30)},
+    "slots beyond T for a step": {"buffers": with_buffer(STEP, extra=1)},
+    "two slots beyond T": {"buffers": with_buffer(STATES, extra=2)},
+    "a buffer of no argument": {"buffers": with_buffer(X, argument=-1)},
+    "a buffer of an argument too many": {"buffers": with_buffer(X, argument=5)},
+    "a narrow buffer": {"buffers": with_buffer(X, width=3)},
+    "a weight without rows": {"weights": (Weight(0, 4, ()),)},
+    "a block outside its weight": {
+        "weights": (Weight(4, 4, (WeightBlock(3, 1, 4, 0, 4, 0, 0),)),)
+    },
+    "a block before its weight": {
+        "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, -1, 4, 0, 0),)),)
+    },
+    "a block of a negative row": {
+        "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, -1, 0),)),)
+    },
+    "a block of no argument": {"weights": (Weight(4, 4, (WeightBlock(9, 0, 4, 0, 4, 0, 0),)),)},
+    "a gradient of no argument": {"gradients": (Gradient(4, 4, 9),)},
+    "a gradient of another shape": {"gradients": (Gradient(4, 3, 4),)},
+    "a carry without a slot beyond T": {"carries": (Carry(X, -1, -1),)},
+    "a carry in a step's memory": {"carries": (Carry(STEP, -1, -1),)},
+    "a carry in no buffer": {"carries": (Carry(7, -1, -1),)},
+    "a carry from no argument": {"carries": (Carry(STATES, 9, -1),)},
+    "a carry into no argument": {"carries": (Carry(STATES, -1, -2),)},
+    "columns outside": {"loop": good_block(d=Operand(STATES, 1, 1))},
+    "a negative column": {"loop": good_block(d=Operand(STATES, -1, 1))},
+    "two steps ahead": {"loop": good_block(d=Operand(STATES, 0, 2))},
+    "a step back": {"loop": good_block(d=Operand(STATES, 0, -1))},
+    "a step ahead without a slot": {"loop": good_block(d=Operand(X, 0, 1))},
+    "a register that nothing wrote": {"loop": good_block(a=register(1))},
+    "a register too many": {"loop": good_block(d=register(48))},
+    "an operand that is no buffer": {"loop": good_block(a=Operand(7))},
+    "a missing operand": {"loop": good_block(a=Operand())},
+    "an operand too many": {"loop": good_block(b=register(0))},
+    "a missing result": {"loop": good_block(d=Operand())},
+    "a shared vector is written": {"loop": good_block(d=Operand(VECTOR))},
+    "a local is written by a step": {"loop": good_block(d=Operand(LOCAL))},
+    "a weight that is not there": {"loop": good_gemm(weight=1)},
+    "a product of another depth": {"loop": good_gemm(k=3)},
+    "a product of another width": {"loop": good_gemm(n=3)},
+    "a product over its factor": {"loop": good_gemm(a=Operand(STEP))},
+    "a product with its init half over it": {"loop": good_gemm(c=Operand(STEP, 1))},
+    "a product in once": {"once": (GOOD.loop[0],)},
+    "a row of x in once": {
+        "once": (GOOD.once[0], replace(GOOD.once[1], a=Operand(X))),
+    },
+    "a block of nothing": {"loop": (Instruction(Code.BLOCK, n=4, count=0),)},
+    "a block of no columns": {"loop": (replace(GOOD.loop[1], n=0), *GOOD.loop[2:4])},
+    "a block longer than its section": {"loop": (replace(GOOD.loop[1], count=3), *GOOD.loop[2:4])},
+    "a block in a block": {"loop": (GOOD.loop[1], GOOD.loop[1], *GOOD.loop[2:4])},
+    "an operation outside a block": {"loop": GOOD.loop[2:3]},
+    "a broadcast outside a block": {"loop": (Instruction(Code.BROADCAST, d=Operand(STEP),
+                                                         a=Operand(X)),)},
+    "a gradient that is not there": {"after": good_outer(weight=1)},
+    "an outer product with a result": {"after": good_outer(d=Operand(STEP))},
+    "an outer product of other columns": {"after": good_outer(n=5)},
+    # What one engine would read otherwise than the other must not pass.
+    "a gradient summed in the loop": {"loop": (*GOOD.loop, *GOOD.after), "after": ()},
+    "a gradient summed before": {"before": good_outer(b=Operand(X)), "after": ()},
+    "a step's memory before the loop": {"before": GOOD.loop[:1]},
+    "a step's memory after the loop": {"after": GOOD.loop[:1]},
+    "two slots after the loop": {"after": (Instruction(
+        Code.ROW_SUM, n=4, d=Operand(CHUNK), a=Operand(PAIR)),)},
+    "blocks of a weight on top of each other": {
+        "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 2, 0, 0),) * 2),)
+    },
+}  # fmt: skip
+
+
+def test_the_good_program_is_accepted():
+    native.make(GOOD, np.dtype(np.float32))
+    native.make(GOOD, np.dtype(np.float64))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_program_is_refused(name):
+    with pytest.raises(ValueError, match="invalid program: ."):
+        native.make(replace(GOOD, **BROKEN[name]), np.dtype(np.float32))
+
+
+def test_numbers_that_are_no_program():
+    integers, scalars = GOOD.numbers()
+    for kind in (_native.Program32, _native.Program64):
+        kind(integers, scalars)
+        with pytest.raises(ValueError, match="invalid program"):
+            kind([], [])
+        with pytest.raises(ValueError, match="left over"):
+            kind([*integers, 0], scalars)
+        with pytest.raises(ValueError, match="scalar"):
+            kind(integers, scalars[:-1])
+        with pytest.raises(ValueError, match="scalar"):
+            kind(integers, [*scalars, 0.0])
+        for n in range(len(integers)):
+            with pytest.raises(ValueError, match="invalid program"):
+                kind(integers[:n], scalars)
+        for i in range(len(integers)):
+            for huge in (2**31, -(2**31) - 1, 2**63 - 1):
+                with pytest.raises(ValueError, match="invalid program"):
+                    kind([*integers[:i], huge, *integers[i + 1 :]], scalars)
+        with pytest.raises(TypeError):
+            kind(["a"], [])
+
+
+WRONG_PLAYS = {
+    "arguments too few": {"arguments": [0, 8, 4] * 4},
+    "half an argument": {"arguments": [0, 8, 4] * 4 + [0, 8]},
+    "rows too few": {"rows": [0]},
+    "lengths too few": {"lengths": [2]},
+    "no steps": {"n_steps": 0},
+    "steps below zero": {"n_steps": -1},
+    "no rows": {"n_rows": 0},
+    "rows below zero": {"n_rows": -1},
+    "an instruction set of no machine": {"isa": "mmx"},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PLAYS)
+def test_a_play_of_the_wrong_size_is_refused(name):
+    """In a process of its own, which would not live to tell."""
+    script = f"""
+        import sys
+        import numpy as np
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_programs import GOOD, ISAS, WRONG_PLAYS, native
+        made = native.make(GOOD, np.dtype(np.float32))
+        room = np.zeros(4096, np.float32)
+        good = dict(arguments=[room.ctypes.data, 8, 4] * 5, n_steps=2, n_rows=2, rows=[],
+                    lengths=[], threads=1, isa=ISAS[0])
+        made.play(**good)
+        try:
+            made.play(**(good | WRONG_PLAYS[{name!r}]))
+        except ValueError as error:
+            print("refused:", error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("refused: "), done.returncode
+
+
+FUZZ = """
+    import sys
+    import numpy as np
+    sys.path.insert(0, sys.argv[1])
+    from random_programs import Maker
+    from ostinato import _native
+
+    rng = np.random.default_rng(int(sys.argv[2]))
+    isas = _native.available_isas()
+    room = np.zeros(1 << 22, np.float32)
+    refused = played = 0
+
+    def sizes(v):
+        '''What a play would touch: the widths of buffers, weights and gradients.'''
+        at, n = 3, v[2]
+        widths = [v[at + 4 * i + 1] for i in range(n)]
+        at += 4 * n
+        for _ in range(at_next := v[at]):
+            at_k = at + 1
+            widths.append(v[at_k] * v[at_k + 1])
+            blocks = v[at_k + 2]
+            for b in range(blocks):
+                widths += v[at_k + 3 + 7 * b : at_k + 10 + 7 * b]
+            at += 3 + 7 * blocks
+        at += 1
+        widths += [a * b for a, b in zip(v[at + 1 : at + 1 + 3 * v[at] : 3],
+                                         v[at + 2 : at + 2 + 3 * v[at] : 3])]
+        return max(widths, default=0)
+
+    def attempt(v, scalars):
+        global refused, played
+        try:
+            program = _native.Program32(v, scalars)
+        except ValueError as error:
+            assert str(error).startswith("invalid program: "), error
+            refused += 1
+            return
+        # Valid by chance: it must play, on memory large enough for all it may touch.
+        if sizes(v) < 1 << 16 and v[0] <= 4096:
+            numbers = [room.ctypes.data, 0, 0] * v[0]
+            T, B = int(rng.integers(1, 6)), int(rng.integers(1, 20))
+            program.play(numbers, T, B, [], [], int(rng.integers(1, 4)),
+                         isas[int(rng.integers(len(isas)))])
+            played += 1
+
+    EDGES = [0, 1, -1, -2, -3, 2, 5, 48, 49, 64, 65, 127, 2**24, 2**24 + 1, 2**31 - 1, -2**31]
+    for _ in range(40):
+        integers, scalars = Maker(rng, wide=bool(rng.random() < 0.2)).program().numbers()
+        for _ in range(100):
+            v = list(integers)
+            kind = rng.random()
+            if kind < 0.7:
+                for _ in range(int(rng.integers(1, 4))):
+                    i = int(rng.integers(len(v)))
+                    v[i] = (EDGES[int(rng.integers(len(EDGES)))] if rng.random() < 0.5
+                            else v[i] + int(rng.integers(-2, 3)))
+            elif kind < 0.8:
+                v = v[: int(rng.integers(len(v)))]
+            elif kind < 0.9:
+                i, j = sorted(rng.integers(len(v), size=2))
+                v[i:j] = v[i:j][::-1]
+            else:
+                v = [int(x) for x in rng.integers(-3, 20, int(rng.integers(1, 120)))]
+            attempt(v, scalars)
+    print(refused, played)
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fuzzed_programs_never_crash(seed):
+    """Mutated, cut, shuffled and random: refused with ValueError, or played without harm."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FUZZ), str(Path(__file__).parent), str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    refused, played = map(int, done.stdout.split())
+    assert refused > 1000  # most mutations matter
+    assert played > 100  # and some do not
+
+
+def test_the_comparison_can_fail():
+    """A reference with one instruction less is told from the engine."""
+    caught = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        maker = Maker(rng)
+        program = maker.program()
+        ours, theirs = (maker.arrays(3, 4, np.float64, seed) for _ in range(2))
+        play_native(program, maker, ours, 3, 4, [], [])
+        tanh = max(i for i, x in enumerate(program.loop) if x.op == "tanh")
+        broken = (*program.loop[:tanh], replace(program.loop[tanh], op="sin"),
+                  *program.loop[tanh + 1 :])  # fmt: skip
+        reference.play(replace(program, loop=broken), theirs, 3, 4)
+        caught += any(
+            not np.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(ours, theirs, strict=True)
+        )
+    assert caught >= 7  # in some, the last state is looked at by nothing
