@@ -37,6 +37,7 @@ template <class T> class Executor {
   explicit Executor(Program program);
   ~Executor();
   void play(const Play& play);
+  int32_t n_arguments() const { return program_.n_arguments; }
   int64_t workspace_bytes() const;  // kept between plays
 
  private:

@@ -91,6 +91,17 @@ Program read_program(const Integers& values, const std::vector<double>& scalars)
 template <class T>
 void play(Executor<T>& executor, const Integers& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
           const Integers& lengths, int threads, const std::string& isa) {
+  if (int64_t(arguments.size()) != 3 * executor.n_arguments())
+    throw std::invalid_argument("play: wanted an address and two strides for each of " +
+                                std::to_string(executor.n_arguments()) + " arguments");
+  if (n_steps < 1 || n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
+  for (const Integers* list : {&rows, &lengths})
+    if (!list->empty() && int64_t(list->size()) != n_rows)
+      throw std::invalid_argument("play: rows and lengths need one number for each row");
+  for (int64_t row : rows)
+    if (row < 0 || row >= n_rows) throw std::invalid_argument("play: rows has a number out of range");
+  for (int64_t length : lengths)
+    if (length < 0 || length > n_steps) throw std::invalid_argument("play: lengths has a number out of range");
   std::vector<Argument> bound;
   for (size_t i = 0; i + 2 < arguments.size(); i += 3)
     bound.push_back({reinterpret_cast<void*>(arguments[i]), arguments[i + 1], arguments[i + 2]});

@@ -21,16 +21,17 @@ class Validator {
     weights();
     gradients();
     carries();
-    section(p_.once, 0, true, "once");
-    section(p_.before, p_.once.end, false, "before");
-    section(p_.loop, p_.before.end, false, "loop");
-    section(p_.after, p_.loop.end, false, "after");
+    section(p_.once, 0, "once");
+    section(p_.before, p_.once.end, "before");
+    section(p_.loop, p_.before.end, "loop");
+    section(p_.after, p_.loop.end, "after");
     require(p_.after.end == int64_t(p_.instructions.size()), "the sections do not cover the instructions");
   }
 
  private:
   const Program& p_;
   std::string where_;
+  bool in_loop_ = false, in_after_ = false;
 
   void argument(int32_t index) const {
     require(index >= 0 && index < p_.n_arguments, where_ + ": argument " + std::to_string(index) + " does not exist");
@@ -51,8 +52,14 @@ class Validator {
       const Weight& w = p_.weights[i];
       where_ = "weight " + std::to_string(i);
       require(w.K > 0 && w.N > 0 && w.K <= kMaxWidth && w.N <= kMaxWidth, where_ + ": shape");
-      for (const WeightBlock& b : w.blocks) {
+      for (size_t j = 0; j < w.blocks.size(); j++) {
+        const WeightBlock& b = w.blocks[j];
         argument(b.argument);
+        for (size_t k = 0; k < j; k++) {
+          const WeightBlock& c = w.blocks[k];
+          require(b.k0 >= c.k0 + c.nk || c.k0 >= b.k0 + b.nk || b.n0 >= c.n0 + c.nn || c.n0 >= b.n0 + b.nn,
+                  where_ + ": blocks overlap");
+        }
         require(b.k0 >= 0 && b.nk > 0 && b.nk <= w.K - b.k0 && b.n0 >= 0 && b.nn > 0 && b.nn <= w.N - b.n0 &&
                     b.row >= 0 && b.column >= 0 && b.row <= kMaxWidth && b.column <= kMaxWidth,
                 where_ + ": a block lies outside");
@@ -78,7 +85,9 @@ class Validator {
       if (c.final != -1) argument(c.final);
     }
   }
-  void section(const Section& s, int32_t begin, bool once, const char* name) {
+  void section(const Section& s, int32_t begin, const char* name) {
+    const bool once = &s == &p_.once;
+    in_loop_ = &s == &p_.loop, in_after_ = &s == &p_.after;
     require(s.begin == begin && s.end >= s.begin && s.end <= int64_t(p_.instructions.size()),
             std::string("section ") + name + ": bounds");
     for (int32_t i = s.begin; i < s.end; i++) {
@@ -148,6 +157,7 @@ class Validator {
         break;
       case Code::kOuter:
       case Code::kColumnSum: {
+        require(in_after_, where_ + ": sums over rows and steps belong into `after`");
         require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
         const Gradient& g = p_.gradients[x.weight];
         const bool outer = x.code == Code::kOuter;
@@ -172,6 +182,9 @@ class Validator {
     const bool constant = b.kind == Kind::kVector || b.kind == Kind::kLocal;
     require(o.dt == 0 || (o.dt == 1 && !constant && (b.kind == Kind::kPair || b.extra == 1)), where_ + ": time shift");
     require(!once || constant, where_ + ": `once` has no rows");
+    // Outside the loop an instruction runs over many steps before the next one does.
+    require(in_loop_ || (b.kind != Kind::kStep && b.kind != Kind::kPair),
+            where_ + ": a value that lives within a step, outside the loop");
     require(!write || b.kind != Kind::kVector, where_ + ": writes an argument that is shared by all rows");
     require(!write || once || !constant, where_ + ": writes a vector outside `once`");
   }
