@@ -1,0 +1,426 @@
+"""The bit contract: what does not change a single bit of a native float32 scan.
+
+Outputs, last carry and the gradients of xs and init do not depend on the number of threads, the
+other rows of the batch, padding, on whether the sequence comes whole, in chunks or step by step, or
+on the instruction set. Gradients of parameters do not depend on threads or instruction set.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ostinato import _native, scan
+from steps import Case, Kit, Played, make, play
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+# Every kind of section, product and reduction; F and H past one vector, no multiple of anything.
+NAMES = [
+    "tanh_rnn_matmul", "rnn_cat", "gru_reset_after", "gru_reset_before", "lstm_chunk",
+    "lstm_layer_norm", "lstm_peepholes", "slstm_stabilised", "lem", "min_gru", "readout_per_step",
+    "clockwork", "stack_of_three", "mlp_gelu", "shared_twice",
+]  # fmt: skip
+F, H = 19, 23
+ISAS = _native.available_isas()
+VECTORS = [isa for isa in ISAS if isa != "base"]
+
+
+def bits(t: Tensor) -> bytes:
+    """The bytes of a tensor; a NaN is a NaN, whatever else it carries."""
+    return torch.where(t.isnan(), torch.full_like(t, float("nan")), t).numpy().tobytes()
+
+
+def assert_same_bits(ours: Played, theirs: Played, what: str = "", parameters: bool = True) -> None:
+    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
+        if not parameters and name.startswith("d_parameters"):
+            continue
+        assert a.shape == b.shape
+        same = bits(a.contiguous()) == bits(b.contiguous())
+        assert same, f"{what} {name}: {float((a - b).abs().max())}"
+
+
+def case_of(name: str) -> Case:
+    return make(name, torch.float32, F, H)
+
+
+def weighted(scanned: Any, weights: list[Tensor], case: Case, init: Any, xs: Any) -> Played:
+    """`scanned(step, init, xs)` and its gradients for given weights of carry and outputs."""
+    leaves = pytree.tree_map(lambda t: t.clone().requires_grad_(t.is_floating_point()), (init, xs))
+    init_, xs_ = leaves
+    carry, ys = scanned(case.step, init_, xs_)
+    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
+    given = [t for t in pytree.tree_leaves(leaves) if t.requires_grad]
+    wanted = [*case.wanted, *given]
+    pairs = [(o, w) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
+    grads = torch.autograd.grad([o for o, _ in pairs], wanted, [w for _, w in pairs],
+                                allow_unused=True)  # fmt: skip
+    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)]
+    n, p = len(pytree.tree_leaves(carry)), len(case.wanted)
+    s = p + len(pytree.tree_leaves(init))
+    values = [o.detach() for o in outs]
+    return Played(values[:n], values[n:], grads[:p], grads[p:s], grads[s:])
+
+
+def weights_for(case: Case, T: int, B: int, seed: int = 3) -> list[Tensor]:
+    """Of carry `[B, …]` and outputs `[T, B, …]`, the carry's first."""
+    init, xs = case.init(B), case.xs(T, B)
+    carry, ys = scan(case.step, init, xs)
+    random = torch.Generator().manual_seed(seed)
+    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
+    return [torch.randn(o.shape, generator=random) for o in outs]
+
+
+def rows(tree: Any, index: Any, axis: int) -> Any:
+    return pytree.tree_map(lambda t: t.index_select(axis, torch.as_tensor(index)), tree)
+
+
+def rows_of(p: Played, index: Any) -> Played:
+    def pick(leaves: list[Tensor], axis: int) -> list[Tensor]:
+        return [t.index_select(axis, torch.as_tensor(index)) for t in leaves]
+
+    return Played(pick(p.carry, 0), pick(p.ys, 1), p.d_parameters, pick(p.d_init, 0),
+                  pick(p.d_xs, 1))  # fmt: skip
+
+
+def rows_of_weights(case: Case, weights: list[Tensor], index: Any) -> list[Tensor]:
+    n = len(pytree.tree_leaves(case.init(1)))
+    index = torch.as_tensor(index)
+    return [w.index_select(0 if i < n else 1, index) for i, w in enumerate(weights)]
+
+
+def met(case: Case, *sizes: int) -> None:
+    """Let the engine meet a step at these batch sizes, with data that PyTorch agrees on."""
+    for B in sizes:
+        play(scan, case, case.init(B), case.xs(2, B))
+
+
+def spoil(xs: Any) -> None:
+    """NaN, infinities and denormals, some in each leaf of xs `[T, B, …]`, in rows 0 to 3."""
+    for leaf in pytree.tree_leaves(xs):
+        if not leaf.is_floating_point() or leaf.shape[1] < 5:
+            continue
+        leaf[1, 0, 0] = float("nan")
+        leaf[2, 1, -1] = float("inf")
+        leaf[0, 2, 0] = -float("inf")
+        leaf[:, 3] = leaf[:, 3] * 1e-39
+
+
+# ------------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads(name):
+    case = case_of(name)
+    met(case, 1, 7, 37)
+    for T, B in [(5, 1), (5, 7), (4, 37)]:
+        init, xs = case.init(B), case.xs(T, B)
+        spoil(xs)
+        found = []
+        for n in (1, 2, 4):
+            torch.set_num_threads(n)
+            for options in ({}, {"reverse": True, "lengths": [T] + [b % T for b in range(B - 1)]}):
+                found.append(play(scan, case, init, xs, **options))
+        for i, p in enumerate(found[2:]):
+            assert_same_bits(p, found[i % 2], f"B={B}")
+
+
+def test_threads_and_large_gradients():
+    """Above one MB a gradient is summed at the end, each thread its own rows of it."""
+    kit = Kit(torch.float32, 8, 560)
+    U, W = kit.weight(8, 560), kit.weight(560, 560)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + h @ W)
+
+    case = Case(step, [U, W], lambda B: kit.normal(B, 560), lambda B: kit.normal(B, 8))
+    init, xs = case.init(10), case.xs(4, 10)
+    for options in ({}, {"lengths": [4, 0, 1, 3, 2, 4, 4, 1, 2, 3]}):
+        found = []
+        for n in (1, 2, 4):
+            torch.set_num_threads(n)
+            found.append(play(scan, case, init, xs, **options))
+        for p in found[1:]:
+            assert_same_bits(p, found[0])
+        exact = play_in_double(case, init, xs, **options)
+        scale = exact.d_parameters[1].abs().max()
+        assert (found[0].d_parameters[1] - exact.d_parameters[1]).abs().max() <= 1e-5 * scale
+
+
+def play_in_double(case: Case, init: Tensor, xs: Tensor, **options: Any) -> Played:
+    U, W = (p.detach().double().requires_grad_() for p in case.parameters)
+    step = lambda h, x: torch.tanh(x @ U + h @ W)  # noqa: E731
+    return play(scan, replace(case, step=step, parameters=[U, W]), init.double(), xs.double(),
+                **options)  # fmt: skip
+
+
+# ----------------------------------------------------------------------- the rest of the batch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_does_not_depend_on_the_others(name):
+    """Alone, in a small batch, in a large one, and in another place."""
+    case = case_of(name)
+    T, B = 4, 21
+    met(case, 1, 2, 6, 18, 21)
+    init, xs = case.init(B), case.xs(T, B)
+    spoil(xs)
+    weights = weights_for(case, T, B)
+    whole = weighted(scan, weights, case, init, xs)
+    for index in ([0], [20], [7], [3, 4], list(range(6)), list(range(20, 2, -1))):
+        part = weighted(
+            scan, rows_of_weights(case, weights, index), case, rows(init, index, 0),
+            rows(xs, index, 1),
+        )  # fmt: skip
+        assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_padding_does_not_matter(name, reverse):
+    """A row of a ragged batch is the row alone, cut to its length; what lies beyond is never seen."""
+    case = case_of(name)
+    T, B = 5, 9
+    lengths = [5, 1, 0, 3, 4, 2, 5, 1, 3]
+    init, xs = case.init(B), case.xs(T, B)
+    weights = weights_for(case, T, B)
+    results = []
+    for filling in (0.0, float("nan"), 1e38):
+        for leaf in pytree.tree_leaves(xs):
+            for b, n in enumerate(lengths):
+                leaf[n:, b] = filling if leaf.is_floating_point() else bool(filling)
+
+        def ragged(step: Any, init: Any, xs: Any) -> Any:
+            return scan(step, init, xs, lengths=lengths, reverse=reverse)
+
+        results.append(weighted(ragged, weights, case, init, xs))
+    for p in results[1:]:
+        assert_same_bits(p, results[0])
+    n_states = len(pytree.tree_leaves(init))
+    for b, n in enumerate(lengths):
+        if n == 0:
+            continue
+        cut = pytree.tree_map(lambda leaf, n=n: leaf[:n], rows(xs, [b], 1))
+        own = rows_of_weights(case, weights, [b])
+        own = [w if i < n_states else w[:n] for i, w in enumerate(own)]
+
+        def alone(step: Any, init: Any, xs: Any) -> Any:
+            return scan(step, init, xs, reverse=reverse)
+
+        part = weighted(alone, own, case, rows(init, [b], 0), cut)
+        row = rows_of(results[0], [b])
+        row = replace(row, ys=[y[:n] for y in row.ys], d_xs=[g[:n] for g in row.d_xs])
+        assert_same_bits(part, row, f"row {b}", parameters=False)
+
+
+# ------------------------------------------------------------------------------- chunks of time
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_in_chunks_or_step_by_step(name, reverse):
+    """The carry handed on from scan to scan, and its gradient handed back."""
+    case = case_of(name)
+    met(case, 3, 13)
+    for T, B in [(6, 3), (6, 13)]:
+        init, xs = case.init(B), case.xs(T, B)
+        spoil(xs)
+        weights = weights_for(case, T, B)
+
+        def in_parts(cuts: list[int]) -> Any:
+            def scanned(step: Any, init: Any, xs: Any) -> Any:
+                carry, parts = init, []
+                spans = list(zip([0, *cuts], [*cuts, 6], strict=True))
+                for a, b in reversed(spans) if reverse else spans:
+                    some = pytree.tree_map(lambda leaf, a=a, b=b: leaf[a:b], xs)
+                    carry, ys = scan(step, carry, some, reverse=reverse)
+                    parts.append(ys)
+                parts = parts[::-1] if reverse else parts
+                return carry, pytree.tree_map(lambda *ys: torch.cat(ys), *parts)
+
+            return scanned
+
+        whole = weighted(in_parts([]), weights, case, init, xs)
+        for cuts in ([2], [1, 4], [1, 2, 3, 4, 5]):
+            assert_same_bits(
+                weighted(in_parts(cuts), weights, case, init, xs), whole, f"cut at {cuts}",
+                parameters=False,
+            )  # fmt: skip
+
+
+def test_long_sequences_pass_their_own_chunks():
+    """The engine visits `before` and `after` every 512 rows or so: nobody may notice."""
+    case = case_of("lstm_chunk")
+    T, B = 300, 12
+    init, xs = case.init(B), case.xs(T, B)
+    weights = weights_for(case, T, B)
+    whole = weighted(scan, weights, case, init, xs)
+    for index in ([5], [11, 0]):
+        part = weighted(scan, rows_of_weights(case, weights, index), case, rows(init, index, 0),
+                        rows(xs, index, 1))  # fmt: skip
+        assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
+
+
+def test_with_and_without_gradients():
+    """Inference and training compute the same."""
+    for name in NAMES:
+        case = case_of(name)
+        init, xs = case.init(7), case.xs(5, 7)
+        trained = scan(case.step, init, xs)
+        with torch.no_grad():
+            quiet = scan(case.step, init, xs)
+        for a, b in zip(pytree.tree_leaves(quiet), pytree.tree_leaves(trained), strict=True):
+            assert bits(a) == bits(b.detach()), name
+
+
+def test_layout_in_memory_does_not_matter():
+    case = case_of("lstm_chunk")
+    init, xs = case.init(7), case.xs(5, 7)
+    weights = weights_for(case, 5, 7)
+    wanted = weighted(scan, weights, case, init, xs)
+    for shuffled in (
+        xs.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+        torch.stack([xs, xs], 1)[:, 1],
+        torch.cat([xs, xs], 2)[..., :F],
+    ):
+        assert torch.equal(shuffled, xs) and shuffled.stride() != xs.stride()
+        leaf = shuffled.detach().requires_grad_()
+        carry, ys = scan(case.step, init, leaf)
+        outs = [*carry, *pytree.tree_leaves(ys)]
+        grads = torch.autograd.grad(outs, [leaf, *case.wanted], weights)
+        assert bits(grads[0].contiguous()) == bits(wanted.d_xs[0])
+        for a, b in zip(outs, [*wanted.carry, *wanted.ys], strict=True):
+            assert bits(a.detach().contiguous()) == bits(b)
+        for a, b in zip(grads[1:], wanted.d_parameters, strict=True):
+            assert bits(a.contiguous()) == bits(b.contiguous())
+
+
+# ------------------------------------------------------------------------- flags and machines
+
+
+def test_flush_to_zero_is_the_callers_affair():
+    """Denormals are kept whatever the caller's flag, which is as it was afterwards."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine has no such flag")
+    try:
+        for name in ("tanh_rnn_matmul", "lstm_chunk", "lstm_layer_norm"):
+            case = case_of(name)
+            with torch.no_grad():
+                for p in case.parameters:
+                    p.mul_(1e-20 if p.dim() > 1 else 1e-38)
+            torch.set_flush_denormal(False)
+            init = pytree.tree_map(lambda t: t * 1e-30, case.init(6))
+            xs = case.xs(4, 6) * 1e-20
+            weights = [1e-3 * w for w in weights_for(case, 4, 6)]
+            found = []
+            for n in (1, 2):
+                torch.set_num_threads(n)
+                for flush in (False, True):
+                    torch.set_flush_denormal(flush)
+                    found.append(weighted(scan, weights, case, init, xs))
+                    flushed = float(torch.tensor(1e-30) * torch.tensor(1e-10)) == 0
+                    assert flushed == flush, "the caller's flag was changed"
+            torch.set_flush_denormal(False)
+            for p in found[1:]:
+                assert_same_bits(p, found[0], name)
+            if name == "tanh_rnn_matmul":
+                tiny = [t for _, t in found[0].named() if ((t != 0) & (t.abs() < 2.0**-126)).any()]
+                assert tiny, "nothing here is denormal: this shows nothing"
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def everything(names: list[str]) -> dict[str, np.ndarray]:
+    """All that is compared between processes."""
+    found = {}
+    for name in names:
+        case = case_of(name)
+        met(case, 6)
+        for T, B in [(4, 1), (5, 6), (3, 26)]:
+            init, xs = case.init(B), case.xs(T, B)
+            if B == 6:
+                spoil(xs)
+            for reverse in (False, True):
+                played = play(scan, case, init, xs, reverse=reverse)
+                for what, t in played.named():
+                    found[f"{name}/{T}x{B}/{reverse}/{what}"] = np.ascontiguousarray(t.numpy())
+    return found
+
+
+def in_a_process(
+    path: Path, isa: str, threads: int, names: list[str]
+) -> dict[str, np.ndarray]:
+    here = Path(__file__).parent
+    script = (
+        f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
+        "import numpy as np, torch, warnings; warnings.simplefilter('error')\n"
+        "torch.set_num_threads(1)\n"  # of PyTorch's own; the engine follows the environment
+        "import test_bits\n"
+        f"np.savez({str(path)!r}, **{{k.replace('/', '|'): v for k, v in "
+        f"test_bits.everything({names!r}).items()}})\n"
+    )
+    environment = os.environ | {"OSTINATO_ISA": isa, "OSTINATO_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(path) as saved:
+        return {key.replace("|", "/"): saved[key] for key in saved.files}
+
+
+@pytest.mark.skipif(not VECTORS, reason="no vector kernels for this machine")
+def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
+    few = ["gru_reset_before", "lstm_layer_norm"]  # base makes its fused multiply-adds in software
+    runs = [(VECTORS[0], 1, NAMES), *((isa, 2, NAMES) for isa in VECTORS[1:])]
+    runs += [(VECTORS[0], 4, few), ("base", 2, few)]
+    found = [in_a_process(tmp_path / f"{i}.npz", *run) for i, run in enumerate(runs)]
+    found.append(everything(few))  # and this process, as it happens to be
+    right = found[0]
+    assert len(right) > 500
+    for ours in found[1:]:
+        assert ours.keys() <= right.keys() and len(ours) > 50
+        for key, values in ours.items():
+            a, b = (x if x.dtype != np.float32 else np.where(np.isnan(x), np.float32(np.nan), x)
+                    for x in (values, right[key]))  # fmt: skip
+            assert a.tobytes() == b.tobytes(), key
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("OSTINATO_ISA", "mmx"), ("OSTINATO_NUM_THREADS", "0"), ("OSTINATO_NUM_THREADS", "many")],
+)
+def test_an_environment_that_means_nothing_is_refused(name, value):
+    script = (
+        "import torch, ostinato\n"
+        "try:\n"
+        "    ostinato.scan(lambda h, x: h + x, torch.zeros(2, 1), torch.ones(3, 2, 1))\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {name: value},
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert f"{name}={value}" in done.stdout, done.stderr[-500:]
+
+
+def test_the_checker_can_fail():
+    """One bit in one gradient is seen; so is the sign of a zero; a NaN's payload is not."""
+    case = case_of("lstm_chunk")
+    init, xs = case.init(3), case.xs(2, 3)
+    right, wrong = (play(scan, case, init, xs) for _ in range(2))
+    assert_same_bits(wrong, right)
+    g = wrong.d_init[0]
+    g[1, 1] = torch.nextafter(g[1, 1], torch.tensor(9.0))
+    with pytest.raises(AssertionError):
+        assert_same_bits(wrong, right)
+    assert bits(torch.tensor([0.0])) != bits(torch.tensor([-0.0]))
+    payload = torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32)
+    assert bits(payload) == bits(torch.tensor([float("nan")]))
