@@ -81,6 +81,11 @@ def _or(c: Context, a: Value, b: Value) -> Any:
     return c.elementwise("max", a, b)
 
 
+@rule("copy")
+def _copy(c: Context, a: Value, b: Value, *_: Any) -> Any:
+    return c.elementwise("copy", b)
+
+
 @rule("where")
 def _where(c: Context, condition: Value, a: Any, b: Any) -> Any:
     return c.elementwise("select", condition, a, b)
