@@ -126,7 +126,7 @@ class Builder:
         return self.move(width, lambda v: v[i] @ (W * torch.sigmoid(W)))
 
     def random(self) -> None:
-        i, kind = self.any(), self.draw.integer(0, 13)
+        i, kind = self.any(), self.draw.integer(0, 14)
         w = self.widths[i]
         if kind <= 2:
             f = self.draw.pick(UNARY)
@@ -152,6 +152,11 @@ class Builder:
             a = self.draw.integer(0, w - 1)
             b = self.draw.integer(a + 1, w)
             self.move(b - a, lambda v: v[i][:, a:b])
+        elif kind == 14:  # a number for each row, broadcast
+            narrow = [j for j, width in enumerate(self.widths) if width == 1]
+            j = self.draw.pick(narrow) if narrow else self.product(self.any(), 1)
+            g, first = self.draw.pick(BINARY[:6]), self.draw.integer(0, 1)
+            self.move(w, lambda v: g(v[i], v[j]) if first else g(v[j], v[i]))
         elif kind == 12 and w % 2 == 0:
             which = self.draw.integer(0, 1)
             self.move(w // 2, lambda v: v[i].chunk(2, dim=1)[which])

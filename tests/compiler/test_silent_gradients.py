@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from steps import loop
+from steps import loop, rows_apart
 
 D = torch.float64
 T, B, H = 5, 3, 4
@@ -468,6 +468,61 @@ def test_transforms():
 
     weights = {"W": W}
     both(lambda how: vmap(grad(loss_of_a_row(how)), (None, 0, 1))(weights, init, xs)["W"])
+
+
+def test_meta_learning():
+    """Weights that functional_call lends to a module, gone again before the backward pass."""
+    from torch.func import functional_call
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
+
+        def step(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(x + h @ self.W)
+
+        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
+            return how(self.step, init, xs)[1]
+
+    net = Net()
+    _, init, xs = (t.detach() for t in inputs())
+
+    def f(how: Any) -> Any:
+        fast: Tensor = net.W
+        for _ in range(3):
+            loss = functional_call(net, {"W": fast}, (how, init, xs)).square().mean()
+            fast = fast - 0.5 * torch.autograd.grad(loss, fast, create_graph=True)[0]
+        return torch.autograd.grad(fast.square().sum(), net.W)
+
+    both(f)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_backward_pass_is_of_the_forward_that_ran(create_graph):
+    """Whatever the step would read by now: constants, weights, lengths, resets."""
+    W, init, xs = inputs()
+    held = nn.Module()
+    held.W, held.scale = W, 1.0
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ held.W) * held.scale
+
+    def gradients(ys: Tensor) -> Any:
+        return torch.autograd.grad(ys.square().sum(), [W, init, xs], create_graph=create_graph)
+
+    lengths, resets = torch.tensor([5, 2, 3]), torch.rand(T, B) < 0.4
+    for options in ({}, {"lengths": lengths}, {"lengths": lengths, "resets": resets}):
+        held.W, held.scale = W, 1.0
+        wanted = gradients(rows_apart(step, init, xs, **options)[1])
+        first, second = (scan(step, init, xs, **options)[1] for _ in range(2))
+        held.scale = 2.0
+        assert_same(gradients(first), wanted)
+        held.W = leaf(H, H)
+        if "lengths" in options:
+            lengths.copy_(torch.tensor([1, 5, 0]))
+        assert_same(gradients(second), wanted)
+        lengths.copy_(torch.tensor([5, 2, 3]))
 
 
 def test_forward_mode():
