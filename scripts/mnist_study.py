@@ -85,7 +85,8 @@ def table() -> None:
             accuracies.append(100 * model.score(X_test, y_test))
             first_128.append(100 * model.score(X_test[:128], y_test[:128]))
             times.append(model.history_.reports[-1]["elapsed_s"])
-            print(name, seed, f"{accuracies[-1]:.2f} % {times[-1]:.1f} s", file=sys.stderr, flush=True)
+            result = f"{accuracies[-1]:.2f} % {times[-1]:.1f} s"
+            print(name, seed, result, file=sys.stderr, flush=True)
         spread = f"{min(accuracies):.2f}–{max(accuracies):.2f}"
         lines.append(
             f"| {name} | {n_seeds} | **{statistics.mean(accuracies):.2f} %** | {spread} % | "
