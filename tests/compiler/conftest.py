@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # steps.py, shared with test_scan
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # steps.py and playing.py
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,7 @@
 """Random steps, out of the operations that PyTorch users put into one.
 
-A step is drawn as a list of moves; each move takes tensors made so far and makes another. All rows
-`[B, width]`. `draw` is hypothesis' or anything with the same two methods, so that a step can also be
-made of a seed.
+A step is drawn as a list of moves; each move takes tensors made so far, all `[B, width]`, and makes
+another. `draw` is hypothesis' or anything with the same two methods: a seed will do.
 """
 
 from __future__ import annotations

@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import _native, scan
-from steps import Case, Kit, Played, make, play
+from playing import Played, play
+from steps import Case, Kit, make
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code at many sizes: meant
     pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code at many sizes: meant
 ]
 
 # Every kind of section, product and reduction; F and H past one vector, no multiple of anything.
@@ -191,7 +192,7 @@ def test_a_row_does_not_depend_on_the_others(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_does_not_matter(name, reverse):
-    """A row of a ragged batch is the row alone, cut to its length; what lies beyond is never seen."""
+    """A row of a ragged batch is the row alone, cut to its length; beyond, nothing is seen."""
     case = case_of(name)
     T, B = 5, 9
     lengths = [5, 1, 0, 3, 4, 2, 5, 1, 3]
@@ -241,11 +242,11 @@ def test_in_chunks_or_step_by_step(name, reverse):
         weights = weights_for(case, T, B)
 
         def in_parts(cuts: list[int]) -> Any:
-            def scanned(step: Any, init: Any, xs: Any) -> Any:
-                carry, parts = init, []
+            def scanned(step: Any, first: Any, elements: Any) -> Any:
+                carry, parts = first, []
                 spans = list(zip([0, *cuts], [*cuts, 6], strict=True))
                 for a, b in reversed(spans) if reverse else spans:
-                    some = pytree.tree_map(lambda leaf, a=a, b=b: leaf[a:b], xs)
+                    some = pytree.tree_map(lambda leaf, a=a, b=b: leaf[a:b], elements)
                     carry, ys = scan(step, carry, some, reverse=reverse)
                     parts.append(ys)
                 parts = parts[::-1] if reverse else parts
@@ -360,9 +361,7 @@ def everything(names: list[str]) -> dict[str, np.ndarray]:
     return found
 
 
-def in_a_process(
-    path: Path, isa: str, threads: int, names: list[str]
-) -> dict[str, np.ndarray]:
+def in_a_process(path: Path, isa: str, threads: int, names: list[str]) -> dict[str, np.ndarray]:
     here = Path(__file__).parent
     script = (
         f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"

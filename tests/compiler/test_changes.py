@@ -11,58 +11,23 @@ import enum
 import functools
 import gc
 import types
-import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import small
 import torch
+from small import Cell, D, H, assert_like_the_loop, module, weight
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
-import ostinato
-from steps import counting, loop
-
-D = torch.float64
-H = 4
 WORLDS: dict[str, Callable[[], Iterator[Any]]] = {}
 
 
 def world(make: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
     WORLDS[make.__name__] = make
     return make
-
-
-def weight(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape or (H, H), dtype=D) / 2)
-
-
-def module(kind: Callable[..., Any], *args: Any) -> Any:
-    return kind(*args).to(D)
-
-
-def outcome(how: Any, step: Any, init: Tensor, xs: Tensor, leaves: list[Tensor]) -> list[Any]:
-    init, xs = init.clone().requires_grad_(), xs.clone().requires_grad_()
-    carry, ys = how(step, init, xs)
-    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
-    if not torch.is_grad_enabled():
-        return outs
-    total = sum((o * o).sum() for o in outs)
-    grads = torch.autograd.grad(total, [init, xs, *leaves], allow_unused=True)
-    zeros = [torch.zeros_like(t) for t in (init, xs, *leaves)]
-    return outs + [z if g is None else g for g, z in zip(grads, zeros, strict=True)]
-
-
-def assert_like_the_loop(step: Any, leaves: list[Tensor], when: str = "") -> None:
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    theirs = outcome(loop, step, init, xs, leaves)
-    ours = outcome(ostinato.scan, step, init, xs, leaves)
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, rtol=1e-11, atol=1e-11), f"{when}: {(a - b).abs().max()}"
 
 
 # ------------------------------------------------------------------------- numbers and flags
@@ -293,24 +258,20 @@ def partial():
 
 @world
 def helper_function():
-    def squash(a):
+    def tanh(a):
         return torch.tanh(a)
+
+    def sigmoid(a):
+        return torch.sigmoid(a)
+
+    squash: Any = tanh
 
     def step(h, x):
         return squash(x + h)
 
-    yield step, []
-
-    def squash(a):
-        return torch.sigmoid(a)
-
-    yield step, []
-    squash = torch.sin
-    yield step, []
-    squash = F.silu
-    yield step, []
-    squash = nn.Tanh()
-    yield step, []
+    for other in (tanh, sigmoid, torch.sin, F.silu, nn.Tanh()):
+        squash = other
+        yield step, []
 
 
 @world
@@ -494,33 +455,8 @@ def requires_grad_flags():
 # ----------------------------------------------------------------------------------- modules
 
 
-class Cell(nn.Module):
-    gain = 1.0
-
-    def __init__(self):
-        super().__init__()
-        self.W = weight()
-        self.act: Any = nn.Tanh()
-        self.drop = nn.Dropout(0.5)
-        self.config = types.SimpleNamespace(scale=1.0)
-        self._scales = [1.0]
-        self.listed = [torch.ones(H, dtype=D)]
-        self.register_buffer("shift", torch.zeros(H, dtype=D))
-
-    def squash(self, a):
-        return self.act(a) * SCALE
-
-    def forward(self, h, x):
-        a = self.squash(x + h @ self.W + self.shift) * self.config.scale * self._scales[0]
-        return a * self.gain * self.listed[0] * (1 if self.training else 0.5)
-
-
-SCALE = 1.0
-
-
 @world
 def attributes_of_a_module():
-    global SCALE
     m = Cell()
     yield m, [m.W]
     m.eval()
@@ -535,11 +471,11 @@ def attributes_of_a_module():
     yield m, [m.W]
     del m.gain
     yield m, [m.W]
-    SCALE = 0.5
+    small.SCALE = 0.5
     try:
         yield m, [m.W]
     finally:
-        SCALE = 1.0
+        small.SCALE = 1.0
     m.listed[0] = torch.randn(H, dtype=D)
     yield m, [m.W]
     m.shift = torch.randn(H, dtype=D)
@@ -662,146 +598,3 @@ def test_a_change_is_noticed(name):
     for i, (step, leaves) in enumerate(WORLDS[name]()):
         for _ in range(2):  # as found, and as remembered
             assert_like_the_loop(step, leaves, f"after change {i}")
-
-
-# ----------------------------------------------------------------- what must not record again
-
-
-@pytest.mark.filterwarnings("error")
-def test_other_values_do_not_record_again():
-    torch.manual_seed(0)
-    m = Cell()
-    optimizer = torch.optim.SGD(m.parameters(), 0.1)
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    ostinato.scan(m, init, xs)
-    with counting(m) as calls:
-        for _ in range(12):
-            optimizer.zero_grad()
-            ostinato.scan(m, init, xs)[1].square().sum().backward()
-            optimizer.step()
-    assert calls[0] == 0
-    assert_like_the_loop(m, [m.W])
-
-
-@pytest.mark.filterwarnings("error")
-def test_other_batches_and_times_do_not_record_again():
-    torch.manual_seed(0)
-    m = Cell()
-    for B in (3, 4):
-        ostinato.scan(m, torch.randn(B, H, dtype=D), torch.randn(5, B, H, dtype=D))
-    for B, T in [(3, 1), (4, 2), (3, 9)]:
-        with counting(m) as calls:
-            ostinato.scan(m, torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D))
-        assert calls[0] == 0
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_closure_made_anew_with_other_weights_does_not_record_again():
-    torch.manual_seed(0)
-
-    def make(W: Tensor) -> Any:
-        return lambda h, x: torch.tanh(x + h @ W)
-
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    ostinato.scan(make(weight()), init, xs)
-    for _ in range(12):
-        step = make(weight())
-        with counting(step) as calls:
-            ostinato.scan(step, init, xs)
-        assert calls[0] == 0
-
-
-def test_recording_again_and_again_is_said_once():
-    """A number that changes between calls makes every call slow: after eight, a warning."""
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for i in range(20):
-            ostinato.scan(lambda h, x, scale=float(i): torch.tanh(x + h) * scale, init, xs)
-    said = [str(w.message) for w in caught if "recorded" in str(w.message)]
-    assert len(said) == 1
-    assert "pass what changes" in said[0]
-
-
-def test_steps_of_many_kinds_are_forgotten_in_time():
-    """The cache is bounded: after very many steps, what comes again is right."""
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    steps = []
-    for i in range(140):
-        namespace = {"torch": torch}
-        exec(f"def step(h, x): return torch.tanh(x + h) * {i}.0", namespace)
-        steps.append(namespace["step"])
-        ostinato.scan(steps[-1], init, xs)
-    for step in (steps[0], steps[-1]):
-        assert_like_the_loop(step, [])
-
-
-def test_nothing_is_kept_alive():
-    """Neither weights, inputs, outputs, steps nor modules outlive their last use."""
-
-    class Loose(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.W = weight()
-            self.own = lambda a: torch.tanh(a) + 0 * self.W[0]  # a cycle through the module
-
-        def forward(self, h, x):
-            return self.own(x + h @ self.W)
-
-    def closure(W: Tensor) -> Any:
-        def step(h, x):
-            return torch.tanh(x + h @ W) if True else step(h, x)  # a cycle through the function
-
-        return step
-
-    def searched(W: Tensor) -> Any:
-        held = types.SimpleNamespace(W=W)
-        return lambda h, x: torch.tanh(x + h @ held.W)
-
-    def watch() -> dict[str, Any]:
-        watched: dict[str, Any] = {}
-        for make in (closure, searched):
-            W = weight()
-            step = make(W)
-            init, xs = weight(3, H), weight(5, 3, H)
-            carry, ys = ostinato.scan(step, init, xs)
-            ys.sum().backward()
-            watched[f"{make.__name__}: step"] = weakref.ref(step)
-            for name, t in {"W": W, "init": init, "xs": xs, "carry": carry, "ys": ys}.items():
-                watched[f"{make.__name__}: {name}"] = memory_of(t)
-        m = Loose()
-        ostinato.scan(m, torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D))
-        return watched | {"module": weakref.ref(m), "module: W": memory_of(m.W)}
-
-    watched = watch()
-    gc.collect()
-    assert [name for name, ref in watched.items() if ref() is not None] == []
-
-
-def memory_of(t: Tensor) -> Callable[[], Any]:
-    """Like a weak reference to a tensor's memory (one to the tensor dies before its memory)."""
-    ref = StorageWeakRef(t.untyped_storage())
-    return lambda: None if ref.expired() else ref
-
-
-def test_a_tape_dies_with_its_graph():
-    """What a forward pass keeps goes when its outputs go, without the cycle collector."""
-    W = weight()
-
-    def step(h, x):
-        return torch.tanh(x + h @ W)
-
-    init, xs = weight(3, H), weight(5, 3, H)
-    ostinato.scan(step, init, xs)
-    gc.collect()
-    gc.disable()
-    try:
-        given = weight(5, 3, H)
-        out = ostinato.scan(step, init, given)
-        memory = memory_of(given)
-        del given
-        assert memory() is not None
-        del out
-        assert memory() is None
-    finally:
-        gc.enable()

@@ -12,7 +12,8 @@ from random_steps import Draw, random_case
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from steps import Case, Played, assert_close, counting, loop, play, rows_apart
+from playing import Played, assert_close, counting, loop, play, rows_apart
+from steps import Case
 
 
 class Hypothesis:

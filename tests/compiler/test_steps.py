@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from steps import WILD, ZOO, Case, Kit, assert_close, counting, loop, make, play, rows_apart
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from wild_steps import WILD
 
 import ostinato
+from playing import assert_close, counting, loop, play, rows_apart
+from steps import ZOO, Case, Kit, make
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code at many sizes: meant
     pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code at many sizes: meant
 ]
 
 D = torch.float64
@@ -112,7 +114,7 @@ def to_float(tree: Any) -> Any:
 @pytest.mark.parametrize("name", WILD)
 def test_a_wild_step_is_right_whoever_plays_it(name):
     """And if the loop plays it, a warning has named the step and the reason."""
-    case = make(name)
+    case = WILD[name](Kit(D))
     warnings.simplefilter("ignore")
     for B in (3, 1, 2, 5, 20):
         T = 4
@@ -191,15 +193,19 @@ PAIRS = {
     "shift": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[0]), s[1]),
     "the same twice": lambda W, V: lambda s, x: (torch.tanh(s[0] + s[1] + x),) * 2,
     "sums": lambda W, V: lambda s, x: ((s[0] + x, s[0]), s[0] - x),
-    "crossed": lambda W, V: lambda s, x: (
-        torch.tanh(s[1] @ W + x),
-        torch.sigmoid(s[0] @ W + s[1] @ V),
+    "crossed": lambda W, V: (
+        lambda s, x: (
+            torch.tanh(s[1] @ W + x),
+            torch.sigmoid(s[0] @ W + s[1] @ V),
+        )
     ),
     "one idle": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1]), s[0] * s[1]),
     "one zeroed": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1] * 0), s[1]),
-    "one detached": lambda W, V: lambda s, x: (
-        (torch.tanh(s[0] @ W + x), 0.5 * s[1] + s[0].detach() @ V),
-        s[1],
+    "one detached": lambda W, V: (
+        lambda s, x: (
+            (torch.tanh(s[0] @ W + x), 0.5 * s[1] + s[0].detach() @ V),
+            s[1],
+        )
     ),
 }
 
@@ -368,8 +374,8 @@ def test_a_step_made_in_every_way():
         wrapped,
         namespace["in_globals"],
         lambda h, x: default(h, x),
-        lambda h, x, Ws=[W]: torch.tanh(h @ Ws[0] + x),  # noqa: B006
-        lambda h, x, Ws={"a": {"b": W}}: torch.tanh(h @ Ws["a"]["b"] + x),  # noqa: B006
+        lambda h, x, Ws=[W]: torch.tanh(h @ Ws[0] + x),
+        lambda h, x, Ws={"a": {"b": W}}: torch.tanh(h @ Ws["a"]["b"] + x),
     ]
     init, xs = kit.normal(3, 4), kit.normal(5, 3, 4)
     expected = play(loop, Case(default, [W], None, None), init, xs)

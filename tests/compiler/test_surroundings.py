@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import signal
-import threading
-import traceback
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from ostinato import scan
-from steps import counting, loop
-
-D = torch.float64
-T, B, H = 5, 3, 4
+from playing import counting, loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
@@ -30,28 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was reco
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def leaf(*shape: int, dtype: torch.dtype = D) -> Tensor:
-    return (torch.randn(*shape, dtype=torch.float64) / 2).to(dtype).requires_grad_()
-
-
-def inputs(dtype: torch.dtype = D) -> tuple[Tensor, Tensor, Tensor]:
-    return leaf(H, H, dtype=dtype), leaf(B, H, dtype=dtype), leaf(T, B, H, dtype=dtype)
-
-
-def rnn(W: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda h, x: torch.tanh(x + h @ W)
-
-
-def assert_same(ours: Any, theirs: Any, tolerance: float = 1e-11) -> None:
-    for a, b in zip(pytree.tree_leaves(ours), pytree.tree_leaves(theirs), strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
-
-
-def gradients(how: Any, step: Any, leaves: list[Tensor], init: Tensor, xs: Tensor) -> Any:
-    carry, ys = how(step, init, xs)
-    return carry, ys, torch.autograd.grad(ys.square().sum() + carry.sum(), leaves)
 
 
 class Net(nn.Module):
@@ -463,183 +432,3 @@ def test_xs_without_rows():
     with pytest.warns(UserWarning, match="slow loop.*batch"):
         ours = scan(step, init, times)
     assert_same(ours, loop(step, init, times))
-
-
-# -------------------------------------------------------------------------- threads, processes
-
-
-def in_threads(n: int, work: Callable[[int], None]) -> None:
-    errors: list[str] = []
-    barrier = threading.Barrier(n)
-
-    def run(k: int) -> None:
-        try:
-            barrier.wait()
-            work(k)
-        except BaseException:
-            errors.append(traceback.format_exc())
-
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(n)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors[0]
-
-
-@pytest.mark.parametrize("intraop", [1, 2])
-def test_several_threads_scan_at_once(intraop):
-    """The same steps, recorded by whoever comes first, and the same programs, at other sizes."""
-    torch.set_num_threads(intraop)
-    W, V = leaf(H, H), leaf(H, H)
-    namespace = {"torch": torch, "W": W, "V": V}
-    exec("def one(h, x): return torch.tanh(x + h @ W)", namespace)
-    exec("def two(h, x): return torch.sigmoid(x @ V + h @ W)", namespace)
-
-    def work(k: int) -> None:
-        random = torch.Generator().manual_seed(k)
-        for i in range(8):
-            rows = 1 + (k + i) % 5
-            init = torch.randn(rows, H, dtype=D, generator=random, requires_grad=True)
-            xs = torch.randn(T, rows, H, dtype=D, generator=random)
-            step = namespace["one" if (k + i) % 2 else "two"]
-            assert_same(
-                gradients(scan, step, [W, init], init, xs),
-                gradients(loop, step, [W, init], init, xs),
-            )
-
-    in_threads(4, work)
-
-
-def test_recording_does_not_disturb_other_threads():
-    """While one thread records, others differentiate with the same weights."""
-    W, init, xs = inputs()
-    done = threading.Event()
-
-    def work(k: int) -> None:
-        if k == 0:
-            for i in range(15):
-                namespace = {"torch": torch, "W": W}
-                exec(f"def step(h, x): return torch.tanh(x + h @ W) * {i}.5", namespace)
-                scan(namespace["step"], init, xs)
-            done.set()
-        while not done.is_set():
-            (found,) = torch.autograd.grad((init.detach() @ W).square().sum(), W)
-            assert_same(found, 2 * init.detach().t() @ (init.detach() @ W.detach()))
-
-    in_threads(2, work)
-
-
-def in_a_fork(work: Callable[[], None]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(30)  # a deadlock becomes a failure
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_forked_child_plays():
-    """After the parent has used two threads: what was recorded before, and a new step."""
-    torch.set_num_threads(2)
-    W, init, xs = leaf(H, H, dtype=torch.float32), *(
-        torch.randn(s, dtype=torch.float32) for s in ((64, H), (T, 64, H))
-    )
-    step = rnn(W)
-    here = gradients(scan, step, [W], init, xs)
-
-    def child() -> None:
-        there = gradients(scan, step, [W], init, xs)
-        assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])
-        assert_same(there[2], here[2], 1e-5)
-        torch.set_num_threads(1)  # PyTorch's own products hang else, as in any forked child
-        new = lambda h, x: torch.sigmoid(x + h @ W)  # noqa: E731
-        assert_same(
-            gradients(scan, new, [W], init, xs), gradients(loop, new, [W], init, xs), 1e-4
-        )
-
-    in_a_fork(child)
-    again = gradients(scan, step, [W], init, xs)
-    assert torch.equal(again[1], here[1])
-
-
-class Scanned(torch.utils.data.Dataset):
-    """Examples that are scanned where they are loaded."""
-
-    def __init__(self, W: Tensor):
-        self.W = W
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, i: int) -> Tensor:
-        xs = torch.full((T, 1, H), float(i), dtype=D)
-        return scan(lambda h, x: torch.tanh(x + h @ self.W), torch.zeros(1, H, dtype=D), xs)[1]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork")
-def test_workers_of_a_data_loader():
-    torch.set_num_threads(2)
-    data = Scanned(torch.randn(H, H, dtype=D))
-    here = [data[i] for i in range(len(data))]
-    context = "fork" if hasattr(os, "fork") else None
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=None, num_workers=2, multiprocessing_context=context, timeout=60
-    )
-    assert_same(list(loader), here)
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
-def test_a_signal_in_the_middle_leaves_the_engine_usable():
-    """An exception raised by a signal handler during a play, as Ctrl-C does."""
-    torch.set_num_threads(2)
-    W, init, xs = (torch.randn(s) / 8 for s in ((64, 64), (64, 64), (200, 64, 64)))
-    W.requires_grad_()
-    step = rnn(W)
-    wanted = gradients(scan, step, [W], init, xs)
-
-    class Interrupted(Exception):
-        pass
-
-    def raise_(*_: Any) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, raise_)
-    try:
-        for delay in (0.0005, 0.001, 0.002, 0.003, 0.005):
-            with pytest.raises(Interrupted):
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                while True:
-                    gradients(scan, step, [W], init, xs)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    again = gradients(scan, step, [W], init, xs)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(pytree.tree_leaves(again), pytree.tree_leaves(wanted), strict=True)
-    )
-
-
-def test_memory_does_not_grow():
-    """A thousand passes at sizes that come and go need the memory of the first few."""
-    resource = pytest.importorskip("resource")
-    W = (torch.randn(64, 64) / 8).requires_grad_()
-    step = rnn(W)
-
-    def some(n: int) -> None:
-        for i in range(n):
-            rows = 8 + i % 7
-            scan(step, torch.zeros(rows, 64), torch.randn(20, rows, 64))[1].sum().backward()
-
-    some(50)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    some(1000)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < 16, f"{grown:.0f} MB more"

@@ -137,7 +137,9 @@ class Maker:
         if choice == 1 and inits:
             c = {"c": self.part(self.pick(inits), out.width)}
         weight = self.weight(k, out.width)
-        return [Instruction(Code.GEMM, n=out.width, k=k, weight=weight, d=d, a=self.part(a, k), **c)]
+        return [
+            Instruction(Code.GEMM, n=out.width, k=k, weight=weight, d=d, a=self.part(a, k), **c)
+        ]
 
     def reduction(self, readable: list[Region], out: Region) -> list[Instruction]:
         a = self.pick([r for r in readable if r.buffer != out.buffer])
@@ -166,7 +168,9 @@ class Maker:
 
     # ---- sections
 
-    def some(self, readable: list[Region], kinds: list[Kind], n: int) -> tuple[list[Any], list[Any]]:
+    def some(
+        self, readable: list[Region], kinds: list[Kind], n: int
+    ) -> tuple[list[Any], list[Any]]:
         """n instructions into new buffers; and into those again. Adds to `readable`."""
         made: list[Instruction] = []
         fresh: list[Region] = []

@@ -1,0 +1,205 @@
+"""Derivatives of every kind that PyTorch takes: twice, forward, batched, of meta-learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from small import B, D, H, T, assert_same, both, inputs, leaf, rnn
+from torch import Tensor, nn
+
+from ostinato import scan
+from playing import loop, rows_apart
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def test_gradients_against_finite_differences():
+    W, init, xs = leaf(2, 2), leaf(2, 2), leaf(3, 2, 2)
+
+    def f(W: Tensor, init: Tensor, xs: Tensor) -> Any:
+        return scan(rnn(W), init, xs)
+
+    assert torch.autograd.gradcheck(f, (W, init, xs), check_batched_grad=True)
+    assert torch.autograd.gradcheck(f, (W, init, xs), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (W, init, xs))
+
+
+def test_double_backward():
+    W, init, xs = inputs()
+
+    def f(how: Any) -> Any:
+        carry, ys = how(rnn(W), init, xs)
+        first = torch.autograd.grad(
+            ys.square().sum() + carry.sum(), [W, init, xs], create_graph=True
+        )
+        return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+
+    both(f)
+
+
+def test_double_backward_with_lengths_and_reverse():
+    """The gradients that are replayed must be those of the same ragged scan."""
+    W, init, xs = inputs()
+    for options in ({"lengths": [5, 0, 2]}, {"reverse": True, "lengths": [1, 5, 3]}):
+
+        def f(how: str, options: Any = options) -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("OSTINATO_ENGINE", how)
+                ys = scan(rnn(W), init, xs, **options)[1]
+                first = torch.autograd.grad(ys.square().sum(), [W, init, xs], create_graph=True)
+                return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+
+        assert_same(f("native"), f("eager"))
+
+
+def test_gradient_penalty():
+    """The usual use of a double backward: the norm of the gradient of x, differentiated."""
+    W, init, xs = inputs()
+
+    def f(how: Any) -> Any:
+        out = how(rnn(W), init, xs)[0].sum()
+        (d_xs,) = torch.autograd.grad(out, xs, create_graph=True)
+        return torch.autograd.grad((d_xs.norm() - 1) ** 2 + out, W)
+
+    both(f)
+
+
+def test_transforms():
+    from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+    W, init, xs = (t.detach() for t in inputs())
+
+    def f(how: Any) -> Any:
+        return lambda W, init: how(rnn(W), init, xs)[1].square().sum()
+
+    for transform in (grad, jacrev, jacfwd, hessian):
+        both(lambda how, transform=transform: transform(f(how))(W, init))
+    both(lambda how: jvp(f(how), (W, init), (W, init)))
+    both(lambda how: vjp(f(how), W, init)[1](torch.tensor(1.0, dtype=D)))
+    many = torch.randn(6, H, H, dtype=D)
+    both(lambda how: vmap(f(how), (0, None))(many, init))
+    both(lambda how: vmap(grad(f(how)), (0, None))(many, init))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.Parameter(W)
+
+        def step(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(x + h @ self.W)
+
+        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
+            return how(self.step, init, xs)[1]
+
+    net = Net()
+    net(scan, init, xs)
+    swapped = {"W": torch.randn(H, H, dtype=D, requires_grad=True)}
+    both(lambda how: functional_call(net, swapped, (how, init, xs)).detach())
+    both(lambda how: torch.autograd.grad(
+        functional_call(net, swapped, (how, init, xs)).sum(), swapped["W"]))  # fmt: skip
+    both(lambda how: net(how, init, xs).detach())
+
+    def loss_of_a_row(how: Any) -> Any:
+        return lambda p, h, x: functional_call(net, p, (how, h[None], x[:, None])).square().sum()
+
+    weights = {"W": W}
+    both(lambda how: vmap(grad(loss_of_a_row(how)), (None, 0, 1))(weights, init, xs)["W"])
+
+
+def test_meta_learning():
+    """Weights that functional_call lends to a module, gone again before the backward pass."""
+    from torch.func import functional_call
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
+
+        def step(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(x + h @ self.W)
+
+        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
+            return how(self.step, init, xs)[1]
+
+    net = Net()
+    _, init, xs = (t.detach() for t in inputs())
+
+    def f(how: Any) -> Any:
+        fast: Tensor = net.W
+        for _ in range(3):
+            loss = functional_call(net, {"W": fast}, (how, init, xs)).square().mean()
+            fast = fast - 0.5 * torch.autograd.grad(loss, fast, create_graph=True)[0]
+        return torch.autograd.grad(fast.square().sum(), net.W)
+
+    both(f)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_backward_pass_is_of_the_forward_that_ran(create_graph):
+    """Whatever the step would read by now: constants, weights, lengths, resets."""
+    W, init, xs = inputs()
+    held = nn.Module()
+    held.W, held.scale = W, 1.0
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ held.W) * held.scale
+
+    def gradients(ys: Tensor) -> Any:
+        return torch.autograd.grad(ys.square().sum(), [W, init, xs], create_graph=create_graph)
+
+    lengths, resets = torch.tensor([5, 2, 3]), torch.rand(T, B) < 0.4
+    for options in ({}, {"lengths": lengths}, {"lengths": lengths, "resets": resets}):
+        held.W, held.scale = W, 1.0
+        wanted = gradients(rows_apart(step, init, xs, **options)[1])
+        first, second = (scan(step, init, xs, **options)[1] for _ in range(2))
+        held.scale = 2.0
+        assert_same(gradients(first), wanted)
+        held.W = leaf(H, H)
+        if "lengths" in options:
+            lengths.copy_(torch.tensor([1, 5, 0]))
+        assert_same(gradients(second), wanted)
+        lengths.copy_(torch.tensor([5, 2, 3]))
+
+
+def test_forward_mode():
+    W, init, xs = (t.detach() for t in inputs())
+    tangent = {t: torch.randn_like(t) for t in (W, init, xs)}
+    held = {"W": W}
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ held["W"])
+
+    scan(step, init, xs)
+    for dual in (W, init, xs):
+        with forward_ad.dual_level():
+            made = forward_ad.make_dual(dual, tangent[dual])
+            held["W"] = made if dual is W else W
+            given = [made if t is dual else t for t in (init, xs)]
+
+            def f(how: Any, given: Any = given) -> Any:
+                return [forward_ad.unpack_dual(t).tangent for t in how(step, *given)]
+
+            expected = f(loop)
+            assert expected[0] is not None
+            assert_same(f(scan), expected)
+            held["W"] = W
+
+
+def test_batched_gradients():
+    W, init, xs = inputs()
+    basis = torch.eye(B * H, dtype=D).reshape(-1, B, H)
+
+    def f(how: Any) -> Any:
+        carry, _ = how(rnn(W), init, xs)
+        return torch.autograd.grad(carry, [W, init, xs], basis, is_grads_batched=True)
+
+    both(f)
+    for vectorize in (False, True):
+        both(lambda how, v=vectorize: torch.autograd.functional.jacobian(
+            lambda W: how(rnn(W), init, xs)[0], W, vectorize=v))  # fmt: skip
