@@ -10,6 +10,7 @@ import copy
 import enum
 import functools
 import gc
+import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -98,6 +99,77 @@ def class_attribute():
     yield step, []
     Config.scale = 0.5
     yield step, []
+
+
+@world
+def computed_attribute():
+    class Config:
+        scale = 1.0
+
+    name, config = "sca" + "le", types.ModuleType("config")
+    config.scale = 1.0
+    namespace = {"torch": torch, "scale": 1.0}
+    exec("def from_globals(h, x): return torch.tanh(x + h) * globals()['scale']", namespace)
+    steps = [
+        lambda h, x: torch.tanh(x + h) * getattr(Config, name),
+        lambda h, x: torch.sigmoid(x + h) * vars(config)["scale"],
+        lambda h, x: torch.sin(x + h) * config.__dict__[name],
+        namespace["from_globals"],
+    ]
+    for _ in range(2):
+        for step in steps:
+            yield step, []
+        Config.scale = config.scale = namespace["scale"] = 0.5
+
+
+@world
+def import_inside():
+    config = types.ModuleType("a_config_of_these_tests")
+    config.scale = 1.0
+
+    def step(h, x):
+        from a_config_of_these_tests import scale
+
+        return torch.tanh(x + h) * scale
+
+    sys.modules[config.__name__] = config
+    try:
+        yield step, []
+        config.scale = 0.5
+        yield step, []
+    finally:
+        del sys.modules[config.__name__]
+
+
+@world
+def cached_helper():
+    state = {"scale": 1.0}
+
+    @functools.lru_cache
+    def scale():
+        return state["scale"]
+
+    def step(h, x):
+        return torch.tanh(x + h) * scale()
+
+    yield step, []
+    state["scale"] = 0.5
+    yield step, []
+    scale.cache_clear()
+    yield step, []
+
+
+@world
+def attribute_of_a_tensor():
+    W = torch.randn(H, H, dtype=D).requires_grad_()
+    W.scale = 1.0
+
+    def step(h, x):
+        return torch.tanh(x + h @ W) * W.scale
+
+    yield step, [W]
+    W.scale = 0.5
+    yield step, [W]
 
 
 @world
@@ -505,6 +577,27 @@ def class_of_a_module():
     yield m, [m.W]
     Own.forward = lambda self, h, x: torch.tanh(h @ self.W) + x
     yield m, [m.W]
+
+
+@world
+def getattr_of_a_module():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = {"scale": 1.0}
+
+        def __getattr__(self, name):
+            if name == "scale":
+                return self.__dict__["table"]["scale"]
+            return super().__getattr__(name)
+
+        def forward(self, h, x):
+            return torch.tanh(x + h) * self.scale
+
+    m = Table()
+    yield m, []
+    m.table["scale"] = 0.5
+    yield m, []
 
 
 @world

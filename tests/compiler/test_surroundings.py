@@ -215,6 +215,30 @@ def test_a_compiled_step():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_scripted_steps():
+    W, init, xs = inputs()
+
+    class Cell(nn.Module):
+        def __init__(self, W: Tensor):
+            super().__init__()
+            self.W = nn.Parameter(W.detach().clone())
+
+        def forward(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(x + h @ self.W)
+
+    cell = Cell(W)
+    scripted = torch.jit.script(cell)
+    for step in (scripted, lambda h, x: scripted(h, x) * 0.5):
+        for _ in range(2):
+            assert_same(
+                gradients(scan, step, [scripted.W, init, xs], init, xs),
+                gradients(loop, step, [scripted.W, init, xs], init, xs),
+            )
+            with torch.no_grad():
+                scripted.W.mul_(0.5)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_tracing_sees_the_loop():
     """A trace must not keep the engine's results as constants."""
     from torch.fx.experimental.proxy_tensor import make_fx
