@@ -510,18 +510,21 @@ def becomes_the_first_carry():
 
 @world
 def requires_grad_flags():
-    V, W = weight(), weight()
+    V, W = weight().requires_grad_(False), weight().requires_grad_(False)
+    held = types.SimpleNamespace(W=W)  # reached another way than by a closure
 
     def step(h, x):
         return torch.tanh(x @ V + h @ W)
 
-    yield step, [V, W]
-    W.requires_grad_(False)
-    yield step, [V]
-    V.requires_grad_(False)
-    yield step, []
-    W.requires_grad_(True)
-    yield step, [W]
+    def searched(h, x):
+        return torch.tanh(x @ V + h @ held.W)
+
+    for flags in ((False, False), (True, False), (True, True), (False, True), (False, False)):
+        V.requires_grad_(flags[0])
+        W.requires_grad_(flags[1])
+        wanted = [p for p in (V, W) if p.requires_grad]
+        yield step, wanted
+        yield searched, wanted
 
 
 # ----------------------------------------------------------------------------------- modules
