@@ -135,7 +135,7 @@ class Ragged:
             if restart is not None:
                 raise ValueError("scan: restart= was given without resets=, so it would do nothing")
             return Ragged(lengths, None, [], n_steps)
-        starts = _check_resets(resets, n_rows, n_steps).to(device)
+        starts = _check_resets(resets, n_rows, n_steps).clone().to(device)
         if lengths is not None:  # a mark in the padding means nothing
             starts = starts & (torch.arange(n_steps, device=device)[:, None] < lengths)
         if reverse:  # a segment that begins at t ends, seen from behind, before t−1
@@ -228,7 +228,7 @@ def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Te
         raise ValueError(
             f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"
         )
-    given = given.long()
+    given = given.long().clone()  # the caller may refill his buffer before the backward pass
     wrong = ((given < 0) | (given > n_steps)).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])

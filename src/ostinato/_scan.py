@@ -26,7 +26,7 @@ from ostinato.compiler import cache
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Rows
-from ostinato.compiler.record import check_batch, swapped, undisturbed
+from ostinato.compiler.record import check_batch, recorded_step, swapped, undisturbed
 
 
 def scan(
@@ -217,18 +217,17 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         return None, [], found.entry
     cache.check_tensors(found.captured)
 
-    def replay(captured: Any, init: Any, xs: Any) -> list[Tensor]:
+    def replay(captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
         n_steps = xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
+        ragged = Ragged(lengths, None, [], n_steps)
+        if recorded:
+            again = recorded_step(player.planner.recording, captured)
+            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
+            return [*ys, *carry]
         with swapped(found.captured, captured):
-            carry, ys = eager_scan(
-                step,
-                tree.unflatten(init, a.carry_spec),
-                tree.unflatten(xs, xs_spec),
-                0,
-                a.reverse,
-                Ragged(lengths, None, [], n_steps),
-            )
+            first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, xs_spec)
+            carry, ys = eager_scan(step, first, elements, 0, a.reverse, ragged)
         return tree.leaves(ys) + tree.leaves(carry)
 
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)

@@ -8,6 +8,7 @@ searched by running it at every call.
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 import weakref
@@ -27,6 +28,8 @@ _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrapper
 # Modules whose contents are taken as fixed, and whose classes are.
 _FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing"}
 _LIMIT = 3000
+# Names by which code reaches what no walk can see.
+_HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
 _TENSOR, _ABSENT = object(), object()
 _MAPPINGS = (dict, types.MappingProxyType, OrderedDict)
 
@@ -165,6 +168,8 @@ class _Walk:
         if isinstance(value, Tensor):
             self.found.watches.append((container, key, _TENSOR))
             self.found.tensors.append(value)
+            if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
+                self.found.complete = False
         else:
             self.found.watches.append((container, key, value))
             self.visit(value)
@@ -208,9 +213,15 @@ class _Walk:
         elif isinstance(value, type):
             self.found.constants.append(value)
             self.class_attributes(value)
+        elif isinstance(value, torch.jit.ScriptModule):
+            self.found.complete = False
         elif isinstance(value, nn.Module):
             self.module(value)
-        elif type(getattr(value, "__dict__", None)) is dict and not _has_slots(type(value)):
+        elif (
+            type(getattr(value, "__dict__", None)) is dict
+            and not _has_slots(type(value))
+            and not _is_fixed(type(value))
+        ):
             self.found.constants.append(type(value))
             self.attributes(value.__dict__)
             self.class_attributes(type(value))
@@ -229,6 +240,8 @@ class _Walk:
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= _names(f.__code__)
+        if not _HIDDEN.isdisjoint(_names(f.__code__)) or _imports(f.__code__):
+            self.found.complete = False
         fields = _Fields(f)
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.found.watches.append((fields, name, getattr(f, name)))
@@ -258,10 +271,10 @@ class _Walk:
                 self.found.watches.append((attributes, name, _ABSENT))
 
     def class_attributes(self, cls: type) -> None:
-        if "__getattr__" in dir(cls) and not issubclass(cls, nn.Module):
-            self.found.complete = False  # attributes may come from anywhere
         for base in cls.__mro__:
             if not _is_fixed(base):
+                if "__getattr__" in vars(base) or "__getattribute__" in vars(base):
+                    self.found.complete = False  # attributes may come from anywhere
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
                         self.found.constants.append(name)
@@ -335,3 +348,11 @@ def _names(code: types.CodeType) -> frozenset[str]:
         if isinstance(constant, types.CodeType):
             names |= _names(constant)
     return frozenset(names)
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports(code: types.CodeType) -> bool:
+    """Whether code imports something when it runs."""
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    here = any(i.opname == "IMPORT_NAME" for i in dis.get_instructions(code))
+    return here or any(map(_imports, inner))

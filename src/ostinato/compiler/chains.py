@@ -95,6 +95,7 @@ class Chains:
             for n in has_product
             if uses[n] == 1
             and parents[n]
+            and parents[n][0].width == n.width
             and parents[n][0] in has_product
             and parents[n][0].op == "add"
         }

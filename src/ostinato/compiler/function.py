@@ -24,7 +24,7 @@ class Scan:
     n_states: int
     reverse: bool
     rows: Rows | None
-    replay: Callable[[Any, Any, Any], list[Tensor]]  # the eager loop, from captured, init, xs
+    replay: Callable[..., list[Tensor]]  # the eager loop, from captured, init, xs; or as recorded
     step: Callable[..., Any]
     xs_spec: Any
 
@@ -114,7 +114,7 @@ def _replayed(
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
-        outs = call.replay(*call.split(inputs))
+        outs = call.replay(*call.split(inputs), recorded=True)
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     results: list[Tensor | None] = [None] * len(inputs)

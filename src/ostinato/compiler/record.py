@@ -300,6 +300,34 @@ def record(
     return _unify(small, large, BATCHES[1]), small
 
 
+def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:
+    """The step as it was recorded, as a differentiable function of lists of leaves.
+
+    It computes what was computed when the step was recorded, whatever the step has become since.
+    """
+
+    def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:
+        n_rows = states[0].shape[0]
+        values: dict[int, Any] = dict(recording.constants)
+        numbers = (*recording.captured, *recording.states, *recording.xs)
+        values.update(zip(numbers, (*captured, *states, *xs), strict=True))
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Ref):
+                return values[leaf.index]
+            return leaf.times * n_rows if isinstance(leaf, Batch) else leaf
+
+        for call in recording.calls[: recording.n_forward]:
+            args, kwargs = pytree.tree_map(filled, (call.args, call.kwargs))
+            _, name, overload = call.name.split(".")
+            out = getattr(getattr(aten, name), overload)(*args, **kwargs)
+            outs = out if isinstance(out, (tuple, list)) else [out]
+            values.update({i: t for i, t in zip(call.outs, outs, strict=True) if i is not None})
+        return [values[i] for i in recording.new_states], [values[i] for i in recording.ys]
+
+    return step
+
+
 def check_batch(
     small: Recording,
     step: Callable[..., Any],
