@@ -273,8 +273,9 @@ class _Walk:
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
             if not _is_fixed(base):
-                if "__getattr__" in vars(base) or "__getattribute__" in vars(base):
-                    self.found.complete = False  # attributes may come from anywhere
+                for name in ("__getattr__", "__getattribute__"):
+                    if isinstance(vars(base).get(name), types.FunctionType):
+                        self.found.complete = False  # attributes may come from anywhere
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
                         self.found.constants.append(name)
