@@ -88,6 +88,8 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "batch_last_row": lambda a, h, x: a + a[-1:],
     "batch_gram": lambda a, h, x: (a @ a.t()) @ a / 4,
     "batch_halves": lambda a, h, x: torch.cat(a.chunk(2, 0)[::-1], 0),
+    "batch_halves_by_default": lambda a, h, x: torch.cat([a[:1], *a.chunk(2)])[1:],
+    "batch_split_by_default": lambda a, h, x: torch.cat(a.split(2)) + torch.stack(list(a.unbind())),
     "batch_in_reshape": lambda a, h, x: a.t().reshape(a.shape),
     # the size of the batch as a number
     "batch_length": lambda a, h, x: a / len(a),
@@ -119,6 +121,10 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "roll": lambda a, h, x: a.roll(1, 1),
     "every_second": lambda a, h, x: torch.cat([a[:, ::2], a[:, 1::2]], 1),
     "index": lambda a, h, x: torch.cat([a[:, [3, 1, 0, 0]], a[:, 4:]], 1),
+    "one_column": lambda a, h, x: a + h[:, 1][:, None] * x.select(1, -1).unsqueeze(1),
+    "one_of_two": lambda a, h, x: torch.cat([a.view(-1, 2, 4)[:, 1], h.view(-1, 2, 4)[:, 0]], 1),
+    "one_of_four": lambda a, h, x: (a, [a.view(-1, 4, 2)[:, i] * (i + 1) for i in (2, 0, -1)]),
+    "unflattened": lambda a, h, x: (a, a.unflatten(1, (2, 4)).flatten(1) * h.view(-1, 8)),
     "row_max": lambda a, h, x: a / a.abs().max(1, keepdim=True)[0],
     "row_amax": lambda a, h, x: a - a.amax(1, keepdim=True),
     "log_sum_exp": lambda a, h, x: a - a.logsumexp(1, keepdim=True),
@@ -133,10 +139,6 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "powers": lambda a, h, x: a**3 + (a.abs() + 0.1) ** 1.5 - 2**a + (a.abs() + 0.1) ** x,
     "remainder": lambda a, h, x: torch.remainder(a, 0.3),
     "atan2": lambda a, h, x: torch.atan2(a, x),
-    "many_activations": lambda a, h, x: (
-        F.elu(a) + F.selu(x) + F.celu(a) + F.mish(x) + F.relu6(a) + F.softshrink(x)
-        + F.hardswish(a) + F.tanhshrink(x) + F.threshold(a, 0.1, 0.2) + F.softplus(x)
-    ) / 4,
     "ties": lambda a, h, x: (
         torch.maximum(a, a) + torch.relu(a - a) + (x - x).abs() + torch.maximum(a * 0, x * 0)
     ),
@@ -160,6 +162,30 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
         a[:, :3] * torch.tensor([1.0, 2.0, 3.0], dtype=a.dtype) + torch.tensor(2.0)
     ).repeat(1, 3)[:, : a.shape[1]],
 }  # fmt: skip
+# One each, over more than the range where they bend.
+_ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
+    F.elu, F.selu, F.celu, F.mish, F.relu6, F.softshrink, F.hardshrink, F.hardswish, F.hardsigmoid,
+    F.hardtanh, F.tanhshrink, F.softplus, F.softsign, F.logsigmoid, F.gelu, F.silu, F.leaky_relu,
+    torch.sigmoid, torch.erf, torch.exp, torch.expm1, torch.sin, torch.cos, torch.atan, torch.sign,
+    torch.square, torch.abs, torch.reciprocal,
+]  # fmt: skip
+_OF_POSITIVE: list[Callable[[Tensor], Tensor]] = [torch.rsqrt, torch.log1p, torch.log, torch.sqrt]
+_FORMULAS |= {
+    f"activation_{f.__name__}": lambda a, h, x, f=f: (a, f(torch.cat([3 * x, 5 * a, x * x], 1)))
+    for f in _ACTIVATIONS
+}
+_FORMULAS |= {
+    f"activation_{f.__name__}": lambda a, h, x, f=f: (a, f(torch.cat([a * a, x.exp()], 1) + 0.01))
+    for f in _OF_POSITIVE
+}
+_FORMULAS |= {
+    f"power_{p}": lambda a, h, x, p=p: (torch.tanh(a.abs() ** p + x), (a * a + 0.1) ** p)
+    for p in (0, 1, 2, 3, 0.5, 1.5, -1, -0.5, -2, 1.0, 2.0)
+}
+_FORMULAS |= {
+    f"clamp_{low}_{high}": lambda a, h, x, c=(low, high): (a.clamp(*c), (3 * x).clamp(*c))
+    for low, high in ((None, 0.5), (-0.5, None), (-0.25, 0.5), (0.0, None), (None, 0), (0, 6))
+}
 WILD: dict[str, Callable[[Kit], Case]] = {
     "heads": heads,
     **{name: _step(name, formula) for name, formula in _FORMULAS.items()},
