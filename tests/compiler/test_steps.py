@@ -123,7 +123,7 @@ def test_a_wild_step_is_right_whoever_plays_it(name):
             warnings.simplefilter("always")
             ours = play(ostinato.scan, case, init, xs)
         # In double, PyTorch's own hardsigmoid has float32's sixth as its slope.
-        coarse = name == "float_inside" or "sigmoid" in name and "hard" in name
+        coarse = name == "float_inside" or ("sigmoid" in name and "hard" in name)
         relative = 1e-6 if coarse else 1e-11
         assert_close(ours, play(loop, case, init, xs), relative)
         with counting(case.step) as calls:
