@@ -48,7 +48,7 @@ UNARY: list[Callable[[Tensor], Tensor]] = [
     lambda a: torch.zeros_like(a) + a, lambda a: a.new_ones(a.shape) * a,
 ]  # fmt: skip
 BINARY: list[Callable[[Tensor, Tensor], Tensor]] = [
-    torch.add, torch.sub, torch.mul, torch.maximum, torch.minimum,
+    torch.add, torch.sub, torch.mul, torch.maximum, torch.minimum, torch.max, torch.min,
     lambda a, b: a / (b.abs() + 1), lambda a, b: torch.where(a > b, a, b * 0.5),
     lambda a, b: torch.where(b <= 0.1, a, torch.tanh(b)), lambda a, b: a * (b > 0),
     lambda a, b: a.masked_fill(b > 0.5, 0.25), lambda a, b: torch.lerp(a, b, 0.3),
