@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -104,6 +105,11 @@ def _pair(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tanh(h + x), 0.5 * h
 
 
+class State(NamedTuple):
+    h: Tensor
+    c: Tensor
+
+
 STRUCTURES = {
     "tensor": (lambda h: h, lambda c, x: torch.tanh(c + x)),
     "one in a tuple": (lambda h: (h,), lambda c, x: (torch.tanh(c[0] + x),)),
@@ -112,6 +118,14 @@ STRUCTURES = {
     "dict": (
         lambda h: {"h": h, "c": 2 * h},
         lambda c, x: {"h": torch.tanh(c["h"] + x), "c": c["h"] + 0.5 * c["c"]},
+    ),
+    "ordered dict": (
+        lambda h: OrderedDict(h=h, c=2 * h),
+        lambda c, x: OrderedDict(h=torch.tanh(c["h"] + x), c=c["h"] + 0.5 * c["c"]),
+    ),
+    "named tuple": (
+        lambda h: State(h, 2 * h),
+        lambda c, x: State(torch.tanh(c.h + x), c.h + 0.5 * c.c),
     ),
     "nested": (
         lambda h: {"a": (h, [2 * h]), "b": h[:, :1]},

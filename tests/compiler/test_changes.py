@@ -102,6 +102,20 @@ def class_attribute():
 
 
 @world
+def instance_made_inside():
+    class Config:
+        scale = 1.0
+
+    def step(h, x):
+        config = Config()
+        return torch.tanh(x + h) * config.scale
+
+    yield step, []
+    Config.scale = 0.5
+    yield step, []
+
+
+@world
 def computed_attribute():
     class Config:
         scale = 1.0
