@@ -103,15 +103,25 @@ def class_attribute():
 
 @world
 def instance_made_inside():
+    scale = 1.0
+
     class Config:
-        scale = 1.0
+        shift = 0.5
+
+        def __init__(self):
+            self.scale = scale
+
+        def __call__(self, a):
+            return a * self.scale + self.shift
 
     def step(h, x):
         config = Config()
-        return torch.tanh(x + h) * config.scale
+        return config(torch.tanh(x + h)) * config.scale
 
     yield step, []
-    Config.scale = 0.5
+    Config.shift = 0.25
+    yield step, []
+    scale = 2.0
     yield step, []
 
 
