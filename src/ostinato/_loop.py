@@ -70,7 +70,7 @@ def split_result(result: Any, init: Tree, carry_spec: tree.Spec) -> tuple[list[T
 def _in_order(carry: Any, init: Tree) -> Any:
     """A dict with its keys in init's order."""
     if isinstance(init, dict) and isinstance(carry, dict) and carry.keys() == init.keys():
-        return {key: carry[key] for key in init}
+        return type(carry)((key, carry[key]) for key in init)
     return carry
 
 
