@@ -26,7 +26,7 @@ _CONSTANTS = (
 )  # fmt: skip
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 # Modules whose contents are taken as fixed, and whose classes are.
-_FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing"}
+_FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum"}
 _LIMIT = 3000
 # Names by which code reaches what no walk can see.
 _HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
@@ -213,6 +213,10 @@ class _Walk:
         elif isinstance(value, type):
             self.found.constants.append(value)
             self.class_attributes(value)
+            for base in value.__mro__:  # code may make an instance: that runs these
+                for name in ("__init__", "__new__", "__post_init__"):
+                    if not _is_fixed(base) and isinstance(vars(base).get(name), types.FunctionType):
+                        self.look(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
             self.found.complete = False
         elif isinstance(value, nn.Module):
