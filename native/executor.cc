@@ -453,7 +453,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   std::vector<int64_t> slots(program_.buffers.size(), 0);
   for (size_t i = 0; i < program_.buffers.size(); i++) {
     const Buffer& b = program_.buffers[i];
-    if (b.kind == Kind::kStep) slots[i] = lasts[i] ? play.T : 1;
+    if (b.kind == Kind::kStep) slots[i] = 1;
     if (b.kind == Kind::kChunk) slots[i] = lasts[i] ? play.T : s.chunk;
     if (b.kind == Kind::kPair) slots[i] = 2;
     n_buffers += b.kind == Kind::kLocal ? padded(b.width) : slots[i] * play.B * padded(b.width);

@@ -158,8 +158,6 @@ def test_a_reversed_program_is_the_program_on_reversed_time():
             ),
         )  # fmt: skip
 
-    assert program(False).reversed().descending
-    assert program(True).reversed().reversed() == program(True)
     rng = np.random.default_rng(0)
     v, xs, init = (rng.standard_normal(s) for s in ((3,), (4, 2, 3), (2, 3)))
     results = []

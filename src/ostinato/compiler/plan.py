@@ -25,7 +25,6 @@ class BackwardPlan:
     lowered: Lowered
     sums: tuple[Node | None, ...]  # per captured tensor; leaves are the lowered sums
     sum_nodes: dict[str, Node]
-    d_states: tuple[bool, ...]
     d_xs: tuple[bool, ...]
 
 
@@ -122,11 +121,8 @@ class Planner:
         leaves: dict[Node, Leaf] = {}
         for node, leaf in zip(forward.saved, forward.lowered.saved, strict=True):
             leaves[node] = leaf
-        for i, node in enumerate(f.xs):
-            leaves[node] = Leaf(f"x{i}", node.width)
-        for i, node in enumerate(
-            f.new_states
-        ):  # before the old ones: a carry may be handed on as it is
+        # New before old, and xs last: a step may hand on its carry, or its input, as it is.
+        for i, node in enumerate(f.new_states):
             leaves[node] = Leaf(f"carry{i}", node.width, dt_out)
         for i, node in enumerate(f.states):
             leaves[node] = Leaf(f"carry{i}", node.width, dt_in)
@@ -162,4 +158,4 @@ class Planner:
         lowered = lower(
             Pass(leaves, tuple(carries), outputs, (), sums, descending=not reverse, hoist=hoist)
         )
-        return BackwardPlan(lowered, g.d_captured, sums, (True,) * len(carries), wanted)
+        return BackwardPlan(lowered, g.d_captured, sums, wanted)

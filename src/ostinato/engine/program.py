@@ -6,7 +6,7 @@ nor B: they come with each play.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ostinato.engine.ops import OPS
@@ -125,10 +125,6 @@ class Program:
     @property
     def instructions(self) -> tuple[Instruction, ...]:
         return self.once + self.before + self.loop + self.after
-
-    def reversed(self) -> Program:
-        """The same, played from the other end."""
-        return replace(self, descending=not self.descending)
 
     def numbers(self) -> tuple[list[int], list[float]]:
         """The program as `native/module.cc` reads it: integers, and one scalar an instruction."""
