@@ -4,13 +4,17 @@
 
 // out = f(a, b, c) over a block of rows; rows that follow each other in memory are one long row.
 template <class V, int kArity, class F>
-inline void elementwise(int64_t n_rows, int64_t N, const Rows<const typename V::Scalar>* in,
-                        Rows<typename V::Scalar> out, F f) {
+inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, F f) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
-  bool dense = out.stride == N;
-  for (int i = 0; i < kArity; i++) dense = dense && in[i].stride == N;
-  if (dense) N *= n_rows, n_rows = 1;
+  const Rows<T> out = table[which[3]];
+  Rows<T> in[3];
+  for (int i = 0; i < kArity; i++) in[i] = table[which[i]];
+  if (n_rows > 1) {
+    bool dense = out.stride == N;
+    for (int i = 0; i < kArity; i++) dense = dense && in[i].stride == N;
+    if (dense) N *= n_rows, n_rows = 1;
+  }
   const T *pa = kArity > 0 ? in[0].data : nullptr, *pb = kArity > 1 ? in[1].data : nullptr,
           *pc = kArity > 2 ? in[2].data : nullptr;
   T* d = out.data;
@@ -39,10 +43,10 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<const typename V::
 
 #define OP(name, arity, expression)                                                                        \
   template <class V>                                                                                       \
-  void op_##name(int64_t n_rows, int64_t N, const Rows<const typename V::Scalar>* in,                      \
-                 Rows<typename V::Scalar> out, typename V::Scalar s) {                                     \
+  void op_##name(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,   \
+                 typename V::Scalar s) {                                                                   \
     (void)s;                                                                                               \
-    elementwise<V, arity>(n_rows, N, in, out, [s](V a, V b, V c) -> V {                                    \
+    elementwise<V, arity>(n_rows, N, table, which, [s](V a, V b, V c) -> V {                               \
       (void)a, (void)b, (void)c, (void)s;                                                                  \
       return expression;                                                                                   \
     });                                                                                                    \
@@ -88,7 +92,9 @@ void row_max(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<t
   reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(), [](V x, V y) { return max_nan(x, y); });
 }
 template <class V>
-void broadcast(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+void broadcast(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+               typename V::Scalar) {
+  const Rows<typename V::Scalar> a = table[which[0]], out = table[which[3]];
   for (int64_t r = 0; r < n_rows; r++) {
     const V x = V::all(a.data[r * a.stride]);
     typename V::Scalar* d = out.data + r * out.stride;

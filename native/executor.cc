@@ -70,6 +70,54 @@ int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 
 }  // namespace
 
+// A block as it is played. Its operations find their operands in a table: the streams, each place in
+// memory once, then the registers.
+struct Block {
+  struct Stream { Operand operand; bool one_column; };  // one column: what kBroadcast reads
+  struct Step {
+    bool broadcast;
+    int32_t op;
+    double s;
+    int16_t which[4];  // a, b, c and d in the table
+    int n_streams;     // named up to here, this step's included
+  };
+  int64_t width = 0;
+  int n_registers = 0;
+  std::vector<Stream> streams;
+  std::vector<Step> steps;
+
+  Block() = default;
+  explicit Block(const Instruction* head) : width(head->n) {
+    std::vector<int> seen;
+    for (const Instruction* x = head + 1; x <= head + head->count; x++) {
+      for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
+      seen.push_back(int(streams.size()));
+    }
+    for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
+      const bool broadcast = x->code == Code::kBroadcast;
+      steps.push_back({broadcast, x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)},
+                       seen[steps.size()]});
+    }
+  }
+
+ private:
+  int16_t find(const Operand& o, bool one_column = false) {
+    if (o.buffer == -1) return 0;  // not looked at
+    if (o.buffer < -1) {
+      const int number = -2 - o.buffer;
+      n_registers = std::max(n_registers, number + 1);
+      return int16_t(streams.size() + number);
+    }
+    for (size_t i = 0; i < streams.size(); i++) {
+      const Operand& p = streams[i].operand;
+      if (p.buffer == o.buffer && p.column == o.column && p.dt == o.dt && streams[i].one_column == one_column)
+        return int16_t(i);
+    }
+    streams.push_back({o, one_column});
+    return int16_t(streams.size() - 1);
+  }
+};
+
 template <class T> struct Executor<T>::Workspace {
   Memory<T> weights, buffers, accumulators;
   std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread
@@ -87,11 +135,32 @@ template <class T> struct Place {  // a buffer, as one play sees it
   int64_t time, row, modulus;  // modulus 0: every step has its slot
 };
 
+// Where the rows of an operand begin, one row after the other.
+template <class T> class RowPointers {
+ public:
+  void clear(int64_t at_most) {
+    size_ = 0;
+    if (at_most > int64_t(pointers_.size())) pointers_.resize(at_most);
+  }
+  void append(T* first, int64_t stride, int64_t n) {
+    T** p = pointers_.data() + size_;
+    for (int64_t i = 0; i < n; i++) p[i] = first + i * stride;
+    size_ += n;
+  }
+  int64_t size() const { return size_; }
+  T* const* data() const { return pointers_.data(); }
+
+ private:
+  std::vector<T*> pointers_;
+  int64_t size_ = 0;
+};
+
 // What all threads of a play share.
 template <class T> struct Session {
   const Program& program;
   const Play& play;
   const Kernels<T>& kernels;
+  const std::vector<Block>& blocks;
   std::vector<Place<T>> places;
   std::vector<T*> packed;                     // per weight
   std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
@@ -135,8 +204,7 @@ template <class T> class Player {
   T* const registers_;
   const int64_t group0_, group1_;
   std::vector<Span> spans_;
-  std::vector<const T*> a_rows_, b_rows_, init_rows_;
-  std::vector<T*> out_rows_;
+  RowPointers<T> a_rows_, b_rows_, init_rows_, out_rows_;
 
   // ---- rows and steps
 
@@ -164,15 +232,12 @@ template <class T> class Player {
     if (b.modulus) t %= b.modulus;
     return b.data + t * b.time + row * b.row + o.column;
   }
-  template <class P> void gather(std::vector<P>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    rows.clear();
+  void gather(RowPointers<T>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    rows.clear((t1 - t0) * (group_begin(B_, g1) - group_begin(B_, g0)));
+    const int64_t stride = s_.places[o.buffer].row;
     for_steps(t0, t1, [&](int64_t t) {
       find_spans(g0, g1, t);
-      const int64_t stride = s_.places[o.buffer].row;
-      for (const Span& span : spans_) {
-        T* p = at(o, t, span.begin);
-        for (int64_t r = span.begin; r < span.end; r++, p += stride) rows.push_back(p);
-      }
+      for (const Span& span : spans_) rows.append(at(o, t, span.begin), stride, span.end - span.begin);
     });
   }
 
@@ -220,7 +285,7 @@ template <class T> class Player {
   void once() {
     for (int32_t i = p_.once.begin; i < p_.once.end; i++) {
       const Instruction& x = p_.instructions[i];
-      block(&x, 0, {0, 1});
+      block(s_.blocks[i], 0, {0, 1});
       i += x.count;
     }
   }
@@ -271,7 +336,7 @@ template <class T> class Player {
           for_steps(t0, t1, [&](int64_t t) {
             find_spans(g0, g1, t);
             for (const Span& span : spans_) {
-              if (x.code == Code::kBlock) block(&x, t, span);
+              if (x.code == Code::kBlock) block(s_.blocks[i], t, span);
               else reduce(x, t, span);
             }
           });
@@ -284,7 +349,7 @@ template <class T> class Player {
     gather(out_rows_, x.d, g0, g1, t0, t1);
     const bool init = x.c.buffer != -1;
     if (init) gather(init_rows_, x.c, g0, g1, t0, t1);
-    const int64_t n = int64_t(a_rows_.size());
+    const int64_t n = a_rows_.size();
     for (int64_t r = 0; r < n; r += kGemmRows)
       kernels_.gemm(std::min(kGemmRows, n - r), x.k, x.n, a_rows_.data() + r, s_.packed[x.weight],
                     init ? init_rows_.data() + r : nullptr, out_rows_.data() + r);
@@ -293,7 +358,7 @@ template <class T> class Player {
     if (s_.accumulators[x.weight].empty()) return;  // late
     T* out = s_.accumulators[x.weight][group];
     gather(a_rows_, x.a, group, group + 1, t0, t1);
-    const int64_t n = int64_t(a_rows_.size());
+    const int64_t n = a_rows_.size();
     if (x.code == Code::kColumnSum) return kernels_.column_sum(n, x.n, a_rows_.data(), out);
     gather(b_rows_, x.b, group, group + 1, t0, t1);
     for (int64_t r = 0; r < n; r += kGemmRows)
@@ -306,52 +371,39 @@ template <class T> class Player {
   }
 
   // The whole list of operations on one strip while it is in L1, then on the next.
-  void block(const Instruction* head, int64_t t, Span span) {
-    const int64_t W = head->n, C = std::min(kStrip, W), R = std::max<int64_t>(1, kStrip / C);
-    const Instruction* ops = head + 1;
-    struct Cursor { Rows<T> rows; bool memory; };
-    Cursor cursors[kMaxBlock][4];
-    for (int32_t i = 0; i < head->count; i++) {
-      const Operand* operands[4] = {&ops[i].a, &ops[i].b, &ops[i].c, &ops[i].d};
-      for (int j = 0; j < 4; j++) cursors[i][j] = {resolve(*operands[j], t, span.begin, C), operands[j]->buffer >= 0};
-    }
+  void block(const Block& b, int64_t t, Span span) {
+    const int64_t W = b.width, C = std::min(kStrip, W), R = std::max<int64_t>(1, kStrip / C);
+    const int n_streams = int(b.streams.size());
+    Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
+    for (int i = 0; i < n_streams; i++)
+      table[i] = {at(b.streams[i].operand, t, span.begin), s_.places[b.streams[i].operand.buffer].row};
+    for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * kStrip, C};
     for (int64_t r = span.begin; r < span.end; r += R) {
       const int64_t n_rows = std::min(R, span.end - r);
       for (int64_t c = 0; c < W; c += C) {
         const int64_t n = std::min(C, W - c);
-        const bool last = c + C >= W;
-        for (int32_t i = 0; i < head->count; i++) {
-          Cursor* o = cursors[i];
-          apply(ops[i], n_rows, n, o);
-          for (int j = 0; j < 4; j++) {
-            if (!o[j].memory) {
-              o[j].rows.stride = last ? C : std::min(C, W - c - C);  // registers stay dense
-              continue;
-            }
-            const bool scalar = ops[i].code == Code::kBroadcast && j == 0;
-            if (last) o[j].rows.data += R * o[j].rows.stride - (scalar ? 0 : c);
-            else if (!scalar) o[j].rows.data += C;
-            // Kernels are shared by all operands, which defeats the stride prefetcher.
-            const char* next = reinterpret_cast<const char*>(o[j].rows.data);
-            if (o[j].rows.stride)
-              for (int64_t k = 0; k < n_rows; k++, next += o[j].rows.stride * sizeof(T))
-                for (int64_t b = 0; b < n * int64_t(sizeof(T)); b += 64) __builtin_prefetch(next + b);
-          }
+        const bool next_rows = c + C >= W, last = next_rows && r + R >= span.end;
+        auto stride = [&](int i) {  // from one strip to the next
+          const int64_t rows = R * table[i].stride;
+          return b.streams[i].one_column ? (next_rows ? rows : 0) : next_rows ? rows - c : C;
+        };
+        int seen = 0;
+        for (const Block::Step& step : b.steps) {
+          (step.broadcast ? kernels_.broadcast : kernels_.op[step.op])(n_rows, n, table, step.which, T(step.s));
+          // Kernels are shared by all operands, which defeats the stride prefetcher. Between the
+          // operations: in one go at a strip's end it comes too late.
+          if (!last)
+            for (; seen < step.n_streams; seen++)
+              if (table[seen].stride) prefetch({table[seen].data + stride(seen), table[seen].stride}, n_rows, n);
         }
+        if (!last) for (int i = 0; i < n_streams; i++) table[i].data += stride(i);
       }
     }
   }
-  Rows<T> resolve(const Operand& o, int64_t t, int64_t row, int64_t width) {
-    if (o.buffer >= 0) return {at(o, t, row), s_.places[o.buffer].row};
-    if (o.buffer == -1) return {registers_, 0};
-    return {registers_ + (-2 - o.buffer) * kStrip, width};
-  }
-  template <class Cursor> void apply(const Instruction& x, int64_t n_rows, int64_t n, Cursor* o) {
-    if (x.code == Code::kBroadcast)
-      return kernels_.broadcast(n_rows, n, {o[0].rows.data, o[0].rows.stride}, o[3].rows);
-    const Rows<const T> in[3] = {{o[0].rows.data, o[0].rows.stride}, {o[1].rows.data, o[1].rows.stride},
-                                 {o[2].rows.data, o[2].rows.stride}};
-    kernels_.op[x.op](n_rows, n, in, o[3].rows, T(x.s));
+  static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {
+    const char* p = reinterpret_cast<const char*>(rows.data);
+    for (int64_t r = 0; r < n_rows; r++, p += rows.stride * sizeof(T))
+      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i);
   }
 
   // ---- gradients
@@ -374,7 +426,7 @@ template <class T> class Player {
         const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
         gather(a_rows_, a, 0, s_.groups, t0, t1);
         gather(b_rows_, x.b, 0, s_.groups, t0, t1);
-        kernels_.outer(int64_t(a_rows_.size()), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, ld);
+        kernels_.outer(a_rows_.size(), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, ld);
       }
     }
   }
@@ -409,7 +461,12 @@ template <class T> void run_thread(void* context, int id, int n_threads) {
 
 }  // namespace
 
-template <class T> Executor<T>::Executor(Program program) : program_(std::move(program)) { validate(program_); }
+template <class T> Executor<T>::Executor(Program program) : program_(std::move(program)) {
+  validate(program_);
+  blocks_.resize(program_.instructions.size());
+  for (size_t i = 0; i < blocks_.size(); i++)
+    if (program_.instructions[i].code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
+}
 template <class T> Executor<T>::~Executor() = default;
 template <class T> int64_t Executor<T>::workspace_bytes() const { return spare_ ? spare_->bytes() : 0; }
 
@@ -421,7 +478,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   }
   if (!work) work = std::make_unique<Workspace>();
 
-  Session<T> s{program_, play, kernels<T>(play.isa), {}, {}, {}, 0, n_groups(play.B), nullptr, {}};
+  Session<T> s{program_, play, kernels<T>(play.isa), blocks_, {}, {}, {}, 0, n_groups(play.B), nullptr, {}};
   s.chunk = std::min(play.T, std::max<int64_t>(1, kChunkRows * s.groups / play.B));
 
   // Large gradients are summed at the end: what they read must last until then.

@@ -32,6 +32,8 @@ struct Play {
 int64_t n_groups(int64_t B);
 inline int64_t group_begin(int64_t B, int64_t g) { return B * g / n_groups(B); }
 
+struct Block;
+
 template <class T> class Executor {
  public:
   explicit Executor(Program program);
@@ -43,6 +45,7 @@ template <class T> class Executor {
  private:
   struct Workspace;
   Program program_;
+  std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
   std::mutex mutex_;
   std::unique_ptr<Workspace> spare_;  // of the last play; a concurrent play makes its own
 };

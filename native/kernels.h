@@ -34,12 +34,10 @@ template <class T> struct Kernels {
   void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
   void (*row_max)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
 
-  // out[r][c] = a[r][0]
-  void (*broadcast)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
-
-  // out[r][c] = op(a[r][c], b[r][c], c[r][c], s)
-  using Elementwise = void (*)(int64_t n_rows, int64_t N, const Rows<const T>* operands, Rows<T> out, T s);
+  // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
+  using Elementwise = void (*)(int64_t n_rows, int64_t N, const Rows<T>* table, const int16_t* which, T s);
   Elementwise op[kOpCount];
+  Elementwise broadcast;  // out[r][c] = a[r][0]
 };
 
 // Packs w[k][n] = src[k · row_stride + n · column_stride] into panels; the last is filled with zeros.

@@ -129,8 +129,10 @@ void elementwise(const std::string& isa, int op, Array<const T> a, Array<const T
   const int64_t n = int64_t(out.size());
   if (int64_t(a.size()) != n || int64_t(b.size()) != n || int64_t(c.size()) != n)
     throw std::invalid_argument("operands of one size are wanted");
-  const Rows<const T> in[3] = {{a.data(), n}, {b.data(), n}, {c.data(), n}};
-  kernels<T>(isa).op[op](1, n, in, {out.data(), n}, T(s));
+  const Rows<T> table[4] = {
+      {const_cast<T*>(a.data()), n}, {const_cast<T*>(b.data()), n}, {const_cast<T*>(c.data()), n}, {out.data(), n}};
+  const int16_t which[4] = {0, 1, 2, 3};
+  kernels<T>(isa).op[op](1, n, table, which, T(s));
 }
 
 }  // namespace
