@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ostinato.compiler.arrange import Storage
@@ -22,6 +24,7 @@ from ostinato.engine.program import (
 )
 
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
+LANES = 16  # of the widest vectors
 
 
 class BlockTooLarge(Exception):  # noqa: N818
@@ -216,25 +219,26 @@ class Emitter:
         """Gradients: every part of a sum into its part of the result, neighbours at once."""
         name = next(k for k, n in self.sums.items() if n is node)
         parts = self.sum_parts(node)
-        # Vectors run along the second factor: let it be the wide one.
-        transposed = bool(parts) and parts[0][3] is not None and node.shape[1] < node.shape[0]
+        # Vectors run along the second factor: one that does not fill a vector had better be first.
+        n_rows, n_columns = node.shape
+        transposed = node.op == "outer" and n_columns < min(n_rows, LANES)
         if transposed:
+            n_columns = n_rows
             parts = [(c, r, b, a) for r, c, a, b in parts if b is not None]
         out = []
         gradients: dict[tuple[int, int, int, int], int] = {}
         layers: list[list[tuple[int, int, int, int]]] = []
-        for row, column, K, N, a, b in _joined(parts, self.storage.operand):
-            key = (row, column, K, N)
+        for t in _joined(parts, self.storage.operand):
+            key = (t.row, t.column, t.K, t.N)
             if key not in gradients:
                 gradients[key] = len(self.gradients)
-                argument = self.storage.argument(
-                    SumPart(name, row, column, transposed, _layer(layers, key))
-                )
-                self.gradients.append(Gradient(K, N, argument))
-            if b is None:
-                out.append(Instruction(Code.COLUMN_SUM, n=N, weight=gradients[key], a=a))
+                part = SumPart(name, t.row, t.column, n_columns, transposed, _layer(layers, key))
+                self.gradients.append(Gradient(t.K, t.N, self.storage.argument(part)))
+            index = gradients[key]
+            if t.a is None:
+                out.append(Instruction(Code.COLUMN_SUM, n=t.N, weight=index, a=t.b))
             else:
-                out.append(Instruction(Code.OUTER, n=N, k=K, weight=gradients[key], a=a, b=b))
+                out.append(Instruction(Code.OUTER, n=t.N, k=t.K, weight=index, a=t.a, b=t.b))
         return out
 
     def sum_parts(self, node: Node) -> list[tuple[int, int, Node, Node | None]]:
@@ -245,45 +249,66 @@ class Emitter:
         return [(r, c, a, b) for (r, c), (a, b) in zip(node.attrs, pairs, strict=True)]
 
 
-def _joined(parts: list[Any], operand: Any) -> list[Any]:
-    """Parts as (row, column, K, N, a, b) of operands; those that continue each other as one.
+@dataclass
+class _Term:
+    """A sum's term: a[K]ᵀ b[N], or b[N] alone, into (row, column) of the result."""
+
+    row: int
+    column: int
+    K: int
+    N: int
+    a: Operand | None
+    b: Operand
+
+    def beside(self, left: _Term) -> bool:
+        """Whether it continues `left` to the right: the same rows, b side by side."""
+        return (
+            (left.row, left.K, left.a) == (self.row, self.K, self.a)
+            and left.column + left.N == self.column
+            and _continues(left.b, left.N, self.b)
+        )
+
+    def below(self, above: _Term) -> bool:
+        """Whether it continues `above` downwards: the same columns, a side by side."""
+        return (
+            above.a is not None
+            and self.a is not None
+            and (above.column, above.N, above.b) == (self.column, self.N, self.b)
+            and above.row + above.K == self.row
+            and _continues(above.a, above.K, self.a)
+        )
+
+
+def _continues(first: Operand, width: int, second: Operand) -> bool:
+    return replace(first, column=first.column + width) == second
+
+
+def _joined(parts: list[Any], operand: Callable[[Node], Operand]) -> list[_Term]:
+    """The terms; those that continue each other as one.
 
     A place that receives several terms must be cut the same way by all of them.
     """
-    rows = []
-    for r, c, a, b in parts:
-        wide = a if b is None else b
-        rows.append(
-            [
-                r,
-                c,
-                1 if b is None else a.width,
-                wide.width,
-                operand(a),
-                None if b is None else operand(b),
-            ]
-        )
-    once = len({(r, c) for r, c, *_ in rows}) == len(rows)
-    if not once:
-        return rows
-    merged: list[Any] = []
-    for row in sorted(rows, key=lambda x: x[:2]):
-        last = merged[-1] if merged else None
-        wide = 4 if row[5] is None else 5
-        if (
-            last
-            and last[0] == row[0]
-            and last[2] == row[2]
-            and (last[5] is None) == (row[5] is None)
-            and (row[5] is None or last[4] == row[4])
-            and last[1] + last[3] == row[1]
-            and (last[wide].buffer, last[wide].dt, last[wide].column + last[3])
-            == (row[wide].buffer, row[wide].dt, row[wide].column)
-        ):
-            last[3] += row[3]
+    terms = [
+        _Term(r, c, 1, a.width, None, operand(a))
+        if b is None
+        else _Term(r, c, a.width, b.width, operand(a), operand(b))
+        for r, c, a, b in parts
+    ]
+    if len({(t.row, t.column) for t in terms}) < len(terms):
+        return terms
+    wide: list[_Term] = []
+    for t in sorted(terms, key=lambda t: (t.row, t.column)):
+        if wide and t.beside(wide[-1]):
+            wide[-1].N += t.N
         else:
-            merged.append(list(row))
-    return merged
+            wide.append(t)
+    high: list[_Term] = []
+    for t in sorted(wide, key=lambda t: (t.column, t.row)):
+        if high and t.below(high[-1]):
+            high[-1].K += t.K
+        else:
+            high.append(t)
+    return high
 
 
 def _layer(layers: list[list[tuple[int, int, int, int]]], part: tuple[int, int, int, int]) -> int:

@@ -301,6 +301,13 @@ class Builder:
                     places.append((row, column))
         return self.node("outer", inputs, tuple(places), SUM, (a.width, b.width))
 
+    def transposed(self, outer: Node) -> Node:
+        """(Σ aᵀ b)ᵀ = Σ bᵀ a: `[N, K]`, so that a gradient has the layout of what it is of."""
+        pairs = zip(outer.inputs[::2], outer.inputs[1::2], strict=True)
+        inputs = [n for a, b in pairs for n in (b, a)]
+        places = tuple((column, row) for row, column in outer.attrs)
+        return self.node("outer", inputs, places, SUM, outer.shape[::-1])
+
     def column_sum(self, a: Node) -> Node:
         """Σ a over rows and steps: `[1, width]`."""
         inputs = []

@@ -81,11 +81,12 @@ class Lowered:
 class SumPart:
     """An argument that receives [K, N] of a sum, at (row, column); of its transpose, if so.
 
-    Parts of one layer do not overlap; the sum is the sum of its layers.
+    Parts of one layer do not overlap; the sum is the sum of its layers, each of `n_columns`.
     """
 
     name: str
     row: int
     column: int
+    n_columns: int
     transposed: bool
     layer: int

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph import SUM, Node, Slot
-from ostinato.compiler.passes import Lowered, SumPart
-from ostinato.compiler.plan import Planner
+from ostinato.compiler.bind import Bound
+from ostinato.compiler.gradients import Gradients, Sums
+from ostinato.compiler.graph import Node
+from ostinato.compiler.passes import Lowered
+from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 from ostinato.engine import native
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
@@ -60,20 +61,21 @@ class Rows:
         return Rows(lengths, index, inverse, order, lengths[index].tolist())
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Tape:
     """What the backward pass needs of the forward pass."""
 
     player: Player
-    tensors: dict[str, Tensor]  # x…, init…, carry…, tape…
+    tensors: dict[str, Tensor]  # x…, init…, carry…
+    memory: Tensor  # of the saved values
     once: dict[Node, Tensor]
-    plan: Any
+    plan: ForwardPlan
     n_steps: int
     n_rows: int
     rows: Rows | None
 
     def __del__(self) -> None:
-        self.player.take_back(self)
+        self.player.take_back(self.memory)
 
 
 class Player:
@@ -83,8 +85,16 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        self._bound: dict[int, _Bound] = {}
-        self._spare: dict[Any, list[Tensor]] = {}
+        self._bound: dict[int, Bound] = {}  # by id: the planner keeps plans as long as this lives
+        self._gradients: dict[int, Gradients] = {}
+        self._spare: list[Tensor] = []
+        recording = planner.graph.recording
+        self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
+        n = max(len(recording.states), len(recording.xs), len(recording.ys))
+        self._names = {
+            kind: [f"{kind}{i}" for i in range(n)]
+            for kind in ("x", "init", "carry", "final", "y", "d_x", "d_init", "d_final", "d_y")
+        }
 
     def forward(
         self,
@@ -101,43 +111,41 @@ class Player:
             xs: leaves `[T, B, …]`.
             train: whether a backward pass may follow.
         """
-        n_steps, n_rows = xs[0].shape[0], xs[0].shape[1]
+        n_steps, n_rows = xs[0].shape[:2]
         plan = self.planner.forward(train, reverse, n_rows < HOIST_BELOW)
+        bound = self._bind(plan.lowered)
+        names = self._names
         tensors: dict[str, Tensor] = {}
-        for i, x in enumerate(xs):
+        for name, x in zip(names["x"], xs, strict=False):
             x = x if x.dtype == self.dtype else x.to(self.dtype)
-            tensors[f"x{i}"] = _by_rows(x if rows is None else x.index_select(1, rows.order))
+            tensors[name] = _by_rows(x if rows is None else x.index_select(1, rows.order))
         finals = []
         for i, leaf in enumerate(init):
-            tensors[f"init{i}"] = leaf.contiguous()
-            tensors[f"carry{i}"] = self._new((n_steps + 1, n_rows, *leaf.shape[1:]), rows)
-            finals.append(torch.empty_like(tensors[f"init{i}"]))
-            tensors[f"final{i}"] = finals[-1]
-        shapes = self.planner.graph.recording.shapes
-        for i, number in enumerate(self.planner.graph.recording.ys):
+            tensors[names["init"][i]] = leaf = leaf.contiguous()
+            tensors[names["carry"][i]] = self._new((n_steps + 1, n_rows, *leaf.shape[1:]), rows)
+            tensors[names["final"][i]] = final = torch.empty_like(leaf)
+            finals.append(final)
+        for i, shape in enumerate(self._y_shapes):
             if plan.y_is_carry[i] is None:
-                tensors[f"y{i}"] = self._new((n_steps, n_rows, *_row_shape(shapes[number])), rows)
-        for name, width in plan.lowered.tapes.items():
-            tensors[name] = self._tape((n_steps, n_rows, (width + 15) // 16 * 16))
+                tensors[names["y"][i]] = self._new((n_steps, n_rows, *shape), rows)
+        memory = self._tape(bound.tape_width * n_steps * n_rows)
         once: dict[Node, Tensor] = {}
-        self._play(plan.lowered, tensors, captured, once, n_steps, n_rows, rows)
+        self._play(bound, tensors, memory, captured, once, n_steps, n_rows, rows)
         ys = []
         for i, leaf_index in enumerate(plan.y_is_carry):
             if leaf_index is None:
-                y = tensors[f"y{i}"]
+                y = tensors[names["y"][i]]
             else:
-                carry = tensors[f"carry{leaf_index}"]
-                y = _detached_view(carry[:-1] if reverse else carry[1:])
+                y = _steps_of(tensors[names["carry"][leaf_index]], 0 if reverse else 1)
                 if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
                     y = y.clone()
-            ys.append(
-                y
-                if rows is None
-                else rows.restored(y, zero_at_end=reverse and leaf_index is not None)
-            )
+            if rows is not None:
+                y = rows.restored(y, zero_at_end=reverse and leaf_index is not None)
+            ys.append(y)
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
-        kept = {name: t for name, t in tensors.items() if not name.startswith(("y", "final"))}
-        return ys, finals, Tape(self, kept, once, plan, n_steps, n_rows, rows)
+        for name in (*names["y"], *names["final"]):
+            tensors.pop(name, None)
+        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows)
 
     def backward(
         self,
@@ -149,34 +157,33 @@ class Player:
         reverse: bool,
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """Gradients of captured tensors, of init and of xs."""
-        y_used = tuple(d is not None for d in d_ys)
+        y_used = tuple([d is not None for d in d_ys])
         hoist = tape.n_rows < HOIST_BELOW
         plan = self.planner.backward(y_used, x_wanted, tape.plan, reverse, hoist)
+        bound = self._bind(plan.lowered, tape.plan.lowered)
+        names, rows = self._names, tape.rows
         tensors = dict(tape.tensors)
-        rows = tape.rows
-        for i, d in enumerate(d_ys):
+        for name, d in zip(names["d_y"], d_ys, strict=False):
             if d is not None:
-                tensors[f"d_y{i}"] = _by_rows(d if rows is None else d.index_select(1, rows.order))
+                tensors[name] = _by_rows(d if rows is None else d.index_select(1, rows.order))
         d_init: list[Tensor | None] = []
         for i, d in enumerate(d_finals):
-            like = tensors[f"init{i}"]
-            tensors[f"d_final{i}"] = torch.zeros_like(like) if d is None else d.contiguous()
-            out = torch.empty_like(like)
-            tensors[f"d_init{i}"] = out
+            like = tensors[names["init"][i]]
+            tensors[names["d_final"][i]] = torch.zeros_like(like) if d is None else d.contiguous()
+            tensors[names["d_init"][i]] = out = torch.empty_like(like)
             d_init.append(out)
         d_xs: list[Tensor | None] = []
         for i, wanted in enumerate(plan.d_xs):
-            x = tensors[f"x{i}"]
-            d_xs.append(self._new(tuple(x.shape), rows) if wanted else None)
+            d_xs.append(self._new(tuple(tensors[names["x"][i]].shape), rows) if wanted else None)
             if wanted:
-                tensors[f"d_x{i}"] = d_xs[-1]  # type: ignore[assignment]
+                tensors[names["d_x"][i]] = d_xs[-1]  # type: ignore[assignment]
         once = dict(tape.once)
-        bound = self._bind(plan.lowered)
-        sums = {name: bound.new_sum(name, node) for name, node in plan.sum_nodes.items()}
-        self._play(plan.lowered, tensors, captured, once, tape.n_steps, tape.n_rows, rows, sums)
-        d_captured: list[Tensor | None] = []
-        for node in plan.sums:
-            d_captured.append(None if node is None else bound.gradient(node, sums, captured, once))
+        gradients = self._gradients_of(plan)
+        sums = gradients.new_sums()
+        self._play(
+            bound, tensors, tape.memory, captured, once, tape.n_steps, tape.n_rows, rows, sums
+        )
+        d_captured = gradients.of(sums, captured, once)
         if rows is not None:
             d_xs = [None if d is None else d.index_select(1, rows.inverse) for d in d_xs]
         return d_captured, d_init, d_xs
@@ -185,44 +192,56 @@ class Player:
         make = torch.empty if rows is None else torch.zeros  # beyond a row's length: zero
         return make(shape, dtype=self.dtype)
 
-    def _tape(self, shape: tuple[int, ...]) -> Tensor:
-        """Memory for saved values: what the last call gave back, if it fits (new pages cost)."""
-        try:
-            return self._spare[shape].pop()
-        except (KeyError, IndexError):
-            return torch.empty(shape, dtype=self.dtype)
+    def _tape(self, size: int) -> Tensor:
+        """Memory for saved values: what an earlier call gave back, if it fits (new pages cost)."""
+        spare = self._spare
+        if spare and spare[-1].shape[0] == size:
+            try:
+                return spare.pop()
+            except IndexError:  # another thread was faster
+                pass
+        return torch.empty(size, dtype=self.dtype)
 
-    def take_back(self, tape: Tape) -> None:
-        kept: dict[Any, list[Tensor]] = {}
-        for name in tape.plan.lowered.tapes:
-            t = tape.tensors[name]
-            kept.setdefault(tuple(t.shape), []).append(t)
-        self._spare = kept  # of the last call only: memory stays bounded
+    def take_back(self, memory: Tensor) -> None:
+        """Keep memory for the next call: of one size only, as many as were in use at once."""
+        if self._spare and self._spare[-1].shape != memory.shape:
+            self._spare = []
+        self._spare.append(memory)
 
-    def _bind(self, lowered: Lowered) -> _Bound:
+    def _bind(self, lowered: Lowered, forward: Lowered | None = None) -> Bound:
+        """forward: of a backward pass, the forward pass whose tape it reads."""
         bound = self._bound.get(id(lowered))
         if bound is None:
-            bound = self._bound[id(lowered)] = _Bound(lowered, self.dtype, self.engine)
+            tapes = (forward or lowered).tapes
+            bound = self._bound[id(lowered)] = Bound(lowered, tapes, self.dtype, self.engine)
         return bound
+
+    def _gradients_of(self, plan: BackwardPlan) -> Gradients:
+        found = self._gradients.get(id(plan))
+        if found is None:
+            found = self._gradients[id(plan)] = Gradients(plan, self.dtype)
+        return found
 
     def _play(
         self,
-        lowered: Lowered,
+        bound: Bound,
         tensors: dict[str, Tensor],
+        memory: Tensor,
         captured: Sequence[Tensor],
         once: dict[Node, Tensor],
         n_steps: int,
         n_rows: int,
         rows: Rows | None,
-        sums: dict[str, list[Tensor]] | None = None,
+        sums: Sums | None = None,
     ) -> None:
-        bound = self._bind(lowered)
         if self.engine == "reference":
             from ostinato.engine import reference  # for tests: not a part of every start
 
+            views = bound.tapes_as_tensors(memory, n_steps, n_rows)
+            arguments = bound.tensors(tensors | views, captured, once, sums)
             reference.play(
-                lowered.program,
-                [t.detach().numpy() for t in bound.tensors(tensors, captured, once, sums)],
+                bound.lowered.program,
+                [t.detach().numpy() for t in arguments],
                 n_steps,
                 n_rows,
                 rows.order_list if rows else None,
@@ -230,7 +249,7 @@ class Player:
             )
             return
         bound.program.play(
-            bound.numbers(tensors, captured, once, sums),
+            bound.numbers(tensors, memory, captured, once, sums, n_steps, n_rows),
             n_steps,
             n_rows,
             rows.order_list if rows else [],
@@ -240,119 +259,19 @@ class Player:
         )
 
 
-class _Bound:
-    """A lowered pass with its native program, and how its arguments are found among tensors."""
-
-    def __init__(self, lowered: Lowered, dtype: torch.dtype, engine: str):
-        self.lowered = lowered
-        self.dtype = dtype
-        if engine == "native":
-            kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
-            self.program = native.make(lowered.program, kind)
-        self.sizes = {lowered.arguments[g.argument]: (g.K, g.N) for g in lowered.program.gradients}
-        self.parts: dict[str, list[SumPart]] = {}
-        for key in self.sizes:
-            self.parts.setdefault(key.name, []).append(key)
-
-    def numbers(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[int]:
-        """(address, stride, stride) of each argument, in elements; see `native/executor.h`."""
-        out: list[int] = []
-        for key in self.lowered.arguments:
-            if type(key) is str:
-                t = tensors[key]
-                s = t.stride()
-                if key.startswith(_WITHOUT_TIME):
-                    out += (t.data_ptr(), 0, s[0])
-                else:
-                    out += (t.data_ptr(), s[0], s[1])
-            elif type(key) is Node:
-                if key.op == "aten.t.default" and key.inputs[0].op == "captured":
-                    t = captured[key.inputs[0].attrs[0]]
-                    s = t.stride()
-                    out += (t.data_ptr(), s[1], s[0])
-                    continue
-                t = self.once_tensor(key, captured, once)
-                s = t.stride()
-                out += (t.data_ptr(), s[0], s[1]) if len(s) == 2 else (t.data_ptr(), 0, 0)
-            else:
-                t = sums[key.name][key.layer]
-                ld = t.stride(0)
-                offset = (key.row * ld + key.column) * t.element_size()
-                out += (t.data_ptr() + offset, ld, 1)
-        return out
-
-    def tensors(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[Tensor]:
-        """The arguments as tensors."""
-        out = []
-        for key in self.lowered.arguments:
-            if isinstance(key, Node):
-                out.append(self.once_tensor(key, captured, once))
-            elif isinstance(key, SumPart):
-                K, N = self.sizes[key]
-                layer = sums[key.name][key.layer]
-                out.append(layer[key.row : key.row + K, key.column : key.column + N])
-            else:
-                out.append(tensors[key])
-        return out
-
-    def once_tensor(self, node: Node, captured: Any, once: dict[Node, Tensor]) -> Tensor:
-        if node.op == "captured":
-            t = captured[node.attrs[0]].detach()
-        else:
-            t = _evaluate(node, captured, once, self.dtype)
-        if t.dim() != 2 and t.stride()[-1:] != (1,):
-            t = once[node] = t.contiguous()
-        return t
-
-    def new_sum(self, name: str, node: Node) -> list[Tensor]:
-        """Tensors to collect a sum in: one for each layer of its parts."""
-        parts = self.parts.get(name, [])
-        K, N = node.shape
-        if parts and parts[0].transposed:
-            K, N = N, K
-        covered = sum(k * n for k, n in (self.sizes[p] for p in parts))
-        if covered == K * N and all(p.layer == 0 for p in parts):
-            return [torch.empty((K, N), dtype=self.dtype)]
-        n_layers = 1 + max((p.layer for p in parts), default=0)
-        return [torch.zeros((K, N), dtype=self.dtype) for _ in range(n_layers)]
-
-    def gradient(
-        self, node: Node, sums: dict[str, list[Tensor]], captured: Any, once: dict[Node, Tensor]
-    ) -> Tensor:
-        """The gradient of a captured tensor, from the sums it is made of."""
-        if node in once:
-            return once[node]
-        name = f"sum{node.index}"
-        if name in sums:
-            total = sums[name][0]
-            for layer in sums[name][1:]:
-                total = total + layer
-            transposed = bool(self.parts.get(name)) and self.parts[name][0].transposed
-            value = total.t() if transposed else total
-        elif node.kind == SUM and node.op in ("aten.view.default", "aten._unsafe_view.default"):
-            value = self.gradient(node.inputs[0], sums, captured, once).reshape(node.shape)
-        elif node.kind == SUM and node.op == "aten.t.default":
-            value = self.gradient(node.inputs[0], sums, captured, once).t()
-        else:
-            for n in node.inputs:
-                if n.kind == SUM:
-                    self.gradient(n, sums, captured, once)
-            value = _evaluate(node, captured, once, self.dtype)
-        once[node] = value
-        return value
-
-
-_WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
-
-
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if isinstance(n, int))
 
 
-def _detached_view(view: Tensor) -> Tensor:
-    """The same memory without being a view to autograd, which would tie the base to the graph."""
-    own = torch.empty(0, dtype=view.dtype)
-    return own.set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
+def _steps_of(carry: Tensor, first: int) -> Tensor:
+    """carry `[T+1, B, …]` from slot `first` on, T slots.
+
+    The same memory without being a view to autograd, which would tie the base to the graph.
+    """
+    n_slots, *row = carry.shape
+    stride = carry.stride()
+    own = torch.empty(0, dtype=carry.dtype)
+    return own.set_(carry.untyped_storage(), first * stride[0], (n_slots - 1, *row), stride)
 
 
 def _by_rows(x: Tensor) -> Tensor:
@@ -363,40 +282,3 @@ def _by_rows(x: Tensor) -> Tensor:
             return x.contiguous()
         expected *= size
     return x
-
-
-def _evaluate(
-    node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
-) -> Tensor:
-    """A tensor without batch: ATen calls that the recording left to PyTorch."""
-    if node in known:
-        return known[node]
-    if node.op == "captured":
-        value = captured[node.attrs[0]].detach()
-    elif node.op == "full":
-        value = torch.full(node.shape, node.attrs[0], dtype=dtype)
-    elif node.op == "zeros":
-        value = torch.zeros(node.shape, dtype=dtype)
-    elif node.op == "part":
-        start = node.attrs[0]
-        value = _evaluate(node.inputs[0], captured, known, dtype)[start : start + node.width]
-    elif node.op == "block":
-        r, c = node.attrs
-        whole = _evaluate(node.inputs[0], captured, known, dtype)
-        value = whole[r : r + node.shape[0], c : c + node.shape[1]]
-    else:
-        inputs = [_evaluate(n, captured, known, dtype) for n in node.inputs]
-
-        def filled(leaf: Any) -> Any:
-            if isinstance(leaf, Slot):
-                return inputs[leaf.index]
-            return [filled(x) for x in leaf] if isinstance(leaf, tuple) else leaf
-
-        (args, kwargs), out = node.attrs
-        _, name, overload = node.op.split(".")
-        result = getattr(getattr(torch.ops.aten, name), overload)(
-            *(filled(a) for a in args), **{k: filled(v) for k, v in kwargs}
-        )
-        value = result[out] if isinstance(result, (tuple, list)) else result
-    known[node] = value
-    return value

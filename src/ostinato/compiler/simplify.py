@@ -191,6 +191,8 @@ class StepGraph:
             )
             if both is not None:
                 return [both]
+        if call.name == "aten.t.default" and read[0].node.op == "outer":
+            return [self.b.transposed(read[0].node)]
         if call.name in ("aten.view.default", "aten._unsafe_view.default") and kind == SUM:
             return [self.b.view(read[0].node, fixed(shapes[0]), kind)]
         nodes: list[Node] = []

@@ -1,0 +1,107 @@
+"""The gradients of captured tensors, from the sums of a backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.graph import SUM, Node
+from ostinato.compiler.once import evaluate
+from ostinato.compiler.passes import SumPart
+from ostinato.compiler.plan import BackwardPlan
+
+Sums = dict[str, list[Tensor]]  # the layers of each sum, dense
+_VIEWS = ("aten.view.default", "aten._unsafe_view.default")
+
+
+@dataclass
+class _Layers:
+    """The memory that a sum is collected in."""
+
+    make: Callable[..., Tensor]  # torch.empty where the parts cover all of it, else torch.zeros
+    shape: tuple[int, ...]
+    n: int
+    transposed: bool
+
+
+class Gradients:
+    """How gradients come from sums. Most are one sum, which is collected in the gradient itself."""
+
+    def __init__(self, plan: BackwardPlan, dtype: torch.dtype):
+        self.dtype = dtype
+        lowered = plan.lowered
+        parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in plan.sum_nodes}
+        for g in lowered.program.gradients:
+            part: SumPart = lowered.arguments[g.argument]
+            parts[part.name].append((part, g.K * g.N))
+        self.layers = {name: _layers(node, parts[name]) for name, node in plan.sum_nodes.items()}
+        self.ways = [self._way(node) for node in plan.sums]
+
+    def _way(self, node: Node | None) -> str | Node | None:
+        """The sum that is the gradient, under its name; or what it must be computed from."""
+        base = node
+        while base is not None and base.op in _VIEWS:
+            base = base.inputs[0]
+        layers = None if base is None else self.layers.get(f"sum{base.index}")
+        if node is None or base is None or layers is None or layers.n > 1 or layers.transposed:
+            return node
+        if layers.shape not in (base.shape, node.shape):  # two gradients of different shapes
+            return node
+        layers.shape = tuple(node.shape)
+        return f"sum{base.index}"
+
+    def new_sums(self) -> Sums:
+        return {
+            name: [layers.make(layers.shape, dtype=self.dtype) for _ in range(layers.n)]
+            for name, layers in self.layers.items()
+        }
+
+    def of(
+        self, sums: Sums, captured: Sequence[Tensor], once: dict[Node, Tensor]
+    ) -> list[Tensor | None]:
+        """The gradient of each captured tensor, once the backward pass was played."""
+        found: list[Tensor | None] = []
+        for way in self.ways:
+            if way is None:
+                found.append(None)
+            elif isinstance(way, str):
+                found.append(sums[way][0])
+            else:
+                found.append(self._computed(way, sums, captured, once))
+        return found
+
+    def _computed(
+        self, node: Node, sums: Sums, captured: Sequence[Tensor], once: dict[Node, Tensor]
+    ) -> Tensor:
+        if node in once:
+            return once[node]
+        name = f"sum{node.index}"
+        if name in sums:
+            total = sums[name][0]
+            for layer in sums[name][1:]:
+                total = total + layer
+            K, N = node.shape
+            value = total.view(N, K).t() if self.layers[name].transposed else total.view(K, N)
+        elif node.kind == SUM and node.op in _VIEWS:
+            value = self._computed(node.inputs[0], sums, captured, once).reshape(node.shape)
+        elif node.kind == SUM and node.op == "aten.t.default":
+            value = self._computed(node.inputs[0], sums, captured, once).t()
+        else:
+            for n in node.inputs:
+                if n.kind == SUM:
+                    self._computed(n, sums, captured, once)
+            value = evaluate(node, captured, once, self.dtype)
+        once[node] = value
+        return value
+
+
+def _layers(node: Node, parts: list[tuple[SumPart, int]]) -> _Layers:
+    n = 1 + max((part.layer for part, _ in parts), default=0)
+    covered = n == 1 and sum(size for _, size in parts) == math.prod(node.shape)
+    transposed = bool(parts) and parts[0][0].transposed
+    shape = tuple(node.shape)[::-1] if transposed else tuple(node.shape)
+    return _Layers(torch.empty if covered else torch.zeros, shape, n, transposed)

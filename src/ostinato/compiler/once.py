@@ -1,0 +1,48 @@
+"""Tensors without a batch: what a step computes from captured tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.graph import Node, Slot
+
+
+def evaluate(
+    node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
+) -> Tensor:
+    """A tensor without batch: ATen calls that the recording left to PyTorch."""
+    if node in known:
+        return known[node]
+    if node.op == "captured":
+        value = captured[node.attrs[0]].detach()
+    elif node.op == "full":
+        value = torch.full(node.shape, node.attrs[0], dtype=dtype)
+    elif node.op == "zeros":
+        value = torch.zeros(node.shape, dtype=dtype)
+    elif node.op == "part":
+        start = node.attrs[0]
+        value = evaluate(node.inputs[0], captured, known, dtype)[start : start + node.width]
+    elif node.op == "block":
+        r, c = node.attrs
+        whole = evaluate(node.inputs[0], captured, known, dtype)
+        value = whole[r : r + node.shape[0], c : c + node.shape[1]]
+    else:
+        inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Slot):
+                return inputs[leaf.index]
+            return [filled(x) for x in leaf] if isinstance(leaf, tuple) else leaf
+
+        (args, kwargs), out = node.attrs
+        _, name, overload = node.op.split(".")
+        result = getattr(getattr(torch.ops.aten, name), overload)(
+            *(filled(a) for a in args), **{k: filled(v) for k, v in kwargs}
+        )
+        value = result[out] if isinstance(result, (tuple, list)) else result
+    known[node] = value
+    return value
