@@ -81,9 +81,15 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if "torch._dynamo" in sys.modules:
+    if "torch._dynamo" in sys.modules and _dynamo_looks_on():
         return _without_dynamo()(step, init, xs, dim, reverse, lengths, resets, restart)
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
+
+
+def _dynamo_looks_on() -> bool:
+    """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
+    callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+    return callback is None or callback() is not None
 
 
 def _without_dynamo() -> Any:
@@ -120,7 +126,7 @@ def _scan(
     return eager_scan(step, init, xs, dim, reverse, call.ragged)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # made with every call: a frozen one takes five times as long
 class Arguments:
     """What scan was given, checked and taken apart."""
 
@@ -201,6 +207,7 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         raise Unsupported(
             "a leaf of xs without the batch as its first axis beside time, or no rows"
         )
+    cache.check_surroundings()
     cache.check_tensors(a.init_leaves)
     cache.check_tensors(xs_leaves)
 

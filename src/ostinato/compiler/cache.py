@@ -45,7 +45,7 @@ class Entry:
     verified: dict[int, Unsupported | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Found:
     entry: Entry
     captured: list[Tensor]
@@ -56,7 +56,7 @@ _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class New:
     """What recording a step needs."""
 
@@ -198,15 +198,16 @@ class Elsewhere(Unsupported):
 def check_tensors(tensors: Sequence[Any]) -> None:
     """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
     for t in tensors:
-        if type(t) not in (Tensor, torch.nn.Parameter):
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
-        if t.device.type != "cpu":
+        if not t.is_cpu:
             raise Elsewhere(f"a tensor is on {t.device}")
-        if t.layout != torch.strided:
+        if t.layout is not torch.strided:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
-    reason = transformed()
+
+
+def check_surroundings() -> None:
+    """Raise Elsewhere if the eager loop must play whatever the tensors are."""
+    reason = transformed() or native.unavailable()
     if reason is not None:
         raise Elsewhere(reason)
-    why = native.unavailable()
-    if why is not None:
-        raise Elsewhere(why)

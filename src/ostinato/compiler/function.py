@@ -15,7 +15,7 @@ from ostinato.compiler.play import Player, Rows
 from ostinato.compiler.record import transformed
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # made with every call
 class Scan:
     """One call of scan, but for its tensors."""
 
@@ -50,9 +50,8 @@ def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]
 
 def _typed(call: Scan, ys: list[Tensor]) -> list[Tensor]:
     """The engine computes truth values as 0 and 1; give back what the step returned."""
-    recording = call.player.planner.recording
-    dtypes = [recording.dtypes[i] for i in recording.ys]
-    return [y if y.dtype == d else y.to(d) for y, d in zip(ys, dtypes, strict=True)]
+    dtypes = call.player.y_dtypes
+    return [y if y.dtype is d else y.to(d) for y, d in zip(ys, dtypes, strict=True)]
 
 
 class _ScanFunction(torch.autograd.Function):
@@ -67,9 +66,9 @@ class _ScanFunction(torch.autograd.Function):
         # Outputs are kept too: some are what the backward pass reads, and must not change.
         ctx.save_for_backward(*tensors, *ys)
         ctx.set_materialize_grads(False)
-        needs = call.player.planner.recording.output_needs_grad[call.n_states :]
-        fixed = [y for y, need in zip(ys, needs, strict=True) if not need]
-        if fixed:
+        needs = call.player.y_needs_grad
+        if not all(needs):
+            fixed = [y for y, need in zip(ys, needs, strict=True) if not need]
             ctx.mark_non_differentiable(*fixed)
         return (*ys, *finals)
 
@@ -77,34 +76,27 @@ class _ScanFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call: Scan = ctx.call
         n = call.n_captured + call.n_states
-        n_inputs = len(ctx.needs_input_grad) - 1
-        tensors = ctx.saved_tensors[:n_inputs]
+        needed = ctx.needs_input_grad[1:]
+        tensors = ctx.saved_tensors[: len(needed)]
         vectorised = any(
             g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
         )
         if torch.is_grad_enabled() or vectorised or transformed():  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
         n_ys = len(grads) - call.n_states
-        wanted = tuple(ctx.needs_input_grad[1 + n :])
         try:
             d_captured, d_init, d_xs = call.player.backward(
                 ctx.tape,
                 tensors[: call.n_captured],
                 grads[:n_ys],
                 grads[n_ys:],
-                wanted,
+                needed[n:],
                 call.reverse,
             )
         except Unsupported:  # with these outputs unused the graph has another form
             return (None, *_replayed(call, tensors, grads))
-        all_grads = [*d_captured, *d_init, *d_xs]
-        return (
-            None,
-            *(
-                g if need else None
-                for g, need in zip(all_grads, ctx.needs_input_grad[1:], strict=True)
-            ),
-        )
+        found = [*d_captured, *d_init, *d_xs]
+        return (None, *[g if need else None for g, need in zip(found, needed, strict=True)])
 
 
 def _replayed(

@@ -89,6 +89,8 @@ class Player:
         self._gradients: dict[int, Gradients] = {}
         self._spare: list[Tensor] = []
         recording = planner.graph.recording
+        self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
+        self.y_needs_grad = recording.output_needs_grad[len(recording.states) :]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         n = max(len(recording.states), len(recording.xs), len(recording.ys))
         self._names = {

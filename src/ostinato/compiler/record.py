@@ -229,7 +229,7 @@ def transformed() -> str | None:
         return "forward-mode differentiation is active"
     if torch._C._len_torch_dispatch_stack() > 0 or _searching.active:
         return "another mode is recording operations"
-    if torch.jit.is_tracing():
+    if torch._C._is_tracing():
         return "the call is being traced"
     return None
 

@@ -191,8 +191,14 @@ class StepGraph:
             )
             if both is not None:
                 return [both]
-        if call.name == "aten.t.default" and read[0].node.op == "outer":
-            return [self.b.transposed(read[0].node)]
+        only = read[0].node if len(read) == 1 else None
+        if only is not None and call.name in ("aten.detach.default", "aten.alias.default"):
+            return [only]
+        if only is not None and call.name == "aten.t.default":
+            if only.op == "aten.t.default":
+                return [only.inputs[0]]
+            if only.op == "outer":
+                return [self.b.transposed(only)]
         if call.name in ("aten.view.default", "aten._unsafe_view.default") and kind == SUM:
             return [self.b.view(read[0].node, fixed(shapes[0]), kind)]
         nodes: list[Node] = []
