@@ -3,7 +3,7 @@
 // Vocabulary
 //   group   rows that share an accumulator for weight gradients; depends on B alone
 //   slab    the consecutive groups that one thread plays from the first step to the last
-//   chunk   steps between two visits to `before` and `after`: about 512 rows of a group
+//   chunk   steps between two visits to `before` and `after`: about 256 rows of a group
 //   span    rows [begin, end) that live at one step
 // Schedule of one thread:
 //   pack its share of the weights · barrier
@@ -29,7 +29,7 @@ int64_t n_groups(int64_t B) { return std::min<int64_t>(8, std::max<int64_t>(1, B
 
 namespace {
 
-constexpr int64_t kChunkRows = 512;    // rows of a group between two visits to its accumulators
+constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
@@ -468,7 +468,74 @@ template <class T> Executor<T>::Executor(Program program) : program_(std::move(p
     if (program_.instructions[i].code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
 }
 template <class T> Executor<T>::~Executor() = default;
-template <class T> int64_t Executor<T>::workspace_bytes() const { return spare_ ? spare_->bytes() : 0; }
+
+// How much memory a play needs, and where in it everything lies.
+template <class T> class Layout {
+ public:
+  Layout(const Program& program, int64_t steps, int64_t rows)
+      : p_(program), T_(steps), B_(rows), groups_(n_groups(rows)), late_(p_.gradients.size()),
+        lasts_(p_.buffers.size()) {
+    for (size_t i = 0; i < p_.gradients.size(); i++) {
+      const Gradient& g = p_.gradients[i];
+      late_[i] = g.K > 1 && size(g) * int64_t(sizeof(T)) > kLateBytes && groups_ > 1;
+    }
+    for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      if (x.code == Code::kBlock) i += x.count;
+      if (x.code == Code::kOuter && late_[x.weight]) lasts_[x.a.buffer] = lasts_[x.b.buffer] = true;
+    }
+  }
+
+  int64_t groups() const { return groups_; }
+  int64_t chunk() const { return std::min(T_, std::max<int64_t>(1, kChunkRows * groups_ / B_)); }
+  // Large gradients are summed at the end: what they read must last until then.
+  bool late(size_t gradient) const { return late_[gradient]; }
+  int64_t slots(size_t buffer) const {
+    switch (p_.buffers[buffer].kind) {
+      case Kind::kStep: return 1;
+      case Kind::kChunk: return lasts_[buffer] ? T_ : chunk();
+      case Kind::kPair: return 2;
+      default: return 0;
+    }
+  }
+  int64_t accumulator(size_t gradient) const { return late_[gradient] ? 0 : padded(size(p_.gradients[gradient])); }
+  int64_t buffer(size_t i) const {
+    const int64_t row = padded(p_.buffers[i].width);
+    return p_.buffers[i].kind == Kind::kLocal ? row : slots(i) * B_ * row;
+  }
+  static int64_t weight(const Weight& w, int64_t panel) { return (w.N + panel - 1) / panel * panel * w.K; }
+
+  int64_t accumulators() const {
+    int64_t n = 0;
+    for (size_t i = 0; i < p_.gradients.size(); i++) n += groups_ * accumulator(i);
+    return n;
+  }
+  int64_t buffers() const {
+    int64_t n = 0;
+    for (size_t i = 0; i < p_.buffers.size(); i++) n += buffer(i);
+    return n;
+  }
+  int64_t weights(int64_t panel) const {
+    int64_t n = 0;
+    for (const Weight& w : p_.weights) n += weight(w, panel);
+    return n;
+  }
+
+ private:
+  static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
+  const Program& p_;
+  const int64_t T_, B_, groups_;
+  std::vector<bool> late_, lasts_;
+};
+
+template <class T> int64_t Executor<T>::kept_bytes() const { return spare_ ? spare_->bytes() : 0; }
+
+template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
+  const Layout<T> layout(program_, play.T, play.B);
+  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(play.threads, layout.groups()));
+  return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(kernels<T>(play.isa).panel) +
+                      threads * kMaxRegisters * kStrip);
+}
 
 template <class T> void Executor<T>::play(const Play& play) {
   std::unique_ptr<Workspace> work;
@@ -478,67 +545,36 @@ template <class T> void Executor<T>::play(const Play& play) {
   }
   if (!work) work = std::make_unique<Workspace>();
 
-  Session<T> s{program_, play, kernels<T>(play.isa), blocks_, {}, {}, {}, 0, n_groups(play.B), nullptr, {}};
-  s.chunk = std::min(play.T, std::max<int64_t>(1, kChunkRows * s.groups / play.B));
+  const Layout<T> layout(program_, play.T, play.B);
+  Session<T> s{program_, play, kernels<T>(play.isa), blocks_, {}, {}, {}, layout.chunk(), layout.groups(), nullptr, {}};
 
-  // Large gradients are summed at the end: what they read must last until then.
-  std::vector<bool> lasts(program_.buffers.size(), false);
+  T* accumulator = work->accumulators.get(layout.accumulators());
   s.accumulators.resize(program_.gradients.size());
-  size_t n_accumulators = 0;
-  std::vector<bool> late(program_.gradients.size());
-  for (size_t i = 0; i < program_.gradients.size(); i++) {
-    const Gradient& g = program_.gradients[i];
-    const int64_t size = int64_t(g.K) * g.N;
-    late[i] = g.K > 1 && size * int64_t(sizeof(T)) > kLateBytes && s.groups > 1;
-    if (!late[i]) n_accumulators += padded(size) * s.groups;
-  }
-  for (int32_t i = program_.after.begin; i < program_.after.end; i++) {
-    const Instruction& x = program_.instructions[i];
-    if (x.code == Code::kBlock) i += x.count;
-    if (x.code == Code::kOuter && late[x.weight]) lasts[x.a.buffer] = lasts[x.b.buffer] = true;
-  }
-  T* accumulator = work->accumulators.get(n_accumulators);
-  for (size_t i = 0; i < program_.gradients.size(); i++) {
-    if (late[i]) continue;
-    for (int64_t k = 0; k < s.groups; k++) {
+  for (size_t i = 0; i < program_.gradients.size(); i++)
+    for (int64_t k = 0; k < s.groups && !layout.late(i); k++, accumulator += layout.accumulator(i))
       s.accumulators[i].push_back(accumulator);
-      accumulator += padded(int64_t(program_.gradients[i].K) * program_.gradients[i].N);
-    }
-  }
 
-  size_t n_buffers = 0;
-  std::vector<int64_t> slots(program_.buffers.size(), 0);
+  T* memory = work->buffers.get(layout.buffers());
   for (size_t i = 0; i < program_.buffers.size(); i++) {
     const Buffer& b = program_.buffers[i];
-    if (b.kind == Kind::kStep) slots[i] = 1;
-    if (b.kind == Kind::kChunk) slots[i] = lasts[i] ? play.T : s.chunk;
-    if (b.kind == Kind::kPair) slots[i] = 2;
-    n_buffers += b.kind == Kind::kLocal ? padded(b.width) : slots[i] * play.B * padded(b.width);
-  }
-  T* memory = work->buffers.get(n_buffers);
-  for (size_t i = 0; i < program_.buffers.size(); i++) {
-    const Buffer& b = program_.buffers[i];
-    const int64_t row = padded(b.width), time = play.B * row;
+    const int64_t row = padded(b.width), slots = layout.slots(i);
     if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
       const Argument& a = play.arguments[b.argument];
       const bool vector = b.kind == Kind::kVector;
       s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0});
     } else if (b.kind == Kind::kLocal) {
       s.places.push_back({memory, 0, 0, 0});
-      memory += row;
     } else {
-      s.places.push_back({memory, slots[i] == 1 ? 0 : time, row, slots[i]});
-      memory += slots[i] * time;
+      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots});
     }
+    memory += layout.buffer(i);
   }
 
-  size_t n_weights = 0;
   const int64_t panel = s.kernels.panel;
-  for (const Weight& w : program_.weights) n_weights += (w.N + panel - 1) / panel * panel * w.K;
-  T* packed = work->weights.get(n_weights);
+  T* packed = work->weights.get(layout.weights(panel));
   for (const Weight& w : program_.weights) {
     s.packed.push_back(packed);
-    packed += (w.N + panel - 1) / panel * panel * w.K;
+    packed += layout.weight(w, panel);
   }
 
   const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));

@@ -40,7 +40,8 @@ template <class T> class Executor {
   ~Executor();
   void play(const Play& play);
   int32_t n_arguments() const { return program_.n_arguments; }
-  int64_t workspace_bytes() const;  // kept between plays
+  int64_t needed_bytes(const Play& play) const;  // the engine's own, whatever the arguments are
+  int64_t kept_bytes() const;                    // from earlier plays, for the next
 
  private:
   struct Workspace;

@@ -79,11 +79,40 @@ void gemm_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, c
   });
 }
 
+// One row or two against P whole panels at once: a panel alone has too few chains (NV a row) to hide
+// the latency of an addition.
+template <class V, int MR, int NV, int P>
+void gemm_panels(int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
+                 const typename V::Scalar* const* init, typename V::Scalar* const* out, int64_t column) {
+  constexpr int L = V::kLanes, N = P * NV;
+  V acc[MR][N];
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < N; j++) acc[i][j] = init ? V::load(init[i] + column + j * L) : V::all(0);
+  for (int64_t k = 0; k < K; k++, w += NV * L) {
+    V x[MR];
+    for (int i = 0; i < MR; i++) x[i] = V::all(a[i][k]);
+#pragma GCC unroll 12
+    for (int j = 0; j < N; j++) {
+      const V b = V::load(w + (j / NV) * K * NV * L + (j % NV) * L);
+#pragma GCC unroll 2
+      for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
+    }
+  }
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < N; j++) acc[i][j].store(out[i] + column + j * L);
+}
+
 template <class V, int NV>
 void gemm(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a, const typename V::Scalar* w,
           const typename V::Scalar* const* init, typename V::Scalar* const* out) {
   constexpr int L = V::kLanes, PW = NV * L;
-  for (int64_t n = 0; n < N; n += PW, w += K * PW) {
+  int64_t n = 0;
+  if (n_rows == 1)
+    for (; N - n >= 3 * PW; n += 3 * PW, w += 3 * K * PW) gemm_panels<V, 1, NV, 3>(K, a, w, init, out, n);
+  if (n_rows <= 2)
+    for (; N - n >= 2 * PW; n += 2 * PW, w += 2 * K * PW)
+      n_rows == 1 ? gemm_panels<V, 1, NV, 2>(K, a, w, init, out, n) : gemm_panels<V, 2, NV, 2>(K, a, w, init, out, n);
+  for (; n < N; n += PW, w += K * PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
     if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(n_rows, K, a, w, init, out, n, PW, tail);
     else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(n_rows, K, a, w, init, out, n, PW, tail);

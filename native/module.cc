@@ -119,7 +119,14 @@ template <class T> void bind_program(nb::module_& m, const char* name) {
         new (self) Executor<T>(read_program(values, scalars));
       }, "values"_a, "scalars"_a)
       .def("play", play<T>, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a, "threads"_a, "isa"_a)
-      .def("workspace_bytes", &Executor<T>::workspace_bytes);
+      .def("kept_bytes", &Executor<T>::kept_bytes)
+      .def("needed_bytes", [](const Executor<T>& self, int64_t n_steps, int64_t n_rows, int threads,
+                              const std::string& isa) {
+        if (n_steps < 1 || n_rows < 1) throw std::invalid_argument("wanted at least one step and one row");
+        Play p;
+        p.T = n_steps, p.B = n_rows, p.threads = threads, p.isa = isa;
+        return self.needed_bytes(p);
+      }, "n_steps"_a, "n_rows"_a, "threads"_a, "isa"_a);
 }
 
 // One elementwise operation over whole arrays, for tests and for the runtime's small needs.

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ostinato._loop import Step, Tree
@@ -16,7 +17,16 @@ from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.passes import Lowered
 from ostinato.compiler.play import HOIST_BELOW, Player
 from ostinato.engine import native
-from ostinato.engine.program import Code, Instruction
+from ostinato.engine.program import (
+    Buffer,
+    Code,
+    Instruction,
+    Kind,
+    Operand,
+    Program,
+    Weight,
+    WeightBlock,
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,12 @@ class Explanation:
         loop_ops: elementwise operations in the time loop, forward, by name, in order.
         backward_loop_products, backward_loop_ops: the same for the backward pass.
         saved_bytes: kept for the backward pass: saved values and states (xs are not counted).
+        engine_bytes: the engine's own memory, forward and backward: weights in panels, values of
+            some steps, sums of gradients. It is kept for the next call.
         flops: of a forward and a backward pass, matrix products only; a multiply-add counts 2.
         isa: the instruction set.
         threads: threads in use.
-        expected_ms: `flops` at the rate at which this machine multiplies large matrices. A step
+        expected_ms: `flops` at the rate at which the engine multiplies large matrices here. A step
             that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
     """
@@ -59,6 +71,7 @@ class Explanation:
     backward_loop_products: tuple[Product, ...] = ()
     backward_loop_ops: tuple[str, ...] = ()
     saved_bytes: int = 0
+    engine_bytes: int = 0
     flops: int = 0
     isa: str = ""
     threads: int = 0
@@ -84,6 +97,7 @@ class Explanation:
                 f"  backward, in it     {_products(self.backward_loop_products)}; "
                 f"{_ops(self.backward_loop_ops)}",
                 f"  saved for backward  {self.saved_bytes / 1e6:.2f} MB",
+                f"  engine's own        {self.engine_bytes / 1e6:.2f} MB",
                 f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
             ]
@@ -158,6 +172,7 @@ def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
     states = sum(n.width for n in f.states)
     saved = element * n_rows * (width * n_steps + states * (n_steps + 1))
     threads = native.threads_from_environment() or torch.get_num_threads()
+    isa, kind = native.best_isa(), np.dtype(str(player.dtype).removeprefix("torch."))
     return Explanation(
         native=True,
         hoisted=_found_products(forward.lowered.program.before),
@@ -166,10 +181,14 @@ def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
         backward_loop_products=_found_products(backward.lowered.program.loop),
         backward_loop_ops=_found_ops(backward.lowered.program.loop),
         saved_bytes=saved,
+        engine_bytes=sum(
+            native.make(p.program, kind).needed_bytes(n_steps, n_rows, threads, isa)
+            for p in (forward.lowered, backward.lowered)
+        ),
         flops=flops,
-        isa=native.best_isa(),
+        isa=isa,
         threads=threads,
-        expected_ms=1e3 * flops / multiply_rate(player.dtype, threads),
+        expected_ms=1e3 * flops / multiply_rate(kind, threads, isa),
         n_steps=n_steps,
         n_rows=n_rows,
     )
@@ -194,16 +213,30 @@ def _flops(lowered: Lowered, n_steps: int, n_rows: int) -> int:
 
 
 @functools.cache
-def multiply_rate(dtype: torch.dtype, threads: int) -> float:
-    """FLOP per second of `torch.mm` on 1024 × 1024, the best of five; `threads` keys it."""
-    a = torch.randn(1024, 1024, dtype=dtype)
-    a @ a
+def multiply_rate(kind: np.dtype[Any], threads: int, isa: str) -> float:
+    """FLOP per second of the engine on products of `[256, 512] @ [512, 512]`, the best of five."""
+    n_steps, n_rows, width = 8, 256, 512
+    program = native.make(
+        Program(
+            n_arguments=2,
+            descending=False,
+            buffers=(Buffer(Kind.TIME, width, argument=0), Buffer(Kind.STEP, width)),
+            weights=(Weight(width, width, (WeightBlock(1, 0, width, 0, width, 0, 0),)),),
+            gradients=(),
+            carries=(),
+            loop=(Instruction(Code.GEMM, n=width, k=width, d=Operand(1), a=Operand(0)),),
+        ),
+        kind,
+    )
+    x = np.random.default_rng(0).standard_normal((n_steps, n_rows, width)).astype(kind)
+    w = x[0, :1].repeat(width, 0)
+    arguments = [x.ctypes.data, n_rows * width, width, w.ctypes.data, width, 1]
     times = []
-    for _ in range(5):
+    for _ in range(6):
         start = time.perf_counter()
-        a @ a
+        program.play(arguments, n_steps, n_rows, [], [], threads, isa)
         times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(times)
+    return 2 * n_steps * n_rows * width**2 / min(times[1:])
 
 
 def _products(products: tuple[Product, ...]) -> str:

@@ -67,7 +67,7 @@ def test_double_is_the_reference(seed, wide):
 
 
 def test_long_sequences_in_chunks():
-    """Past one chunk of about 512 rows of a group, where `before` and `after` are visited again."""
+    """Past one chunk of about 256 rows of a group, where `before` and `after` are visited again."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         maker = Maker(rng)
@@ -131,10 +131,22 @@ def test_a_program_is_played_again_at_other_sizes():
         play_native(program, maker, ours, T, B, [], [], made=made)
         play_native(program, maker, fresh, T, B, [], [])
         assert all(np.array_equal(a, b) for a, b in zip(ours, fresh, strict=True))
-    kept = made.workspace_bytes()
+    kept = made.kept_bytes()
     for T, B in sizes * 3:
         play_native(program, maker, maker.arrays(T, B, np.float64, 1), T, B, [], [], made=made)
-    assert made.workspace_bytes() == kept
+    assert made.kept_bytes() == kept
+
+
+def test_the_memory_of_a_play_is_what_it_says():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        maker = Maker(rng, True)
+        made = native.make(maker.program(), np.dtype(np.float32))
+        T, B, threads = 40, 29, 3
+        play_native(
+            None, maker, maker.arrays(T, B, np.float32, 1), T, B, [], [], made=made, threads=threads
+        )
+        assert made.kept_bytes() == made.needed_bytes(T, B, threads, native.best_isa())
 
 
 def test_a_reversed_program_is_the_program_on_reversed_time():

@@ -1,0 +1,101 @@
+"""explain: what it says of a step is what scan does with it."""
+
+import json
+
+import pytest
+import torch
+
+import ostinato
+from ostinato.compiler import cache
+from ostinato.engine import native
+
+T, B, F, H = 20, 24, 3, 8
+
+
+def lstm():
+    cell = torch.nn.LSTMCell(F, H)
+
+    def step(carry, x):
+        h, c = cell(x, carry)
+        return (h, c), h
+
+    return step
+
+
+def explained(rows=B):
+    init = torch.zeros(rows, H), torch.zeros(rows, H)
+    return ostinato.explain(lstm(), init, torch.randn(T, rows, F))
+
+
+def test_products_and_operations_of_an_lstm():
+    e = explained()
+    assert (e.native, e.reason, e.operation, e.advice) == (True, "", "", "")
+    assert [(p.depth, p.width) for p in e.loop_products] == [(F, 4 * H), (H, 4 * H)]
+    assert e.hoisted == ()
+    assert sorted(e.loop_ops) == ["add", "mul", "mul", "mul", *["sigmoid"] * 3, "tanh", "tanh"]
+    assert [(p.depth, p.width) for p in e.backward_loop_products] == [(4 * H, H)]  # to x: after it
+    assert (e.n_steps, e.n_rows) == (T, B)
+    # gates and their gradients: forward, to h and x, to both weights
+    assert e.flops == 2 * T * B * 4 * H * (F + H) * 3
+
+
+def test_few_rows_take_the_product_of_x_out_of_the_loop():
+    e = explained(2)
+    assert [(p.depth, p.width) for p in e.hoisted] == [(F, 4 * H)]
+    assert [(p.depth, p.width) for p in e.loop_products] == [(H, 4 * H)]
+
+
+def test_memory():
+    """What is said is what training takes: the gates and tanh(c), both states, and one more slot."""
+    e = explained()
+    assert e.saved_bytes == 4 * B * (T * 5 * H + (T + 1) * 2 * H)
+    step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
+    xs = torch.randn(T, B, F, requires_grad=True)
+    cache._entries.clear()
+    _, ys = ostinato.scan(step, init, xs)
+    ys.sum().backward()
+    (entry,) = cache._entries.values()
+    trained = {id(plan.lowered) for plan in entry.player.planner._backward.values()}
+    trained |= {
+        id(plan.lowered) for key, plan in entry.player.planner._forward.items() if key[0]
+    }
+    kept = [b.program.kept_bytes() for i, b in entry.player._bound.items() if i in trained]
+    assert sum(kept) == ostinato.explain(step, init, xs).engine_bytes
+
+
+def test_the_expected_time_is_that_of_the_products():
+    e = explained()
+    rate = e.flops / (e.expected_ms / 1e3)
+    assert 1e9 < rate < 1e13  # one FLOP a nanosecond; more than any processor has
+    assert e.isa == native.best_isa()
+
+
+def test_as_a_dict_and_as_text():
+    e = explained()
+    text = json.dumps(e.to_dict())  # plain values only
+    assert json.loads(text)["loop_products"][0] == {"depth": F, "width": 4 * H}
+    said = str(e)
+    for words in ("native", f"T={T}", f"B={B}", f"[B, {H}] @ [{H}, {4 * H}]", "sigmoid", "MFLOP"):
+        assert words in said
+
+
+def noisy(h, x):
+    return torch.tanh(h + torch.randn_like(h))
+
+
+def steered(h, x):
+    return h + 1 if h.sum().item() > 0 else h - 1
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "advice"),
+    [(noisy, "random", "through xs"), (steered, "Python value", "torch.where")],
+)
+def test_a_step_that_cannot_be_recorded(step, reason, advice):
+    e = ostinato.explain(step, torch.zeros(B, H), torch.randn(T, B, F))
+    assert not e.native
+    assert reason in e.reason
+    assert advice in e.advice
+    assert e.reason in str(e)
+    assert str(e).startswith("not native")
+    assert e.flops == 0
