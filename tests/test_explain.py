@@ -33,10 +33,10 @@ def test_products_and_operations_of_an_lstm():
     assert [(p.depth, p.width) for p in e.loop_products] == [(F, 4 * H), (H, 4 * H)]
     assert e.hoisted == ()
     assert sorted(e.loop_ops) == ["add", "mul", "mul", "mul", *["sigmoid"] * 3, "tanh", "tanh"]
-    assert [(p.depth, p.width) for p in e.backward_loop_products] == [(4 * H, H)]  # to x: after it
+    assert [(p.depth, p.width) for p in e.backward_loop_products] == [(4 * H, H)]
     assert (e.n_steps, e.n_rows) == (T, B)
-    # gates and their gradients: forward, to h and x, to both weights
-    assert e.flops == 2 * T * B * 4 * H * (F + H) * 3
+    # the gates, and from their gradients those of h and of both weights (x wants none)
+    assert e.flops == 2 * T * B * 4 * H * ((F + H) + H + (F + H))
 
 
 def test_few_rows_take_the_product_of_x_out_of_the_loop():
@@ -46,7 +46,7 @@ def test_few_rows_take_the_product_of_x_out_of_the_loop():
 
 
 def test_memory():
-    """What is said is what training takes: the gates and tanh(c), both states, and one more slot."""
+    """What is said is what training takes: gates and tanh(c) of T steps, both states of T + 1."""
     e = explained()
     assert e.saved_bytes == 4 * B * (T * 5 * H + (T + 1) * 2 * H)
     step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
@@ -56,9 +56,7 @@ def test_memory():
     ys.sum().backward()
     (entry,) = cache._entries.values()
     trained = {id(plan.lowered) for plan in entry.player.planner._backward.values()}
-    trained |= {
-        id(plan.lowered) for key, plan in entry.player.planner._forward.items() if key[0]
-    }
+    trained |= {id(plan.lowered) for key, plan in entry.player.planner._forward.items() if key[0]}
     kept = [b.program.kept_bytes() for i, b in entry.player._bound.items() if i in trained]
     assert sum(kept) == ostinato.explain(step, init, xs).engine_bytes
 
