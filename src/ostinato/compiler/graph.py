@@ -150,6 +150,10 @@ class Builder:
             return self.widen(first, width)
         if name == "mul_s" and first.op == "mul_s":
             return self.op("mul_s", first.inputs[0], s=s * first.s)
+        if name == "add":
+            for a, b in (operands, operands[::-1]):
+                if b.op == "neg":
+                    return self.op("sub", a, b.inputs[0])
         if name == "neg" and first.op == "neg":
             return self.widen(first.inputs[0], width)
         return None

@@ -7,6 +7,7 @@ back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,12 @@ class _Ragged:
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
     packed: bool = False  # whether the input was; then rows are sorted, the longest first
+
+
+# Beside the layers, not in them: functions cannot be pickled.
+_steps: weakref.WeakKeyDictionary[torch.nn.Module, dict[Any, tuple[list[Any], Step]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class _Layer(torch.nn.RNNBase):
@@ -190,7 +197,7 @@ class _Layer(torch.nn.RNNBase):
                 i = layer * n_directions + direction
                 weights = self._flat_weights[i * n_weights : (i + 1) * n_weights]
                 carry, y = scan(
-                    self._step(weights, all_states),
+                    self._kept_step(i, weights, all_states),
                     _row(hx, i),
                     xs,
                     reverse=direction == 1,
@@ -206,6 +213,21 @@ class _Layer(torch.nn.RNNBase):
             if layer < self.num_layers - 1 and self.dropout and self.training:
                 xs = self._drop(xs, ragged)
         return xs, _stack(h_n), _stack(states) if all_states else None
+
+    def _kept_step(self, i: int, weights: list[Any], all_states: bool) -> Step:
+        """The step of layer and direction i: the same function as long as the weights are the same.
+
+        `scan` remembers with a function what it reaches. Weights that are computed anew each time
+        (a parametrization's) are not kept: they hold what they were computed from.
+        """
+        if not all(w is None or w.is_leaf for w in weights):
+            return self._step(weights, all_states)
+        steps = _steps.setdefault(self, {})
+        known, step = steps.get((i, all_states, self.mode), ((), None))
+        if step is None or any(a is not b for a, b in zip(known, weights, strict=True)):
+            step = self._step(weights, all_states)
+            steps[i, all_states, self.mode] = weights, step
+        return step
 
     def _drop(self, xs: Tensor, ragged: _Ragged) -> Tensor:
         """Dropout in the layout in which torch draws it: the same seed, the same elements."""
@@ -281,7 +303,7 @@ class RNN(_Layer, torch.nn.RNN):
     torch_class = torch.nn.RNN
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
-        return rnn_step(self.nonlinearity, *weights)
+        return rnn_step("relu" if self.mode == "RNN_RELU" else "tanh", *weights)
 
 
 class GRU(_Layer, torch.nn.GRU):
