@@ -46,7 +46,9 @@ HEAD = [
 
 def study(subject: Subject, rounds: int) -> list[dict[str, Any]]:
     """A row for every work of a model."""
+    threads = torch.get_num_threads()
     theirs, ours = subject.make(), subject.make()
+    torch.set_num_threads(threads)  # some packages change it for everyone
     ours.model.load_state_dict(theirs.model.state_dict())
     ostinato.accelerate(ours.model)
     layers = inspect(ours.model)
