@@ -10,6 +10,7 @@ import pytest
 import torch
 from layer_cases import assert_near, tensors
 from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import ostinato
 from ostinato.nn import accelerate, inspect, restore
@@ -229,3 +230,144 @@ def test_results_of_tuples():
     x = torch.randn(5, 2, 3)
     wanted = tensors(lstm(x))
     assert_near(tensors(accelerate(lstm)(x)), wanted, 1e-5)
+
+
+class Reader(torch.nn.Module):
+    """A layer used as models use it: flattened, packed, with a state given, then dropout."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.rnn = getattr(torch.nn, kind)(
+            3, 4, 2, batch_first=True, bidirectional=True, dropout=0.5, dtype=torch.float64
+        )
+
+    def forward(self, x: torch.Tensor, lengths: list[int], h: torch.Tensor) -> list[torch.Tensor]:
+        self.rnn.flatten_parameters()
+        hx = (h, 2 * h) if isinstance(self.rnn, torch.nn.LSTM) else h
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return [*tensors(self.rnn(packed, hx)), *tensors(self.rnn(x, hx))]
+
+
+def pair(make):
+    """A model twice, with the same weights; the second is accelerated."""
+    theirs = make()
+    return theirs, accelerate(copy.deepcopy(theirs))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_calls_as_models_make_them(kind):
+    results = []
+    for model in pair(lambda: Reader(kind)):
+        torch.manual_seed(1)
+        x, h = torch.randn(3, 5, 3).double(), torch.randn(4, 3, 4).double().requires_grad_()
+        found = model(x, [2, 5, 3], h)
+        sum(result.sum() for result in found).backward()
+        results.append([*found, h.grad, *(p.grad for p in model.parameters())])
+        assert not torch.equal(model(x, [2, 5, 3], h)[0], found[0])  # another draw of dropout
+    assert_near(results[1], results[0], 1e-10)
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_inference_and_then_training(without_gradients):
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    theirs, ours = pair(lambda: torch.nn.LSTM(3, 4, dtype=torch.float64))
+    with without_gradients():
+        wanted, output = theirs(x)[0], ours(x)[0]
+    assert_near([output], [wanted], 1e-10)
+    assert not output.requires_grad and output.is_inference() == wanted.is_inference()
+    for model in (theirs, ours):
+        model(x)[0].sum().backward()
+    assert_near(*([p.grad for p in model.parameters()] for model in (ours, theirs)), 1e-10)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_state_dicts_move_both_ways(assign):
+    x = torch.randn(5, 2, 3)
+    theirs, ours = torch.nn.GRU(3, 4, 2), accelerate(torch.nn.GRU(3, 4, 2))
+    before = ours(x)[0]
+    ours.load_state_dict(theirs.state_dict(), assign=assign)
+    assert_near([ours(x)[0]], [theirs(x)[0]], 1e-5)  # what was played before does not linger
+    assert not torch.allclose(ours(x)[0], before, atol=1e-3)
+    again = torch.nn.GRU(3, 4, 2)
+    again.load_state_dict(ours.state_dict(), assign=assign)
+    assert torch.equal(again(x)[0], theirs(x)[0])
+
+
+def test_a_copy_has_weights_of_its_own():
+    x = torch.randn(5, 2, 3)
+    model = accelerate(torch.nn.LSTM(3, 4))
+    model(x)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.weight_hh_l0.mul_(2)
+    other(x)[0].sum().backward()
+    assert model.weight_hh_l0.grad is None and (other.weight_hh_l0.grad != 0).any()
+    assert not torch.equal(other(x)[0], model(x)[0])
+
+
+def test_tied_weights():
+    """Between two layers, and between the two of one stack."""
+
+    def make():
+        model = torch.nn.Sequential(*(torch.nn.LSTM(4, 4, 2, dtype=torch.float64) for _ in "ab"))
+        model[1].weight_hh_l0 = model[0].weight_hh_l0
+        model[1].weight_hh_l1 = model[1].weight_hh_l0
+        return model
+
+    x = torch.randn(5, 2, 4, dtype=torch.float64)
+    trained = []
+    for model in pair(make):
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model[1](model[0](x)[0])[0].sum().backward()
+            optimizer.step()
+        assert model[0].weight_hh_l0 is model[1].weight_hh_l0 is model[1].weight_hh_l1
+        trained.append(list(model.parameters()))
+    assert_near(trained[1], trained[0], 1e-10)
+
+
+def test_frozen_in_part():
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    theirs, ours = pair(lambda: torch.nn.GRU(3, 4, dtype=torch.float64))
+    for model in (theirs, ours):
+        model.weight_hh_l0.requires_grad_(False)
+        model(x)[0].sum().backward()
+        assert model.weight_hh_l0.grad is None
+    trained = [[p.grad for p in m.parameters() if p.requires_grad] for m in (ours, theirs)]
+    assert_near(*trained, 1e-10)
+    ours.requires_grad_(False)
+    assert not ours(x)[0].requires_grad
+    ours.requires_grad_(True)  # and thawed again
+    ours(x)[0].sum().backward()
+    assert (ours.weight_hh_l0.grad != 0).any()
+
+
+@pytest.mark.filterwarnings("ignore")  # scripting is deprecated
+def test_a_scripted_part_of_a_model():
+    part = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LSTM(3, 4)))
+    model = torch.nn.ModuleDict({"scripted": part, "plain": torch.nn.LSTM(3, 4)})
+    x = torch.randn(5, 2, 3)
+    wanted = part(x)[0]
+    reasons = reported(accelerate(model))
+    assert reasons["plain"] == "" and "TorchScript" in reasons["scripted.1"]
+    assert torch.equal(part(x)[0], wanted)
+
+
+@pytest.mark.filterwarnings("ignore")  # quantization is deprecated
+def test_tools_that_ask_for_torchs_own_class():
+    """docs/accelerate.md: quantize_dynamic passes our classes by, so restore first."""
+    model = torch.nn.Sequential(accelerate(torch.nn.LSTM(3, 4)))
+    quantize = torch.ao.quantization.quantize_dynamic
+    assert type(quantize(model, {torch.nn.LSTM})[0]) is ostinato.nn.LSTM
+    assert type(quantize(restore(model), {torch.nn.LSTM})[0]) is torch.ao.nn.quantized.dynamic.LSTM
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_an_output_changed_in_place_is_noticed(name):
+    """docs/accelerate.md: backward needs the output as it was; a wrong gradient never comes out."""
+    layer = accelerate(getattr(torch.nn, name)(3, 4))
+    output, _ = layer(torch.randn(5, 2, 3))
+    output += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
