@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.results import Timing
 
-# A block's length, unless one call is longer. Training is call after call: the caches, the threads and
-# the allocator's pages are in their steady state, which a call or two after the others is not.
+# A block's length, unless one call is longer. Training is call after call: caches, threads and the
+# allocator's pages are in their steady state, which a call or two after the others is not.
 BLOCK_S = 20e-3
 SLEEP_S = 4e-3  # libgomp spins 300 000 pauses of some 40 cycles: about 4 ms
 

@@ -31,8 +31,10 @@ namespace {
 
 constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
+constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
+constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
 class FloatEnvironment {
@@ -263,9 +265,10 @@ template <class T> class Player {
       const int64_t rs = m.time, cs = m.row;
       const T* src = static_cast<const T*>(m.data) + b.row * rs + (b.column + from - b.n0) * cs;
       T* dst = out + b.k0 * panel + (from - n0);
-      if (rs == 1)  // transposed in memory: read along k
-        for (int64_t n = 0; n < to - from; n++)
-          for (int64_t k = 0; k < b.nk; k++) dst[k * panel + n] = src[n * cs + k];
+      if (rs == 1)  // transposed in memory: read along k, as much as the panel's lines stay in L1
+        for (int64_t k0 = 0; k0 < b.nk; k0 += kPackDepth)
+          for (int64_t n = 0; n < to - from; n++)
+            for (int64_t k = k0; k < std::min<int64_t>(b.nk, k0 + kPackDepth); k++) dst[k * panel + n] = src[n * cs + k];
       else
         for (int64_t k = 0; k < b.nk; k++)
           for (int64_t n = 0; n < to - from; n++) dst[k * panel + n] = src[k * rs + n * cs];
@@ -375,8 +378,12 @@ template <class T> class Player {
     const int64_t W = b.width, C = std::min(kStrip, W), R = std::max<int64_t>(1, kStrip / C);
     const int n_streams = int(b.streams.size());
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
-    for (int i = 0; i < n_streams; i++)
-      table[i] = {at(b.streams[i].operand, t, span.begin), s_.places[b.streams[i].operand.buffer].row};
+    int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
+    for (int i = 0; i < n_streams; i++) {
+      const Place<T>& place = s_.places[b.streams[i].operand.buffer];
+      table[i] = {at(b.streams[i].operand, t, span.begin), place.row};
+      next_step[i] = p_.descending ? -place.time : place.time;
+    }
     for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * kStrip, C};
     for (int64_t r = span.begin; r < span.end; r += R) {
       const int64_t n_rows = std::min(R, span.end - r);
@@ -391,19 +398,21 @@ template <class T> class Player {
         for (const Block::Step& step : b.steps) {
           (step.broadcast ? kernels_.broadcast : kernels_.op[step.op])(n_rows, n, table, step.which, T(step.s));
           // Kernels are shared by all operands, which defeats the stride prefetcher. Between the
-          // operations: in one go at a strip's end it comes too late.
-          if (!last)
-            for (; seen < step.n_streams; seen++)
-              if (table[seen].stride) prefetch({table[seen].data + stride(seen), table[seen].stride}, n_rows, n);
+          // operations: in one go at a strip's end it comes too late. The next step's into L2.
+          for (; seen < step.n_streams; seen++) {
+            if (table[seen].stride && !last)
+              prefetch<3>({table[seen].data + stride(seen), table[seen].stride}, n_rows, n);
+            if (next_step[seen]) prefetch<2>({table[seen].data + next_step[seen], table[seen].stride}, n_rows, n);
+          }
         }
         if (!last) for (int i = 0; i < n_streams; i++) table[i].data += stride(i);
       }
     }
   }
-  static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {
+  template <int kLevel> static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {  // 3: L1, 2: L2
     const char* p = reinterpret_cast<const char*>(rows.data);
     for (int64_t r = 0; r < n_rows; r++, p += rows.stride * sizeof(T))
-      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i);
+      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i, 0, kLevel);
   }
 
   // ---- gradients
@@ -477,7 +486,8 @@ template <class T> class Layout {
         lasts_(p_.buffers.size()) {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
-      late_[i] = g.K > 1 && size(g) * int64_t(sizeof(T)) > kLateBytes && groups_ > 1;
+      const bool large = size(g) * int64_t(sizeof(T)) > kLateBytes, few = T_ * B_ <= kLateRows * groups_;
+      late_[i] = g.K > 1 && groups_ > 1 && (large || few);
     }
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
       const Instruction& x = p_.instructions[i];

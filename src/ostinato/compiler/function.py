@@ -63,8 +63,7 @@ class _ScanFunction(torch.autograd.Function):
         )
         ys = _typed(call, ys)
         ctx.call, ctx.tape = call, tape
-        # Outputs are kept too: some are what the backward pass reads, and must not change.
-        ctx.save_for_backward(*tensors, *ys)
+        ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         needs = call.player.y_needs_grad
         if not all(needs):
@@ -77,17 +76,23 @@ class _ScanFunction(torch.autograd.Function):
         call: Scan = ctx.call
         n = call.n_captured + call.n_states
         needed = ctx.needs_input_grad[1:]
-        tensors = ctx.saved_tensors[: len(needed)]
+        tensors = ctx.saved_tensors
         vectorised = any(
             g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
         )
         if torch.is_grad_enabled() or vectorised or transformed():  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
         n_ys = len(grads) - call.n_states
+        captured, init, xs = call.split(tensors)
+        tape = ctx.tape
+        if not tape.holds():  # an output was changed in place, as those of a loop may be
+            _, _, tape = call.player.forward(
+                captured, init, xs, call.reverse, call.rows, train=True
+            )
         try:
             d_captured, d_init, d_xs = call.player.backward(
-                ctx.tape,
-                tensors[: call.n_captured],
+                tape,
+                captured,
                 grads[:n_ys],
                 grads[n_ys:],
                 needed[n:],

@@ -73,9 +73,14 @@ class Tape:
     n_steps: int
     n_rows: int
     rows: Rows | None
+    versions: tuple[int, ...]
 
     def __del__(self) -> None:
         self.player.take_back(self.memory)
+
+    def holds(self) -> bool:
+        """Whether all is as it was played: outputs are the carries that the backward pass reads."""
+        return self.player._versions(self.tensors) == self.versions
 
 
 class Player:
@@ -92,6 +97,7 @@ class Player:
         self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
         self.y_needs_grad = recording.output_needs_grad[len(recording.states) :]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
+        self._carries = [f"carry{i}" for i in range(len(recording.states))]
         n = max(len(recording.states), len(recording.xs), len(recording.ys))
         self._names = {
             kind: [f"{kind}{i}" for i in range(n)]
@@ -138,7 +144,10 @@ class Player:
             if leaf_index is None:
                 y = tensors[names["y"][i]]
             else:
-                y = _steps_of(tensors[names["carry"][leaf_index]], 0 if reverse else 1)
+                carry = tensors[names["carry"][leaf_index]]
+                # Not a view to autograd, which would tie the base to the graph; a change in place
+                # shows in the base's version.
+                y = (carry[:-1] if reverse else carry[1:]).detach()
                 if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
                     y = y.clone()
             if rows is not None:
@@ -147,7 +156,8 @@ class Player:
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
         for name in (*names["y"], *names["final"]):
             tensors.pop(name, None)
-        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows)
+        versions = self._versions(tensors) if train else ()
+        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, versions)
 
     def backward(
         self,
@@ -189,6 +199,9 @@ class Player:
         if rows is not None:
             d_xs = [None if d is None else d.index_select(1, rows.inverse) for d in d_xs]
         return d_captured, d_init, d_xs
+
+    def _versions(self, tensors: dict[str, Tensor]) -> tuple[int, ...]:
+        return tuple([tensors[name]._version for name in self._carries])
 
     def _new(self, shape: tuple[int, ...], rows: Rows | None) -> Tensor:
         make = torch.empty if rows is None else torch.zeros  # beyond a row's length: zero
@@ -263,17 +276,6 @@ class Player:
 
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if isinstance(n, int))
-
-
-def _steps_of(carry: Tensor, first: int) -> Tensor:
-    """carry `[T+1, B, …]` from slot `first` on, T slots.
-
-    The same memory without being a view to autograd, which would tie the base to the graph.
-    """
-    n_slots, *row = carry.shape
-    stride = carry.stride()
-    own = torch.empty(0, dtype=carry.dtype)
-    return own.set_(carry.untyped_storage(), first * stride[0], (n_slots - 1, *row), stride)
 
 
 def _by_rows(x: Tensor) -> Tensor:
