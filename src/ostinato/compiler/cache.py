@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.plan import Planner
 from ostinato.compiler.play import Player
 from ostinato.compiler.record import Recording, record, search_captured, transformed
 from ostinato.engine import native
@@ -123,6 +122,10 @@ def find(new: New, xs_leaves: Sequence[Tensor], structure: Any, engine_name: str
 def _recorded(
     new: New, captured: list[Tensor], engine_name: str, positions: list[int] | None
 ) -> Entry:
+    from ostinato.compiler.plan import (
+        Planner,
+    )  # and with it the compiler: not a part of every start
+
     step = new.step
     code = _code(step)
     _recordings[code] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from torch import Tensor
 from ostinato.compiler.graph import SUM, Node
 from ostinato.compiler.once import evaluate
 from ostinato.compiler.passes import SumPart
-from ostinato.compiler.plan import BackwardPlan
+
+if TYPE_CHECKING:
+    from ostinato.compiler.plan import BackwardPlan
 
 Sums = dict[str, list[Tensor]]  # the layers of each sum, dense
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from ostinato.compiler.bind import Bound
 from ostinato.compiler.gradients import Gradients, Sums
 from ostinato.compiler.graph import Node
 from ostinato.compiler.passes import Lowered
-from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 from ostinato.engine import native
+
+if TYPE_CHECKING:
+    from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
 # handful of rows does not fill the register tiles, and reloads the weights for each.
