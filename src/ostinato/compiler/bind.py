@@ -33,7 +33,10 @@ class Bound:
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
-        self.sizes = {lowered.arguments[g.argument]: (g.K, g.N) for g in lowered.program.gradients}
+        self.sizes = {
+            lowered.arguments[g.argument]: (g.N, g.K) if g.transposed else (g.K, g.N)
+            for g in lowered.program.gradients
+        }
         self.tapes: dict[str, tuple[int, int]] = {}  # name → width, and width of those before it
         self.tape_width = 0
         for name, width in tapes.items():
