@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ostinato.compiler.graph import SUM, Node
 from ostinato.compiler.once import evaluate
-from ostinato.compiler.passes import SumPart
 
 if TYPE_CHECKING:
+    from ostinato.compiler.passes import SumPart
     from ostinato.compiler.plan import BackwardPlan
 
 Sums = dict[str, list[Tensor]]  # the layers of each sum, dense

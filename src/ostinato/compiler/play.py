@@ -13,10 +13,10 @@ from torch import Tensor
 from ostinato.compiler.bind import Bound
 from ostinato.compiler.gradients import Gradients, Sums
 from ostinato.compiler.graph import Node
-from ostinato.compiler.passes import Lowered
 from ostinato.engine import native
 
 if TYPE_CHECKING:
+    from ostinato.compiler.passes import Lowered
     from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
