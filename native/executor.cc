@@ -7,7 +7,8 @@
 //   span    rows [begin, end) that live at one step
 // Schedule of one thread:
 //   pack its share of the weights · barrier
-//   for each chunk:  before (all rows of the chunk) · loop, step by step · after, group by group
+//   for each chunk:  before (all rows of the chunk) · loop, some rows at a time, step by step ·
+//                    after, group by group
 //   barrier · its share of the gradients that are too large for an accumulator a group
 //   its share of the sums over groups
 #include "executor.h"
@@ -31,6 +32,8 @@ namespace {
 
 constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
+constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
+constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
@@ -167,6 +170,7 @@ template <class T> struct Session {
   std::vector<T*> packed;                     // per weight
   std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
   int64_t chunk, groups;
+  int64_t loop_groups;  // played together in the loop
   Memory<T>* const* registers;
   Barrier barrier;
 };
@@ -321,7 +325,8 @@ template <class T> class Player {
   void play_chunk(int64_t t0, int64_t t1) {
     if (group0_ == group1_) return;
     section(p_.before, group0_, group1_, t0, t1);
-    for_steps(t0, t1, [&](int64_t t) { section(p_.loop, group0_, group1_, t, t + 1); });
+    for (int64_t g = group0_; g < group1_; g += s_.loop_groups)
+      for_steps(t0, t1, [&](int64_t t) { section(p_.loop, g, std::min(g + s_.loop_groups, group1_), t, t + 1); });
     if (p_.after.begin < p_.after.end)
       for (int64_t g = group0_; g < group1_; g++) section(p_.after, g, g + 1, t0, t1);
   }
@@ -501,6 +506,10 @@ template <class T> class Layout {
 
   int64_t groups() const { return groups_; }
   int64_t chunk() const { return std::min(T_, std::max<int64_t>(1, kChunkRows * groups_ / B_)); }
+  int64_t loop_groups(int64_t panel) const {
+    const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
+    return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
+  }
   // Large gradients are summed at the end: what they read must last until then.
   bool late(size_t gradient) const { return late_[gradient]; }
   int64_t slots(size_t buffer) const {
@@ -559,7 +568,9 @@ template <class T> void Executor<T>::play(const Play& play) {
   if (!work) work = std::make_unique<Workspace>();
 
   const Layout<T> layout(program_, play.T, play.B);
-  Session<T> s{program_, play, kernels<T>(play.isa), blocks_, {}, {}, {}, layout.chunk(), layout.groups(), nullptr, {}};
+  const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
+  Session<T> s{program_, play, kernels, blocks_, {}, {}, {}, layout.chunk(), layout.groups(),
+               layout.loop_groups(kernels.panel), nullptr, {}};
 
   T* accumulator = work->accumulators.get(layout.accumulators());
   s.accumulators.resize(program_.gradients.size());

@@ -353,13 +353,15 @@ class LSTM(_Layer, torch.nn.LSTM):
 
 def _row(hidden: Hidden, i: int) -> Hidden:
     """The hidden state of one layer and direction, `[B, H]`."""
-    return map_hidden(lambda leaf: leaf[i], hidden)
+    if isinstance(hidden, Tensor):
+        return hidden.squeeze(0) if len(hidden) == 1 else hidden[i]  # the only one: not copied
+    return tuple([_row(leaf, i) for leaf in hidden])
 
 
 def _stack(hiddens: list[Hidden]) -> Hidden:
     if isinstance(hiddens[0], Tensor):
-        return torch.stack(hiddens)
-    return tuple(torch.stack(leaves) for leaves in zip(*hiddens, strict=True))
+        return hiddens[0].unsqueeze(0) if len(hiddens) == 1 else torch.stack(hiddens)
+    return tuple([_stack(list(leaves)) for leaves in zip(*hiddens, strict=True)])
 
 
 def _swap(tensor: Tensor, dim: int) -> Tensor:
