@@ -48,6 +48,7 @@ def report() -> dict[str, Any]:
         "git": here["git"],
         "instruction_set": native.best_isa() if ready else None,
         "torch_threads": torch.get_num_threads(),
+        "peak_gflops": peak_gflops(),
         **state(),
     }
 
@@ -70,31 +71,45 @@ def multiply() -> Any:
 
 def latency_ns() -> float | None:
     """One-way latency of a cache line between two cores; None where it cannot be measured."""
-    program = _pingpong()
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if program is None or len(cpus) < 2:
-        return None
-    done = subprocess.run(
-        [str(program), str(cpus[0]), str(cpus[1])], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
+    program, cores = _built("pingpong"), _cores()
+    return None if program is None or len(cores) < 2 else _run(program, cores[:2])
 
 
 @functools.cache
-def _pingpong() -> Path | None:
-    """The measuring program, built for this process; None without Linux or a C compiler."""
+def peak_gflops() -> float | None:
+    """Of float32 multiply-adds on the registers of all cores in use: no program is faster.
+
+    None where it cannot be measured.
+    """
+    program = _built("peak")
+    return None if program is None else _run(program, _cores())
+
+
+def _run(program: Path, cores: list[int]) -> float:
+    command = [str(program), *map(str, cores)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+@functools.cache
+def _built(name: str) -> Path | None:
+    """A measuring program, built for this process; None without Linux or a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
         return None
-    folder = tempfile.TemporaryDirectory(prefix="ostinato-pingpong-")
+    folder = tempfile.TemporaryDirectory(prefix=f"ostinato-{name}-")
     _kept.append(folder)
-    program = Path(folder.name) / "pingpong"
-    source = Path(__file__).with_name("pingpong.c")
-    subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=True)
+    program = Path(folder.name) / name
+    flags = ["-O2", "-march=native", "-ffp-contract=fast", "-pthread"]
+    source = Path(__file__).with_name(f"{name}.c")
+    subprocess.run([compiler, *flags, "-o", program, source], check=True)
     return program
 
 
-_kept: list[Any] = []  # the folder lives as long as the process
+_kept: list[Any] = []  # the folders live as long as the process
 
 
 def _version(package: str) -> str | None:

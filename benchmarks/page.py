@@ -18,7 +18,12 @@ medians over rounds; a ratio is taken within each round, then its median. Each c
 and gradients are first compared with a float64 run of PyTorch; who is wrong is not timed. \
 *Training* is forward and backward, with the gradients of all parameters and of the first carry. \
 % of mm is the rate beside that of `torch.mm` on 2048×2048 float32 in the same rounds, counting \
-matrix products alone. Ratios are the other's time over ours: above 1, ours is faster."""
+matrix products alone. Ratios are the other's time over ours: above 1, ours is faster.
+
+*Needs* is the rate of matrix products, in GFLOP/s, at which a bound on a ratio would be met if \
+nothing else took any time. *The registers* is what these cores reach by multiplying and adding \
+numbers that never leave their registers: no program does more, and a product that reads its \
+operands from memory does less. [limits.md](limits.md) goes through what is missed."""
 
 TITLES = {
     "scan": "Training a recurrence: `ostinato.scan`",
@@ -54,19 +59,20 @@ def _run(run: Results) -> list[str]:
 
 def _bounds(run: Results) -> str:
     lines = [
-        _line("row", "shape", "ours", "what", "is", "wanted", ""),
-        _line(*["---"] * 7),
+        _line("row", "shape", "ours", "what", "is", "wanted", "needs", ""),
+        _line(*["---"] * 8),
     ]
     for row in run.rows:
         for b in row.bounds:
             sign = "≥" if b.at_least else "≤"
             verdict = "met" if b.met else "**missed**"
             flag = " (in doubt)" if run.doubt(row) else ""
+            rate = tables.needed(row, b)
             lines.append(
                 _line(
                     row.name, row.title, tables.duration(row.ours.median_s), b.what,
                     f"{b.value:.2f} {b.unit}".strip(), f"{sign} {b.wanted:g} {b.unit}".strip(),
-                    verdict + flag,
+                    "" if rate is None else f"{rate:.0f}", verdict + flag,
                 )
             )  # fmt: skip
     return "\n".join(lines)

@@ -19,6 +19,12 @@ def bound(b: Bound) -> str:
     return f"{b.what} {b.value:.2f}{unit}, wanted {sign} {b.wanted:g}{unit}: {verdict(b)}"
 
 
+def needed(row: Row, b: Bound) -> float | None:
+    """GFLOP/s of matrix products at which we would meet a bound on a ratio to a peer."""
+    peer = next((t for t in row.timings if b.what == f"{t.name} over ours"), None)
+    return None if peer is None or row.gflop is None else row.gflop * b.wanted / peer.median_s
+
+
 def verdict(b: Bound) -> str:
     return "met" if b.met else "MISSED"
 
@@ -38,7 +44,12 @@ def row_lines(row: Row) -> list[str]:
     width = max(map(len, [t.name for t in row.timings] + [a.name for a in row.absent]))
     lines += [f"  {t.name:{width}}  {_timing(t, row)}" for t in row.timings]
     lines += [f"  {a.name:{width}}  not timed: {a.reason}" for a in row.absent]
-    return lines + [f"  {bound(b)}" for b in row.bounds]
+    return lines + [f"  {bound(b)}{_needs(row, b)}" for b in row.bounds]
+
+
+def _needs(row: Row, b: Bound) -> str:
+    rate = needed(row, b)
+    return "" if rate is None or b.met else f" (needs {rate:.0f} GFLOP/s)"
 
 
 def _timing(t: Timing, row: Row) -> str:
@@ -58,9 +69,14 @@ def machine_lines(machine: dict[str, Any], after: dict[str, Any] | None = None) 
         f"{machine['cpu']}, {machine['cores']} cores, {machine['torch_threads']} threads, "
         f"{machine['instruction_set']}; {machine['system']}",
         f"Python {machine['python']}, {versions}",
-        f"before: {state(machine)}",
+        f"before: {state(machine)}; the registers {_peak(machine)}",
     ]
     return lines + ([f"after: {state(after)}"] if after else [])
+
+
+def _peak(machine: dict[str, Any]) -> str:
+    peak = machine.get("peak_gflops")
+    return "not measured" if peak is None else f"{peak:.0f} GFLOP/s"
 
 
 def state(s: dict[str, Any]) -> str:

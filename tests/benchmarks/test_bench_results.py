@@ -15,6 +15,7 @@ MACHINE = {
     "date": "2024-05-06T07:08:09", "cpu": "some CPU", "cores": 2, "system": "Linux",
     "python": "3.11", "packages": {"torch": "2.6", "jax": None}, "git": None,
     "instruction_set": "avx2", "torch_threads": 2, "mm_gflops": 200.0, "latency_ns": 25.0,
+    "peak_gflops": 235.0,
 }  # fmt: skip
 
 
@@ -84,11 +85,11 @@ def test_check_takes_the_best_of_three():
 def test_terminal_and_page_show_losses_and_who_is_absent(tmp_path):
     text = "\n".join(tables.row_lines(row()))
     assert "1.50 × ours" in text
-    assert "X over ours 1.50, wanted ≥ 2: MISSED" in text
+    assert "X over ours 1.50, wanted ≥ 2: MISSED (needs 267 GFLOP/s)" in text  # 0.4 · 2 / 3 ms
     assert "not timed: not installed" in text
     save(tmp_path / "r.json", results(row()))
     shown = page(tmp_path / "r.json")
-    assert "| rnn/notebook | B 128 | 2 ms | X over ours | 1.50 | ≥ 2 | **missed** |" in shown
+    assert "| rnn/notebook | B 128 | 2 ms | X over ours | 1.50 | ≥ 2 | 267 | **missed** |" in shown
     assert "jax not installed" in shown
 
 
@@ -102,6 +103,11 @@ def test_durations(s, text):
 def test_latency_is_some_nanoseconds_or_not_measured():
     ns = machine.latency_ns()
     assert ns is None or 1 < ns < 100_000
+
+
+def test_no_product_is_faster_than_the_registers():
+    peak = machine.peak_gflops()
+    assert peak is None or peak > machine.state()["mm_gflops"]
 
 
 def test_the_stopwatch_counts_each_moment_once():
