@@ -1,0 +1,6 @@
+// Allocations with `new` that fail on demand.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+extern std::atomic<int64_t> allocations_left;  // the one after so many more fails; below zero none does
