@@ -11,13 +11,15 @@
 int main(int n_words, char** words) {
   using namespace ostinato;
   const int64_t iterations = n_words > 1 ? std::atoll(words[1]) : 20000;
-  if (iterations < 1) {
-    std::fprintf(stderr, "%s: wanted a number of mutated programs, from 1 on, not %s\n", words[0], words[1]);
+  if (iterations < 0) {
+    std::fprintf(stderr, "%s: wanted a number of mutated programs, not %s\n", words[0], words[1]);
     return 2;
   }
   const struct { const char* name; std::function<void()> run; } tests[] = {
       {"kernels", test_kernels},
       {"executor", test_executor},
+      {"refusals", test_refusals},
+      {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},
   };
   std::string isas;
   for (const std::string& isa : available_isas()) isas += " " + isa;
