@@ -193,7 +193,7 @@ void test_executor() {
   check_fewer_threads();
   check_concurrent_plays();
   check_unknown_instruction_set();
-  check_allocations_that_fail(true), check_allocations_that_fail(false);
+  if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);
   check_memory_that_cannot_be_had();
   check_memory();
 }

@@ -20,8 +20,9 @@ bool refused(const Integers& values, const std::vector<double>& factors) {
   return false;
 }
 
-// Around what validate allows, and the ends of int32.
-const int64_t kEdges[] = {-1, -2, -3, 0, 1, 2, 5, 47, 48, 49, 64, 65, 127, 1 << 24, (1 << 24) + 1, INT32_MAX, INT32_MIN, int64_t(INT32_MAX) + 1};
+// Around what validate allows (−49 is the last register), and the ends of int32.
+const int64_t kEdges[] = {-51, -50, -49, -3, -2, -1, 0, 1, 2, 5, 64, 65, 127, 1 << 24, (1 << 24) + 1,
+                          INT32_MAX, INT32_MIN, int64_t(INT32_MAX) + 1};
 
 class Mutator {
  public:
@@ -54,7 +55,7 @@ class Mutator {
   }
 };
 
-constexpr int64_t kMostElements = 1 << 18;  // larger ones are valid, and take long
+constexpr int64_t kMostElements = 1 << 16;  // larger ones are valid, and take long
 
 // False where the program is too large to try.
 bool play(const Program& program, Random& random) {

@@ -26,6 +26,7 @@ int main(int n_words, char** words) {
   std::printf("instruction sets:%s; threads: %s\n", isas.c_str(), threading_runtime().c_str());
   int failed = 0;
   for (const auto& test : tests) {
+    if (iterations == 0 && test.name == std::string("fuzzed programs")) continue;
     const auto start = std::chrono::steady_clock::now();
     std::string result = "ok";
     try {
