@@ -457,22 +457,25 @@ template <class T> class Player {
       const Gradient& g = p_.gradients[i];
       const auto& parts = s_.accumulators[i];
       if (parts.empty()) continue;
-      // Threads share a wide gradient by rows, a vector by columns.
-      const bool by_row = g.K > 1;
-      const int64_t size = by_row ? g.K : g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
-      const int64_t n0 = by_row ? 0 : begin, n1 = by_row ? g.N : end;
-      for (int64_t k = by_row ? begin : 0; k < (by_row ? end : 1); k++) {
-        T* out = result(g, k);
-        const int64_t at = k * g.N;
-        for (int64_t n = n0; n < n1; n++) out[n] = parts[0][at + n];
-        for (int64_t group = 1; group < s_.groups; group++)
-          for (int64_t n = n0; n < n1; n++) out[n] += parts[group][at + n];
+      // Threads share the rows of the result, so that no two write to one line; of a vector, its columns.
+      const bool by_k = g.K > 1 && !g.transposed;
+      const int64_t size = by_k ? g.K : g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
+      const int64_t n0 = by_k ? 0 : begin, n1 = by_k ? g.N : end;
+      for (int64_t k = by_k ? begin : 0; k < (by_k ? end : g.K); k++) {
+        // A transposed one's row is complete in the first accumulator before it is spread.
+        T* out = g.transposed ? parts[0] + k * g.N : result(g, k);
+        for (size_t group = g.transposed; group < parts.size(); group++) {
+          const T* part = parts[group] + k * g.N;
+          if (group == 0) std::copy(part + n0, part + n1, out + n0);
+          else for (int64_t n = n0; n < n1; n++) out[n] += part[n];
+        }
+        if (g.transposed) for (int64_t n = n0; n < n1; n++) result(g, n)[k] = out[n];
       }
     }
   }
-  T* result(const Gradient& g, int64_t k) const {
+  T* result(const Gradient& g, int64_t row) const {
     const Argument& a = s_.play.arguments[g.argument];
-    return static_cast<T*>(a.data) + k * a.time;
+    return static_cast<T*>(a.data) + row * a.time;
   }
 };
 
@@ -500,7 +503,7 @@ template <class T> class Layout {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
       const bool large = size(g) * int64_t(sizeof(T)) > kLateBytes, few = T_ * B_ <= kLateRows * groups_;
-      late_[i] = g.K > 1 && groups_ > 1 && (large || few);
+      late_[i] = g.K > 1 && groups_ > 1 && !g.transposed && (large || few);
     }
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
       const Instruction& x = p_.instructions[i];

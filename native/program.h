@@ -63,6 +63,7 @@ struct Instruction {
 };
 struct Gradient {
   int32_t K, N, argument;  // summed over rows and steps into the argument's [K, N]
+  bool transposed = false;  // … into its [N, K]
 };
 struct Carry {
   int32_t buffer;

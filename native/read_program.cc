@@ -56,7 +56,7 @@ Program read_program(const Integers& values, const std::vector<double>& scalars)
   }
   for (int32_t i = in.count(); i-- > 0;) {
     Gradient g{};
-    g.K = in.next(), g.N = in.next(), g.argument = in.next();
+    g.K = in.next(), g.N = in.next(), g.argument = in.next(), g.transposed = in.next() != 0;
     p.gradients.push_back(g);
   }
   for (int32_t i = in.count(); i-- > 0;) {

@@ -63,7 +63,7 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   const int32_t half = H / 2;  // W's halves stand in the argument the other way round, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}}};
-  p.gradients = {{F, H, kGradU}, {H, H, kGradW}, {1, H, kGradBias}};
+  p.gradients = {{F, H, kGradU, true}, {H, H, kGradW, false}, {1, H, kGradBias, false}};
   p.carries = {{bStates, kInit, kLast}, {bFollower, -1, -1}};
   const auto section = [&](const std::vector<Instruction>& list) {
     const int32_t begin = int32_t(p.instructions.size());
@@ -104,7 +104,7 @@ std::vector<int64_t> numbers(const Program& p) {
     for (const WeightBlock& b : w.blocks) add({b.argument, b.k0, b.nk, b.n0, b.nn, b.row, b.column});
   }
   add({int64_t(p.gradients.size())});
-  for (const Gradient& g : p.gradients) add({g.K, g.N, g.argument});
+  for (const Gradient& g : p.gradients) add({g.K, g.N, g.argument, g.transposed});
   add({int64_t(p.carries.size())});
   for (const Carry& c : p.carries) add({c.buffer, c.init, c.final});
   add({int64_t(p.instructions.size())});
@@ -134,7 +134,7 @@ std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transpo
       if (argument != -1) uses.push_back({argument, 1, B, p.buffers[size_t(c.buffer)].width});
   for (const Weight& w : p.weights)
     for (const WeightBlock& b : w.blocks) uses.push_back({b.argument, int64_t(b.row) + b.nk, int64_t(b.column) + b.nn, 1});
-  for (const Gradient& g : p.gradients) uses.push_back({g.argument, g.K, 1, g.N});
+  for (const Gradient& g : p.gradients) uses.push_back({g.argument, g.transposed ? g.N : g.K, 1, g.transposed ? g.K : g.N});
 
   std::vector<Use> most(size_t(p.n_arguments), {0, 1, 1, 1});
   for (const Use& use : uses) {

@@ -160,7 +160,9 @@ class Maker:
         else:
             x = {"n": n, "k": k, "a": self.part(a, k), "b": self.part(b, n)}
             code = Code.OUTER
-        self.gradients.append(Gradient(k, n, self.argument("gradient", (k, n))))
+        transposed = code == Code.OUTER and bool(self.rng.random() < 0.4)
+        shape = (n, k) if transposed else (k, n)
+        self.gradients.append(Gradient(k, n, self.argument("gradient", shape), transposed))
         return [Instruction(code, weight=len(self.gradients) - 1, **x)]
 
     def constant(self, region: Region) -> bool:

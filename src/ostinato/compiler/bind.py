@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 from ostinato.compiler.gradients import Sums
 from ostinato.compiler.graph import Node
 from ostinato.compiler.once import evaluate
-from ostinato.compiler.passes import Lowered, SumPart
 from ostinato.engine import native
+
+if TYPE_CHECKING:
+    from ostinato.compiler.passes import Lowered
 
 # Where an argument comes from: a case of `Bound.numbers`.
 _TIME, _ROWS, _TAPE, _MATRIX, _TRANSPOSED, _SUM, _ONCE = range(7)
@@ -33,7 +35,10 @@ class Bound:
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
-        self.sizes = {lowered.arguments[g.argument]: (g.K, g.N) for g in lowered.program.gradients}
+        self.sizes = {
+            lowered.arguments[g.argument]: (g.N, g.K) if g.transposed else (g.K, g.N)
+            for g in lowered.program.gradients
+        }
         self.tapes: dict[str, tuple[int, int]] = {}  # name → width, and width of those before it
         self.tape_width = 0
         for name, width in tapes.items():
@@ -43,14 +48,14 @@ class Bound:
 
     def _source(self, key: Any) -> tuple[int, Any]:
         """How the argument is found: a case of `numbers`, and what that needs."""
-        if isinstance(key, SumPart):
-            return _SUM, key
         if isinstance(key, Node):
             if key.op == "captured" and len(key.shape) == 2:
                 return _MATRIX, key.attrs[0]
             if key.op == "aten.t.default" and key.inputs[0].op == "captured":
                 return _TRANSPOSED, key.inputs[0].attrs[0]
             return _ONCE, key
+        if not isinstance(key, str):  # a SumPart
+            return _SUM, (key.name, key.layer, key.row * key.n_columns + key.column, key.n_columns)
         if key in self.tapes:
             return _TAPE, self.tapes[key]
         return (_ROWS if key.startswith(_WITHOUT_TIME) else _TIME), key
@@ -91,9 +96,9 @@ class Bound:
                 start = before * n_steps * n_rows * memory.element_size()
                 out += (memory.data_ptr() + start, n_rows * width, width)
             elif case == _SUM:
-                t = sums[key.name][key.layer]  # type: ignore[index]
-                offset = (key.row * key.n_columns + key.column) * t.element_size()
-                out += (t.data_ptr() + offset, key.n_columns, 1)
+                name, layer, offset, n_columns = key
+                t = sums[name][layer]  # type: ignore[index]
+                out += (t.data_ptr() + offset * t.element_size(), n_columns, 1)
             else:
                 t = self.once_tensor(key, captured, once)
                 s = t.stride()
@@ -113,12 +118,12 @@ class Bound:
         for key in self.lowered.arguments:
             if isinstance(key, Node):
                 out.append(self.once_tensor(key, captured, once))
-            elif isinstance(key, SumPart):
+            elif isinstance(key, str):
+                out.append(tensors[key])
+            else:
                 K, N = self.sizes[key]
                 layer = sums[key.name][key.layer].view(-1, key.n_columns)
                 out.append(layer[key.row : key.row + K, key.column : key.column + N])
-            else:
-                out.append(tensors[key])
         return out
 
     def once_tensor(self, node: Node, captured: Any, once: dict[Node, Tensor]) -> Tensor:

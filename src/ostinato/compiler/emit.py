@@ -24,7 +24,7 @@ from ostinato.engine.program import (
 )
 
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
-LANES = 16  # of the widest vectors
+PANEL = 64  # columns of a register tile of the widest vectors
 
 
 class BlockTooLarge(Exception):  # noqa: N818
@@ -219,11 +219,10 @@ class Emitter:
         """Gradients: every part of a sum into its part of the result, neighbours at once."""
         name = next(k for k, n in self.sums.items() if n is node)
         parts = self.sum_parts(node)
-        # Vectors run along the second factor: one that does not fill a vector had better be first.
+        # Vectors run along the second factor: that had better be the longer one.
         n_rows, n_columns = node.shape
-        transposed = node.op == "outer" and n_columns < min(n_rows, LANES)
+        transposed = node.op == "outer" and n_columns < min(n_rows, PANEL)
         if transposed:
-            n_columns = n_rows
             parts = [(c, r, b, a) for r, c, a, b in parts if b is not None]
         out = []
         gradients: dict[tuple[int, int, int, int], int] = {}
@@ -232,8 +231,10 @@ class Emitter:
             key = (t.row, t.column, t.K, t.N)
             if key not in gradients:
                 gradients[key] = len(self.gradients)
-                part = SumPart(name, t.row, t.column, n_columns, transposed, _layer(layers, key))
-                self.gradients.append(Gradient(t.K, t.N, self.storage.argument(part)))
+                row, column = (t.column, t.row) if transposed else (t.row, t.column)
+                part = SumPart(name, row, column, n_columns, _layer(layers, key))
+                argument = self.storage.argument(part)
+                self.gradients.append(Gradient(t.K, t.N, argument, transposed))
             index = gradients[key]
             if t.a is None:
                 out.append(Instruction(Code.COLUMN_SUM, n=t.N, weight=index, a=t.b))

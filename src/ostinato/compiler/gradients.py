@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ostinato.compiler.graph import SUM, Node
 from ostinato.compiler.once import evaluate
-from ostinato.compiler.passes import SumPart
 
 if TYPE_CHECKING:
+    from ostinato.compiler.passes import SumPart
     from ostinato.compiler.plan import BackwardPlan
 
 Sums = dict[str, list[Tensor]]  # the layers of each sum, dense
@@ -28,7 +28,6 @@ class _Layers:
     make: Callable[..., Tensor]  # torch.empty where the parts cover all of it, else torch.zeros
     shape: tuple[int, ...]
     n: int
-    transposed: bool
 
 
 class Gradients:
@@ -50,7 +49,7 @@ class Gradients:
         while base is not None and base.op in _VIEWS:
             base = base.inputs[0]
         layers = None if base is None else self.layers.get(f"sum{base.index}")
-        if node is None or base is None or layers is None or layers.n > 1 or layers.transposed:
+        if node is None or base is None or layers is None or layers.n > 1:
             return node
         if layers.shape not in (base.shape, node.shape):  # two gradients of different shapes
             return node
@@ -88,7 +87,7 @@ class Gradients:
             for layer in sums[name][1:]:
                 total = total + layer
             K, N = node.shape
-            value = total.view(N, K).t() if self.layers[name].transposed else total.view(K, N)
+            value = total.view(K, N)
         elif node.kind == SUM and node.op in _VIEWS:
             value = self._computed(node.inputs[0], sums, captured, once).reshape(node.shape)
         elif node.kind == SUM and node.op == "aten.t.default":
@@ -105,6 +104,4 @@ class Gradients:
 def _layers(node: Node, parts: list[tuple[SumPart, int]]) -> _Layers:
     n = 1 + max((part.layer for part, _ in parts), default=0)
     covered = n == 1 and sum(size for _, size in parts) == math.prod(node.shape)
-    transposed = bool(parts) and parts[0][0].transposed
-    shape = tuple(node.shape)[::-1] if transposed else tuple(node.shape)
-    return _Layers(torch.empty if covered else torch.zeros, shape, n, transposed)
+    return _Layers(torch.empty if covered else torch.zeros, tuple(node.shape), n)

@@ -79,7 +79,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class SumPart:
-    """An argument that receives [K, N] of a sum, at (row, column); of its transpose, if so.
+    """An argument that receives a rectangle of a sum, at (row, column).
 
     Parts of one layer do not overlap; the sum is the sum of its layers, each of `n_columns`.
     """
@@ -88,5 +88,4 @@ class SumPart:
     row: int
     column: int
     n_columns: int
-    transposed: bool
     layer: int

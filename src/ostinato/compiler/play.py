@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,10 @@ from torch import Tensor
 from ostinato.compiler.bind import Bound
 from ostinato.compiler.gradients import Gradients, Sums
 from ostinato.compiler.graph import Node
-from ostinato.compiler.passes import Lowered
 from ostinato.engine import native
 
 if TYPE_CHECKING:
+    from ostinato.compiler.passes import Lowered
     from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
@@ -85,10 +86,22 @@ class Tape:
         return self.player._versions(self.tensors) == self.versions
 
 
+@functools.cache
+def _keep_freed_pages() -> None:
+    """Have freed memory stay in the process, for the next call.
+
+    glibc hands a freed piece back to the kernel, and every page of the next one costs a fault: 8 %
+    of an LSTM's training. It stops doing so up to the size of the largest piece (below 32 MB) that
+    it has seen freed; this one is never touched.
+    """
+    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8)
+
+
 class Player:
     """One recorded step, ready to be played."""
 
     def __init__(self, planner: Planner, dtype: torch.dtype, engine: str):
+        _keep_freed_pages()
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"

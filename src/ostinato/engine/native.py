@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.engine.program import Program
+if TYPE_CHECKING:
+    from ostinato.engine.program import Program
 
 try:
     from ostinato import _native

@@ -67,6 +67,7 @@ class Gradient:
     K: int
     N: int
     argument: int
+    transposed: bool = False  # the argument is [N, K]
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Program:
                 ]
         out.append(len(self.gradients))
         for g in self.gradients:
-            out += [g.K, g.N, g.argument]
+            out += [g.K, g.N, g.argument, g.transposed]
         out.append(len(self.carries))
         for c in self.carries:
             out += [c.buffer, c.init, c.final]

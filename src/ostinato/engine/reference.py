@@ -127,7 +127,9 @@ class _Reference:
         elif x.code == Code.ROW_MAX:
             self.write(x.d, t, alive, 1, {}, a.max(-1, keepdims=True))
         else:
-            out = self.arguments[self.p.gradients[x.weight].argument]
+            gradient = self.p.gradients[x.weight]
+            out = self.arguments[gradient.argument]
+            out = out.T if gradient.transposed else out
             if x.code == Code.OUTER:
                 out += a.T @ self.read(x.b, t, alive, x.n, {})
             else:
