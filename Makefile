@@ -1,5 +1,7 @@
 # make mnist   environment, then the main job on real MNIST, to the end
 # make test    environment, then lint, types and tests
+# make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
+# make sanitize      the same under AddressSanitizer and UBSan, then under ThreadSanitizer
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
@@ -8,7 +10,7 @@ STAMP  := $(VENV)/.installed
 # A torch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test env lint clean
+.PHONY: mnist test env lint native-test sanitize clean
 
 mnist: env
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -20,7 +22,7 @@ test: env
 
 env: $(STAMP)
 
-NATIVE := $(wildcard native/*) CMakeLists.txt pyproject.toml
+NATIVE := $(wildcard native/*.*) CMakeLists.txt pyproject.toml
 $(STAMP): $(NATIVE)
 	@command -v $${CXX:-c++} >/dev/null || { echo "ostinato needs a C++17 compiler (Debian, Ubuntu: sudo apt-get install g++; Fedora: sudo dnf install gcc-c++; macOS: xcode-select --install)" >&2; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit('ostinato needs Python 3.10 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...' if sys.version_info < (3, 10) else 0)"
@@ -31,6 +33,25 @@ $(STAMP): $(NATIVE)
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+COMPILER := $(if $(filter default,$(origin CXX)),c++,$(CXX))
+
+# $(call native-tests,name,sanitizer,mutated programs): builds and runs them in build/name-compiler
+define native-tests
+	@command -v cmake >/dev/null || { echo "the native tests need CMake 3.18 or newer (sudo apt-get install cmake; pip install cmake)" >&2; exit 1; }
+	@cmake -S . -B build/$(1)-$(notdir $(COMPILER)) -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=$(COMPILER) \
+	  -DOSTINATO_NATIVE_TESTS=ON -DOSTINATO_WERROR=ON -DOSTINATO_SANITIZE=$(2) >/dev/null
+	@cmake --build build/$(1)-$(notdir $(COMPILER)) --parallel $$(getconf _NPROCESSORS_ONLN) >/dev/null
+	build/$(1)-$(notdir $(COMPILER))/native/tests/ostinato_tests $(3)
+endef
+
+native-test:
+	$(call native-tests,native,,20000)
+
+# Mutated programs alias their arguments as no caller does: not for ThreadSanitizer.
+sanitize:
+	$(call native-tests,asan,address,10000)
+	$(call native-tests,tsan,thread,0)
 
 clean:
 	rm -rf $(VENV) build dist

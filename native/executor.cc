@@ -26,7 +26,8 @@
 
 namespace ostinato {
 
-int64_t n_groups(int64_t B) { return std::min<int64_t>(8, std::max<int64_t>(1, B / 4)); }
+constexpr int64_t kMaxGroups = 8;
+int64_t n_groups(int64_t B) { return std::min(kMaxGroups, std::max<int64_t>(1, B / 4)); }
 
 namespace {
 
@@ -37,6 +38,7 @@ constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; 
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
+constexpr int64_t kLists = 4;            // of row pointers: a, b, init and out
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
@@ -71,6 +73,7 @@ template <class T> struct Memory {  // 64-byte aligned, grows, never shrinks
   ~Memory() { std::free(data); }
 };
 
+int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }  // of one product
 int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 
 }  // namespace
@@ -126,10 +129,11 @@ struct Block {
 template <class T> struct Executor<T>::Workspace {
   Memory<T> weights, buffers, accumulators;
   std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread
+  Memory<T*> pointers;                                // kLists lists of rows a thread
   int64_t bytes() const {
     size_t n = weights.size + buffers.size + accumulators.size;
     for (auto& r : registers) n += r->size;
-    return int64_t(n * sizeof(T));
+    return int64_t(n * sizeof(T) + pointers.size * sizeof(T*));
   }
 };
 
@@ -140,23 +144,22 @@ template <class T> struct Place {  // a buffer, as one play sees it
   int64_t time, row, modulus;  // modulus 0: every step has its slot
 };
 
-// Where the rows of an operand begin, one row after the other.
+// Where the rows of an operand begin, one row after the other. The memory is the play's: on its
+// threads nothing may fail.
 template <class T> class RowPointers {
  public:
-  void clear(int64_t at_most) {
-    size_ = 0;
-    if (at_most > int64_t(pointers_.size())) pointers_.resize(at_most);
-  }
+  explicit RowPointers(T** memory) : pointers_(memory) {}
+  void clear() { size_ = 0; }
   void append(T* first, int64_t stride, int64_t n) {
-    T** p = pointers_.data() + size_;
+    T** p = pointers_ + size_;
     for (int64_t i = 0; i < n; i++) p[i] = first + i * stride;
     size_ += n;
   }
   int64_t size() const { return size_; }
-  T* const* data() const { return pointers_.data(); }
+  T* const* data() const { return pointers_; }
 
  private:
-  std::vector<T*> pointers_;
+  T** const pointers_;
   int64_t size_ = 0;
 };
 
@@ -172,6 +175,8 @@ template <class T> struct Session {
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   Memory<T>* const* registers;
+  T** pointers;
+  int64_t most_rows;  // of one list of pointers
   Barrier barrier;
 };
 
@@ -180,6 +185,8 @@ template <class T> class Player {
   Player(Session<T>& session, int id, int n_threads)
       : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
         T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data),
+        a_rows_(list(session, id, 0)), b_rows_(list(session, id, 1)), init_rows_(list(session, id, 2)),
+        out_rows_(list(session, id, 3)),
         group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
 
   void run() {
@@ -208,9 +215,12 @@ template <class T> class Player {
   const int id_, n_threads_;
   const int64_t T_, B_;
   T* const registers_;
-  const int64_t group0_, group1_;
-  std::vector<Span> spans_;
   RowPointers<T> a_rows_, b_rows_, init_rows_, out_rows_;
+  const int64_t group0_, group1_;
+  Span spans_[kMaxGroups];
+  int n_spans_ = 0;
+
+  static T** list(const Session<T>& s, int id, int number) { return s.pointers + (id * kLists + number) * s.most_rows; }
 
   // ---- rows and steps
 
@@ -220,13 +230,16 @@ template <class T> class Player {
     return std::partition_point(lengths + begin, lengths + end, [t](int64_t n) { return n > t; }) - lengths;
   }
   void find_spans(int64_t g0, int64_t g1, int64_t t) {
-    spans_.clear();
+    n_spans_ = 0;
     for (int64_t g = g0; g < g1; g++) {
       const int64_t begin = group_begin(B_, g), end = alive(begin, group_begin(B_, g + 1), t);
       if (begin == end) continue;
-      if (!spans_.empty() && spans_.back().end == begin) spans_.back().end = end;
-      else spans_.push_back({begin, end});
+      if (n_spans_ && spans_[n_spans_ - 1].end == begin) spans_[n_spans_ - 1].end = end;
+      else spans_[n_spans_++] = {begin, end};
     }
+  }
+  template <class F> void for_spans(F f) const {
+    for (int i = 0; i < n_spans_; i++) f(spans_[i]);
   }
   template <class F> void for_steps(int64_t t0, int64_t t1, F f) const {  // in playing order
     if (p_.descending) for (int64_t t = t1; t-- > t0;) f(t);
@@ -239,11 +252,11 @@ template <class T> class Player {
     return b.data + t * b.time + row * b.row + o.column;
   }
   void gather(RowPointers<T>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    rows.clear((t1 - t0) * (group_begin(B_, g1) - group_begin(B_, g0)));
+    rows.clear();
     const int64_t stride = s_.places[o.buffer].row;
     for_steps(t0, t1, [&](int64_t t) {
       find_spans(g0, g1, t);
-      for (const Span& span : spans_) rows.append(at(o, t, span.begin), stride, span.end - span.begin);
+      for_spans([&](Span span) { rows.append(at(o, t, span.begin), stride, span.end - span.begin); });
     });
   }
 
@@ -343,10 +356,10 @@ template <class T> class Player {
         default:
           for_steps(t0, t1, [&](int64_t t) {
             find_spans(g0, g1, t);
-            for (const Span& span : spans_) {
+            for_spans([&](Span span) {
               if (x.code == Code::kBlock) block(s_.blocks[i], t, span);
               else reduce(x, t, span);
-            }
+            });
           });
           i += x.code == Code::kBlock ? x.count : 0;
       }
@@ -435,7 +448,7 @@ template <class T> class Player {
       const Gradient& g = p_.gradients[x.weight];
       T* out = result(g, k0);
       const int64_t ld = s_.play.arguments[g.argument].time;
-      const int64_t steps = std::max<int64_t>(1, kGemmRows / B_), n_blocks = (T_ + steps - 1) / steps;
+      const int64_t steps = late_steps(B_), n_blocks = (T_ + steps - 1) / steps;
       for (int64_t j = 0; j < n_blocks; j++) {
         const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
         gather(a_rows_, a, 0, s_.groups, t0, t1);
@@ -471,7 +484,7 @@ template <class T> class Player {
   }
 };
 
-template <class T> void run_thread(void* context, int id, int n_threads) {
+template <class T> void run_thread(void* context, int id, int n_threads) noexcept {
   FloatEnvironment environment;
   Player<T>(*static_cast<Session<T>*>(context), id, n_threads).run();
 }
@@ -510,6 +523,7 @@ template <class T> class Layout {
     const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
     return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
   }
+  int64_t most_rows() const { return B_ * std::min(T_, std::max(chunk(), late_steps(B_))); }
   // Large gradients are summed at the end: what they read must last until then.
   bool late(size_t gradient) const { return late_[gradient]; }
   int64_t slots(size_t buffer) const {
@@ -550,13 +564,17 @@ template <class T> class Layout {
   std::vector<bool> late_, lasts_;
 };
 
-template <class T> int64_t Executor<T>::kept_bytes() const { return spare_ ? spare_->bytes() : 0; }
+template <class T> int64_t Executor<T>::kept_bytes() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return spare_ ? spare_->bytes() : 0;
+}
 
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const Layout<T> layout(program_, play.T, play.B);
   const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(play.threads, layout.groups()));
   return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(kernels<T>(play.isa).panel) +
-                      threads * kMaxRegisters * kStrip);
+                      threads * kMaxRegisters * kStrip) +
+         sizeof(T*) * threads * kLists * layout.most_rows();
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
@@ -570,7 +588,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   const Layout<T> layout(program_, play.T, play.B);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
   Session<T> s{program_, play, kernels, blocks_, {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), nullptr, {}};
+               layout.loop_groups(kernels.panel), nullptr, nullptr, layout.most_rows(), {}};
 
   T* accumulator = work->accumulators.get(layout.accumulators());
   s.accumulators.resize(program_.gradients.size());
@@ -606,6 +624,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
   for (auto& r : work->registers) r->get(kMaxRegisters * kStrip), registers.push_back(r.get());
   s.registers = registers.data();
+  s.pointers = work->pointers.get(threads * kLists * s.most_rows);
 
   parallel(threads, run_thread<T>, &s);
 

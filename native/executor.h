@@ -47,7 +47,7 @@ template <class T> class Executor {
   struct Workspace;
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::unique_ptr<Workspace> spare_;  // of the last play; a concurrent play makes its own
 };
 

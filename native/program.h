@@ -90,4 +90,9 @@ constexpr int32_t kMaxBlock = 64;  // instructions of one block
 // played on any B and T without a further check.
 void validate(const Program& program);
 
+// A program from integers and one scalar an instruction, in the order in which the structs above name
+// their members. Throws std::invalid_argument where they end early, go on, or do not fit; what the
+// program means is validate's to check.
+Program read_program(const std::vector<int64_t>& values, const std::vector<double>& scalars);
+
 }  // namespace ostinato

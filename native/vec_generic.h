@@ -11,7 +11,7 @@ struct Generic {
   typedef Bits Mask __attribute__((vector_size(N * sizeof(T))));
   static constexpr int kLanes = N;
   Lanes v;
-  static Generic all(T x) { return {Lanes{} + x}; }
+  static Generic all(T x) { return {x - Lanes{}}; }  // −0 − 0 is −0, where −0 + 0 is not
   static Generic load(const T* p) { Generic r; std::memcpy(&r.v, p, sizeof r.v); return r; }
   static Generic load(const T* p, int n) { Generic r{Lanes{}}; std::memcpy(&r.v, p, n * sizeof(T)); return r; }
   void store(T* p) const { std::memcpy(p, &v, sizeof v); }
@@ -52,16 +52,19 @@ template <class T, int N> inline Generic<T, N> copysign(Generic<T, N> a, Generic
 }
 // Nearest integer (ties to even) and 2^k·x for integral k in [−252, 254].
 template <int N> inline Generic<float, N> round(Generic<float, N> a) { return per_lane(a, [](float x) { return std::nearbyint(x); }); }
+// Integers as the vector units convert and add them: what does not fit is −2³¹, and sums wrap.
+inline uint32_t bits_of(float x) { uint32_t b; std::memcpy(&b, &x, 4); return b; }
+inline float float_of(uint32_t b) { float x; std::memcpy(&x, &b, 4); return x; }
+inline uint32_t integer_of(float x) { return std::fabs(x) < 2147483648.f ? uint32_t(int32_t(x)) : 0x80000000u; }
 template <int N> inline Generic<float, N> power_of_two(Generic<float, N> k) {
-  return per_lane(k, [](float x) { int32_t b = (int32_t(x) + 127) << 23; float r; std::memcpy(&r, &b, 4); return r; });
+  return per_lane(k, [](float x) { return float_of((integer_of(x) + 127u) << 23); });
 }
 // x = m·2^e with m in [√½, √2), for normal positive x.
 template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, N>& m, Generic<float, N>& e) {
   for (int i = 0; i < N; i++) {
-    int32_t b; float v = x.v[i]; std::memcpy(&b, &v, 4);
-    int32_t k = (b - 0x3f3504f3) >> 23, mb = b - k * (1 << 23);
-    float mf; std::memcpy(&mf, &mb, 4);
-    m.v[i] = mf; e.v[i] = float(k);
+    const uint32_t b = bits_of(x.v[i]);
+    const int32_t k = int32_t(b - 0x3f3504f3u) >> 23;
+    m.v[i] = float_of(b - (uint32_t(k) << 23)), e.v[i] = float(k);
   }
 }
 // Both of a, b that are smaller (larger) where neither is NaN; NaN where one is.

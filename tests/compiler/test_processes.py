@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
+from ostinato.engine import native
 from playing import loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
@@ -69,6 +72,23 @@ def test_several_threads_scan_at_once(intraop):
     in_threads(4, work)
 
 
+def test_threads_at_once_get_the_bits_of_one():
+    """float32, each on two threads as far as the other callers leave them."""
+    torch.set_num_threads(2)
+    W = (torch.randn(32, 32) / 6).requires_grad_()
+    step = rnn(W)
+    calls = [(torch.randn(b, 32), torch.randn(t, b, 32)) for t, b in [(30, 40), (7, 9), (50, 1)]]
+    wanted = [pytree.tree_leaves(gradients(scan, step, [W], *call)) for call in calls]
+
+    def work(k: int) -> None:
+        for i in range(20):
+            n = (k + i) % len(calls)
+            found = pytree.tree_leaves(gradients(scan, step, [W], *calls[n]))
+            assert all(torch.equal(a, b) for a, b in zip(found, wanted[n], strict=True))
+
+    in_threads(4, work)
+
+
 def test_recording_does_not_disturb_other_threads():
     """While one thread records, others differentiate with the same weights."""
     W, init, xs = inputs()
@@ -114,6 +134,7 @@ def test_a_forked_child_plays():
     here = gradients(scan, step, [W], init, xs)
 
     def child() -> None:
+        assert "forked" in native.threading_runtime()
         there = gradients(scan, step, [W], init, xs)
         assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])
         assert_same(there[2], here[2], 1e-5)
@@ -124,6 +145,7 @@ def test_a_forked_child_plays():
     in_a_fork(child)
     again = gradients(scan, step, [W], init, xs)
     assert torch.equal(again[1], here[1])
+    assert "forked" not in native.threading_runtime()
 
 
 class Scanned(torch.utils.data.Dataset):
@@ -182,6 +204,47 @@ def test_a_signal_in_the_middle_leaves_the_engine_usable():
         torch.equal(a, b)
         for a, b in zip(pytree.tree_leaves(again), pytree.tree_leaves(wanted), strict=True)
     )
+
+
+CTRL_C = """
+import os, signal, threading, time
+import torch
+from ostinato import scan
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+W = (torch.randn(128, 128) / 12).requires_grad_()
+step = lambda h, x: torch.tanh(x + h @ W)
+init, xs = torch.zeros(64, 128), torch.randn(4000, 64, 128)
+
+def play():
+    carry, ys = scan(step, init, xs)
+    return carry, ys, torch.autograd.grad(ys.square().sum(), W)[0]
+
+wanted = play()
+start = time.perf_counter()
+play()
+length = time.perf_counter() - start
+for part in (0.1, 0.3, 0.6):  # in the forward pass, and in the backward pass
+    timer = threading.Timer(part * length, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        play()
+        time.sleep(30)
+    except KeyboardInterrupt:
+        print("interrupted")
+    timer.join()
+    assert all(torch.equal(a, b) for a, b in zip(play(), wanted))
+"""
+
+
+def test_ctrl_c_in_a_long_scan():
+    """KeyboardInterrupt comes once the call is back; the next ones find the threads as ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["interrupted"] * 3
 
 
 def test_memory_does_not_grow():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,36 @@ def test_the_memory_of_a_play_is_what_it_says():
             None, maker, maker.arrays(T, B, np.float32, 1), T, B, [], [], made=made, threads=threads
         )
         assert made.kept_bytes() == made.needed_bytes(T, B, threads, native.best_isa())
+
+
+def test_memory_is_bounded_over_many_calls_and_callers():
+    """Fifty plays, and plays in several threads at once, keep what the largest of them needs."""
+    maker = Maker(np.random.default_rng(3), True)
+    made = native.make(maker.program(), np.dtype(np.float32))
+    sizes = [(30, 29), (4, 3), (9, 40)]
+    needed = [made.needed_bytes(T, B, 2, native.best_isa()) for T, B in sizes]
+    assert made.kept_bytes() == 0
+
+    def some(n: int, sizes: list[tuple[int, int]]) -> None:
+        for i in range(n):
+            T, B = sizes[i % len(sizes)]
+            arrays = maker.arrays(T, B, np.float32, 1)
+            play_native(None, maker, arrays, T, B, [], [], made=made, threads=2)
+
+    for _ in range(50):
+        some(1, sizes[:1])
+        assert made.kept_bytes() == needed[0]
+    threads = [threading.Thread(target=some, args=(30, sizes)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Each part of the memory is as large as the play that needed most of it.
+    assert 0 < made.kept_bytes() <= sum(needed)
+    some(3, sizes)
+    kept = made.kept_bytes()
+    some(6, sizes)
+    assert max(needed) <= made.kept_bytes() == kept <= sum(needed)
 
 
 def test_a_reversed_program_is_the_program_on_reversed_time():

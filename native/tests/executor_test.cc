@@ -1,0 +1,201 @@
+// Plays: equal bits whatever the threads, several at once, and after one that failed.
+#include "../executor.h"
+
+#include <atomic>
+#include <new>
+#include <thread>
+
+#include "../dispatch.h"
+#include "../threads.h"
+#include "allocations.h"
+#include "openmp_stand_in.h"
+#include "programs.h"
+
+namespace ostinato {
+namespace {
+
+template <class T> using Values = std::vector<std::vector<T>>;
+
+template <class T> Values<T> played(Executor<T>& executor, const Program& program, const Setting& setting) {
+  Arrays<T> arrays(program, setting.T, setting.B, Random(7));
+  executor.play(setting.play(arrays.arguments()));
+  return arrays.values();
+}
+bool equal(const Values<float>& a, const Values<float>& b) {
+  bool all = a.size() == b.size();
+  for (size_t i = 0; all && i < a.size(); i++) all = same(a[i], b[i]);
+  return all;
+}
+bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of bits
+  bool all = a.size() == b.size();
+  for (size_t i = 0; all && i < a.size(); i++)
+    for (size_t k = 0; all && k < a[i].size(); k++) all = std::fabs(a[i][k] - b[i][k]) <= 1e-10 * (1 + std::fabs(b[i][k]));
+  return all;
+}
+
+struct Size { int32_t F, H; int64_t T, B; };
+// One row; a few of each; past a chunk of 256 rows a group; a gradient above 1 MB, summed late.
+const Size kSizes[] = {{1, 2, 1, 1}, {3, 5, 4, 3}, {16, 17, 5, 9}, {3, 5, 70, 33}, {2, 66, 3, 34}, {520, 520, 2, 9}};
+
+std::string name(const Size& size, const Setting& setting) {
+  return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
+         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads, " + setting.isa;
+}
+
+template <class T> void check_equal_bits() {
+  for (const Size& size : kSizes)
+    for (bool descending : {false, true})
+      for (bool ragged : {false, true}) {
+        const Program program = sample_program(size.F, size.H, descending);
+        Executor<T> executor(program);
+        Setting setting(size.T, size.B, ragged, Random(11));
+        setting.isa = "base";
+        const Values<T> wanted = played(executor, program, setting);
+        for (int threads : {1, 2, 4})
+          for (const std::string& isa : available_isas()) {
+            setting.threads = threads, setting.isa = isa;
+            CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
+          }
+      }
+}
+
+// The runtime may give fewer threads than were asked for.
+void check_fewer_threads() {
+  const Program program = sample_program(16, 17, false);
+  Executor<float> executor(program);
+  Setting setting(5, 33, true, Random(11));
+  const auto wanted = played(executor, program, setting);
+  setting.threads = 4;
+  for (int most : {1, 2, 3}) {
+    openmp_stand_in_limit(most);
+    CHECK(equal(played(executor, program, setting), wanted), std::to_string(most));
+  }
+  openmp_stand_in_limit(16);
+}
+
+void check_that_a_wrong_play_is_seen() {
+  const Program program = sample_program(3, 5, false);
+  Program other = program;
+  for (Instruction& x : other.instructions)
+    if (x.code == Code::kOp && x.op == kOp_tanh) x.op = kOp_sin;
+  const Setting setting(4, 3, false, Random(11));
+  Executor<float> a(program), b(other);
+  CHECK(!equal(played(a, program, setting), played(b, program, setting)), "");
+  Executor<double> c(program), d(other);
+  CHECK(!equal(played(c, program, setting), played(d, program, setting)), "");
+}
+
+// ---- several callers at once
+
+void check_concurrent_plays() {
+  const Program program = sample_program(16, 17, false);
+  Executor<float> executor(program);
+  std::vector<Setting> settings;
+  std::vector<Values<float>> wanted;
+  int64_t most = 0;
+  for (const auto& [T, B] : {std::pair<int64_t, int64_t>{3, 9}, {5, 33}, {1, 1}, {7, 20}}) {
+    settings.emplace_back(T, B, B > 10, Random(11));
+    settings.back().threads = 2;
+    wanted.push_back(played(executor, program, settings.back()));
+    most = std::max(most, executor.needed_bytes(settings.back().play(nullptr)));
+  }
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (size_t caller = 0; caller < 4; caller++)
+    callers.emplace_back([&, caller] {
+      for (size_t i = 0; i < 12; i++) {
+        const size_t k = (caller + i) % settings.size();
+        wrong += !equal(played(executor, program, settings[k]), wanted[k]);
+        wrong += executor.kept_bytes() > 2 * most;
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  CHECK(wrong == 0, std::to_string(wrong));
+}
+
+// ---- after a play that failed
+
+template <class Error, class F> bool throws(F f) {
+  try {
+    f();
+  } catch (const Error&) {
+    return true;
+  }
+  return false;
+}
+
+void check_unknown_instruction_set() {
+  const Program program = sample_program(3, 5, false);
+  Executor<float> executor(program);
+  Setting good(4, 9, false, Random(11)), bad = good;
+  good.threads = 2, bad.isa = "mmx";
+  const auto wanted = played(executor, program, good);
+  CHECK(throws<std::invalid_argument>([&] { played(executor, program, bad); }), "");
+  CHECK(throws<std::invalid_argument>([&] { executor.needed_bytes(bad.play(nullptr)); }), "");
+  CHECK(equal(played(executor, program, good), wanted), "");
+}
+
+// Each allocation of a play fails once, a first play's and a later one's.
+void check_allocations_that_fail(bool first) {
+  const Program program = sample_program(16, 17, false);
+  Setting setting(5, 33, true, Random(11));
+  setting.threads = 2;
+  Executor<float> steady(program);
+  const auto wanted = played(steady, program, setting);
+  int failures = 0;
+  for (bool failed = true; failed; failures += failed) {
+    auto fresh = std::make_unique<Executor<float>>(program);
+    Executor<float>& executor = first ? *fresh : steady;
+    Arrays<float> arrays(program, setting.T, setting.B, Random(7));
+    allocations_left = failures;
+    failed = throws<std::bad_alloc>([&] { executor.play(setting.play(arrays.arguments())); });
+    allocations_left = -1;
+    CHECK(failed || equal(arrays.values(), wanted), std::to_string(failures));
+    CHECK(equal(played(executor, program, setting), wanted), std::to_string(failures));
+  }
+  CHECK(failures > 3, std::to_string(failures));
+}
+
+void check_memory_that_cannot_be_had() {
+  Program program = sample_program(3, 5, false);
+  program.buffers.push_back({Kind::kStep, 1 << 24, 0, -1});
+  Executor<float> executor(program);
+  const Setting good(4, 9, false, Random(11)), huge(1, int64_t(1) << 24, false, Random(11));  // 2^50 bytes
+  const auto wanted = played(executor, program, good);
+  std::vector<Argument> none(size_t(program.n_arguments));
+  CHECK(throws<std::bad_alloc>([&] { executor.play(huge.play(none.data())); }), "");
+  CHECK(equal(played(executor, program, good), wanted), "");
+}
+
+// ---- memory
+
+void check_memory() {
+  for (bool descending : {false, true}) {
+    const Program program = sample_program(16, 17, descending);
+    Executor<float> executor(program);
+    Setting setting(9, 33, false, Random(11));
+    setting.threads = 2;
+    CHECK(executor.kept_bytes() == 0, "before the first play");
+    for (int i = 0; i < 50; i++) {
+      played(executor, program, setting);
+      CHECK(executor.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
+    }
+  }
+}
+
+}  // namespace
+
+void test_executor() {
+  CHECK(threading_runtime().find("stand_in") != std::string::npos, threading_runtime());
+  check_that_a_wrong_play_is_seen();
+  check_equal_bits<float>();
+  check_equal_bits<double>();
+  check_fewer_threads();
+  check_concurrent_plays();
+  check_unknown_instruction_set();
+  if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);
+  check_memory_that_cannot_be_had();
+  check_memory();
+}
+
+}  // namespace ostinato

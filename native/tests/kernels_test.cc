@@ -1,0 +1,264 @@
+// Every kernel against a slow, obvious version, on every instruction set of this machine.
+#include "../kernels.h"
+
+#include <limits>
+
+#include "../dispatch.h"
+#include "tests.h"
+
+namespace ostinato {
+namespace {
+
+// Around the tiles (16, 32 and 64 columns; two and three panels for one row) and the vectors.
+const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 127, 129, 195, 257};
+const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
+constexpr int64_t kMostRows = 13;  // two full tiles of 6, and one row
+
+// Rows with a gap between them that nobody may touch; the last ends where the memory ends.
+template <class T> class Matrix {
+ public:
+  Matrix(int64_t rows, int64_t columns, Random& random)
+      : rows_(rows), columns_(columns), values_(size_t((rows - 1) * stride() + columns), kMark) {
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t c = 0; c < columns; c++) at(r, c) = T(random.number());
+  }
+  int64_t stride() const { return columns_ + 3; }
+  T& at(int64_t r, int64_t c) { return values_[size_t(r * stride() + c)]; }
+  T at(int64_t r, int64_t c) const { return values_[size_t(r * stride() + c)]; }
+  T* data() { return values_.data(); }
+  std::vector<T*> pointers() {
+    std::vector<T*> found;
+    for (int64_t r = 0; r < rows_; r++) found.push_back(&at(r, 0));
+    return found;
+  }
+  bool gaps_untouched() const {
+    for (int64_t r = 0; r + 1 < rows_; r++)
+      for (int64_t c = columns_; c < stride(); c++)
+        if (at(r, c) != kMark) return false;
+    return true;
+  }
+  bool operator==(const Matrix& other) const { return same(values_, other.values_); }
+
+ private:
+  static constexpr T kMark = -77;
+  int64_t rows_, columns_;
+  std::vector<T> values_;
+};
+
+// float32 is one chain of fused multiply-adds, to the bit. float64 promises no bits: its error is
+// below one ε of every partial sum, each at most `size`, the sum of all magnitudes.
+float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+double multiply_add(double a, double b, double c) { return a * b + c; }
+bool agrees(float got, float wanted, float, int64_t) { return same(got, wanted); }
+bool agrees(double got, double wanted, double size, int64_t terms) {
+  return std::fabs(got - wanted) <= 2 * double(terms + 1) * std::numeric_limits<double>::epsilon() * size;
+}
+
+std::string shape(const char* isa, int64_t rows, int64_t K, int64_t N) {
+  return std::string(isa) + ", " + std::to_string(rows) + " rows, K " + std::to_string(K) + ", N " + std::to_string(N);
+}
+
+// ---- products
+
+enum class Init { kNone, kOther, kInPlace };
+
+template <class T> void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, Random& random) {
+  Matrix<T> a(rows, K, random), w(K, N, random), c(rows, N, random), out(rows, N, random);
+  if (init == Init::kInPlace) c = out;
+  const int64_t panels = (N + kernels.panel - 1) / kernels.panel;
+  std::vector<T> packed(size_t(panels * kernels.panel * K));
+  pack(K, N, w.data(), w.stride(), 1, kernels.panel, packed.data());
+  const auto a_rows = a.pointers(), out_rows = out.pointers(), c_rows = init == Init::kInPlace ? out_rows : c.pointers();
+  kernels.gemm(rows, K, N, a_rows.data(), packed.data(), init == Init::kNone ? nullptr : c_rows.data(), out_rows.data());
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t n = 0; n < N; n++) {
+      T wanted = init == Init::kNone ? T(0) : c.at(r, n), size = std::fabs(wanted);
+      for (int64_t k = 0; k < K; k++) {
+        wanted = multiply_add(a.at(r, k), w.at(k, n), wanted);
+        size += std::fabs(a.at(r, k) * w.at(k, n));
+      }
+      CHECK(agrees(out.at(r, n), wanted, size, K), "gemm, " + shape(kernels.name, rows, K, N));
+    }
+  CHECK(out.gaps_untouched(), "gemm, " + shape(kernels.name, rows, K, N));
+}
+
+template <class T> void check_outer(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Random& random) {
+  Matrix<T> a(rows, K, random), b(rows, N, random), out(K, N, random);
+  const Matrix<T> before = out;
+  kernels.outer(rows, K, N, a.pointers().data(), b.pointers().data(), out.data(), out.stride());
+  for (int64_t k = 0; k < K; k++)
+    for (int64_t n = 0; n < N; n++) {
+      T wanted = before.at(k, n), size = std::fabs(wanted);
+      for (int64_t r = 0; r < rows; r++) {
+        wanted = multiply_add(a.at(r, k), b.at(r, n), wanted);
+        size += std::fabs(a.at(r, k) * b.at(r, n));
+      }
+      CHECK(agrees(out.at(k, n), wanted, size, rows), "outer, " + shape(kernels.name, rows, K, N));
+    }
+  CHECK(out.gaps_untouched(), "outer, " + shape(kernels.name, rows, K, N));
+}
+
+template <class T> void check_products(const Kernels<T>& kernels) {
+  Random random(1);
+  for (int64_t N : kColumns)
+    for (int64_t K : kDepths)
+      for (int64_t rows = 1; rows <= kMostRows; rows++)
+        for (Init init : {Init::kNone, Init::kOther, Init::kInPlace}) check_gemm(kernels, rows, K, N, init, random);
+  for (int64_t N : kColumns)
+    for (int64_t K = 1; K <= kMostRows; K++)
+      for (int64_t rows : {1, 2, 5, 31}) check_outer(kernels, rows, K, N, random);
+}
+
+// ---- sums and the largest of a row
+
+template <class T> void check_column_sum(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
+  Matrix<T> a(rows, N, random), out(1, N, random);
+  const Matrix<T> before = out;
+  kernels.column_sum(rows, N, a.pointers().data(), out.data());
+  for (int64_t n = 0; n < N; n++) {
+    T wanted = before.at(0, n);
+    for (int64_t r = 0; r < rows; r++) wanted += a.at(r, n);
+    CHECK(same(out.at(0, n), wanted), "column_sum, " + shape(kernels.name, rows, 0, N));
+  }
+}
+
+template <class T, class F> T sixteen_lanes(const Matrix<T>& a, int64_t row, int64_t N, T neutral, F f) {
+  T lanes[16];
+  for (T& lane : lanes) lane = neutral;
+  for (int64_t c = 0; c < N; c++) lanes[c % 16] = f(lanes[c % 16], a.at(row, c));
+  for (int width = 8; width >= 1; width /= 2)
+    for (int i = 0; i < width; i++) lanes[i] = f(lanes[i], lanes[i + width]);
+  return lanes[0];
+}
+template <class T> T larger(T a, T b) { return a != a ? a : b != b ? b : a > b ? a : b; }
+
+template <class T> void check_reductions(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
+  Matrix<T> a(rows, N, random), sums(rows, 1, random), most(rows, 1, random);
+  if (random.chance(30)) a.at(rows - 1, N - 1) = random.pick(std::initializer_list<T>{NAN, INFINITY, -INFINITY});
+  kernels.row_sum(rows, N, {a.data(), a.stride()}, {sums.data(), sums.stride()});
+  kernels.row_max(rows, N, {a.data(), a.stride()}, {most.data(), most.stride()});
+  for (int64_t r = 0; r < rows; r++) {
+    const T sum = sixteen_lanes(a, r, N, T(0), [](T x, T y) { return x + y; });
+    CHECK(same(sums.at(r, 0), sum), "row_sum, " + shape(kernels.name, rows, 0, N));
+    CHECK(same(most.at(r, 0), sixteen_lanes(a, r, N, T(-INFINITY), larger<T>)), "row_max, " + shape(kernels.name, rows, 0, N));
+  }
+  CHECK(sums.gaps_untouched() && most.gaps_untouched(), shape(kernels.name, rows, 0, N));
+}
+
+template <class T> void check_sums(const Kernels<T>& kernels) {
+  Random random(2);
+  for (int64_t N : kColumns)
+    for (int64_t rows = 1; rows <= 5; rows++) {
+      check_column_sum(kernels, rows, N, random);
+      check_reductions(kernels, rows, N, random);
+    }
+}
+
+// ---- elementwise operations
+
+// What they mean is compared with NumPy in tests/engine/test_functions.py. Here: any length and
+// stride, any bits, in place; the same result as the portable kernel's.
+template <class T> T any_value(Random& random) {
+  using Limits = std::numeric_limits<T>;
+  const T special[] = {0, T(-0.), 1, -1, Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(), -Limits::quiet_NaN(),
+                       Limits::max(), Limits::lowest(), Limits::min(), Limits::denorm_min(), T(3e9), T(-3e9), 88, -88};
+  if (random.chance(40)) return random.pick(special);
+  if (random.chance(50)) return T(8 * random.number());
+  uint32_t bits[2] = {uint32_t(random.below(1ll << 32)), uint32_t(random.below(1ll << 32))};
+  T value;
+  std::memcpy(&value, bits, sizeof value);
+  return value;
+}
+
+template <class T> struct Operands {
+  Matrix<T> a, b, c, out;
+  Operands(int64_t rows, int64_t N, Random& random) : a(rows, N, random), b(a), c(a), out(rows, N, random) {
+    for (Matrix<T>* m : {&a, &b, &c})
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t n = 0; n < N; n++) m->at(r, n) = any_value<T>(random);
+  }
+  Rows<T> rows(Matrix<T>& m) { return {m.data(), m.stride()}; }
+  void run(const Kernels<T>& kernels, int op, int64_t n_rows, int64_t N, T s, bool in_place) {
+    const Rows<T> table[] = {rows(a), rows(b), rows(c), rows(in_place ? a : out)};
+    const int16_t which[] = {0, 1, 2, 3};
+    (op < 0 ? kernels.broadcast : kernels.op[op])(n_rows, N, table, which, s);
+  }
+};
+
+template <class T> void check_operation(const Kernels<T>& kernels, int op, int64_t rows, int64_t N, Random& random) {
+  const std::string what = (op < 0 ? "broadcast" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
+  Operands<T> theirs(rows, N, random), ours = theirs;
+  const T s = random.chance(30) ? any_value<T>(random) : T(random.number());
+  const bool in_place = op >= 0 && random.chance(30);
+  theirs.run(ostinato::kernels<T>("base"), op, rows, N, s, in_place);
+  ours.run(kernels, op, rows, N, s, in_place);
+  CHECK(ours.out == theirs.out && ours.a == theirs.a, what);
+  CHECK(ours.out.gaps_untouched() && ours.a.gaps_untouched(), what);
+}
+
+template <class T> void check_operations(const Kernels<T>& kernels) {
+  Random random(3);
+  for (int op = -1; op < kOpCount; op++) {
+    for (int64_t N = 1; N <= 35; N++)
+      for (int64_t rows = 1; rows <= 3; rows++) check_operation(kernels, op, rows, N, random);
+    for (int64_t N : {127, 128, 129}) check_operation(kernels, op, 2, N, random);
+  }
+}
+
+// The portable kernel is the others' measure: what it might get wrong with them.
+template <class T> void check_signed_zeros(const Kernels<T>& kernels) {
+  Random random(4);
+  for (int64_t N : {1, 5, 16, 33}) {
+    Operands<T> x(1, N, random);
+    const auto all = [&](int op, T a, T s, T wanted) {
+      for (int64_t n = 0; n < N; n++) x.a.at(0, n) = a;
+      x.run(kernels, op, 1, N, s, false);
+      for (int64_t n = 0; n < N; n++) CHECK(same(x.out.at(0, n), wanted), kOpRows[op].name + shape(kernels.name, 1, 0, N));
+    };
+    const T minus = T(-0.);
+    all(kOp_neg, 0, 0, minus), all(kOp_neg, minus, 0, 0);
+    all(kOp_fill, 1, minus, minus), all(kOp_copy, minus, 0, minus), all(kOp_sign, minus, 0, minus);
+    all(kOp_add_s, minus, minus, minus), all(kOp_mul_s, 1, minus, minus), all(kOp_tanh, minus, 0, minus);
+  }
+}
+
+// ---- the checks themselves
+
+void check_that_the_checks_can_fail() {
+  Random random(5);
+  Matrix<float> a(3, 5, random), b = a;
+  CHECK(a == b && a.gaps_untouched(), "");
+  b.at(2, 4) = std::nextafter(b.at(2, 4), 2.f);
+  CHECK(!(a == b), "the last bit of the last element");
+  b.at(1, 6) = 0;
+  CHECK(!b.gaps_untouched(), "a write between the rows");
+  CHECK(!same(0.f, -0.f) && same(NAN, -NAN), "");
+
+  int different = 0;  // the order of a sum is seen
+  for (int i = 0; i < 100; i++) {
+    float x[8], up = 0, down = 0;
+    for (float& v : x) v = float(random.number());
+    for (int k = 0; k < 8; k++) up = multiply_add(x[k], x[7 - k] + 1, up);
+    for (int k = 8; k-- > 0;) down = multiply_add(x[k], x[7 - k] + 1, down);
+    different += !agrees(up, down, 0, 8);
+  }
+  CHECK(different > 30, std::to_string(different));
+  CHECK(!agrees(1., 1 + 1e-13, 1., 4), "float64");
+}
+
+template <class T> void check_all(const std::string& isa) {
+  const Kernels<T>& kernels = ostinato::kernels<T>(isa);
+  check_products(kernels);
+  check_sums(kernels);
+  check_operations(kernels);
+  check_signed_zeros(kernels);
+}
+
+}  // namespace
+
+void test_kernels() {
+  check_that_the_checks_can_fail();
+  for (const std::string& isa : available_isas()) check_all<float>(isa), check_all<double>(isa);
+}
+
+}  // namespace ostinato

@@ -1,0 +1,42 @@
+// ostinato_tests [mutated programs]
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+
+#include "../dispatch.h"
+#include "../threads.h"
+#include "tests.h"
+
+int main(int n_words, char** words) {
+  using namespace ostinato;
+  const int64_t iterations = n_words > 1 ? std::atoll(words[1]) : 20000;
+  if (iterations < 0) {
+    std::fprintf(stderr, "%s: wanted a number of mutated programs, not %s\n", words[0], words[1]);
+    return 2;
+  }
+  const struct { const char* name; std::function<void()> run; } tests[] = {
+      {"kernels", test_kernels},
+      {"executor", test_executor},
+      {"refusals", test_refusals},
+      {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},
+  };
+  std::string isas;
+  for (const std::string& isa : available_isas()) isas += " " + isa;
+  std::printf("instruction sets:%s; threads: %s\n", isas.c_str(), threading_runtime().c_str());
+  int failed = 0;
+  for (const auto& test : tests) {
+    if (iterations == 0 && test.name == std::string("fuzzed programs")) continue;
+    const auto start = std::chrono::steady_clock::now();
+    std::string result = "ok";
+    try {
+      test.run();
+    } catch (const std::exception& error) {
+      result = std::string("FAILED: ") + error.what(), failed++;
+    }
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    std::printf("%-16s %6.2f s  %s\n", test.name, seconds.count(), result.c_str());
+    std::fflush(stdout);
+  }
+  return failed ? 1 : 0;
+}

@@ -1,0 +1,52 @@
+// Programs to play, and memory for their arguments.
+#pragma once
+#include <algorithm>
+
+#include "../executor.h"
+#include "tests.h"
+
+namespace ostinato {
+
+// Every kind of buffer, instruction and section in one program: a tanh RNN of F inputs and H states,
+// a second state that follows the first, outputs, and sums over rows and steps as gradients. H ≥ 2.
+Program sample_program(int32_t F, int32_t H, bool descending);
+
+// The integers from which read_program makes this program, and the scalars.
+std::vector<int64_t> numbers(const Program& program);
+std::vector<double> scalars(const Program& program);
+
+// Strides of an argument, and how many elements the program may touch: the rules in program.h, anew.
+struct Extent { int64_t time = 0, row = 0, size = 0; };
+std::vector<Extent> extents(const Program& program, int64_t T, int64_t B, bool transposed);
+
+// Arguments, each in memory of its own that ends where the program's reach ends.
+template <class T> class Arrays {
+ public:
+  Arrays(const Program& program, int64_t n_steps, int64_t n_rows, Random random, bool transposed = false) {
+    for (const Extent& extent : extents(program, n_steps, n_rows, transposed)) {
+      values_.emplace_back(size_t(extent.size));
+      for (T& value : values_.back()) value = T(random.number());
+      arguments_.push_back({values_.back().data(), extent.time, extent.row});
+    }
+  }
+  Arrays(const Arrays&) = delete;
+  const Argument* arguments() const { return arguments_.data(); }
+  const std::vector<std::vector<T>>& values() const { return values_; }
+
+ private:
+  std::vector<std::vector<T>> values_;
+  std::vector<Argument> arguments_;
+};
+
+// How a program is played: `lengths` falling, and the caller's rows in another order, or neither.
+struct Setting {
+  int64_t T, B;
+  int threads = 1;
+  std::string isa;
+  std::vector<int64_t> lengths, rows;
+
+  Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random);
+  Play play(const Argument* arguments) const;
+};
+
+}  // namespace ostinato
