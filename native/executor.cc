@@ -38,7 +38,8 @@ constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; 
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
-constexpr int64_t kLists = 4;            // of row pointers: a, b, init and out
+constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
+constexpr int64_t kLists = kMaxFactors + 2;  // of row pointers: init, out, and a of each factor (or a and b)
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
@@ -148,7 +149,7 @@ template <class T> struct Place {  // a buffer, as one play sees it
 // threads nothing may fail.
 template <class T> class RowPointers {
  public:
-  explicit RowPointers(T** memory) : pointers_(memory) {}
+  RowPointers(T** memory) : pointers_(memory) {}
   void clear() { size_ = 0; }
   void append(T* first, int64_t stride, int64_t n) {
     T** p = pointers_ + size_;
@@ -185,8 +186,8 @@ template <class T> class Player {
   Player(Session<T>& session, int id, int n_threads)
       : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
         T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data),
-        a_rows_(list(session, id, 0)), b_rows_(list(session, id, 1)), init_rows_(list(session, id, 2)),
-        out_rows_(list(session, id, 3)),
+        init_rows_(list(session, id, 0)), out_rows_(list(session, id, 1)),
+        factor_rows_{list(session, id, 2), list(session, id, 3), list(session, id, 4)},
         group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
 
   void run() {
@@ -215,7 +216,8 @@ template <class T> class Player {
   const int id_, n_threads_;
   const int64_t T_, B_;
   T* const registers_;
-  RowPointers<T> a_rows_, b_rows_, init_rows_, out_rows_;
+  RowPointers<T> init_rows_, out_rows_, factor_rows_[kMaxFactors];
+  RowPointers<T>&a_rows_ = factor_rows_[0], &b_rows_ = factor_rows_[1];  // of a sum over rows
   const int64_t group0_, group1_;
   Span spans_[kMaxGroups];
   int n_spans_ = 0;
@@ -350,7 +352,13 @@ template <class T> class Player {
     for (int32_t i = section.begin; i < section.end; i++) {
       const Instruction& x = p_.instructions[i];
       switch (x.code) {
-        case Code::kGemm: gemm(x, g0, g1, t0, t1); break;
+        case Code::kGemm: {
+          int n_factors = 1;
+          while (n_factors < kMaxFactors && i + n_factors < section.end && continues(x, (&x)[n_factors])) n_factors++;
+          gemm(&x, n_factors, g0, g1, t0, t1);
+          i += n_factors - 1;
+          break;
+        }
         case Code::kOuter:
         case Code::kColumnSum: accumulate(x, g0, t0, t1); break;
         default:
@@ -365,15 +373,26 @@ template <class T> class Player {
       }
     }
   }
-  void gemm(const Instruction& x, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    gather(a_rows_, x.a, g0, g1, t0, t1);
-    gather(out_rows_, x.d, g0, g1, t0, t1);
-    const bool init = x.c.buffer != -1;
-    if (init) gather(init_rows_, x.c, g0, g1, t0, t1);
-    const int64_t n = a_rows_.size();
-    for (int64_t r = 0; r < n; r += kGemmRows)
-      kernels_.gemm(std::min(kGemmRows, n - r), x.k, x.n, a_rows_.data() + r, s_.packed[x.weight],
-                    init ? init_rows_.data() + r : nullptr, out_rows_.data() + r);
+  // Whether a product only adds to the result of the one before: both in one pass have the same bits.
+  static bool continues(const Instruction& x, const Instruction& next) {
+    return next.code == Code::kGemm && next.n == x.n && same(next.d, x.d) && same(next.c, x.d) &&
+           next.a.buffer != x.d.buffer && x.a.buffer != x.d.buffer;
+  }
+  static bool same(const Operand& x, const Operand& y) {
+    return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
+  }
+  void gemm(const Instruction* x, int n_factors, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    gather(out_rows_, x->d, g0, g1, t0, t1);
+    const bool init = x->c.buffer != -1;
+    if (init) gather(init_rows_, x->c, g0, g1, t0, t1);
+    for (int f = 0; f < n_factors; f++) gather(factor_rows_[f], x[f].a, g0, g1, t0, t1);
+    const int64_t n = out_rows_.size();
+    for (int64_t r = 0; r < n; r += kGemmRows) {
+      Factor<T> factors[kMaxFactors];
+      for (int f = 0; f < n_factors; f++) factors[f] = {x[f].k, factor_rows_[f].data() + r, s_.packed[x[f].weight]};
+      kernels_.gemm(std::min(kGemmRows, n - r), x->n, factors, n_factors, init ? init_rows_.data() + r : nullptr,
+                    out_rows_.data() + r);
+    }
   }
   void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1) {
     if (s_.accumulators[x.weight].empty()) return;  // late

@@ -10,44 +10,52 @@
 
 constexpr int kMaxRows = 6;
 
+// What a product over some rows and columns needs, but for which rows and columns.
+template <class T> struct Product {
+  const Factor<T>* factors;
+  int n_factors;
+  const T* const* init;  // null: zero
+  T* const* out;
+};
+
+// Rows [row, row + MR) and columns [column, column + NV vectors): `tail` lanes of the last, if partial.
 template <class V, int MR, int NV, bool kPartial>
-inline void gemm_tile(int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
-                      const typename V::Scalar* const* init, typename V::Scalar* const* out,
-                      int64_t column, int64_t ldw, int tail) {
+inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t column, int64_t ldw, int tail) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
-  auto read = [&](const T* p, int j) { return kPartial && j == NV - 1 ? V::load(p + j * L, tail) : V::load(p + j * L); };
+  auto read = [&](const T* x, int j) { return kPartial && j == NV - 1 ? V::load(x + j * L, tail) : V::load(x + j * L); };
   V acc[MR][NV];
-  const T* row[MR];
-  for (int i = 0; i < MR; i++) {
-    row[i] = a[i];
-    for (int j = 0; j < NV; j++) acc[i][j] = init ? read(init[i] + column, j) : V::all(0);
-  }
-  for (int64_t k = 0; k < K; k++, w += ldw) {
-    V b[NV];
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++) acc[i][j] = p.init ? read(p.init[row + i] + column, j) : V::all(0);
+  for (int f = 0; f < p.n_factors; f++) {
+    const int64_t K = p.factors[f].K;
+    const T* w = p.factors[f].w + column * K;
+    const T* a[MR];
+    for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
+    for (int64_t k = 0; k < K; k++, w += ldw) {
+      V b[NV];
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
+      for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
 #pragma GCC unroll 8
-    for (int i = 0; i < MR; i++) {
-      const V x = V::all(row[i][k]);
+      for (int i = 0; i < MR; i++) {
+        const V x = V::all(a[i][k]);
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+        for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+      }
     }
   }
   for (int i = 0; i < MR; i++)
     for (int j = 0; j < NV; j++) {
-      T* p = out[i] + column + j * L;
-      if (kPartial && j == NV - 1) acc[i][j].store(p, tail);
-      else acc[i][j].store(p);
+      T* x = p.out[row + i] + column + j * L;
+      if (kPartial && j == NV - 1) acc[i][j].store(x, tail);
+      else acc[i][j].store(x);
     }
 }
 
 template <class V, int MR, int NV>
-inline void gemm_tile_any(bool partial, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
-                          const typename V::Scalar* const* init, typename V::Scalar* const* out,
-                          int64_t column, int64_t ldw, int tail) {
-  if (partial) gemm_tile<V, MR, NV, true>(K, a, w, init, out, column, ldw, tail);
-  else gemm_tile<V, MR, NV, false>(K, a, w, init, out, column, ldw, tail);
+inline void gemm_tile_any(const Product<typename V::Scalar>& p, int64_t row, int64_t column, int64_t ldw, int tail) {
+  if (tail) gemm_tile<V, MR, NV, true>(p, row, column, ldw, tail);
+  else gemm_tile<V, MR, NV, false>(p, row, column, ldw, tail);
 }
 
 // Rows in balanced tiles: 32 rows are 6, 6, 5, 5, 5, 5 and never leave a remainder of 2.
@@ -62,19 +70,15 @@ inline void for_row_tiles(int64_t n_rows, Tile tile) {
 }
 
 template <class V, int NV>
-void gemm_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
-                const typename V::Scalar* const* init, typename V::Scalar* const* out, int64_t column,
-                int64_t ldw, int tail) {
-  const bool partial = tail != 0;
+void gemm_panel(const Product<typename V::Scalar>& p, int64_t n_rows, int64_t column, int64_t ldw, int tail) {
   for_row_tiles<V, NV>(n_rows, [&](int64_t r, int rows) {
-    auto* in = init ? init + r : nullptr;
     switch (rows) {
-      case 1: return gemm_tile_any<V, 1, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
-      case 2: return gemm_tile_any<V, 2, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
-      case 3: return gemm_tile_any<V, 3, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
-      case 4: return gemm_tile_any<V, 4, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
-      case 5: return gemm_tile_any<V, 5, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
-      default: return gemm_tile_any<V, 6, NV>(partial, K, a + r, w, in, out + r, column, ldw, tail);
+      case 1: return gemm_tile_any<V, 1, NV>(p, r, column, ldw, tail);
+      case 2: return gemm_tile_any<V, 2, NV>(p, r, column, ldw, tail);
+      case 3: return gemm_tile_any<V, 3, NV>(p, r, column, ldw, tail);
+      case 4: return gemm_tile_any<V, 4, NV>(p, r, column, ldw, tail);
+      case 5: return gemm_tile_any<V, 5, NV>(p, r, column, ldw, tail);
+      default: return gemm_tile_any<V, 6, NV>(p, r, column, ldw, tail);
     }
   });
 }
@@ -82,42 +86,46 @@ void gemm_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, c
 // One row or two against P whole panels at once: a panel alone has too few chains (NV a row) to hide
 // the latency of an addition.
 template <class V, int MR, int NV, int P>
-void gemm_panels(int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* w,
-                 const typename V::Scalar* const* init, typename V::Scalar* const* out, int64_t column) {
+void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
+  using T = typename V::Scalar;
   constexpr int L = V::kLanes, N = P * NV;
   V acc[MR][N];
   for (int i = 0; i < MR; i++)
-    for (int j = 0; j < N; j++) acc[i][j] = init ? V::load(init[i] + column + j * L) : V::all(0);
-  for (int64_t k = 0; k < K; k++, w += NV * L) {
-    V x[MR];
-    for (int i = 0; i < MR; i++) x[i] = V::all(a[i][k]);
+    for (int j = 0; j < N; j++) acc[i][j] = p.init ? V::load(p.init[i] + column + j * L) : V::all(0);
+  for (int f = 0; f < p.n_factors; f++) {
+    const int64_t K = p.factors[f].K;
+    const T* w = p.factors[f].w + column * K;
+    for (int64_t k = 0; k < K; k++, w += NV * L) {
+      V x[MR];
+      for (int i = 0; i < MR; i++) x[i] = V::all(p.factors[f].a[i][k]);
 #pragma GCC unroll 12
-    for (int j = 0; j < N; j++) {
-      const V b = V::load(w + (j / NV) * K * NV * L + (j % NV) * L);
+      for (int j = 0; j < N; j++) {
+        const V b = V::load(w + (j / NV) * K * NV * L + (j % NV) * L);
 #pragma GCC unroll 2
-      for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
+        for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
+      }
     }
   }
   for (int i = 0; i < MR; i++)
-    for (int j = 0; j < N; j++) acc[i][j].store(out[i] + column + j * L);
+    for (int j = 0; j < N; j++) acc[i][j].store(p.out[i] + column + j * L);
 }
 
 template <class V, int NV>
-void gemm(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a, const typename V::Scalar* w,
+void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
           const typename V::Scalar* const* init, typename V::Scalar* const* out) {
   constexpr int L = V::kLanes, PW = NV * L;
+  const Product<typename V::Scalar> p{factors, n_factors, init, out};
   int64_t n = 0;
   if (n_rows == 1)
-    for (; N - n >= 3 * PW; n += 3 * PW, w += 3 * K * PW) gemm_panels<V, 1, NV, 3>(K, a, w, init, out, n);
+    for (; N - n >= 3 * PW; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
   if (n_rows <= 2)
-    for (; N - n >= 2 * PW; n += 2 * PW, w += 2 * K * PW)
-      n_rows == 1 ? gemm_panels<V, 1, NV, 2>(K, a, w, init, out, n) : gemm_panels<V, 2, NV, 2>(K, a, w, init, out, n);
-  for (; n < N; n += PW, w += K * PW) {
+    for (; N - n >= 2 * PW; n += 2 * PW) n_rows == 1 ? gemm_panels<V, 1, NV, 2>(p, n) : gemm_panels<V, 2, NV, 2>(p, n);
+  for (; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
-    if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(n_rows, K, a, w, init, out, n, PW, tail);
-    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(n_rows, K, a, w, init, out, n, PW, tail);
-    else if (vectors == 2) gemm_panel<V, 2>(n_rows, K, a, w, init, out, n, PW, tail);
-    else gemm_panel<V, 1>(n_rows, K, a, w, init, out, n, PW, tail);
+    if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(p, n_rows, n, PW, tail);
+    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(p, n_rows, n, PW, tail);
+    else if (vectors == 2) gemm_panel<V, 2>(p, n_rows, n, PW, tail);
+    else gemm_panel<V, 1>(p, n_rows, n, PW, tail);
   }
 }
 

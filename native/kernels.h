@@ -16,13 +16,20 @@ extern const OpRow kOpRows[kOpCount];
 // Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
 template <class T> struct Rows { T* data; int64_t stride; };
 
+// One product of a sum of products: a [n_rows, K] times w, packed: panels [⌈N/panel⌉][K][panel].
+template <class T> struct Factor {
+  int64_t K;
+  const T* const* a;  // rows
+  const T* w;
+};
+
 template <class T> struct Kernels {
   const char* name;
   int64_t panel;  // columns of one packed panel: what a register tile covers
 
-  // out[r][0…N) = init[r][0…N) + Σ_k a[r][k] · w[k][0…N), k ascending in one chain of fused
-  // multiply-adds. w is packed: panels [⌈N/panel⌉][K][panel]. init may be null (zero).
-  void (*gemm)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* w, const T* const* init, T* const* out);
+  // out[r][0…N) = init[r][0…N) + Σ_factors Σ_k a[r][k] · w[k][0…N), factor after factor and k
+  // ascending in one chain of fused multiply-adds. init may be null (zero).
+  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, const T* const* init, T* const* out);
 
   // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld.
   void (*outer)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* const* b, T* out, int64_t ld);

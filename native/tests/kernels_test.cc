@@ -62,14 +62,21 @@ std::string shape(const char* isa, int64_t rows, int64_t K, int64_t N) {
 
 enum class Init { kNone, kOther, kInPlace };
 
-template <class T> void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, Random& random) {
+// The product as one factor, or cut into two at `cut` of K.
+template <class T>
+void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, int64_t cut, Random& random) {
   Matrix<T> a(rows, K, random), w(K, N, random), c(rows, N, random), out(rows, N, random);
   if (init == Init::kInPlace) c = out;
   const int64_t panels = (N + kernels.panel - 1) / kernels.panel;
   std::vector<T> packed(size_t(panels * kernels.panel * K));
-  pack(K, N, w.data(), w.stride(), 1, kernels.panel, packed.data());
-  const auto a_rows = a.pointers(), out_rows = out.pointers(), c_rows = init == Init::kInPlace ? out_rows : c.pointers();
-  kernels.gemm(rows, K, N, a_rows.data(), packed.data(), init == Init::kNone ? nullptr : c_rows.data(), out_rows.data());
+  T* const second = packed.data() + panels * kernels.panel * cut;
+  pack(cut, N, w.data(), w.stride(), 1, kernels.panel, packed.data());
+  pack(K - cut, N, w.data() + cut * w.stride(), w.stride(), 1, kernels.panel, second);
+  auto a_rows = a.pointers(), a_rest = a_rows;
+  for (T*& row : a_rest) row += cut;
+  const Factor<T> factors[2] = {{cut, a_rows.data(), packed.data()}, {K - cut, a_rest.data(), second}};
+  const auto out_rows = out.pointers(), c_rows = init == Init::kInPlace ? out_rows : c.pointers();
+  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, init == Init::kNone ? nullptr : c_rows.data(), out_rows.data());
   for (int64_t r = 0; r < rows; r++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = init == Init::kNone ? T(0) : c.at(r, n), size = std::fabs(wanted);
@@ -103,7 +110,8 @@ template <class T> void check_products(const Kernels<T>& kernels) {
   for (int64_t N : kColumns)
     for (int64_t K : kDepths)
       for (int64_t rows = 1; rows <= kMostRows; rows++)
-        for (Init init : {Init::kNone, Init::kOther, Init::kInPlace}) check_gemm(kernels, rows, K, N, init, random);
+        for (Init init : {Init::kNone, Init::kOther, Init::kInPlace})
+          for (int64_t cut : {int64_t(0), K / 3}) check_gemm(kernels, rows, K, N, init, cut, random);
   for (int64_t N : kColumns)
     for (int64_t K = 1; K <= kMostRows; K++)
       for (int64_t rows : {1, 2, 5, 31}) check_outer(kernels, rows, K, N, random);
