@@ -152,8 +152,7 @@ template <class T> class RowPointers {
   RowPointers(T** memory) : pointers_(memory) {}
   void clear() { size_ = 0; }
   void append(T* first, int64_t stride, int64_t n) {
-    T** p = pointers_ + size_;
-    for (int64_t i = 0; i < n; i++) p[i] = first + i * stride;
+    for (T **p = pointers_ + size_, **end = p + n; p < end; p++, first += stride) *p = first;
     size_ += n;
   }
   int64_t size() const { return size_; }
@@ -178,6 +177,7 @@ template <class T> struct Session {
   Memory<T>* const* registers;
   T** pointers;
   int64_t most_rows;  // of one list of pointers
+  int64_t begins[kMaxGroups + 1];  // group_begin of each
   Barrier barrier;
 };
 
@@ -228,13 +228,16 @@ template <class T> class Player {
 
   int64_t alive(int64_t begin, int64_t end, int64_t t) const {  // rows of a group that live at t
     const int64_t* lengths = s_.play.lengths;
-    if (!lengths) return end;
     return std::partition_point(lengths + begin, lengths + end, [t](int64_t n) { return n > t; }) - lengths;
   }
   void find_spans(int64_t g0, int64_t g1, int64_t t) {
     n_spans_ = 0;
+    if (!s_.play.lengths) {
+      spans_[n_spans_++] = {s_.begins[g0], s_.begins[g1]};
+      return;
+    }
     for (int64_t g = g0; g < g1; g++) {
-      const int64_t begin = group_begin(B_, g), end = alive(begin, group_begin(B_, g + 1), t);
+      const int64_t begin = s_.begins[g], end = alive(begin, s_.begins[g + 1], t);
       if (begin == end) continue;
       if (n_spans_ && spans_[n_spans_ - 1].end == begin) spans_[n_spans_ - 1].end = end;
       else spans_[n_spans_++] = {begin, end};
@@ -313,7 +316,7 @@ template <class T> class Player {
   }
   template <class F> void for_carries(F f) {  // f(carry, buffer row, caller's row)
     for (const Carry& c : p_.carries)
-      for (int64_t r = group_begin(B_, group0_); r < group_begin(B_, group1_); r++)
+      for (int64_t r = s_.begins[group0_]; r < s_.begins[group1_]; r++)
         f(c, r, s_.play.rows ? s_.play.rows[r] : r);
   }
   int64_t length(int64_t row) const { return s_.play.lengths ? s_.play.lengths[row] : T_; }
@@ -607,7 +610,8 @@ template <class T> void Executor<T>::play(const Play& play) {
   const Layout<T> layout(program_, play.T, play.B);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
   Session<T> s{program_, play, kernels, blocks_, {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), nullptr, nullptr, layout.most_rows(), {}};
+               layout.loop_groups(kernels.panel), nullptr, nullptr, layout.most_rows(), {}, {}};
+  for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
   T* accumulator = work->accumulators.get(layout.accumulators());
   s.accumulators.resize(program_.gradients.size());
