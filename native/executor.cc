@@ -37,7 +37,9 @@ constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
+constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread's registers
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
+constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
 constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
 constexpr int64_t kLists = kMaxFactors + 2;  // of row pointers: init, out, and a of each factor (or a and b)
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
@@ -129,7 +131,7 @@ struct Block {
 
 template <class T> struct Executor<T>::Workspace {
   Memory<T> weights, buffers, accumulators;
-  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread
+  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread, then its scratch
   Memory<T*> pointers;                                // kLists lists of rows a thread
   int64_t bytes() const {
     size_t n = weights.size + buffers.size + accumulators.size;
@@ -185,7 +187,7 @@ template <class T> class Player {
  public:
   Player(Session<T>& session, int id, int n_threads)
       : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
-        T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data),
+        T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data), scratch_(registers_ + kRegisters),
         init_rows_(list(session, id, 0)), out_rows_(list(session, id, 1)),
         factor_rows_{list(session, id, 2), list(session, id, 3), list(session, id, 4)},
         group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
@@ -215,7 +217,7 @@ template <class T> class Player {
   const Kernels<T>& kernels_;
   const int id_, n_threads_;
   const int64_t T_, B_;
-  T* const registers_;
+  T *const registers_, *const scratch_;
   RowPointers<T> init_rows_, out_rows_, factor_rows_[kMaxFactors];
   RowPointers<T>&a_rows_ = factor_rows_[0], &b_rows_ = factor_rows_[1];  // of a sum over rows
   const int64_t group0_, group1_;
@@ -404,8 +406,11 @@ template <class T> class Player {
     const int64_t n = a_rows_.size();
     if (x.code == Code::kColumnSum) return kernels_.column_sum(n, x.n, a_rows_.data(), out);
     gather(b_rows_, x.b, group, group + 1, t0, t1);
-    for (int64_t r = 0; r < n; r += kGemmRows)
-      kernels_.outer(std::min(kGemmRows, n - r), x.k, x.n, a_rows_.data() + r, b_rows_.data() + r, out, x.n);
+    outer(x.k, x.n, out, x.n);
+  }
+  void outer(int64_t K, int64_t N, T* out, int64_t ld) {
+    for (int64_t r = 0, n = a_rows_.size(); r < n; r += kOuterRows)
+      kernels_.outer(std::min(kOuterRows, n - r), K, N, a_rows_.data() + r, b_rows_.data() + r, out, ld, scratch_);
   }
   void reduce(const Instruction& x, int64_t t, Span span) {
     const Rows<const T> a{at(x.a, t, span.begin), s_.places[x.a.buffer].row};
@@ -465,17 +470,21 @@ template <class T> class Player {
       if (x.code != Code::kOuter || !s_.accumulators[x.weight].empty()) continue;
       const int64_t k0 = int64_t(x.k) * id_ / n_threads_, k1 = int64_t(x.k) * (id_ + 1) / n_threads_;
       if (k0 == k1) continue;
-      Operand a = x.a;
+      Operand a = x.a, b = x.b;
       a.column += int32_t(k0);
       const Gradient& g = p_.gradients[x.weight];
       T* out = result(g, k0);
       const int64_t ld = s_.play.arguments[g.argument].time;
       const int64_t steps = late_steps(B_), n_blocks = (T_ + steps - 1) / steps;
-      for (int64_t j = 0; j < n_blocks; j++) {
-        const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
-        gather(a_rows_, a, 0, s_.groups, t0, t1);
-        gather(b_rows_, x.b, 0, s_.groups, t0, t1);
-        kernels_.outer(a_rows_.size(), k1 - k0, x.n, a_rows_.data(), b_rows_.data(), out, ld);
+      for (int64_t n = 0; n < x.n; n += kLateColumns) {
+        const int64_t width = std::min<int64_t>(kLateColumns, x.n - n);
+        for (int64_t j = 0; j < n_blocks; j++) {
+          const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
+          gather(a_rows_, a, 0, s_.groups, t0, t1);
+          gather(b_rows_, b, 0, s_.groups, t0, t1);
+          outer(k1 - k0, width, out + n, ld);
+        }
+        b.column += int32_t(width);
       }
     }
   }
@@ -573,6 +582,11 @@ template <class T> class Layout {
     for (size_t i = 0; i < p_.buffers.size(); i++) n += buffer(i);
     return n;
   }
+  int64_t scratch(int64_t panel) const {  // of one thread
+    int64_t n = 0;
+    for (const Gradient& g : p_.gradients) n = std::max(n, outer_scratch(g.K, panel));
+    return n;
+  }
   int64_t weights(int64_t panel) const {
     int64_t n = 0;
     for (const Weight& w : p_.weights) n += weight(w, panel);
@@ -594,8 +608,9 @@ template <class T> int64_t Executor<T>::kept_bytes() const {
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const Layout<T> layout(program_, play.T, play.B);
   const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(play.threads, layout.groups()));
-  return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(kernels<T>(play.isa).panel) +
-                      threads * kMaxRegisters * kStrip) +
+  const int64_t panel = kernels<T>(play.isa).panel;
+  return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(panel) +
+                      threads * (kRegisters + layout.scratch(panel))) +
          sizeof(T*) * threads * kLists * layout.most_rows();
 }
 
@@ -645,7 +660,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));
   std::vector<Memory<T>*> registers;
   while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
-  for (auto& r : work->registers) r->get(kMaxRegisters * kStrip), registers.push_back(r.get());
+  for (auto& r : work->registers) r->get(kRegisters + layout.scratch(panel)), registers.push_back(r.get());
   s.registers = registers.data();
   s.pointers = work->pointers.get(threads * kLists * s.most_rows);
 

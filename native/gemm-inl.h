@@ -32,7 +32,11 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     const T* w = p.factors[f].w + column * K;
     const T* a[MR];
     for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
-    for (int64_t k = 0; k < K; k++, w += ldw) {
+    // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
+    // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
+    const T* ahead = w + K * ldw + row / kMaxRows % NV * K * L;
+    for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
+      __builtin_prefetch(ahead, 0, 2);
       V b[NV];
 #pragma GCC unroll 8
       for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
@@ -129,18 +133,28 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   }
 }
 
+template <class T> struct OuterRows {
+  int64_t n;
+  const T* const* a;
+  int64_t a_tile;  // from one tile's columns of a to the next one's, where they were packed; else 0
+  const T* const* b;
+};
+
 // One tile of out += aᵀ b: MR consecutive columns of a against NV vectors of b, contracted over rows.
 template <class V, int MR, int NV, bool kPartial>
-void outer_tile(int64_t n_rows, const typename V::Scalar* const* a, int64_t ca, const typename V::Scalar* const* b,
-                int64_t cb, typename V::Scalar* out, int64_t ld, int tail) {
+void outer_tile(const OuterRows<typename V::Scalar>& rows, int64_t ca, int64_t cb, typename V::Scalar* out, int64_t ld,
+                int tail) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
   auto read = [&](const T* p, int j) { return kPartial && j == NV - 1 ? V::load(p + j * L, tail) : V::load(p + j * L); };
   V acc[MR][NV];
   for (int i = 0; i < MR; i++)
     for (int j = 0; j < NV; j++) acc[i][j] = read(out + i * ld, j);
-  for (int64_t r = 0; r < n_rows; r++) {
-    const T *x = a[r] + ca, *y = b[r] + cb;
+  if (rows.a_tile)  // so large a result is not near: the next tile of it
+    for (int i = 0; i < MR; i++)
+      for (int j = 0; j < NV; j++) __builtin_prefetch(out + (MR + i) * ld + j * L, 1, 3);
+  for (int64_t r = 0; r < rows.n; r++) {
+    const T *x = rows.a[r] + ca, *y = rows.b[r] + cb;
     V v[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) v[j] = read(y, j);
@@ -160,33 +174,63 @@ void outer_tile(int64_t n_rows, const typename V::Scalar* const* a, int64_t ca, 
 }
 
 template <class V, int NV>
-void outer_panel(int64_t n_rows, int64_t K, const typename V::Scalar* const* a, const typename V::Scalar* const* b,
-                 int64_t column, typename V::Scalar* out, int64_t ld, int tail) {
+void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t column, typename V::Scalar* out,
+                 int64_t ld, int tail) {
   const bool partial = tail != 0;
-  for_row_tiles<V, NV>(K, [&](int64_t k, int rows) {
-    auto* o = out + k * ld + column;
-#define OSTINATO_TILE(R)                                                             \
-  case R:                                                                            \
-    if (partial) outer_tile<V, R, NV, true>(n_rows, a, k, b, column, o, ld, tail);   \
-    else outer_tile<V, R, NV, false>(n_rows, a, k, b, column, o, ld, tail);          \
+  int64_t tile = 0;
+  for_row_tiles<V, NV>(K, [&](int64_t k, int columns) {
+    const int64_t first = rows.a_tile ? tile++ * rows.a_tile : k;
+    auto* o = out + k * ld;
+#define OSTINATO_TILE(R)                                                        \
+  case R:                                                                       \
+    if (partial) outer_tile<V, R, NV, true>(rows, first, column, o, ld, tail);  \
+    else outer_tile<V, R, NV, false>(rows, first, column, o, ld, tail);         \
     break;
-    switch (rows) {
+    switch (columns) {
       OSTINATO_TILE(1) OSTINATO_TILE(2) OSTINATO_TILE(3) OSTINATO_TILE(4) OSTINATO_TILE(5) OSTINATO_TILE(6)
     }
 #undef OSTINATO_TILE
   });
 }
 
+// MR columns of a, row after row, as an outer_tile reads them.
+template <int MR, class T>
+void pack_columns(int64_t n_rows, const T* const* a, int64_t column, T* out) {
+  for (int64_t r = 0; r < n_rows; r++, out += kMaxRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
+}
+
+// Where rows are read often, what a tile reads of them is laid side by side first: rows that lie far
+// apart share few sets of L1 and drive each other out (+15 % at 256 × 2048, none at 128 × 128).
 template <class V, int NV>
 void outer(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a,
-           const typename V::Scalar* const* b, typename V::Scalar* out, int64_t ld) {
+           const typename V::Scalar* const* b, typename V::Scalar* out, int64_t ld, typename V::Scalar* scratch) {
+  using T = typename V::Scalar;
   constexpr int L = V::kLanes, PW = NV * L;
+  const bool pack = K >= kPackedColumns && N >= 4 * PW;
+  const T *near_a[kOuterRows], *near_b[kOuterRows];
+  OuterRows<T> rows{n_rows, a, 0, b};
+  if (pack) {
+    T* to = scratch + kOuterRows * PW;
+    for (int64_t r = 0; r < n_rows; r++) near_a[r] = to + r * kMaxRows, near_b[r] = scratch + r * PW;
+    for_row_tiles<V, NV>(K, [&](int64_t k, int columns) {
+      columns == kMaxRows ? pack_columns<kMaxRows>(n_rows, a, k, to) : pack_columns<kMaxRows - 1>(n_rows, a, k, to);
+      to += n_rows * kMaxRows;
+    });
+    rows = {n_rows, near_a, n_rows * kMaxRows, near_b};
+  }
   for (int64_t n = 0; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
-    if (NV >= 4 && vectors == 4) outer_panel<V, NV>(n_rows, K, a, b, n, out, ld, tail);
-    else if (NV >= 3 && vectors == 3) outer_panel<V, NV >= 3 ? 3 : NV>(n_rows, K, a, b, n, out, ld, tail);
-    else if (vectors == 2) outer_panel<V, 2>(n_rows, K, a, b, n, out, ld, tail);
-    else outer_panel<V, 1>(n_rows, K, a, b, n, out, ld, tail);
+    if (pack)
+      for (int64_t r = 0; r < n_rows; r++) {
+        T* to = scratch + r * PW;
+        for (int j = 0; j < width / L; j++) V::load(b[r] + n + j * L).store(to + j * L);
+        if (tail) V::load(b[r] + n + width - tail, tail).store(to + width - tail, tail);
+      }
+    const int64_t column = pack ? 0 : n;
+    if (NV >= 4 && vectors == 4) outer_panel<V, NV>(rows, K, column, out + n, ld, tail);
+    else if (NV >= 3 && vectors == 3) outer_panel<V, NV >= 3 ? 3 : NV>(rows, K, column, out + n, ld, tail);
+    else if (vectors == 2) outer_panel<V, 2>(rows, K, column, out + n, ld, tail);
+    else outer_panel<V, 1>(rows, K, column, out + n, ld, tail);
   }
 }
 

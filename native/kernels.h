@@ -23,6 +23,10 @@ template <class T> struct Factor {
   const T* w;
 };
 
+constexpr int64_t kOuterRows = 256;     // of one sum; against 128: level, but 3 % where the result is large
+constexpr int64_t kPackedColumns = 60;  // from so many columns of a on, rows of b are read often
+constexpr int64_t outer_scratch(int64_t K, int64_t panel) { return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6); }
+
 template <class T> struct Kernels {
   const char* name;
   int64_t panel;  // columns of one packed panel: what a register tile covers
@@ -31,8 +35,9 @@ template <class T> struct Kernels {
   // ascending in one chain of fused multiply-adds. init may be null (zero).
   void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, const T* const* init, T* const* out);
 
-  // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld.
-  void (*outer)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* const* b, T* out, int64_t ld);
+  // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld; at most
+  // kOuterRows rows; scratch: outer_scratch(K, panel) elements.
+  void (*outer)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* const* b, T* out, int64_t ld, T* scratch);
 
   // out[0…N) += Σ_r a[r][0…N), r ascending.
   void (*column_sum)(int64_t n_rows, int64_t N, const T* const* a, T* out);

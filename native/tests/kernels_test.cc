@@ -92,7 +92,8 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
 template <class T> void check_outer(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Random& random) {
   Matrix<T> a(rows, K, random), b(rows, N, random), out(K, N, random);
   const Matrix<T> before = out;
-  kernels.outer(rows, K, N, a.pointers().data(), b.pointers().data(), out.data(), out.stride());
+  std::vector<T> scratch(size_t(outer_scratch(K, kernels.panel)));
+  kernels.outer(rows, K, N, a.pointers().data(), b.pointers().data(), out.data(), out.stride(), scratch.data());
   for (int64_t k = 0; k < K; k++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = before.at(k, n), size = std::fabs(wanted);
@@ -115,6 +116,9 @@ template <class T> void check_products(const Kernels<T>& kernels) {
   for (int64_t N : kColumns)
     for (int64_t K = 1; K <= kMostRows; K++)
       for (int64_t rows : {1, 2, 5, 31}) check_outer(kernels, rows, K, N, random);
+  for (int64_t N : {64, 65, 256, 257, 300})  // packed, where that is four panels or more
+    for (int64_t K : {kPackedColumns - 1, kPackedColumns, kPackedColumns + 1, int64_t(71)})
+      for (int64_t rows : {int64_t(1), int64_t(31), kOuterRows}) check_outer(kernels, rows, K, N, random);
 }
 
 // ---- sums and the largest of a row
