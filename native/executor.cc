@@ -326,17 +326,18 @@ template <class T> class Player {
     for_carries([&](const Carry& c, int64_t r, int64_t user_row) {
       T* slot = at({c.buffer, 0, 0}, p_.descending ? length(r) : 0, r);
       const int64_t bytes = sizeof(T) * p_.buffers[c.buffer].width;
-      if (c.init == -1) std::memset(slot, 0, bytes);
+      if (!given(c.init)) std::memset(slot, 0, bytes);
       else std::memcpy(slot, row_of(c.init, user_row), bytes);
     });
   }
   void store_carries() {
     for_carries([&](const Carry& c, int64_t r, int64_t user_row) {
-      if (c.final == -1) return;
+      if (!given(c.final)) return;
       const T* slot = at({c.buffer, 0, 0}, p_.descending ? 0 : length(r), r);
       std::memcpy(row_of(c.final, user_row), slot, sizeof(T) * p_.buffers[c.buffer].width);
     });
   }
+  bool given(int32_t argument) const { return argument != -1 && s_.play.arguments[argument].data; }
   T* row_of(int32_t argument, int64_t row) const {
     const Argument& a = s_.play.arguments[argument];
     return static_cast<T*>(a.data) + row * a.row;

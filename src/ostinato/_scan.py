@@ -211,14 +211,17 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
     cache.check_tensors(a.init_leaves)
     cache.check_tensors(xs_leaves)
 
-    def first_x() -> Tree:
-        return tree.unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
+    def new() -> cache.New:
+        def first_x() -> Tree:
+            return tree.unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
 
-    def check(result: Any) -> None:
-        check_carry(a.init_leaves, a.split(result)[0])
+        def check(result: Any) -> None:
+            check_carry(a.init_leaves, a.split(result)[0])
 
-    new = cache.New(step, a.init, a.init_leaves, first_x, a.split, check)
-    found = cache.find(new, xs_leaves, (a.carry_spec, xs_spec), engine)
+        return cache.New(step, a.init, a.init_leaves, first_x, a.split, check)
+
+    structure = a.carry_spec, xs_spec
+    found = cache.find(step, a.init_leaves, xs_leaves, structure, engine, new)
     player = found.entry.player
     if player is None or found.entry.refusal is not None:
         return None, [], found.entry

@@ -72,6 +72,8 @@ class Bound:
     ) -> list[int]:
         """(address, stride, stride) of each argument, in elements; see `native/executor.h`.
 
+        A carry whose first value is absent begins with zeros, its last one may be absent too.
+
         Played with every call: each case is what it needs and no more.
         """
         out: list[int] = []
@@ -89,8 +91,8 @@ class Bound:
                 s = t.stride()
                 out += (t.data_ptr(), s[1], s[0])
             elif case == _ROWS:
-                t = tensors[key]
-                out += (t.data_ptr(), 0, t.stride()[0])
+                carry = tensors.get(key)
+                out += (carry.data_ptr(), 0, carry.stride()[0]) if carry is not None else (0, 0, 0)
             elif case == _TAPE:
                 width, before = key
                 start = before * n_steps * n_rows * memory.element_size()
@@ -112,14 +114,14 @@ class Bound:
             for name, (width, before) in self.tapes.items()
         }
 
-    def tensors(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[Tensor]:
-        """The arguments as tensors."""
-        out = []
+    def tensors(self, tensors: Any, captured: Any, once: Any, sums: Any) -> list[Tensor | None]:
+        """The arguments as tensors; None where a carry has none."""
+        out: list[Tensor | None] = []
         for key in self.lowered.arguments:
             if isinstance(key, Node):
                 out.append(self.once_tensor(key, captured, once))
             elif isinstance(key, str):
-                out.append(tensors[key])
+                out.append(tensors.get(key) if key.startswith(_WITHOUT_TIME) else tensors[key])
             else:
                 K, N = self.sizes[key]
                 layer = sums[key.name][key.layer].view(-1, key.n_columns)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Entry:
     small: Recording | None = None  # on three rows, to compare other batch sizes with
     # batch size → None where it was compared with the eager loop, or why the loop must play it
     verified: dict[int, Unsupported | None] = field(default_factory=dict)
+    used: int = 0  # at which use of the cache, last
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class Found:
     captured: list[Tensor]
 
 
-_entries: OrderedDict[Any, Entry] = OrderedDict()
+_entries: dict[Any, Entry] = {}
+_uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
@@ -67,15 +70,23 @@ class New:
     check: Callable[[Any], None]  # raises where a result does not fit init
 
 
-def find(new: New, xs_leaves: Sequence[Tensor], structure: Any, engine_name: str) -> Found:
+def find(
+    step: Callable[..., Any],
+    init_leaves: Sequence[Tensor],
+    xs_leaves: Sequence[Tensor],
+    structure: Any,
+    engine_name: str,
+    make_new: Callable[[], New],
+) -> Found:
     """The recorded step for these inputs, recorded now if it is new.
 
     Args:
         xs_leaves: `[T, B, …]`.
         structure: the structures of init and xs, hashable.
+        make_new: called only when the step must run.
     """
-    reached = reach(new.step)
-    metas = tuple(map(_meta, new.init_leaves)), tuple(map(_meta_x, xs_leaves))
+    reached = reach(step)
+    metas = tuple(map(_meta, init_leaves)), tuple(map(_meta_x, xs_leaves))
     modes = (
         torch.is_autocast_enabled("cpu"),
         torch.is_grad_enabled(),
@@ -88,10 +99,11 @@ def find(new: New, xs_leaves: Sequence[Tensor], structure: Any, engine_name: str
         key = (reached.signature, tensors, metas, flags)
         entry = _entries.get(key)
         if entry is not None and entry.positions is not None:
-            _entries.move_to_end(key)
+            entry.used = next(_uses)
             return Found(entry, [reached.tensors[i] for i in entry.positions])
         if entry is not None and entry.refusal is not None:
             return Found(entry, [])
+    new = make_new()
     try:
         search = search_captured(new.step, new.init, new.first_x(), new.check)
     except Unsupported as refusal:
@@ -106,16 +118,17 @@ def find(new: New, xs_leaves: Sequence[Tensor], structure: Any, engine_name: str
             positions = [at[id(t)] for t in search.captured]
     if positions is None:
         trail = tuple(search.trail)
-        key = ("searched", _code(new.step), trail, tuple(map(_meta_full, search.captured)), metas)
+        key = ("searched", _code(step), trail, tuple(map(_meta_full, search.captured)), metas)
         key = (*key, flags)
         entry = _entries.get(key)
         if entry is not None:
-            _entries.move_to_end(key)
+            entry.used = next(_uses)
             return Found(entry, search.captured)
     entry = _recorded(new, search.captured, engine_name, positions)
+    entry.used = next(_uses)
     _entries[key] = entry
     while len(_entries) > MAX_ENTRIES:
-        _entries.popitem(last=False)
+        del _entries[min(_entries, key=lambda k: _entries[k].used)]
     return Found(entry, search.captured)
 
 

@@ -180,10 +180,11 @@ class Player:
         captured: Sequence[Tensor],
         d_ys: Sequence[Tensor | None],
         d_finals: Sequence[Tensor | None],
+        init_wanted: tuple[bool, ...],
         x_wanted: tuple[bool, ...],
         reverse: bool,
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
-        """Gradients of captured tensors, of init and of xs."""
+        """Gradients of captured tensors, of init and of xs; None for those not wanted."""
         y_used = tuple([d is not None for d in d_ys])
         hoist = tape.n_rows < HOIST_BELOW
         plan = self.planner.backward(y_used, x_wanted, tape.plan, reverse, hoist)
@@ -194,11 +195,12 @@ class Player:
             if d is not None:
                 tensors[name] = _by_rows(d if rows is None else d.index_select(1, rows.order))
         d_init: list[Tensor | None] = []
-        for i, d in enumerate(d_finals):
-            like = tensors[names["init"][i]]
-            tensors[names["d_final"][i]] = torch.zeros_like(like) if d is None else d.contiguous()
-            tensors[names["d_init"][i]] = out = torch.empty_like(like)
-            d_init.append(out)
+        for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True)):
+            if d is not None:  # an absent one is zero
+                tensors[names["d_final"][i]] = d.contiguous()
+            d_init.append(torch.empty_like(tensors[names["init"][i]]) if wanted else None)
+            if wanted:
+                tensors[names["d_init"][i]] = d_init[-1]  # type: ignore[assignment]
         d_xs: list[Tensor | None] = []
         for i, wanted in enumerate(plan.d_xs):
             d_xs.append(self._new(tuple(tensors[names["x"][i]].shape), rows) if wanted else None)
@@ -271,7 +273,7 @@ class Player:
             arguments = bound.tensors(tensors | views, captured, once, sums)
             reference.play(
                 bound.lowered.program,
-                [t.detach().numpy() for t in arguments],
+                [None if t is None else t.detach().numpy() for t in arguments],
                 n_steps,
                 n_rows,
                 rows.order_list if rows else None,

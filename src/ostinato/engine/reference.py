@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def play(
     program: Program,
-    arguments: Sequence[Array],
+    arguments: Sequence[Array | None],
     n_steps: int,
     n_rows: int,
     rows: Sequence[int] | None = None,
@@ -30,7 +30,8 @@ def play(
 
     Args:
         arguments: `[slots, B, …]` for a time buffer, `[K, N]` a matrix, `[W]` a vector, `[B, …]`
-            the first and the last carry; as `Program.arguments` numbers them.
+            the first and the last carry (None: zeros, and not wanted); as `Program.arguments`
+            numbers them.
         rows: buffer row → the caller's row, for the first and the last carry.
         lengths: `[B]` steps of each buffer row; None: all `n_steps`.
     """
@@ -41,23 +42,24 @@ class _Reference:
     def __init__(
         self,
         program: Program,
-        arguments: Sequence[Array],
+        arguments: Sequence[Array | None],
         n_steps: int,
         n_rows: int,
         rows: Sequence[int] | None,
         lengths: Sequence[int] | None,
     ):
-        self.p, self.arguments, self.n_steps = program, arguments, n_steps
+        self.p, self.n_steps = program, n_steps
+        self.arguments: list[Any] = list(arguments)
         self.rows = np.arange(n_rows) if rows is None else np.asarray(rows)
         self.lengths = np.full(n_rows, n_steps) if lengths is None else np.asarray(lengths)
-        dtype = next(a.dtype for a in arguments if a.dtype.kind == "f")
+        dtype = next(a.dtype for a in arguments if a is not None and a.dtype.kind == "f")
         self.buffers: list[Array] = []
         for b in program.buffers:
             if b.kind == Kind.TIME:
-                whole = arguments[b.argument]
+                whole = self.arguments[b.argument]
                 self.buffers.append(whole.reshape(*whole.shape[:2], -1))
             elif b.kind == Kind.VECTOR:
-                self.buffers.append(arguments[b.argument])
+                self.buffers.append(self.arguments[b.argument])
             elif b.kind == Kind.LOCAL:
                 self.buffers.append(np.zeros(b.width, dtype))
             else:  # every slot is kept: the reference saves no memory
@@ -82,8 +84,8 @@ class _Reference:
         last = np.zeros_like(self.lengths) if self.p.descending else self.lengths
         for c in self.p.carries:
             buffer = self.buffers[c.buffer]
-            init = 0 if c.init == -1 else self.arguments[c.init].reshape(len(batch), -1)[self.rows]
-            buffer[first, batch] = init
+            init = self.arguments[c.init].reshape(len(batch), -1) if self.given(c.init) else None
+            buffer[first, batch] = 0 if init is None else init[self.rows]
         steps = range(self.n_steps)
         order = list(reversed(steps) if self.p.descending else steps)
         for section in (self.p.before, self.p.loop, self.p.after):
@@ -92,10 +94,13 @@ class _Reference:
                 if len(alive):
                     self.section(section, t, alive)
         for c in self.p.carries:
-            if c.final != -1:
+            if self.given(c.final):
                 final = self.arguments[c.final]
                 value = self.buffers[c.buffer][last, batch]
                 final.reshape(len(batch), -1)[self.rows] = value
+
+    def given(self, argument: int) -> bool:
+        return argument != -1 and self.arguments[argument] is not None
 
     def section(self, instructions: tuple[Instruction, ...], t: int, alive: Array) -> None:
         registers: dict[int, Any] = {}
