@@ -4,8 +4,8 @@
 
 DIRECTORY is the folder `test` of PyTorch's sources, best of the version installed: the tests are
 run where they lie, no part of them is in ostinato. They need `pip install expecttest`. Every test
-whose name fits (rnn, gru, lstm, packed, cell) runs twice, and what ends differently is listed. Exits
-1 if a test passes with torch.nn's classes alone. The work is done by torch_rnn_plugin.py.
+whose name fits (rnn, gru, lstm, packed, cell) runs twice, and what ends differently is listed.
+Exits 1 if a test passes with torch.nn's classes alone. torch_rnn_plugin.py exchanges the classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 FILES = [
     "test_nn.py", "test_modules.py", "nn", "test_expanded_weights.py", "test_autocast.py",
-    "test_stateless.py",
+    "test_stateless.py", "test_autograd.py", "test_overrides.py",
 ]  # fmt: skip
 SELECT = "rnn or gru or lstm or packed or cell"
 
