@@ -203,10 +203,10 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
     if a.ragged.starts is not None:
         step, xs_leaves, xs_spec = _with_restarts(a, xs_leaves)
     n_rows = a.init_leaves[0].shape[0] if a.init_leaves[0].dim() else 0
+    if n_rows == 0 and a.init_leaves[0].dim():
+        raise cache.Elsewhere("there are no rows")
     if n_rows == 0 or any(x.dim() < 2 or x.shape[1] != n_rows for x in xs_leaves):
-        raise Unsupported(
-            "a leaf of xs without the batch as its first axis beside time, or no rows"
-        )
+        raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
     cache.check_tensors(a.init_leaves)
     cache.check_tensors(xs_leaves)

@@ -30,6 +30,21 @@ def test_gradients_against_finite_differences():
     assert torch.autograd.gradgradcheck(f, (W, init, xs))
 
 
+def test_gradients_are_dense():
+    """As the loop's are, where a weight was transposed on its way: no view of the sum."""
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ (W.t() * 2))
+
+    def f(how: Any) -> Any:
+        (grad,) = torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W])
+        assert grad.is_contiguous()
+        return grad
+
+    both(f)
+
+
 def test_double_backward():
     W, init, xs = inputs()
 

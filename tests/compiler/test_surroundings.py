@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from typing import Any
 
 import pytest
 import torch
-from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn
+from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -456,3 +457,44 @@ def test_xs_without_rows():
     with pytest.warns(UserWarning, match="slow loop.*batch"):
         ours = scan(step, init, times)
     assert_same(ours, loop(step, init, times))
+
+
+def empty_steps() -> dict[str, Any]:
+    W, empty = weight(), torch.zeros(H, 0, dtype=D, requires_grad=True)
+    return {
+        "captured": lambda h, x: torch.tanh(x + h @ W + (h @ empty) @ empty.t()),
+        "within": lambda h, x: torch.tanh(x + h @ W + h[:, :0].sum(1, keepdim=True)),
+        "an output": lambda h, x: (torch.tanh(x + h @ W), h[:, :0]),
+    }
+
+
+@pytest.mark.parametrize("name", list(empty_steps()))
+def test_empty_tensors(name):
+    """Where a step meets one, the engine has nothing to play: the loop, and a word about it."""
+    step = empty_steps()[name]
+    _, init, xs = inputs()
+    with pytest.warns(UserWarning, match="slow loop.*empty"):
+        ours = gradients(scan, step, [init, xs], init, xs)
+    assert_same(ours, gradients(loop, step, [init, xs], init, xs))
+
+
+def test_empty_inputs():
+    W, init, _ = inputs()
+    xs = torch.zeros(T, B, 0, dtype=D)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ W + x.sum(1, keepdim=True))
+
+    with pytest.warns(UserWarning, match="slow loop.*empty"):
+        ours = scan(step, init, xs)
+    assert_same(ours, loop(step, init, xs))
+
+
+def test_no_rows():
+    """An empty batch is no fault of the step: not a word."""
+    W, init, xs = inputs()
+    init, xs = init[:0], xs[:, :0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = gradients(scan, rnn(W), [W], init, xs)
+    assert_same(ours, gradients(loop, rnn(W), [W], init, xs))

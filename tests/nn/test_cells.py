@@ -98,3 +98,17 @@ def test_under_autocast_as_torch(kind):
     x = torch.randn(2, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert all(map(torch.equal, tensors(ours(x)), tensors(theirs(x))))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (0, 0)])
+def test_nothing_to_compute(kind, sizes):
+    """A cell without features or hidden units gives what torch's gives, gradients included."""
+    theirs, ours = pair(kind, *sizes)
+    x = torch.randn(2, sizes[0])
+    wanted, got = theirs(x), ours(x)
+    assert [t.shape for t in tensors(got)] == [t.shape for t in tensors(wanted)]
+    assert_near(tensors(got), tensors(wanted), 1e-6)
+    wanted_grads = gradients(wanted, list(theirs.parameters()))
+    assert_near(gradients(got, list(ours.parameters())), wanted_grads, 1e-6)

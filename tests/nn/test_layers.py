@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -260,6 +260,39 @@ def test_scripting_compiles_torchs_layer():
     assert type(model.lstm) is torch.nn.LSTM and type(model.cell) is torch.nn.GRUCell
 
 
+class Seen(torch.Tensor):
+    """A tensor that notes what is done with it, as those of per-sample gradients act on it."""
+
+    functions: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        cls.functions.append(getattr(func, "__name__", ""))
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "RNNCell", "GRUCell", "LSTMCell"])
+@pytest.mark.parametrize("place", ["input", "weights"])
+def test_subclasses_of_tensor_see_torchs_operation(kind, place):
+    cell = kind.endswith("Cell")
+    operation = kind.replace("RNN", "rnn_tanh").replace("Cell", "_cell").lower()
+    x = torch.randn(2, 3) if cell else torch.randn(5, 2, 3)
+    results = []
+    for layer in pair(kind, 3, 4):
+        weights = {name: p.detach() for name, p in layer.named_parameters()}
+        given = x
+        if place == "input":
+            given = x.as_subclass(Seen)
+        else:
+            weights = {name: w.as_subclass(Seen) for name, w in weights.items()}
+        Seen.functions.clear()
+        results.append(torch.func.functional_call(layer, weights, (given,)))
+        assert operation in Seen.functions
+    for mine, wanted in zip(tensors(results[1]), tensors(results[0]), strict=True):
+        assert type(mine) is type(wanted) and torch.equal(mine, wanted)
+
+
+@pytest.mark.filterwarnings("error")
 def test_an_empty_batch():
     for kind in KINDS:
         theirs, ours = pair(kind, 3, 4)

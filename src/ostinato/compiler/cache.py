@@ -155,6 +155,8 @@ def _recorded(
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
         recording, small = record(step, new.init, new.first_x(), captured, new.split)
+        if any(0 in shape for shape in recording.shapes):
+            raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)
         planner.check()
         return Entry(Player(planner, dtype, engine_name), positions, None, small)

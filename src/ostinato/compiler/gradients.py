@@ -73,7 +73,8 @@ class Gradients:
             elif isinstance(way, str):
                 found.append(sums[way][0])
             else:
-                found.append(self._computed(way, sums, captured, once))
+                # autograd's are dense; this one may be a view of a transposed sum
+                found.append(self._computed(way, sums, captured, once).contiguous())
         return found
 
     def _computed(

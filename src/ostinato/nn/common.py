@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ostinato.engine import native
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
 
 
@@ -18,11 +19,15 @@ def playable(x: Tensor, weight: Tensor) -> bool:
     """Whether `scan` is the way to play this input; if not, torch's own kernels are.
 
     They are where the engine has no kernel for the processor, on other devices, in half precision,
-    under autocast (a carry keeps its dtype, autocast would change it) and while a graph is traced
-    (the loop would be unrolled into it).
+    under autocast (a carry keeps its dtype, autocast would change it), while a graph is traced
+    (the loop would be unrolled into it), for subclasses of Tensor, which have a meaning of their
+    own for torch's operations, and where there is nothing to compute.
     """
     return (
         native.unavailable() is None
+        and type(x) in _PLAIN
+        and type(weight) in _PLAIN
+        and weight.numel() > 0
         and x.device.type == "cpu"
         and weight.device.type == "cpu"
         and x.dtype == weight.dtype
