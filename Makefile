@@ -36,7 +36,7 @@ lint: env
 
 COMPILER := $(if $(filter default,$(origin CXX)),c++,$(CXX))
 
-# $(call native-tests,name,sanitizer,mutated programs): builds and runs them in build/name-compiler
+# $(call native-tests,name,sanitizer,mutated programs and tests): builds and runs them in build/name-compiler
 define native-tests
 	@command -v cmake >/dev/null || { echo "the native tests need CMake 3.18 or newer (sudo apt-get install cmake; pip install cmake)" >&2; exit 1; }
 	@cmake -S . -B build/$(1)-$(notdir $(COMPILER)) -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=$(COMPILER) \
@@ -48,10 +48,10 @@ endef
 native-test:
 	$(call native-tests,native,,20000)
 
-# Mutated programs alias their arguments as no caller does: not for ThreadSanitizer.
+# For ThreadSanitizer what runs in threads; not mutated programs, which alias their arguments as no caller does.
 sanitize:
 	$(call native-tests,asan,address,10000)
-	$(call native-tests,tsan,thread,0)
+	$(call native-tests,tsan,thread,0 executor)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -43,6 +43,8 @@ constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 fl
 constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
 constexpr int64_t kLists = kMaxFactors + 2;  // of row pointers: init, out, and a of each factor (or a and b)
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
+constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
+constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
 class FloatEnvironment {
@@ -529,7 +531,14 @@ template <class T> Executor<T>::Executor(Program program) : program_(std::move(p
   for (size_t i = 0; i < blocks_.size(); i++)
     if (program_.instructions[i].code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
 }
-template <class T> Executor<T>::~Executor() = default;
+template <class T> Executor<T>::~Executor() { take(); }
+
+template <class T> std::unique_ptr<typename Executor<T>::Workspace> Executor<T>::take() const {
+  return std::unique_ptr<Workspace>(spare_.exchange(nullptr));
+}
+template <class T> void Executor<T>::give(std::unique_ptr<Workspace> work) const {
+  delete spare_.exchange(work.release());
+}
 
 // How much memory a play needs, and where in it everything lies.
 template <class T> class Layout {
@@ -537,6 +546,7 @@ template <class T> class Layout {
   Layout(const Program& program, int64_t steps, int64_t rows)
       : p_(program), T_(steps), B_(rows), groups_(n_groups(rows)), late_(p_.gradients.size()),
         lasts_(p_.buffers.size()) {
+    if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
       const bool large = size(g) * int64_t(sizeof(T)) > kLateBytes, few = T_ * B_ <= kLateRows * groups_;
@@ -596,14 +606,25 @@ template <class T> class Layout {
 
  private:
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
+  // No sum or product below is larger; a double, as it may be past the integers.
+  double most_bytes() const {
+    double fixed = 0, per_row = 0;
+    for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
+    for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)));
+    for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
+    const double pointers = double(kMaxGroups * kLists * sizeof(T*));
+    return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
+  }
   const Program& p_;
   const int64_t T_, B_, groups_;
   std::vector<bool> late_, lasts_;
 };
 
 template <class T> int64_t Executor<T>::kept_bytes() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return spare_ ? spare_->bytes() : 0;
+  std::unique_ptr<Workspace> work = take();
+  const int64_t bytes = work ? work->bytes() : 0;
+  give(std::move(work));
+  return bytes;
 }
 
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
@@ -616,11 +637,7 @@ template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
-  std::unique_ptr<Workspace> work;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    work = std::move(spare_);
-  }
+  std::unique_ptr<Workspace> work = take();
   if (!work) work = std::make_unique<Workspace>();
 
   const Layout<T> layout(program_, play.T, play.B);
@@ -666,9 +683,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   s.pointers = work->pointers.get(threads * kLists * s.most_rows);
 
   parallel(threads, run_thread<T>, &s);
-
-  std::lock_guard<std::mutex> lock(mutex_);
-  spare_ = std::move(work);
+  give(std::move(work));
 }
 
 template class Executor<float>;

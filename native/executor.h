@@ -1,8 +1,8 @@
 // Plays a program over time.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -48,8 +48,11 @@ template <class T> class Executor {
   struct Workspace;
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
-  mutable std::mutex mutex_;
-  std::unique_ptr<Workspace> spare_;  // of the last play; a concurrent play makes its own
+  // Of the last play; a concurrent play makes its own. No lock: a child forked while another thread
+  // holds one would wait for ever.
+  mutable std::atomic<Workspace*> spare_{nullptr};
+  std::unique_ptr<Workspace> take() const;
+  void give(std::unique_ptr<Workspace> work) const;
 };
 
 }  // namespace ostinato

@@ -167,6 +167,24 @@ void check_memory_that_cannot_be_had() {
   CHECK(equal(played(executor, program, good), wanted), "");
 }
 
+// Sizes whose products are past the integers.
+void check_memory_past_all_numbers() {
+  const Program program = sample_program(3, 5, false);
+  Executor<float> executor(program);
+  const int64_t one = 1, some = int64_t(1) << 32, most = INT64_MAX;
+  std::vector<Argument> none(size_t(program.n_arguments));
+  for (const auto& [T, B] : {std::pair{one, most}, {most, one}, {most, most}, {some, some}, {some, some / 2}, {some / 4, some / 4}}) {
+    Play play;
+    play.T = T, play.B = B, play.arguments = none.data(), play.isa = "base";
+    CHECK(throws<std::length_error>([&] { executor.needed_bytes(play); }), std::to_string(T) + ", " + std::to_string(B));
+    CHECK(throws<std::length_error>([&] { executor.play(play); }), std::to_string(T) + ", " + std::to_string(B));
+  }
+  Program wide = program;
+  for (int i = 0; i < 1 << 14; i++) wide.weights.push_back({1 << 24, 1 << 24, {}});
+  Executor<float> weights(wide);
+  CHECK(throws<std::length_error>([&] { weights.needed_bytes(Setting(1, 1, false, Random(11)).play(nullptr)); }), "");
+}
+
 // ---- memory
 
 void check_memory() {
@@ -195,6 +213,7 @@ void test_executor() {
   check_unknown_instruction_set();
   if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);
   check_memory_that_cannot_be_had();
+  check_memory_past_all_numbers();
   check_memory();
 }
 

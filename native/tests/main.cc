@@ -1,4 +1,5 @@
-// ostinato_tests [mutated programs]
+// ostinato_tests [mutated programs [test …]]: all tests, or those named
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -24,11 +25,13 @@ int main(int n_words, char** words) {
   std::string isas;
   for (const std::string& isa : available_isas()) isas += " " + isa;
   std::printf("instruction sets:%s; threads: %s\n", isas.c_str(), threading_runtime().c_str());
-  int failed = 0;
+  int failed = 0, run = 0;
   for (const auto& test : tests) {
-    if (iterations == 0 && test.name == std::string("fuzzed programs")) continue;
+    const auto named = [&](const char* word) { return word == std::string(test.name); };
+    if (n_words > 2 && std::none_of(words + 2, words + n_words, named)) continue;
     const auto start = std::chrono::steady_clock::now();
     std::string result = "ok";
+    run++;
     try {
       test.run();
     } catch (const std::exception& error) {
@@ -38,5 +41,6 @@ int main(int n_words, char** words) {
     std::printf("%-16s %6.2f s  %s\n", test.name, seconds.count(), result.c_str());
     std::fflush(stdout);
   }
-  return failed ? 1 : 0;
+  if (run == 0) std::fprintf(stderr, "%s: no test is named so\n", words[0]);
+  return failed ? 1 : run == 0 ? 2 : 0;
 }
