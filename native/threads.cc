@@ -53,13 +53,18 @@ Runtime find_runtime() {
   return found.parallel && found.thread_id && found.team_size ? found : r;
 }
 
-std::atomic<bool> forked{false};
 std::atomic<bool> busy{false};
+
+// In a child forked after the first use: its threads are gone, and the loader's lock may be held for
+// ever, so nothing is looked up there.
+bool forked() {
+  static std::atomic<bool> child{false};
+  static const bool watched = (pthread_atfork(nullptr, nullptr, [] { child = true; busy = false; }), true);
+  return watched && child;
+}
 
 // Looked up again until found: torch may be imported after us.
 const Runtime& runtime() {
-  static const bool watched = (pthread_atfork(nullptr, nullptr, [] { forked = true; busy = false; }), true);
-  (void)watched;
   static std::atomic<const Runtime*> found{nullptr};
   static const Runtime none;
   if (const Runtime* r = found.load()) return *r;
@@ -84,14 +89,15 @@ void enter(void* p) {
 }  // namespace
 
 void parallel(int wanted, void (*body)(void*, int, int), void* context) {
+  if (forked() || wanted <= 1) return body(context, 0, 1);
   const Runtime& r = runtime();
-  if (wanted <= 1 || !r.parallel || forked || busy.exchange(true)) return body(context, 0, 1);
+  if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
   Call call{body, context, &r};
   r.parallel(enter, &call, unsigned(wanted), 0);
   busy = false;
 }
 
-std::string threading_runtime() { return forked ? "forked process: one thread" : runtime().name; }
+std::string threading_runtime() { return forked() ? "forked process: one thread" : runtime().name; }
 
 void Barrier::wait(int n) {
   if (n == 1) return;

@@ -60,6 +60,8 @@ constexpr int64_t kMostElements = 1 << 16;  // larger ones are valid, and take l
 // False where the program is too large to try.
 bool play(const Program& program, Random& random) {
   Setting setting(1 + random.below(5), 1 + random.below(20), random.chance(50), random);
+  // Lengths that do not fall, which is the caller's to see to: another result, within the memory.
+  if (random.chance(20)) std::reverse(setting.lengths.begin(), setting.lengths.end());
   setting.threads = int(1 + random.below(3)), setting.isa = random.pick(available_isas());
   const bool transposed = random.chance(30);
   Executor<float> executor(program);

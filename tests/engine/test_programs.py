@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -369,8 +370,15 @@ def test_numbers_that_are_no_program():
             for huge in (2**31, -(2**31) - 1, 2**63 - 1):
                 with pytest.raises(ValueError, match="invalid program"):
                     kind([*integers[:i], huge, *integers[i + 1 :]], scalars)
-        with pytest.raises(TypeError):
-            kind(["a"], [])
+        for no_integer in ("a", None, 0.5, 2**63, -(2**63) - 1, [0]):
+            with pytest.raises(TypeError):
+                kind([no_integer, *integers[1:]], scalars)
+        for no_float in ("a", None, [0.0]):
+            with pytest.raises(TypeError):
+                kind(integers, [no_float, *scalars[1:]])
+        for no_list in (None, 3, "ab"):
+            with pytest.raises(TypeError):
+                kind(no_list, scalars)
 
 
 WRONG_PLAYS = {
@@ -382,6 +390,13 @@ WRONG_PLAYS = {
     "steps below zero": {"n_steps": -1},
     "no rows": {"n_rows": 0},
     "rows below zero": {"n_rows": -1},
+    "more rows than there is memory": {"n_rows": 2**62},
+    "more steps than there is memory": {"n_steps": 2**62},
+    "more of both": {"n_steps": 2**32, "n_rows": 2**32},
+    "a row out of range": {"rows": [0, 2]},
+    "a row below zero": {"rows": [-1, 1]},
+    "a length out of range": {"lengths": [3, 1]},
+    "a length below zero": {"lengths": [1, -1]},
     "an instruction set of no machine": {"isa": "mmx"},
 }
 
@@ -410,6 +425,66 @@ def test_a_play_of_the_wrong_size_is_refused(name):
     assert done.stdout.startswith("refused: "), done.returncode
 
 
+FORKS = """
+    import os, signal, sys, threading
+    import numpy as np
+    sys.path.insert(0, sys.argv[1])
+    from random_programs import Maker
+    from test_programs import native, play_native
+
+    maker = Maker(np.random.default_rng(3))
+    made = native.make(maker.program(), np.dtype(np.float32))
+    wanted = maker.arrays(1, 1, np.float32, 1)
+    play_native(None, maker, wanted, 1, 1, [], [], made=made)
+    stop = False
+
+    def play_on():
+        arrays = maker.arrays(1, 1, np.float32, 1)
+        while not stop:
+            play_native(None, maker, arrays, 1, 1, [], [], made=made)
+
+    def child():
+        signal.alarm(20)  # a deadlock becomes a failure
+        arrays = maker.arrays(1, 1, np.float32, 1)
+        play_native(None, maker, arrays, 1, 1, [], [], made=made)
+        assert "forked" in native.threading_runtime()
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, wanted))
+
+    players = [threading.Thread(target=play_on) for _ in range(2)]
+    for player in players:
+        player.start()
+    failed = 0
+    for _ in range(200):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                child()
+                status = 0
+            finally:
+                os._exit(status)
+        failed = os.waitpid(pid, 0)[1]
+        if failed:
+            break
+    stop = True
+    for player in players:
+        player.join()
+    sys.exit(failed != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_during_a_play_plays():
+    """Whatever the other threads were at when the child was made."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORKS), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 FUZZ = """
     import sys
     import numpy as np
@@ -419,7 +494,9 @@ FUZZ = """
 
     rng = np.random.default_rng(int(sys.argv[2]))
     isas = _native.available_isas()
-    room = np.zeros(1 << 22, np.float32)
+    kind, dtype = {"32": (_native.Program32, np.float32), "64": (_native.Program64, np.float64)}[
+        sys.argv[3]]
+    room = np.zeros(1 << 22, dtype)
     refused = played = 0
 
     def sizes(v):
@@ -442,7 +519,7 @@ FUZZ = """
     def attempt(v, scalars):
         global refused, played
         try:
-            program = _native.Program32(v, scalars)
+            program = kind(v, scalars)
         except ValueError as error:
             assert str(error).startswith("invalid program: "), error
             refused += 1
@@ -460,15 +537,15 @@ FUZZ = """
         integers, scalars = Maker(rng, wide=bool(rng.random() < 0.2)).program().numbers()
         for _ in range(100):
             v = list(integers)
-            kind = rng.random()
-            if kind < 0.7:
+            way = rng.random()
+            if way < 0.7:
                 for _ in range(int(rng.integers(1, 4))):
                     i = int(rng.integers(len(v)))
                     v[i] = (EDGES[int(rng.integers(len(EDGES)))] if rng.random() < 0.5
                             else v[i] + int(rng.integers(-2, 3)))
-            elif kind < 0.8:
+            elif way < 0.8:
                 v = v[: int(rng.integers(len(v)))]
-            elif kind < 0.9:
+            elif way < 0.9:
                 i, j = sorted(rng.integers(len(v), size=2))
                 v[i:j] = v[i:j][::-1]
             else:
@@ -478,14 +555,14 @@ FUZZ = """
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_fuzzed_programs_never_crash(seed):
+@pytest.mark.parametrize("bits", ["32", "64"])
+def test_fuzzed_programs_never_crash(bits):
     """Mutated, cut, shuffled and random: refused with ValueError, or played without harm."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FUZZ), str(Path(__file__).parent), str(seed)],
+        [sys.executable, "-c", textwrap.dedent(FUZZ), str(Path(__file__).parent), bits, bits],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     refused, played = map(int, done.stdout.split())
