@@ -610,7 +610,7 @@ template <class T> class Layout {
   double most_bytes() const {
     double fixed = 0, per_row = 0;
     for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
-    for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)));
+    for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMostPanel));
     for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
     const double pointers = double(kMaxGroups * kLists * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);

@@ -301,6 +301,19 @@ def test_tensors_of_other_kinds():
     assert_same(scan(step, init, xs), loop(step, init, xs))
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_tensor_that_outlived_its_transform(grad):
+    kept: list[Tensor] = []
+    torch.func.grad(lambda w: kept.append(w) or w.sum())(weight(H, H).detach())
+
+    def step(h, x):
+        return torch.tanh(x + h @ kept[0])
+
+    init, xs = torch.zeros(B, H, dtype=D, requires_grad=True), torch.randn(T, B, H, dtype=D)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(scan(step, init, xs), loop(step, init, xs))
+
+
 def test_integers_and_mixed_dtypes():
     W, init, xs = (t.detach() for t in inputs())
     tokens = torch.randint(0, H, (T, B))

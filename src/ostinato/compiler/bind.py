@@ -62,7 +62,7 @@ class Bound:
 
     def numbers(
         self,
-        tensors: dict[str, Tensor],
+        tensors: dict[str, Any],
         memory: Tensor,
         captured: Sequence[Tensor],
         once: dict[Node, Tensor],
@@ -72,7 +72,7 @@ class Bound:
     ) -> list[int]:
         """(address, stride, stride) of each argument, in elements; see `native/executor.h`.
 
-        A carry whose first value is absent begins with zeros, its last one may be absent too.
+        The first and the last value of a carry may be None: zeros, and not wanted.
 
         Played with every call: each case is what it needs and no more.
         """
@@ -91,8 +91,8 @@ class Bound:
                 s = t.stride()
                 out += (t.data_ptr(), s[1], s[0])
             elif case == _ROWS:
-                carry = tensors.get(key)
-                out += (carry.data_ptr(), 0, carry.stride()[0]) if carry is not None else (0, 0, 0)
+                carry = tensors[key]
+                out += (0, 0, 0) if carry is None else (carry.data_ptr(), 0, carry.stride()[0])
             elif case == _TAPE:
                 width, before = key
                 start = before * n_steps * n_rows * memory.element_size()
@@ -121,7 +121,7 @@ class Bound:
             if isinstance(key, Node):
                 out.append(self.once_tensor(key, captured, once))
             elif isinstance(key, str):
-                out.append(tensors.get(key) if key.startswith(_WITHOUT_TIME) else tensors[key])
+                out.append(tensors[key])
             else:
                 K, N = self.sizes[key]
                 layer = sums[key.name][key.layer].view(-1, key.n_columns)

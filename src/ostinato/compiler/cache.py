@@ -102,6 +102,7 @@ def find(
             entry.used = next(_uses)
             return Found(entry, [reached.tensors[i] for i in entry.positions])
         if entry is not None and entry.refusal is not None:
+            entry.used = next(_uses)
             return Found(entry, [])
     new = make_new()
     try:
@@ -109,7 +110,7 @@ def find(
     except Unsupported as refusal:
         entry = Entry(None, None, refusal)
         if key is not None:
-            _entries[key] = entry
+            _keep(key, entry)
         return Found(entry, [])
     positions: list[int] | None = None
     if reached.complete:
@@ -125,11 +126,16 @@ def find(
             entry.used = next(_uses)
             return Found(entry, search.captured)
     entry = _recorded(new, search.captured, engine_name, positions)
+    _keep(key, entry)
+    return Found(entry, search.captured)
+
+
+def _keep(key: Any, entry: Entry) -> None:
     entry.used = next(_uses)
     _entries[key] = entry
     while len(_entries) > MAX_ENTRIES:
-        del _entries[min(_entries, key=lambda k: _entries[k].used)]
-    return Found(entry, search.captured)
+        oldest = min(list(_entries.items()), key=lambda item: item[1].used)  # others may add some
+        _entries.pop(oldest[0], None)
 
 
 def _recorded(
@@ -222,6 +228,8 @@ def check_tensors(tensors: Sequence[Any]) -> None:
             raise Elsewhere(f"a tensor is on {t.device}")
         if t.layout is not torch.strided:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
+        if torch._C._functorch.is_functorch_wrapped_tensor(t):
+            raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
 
 
 def check_surroundings() -> None:

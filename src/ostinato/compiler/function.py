@@ -40,7 +40,7 @@ class Scan:
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        outs: Any = _apply(call, *tensors)
+        outs: Any = _ScanFunction.apply(call, *tensors)
         n = len(outs) - call.n_states
         return list(outs[:n]), list(outs[n:])
     captured, init, xs = call.split(tensors)
@@ -103,10 +103,6 @@ class _ScanFunction(torch.autograd.Function):
             return (None, *_replayed(call, tensors, grads))
         found = [*d_captured, *d_init, *d_xs]
         return (None, *[g if need else None for g, need in zip(found, needed, strict=True)])
-
-
-# `_ScanFunction.apply` without its looks for torch.func, which plays the eager loop: 2 µs a call.
-_apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
 def _replayed(

@@ -190,22 +190,21 @@ class Player:
         plan = self.planner.backward(y_used, x_wanted, tape.plan, reverse, hoist)
         bound = self._bind(plan.lowered, tape.plan.lowered)
         names, rows = self._names, tape.rows
-        tensors = dict(tape.tensors)
+        tensors: dict[str, Any] = dict(tape.tensors)
         for name, d in zip(names["d_y"], d_ys, strict=False):
             if d is not None:
                 tensors[name] = _by_rows(d if rows is None else d.index_select(1, rows.order))
         d_init: list[Tensor | None] = []
         for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True)):
-            if d is not None:  # an absent one is zero
-                tensors[names["d_final"][i]] = d.contiguous()
-            d_init.append(torch.empty_like(tensors[names["init"][i]]) if wanted else None)
-            if wanted:
-                tensors[names["d_init"][i]] = d_init[-1]  # type: ignore[assignment]
+            tensors[names["d_final"][i]] = None if d is None else d.contiguous()
+            out = torch.empty_like(tensors[names["init"][i]]) if wanted else None
+            tensors[names["d_init"][i]] = out
+            d_init.append(out)
         d_xs: list[Tensor | None] = []
         for i, wanted in enumerate(plan.d_xs):
             d_xs.append(self._new(tuple(tensors[names["x"][i]].shape), rows) if wanted else None)
             if wanted:
-                tensors[names["d_x"][i]] = d_xs[-1]  # type: ignore[assignment]
+                tensors[names["d_x"][i]] = d_xs[-1]
         once = dict(tape.once)
         gradients = self._gradients_of(plan)
         sums = gradients.new_sums()
@@ -257,7 +256,7 @@ class Player:
     def _play(
         self,
         bound: Bound,
-        tensors: dict[str, Tensor],
+        tensors: dict[str, Any],
         memory: Tensor,
         captured: Sequence[Tensor],
         once: dict[Node, Tensor],
