@@ -1,10 +1,10 @@
 """Where the time of one training call of scan goes: the engine forward and back, and all the rest.
 
-    python scripts/call_parts.py [CELL/SHAPE …]
+    python -m benchmarks.parts [CELL/SHAPE …]
 
-The rows of `python -m benchmarks scan`, each alone in its process' turn: medians over two seconds of
+The rows of `python -m benchmarks scan`, without the peers: medians over two seconds of
 calls. The rest is PyTorch, Python and what autograd does. To see inside the engine, build it with
--DCMAKE_BUILD_TYPE=RelWithDebInfo and record this script with `perf record -e cpu-clock`.
+-DCMAKE_BUILD_TYPE=RelWithDebInfo and record this with `perf record -e cpu-clock`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks
-
+from benchmarks import peers_torch
 from benchmarks.cells import GRU, LEM, LSTM, RNN, SHAPES, SLSTM
 from benchmarks.problem import Problem
-
-from benchmarks import peers_torch
 from ostinato.compiler.play import Player
 
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, LEM, SLSTM)}
