@@ -147,6 +147,7 @@ namespace {
 template <class T> struct Place {  // a buffer, as one play sees it
   T* data;
   int64_t time, row, modulus;  // modulus 0: every step has its slot
+  const int64_t* rows;  // of an argument in the caller's order: Play::rows; else null
 };
 
 // Where the rows of an operand begin, one row after the other. The memory is the play's: on its
@@ -258,14 +259,18 @@ template <class T> class Player {
     const Place<T>& b = s_.places[o.buffer];
     t += o.dt;
     if (b.modulus) t %= b.modulus;
+    if (b.rows) row = b.rows[row];
     return b.data + t * b.time + row * b.row + o.column;
   }
   void gather(RowPointers<T>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
     rows.clear();
-    const int64_t stride = s_.places[o.buffer].row;
+    const Place<T>& place = s_.places[o.buffer];
     for_steps(t0, t1, [&](int64_t t) {
       find_spans(g0, g1, t);
-      for_spans([&](Span span) { rows.append(at(o, t, span.begin), stride, span.end - span.begin); });
+      for_spans([&](Span span) {
+        if (!place.rows) return rows.append(at(o, t, span.begin), place.row, span.end - span.begin);
+        for (int64_t r = span.begin; r < span.end; r++) rows.append(at(o, t, r), 0, 1);
+      });
     });
   }
 
@@ -416,14 +421,18 @@ template <class T> class Player {
       kernels_.outer(std::min(kOuterRows, n - r), K, N, a_rows_.data() + r, b_rows_.data() + r, out, ld, scratch_);
   }
   void reduce(const Instruction& x, int64_t t, Span span) {
-    const Rows<const T> a{at(x.a, t, span.begin), s_.places[x.a.buffer].row};
-    const Rows<T> d{at(x.d, t, span.begin), s_.places[x.d.buffer].row};
-    (x.code == Code::kRowSum ? kernels_.row_sum : kernels_.row_max)(span.end - span.begin, x.n, a, d);
+    const int64_t n = s_.play.rows ? 1 : span.end - span.begin;  // rows in one stride
+    for (int64_t r = span.begin; r < span.end; r += n) {
+      const Rows<const T> a{at(x.a, t, r), s_.places[x.a.buffer].row};
+      const Rows<T> d{at(x.d, t, r), s_.places[x.d.buffer].row};
+      (x.code == Code::kRowSum ? kernels_.row_sum : kernels_.row_max)(n, x.n, a, d);
+    }
   }
 
   // The whole list of operations on one strip while it is in L1, then on the next.
   void block(const Block& b, int64_t t, Span span) {
-    const int64_t W = b.width, C = std::min(kStrip, W), R = std::max<int64_t>(1, kStrip / C);
+    const int64_t W = b.width, C = std::min(kStrip, W);
+    const int64_t R = s_.play.rows ? 1 : std::max<int64_t>(1, kStrip / C);  // rows in one stride
     const int n_streams = int(b.streams.size());
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
     int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
@@ -439,8 +448,10 @@ template <class T> class Player {
         const int64_t n = std::min(C, W - c);
         const bool next_rows = c + C >= W, last = next_rows && r + R >= span.end;
         auto stride = [&](int i) {  // from one strip to the next
-          const int64_t rows = R * table[i].stride;
-          return b.streams[i].one_column ? (next_rows ? rows : 0) : next_rows ? rows - c : C;
+          const bool one_column = b.streams[i].one_column;
+          if (!next_rows) return one_column ? 0 : C;
+          const int64_t* rows = s_.places[b.streams[i].operand.buffer].rows;
+          return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (one_column ? 0 : c);
         };
         int seen = 0;
         for (const Block::Step& step : b.steps) {
@@ -659,11 +670,11 @@ template <class T> void Executor<T>::play(const Play& play) {
     if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
       const Argument& a = play.arguments[b.argument];
       const bool vector = b.kind == Kind::kVector;
-      s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0});
+      s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0, vector ? nullptr : play.rows});
     } else if (b.kind == Kind::kLocal) {
-      s.places.push_back({memory, 0, 0, 0});
+      s.places.push_back({memory, 0, 0, 0, nullptr});
     } else {
-      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots});
+      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots, nullptr});
     }
     memory += layout.buffer(i);
   }

@@ -21,7 +21,8 @@ struct Argument {
 struct Play {
   int64_t T = 0, B = 0;
   const Argument* arguments = nullptr;
-  const int64_t* rows = nullptr;     // [B]: buffer row r is the caller's row rows[r]; null: as they are
+  // [B]: row r of the engine's own buffers is row rows[r] of the arguments; null: the same order.
+  const int64_t* rows = nullptr;
   const int64_t* lengths = nullptr;  // [B], of buffer rows, descending within each group; null: all T
   int threads = 1;
   std::string isa;

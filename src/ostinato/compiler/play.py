@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,42 +27,48 @@ HOIST_BELOW = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """How the rows of a ragged batch lie in the buffers: by length, dealt to groups like cards."""
+    """How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
 
     lengths: Tensor  # [B], of the caller's rows
-    order: Tensor  # [B]: buffer row → the caller's row
-    inverse: Tensor
-    order_list: list[int]
-    lengths_list: list[int]  # of buffer rows
-
-    def restored(self, y: Tensor, zero_at_end: bool) -> Tensor:
-        """y `[T, B, …]` in the caller's order.
-
-        Played in reverse, a row's first carry lies just beyond its last element, where a carry that
-        is the output must read zero.
-        """
-        y = y.index_select(1, self.inverse)
-        if zero_at_end:
-            short = (self.lengths < y.shape[0]).nonzero().flatten()
-            y[self.lengths[short], short] = 0
-        return y
+    order: list[int]  # the engine's row → the caller's row
+    ordered_lengths: list[int]  # of the engine's rows
 
     @staticmethod
     def of(lengths: Tensor) -> Rows:
-        n = len(lengths)
-        groups = native.n_groups(n)
-        begins = [n * g // groups for g in range(groups + 1)]
-        seats = sorted(
-            (row - begins[g], row) for g in range(groups) for row in range(begins[g], begins[g + 1])
-        )
-        by_length = torch.argsort(lengths, descending=True, stable=True).tolist()
-        order = [0] * n
-        for (_, seat), row in zip(seats, by_length, strict=True):
+        of_row: list[int] = lengths.tolist()
+        by_length = sorted(range(len(of_row)), key=of_row.__getitem__, reverse=True)
+        order = [0] * len(of_row)
+        for seat, row in zip(_seats(len(of_row)), by_length, strict=True):
             order[seat] = row
-        index = torch.tensor(order)
-        inverse = torch.empty_like(index)
-        inverse[index] = torch.arange(n)
-        return Rows(lengths, index, inverse, order, lengths[index].tolist())
+        return Rows(lengths, order, [of_row[row] for row in order])
+
+    def silenced(self, y: Tensor) -> Tensor:
+        """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
+
+        A row's first carry lies just beyond its last element, where outputs are zero; the backward
+        pass reads it there, so these are copies.
+        """
+        y = y.clone()
+        short = (self.lengths < y.shape[0]).nonzero().flatten()
+        y[self.lengths[short], short] = 0
+        return y
+
+
+@functools.lru_cache(maxsize=64)
+def _seats(n_rows: int) -> tuple[int, ...]:
+    """The engine's rows as they are dealt: the first of each group, the second of each, …
+
+    Every other round goes back from the last group to the first: else the first groups, and the
+    thread that plays them, had the longest rows of every round.
+    """
+    groups = native.n_groups(n_rows)
+    begins = [n_rows * g // groups for g in range(groups + 1)]
+    members = [list(range(first, end)) for first, end in pairwise(begins)]
+    seats: list[int] = []
+    for i in range(max(map(len, members))):
+        dealt = [group[i] for group in members if i < len(group)]
+        seats += dealt if i % 2 == 0 else reversed(dealt)
+    return tuple(seats)
 
 
 @dataclass(eq=False, slots=True)
@@ -141,16 +148,17 @@ class Player:
         tensors: dict[str, Tensor] = {}
         for name, x in zip(names["x"], xs, strict=False):
             x = x if x.dtype == self.dtype else x.to(self.dtype)
-            tensors[name] = _by_rows(x if rows is None else x.index_select(1, rows.order))
+            tensors[name] = _by_rows(x)
         finals = []
         for i, leaf in enumerate(init):
             tensors[names["init"][i]] = leaf = leaf.contiguous()
-            tensors[names["carry"][i]] = self._new((n_steps + 1, n_rows, *leaf.shape[1:]), rows)
+            shown = rows is not None and i in plan.y_is_carry
+            tensors[names["carry"][i]] = self._new((n_steps + 1, n_rows, *leaf.shape[1:]), shown)
             tensors[names["final"][i]] = final = torch.empty_like(leaf)
             finals.append(final)
         for i, shape in enumerate(self._y_shapes):
             if plan.y_is_carry[i] is None:
-                tensors[names["y"][i]] = self._new((n_steps, n_rows, *shape), rows)
+                tensors[names["y"][i]] = self._new((n_steps, n_rows, *shape), rows is not None)
         memory = self._tape(bound.tape_width * n_steps * n_rows)
         once: dict[Node, Tensor] = {}
         self._play(bound, tensors, memory, captured, once, n_steps, n_rows, rows)
@@ -165,8 +173,8 @@ class Player:
                 y = (carry[:-1] if reverse else carry[1:]).detach()
                 if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
                     y = y.clone()
-            if rows is not None:
-                y = rows.restored(y, zero_at_end=reverse and leaf_index is not None)
+            if rows is not None and reverse and leaf_index is not None:
+                y = rows.silenced(y)
             ys.append(y)
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
         for name in (*names["y"], *names["final"]):
@@ -193,7 +201,7 @@ class Player:
         tensors: dict[str, Any] = dict(tape.tensors)
         for name, d in zip(names["d_y"], d_ys, strict=False):
             if d is not None:
-                tensors[name] = _by_rows(d if rows is None else d.index_select(1, rows.order))
+                tensors[name] = _by_rows(d)
         d_init: list[Tensor | None] = []
         for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True)):
             tensors[names["d_final"][i]] = None if d is None else d.contiguous()
@@ -202,7 +210,8 @@ class Player:
             d_init.append(out)
         d_xs: list[Tensor | None] = []
         for i, wanted in enumerate(plan.d_xs):
-            d_xs.append(self._new(tuple(tensors[names["x"][i]].shape), rows) if wanted else None)
+            shape = tuple(tensors[names["x"][i]].shape)
+            d_xs.append(self._new(shape, rows is not None) if wanted else None)
             if wanted:
                 tensors[names["d_x"][i]] = d_xs[-1]
         once = dict(tape.once)
@@ -212,15 +221,13 @@ class Player:
             bound, tensors, tape.memory, captured, once, tape.n_steps, tape.n_rows, rows, sums
         )
         d_captured = gradients.of(sums, captured, once)
-        if rows is not None:
-            d_xs = [None if d is None else d.index_select(1, rows.inverse) for d in d_xs]
         return d_captured, d_init, d_xs
 
     def _versions(self, tensors: dict[str, Tensor]) -> tuple[int, ...]:
         return tuple([tensors[name]._version for name in self._carries])
 
-    def _new(self, shape: tuple[int, ...], rows: Rows | None) -> Tensor:
-        make = torch.empty if rows is None else torch.zeros  # beyond a row's length: zero
+    def _new(self, shape: tuple[int, ...], ragged: bool) -> Tensor:
+        make = torch.zeros if ragged else torch.empty  # beyond a row's length: zero
         return make(shape, dtype=self.dtype)
 
     def _tape(self, size: int) -> Tensor:
@@ -275,16 +282,16 @@ class Player:
                 [None if t is None else t.detach().numpy() for t in arguments],
                 n_steps,
                 n_rows,
-                rows.order_list if rows else None,
-                rows.lengths_list if rows else None,
+                rows.order if rows else None,
+                rows.ordered_lengths if rows else None,
             )
             return
         bound.program.play(
             bound.numbers(tensors, memory, captured, once, sums, n_steps, n_rows),
             n_steps,
             n_rows,
-            rows.order_list if rows else [],
-            rows.lengths_list if rows else [],
+            rows.order if rows else [],
+            rows.ordered_lengths if rows else [],
             native.threads_from_environment() or torch.get_num_threads(),
             native.best_isa(),
         )

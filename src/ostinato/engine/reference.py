@@ -32,7 +32,7 @@ def play(
         arguments: `[slots, B, …]` for a time buffer, `[K, N]` a matrix, `[W]` a vector, `[B, …]`
             the first and the last carry (None: zeros, and not wanted); as `Program.arguments`
             numbers them.
-        rows: buffer row → the caller's row, for the first and the last carry.
+        rows: row of the program's own buffers → row of the arguments.
         lengths: `[B]` steps of each buffer row; None: all `n_steps`.
     """
     _Reference(program, arguments, n_steps, n_rows, rows, lengths).run()
@@ -85,7 +85,8 @@ class _Reference:
         for c in self.p.carries:
             buffer = self.buffers[c.buffer]
             init = self.arguments[c.init].reshape(len(batch), -1) if self.given(c.init) else None
-            buffer[first, batch] = 0 if init is None else init[self.rows]
+            slots = first, self.place(c.buffer, batch)
+            buffer[slots] = 0 if init is None else init[self.rows]
         steps = range(self.n_steps)
         order = list(reversed(steps) if self.p.descending else steps)
         for section in (self.p.before, self.p.loop, self.p.after):
@@ -96,8 +97,12 @@ class _Reference:
         for c in self.p.carries:
             if self.given(c.final):
                 final = self.arguments[c.final]
-                value = self.buffers[c.buffer][last, batch]
+                value = self.buffers[c.buffer][last, self.place(c.buffer, batch)]
                 final.reshape(len(batch), -1)[self.rows] = value
+
+    def place(self, buffer: int, rows: Array) -> Array:
+        """Where rows lie in a buffer."""
+        return self.rows[rows] if self.p.buffers[buffer].kind == Kind.TIME else rows
 
     def given(self, argument: int) -> bool:
         return argument != -1 and self.arguments[argument] is not None
@@ -147,7 +152,7 @@ class _Reference:
         columns = slice(o.column, o.column + n)
         if buffer.ndim == 1:
             return buffer[None, columns]
-        return buffer[t + o.dt][alive, columns]
+        return buffer[t + o.dt][self.place(o.buffer, alive), columns]
 
     def write(
         self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any
@@ -161,4 +166,4 @@ class _Reference:
         if buffer.ndim == 1:
             buffer[columns] = value
         else:
-            buffer[t + o.dt, alive, columns] = value
+            buffer[t + o.dt, self.place(o.buffer, alive), columns] = value

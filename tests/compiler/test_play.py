@@ -1,0 +1,36 @@
+"""How the rows of a ragged batch are dealt to the engine's groups."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ostinato.compiler.play import Rows
+from ostinato.engine import native
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 8, 31, 32, 33, 128, 257])
+def test_groups_of_falling_lengths(n_rows):
+    lengths = torch.randint(0, 50, (n_rows,), generator=torch.Generator().manual_seed(n_rows))
+    rows = Rows.of(lengths)
+    assert sorted(rows.order) == list(range(n_rows))
+    assert rows.ordered_lengths == lengths[rows.order].tolist()
+    for first, end in pairwise(_begins(n_rows)):
+        of_group = rows.ordered_lengths[first:end]
+        assert of_group == sorted(of_group, reverse=True)
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+@pytest.mark.parametrize("n_rows", [32, 64, 256])
+def test_threads_have_level_shares(n_rows, n_threads):
+    lengths = torch.arange(1, n_rows + 1)
+    ordered = Rows.of(lengths).ordered_lengths
+    begins = _begins(n_rows)
+    bounds = [begins[(len(begins) - 1) * i // n_threads] for i in range(n_threads + 1)]
+    shares = [sum(ordered[first:end]) for first, end in pairwise(bounds)]
+    assert max(shares) == min(shares)  # dealt in one direction only, 32 rows differ by a quarter
+
+
+def _begins(n_rows):
+    groups = native.n_groups(n_rows)
+    return [n_rows * g // groups for g in range(groups + 1)]
