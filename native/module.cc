@@ -1,12 +1,14 @@
-// The Python module. The only file that knows Python.
+// The Python module. The only file that knows Python, with tensors.h.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "dispatch.h"
 #include "executor.h"
+#include "tensors.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -18,13 +20,40 @@ namespace {
 template <class T> using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using Integers = std::vector<int64_t>;
 
-// `arguments`: (address, time stride, row stride) of each, in elements.
+struct Arguments { std::vector<Argument> list; };
+
+// (address, time stride, row stride) of each, in elements.
+Arguments arguments_at(const Integers& numbers) {
+  if (numbers.size() % 3) throw std::invalid_argument("wanted an address and two strides for each argument");
+  Arguments found;
+  for (size_t i = 0; i < numbers.size(); i += 3)
+    found.list.push_back({reinterpret_cast<void*>(numbers[i]), numbers[i + 1], numbers[i + 2]});
+  return found;
+}
+
+// How a program's arguments are found in a list of tensors.
+class Sources {
+ public:
+  explicit Sources(const std::vector<std::tuple<int64_t, int64_t, int64_t>>& list) {
+    for (const auto& [how, p, q] : list) list_.push_back({How(how), p, q});
+  }
+  Arguments arguments(const nb::list& tensors, int64_t n_steps, int64_t n_rows) const {
+    if (tensors.size() != list_.size()) throw std::invalid_argument("wanted a tensor for each argument");
+    Arguments found;
+    found.list.reserve(list_.size());
+    for (size_t i = 0; i < list_.size(); i++) found.list.push_back(argument_of(list_[i], tensors[i], n_steps, n_rows));
+    return found;
+  }
+
+ private:
+  std::vector<Source> list_;
+};
+
 template <class T>
-void play(Executor<T>& executor, const Integers& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
+void play(Executor<T>& executor, const Arguments& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
           const Integers& lengths, int threads, const std::string& isa) {
-  if (int64_t(arguments.size()) != 3 * executor.n_arguments())
-    throw std::invalid_argument("play: wanted an address and two strides for each of " +
-                                std::to_string(executor.n_arguments()) + " arguments");
+  if (int64_t(arguments.list.size()) != executor.n_arguments())
+    throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (n_steps < 1 || n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
   for (const Integers* list : {&rows, &lengths})
     if (!list->empty() && int64_t(list->size()) != n_rows)
@@ -33,11 +62,8 @@ void play(Executor<T>& executor, const Integers& arguments, int64_t n_steps, int
     if (row < 0 || row >= n_rows) throw std::invalid_argument("play: rows has a number out of range");
   for (int64_t length : lengths)
     if (length < 0 || length > n_steps) throw std::invalid_argument("play: lengths has a number out of range");
-  std::vector<Argument> bound;
-  for (size_t i = 0; i + 2 < arguments.size(); i += 3)
-    bound.push_back({reinterpret_cast<void*>(arguments[i]), arguments[i + 1], arguments[i + 2]});
   Play p;
-  p.T = n_steps, p.B = n_rows, p.arguments = bound.data(), p.threads = threads, p.isa = isa;
+  p.T = n_steps, p.B = n_rows, p.arguments = arguments.list.data(), p.threads = threads, p.isa = isa;
   if (!rows.empty()) p.rows = rows.data();
   if (!lengths.empty()) p.lengths = lengths.data();
   nb::gil_scoped_release release;
@@ -90,6 +116,12 @@ NB_MODULE(_native, m) {
   });
   m.def("elementwise", elementwise<float>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
+  nb::class_<Arguments>(m, "Arguments").def("__init__", [](Arguments* self, const Integers& numbers) {
+    new (self) Arguments(arguments_at(numbers));
+  }, "numbers"_a);
+  nb::class_<Sources>(m, "Sources")
+      .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t>>&>(), "sources"_a)
+      .def("arguments", &Sources::arguments, "tensors"_a, "n_steps"_a, "n_rows"_a);
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");
 }

@@ -230,7 +230,7 @@ def multiply_rate(kind: np.dtype[Any], threads: int, isa: str) -> float:
     )
     x = np.random.default_rng(0).standard_normal((n_steps, n_rows, width)).astype(kind)
     w = x[0, :1].repeat(width, 0)
-    arguments = [x.ctypes.data, n_rows * width, width, w.ctypes.data, width, 1]
+    arguments = native.arguments([x.ctypes.data, n_rows * width, width, w.ctypes.data, width, 1])
     times = []
     for _ in range(6):
         start = time.perf_counter()

@@ -48,7 +48,7 @@ def play_native(
 ) -> None:  # fmt: skip
     made = native.make(program, arrays[0].dtype) if made is None else made
     numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
-    made.play(numbers, T, B, rows, lengths, threads, isa)
+    made.play(native.arguments(numbers), T, B, rows, lengths, threads, isa)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -209,7 +209,8 @@ def test_a_reversed_program_is_the_program_on_reversed_time():
         given = np.ascontiguousarray(xs[::-1]) if descending else xs.copy()
         arrays = [v, given, np.zeros((4, 2, 3)), init, np.zeros((2, 3))]
         numbers = numbers_of(arrays, ["vector", "in", "out", "rows", "rows out"])
-        native.make(program(descending), v.dtype).play(numbers, 4, 2, [], [], 1, ISAS[0])
+        made = native.make(program(descending), v.dtype)
+        made.play(native.arguments(numbers), 4, 2, [], [], 1, ISAS[0])
         results.append((arrays[2][::-1] if descending else arrays[2], arrays[4]))
     h = init
     for t in range(4):
@@ -413,9 +414,11 @@ def test_a_play_of_the_wrong_size_is_refused(name):
         room = np.zeros(4096, np.float32)
         good = dict(arguments=[room.ctypes.data, 8, 4] * 5, n_steps=2, n_rows=2, rows=[],
                     lengths=[], threads=1, isa=ISAS[0])
-        made.play(**good)
+        def play(arguments, **others):
+            made.play(native.arguments(arguments), **others)
+        play(**good)
         try:
-            made.play(**(good | WRONG_PLAYS[{name!r}]))
+            play(**(good | WRONG_PLAYS[{name!r}]))
         except ValueError as error:
             print("refused:", error)
     """
@@ -528,7 +531,7 @@ FUZZ = """
         if sizes(v) < 1 << 16 and v[0] <= 4096:
             numbers = [room.ctypes.data, 0, 0] * v[0]
             T, B = int(rng.integers(1, 6)), int(rng.integers(1, 20))
-            program.play(numbers, T, B, [], [], int(rng.integers(1, 4)),
+            program.play(_native.Arguments(numbers), T, B, [], [], int(rng.integers(1, 4)),
                          isas[int(rng.integers(len(isas)))])
             played += 1
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ostinato.compiler.passes import SumPart
     from ostinato.compiler.plan import BackwardPlan
 
-Sums = dict[str, list[Tensor]]  # the layers of each sum, dense
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 
 
@@ -41,10 +40,16 @@ class Gradients:
             part: SumPart = lowered.arguments[g.argument]
             parts[part.name].append((part, g.K * g.N))
         self.layers = {name: _layers(node, parts[name]) for name, node in plan.sum_nodes.items()}
+        self.positions: dict[str, int] = {}  # of the first layer of each sum
+        at = 0
+        for name, layers in self.layers.items():
+            self.positions[name] = at
+            at += layers.n
         self.ways = [self._way(node) for node in plan.sums]
+        self._makers = [(x.make, x.shape) for x in self.layers.values() for _ in range(x.n)]
 
-    def _way(self, node: Node | None) -> str | Node | None:
-        """The sum that is the gradient, under its name; or what it must be computed from."""
+    def _way(self, node: Node | None) -> int | Node | None:
+        """The position of the sum that is the gradient; or what it must be computed from."""
         base = node
         while base is not None and base.op in _VIEWS:
             base = base.inputs[0]
@@ -54,38 +59,42 @@ class Gradients:
         if layers.shape not in (base.shape, node.shape):  # two gradients of different shapes
             return node
         layers.shape = tuple(node.shape)
-        return f"sum{base.index}"
+        return self.positions[f"sum{base.index}"]
 
-    def new_sums(self) -> Sums:
-        return {
-            name: [layers.make(layers.shape, dtype=self.dtype) for _ in range(layers.n)]
-            for name, layers in self.layers.items()
-        }
+    def new_sums(self) -> list[Tensor]:
+        """The layers of all sums, one after the other, dense."""
+        dtype = self.dtype
+        return [make(shape, dtype=dtype) for make, shape in self._makers]
 
     def of(
-        self, sums: Sums, captured: Sequence[Tensor], once: dict[Node, Tensor]
+        self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
     ) -> list[Tensor | None]:
         """The gradient of each captured tensor, once the backward pass was played."""
         found: list[Tensor | None] = []
         for way in self.ways:
             if way is None:
                 found.append(None)
-            elif isinstance(way, str):
-                found.append(sums[way][0])
+            elif isinstance(way, int):
+                found.append(sums[way])
             else:
                 # autograd's are dense; this one may be a view of a transposed sum
                 found.append(self._computed(way, sums, captured, once).contiguous())
         return found
 
     def _computed(
-        self, node: Node, sums: Sums, captured: Sequence[Tensor], once: dict[Node, Tensor]
+        self,
+        node: Node,
+        sums: Sequence[Tensor],
+        captured: Sequence[Tensor],
+        once: dict[Node, Tensor],
     ) -> Tensor:
         if node in once:
             return once[node]
         name = f"sum{node.index}"
-        if name in sums:
-            total = sums[name][0]
-            for layer in sums[name][1:]:
+        if name in self.positions:
+            first = self.positions[name]
+            total = sums[first]
+            for layer in sums[first + 1 : first + self.layers[name].n]:
                 total = total + layer
             K, N = node.shape
             value = total.view(K, N)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.bind import Bound
-from ostinato.compiler.gradients import Gradients, Sums
+from ostinato.compiler.gradients import Gradients
 from ostinato.compiler.graph import Node
 from ostinato.engine import native
 
@@ -76,21 +76,21 @@ class Tape:
     """What the backward pass needs of the forward pass."""
 
     player: Player
-    tensors: dict[str, Tensor]  # x…, init…, carry…
+    tensors: list[Tensor]  # x…, init…, carry…
     memory: Tensor  # of the saved values
     once: dict[Node, Tensor]
     plan: ForwardPlan
     n_steps: int
     n_rows: int
     rows: Rows | None
-    versions: tuple[int, ...]
+    versions: list[int]
 
     def __del__(self) -> None:
         self.player.take_back(self.memory)
 
     def holds(self) -> bool:
         """Whether all is as it was played: outputs are the carries that the backward pass reads."""
-        return self.player._versions(self.tensors) == self.versions
+        return self.player.versions(self.tensors) == self.versions
 
 
 @functools.cache
@@ -119,12 +119,13 @@ class Player:
         self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
         self.y_needs_grad = recording.output_needs_grad[len(recording.states) :]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
-        self._carries = [f"carry{i}" for i in range(len(recording.states))]
-        n = max(len(recording.states), len(recording.xs), len(recording.ys))
-        self._names = {
-            kind: [f"{kind}{i}" for i in range(n)]
-            for kind in ("x", "init", "carry", "final", "y", "d_x", "d_init", "d_final", "d_y")
-        }
+        n_xs, n_states, n_ys = len(recording.xs), len(recording.states), len(recording.ys)
+        self._carries = slice(n_xs + n_states, n_xs + 2 * n_states)  # among the tensors of a tape
+        taped = _numbered(x=n_xs, init=n_states, carry=n_states)
+        self._forward_names = [*taped, *_numbered(final=n_states, y=n_ys)]
+        self._backward_names = [
+            *taped, *_numbered(d_y=n_ys, d_final=n_states, d_init=n_states, d_x=n_xs)
+        ]  # fmt: skip
 
     def forward(
         self,
@@ -142,44 +143,43 @@ class Player:
             train: whether a backward pass may follow.
         """
         n_steps, n_rows = xs[0].shape[:2]
+        dtype = self.dtype
         plan = self.planner.forward(train, reverse, n_rows < HOIST_BELOW)
-        bound = self._bind(plan.lowered)
-        names = self._names
-        tensors: dict[str, Tensor] = {}
-        for name, x in zip(names["x"], xs, strict=False):
-            x = x if x.dtype == self.dtype else x.to(self.dtype)
-            tensors[name] = _by_rows(x)
-        finals = []
+        bound = self._bind(plan.lowered, self._forward_names)
+        tensors: list[Any] = []
+        for x in xs:
+            tensors.append(_by_rows(x if x.dtype is dtype else x.to(dtype)))
+        carries, finals = [], []
         for i, leaf in enumerate(init):
-            tensors[names["init"][i]] = leaf = leaf.contiguous()
+            leaf = leaf.contiguous()
+            tensors.append(leaf)
             shown = rows is not None and i in plan.y_is_carry
-            tensors[names["carry"][i]] = self._new((n_steps + 1, n_rows, *leaf.shape[1:]), shown)
-            tensors[names["final"][i]] = final = torch.empty_like(leaf)
-            finals.append(final)
-        for i, shape in enumerate(self._y_shapes):
-            if plan.y_is_carry[i] is None:
-                tensors[names["y"][i]] = self._new((n_steps, n_rows, *shape), rows is not None)
+            carries.append(self._new((n_steps + 1, n_rows, *leaf.shape[1:]), shown))
+            finals.append(torch.empty_like(leaf))
+        tensors += carries
+        new_ys: list[Any] = []
+        for shape, leaf_index in zip(self._y_shapes, plan.y_is_carry, strict=True):
+            made = leaf_index is None
+            shape = n_steps, n_rows, *shape
+            new_ys.append(self._new(shape, rows is not None) if made else None)
         memory = self._tape(bound.tape_width * n_steps * n_rows)
         once: dict[Node, Tensor] = {}
-        self._play(bound, tensors, memory, captured, once, n_steps, n_rows, rows)
+        arguments = bound.arguments([*tensors, *finals, *new_ys], captured, (), memory, once)
+        self._play(bound, arguments, n_steps, n_rows, rows)
         ys = []
         for i, leaf_index in enumerate(plan.y_is_carry):
             if leaf_index is None:
-                y = tensors[names["y"][i]]
-            else:
-                carry = tensors[names["carry"][leaf_index]]
-                # Not a view to autograd, which would tie the base to the graph; a change in place
-                # shows in the base's version.
-                y = (carry[:-1] if reverse else carry[1:]).detach()
-                if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
-                    y = y.clone()
-            if rows is not None and reverse and leaf_index is not None:
-                y = rows.silenced(y)
-            ys.append(y)
+                ys.append(new_ys[i])
+                continue
+            carry = carries[leaf_index]
+            # Not a view to autograd, which would tie the base to the graph; a change in place
+            # shows in the base's version.
+            y = (carry[:-1] if reverse else carry[1:]).detach()
+            if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
+                y = y.clone()
+            ys.append(rows.silenced(y) if rows is not None and reverse else y)
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
-        for name in (*names["y"], *names["final"]):
-            tensors.pop(name, None)
-        versions = self._versions(tensors) if train else ()
+        versions = self.versions(tensors) if train else []
         return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, versions)
 
     def backward(
@@ -196,35 +196,29 @@ class Player:
         y_used = tuple([d is not None for d in d_ys])
         hoist = tape.n_rows < HOIST_BELOW
         plan = self.planner.backward(y_used, x_wanted, tape.plan, reverse, hoist)
-        bound = self._bind(plan.lowered, tape.plan.lowered)
-        names, rows = self._names, tape.rows
-        tensors: dict[str, Any] = dict(tape.tensors)
-        for name, d in zip(names["d_y"], d_ys, strict=False):
-            if d is not None:
-                tensors[name] = _by_rows(d)
-        d_init: list[Tensor | None] = []
-        for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True)):
-            tensors[names["d_final"][i]] = None if d is None else d.contiguous()
-            out = torch.empty_like(tensors[names["init"][i]]) if wanted else None
-            tensors[names["d_init"][i]] = out
-            d_init.append(out)
-        d_xs: list[Tensor | None] = []
-        for i, wanted in enumerate(plan.d_xs):
-            shape = tuple(tensors[names["x"][i]].shape)
-            d_xs.append(self._new(shape, rows is not None) if wanted else None)
-            if wanted:
-                tensors[names["d_x"][i]] = d_xs[-1]
-        once = dict(tape.once)
         gradients = self._gradients_of(plan)
+        bound = self._bind(plan.lowered, self._backward_names, tape.plan.lowered, gradients)
+        tensors: list[Any] = list(tape.tensors)
+        for d in d_ys:
+            tensors.append(None if d is None else _by_rows(d))
+        d_init: list[Tensor | None] = []
+        for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True), len(x_wanted)):
+            tensors.append(None if d is None else d.contiguous())
+            d_init.append(torch.empty_like(tape.tensors[i]) if wanted else None)
+        d_xs: list[Tensor | None] = []
+        for x, wanted in zip(tape.tensors, plan.d_xs, strict=False):
+            d_xs.append(self._new(tuple(x.shape), tape.rows is not None) if wanted else None)
+        tensors += d_init
+        tensors += d_xs
+        once = dict(tape.once)
         sums = gradients.new_sums()
-        self._play(
-            bound, tensors, tape.memory, captured, once, tape.n_steps, tape.n_rows, rows, sums
-        )
-        d_captured = gradients.of(sums, captured, once)
-        return d_captured, d_init, d_xs
+        arguments = bound.arguments(tensors, captured, sums, tape.memory, once)
+        self._play(bound, arguments, tape.n_steps, tape.n_rows, tape.rows)
+        return gradients.of(sums, captured, once), d_init, d_xs
 
-    def _versions(self, tensors: dict[str, Tensor]) -> tuple[int, ...]:
-        return tuple([tensors[name]._version for name in self._carries])
+    def versions(self, tensors: list[Tensor]) -> list[int]:
+        """Of the carries among the tensors of a tape."""
+        return [t._version for t in tensors[self._carries]]
 
     def _new(self, shape: tuple[int, ...], ragged: bool) -> Tensor:
         make = torch.zeros if ragged else torch.empty  # beyond a row's length: zero
@@ -246,12 +240,20 @@ class Player:
             self._spare = []
         self._spare.append(memory)
 
-    def _bind(self, lowered: Lowered, forward: Lowered | None = None) -> Bound:
+    def _bind(
+        self,
+        lowered: Lowered,
+        names: list[str],
+        forward: Lowered | None = None,
+        gradients: Gradients | None = None,
+    ) -> Bound:
         """forward: of a backward pass, the forward pass whose tape it reads."""
         bound = self._bound.get(id(lowered))
         if bound is None:
+            positions = {name: i for i, name in enumerate(names)}
             tapes = (forward or lowered).tapes
-            bound = self._bound[id(lowered)] = Bound(lowered, tapes, self.dtype, self.engine)
+            bound = Bound(lowered, positions, tapes, gradients, self.dtype, self.engine)
+            self._bound[id(lowered)] = bound
         return bound
 
     def _gradients_of(self, plan: BackwardPlan) -> Gradients:
@@ -261,40 +263,31 @@ class Player:
         return found
 
     def _play(
-        self,
-        bound: Bound,
-        tensors: dict[str, Any],
-        memory: Tensor,
-        captured: Sequence[Tensor],
-        once: dict[Node, Tensor],
-        n_steps: int,
-        n_rows: int,
-        rows: Rows | None,
-        sums: Sums | None = None,
+        self, bound: Bound, arguments: list[Any], n_steps: int, n_rows: int, rows: Rows | None
     ) -> None:
+        order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         if self.engine == "reference":
             from ostinato.engine import reference  # for tests: not a part of every start
 
-            views = bound.tapes_as_tensors(memory, n_steps, n_rows)
-            arguments = bound.tensors(tensors | views, captured, once, sums)
-            reference.play(
-                bound.lowered.program,
-                [None if t is None else t.detach().numpy() for t in arguments],
-                n_steps,
-                n_rows,
-                rows.order if rows else None,
-                rows.ordered_lengths if rows else None,
-            )
+            views = bound.views(arguments, n_steps, n_rows)
+            arrays = [None if t is None else t.detach().numpy() for t in views]
+            program = bound.lowered.program
+            reference.play(program, arrays, n_steps, n_rows, order or None, lengths or None)
             return
         bound.program.play(
-            bound.numbers(tensors, memory, captured, once, sums, n_steps, n_rows),
+            bound.sources.arguments(arguments, n_steps, n_rows),
             n_steps,
             n_rows,
-            rows.order if rows else [],
-            rows.ordered_lengths if rows else [],
+            order,
+            lengths,
             native.threads_from_environment() or torch.get_num_threads(),
             native.best_isa(),
         )
+
+
+def _numbered(**counts: int) -> list[str]:
+    """Names: x0, x1, …, init0, …"""
+    return [f"{name}{i}" for name, count in counts.items() for i in range(count)]
 
 
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

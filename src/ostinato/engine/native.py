@@ -72,3 +72,13 @@ def make(program: Program, dtype: np.dtype[Any]) -> Any:
     integers, scalars = program.numbers()
     kind = _native.Program32 if dtype == np.float32 else _native.Program64
     return kind(integers, scalars)
+
+
+def arguments(numbers: list[int]) -> Any:
+    """(address, time stride, row stride) of each argument, in elements; see `native/executor.h`."""
+    return _native.Arguments(numbers)
+
+
+def sources(list_of: list[tuple[int, int, int]]) -> Any:
+    """How a program's arguments are found in a list of tensors; see `native/tensors.h`."""
+    return _native.Sources(list_of)
