@@ -31,7 +31,9 @@ int64_t n_groups(int64_t B) { return std::min(kMaxGroups, std::max<int64_t>(1, B
 
 namespace {
 
-constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators
+constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators, or …
+constexpr int64_t kNearChunkRows = 32;  // … where these stay in L1: less is in flight (5 % at H = 32)
+constexpr int64_t kNearSums = 1 << 15;  // bytes of a group's accumulators that do
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
 constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
@@ -571,7 +573,10 @@ template <class T> class Layout {
   }
 
   int64_t groups() const { return groups_; }
-  int64_t chunk() const { return std::min(T_, std::max<int64_t>(1, kChunkRows * groups_ / B_)); }
+  int64_t chunk() const {
+    const bool near = accumulators() / groups_ * int64_t(sizeof(T)) <= kNearSums;
+    return std::min(T_, std::max<int64_t>(1, (near ? kNearChunkRows : kChunkRows) * groups_ / B_));
+  }
   int64_t loop_groups(int64_t panel) const {
     const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
     return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ostinato._arguments import checked
 from ostinato._loop import Step, Tree
-from ostinato._scan import checked, find
+from ostinato._scan import find
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.passes import Lowered
 from ostinato.compiler.play import HOIST_BELOW, Player

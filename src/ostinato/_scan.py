@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato._loop import (
-    Ragged,
-    Step,
-    Tree,
-    check_carry,
-    check_output_axes,
-    check_tensors,
-    eager_scan,
-    rows_like,
-    split_result,
-    time_length,
-)
+from ostinato._arguments import Arguments, checked
+from ostinato._loop import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
 from ostinato.compiler import cache
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Rows
-from ostinato.compiler.record import check_batch, recorded_step, swapped, undisturbed
+from ostinato.compiler.record import check_batch, undisturbed
 
 
 def scan(
@@ -126,43 +116,6 @@ def _scan(
     return eager_scan(step, init, xs, dim, reverse, call.ragged)
 
 
-@dataclass(slots=True)  # made with every call: a frozen one takes five times as long
-class Arguments:
-    """What scan was given, checked and taken apart."""
-
-    step: Step
-    init: Tree
-    init_leaves: list[Tensor]
-    carry_spec: Any
-    xs_leaves: list[Tensor]
-    xs_spec: Any
-    dim: int
-    reverse: bool
-    ragged: Ragged
-
-    def split(self, result: Any) -> tuple[list[Tensor], Tree]:
-        return split_result(result, self.init, self.carry_spec)
-
-
-def checked(
-    step: Step,
-    init: Tree,
-    xs: Tree,
-    dim: int,
-    reverse: bool,
-    lengths: Any = None,
-    resets: Any = None,
-    restart: Any = None,
-) -> Arguments:
-    init_leaves, carry_spec = tree.flatten(init)
-    check_tensors("init", init_leaves)
-    xs_leaves, xs_spec = tree.flatten(xs)
-    check_tensors("xs", xs_leaves)
-    n_steps = time_length(xs_leaves, dim)
-    ragged = Ragged.of(init, init_leaves, n_steps, lengths, resets, restart, reverse)
-    return Arguments(step, init, init_leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged)
-
-
 def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     """The scan by the engine; None if the eager loop must do it."""
     try:
@@ -197,75 +150,48 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, cache.Elsewhere.
     """
-    step, xs_leaves, xs_spec = a.step, a.xs_leaves, a.xs_spec
     if a.dim != 0:
-        xs_leaves = [leaf.movedim(a.dim, 0) for leaf in xs_leaves]
+        a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
-        step, xs_leaves, xs_spec = _with_restarts(a, xs_leaves)
-    n_rows = a.init_leaves[0].shape[0] if a.init_leaves[0].dim() else 0
-    if n_rows == 0 and a.init_leaves[0].dim():
+        a = _with_restarts(a)
+    shape = a.init_leaves[0].shape
+    if shape and shape[0] == 0:
         raise cache.Elsewhere("there are no rows")
-    if n_rows == 0 or any(x.dim() < 2 or x.shape[1] != n_rows for x in xs_leaves):
-        raise Unsupported("a leaf of xs without the batch as its first axis beside time")
+    for x in a.xs_leaves:
+        if not shape or x.dim() < 2 or x.shape[1] != shape[0]:
+            raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
-    cache.check_tensors(a.init_leaves)
-    cache.check_tensors(xs_leaves)
-
-    def new() -> cache.New:
-        def first_x() -> Tree:
-            return tree.unflatten([leaf[0] for leaf in xs_leaves], xs_spec)
-
-        def check(result: Any) -> None:
-            check_carry(a.init_leaves, a.split(result)[0])
-
-        return cache.New(step, a.init, a.init_leaves, first_x, a.split, check)
-
-    structure = a.carry_spec, xs_spec
-    found = cache.find(step, a.init_leaves, xs_leaves, structure, engine, new)
+    found = cache.find(a, engine)
     player = found.entry.player
     if player is None or found.entry.refusal is not None:
         return None, [], found.entry
     cache.check_tensors(found.captured)
-
-    def replay(captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
-        n_steps = xs[0].shape[0]
-        lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
-        ragged = Ragged(lengths, None, [], n_steps)
-        if recorded:
-            again = recorded_step(player.planner.recording, captured)
-            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
-            return [*ys, *carry]
-        with swapped(found.captured, captured):
-            first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, xs_spec)
-            carry, ys = eager_scan(step, first, elements, 0, a.reverse, ragged)
-        return tree.leaves(ys) + tree.leaves(carry)
-
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
-    call = Scan(
-        player, len(found.captured), len(a.init_leaves), a.reverse, rows, replay, step, xs_spec
-    )
-    return call, [*found.captured, *a.init_leaves, *xs_leaves], found.entry
+    call = Scan(player, a, found.captured, rows)
+    return call, [*found.captured, *a.init_leaves, *a.xs_leaves], found.entry
 
 
-def _with_restarts(a: Arguments, xs_leaves: list[Tensor]) -> tuple[Step, list[Tensor], Any]:
+def _with_restarts(a: Arguments) -> Arguments:
     """Resets as a part of the step: its carry is selected before, from marks that come with xs.
 
-    xs_leaves and what is returned of them: `[T, B, …]`.
+    xs_leaves, before and after: `[T, B, …]`.
     """
-    ragged, step = a.ragged, a.step
+    ragged, step, carry_spec, xs_spec = a.ragged, a.step, a.carry_spec, a.xs_spec
     assert ragged.starts is not None
     restarts = [r.expand(ragged.n_steps, *r.shape) for r in ragged.restart_leaves]
-    n = len(xs_leaves)
+    n = len(a.xs_leaves)
     both = tree.flatten((list(range(n)), 0, list(range(len(restarts)))))[1]
 
     def restarting(carry: Tree, x: Tree) -> Any:
         leaves, start, values = x
         old = tree.leaves(carry)
         new = [torch.where(rows_like(start, c), v, c) for c, v in zip(old, values, strict=True)]
-        return step(tree.unflatten(new, a.carry_spec), tree.unflatten(leaves, a.xs_spec))
+        return step(tree.unflatten(new, carry_spec), tree.unflatten(leaves, xs_spec))
 
     restarting.__wrapped__ = step  # type: ignore[attr-defined]  # for messages, and as its identity
-    return restarting, [*xs_leaves, ragged.starts, *restarts], both
+    xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
+    lengths = Ragged(ragged.lengths, None, [], ragged.n_steps)
+    return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)
 
 
 def _differs(
@@ -279,9 +205,9 @@ def _differs(
     """
     n_rows = tensors[-1].shape[1]
     if entry.small is not None and n_rows > 1:
-        element, captured = call.element(tensors), call.split(tensors)[0]
+        played = call.arguments
         try:
-            check_batch(entry.small, call.step, a.init, element, captured, a.split)
+            check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)
         except Unsupported as refusal:
             return refusal
     with undisturbed(), torch.set_grad_enabled(n_rows == 1 and torch.is_grad_enabled()):

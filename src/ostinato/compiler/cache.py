@@ -7,9 +7,9 @@ import itertools
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,9 +20,13 @@ from ostinato.compiler.play import Player
 from ostinato.compiler.record import Recording, record, search_captured, transformed
 from ostinato.engine import native
 
+if TYPE_CHECKING:
+    from ostinato._arguments import Arguments
+
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128
 WARN_AFTER = 8  # recordings of one piece of code
+_STRIDED, _is_wrapped = torch.strided, torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def engine() -> str:
@@ -58,45 +62,21 @@ _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
 
-@dataclass(slots=True)
-class New:
-    """What recording a step needs."""
+def find(a: Arguments, engine_name: str) -> Found:
+    """The recorded step for these arguments, recorded now if it is new.
 
-    step: Callable[..., Any]
-    init: Any
-    init_leaves: list[Tensor]
-    first_x: Callable[[], Any]  # makes one element of xs; called only when the step must run
-    split: Callable[[Any], tuple[list[Tensor], Any]]
-    check: Callable[[Any], None]  # raises where a result does not fit init
-
-
-def find(
-    step: Callable[..., Any],
-    init_leaves: Sequence[Tensor],
-    xs_leaves: Sequence[Tensor],
-    structure: Any,
-    engine_name: str,
-    make_new: Callable[[], New],
-) -> Found:
-    """The recorded step for these inputs, recorded now if it is new.
-
-    Args:
-        xs_leaves: `[T, B, …]`.
-        structure: the structures of init and xs, hashable.
-        make_new: called only when the step must run.
+    Raises:
+        Elsewhere: init or xs need the eager loop.
     """
-    reached = reach(step)
-    metas = tuple(map(_meta, init_leaves)), tuple(map(_meta_x, xs_leaves))
-    modes = (
-        torch.is_autocast_enabled("cpu"),
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-    )
-    flags = modes, torch.get_default_dtype(), engine_name, structure
+    reached = reach(a.step)
     key: Any = None
+    inputs = _described(a.init_leaves, 1), _described(a.xs_leaves, 2), a.carry_spec, a.xs_spec
+    modes = (
+        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,
+    )  # fmt: skip
     if reached.complete:
-        tensors = tuple(map(_meta_full, reached.tensors)), _tied(reached.tensors)
-        key = (reached.signature, tensors, metas, flags)
+        key = reached.signature, _metas(reached.tensors), _tied(reached.tensors), inputs, modes
         entry = _entries.get(key)
         if entry is not None and entry.positions is not None:
             entry.used = next(_uses)
@@ -104,9 +84,8 @@ def find(
         if entry is not None and entry.refusal is not None:
             entry.used = next(_uses)
             return Found(entry, [])
-    new = make_new()
     try:
-        search = search_captured(new.step, new.init, new.first_x(), new.check)
+        search = search_captured(a.step, a.init, a.first_x(), a.check)
     except Unsupported as refusal:
         entry = Entry(None, None, refusal)
         if key is not None:
@@ -118,14 +97,13 @@ def find(
         if all(id(t) in at for t in search.captured):
             positions = [at[id(t)] for t in search.captured]
     if positions is None:
-        trail = tuple(search.trail)
-        key = ("searched", _code(step), trail, tuple(map(_meta_full, search.captured)), metas)
-        key = (*key, flags)
+        trail = "searched", _code(a.step), tuple(search.trail)
+        key = trail, _metas(search.captured), inputs, modes
         entry = _entries.get(key)
         if entry is not None:
             entry.used = next(_uses)
             return Found(entry, search.captured)
-    entry = _recorded(new, search.captured, engine_name, positions)
+    entry = _recorded(a, search.captured, engine_name, positions)
     _keep(key, entry)
     return Found(entry, search.captured)
 
@@ -139,13 +117,12 @@ def _keep(key: Any, entry: Entry) -> None:
 
 
 def _recorded(
-    new: New, captured: list[Tensor], engine_name: str, positions: list[int] | None
+    a: Arguments, captured: list[Tensor], engine_name: str, positions: list[int] | None
 ) -> Entry:
-    from ostinato.compiler.plan import (
-        Planner,
-    )  # and with it the compiler: not a part of every start
+    # And with it the compiler: not a part of every start.
+    from ostinato.compiler.plan import Planner
 
-    step = new.step
+    step = a.step
     code = _code(step)
     _recordings[code] += 1
     if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith(
@@ -157,10 +134,10 @@ def _recorded(
             stacklevel=4,
         )
     try:
-        dtype = new.init_leaves[0].dtype
+        dtype = a.init_leaves[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
-        recording, small = record(step, new.init, new.first_x(), captured, new.split)
+        recording, small = record(step, a.init, a.first_x(), captured, a.split)
         if any(0 in shape for shape in recording.shapes):
             raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)
@@ -198,21 +175,20 @@ def name_of(step: Any) -> str:
 
 def _tied(tensors: list[Tensor]) -> Any:
     """Which of them are one and the same."""
+    if len({*map(id, tensors)}) == len(tensors):
+        return None
     first: dict[int, int] = {}
-    pattern = tuple(first.setdefault(id(t), i) for i, t in enumerate(tensors))
-    return pattern if len(first) < len(tensors) else None
+    return tuple([first.setdefault(id(t), i) for i, t in enumerate(tensors)])
 
 
-def _meta(t: Tensor) -> Any:
-    return t.shape[1:], t.dtype, t.requires_grad
+def _metas(tensors: list[Tensor]) -> Any:
+    return tuple([(t.shape, t.dtype, t.requires_grad) for t in tensors])
 
 
-def _meta_x(t: Tensor) -> Any:
-    return t.shape[2:], t.dtype, t.requires_grad
-
-
-def _meta_full(t: Tensor) -> Any:
-    return t.shape, t.dtype, t.requires_grad
+def _described(tensors: list[Tensor], n_axes: int) -> Any:
+    """What a recording depends on: not the first axes, time and rows."""
+    check_tensors(tensors)
+    return tuple([(t.shape[n_axes:], t.dtype, t.requires_grad) for t in tensors])
 
 
 class Elsewhere(Unsupported):
@@ -222,13 +198,14 @@ class Elsewhere(Unsupported):
 def check_tensors(tensors: Sequence[Any]) -> None:
     """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
     for t in tensors:
-        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
-            raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
+        kind = type(t)
+        if kind is not Tensor and kind is not torch.nn.Parameter:
+            raise Elsewhere(f"a {kind.__name__} is not a plain tensor")
         if not t.is_cpu:
             raise Elsewhere(f"a tensor is on {t.device}")
-        if t.layout is not torch.strided:
+        if t.layout is not _STRIDED:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
-        if torch._C._functorch.is_functorch_wrapped_tensor(t):
+        if _is_wrapped(t):
             raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
 
 

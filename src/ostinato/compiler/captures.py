@@ -84,11 +84,13 @@ class Reach:
                     now = container[key]
                 except (ValueError, IndexError, AttributeError):
                     now = _ABSENT
-            if isinstance(now, Tensor):
-                if was is not _TENSOR:
+            if now is was:
+                continue
+            if was is _TENSOR:
+                if not isinstance(now, Tensor):
                     return None
                 tensors.append(now)
-            elif now is not was and not (type(now) is type(was) and _equal(now, was)):
+            elif not (type(now) is type(was) and _equal(now, was)):
                 return None
         return tensors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,42 +9,57 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato._arguments import Arguments
+from ostinato._loop import Ragged, eager_scan
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.play import Player, Rows
-from ostinato.compiler.record import transformed
+from ostinato.compiler.play import Player, Rows, Tape
+from ostinato.compiler.record import recorded_step, swapped, transformed
 
 
 @dataclass(slots=True)  # made with every call
 class Scan:
-    """One call of scan, but for its tensors."""
+    """One call of scan, but for the tensors that autograd sees: captured, init and xs."""
 
     player: Player
-    n_captured: int
-    n_states: int
-    reverse: bool
+    arguments: Arguments  # time first, resets a part of the step
+    captured: list[Tensor]
     rows: Rows | None
-    replay: Callable[..., list[Tensor]]  # the eager loop, from captured, init, xs; or as recorded
-    step: Callable[..., Any]
-    xs_spec: Any
-
-    def element(self, tensors: Any) -> Any:
-        """The first element of xs."""
-        return tree.unflatten([x[0] for x in self.split(tensors)[2]], self.xs_spec)
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
-        a, b = self.n_captured, self.n_captured + self.n_states
+        a = len(self.captured)
+        b = a + len(self.arguments.init_leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
+
+    def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
+        """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
+        a, n_steps = self.arguments, xs[0].shape[0]
+        lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
+        ragged = Ragged(lengths, None, [], n_steps)
+        if recorded:
+            again = recorded_step(self.player.planner.recording, captured)
+            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
+            return [*ys, *carry]
+        with swapped(self.captured, captured):
+            first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
+            carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
+        return tree.leaves(ys) + tree.leaves(carry)
 
 
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         outs: Any = _ScanFunction.apply(call, *tensors)
-        n = len(outs) - call.n_states
+        n = len(call.player.y_dtypes)
         return list(outs[:n]), list(outs[n:])
+    ys, finals, _ = _forward(call, tensors, train=False)
+    return ys, finals
+
+
+def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], list[Tensor], Tape]:
     captured, init, xs = call.split(tensors)
-    ys, finals, _ = call.player.forward(captured, init, xs, call.reverse, call.rows, train=False)
-    return _typed(call, ys), finals
+    reverse = call.arguments.reverse
+    ys, finals, tape = call.player.forward(captured, init, xs, reverse, call.rows, train)
+    return _typed(call, ys), finals, tape
 
 
 def _typed(call: Scan, ys: list[Tensor]) -> list[Tensor]:
@@ -54,15 +68,15 @@ def _typed(call: Scan, ys: list[Tensor]) -> list[Tensor]:
     return [y if y.dtype is d else y.to(d) for y, d in zip(ys, dtypes, strict=True)]
 
 
+def _is_vectorised(grad: Tensor | None) -> bool:
+    return grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
-        captured, init, xs = call.split(tensors)
-        ys, finals, tape = call.player.forward(
-            captured, init, xs, call.reverse, call.rows, train=True
-        )
-        ys = _typed(call, ys)
-        ctx.call, ctx.tape = call, tape
+        ys, finals, ctx.tape = _forward(call, tensors, train=True)
+        ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         needs = call.player.y_needs_grad
@@ -74,31 +88,21 @@ class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call: Scan = ctx.call
-        n = call.n_captured + call.n_states
         needed = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors
-        vectorised = any(
-            g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
-        )
-        if torch.is_grad_enabled() or vectorised or transformed():  # itself being differentiated
-            return (None, *_replayed(call, tensors, grads))
-        n_ys = len(grads) - call.n_states
-        captured, init, xs = call.split(tensors)
+        if torch.is_grad_enabled() or transformed() or any(map(_is_vectorised, grads)):
+            return (None, *_replayed(call, tensors, grads))  # itself being differentiated
         tape = ctx.tape
         if not tape.holds():  # an output was changed in place, as those of a loop may be
-            _, _, tape = call.player.forward(
-                captured, init, xs, call.reverse, call.rows, train=True
-            )
+            _, _, tape = _forward(call, tensors, train=True)
+        n_ys = len(call.player.y_dtypes)
+        captured, _, _ = call.split(tensors)
+        _, init_needed, xs_needed = call.split(needed)
         try:
             d_captured, d_init, d_xs = call.player.backward(
-                tape,
-                captured,
-                grads[:n_ys],
-                grads[n_ys:],
-                needed[call.n_captured : n],
-                needed[n:],
-                call.reverse,
-            )
+                tape, captured, grads[:n_ys], grads[n_ys:], init_needed, xs_needed,
+                call.arguments.reverse,
+            )  # fmt: skip
         except Unsupported:  # with these outputs unused the graph has another form
             return (None, *_replayed(call, tensors, grads))
         found = [*d_captured, *d_init, *d_xs]

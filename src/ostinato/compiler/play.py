@@ -296,6 +296,8 @@ def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _by_rows(x: Tensor) -> Tensor:
     """x `[T, B, …]` with dense rows; time and rows may have any stride."""
+    if x.is_contiguous():
+        return x
     expected = 1
     for size, stride in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
         if size != 1 and stride != expected:
