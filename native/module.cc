@@ -31,17 +31,17 @@ Arguments arguments_at(const Integers& numbers) {
   return found;
 }
 
-// How a program's arguments are found in a list of tensors.
+// How a program's arguments are found in lists of tensors.
 class Sources {
  public:
-  explicit Sources(const std::vector<std::tuple<int64_t, int64_t, int64_t>>& list) {
-    for (const auto& [how, p, q] : list) list_.push_back({How(how), p, q});
+  explicit Sources(const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>& list) {
+    for (const auto& [number, at, how, p, q] : list) list_.push_back({number, at, How(how), p, q});
   }
-  Arguments arguments(const nb::list& tensors, int64_t n_steps, int64_t n_rows) const {
-    if (tensors.size() != list_.size()) throw std::invalid_argument("wanted a tensor for each argument");
+  Arguments arguments(const nb::tuple& lists, int64_t n_steps, int64_t n_rows) const {
     Arguments found;
     found.list.reserve(list_.size());
-    for (size_t i = 0; i < list_.size(); i++) found.list.push_back(argument_of(list_[i], tensors[i], n_steps, n_rows));
+    for (const Source& x : list_)
+      found.list.push_back(argument_of(x, nb::object(lists[size_t(x.list)][x.at]), n_steps, n_rows));
     return found;
   }
 
@@ -116,12 +116,13 @@ NB_MODULE(_native, m) {
   });
   m.def("elementwise", elementwise<float>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
+  m.def("described", described, "tensors"_a, "skip"_a, "tied"_a);
   nb::class_<Arguments>(m, "Arguments").def("__init__", [](Arguments* self, const Integers& numbers) {
     new (self) Arguments(arguments_at(numbers));
   }, "numbers"_a);
   nb::class_<Sources>(m, "Sources")
-      .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t>>&>(), "sources"_a)
-      .def("arguments", &Sources::arguments, "tensors"_a, "n_steps"_a, "n_rows"_a);
+      .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>&>(), "sources"_a)
+      .def("arguments", &Sources::arguments, "lists"_a, "n_steps"_a, "n_rows"_a);
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");
 }

@@ -2,7 +2,9 @@
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
@@ -13,8 +15,11 @@ namespace ostinato {
 
 struct View {
   char* data = nullptr;
-  int64_t item = 0;             // bytes of an element
-  int64_t n_axes = 0, s0 = 0, s1 = 0;  // strides of the first two axes, in elements
+  int64_t item = 0;  // bytes of an element
+  int64_t dtype = 0;  // a number for each
+  int64_t n_axes = 0;
+  const int64_t *shape = nullptr, *strides = nullptr;  // in elements
+  std::vector<int64_t> own_shape, own_strides;  // where PyTorch does not lend its own
 };
 
 // DLPack's table of functions, which PyTorch has from 2.10 on: a tenth of the time of a method call.
@@ -39,18 +44,49 @@ inline View view_of(nanobind::handle tensor) {
   if (exchange) {
     nanobind::dlpack::dltensor t;
     if (exchange->view(tensor.ptr(), &t) != 0) throw nanobind::python_error();
-    v = {static_cast<char*>(t.data) + t.byte_offset, t.dtype.bits / 8, t.ndim, 0, 0};
-    if (t.ndim > 0) v.s0 = t.strides[0];
-    if (t.ndim > 1) v.s1 = t.strides[1];
+    v.data = static_cast<char*>(t.data) + t.byte_offset;
+    v.item = t.dtype.bits / 8, v.dtype = t.dtype.code << 8 | t.dtype.bits;
+    v.n_axes = t.ndim, v.shape = t.shape, v.strides = t.strides;
   } else {
-    const nanobind::tuple strides = nanobind::cast<nanobind::tuple>(tensor.attr("stride")());
+    v.own_shape = nanobind::cast<std::vector<int64_t>>(tensor.attr("shape"));
+    v.own_strides = nanobind::cast<std::vector<int64_t>>(tensor.attr("stride")());
     v.data = reinterpret_cast<char*>(nanobind::cast<uintptr_t>(tensor.attr("data_ptr")()));
     v.item = nanobind::cast<int64_t>(tensor.attr("element_size")());
-    v.n_axes = int64_t(strides.size());
-    if (v.n_axes > 0) v.s0 = nanobind::cast<int64_t>(strides[0]);
-    if (v.n_axes > 1) v.s1 = nanobind::cast<int64_t>(strides[1]);
+    v.dtype = int64_t(reinterpret_cast<uintptr_t>(tensor.attr("dtype").ptr()));
+    v.n_axes = int64_t(v.own_shape.size()), v.shape = v.own_shape.data(), v.strides = v.own_strides.data();
   }
   return v;
+}
+
+// What a recording depends on, as bytes: of each tensor its type, whether it wants gradients, and its
+// axes from `skip` on; with `tied` also which of them are one and the same. None where a tensor is not a plain one: see check_tensors in
+// ostinato/compiler/cache.py.
+inline nanobind::object described(const nanobind::list& tensors, int64_t skip, bool tied) {
+  struct Names {
+    nanobind::object tensor, parameter, strided, is_wrapped;
+    Names() {
+      const auto torch = nanobind::module_::import_("torch");
+      tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter"), strided = torch.attr("strided");
+      is_wrapped = torch.attr("_C").attr("_functorch").attr("is_functorch_wrapped_tensor");
+    }
+  };
+  static const Names& names = *new Names();  // for ever: at exit Python is gone first
+  std::vector<int64_t> found;
+  std::vector<PyObject*> seen;
+  for (nanobind::handle t : tensors) {
+    const nanobind::handle type = t.type();
+    if (!type.is(names.tensor) && !type.is(names.parameter)) return nanobind::none();
+    if (!nanobind::cast<bool>(t.attr("is_cpu")) || !t.attr("layout").is(names.strided) ||
+        nanobind::cast<bool>(names.is_wrapped(t)) || nanobind::cast<bool>(t.attr("is_neg")()))
+      return nanobind::none();
+    const View v = view_of(t);
+    found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr("requires_grad")), v.n_axes});
+    found.insert(found.end(), v.shape + std::min(skip, v.n_axes), v.shape + v.n_axes);
+    if (!tied) continue;
+    seen.push_back(t.ptr());
+    found.push_back(std::find(seen.begin(), seen.end(), t.ptr()) - seen.begin());
+  }
+  return nanobind::bytes(found.data(), found.size() * sizeof(int64_t));
 }
 
 // How an argument lies in a tensor; ostinato/compiler/bind.py has the same list.
@@ -61,7 +97,11 @@ enum class How : int64_t {
   kTape,        // one tape of several in the memory of all: p elements wide, after others of q
   kPart,        // of a dense sum: from element p on, q columns
 };
-struct Source { How how; int64_t p, q; };
+struct Source {
+  int64_t list, at;  // the list that the tensor is in, and where in it
+  How how;
+  int64_t p, q;
+};
 
 inline Argument argument_of(const Source& source, nanobind::handle tensor, int64_t n_steps, int64_t n_rows) {
   if (tensor.is_none()) {
@@ -70,9 +110,9 @@ inline Argument argument_of(const Source& source, nanobind::handle tensor, int64
   }
   const View v = view_of(tensor);
   switch (source.how) {
-    case How::kStrided: return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.s0, v.s1};
-    case How::kTransposed: return {v.data, v.s1, v.s0};
-    case How::kRows: return {v.data, 0, v.s0};
+    case How::kStrided: return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.strides[0], v.strides[1]};
+    case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
+    case How::kRows: return {v.data, 0, v.n_axes ? v.strides[0] : 0};
     case How::kTape: return {v.data + source.q * n_steps * n_rows * v.item, n_rows * source.p, source.p};
     case How::kPart: return {v.data + source.p * v.item, source.q, 1};
   }

@@ -165,7 +165,8 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
     player = found.entry.player
     if player is None or found.entry.refusal is not None:
         return None, [], found.entry
-    cache.check_tensors(found.captured)
+    if not found.plain:
+        cache.check_tensors(found.captured)
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
     call = Scan(player, a, found.captured, rows)
     return call, [*found.captured, *a.init_leaves, *a.xs_leaves], found.entry

@@ -62,44 +62,41 @@ class Bound:
         self._positions = positions
         self._gradients = gradients
         self._once: list[Node] = []
-        found = [self._find(key) for key in lowered.arguments]
-        self._places = [(number, at) for number, at, _ in found]  # a list, and where in it
-        self._sources = [source for _, _, source in found]
+        # The list that an argument comes from, where in it, and how it lies in its tensor.
+        self._sources = [self._find(key) for key in lowered.arguments]
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
             self.sources = native.sources(self._sources)
 
-    def _find(self, key: Any) -> tuple[int, int, tuple[int, int, int]]:
-        """The list that an argument comes from, where in it, and how it lies in its tensor."""
+    def _find(self, key: Any) -> tuple[int, int, int, int, int]:
         if isinstance(key, Node):
             if key.op == "captured" and len(key.shape) == 2:
-                return _CAPTURED, key.attrs[0], (How.STRIDED, 0, 0)
+                return _CAPTURED, key.attrs[0], How.STRIDED, 0, 0
             if key.op == "aten.t.default" and key.inputs[0].op == "captured":
-                return _CAPTURED, key.inputs[0].attrs[0], (How.TRANSPOSED, 0, 0)
+                return _CAPTURED, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
             self._once.append(key)
-            return _ONCE, len(self._once) - 1, (How.STRIDED, 0, 0)
+            return _ONCE, len(self._once) - 1, How.STRIDED, 0, 0
         if not isinstance(key, str):  # a SumPart
             assert self._gradients is not None
             at = self._gradients.positions[key.name] + key.layer
-            return _SUMS, at, (How.PART, key.row * key.n_columns + key.column, key.n_columns)
+            return _SUMS, at, How.PART, key.row * key.n_columns + key.column, key.n_columns
         if key in self.tapes:
-            return _MEMORY, 0, (How.TAPE, *self.tapes[key])
+            return _MEMORY, 0, How.TAPE, *self.tapes[key]
         how = How.ROWS if key.startswith(_WITHOUT_TIME) else How.STRIDED
-        return _TENSORS, self._positions[key], (how, 0, 0)
+        return _TENSORS, self._positions[key], how, 0, 0
 
-    def arguments(
+    def lists(
         self,
         tensors: Tensors,
         captured: Tensors,
         sums: Tensors,
         memory: Tensor,
         once: dict[Node, Tensor],
-    ) -> list[Any]:
-        """The tensor of each argument. The first and the last value of a carry may be None."""
+    ) -> tuple[Tensors, ...]:
+        """Where the arguments are. The first and the last value of a carry may be None."""
         known = [self._once_tensor(node, captured, once) for node in self._once]
-        lists = tensors, captured, sums, known, (memory,)
-        return [lists[number][at] for number, at in self._places]
+        return tensors, captured, sums, known, (memory,)
 
     def _once_tensor(self, node: Node, captured: Any, once: dict[Node, Tensor]) -> Tensor:
         if node.op == "captured":
@@ -110,14 +107,15 @@ class Bound:
             t = once[node] = t.detach().contiguous()
         return t
 
-    def views(self, arguments: list[Any], n_steps: int, n_rows: int) -> list[Tensor | None]:
+    def views(self, lists: Any, n_steps: int, n_rows: int) -> list[Tensor | None]:
         """The arguments, each as the part of its tensor that it is."""
         sizes = {
             g.argument: (g.N, g.K) if g.transposed else (g.K, g.N)
             for g in self.lowered.program.gradients
         }
         views: list[Tensor | None] = []
-        for i, (t, (how, p, q)) in enumerate(zip(arguments, self._sources, strict=True)):
+        for i, (number, at, how, p, q) in enumerate(self._sources):
+            t = lists[number][at]
             if how == How.TAPE:
                 rows = n_steps * n_rows
                 t = t[q * rows : (q + p) * rows].view(n_steps, n_rows, p)

@@ -54,6 +54,7 @@ class Entry:
 class Found:
     entry: Entry
     captured: list[Tensor]
+    plain: bool = False  # whether these were seen to be: see check_tensors
 
 
 _entries: dict[Any, Entry] = {}
@@ -76,11 +77,14 @@ def find(a: Arguments, engine_name: str) -> Found:
         torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,
     )  # fmt: skip
     if reached.complete:
-        key = reached.signature, _metas(reached.tensors), _tied(reached.tensors), inputs, modes
+        plain = native.described(reached.tensors, 0, True)
+        metas = _metas(reached.tensors) if plain is None else plain
+        key = reached.signature, metas, inputs, modes
         entry = _entries.get(key)
         if entry is not None and entry.positions is not None:
             entry.used = next(_uses)
-            return Found(entry, [reached.tensors[i] for i in entry.positions])
+            captured = [reached.tensors[i] for i in entry.positions]
+            return Found(entry, captured, plain is not None)
         if entry is not None and entry.refusal is not None:
             entry.used = next(_uses)
             return Found(entry, [])
@@ -173,22 +177,24 @@ def name_of(step: Any) -> str:
     return getattr(step, "__qualname__", type(step).__name__)
 
 
-def _tied(tensors: list[Tensor]) -> Any:
-    """Which of them are one and the same."""
-    if len({*map(id, tensors)}) == len(tensors):
-        return None
-    first: dict[int, int] = {}
-    return tuple([first.setdefault(id(t), i) for i, t in enumerate(tensors)])
-
-
 def _metas(tensors: list[Tensor]) -> Any:
-    return tuple([(t.shape, t.dtype, t.requires_grad) for t in tensors])
+    """As `native.described`, of any tensors, and which of them are one and the same."""
+    first: dict[int, int] = {}
+    return tuple(
+        [
+            (type(t), t.shape, t.dtype, t.device, t.requires_grad, first.setdefault(id(t), i))
+            for i, t in enumerate(tensors)
+        ]
+    )
 
 
-def _described(tensors: list[Tensor], n_axes: int) -> Any:
+def _described(tensors: list[Tensor], n_axes: int) -> bytes:
     """What a recording depends on: not the first axes, time and rows."""
-    check_tensors(tensors)
-    return tuple([(t.shape[n_axes:], t.dtype, t.requires_grad) for t in tensors])
+    found = native.described(tensors, n_axes, False)
+    if found is None:
+        check_tensors(tensors)
+    assert found is not None
+    return found
 
 
 class Elsewhere(Unsupported):
@@ -207,6 +213,8 @@ def check_tensors(tensors: Sequence[Any]) -> None:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
         if _is_wrapped(t):
             raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
+        if t.is_neg():
+            raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")
 
 
 def check_surroundings() -> None:

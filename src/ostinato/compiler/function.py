@@ -48,7 +48,7 @@ class Scan:
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        outs: Any = _ScanFunction.apply(call, *tensors)
+        outs: Any = _apply(call, *tensors)
         n = len(call.player.y_dtypes)
         return list(outs[:n]), list(outs[n:])
     ys, finals, _ = _forward(call, tensors, train=False)
@@ -107,6 +107,11 @@ class _ScanFunction(torch.autograd.Function):
             return (None, *_replayed(call, tensors, grads))
         found = [*d_captured, *d_init, *d_xs]
         return (None, *[g if need else None for g, need in zip(found, needed, strict=True)])
+
+
+# Function's own apply looks for torch.func transforms first; where one is active or has been, the
+# eager loop plays, and what stands behind it will do.
+_apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
 def _replayed(

@@ -164,8 +164,8 @@ class Player:
             new_ys.append(self._new(shape, rows is not None) if made else None)
         memory = self._tape(bound.tape_width * n_steps * n_rows)
         once: dict[Node, Tensor] = {}
-        arguments = bound.arguments([*tensors, *finals, *new_ys], captured, (), memory, once)
-        self._play(bound, arguments, n_steps, n_rows, rows)
+        lists = bound.lists([*tensors, *finals, *new_ys], captured, (), memory, once)
+        self._play(bound, lists, n_steps, n_rows, rows)
         ys = []
         for i, leaf_index in enumerate(plan.y_is_carry):
             if leaf_index is None:
@@ -212,8 +212,8 @@ class Player:
         tensors += d_xs
         once = dict(tape.once)
         sums = gradients.new_sums()
-        arguments = bound.arguments(tensors, captured, sums, tape.memory, once)
-        self._play(bound, arguments, tape.n_steps, tape.n_rows, tape.rows)
+        lists = bound.lists(tensors, captured, sums, tape.memory, once)
+        self._play(bound, lists, tape.n_steps, tape.n_rows, tape.rows)
         return gradients.of(sums, captured, once), d_init, d_xs
 
     def versions(self, tensors: list[Tensor]) -> list[int]:
@@ -262,20 +262,18 @@ class Player:
             found = self._gradients[id(plan)] = Gradients(plan, self.dtype)
         return found
 
-    def _play(
-        self, bound: Bound, arguments: list[Any], n_steps: int, n_rows: int, rows: Rows | None
-    ) -> None:
+    def _play(self, bound: Bound, lists: Any, n_steps: int, n_rows: int, rows: Rows | None) -> None:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         if self.engine == "reference":
             from ostinato.engine import reference  # for tests: not a part of every start
 
-            views = bound.views(arguments, n_steps, n_rows)
+            views = bound.views(lists, n_steps, n_rows)
             arrays = [None if t is None else t.detach().numpy() for t in views]
             program = bound.lowered.program
             reference.play(program, arrays, n_steps, n_rows, order or None, lengths or None)
             return
         bound.program.play(
-            bound.sources.arguments(arguments, n_steps, n_rows),
+            bound.sources.arguments(lists, n_steps, n_rows),
             n_steps,
             n_rows,
             order,

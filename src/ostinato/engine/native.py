@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 if TYPE_CHECKING:
     from ostinato.engine.program import Program
@@ -74,11 +75,16 @@ def make(program: Program, dtype: np.dtype[Any]) -> Any:
     return kind(integers, scalars)
 
 
+def described(tensors: list[Tensor], skip: int, tied: bool) -> bytes | None:
+    """What a recording depends on: see `native/tensors.h`."""
+    return _native.described(tensors, skip, tied)
+
+
 def arguments(numbers: list[int]) -> Any:
     """(address, time stride, row stride) of each argument, in elements; see `native/executor.h`."""
     return _native.Arguments(numbers)
 
 
-def sources(list_of: list[tuple[int, int, int]]) -> Any:
-    """How a program's arguments are found in a list of tensors; see `native/tensors.h`."""
+def sources(list_of: list[tuple[int, int, int, int, int]]) -> Any:
+    """How a program's arguments are found in lists of tensors; see `native/tensors.h`."""
     return _native.Sources(list_of)
