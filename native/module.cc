@@ -116,6 +116,7 @@ NB_MODULE(_native, m) {
   });
   m.def("elementwise", elementwise<float>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
+  m.def("watched", watched, "places"_a, "tensor"_a, "absent"_a, "equal"_a);
   m.def("described", described, "tensors"_a, "skip"_a, "tied"_a);
   nb::class_<Arguments>(m, "Arguments").def("__init__", [](Arguments* self, const Integers& numbers) {
     new (self) Arguments(arguments_at(numbers));

@@ -58,35 +58,79 @@ inline View view_of(nanobind::handle tensor) {
   return v;
 }
 
+struct Torch {  // of what is asked for with every call; names as Python strings, which are made once
+  nanobind::object tensor, parameter, strided, is_wrapped;
+  nanobind::object is_cpu = nanobind::str("is_cpu"), layout = nanobind::str("layout"), is_neg = nanobind::str("is_neg"),
+                   requires_grad = nanobind::str("requires_grad");
+  Torch() {
+    const auto torch = nanobind::module_::import_("torch");
+    tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter"), strided = torch.attr("strided");
+    is_wrapped = torch.attr("_C").attr("_functorch").attr("is_functorch_wrapped_tensor");
+  }
+  bool has_made(nanobind::handle object) const {
+    const nanobind::handle type = object.type();
+    return type.is(tensor) || type.is(parameter);
+  }
+};
+inline const Torch& torch() {
+  static const Torch& torch = *new Torch();  // for ever: at exit Python is gone first
+  return torch;
+}
+
 // What a recording depends on, as bytes: of each tensor its type, whether it wants gradients, and its
 // axes from `skip` on; with `tied` also which of them are one and the same. None where a tensor is not a plain one: see check_tensors in
 // ostinato/compiler/cache.py.
 inline nanobind::object described(const nanobind::list& tensors, int64_t skip, bool tied) {
-  struct Names {
-    nanobind::object tensor, parameter, strided, is_wrapped;
-    Names() {
-      const auto torch = nanobind::module_::import_("torch");
-      tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter"), strided = torch.attr("strided");
-      is_wrapped = torch.attr("_C").attr("_functorch").attr("is_functorch_wrapped_tensor");
-    }
-  };
-  static const Names& names = *new Names();  // for ever: at exit Python is gone first
+  const Torch& names = torch();
   std::vector<int64_t> found;
   std::vector<PyObject*> seen;
   for (nanobind::handle t : tensors) {
-    const nanobind::handle type = t.type();
-    if (!type.is(names.tensor) && !type.is(names.parameter)) return nanobind::none();
-    if (!nanobind::cast<bool>(t.attr("is_cpu")) || !t.attr("layout").is(names.strided) ||
-        nanobind::cast<bool>(names.is_wrapped(t)) || nanobind::cast<bool>(t.attr("is_neg")()))
+    if (!names.has_made(t)) return nanobind::none();
+    if (!nanobind::cast<bool>(t.attr(names.is_cpu)) || !t.attr(names.layout).is(names.strided) ||
+        nanobind::cast<bool>(names.is_wrapped(t)) || nanobind::cast<bool>(t.attr(names.is_neg)()))
       return nanobind::none();
     const View v = view_of(t);
-    found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr("requires_grad")), v.n_axes});
+    found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr(names.requires_grad)), v.n_axes});
     found.insert(found.end(), v.shape + std::min(skip, v.n_axes), v.shape + v.n_axes);
     if (!tied) continue;
     seen.push_back(t.ptr());
     found.push_back(std::find(seen.begin(), seen.end(), t.ptr()) - seen.begin());
   }
   return nanobind::bytes(found.data(), found.size() * sizeof(int64_t));
+}
+
+// The tensors at watched places (container, key, what was there), if all else is as it was; else None.
+// `tensor` marks the places of tensors, `absent` those where nothing was. See Reach in
+// ostinato/compiler/captures.py.
+inline nanobind::object watched(const nanobind::list& places, nanobind::handle tensor, nanobind::handle absent,
+                                nanobind::handle equal) {
+  nanobind::list tensors;
+  for (nanobind::handle place : places) {
+    PyObject *const container = PyTuple_GetItem(place.ptr(), 0), *const key = PyTuple_GetItem(place.ptr(), 1);
+    const nanobind::handle was = PyTuple_GetItem(place.ptr(), 2);
+    nanobind::object now;
+    if (PyDict_CheckExact(container)) {
+      now = nanobind::borrow(PyDict_GetItemWithError(container, key));
+      if (!now.is_valid() && PyErr_Occurred()) throw nanobind::python_error();
+    } else {
+      now = nanobind::steal(PyObject_GetItem(container, key));
+      if (!now.is_valid()) {
+        if (!PyErr_ExceptionMatches(PyExc_LookupError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+            !PyErr_ExceptionMatches(PyExc_AttributeError))
+          throw nanobind::python_error();
+        PyErr_Clear();
+      }
+    }
+    if (!now.is_valid()) now = nanobind::borrow(absent);
+    if (now.is(was)) continue;
+    if (was.is(tensor)) {
+      if (!torch().has_made(now) && !nanobind::isinstance(now, torch().tensor)) return nanobind::none();
+      tensors.append(now);
+    } else if (!nanobind::cast<bool>(equal(now, was))) {
+      return nanobind::none();
+    }
+  }
+  return tensors;
 }
 
 // How an argument lies in a tensor; ostinato/compiler/bind.py has the same list.

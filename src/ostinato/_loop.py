@@ -102,6 +102,8 @@ def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
 class Ragged:
     """Which rows are alive at step t, and which restart before it: `lengths` and `resets`."""
 
+    __slots__ = ("lengths", "n_steps", "restart_leaves", "starts")
+
     def __init__(
         self,
         lengths: Tensor | None,

@@ -71,15 +71,20 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if "torch._dynamo" in sys.modules and _dynamo_looks_on():
+    if _dynamo_looks_on():
         return _without_dynamo()(step, init, xs, dim, reverse, lengths, resets, restart)
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
 
 
 def _dynamo_looks_on() -> bool:
     """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
-    callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
-    return callback is None or callback() is not None
+    global _frame_callback
+    if _frame_callback is None:
+        if "torch._dynamo" not in sys.modules:
+            return False
+        found = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+        _frame_callback = found or (lambda: "unknown")
+    return _frame_callback() is not None
 
 
 def _without_dynamo() -> Any:
@@ -94,6 +99,7 @@ def _without_dynamo() -> Any:
 # Inside torch.compile: a clean graph break. The usual decorator would import torch._dynamo, which
 # takes a second; this says the same without.
 _disabled: Any = None
+_frame_callback: Any = None  # of torch._dynamo, once that is there
 scan._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 

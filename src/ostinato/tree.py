@@ -14,6 +14,8 @@ Spec = Any  # None: a leaf; else (type, keys of a dict or None, specs of the par
 
 def flatten(tree: Any) -> tuple[list[Any], Spec]:
     """The leaves of a structure, in order, and the structure without them, hashable."""
+    if not isinstance(tree, (tuple, list, dict)):
+        return [tree], None
     leaves: list[Any] = []
     return leaves, _flatten(tree, leaves)
 
@@ -24,6 +26,9 @@ def leaves(tree: Any) -> list[Any]:
 
 def unflatten(leaves: Any, spec: Spec) -> Any:
     """The structure with these leaves."""
+    if spec is None:
+        (leaf,) = leaves
+        return leaf
     return _unflatten(iter(leaves), spec)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import subprocess
+import sys
+import textwrap
 import warnings
 from typing import Any
 
@@ -312,6 +315,84 @@ def test_a_tensor_that_outlived_its_transform(grad):
     init, xs = torch.zeros(B, H, dtype=D, requires_grad=True), torch.randn(T, B, H, dtype=D)
     with torch.set_grad_enabled(grad):
         torch.testing.assert_close(scan(step, init, xs), loop(step, init, xs))
+
+
+def lazily_negated(t: Tensor) -> Tensor:
+    """The values of t, in memory that holds −t."""
+    found = torch.complex(torch.zeros_like(t), -t).conj().imag
+    assert found.is_neg()
+    return found
+
+
+@pytest.mark.parametrize("rows,width", [(B, H), (B, 1), (1, 1)])  # one element wide: dense as it is
+def test_tensors_with_a_lazy_sign(rows, width):
+    """Tensors whose memory holds the opposite of their values."""
+    W, init = torch.randn(width, width, dtype=D), torch.randn(rows, width, dtype=D)
+    xs = torch.randn(T, rows, width, dtype=D)
+    step = lambda h, x: torch.tanh(x + h @ W)  # noqa: E731
+    scan(step, init, xs)  # what comes now is no longer compared with the loop
+    assert_same(scan(step, lazily_negated(init), xs), loop(step, init, xs))
+    assert_same(scan(step, init, lazily_negated(xs)), loop(step, init, xs))
+    plain, W = W, lazily_negated(W)
+    assert_same(scan(step, init, xs), loop(lambda h, x: torch.tanh(x + h @ plain), init, xs))
+
+
+@pytest.mark.parametrize("rows,width", [(B, H), (B, 1), (1, 1)])
+def test_gradients_with_a_lazy_sign(rows, width):
+    class Negating(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, d):
+            return lazily_negated(d)
+
+    W = torch.randn(width, width, dtype=D, requires_grad=True)
+    xs = torch.randn(T, rows, width, dtype=D)
+    init = torch.randn(rows, width, dtype=D, requires_grad=True)
+    found = []
+    for how in (scan, loop):
+        carry, ys = how(lambda h, x: torch.tanh(x + h @ W), init, xs)
+        value = (Negating.apply(ys) * xs).sum() + (Negating.apply(carry) * xs[0]).sum()
+        found.append(torch.autograd.grad(value, (W, init)))
+    assert_same(*found)
+
+
+def test_where_torch_lends_no_table_of_functions():
+    """PyTorch before 2.10: where tensors lie is asked by method calls."""
+    script = """
+        import sys, torch
+        del torch.Tensor.__dlpack_c_exchange_api__
+        from ostinato import _native, scan
+        dtype = _native.described([torch.ones(2)], 0, False)[:8]
+        assert int.from_bytes(dtype, sys.byteorder) > 2**16  # an address
+        W, b = (torch.randn(*s, requires_grad=True) for s in ((5, 5), (5,)))
+        init, xs = torch.randn(3, 5), torch.randn(4, 3, 5, requires_grad=True)
+        weights = torch.randn(4, 3, 5)
+        def step(h, x):
+            return torch.tanh(x @ W.t() + h @ W + b)
+        def loop():
+            h, ys = init, []
+            for x in xs:
+                h = step(h, x)
+                ys.append(h)
+            return torch.stack(ys)
+        for lengths in (None, [4, 0, 2]):
+            ours = scan(step, init, xs, lengths=lengths)[1]
+            theirs = loop() * (1 if lengths is None else
+                               (torch.arange(4)[:, None] < torch.tensor(lengths))[..., None])
+            both = [(ours, theirs)] + list(zip(
+                *[torch.autograd.grad(y, (W, b, xs), weights) for y in (ours, theirs)]))
+            for a, b_ in both:
+                torch.testing.assert_close(a, b_, rtol=1e-4, atol=1e-5)
+        print("played")
+    """
+    if not hasattr(Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("this PyTorch has none: all tests are of this")
+    command = [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "played\n", done.stderr[-3000:]
 
 
 def test_integers_and_mixed_dtypes():

@@ -12,13 +12,14 @@ import dis
 import functools
 import types
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ostinato.engine import native
 
 _CONSTANTS = (
     int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device,
@@ -31,7 +32,6 @@ _LIMIT = 3000
 # Names by which code reaches what no walk can see.
 _HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
 _TENSOR, _ABSENT = object(), object()
-_MAPPINGS = (dict, types.MappingProxyType, OrderedDict)
 
 
 class Signature:
@@ -75,28 +75,11 @@ class Reach:
 
     def again(self) -> list[Tensor] | None:
         """The tensors now, if nothing else has changed; else None."""
-        tensors = []
-        for container, key, was in self.watches:
-            if type(container) in _MAPPINGS:
-                now = container.get(key, _ABSENT)
-            else:
-                try:
-                    now = container[key]
-                except (ValueError, IndexError, AttributeError):
-                    now = _ABSENT
-            if now is was:
-                continue
-            if was is _TENSOR:
-                if not isinstance(now, Tensor):
-                    return None
-                tensors.append(now)
-            elif not (type(now) is type(was) and _equal(now, was)):
-                return None
-        return tensors
+        return native.watched(self.watches, _TENSOR, _ABSENT, _equal)
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return isinstance(a, _CONSTANTS) and (a == b or (a != a and b != b))
+    return type(a) is type(b) and isinstance(a, _CONSTANTS) and (a == b or (a != a and b != b))
 
 
 _ATTRIBUTE = "__ostinato_reach__"

@@ -15,6 +15,8 @@ from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
 from ostinato.compiler.record import recorded_step, swapped, transformed
 
+_is_vectorised = torch._C._functorch.is_legacy_batchedtensor
+
 
 @dataclass(slots=True)  # made with every call
 class Scan:
@@ -68,10 +70,6 @@ def _typed(call: Scan, ys: list[Tensor]) -> list[Tensor]:
     return [y if y.dtype is d else y.to(d) for y, d in zip(ys, dtypes, strict=True)]
 
 
-def _is_vectorised(grad: Tensor | None) -> bool:
-    return grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad)
-
-
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
@@ -90,7 +88,8 @@ class _ScanFunction(torch.autograd.Function):
         call: Scan = ctx.call
         needed = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors
-        if torch.is_grad_enabled() or transformed() or any(map(_is_vectorised, grads)):
+        vectorised = [g is not None and _is_vectorised(g) for g in grads]
+        if torch.is_grad_enabled() or transformed() or True in vectorised:
             return (None, *_replayed(call, tensors, grads))  # itself being differentiated
         tape = ctx.tape
         if not tape.holds():  # an output was changed in place, as those of a loop may be

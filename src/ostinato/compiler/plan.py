@@ -18,6 +18,7 @@ class ForwardPlan:
     lowered: Lowered
     saved: tuple[Node, ...]  # in the order of lowered.saved
     y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
+    repeated: tuple[int, ...]  # outputs that are a leaf which an earlier one is, too
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,10 @@ class Planner:
         lowered = lower(
             Pass(leaves, tuple(carries), outputs, tuple(saved), descending=reverse, hoist=hoist)
         )
-        return ForwardPlan(lowered, tuple(saved), y_is_carry)
+        repeated = tuple(
+            [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
+        )
+        return ForwardPlan(lowered, tuple(saved), y_is_carry, repeated)
 
     def _plan_backward(
         self,

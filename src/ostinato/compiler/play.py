@@ -142,8 +142,8 @@ class Player:
             xs: leaves `[T, B, …]`.
             train: whether a backward pass may follow.
         """
-        n_steps, n_rows = xs[0].shape[:2]
-        dtype = self.dtype
+        shape, dtype = xs[0].shape, self.dtype
+        n_steps, n_rows = shape[0], shape[1]
         plan = self.planner.forward(train, reverse, n_rows < HOIST_BELOW)
         bound = self._bind(plan.lowered, self._forward_names)
         tensors: list[Any] = []
@@ -157,27 +157,25 @@ class Player:
             carries.append(self._new((n_steps + 1, n_rows, *leaf.shape[1:]), shown))
             finals.append(torch.empty_like(leaf))
         tensors += carries
-        new_ys: list[Any] = []
-        for shape, leaf_index in zip(self._y_shapes, plan.y_is_carry, strict=True):
-            made = leaf_index is None
-            shape = n_steps, n_rows, *shape
-            new_ys.append(self._new(shape, rows is not None) if made else None)
+        ys = []
+        for y_shape, leaf_index in zip(self._y_shapes, plan.y_is_carry, strict=True):
+            if leaf_index is None:
+                ys.append(self._new((n_steps, n_rows, *y_shape), rows is not None))
+            else:
+                # Not a view to autograd, which would tie the base to the graph; a change in place
+                # shows in the base's version. Before the engine drives this code from the caches.
+                carry = carries[leaf_index]
+                ys.append((carry[:-1] if reverse else carry[1:]).detach())
         memory = self._tape(bound.tape_width * n_steps * n_rows)
         once: dict[Node, Tensor] = {}
-        lists = bound.lists([*tensors, *finals, *new_ys], captured, (), memory, once)
+        lists = bound.lists([*tensors, *finals, *ys], captured, (), memory, once)
         self._play(bound, lists, n_steps, n_rows, rows)
-        ys = []
-        for i, leaf_index in enumerate(plan.y_is_carry):
-            if leaf_index is None:
-                ys.append(new_ys[i])
-                continue
-            carry = carries[leaf_index]
-            # Not a view to autograd, which would tie the base to the graph; a change in place
-            # shows in the base's version.
-            y = (carry[:-1] if reverse else carry[1:]).detach()
-            if leaf_index in plan.y_is_carry[:i]:  # outputs share no memory
-                y = y.clone()
-            ys.append(rows.silenced(y) if rows is not None and reverse else y)
+        for i in plan.repeated:  # outputs share no memory
+            ys[i] = ys[i].clone()
+        if rows is not None and reverse:
+            for i, leaf_index in enumerate(plan.y_is_carry):
+                if leaf_index is not None:
+                    ys[i] = rows.silenced(ys[i])
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
         versions = self.versions(tensors) if train else []
         return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, versions)
@@ -200,10 +198,10 @@ class Player:
         bound = self._bind(plan.lowered, self._backward_names, tape.plan.lowered, gradients)
         tensors: list[Any] = list(tape.tensors)
         for d in d_ys:
-            tensors.append(None if d is None else _by_rows(d))
+            tensors.append(None if d is None else _by_rows(d.resolve_neg()))
         d_init: list[Tensor | None] = []
         for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True), len(x_wanted)):
-            tensors.append(None if d is None else d.contiguous())
+            tensors.append(None if d is None else d.resolve_neg().contiguous())
             d_init.append(torch.empty_like(tape.tensors[i]) if wanted else None)
         d_xs: list[Tensor | None] = []
         for x, wanted in zip(tape.tensors, plan.d_xs, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ else:
     _missing = None
 
 
+@functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used here, or None."""
     if _missing is not None:
@@ -73,6 +75,13 @@ def make(program: Program, dtype: np.dtype[Any]) -> Any:
     integers, scalars = program.numbers()
     kind = _native.Program32 if dtype == np.float32 else _native.Program64
     return kind(integers, scalars)
+
+
+def watched(
+    places: list[tuple[Any, Any, Any]], tensor: Any, absent: Any, equal: Callable[[Any, Any], bool]
+) -> list[Tensor] | None:
+    """The tensors at watched places, if all else is as it was: see `native/tensors.h`."""
+    return _native.watched(places, tensor, absent, equal)
 
 
 def described(tensors: list[Tensor], skip: int, tied: bool) -> bytes | None:
