@@ -61,13 +61,9 @@ def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], list[
     captured, init, xs = call.split(tensors)
     reverse = call.arguments.reverse
     ys, finals, tape = call.player.forward(captured, init, xs, reverse, call.rows, train)
-    return _typed(call, ys), finals, tape
-
-
-def _typed(call: Scan, ys: list[Tensor]) -> list[Tensor]:
-    """The engine computes truth values as 0 and 1; give back what the step returned."""
-    dtypes = call.player.y_dtypes
-    return [y if y.dtype is d else y.to(d) for y, d in zip(ys, dtypes, strict=True)]
+    for i in call.player.ys_of_other_types:
+        ys[i] = ys[i].to(call.player.y_dtypes[i])
+    return ys, finals, tape
 
 
 class _ScanFunction(torch.autograd.Function):
@@ -77,10 +73,8 @@ class _ScanFunction(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        needs = call.player.y_needs_grad
-        if not all(needs):
-            fixed = [y for y, need in zip(ys, needs, strict=True) if not need]
-            ctx.mark_non_differentiable(*fixed)
+        if call.player.ys_without_grad:
+            ctx.mark_non_differentiable(*[ys[i] for i in call.player.ys_without_grad])
         return (*ys, *finals)
 
     @staticmethod

@@ -17,7 +17,6 @@ from ostinato.compiler.graph import Node
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.passes import Lowered
     from ostinato.compiler.plan import BackwardPlan, ForwardPlan, Planner
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
@@ -112,20 +111,24 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        self._bound: dict[int, Bound] = {}  # by id: the planner keeps plans as long as this lives
-        self._gradients: dict[int, Gradients] = {}
+        # (train, reverse, hoist) → …; (y_used, x_wanted, reverse, hoist) → …
+        self._forward: dict[Any, tuple[ForwardPlan, Bound]] = {}
+        self._backward: dict[Any, tuple[BackwardPlan, Bound, Gradients]] = {}
         self._spare: list[Tensor] = []
         recording = planner.graph.recording
         self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
-        self.y_needs_grad = recording.output_needs_grad[len(recording.states) :]
+        # The engine computes truth values as 0 and 1: what the step returned is given back.
+        self.ys_of_other_types = [i for i, d in enumerate(self.y_dtypes) if d is not dtype]
+        needs = recording.output_needs_grad[len(recording.states) :]
+        self.ys_without_grad = [i for i, need in enumerate(needs) if not need]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         n_xs, n_states, n_ys = len(recording.xs), len(recording.states), len(recording.ys)
         self._carries = slice(n_xs + n_states, n_xs + 2 * n_states)  # among the tensors of a tape
-        taped = _numbered(x=n_xs, init=n_states, carry=n_states)
-        self._forward_names = [*taped, *_numbered(final=n_states, y=n_ys)]
-        self._backward_names = [
-            *taped, *_numbered(d_y=n_ys, d_final=n_states, d_init=n_states, d_x=n_xs)
-        ]  # fmt: skip
+        taped: dict[str, int] = {"x": n_xs, "init": n_states, "carry": n_states}
+        self._forward_at = _positions({**taped, "final": n_states, "y": n_ys})
+        self._backward_at = _positions(
+            {**taped, "d_y": n_ys, "d_final": n_states, "d_init": n_states, "d_x": n_xs}
+        )
 
     def forward(
         self,
@@ -144,8 +147,8 @@ class Player:
         """
         shape, dtype = xs[0].shape, self.dtype
         n_steps, n_rows = shape[0], shape[1]
-        plan = self.planner.forward(train, reverse, n_rows < HOIST_BELOW)
-        bound = self._bind(plan.lowered, self._forward_names)
+        key = train, reverse, n_rows < HOIST_BELOW
+        plan, bound = self._forward.get(key) or self._make_forward(key)
         tensors: list[Any] = []
         for x in xs:
             tensors.append(_by_rows(x if x.dtype is dtype else x.to(dtype)))
@@ -192,10 +195,9 @@ class Player:
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """Gradients of captured tensors, of init and of xs; None for those not wanted."""
         y_used = tuple([d is not None for d in d_ys])
-        hoist = tape.n_rows < HOIST_BELOW
-        plan = self.planner.backward(y_used, x_wanted, tape.plan, reverse, hoist)
-        gradients = self._gradients_of(plan)
-        bound = self._bind(plan.lowered, self._backward_names, tape.plan.lowered, gradients)
+        key = y_used, x_wanted, reverse, tape.n_rows < HOIST_BELOW
+        found = self._backward.get(key) or self._make_backward(key, tape.plan)
+        plan, bound, gradients = found
         tensors: list[Any] = list(tape.tensors)
         for d in d_ys:
             tensors.append(None if d is None else _by_rows(d.resolve_neg()))
@@ -238,27 +240,24 @@ class Player:
             self._spare = []
         self._spare.append(memory)
 
-    def _bind(
-        self,
-        lowered: Lowered,
-        names: list[str],
-        forward: Lowered | None = None,
-        gradients: Gradients | None = None,
-    ) -> Bound:
-        """forward: of a backward pass, the forward pass whose tape it reads."""
-        bound = self._bound.get(id(lowered))
-        if bound is None:
-            positions = {name: i for i, name in enumerate(names)}
-            tapes = (forward or lowered).tapes
-            bound = Bound(lowered, positions, tapes, gradients, self.dtype, self.engine)
-            self._bound[id(lowered)] = bound
-        return bound
+    def _make_forward(self, key: tuple[bool, bool, bool]) -> tuple[ForwardPlan, Bound]:
+        plan = self.planner.forward(*key)
+        tapes = plan.lowered.tapes
+        bound = Bound(plan.lowered, self._forward_at, tapes, None, self.dtype, self.engine)
+        made = self._forward[key] = plan, bound
+        return made
 
-    def _gradients_of(self, plan: BackwardPlan) -> Gradients:
-        found = self._gradients.get(id(plan))
-        if found is None:
-            found = self._gradients[id(plan)] = Gradients(plan, self.dtype)
-        return found
+    def _make_backward(
+        self, key: Any, forward: ForwardPlan
+    ) -> tuple[BackwardPlan, Bound, Gradients]:
+        """forward: the pass whose tape it reads."""
+        y_used, x_wanted, reverse, hoist = key
+        plan = self.planner.backward(y_used, x_wanted, forward, reverse, hoist)
+        gradients, tapes = Gradients(plan, self.dtype), forward.lowered.tapes
+        at = self._backward_at
+        bound = Bound(plan.lowered, at, tapes, gradients, self.dtype, self.engine)
+        made = self._backward[key] = plan, bound, gradients
+        return made
 
     def _play(self, bound: Bound, lists: Any, n_steps: int, n_rows: int, rows: Rows | None) -> None:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
@@ -281,9 +280,10 @@ class Player:
         )
 
 
-def _numbered(**counts: int) -> list[str]:
-    """Names: x0, x1, …, init0, …"""
-    return [f"{name}{i}" for name, count in counts.items() for i in range(count)]
+def _positions(counts: dict[str, int]) -> dict[str, int]:
+    """Of x0, x1, …, init0, … in a list of them all."""
+    names = [f"{name}{i}" for name, count in counts.items() for i in range(count)]
+    return {name: i for i, name in enumerate(names)}
 
 
 def _row_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -221,11 +221,14 @@ def _elements(view: Tensor) -> set[int]:
     return set(index.flatten().tolist())
 
 
+_forward_ad = torch.autograd.forward_ad
+
+
 def transformed() -> str | None:
     """What is active that must see every operation, so that the eager loop has to run."""
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if _forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
     if torch._C._len_torch_dispatch_stack() > 0 or _searching.active:
         return "another mode is recording operations"
