@@ -55,9 +55,9 @@ def test_memory():
     _, ys = ostinato.scan(step, init, xs)
     ys.sum().backward()
     (entry,) = cache._entries.values()
-    trained = {id(plan.lowered) for plan in entry.player.planner._backward.values()}
-    trained |= {id(plan.lowered) for key, plan in entry.player.planner._forward.items() if key[0]}
-    kept = [b.program.kept_bytes() for i, b in entry.player._bound.items() if i in trained]
+    trained = [bound for _, bound, _ in entry.player._backward.values()]
+    trained += [bound for key, (_, bound) in entry.player._forward.items() if key[0]]
+    kept = [bound.program.kept_bytes() for bound in trained]
     assert sum(kept) == ostinato.explain(step, init, xs).engine_bytes
 
 

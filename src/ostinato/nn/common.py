@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ostinato.engine import native
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN, _DTYPES = (Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
 Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
 
 
@@ -28,10 +28,10 @@ def playable(x: Tensor, weight: Tensor) -> bool:
         and type(x) in _PLAIN
         and type(weight) in _PLAIN
         and weight.numel() > 0
-        and x.device.type == "cpu"
-        and weight.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
+        and x.is_cpu
+        and weight.is_cpu
+        and x.dtype is weight.dtype
+        and x.dtype in _DTYPES
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
     )
