@@ -32,8 +32,8 @@ int64_t n_groups(int64_t B) { return std::min(kMaxGroups, std::max<int64_t>(1, B
 namespace {
 
 constexpr int64_t kChunkRows = 256;    // rows of a group between two visits to its accumulators, or …
-constexpr int64_t kNearChunkRows = 32;  // … where these stay in L1: less is in flight (5 % at H = 32)
-constexpr int64_t kNearSums = 1 << 15;  // bytes of a group's accumulators that do
+constexpr int64_t kNearChunkRows = 32;  // … where these stay near: less is in flight (5 % at H = 32, 2 % at 128)
+constexpr int64_t kNearSums = 1 << 17;  // bytes of a group's accumulators that do
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
 constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
