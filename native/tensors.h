@@ -137,7 +137,7 @@ inline nanobind::object watched(const nanobind::list& places, nanobind::handle t
 enum class How : int64_t {
   kStrided,     // [slots, B, …] or a matrix: by its first two strides; a vector
   kTransposed,  // a matrix, with its axes exchanged
-  kRows,        // [B, …], or None: the first and last value of a carry
+  kRows,        // dense [B, …] or [1, B, …], or None: the first and last value of a carry
   kTape,        // one tape of several in the memory of all: p elements wide, after others of q
   kPart,        // of a dense sum: from element p on, q columns
 };
@@ -156,7 +156,11 @@ inline Argument argument_of(const Source& source, nanobind::handle tensor, int64
   switch (source.how) {
     case How::kStrided: return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.strides[0], v.strides[1]};
     case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
-    case How::kRows: return {v.data, 0, v.n_axes ? v.strides[0] : 0};
+    case How::kRows: {
+      int64_t elements = 1;
+      for (int64_t i = 0; i < v.n_axes; i++) elements *= v.shape[i];
+      return {v.data, 0, elements / n_rows};
+    }
     case How::kTape: return {v.data + source.q * n_steps * n_rows * v.item, n_rows * source.p, source.p};
     case How::kPart: return {v.data + source.p * v.item, source.q, 1};
   }

@@ -32,6 +32,7 @@ class Arguments:
     dim: int
     reverse: bool
     ragged: Ragged
+    hx: list[Tensor] | None = None  # of a layer: `[1, B, …]`, of which init is the only row
 
     def first_x(self) -> Tree:
         """The first element of xs."""

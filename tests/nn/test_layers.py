@@ -241,6 +241,38 @@ def test_second_derivatives(kind):
     assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], (x,))
 
 
+@pytest.mark.parametrize("how", ["engine", "loop"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hidden_state_of_one_layer(kind, how, monkeypatch):
+    """It goes in and comes out as it is: values, both derivatives, changes in place."""
+    if how == "loop":
+        monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    torch.manual_seed(0)
+    ours = getattr(ostinato.nn, kind)(3, 2).double()
+    theirs = getattr(torch.nn, kind)(3, 2).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, 3, dtype=torch.float64)
+    leaves = [torch.randn(1, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def ends(layer, *hx):
+        output, h_n = layer(x, hx if kind == "LSTM" else hx[0])
+        return output, *(h_n if kind == "LSTM" else (h_n,))
+
+    hx = leaves[: 2 if kind == "LSTM" else 1]
+    found = []
+    for layer in (ours, theirs):
+        output, *h_n = ends(layer, *hx)
+        for h in h_n:
+            assert h.shape == (1, 3, 2)
+            if how == "engine":  # of the loop's own results tanh keeps some for its gradient
+                h.mul_(2)
+        value = output.square().sum() + sum(h.square().sum() for h in h_n)
+        found.append((output, *h_n, *torch.autograd.grad(value, (*hx, *layer.parameters()))))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(lambda *hx: ends(ours, *hx), tuple(hx))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripting_compiles_torchs_layer():
     class Model(torch.nn.Module):

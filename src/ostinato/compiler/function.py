@@ -37,14 +37,19 @@ class Scan:
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
         ragged = Ragged(lengths, None, [], n_steps)
+        if a.hx is not None:
+            init = [leaf.squeeze(0) for leaf in init]
         if recorded:
             again = recorded_step(self.player.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
-            return [*ys, *carry]
-        with swapped(self.captured, captured):
-            first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
-            carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
-        return tree.leaves(ys) + tree.leaves(carry)
+        else:
+            with swapped(self.captured, captured):
+                first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
+                carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
+        last = tree.leaves(carry)
+        if a.hx is not None:
+            last = [leaf.unsqueeze(0) for leaf in last]
+        return tree.leaves(ys) + last
 
 
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -122,6 +122,7 @@ class Player:
         needs = recording.output_needs_grad[len(recording.states) :]
         self.ys_without_grad = [i for i, need in enumerate(needs) if not need]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
+        self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n_states, n_ys = len(recording.xs), len(recording.states), len(recording.ys)
         self._carries = slice(n_xs + n_states, n_xs + 2 * n_states)  # among the tensors of a tape
         taped: dict[str, int] = {"x": n_xs, "init": n_states, "carry": n_states}
@@ -142,6 +143,7 @@ class Player:
         """Outputs `[T, B, …]`, last carry `[B, …]`, and the tape.
 
         Args:
+            init: leaves `[B, …]`; `[1, B, …]` make a last carry that has this axis, too.
             xs: leaves `[T, B, …]`.
             train: whether a backward pass may follow.
         """
@@ -157,7 +159,7 @@ class Player:
             leaf = leaf.contiguous()
             tensors.append(leaf)
             shown = rows is not None and i in plan.y_is_carry
-            carries.append(self._new((n_steps + 1, n_rows, *leaf.shape[1:]), shown))
+            carries.append(self._new((n_steps + 1, n_rows, *self._state_shapes[i]), shown))
             finals.append(torch.empty_like(leaf))
         tensors += carries
         ys = []

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import (
 )
 
 from ostinato._loop import Step
-from ostinato._scan import scan
+from ostinato._scan import scan, scan_layer
 from ostinato.data import Ragged
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
@@ -188,8 +188,18 @@ class _Layer(torch.nn.RNNBase):
         if only_lengths and not self._plays(xs):
             return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
+        if self.num_layers * n_directions == 1:
+            h_n, y = scan_layer(
+                self._kept_step(0, self._flat_weights, all_states),
+                hx,
+                xs,
+                lengths=ragged.lengths,
+                resets=ragged.resets,
+                restart=None if ragged.restart is None else _row(ragged.restart, 0),
+            )
+            return y[0] if isinstance(y, tuple) else y, h_n, _stack([y]) if all_states else None
         n_weights = len(self._all_weights[0])
-        h_n: list[Hidden] = []
+        ends: list[Hidden] = []
         states: list[Hidden] = []
         for layer in range(self.num_layers):
             ys = []
@@ -205,14 +215,14 @@ class _Layer(torch.nn.RNNBase):
                     resets=ragged.resets,
                     restart=None if ragged.restart is None else _row(ragged.restart, i),
                 )
-                h_n.append(carry)
+                ends.append(carry)
                 if all_states:
                     states.append(y)
                 ys.append(y[0] if isinstance(y, tuple) else y)
             xs = torch.cat(ys, 2) if self.bidirectional else ys[0]
             if layer < self.num_layers - 1 and self.dropout and self.training:
                 xs = self._drop(xs, ragged)
-        return xs, _stack(h_n), _stack(states) if all_states else None
+        return xs, _stack(ends), _stack(states) if all_states else None
 
     def _kept_step(self, i: int, weights: list[Any], all_states: bool) -> Step:
         """The step of layer and direction i: the same function as long as the weights are the same.
@@ -362,7 +372,7 @@ class LSTM(_Layer, torch.nn.LSTM):
 def _row(hidden: Hidden, i: int) -> Hidden:
     """The hidden state of one layer and direction, `[B, H]`."""
     if isinstance(hidden, Tensor):
-        return hidden.squeeze(0) if len(hidden) == 1 else hidden[i]  # the only one: not copied
+        return hidden[i]
     return tuple([_row(leaf, i) for leaf in hidden])
 
 
