@@ -24,15 +24,23 @@ class Arguments:
     """The arguments of one call."""
 
     step: Step
-    init: Tree
-    init_leaves: list[Tensor]
+    leaves: list[Tensor]  # of init, as given
     carry_spec: Any
     xs_leaves: list[Tensor]  # time along `dim`
     xs_spec: Any
     dim: int
     reverse: bool
     ragged: Ragged
-    hx: list[Tensor] | None = None  # of a layer: `[1, B, …]`, of which init is the only row
+    of_layer: bool  # leaves are `[1, B, …]`
+
+    @property
+    def init_leaves(self) -> list[Tensor]:
+        """`[B, …]`."""
+        return [leaf.squeeze(0) for leaf in self.leaves] if self.of_layer else self.leaves
+
+    @property
+    def init(self) -> Tree:
+        return tree.unflatten(self.init_leaves, self.carry_spec)
 
     def first_x(self) -> Tree:
         """The first element of xs."""
@@ -56,11 +64,15 @@ def checked(
     lengths: Any = None,
     resets: Any = None,
     restart: Any = None,
+    of_layer: bool = False,
 ) -> Arguments:
-    init_leaves, carry_spec = tree.flatten(init)
-    check_tensors("init", init_leaves)
+    leaves, carry_spec = tree.flatten(init)
+    check_tensors("init", leaves)
     xs_leaves, xs_spec = tree.flatten(xs)
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
-    ragged = Ragged.of(init, init_leaves, n_steps, lengths, resets, restart, reverse)
-    return Arguments(step, init, init_leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged)
+    ragged = Ragged(None, None, [], n_steps)
+    a = Arguments(step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer)
+    if lengths is not None or resets is not None or restart is not None:
+        a.ragged = Ragged.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
+    return a

@@ -127,8 +127,6 @@ class Ragged:
         reverse: bool,
     ) -> Ragged:
         """Check the three arguments once, so that the loop can trust them."""
-        if lengths is None and resets is None and restart is None:
-            return Ragged(None, None, [], n_steps)
         n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
         device = init_leaves[0].device
         if lengths is not None:

@@ -134,18 +134,13 @@ def _scan(
     restart: Any,
     of_layer: bool = False,
 ) -> tuple[Tree, Tree]:
-    hx = None
-    if of_layer:
-        hx, spec = tree.flatten(init)
-        init = tree.unflatten([leaf.squeeze(0) for leaf in hx], spec)
-    call = checked(step, init, xs, dim, reverse, lengths, resets, restart)
-    call.hx = hx
+    call = checked(step, init, xs, dim, reverse, lengths, resets, restart, of_layer)
     engine = cache.engine()
     if engine != "eager":
         played = _played(call, engine)
         if played is not None:
             return played
-    carry, ys = eager_scan(step, init, xs, dim, reverse, call.ragged)
+    carry, ys = eager_scan(step, call.init, xs, dim, reverse, call.ragged)
     if of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, call.carry_spec)
@@ -190,11 +185,11 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    shape = a.init_leaves[0].shape
-    if shape and shape[0] == 0:
+    n_rows = next(iter(a.leaves[0].shape[a.of_layer :]), None)
+    if n_rows == 0:
         raise cache.Elsewhere("there are no rows")
     for x in a.xs_leaves:
-        if not shape or x.dim() < 2 or x.shape[1] != shape[0]:
+        if n_rows is None or x.dim() < 2 or x.shape[1] != n_rows:
             raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
     found = cache.find(a, engine)
@@ -205,8 +200,7 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         cache.check_tensors(found.captured)
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
     call = Scan(player, a, found.captured, rows)
-    init = a.init_leaves if a.hx is None else a.hx
-    return call, [*found.captured, *init, *a.xs_leaves], found.entry
+    return call, [*found.captured, *a.leaves, *a.xs_leaves], found.entry
 
 
 def _with_restarts(a: Arguments) -> Arguments:

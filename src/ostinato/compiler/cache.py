@@ -71,7 +71,8 @@ def find(a: Arguments, engine_name: str) -> Found:
     """
     reached = reach(a.step)
     key: Any = None
-    inputs = _described(a.init_leaves, 1), _described(a.xs_leaves, 2), a.carry_spec, a.xs_spec
+    init, xs = _described(a.leaves, 1 + a.of_layer), _described(a.xs_leaves, 2)
+    inputs = init, xs, a.carry_spec, a.xs_spec
     modes = (
         torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,

@@ -29,7 +29,7 @@ class Scan:
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a = len(self.captured)
-        b = a + len(self.arguments.init_leaves)
+        b = a + len(self.arguments.leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
@@ -37,7 +37,7 @@ class Scan:
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
         ragged = Ragged(lengths, None, [], n_steps)
-        if a.hx is not None:
+        if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
             again = recorded_step(self.player.planner.recording, captured)
@@ -47,7 +47,7 @@ class Scan:
                 first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
                 carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
         last = tree.leaves(carry)
-        if a.hx is not None:
+        if a.of_layer:
             last = [leaf.unsqueeze(0) for leaf in last]
         return tree.leaves(ys) + last
 
