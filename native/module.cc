@@ -6,6 +6,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
+
 #include "dispatch.h"
 #include "executor.h"
 #include "tensors.h"
@@ -109,6 +111,7 @@ NB_MODULE(_native, m) {
   m.def("available_isas", available_isas);
   m.def("threading_runtime", threading_runtime);
   m.def("n_groups", n_groups);
+  m.def("environment", [](const char* name) { return std::getenv(name); }, "name"_a);
   m.def("ops", [] {
     std::vector<std::pair<std::string, int>> rows;
     for (const OpRow& row : kOpRows) rows.emplace_back(row.name, row.arity);

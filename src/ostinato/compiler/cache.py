@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ _STRIDED, _is_wrapped = torch.strided, torch._C._functorch.is_functorch_wrapped_
 
 def engine() -> str:
     """The way to play: OSTINATO_ENGINE, by default the native engine."""
-    name = os.environ.get("OSTINATO_ENGINE", "native")
+    name = native.environment("OSTINATO_ENGINE") or "native"
     if name not in ENGINES:
         raise ValueError(f"OSTINATO_ENGINE={name}: wanted one of {', '.join(ENGINES)}")
     return name

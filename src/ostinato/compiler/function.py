@@ -54,10 +54,12 @@ class Scan:
 
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        outs: Any = _apply(call, *tensors)
-        n = len(call.player.y_dtypes)
-        return list(outs[:n]), list(outs[n:])
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                outs: Any = _apply(call, *tensors)
+                n = len(call.player.y_dtypes)
+                return list(outs[:n]), list(outs[n:])
     ys, finals, _ = _forward(call, tensors, train=False)
     return ys, finals
 
@@ -85,7 +87,6 @@ class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call: Scan = ctx.call
-        needed = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors
         vectorised = [g is not None and _is_vectorised(g) for g in grads]
         if torch.is_grad_enabled() or transformed() or True in vectorised:
@@ -95,7 +96,7 @@ class _ScanFunction(torch.autograd.Function):
             _, _, tape = _forward(call, tensors, train=True)
         n_ys = len(call.player.y_dtypes)
         captured, _, _ = call.split(tensors)
-        _, init_needed, xs_needed = call.split(needed)
+        _, init_needed, xs_needed = call.split(ctx.needs_input_grad[1:])
         try:
             d_captured, d_init, d_xs = call.player.backward(
                 tape, captured, grads[:n_ys], grads[n_ys:], init_needed, xs_needed,
@@ -103,8 +104,7 @@ class _ScanFunction(torch.autograd.Function):
             )  # fmt: skip
         except Unsupported:  # with these outputs unused the graph has another form
             return (None, *_replayed(call, tensors, grads))
-        found = [*d_captured, *d_init, *d_xs]
-        return (None, *[g if need else None for g, need in zip(found, needed, strict=True)])
+        return (None, *d_captured, *d_init, *d_xs)
 
 
 # Function's own apply looks for torch.func transforms first; where one is active or has been, the

@@ -229,7 +229,7 @@ class Player:
     def _tape(self, size: int) -> Tensor:
         """Memory for saved values: what an earlier call gave back, if it fits (new pages cost)."""
         spare = self._spare
-        if spare and spare[-1].shape[0] == size:
+        if spare and spare[-1].numel() == size:
             try:
                 return spare.pop()
             except IndexError:  # another thread was faster
@@ -238,7 +238,7 @@ class Player:
 
     def take_back(self, memory: Tensor) -> None:
         """Keep memory for the next call: of one size only, as many as were in use at once."""
-        if self._spare and self._spare[-1].shape != memory.shape:
+        if self._spare and self._spare[-1].numel() != memory.numel():
             self._spare = []
         self._spare.append(memory)
 

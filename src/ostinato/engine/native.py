@@ -77,16 +77,15 @@ def make(program: Program, dtype: np.dtype[Any]) -> Any:
     return kind(integers, scalars)
 
 
-def watched(
-    places: list[tuple[Any, Any, Any]], tensor: Any, absent: Any, equal: Callable[[Any, Any], bool]
-) -> list[Tensor] | None:
-    """The tensors at watched places, if all else is as it was: see `native/tensors.h`."""
-    return _native.watched(places, tensor, absent, equal)
+def _not_there(*_: Any) -> Any:
+    raise RuntimeError(_missing)
 
 
-def described(tensors: list[Tensor], skip: int, tied: bool) -> bytes | None:
-    """What a recording depends on: see `native/tensors.h`."""
-    return _native.described(tensors, skip, tied)
+# Called too often for a function between. See `native/tensors.h` for the first two; the last reads
+# a variable of the environment, as os.environ.get does at ten times the price.
+watched: Callable[..., list[Tensor] | None] = getattr(_native, "watched", _not_there)
+described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
+environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
 
 
 def arguments(numbers: list[int]) -> Any:

@@ -307,11 +307,12 @@ class _Layer(torch.nn.RNNBase):
 
     def _has_known_axes(self, input: Tensor, hx: Hidden) -> bool:
         """Whether the axes are those of a batch or of one sequence, with at least one step."""
-        if input.dim() not in (2, 3):
+        n_axes = input.dim()
+        if n_axes not in (2, 3) or not input.shape[1 if self.batch_first and n_axes == 3 else 0]:
             return False
-        leaves = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
-        time_dim = 1 if self.batch_first and input.dim() == 3 else 0
-        return input.shape[time_dim] > 0 and all(leaf.dim() == input.dim() for leaf in leaves)
+        if hx is None or isinstance(hx, Tensor):
+            return hx is None or hx.dim() == n_axes
+        return {leaf.dim() for leaf in hx} == {n_axes}
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         return scriptable(self)
