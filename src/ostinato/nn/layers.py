@@ -96,7 +96,8 @@ class _Layer(torch.nn.RNNBase):
         if isinstance(input, Ragged):
             input = self._pack(input)
         needs_scan = resets is not None or return_all_states
-        if not needs_scan and lengths is None and not self._plays(input):
+        x = input.data if isinstance(input, PackedSequence) else input
+        if not needs_scan and lengths is None and not playable(x, self._weight):
             return super().forward(input, hx)
         if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
             with torch.autocast(self._weight.device.type, enabled=False):
@@ -187,7 +188,7 @@ class _Layer(torch.nn.RNNBase):
     ) -> tuple[Tensor, Hidden, Hidden]:
         """The stack of layers, in the inner layout: (output, h_n, states)."""
         only_lengths = ragged.lengths is not None and ragged.resets is None and not all_states
-        if only_lengths and not self._plays(xs):
+        if only_lengths and not playable(xs, self._weight):
             return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
         if self.num_layers * n_directions == 1:
@@ -279,10 +280,6 @@ class _Layer(torch.nn.RNNBase):
     def _weight(self) -> Any:
         return self._flat_weights[0]  # not by its name: a parametrization would compute it anew
 
-    def _plays(self, input: Tensor | PackedSequence) -> bool:
-        x = input.data if isinstance(input, PackedSequence) else input
-        return playable(x, self._weight)
-
     def _pack(self, ragged: Ragged) -> PackedSequence:
         like = {"dtype": self._weight.dtype, "device": self._weight.device}
         return pack_sequence([torch.tensor(row, **like) for row in ragged], enforce_sorted=False)
@@ -296,13 +293,13 @@ class _Layer(torch.nn.RNNBase):
 
     def _fits(self, xs: Tensor, hx: Hidden) -> bool:
         """Whether torch's `check_forward_args` will find nothing; it takes five times as long."""
-        n_states = self.num_layers * (2 if self.bidirectional else 1)
-        top = n_states, xs.shape[1], self.proj_size or self.hidden_size
+        n_states, n_rows = self.num_layers * (2 if self.bidirectional else 1), xs.shape[1]
+        top = n_states, n_rows, self.proj_size or self.hidden_size
         if xs.shape[2] != self.input_size or xs.dtype is not self._weight.dtype:
             return False
         if self.mode != "LSTM":
             return isinstance(hx, Tensor) and hx.shape == top
-        cells = n_states, xs.shape[1], self.hidden_size
+        cells = n_states, n_rows, self.hidden_size
         return len(hx) == 2 and hx[0].shape == top and hx[1].shape == cells
 
     def _has_known_axes(self, input: Tensor, hx: Hidden) -> bool:
