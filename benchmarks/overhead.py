@@ -126,6 +126,37 @@ def training(kind: str, n_steps: int) -> Callable[[], Any]:
     return run
 
 
+class _Nothing(torch.autograd.Function):
+    """What autograd itself costs: a function of the same tensors whose results are ready made."""
+
+    made: tuple[Any, ...]  # outputs and gradients
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: torch.Tensor) -> Any:
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return _Nothing.made[:2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        assert ctx.saved_tensors
+        return (*_Nothing.made[2:], None)
+
+
+def nothing() -> Callable[[], Any]:
+    """As `training`, of a function that computes nothing."""
+    tensors = (*_weights(), torch.zeros(B, H, requires_grad=True))
+    xs, d_ys = torch.randn(T, B, H), torch.randn(T, B, H)
+    outputs = torch.zeros(T, B, H), torch.zeros(B, H)
+    _Nothing.made = (*outputs, *(torch.zeros_like(t) for t in tensors))
+
+    def run() -> Any:
+        ys, _ = _Nothing.apply(*tensors, xs)
+        return torch.autograd.grad(ys, tensors, d_ys)
+
+    return run
+
+
 def specs(quick: bool) -> list[Spec]:
     calls = 50 if quick else 2000
     repeats = 2 if quick else 7
@@ -151,6 +182,9 @@ def _overhead_row(kind: str, calls: int) -> Row:
     title = f"B {B}, T 1…{T}, H {H}, tanh RNN, forward + backward, captured tensors {kind}"
     timings = [_timing(f"all but the engine, T {t}", ns) for t, ns in totals.items()]
     timings += [_timing(f"part at T {T}: {part}", ns) for part, ns in parts.items()]
+    timings.append(
+        _timing("beside it: an autograd.Function that computes nothing", _calls(nothing(), calls))
+    )
     worst = max(float(np.median(ns)) for ns in totals.values()) / 1e3
     bound = Bound("all but the engine", WANTED_US[kind], worst, False, "µs")
     return Row(
@@ -170,6 +204,17 @@ def _total(kind: str, n_steps: int, calls: int) -> list[int]:
             begin = time.perf_counter_ns()
             run()
             found.append(time.perf_counter_ns() - begin - WATCH.spent[ENGINE])
+    return found
+
+
+def _calls(run: Callable[[], Any], calls: int) -> list[int]:
+    """Nanoseconds of each call."""
+    _warm(run)
+    found = []
+    for _ in range(calls):
+        begin = time.perf_counter_ns()
+        run()
+        found.append(time.perf_counter_ns() - begin)
     return found
 
 
