@@ -3,7 +3,7 @@
 // Vocabulary
 //   group   rows that share an accumulator for weight gradients; depends on B alone
 //   slab    the consecutive groups that one thread plays from the first step to the last
-//   chunk   steps between two visits to `before` and `after`: about 256 rows of a group
+//   chunk   steps between two visits to `before` and `after`: about 32 or 256 rows of a group
 //   span    rows [begin, end) that live at one step
 // Schedule of one thread:
 //   pack its share of the weights · barrier
@@ -325,7 +325,7 @@ template <class T> class Player {
       i += x.count;
     }
   }
-  template <class F> void for_carries(F f) {  // f(carry, buffer row, caller's row)
+  template <class F> void for_carries(F f) {  // f(carry, the engine's row, the caller's row)
     for (const Carry& c : p_.carries)
       for (int64_t r = s_.begins[group0_]; r < s_.begins[group1_]; r++)
         f(c, r, s_.play.rows ? s_.play.rows[r] : r);
@@ -434,8 +434,10 @@ template <class T> class Player {
   // The whole list of operations on one strip while it is in L1, then on the next.
   void block(const Block& b, int64_t t, Span span) {
     const int64_t W = b.width, C = std::min(kStrip, W);
-    const int64_t R = s_.play.rows ? 1 : std::max<int64_t>(1, kStrip / C);  // rows in one stride
     const int n_streams = int(b.streams.size());
+    bool scattered = false;  // whether rows lie in another order. Against copies in strips: better from H = 16 on
+    for (const Block::Stream& x : b.streams) scattered = scattered || s_.places[x.operand.buffer].rows;
+    const int64_t R = scattered ? 1 : std::max<int64_t>(1, kStrip / C);  // rows in one stride
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
     int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
     for (int i = 0; i < n_streams; i++) {
@@ -574,7 +576,8 @@ template <class T> class Layout {
 
   int64_t groups() const { return groups_; }
   int64_t chunk() const {
-    const bool near = accumulators() / groups_ * int64_t(sizeof(T)) <= kNearSums;
+    const int64_t sums = accumulators() / groups_ * int64_t(sizeof(T));
+    const bool near = sums > 0 && sums <= kNearSums;
     return std::min(T_, std::max<int64_t>(1, (near ? kNearChunkRows : kChunkRows) * groups_ / B_));
   }
   int64_t loop_groups(int64_t panel) const {

@@ -23,7 +23,7 @@ struct Play {
   const Argument* arguments = nullptr;
   // [B]: row r of the engine's own buffers is row rows[r] of the arguments; null: the same order.
   const int64_t* rows = nullptr;
-  const int64_t* lengths = nullptr;  // [B], of buffer rows, descending within each group; null: all T
+  const int64_t* lengths = nullptr;  // [B], of the engine's rows, descending within each group; null: all T
   int threads = 1;
   std::string isa;
 };

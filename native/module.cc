@@ -22,12 +22,12 @@ namespace {
 template <class T> using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using Integers = std::vector<int64_t>;
 
-struct Arguments { std::vector<Argument> list; };
+struct Addresses { std::vector<Argument> list; };
 
 // (address, time stride, row stride) of each, in elements.
-Arguments arguments_at(const Integers& numbers) {
+Addresses addresses_of(const Integers& numbers) {
   if (numbers.size() % 3) throw std::invalid_argument("wanted an address and two strides for each argument");
-  Arguments found;
+  Addresses found;
   for (size_t i = 0; i < numbers.size(); i += 3)
     found.list.push_back({reinterpret_cast<void*>(numbers[i]), numbers[i + 1], numbers[i + 2]});
   return found;
@@ -39,8 +39,8 @@ class Sources {
   explicit Sources(const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>& list) {
     for (const auto& [number, at, how, p, q] : list) list_.push_back({number, at, How(how), p, q});
   }
-  Arguments arguments(const nb::tuple& lists, int64_t n_steps, int64_t n_rows) const {
-    Arguments found;
+  Addresses addresses(const nb::tuple& lists, int64_t n_steps, int64_t n_rows) const {
+    Addresses found;
     found.list.reserve(list_.size());
     for (const Source& x : list_)
       found.list.push_back(argument_of(x, nb::object(lists[size_t(x.list)][x.at]), n_steps, n_rows));
@@ -52,7 +52,7 @@ class Sources {
 };
 
 template <class T>
-void play(Executor<T>& executor, const Arguments& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
+void play(Executor<T>& executor, const Addresses& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
           const Integers& lengths, int threads, const std::string& isa) {
   if (int64_t(arguments.list.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
@@ -121,12 +121,12 @@ NB_MODULE(_native, m) {
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("watched", watched, "places"_a, "tensor"_a, "absent"_a, "equal"_a);
   m.def("described", described, "tensors"_a, "skip"_a, "tied"_a);
-  nb::class_<Arguments>(m, "Arguments").def("__init__", [](Arguments* self, const Integers& numbers) {
-    new (self) Arguments(arguments_at(numbers));
+  nb::class_<Addresses>(m, "Addresses").def("__init__", [](Addresses* self, const Integers& numbers) {
+    new (self) Addresses(addresses_of(numbers));
   }, "numbers"_a);
   nb::class_<Sources>(m, "Sources")
       .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>&>(), "sources"_a)
-      .def("arguments", &Sources::arguments, "lists"_a, "n_steps"_a, "n_rows"_a);
+      .def("addresses", &Sources::addresses, "lists"_a, "n_steps"_a, "n_rows"_a);
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");
 }

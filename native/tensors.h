@@ -1,4 +1,5 @@
-// PyTorch's tensors, without linking against PyTorch: where they lie in memory.
+// PyTorch's tensors, without linking against PyTorch: where they lie in memory, what a recording depends
+// on of them, and those that a step reaches.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -39,7 +40,9 @@ inline const DLPackExchange* exchange_of(nanobind::handle type) {
 }
 
 inline View view_of(nanobind::handle tensor) {
-  static const DLPackExchange* const exchange = exchange_of(tensor.type());
+  static bool looked = false;  // under the GIL, which Python code may give up: no guard of C++
+  static const DLPackExchange* exchange = nullptr;
+  if (!looked) exchange = exchange_of(tensor.type()), looked = true;
   View v;
   if (exchange) {
     nanobind::dlpack::dltensor t;
@@ -67,17 +70,18 @@ struct Torch {  // of what is asked for with every call; names as Python strings
     tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter"), strided = torch.attr("strided");
     is_wrapped = torch.attr("_C").attr("_functorch").attr("is_functorch_wrapped_tensor");
   }
-  bool has_made(nanobind::handle object) const {
+  bool is_plain(nanobind::handle object) const {
     const nanobind::handle type = object.type();
     return type.is(tensor) || type.is(parameter);
   }
 };
 inline const Torch& torch() {
-  static const Torch& torch = *new Torch();  // for ever: at exit Python is gone first
-  return torch;
+  static const Torch* made = nullptr;  // for ever: at exit Python is gone first
+  if (!made) made = new Torch();
+  return *made;
 }
 
-// What a recording depends on, as bytes: of each tensor its type, whether it wants gradients, and its
+// What a recording depends on, as bytes: of each tensor its dtype, whether it wants gradients, and its
 // axes from `skip` on; with `tied` also which of them are one and the same. None where a tensor is not a plain one: see check_tensors in
 // ostinato/compiler/cache.py.
 inline nanobind::object described(const nanobind::list& tensors, int64_t skip, bool tied) {
@@ -85,11 +89,16 @@ inline nanobind::object described(const nanobind::list& tensors, int64_t skip, b
   std::vector<int64_t> found;
   std::vector<PyObject*> seen;
   for (nanobind::handle t : tensors) {
-    if (!names.has_made(t)) return nanobind::none();
+    if (!names.is_plain(t)) return nanobind::none();
     if (!nanobind::cast<bool>(t.attr(names.is_cpu)) || !t.attr(names.layout).is(names.strided) ||
         nanobind::cast<bool>(names.is_wrapped(t)) || nanobind::cast<bool>(t.attr(names.is_neg)()))
       return nanobind::none();
-    const View v = view_of(t);
+    View v;
+    try {
+      v = view_of(t);
+    } catch (const std::exception&) {  // a kind that DLPack has no word for
+      return nanobind::none();
+    }
     found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr(names.requires_grad)), v.n_axes});
     found.insert(found.end(), v.shape + std::min(skip, v.n_axes), v.shape + v.n_axes);
     if (!tied) continue;
@@ -124,7 +133,7 @@ inline nanobind::object watched(const nanobind::list& places, nanobind::handle t
     if (!now.is_valid()) now = nanobind::borrow(absent);
     if (now.is(was)) continue;
     if (was.is(tensor)) {
-      if (!torch().has_made(now) && !nanobind::isinstance(now, torch().tensor)) return nanobind::none();
+      if (!torch().is_plain(now) && !nanobind::isinstance(now, torch().tensor)) return nanobind::none();
       tensors.append(now);
     } else if (!nanobind::cast<bool>(equal(now, was))) {
       return nanobind::none();

@@ -34,7 +34,7 @@ bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of
 }
 
 struct Size { int32_t F, H; int64_t T, B; };
-// One row; a few of each; past a chunk of 256 rows a group; a gradient above 1 MB, summed late.
+// One row; a few of each; past a chunk of 32 or 256 rows a group; a gradient above 1 MB, summed late.
 const Size kSizes[] = {{1, 2, 1, 1}, {3, 5, 4, 3}, {16, 17, 5, 9}, {3, 5, 70, 33}, {2, 66, 3, 34}, {3, 520, 2, 9}};
 
 std::string name(const Size& size, const Setting& setting) {

@@ -231,11 +231,11 @@ def multiply_rate(kind: np.dtype[Any], threads: int, isa: str) -> float:
     )
     x = np.random.default_rng(0).standard_normal((n_steps, n_rows, width)).astype(kind)
     w = x[0, :1].repeat(width, 0)
-    arguments = native.arguments([x.ctypes.data, n_rows * width, width, w.ctypes.data, width, 1])
+    addresses = native.addresses([x.ctypes.data, n_rows * width, width, w.ctypes.data, width, 1])
     times = []
     for _ in range(6):
         start = time.perf_counter()
-        program.play(arguments, n_steps, n_rows, [], [], threads, isa)
+        program.play(addresses, n_steps, n_rows, [], [], threads, isa)
         times.append(time.perf_counter() - start)
     return 2 * n_steps * n_rows * width**2 / min(times[1:])
 

@@ -81,7 +81,6 @@ def scan_layer(
     hx: Tree,
     xs: Tree,
     *,
-    reverse: bool = False,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     restart: Tree | None = None,
@@ -91,8 +90,8 @@ def scan_layer(
     Views of them would do the same, at a node in the graph for each: a tenth of a short call.
     """
     if _dynamo_looks_on():
-        return _without_dynamo()(step, hx, xs, 0, reverse, lengths, resets, restart, True)
-    return _scan(step, hx, xs, 0, reverse, lengths, resets, restart, True)
+        return _without_dynamo()(step, hx, xs, 0, False, lengths, resets, restart, True)
+    return _scan(step, hx, xs, 0, False, lengths, resets, restart, True)
 
 
 def _dynamo_looks_on() -> bool:
@@ -185,11 +184,16 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    n_rows = next(iter(a.leaves[0].shape[a.of_layer :]), None)
+    axis = int(a.of_layer)
+    n_rows = None
+    for leaf in a.leaves:
+        if leaf.dim() <= axis or n_rows not in (None, leaf.shape[axis]):
+            raise Unsupported("a leaf of init without the batch as its first axis")
+        n_rows = leaf.shape[axis]
     if n_rows == 0:
         raise cache.Elsewhere("there are no rows")
     for x in a.xs_leaves:
-        if n_rows is None or x.dim() < 2 or x.shape[1] != n_rows:
+        if x.dim() < 2 or x.shape[1] != n_rows:
             raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
     found = cache.find(a, engine)

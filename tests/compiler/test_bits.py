@@ -263,7 +263,7 @@ def test_in_chunks_or_step_by_step(name, reverse):
 
 
 def test_long_sequences_pass_their_own_chunks():
-    """The engine visits `before` and `after` every 256 rows or so: nobody may notice."""
+    """The engine visits `before` and `after` every 32 or 256 rows: nobody may notice."""
     case = case_of("lstm_chunk")
     T, B = 300, 12
     init, xs = case.init(B), case.xs(T, B)

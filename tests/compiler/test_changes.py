@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -32,6 +33,21 @@ def world(make: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
 
 
 # ------------------------------------------------------------------------- numbers and flags
+
+
+@world
+def numpy_floats_made_anew():
+    """They are floats, but what they answer to == is no bool."""
+    W, settings = weight(), {"scale": np.float64(0.5)}
+
+    def step(h, x):
+        return torch.tanh(x + h @ W) * settings["scale"]
+
+    yield step, [W]
+    settings["scale"] = np.float64(0.5)
+    yield step, [W]
+    settings["scale"] = np.float64(0.25)
+    yield step, [W]
 
 
 @world

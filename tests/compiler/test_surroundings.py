@@ -395,6 +395,30 @@ def test_where_torch_lends_no_table_of_functions():
     assert done.stdout == "played\n", done.stderr[-3000:]
 
 
+def test_leaves_of_the_carry_with_other_rows():
+    """A leaf that has no batch, or another one, is for the loop, whenever it comes."""
+    W, xs = torch.randn(H, H, dtype=D), torch.randn(T, B, H, dtype=D)
+
+    def step(carry, x):
+        h, d = carry
+        return torch.tanh(x + h @ W), d * 2
+
+    h = torch.randn(B, H, dtype=D)
+    for shape in ((1, 4096), (B, 4), (2 * B, 4), (B, 4), ()):
+        d = torch.randn(shape, dtype=D)
+        ours, theirs = scan(step, (h, d), xs), loop(step, (h, d), xs)
+        assert_same([*ours[0], *ours[1]], [*theirs[0], *theirs[1]])
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")  # which goes, but is there
+def test_a_quantized_tensor_is_for_the_loop():
+    q = torch.quantize_per_tensor(torch.randn(H, H), 0.1, 0, torch.qint8)
+    init, xs = torch.randn(B, H), torch.randn(T, B, H)
+    step = lambda h, x: torch.tanh(x + h @ q.dequantize())  # noqa: E731
+    for _ in range(2):
+        assert_same(scan(step, init, xs), loop(step, init, xs), 1e-5)
+
+
 def test_integers_and_mixed_dtypes():
     W, init, xs = (t.detach() for t in inputs())
     tokens = torch.randint(0, H, (T, B))

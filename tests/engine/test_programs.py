@@ -48,7 +48,7 @@ def play_native(
 ) -> None:  # fmt: skip
     made = native.make(program, arrays[0].dtype) if made is None else made
     numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
-    made.play(native.arguments(numbers), T, B, rows, lengths, threads, isa)
+    made.play(native.addresses(numbers), T, B, rows, lengths, threads, isa)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -69,7 +69,7 @@ def test_double_is_the_reference(seed, wide):
 
 
 def test_long_sequences_in_chunks():
-    """Past one chunk of about 256 rows of a group, where `before` and `after` are visited again."""
+    """Past one chunk of 32 or 256 rows of a group, where `before` and `after` are visited again."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         maker = Maker(rng)
@@ -210,7 +210,7 @@ def test_a_reversed_program_is_the_program_on_reversed_time():
         arrays = [v, given, np.zeros((4, 2, 3)), init, np.zeros((2, 3))]
         numbers = numbers_of(arrays, ["vector", "in", "out", "rows", "rows out"])
         made = native.make(program(descending), v.dtype)
-        made.play(native.arguments(numbers), 4, 2, [], [], 1, ISAS[0])
+        made.play(native.addresses(numbers), 4, 2, [], [], 1, ISAS[0])
         results.append((arrays[2][::-1] if descending else arrays[2], arrays[4]))
     h = init
     for t in range(4):
@@ -415,7 +415,7 @@ def test_a_play_of_the_wrong_size_is_refused(name):
         good = dict(arguments=[room.ctypes.data, 8, 4] * 5, n_steps=2, n_rows=2, rows=[],
                     lengths=[], threads=1, isa=ISAS[0])
         def play(arguments, **others):
-            made.play(native.arguments(arguments), **others)
+            made.play(native.addresses(arguments), **others)
         play(**good)
         try:
             play(**(good | WRONG_PLAYS[{name!r}]))
@@ -531,7 +531,7 @@ FUZZ = """
         if sizes(v) < 1 << 16 and v[0] <= 4096:
             numbers = [room.ctypes.data, 0, 0] * v[0]
             T, B = int(rng.integers(1, 6)), int(rng.integers(1, 20))
-            program.play(_native.Arguments(numbers), T, B, [], [], int(rng.integers(1, 4)),
+            program.play(_native.Addresses(numbers), T, B, [], [], int(rng.integers(1, 4)),
                          isas[int(rng.integers(len(isas)))])
             played += 1
 

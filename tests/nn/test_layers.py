@@ -274,6 +274,18 @@ def test_the_hidden_state_of_one_layer(kind, how, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_pair_of_states_may_be_a_list(num_layers):
+    layer, x = ostinato.nn.LSTM(3, 4, num_layers), torch.randn(5, 2, 3)
+    hx = [torch.randn(num_layers, 2, 4) for _ in range(2)]
+    wanted = layer(x, tuple(hx))
+    found = layer(x, hx)
+    packed = layer(torch.nn.utils.rnn.pack_padded_sequence(x, [5, 5]), hx)
+    for ours in (found, packed):
+        for a, b in zip(ours[1], wanted[1], strict=True):
+            assert torch.equal(a, b)
+
+
 def test_scripting_compiles_torchs_layer():
     class Model(torch.nn.Module):
         def __init__(self):

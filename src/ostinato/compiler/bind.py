@@ -59,17 +59,17 @@ class Bound:
         for name, width in tapes.items():
             self.tapes[name] = (width + 15) // 16 * 16, self.tape_width
             self.tape_width += self.tapes[name][0]
-        self._positions = positions
-        self._gradients = gradients
         self._once: list[Node] = []
         # The list that an argument comes from, where in it, and how it lies in its tensor.
-        self._sources = [self._find(key) for key in lowered.arguments]
+        self._sources = [self._find(key, positions, gradients) for key in lowered.arguments]
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
             self.sources = native.sources(self._sources)
 
-    def _find(self, key: Any) -> tuple[int, int, int, int, int]:
+    def _find(
+        self, key: Any, positions: Mapping[str, int], gradients: Gradients | None
+    ) -> tuple[int, int, int, int, int]:
         if isinstance(key, Node):
             if key.op == "captured" and len(key.shape) == 2:
                 return _CAPTURED, key.attrs[0], How.STRIDED, 0, 0
@@ -78,13 +78,13 @@ class Bound:
             self._once.append(key)
             return _ONCE, len(self._once) - 1, How.STRIDED, 0, 0
         if not isinstance(key, str):  # a SumPart
-            assert self._gradients is not None
-            at = self._gradients.positions[key.name] + key.layer
+            assert gradients is not None
+            at = gradients.positions[key.name] + key.layer
             return _SUMS, at, How.PART, key.row * key.n_columns + key.column, key.n_columns
         if key in self.tapes:
             return _MEMORY, 0, How.TAPE, *self.tapes[key]
         how = How.ROWS if key.startswith(_WITHOUT_TIME) else How.STRIDED
-        return _TENSORS, self._positions[key], how, 0, 0
+        return _TENSORS, positions[key], how, 0, 0
 
     def lists(
         self,

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128
 WARN_AFTER = 8  # recordings of one piece of code
-_STRIDED, _is_wrapped = torch.strided, torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def engine() -> str:
     """The way to play: OSTINATO_ENGINE, by default the native engine."""
-    name = native.environment("OSTINATO_ENGINE") or "native"
+    name = native.environment("OSTINATO_ENGINE")
+    if name is None:
+        return "native"
     if name not in ENGINES:
         raise ValueError(f"OSTINATO_ENGINE={name}: wanted one of {', '.join(ENGINES)}")
     return name
@@ -188,12 +189,12 @@ def _metas(tensors: list[Tensor]) -> Any:
     )
 
 
-def _described(tensors: list[Tensor], n_axes: int) -> bytes:
+def _described(tensors: list[Tensor], skip: int) -> bytes:
     """What a recording depends on: not the first axes, time and rows."""
-    found = native.described(tensors, n_axes, False)
+    found = native.described(tensors, skip, False)
     if found is None:
         check_tensors(tensors)
-    assert found is not None
+        raise Elsewhere("a tensor is of a kind that the engine does not know")
     return found
 
 
@@ -204,14 +205,13 @@ class Elsewhere(Unsupported):
 def check_tensors(tensors: Sequence[Any]) -> None:
     """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
     for t in tensors:
-        kind = type(t)
-        if kind is not Tensor and kind is not torch.nn.Parameter:
-            raise Elsewhere(f"a {kind.__name__} is not a plain tensor")
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
         if not t.is_cpu:
             raise Elsewhere(f"a tensor is on {t.device}")
-        if t.layout is not _STRIDED:
+        if t.layout is not torch.strided:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
-        if _is_wrapped(t):
+        if torch._C._functorch.is_functorch_wrapped_tensor(t):
             raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
         if t.is_neg():
             raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")

@@ -79,7 +79,8 @@ class Reach:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and isinstance(a, _CONSTANTS) and (a == b or (a != a and b != b))
+    """Of two values that are not one and the same; numpy's have truth values of their own."""
+    return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
 
 
 _ATTRIBUTE = "__ostinato_reach__"

@@ -29,12 +29,14 @@ class Rows:
     """How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
 
     lengths: Tensor  # [B], of the caller's rows
-    order: list[int]  # the engine's row → the caller's row
+    order: list[int]  # the engine's row → the caller's row; empty: the same
     ordered_lengths: list[int]  # of the engine's rows
 
     @staticmethod
     def of(lengths: Tensor) -> Rows:
         of_row: list[int] = lengths.tolist()
+        if len(set(of_row)) == 1:
+            return Rows(lengths, [], of_row)
         by_length = sorted(range(len(of_row)), key=of_row.__getitem__, reverse=True)
         order = [0] * len(of_row)
         for seat, row in zip(_seats(len(of_row)), by_length, strict=True):
@@ -272,7 +274,7 @@ class Player:
             reference.play(program, arrays, n_steps, n_rows, order or None, lengths or None)
             return
         bound.program.play(
-            bound.sources.arguments(lists, n_steps, n_rows),
+            bound.sources.addresses(lists, n_steps, n_rows),
             n_steps,
             n_rows,
             order,

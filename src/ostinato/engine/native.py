@@ -22,7 +22,6 @@ else:
     _missing = None
 
 
-@functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used here, or None."""
     if _missing is not None:
@@ -88,9 +87,9 @@ described: Callable[..., bytes | None] = getattr(_native, "described", _not_ther
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
 
 
-def arguments(numbers: list[int]) -> Any:
+def addresses(numbers: list[int]) -> Any:
     """(address, time stride, row stride) of each argument, in elements; see `native/executor.h`."""
-    return _native.Arguments(numbers)
+    return _native.Addresses(numbers)
 
 
 def sources(list_of: list[tuple[int, int, int, int, int]]) -> Any:

@@ -33,7 +33,7 @@ def play(
             the first and the last carry (None: zeros, and not wanted); as `Program.arguments`
             numbers them.
         rows: row of the program's own buffers → row of the arguments.
-        lengths: `[B]` steps of each buffer row; None: all `n_steps`.
+        lengths: `[B]` steps of each row of the program's own buffers; None: all `n_steps`.
     """
     _Reference(program, arguments, n_steps, n_rows, rows, lengths).run()
 

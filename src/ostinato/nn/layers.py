@@ -194,7 +194,7 @@ class _Layer(torch.nn.RNNBase):
         if self.num_layers * n_directions == 1:
             h_n, y = scan_layer(
                 self._kept_step(0, self._flat_weights, all_states),
-                hx,
+                hx if isinstance(hx, Tensor) else tuple(hx),
                 xs,
                 lengths=ragged.lengths,
                 resets=ragged.resets,
