@@ -33,7 +33,7 @@ def playable(x: Tensor, weight: Tensor) -> bool:
         and x.dtype is weight.dtype
         and x.dtype in _DTYPES
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()  # torch.jit.is_tracing, but a function less
     )
 
 

@@ -91,6 +91,10 @@ class _Layer(torch.nn.RNNBase):
             ValueError: lengths, resets or restart do not fit the input.
         """
         self._refresh()
+        if lengths is None and resets is None and restart is None and not return_all_states:
+            played = self._forward_usual(input, hx)
+            if played is not None:
+                return played
         if restart is not None and resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
         if isinstance(input, Ragged):
@@ -116,6 +120,23 @@ class _Layer(torch.nn.RNNBase):
         if not self._has_known_axes(input, hx):
             return super().forward(input, hx)  # which says what is wrong
         return self._forward_padded(input, hx, lengths, resets, restart, return_all_states)
+
+    def _forward_usual(self, input: Any, hx: Hidden) -> tuple[Tensor, Hidden] | None:
+        """One layer of one direction over a whole batch, without what other cases need; else None.
+
+        A tenth of a call of 150 µs.
+        """
+        if type(input) is not Tensor or input.dim() != 3 or self.num_layers > 1:
+            return None
+        xs = _swap(input, 0) if self.batch_first else input
+        if self.bidirectional or not xs.shape[0] or not playable(xs, self._weight):
+            return None
+        hx = self._zero_hidden(xs) if hx is None else hx
+        if not self._fits(xs, hx):
+            return None
+        hx = hx if isinstance(hx, Tensor) else tuple(hx)
+        h_n, ys = scan_layer(self._kept_step(0, self._flat_weights, False), hx, xs)
+        return _swap(ys, 0) if self.batch_first else ys, h_n
 
     def _forward_padded(
         self,
