@@ -64,6 +64,7 @@ def count() -> None:
     """Have every forward of ours say who played it: the engine, scan's loop, or torch.nn."""
     for module in (layers, cells):
         module.scan = noted(module.scan, "scan")  # type: ignore[attr-defined]
+    layers.scan_layer = noted(layers.scan_layer, "scan")
     _scan._played = noted(_scan._played, "engine")  # gives None where the loop must play
     for name in CLASSES:
         cls = getattr(ostinato.nn, name)
