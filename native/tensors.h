@@ -23,7 +23,7 @@ struct View {
   std::vector<int64_t> own_shape, own_strides;  // where PyTorch does not lend its own
 };
 
-// DLPack's table of functions, which PyTorch has from 2.10 on: a tenth of the time of a method call.
+// DLPack's table of functions, which later versions of PyTorch lend: no method call, no Python number.
 struct DLPackExchange {
   uint32_t major, minor;
   DLPackExchange* older;

@@ -80,18 +80,14 @@ def scan_layer(
     step: Step,
     hx: Tree,
     xs: Tree,
-    *,
-    lengths: Tensor | None = None,
-    resets: Tensor | None = None,
-    restart: Tree | None = None,
 ) -> tuple[Tree, Tree]:
     """`scan` for a layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`.
 
     Views of them would do the same, at a node in the graph for each: a tenth of a short call.
     """
     if _dynamo_looks_on():
-        return _without_dynamo()(step, hx, xs, 0, False, lengths, resets, restart, True)
-    return _scan(step, hx, xs, 0, False, lengths, resets, restart, True)
+        return _without_dynamo()(step, hx, xs, 0, False, None, None, None, True)
+    return _scan(step, hx, xs, 0, False, None, None, None, True)
 
 
 def _dynamo_looks_on() -> bool:

@@ -360,7 +360,7 @@ def test_gradients_with_a_lazy_sign(rows, width):
 
 
 def test_where_torch_lends_no_table_of_functions():
-    """PyTorch before 2.10: where tensors lie is asked by method calls."""
+    """As earlier versions of PyTorch: where tensors lie is asked by method calls."""
     script = """
         import sys, torch
         del torch.Tensor.__dlpack_c_exchange_api__

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ostinato.engine.program import Program
 
 try:
@@ -80,8 +81,8 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first two; the last reads
-# a variable of the environment, as os.environ.get does at ten times the price.
+# Called too often for a function between. See `native/tensors.h` for the first two; the last is
+# os.environ.get without its encoding and decoding.
 watched: Callable[..., list[Tensor] | None] = getattr(_native, "watched", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)

@@ -29,7 +29,7 @@ from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 
-@dataclass(slots=True)  # made with every call: a frozen one takes five times as long
+@dataclass(frozen=True)
 class _Ragged:
     """How the rows differ in time, in the inner layout."""
 
@@ -100,8 +100,7 @@ class _Layer(torch.nn.RNNBase):
         if isinstance(input, Ragged):
             input = self._pack(input)
         needs_scan = resets is not None or return_all_states
-        x = input.data if isinstance(input, PackedSequence) else input
-        if not needs_scan and lengths is None and not playable(x, self._weight):
+        if not needs_scan and lengths is None and not self._plays(input):
             return super().forward(input, hx)
         if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
             with torch.autocast(self._weight.device.type, enabled=False):
@@ -165,8 +164,7 @@ class _Layer(torch.nn.RNNBase):
 
         xs = enter(input)
         hx = self._zero_hidden(xs) if hx is None else rows(hx)
-        if not self._fits(xs, hx):  # torch says why
-            self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
+        self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
         ragged = _Ragged(
             None if lengths is None else _check_lengths(lengths, xs),
             None if resets is None else enter(_check_resets(resets, input.shape[:-1], xs)),
@@ -209,21 +207,11 @@ class _Layer(torch.nn.RNNBase):
     ) -> tuple[Tensor, Hidden, Hidden]:
         """The stack of layers, in the inner layout: (output, h_n, states)."""
         only_lengths = ragged.lengths is not None and ragged.resets is None and not all_states
-        if only_lengths and not playable(xs, self._weight):
+        if only_lengths and not self._plays(xs):
             return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
-        if self.num_layers * n_directions == 1:
-            h_n, y = scan_layer(
-                self._kept_step(0, self._flat_weights, all_states),
-                hx if isinstance(hx, Tensor) else tuple(hx),
-                xs,
-                lengths=ragged.lengths,
-                resets=ragged.resets,
-                restart=None if ragged.restart is None else _row(ragged.restart, 0),
-            )
-            return y[0] if isinstance(y, tuple) else y, h_n, _stack([y]) if all_states else None
         n_weights = len(self._all_weights[0])
-        ends: list[Hidden] = []
+        h_n: list[Hidden] = []
         states: list[Hidden] = []
         for layer in range(self.num_layers):
             ys = []
@@ -239,14 +227,14 @@ class _Layer(torch.nn.RNNBase):
                     resets=ragged.resets,
                     restart=None if ragged.restart is None else _row(ragged.restart, i),
                 )
-                ends.append(carry)
+                h_n.append(carry)
                 if all_states:
                     states.append(y)
                 ys.append(y[0] if isinstance(y, tuple) else y)
             xs = torch.cat(ys, 2) if self.bidirectional else ys[0]
             if layer < self.num_layers - 1 and self.dropout and self.training:
                 xs = self._drop(xs, ragged)
-        return xs, _stack(ends), _stack(states) if all_states else None
+        return xs, _stack(h_n), _stack(states) if all_states else None
 
     def _kept_step(self, i: int, weights: list[Any], all_states: bool) -> Step:
         """The step of layer and direction i: the same function as long as the weights are the same.
@@ -301,6 +289,10 @@ class _Layer(torch.nn.RNNBase):
     def _weight(self) -> Any:
         return self._flat_weights[0]  # not by its name: a parametrization would compute it anew
 
+    def _plays(self, input: Tensor | PackedSequence) -> bool:
+        x = input.data if isinstance(input, PackedSequence) else input
+        return playable(x, self._weight)
+
     def _pack(self, ragged: Ragged) -> PackedSequence:
         like = {"dtype": self._weight.dtype, "device": self._weight.device}
         return pack_sequence([torch.tensor(row, **like) for row in ragged], enforce_sorted=False)
@@ -325,12 +317,11 @@ class _Layer(torch.nn.RNNBase):
 
     def _has_known_axes(self, input: Tensor, hx: Hidden) -> bool:
         """Whether the axes are those of a batch or of one sequence, with at least one step."""
-        n_axes = input.dim()
-        if n_axes not in (2, 3) or not input.shape[1 if self.batch_first and n_axes == 3 else 0]:
+        if input.dim() not in (2, 3):
             return False
-        if hx is None or isinstance(hx, Tensor):
-            return hx is None or hx.dim() == n_axes
-        return {leaf.dim() for leaf in hx} == {n_axes}
+        leaves = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+        time_dim = 1 if self.batch_first and input.dim() == 3 else 0
+        return input.shape[time_dim] > 0 and all(leaf.dim() == input.dim() for leaf in leaves)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         return scriptable(self)
@@ -407,7 +398,7 @@ class LSTM(_Layer, torch.nn.LSTM):
 def _row(hidden: Hidden, i: int) -> Hidden:
     """The hidden state of one layer and direction, `[B, H]`."""
     if isinstance(hidden, Tensor):
-        return hidden[i]
+        return hidden.squeeze(0) if len(hidden) == 1 else hidden[i]  # the only one: not copied
     return tuple([_row(leaf, i) for leaf in hidden])
 
 
