@@ -10,6 +10,10 @@
 
 constexpr int kMaxRows = 6;
 
+// Before every loop over a tile: where one is unrolled late, GCC keeps the tile on the stack and
+// writes it there at each k (half the rate).
+#define OSTINATO_UNROLLED _Pragma("GCC unroll 12")
+
 // What a product over some rows and columns needs, but for which rows and columns.
 template <class T> struct Product {
   const Factor<T>* factors;
@@ -25,31 +29,28 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
   constexpr int L = V::kLanes;
   auto read = [&](const T* x, int j) { return kPartial && j == NV - 1 ? V::load(x + j * L, tail) : V::load(x + j * L); };
   V acc[MR][NV];
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < NV; j++) acc[i][j] = p.init ? read(p.init[row + i] + column, j) : V::all(0);
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = p.init ? read(p.init[row + i] + column, j) : V::all(0);
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
     const T* w = p.factors[f].w + column * K;
     const T* a[MR];
-    for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
+    OSTINATO_UNROLLED for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
     // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
     const T* ahead = w + K * ldw + row / kMaxRows % NV * K * L;
     for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
       __builtin_prefetch(ahead, 0, 2);
       V b[NV];
-#pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) {
+      OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
+      OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
         const V x = V::all(a[i][k]);
-#pragma GCC unroll 8
-        for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+        OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
       }
     }
   }
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < NV; j++) {
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
       T* x = p.out[row + i] + column + j * L;
       if (kPartial && j == NV - 1) acc[i][j].store(x, tail);
       else acc[i][j].store(x);
@@ -94,24 +95,22 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, N = P * NV;
   V acc[MR][N];
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < N; j++) acc[i][j] = p.init ? V::load(p.init[i] + column + j * L) : V::all(0);
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j] = p.init ? V::load(p.init[i] + column + j * L) : V::all(0);
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
     const T* w = p.factors[f].w + column * K;
     for (int64_t k = 0; k < K; k++, w += NV * L) {
       V x[MR];
-      for (int i = 0; i < MR; i++) x[i] = V::all(p.factors[f].a[i][k]);
-#pragma GCC unroll 12
-      for (int j = 0; j < N; j++) {
+      OSTINATO_UNROLLED for (int i = 0; i < MR; i++) x[i] = V::all(p.factors[f].a[i][k]);
+      OSTINATO_UNROLLED for (int j = 0; j < N; j++) {
         const V b = V::load(w + (j / NV) * K * NV * L + (j % NV) * L);
-#pragma GCC unroll 2
-        for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
+        OSTINATO_UNROLLED for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
       }
     }
   }
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < N; j++) acc[i][j].store(p.out[i] + column + j * L);
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j].store(p.out[i] + column + j * L);
 }
 
 template <class V, int NV>
@@ -148,25 +147,22 @@ void outer_tile(const OuterRows<typename V::Scalar>& rows, int64_t ca, int64_t c
   constexpr int L = V::kLanes;
   auto read = [&](const T* p, int j) { return kPartial && j == NV - 1 ? V::load(p + j * L, tail) : V::load(p + j * L); };
   V acc[MR][NV];
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < NV; j++) acc[i][j] = read(out + i * ld, j);
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = read(out + i * ld, j);
   if (rows.a_tile)  // so large a result is not near: the next tile of it
-    for (int i = 0; i < MR; i++)
-      for (int j = 0; j < NV; j++) __builtin_prefetch(out + (MR + i) * ld + j * L, 1, 3);
+    OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+      OSTINATO_UNROLLED for (int j = 0; j < NV; j++) __builtin_prefetch(out + (MR + i) * ld + j * L, 1, 3);
   for (int64_t r = 0; r < rows.n; r++) {
     const T *x = rows.a[r] + ca, *y = rows.b[r] + cb;
     V v[NV];
-#pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) v[j] = read(y, j);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++) {
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) v[j] = read(y, j);
+    OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
       const V s = V::all(x[i]);
-#pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) acc[i][j] = fma(s, v[j], acc[i][j]);
+      OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = fma(s, v[j], acc[i][j]);
     }
   }
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < NV; j++) {
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
       T* p = out + i * ld + j * L;
       if (kPartial && j == NV - 1) acc[i][j].store(p, tail);
       else acc[i][j].store(p);
