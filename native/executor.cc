@@ -43,7 +43,6 @@ constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread'
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
 constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
 constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
-constexpr int64_t kLists = kMaxFactors + 2;  // of row pointers: init, out, and a of each factor (or a and b)
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
@@ -133,14 +132,27 @@ struct Block {
   }
 };
 
+namespace {
+
+// Where the rows of an operand begin, over some steps, one after the other. If all rows live to the
+// end, those of other steps and rows lie at a distance from them, as long as there are as many.
+template <class T> struct Gathered {
+  T** rows = nullptr;  // memory of the play's: on its threads nothing may fail
+  T* origin = nullptr;  // the first
+  int64_t n_rows = 0, n_steps = 0, phase = 0;
+};
+
+}  // namespace
+
 template <class T> struct Executor<T>::Workspace {
   Memory<T> weights, buffers, accumulators;
   std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread, then its scratch
-  Memory<T*> pointers;                                // kLists lists of rows a thread
+  Memory<Gathered<T>> gathered;                       // each thread's
+  Memory<T*> pointers;                                // of their rows
   int64_t bytes() const {
     size_t n = weights.size + buffers.size + accumulators.size;
     for (auto& r : registers) n += r->size;
-    return int64_t(n * sizeof(T) + pointers.size * sizeof(T*));
+    return int64_t(n * sizeof(T) + gathered.size * sizeof(Gathered<T>) + pointers.size * sizeof(T*));
   }
 };
 
@@ -152,38 +164,20 @@ template <class T> struct Place {  // a buffer, as one play sees it
   const int64_t* rows;  // of an argument in the caller's order: Play::rows; else null
 };
 
-// Where the rows of an operand begin, one row after the other. The memory is the play's: on its
-// threads nothing may fail.
-template <class T> class RowPointers {
- public:
-  RowPointers(T** memory) : pointers_(memory) {}
-  void clear() { size_ = 0; }
-  void append(T* first, int64_t stride, int64_t n) {
-    for (T **p = pointers_ + size_, **end = p + n; p < end; p++, first += stride) *p = first;
-    size_ += n;
-  }
-  int64_t size() const { return size_; }
-  T* const* data() const { return pointers_; }
-
- private:
-  T** const pointers_;
-  int64_t size_ = 0;
-};
-
 // What all threads of a play share.
 template <class T> struct Session {
   const Program& program;
   const Play& play;
   const Kernels<T>& kernels;
   const std::vector<Block>& blocks;
+  const std::vector<int>& lists;  // of each instruction, the first
   std::vector<Place<T>> places;
   std::vector<T*> packed;                     // per weight
   std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   Memory<T>* const* registers;
-  T** pointers;
-  int64_t most_rows;  // of one list of pointers
+  Gathered<T>* gathered;  // each thread's, of each operand that is read or written by rows
   int64_t begins[kMaxGroups + 1];  // group_begin of each
   Barrier barrier;
 };
@@ -193,8 +187,7 @@ template <class T> class Player {
   Player(Session<T>& session, int id, int n_threads)
       : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
         T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data), scratch_(registers_ + kRegisters),
-        init_rows_(list(session, id, 0)), out_rows_(list(session, id, 1)),
-        factor_rows_{list(session, id, 2), list(session, id, 3), list(session, id, 4)},
+        gathered_(session.gathered + id * session.lists.back()),
         group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
 
   void run() {
@@ -223,13 +216,10 @@ template <class T> class Player {
   const int id_, n_threads_;
   const int64_t T_, B_;
   T *const registers_, *const scratch_;
-  RowPointers<T> init_rows_, out_rows_, factor_rows_[kMaxFactors];
-  RowPointers<T>&a_rows_ = factor_rows_[0], &b_rows_ = factor_rows_[1];  // of a sum over rows
+  Gathered<T>* const gathered_;
   const int64_t group0_, group1_;
   Span spans_[kMaxGroups];
   int n_spans_ = 0;
-
-  static T** list(const Session<T>& s, int id, int number) { return s.pointers + (id * kLists + number) * s.most_rows; }
 
   // ---- rows and steps
 
@@ -257,23 +247,38 @@ template <class T> class Player {
     if (p_.descending) for (int64_t t = t1; t-- > t0;) f(t);
     else for (int64_t t = t0; t < t1; t++) f(t);
   }
-  T* at(const Operand& o, int64_t t, int64_t row) const {
+  T* slot(const Operand& o, int64_t t) const {  // where its first row begins
     const Place<T>& b = s_.places[o.buffer];
     t += o.dt;
     if (b.modulus) t %= b.modulus;
-    if (b.rows) row = b.rows[row];
-    return b.data + t * b.time + row * b.row + o.column;
+    return b.data + t * b.time + o.column;
   }
-  void gather(RowPointers<T>& rows, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    rows.clear();
+  T* at(const Operand& o, int64_t t, int64_t row) const {
+    const Place<T>& b = s_.places[o.buffer];
+    return slot(o, t) + (b.rows ? b.rows[row] : row) * b.row;
+  }
+  // Operand number `which` of an instruction over rows and steps; and how many rows that are.
+  struct Rowed { RowList<T> rows; int64_t n; };
+  Rowed gather(const Instruction& x, int which, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
+    Gathered<T>& list = gathered_[s_.lists[&x - p_.instructions.data()] + which];
     const Place<T>& place = s_.places[o.buffer];
+    const int64_t n_rows = s_.begins[g1] - s_.begins[g0], n_steps = t1 - t0;
+    T* const origin = at(o, t0, s_.begins[g0]);
+    if (!s_.play.lengths && !place.rows) {
+      const int64_t phase = place.modulus ? t0 % place.modulus : 0;
+      if (list.n_rows == n_rows && list.n_steps == n_steps && (list.phase == phase || n_steps == 1))
+        return {{list.rows, origin - list.origin}, n_rows * n_steps};
+      list.n_rows = n_rows, list.n_steps = n_steps, list.phase = phase, list.origin = origin;
+    }
+    int64_t n = 0;
     for_steps(t0, t1, [&](int64_t t) {
+      T* const first = slot(o, t);
       find_spans(g0, g1, t);
       for_spans([&](Span span) {
-        if (!place.rows) return rows.append(at(o, t, span.begin), place.row, span.end - span.begin);
-        for (int64_t r = span.begin; r < span.end; r++) rows.append(at(o, t, r), 0, 1);
+        for (int64_t r = span.begin; r < span.end; r++) list.rows[n++] = first + (place.rows ? place.rows[r] : r) * place.row;
       });
     });
+    return {{list.rows, 0}, n};
   }
 
   // ---- before and after the time loop
@@ -397,30 +402,27 @@ template <class T> class Player {
     return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
   }
   void gemm(const Instruction* x, int n_factors, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    gather(out_rows_, x->d, g0, g1, t0, t1);
-    const bool init = x->c.buffer != -1;
-    if (init) gather(init_rows_, x->c, g0, g1, t0, t1);
-    for (int f = 0; f < n_factors; f++) gather(factor_rows_[f], x[f].a, g0, g1, t0, t1);
-    const int64_t n = out_rows_.size();
-    for (int64_t r = 0; r < n; r += kGemmRows) {
-      Factor<T> factors[kMaxFactors];
-      for (int f = 0; f < n_factors; f++) factors[f] = {x[f].k, factor_rows_[f].data() + r, s_.packed[x[f].weight]};
-      kernels_.gemm(std::min(kGemmRows, n - r), x->n, factors, n_factors, init ? init_rows_.data() + r : nullptr,
-                    out_rows_.data() + r);
+    const Rowed out = gather(*x, 0, x->d, g0, g1, t0, t1);
+    RowList<T> init;
+    if (x->c.buffer != -1) init = gather(*x, 1, x->c, g0, g1, t0, t1).rows;
+    Factor<T> factors[kMaxFactors];
+    for (int f = 0; f < n_factors; f++)
+      factors[f] = {x[f].k, gather(x[f], 2, x[f].a, g0, g1, t0, t1).rows, s_.packed[x[f].weight]};
+    for (int64_t r = 0; r < out.n; r += kGemmRows) {
+      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r));
+      for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }
   void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1) {
     if (s_.accumulators[x.weight].empty()) return;  // late
     T* out = s_.accumulators[x.weight][group];
-    gather(a_rows_, x.a, group, group + 1, t0, t1);
-    const int64_t n = a_rows_.size();
-    if (x.code == Code::kColumnSum) return kernels_.column_sum(n, x.n, a_rows_.data(), out);
-    gather(b_rows_, x.b, group, group + 1, t0, t1);
-    outer(x.k, x.n, out, x.n);
+    const Rowed a = gather(x, 0, x.a, group, group + 1, t0, t1);
+    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, x.n, a.rows, out);
+    outer(x.k, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), out, x.n);
   }
-  void outer(int64_t K, int64_t N, T* out, int64_t ld) {
-    for (int64_t r = 0, n = a_rows_.size(); r < n; r += kOuterRows)
-      kernels_.outer(std::min(kOuterRows, n - r), K, N, a_rows_.data() + r, b_rows_.data() + r, out, ld, scratch_);
+  void outer(int64_t K, int64_t N, const Rowed& a, const Rowed& b, T* out, int64_t ld) {
+    for (int64_t r = 0; r < a.n; r += kOuterRows)
+      kernels_.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), out, ld, scratch_);
   }
   void reduce(const Instruction& x, int64_t t, Span span) {
     const int64_t n = s_.play.rows ? 1 : span.end - span.begin;  // rows in one stride
@@ -498,9 +500,7 @@ template <class T> class Player {
         const int64_t width = std::min<int64_t>(kLateColumns, x.n - n);
         for (int64_t j = 0; j < n_blocks; j++) {
           const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
-          gather(a_rows_, a, 0, s_.groups, t0, t1);
-          gather(b_rows_, b, 0, s_.groups, t0, t1);
-          outer(k1 - k0, width, out + n, ld);
+          outer(k1 - k0, width, gather(x, 0, a, 0, s_.groups, t0, t1), gather(x, 1, b, 0, s_.groups, t0, t1), out + n, ld);
         }
         b.column += int32_t(width);
       }
@@ -543,8 +543,14 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
 template <class T> Executor<T>::Executor(Program program) : program_(std::move(program)) {
   validate(program_);
   blocks_.resize(program_.instructions.size());
-  for (size_t i = 0; i < blocks_.size(); i++)
-    if (program_.instructions[i].code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
+  int lists = 0;
+  for (size_t i = 0; i < blocks_.size(); i++) {
+    const Code code = program_.instructions[i].code;
+    if (code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
+    lists_.push_back(lists);
+    lists += code == Code::kGemm ? 3 : code == Code::kOuter ? 2 : code == Code::kColumnSum;
+  }
+  lists_.push_back(lists);
 }
 template <class T> Executor<T>::~Executor() { take(); }
 
@@ -631,7 +637,7 @@ template <class T> class Layout {
     for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
     for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMostPanel));
     for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
-    const double pointers = double(kMaxGroups * kLists * sizeof(T*));
+    const double pointers = double(kMaxGroups * 3 * p_.instructions.size() * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
   }
   const Program& p_;
@@ -652,7 +658,7 @@ template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const int64_t panel = kernels<T>(play.isa).panel;
   return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(panel) +
                       threads * (kRegisters + layout.scratch(panel))) +
-         sizeof(T*) * threads * kLists * layout.most_rows();
+         (sizeof(T*) * layout.most_rows() + sizeof(Gathered<T>)) * threads * lists_.back();
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
@@ -661,8 +667,8 @@ template <class T> void Executor<T>::play(const Play& play) {
 
   const Layout<T> layout(program_, play.T, play.B);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  Session<T> s{program_, play, kernels, blocks_, {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), nullptr, nullptr, layout.most_rows(), {}, {}};
+  Session<T> s{program_, play, kernels, blocks_, lists_, {}, {}, {}, layout.chunk(), layout.groups(),
+               layout.loop_groups(kernels.panel), nullptr, nullptr, {}, {}};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
   T* accumulator = work->accumulators.get(layout.accumulators());
@@ -682,7 +688,7 @@ template <class T> void Executor<T>::play(const Play& play) {
     } else if (b.kind == Kind::kLocal) {
       s.places.push_back({memory, 0, 0, 0, nullptr});
     } else {
-      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots, nullptr});
+      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots == 1 ? 0 : slots, nullptr});
     }
     memory += layout.buffer(i);
   }
@@ -699,7 +705,10 @@ template <class T> void Executor<T>::play(const Play& play) {
   while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
   for (auto& r : work->registers) r->get(kRegisters + layout.scratch(panel)), registers.push_back(r.get());
   s.registers = registers.data();
-  s.pointers = work->pointers.get(threads * kLists * s.most_rows);
+  const int64_t lists = threads * lists_.back();
+  s.gathered = work->gathered.get(lists);
+  T** rows = work->pointers.get(lists * layout.most_rows());
+  for (int64_t i = 0; i < lists; i++) s.gathered[i] = {rows + i * layout.most_rows()};
 
   parallel(threads, run_thread<T>, &s);
   give(std::move(work));

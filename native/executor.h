@@ -49,6 +49,7 @@ template <class T> class Executor {
   struct Workspace;
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
+  std::vector<int> lists_;     // how many lists of rows the instructions before each need; of all, last
   // Of the last play; a concurrent play makes its own. No lock: a child forked while another thread
   // holds one would wait for ever.
   mutable std::atomic<Workspace*> spare_{nullptr};

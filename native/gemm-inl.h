@@ -18,8 +18,8 @@ constexpr int kMaxRows = 6;
 template <class T> struct Product {
   const Factor<T>* factors;
   int n_factors;
-  const T* const* init;  // null: zero
-  T* const* out;
+  RowList<const T> init;  // no rows: zero
+  RowList<T> out;
 };
 
 // Rows [row, row + MR) and columns [column, column + NV vectors): `tail` lanes of the last, if partial.
@@ -30,7 +30,7 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
   auto read = [&](const T* x, int j) { return kPartial && j == NV - 1 ? V::load(x + j * L, tail) : V::load(x + j * L); };
   V acc[MR][NV];
   OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
-    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = p.init ? read(p.init[row + i] + column, j) : V::all(0);
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = p.init.first ? read(p.init[row + i] + column, j) : V::all(0);
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
     const T* w = p.factors[f].w + column * K;
@@ -96,7 +96,7 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
   constexpr int L = V::kLanes, N = P * NV;
   V acc[MR][N];
   OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
-    OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j] = p.init ? V::load(p.init[i] + column + j * L) : V::all(0);
+    OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j] = p.init.first ? V::load(p.init[i] + column + j * L) : V::all(0);
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
     const T* w = p.factors[f].w + column * K;
@@ -115,7 +115,7 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
 
 template <class V, int NV>
 void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
-          const typename V::Scalar* const* init, typename V::Scalar* const* out) {
+          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out) {
   constexpr int L = V::kLanes, PW = NV * L;
   const Product<typename V::Scalar> p{factors, n_factors, init, out};
   int64_t n = 0;
@@ -134,9 +134,9 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
 
 template <class T> struct OuterRows {
   int64_t n;
-  const T* const* a;
+  RowList<const T> a;
   int64_t a_tile;  // from one tile's columns of a to the next one's, where they were packed; else 0
-  const T* const* b;
+  RowList<const T> b;
 };
 
 // One tile of out += aᵀ b: MR consecutive columns of a against NV vectors of b, contracted over rows.
@@ -191,15 +191,15 @@ void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t c
 
 // MR columns of a, row after row, as an outer_tile reads them.
 template <int MR, class T>
-void pack_columns(int64_t n_rows, const T* const* a, int64_t column, T* out) {
+void pack_columns(int64_t n_rows, RowList<const T> a, int64_t column, T* out) {
   for (int64_t r = 0; r < n_rows; r++, out += kMaxRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
 }
 
 // Where rows are read often, what a tile reads of them is laid side by side first: rows that lie far
 // apart share few sets of L1 and drive each other out (+15 % at 256 × 2048, none at 128 × 128).
 template <class V, int NV>
-void outer(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const* a,
-           const typename V::Scalar* const* b, typename V::Scalar* out, int64_t ld, typename V::Scalar* scratch) {
+void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scalar> a,
+           RowList<const typename V::Scalar> b, typename V::Scalar* out, int64_t ld, typename V::Scalar* scratch) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, PW = NV * L;
   const bool pack = K >= kPackedColumns && N >= 4 * PW;
@@ -212,7 +212,7 @@ void outer(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const
       columns == kMaxRows ? pack_columns<kMaxRows>(n_rows, a, k, to) : pack_columns<kMaxRows - 1>(n_rows, a, k, to);
       to += n_rows * kMaxRows;
     });
-    rows = {n_rows, near_a, n_rows * kMaxRows, near_b};
+    rows = {n_rows, {near_a}, n_rows * kMaxRows, {near_b}};
   }
   for (int64_t n = 0; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
@@ -231,7 +231,7 @@ void outer(int64_t n_rows, int64_t K, int64_t N, const typename V::Scalar* const
 }
 
 template <class V>
-void column_sum(int64_t n_rows, int64_t N, const typename V::Scalar* const* a, typename V::Scalar* out) {
+void column_sum(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* out) {
   constexpr int L = V::kLanes;
   for (int64_t n = 0; n < N; n += L) {
     const int width = int(N - n < L ? N - n : L);

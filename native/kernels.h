@@ -16,10 +16,19 @@ extern const OpRow kOpRows[kOpCount];
 // Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
 template <class T> struct Rows { T* data; int64_t stride; };
 
+// Rows by where each begins, all of them moved by one offset.
+template <class T> struct RowList {
+  T* const* first = nullptr;  // null: no rows
+  int64_t offset = 0;
+  T* operator[](int64_t r) const { return first[r] + offset; }
+  RowList from(int64_t r) const { return first ? RowList{first + r, offset} : *this; }
+  operator RowList<const T>() const { return {first, offset}; }
+};
+
 // One product of a sum of products: a [n_rows, K] times w, packed: panels [⌈N/panel⌉][K][panel].
 template <class T> struct Factor {
   int64_t K;
-  const T* const* a;  // rows
+  RowList<const T> a;
   const T* w;
 };
 
@@ -32,15 +41,16 @@ template <class T> struct Kernels {
   int64_t panel;  // columns of one packed panel: what a register tile covers
 
   // out[r][0…N) = init[r][0…N) + Σ_factors Σ_k a[r][k] · w[k][0…N), factor after factor and k
-  // ascending in one chain of fused multiply-adds. init may be null (zero).
-  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, const T* const* init, T* const* out);
+  // ascending in one chain of fused multiply-adds. init may have no rows (zero).
+  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, RowList<const T> init, RowList<T> out);
 
   // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld; at most
   // kOuterRows rows; scratch: outer_scratch(K, panel) elements.
-  void (*outer)(int64_t n_rows, int64_t K, int64_t N, const T* const* a, const T* const* b, T* out, int64_t ld, T* scratch);
+  void (*outer)(int64_t n_rows, int64_t K, int64_t N, RowList<const T> a, RowList<const T> b, T* out, int64_t ld,
+                T* scratch);
 
   // out[0…N) += Σ_r a[r][0…N), r ascending.
-  void (*column_sum)(int64_t n_rows, int64_t N, const T* const* a, T* out);
+  void (*column_sum)(int64_t n_rows, int64_t N, RowList<const T> a, T* out);
 
   // out[r] = Σ_c or max_c a[r][c], in sixteen lanes that are then folded 8, 4, 2, 1.
   void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);

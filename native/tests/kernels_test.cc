@@ -14,22 +14,23 @@ const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
 constexpr int64_t kMostRows = 13;  // two full tiles of 6, and one row
 
-// Rows with a gap between them that nobody may touch; the last ends where the memory ends.
+// Rows with a gap between them that nobody may touch; the last ends where the memory ends. Their list
+// points before them, by its offset.
 template <class T> class Matrix {
  public:
   Matrix(int64_t rows, int64_t columns, Random& random)
-      : rows_(rows), columns_(columns), values_(size_t((rows - 1) * stride() + columns), kMark) {
+      : rows_(rows), columns_(columns), values_(size_t(kOffset + (rows - 1) * stride() + columns), kMark) {
     for (int64_t r = 0; r < rows; r++)
       for (int64_t c = 0; c < columns; c++) at(r, c) = T(random.number());
   }
   int64_t stride() const { return columns_ + 3; }
-  T& at(int64_t r, int64_t c) { return values_[size_t(r * stride() + c)]; }
-  T at(int64_t r, int64_t c) const { return values_[size_t(r * stride() + c)]; }
-  T* data() { return values_.data(); }
-  std::vector<T*> pointers() {
-    std::vector<T*> found;
-    for (int64_t r = 0; r < rows_; r++) found.push_back(&at(r, 0));
-    return found;
+  T& at(int64_t r, int64_t c) { return values_[size_t(kOffset + r * stride() + c)]; }
+  T at(int64_t r, int64_t c) const { return values_[size_t(kOffset + r * stride() + c)]; }
+  T* data() { return values_.data() + kOffset; }
+  RowList<T> list() {
+    pointers_.clear();
+    for (int64_t r = 0; r < rows_; r++) pointers_.push_back(&at(r, 0) - kOffset);
+    return {pointers_.data(), kOffset};
   }
   bool gaps_untouched() const {
     for (int64_t r = 0; r + 1 < rows_; r++)
@@ -41,8 +42,10 @@ template <class T> class Matrix {
 
  private:
   static constexpr T kMark = -77;
+  static constexpr int64_t kOffset = 2;
   int64_t rows_, columns_;
   std::vector<T> values_;
+  std::vector<T*> pointers_;
 };
 
 // float32 is one chain of fused multiply-adds, to the bit. float64 promises no bits: its error is
@@ -72,11 +75,11 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
   T* const second = packed.data() + panels * kernels.panel * cut;
   pack(cut, N, w.data(), w.stride(), 1, kernels.panel, packed.data());
   pack(K - cut, N, w.data() + cut * w.stride(), w.stride(), 1, kernels.panel, second);
-  auto a_rows = a.pointers(), a_rest = a_rows;
-  for (T*& row : a_rest) row += cut;
-  const Factor<T> factors[2] = {{cut, a_rows.data(), packed.data()}, {K - cut, a_rest.data(), second}};
-  const auto out_rows = out.pointers(), c_rows = init == Init::kInPlace ? out_rows : c.pointers();
-  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, init == Init::kNone ? nullptr : c_rows.data(), out_rows.data());
+  RowList<T> rest = a.list(), added;
+  rest.offset += cut;
+  const Factor<T> factors[2] = {{cut, a.list(), packed.data()}, {K - cut, rest, second}};
+  if (init != Init::kNone) added = init == Init::kInPlace ? out.list() : c.list();
+  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list());
   for (int64_t r = 0; r < rows; r++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = init == Init::kNone ? T(0) : c.at(r, n), size = std::fabs(wanted);
@@ -93,7 +96,7 @@ template <class T> void check_outer(const Kernels<T>& kernels, int64_t rows, int
   Matrix<T> a(rows, K, random), b(rows, N, random), out(K, N, random);
   const Matrix<T> before = out;
   std::vector<T> scratch(size_t(outer_scratch(K, kernels.panel)));
-  kernels.outer(rows, K, N, a.pointers().data(), b.pointers().data(), out.data(), out.stride(), scratch.data());
+  kernels.outer(rows, K, N, a.list(), b.list(), out.data(), out.stride(), scratch.data());
   for (int64_t k = 0; k < K; k++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = before.at(k, n), size = std::fabs(wanted);
@@ -126,7 +129,7 @@ template <class T> void check_products(const Kernels<T>& kernels) {
 template <class T> void check_column_sum(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
   Matrix<T> a(rows, N, random), out(1, N, random);
   const Matrix<T> before = out;
-  kernels.column_sum(rows, N, a.pointers().data(), out.data());
+  kernels.column_sum(rows, N, a.list(), out.data());
   for (int64_t n = 0; n < N; n++) {
     T wanted = before.at(0, n);
     for (int64_t r = 0; r < rows; r++) wanted += a.at(r, n);
