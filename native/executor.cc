@@ -38,6 +38,7 @@ constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats
 constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
+constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
 constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
 constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread's registers
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
@@ -93,7 +94,6 @@ struct Block {
     int32_t op;
     double s;
     int16_t which[4];  // a, b, c and d in the table
-    int n_streams;     // named up to here, this step's included
   };
   int64_t width = 0;
   int n_registers = 0;
@@ -102,15 +102,11 @@ struct Block {
 
   Block() = default;
   explicit Block(const Instruction* head) : width(head->n) {
-    std::vector<int> seen;
-    for (const Instruction* x = head + 1; x <= head + head->count; x++) {
+    for (const Instruction* x = head + 1; x <= head + head->count; x++)
       for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
-      seen.push_back(int(streams.size()));
-    }
     for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
       const bool broadcast = x->code == Code::kBroadcast;
-      steps.push_back({broadcast, x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)},
-                       seen[steps.size()]});
+      steps.push_back({broadcast, x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
     }
   }
 
@@ -176,6 +172,7 @@ template <class T> struct Session {
   std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
+  bool far;             // whether what is read and written over time is more than the caches hold
   Memory<T>* const* registers;
   Gathered<T>* gathered;  // each thread's, of each operand that is read or written by rows
   int64_t begins[kMaxGroups + 1];  // group_begin of each
@@ -459,25 +456,19 @@ template <class T> class Player {
           const int64_t* rows = s_.places[b.streams[i].operand.buffer].rows;
           return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (one_column ? 0 : c);
         };
-        int seen = 0;
-        for (const Block::Step& step : b.steps) {
+        if (s_.far)  // the next step's: kernels are shared by all operands, which defeats the processor's own prefetchers
+          for (int i = 0; i < n_streams; i++)
+            if (next_step[i]) prefetch({table[i].data + next_step[i], table[i].stride}, n_rows, n);
+        for (const Block::Step& step : b.steps)
           (step.broadcast ? kernels_.broadcast : kernels_.op[step.op])(n_rows, n, table, step.which, T(step.s));
-          // Kernels are shared by all operands, which defeats the stride prefetcher. Between the
-          // operations: in one go at a strip's end it comes too late. The next step's into L2.
-          for (; seen < step.n_streams; seen++) {
-            if (table[seen].stride && !last)
-              prefetch<3>({table[seen].data + stride(seen), table[seen].stride}, n_rows, n);
-            if (next_step[seen]) prefetch<2>({table[seen].data + next_step[seen], table[seen].stride}, n_rows, n);
-          }
-        }
         if (!last) for (int i = 0; i < n_streams; i++) table[i].data += stride(i);
       }
     }
   }
-  template <int kLevel> static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {  // 3: L1, 2: L2
+  static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {  // into L2
     const char* p = reinterpret_cast<const char*>(rows.data);
     for (int64_t r = 0; r < n_rows; r++, p += rows.stride * sizeof(T))
-      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i, 0, kLevel);
+      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i, 0, 2);
   }
 
   // ---- gradients
@@ -618,6 +609,12 @@ template <class T> class Layout {
     for (size_t i = 0; i < p_.buffers.size(); i++) n += buffer(i);
     return n;
   }
+  int64_t bytes_over_time() const {
+    int64_t width = 0;
+    for (const Buffer& b : p_.buffers)
+      if (b.kind == Kind::kTime) width += b.width;
+    return T_ * B_ * width * int64_t(sizeof(T));
+  }
   int64_t scratch(int64_t panel) const {  // of one thread
     int64_t n = 0;
     for (const Gradient& g : p_.gradients) n = std::max(n, outer_scratch(g.K, panel));
@@ -668,7 +665,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   const Layout<T> layout(program_, play.T, play.B);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
   Session<T> s{program_, play, kernels, blocks_, lists_, {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), nullptr, nullptr, {}, {}};
+               layout.loop_groups(kernels.panel), false, nullptr, nullptr, {}, {}};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
   T* accumulator = work->accumulators.get(layout.accumulators());
@@ -676,6 +673,9 @@ template <class T> void Executor<T>::play(const Play& play) {
   for (size_t i = 0; i < program_.gradients.size(); i++)
     for (int64_t k = 0; k < s.groups && !layout.late(i); k++, accumulator += layout.accumulator(i))
       s.accumulators[i].push_back(accumulator);
+
+  const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));
+  s.far = layout.bytes_over_time() > threads * kFarBytes;
 
   T* memory = work->buffers.get(layout.buffers());
   for (size_t i = 0; i < program_.buffers.size(); i++) {
@@ -700,7 +700,6 @@ template <class T> void Executor<T>::play(const Play& play) {
     packed += layout.weight(w, panel);
   }
 
-  const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));
   std::vector<Memory<T>*> registers;
   while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
   for (auto& r : work->registers) r->get(kRegisters + layout.scratch(panel)), registers.push_back(r.get());
