@@ -39,8 +39,10 @@ constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
-constexpr int64_t kStrip = 128;        // lanes of a strip: 20 operands × 512 B stay in L1
+constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
+constexpr int64_t kNearStrips = 1 << 14;  // bytes of all strips of a block that are longer than the shortest: in L1
 constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread's registers
+static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "fewer registers may have longer strips");
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
 constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
 constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
@@ -95,19 +97,21 @@ struct Block {
     double s;
     int16_t which[4];  // a, b, c and d in the table
   };
-  int64_t width = 0;
+  int64_t width = 0, strip = kStrip;
   int n_registers = 0;
   std::vector<Stream> streams;
   std::vector<Step> steps;
 
   Block() = default;
-  explicit Block(const Instruction* head) : width(head->n) {
+  Block(const Instruction* head, int64_t item) : width(head->n) {
     for (const Instruction* x = head + 1; x <= head + head->count; x++)
       for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
     for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
       const bool broadcast = x->code == Code::kBroadcast;
       steps.push_back({broadcast, x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
     }
+    const int64_t operands = int64_t(streams.size()) + n_registers;
+    while (strip < kLongestStrip && 2 * strip * operands * item <= kNearStrips) strip *= 2;
   }
 
  private:
@@ -432,11 +436,11 @@ template <class T> class Player {
 
   // The whole list of operations on one strip while it is in L1, then on the next.
   void block(const Block& b, int64_t t, Span span) {
-    const int64_t W = b.width, C = std::min(kStrip, W);
+    const int64_t W = b.width, C = std::min(b.strip, W);
     const int n_streams = int(b.streams.size());
     bool scattered = false;  // whether rows lie in another order. Against copies in strips: better from H = 16 on
     for (const Block::Stream& x : b.streams) scattered = scattered || s_.places[x.operand.buffer].rows;
-    const int64_t R = scattered ? 1 : std::max<int64_t>(1, kStrip / C);  // rows in one stride
+    const int64_t R = scattered ? 1 : b.strip / C;  // rows in one stride
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
     int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
     for (int i = 0; i < n_streams; i++) {
@@ -444,7 +448,7 @@ template <class T> class Player {
       table[i] = {at(b.streams[i].operand, t, span.begin), place.row};
       next_step[i] = p_.descending ? -place.time : place.time;
     }
-    for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * kStrip, C};
+    for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * b.strip, C};
     for (int64_t r = span.begin; r < span.end; r += R) {
       const int64_t n_rows = std::min(R, span.end - r);
       for (int64_t c = 0; c < W; c += C) {
@@ -537,7 +541,7 @@ template <class T> Executor<T>::Executor(Program program) : program_(std::move(p
   int lists = 0;
   for (size_t i = 0; i < blocks_.size(); i++) {
     const Code code = program_.instructions[i].code;
-    if (code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i]);
+    if (code == Code::kBlock) blocks_[i] = Block(&program_.instructions[i], sizeof(T));
     lists_.push_back(lists);
     lists += code == Code::kGemm ? 3 : code == Code::kOuter ? 2 : code == Code::kColumnSum;
   }
