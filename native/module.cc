@@ -22,8 +22,6 @@ namespace {
 template <class T> using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using Integers = std::vector<int64_t>;
 
-struct Addresses { std::vector<Argument> list; };
-
 // (address, time stride, row stride) of each, in elements.
 Addresses addresses_of(const Integers& numbers) {
   if (numbers.size() % 3) throw std::invalid_argument("wanted an address and two strides for each argument");
@@ -43,7 +41,7 @@ class Sources {
     Addresses found;
     found.list.reserve(list_.size());
     for (const Source& x : list_)
-      found.list.push_back(argument_of(x, nb::object(lists[size_t(x.list)][x.at]), n_steps, n_rows));
+      found.list.push_back(argument_of(x, nb::object(lists[size_t(x.list)][x.at]), n_steps, n_rows, found));
     return found;
   }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
@@ -144,7 +145,8 @@ inline nanobind::object watched(const nanobind::list& places, nanobind::handle t
 
 // How an argument lies in a tensor; ostinato/compiler/bind.py has the same list.
 enum class How : int64_t {
-  kStrided,     // [slots, B, …] or a matrix: by its first two strides; a vector
+  kStrided,     // [slots, B, …] or a matrix: by its first two strides; a dense vector
+  kVector,      // a vector, of any stride
   kTransposed,  // a matrix, with its axes exchanged
   kRows,        // dense [B, …] or [1, B, …], or None: the first and last value of a carry
   kTape,        // one tape of several in the memory of all: p elements wide, after others of q
@@ -156,7 +158,13 @@ struct Source {
   int64_t p, q;
 };
 
-inline Argument argument_of(const Source& source, nanobind::handle tensor, int64_t n_steps, int64_t n_rows) {
+struct Addresses {
+  std::vector<Argument> list;
+  std::vector<std::vector<char>> copies;  // of vectors that were not dense
+};
+
+inline Argument argument_of(const Source& source, nanobind::handle tensor, int64_t n_steps, int64_t n_rows,
+                            Addresses& all) {
   if (tensor.is_none()) {
     if (source.how != How::kRows) throw std::invalid_argument("a tensor is missing");
     return {nullptr, 0, 0};
@@ -164,6 +172,13 @@ inline Argument argument_of(const Source& source, nanobind::handle tensor, int64
   const View v = view_of(tensor);
   switch (source.how) {
     case How::kStrided: return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.strides[0], v.strides[1]};
+    case How::kVector: {
+      if (v.n_axes == 0 || v.shape[0] < 2 || v.strides[0] == 1) return {v.data, 0, 0};
+      std::vector<char>& copy = all.copies.emplace_back(v.shape[0] * v.item);
+      for (int64_t i = 0; i < v.shape[0]; i++)
+        std::memcpy(copy.data() + i * v.item, v.data + i * v.strides[0] * v.item, v.item);
+      return {copy.data(), 0, 0};
+    }
     case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
     case How::kRows: {
       int64_t elements = 1;

@@ -192,15 +192,14 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         if x.dim() < 2 or x.shape[1] != n_rows:
             raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
-    found = cache.find(a, engine)
-    player = found.entry.player
-    if player is None or found.entry.refusal is not None:
-        return None, [], found.entry
-    if not found.plain:
-        cache.check_tensors(found.captured)
+    entry, captured, plain = cache.find(a, engine)
+    player = entry.player
+    if player is None or entry.refusal is not None:
+        return None, [], entry
+    if not plain:
+        cache.check_tensors(captured)
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
-    call = Scan(player, a, found.captured, rows)
-    return call, [*found.captured, *a.leaves, *a.xs_leaves], found.entry
+    return Scan(player, a, captured, rows), [*captured, *a.leaves, *a.xs_leaves], entry
 
 
 def _with_restarts(a: Arguments) -> Arguments:

@@ -1,11 +1,12 @@
-"""How the rows of a ragged batch are dealt to the engine's groups."""
+"""How the rows of a ragged batch are dealt to the engine's groups, and when a pass is played."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 
-from ostinato.compiler.play import Rows
+import ostinato
+from ostinato.compiler.play import Player, Rows
 from ostinato.engine import native
 
 
@@ -30,6 +31,29 @@ def test_threads_have_level_shares(n_rows, n_threads):
     bounds = [begins[(len(begins) - 1) * i // n_threads] for i in range(n_threads + 1)]
     shares = [sum(ordered[first:end]) for first, end in pairwise(bounds)]
     assert max(shares) == min(shares)  # dealt in one direction only, 32 rows differ by a quarter
+
+
+def test_forward_is_played_again_only_after_a_change_in_place(monkeypatch):
+    forward, played = Player.forward, []
+
+    def counted(*args, **kwargs):
+        played.append(1)
+        return forward(*args, **kwargs)
+
+    W = torch.randn(4, 4, requires_grad=True)
+
+    def ys():
+        return ostinato.scan(lambda h, x: torch.tanh(h @ W + x), init, xs)[1]
+
+    init, xs = torch.zeros(3, 4), torch.randn(5, 3, 4)
+    expected = torch.autograd.grad(ys().sum(), W)[0]
+    monkeypatch.setattr(Player, "forward", counted)
+    assert torch.equal(torch.autograd.grad(ys().sum(), W)[0], expected)
+    assert len(played) == 1
+    changed = ys()
+    changed.detach().zero_()
+    assert torch.equal(torch.autograd.grad(changed.sum(), W)[0], expected)
+    assert len(played) == 3
 
 
 def _begins(n_rows):

@@ -229,10 +229,10 @@ def test_tensors_of_any_layout():
     """Transposed, strided, expanded: captured, first carry, xs and the gradients that come back."""
     kit = Kit(D, 4, 4)
     A, b = kit.weight(4, 8), kit.weight(1)
-    W, V, c = A[:, :4], A[:, 4:].t(), b.expand(4)
+    W, V, c, d = A[:, :4], A[:, 4:].t(), b.expand(4), A[1, ::2]
 
     def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x @ V + h @ W + c)
+        return torch.tanh(x @ V + h @ W + c) * d
 
     def grads(how: Any, init: Tensor, xs: Tensor, leaves: list[Tensor]) -> list[Tensor]:
         carry, ys = how(step, init, xs)

@@ -28,10 +28,11 @@ class How(IntEnum):
     """How an argument lies in a tensor; see `native/tensors.h`."""
 
     STRIDED = 0
-    TRANSPOSED = 1
-    ROWS = 2
-    TAPE = 3
-    PART = 4
+    VECTOR = 1
+    TRANSPOSED = 2
+    ROWS = 3
+    TAPE = 4
+    PART = 5
 
 
 class Bound:
@@ -71,8 +72,9 @@ class Bound:
         self, key: Any, positions: Mapping[str, int], gradients: Gradients | None
     ) -> tuple[int, int, int, int, int]:
         if isinstance(key, Node):
-            if key.op == "captured" and len(key.shape) == 2:
-                return _CAPTURED, key.attrs[0], How.STRIDED, 0, 0
+            if key.op == "captured" and len(key.shape) <= 2:
+                how = How.STRIDED if len(key.shape) == 2 else How.VECTOR
+                return _CAPTURED, key.attrs[0], how, 0, 0
             if key.op == "aten.t.default" and key.inputs[0].op == "captured":
                 return _CAPTURED, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
             self._once.append(key)
@@ -91,7 +93,7 @@ class Bound:
         tensors: Tensors,
         captured: Tensors,
         sums: Tensors,
-        memory: Tensor,
+        memory: Tensor | None,
         once: dict[Node, Tensor],
     ) -> tuple[Tensors, ...]:
         """Where the arguments are. The first and the last value of a carry may be None."""

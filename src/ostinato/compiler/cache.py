@@ -50,21 +50,15 @@ class Entry:
     used: int = 0  # at which use of the cache, last
 
 
-@dataclass(slots=True)
-class Found:
-    entry: Entry
-    captured: list[Tensor]
-    plain: bool = False  # whether these were seen to be: see check_tensors
-
-
 _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
 
-def find(a: Arguments, engine_name: str) -> Found:
-    """The recorded step for these arguments, recorded now if it is new.
+def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor], bool]:
+    """The recorded step for these arguments, recorded now if it is new; what it captures; and
+    whether these tensors were seen to be plain: see check_tensors.
 
     Raises:
         Elsewhere: init or xs need the eager loop.
@@ -85,17 +79,17 @@ def find(a: Arguments, engine_name: str) -> Found:
         if entry is not None and entry.positions is not None:
             entry.used = next(_uses)
             captured = [reached.tensors[i] for i in entry.positions]
-            return Found(entry, captured, plain is not None)
+            return entry, captured, plain is not None
         if entry is not None and entry.refusal is not None:
             entry.used = next(_uses)
-            return Found(entry, [])
+            return entry, [], False
     try:
         search = search_captured(a.step, a.init, a.first_x(), a.check)
     except Unsupported as refusal:
         entry = Entry(None, None, refusal)
         if key is not None:
             _keep(key, entry)
-        return Found(entry, [])
+        return entry, [], False
     positions: list[int] | None = None
     if reached.complete:
         at = {id(t): i for i, t in enumerate(reached.tensors)}
@@ -107,10 +101,10 @@ def find(a: Arguments, engine_name: str) -> Found:
         entry = _entries.get(key)
         if entry is not None:
             entry.used = next(_uses)
-            return Found(entry, search.captured)
+            return entry, search.captured, False
     entry = _recorded(a, search.captured, engine_name, positions)
     _keep(key, entry)
-    return Found(entry, search.captured)
+    return entry, search.captured, False
 
 
 def _keep(key: Any, entry: Entry) -> None:

@@ -88,18 +88,19 @@ class _ScanFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call: Scan = ctx.call
         tensors = ctx.saved_tensors
-        vectorised = [g is not None and _is_vectorised(g) for g in grads]
-        if torch.is_grad_enabled() or transformed() or True in vectorised:
-            return (None, *_replayed(call, tensors, grads))  # itself being differentiated
+        again = torch.is_grad_enabled() or transformed() is not None
+        for g in grads:
+            again = again or (g is not None and _is_vectorised(g))
+        if again:  # itself being differentiated
+            return (None, *_replayed(call, tensors, grads))
         tape = ctx.tape
         if not tape.holds():  # an output was changed in place, as those of a loop may be
             _, _, tape = _forward(call, tensors, train=True)
-        n_ys = len(call.player.y_dtypes)
-        captured, _, _ = call.split(tensors)
+        n_ys, n_captured = len(call.player.y_dtypes), len(call.captured)
         _, init_needed, xs_needed = call.split(ctx.needs_input_grad[1:])
         try:
             d_captured, d_init, d_xs = call.player.backward(
-                tape, captured, grads[:n_ys], grads[n_ys:], init_needed, xs_needed,
+                tape, tensors[:n_captured], grads[:n_ys], grads[n_ys:], init_needed, xs_needed,
                 call.arguments.reverse,
             )  # fmt: skip
         except Unsupported:  # with these outputs unused the graph has another form

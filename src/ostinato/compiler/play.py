@@ -78,20 +78,20 @@ class Tape:
 
     player: Player
     tensors: list[Tensor]  # x…, init…, carry…
-    memory: Tensor  # of the saved values
+    memory: Tensor | None  # of the saved values; None where there are none
     once: dict[Node, Tensor]
     plan: ForwardPlan
     n_steps: int
     n_rows: int
     rows: Rows | None
-    versions: list[int]
 
     def __del__(self) -> None:
-        self.player.take_back(self.memory)
+        if self.memory is not None:
+            self.player.take_back(self.memory)
 
     def holds(self) -> bool:
         """Whether all is as it was played: outputs are the carries that the backward pass reads."""
-        return self.player.versions(self.tensors) == self.versions
+        return all(carry._version == 0 for carry in self.tensors[self.player.carries])
 
 
 @functools.cache
@@ -126,7 +126,7 @@ class Player:
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n_states, n_ys = len(recording.xs), len(recording.states), len(recording.ys)
-        self._carries = slice(n_xs + n_states, n_xs + 2 * n_states)  # among the tensors of a tape
+        self.carries = slice(n_xs + n_states, n_xs + 2 * n_states)  # among the tensors of a tape
         taped: dict[str, int] = {"x": n_xs, "init": n_states, "carry": n_states}
         self._forward_at = _positions({**taped, "final": n_states, "y": n_ys})
         self._backward_at = _positions(
@@ -173,7 +173,8 @@ class Player:
                 # shows in the base's version. Before the engine drives this code from the caches.
                 carry = carries[leaf_index]
                 ys.append((carry[:-1] if reverse else carry[1:]).detach())
-        memory = self._tape(bound.tape_width * n_steps * n_rows)
+        width = bound.tape_width
+        memory = self._tape(width * n_steps * n_rows) if width else None
         once: dict[Node, Tensor] = {}
         lists = bound.lists([*tensors, *finals, *ys], captured, (), memory, once)
         self._play(bound, lists, n_steps, n_rows, rows)
@@ -184,8 +185,7 @@ class Player:
                 if leaf_index is not None:
                     ys[i] = rows.silenced(ys[i])
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
-        versions = self.versions(tensors) if train else []
-        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, versions)
+        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows)
 
     def backward(
         self,
@@ -198,13 +198,14 @@ class Player:
         reverse: bool,
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """Gradients of captured tensors, of init and of xs; None for those not wanted."""
-        y_used = tuple([d is not None for d in d_ys])
-        key = y_used, x_wanted, reverse, tape.n_rows < HOIST_BELOW
+        tensors: list[Any] = [*tape.tensors]
+        y_used = []
+        for d in d_ys:
+            y_used.append(d is not None)
+            tensors.append(None if d is None else _by_rows(d.resolve_neg()))
+        key = tuple(y_used), x_wanted, reverse, tape.n_rows < HOIST_BELOW
         found = self._backward.get(key) or self._make_backward(key, tape.plan)
         plan, bound, gradients = found
-        tensors: list[Any] = list(tape.tensors)
-        for d in d_ys:
-            tensors.append(None if d is None else _by_rows(d.resolve_neg()))
         d_init: list[Tensor | None] = []
         for i, (d, wanted) in enumerate(zip(d_finals, init_wanted, strict=True), len(x_wanted)):
             tensors.append(None if d is None else d.resolve_neg().contiguous())
@@ -219,10 +220,6 @@ class Player:
         lists = bound.lists(tensors, captured, sums, tape.memory, once)
         self._play(bound, lists, tape.n_steps, tape.n_rows, tape.rows)
         return gradients.of(sums, captured, once), d_init, d_xs
-
-    def versions(self, tensors: list[Tensor]) -> list[int]:
-        """Of the carries among the tensors of a tape."""
-        return [t._version for t in tensors[self._carries]]
 
     def _new(self, shape: tuple[int, ...], ragged: bool) -> Tensor:
         make = torch.zeros if ragged else torch.empty  # beyond a row's length: zero
