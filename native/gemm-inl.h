@@ -3,12 +3,18 @@
 // Vocabulary: a *tile* is MR rows × NV vectors of the result held in registers; a *panel* is the
 // packed [K][NV·lanes] slice of the weights that one tile column needs.
 // Tile size: 6 rows × 4 vectors (24 accumulators + 4 weights + 1 broadcast of 32 registers) where
-// vectors are 16 wide, 6 × 2 (12 + 2 + 1 of 16 registers) where they are 8 wide. Against 12 × 2 and
-// 8 × 3 on AVX-512: level at K = 128 and worse at row counts that leave a remainder.
+// vectors are 16 wide, 6 × 2 (12 + 2 + 1 of 16 registers) where they are 8 wide, and up to 8 rows where
+// there are fewer columns. Against 12 × 2 and 8 × 3 on AVX-512 for all: level at K = 128 and worse at row
+// counts that leave a remainder.
 // Every element of the result is one chain of fused multiply-adds in ascending k, whatever the tile.
 #pragma once
 
-constexpr int kMaxRows = 6;
+constexpr int kMostRows = 8;    // as many as there are registers for their addresses
+constexpr int kPackedRows = 6;  // columns of a that are laid side by side: see `outer`
+template <class V, int NV> constexpr int tile_rows() {
+  constexpr int rows = (V::kRegisters - NV - 1) / NV;
+  return rows < kMostRows ? rows : kMostRows;
+}
 
 // Before every loop over a tile: where one is unrolled late, GCC keeps the tile on the stack and
 // writes it there at each k (half the rate).
@@ -38,7 +44,7 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     OSTINATO_UNROLLED for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
     // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
-    const T* ahead = w + K * ldw + row / kMaxRows % NV * K * L;
+    const T* ahead = w + K * ldw + row / tile_rows<V, NV>() % NV * K * L;
     for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
       __builtin_prefetch(ahead, 0, 2);
       V b[NV];
@@ -64,9 +70,8 @@ inline void gemm_tile_any(const Product<typename V::Scalar>& p, int64_t row, int
 }
 
 // Rows in balanced tiles: 32 rows are 6, 6, 5, 5, 5, 5 and never leave a remainder of 2.
-template <class V, int NV, class Tile>
-inline void for_row_tiles(int64_t n_rows, Tile tile) {
-  const int64_t n_tiles = (n_rows + kMaxRows - 1) / kMaxRows;
+template <class Tile> inline void for_row_tiles(int64_t n_rows, int64_t most, Tile tile) {
+  const int64_t n_tiles = (n_rows + most - 1) / most;
   for (int64_t i = 0, r = 0; i < n_tiles; i++) {
     const int64_t end = n_rows * (i + 1) / n_tiles;
     tile(r, int(end - r));
@@ -76,14 +81,17 @@ inline void for_row_tiles(int64_t n_rows, Tile tile) {
 
 template <class V, int NV>
 void gemm_panel(const Product<typename V::Scalar>& p, int64_t n_rows, int64_t column, int64_t ldw, int tail) {
-  for_row_tiles<V, NV>(n_rows, [&](int64_t r, int rows) {
+  constexpr int most = tile_rows<V, NV>();
+  for_row_tiles(n_rows, most, [&](int64_t r, int rows) {
     switch (rows) {
       case 1: return gemm_tile_any<V, 1, NV>(p, r, column, ldw, tail);
       case 2: return gemm_tile_any<V, 2, NV>(p, r, column, ldw, tail);
       case 3: return gemm_tile_any<V, 3, NV>(p, r, column, ldw, tail);
       case 4: return gemm_tile_any<V, 4, NV>(p, r, column, ldw, tail);
       case 5: return gemm_tile_any<V, 5, NV>(p, r, column, ldw, tail);
-      default: return gemm_tile_any<V, 6, NV>(p, r, column, ldw, tail);
+      case 6: return gemm_tile_any<V, 6, NV>(p, r, column, ldw, tail);
+      case 7: return gemm_tile_any<V, most < 7 ? 1 : 7, NV>(p, r, column, ldw, tail);
+      default: return gemm_tile_any<V, most < 8 ? 1 : 8, NV>(p, r, column, ldw, tail);
     }
   });
 }
@@ -174,16 +182,18 @@ void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t c
                  int64_t ld, int tail) {
   const bool partial = tail != 0;
   int64_t tile = 0;
-  for_row_tiles<V, NV>(K, [&](int64_t k, int columns) {
+  constexpr int most = tile_rows<V, NV>();
+  for_row_tiles(K, rows.a_tile ? kPackedRows : most, [&](int64_t k, int columns) {
     const int64_t first = rows.a_tile ? tile++ * rows.a_tile : k;
     auto* o = out + k * ld;
-#define OSTINATO_TILE(R)                                                        \
-  case R:                                                                       \
-    if (partial) outer_tile<V, R, NV, true>(rows, first, column, o, ld, tail);  \
-    else outer_tile<V, R, NV, false>(rows, first, column, o, ld, tail);         \
+#define OSTINATO_TILE(R)                                                                          \
+  case R:                                                                                         \
+    if (partial) outer_tile<V, most < R ? 1 : R, NV, true>(rows, first, column, o, ld, tail);     \
+    else outer_tile<V, most < R ? 1 : R, NV, false>(rows, first, column, o, ld, tail);            \
     break;
     switch (columns) {
-      OSTINATO_TILE(1) OSTINATO_TILE(2) OSTINATO_TILE(3) OSTINATO_TILE(4) OSTINATO_TILE(5) OSTINATO_TILE(6)
+      OSTINATO_TILE(1) OSTINATO_TILE(2) OSTINATO_TILE(3) OSTINATO_TILE(4)
+      OSTINATO_TILE(5) OSTINATO_TILE(6) OSTINATO_TILE(7) OSTINATO_TILE(8)
     }
 #undef OSTINATO_TILE
   });
@@ -192,7 +202,7 @@ void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t c
 // MR columns of a, row after row, as an outer_tile reads them.
 template <int MR, class T>
 void pack_columns(int64_t n_rows, RowList<const T> a, int64_t column, T* out) {
-  for (int64_t r = 0; r < n_rows; r++, out += kMaxRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
+  for (int64_t r = 0; r < n_rows; r++, out += kPackedRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
 }
 
 // Where rows are read often, what a tile reads of them is laid side by side first: rows that lie far
@@ -207,12 +217,12 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
   OuterRows<T> rows{n_rows, a, 0, b};
   if (pack) {
     T* to = scratch + kOuterRows * PW;
-    for (int64_t r = 0; r < n_rows; r++) near_a[r] = to + r * kMaxRows, near_b[r] = scratch + r * PW;
-    for_row_tiles<V, NV>(K, [&](int64_t k, int columns) {
-      columns == kMaxRows ? pack_columns<kMaxRows>(n_rows, a, k, to) : pack_columns<kMaxRows - 1>(n_rows, a, k, to);
-      to += n_rows * kMaxRows;
+    for (int64_t r = 0; r < n_rows; r++) near_a[r] = to + r * kPackedRows, near_b[r] = scratch + r * PW;
+    for_row_tiles(K, kPackedRows, [&](int64_t k, int columns) {
+      columns == kPackedRows ? pack_columns<kPackedRows>(n_rows, a, k, to) : pack_columns<kPackedRows - 1>(n_rows, a, k, to);
+      to += n_rows * kPackedRows;
     });
-    rows = {n_rows, {near_a}, n_rows * kMaxRows, {near_b}};
+    rows = {n_rows, {near_a}, n_rows * kPackedRows, {near_b}};
   }
   for (int64_t n = 0; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;

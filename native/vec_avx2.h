@@ -4,6 +4,7 @@
 struct Avx2 {
   using Scalar = float;
   static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
   __m256 v;
   static Avx2 all(float x) { return {_mm256_set1_ps(x)}; }
   static Avx2 load(const float* p) { return {_mm256_loadu_ps(p)}; }

@@ -4,6 +4,7 @@
 struct Avx512 {
   using Scalar = float;
   static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
   __m512 v;
   static Avx512 all(float x) { return {_mm512_set1_ps(x)}; }
   static Avx512 load(const float* p) { return {_mm512_loadu_ps(p)}; }
