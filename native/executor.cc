@@ -2,10 +2,11 @@
 //
 // Vocabulary
 //   group   rows that share an accumulator for weight gradients; depends on B alone
-//   slab    the consecutive groups that one thread plays from the first step to the last
+//   slab    consecutive groups, played from the first step to the last by one thread. As many as
+//           threads were asked for; if there are fewer, these play several
 //   chunk   steps between two visits to `before` and `after`: about 32 or 256 rows of a group
 //   span    rows [begin, end) that live at one step
-// Schedule of one thread:
+// Schedule of one slab:
 //   pack its share of the weights · barrier
 //   for each chunk:  before (all rows of the chunk) · loop, some rows at a time, step by step ·
 //                    after, group by group
@@ -38,6 +39,7 @@ constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats
 constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
 constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
+constexpr int64_t kApart = 1 << 12;    // bytes between what two threads write: see Layout
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
 constexpr int64_t kNearStrips = 1 << 14;  // bytes of all strips of a block that are longer than the shortest: in L1
@@ -146,8 +148,8 @@ template <class T> struct Gathered {
 
 template <class T> struct Executor<T>::Workspace {
   Memory<T> weights, buffers, accumulators;
-  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a thread, then its scratch
-  Memory<Gathered<T>> gathered;                       // each thread's
+  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a slab, then its scratch
+  Memory<Gathered<T>> gathered;                       // each slab's
   Memory<T*> pointers;                                // of their rows
   int64_t bytes() const {
     size_t n = weights.size + buffers.size + accumulators.size;
@@ -171,31 +173,35 @@ template <class T> struct Session {
   const Kernels<T>& kernels;
   const std::vector<Block>& blocks;
   const std::vector<int>& lists;  // of each instruction, the first
-  std::vector<Place<T>> places;
+  int64_t slabs;
+  std::vector<Place<T>> places;   // each slab's, of each buffer
   std::vector<T*> packed;                     // per weight
   std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
   Memory<T>* const* registers;
-  Gathered<T>* gathered;  // each thread's, of each operand that is read or written by rows
+  Gathered<T>* gathered;  // each slab's, of each operand that is read or written by rows
   int64_t begins[kMaxGroups + 1];  // group_begin of each
   Barrier barrier;
+  int64_t slab_begin(int64_t slab) const { return groups * slab / slabs; }  // its first group
 };
 
 template <class T> class Player {
  public:
-  Player(Session<T>& session, int id, int n_threads)
-      : s_(session), p_(session.program), kernels_(session.kernels), id_(id), n_threads_(n_threads),
-        T_(session.play.T), B_(session.play.B), registers_(session.registers[id]->data), scratch_(registers_ + kRegisters),
-        gathered_(session.gathered + id * session.lists.back()),
-        group0_(session.groups * id / n_threads), group1_(session.groups * (id + 1) / n_threads) {}
+  Player(Session<T>& session, int64_t slab)
+      : s_(session), p_(session.program), kernels_(session.kernels), slab_(slab), T_(session.play.T), B_(session.play.B),
+        places_(session.places.data() + slab * p_.buffers.size()), registers_(session.registers[slab]->data),
+        scratch_(registers_ + kRegisters), gathered_(session.gathered + slab * session.lists.back()),
+        group0_(session.slab_begin(slab)), group1_(session.slab_begin(slab + 1)) {}
 
-  void run() {
+  // The stages of a play, with a barrier between them.
+  void prepare() {
     pack();
     clear_accumulators();
-    if (id_ == 0) once();
-    s_.barrier.wait(n_threads_);
+    if (slab_ == 0) once();
+  }
+  void play() {
     load_carries();
     const int64_t n_chunks = (T_ + s_.chunk - 1) / s_.chunk;
     for (int64_t i = 0; i < n_chunks; i++) {
@@ -203,7 +209,8 @@ template <class T> class Player {
       play_chunk(at * s_.chunk, std::min(T_, (at + 1) * s_.chunk));
     }
     store_carries();
-    s_.barrier.wait(n_threads_);
+  }
+  void sum() {
     late_gradients();
     sum_groups();
   }
@@ -214,8 +221,8 @@ template <class T> class Player {
   Session<T>& s_;
   const Program& p_;
   const Kernels<T>& kernels_;
-  const int id_, n_threads_;
-  const int64_t T_, B_;
+  const int64_t slab_, T_, B_;
+  const Place<T>* const places_;
   T *const registers_, *const scratch_;
   Gathered<T>* const gathered_;
   const int64_t group0_, group1_;
@@ -248,24 +255,29 @@ template <class T> class Player {
     if (p_.descending) for (int64_t t = t1; t-- > t0;) f(t);
     else for (int64_t t = t0; t < t1; t++) f(t);
   }
-  T* slot(const Operand& o, int64_t t) const {  // where its first row begins
-    const Place<T>& b = s_.places[o.buffer];
+  static T* slot(const Place<T>& b, const Operand& o, int64_t t) {  // where row 0 would begin
     t += o.dt;
     if (b.modulus) t %= b.modulus;
     return b.data + t * b.time + o.column;
   }
   T* at(const Operand& o, int64_t t, int64_t row) const {
-    const Place<T>& b = s_.places[o.buffer];
-    return slot(o, t) + (b.rows ? b.rows[row] : row) * b.row;
+    const Place<T>& b = places_[o.buffer];
+    return slot(b, o, t) + (b.rows ? b.rows[row] : row) * b.row;
+  }
+  const Place<T>& place_of(int32_t buffer, int64_t row) const {  // of any slab's row
+    int64_t slab = 0;
+    while (row >= s_.begins[s_.slab_begin(slab + 1)]) slab++;
+    return s_.places[slab * p_.buffers.size() + buffer];
   }
   // Operand number `which` of an instruction over rows and steps; and how many rows that are.
   struct Rowed { RowList<T> rows; int64_t n; };
   Rowed gather(const Instruction& x, int which, const Operand& o, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
     Gathered<T>& list = gathered_[s_.lists[&x - p_.instructions.data()] + which];
-    const Place<T>& place = s_.places[o.buffer];
+    const Place<T>& place = places_[o.buffer];
     const int64_t n_rows = s_.begins[g1] - s_.begins[g0], n_steps = t1 - t0;
-    T* const origin = at(o, t0, s_.begins[g0]);
-    if (!s_.play.lengths && !place.rows) {
+    const bool own = group0_ <= g0 && g1 <= group1_;
+    if (own && !s_.play.lengths && !place.rows) {
+      T* const origin = at(o, t0, s_.begins[g0]);
       const int64_t phase = place.modulus ? t0 % place.modulus : 0;
       if (list.n_rows == n_rows && list.n_steps == n_steps && (list.phase == phase || n_steps == 1))
         return {{list.rows, origin - list.origin}, n_rows * n_steps};
@@ -273,10 +285,13 @@ template <class T> class Player {
     }
     int64_t n = 0;
     for_steps(t0, t1, [&](int64_t t) {
-      T* const first = slot(o, t);
+      T* const first = slot(place, o, t);
       find_spans(g0, g1, t);
       for_spans([&](Span span) {
-        for (int64_t r = span.begin; r < span.end; r++) list.rows[n++] = first + (place.rows ? place.rows[r] : r) * place.row;
+        for (int64_t r = span.begin; r < span.end; r++)
+          if (place.rows) list.rows[n++] = first + place.rows[r] * place.row;
+          else if (own) list.rows[n++] = first + r * place.row;
+          else list.rows[n++] = slot(place_of(o.buffer, r), o, t) + r * place.row;
       });
     });
     return {{list.rows, 0}, n};
@@ -288,7 +303,7 @@ template <class T> class Player {
     for (size_t i = 0; i < p_.weights.size(); i++) {
       const Weight& w = p_.weights[i];
       const int64_t panel = kernels_.panel, n_panels = (w.N + panel - 1) / panel;
-      for (int64_t q = n_panels * id_ / n_threads_; q < n_panels * (id_ + 1) / n_threads_; q++)
+      for (int64_t q = n_panels * slab_ / s_.slabs; q < n_panels * (slab_ + 1) / s_.slabs; q++)
         pack_panel(w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel), s_.packed[i] + q * panel * w.K);
     }
   }
@@ -318,7 +333,7 @@ template <class T> class Player {
       const Gradient& g = p_.gradients[i];
       const size_t bytes = sizeof(T) * g.K * g.N;
       if (s_.accumulators[i].empty()) {
-        if (id_ == 0) for (int64_t k = 0; k < g.K; k++) std::memset(result(g, k), 0, sizeof(T) * g.N);
+        if (slab_ == 0) for (int64_t k = 0; k < g.K; k++) std::memset(result(g, k), 0, sizeof(T) * g.N);
       } else {
         for (int64_t k = group0_; k < group1_; k++) std::memset(s_.accumulators[i][k], 0, bytes);
       }
@@ -428,8 +443,8 @@ template <class T> class Player {
   void reduce(const Instruction& x, int64_t t, Span span) {
     const int64_t n = s_.play.rows ? 1 : span.end - span.begin;  // rows in one stride
     for (int64_t r = span.begin; r < span.end; r += n) {
-      const Rows<const T> a{at(x.a, t, r), s_.places[x.a.buffer].row};
-      const Rows<T> d{at(x.d, t, r), s_.places[x.d.buffer].row};
+      const Rows<const T> a{at(x.a, t, r), places_[x.a.buffer].row};
+      const Rows<T> d{at(x.d, t, r), places_[x.d.buffer].row};
       (x.code == Code::kRowSum ? kernels_.row_sum : kernels_.row_max)(n, x.n, a, d);
     }
   }
@@ -439,12 +454,12 @@ template <class T> class Player {
     const int64_t W = b.width, C = std::min(b.strip, W);
     const int n_streams = int(b.streams.size());
     bool scattered = false;  // whether rows lie in another order. Against copies in strips: better from H = 16 on
-    for (const Block::Stream& x : b.streams) scattered = scattered || s_.places[x.operand.buffer].rows;
+    for (const Block::Stream& x : b.streams) scattered = scattered || places_[x.operand.buffer].rows;
     const int64_t R = scattered ? 1 : b.strip / C;  // rows in one stride
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
     int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
     for (int i = 0; i < n_streams; i++) {
-      const Place<T>& place = s_.places[b.streams[i].operand.buffer];
+      const Place<T>& place = places_[b.streams[i].operand.buffer];
       table[i] = {at(b.streams[i].operand, t, span.begin), place.row};
       next_step[i] = p_.descending ? -place.time : place.time;
     }
@@ -457,7 +472,7 @@ template <class T> class Player {
         auto stride = [&](int i) {  // from one strip to the next
           const bool one_column = b.streams[i].one_column;
           if (!next_rows) return one_column ? 0 : C;
-          const int64_t* rows = s_.places[b.streams[i].operand.buffer].rows;
+          const int64_t* rows = places_[b.streams[i].operand.buffer].rows;
           return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (one_column ? 0 : c);
         };
         if (s_.far)  // the next step's: kernels are shared by all operands, which defeats the processor's own prefetchers
@@ -483,7 +498,7 @@ template <class T> class Player {
       const Instruction& x = p_.instructions[i];
       if (x.code == Code::kBlock) i += x.count;
       if (x.code != Code::kOuter || !s_.accumulators[x.weight].empty()) continue;
-      const int64_t k0 = int64_t(x.k) * id_ / n_threads_, k1 = int64_t(x.k) * (id_ + 1) / n_threads_;
+      const int64_t k0 = int64_t(x.k) * slab_ / s_.slabs, k1 = int64_t(x.k) * (slab_ + 1) / s_.slabs;
       if (k0 == k1) continue;
       Operand a = x.a, b = x.b;
       a.column += int32_t(k0);
@@ -506,9 +521,9 @@ template <class T> class Player {
       const Gradient& g = p_.gradients[i];
       const auto& parts = s_.accumulators[i];
       if (parts.empty()) continue;
-      // Threads share the rows of the result, so that no two write to one line; of a vector, its columns.
+      // Slabs share the rows of the result, so that no two write to one line; of a vector, its columns.
       const bool by_k = g.K > 1 && !g.transposed;
-      const int64_t size = by_k ? g.K : g.N, begin = size * id_ / n_threads_, end = size * (id_ + 1) / n_threads_;
+      const int64_t size = by_k ? g.K : g.N, begin = size * slab_ / s_.slabs, end = size * (slab_ + 1) / s_.slabs;
       const int64_t n0 = by_k ? 0 : begin, n1 = by_k ? g.N : end;
       for (int64_t k = by_k ? begin : 0; k < (by_k ? end : g.K); k++) {
         // A transposed one's row is complete in the first accumulator before it is spread.
@@ -530,7 +545,16 @@ template <class T> class Player {
 
 template <class T> void run_thread(void* context, int id, int n_threads) noexcept {
   FloatEnvironment environment;
-  Player<T>(*static_cast<Session<T>*>(context), id, n_threads).run();
+  Session<T>& s = *static_cast<Session<T>*>(context);
+  auto of_slabs = [&](void (Player<T>::*stage)()) {
+    for (int64_t slab = id; slab < s.slabs; slab += n_threads) (Player<T>(s, slab).*stage)();
+  };
+  of_slabs(&Player<T>::prepare);
+  s.barrier.wait(n_threads);
+  of_slabs(&Player<T>::play);
+  if (s.program.gradients.empty()) return;
+  s.barrier.wait(n_threads);
+  of_slabs(&Player<T>::sum);
 }
 
 }  // namespace
@@ -556,11 +580,15 @@ template <class T> void Executor<T>::give(std::unique_ptr<Workspace> work) const
   delete spare_.exchange(work.release());
 }
 
-// How much memory a play needs, and where in it everything lies.
+// How much memory a play needs, and where in it everything lies. What the threads write in turn lies
+// in one piece for each slab, and not in one page with another's: the processor fetches ahead within
+// a page, and would take from another core what that is about to write (a third of the time at 32
+// rows of 32 units).
 template <class T> class Layout {
  public:
-  Layout(const Program& program, int64_t steps, int64_t rows)
-      : p_(program), T_(steps), B_(rows), groups_(n_groups(rows)), late_(p_.gradients.size()),
+  Layout(const Program& program, int64_t steps, int64_t rows, int threads)
+      : p_(program), T_(steps), B_(rows), groups_(n_groups(rows)),
+        slabs_(std::max<int64_t>(1, std::min<int64_t>(threads, groups_))), late_(p_.gradients.size()),
         lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
     for (size_t i = 0; i < p_.gradients.size(); i++) {
@@ -576,6 +604,7 @@ template <class T> class Layout {
   }
 
   int64_t groups() const { return groups_; }
+  int64_t slabs() const { return slabs_; }
   int64_t chunk() const {
     const int64_t sums = accumulators() / groups_ * int64_t(sizeof(T));
     const bool near = sums > 0 && sums <= kNearSums;
@@ -597,10 +626,8 @@ template <class T> class Layout {
     }
   }
   int64_t accumulator(size_t gradient) const { return late_[gradient] ? 0 : padded(size(p_.gradients[gradient])); }
-  int64_t buffer(size_t i) const {
-    const int64_t row = padded(p_.buffers[i].width);
-    return p_.buffers[i].kind == Kind::kLocal ? row : slots(i) * B_ * row;
-  }
+  int64_t local(size_t i) const { return p_.buffers[i].kind == Kind::kLocal ? padded(p_.buffers[i].width) : 0; }
+  int64_t of_a_row(size_t i) const { return slots(i) * padded(p_.buffers[i].width); }  // in all slots
   static int64_t weight(const Weight& w, int64_t panel) { return (w.N + panel - 1) / panel * panel * w.K; }
 
   int64_t accumulators() const {
@@ -610,9 +637,11 @@ template <class T> class Layout {
   }
   int64_t buffers() const {
     int64_t n = 0;
-    for (size_t i = 0; i < p_.buffers.size(); i++) n += buffer(i);
+    for (size_t i = 0; i < p_.buffers.size(); i++) n += local(i) + B_ * of_a_row(i);
     return n;
   }
+  int64_t gaps() const { return (slabs_ + 1) * kGap; }  // before the first slab's, between and after
+  static constexpr int64_t kGap = kApart / int64_t(sizeof(T));
   int64_t bytes_over_time() const {
     int64_t width = 0;
     for (const Buffer& b : p_.buffers)
@@ -637,12 +666,13 @@ template <class T> class Layout {
     double fixed = 0, per_row = 0;
     for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
     for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMostPanel));
+    fixed += 2 * double(gaps());
     for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
     const double pointers = double(kMaxGroups * 3 * p_.instructions.size() * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
   }
   const Program& p_;
-  const int64_t T_, B_, groups_;
+  const int64_t T_, B_, groups_, slabs_;
   std::vector<bool> late_, lasts_;
 };
 
@@ -654,47 +684,50 @@ template <class T> int64_t Executor<T>::kept_bytes() const {
 }
 
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
-  const Layout<T> layout(program_, play.T, play.B);
-  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(play.threads, layout.groups()));
+  const Layout<T> layout(program_, play.T, play.B, play.threads);
   const int64_t panel = kernels<T>(play.isa).panel;
-  return sizeof(T) * (layout.accumulators() + layout.buffers() + layout.weights(panel) +
-                      threads * (kRegisters + layout.scratch(panel))) +
-         (sizeof(T*) * layout.most_rows() + sizeof(Gathered<T>)) * threads * lists_.back();
+  return sizeof(T) * (layout.accumulators() + layout.buffers() + 2 * layout.gaps() + layout.weights(panel) +
+                      layout.slabs() * (kRegisters + layout.scratch(panel))) +
+         (sizeof(T*) * layout.most_rows() + sizeof(Gathered<T>)) * layout.slabs() * lists_.back();
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
   std::unique_ptr<Workspace> work = take();
   if (!work) work = std::make_unique<Workspace>();
 
-  const Layout<T> layout(program_, play.T, play.B);
+  const Layout<T> layout(program_, play.T, play.B, play.threads);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  Session<T> s{program_, play, kernels, blocks_, lists_, {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), false, nullptr, nullptr, {}, {}};
+  Session<T> s{program_, play, kernels, blocks_, lists_, layout.slabs(), {}, {}, {}, layout.chunk(), layout.groups(),
+               layout.loop_groups(kernels.panel), layout.bytes_over_time() > layout.slabs() * kFarBytes, nullptr, nullptr,
+               {}, {}};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
-  T* accumulator = work->accumulators.get(layout.accumulators());
   s.accumulators.resize(program_.gradients.size());
-  for (size_t i = 0; i < program_.gradients.size(); i++)
-    for (int64_t k = 0; k < s.groups && !layout.late(i); k++, accumulator += layout.accumulator(i))
-      s.accumulators[i].push_back(accumulator);
-
-  const int threads = int(std::max<int64_t>(1, std::min<int64_t>(play.threads, s.groups)));
-  s.far = layout.bytes_over_time() > threads * kFarBytes;
-
-  T* memory = work->buffers.get(layout.buffers());
-  for (size_t i = 0; i < program_.buffers.size(); i++) {
-    const Buffer& b = program_.buffers[i];
-    const int64_t row = padded(b.width), slots = layout.slots(i);
-    if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
-      const Argument& a = play.arguments[b.argument];
-      const bool vector = b.kind == Kind::kVector;
-      s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0, vector ? nullptr : play.rows});
-    } else if (b.kind == Kind::kLocal) {
-      s.places.push_back({memory, 0, 0, 0, nullptr});
-    } else {
-      s.places.push_back({memory, slots == 1 ? 0 : play.B * row, row, slots == 1 ? 0 : slots, nullptr});
+  T* accumulator = work->accumulators.get(layout.accumulators() + layout.gaps());
+  T* const locals = work->buffers.get(layout.buffers() + layout.gaps());
+  T* memory = locals;
+  for (size_t i = 0; i < program_.buffers.size(); i++) memory += layout.local(i);
+  for (int64_t slab = 0; slab < s.slabs; slab++) {
+    const int64_t group0 = s.slab_begin(slab), group1 = s.slab_begin(slab + 1);
+    accumulator += layout.kGap, memory += layout.kGap;
+    for (size_t i = 0; i < program_.gradients.size(); i++)
+      for (int64_t g = group0; g < group1 && !layout.late(i); g++, accumulator += layout.accumulator(i))
+        s.accumulators[i].push_back(accumulator);
+    T* local = locals;
+    for (size_t i = 0; i < program_.buffers.size(); i++) {
+      const Buffer& b = program_.buffers[i];
+      const int64_t first = s.begins[group0], n = s.begins[group1] - first, row = padded(b.width), slots = layout.slots(i);
+      if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
+        const Argument& a = play.arguments[b.argument];
+        const bool vector = b.kind == Kind::kVector;
+        s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0, vector ? nullptr : play.rows});
+      } else if (b.kind == Kind::kLocal) {
+        s.places.push_back({local, 0, 0, 0, nullptr});
+      } else {
+        s.places.push_back({memory - first * row, slots == 1 ? 0 : n * row, row, slots == 1 ? 0 : slots, nullptr});
+      }
+      local += layout.local(i), memory += n * layout.of_a_row(i);
     }
-    memory += layout.buffer(i);
   }
 
   const int64_t panel = s.kernels.panel;
@@ -705,15 +738,15 @@ template <class T> void Executor<T>::play(const Play& play) {
   }
 
   std::vector<Memory<T>*> registers;
-  while (int(work->registers.size()) < threads) work->registers.push_back(std::make_unique<Memory<T>>());
+  while (int64_t(work->registers.size()) < s.slabs) work->registers.push_back(std::make_unique<Memory<T>>());
   for (auto& r : work->registers) r->get(kRegisters + layout.scratch(panel)), registers.push_back(r.get());
   s.registers = registers.data();
-  const int64_t lists = threads * lists_.back();
+  const int64_t lists = s.slabs * lists_.back();
   s.gathered = work->gathered.get(lists);
   T** rows = work->pointers.get(lists * layout.most_rows());
   for (int64_t i = 0; i < lists; i++) s.gathered[i] = {rows + i * layout.most_rows()};
 
-  parallel(threads, run_thread<T>, &s);
+  parallel(int(s.slabs), run_thread<T>, &s);
   give(std::move(work));
 }
 
