@@ -645,7 +645,7 @@ template <class T> class Layout {
   int64_t bytes_over_time() const {
     int64_t width = 0;
     for (const Buffer& b : p_.buffers)
-      if (b.kind == Kind::kTime) width += b.width;
+      if (b.kind == Kind::kTime || b.kind == Kind::kTape) width += b.width;
     return T_ * B_ * width * int64_t(sizeof(T));
   }
   int64_t scratch(int64_t panel) const {  // of one thread
@@ -721,6 +721,9 @@ template <class T> void Executor<T>::play(const Play& play) {
         const Argument& a = play.arguments[b.argument];
         const bool vector = b.kind == Kind::kVector;
         s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0, vector ? nullptr : play.rows});
+      } else if (b.kind == Kind::kTape) {
+        const int64_t width = play.arguments[b.argument].row;
+        s.places.push_back({static_cast<T*>(play.arguments[b.argument].data) + first * (play.T - 1) * width, n * width, width, 0, nullptr});
       } else if (b.kind == Kind::kLocal) {
         s.places.push_back({local, 0, 0, 0, nullptr});
       } else {

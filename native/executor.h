@@ -24,7 +24,7 @@ struct Play {
   // [B]: row r of the engine's own buffers is row rows[r] of the arguments; null: the same order.
   const int64_t* rows = nullptr;
   const int64_t* lengths = nullptr;  // [B], of the engine's rows, descending within each group; null: all T
-  int threads = 1;
+  int threads = 1;  // what lies on a tape is where it was only for the same number
   std::string isa;
 };
 

@@ -41,10 +41,10 @@ class Validator {
     for (size_t i = 0; i < p_.buffers.size(); i++) {
       const Buffer& b = p_.buffers[i];
       where_ = "buffer " + std::to_string(i);
-      require(b.kind >= Kind::kTime && b.kind <= Kind::kPair, where_ + ": unknown kind");
+      require(b.kind >= Kind::kTime && b.kind <= Kind::kTape, where_ + ": unknown kind");
       require(b.width > 0 && b.width <= kMaxWidth, where_ + ": width");
       require(b.extra == 0 || (b.extra == 1 && b.kind == Kind::kTime), where_ + ": extra slots");
-      if (b.kind == Kind::kTime || b.kind == Kind::kVector) argument(b.argument);
+      if (b.kind == Kind::kTime || b.kind == Kind::kVector || b.kind == Kind::kTape) argument(b.argument);
     }
   }
   void weights() {

@@ -21,12 +21,14 @@ enum class Kind : int32_t {
   kStep,    // own memory, [B, width], lives within one step
   kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
   kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
+  kTape,    // argument, [T, B, width], of programs alone: in an order of their own, which depends on
+            // T, B and the number of threads; dense
 };
 struct Buffer {
   Kind kind;
   int32_t width;
   int32_t extra;     // kTime
-  int32_t argument;  // kTime, kVector
+  int32_t argument;  // kTime, kVector, kTape
 };
 
 // A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) from the argument, at (row, column) on.

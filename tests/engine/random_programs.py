@@ -61,8 +61,8 @@ class Maker:
 
     def buffer(self, kind: Kind, width: int, extra: int = 0, what: str = "out") -> int:
         argument = -1
-        if kind in (Kind.TIME, Kind.VECTOR):
-            argument = self.argument(what, (extra, width))
+        if kind in (Kind.TIME, Kind.VECTOR, Kind.TAPE):
+            argument = self.argument("tape" if kind == Kind.TAPE else what, (extra, width))
         self.buffers.append(Buffer(kind, width, extra, argument))
         return len(self.buffers) - 1
 
@@ -215,7 +215,9 @@ class Maker:
             Region(b, self.buffers[b].width)
             for b in (self.buffer(Kind.TIME, self.width(), what="in") for _ in range(2))
         ]
-        before, out_before = self.some(constants + xs, [Kind.TIME, Kind.CHUNK], self.number(0, 3))
+        before, out_before = self.some(
+            constants + xs, [Kind.TIME, Kind.CHUNK, Kind.TAPE], self.number(0, 3)
+        )
 
         states = []
         for _ in range(self.number(1, 3)):
@@ -230,7 +232,9 @@ class Maker:
         for r in out_before:
             r.writable = False
         readable = constants + xs + out_before + old
-        loop, out_loop = self.some(readable, [Kind.TIME, Kind.CHUNK, Kind.STEP], self.number(0, 4))
+        loop, out_loop = self.some(
+            readable, [Kind.TIME, Kind.CHUNK, Kind.STEP, Kind.TAPE], self.number(0, 4)
+        )
         for s in states:
             new = Region(s.buffer, s.width, then)
             read = [r for r in readable if (r.buffer, r.dt) != (new.buffer, new.dt)]
@@ -241,16 +245,16 @@ class Maker:
             loop += self.block(read, new)
             readable.append(new)
 
-        lasting = (Kind.TIME, Kind.CHUNK)
+        lasting = (Kind.TIME, Kind.CHUNK, Kind.TAPE)
         seen = [r for r in out_loop if self.buffers[r.buffer].kind in lasting]
-        seen += [r for r in out_before if self.buffers[r.buffer].kind == Kind.TIME]
+        seen += [r for r in out_before if self.buffers[r.buffer].kind in (Kind.TIME, Kind.TAPE)]
         for s in states:
             if self.buffers[s.buffer].kind == Kind.TIME:
                 seen += [Region(s.buffer, s.width, 0), Region(s.buffer, s.width, 1)]
         for r in seen:
             r.writable = False
         readable = constants + xs + seen
-        after, _ = self.some(readable, [Kind.TIME, Kind.CHUNK], self.number(0, 3))
+        after, _ = self.some(readable, [Kind.TIME, Kind.CHUNK, Kind.TAPE], self.number(0, 3))
         for _ in range(self.number(0, 3)):
             after += self.sums(readable)
         return Program(
@@ -267,7 +271,7 @@ class Maker:
         rng = np.random.default_rng(seed)
         made = []
         for what, shape in self.arguments:
-            if what in ("in", "out"):
+            if what in ("in", "out", "tape"):
                 extra, width = shape
                 full: Any = (T + extra, B, width)
             elif what == "vector":
@@ -276,11 +280,15 @@ class Maker:
                 full = (B, shape)
             else:
                 full = shape
-            if what in ("out", "rows out", "gradient"):
+            if what in ("out", "tape", "rows out", "gradient"):
                 made.append(np.full(full, -7.0, dtype))
             else:
                 made.append((rng.standard_normal(full) / 2).astype(dtype))
         return made
+
+    def seen(self, arrays: list[Any]) -> list[Any]:
+        """All but the tapes, whose order is the program's own."""
+        return [a for a, (what, _) in zip(arrays, self.arguments, strict=True) if what != "tape"]
 
 
 def numbers_of(arrays: list[Any], what: list[str]) -> list[int]:
@@ -288,7 +296,7 @@ def numbers_of(arrays: list[Any], what: list[str]) -> list[int]:
     found: list[int] = []
     for array, kind in zip(arrays, what, strict=True):
         strides = [s // array.itemsize for s in array.strides]
-        if kind in ("in", "out", "matrix", "gradient"):
+        if kind in ("in", "out", "tape", "matrix", "gradient"):
             two = strides[:2]
         elif kind == "vector":
             two = [0, 0]

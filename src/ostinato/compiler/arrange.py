@@ -69,10 +69,9 @@ class Storage:
             if carry is not None and not carry.kept:
                 self._by_key[key] = self.buffer(Buffer(Kind.PAIR, width))
             else:
+                kind = Kind.TAPE if name.startswith("tape") else Kind.TIME
                 extra = int(name.startswith("carry"))  # one slot more than steps
-                self._by_key[key] = self.buffer(
-                    Buffer(Kind.TIME, width, extra, self.argument(name))
-                )
+                self._by_key[key] = self.buffer(Buffer(kind, width, extra, self.argument(name)))
         return self._by_key[key]
 
     def carry(self, c: CarrySpec) -> Carry:
@@ -218,14 +217,14 @@ class Arrangement:
 
     def kind(self, group: list[Node]) -> Kind:
         if any(n in self.saved for n in group):
-            return Kind.TIME
+            return Kind.TAPE
         sections = {self.section[m] for n in group for m in (n, *self.users[n])}
         return Kind.STEP if sections == {LOOP} else Kind.CHUNK
 
     def lay_out(self, units: list[Node], kinds: dict[Node, Kind]) -> dict[Node, Place]:
         """Places for units: those that products want side by side, then the others alone."""
         places: dict[Node, Place] = {}
-        for kind in (Kind.STEP, Kind.CHUNK, Kind.TIME):
+        for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
             free = {u for u in units if kinds[u] == kind}
             sets: list[list[Node]] = []
             for group in self.wanted_neighbours():
@@ -261,7 +260,7 @@ class Arrangement:
 
     def place_side_by_side(self, units: list[Node], kind: Kind, places: dict[Node, Place]) -> None:
         width = sum(u.width for u in units)
-        argument = self.storage.new_tape(width) if kind == Kind.TIME else -1
+        argument = self.storage.new_tape(width) if kind == Kind.TAPE else -1
         buffer = self.storage.buffer(Buffer(kind, width, 0, argument))
         column = 0
         for u in units:

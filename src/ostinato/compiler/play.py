@@ -84,6 +84,7 @@ class Tape:
     n_steps: int
     n_rows: int
     rows: Rows | None
+    n_threads: int  # which the order in `memory` depends on
 
     def __del__(self) -> None:
         if self.memory is not None:
@@ -177,7 +178,8 @@ class Player:
         memory = self._tape(width * n_steps * n_rows) if width else None
         once: dict[Node, Tensor] = {}
         lists = bound.lists([*tensors, *finals, *ys], captured, (), memory, once)
-        self._play(bound, lists, n_steps, n_rows, rows)
+        n_threads = native.threads_from_environment() or torch.get_num_threads()
+        self._play(bound, lists, n_steps, n_rows, rows, n_threads)
         for i in plan.repeated:  # outputs share no memory
             ys[i] = ys[i].clone()
         if rows is not None and reverse:
@@ -185,7 +187,8 @@ class Player:
                 if leaf_index is not None:
                     ys[i] = rows.silenced(ys[i])
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
-        return ys, finals, Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows)
+        tape = Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, n_threads)
+        return ys, finals, tape
 
     def backward(
         self,
@@ -218,7 +221,7 @@ class Player:
         once = dict(tape.once)
         sums = gradients.new_sums()
         lists = bound.lists(tensors, captured, sums, tape.memory, once)
-        self._play(bound, lists, tape.n_steps, tape.n_rows, tape.rows)
+        self._play(bound, lists, tape.n_steps, tape.n_rows, tape.rows, tape.n_threads)
         return gradients.of(sums, captured, once), d_init, d_xs
 
     def _new(self, shape: tuple[int, ...], ragged: bool) -> Tensor:
@@ -260,7 +263,15 @@ class Player:
         made = self._backward[key] = plan, bound, gradients
         return made
 
-    def _play(self, bound: Bound, lists: Any, n_steps: int, n_rows: int, rows: Rows | None) -> None:
+    def _play(
+        self,
+        bound: Bound,
+        lists: Any,
+        n_steps: int,
+        n_rows: int,
+        rows: Rows | None,
+        n_threads: int,
+    ) -> None:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         if self.engine == "reference":
             from ostinato.engine import reference  # for tests: not a part of every start
@@ -276,7 +287,7 @@ class Player:
             n_rows,
             order,
             lengths,
-            native.threads_from_environment() or torch.get_num_threads(),
+            n_threads,
             native.best_isa(),
         )
 

@@ -55,7 +55,7 @@ class _Reference:
         dtype = next(a.dtype for a in arguments if a is not None and a.dtype.kind == "f")
         self.buffers: list[Array] = []
         for b in program.buffers:
-            if b.kind == Kind.TIME:
+            if b.kind in (Kind.TIME, Kind.TAPE):
                 whole = self.arguments[b.argument]
                 self.buffers.append(whole.reshape(*whole.shape[:2], -1))
             elif b.kind == Kind.VECTOR:
