@@ -49,6 +49,21 @@ class Sources {
   std::vector<Source> list_;
 };
 
+// Puts an object into a list when it is no longer held. Not by __del__ in Python: the interpreter runs
+// signal handlers there, and drops what they raise; a Ctrl-C was lost.
+class Lent {
+ public:
+  Lent(nb::list to, nb::object object) : to_(std::move(to)), object_(std::move(object)) {}
+  Lent(const Lent&) = delete;
+  ~Lent() {
+    if (PyList_Append(to_.ptr(), object_.ptr()) != 0) PyErr_Clear();
+  }
+
+ private:
+  nb::list to_;
+  nb::object object_;
+};
+
 template <class T>
 void play(Executor<T>& executor, const Addresses& arguments, int64_t n_steps, int64_t n_rows, const Integers& rows,
           const Integers& lengths, int threads, const std::string& isa) {
@@ -125,6 +140,7 @@ NB_MODULE(_native, m) {
   nb::class_<Sources>(m, "Sources")
       .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>&>(), "sources"_a)
       .def("addresses", &Sources::addresses, "lists"_a, "n_steps"_a, "n_rows"_a);
+  nb::class_<Lent>(m, "Lent").def(nb::init<nb::list, nb::object>(), "to"_a, "object"_a);
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");
 }

@@ -206,6 +206,39 @@ def test_a_signal_in_the_middle_leaves_the_engine_usable():
     )
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
+def test_no_signal_is_lost(monkeypatch):
+    """What a handler raises is dropped where it runs inside a __del__; so scan has none."""
+    torch.set_num_threads(2)
+    cell, init, xs = torch.nn.GRUCell(8, 8), torch.randn(8, 8), torch.randn(3, 8, 8)
+    leaves, dropped = list(cell.parameters()), []
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return cell(x, h)
+
+    monkeypatch.setattr("sys.unraisablehook", dropped.append)
+
+    class InterruptionError(Exception):
+        pass
+
+    def raise_(*_: Any) -> None:
+        raise InterruptionError
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    try:
+        for i in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + i * 1e-6)
+                while not dropped:
+                    gradients(scan, step, leaves, init, xs)
+            except InterruptionError:
+                continue
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not dropped
+
+
 CTRL_C = """
 import os, signal, threading, time
 import torch

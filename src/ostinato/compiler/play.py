@@ -79,16 +79,13 @@ class Tape:
     player: Player
     tensors: list[Tensor]  # x…, init…, carry…
     memory: Tensor | None  # of the saved values; None where there are none
+    lent: Any  # gives it back when the tape is gone
     once: dict[Node, Tensor]
     plan: ForwardPlan
     n_steps: int
     n_rows: int
     rows: Rows | None
     n_threads: int  # which the order in `memory` depends on
-
-    def __del__(self) -> None:
-        if self.memory is not None:
-            self.player.take_back(self.memory)
 
     def holds(self) -> bool:
         """Whether all is as it was played: outputs are the carries that the backward pass reads."""
@@ -174,8 +171,10 @@ class Player:
                 # shows in the base's version. Before the engine drives this code from the caches.
                 carry = carries[leaf_index]
                 ys.append((carry[:-1] if reverse else carry[1:]).detach())
-        width = bound.tape_width
-        memory = self._tape(width * n_steps * n_rows) if width else None
+        memory = lent = None
+        if bound.tape_width:
+            memory = self._tape(bound.tape_width * n_steps * n_rows)
+            lent = native.Lent(self._spare, memory)
         once: dict[Node, Tensor] = {}
         lists = bound.lists([*tensors, *finals, *ys], captured, (), memory, once)
         n_threads = native.threads_from_environment() or torch.get_num_threads()
@@ -187,7 +186,7 @@ class Player:
                 if leaf_index is not None:
                     ys[i] = rows.silenced(ys[i])
         # Outputs stay out of the tape: they hold the graph, and the graph holds the tape.
-        tape = Tape(self, tensors, memory, once, plan, n_steps, n_rows, rows, n_threads)
+        tape = Tape(self, tensors, memory, lent, once, plan, n_steps, n_rows, rows, n_threads)
         return ys, finals, tape
 
     def backward(
@@ -230,19 +229,14 @@ class Player:
 
     def _tape(self, size: int) -> Tensor:
         """Memory for saved values: what an earlier call gave back, if it fits (new pages cost)."""
-        spare = self._spare
-        if spare and spare[-1].numel() == size:
-            try:
-                return spare.pop()
-            except IndexError:  # another thread was faster
-                pass
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            return torch.empty(size, dtype=self.dtype)
+        if memory.numel() == size:
+            return memory
+        self._spare.clear()  # kept is one size only
         return torch.empty(size, dtype=self.dtype)
-
-    def take_back(self, memory: Tensor) -> None:
-        """Keep memory for the next call: of one size only, as many as were in use at once."""
-        if self._spare and self._spare[-1].numel() != memory.numel():
-            self._spare = []
-        self._spare.append(memory)
 
     def _make_forward(self, key: tuple[bool, bool, bool]) -> tuple[ForwardPlan, Bound]:
         plan = self.planner.forward(*key)

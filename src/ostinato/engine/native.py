@@ -81,11 +81,12 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first two; the last is
-# os.environ.get without its encoding and decoding.
+# Called too often for a function between. See `native/tensors.h` for the first two and
+# `native/module.cc` for the last; the third is os.environ.get without its encoding and decoding.
 watched: Callable[..., list[Tensor] | None] = getattr(_native, "watched", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
+Lent: Callable[[list[Any], Any], Any] = getattr(_native, "Lent", _not_there)
 
 
 def addresses(numbers: list[int]) -> Any:
