@@ -211,7 +211,7 @@ def test_no_signal_is_lost(monkeypatch):
     """What a handler raises is dropped where it runs inside a __del__; so scan has none."""
     torch.set_num_threads(2)
     cell, init, xs = torch.nn.GRUCell(8, 8), torch.randn(8, 8), torch.randn(3, 8, 8)
-    leaves, dropped = list(cell.parameters()), []
+    leaves, dropped, lost = list(cell.parameters()), [], []
 
     def step(h: Tensor, x: Tensor) -> Tensor:
         return cell(x, h)
@@ -233,11 +233,13 @@ def test_no_signal_is_lost(monkeypatch):
                 while not dropped:
                     gradients(scan, step, leaves, init, xs)
             except InterruptionError:
-                continue
+                pass
+            lost += [d for d in dropped if d.object.__module__.startswith("ostinato")]
+            dropped.clear()  # others': hooks on the collector have the same trouble
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert not dropped
+    assert not lost
 
 
 CTRL_C = """
