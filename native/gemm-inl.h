@@ -19,6 +19,8 @@ template <class V, int NV> constexpr int tile_rows() {
 // Before every loop over a tile: where one is unrolled late, GCC keeps the tile on the stack and
 // writes it there at each k (half the rate).
 #define OSTINATO_UNROLLED _Pragma("GCC unroll 12")
+// Before the loop over k or rows: its counters want the same ports as the sums (3 … 6 %).
+#define OSTINATO_UNROLLED_4 _Pragma("GCC unroll 4")
 
 // What a product over some rows and columns needs, but for which rows and columns.
 template <class T> struct Product {
@@ -45,7 +47,7 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
     // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
     const T* ahead = w + K * ldw + row / tile_rows<V, NV>() % NV * K * L;
-    for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
+    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
       __builtin_prefetch(ahead, 0, 2);
       V b[NV];
       OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
@@ -127,8 +129,8 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   constexpr int L = V::kLanes, PW = NV * L;
   const Product<typename V::Scalar> p{factors, n_factors, init, out};
   int64_t n = 0;
-  if (n_rows == 1)
-    for (; N - n >= 3 * PW; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
+  if (n_rows == 1)  // four panels are two and two: one alone would wait for its few chains
+    for (; N - n >= 3 * PW && N - n != 4 * PW; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
   if (n_rows <= 2)
     for (; N - n >= 2 * PW; n += 2 * PW) n_rows == 1 ? gemm_panels<V, 1, NV, 2>(p, n) : gemm_panels<V, 2, NV, 2>(p, n);
   for (; n < N; n += PW) {
@@ -160,7 +162,7 @@ void outer_tile(const OuterRows<typename V::Scalar>& rows, int64_t ca, int64_t c
   if (rows.a_tile)  // so large a result is not near: the next tile of it
     OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
       OSTINATO_UNROLLED for (int j = 0; j < NV; j++) __builtin_prefetch(out + (MR + i) * ld + j * L, 1, 3);
-  for (int64_t r = 0; r < rows.n; r++) {
+  OSTINATO_UNROLLED_4 for (int64_t r = 0; r < rows.n; r++) {
     const T *x = rows.a[r] + ca, *y = rows.b[r] + cb;
     V v[NV];
     OSTINATO_UNROLLED for (int j = 0; j < NV; j++) v[j] = read(y, j);
