@@ -1,14 +1,17 @@
-"""Where the time of one training call of scan goes: the engine forward and back, and all the rest.
+"""Where the time of one training call of scan goes: the engine, autograd, and all the rest.
 
     python -m benchmarks.parts [CELL/SHAPE …]
 
 The rows of `python -m benchmarks scan`, without the peers: medians over two seconds of
-calls. The rest is PyTorch, Python and what autograd does. To see inside the engine, build it with
--DCMAKE_BUILD_TYPE=RelWithDebInfo and record this with `perf record -e cpu-clock`.
+calls. Autograd is what PyTorch does between the call of a function that can be differentiated and
+that function's own code, and back; the rest is ostinato's Python and the tensors it makes. To see
+inside the engine, build it with symbols, but with -O3, as it is shipped, and record this with
+`perf record -e cpu-clock`.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import time
@@ -16,13 +19,19 @@ from typing import Any
 
 import torch
 
+import ostinato._scan as scan_module
 from benchmarks import peers_torch
 from benchmarks.cells import GRU, LEM, LSTM, RNN, SHAPES, SLSTM
+from benchmarks.overhead import WATCH, watching
 from benchmarks.problem import Problem
 from ostinato.compiler.play import Player
 
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, LEM, SLSTM)}
 SECONDS = 2.0
+WATCHED: dict[str, list[tuple[Any, str]]] = {
+    "autograd": [(scan_module, "play"), (torch.autograd, "grad")],
+    "ours": [(Player, "forward"), (Player, "backward")],
+}
 
 plays: list[float] = []  # of the engine, forward and back in turn
 
@@ -41,22 +50,27 @@ def main() -> None:
     Player._play = timed(Player._play)  # type: ignore[method-assign]
     shapes = {shape.name: shape for shape in SHAPES}
     names = sys.argv[1:] or [f"{c}/{s}" for s in shapes for c in ("rnn", "gru", "lstm")]
-    print("| row | whole, µs | forward | backward | the rest | GFLOP/s in the engine |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| row | whole, µs | forward | backward | autograd | the rest | GFLOP/s in the engine |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    gc.disable()
     for name in names:
         cell, shape = CELLS[name.split("/")[0]], shapes[name.split("/")[1]]
-        run = peers_torch.ours(Problem(cell, shape)).make().run
-        for _ in range(10):
-            run()
-        plays.clear()
-        wholes = []
-        end = time.perf_counter() + SECONDS
-        while time.perf_counter() < end:
-            begin = time.perf_counter()
-            run()
-            wholes.append(time.perf_counter() - begin)
-        whole, forward, backward = map(statistics.median, (wholes, plays[::2], plays[1::2]))
-        parts = (whole, forward, backward, whole - forward - backward)
+        with watching(WATCHED):
+            run = peers_torch.ours(Problem(cell, shape)).make().run
+            for _ in range(10):
+                run()
+            plays.clear()
+            wholes, autograd = [], []
+            end = time.perf_counter() + SECONDS
+            while time.perf_counter() < end:
+                WATCH.spent.clear()
+                begin = time.perf_counter()
+                run()
+                wholes.append(time.perf_counter() - begin)
+                autograd.append(WATCH.spent["autograd"] / 1e9)
+        spans = wholes, plays[::2], plays[1::2], autograd
+        whole, forward, backward, outside = map(statistics.median, spans)
+        parts = (whole, forward, backward, outside, whole - forward - backward - outside)
         rate = cell.gflop(shape) / (forward + backward)
         print(f"| {name} | {' | '.join(f'{p * 1e6:.0f}' for p in parts)} | {rate:.0f} |")
 
