@@ -7,7 +7,7 @@
 //   chunk   steps between two visits to `before` and `after`: about 32 or 256 rows of a group
 //   span    rows [begin, end) that live at one step
 // Schedule of one slab:
-//   pack its share of the weights · barrier
+//   pack its share of the weights, `once` · barrier
 //   for each chunk:  before (all rows of the chunk) · loop, some rows at a time, step by step ·
 //                    after, group by group
 //   barrier · its share of the gradients that are too large for an accumulator a group
@@ -42,9 +42,9 @@ constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by colu
 constexpr int64_t kApart = 1 << 12;    // bytes between what two threads write: see Layout
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
-constexpr int64_t kNearStrips = 1 << 14;  // bytes of all strips of a block that are longer than the shortest: in L1
+constexpr int64_t kNearStrips = 1 << 14;  // a block's strips grow while those of all its operands fit into this
 constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread's registers
-static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "fewer registers may have longer strips");
+static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "long strips need more than the registers have");
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
 constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
 constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
@@ -141,7 +141,8 @@ namespace {
 template <class T> struct Gathered {
   T** rows = nullptr;  // memory of the play's: on its threads nothing may fail
   T* origin = nullptr;  // the first
-  int64_t n_rows = 0, n_steps = 0, phase = 0;
+  int64_t n_rows = 0, n_steps = 0;
+  int64_t phase = 0;  // of the first step, where slots are used again: by it they wrap
 };
 
 }  // namespace
@@ -374,7 +375,6 @@ template <class T> class Player {
   }
 
   void play_chunk(int64_t t0, int64_t t1) {
-    if (group0_ == group1_) return;
     section(p_.before, group0_, group1_, t0, t1);
     for (int64_t g = group0_; g < group1_; g += s_.loop_groups)
       for_steps(t0, t1, [&](int64_t t) { section(p_.loop, g, std::min(g + s_.loop_groups, group1_), t, t + 1); });
@@ -580,8 +580,8 @@ template <class T> void Executor<T>::give(std::unique_ptr<Workspace> work) const
   delete spare_.exchange(work.release());
 }
 
-// How much memory a play needs, and where in it everything lies. What the threads write in turn lies
-// in one piece for each slab, and not in one page with another's: the processor fetches ahead within
+// How much memory a play needs, and where in it everything lies. Accumulators and buffers lie in one
+// piece for each slab, and not in one page with another's: the processor fetches ahead within
 // a page, and would take from another core what that is about to write (a third of the time at 32
 // rows of 32 units).
 template <class T> class Layout {
@@ -614,7 +614,13 @@ template <class T> class Layout {
     const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
     return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
   }
-  int64_t most_rows() const { return B_ * std::min(T_, std::max(chunk(), late_steps(B_))); }
+  int64_t most_rows() const {  // of one list
+    const bool any_late = std::find(late_.begin(), late_.end(), true) != late_.end();
+    int64_t of_slab = 0;
+    for (int64_t slab = 0; slab < slabs_; slab++)
+      of_slab = std::max(of_slab, group_begin(B_, groups_ * (slab + 1) / slabs_) - group_begin(B_, groups_ * slab / slabs_));
+    return std::max(of_slab * chunk(), any_late ? B_ * std::min(T_, late_steps(B_)) : 0);
+  }
   // Large gradients are summed at the end: what they read must last until then.
   bool late(size_t gradient) const { return late_[gradient]; }
   int64_t slots(size_t buffer) const {
@@ -676,6 +682,35 @@ template <class T> class Layout {
   std::vector<bool> late_, lasts_;
 };
 
+namespace {
+
+// Where a slab finds each buffer: at the caller's, or in its own memory. Returns the end of that.
+template <class T>
+T* add_places(Session<T>& s, const Layout<T>& layout, int64_t slab, T* locals, T* memory) {
+  const int64_t first = s.begins[s.slab_begin(slab)], n = s.begins[s.slab_begin(slab + 1)] - first;
+  for (size_t i = 0; i < s.program.buffers.size(); i++) {
+    const Buffer& b = s.program.buffers[i];
+    const int64_t row = padded(b.width), slots = layout.slots(i);
+    const bool theirs = b.kind == Kind::kTime || b.kind == Kind::kVector || b.kind == Kind::kTape;
+    const Argument a = theirs ? s.play.arguments[b.argument] : Argument{};
+    T* const data = static_cast<T*>(a.data);
+    switch (b.kind) {
+      case Kind::kTime: s.places.push_back({data, a.time, a.row, 0, s.play.rows}); break;
+      case Kind::kVector: s.places.push_back({data, 0, 0, 0, nullptr}); break;
+      case Kind::kTape: s.places.push_back({data + first * (s.play.T - 1) * a.row, n * a.row, a.row, 0, nullptr}); break;
+      case Kind::kLocal: s.places.push_back({locals, 0, 0, 0, nullptr}); break;
+      default: {
+        const bool wraps = slots > 1 && (b.kind == Kind::kPair || slots < s.play.T);
+        s.places.push_back({memory - first * row, slots == 1 ? 0 : n * row, row, wraps ? slots : 0, nullptr});
+      }
+    }
+    locals += layout.local(i), memory += n * layout.of_a_row(i);
+  }
+  return memory;
+}
+
+}  // namespace
+
 template <class T> int64_t Executor<T>::kept_bytes() const {
   std::unique_ptr<Workspace> work = take();
   const int64_t bytes = work ? work->bytes() : 0;
@@ -708,29 +743,13 @@ template <class T> void Executor<T>::play(const Play& play) {
   T* memory = locals;
   for (size_t i = 0; i < program_.buffers.size(); i++) memory += layout.local(i);
   for (int64_t slab = 0; slab < s.slabs; slab++) {
-    const int64_t group0 = s.slab_begin(slab), group1 = s.slab_begin(slab + 1);
     accumulator += layout.kGap, memory += layout.kGap;
     for (size_t i = 0; i < program_.gradients.size(); i++)
-      for (int64_t g = group0; g < group1 && !layout.late(i); g++, accumulator += layout.accumulator(i))
+      for (int64_t g = s.slab_begin(slab); g < s.slab_begin(slab + 1) && !layout.late(i); g++) {
         s.accumulators[i].push_back(accumulator);
-    T* local = locals;
-    for (size_t i = 0; i < program_.buffers.size(); i++) {
-      const Buffer& b = program_.buffers[i];
-      const int64_t first = s.begins[group0], n = s.begins[group1] - first, row = padded(b.width), slots = layout.slots(i);
-      if (b.kind == Kind::kTime || b.kind == Kind::kVector) {
-        const Argument& a = play.arguments[b.argument];
-        const bool vector = b.kind == Kind::kVector;
-        s.places.push_back({static_cast<T*>(a.data), vector ? 0 : a.time, vector ? 0 : a.row, 0, vector ? nullptr : play.rows});
-      } else if (b.kind == Kind::kTape) {
-        const int64_t width = play.arguments[b.argument].row;
-        s.places.push_back({static_cast<T*>(play.arguments[b.argument].data) + first * (play.T - 1) * width, n * width, width, 0, nullptr});
-      } else if (b.kind == Kind::kLocal) {
-        s.places.push_back({local, 0, 0, 0, nullptr});
-      } else {
-        s.places.push_back({memory - first * row, slots == 1 ? 0 : n * row, row, slots == 1 ? 0 : slots, nullptr});
+        accumulator += layout.accumulator(i);
       }
-      local += layout.local(i), memory += n * layout.of_a_row(i);
-    }
+    memory = add_places(s, layout, slab, locals, memory);
   }
 
   const int64_t panel = s.kernels.panel;

@@ -13,7 +13,7 @@ constexpr int kMostRows = 8;    // as many as there are registers for their addr
 constexpr int kPackedRows = 6;  // columns of a that are laid side by side: see `outer`
 template <class V, int NV> constexpr int tile_rows() {
   constexpr int rows = (V::kRegisters - NV - 1) / NV;
-  return rows < kMostRows ? rows : kMostRows;
+  return rows < kPackedRows ? kPackedRows : rows < kMostRows ? rows : kMostRows;
 }
 
 // Before every loop over a tile: where one is unrolled late, GCC keeps the tile on the stack and
@@ -130,7 +130,7 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   const Product<typename V::Scalar> p{factors, n_factors, init, out};
   int64_t n = 0;
   if (n_rows == 1)  // four panels are two and two: one alone would wait for its few chains
-    for (; N - n >= 3 * PW && N - n != 4 * PW; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
+    for (; N - n >= 3 * PW && (N - n) / PW != 4; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
   if (n_rows <= 2)
     for (; N - n >= 2 * PW; n += 2 * PW) n_rows == 1 ? gemm_panels<V, 1, NV, 2>(p, n) : gemm_panels<V, 2, NV, 2>(p, n);
   for (; n < N; n += PW) {

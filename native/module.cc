@@ -56,6 +56,7 @@ class Lent {
   Lent(nb::list to, nb::object object) : to_(std::move(to)), object_(std::move(object)) {}
   Lent(const Lent&) = delete;
   ~Lent() {
+    nb::error_scope pending;
     if (PyList_Append(to_.ptr(), object_.ptr()) != 0) PyErr_Clear();
   }
 

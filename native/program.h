@@ -21,8 +21,8 @@ enum class Kind : int32_t {
   kStep,    // own memory, [B, width], lives within one step
   kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
   kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
-  kTape,    // argument, [T, B, width], of programs alone: in an order of their own, which depends on
-            // T, B and the number of threads; dense
+  kTape,    // argument, [T, B, width], dense, written and read by programs only: slab after slab, so that
+            // its order depends on T, B and the number of threads
 };
 struct Buffer {
   Kind kind;

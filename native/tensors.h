@@ -161,6 +161,8 @@ struct Source {
 struct Addresses {
   std::vector<Argument> list;
   std::vector<std::vector<char>> copies;  // of vectors that were not dense
+  Addresses() = default;
+  Addresses(Addresses&&) = default;  // a copy would point into the other's
 };
 
 inline Argument argument_of(const Source& source, nanobind::handle tensor, int64_t n_steps, int64_t n_rows,
@@ -185,7 +187,7 @@ inline Argument argument_of(const Source& source, nanobind::handle tensor, int64
       for (int64_t i = 0; i < v.n_axes; i++) elements *= v.shape[i];
       return {v.data, 0, elements / n_rows};
     }
-    case How::kTape: return {v.data + source.q * n_steps * n_rows * v.item, n_rows * source.p, source.p};
+    case How::kTape: return {v.data + source.q * n_steps * n_rows * v.item, 0, source.p};
     case How::kPart: return {v.data + source.p * v.item, source.q, 1};
   }
   throw std::invalid_argument("no such source");

@@ -10,7 +10,7 @@ struct Generic {
   typedef T Lanes __attribute__((vector_size(N * sizeof(T))));
   typedef Bits Mask __attribute__((vector_size(N * sizeof(T))));
   static constexpr int kLanes = N;
-  static constexpr int kRegisters = 32;
+  static constexpr int kRegisters = 16;  // of the smallest that doubles are played on
   Lanes v;
   static Generic all(T x) { return {x - Lanes{}}; }  // −0 − 0 is −0, where −0 + 0 is not
   static Generic load(const T* p) { Generic r; std::memcpy(&r.v, p, sizeof r.v); return r; }

@@ -12,7 +12,7 @@ namespace {
 // Around the tiles (16, 32 and 64 columns; two and three panels for one row) and the vectors.
 const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 127, 129, 195, 257};
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
-constexpr int64_t kMostRows = 17;  // two full tiles of 8, and one row
+constexpr int64_t kMostRows = 17;  // a full tile of 8, two, and one row more
 
 // Rows with a gap between them that nobody may touch; the last ends where the memory ends. Their list
 // points before them, by its offset.

@@ -8,8 +8,8 @@ namespace ostinato {
 namespace {
 
 // Of sample_program.
-enum Argument_ : int32_t { kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kGradU, kGradW, kGradBias, kArguments };
-enum Buffer_ : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals };
+enum Argument_ : int32_t { kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape, kGradU, kGradW, kGradBias, kArguments };
+enum Buffer_ : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape };
 
 Operand in(int32_t buffer, int32_t column = 0, int32_t dt = 0) { return {buffer, column, dt}; }
 Operand reg(int32_t number) { return {-2 - number, 0, 0}; }
@@ -59,7 +59,8 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   p.descending = descending;
   p.buffers = {{Kind::kTime, F, 0, kX},      {Kind::kTime, H, 1, kStates}, {Kind::kVector, H, 0, kBias},
                {Kind::kLocal, H, 0, -1},     {Kind::kChunk, H, 0, -1},     {Kind::kPair, H, 0, -1},
-               {Kind::kStep, H, 0, -1},      {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1}};
+               {Kind::kStep, H, 0, -1},      {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
+               {Kind::kTape, H, 0, kTape}};
   const int32_t half = H / 2;  // W's halves stand in the argument the other way round, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}}};
@@ -80,14 +81,15 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
       op(kOp_lerp, in(bFollower, 0, then), in(bFollower, 0, now), in(bStates, 0, then), in(bScaled)),
       reduction(Code::kRowSum, H, in(bTotals, 0), in(bStates, 0, then)),
       reduction(Code::kRowMax, H, in(bTotals, 1), in(bStates, 0, then)),
-      block(H, 3),
+      block(H, 4),
       broadcast(reg(1), in(bTotals, 0)),
       broadcast(reg(0), in(bTotals, 1)),
       op(kOp_fma, in(bOut), reg(1), reg(0), in(bFollower, 0, then)),
+      op(kOp_copy, in(bTape), in(bOut)),
   });
   p.after = section({
-      sum(Code::kOuter, 0, F, H, in(bX), in(bOut)),
-      sum(Code::kOuter, 1, H, H, in(bStates, 0, now), in(bOut)),
+      sum(Code::kOuter, 0, F, H, in(bX), in(bTape)),
+      sum(Code::kOuter, 1, H, H, in(bStates, 0, now), in(bTape)),
       sum(Code::kColumnSum, 2, 1, H, in(bDrive)),
   });
   return p;
@@ -145,6 +147,11 @@ std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transpo
   std::vector<Extent> found;
   for (const Use& m : most)
     found.push_back(transposed && m.C == 1 ? Extent{1, m.I, 0} : Extent{m.J * m.C, m.C, 0});
+  for (const Buffer& b : p.buffers) {  // dense, whatever else the argument is
+    if (b.kind != Kind::kTape) continue;
+    const Use& m = most[size_t(b.argument)];
+    found[size_t(b.argument)] = {m.J * m.C, m.C, 0};
+  }
   for (const Use& use : uses) {
     Extent& e = found[size_t(use.argument)];
     e.size = std::max(e.size, (use.I - 1) * e.time + (use.J - 1) * e.row + use.C);

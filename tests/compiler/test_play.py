@@ -33,7 +33,8 @@ def test_threads_have_level_shares(n_rows, n_threads):
     assert max(shares) == min(shares)  # dealt in one direction only, 32 rows differ by a quarter
 
 
-def test_forward_is_played_again_only_after_a_change_in_place(monkeypatch):
+@pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
+def test_forward_is_played_again_only_after_a_change_in_place(lengths, monkeypatch):
     forward, played = Player.forward, []
 
     def counted(*args, **kwargs):
@@ -42,8 +43,11 @@ def test_forward_is_played_again_only_after_a_change_in_place(monkeypatch):
 
     W = torch.randn(4, 4, requires_grad=True)
 
+    def step(h, x):
+        return torch.tanh(h @ W + x)
+
     def ys():
-        return ostinato.scan(lambda h, x: torch.tanh(h @ W + x), init, xs)[1]
+        return ostinato.scan(step, init, xs, lengths=lengths)[1]
 
     init, xs = torch.zeros(3, 4), torch.randn(5, 3, 4)
     expected = torch.autograd.grad(ys().sum(), W)[0]

@@ -235,7 +235,7 @@ class Player:
             return torch.empty(size, dtype=self.dtype)
         if memory.numel() == size:
             return memory
-        self._spare.clear()  # kept is one size only
+        self._spare.clear()  # of calls of another size: never more is kept than was in use at once
         return torch.empty(size, dtype=self.dtype)
 
     def _make_forward(self, key: tuple[bool, bool, bool]) -> tuple[ForwardPlan, Bound]:
@@ -267,6 +267,8 @@ class Player:
         n_threads: int,
     ) -> None:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
+        if not order and lengths and lengths[0] == n_steps:  # all rows are whole
+            lengths = []
         if self.engine == "reference":
             from ostinato.engine import reference  # for tests: not a part of every start
 
