@@ -174,8 +174,29 @@ def test_workers_of_a_data_loader():
     assert_same(list(loader), here)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
-def test_a_signal_in_the_middle_leaves_the_engine_usable():
+class InterruptionError(Exception):
+    """What the alarm raises."""
+
+
+@pytest.fixture
+def alarm():
+    """A signal handler that raises, as Ctrl-C does: a function to have it called in some seconds.
+
+    And again every tenth: where another package's hook runs, what it raises is dropped.
+    """
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("no interval timer here")
+
+    def raise_(*_: Any) -> None:
+        raise InterruptionError
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds, seconds and 0.1)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_in_the_middle_leaves_the_engine_usable(alarm):
     """An exception raised by a signal handler during a play, as Ctrl-C does."""
     torch.set_num_threads(2)
     W, init, xs = (torch.randn(s) / 8 for s in ((64, 64), (64, 64), (200, 64, 64)))
@@ -183,22 +204,12 @@ def test_a_signal_in_the_middle_leaves_the_engine_usable():
     step = rnn(W)
     wanted = gradients(scan, step, [W], init, xs)
 
-    class InterruptionError(Exception):
-        pass
-
-    def raise_(*_: Any) -> None:
-        raise InterruptionError
-
-    before = signal.signal(signal.SIGALRM, raise_)
-    try:
-        for delay in (0.0005, 0.001, 0.002, 0.003, 0.005):
-            with pytest.raises(InterruptionError):
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                while True:
-                    gradients(scan, step, [W], init, xs)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for delay in (0.0005, 0.001, 0.002, 0.003, 0.005):
+        with pytest.raises(InterruptionError):
+            alarm(delay)
+            while True:
+                gradients(scan, step, [W], init, xs)
+    alarm(0)
     again = gradients(scan, step, [W], init, xs)
     assert all(
         torch.equal(a, b)
@@ -206,8 +217,7 @@ def test_a_signal_in_the_middle_leaves_the_engine_usable():
     )
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
-def test_no_signal_is_lost(monkeypatch):
+def test_no_signal_is_lost(alarm, monkeypatch):
     """What a handler raises is dropped where it runs inside a __del__; so scan has none."""
     torch.set_num_threads(2)
     cell, init, xs = torch.nn.GRUCell(8, 8), torch.randn(8, 8), torch.randn(3, 8, 8)
@@ -219,27 +229,16 @@ def test_no_signal_is_lost(monkeypatch):
     gradients(scan, step, leaves, init, xs)  # recorded
     monkeypatch.setattr("sys.unraisablehook", dropped.append)
 
-    class InterruptionError(Exception):
-        pass
-
-    def raise_(*_: Any) -> None:
-        raise InterruptionError
-
-    before = signal.signal(signal.SIGALRM, raise_)
-    try:
-        for i in range(500):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 2e-4 + i * 1e-6)
-                while not dropped:
-                    gradients(scan, step, leaves, init, xs)
-            except InterruptionError:
-                pass
-            of = (str(getattr(d.object, "__module__", "")) for d in dropped)
-            lost += [module for module in of if module.startswith("ostinato")]
-            dropped.clear()  # others': hooks on the collector have the same trouble
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for i in range(500):
+        try:
+            alarm(2e-4 + i * 1e-6)
+            while not dropped:
+                gradients(scan, step, leaves, init, xs)
+        except InterruptionError:
+            pass
+        of = (str(getattr(d.object, "__module__", "")) for d in dropped)
+        lost += [module for module in of if module.startswith("ostinato")]
+        dropped.clear()  # others': hooks on the collector have the same trouble
     assert not lost
 
 

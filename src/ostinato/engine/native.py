@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ostinato.engine.program import Program
 
 try:
@@ -83,7 +81,7 @@ def _not_there(*_: Any) -> Any:
 
 # Called too often for a function between. See `native/tensors.h` for the first two and
 # `native/module.cc` for the last; the third is os.environ.get without its encoding and decoding.
-watched: Callable[..., list[Tensor] | None] = getattr(_native, "watched", _not_there)
+watched: Callable[..., list[Any] | None] = getattr(_native, "watched", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
 Lent: Callable[[list[Any], Any], Any] = getattr(_native, "Lent", _not_there)
