@@ -11,8 +11,9 @@
 namespace ostinato {
 
 // Where an argument lies, in elements. Kind::kTime: element (slot, row, column) = data[slot · time +
-// row · row + column]. Kind::kTape: rows of `row` elements. A matrix: data[i · time + j · row]. A vector or [B, width]: row is its row stride.
-// A carry's first and last may be null: it begins with zeros, the last one is not wanted.
+// row · row + column]. Kind::kTape: rows of `row` elements. A matrix: data[i · time + j · row]. A vector
+// or [B, width]: row is its row stride. A carry's first and last may be null: it begins with zeros, the
+// last one is not wanted.
 struct Argument {
   void* data;
   int64_t time, row;
