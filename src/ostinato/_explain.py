@@ -168,7 +168,7 @@ def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
     x_wanted = tuple(n is not None for n in planner.recording.d_xs)
     backward = planner.backward((True,) * len(f.ys), x_wanted, forward, False, hoist)
     flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
-    element = torch.empty((), dtype=player.dtype).element_size()
+    element = player.dtype.itemsize
     width = sum(forward.lowered.tapes.values())
     states = sum(n.width for n in f.states)
     saved = element * n_rows * (width * n_steps + states * (n_steps + 1))

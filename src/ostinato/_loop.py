@@ -223,7 +223,7 @@ def _broadcast(value: Tensor, leaf: Tensor) -> Tensor:
 
 
 def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Tensor:
-    given = torch.as_tensor(lengths)
+    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
     if given.dtype.is_floating_point or given.dtype == torch.bool or given.shape != (n_rows,):
         raise ValueError(
             f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"

@@ -267,7 +267,10 @@ def _gradients(
     both = []
     for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
         used = [o for o in outputs if o.requires_grad]
-        weights = [torch.linspace(0.5, 1, o.numel(), dtype=o.dtype).view_as(o) for o in used]
+        weights = [
+            torch.linspace(0.5, 1, o.numel(), dtype=o.dtype, device=o.device).view_as(o)
+            for o in used
+        ]
         found = torch.autograd.grad(used, wanted, weights, allow_unused=True)
         pairs_of = zip(found, wanted, strict=True)
         both.append([torch.zeros_like(t) if g is None else g for g, t in pairs_of])

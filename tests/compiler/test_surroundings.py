@@ -8,16 +8,18 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ostinato import scan
-from playing import counting, loop
+from playing import counting, loop, rows_apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
@@ -275,6 +277,48 @@ def test_modes_and_counters():
         assert_same(gradients(scan, rnn(W), [W, init, xs], init, xs), wanted)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("lengths", [None, [T, 1, 2]])
+def test_a_default_device(lengths):
+    """Where the user's new tensors go is not where scan's go."""
+    W, init, xs = inputs()
+    step = rnn(W)
+    wanted = gradients(partial(rows_apart, lengths=lengths), step, [W, init, xs], init, xs)
+    ours = partial(scan, lengths=lengths)
+    for again in (False, True):
+        with torch.device("meta"), counting(step) as calls:
+            carry, ys = ours(step, init, xs)
+            grads = torch.autograd.grad(ys.square().sum() + carry.sum(), [W, init, xs])
+        assert_same((carry, ys, grads), wanted)
+        assert not (again and calls[0])
+
+
+def test_a_default_device_is_seen_by_steps():
+    _, init, xs = (t.detach() for t in inputs())
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        one = torch.ones(H, dtype=D)
+        return torch.tanh(x + h + (one if one.is_cpu else 0))
+
+    for device in ("cpu", "meta", "cpu"):
+        with torch.device(device):
+            assert_same(scan(step, init, xs), loop(step, init, xs))
+
+
+def test_a_mode_that_overrides_functions():
+    class SineForTanh(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return (torch.sin if func is torch.tanh else func)(*args, **(kwargs or {}))
+
+    W, init, xs = inputs()
+    step = rnn(W)
+    plain = gradients(loop, step, [W, init, xs], init, xs)
+    for _ in range(2):
+        assert_same(gradients(scan, step, [W, init, xs], init, xs), plain)
+        with SineForTanh():
+            other = gradients(loop, step, [W, init, xs], init, xs)
+            assert_same(gradients(scan, step, [W, init, xs], init, xs), other)
 
 
 def test_tensors_of_other_kinds():

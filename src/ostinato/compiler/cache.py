@@ -16,7 +16,13 @@ from torch import Tensor
 from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player
-from ostinato.compiler.record import Recording, record, search_captured, transformed
+from ostinato.compiler.record import (
+    Recording,
+    default_devices,
+    record,
+    search_captured,
+    transformed,
+)
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -70,6 +76,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor], bool]:
     modes = (
         torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,
+        torch._C._len_torch_function_stack() and default_devices(),
     )  # fmt: skip
     if reached.complete:
         plain = native.described(reached.tensors, 0, True)

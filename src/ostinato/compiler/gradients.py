@@ -64,7 +64,7 @@ class Gradients:
     def new_sums(self) -> list[Tensor]:
         """The layers of all sums, one after the other, dense."""
         dtype = self.dtype
-        return [make(shape, dtype=dtype) for make, shape in self._makers]
+        return [make(shape, dtype=dtype, device="cpu") for make, shape in self._makers]
 
     def of(
         self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]

@@ -20,9 +20,9 @@ def evaluate(
     if node.op == "captured":
         value = captured[node.attrs[0]].detach()
     elif node.op == "full":
-        value = torch.full(node.shape, node.attrs[0], dtype=dtype)
+        value = torch.full(node.shape, node.attrs[0], dtype=dtype, device="cpu")
     elif node.op == "zeros":
-        value = torch.zeros(node.shape, dtype=dtype)
+        value = torch.zeros(node.shape, dtype=dtype, device="cpu")
     elif node.op == "part":
         start = node.attrs[0]
         value = evaluate(node.inputs[0], captured, known, dtype)[start : start + node.width]

@@ -100,7 +100,7 @@ def _keep_freed_pages() -> None:
     of an LSTM's training. It stops doing so up to the size of the largest piece (below 32 MB) that
     it has seen freed; this one is never touched.
     """
-    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8)
+    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8, device="cpu")
 
 
 class Player:
@@ -225,18 +225,18 @@ class Player:
 
     def _new(self, shape: tuple[int, ...], ragged: bool) -> Tensor:
         make = torch.zeros if ragged else torch.empty  # beyond a row's length: zero
-        return make(shape, dtype=self.dtype)
+        return make(shape, dtype=self.dtype, device="cpu")
 
     def _tape(self, size: int) -> Tensor:
         """Memory for saved values: what an earlier call gave back, if it fits (new pages cost)."""
         try:
             memory = self._spare.pop()
         except IndexError:
-            return torch.empty(size, dtype=self.dtype)
+            return torch.empty(size, dtype=self.dtype, device="cpu")
         if memory.numel() == size:
             return memory
         self._spare.clear()  # of calls of another size: never more is kept than was in use at once
-        return torch.empty(size, dtype=self.dtype)
+        return torch.empty(size, dtype=self.dtype, device="cpu")
 
     def _make_forward(self, key: tuple[bool, bool, bool]) -> tuple[ForwardPlan, Bound]:
         plan = self.planner.forward(*key)

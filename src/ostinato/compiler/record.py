@@ -217,7 +217,9 @@ class _Recorder(TorchDispatchMode):
 
 def _elements(view: Tensor) -> set[int]:
     size = view.untyped_storage().nbytes() // view.element_size()
-    index = torch.arange(size).as_strided(view.size(), view.stride(), view.storage_offset())
+    index = torch.arange(size, device=view.device).as_strided(
+        view.size(), view.stride(), view.storage_offset()
+    )
     return set(index.flatten().tolist())
 
 
@@ -234,7 +236,21 @@ def transformed() -> str | None:
         return "another mode is recording operations"
     if torch._C._is_tracing():
         return "the call is being traced"
+    if torch._C._len_torch_function_stack() > 0 and default_devices() is None:
+        return "a mode that overrides torch's functions is active"
     return None
+
+
+def default_devices() -> tuple[torch.device, ...] | None:
+    """Where a step's new tensors go by `with torch.device` or set_default_device, outermost first.
+
+    None if there are other modes of this kind. They need a stack that is not empty; to ask for its
+    length takes no call of Python.
+    """
+    modes = torch.overrides._get_current_function_mode_stack()
+    if not all(isinstance(mode, torch.utils._device.DeviceContext) for mode in modes):
+        return None
+    return tuple([mode.device for mode in modes])
 
 
 class _Searching(threading.local):
@@ -359,7 +375,7 @@ def _record_once(
     n_rows: int,
 ) -> Recording:
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
-        index = torch.arange(n_rows) % t.shape[0]
+        index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
     state_leaves, state_spec = tree.flatten(init)
