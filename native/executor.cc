@@ -64,25 +64,27 @@ class FloatEnvironment {
 #endif
 };
 
-template <class T> struct Memory {  // 64-byte aligned, grows, never shrinks
-  T* data = nullptr;
-  size_t size = 0;
-  T* get(size_t n) {
-    if (n > size) {
-      std::free(data);
-      data = nullptr, size = 0;
-      const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-      data = static_cast<T*>(std::aligned_alloc(64, bytes));
-      if (!data) throw std::bad_alloc();
-      size = n;
+// out[c][r] = in[r][c]
+template <class T>
+void transpose(int64_t R, int64_t C, const T* in, int64_t in_stride, T* out, int64_t out_stride) {
+  for (int64_t r = 0; r < R; r++)
+    for (int64_t c = 0; c < C; c++) out[c * out_stride + r] = in[r * in_stride + c];
+}
+#if OSTINATO_X86
+// Four rows and columns at a time (a third of the time).
+inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+  const int64_t R4 = R / 4 * 4, C4 = C / 4 * 4;
+  for (int64_t r = 0; r < R4; r += 4)
+    for (int64_t c = 0; c < C4; c += 4) {
+      const float* x = in + r * in_stride + c;
+      __m128 v[4] = {_mm_loadu_ps(x), _mm_loadu_ps(x + in_stride), _mm_loadu_ps(x + 2 * in_stride), _mm_loadu_ps(x + 3 * in_stride)};
+      _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
+      for (int i = 0; i < 4; i++) _mm_storeu_ps(out + (c + i) * out_stride + r, v[i]);
     }
-    return data;
-  }
-  Memory() = default;
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory() { std::free(data); }
-};
+  transpose<float>(R - R4, C, in + R4 * in_stride, in_stride, out + R4, out_stride);
+  transpose<float>(R4, C - C4, in + C4, in_stride, out + C4 * out_stride, out_stride);
+}
+#endif
 
 int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }  // of one product
 int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
@@ -145,27 +147,16 @@ template <class T> struct Gathered {
   int64_t phase = 0;  // of the first step, where slots are used again: by it they wrap
 };
 
-}  // namespace
-
-template <class T> struct Executor<T>::Workspace {
-  Memory<T> weights, buffers, accumulators;
-  std::vector<std::unique_ptr<Memory<T>>> registers;  // one a slab, then its scratch
-  Memory<Gathered<T>> gathered;                       // each slab's
-  Memory<T*> pointers;                                // of their rows
-  int64_t bytes() const {
-    size_t n = weights.size + buffers.size + accumulators.size;
-    for (auto& r : registers) n += r->size;
-    return int64_t(n * sizeof(T) + gathered.size * sizeof(Gathered<T>) + pointers.size * sizeof(T*));
-  }
-};
-
-namespace {
-
 template <class T> struct Place {  // a buffer, as one play sees it
   T* data;
   int64_t time, row, modulus;  // modulus 0: every step has its slot
   const int64_t* rows;  // of an argument in the caller's order: Play::rows; else null
 };
+
+template <class T> Rows<T> result_of(const Gradient& g, const Play& play) {
+  const Argument& a = play.arguments[g.argument];
+  return {static_cast<T*>(a.data), a.time};
+}
 
 // What all threads of a play share.
 template <class T> struct Session {
@@ -175,16 +166,19 @@ template <class T> struct Session {
   const std::vector<Block>& blocks;
   const std::vector<int>& lists;  // of each instruction, the first
   int64_t slabs;
-  std::vector<Place<T>> places;   // each slab's, of each buffer
-  std::vector<T*> packed;                     // per weight
-  std::vector<std::vector<T*>> accumulators;  // per gradient and group; empty: summed late
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
-  Memory<T>* const* registers;
-  Gathered<T>* gathered;  // each slab's, of each operand that is read or written by rows
-  int64_t begins[kMaxGroups + 1];  // group_begin of each
-  Barrier barrier;
+  struct Own {
+    T* registers;           // then its scratch
+    Gathered<T>* gathered;  // of each operand that is read or written by rows
+  };
+  std::vector<Own> own = {};                            // each slab's
+  std::vector<Place<T>> places = {};                    // each slab's, of each buffer
+  std::vector<T*> packed = {};                          // per weight
+  std::vector<std::vector<Rows<T>>> accumulators = {};  // per gradient and group; empty: summed late
+  int64_t begins[kMaxGroups + 1] = {};                  // group_begin of each
+  Barrier barrier = {};
   int64_t slab_begin(int64_t slab) const { return groups * slab / slabs; }  // its first group
 };
 
@@ -192,8 +186,8 @@ template <class T> class Player {
  public:
   Player(Session<T>& session, int64_t slab)
       : s_(session), p_(session.program), kernels_(session.kernels), slab_(slab), T_(session.play.T), B_(session.play.B),
-        places_(session.places.data() + slab * p_.buffers.size()), registers_(session.registers[slab]->data),
-        scratch_(registers_ + kRegisters), gathered_(session.gathered + slab * session.lists.back()),
+        places_(session.places.data() + slab * p_.buffers.size()), registers_(session.own[slab].registers),
+        scratch_(registers_ + kRegisters), gathered_(session.own[slab].gathered),
         group0_(session.slab_begin(slab)), group1_(session.slab_begin(slab + 1)) {}
 
   // The stages of a play, with a barrier between them.
@@ -321,9 +315,8 @@ template <class T> class Player {
       const T* src = static_cast<const T*>(m.data) + b.row * rs + (b.column + from - b.n0) * cs;
       T* dst = out + b.k0 * panel + (from - n0);
       if (rs == 1)  // transposed in memory: read along k, as much as the panel's lines stay in L1
-        for (int64_t k0 = 0; k0 < b.nk; k0 += kPackDepth)
-          for (int64_t n = 0; n < to - from; n++)
-            for (int64_t k = k0; k < std::min<int64_t>(b.nk, k0 + kPackDepth); k++) dst[k * panel + n] = src[n * cs + k];
+        for (int64_t k = 0; k < b.nk; k += kPackDepth)
+          transpose(to - from, std::min<int64_t>(kPackDepth, b.nk - k), src + k, cs, dst + k * panel, panel);
       else
         for (int64_t k = 0; k < b.nk; k++)
           for (int64_t n = 0; n < to - from; n++) dst[k * panel + n] = src[k * rs + n * cs];
@@ -332,13 +325,14 @@ template <class T> class Player {
   void clear_accumulators() {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
-      const size_t bytes = sizeof(T) * g.K * g.N;
-      if (s_.accumulators[i].empty()) {
-        if (slab_ == 0) for (int64_t k = 0; k < g.K; k++) std::memset(result(g, k), 0, sizeof(T) * g.N);
-      } else {
-        for (int64_t k = group0_; k < group1_; k++) std::memset(s_.accumulators[i][k], 0, bytes);
-      }
+      const auto& sums = s_.accumulators[i];
+      if (sums.empty() && slab_ == 0) clear(g, result(g));
+      for (int64_t group = group0_; group < group1_ && !sums.empty(); group++) clear(g, sums[group]);
     }
+  }
+  static void clear(const Gradient& g, Rows<T> sum) {
+    if (sum.stride == g.N) std::memset(sum.data, 0, sizeof(T) * g.K * g.N);
+    else for (int64_t k = 0; k < g.K; k++) std::memset(sum.data + k * sum.stride, 0, sizeof(T) * g.N);
   }
   void once() {
     for (int32_t i = p_.once.begin; i < p_.once.end; i++) {
@@ -431,14 +425,14 @@ template <class T> class Player {
   }
   void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1) {
     if (s_.accumulators[x.weight].empty()) return;  // late
-    T* out = s_.accumulators[x.weight][group];
+    const Rows<T> sum = s_.accumulators[x.weight][group];
     const Rowed a = gather(x, 0, x.a, group, group + 1, t0, t1);
-    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, x.n, a.rows, out);
-    outer(x.k, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), out, x.n);
+    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, x.n, a.rows, sum.data);
+    outer(x.k, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), sum);
   }
-  void outer(int64_t K, int64_t N, const Rowed& a, const Rowed& b, T* out, int64_t ld) {
+  void outer(int64_t K, int64_t N, const Rowed& a, const Rowed& b, Rows<T> sum) {
     for (int64_t r = 0; r < a.n; r += kOuterRows)
-      kernels_.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), out, ld, scratch_);
+      kernels_.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), sum.data, sum.stride, scratch_);
   }
   void reduce(const Instruction& x, int64_t t, Span span) {
     const int64_t n = s_.play.rows ? 1 : span.end - span.begin;  // rows in one stride
@@ -502,45 +496,42 @@ template <class T> class Player {
       if (k0 == k1) continue;
       Operand a = x.a, b = x.b;
       a.column += int32_t(k0);
-      const Gradient& g = p_.gradients[x.weight];
-      T* out = result(g, k0);
-      const int64_t ld = s_.play.arguments[g.argument].time;
+      Rows<T> sum = result(p_.gradients[x.weight]);
+      sum.data += k0 * sum.stride;
       const int64_t steps = late_steps(B_), n_blocks = (T_ + steps - 1) / steps;
       for (int64_t n = 0; n < x.n; n += kLateColumns) {
         const int64_t width = std::min<int64_t>(kLateColumns, x.n - n);
         for (int64_t j = 0; j < n_blocks; j++) {
           const int64_t t0 = (p_.descending ? n_blocks - 1 - j : j) * steps, t1 = std::min(T_, t0 + steps);
-          outer(k1 - k0, width, gather(x, 0, a, 0, s_.groups, t0, t1), gather(x, 1, b, 0, s_.groups, t0, t1), out + n, ld);
+          outer(k1 - k0, width, gather(x, 0, a, 0, s_.groups, t0, t1), gather(x, 1, b, 0, s_.groups, t0, t1), sum);
         }
-        b.column += int32_t(width);
+        b.column += int32_t(width), sum.data += width;
       }
     }
   }
+  // All groups into the first one's sum, which is the result where that is not transposed.
   void sum_groups() {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
-      const auto& parts = s_.accumulators[i];
-      if (parts.empty()) continue;
+      const auto& sums = s_.accumulators[i];
+      if (sums.empty()) continue;
       // Slabs share the rows of the result, so that no two write to one line; of a vector, its columns.
       const bool by_k = g.K > 1 && !g.transposed;
       const int64_t size = by_k ? g.K : g.N, begin = size * slab_ / s_.slabs, end = size * (slab_ + 1) / s_.slabs;
-      const int64_t n0 = by_k ? 0 : begin, n1 = by_k ? g.N : end;
-      for (int64_t k = by_k ? begin : 0; k < (by_k ? end : g.K); k++) {
-        // A transposed one's row is complete in the first accumulator before it is spread.
-        T* out = g.transposed ? parts[0] + k * g.N : result(g, k);
-        for (size_t group = g.transposed; group < parts.size(); group++) {
-          const T* part = parts[group] + k * g.N;
-          if (group == 0) std::copy(part + n0, part + n1, out + n0);
-          else for (int64_t n = n0; n < n1; n++) out[n] += part[n];
+      const int64_t k0 = by_k ? begin : 0, k1 = by_k ? end : g.K, n0 = by_k ? 0 : begin, n1 = by_k ? g.N : end;
+      for (size_t group = 1; group < sums.size(); group++)
+        for (int64_t k = k0; k < k1; k++) {
+          T* const out = sums[0].data + k * sums[0].stride;
+          const T* const part = sums[group].data + k * sums[group].stride;
+          for (int64_t n = n0; n < n1; n++) out[n] += part[n];
         }
-        if (g.transposed) for (int64_t n = n0; n < n1; n++) result(g, n)[k] = out[n];
-      }
+      if (!g.transposed) continue;
+      const Rows<T> out = result(g);
+      for (int64_t k = k0; k < k1; k++)
+        for (int64_t n = n0; n < n1; n++) out.data[n * out.stride + k] = sums[0].data[k * sums[0].stride + n];
     }
   }
-  T* result(const Gradient& g, int64_t row) const {
-    const Argument& a = s_.play.arguments[g.argument];
-    return static_cast<T*>(a.data) + row * a.time;
-  }
+  Rows<T> result(const Gradient& g) const { return result_of<T>(g, s_.play); }
 };
 
 template <class T> void run_thread(void* context, int id, int n_threads) noexcept {
@@ -559,7 +550,8 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
 
 }  // namespace
 
-template <class T> Executor<T>::Executor(Program program) : program_(std::move(program)) {
+template <class T>
+Executor<T>::Executor(Program program, Workspaces& workspaces) : program_(std::move(program)), workspaces_(workspaces) {
   validate(program_);
   blocks_.resize(program_.instructions.size());
   int lists = 0;
@@ -571,19 +563,11 @@ template <class T> Executor<T>::Executor(Program program) : program_(std::move(p
   }
   lists_.push_back(lists);
 }
-template <class T> Executor<T>::~Executor() { take(); }
+template <class T> Executor<T>::~Executor() = default;
 
-template <class T> std::unique_ptr<typename Executor<T>::Workspace> Executor<T>::take() const {
-  return std::unique_ptr<Workspace>(spare_.exchange(nullptr));
-}
-template <class T> void Executor<T>::give(std::unique_ptr<Workspace> work) const {
-  delete spare_.exchange(work.release());
-}
-
-// How much memory a play needs, and where in it everything lies. Accumulators and buffers lie in one
-// piece for each slab, and not in one page with another's: the processor fetches ahead within
-// a page, and would take from another core what that is about to write (a third of the time at 32
-// rows of 32 units).
+// How much memory a play needs, and for what: first what slabs share, then each one's own, of which
+// nothing lies in one page with another's. The processor fetches ahead within a page, and would take
+// from another core what that is about to write (a third of the time at 32 rows of 32 units).
 template <class T> class Layout {
  public:
   Layout(const Program& program, int64_t steps, int64_t rows, int threads)
@@ -591,11 +575,15 @@ template <class T> class Layout {
         slabs_(std::max<int64_t>(1, std::min<int64_t>(threads, groups_))), late_(p_.gradients.size()),
         lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
+    int64_t near_bytes = 0;  // of a group's accumulators
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
       const bool large = size(g) * int64_t(sizeof(T)) > kLateBytes, few = T_ * B_ <= kLateRows * groups_;
       late_[i] = g.K > 1 && groups_ > 1 && !g.transposed && (large || few);
+      if (!late_[i]) near_bytes += size(g) * int64_t(sizeof(T));
     }
+    const bool near = near_bytes > 0 && near_bytes <= kNearSums;
+    chunk_ = std::min(T_, std::max<int64_t>(1, (near ? kNearChunkRows : kChunkRows) * groups_ / B_));
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
       const Instruction& x = p_.instructions[i];
       if (x.code == Code::kBlock) i += x.count;
@@ -605,89 +593,101 @@ template <class T> class Layout {
 
   int64_t groups() const { return groups_; }
   int64_t slabs() const { return slabs_; }
-  int64_t chunk() const {
-    const int64_t sums = accumulators() / groups_ * int64_t(sizeof(T));
-    const bool near = sums > 0 && sums <= kNearSums;
-    return std::min(T_, std::max<int64_t>(1, (near ? kNearChunkRows : kChunkRows) * groups_ / B_));
-  }
+  int64_t slab_begin(int64_t slab) const { return groups_ * slab / slabs_; }
+  int64_t rows(int64_t slab) const { return group_begin(B_, slab_begin(slab + 1)) - group_begin(B_, slab_begin(slab)); }
+  int64_t chunk() const { return chunk_; }
   int64_t loop_groups(int64_t panel) const {
     const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
     return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
   }
-  int64_t most_rows() const {  // of one list
-    const bool any_late = std::find(late_.begin(), late_.end(), true) != late_.end();
-    int64_t of_slab = 0;
-    for (int64_t slab = 0; slab < slabs_; slab++)
-      of_slab = std::max(of_slab, group_begin(B_, groups_ * (slab + 1) / slabs_) - group_begin(B_, groups_ * slab / slabs_));
-    return std::max(of_slab * chunk(), any_late ? B_ * std::min(T_, late_steps(B_)) : 0);
-  }
-  // Large gradients are summed at the end: what they read must last until then.
-  bool late(size_t gradient) const { return late_[gradient]; }
-  int64_t slots(size_t buffer) const {
-    switch (p_.buffers[buffer].kind) {
-      case Kind::kStep: return 1;
-      case Kind::kChunk: return lasts_[buffer] ? T_ : chunk();
-      case Kind::kPair: return 2;
-      default: return 0;
-    }
-  }
-  int64_t accumulator(size_t gradient) const { return late_[gradient] ? 0 : padded(size(p_.gradients[gradient])); }
-  int64_t local(size_t i) const { return p_.buffers[i].kind == Kind::kLocal ? padded(p_.buffers[i].width) : 0; }
-  int64_t of_a_row(size_t i) const { return slots(i) * padded(p_.buffers[i].width); }  // in all slots
-  static int64_t weight(const Weight& w, int64_t panel) { return (w.N + panel - 1) / panel * panel * w.K; }
-
-  int64_t accumulators() const {
-    int64_t n = 0;
-    for (size_t i = 0; i < p_.gradients.size(); i++) n += groups_ * accumulator(i);
-    return n;
-  }
-  int64_t buffers() const {
-    int64_t n = 0;
-    for (size_t i = 0; i < p_.buffers.size(); i++) n += local(i) + B_ * of_a_row(i);
-    return n;
-  }
-  int64_t gaps() const { return (slabs_ + 1) * kGap; }  // before the first slab's, between and after
-  static constexpr int64_t kGap = kApart / int64_t(sizeof(T));
   int64_t bytes_over_time() const {
     int64_t width = 0;
     for (const Buffer& b : p_.buffers)
       if (b.kind == Kind::kTime || b.kind == Kind::kTape) width += b.width;
     return T_ * B_ * width * int64_t(sizeof(T));
   }
-  int64_t scratch(int64_t panel) const {  // of one thread
-    int64_t n = 0;
-    for (const Gradient& g : p_.gradients) n = std::max(n, outer_scratch(g.K, panel));
-    return n;
+  // Large gradients are summed at the end: what they read must last until then.
+  bool late(size_t gradient) const { return late_[gradient]; }
+  // The first group's sum is taken in the result, if that has the same order.
+  bool in_result(size_t gradient, int64_t group) const { return group == 0 && !p_.gradients[gradient].transposed; }
+  int64_t slots(size_t buffer) const {
+    switch (p_.buffers[buffer].kind) {
+      case Kind::kStep: return 1;
+      case Kind::kChunk: return lasts_[buffer] ? T_ : chunk_;
+      case Kind::kPair: return 2;
+      default: return 0;
+    }
   }
+
+  // In elements, but for most_rows.
+  static int64_t weight(const Weight& w, int64_t panel) { return (w.N + panel - 1) / panel * panel * w.K; }
   int64_t weights(int64_t panel) const {
     int64_t n = 0;
     for (const Weight& w : p_.weights) n += weight(w, panel);
     return n;
   }
+  int64_t local(size_t i) const { return p_.buffers[i].kind == Kind::kLocal ? padded(p_.buffers[i].width) : 0; }
+  int64_t locals() const {
+    int64_t n = 0;
+    for (size_t i = 0; i < p_.buffers.size(); i++) n += local(i);
+    return n;
+  }
+  int64_t of_a_row(size_t i) const { return slots(i) * padded(p_.buffers[i].width); }  // in all slots
+  int64_t buffers(int64_t slab) const {
+    int64_t n = 0;
+    for (size_t i = 0; i < p_.buffers.size(); i++) n += rows(slab) * of_a_row(i);
+    return n;
+  }
+  int64_t accumulator(size_t i, int64_t group) const {
+    return late_[i] || in_result(i, group) ? 0 : padded(size(p_.gradients[i]));
+  }
+  int64_t accumulators(int64_t slab) const {
+    int64_t n = 0;
+    for (size_t i = 0; i < p_.gradients.size(); i++)
+      for (int64_t g = slab_begin(slab); g < slab_begin(slab + 1); g++) n += accumulator(i, g);
+    return n;
+  }
+  int64_t registers(int64_t panel) const {  // and the scratch
+    int64_t scratch = 0;
+    for (const Gradient& g : p_.gradients) scratch = std::max(scratch, outer_scratch(g.K, panel));
+    return kRegisters + scratch;
+  }
+  int64_t most_rows() const {  // of one list
+    const bool any_late = std::find(late_.begin(), late_.end(), true) != late_.end();
+    int64_t of_slab = 0;
+    for (int64_t slab = 0; slab < slabs_; slab++) of_slab = std::max(of_slab, rows(slab));
+    return std::max(of_slab * chunk_, any_late ? B_ * std::min(T_, late_steps(B_)) : 0);
+  }
+  int64_t bytes(int64_t panel, int64_t lists) const {  // lists: of a slab
+    int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights(panel)) + kApart;
+    for (int64_t slab = 0; slab < slabs_; slab++)
+      n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab)) + bytes_of<T>(registers(panel)) +
+           bytes_of<Gathered<T>>(lists) + bytes_of<T*>(lists * most_rows()) + kApart;
+    return n;
+  }
 
  private:
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
-  // No sum or product below is larger; a double, as it may be past the integers.
+  // No sum or product above is larger; a double, as it may be past the integers.
   double most_bytes() const {
-    double fixed = 0, per_row = 0;
+    double fixed = kMaxGroups * (double(kRegisters) + double(kApart)), per_row = 0;
     for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
     for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMostPanel));
-    fixed += 2 * double(gaps());
     for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
     const double pointers = double(kMaxGroups * 3 * p_.instructions.size() * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
   }
   const Program& p_;
   const int64_t T_, B_, groups_, slabs_;
+  int64_t chunk_;
   std::vector<bool> late_, lasts_;
 };
 
 namespace {
 
-// Where a slab finds each buffer: at the caller's, or in its own memory. Returns the end of that.
-template <class T>
-T* add_places(Session<T>& s, const Layout<T>& layout, int64_t slab, T* locals, T* memory) {
-  const int64_t first = s.begins[s.slab_begin(slab)], n = s.begins[s.slab_begin(slab + 1)] - first;
+// Where a slab finds each buffer: at the caller's, among the locals, or in its own memory.
+template <class T> void add_places(Session<T>& s, const Layout<T>& layout, int64_t slab, T* locals, T* memory) {
+  const int64_t first = s.begins[s.slab_begin(slab)], n = layout.rows(slab);
   for (size_t i = 0; i < s.program.buffers.size(); i++) {
     const Buffer& b = s.program.buffers[i];
     const int64_t row = padded(b.width), slots = layout.slots(i);
@@ -706,70 +706,52 @@ T* add_places(Session<T>& s, const Layout<T>& layout, int64_t slab, T* locals, T
     }
     locals += layout.local(i), memory += n * layout.of_a_row(i);
   }
-  return memory;
+}
+template <class T> void add_accumulators(Session<T>& s, const Layout<T>& layout, int64_t slab, T* memory) {
+  for (size_t i = 0; i < s.program.gradients.size(); i++)
+    for (int64_t g = s.slab_begin(slab); g < s.slab_begin(slab + 1) && !layout.late(i); g++) {
+      const Gradient& x = s.program.gradients[i];
+      s.accumulators[i].push_back(layout.in_result(i, g) ? result_of<T>(x, s.play) : Rows<T>{memory, x.N});
+      memory += layout.accumulator(i, g);
+    }
 }
 
 }  // namespace
 
-template <class T> int64_t Executor<T>::kept_bytes() const {
-  std::unique_ptr<Workspace> work = take();
-  const int64_t bytes = work ? work->bytes() : 0;
-  give(std::move(work));
-  return bytes;
-}
-
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const Layout<T> layout(program_, play.T, play.B, play.threads);
-  const int64_t panel = kernels<T>(play.isa).panel;
-  return sizeof(T) * (layout.accumulators() + layout.buffers() + 2 * layout.gaps() + layout.weights(panel) +
-                      layout.slabs() * (kRegisters + layout.scratch(panel))) +
-         (sizeof(T*) * layout.most_rows() + sizeof(Gathered<T>)) * layout.slabs() * lists_.back();
+  return layout.bytes(kernels<T>(play.isa).panel, lists_.back());
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
-  std::unique_ptr<Workspace> work = take();
-  if (!work) work = std::make_unique<Workspace>();
-
   const Layout<T> layout(program_, play.T, play.B, play.threads);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  Session<T> s{program_, play, kernels, blocks_, lists_, layout.slabs(), {}, {}, {}, layout.chunk(), layout.groups(),
-               layout.loop_groups(kernels.panel), layout.bytes_over_time() > layout.slabs() * kFarBytes, nullptr, nullptr,
-               {}, {}};
+  const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
+  const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
+  Session<T> s{program_, play, kernels, blocks_, lists_, layout.slabs(), layout.chunk(), layout.groups(),
+               layout.loop_groups(panel), far};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
-  s.accumulators.resize(program_.gradients.size());
-  T* accumulator = work->accumulators.get(layout.accumulators() + layout.gaps());
-  T* const locals = work->buffers.get(layout.buffers() + layout.gaps());
-  T* memory = locals;
-  for (size_t i = 0; i < program_.buffers.size(); i++) memory += layout.local(i);
-  for (int64_t slab = 0; slab < s.slabs; slab++) {
-    accumulator += layout.kGap, memory += layout.kGap;
-    for (size_t i = 0; i < program_.gradients.size(); i++)
-      for (int64_t g = s.slab_begin(slab); g < s.slab_begin(slab + 1) && !layout.late(i); g++) {
-        s.accumulators[i].push_back(accumulator);
-        accumulator += layout.accumulator(i);
-      }
-    memory = add_places(s, layout, slab, locals, memory);
-  }
-
-  const int64_t panel = s.kernels.panel;
-  T* packed = work->weights.get(layout.weights(panel));
+  std::unique_ptr<Memory> work = workspaces_.take();
+  char* at = work->get(layout.bytes(panel, lists));
+  T* const locals = piece<T>(at, layout.locals());
+  T* packed = piece<T>(at, layout.weights(panel));
   for (const Weight& w : program_.weights) {
     s.packed.push_back(packed);
     packed += layout.weight(w, panel);
   }
-
-  std::vector<Memory<T>*> registers;
-  while (int64_t(work->registers.size()) < s.slabs) work->registers.push_back(std::make_unique<Memory<T>>());
-  for (auto& r : work->registers) r->get(kRegisters + layout.scratch(panel)), registers.push_back(r.get());
-  s.registers = registers.data();
-  const int64_t lists = s.slabs * lists_.back();
-  s.gathered = work->gathered.get(lists);
-  T** rows = work->pointers.get(lists * layout.most_rows());
-  for (int64_t i = 0; i < lists; i++) s.gathered[i] = {rows + i * layout.most_rows()};
+  s.accumulators.resize(program_.gradients.size());
+  for (int64_t slab = 0; slab < s.slabs; slab++) {
+    at += kApart;
+    add_accumulators(s, layout, slab, piece<T>(at, layout.accumulators(slab)));
+    add_places(s, layout, slab, locals, piece<T>(at, layout.buffers(slab)));
+    s.own.push_back({piece<T>(at, layout.registers(panel)), piece<Gathered<T>>(at, lists)});
+    T** rows = piece<T*>(at, lists * most_rows);
+    for (int64_t i = 0; i < lists; i++) s.own[slab].gathered[i] = {rows + i * most_rows};
+  }
 
   parallel(int(s.slabs), run_thread<T>, &s);
-  give(std::move(work));
+  workspaces_.give(std::move(work));
 }
 
 template class Executor<float>;

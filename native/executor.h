@@ -1,12 +1,11 @@
 // Plays a program over time.
 #pragma once
-#include <atomic>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "program.h"
+#include "workspaces.h"
 
 namespace ostinato {
 
@@ -39,23 +38,19 @@ struct Block;
 
 template <class T> class Executor {
  public:
-  explicit Executor(Program program);
+  Executor(Program program, Workspaces& workspaces);
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
   ~Executor();
   void play(const Play& play);
   int32_t n_arguments() const { return program_.n_arguments; }
   int64_t needed_bytes(const Play& play) const;  // the engine's own, whatever the arguments are
-  int64_t kept_bytes() const;                    // from earlier plays, for the next
 
  private:
-  struct Workspace;
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
   std::vector<int> lists_;     // how many lists of rows the instructions before each need; of all, last
-  // Of the last play; a concurrent play makes its own. No lock: a child forked while another thread
-  // holds one would wait for ever.
-  mutable std::atomic<Workspace*> spare_{nullptr};
-  std::unique_ptr<Workspace> take() const;
-  void give(std::unique_ptr<Workspace> work) const;
+  Workspaces& workspaces_;
 };
 
 }  // namespace ostinato

@@ -88,11 +88,10 @@ void play(Executor<T>& executor, const Addresses& arguments, int64_t n_steps, in
 
 template <class T> void bind_program(nb::module_& m, const char* name) {
   nb::class_<Executor<T>>(m, name)
-      .def("__init__", [](Executor<T>* self, const Integers& values, const std::vector<double>& scalars) {
-        new (self) Executor<T>(read_program(values, scalars));
-      }, "values"_a, "scalars"_a)
+      .def("__init__", [](Executor<T>* self, const Integers& values, const std::vector<double>& scalars, Workspaces& workspaces) {
+        new (self) Executor<T>(read_program(values, scalars), workspaces);
+      }, "values"_a, "scalars"_a, "workspaces"_a, nb::keep_alive<1, 4>())
       .def("play", play<T>, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a, "threads"_a, "isa"_a)
-      .def("kept_bytes", &Executor<T>::kept_bytes)
       .def("needed_bytes", [](const Executor<T>& self, int64_t n_steps, int64_t n_rows, int threads,
                               const std::string& isa) {
         if (n_steps < 1 || n_rows < 1) throw std::invalid_argument("wanted at least one step and one row");
@@ -141,6 +140,7 @@ NB_MODULE(_native, m) {
   nb::class_<Sources>(m, "Sources")
       .def(nb::init<const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>&>(), "sources"_a)
       .def("addresses", &Sources::addresses, "lists"_a, "n_steps"_a, "n_rows"_a);
+  nb::class_<Workspaces>(m, "Workspaces").def(nb::init<>()).def("kept_bytes", &Workspaces::kept_bytes);
   nb::class_<Lent>(m, "Lent").def(nb::init<nb::list, nb::object>(), "to"_a, "object"_a);
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");

@@ -52,13 +52,11 @@ def test_memory():
     step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
     xs = torch.randn(T, B, F, requires_grad=True)
     cache._entries.clear()
+    native.workspaces_of_the_process.cache_clear()
     _, ys = ostinato.scan(step, init, xs)
     ys.sum().backward()
-    (entry,) = cache._entries.values()
-    trained = [bound for _, bound, _ in entry.player._backward.values()]
-    trained += [bound for key, (_, bound) in entry.player._forward.items() if key[0]]
-    kept = [bound.program.kept_bytes() for bound in trained]
-    assert sum(kept) == ostinato.explain(step, init, xs).engine_bytes
+    kept = native.workspaces_of_the_process().kept_bytes()
+    assert kept == ostinato.explain(step, init, xs).engine_bytes
 
 
 def test_the_expected_time_is_that_of_the_products():

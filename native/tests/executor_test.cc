@@ -14,6 +14,8 @@
 namespace ostinato {
 namespace {
 
+Workspaces workspaces;
+
 template <class T> using Values = std::vector<std::vector<T>>;
 
 template <class T> Values<T> seen(const Program& program, const Arrays<T>& arrays) {
@@ -55,7 +57,7 @@ template <class T> void check_equal_bits() {
     for (bool descending : {false, true})
       for (bool ragged : {false, true}) {
         const Program program = sample_program(size.F, size.H, descending);
-        Executor<T> executor(program);
+        Executor<T> executor(program, workspaces);
         Setting setting(size.T, size.B, ragged, Random(11));
         setting.isa = "base";
         const Values<T> wanted = played(executor, program, setting);
@@ -70,7 +72,7 @@ template <class T> void check_equal_bits() {
 // The runtime may give fewer threads than were asked for.
 void check_fewer_threads() {
   const Program program = sample_program(16, 17, false);
-  Executor<float> executor(program);
+  Executor<float> executor(program, workspaces);
   Setting setting(5, 33, true, Random(11));
   const auto wanted = played(executor, program, setting);
   setting.threads = 4;
@@ -87,9 +89,9 @@ void check_that_a_wrong_play_is_seen() {
   for (Instruction& x : other.instructions)
     if (x.code == Code::kOp && x.op == kOp_tanh) x.op = kOp_sin;
   const Setting setting(4, 3, false, Random(11));
-  Executor<float> a(program), b(other);
+  Executor<float> a(program, workspaces), b(other, workspaces);
   CHECK(!equal(played(a, program, setting), played(b, program, setting)), "");
-  Executor<double> c(program), d(other);
+  Executor<double> c(program, workspaces), d(other, workspaces);
   CHECK(!equal(played(c, program, setting), played(d, program, setting)), "");
 }
 
@@ -97,7 +99,8 @@ void check_that_a_wrong_play_is_seen() {
 
 void check_concurrent_plays() {
   const Program program = sample_program(16, 17, false);
-  Executor<float> executor(program);
+  Workspaces own;
+  Executor<float> executor(program, own);
   std::vector<Setting> settings;
   std::vector<Values<float>> wanted;
   int64_t most = 0;
@@ -114,7 +117,7 @@ void check_concurrent_plays() {
       for (size_t i = 0; i < 12; i++) {
         const size_t k = (caller + i) % settings.size();
         wrong += !equal(played(executor, program, settings[k]), wanted[k]);
-        wrong += executor.kept_bytes() > 2 * most;
+        wrong += own.kept_bytes() > 4 * most;
       }
     });
   for (std::thread& caller : callers) caller.join();
@@ -134,7 +137,7 @@ template <class Error, class F> bool throws(F f) {
 
 void check_unknown_instruction_set() {
   const Program program = sample_program(3, 5, false);
-  Executor<float> executor(program);
+  Executor<float> executor(program, workspaces);
   Setting good(4, 9, false, Random(11)), bad = good;
   good.threads = 2, bad.isa = "mmx";
   const auto wanted = played(executor, program, good);
@@ -148,12 +151,13 @@ void check_allocations_that_fail(bool first) {
   const Program program = sample_program(16, 17, false);
   Setting setting(5, 33, true, Random(11));
   setting.threads = 2;
-  Executor<float> steady(program);
+  Executor<float> steady(program, workspaces);
   const auto wanted = played(steady, program, setting);
   int failures = 0;
   for (bool failed = true; failed; failures += failed) {
-    auto fresh = std::make_unique<Executor<float>>(program);
-    Executor<float>& executor = first ? *fresh : steady;
+    Workspaces none;
+    Executor<float> fresh(program, none);
+    Executor<float>& executor = first ? fresh : steady;
     Arrays<float> arrays(program, setting.T, setting.B, Random(7));
     allocations_left = failures;
     failed = throws<std::bad_alloc>([&] { executor.play(setting.play(arrays.arguments())); });
@@ -167,7 +171,7 @@ void check_allocations_that_fail(bool first) {
 void check_memory_that_cannot_be_had() {
   Program program = sample_program(3, 5, false);
   program.buffers.push_back({Kind::kStep, 1 << 24, 0, -1});
-  Executor<float> executor(program);
+  Executor<float> executor(program, workspaces);
   const Setting good(4, 9, false, Random(11)), huge(1, int64_t(1) << 24, false, Random(11));  // 2^50 bytes
   const auto wanted = played(executor, program, good);
   std::vector<Argument> none(size_t(program.n_arguments));
@@ -178,7 +182,7 @@ void check_memory_that_cannot_be_had() {
 // Sizes whose products are past the integers.
 void check_memory_past_all_numbers() {
   const Program program = sample_program(3, 5, false);
-  Executor<float> executor(program);
+  Executor<float> executor(program, workspaces);
   const int64_t one = 1, some = int64_t(1) << 32, most = INT64_MAX;
   std::vector<Argument> none(size_t(program.n_arguments));
   for (const auto& [T, B] : {std::pair{one, most}, {most, one}, {most, most}, {some, some}, {some, some / 2}, {some / 4, some / 4}}) {
@@ -189,7 +193,7 @@ void check_memory_past_all_numbers() {
   }
   Program wide = program;
   for (int i = 0; i < 1 << 14; i++) wide.weights.push_back({1 << 24, 1 << 24, {}});
-  Executor<float> weights(wide);
+  Executor<float> weights(wide, workspaces);
   CHECK(throws<std::length_error>([&] { weights.needed_bytes(Setting(1, 1, false, Random(11)).play(nullptr)); }), "");
 }
 
@@ -198,13 +202,14 @@ void check_memory_past_all_numbers() {
 void check_memory() {
   for (bool descending : {false, true}) {
     const Program program = sample_program(16, 17, descending);
-    Executor<float> executor(program);
+    Workspaces own;
+    Executor<float> executor(program, own);
     Setting setting(9, 33, false, Random(11));
     setting.threads = 2;
-    CHECK(executor.kept_bytes() == 0, "before the first play");
+    CHECK(own.kept_bytes() == 0, "before the first play");
     for (int i = 0; i < 50; i++) {
       played(executor, program, setting);
-      CHECK(executor.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
+      CHECK(own.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
     }
   }
 }

@@ -64,14 +64,15 @@ bool play(const Program& program, Random& random) {
   if (random.chance(20)) std::reverse(setting.lengths.begin(), setting.lengths.end());
   setting.threads = int(1 + random.below(3)), setting.isa = random.pick(available_isas());
   const bool transposed = random.chance(30);
-  Executor<float> executor(program);
+  Workspaces workspaces;  // as large as this play needs
+  Executor<float> executor(program, workspaces);
   const int64_t needed = executor.needed_bytes(setting.play(nullptr));
   int64_t elements = needed / int64_t(sizeof(float));
   for (const Extent& extent : extents(program, setting.T, setting.B, transposed)) elements += extent.size;
   if (elements > kMostElements) return false;
   Arrays<float> arrays(program, setting.T, setting.B, random, transposed);
   executor.play(setting.play(arrays.arguments()));
-  CHECK(executor.kept_bytes() == needed, std::to_string(executor.kept_bytes()) + " bytes for " + std::to_string(needed));
+  CHECK(workspaces.kept_bytes() == needed, std::to_string(workspaces.kept_bytes()) + " bytes for " + std::to_string(needed));
   return true;
 }
 

@@ -52,8 +52,8 @@ class Explanation:
         loop_ops: elementwise operations in the time loop, forward, by name, in order.
         backward_loop_products, backward_loop_ops: the same for the backward pass.
         saved_bytes: kept for the backward pass: saved values and states (xs are not counted).
-        engine_bytes: the engine's own memory, forward and backward: weights in panels, values of
-            some steps, sums of gradients. It is kept for the next call.
+        engine_bytes: the engine's own memory, of the pass that needs more: weights in panels,
+            values of some steps, sums of gradients. It is kept for the next pass, of any step.
         flops: of a forward and a backward pass, matrix products only; a multiply-add counts 2.
         isa: the instruction set.
         threads: threads in use.
@@ -182,7 +182,7 @@ def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
         backward_loop_products=_found_products(backward.lowered.program.loop),
         backward_loop_ops=_found_ops(backward.lowered.program.loop),
         saved_bytes=saved,
-        engine_bytes=sum(
+        engine_bytes=max(
             native.make(p.program, kind).needed_bytes(n_steps, n_rows, threads, isa)
             for p in (forward.lowered, backward.lowered)
         ),

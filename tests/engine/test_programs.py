@@ -126,38 +126,41 @@ def test_a_program_is_played_again_at_other_sizes():
     rng = np.random.default_rng(5)
     maker = Maker(rng, True)
     program = maker.program()
-    made = native.make(program, np.dtype(np.float64))
+    workspaces = _native.Workspaces()
+    made = native.make(program, np.dtype(np.float64), workspaces)
     sizes = [(3, 2), (9, 40), (1, 1), (9, 40), (2, 7), (3, 2)]
     for T, B in sizes:
         ours, fresh = (maker.arrays(T, B, np.float64, T * B) for _ in range(2))
         play_native(program, maker, ours, T, B, [], [], made=made)
         play_native(program, maker, fresh, T, B, [], [])
         assert all(np.array_equal(a, b) for a, b in zip(ours, fresh, strict=True))
-    kept = made.kept_bytes()
+    kept = workspaces.kept_bytes()
     for T, B in sizes * 3:
         play_native(program, maker, maker.arrays(T, B, np.float64, 1), T, B, [], [], made=made)
-    assert made.kept_bytes() == kept
+    assert workspaces.kept_bytes() == kept
 
 
 def test_the_memory_of_a_play_is_what_it_says():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         maker = Maker(rng, True)
-        made = native.make(maker.program(), np.dtype(np.float32))
+        workspaces = _native.Workspaces()
+        made = native.make(maker.program(), np.dtype(np.float32), workspaces)
         T, B, threads = 40, 29, 3
         play_native(
             None, maker, maker.arrays(T, B, np.float32, 1), T, B, [], [], made=made, threads=threads
         )
-        assert made.kept_bytes() == made.needed_bytes(T, B, threads, native.best_isa())
+        assert workspaces.kept_bytes() == made.needed_bytes(T, B, threads, native.best_isa())
 
 
 def test_memory_is_bounded_over_many_calls_and_callers():
-    """Fifty plays, and plays in several threads at once, keep what the largest of them needs."""
+    """Fifty plays keep what one needs; in several threads at once, each what its largest does."""
     maker = Maker(np.random.default_rng(3), True)
-    made = native.make(maker.program(), np.dtype(np.float32))
+    workspaces = _native.Workspaces()
+    made = native.make(maker.program(), np.dtype(np.float32), workspaces)
     sizes = [(30, 29), (4, 3), (9, 40)]
     needed = [made.needed_bytes(T, B, 2, native.best_isa()) for T, B in sizes]
-    assert made.kept_bytes() == 0
+    assert workspaces.kept_bytes() == 0
 
     def some(n: int, sizes: list[tuple[int, int]]) -> None:
         for i in range(n):
@@ -167,18 +170,15 @@ def test_memory_is_bounded_over_many_calls_and_callers():
 
     for _ in range(50):
         some(1, sizes[:1])
-        assert made.kept_bytes() == needed[0]
+        assert workspaces.kept_bytes() == needed[0]
     threads = [threading.Thread(target=some, args=(30, sizes)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    # Each part of the memory is as large as the play that needed most of it.
-    assert 0 < made.kept_bytes() <= sum(needed)
-    some(3, sizes)
-    kept = made.kept_bytes()
-    some(6, sizes)
-    assert max(needed) <= made.kept_bytes() == kept <= sum(needed)
+    assert 0 < workspaces.kept_bytes() <= 4 * max(needed)  # one for each caller
+    some(9, sizes)
+    assert max(needed) <= workspaces.kept_bytes() <= 4 * max(needed)
 
 
 def test_a_reversed_program_is_the_program_on_reversed_time():
@@ -354,32 +354,33 @@ def test_a_broken_program_is_refused(name):
 
 def test_numbers_that_are_no_program():
     integers, scalars = GOOD.numbers()
+    workspaces = _native.Workspaces()
     for kind in (_native.Program32, _native.Program64):
-        kind(integers, scalars)
+        kind(integers, scalars, workspaces)
         with pytest.raises(ValueError, match="invalid program"):
-            kind([], [])
+            kind([], [], workspaces)
         with pytest.raises(ValueError, match="left over"):
-            kind([*integers, 0], scalars)
+            kind([*integers, 0], scalars, workspaces)
         with pytest.raises(ValueError, match="scalar"):
-            kind(integers, scalars[:-1])
+            kind(integers, scalars[:-1], workspaces)
         with pytest.raises(ValueError, match="scalar"):
-            kind(integers, [*scalars, 0.0])
+            kind(integers, [*scalars, 0.0], workspaces)
         for n in range(len(integers)):
             with pytest.raises(ValueError, match="invalid program"):
-                kind(integers[:n], scalars)
+                kind(integers[:n], scalars, workspaces)
         for i in range(len(integers)):
             for huge in (2**31, -(2**31) - 1, 2**63 - 1):
                 with pytest.raises(ValueError, match="invalid program"):
-                    kind([*integers[:i], huge, *integers[i + 1 :]], scalars)
+                    kind([*integers[:i], huge, *integers[i + 1 :]], scalars, workspaces)
         for no_integer in ("a", None, 0.5, 2**63, -(2**63) - 1, [0]):
             with pytest.raises(TypeError):
-                kind([no_integer, *integers[1:]], scalars)
+                kind([no_integer, *integers[1:]], scalars, workspaces)
         for no_float in ("a", None, [0.0]):
             with pytest.raises(TypeError):
-                kind(integers, [no_float, *scalars[1:]])
+                kind(integers, [no_float, *scalars[1:]], workspaces)
         for no_list in (None, 3, "ab"):
             with pytest.raises(TypeError):
-                kind(no_list, scalars)
+                kind(no_list, scalars, workspaces)
 
 
 WRONG_PLAYS = {
@@ -522,7 +523,7 @@ FUZZ = """
     def attempt(v, scalars):
         global refused, played
         try:
-            program = kind(v, scalars)
+            program = kind(v, scalars, _native.Workspaces())
         except ValueError as error:
             assert str(error).startswith("invalid program: "), error
             refused += 1

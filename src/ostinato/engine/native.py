@@ -68,11 +68,19 @@ def n_groups(n_rows: int) -> int:
     return _native.n_groups(n_rows)
 
 
-def make(program: Program, dtype: np.dtype[Any]) -> Any:
-    """A program for elements of `dtype` (float32 or float64), validated, ready to play."""
+def make(program: Program, dtype: np.dtype[Any], workspaces: Any = None) -> Any:
+    """A program for elements of `dtype` (float32 or float64), validated, ready to play.
+
+    workspaces: what its plays take memory from, and give it back to; None: those of the process.
+    """
     integers, scalars = program.numbers()
     kind = _native.Program32 if dtype == np.float32 else _native.Program64
-    return kind(integers, scalars)
+    return kind(integers, scalars, workspaces or workspaces_of_the_process())
+
+
+@functools.cache
+def workspaces_of_the_process() -> Any:
+    return _native.Workspaces()
 
 
 def _not_there(*_: Any) -> Any:

@@ -1,0 +1,104 @@
+// Memory that plays leave to the next ones, of whatever program: so the forward and the backward pass,
+// or two layers, use the same lines of the caches (5 % of a call on one row).
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define OSTINATO_ADDRESS_SANITIZER 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define OSTINATO_ADDRESS_SANITIZER 1
+#endif
+#if OSTINATO_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace ostinato {
+
+// In one piece, 64-byte aligned; grows, never shrinks.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { std::free(data_); }
+  char* get(int64_t bytes) {  // a multiple of 64
+    if (bytes > size_) {
+      std::free(data_);
+      size_ = 0;
+      data_ = static_cast<char*>(std::aligned_alloc(64, size_t(bytes)));
+      if (!data_) throw std::bad_alloc();
+      size_ = bytes;
+    }
+#if OSTINATO_ADDRESS_SANITIZER
+    __asan_unpoison_memory_region(data_, size_t(size_));
+#endif
+    return data_;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  char* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// Pieces of one memory, one after the other. AddressSanitizer sees where each ends.
+#if OSTINATO_ADDRESS_SANITIZER
+constexpr int64_t kBetween = 64;
+#else
+constexpr int64_t kBetween = 0;
+#endif
+template <class U> int64_t bytes_of(int64_t n) { return (n * int64_t(sizeof(U)) + 63) / 64 * 64 + kBetween; }
+template <class U> U* piece(char*& memory, int64_t n) {
+  U* const found = reinterpret_cast<U*>(memory);
+  memory += bytes_of<U>(n);
+#if OSTINATO_ADDRESS_SANITIZER
+  __asan_poison_memory_region(found + n, size_t(memory - reinterpret_cast<char*>(found + n)));
+#endif
+  return found;
+}
+
+// No lock: a child forked while another thread holds one would wait for ever.
+class Workspaces {
+ public:
+  Workspaces() = default;
+  Workspaces(const Workspaces&) = delete;
+  Workspaces& operator=(const Workspaces&) = delete;
+  ~Workspaces() {
+    for (auto& place : kept_) delete place.load();
+  }
+  std::unique_ptr<Memory> take() {
+    for (auto& place : kept_)
+      if (Memory* memory = place.exchange(nullptr)) return std::unique_ptr<Memory>(memory);
+    return std::make_unique<Memory>();
+  }
+  void give(std::unique_ptr<Memory> memory) {
+    for (auto& place : kept_) {
+      Memory* none = nullptr;
+      if (!place.compare_exchange_strong(none, memory.get())) continue;
+      memory.release();
+      return;
+    }
+  }
+  int64_t kept_bytes() {
+    int64_t bytes = 0;
+    for (auto& place : kept_) {
+      std::unique_ptr<Memory> memory(place.exchange(nullptr));
+      if (!memory) continue;
+      bytes += memory->size();
+      give(std::move(memory));
+    }
+    return bytes;
+  }
+
+ private:
+  static constexpr int kMost = 4;  // that many callers at once find theirs again
+  std::atomic<Memory*> kept_[kMost]{};
+};
+
+}  // namespace ostinato
