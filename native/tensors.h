@@ -19,6 +19,7 @@ struct View {
   char* data = nullptr;
   int64_t item = 0;  // bytes of an element
   int64_t dtype = 0;  // a number for each
+  bool on_cpu = false;
   int64_t n_axes = 0;
   const int64_t *shape = nullptr, *strides = nullptr;  // in elements
   std::vector<int64_t> own_shape, own_strides;  // where PyTorch does not lend its own
@@ -49,9 +50,11 @@ inline View view_of(nanobind::handle tensor) {
     nanobind::dlpack::dltensor t;
     if (exchange->view(tensor.ptr(), &t) != 0) throw nanobind::python_error();
     v.data = static_cast<char*>(t.data) + t.byte_offset;
+    v.on_cpu = t.device.device_type == nanobind::device::cpu::value;
     v.item = t.dtype.bits / 8, v.dtype = t.dtype.code << 8 | t.dtype.bits;
     v.n_axes = t.ndim, v.shape = t.shape, v.strides = t.strides;
   } else {
+    v.on_cpu = nanobind::cast<bool>(tensor.attr("is_cpu"));
     v.own_shape = nanobind::cast<std::vector<int64_t>>(tensor.attr("shape"));
     v.own_strides = nanobind::cast<std::vector<int64_t>>(tensor.attr("stride")());
     v.data = reinterpret_cast<char*>(nanobind::cast<uintptr_t>(tensor.attr("data_ptr")()));
@@ -63,13 +66,11 @@ inline View view_of(nanobind::handle tensor) {
 }
 
 struct Torch {  // of what is asked for with every call; names as Python strings, which are made once
-  nanobind::object tensor, parameter, strided, is_wrapped;
-  nanobind::object is_cpu = nanobind::str("is_cpu"), layout = nanobind::str("layout"), is_neg = nanobind::str("is_neg"),
-                   requires_grad = nanobind::str("requires_grad");
+  nanobind::object tensor, parameter;
+  nanobind::object is_neg = nanobind::str("is_neg"), requires_grad = nanobind::str("requires_grad");
   Torch() {
     const auto torch = nanobind::module_::import_("torch");
-    tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter"), strided = torch.attr("strided");
-    is_wrapped = torch.attr("_C").attr("_functorch").attr("is_functorch_wrapped_tensor");
+    tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter");
   }
   bool is_plain(nanobind::handle object) const {
     const nanobind::handle type = object.type();
@@ -83,54 +84,88 @@ inline const Torch& torch() {
 }
 
 // What a recording depends on, as bytes: of each tensor its dtype, whether it wants gradients, and its
-// axes from `skip` on; with `tied` also which of them are one and the same. None where a tensor is not a plain one: see check_tensors in
-// ostinato/compiler/cache.py.
-inline nanobind::object described(const nanobind::list& tensors, int64_t skip, bool tied) {
+// axes, but for time and rows (of init the axes to `axis`, of xs the first two); of captured ones also
+// which are one and the same. None where something is unusual: a tensor that is not a plain one, or
+// leaves whose rows do not fit; see `unplayable` in ostinato/compiler/cache.py.
+inline nanobind::object described(const nanobind::list& captured, const nanobind::list& init, const nanobind::list& xs,
+                                  int64_t axis) {
   const Torch& names = torch();
-  std::vector<int64_t> found;
-  std::vector<PyObject*> seen;
-  for (nanobind::handle t : tensors) {
-    if (!names.is_plain(t)) return nanobind::none();
-    if (!nanobind::cast<bool>(t.attr(names.is_cpu)) || !t.attr(names.layout).is(names.strided) ||
-        nanobind::cast<bool>(names.is_wrapped(t)) || nanobind::cast<bool>(t.attr(names.is_neg)()))
-      return nanobind::none();
+  std::vector<int64_t> found{int64_t(captured.size()), int64_t(init.size())};
+  found.reserve(64);
+  int64_t n_rows = 0;
+  auto add = [&](nanobind::handle t, int64_t skip) {
+    if (!names.is_plain(t) || nanobind::cast<bool>(t.attr(names.is_neg)())) return false;
     View v;
     try {
       v = view_of(t);
-    } catch (const std::exception&) {  // a kind that DLPack has no word for
-      return nanobind::none();
+    } catch (const std::exception&) {  // a layout or a kind that has no memory of its own
+      return false;
+    }
+    if (!v.on_cpu || v.n_axes < skip) return false;
+    if (skip) {
+      if (n_rows == 0) n_rows = v.shape[skip - 1];
+      if (n_rows == 0 || v.shape[skip - 1] != n_rows) return false;
     }
     found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr(names.requires_grad)), v.n_axes});
-    found.insert(found.end(), v.shape + std::min(skip, v.n_axes), v.shape + v.n_axes);
-    if (!tied) continue;
-    seen.push_back(t.ptr());
-    found.push_back(std::find(seen.begin(), seen.end(), t.ptr()) - seen.begin());
+    found.insert(found.end(), v.shape + skip, v.shape + v.n_axes);
+    return true;
+  };
+  for (size_t i = 0; i < captured.size(); i++) {
+    const nanobind::object t = captured[i];
+    if (!add(t, 0)) return nanobind::none();
+    size_t first = 0;
+    while (!t.is(nanobind::object(captured[first]))) first++;
+    found.push_back(int64_t(first));
   }
+  for (nanobind::handle t : init) if (!add(t, axis + 1)) return nanobind::none();
+  for (nanobind::handle t : xs) if (!add(t, 2)) return nanobind::none();
   return nanobind::bytes(found.data(), found.size() * sizeof(int64_t));
 }
 
-// The tensors at watched places (container, key, what was there), if all else is as it was; else None.
-// `tensor` marks the places of tensors, `absent` those where nothing was. See Reach in
+// How a watched place is read; ostinato/compiler/captures.py has the same list.
+enum class At : int64_t { kItem, kAttribute, kField, kLength };
+
+// What is there now; invalid where there is nothing.
+inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
+  if (at == At::kItem && PyDict_CheckExact(container)) {
+    PyObject* const item = PyDict_GetItemWithError(container, key);
+    if (!item && PyErr_Occurred()) throw nanobind::python_error();
+    return nanobind::borrow(item);
+  }
+  PyObject* found = nullptr;
+  switch (at) {
+    case At::kItem: found = PyObject_GetItem(container, key); break;
+    case At::kAttribute: found = PyObject_GetAttr(container, key); break;
+    case At::kField: {
+      const auto object = nanobind::steal(PyObject_CallNoArgs(container));  // a weak reference
+      if (object.is_valid()) found = PyObject_GetAttr(object.ptr(), key);
+      break;
+    }
+    case At::kLength: {
+      const Py_ssize_t n = PyObject_Size(container);
+      if (n >= 0) found = PyLong_FromSsize_t(n);
+    }
+  }
+  if (!found) {
+    if (!PyErr_ExceptionMatches(PyExc_LookupError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+        !PyErr_ExceptionMatches(PyExc_AttributeError))
+      throw nanobind::python_error();
+    PyErr_Clear();
+  }
+  return nanobind::steal(found);
+}
+
+// The tensors at watched places (how, container, key, what was there), if all else is as it was; else
+// None. `tensor` marks the places of tensors, `absent` those where nothing was. See Reach in
 // ostinato/compiler/captures.py.
 inline nanobind::object watched(const nanobind::list& places, nanobind::handle tensor, nanobind::handle absent,
                                 nanobind::handle equal) {
   nanobind::list tensors;
   for (nanobind::handle place : places) {
-    PyObject *const container = PyTuple_GetItem(place.ptr(), 0), *const key = PyTuple_GetItem(place.ptr(), 1);
-    const nanobind::handle was = PyTuple_GetItem(place.ptr(), 2);
-    nanobind::object now;
-    if (PyDict_CheckExact(container)) {
-      now = nanobind::borrow(PyDict_GetItemWithError(container, key));
-      if (!now.is_valid() && PyErr_Occurred()) throw nanobind::python_error();
-    } else {
-      now = nanobind::steal(PyObject_GetItem(container, key));
-      if (!now.is_valid()) {
-        if (!PyErr_ExceptionMatches(PyExc_LookupError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
-            !PyErr_ExceptionMatches(PyExc_AttributeError))
-          throw nanobind::python_error();
-        PyErr_Clear();
-      }
-    }
+    PyObject* const p = place.ptr();
+    const At at = At(PyLong_AsLong(PyTuple_GetItem(p, 0)));
+    nanobind::object now = now_at(at, PyTuple_GetItem(p, 1), PyTuple_GetItem(p, 2));
+    const nanobind::handle was = PyTuple_GetItem(p, 3);
     if (!now.is_valid()) now = nanobind::borrow(absent);
     if (now.is(was)) continue;
     if (was.is(tensor)) {

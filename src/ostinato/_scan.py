@@ -180,24 +180,11 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    axis = int(a.of_layer)
-    n_rows = None
-    for leaf in a.leaves:
-        if leaf.dim() <= axis or n_rows not in (None, leaf.shape[axis]):
-            raise Unsupported("a leaf of init without the batch as its first axis")
-        n_rows = leaf.shape[axis]
-    if n_rows == 0:
-        raise cache.Elsewhere("there are no rows")
-    for x in a.xs_leaves:
-        if x.dim() < 2 or x.shape[1] != n_rows:
-            raise Unsupported("a leaf of xs without the batch as its first axis beside time")
     cache.check_surroundings()
-    entry, captured, plain = cache.find(a, engine)
+    entry, captured = cache.find(a, engine)
     player = entry.player
     if player is None or entry.refusal is not None:
         return None, [], entry
-    if not plain:
-        cache.check_tensors(captured)
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
     return Scan(player, a, captured, rows), [*captured, *a.leaves, *a.xs_leaves], entry
 

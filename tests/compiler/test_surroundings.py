@@ -409,7 +409,7 @@ def test_where_torch_lends_no_table_of_functions():
         import sys, torch
         del torch.Tensor.__dlpack_c_exchange_api__
         from ostinato import _native, scan
-        dtype = _native.described([torch.ones(2)], 0, False)[:8]
+        dtype = _native.described([torch.ones(2)], [], [], 0)[16:24]
         assert int.from_bytes(dtype, sys.byteorder) > 2**16  # an address
         W, b = (torch.randn(*s, requires_grad=True) for s in ((5, 5), (5,)))
         init, xs = torch.randn(3, 5), torch.randn(4, 3, 5, requires_grad=True)

@@ -62,41 +62,50 @@ _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
 
 
-def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor], bool]:
-    """The recorded step for these arguments, recorded now if it is new; what it captures; and
-    whether these tensors were seen to be plain: see check_tensors.
+def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
+    """The recorded step for these arguments, recorded now if it is new; and what it captures.
 
     Raises:
-        Elsewhere: init or xs need the eager loop.
+        Unsupported: these tensors cannot be played, whatever the step. Where that is not the
+            step's doing, Elsewhere.
     """
     reached = reach(a.step)
-    key: Any = None
-    init, xs = _described(a.leaves, 1 + a.of_layer), _described(a.xs_leaves, 2)
-    inputs = init, xs, a.carry_spec, a.xs_spec
+    captured = reached.tensors if reached.complete else []
+    axis = int(a.of_layer)
+    metas = None  # part of what follows
+    described = native.described(captured, a.leaves, a.xs_leaves, axis)
+    if described is None:
+        metas = _metas(captured)
+        described = native.described([], a.leaves, a.xs_leaves, axis)
+    if described is None:
+        raise _unplayable(a.leaves, a.xs_leaves, axis)
+    inputs = described, a.carry_spec, a.xs_spec
     modes = (
         torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,
         torch._C._len_torch_function_stack() and default_devices(),
     )  # fmt: skip
+    key: Any = None
     if reached.complete:
-        plain = native.described(reached.tensors, 0, True)
-        metas = _metas(reached.tensors) if plain is None else plain
         key = reached.signature, metas, inputs, modes
         entry = _entries.get(key)
-        if entry is not None and entry.positions is not None:
-            entry.used = next(_uses)
-            captured = [reached.tensors[i] for i in entry.positions]
-            return entry, captured, plain is not None
         if entry is not None and entry.refusal is not None:
             entry.used = next(_uses)
-            return entry, [], False
+            return entry, []
+        if entry is not None and entry.positions is not None:
+            entry.used = next(_uses)
+            captured = [captured[i] for i in entry.positions]
+            if metas is not None:
+                check_tensors(captured)
+            return entry, captured
     try:
         search = search_captured(a.step, a.init, a.first_x(), a.check)
     except Unsupported as refusal:
         entry = Entry(None, None, refusal)
         if key is not None:
             _keep(key, entry)
-        return entry, [], False
+        return entry, []
+    check_tensors(search.captured)
     positions: list[int] | None = None
     if reached.complete:
         at = {id(t): i for i, t in enumerate(reached.tensors)}
@@ -108,10 +117,26 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor], bool]:
         entry = _entries.get(key)
         if entry is not None:
             entry.used = next(_uses)
-            return entry, search.captured, False
+            return entry, search.captured
     entry = _recorded(a, search.captured, engine_name, positions)
     _keep(key, entry)
-    return entry, search.captured, False
+    return entry, search.captured
+
+
+def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
+    """Why these leaves cannot be played; the rows of init lie along `axis`."""
+    try:
+        check_tensors([*init, *xs])
+    except Elsewhere as reason:
+        return reason
+    n_rows = {leaf.shape[axis] if leaf.dim() > axis else None for leaf in init}
+    if None in n_rows or len(n_rows) > 1:
+        return Unsupported("a leaf of init without the batch as its first axis")
+    if n_rows == {0}:
+        return Elsewhere("there are no rows")
+    if any(x.dim() < 2 or x.shape[1] not in n_rows for x in xs):
+        return Unsupported("a leaf of xs without the batch as its first axis beside time")
+    return Elsewhere("a tensor is of a kind that the engine does not know")
 
 
 def _keep(key: Any, entry: Entry) -> None:
@@ -188,15 +213,6 @@ def _metas(tensors: list[Tensor]) -> Any:
             for i, t in enumerate(tensors)
         ]
     )
-
-
-def _described(tensors: list[Tensor], skip: int) -> bytes:
-    """What a recording depends on: not the first axes, time and rows."""
-    found = native.described(tensors, skip, False)
-    if found is None:
-        check_tensors(tensors)
-        raise Elsewhere("a tensor is of a kind that the engine does not know")
-    return found
 
 
 class Elsewhere(Unsupported):

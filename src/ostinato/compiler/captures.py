@@ -32,6 +32,9 @@ _LIMIT = 3000
 # Names by which code reaches what no walk can see.
 _HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
 _TENSOR, _ABSENT = object(), object()
+# How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
+# reference refers to: what a function remembers must not keep it alive.
+_ITEM, _ATTRIBUTE, _FIELD, _LENGTH = range(4)
 
 
 class Signature:
@@ -58,14 +61,14 @@ class Reach:
     Attributes:
         tensors: in a fixed order.
         constants: everything else that may steer it, hashable.
-        watches: (container, key, what is there), to notice a change.
+        watches: (how to read it, container, key, what is there), to notice a change.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
     """
 
     tensors: list[Tensor] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
-    watches: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    watches: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
     complete: bool = True
     leads_back: bool = False  # to the step itself, though it is no function
 
@@ -83,7 +86,7 @@ def _equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
 
 
-_ATTRIBUTE = "__ostinato_reach__"
+_REMEMBERED = "__ostinato_reach__"
 _known: weakref.WeakKeyDictionary[Any, dict[Any, Reach]] = weakref.WeakKeyDictionary()
 
 
@@ -108,10 +111,10 @@ def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
     A function remembers it itself, so that a closure that names itself is still collected.
     """
     if isinstance(step, types.FunctionType):
-        owner, entry = step.__dict__.get(_ATTRIBUTE, (None, {}))
+        owner, entry = step.__dict__.get(_REMEMBERED, (None, {}))
         if owner is None or owner() is not step:  # functools.wraps copies attributes
             entry = {}
-            step.__dict__[_ATTRIBUTE] = weakref.ref(step), entry
+            step.__dict__[_REMEMBERED] = weakref.ref(step), entry
         return entry, None
     if isinstance(step, types.MethodType):
         return _weakly(step.__self__), step.__func__
@@ -148,17 +151,19 @@ class _Walk:
         self.seen: set[int] = set()
         self.again: set[int] = set()
 
-    def look(self, container: Any, key: Any) -> None:
+    def look(self, value: Any, how: int, container: Any, key: Any) -> None:
         """One watched place, and what is there."""
-        value = container[key]
         if isinstance(value, Tensor):
-            self.found.watches.append((container, key, _TENSOR))
+            self.found.watches.append((how, container, key, _TENSOR))
             self.found.tensors.append(value)
             if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
                 self.found.complete = False
         else:
-            self.found.watches.append((container, key, value))
+            self.found.watches.append((how, container, key, value))
             self.visit(value)
+
+    def item(self, container: Any, key: Any) -> None:
+        self.look(container[key], _ITEM, container, key)
 
     def visit(self, value: Any) -> None:
         found = self.found
@@ -202,7 +207,7 @@ class _Walk:
             for base in value.__mro__:  # code may make an instance: that runs these
                 for name in ("__init__", "__new__", "__post_init__"):
                     if not _is_fixed(base) and isinstance(vars(base).get(name), types.FunctionType):
-                        self.look(base.__dict__, name)
+                        self.item(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
             self.found.complete = False
         elif isinstance(value, nn.Module):
@@ -223,28 +228,29 @@ class _Walk:
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)
-            self.look(value, key)
+            self.item(value, key)
         if not isinstance(value, tuple):
-            self.found.watches.append((_Length(value), 0, len(value)))
+            self.found.watches.append((_LENGTH, value, None, len(value)))
 
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= _names(f.__code__)
         if not _HIDDEN.isdisjoint(_names(f.__code__)) or _imports(f.__code__):
             self.found.complete = False
-        fields = _Fields(f)
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
-            self.found.watches.append((fields, name, getattr(f, name)))
+            self.found.watches.append((_FIELD, weakref.ref(f), name, getattr(f, name)))
         for cell in f.__closure__ or ():
             try:
-                self.look(_Cell(cell), 0)
+                value = cell.cell_contents
             except ValueError:  # not yet bound
                 self.found.complete = False
+            else:
+                self.look(value, _ATTRIBUTE, cell, "cell_contents")
         for name in sorted(_names(f.__code__)):
             if name in f.__globals__:
-                self.look(f.__globals__, name)
+                self.item(f.__globals__, name)
             else:  # a builtin, or an attribute: a global of that name may turn up
-                self.found.watches.append((f.__globals__, name, _ABSENT))
+                self.found.watches.append((_ITEM, f.__globals__, name, _ABSENT))
         self.attributes(f.__dict__)
         self.visit(f.__defaults__)
         self.visit(f.__kwdefaults__)
@@ -256,9 +262,9 @@ class _Walk:
         for name in self.looked_for:
             if name in attributes:
                 self.found.constants.append(name)
-                self.look(attributes, name)
+                self.item(attributes, name)
             else:
-                self.found.watches.append((attributes, name, _ABSENT))
+                self.found.watches.append((_ITEM, attributes, name, _ABSENT))
 
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
@@ -269,9 +275,9 @@ class _Walk:
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
                         self.found.constants.append(name)
-                        self.look(base.__dict__, name)
+                        self.item(base.__dict__, name)
                     else:  # it may be set there later, and hide that of a base
-                        self.found.watches.append((base.__dict__, name, _ABSENT))
+                        self.found.watches.append((_ITEM, base.__dict__, name, _ABSENT))
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
@@ -279,14 +285,14 @@ class _Walk:
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
             if attributes.get(name):
                 self.found.complete = False
-            self.found.watches.append((_Length(attributes[name]), 0, 0))
+            self.found.watches.append((_LENGTH, attributes[name], None, 0))
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
-        self.look(attributes, "training")
+        self.item(attributes, "training")
         if _is_fixed(type(m)):
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
-                    self.look(attributes, name)
+                    self.item(attributes, name)
         else:
             self.attributes(attributes)
             self.class_attributes(type(m))
@@ -303,32 +309,6 @@ def _is_fixed(value: Any) -> bool:
 
 def _has_slots(cls: type) -> bool:
     return any("__slots__" in vars(base) and vars(base)["__slots__"] for base in cls.__mro__[:-1])
-
-
-class _Cell:
-    def __init__(self, cell: Any):
-        self.cell = cell
-
-    def __getitem__(self, _: int) -> Any:
-        return self.cell.cell_contents
-
-
-class _Length:
-    def __init__(self, container: Any):
-        self.container = container
-
-    def __getitem__(self, _: int) -> int:
-        return len(self.container)
-
-
-class _Fields:
-    """A function's fields as watched places; it does not keep the function alive."""
-
-    def __init__(self, f: types.FunctionType):
-        self.ref = weakref.ref(f)
-
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self.ref(), name)
 
 
 @functools.lru_cache(maxsize=1024)
