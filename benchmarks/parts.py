@@ -15,6 +15,7 @@ import gc
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ import torch
 import ostinato._scan as scan_module
 from benchmarks import peers_torch
 from benchmarks.cells import GRU, LEM, LSTM, RNN, SHAPES, SLSTM
-from benchmarks.overhead import WATCH, watching
+from benchmarks.overhead import watching
 from benchmarks.problem import Problem
 from ostinato.compiler.play import Player
+from ostinato.engine import native
 
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, LEM, SLSTM)}
 SECONDS = 2.0
@@ -33,21 +35,30 @@ WATCHED: dict[str, list[tuple[Any, str]]] = {
     "ours": [(Player, "forward"), (Player, "backward")],
 }
 
-plays: list[float] = []  # of the engine, forward and back in turn
 
+class Plays:
+    """Of the engine, forward and back, in seconds; around the functions that play each."""
 
-def timed(f: Any) -> Any:
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        begin = time.perf_counter()
-        f(*args, **kwargs)
-        plays.append(time.perf_counter() - begin)
+    def __init__(self) -> None:
+        self.forward: list[float] = []
+        self.backward: list[float] = []
 
-    return wrapper
+    @staticmethod
+    def timed(times: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any) -> Any:
+            begin = native.engine_ns()
+            result = function(*args)
+            times.append((native.engine_ns() - begin) / 1e9)
+            return result
+
+        return wrapper
 
 
 def main() -> None:
     torch.set_num_threads(2)
-    Player._play = timed(Player._play)  # type: ignore[method-assign]
+    plays = Plays()
+    Player.forward = plays.timed(plays.forward, Player.forward)  # type: ignore[method-assign]
+    Player.backward = plays.timed(plays.backward, Player.backward)  # type: ignore[method-assign]
     shapes = {shape.name: shape for shape in SHAPES}
     names = sys.argv[1:] or [f"{c}/{s}" for s in shapes for c in ("rnn", "gru", "lstm")]
     print("| row | whole, µs | forward | backward | autograd | the rest | GFLOP/s in the engine |")
@@ -55,20 +66,21 @@ def main() -> None:
     gc.disable()
     for name in names:
         cell, shape = CELLS[name.split("/")[0]], shapes[name.split("/")[1]]
-        with watching(WATCHED):
+        with watching(WATCHED) as watch:
             run = peers_torch.ours(Problem(cell, shape)).make().run
             for _ in range(10):
                 run()
-            plays.clear()
+            plays.forward.clear()
+            plays.backward.clear()
             wholes, autograd = [], []
             end = time.perf_counter() + SECONDS
             while time.perf_counter() < end:
-                WATCH.spent.clear()
+                watch.spent.clear()
                 begin = time.perf_counter()
                 run()
                 wholes.append(time.perf_counter() - begin)
-                autograd.append(WATCH.spent["autograd"] / 1e9)
-        spans = wholes, plays[::2], plays[1::2], autograd
+                autograd.append(watch.spent["autograd"] / 1e9)
+        spans = wholes, plays.forward, plays.backward, autograd
         whole, forward, backward, outside = map(statistics.median, spans)
         parts = (whole, forward, backward, outside, whole - forward - backward - outside)
         rate = cell.gflop(shape) / (forward + backward)

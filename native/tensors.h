@@ -67,7 +67,10 @@ inline View view_of(nanobind::handle tensor) {
 
 struct Torch {  // of what is asked for with every call; names as Python strings, which are made once
   nanobind::object tensor, parameter;
-  nanobind::object is_neg = nanobind::str("is_neg"), requires_grad = nanobind::str("requires_grad");
+  nanobind::object detach = nanobind::str("detach"), dtype = nanobind::str("dtype"), is_neg = nanobind::str("is_neg"),
+                   new_empty = nanobind::str("new_empty"), new_zeros = nanobind::str("new_zeros"),
+                   requires_grad = nanobind::str("requires_grad"), resolve_neg = nanobind::str("resolve_neg"),
+                   shape = nanobind::str("shape"), version = nanobind::str("_version");
   Torch() {
     const auto torch = nanobind::module_::import_("torch");
     tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter");

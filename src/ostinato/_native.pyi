@@ -8,16 +8,57 @@ def ops() -> list[tuple[str, int]]: ...
 def elementwise(isa: str, op: int, a: Any, b: Any, c: Any, out: Any, s: float) -> None: ...
 def watched(places: list[Any], tensor: Any, absent: Any, equal: Any) -> list[Any] | None: ...
 def described(captured: list[Any], init: list[Any], xs: list[Any], axis: int) -> bytes | None: ...
-
-class Lent:
-    def __init__(self, to: list[Any], object: Any) -> None: ...
+def engine_ns() -> int: ...
 
 class Addresses:
     def __init__(self, numbers: list[int]) -> None: ...
 
-class Sources:
-    def __init__(self, sources: list[tuple[int, int, int, int, int]]) -> None: ...
-    def addresses(self, lists: tuple[Any, ...], n_steps: int, n_rows: int) -> Addresses: ...
+class Tape:
+    def holds(self) -> bool: ...
+
+class ForwardPass:
+    def __init__(
+        self,
+        program: Any,
+        sources: list[tuple[int, int, int, int, int]],
+        dtype: Any,
+        state_shapes: list[tuple[int, ...]],
+        y_shapes: list[tuple[int, ...]],
+        y_is_carry: list[int],
+        reverse: bool,
+        tape_width: int,
+    ) -> None: ...
+    def play(
+        self,
+        captured: Any,
+        init: Any,
+        xs: Any,
+        once: Any,
+        order: list[int],
+        lengths: list[int],
+        threads: int,
+        isa: str,
+    ) -> tuple[list[Any], list[Any], Tape]: ...
+
+class BackwardPass:
+    def __init__(
+        self,
+        program: Any,
+        sources: list[tuple[int, int, int, int, int]],
+        dtype: Any,
+        x_wanted: list[bool],
+        sums: list[tuple[tuple[int, ...], bool]],
+    ) -> None: ...
+    def play(
+        self,
+        tape: Tape,
+        captured: Any,
+        once: Any,
+        d_ys: Any,
+        d_finals: Any,
+        init_wanted: Any,
+        isa: str,
+    ) -> tuple[list[Any], list[Any], list[Any]]: ...
 
 class Workspaces:
     def __init__(self) -> None: ...

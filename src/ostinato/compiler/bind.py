@@ -36,12 +36,17 @@ class How(IntEnum):
 
 
 class Bound:
-    """A lowered pass with its native program, and how its arguments are found among tensors.
+    """A lowered pass with what plays it, and how its arguments are found among tensors.
 
     Args:
         positions: of each named tensor in the `tensors` of a call.
         tapes: the widths of the tapes that lie one after the other in the tape's memory.
         gradients: of a backward pass.
+
+    Attributes:
+        program: the native program, or a function that plays the reference.
+        sources: the list that each argument comes from, where in it, and how it lies in its tensor.
+        tape_width: of all tapes.
     """
 
     def __init__(
@@ -61,12 +66,11 @@ class Bound:
             self.tapes[name] = (width + 15) // 16 * 16, self.tape_width
             self.tape_width += self.tapes[name][0]
         self._once: list[Node] = []
-        # The list that an argument comes from, where in it, and how it lies in its tensor.
-        self._sources = [self._find(key, positions, gradients) for key in lowered.arguments]
+        self.sources = [self._find(key, positions, gradients) for key in lowered.arguments]
+        self.program: Any = self._play_reference
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
-            self.sources = native.sources(self._sources)
 
     def _find(
         self, key: Any, positions: Mapping[str, int], gradients: Gradients | None
@@ -88,35 +92,36 @@ class Bound:
         how = How.ROWS if key.startswith(_WITHOUT_TIME) else How.STRIDED
         return _TENSORS, positions[key], how, 0, 0
 
-    def lists(
-        self,
-        tensors: Tensors,
-        captured: Tensors,
-        sums: Tensors,
-        memory: Tensor | None,
-        once: dict[Node, Tensor],
-    ) -> tuple[Tensors, ...]:
-        """Where the arguments are. The first and the last value of a carry may be None."""
-        known = [self._once_tensor(node, captured, once) for node in self._once]
-        return tensors, captured, sums, known, (memory,)
+    def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
+        """What the pass needs that is computed of captured tensors alone; added to `known`."""
+        return [self._once_tensor(node, captured, known) for node in self._once]
 
-    def _once_tensor(self, node: Node, captured: Any, once: dict[Node, Tensor]) -> Tensor:
+    def _once_tensor(self, node: Node, captured: Any, known: dict[Node, Tensor]) -> Tensor:
         if node.op == "captured":
             t = captured[node.attrs[0]]
         else:
-            t = evaluate(node, captured, once, self.dtype)
+            t = evaluate(node, captured, known, self.dtype)
         if t.dim() != 2 and t.stride()[-1:] != (1,):
-            t = once[node] = t.detach().contiguous()
+            t = known[node] = t.detach().contiguous()
         return t
 
-    def views(self, lists: Any, n_steps: int, n_rows: int) -> list[Tensor | None]:
+    def _play_reference(
+        self, lists: Any, n_steps: int, n_rows: int, rows: list[int], lengths: list[int]
+    ) -> None:
+        from ostinato.engine import reference  # for tests: not a part of every start
+
+        views = self._views(lists, n_steps, n_rows)
+        arrays = [None if t is None else t.detach().numpy() for t in views]
+        reference.play(self.lowered.program, arrays, n_steps, n_rows, rows or None, lengths or None)
+
+    def _views(self, lists: Any, n_steps: int, n_rows: int) -> list[Tensor | None]:
         """The arguments, each as the part of its tensor that it is."""
         sizes = {
             g.argument: (g.N, g.K) if g.transposed else (g.K, g.N)
             for g in self.lowered.program.gradients
         }
         views: list[Tensor | None] = []
-        for i, (number, at, how, p, q) in enumerate(self._sources):
+        for i, (number, at, how, p, q) in enumerate(self.sources):
             t = lists[number][at]
             if how == How.TAPE:
                 rows = n_steps * n_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,17 @@ _VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 class _Layers:
     """The memory that a sum is collected in."""
 
-    make: Callable[..., Tensor]  # torch.empty where the parts cover all of it, else torch.zeros
+    zeros: bool  # it must begin so: the parts do not cover all of it
     shape: tuple[int, ...]
     n: int
 
 
 class Gradients:
-    """How gradients come from sums. Most are one sum, which is collected in the gradient itself."""
+    """How gradients come from sums. Most are one sum, which is collected in the gradient itself.
+
+    Attributes:
+        sums: shape, and whether it must begin as zeros, of the layers of all sums, in order.
+    """
 
     def __init__(self, plan: BackwardPlan, dtype: torch.dtype):
         self.dtype = dtype
@@ -46,7 +50,7 @@ class Gradients:
             self.positions[name] = at
             at += layers.n
         self.ways = [self._way(node) for node in plan.sums]
-        self._makers = [(x.make, x.shape) for x in self.layers.values() for _ in range(x.n)]
+        self.sums = [(x.shape, x.zeros) for x in self.layers.values() for _ in range(x.n)]
 
     def _way(self, node: Node | None) -> int | Node | None:
         """The position of the sum that is the gradient; or what it must be computed from."""
@@ -60,11 +64,6 @@ class Gradients:
             return node
         layers.shape = tuple(node.shape)
         return self.positions[f"sum{base.index}"]
-
-    def new_sums(self) -> list[Tensor]:
-        """The layers of all sums, one after the other, dense."""
-        dtype = self.dtype
-        return [make(shape, dtype=dtype, device="cpu") for make, shape in self._makers]
 
     def of(
         self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
@@ -114,4 +113,4 @@ class Gradients:
 def _layers(node: Node, parts: list[tuple[SumPart, int]]) -> _Layers:
     n = 1 + max((part.layer for part, _ in parts), default=0)
     covered = n == 1 and sum(size for _, size in parts) == math.prod(node.shape)
-    return _Layers(torch.empty if covered else torch.zeros, tuple(node.shape), n)
+    return _Layers(not covered, tuple(node.shape), n)

@@ -87,19 +87,17 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first two and
-# `native/module.cc` for the last; the third is os.environ.get without its encoding and decoding.
+# Called too often for a function between. See `native/tensors.h` for the first two; the third is
+# os.environ.get without its encoding and decoding.
 watched: Callable[..., list[Any] | None] = getattr(_native, "watched", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
-Lent: Callable[[list[Any], Any], Any] = getattr(_native, "Lent", _not_there)
+# See `native/passes.h`; the last: nanoseconds in which the engine has played, since the start.
+forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
+backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
+engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 
 
 def addresses(numbers: list[int]) -> Any:
     """(address, time stride, row stride) of each argument, in elements; see `native/executor.h`."""
     return _native.Addresses(numbers)
-
-
-def sources(list_of: list[tuple[int, int, int, int, int]]) -> Any:
-    """How a program's arguments are found in lists of tensors; see `native/tensors.h`."""
-    return _native.Sources(list_of)

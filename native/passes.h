@@ -1,0 +1,274 @@
+// A pass of a recorded step on PyTorch's tensors: what `scan`'s autograd function calls each time.
+// ostinato/compiler/play.py plans passes; here is how their tensors are made and given to a program.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <tuple>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "executor.h"
+#include "tensors.h"
+
+namespace ostinato {
+
+using Integers = std::vector<int64_t>;
+using Objects = std::vector<nanobind::object>;
+using SourceList = std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>;  // see Source
+
+inline std::atomic<int64_t> engine_ns{0};  // in which the engine has played, since the start
+
+// A call's size, and the order and lengths of its rows in the engine; empty: the caller's, and all whole.
+struct Size {
+  int64_t n_steps, n_rows;
+  Integers order, lengths;
+};
+
+template <class T>
+void play(Executor<T>& executor, const std::vector<Argument>& arguments, const Size& size, int threads,
+          const std::string& isa) {
+  if (int64_t(arguments.size()) != executor.n_arguments())
+    throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
+  if (size.n_steps < 1 || size.n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
+  for (const Integers* list : {&size.order, &size.lengths})
+    if (!list->empty() && int64_t(list->size()) != size.n_rows)
+      throw std::invalid_argument("play: rows and lengths need one number for each row");
+  for (int64_t row : size.order)
+    if (row < 0 || row >= size.n_rows) throw std::invalid_argument("play: rows has a number out of range");
+  for (int64_t length : size.lengths)
+    if (length < 0 || length > size.n_steps) throw std::invalid_argument("play: lengths has a number out of range");
+  Play p;
+  p.T = size.n_steps, p.B = size.n_rows, p.arguments = arguments.data(), p.threads = threads, p.isa = isa;
+  if (!size.order.empty()) p.rows = size.order.data();
+  if (!size.lengths.empty()) p.lengths = size.lengths.data();
+  nanobind::gil_scoped_release release;
+  const auto begin = std::chrono::steady_clock::now();
+  executor.play(p);
+  engine_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Memory for saved values that tapes gave back, for the next: new pages cost.
+using Spare = Objects;
+
+// What the backward pass needs of the forward pass. Outputs stay out of it: they hold the graph, and the
+// graph holds the tape.
+struct Tape {
+  Objects tensors;  // x…, init…, carry…
+  size_t first_carry;
+  nanobind::object memory;  // of the saved values; None where there are none
+  std::shared_ptr<Spare> spare;
+  Size size;
+  bool ragged;
+  int threads;  // which the order in `memory` depends on
+
+  Tape() = default;
+  Tape(const Tape&) = delete;
+  // Not by __del__ in Python: the interpreter runs signal handlers there, and drops what they raise; a
+  // Ctrl-C was lost.
+  ~Tape() {
+    if (spare && !memory.is_none()) spare->push_back(std::move(memory));
+  }
+  // Whether all is as it was played: outputs are the carries that the backward pass reads.
+  bool holds() const {
+    for (size_t i = first_carry; i < tensors.size(); i++)
+      if (nanobind::cast<int64_t>(tensors[i].attr(torch().version)) != 0) return false;
+    return true;
+  }
+};
+
+class Pass {
+ public:
+  // program: Program32 or Program64; or for tests a function of (lists, n_steps, n_rows, rows, lengths).
+  // sources: see Source. dtype: of all that is made.
+  Pass(nanobind::object program, const SourceList& sources,
+       nanobind::handle dtype)
+      : program_(std::move(program)), dtype_(nanobind::borrow(dtype)) {
+    for (const auto& [list, at, how, p, q] : sources) sources_.push_back({list, at, How(how), p, q});
+    const auto torch = nanobind::module_::import_("torch");
+    using namespace nanobind::literals;
+    empty_ = torch.attr("empty")(0, "dtype"_a = dtype, "device"_a = "cpu");
+  }
+
+ protected:
+  enum { kTensors, kCaptured, kSums, kOnce, kMemory, kLists };
+  using Lists = Objects[kLists];
+
+  void play(const Lists& lists, const Size& size, int threads, const std::string& isa) const {
+    if (auto* program = as<float>()) return ostinato::play(*program, addresses(lists, size).list, size, threads, isa);
+    if (auto* program = as<double>()) return ostinato::play(*program, addresses(lists, size).list, size, threads, isa);
+    nanobind::list shown;
+    for (const Objects& list : lists) shown.append(nanobind::cast(list));
+    program_(shown, size.n_steps, size.n_rows, size.order, size.lengths);
+  }
+  nanobind::object made(const nanobind::object& shape, bool zeros = false) const {  // new, dense
+    return empty_.attr(zeros ? torch().new_zeros : torch().new_empty)(shape);
+  }
+  nanobind::object made(std::initializer_list<int64_t> first, const Integers& rest, bool zeros) const {
+    const auto shape = nanobind::steal(PyTuple_New(Py_ssize_t(first.size() + rest.size())));
+    Py_ssize_t i = 0;
+    for (int64_t n : first) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
+    for (int64_t n : rest) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
+    return made(shape, zeros);
+  }
+  nanobind::object of_our_type(nanobind::handle tensor) const {
+    if (tensor.attr(torch().dtype).is(dtype_)) return nanobind::borrow(tensor);
+    return tensor.attr("to")(dtype_);
+  }
+  // The tensor if it is dense from an axis on, whatever its strides are before; else a copy.
+  static nanobind::object dense_from(int64_t axis, nanobind::object tensor) {
+    const View v = view_of(tensor);
+    int64_t expected = 1;
+    for (int64_t i = v.n_axes; i-- > axis; expected *= v.shape[i])
+      if (v.shape[i] != 1 && v.strides[i] != expected) return tensor.attr("contiguous")();
+    return tensor;
+  }
+  static void add(Objects& list, nanobind::handle more) {
+    for (nanobind::handle x : more) list.push_back(nanobind::borrow(x));
+  }
+
+ private:
+  template <class T> Executor<T>* as() const {
+    return nanobind::isinstance<Executor<T>>(program_) ? nanobind::inst_ptr<Executor<T>>(program_) : nullptr;
+  }
+  Addresses addresses(const Lists& lists, const Size& size) const {
+    Addresses found;
+    found.list.reserve(sources_.size());
+    for (const Source& x : sources_)
+      found.list.push_back(argument_of(x, lists[x.list].at(size_t(x.at)), size.n_steps, size.n_rows, found));
+    return found;
+  }
+  nanobind::object program_, dtype_, empty_;
+  std::vector<Source> sources_;
+};
+
+class ForwardPass : public Pass {
+ public:
+  // What is known of a recorded step in one direction. Shapes are those of a row; y_is_carry: the leaf
+  // of the carry that an output is, or −1.
+  ForwardPass(nanobind::object program,
+              const SourceList& sources, nanobind::handle dtype,
+              std::vector<Integers> state_shapes, std::vector<Integers> y_shapes, Integers y_is_carry, bool reverse,
+              int64_t tape_width)
+      : Pass(std::move(program), sources, dtype), state_shapes_(std::move(state_shapes)), y_shapes_(std::move(y_shapes)),
+        y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width), spare_(std::make_shared<Spare>()) {
+    PyObject *const one = PyLong_FromLong(reverse ? -1 : 1), *const none = Py_None;
+    output_slots_ = nanobind::steal(reverse ? PySlice_New(none, one, none) : PySlice_New(one, none, none));
+    Py_DECREF(one);
+  }
+
+  // Outputs [T, B, …], last carry (shaped as init), and the tape.
+  // init: [B, …] or [1, B, …]. xs: [T, B, …]. once: what was computed of captured tensors alone.
+  // order, lengths: of a ragged batch.
+  nanobind::tuple play(nanobind::iterable captured, nanobind::iterable init, nanobind::iterable xs,
+                       nanobind::iterable once, Integers order, Integers lengths, int threads,
+                       const std::string& isa) const {
+    auto tape = std::make_unique<Tape>();
+    Objects& tensors = tape->tensors;
+    for (nanobind::handle x : xs) tensors.push_back(dense_from(2, of_our_type(x)));
+    const View first = view_of(tensors.at(0));
+    const int64_t T = first.shape[0], B = first.shape[1];
+    tape->ragged = !lengths.empty();
+    if (order.empty() && tape->ragged && lengths[0] == T) lengths.clear();  // all rows are whole
+    tape->size = {T, B, std::move(order), std::move(lengths)}, tape->threads = threads;
+    Objects carries, finals;
+    for (nanobind::handle leaf : init) {
+      const size_t i = carries.size();
+      tensors.push_back(dense_from(0, nanobind::borrow(leaf)));
+      // Beyond a row's length what is shown is zero.
+      const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
+      carries.push_back(made({T + 1, B}, state_shapes_.at(i), shown));
+      finals.push_back(made(leaf.attr(torch().shape)));
+    }
+    tape->first_carry = tensors.size();
+    tensors.insert(tensors.end(), carries.begin(), carries.end());
+    nanobind::list ys;
+    for (size_t i = 0; i < y_is_carry_.size(); i++) {
+      // Not a view to autograd, which would tie the base to the graph; a change in place shows in the
+      // base's version. Before the engine drives this code from the caches.
+      if (y_is_carry_[i] >= 0)
+        ys.append(nanobind::object(carries[size_t(y_is_carry_[i])][output_slots_]).attr(torch().detach)());
+      else ys.append(made({T, B}, y_shapes_[i], tape->ragged));
+    }
+    tape->memory = tape_memory(tape_width_ * T * B);
+    tape->spare = spare_;
+    Lists lists;
+    lists[kTensors] = tensors;
+    lists[kTensors].insert(lists[kTensors].end(), finals.begin(), finals.end());
+    add(lists[kTensors], ys);
+    add(lists[kCaptured], captured), add(lists[kOnce], once);
+    lists[kMemory] = {tape->memory};
+    Pass::play(lists, tape->size, threads, isa);
+    return nanobind::make_tuple(ys, nanobind::cast(finals), nanobind::cast(std::move(tape)));
+  }
+
+ private:
+  // What an earlier call gave back, if it fits.
+  nanobind::object tape_memory(int64_t size) const {
+    if (size == 0) return nanobind::none();
+    if (!spare_->empty()) {
+      const nanobind::object memory = std::move(spare_->back());
+      spare_->pop_back();
+      if (view_of(memory).shape[0] == size) return memory;
+      spare_->clear();  // of calls of another size: never more is kept than was in use at once
+    }
+    return made({size}, {}, false);
+  }
+  std::vector<Integers> state_shapes_, y_shapes_;
+  Integers y_is_carry_;
+  int64_t tape_width_;
+  nanobind::object output_slots_;
+  std::shared_ptr<Spare> spare_;
+};
+
+class BackwardPass : public Pass {
+ public:
+  // x_wanted: whose gradients are computed. sums: (shape, whether it must begin as zeros) of each.
+  BackwardPass(nanobind::object program,
+               const SourceList& sources,
+               nanobind::handle dtype, std::vector<bool> x_wanted, const std::vector<std::pair<Integers, bool>>& sums)
+      : Pass(std::move(program), sources, dtype), x_wanted_(std::move(x_wanted)) {
+    for (const auto& [shape, zeros] : sums)
+      sums_.emplace_back(nanobind::tuple(nanobind::cast(shape)), zeros);
+  }
+
+  // The sums, and the gradients of init and of xs; None for those not wanted.
+  nanobind::tuple play(const Tape& tape, nanobind::iterable captured, nanobind::iterable once, nanobind::iterable d_ys,
+                       nanobind::iterable d_finals, nanobind::iterable init_wanted, const std::string& isa) const {
+    Lists lists;
+    Objects &tensors = lists[kTensors], d_init;
+    tensors = tape.tensors;
+    for (nanobind::handle d : d_ys) tensors.push_back(d.is_none() ? nanobind::none() : dense_from(2, resolved(d)));
+    for (nanobind::handle d : d_finals) tensors.push_back(d.is_none() ? nanobind::none() : dense_from(0, resolved(d)));
+    for (nanobind::handle wanted : init_wanted) {
+      const nanobind::object& init = tape.tensors.at(x_wanted_.size() + d_init.size());
+      d_init.push_back(nanobind::cast<bool>(wanted) ? made(init.attr(torch().shape)) : nanobind::none());
+    }
+    Objects d_xs;
+    for (size_t i = 0; i < x_wanted_.size(); i++)
+      d_xs.push_back(x_wanted_[i] ? made(tape.tensors[i].attr(torch().shape), tape.ragged) : nanobind::none());
+    tensors.insert(tensors.end(), d_init.begin(), d_init.end());
+    tensors.insert(tensors.end(), d_xs.begin(), d_xs.end());
+    for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(made(shape, zeros));
+    add(lists[kCaptured], captured), add(lists[kOnce], once);
+    lists[kMemory] = {tape.memory};
+    Pass::play(lists, tape.size, tape.threads, isa);
+    return nanobind::make_tuple(nanobind::cast(lists[kSums]), nanobind::cast(d_init), nanobind::cast(d_xs));
+  }
+
+ private:
+  // Without a lazy sign.
+  static nanobind::object resolved(nanobind::handle d) { return d.attr(torch().resolve_neg)(); }
+  std::vector<bool> x_wanted_;
+  std::vector<std::pair<nanobind::object, bool>> sums_;
+};
+
+}  // namespace ostinato
