@@ -80,6 +80,7 @@ NB_MODULE(_native, m) {
   m.def("elementwise", elementwise<float>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("watched", watched, "places"_a, "tensor"_a, "absent"_a, "equal"_a);
+  m.def("modes", modes);
   m.def("described", described, "captured"_a, "init"_a, "xs"_a, "axis"_a);
   nb::class_<Addresses>(m, "Addresses").def("__init__", [](Addresses* self, const Integers& numbers) {
     new (self) Addresses(addresses_of(numbers));

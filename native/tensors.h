@@ -66,7 +66,11 @@ inline View view_of(nanobind::handle tensor) {
 }
 
 struct Torch {  // of what is asked for with every call; names as Python strings, which are made once
-  nanobind::object tensor, parameter;
+  nanobind::object tensor, parameter, forward_ad;
+  // Modes that must see every operation, as functions that tell how many there are; those that a
+  // recording depends on.
+  std::vector<nanobind::object> transforms, modes;
+  nanobind::object default_dtype, autocast, cpu = nanobind::str("cpu"), current_level = nanobind::str("_current_level");
   nanobind::object detach = nanobind::str("detach"), dtype = nanobind::str("dtype"), is_neg = nanobind::str("is_neg"),
                    new_empty = nanobind::str("new_empty"), new_zeros = nanobind::str("new_zeros"),
                    requires_grad = nanobind::str("requires_grad"), resolve_neg = nanobind::str("resolve_neg"),
@@ -74,6 +78,12 @@ struct Torch {  // of what is asked for with every call; names as Python strings
   Torch() {
     const auto torch = nanobind::module_::import_("torch");
     tensor = torch.attr("Tensor"), parameter = torch.attr("nn").attr("Parameter");
+    forward_ad = torch.attr("autograd").attr("forward_ad"), default_dtype = torch.attr("get_default_dtype");
+    for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_is_tracing",
+                             "_len_torch_function_stack"})
+      transforms.push_back(torch.attr("_C").attr(name));
+    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) modes.push_back(torch.attr(name));
+    autocast = torch.attr("is_autocast_enabled");
   }
   bool is_plain(nanobind::handle object) const {
     const nanobind::handle type = object.type();
@@ -84,6 +94,18 @@ inline const Torch& torch() {
   static const Torch* made = nullptr;  // for ever: at exit Python is gone first
   if (!made) made = new Torch();
   return *made;
+}
+
+// The modes that a recording depends on, as a number; None where one is active that must see every
+// operation, or that says where new tensors go: see `_modes` in ostinato/compiler/cache.py.
+inline nanobind::object modes() {
+  const Torch& names = torch();
+  for (const nanobind::object& count : names.transforms)
+    if (PyObject_IsTrue(count().ptr())) return nanobind::none();
+  if (nanobind::cast<int64_t>(names.forward_ad.attr(names.current_level)) >= 0) return nanobind::none();
+  int64_t found = int64_t(reinterpret_cast<uintptr_t>(names.default_dtype().ptr()));  // an object for ever
+  for (const nanobind::object& mode : names.modes) found = 2 * found + nanobind::cast<bool>(mode());
+  return nanobind::cast(2 * found + nanobind::cast<bool>(names.autocast(names.cpu)));
 }
 
 // What a recording depends on, as bytes: of each tensor its dtype, whether it wants gradients, and its

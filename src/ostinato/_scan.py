@@ -157,8 +157,9 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     n_rows = tensors[-1].shape[1]
     if n_rows not in entry.verified:
         entry.verified[n_rows] = _differs(arguments, call, tensors, entry)
-    if entry.verified[n_rows] is not None:
-        cache.refuse(arguments.step, entry.verified[n_rows])
+    why_not = entry.verified[n_rows]
+    if why_not is not None:
+        cache.refuse(arguments.step, why_not)
         return None
     ys, finals = play(call, tensors)
     if arguments.dim != 0:
@@ -180,7 +181,6 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    cache.check_surroundings()
     entry, captured = cache.find(a, engine)
     player = entry.player
     if player is None or entry.refusal is not None:

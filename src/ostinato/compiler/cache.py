@@ -19,6 +19,7 @@ from ostinato.compiler.play import Player
 from ostinato.compiler.record import (
     Recording,
     default_devices,
+    is_searching,
     record,
     search_captured,
     transformed,
@@ -69,6 +70,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, Elsewhere.
     """
+    modes = _modes()
     reached = reach(a.step)
     captured = reached.tensors if reached.complete else []
     axis = int(a.of_layer)
@@ -79,15 +81,10 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         described = native.described([], a.leaves, a.xs_leaves, axis)
     if described is None:
         raise _unplayable(a.leaves, a.xs_leaves, axis)
-    inputs = described, a.carry_spec, a.xs_spec
-    modes = (
-        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(), torch.get_default_dtype(), engine_name,
-        torch._C._len_torch_function_stack() and default_devices(),
-    )  # fmt: skip
+    inputs = described, a.carry_spec, a.xs_spec, modes, engine_name
     key: Any = None
     if reached.complete:
-        key = reached.signature, metas, inputs, modes
+        key = reached.signature, metas, inputs
         entry = _entries.get(key)
         if entry is not None and entry.refusal is not None:
             entry.used = next(_uses)
@@ -113,7 +110,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             positions = [at[id(t)] for t in search.captured]
     if positions is None:
         trail = "searched", _code(a.step), tuple(search.trail)
-        key = trail, _metas(search.captured), inputs, modes
+        key = trail, _metas(search.captured), inputs
         entry = _entries.get(key)
         if entry is not None:
             entry.used = next(_uses)
@@ -121,6 +118,25 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     entry = _recorded(a, search.captured, engine_name, positions)
     _keep(key, entry)
     return entry, search.captured
+
+
+def _modes() -> Any:
+    """The modes that a recording depends on.
+
+    Raises:
+        Elsewhere: the eager loop must play, whatever the step and the tensors are.
+    """
+    reason = native.unavailable()
+    usual = None if reason or is_searching() else native.modes()
+    if usual is not None:
+        return usual
+    reason = reason or transformed()
+    if reason is not None:
+        raise Elsewhere(reason)
+    return (
+        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(), torch.get_default_dtype(), default_devices(),
+    )  # fmt: skip
 
 
 def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
@@ -232,10 +248,3 @@ def check_tensors(tensors: Sequence[Any]) -> None:
             raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
         if t.is_neg():
             raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")
-
-
-def check_surroundings() -> None:
-    """Raise Elsewhere if the eager loop must play whatever the tensors are."""
-    reason = transformed() or native.unavailable()
-    if reason is not None:
-        raise Elsewhere(reason)

@@ -232,7 +232,7 @@ def transformed() -> str | None:
         return "a torch.func transform is active"
     if _forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
-    if torch._C._len_torch_dispatch_stack() > 0 or _searching.active:
+    if torch._C._len_torch_dispatch_stack() > 0 or is_searching():
         return "another mode is recording operations"
     if torch._C._is_tracing():
         return "the call is being traced"
@@ -258,6 +258,11 @@ class _Searching(threading.local):
 
 
 _searching = _Searching()
+
+
+def is_searching() -> bool:
+    """Whether a step is being searched for what it captures: a scan within it plays the loop."""
+    return _searching.active
 
 
 @contextmanager

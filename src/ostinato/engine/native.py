@@ -87,9 +87,10 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first two; the third is
+# Called too often for a function between. See `native/tensors.h` for the first three; the fourth is
 # os.environ.get without its encoding and decoding.
 watched: Callable[..., list[Any] | None] = getattr(_native, "watched", _not_there)
+modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
 # See `native/passes.h`; the last: nanoseconds in which the engine has played, since the start.
