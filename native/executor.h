@@ -29,7 +29,7 @@ struct Play {
 };
 
 // Rows are played in groups that depend on B alone: the sums of weight gradients are taken group by
-// group and then in the groups' order, so that threads cannot change their bits.
+// group, then of pairs of groups, of pairs of pairs, …, so that threads cannot change their bits.
 // Buffer rows of group g: group_begin(B, g) … group_begin(B, g + 1).
 int64_t n_groups(int64_t B);
 inline int64_t group_begin(int64_t B, int64_t g) { return B * g / n_groups(B); }
