@@ -103,8 +103,9 @@ class ClassifierNet(torch.nn.Module):
         _, last = self.body(x, lengths=lengths)
         if self.config["cell"] == "lstm":
             last, _ = last  # (h, c)
-        directions = 2 if self.config["bidirectional"] else 1
-        state = torch.cat(list(last[-directions:]), dim=1)  # of the top layer
+        state = last[-1]  # of the top layer
+        if self.config["bidirectional"]:
+            state = torch.cat([last[-2], state], dim=1)
         return self.readout(self.dropout(state))
 
     def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
