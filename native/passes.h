@@ -2,17 +2,17 @@
 // ostinato/compiler/play.py plans passes; here is how their tensors are made and given to a program.
 #pragma once
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <tuple>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -63,12 +63,12 @@ using Spare = Objects;
 // graph holds the tape.
 struct Tape {
   Objects tensors;  // x…, init…, carry…
-  size_t first_carry;
+  size_t first_carry = 0;
   nanobind::object memory;  // of the saved values; None where there are none
   std::shared_ptr<Spare> spare;
-  Size size;
-  bool ragged;
-  int threads;  // which the order in `memory` depends on
+  Size size{};
+  bool ragged = false;
+  int threads = 1;  // which the order in `memory` depends on
 
   Tape() = default;
   Tape(const Tape&) = delete;
@@ -89,8 +89,7 @@ class Pass {
  public:
   // program: Program32 or Program64; or for tests a function of (lists, n_steps, n_rows, rows, lengths).
   // sources: see Source. dtype: of all that is made.
-  Pass(nanobind::object program, const SourceList& sources,
-       nanobind::handle dtype)
+  Pass(nanobind::object program, const SourceList& sources, nanobind::handle dtype)
       : program_(std::move(program)), dtype_(nanobind::borrow(dtype)) {
     for (const auto& [list, at, how, p, q] : sources) sources_.push_back({list, at, How(how), p, q});
     const auto torch = nanobind::module_::import_("torch");
@@ -154,8 +153,7 @@ class ForwardPass : public Pass {
  public:
   // What is known of a recorded step in one direction. Shapes are those of a row; y_is_carry: the leaf
   // of the carry that an output is, or −1.
-  ForwardPass(nanobind::object program,
-              const SourceList& sources, nanobind::handle dtype,
+  ForwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype,
               std::vector<Integers> state_shapes, std::vector<Integers> y_shapes, Integers y_is_carry, bool reverse,
               int64_t tape_width)
       : Pass(std::move(program), sources, dtype), state_shapes_(std::move(state_shapes)), y_shapes_(std::move(y_shapes)),
@@ -218,7 +216,7 @@ class ForwardPass : public Pass {
       const nanobind::object memory = std::move(spare_->back());
       spare_->pop_back();
       if (view_of(memory).shape[0] == size) return memory;
-      spare_->clear();  // of calls of another size: never more is kept than was in use at once
+      Spare().swap(*spare_);  // of calls of another size: never more is kept than was in use at once
     }
     return made({size}, {}, false);
   }
@@ -232,9 +230,8 @@ class ForwardPass : public Pass {
 class BackwardPass : public Pass {
  public:
   // x_wanted: whose gradients are computed. sums: (shape, whether it must begin as zeros) of each.
-  BackwardPass(nanobind::object program,
-               const SourceList& sources,
-               nanobind::handle dtype, std::vector<bool> x_wanted, const std::vector<std::pair<Integers, bool>>& sums)
+  BackwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype,
+               std::vector<bool> x_wanted, const std::vector<std::pair<Integers, bool>>& sums)
       : Pass(std::move(program), sources, dtype), x_wanted_(std::move(x_wanted)) {
     for (const auto& [shape, zeros] : sums)
       sums_.emplace_back(nanobind::tuple(nanobind::cast(shape)), zeros);
