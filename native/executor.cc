@@ -384,15 +384,16 @@ template <class T> class Player {
       const Instruction& x = p_.instructions[i];
       switch (x.code) {
         case Code::kGemm: {
-          if (i + 1 < section.end && t1 - t0 == 1 && s_.begins[g1] - s_.begins[g0] == 1 && beside(x, (&x)[1]) &&
-              !(i + 2 < section.end && continues((&x)[1], (&x)[2]))) {
-            gemm_pair(x, (&x)[1], g0, g1, t0);
+          const Rowed out = gather(x, 0, x.d, g0, g1, t0, t1);
+          const int left = section.end - i;  // instructions
+          if (out.n == 1 && left > 1 && beside(x, (&x)[1]) && !(left > 2 && continues((&x)[1], (&x)[2]))) {
+            gemm_pair(x, (&x)[1], out.rows, g0, g1, t0, t1);
             i++;
             break;
           }
           int n_factors = 1;
-          while (n_factors < kMaxFactors && i + n_factors < section.end && continues(x, (&x)[n_factors])) n_factors++;
-          gemm(&x, n_factors, g0, g1, t0, t1);
+          while (n_factors < std::min(kMaxFactors, left) && continues(x, (&x)[n_factors])) n_factors++;
+          gemm(&x, n_factors, out, g0, g1, t0, t1);
           i += n_factors - 1;
           break;
         }
@@ -426,19 +427,19 @@ template <class T> class Player {
            s_.packed[next.weight] == s_.packed[x.weight] + int64_t(x.k) * x.n;
   }
   // Both at once, of one row: alone each has too few chains to hide the latency of an addition.
-  void gemm_pair(const Instruction& x, const Instruction& next, int64_t g0, int64_t g1, int64_t t) {
+  void gemm_pair(const Instruction& x, const Instruction& next, RowList<T> out, int64_t g0, int64_t g1, int64_t t0,
+                 int64_t t1) {
+    T* row = out[0];
     for (const Instruction* part : {&x, &next}) {
-      T* const out = gather(*part, 0, part->d, g0, g1, t, t + 1).rows[0];
-      if (part->c.buffer == -1) std::memset(out, 0, sizeof(T) * part->n);
-      else if (!same(part->c, part->d))
-        std::memcpy(out, gather(*part, 1, part->c, g0, g1, t, t + 1).rows[0], sizeof(T) * part->n);
+      const size_t bytes = sizeof(T) * size_t(part->n);
+      if (part->c.buffer == -1) std::memset(row, 0, bytes);
+      else if (!same(part->c, part->d)) std::memcpy(row, gather(*part, 1, part->c, g0, g1, t0, t1).rows[0], bytes);
+      row += part->n;
     }
-    const RowList<T> out = gather(x, 0, x.d, g0, g1, t, t + 1).rows;
-    const Factor<T> factor{x.k, gather(x, 2, x.a, g0, g1, t, t + 1).rows, s_.packed[x.weight]};
+    const Factor<T> factor{x.k, gather(x, 2, x.a, g0, g1, t0, t1).rows, s_.packed[x.weight]};
     kernels_.gemm(1, x.n + next.n, &factor, 1, out, out);
   }
-  void gemm(const Instruction* x, int n_factors, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
-    const Rowed out = gather(*x, 0, x->d, g0, g1, t0, t1);
+  void gemm(const Instruction* x, int n_factors, const Rowed& out, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
     RowList<T> init;
     if (x->c.buffer != -1) init = gather(*x, 1, x->c, g0, g1, t0, t1).rows;
     Factor<T> factors[kMaxFactors];

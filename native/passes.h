@@ -125,6 +125,7 @@ class Pass {
   // The tensor if it is dense from an axis on, whatever its strides are before; else a copy.
   static nanobind::object dense_from(int64_t axis, nanobind::object tensor) {
     const View v = view_of(tensor);
+    if (v.hollow()) return tensor.attr("clone")();
     int64_t expected = 1;
     for (int64_t i = v.n_axes; i-- > axis; expected *= v.shape[i])
       if (v.shape[i] != 1 && v.strides[i] != expected) return tensor.attr("contiguous")();

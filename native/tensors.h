@@ -23,6 +23,12 @@ struct View {
   int64_t n_axes = 0;
   const int64_t *shape = nullptr, *strides = nullptr;  // in elements
   std::vector<int64_t> own_shape, own_strides;  // where PyTorch does not lend its own
+  int64_t elements() const {
+    int64_t n = 1;
+    for (int64_t i = 0; i < n_axes; i++) n *= shape[i];
+    return n;
+  }
+  bool hollow() const { return !data && elements() > 0; }  // zeros that PyTorch does not store
 };
 
 // DLPack's table of functions, which later versions of PyTorch lend: no method call, no Python number.
@@ -67,9 +73,9 @@ inline View view_of(nanobind::handle tensor) {
 
 struct Torch {  // of what is asked for with every call; names as Python strings, which are made once
   nanobind::object tensor, parameter, forward_ad;
-  // Modes that must see every operation, as functions that tell how many there are; those that a
-  // recording depends on.
-  std::vector<nanobind::object> transforms, modes;
+  // Functions: how many modes there are that must see every operation, or say where new tensors go; and
+  // whether one is on that a recording depends on.
+  std::vector<nanobind::object> unusual_modes, usual_modes;
   nanobind::object default_dtype, autocast, cpu = nanobind::str("cpu"), current_level = nanobind::str("_current_level");
   nanobind::object detach = nanobind::str("detach"), dtype = nanobind::str("dtype"), is_neg = nanobind::str("is_neg"),
                    new_empty = nanobind::str("new_empty"), new_zeros = nanobind::str("new_zeros"),
@@ -81,8 +87,8 @@ struct Torch {  // of what is asked for with every call; names as Python strings
     forward_ad = torch.attr("autograd").attr("forward_ad"), default_dtype = torch.attr("get_default_dtype");
     for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_is_tracing",
                              "_len_torch_function_stack"})
-      transforms.push_back(torch.attr("_C").attr(name));
-    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) modes.push_back(torch.attr(name));
+      unusual_modes.push_back(torch.attr("_C").attr(name));
+    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) usual_modes.push_back(torch.attr(name));
     autocast = torch.attr("is_autocast_enabled");
   }
   bool is_plain(nanobind::handle object) const {
@@ -100,18 +106,18 @@ inline const Torch& torch() {
 // operation, or that says where new tensors go: see `_modes` in ostinato/compiler/cache.py.
 inline nanobind::object modes() {
   const Torch& names = torch();
-  for (const nanobind::object& count : names.transforms)
+  for (const nanobind::object& count : names.unusual_modes)
     if (PyObject_IsTrue(count().ptr())) return nanobind::none();
   if (nanobind::cast<int64_t>(names.forward_ad.attr(names.current_level)) >= 0) return nanobind::none();
   int64_t found = int64_t(reinterpret_cast<uintptr_t>(names.default_dtype().ptr()));  // an object for ever
-  for (const nanobind::object& mode : names.modes) found = 2 * found + nanobind::cast<bool>(mode());
+  for (const nanobind::object& mode : names.usual_modes) found = 2 * found + nanobind::cast<bool>(mode());
   return nanobind::cast(2 * found + nanobind::cast<bool>(names.autocast(names.cpu)));
 }
 
 // What a recording depends on, as bytes: of each tensor its dtype, whether it wants gradients, and its
 // axes, but for time and rows (of init the axes to `axis`, of xs the first two); of captured ones also
 // which are one and the same. None where something is unusual: a tensor that is not a plain one, or
-// leaves whose rows do not fit; see `unplayable` in ostinato/compiler/cache.py.
+// leaves whose rows do not fit; see `_unplayable` in ostinato/compiler/cache.py.
 inline nanobind::object described(const nanobind::list& captured, const nanobind::list& init, const nanobind::list& xs,
                                   int64_t axis) {
   const Torch& names = torch();
@@ -123,10 +129,12 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
     View v;
     try {
       v = view_of(t);
-    } catch (const std::exception&) {  // a layout or a kind that has no memory of its own
-      return false;
+    } catch (nanobind::python_error& error) {  // a layout or a kind that has no memory of its own
+      for (PyObject* kind : {PyExc_RuntimeError, PyExc_BufferError, PyExc_TypeError, PyExc_ValueError})
+        if (error.matches(kind)) return false;
+      throw;
     }
-    if (!v.on_cpu || v.n_axes < skip) return false;
+    if (!v.on_cpu || v.n_axes < skip || v.hollow()) return false;
     if (skip) {
       if (n_rows == 0) n_rows = v.shape[skip - 1];
       if (n_rows == 0 || v.shape[skip - 1] != n_rows) return false;
@@ -135,12 +143,11 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
     found.insert(found.end(), v.shape + skip, v.shape + v.n_axes);
     return true;
   };
-  for (size_t i = 0; i < captured.size(); i++) {
-    const nanobind::object t = captured[i];
+  std::vector<PyObject*> seen;
+  for (nanobind::handle t : captured) {
     if (!add(t, 0)) return nanobind::none();
-    size_t first = 0;
-    while (!t.is(nanobind::object(captured[first]))) first++;
-    found.push_back(int64_t(first));
+    seen.push_back(t.ptr());
+    found.push_back(std::find(seen.begin(), seen.end(), t.ptr()) - seen.begin());
   }
   for (nanobind::handle t : init) if (!add(t, axis + 1)) return nanobind::none();
   for (nanobind::handle t : xs) if (!add(t, 2)) return nanobind::none();
@@ -242,11 +249,7 @@ inline Argument argument_of(const Source& source, nanobind::handle tensor, int64
       return {copy.data(), 0, 0};
     }
     case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
-    case How::kRows: {
-      int64_t elements = 1;
-      for (int64_t i = 0; i < v.n_axes; i++) elements *= v.shape[i];
-      return {v.data, 0, elements / n_rows};
-    }
+    case How::kRows: return {v.data, 0, v.elements() / n_rows};
     case How::kTape: return {v.data + source.q * n_steps * n_rows * v.item, 0, source.p};
     case How::kPart: return {v.data + source.p * v.item, source.q, 1};
   }

@@ -63,6 +63,7 @@ template <class U> U* piece(char*& memory, int64_t n) {
   return found;
 }
 
+// For each of a few callers at once the memory of the largest play that it had.
 // No lock: a child forked while another thread holds one would wait for ever.
 class Workspaces {
  public:
@@ -85,7 +86,7 @@ class Workspaces {
       return;
     }
   }
-  int64_t kept_bytes() {
+  int64_t kept_bytes() {  // for tests: a play that begins meanwhile may find none, and make its own
     int64_t bytes = 0;
     for (auto& place : kept_) {
       std::unique_ptr<Memory> memory(place.exchange(nullptr));

@@ -66,7 +66,10 @@ def rows_apart(
             )
         carries.append(carry)
         ys_of_rows.append(ys)
-    some = next(y for ys in ys_of_rows for y in ys if y is not None)
+    some = next((y for ys in ys_of_rows for y in ys if y is not None), None)
+    if some is None:  # no row has a step: what an output would be like
+        some = loop(step, carry, pytree.tree_map(lambda leaf: leaf[:1, row], xs))[1]
+        some = pytree.tree_map(lambda y: y[0], some)
     nothing = pytree.tree_map(lambda y: torch.zeros_like(y).detach(), some)
     columns = [
         pytree.tree_map(lambda *at_t: torch.stack(at_t), *[nothing if y is None else y for y in ys])

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ostinato import scan
 from playing import ENGINES, assert_close, loop, play, rows_apart
-from steps import Case
+from steps import Case, make
 
 D = torch.float64
 T, B, F, H = 6, 4, 3, 3  # F = H, so that a state can also be an input
@@ -321,6 +321,18 @@ def test_any_lengths_and_resets(seed, reverse, flags, rows, steps):
     how = rows_apart if flags[0] or flags[1] else loop
     expected = play(how, case, init, xs, **options)
     assert_close(play(scan, case, init, xs, **options), expected, 1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[0], [1], [5], [6], [6, 1, 0], [0, 0], [2, 6, 1, 1, 0]])
+@pytest.mark.parametrize("name", ["gru_reset_after", "lstm_chunk", "stack_of_three"])
+def test_steps_of_one_row_and_of_none(name, lengths, reverse):
+    """Hidden units that fill the registers of any machine: there one row has ways of its own."""
+    T, B = 6, len(lengths)
+    case = make(name, torch.float64, 3, 64)
+    init, xs = case.init(B), case.xs(T, B)
+    ours = play(scan, case, init, xs, lengths=lengths, reverse=reverse)
+    assert_close(ours, play(rows_apart, case, init, xs, lengths=lengths, reverse=reverse), 1e-12)
 
 
 def test_resets_do_the_same_along_another_axis(engine):

@@ -9,6 +9,20 @@
 namespace ostinato {
 namespace {
 
+// Packs w[k][n] = src[k · row_stride + n · column_stride] into panels; the last is filled with zeros.
+template <class T>
+void pack(int64_t K, int64_t N, const T* src, int64_t row_stride, int64_t column_stride, int64_t panel, T* packed) {
+  for (int64_t p = 0; p < N; p += panel, packed += K * panel) {
+    const int64_t width = N - p < panel ? N - p : panel;
+    for (int64_t k = 0; k < K; k++) {
+      const T* s = src + k * row_stride + p * column_stride;
+      T* d = packed + k * panel;
+      for (int64_t n = 0; n < width; n++) d[n] = s[n * column_stride];
+      for (int64_t n = width; n < panel; n++) d[n] = 0;
+    }
+  }
+}
+
 // Around the tiles (16, 32 and 64 columns; two and three panels for one row) and the vectors.
 const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 127, 129, 195, 257};
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};

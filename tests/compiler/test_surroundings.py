@@ -321,6 +321,35 @@ def test_a_mode_that_overrides_functions():
             assert_same(gradients(scan, step, [W, init, xs], init, xs), other)
 
 
+def test_a_mode_in_a_fresh_process():
+    """Where nobody has used a default device yet."""
+    script = """
+        import torch
+        from torch.overrides import TorchFunctionMode
+        from ostinato import scan
+
+        class Passing(TorchFunctionMode):
+            def __torch_function__(self, func, types, args=(), kwargs=None):
+                return func(*args, **(kwargs or {}))
+
+        with Passing():
+            scan(lambda h, x: torch.tanh(h + x), torch.zeros(2, 3), torch.zeros(4, 2, 3))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_zeros_that_torch_does_not_store():
+    W, init, xs = (t.detach() for t in inputs())
+    zeros = torch._efficientzerotensor  # has no memory
+    for W_, init_, xs_ in (
+        (zeros(W.shape, dtype=D), init, xs),
+        (W, zeros(init.shape, dtype=D), xs),
+        (W, init, zeros(xs.shape, dtype=D)),
+    ):
+        step = rnn(W_)
+        assert_same(scan(step, init_, xs_), loop(step, init_, xs_))
+
+
 def test_tensors_of_other_kinds():
     """Subclasses, meta tensors, other dtypes and layouts take the loop."""
 

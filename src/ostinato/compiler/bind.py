@@ -67,10 +67,12 @@ class Bound:
             self.tape_width += self.tapes[name][0]
         self._once: list[Node] = []
         self.sources = [self._find(key, positions, gradients) for key in lowered.arguments]
-        self.program: Any = self._play_reference
+        self.program: Any
         if engine == "native":
             kind = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
             self.program = native.make(lowered.program, kind)
+        else:
+            self.program = self._play_reference
 
     def _find(
         self, key: Any, positions: Mapping[str, int], gradients: Gradients | None

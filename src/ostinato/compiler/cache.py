@@ -73,14 +73,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     modes = _modes()
     reached = reach(a.step)
     captured = reached.tensors if reached.complete else []
-    axis = int(a.of_layer)
-    metas = None  # part of what follows
-    described = native.described(captured, a.leaves, a.xs_leaves, axis)
-    if described is None:
-        metas = _metas(captured)
-        described = native.described([], a.leaves, a.xs_leaves, axis)
-    if described is None:
-        raise _unplayable(a.leaves, a.xs_leaves, axis)
+    described, metas = _described(captured, a)
     inputs = described, a.carry_spec, a.xs_spec, modes, engine_name
     key: Any = None
     if reached.complete:
@@ -127,16 +120,35 @@ def _modes() -> Any:
         Elsewhere: the eager loop must play, whatever the step and the tensors are.
     """
     reason = native.unavailable()
-    usual = None if reason or is_searching() else native.modes()
+    if reason is not None:
+        raise Elsewhere(reason)
+    usual = None if is_searching() else native.modes()
     if usual is not None:
         return usual
-    reason = reason or transformed()
+    reason = transformed()
     if reason is not None:
         raise Elsewhere(reason)
     return (
         torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.get_default_dtype(), default_devices(),
     )  # fmt: skip
+
+
+def _described(captured: list[Tensor], a: Arguments) -> tuple[bytes, Any]:
+    """What a recording depends on of these tensors; the second part where captured ones are
+    unusual, else None.
+
+    Raises:
+        Unsupported: init or xs cannot be played, whatever the step; see `find`.
+    """
+    axis = int(a.of_layer)
+    described = native.described(captured, a.leaves, a.xs_leaves, axis)
+    if described is not None:
+        return described, None
+    described = native.described([], a.leaves, a.xs_leaves, axis)
+    if described is None:
+        raise _unplayable(a.leaves, a.xs_leaves, axis)
+    return described, _metas(captured)
 
 
 def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:

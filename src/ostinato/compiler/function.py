@@ -94,7 +94,7 @@ class _ScanFunction(torch.autograd.Function):
         if again:  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
         tape = ctx.tape
-        if not tape.native.holds():  # an output was changed in place, as those of a loop may be
+        if not tape.held.holds():  # an output was changed in place, as those of a loop may be
             _, _, tape = _forward(call, tensors, train=True)
         n_ys, n_captured = len(call.player.y_dtypes), len(call.captured)
         _, init_needed, xs_needed = call.split(ctx.needs_input_grad[1:])

@@ -74,9 +74,9 @@ def _seats(n_rows: int) -> tuple[int, ...]:
 
 @dataclass(eq=False, slots=True)
 class Tape:
-    """What the backward pass needs of the forward pass."""
+    """What the backward pass needs of the forward pass, and how that was played."""
 
-    native: Any  # tensors, and the memory of saved values
+    held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
     plan: ForwardPlan
     hoist: bool
@@ -168,7 +168,7 @@ class Player:
         bound, played, gradients = self._backward.get(key) or self._make_backward(key, tape.plan)
         once = dict(tape.once)
         sums, d_init, d_xs = played.play(
-            tape.native, captured, bound.once(captured, once), d_ys, d_finals, init_wanted,
+            tape.held, captured, bound.once(captured, once), d_ys, d_finals, init_wanted,
             native.best_isa(),
         )  # fmt: skip
         return gradients.of(sums, captured, once), d_init, d_xs

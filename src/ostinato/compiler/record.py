@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
@@ -248,7 +249,7 @@ def default_devices() -> tuple[torch.device, ...] | None:
     length takes no call of Python.
     """
     modes = torch.overrides._get_current_function_mode_stack()
-    if not all(isinstance(mode, torch.utils._device.DeviceContext) for mode in modes):
+    if not all(isinstance(mode, DeviceContext) for mode in modes):
         return None
     return tuple([mode.device for mode in modes])
 
