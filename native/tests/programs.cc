@@ -59,11 +59,12 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   p.descending = descending;
   p.buffers = {{Kind::kTime, F, 0, kX},      {Kind::kTime, H, 1, kStates}, {Kind::kVector, H, 0, kBias},
                {Kind::kLocal, H, 0, -1},     {Kind::kChunk, H, 0, -1},     {Kind::kPair, H, 0, -1},
-               {Kind::kStep, H, 0, -1},      {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
+               {Kind::kStep, 2 * H, 0, -1},  {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
                {Kind::kTape, H, 0, kTape}};
   const int32_t half = H / 2;  // W's halves stand in the argument the other way round, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
-               {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}}};
+               {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}},
+               {H, H, {{kW, 0, H, 0, H, 0, 0}}}};
   p.gradients = {{F, H, kGradU, true}, {H, H, kGradW, false}, {1, H, kGradBias, false}};
   p.carries = {{bStates, kInit, kLast}, {bFollower, -1, -1}};
   const auto section = [&](const std::vector<Instruction>& list) {
@@ -75,8 +76,9 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   p.before = section({gemm(0, F, H, in(bDrive), in(bX))});
   p.loop = section({
       gemm(1, H, H, in(bSum), in(bStates, 0, now), in(bDrive)),
+      gemm(2, H, H, in(bSum, H), in(bStates, 0, now), in(bScaled)),  // beside: of one row both at once
       block(H, 3),
-      op(kOp_add, reg(0), in(bSum), in(bScaled)),
+      op(kOp_fma, reg(0), in(bSum), in(bSum, H), in(bScaled)),
       op(kOp_tanh, in(bStates, 0, then), reg(0)),
       op(kOp_lerp, in(bFollower, 0, then), in(bFollower, 0, now), in(bStates, 0, then), in(bScaled)),
       reduction(Code::kRowSum, H, in(bTotals, 0), in(bStates, 0, then)),
