@@ -90,11 +90,11 @@ class _Layer(torch.nn.RNNBase):
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the layer.
             ValueError: lengths, resets or restart do not fit the input.
         """
-        self._refresh()
         if lengths is None and resets is None and restart is None and not return_all_states:
             played = self._forward_usual(input, hx)
             if played is not None:
                 return played
+        self._refresh()
         if restart is not None and resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
         if isinstance(input, Ragged):
@@ -131,14 +131,24 @@ class _Layer(torch.nn.RNNBase):
             return None
         xs = _swap(input, 0) if self.batch_first else input
         n_steps, n_rows, n_features = xs.shape
-        if not n_steps or n_features != self.input_size or not playable(xs, self._weight):
+        weights, step = self._usual_step()
+        if not n_steps or n_features != self.input_size or not playable(xs, weights[0]):
             return None
         hx = self._zero_hidden(xs) if hx is None else hx
         if not self._fits(hx, n_rows):
             return None
         hx = hx if isinstance(hx, Tensor) else tuple(hx)
-        h_n, ys = scan_layer(self._kept_step(0, self._flat_weights, False), hx, xs)
+        h_n, ys = scan_layer(step, hx, xs)
         return _swap(ys, 0) if self.batch_first else ys, h_n
+
+    def _usual_step(self) -> tuple[list[Any], Step]:
+        """The weights of the first layer and their step; refreshed unless they are as they were."""
+        kept = _steps.get(self, {}).get((0, False, self.mode))
+        now = map(self._parameters.get, self._flat_weights_names)
+        if kept is not None and all(map(is_, now, kept[0])):
+            return kept
+        self._refresh()
+        return self._flat_weights, self._kept_step(0, self._flat_weights, False)
 
     def _forward_padded(
         self,
