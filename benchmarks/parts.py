@@ -36,29 +36,23 @@ WATCHED: dict[str, list[tuple[Any, str]]] = {
 }
 
 
-class Plays:
-    """Of the engine, forward and back, in seconds; around the functions that play each."""
+def timed(seconds: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with the seconds that the engine plays in it."""
 
-    def __init__(self) -> None:
-        self.forward: list[float] = []
-        self.backward: list[float] = []
+    def wrapper(*args: Any) -> Any:
+        begin = native.engine_ns()
+        result = function(*args)
+        seconds.append((native.engine_ns() - begin) / 1e9)
+        return result
 
-    @staticmethod
-    def timed(times: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any) -> Any:
-            begin = native.engine_ns()
-            result = function(*args)
-            times.append((native.engine_ns() - begin) / 1e9)
-            return result
-
-        return wrapper
+    return wrapper
 
 
 def main() -> None:
     torch.set_num_threads(2)
-    plays = Plays()
-    Player.forward = plays.timed(plays.forward, Player.forward)  # type: ignore[method-assign]
-    Player.backward = plays.timed(plays.backward, Player.backward)  # type: ignore[method-assign]
+    plays: dict[str, list[float]] = {"forward": [], "backward": []}
+    for way, seconds in plays.items():
+        setattr(Player, way, timed(seconds, getattr(Player, way)))
     shapes = {shape.name: shape for shape in SHAPES}
     names = sys.argv[1:] or [f"{c}/{s}" for s in shapes for c in ("rnn", "gru", "lstm")]
     print("| row | whole, µs | forward | backward | autograd | the rest | GFLOP/s in the engine |")
@@ -70,8 +64,8 @@ def main() -> None:
             run = peers_torch.ours(Problem(cell, shape)).make().run
             for _ in range(10):
                 run()
-            plays.forward.clear()
-            plays.backward.clear()
+            for seconds in plays.values():
+                seconds.clear()
             wholes, autograd = [], []
             end = time.perf_counter() + SECONDS
             while time.perf_counter() < end:
@@ -80,7 +74,7 @@ def main() -> None:
                 run()
                 wholes.append(time.perf_counter() - begin)
                 autograd.append(watch.spent["autograd"] / 1e9)
-        spans = wholes, plays.forward, plays.backward, autograd
+        spans = wholes, *plays.values(), autograd
         whole, forward, backward, outside = map(statistics.median, spans)
         parts = (whole, forward, backward, outside, whole - forward - backward - outside)
         rate = cell.gflop(shape) / (forward + backward)

@@ -245,8 +245,7 @@ def transformed() -> str | None:
 def default_devices() -> tuple[torch.device, ...] | None:
     """Where a step's new tensors go by `with torch.device` or set_default_device, outermost first.
 
-    None if there are other modes of this kind. They need a stack that is not empty; to ask for its
-    length takes no call of Python.
+    None if a mode is among them that overrides functions in another way.
     """
     modes = torch.overrides._get_current_function_mode_stack()
     if not all(isinstance(mode, DeviceContext) for mode in modes):
