@@ -108,6 +108,7 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   Kernels<typename V::Scalar> k{};
   k.name = name;
   k.panel = NV * V::kLanes;
+  k.lanes = V::kLanes;
   k.gemm = gemm<V, NV>;
   k.outer = outer<V, NV>;
   k.column_sum = column_sum<V>;

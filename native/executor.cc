@@ -4,6 +4,8 @@
 //   group   rows that share an accumulator for weight gradients; depends on B alone
 //   slab    consecutive groups, played from the first step to the last by one thread. As many as
 //           threads were asked for; if there are fewer, these play several
+//   part    some columns of a step: a single group is played by several threads where its products are
+//           large enough (see columns.h). As many as threads were asked for, at most
 //   chunk   steps between two visits to `before` and `after`: about 32 or 256 rows of a group
 //   span    rows [begin, end) that live at one step
 // Schedule of one slab:
@@ -12,6 +14,8 @@
 //                    after, group by group
 //   the sums over its own groups · barrier
 //   its share of the gradients that are too large for an accumulator a group, and of the other sums
+// Of a single group each thread plays some steps of `before`, some columns of `loop`, and of `after` some
+// steps, or for sums some of their rows, with a barrier between what depends on each other.
 #include "executor.h"
 
 #include <algorithm>
@@ -28,6 +32,7 @@
 namespace ostinato {
 
 constexpr int64_t kMaxGroups = 8;
+static_assert(kMaxGroups <= Barrier::kMost);
 int64_t n_groups(int64_t B) { return std::min(kMaxGroups, std::max<int64_t>(1, B / 4)); }
 
 namespace {
@@ -51,6 +56,9 @@ constexpr int kMaxFactors = 3;           // products that are summed in one pass
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
+constexpr int64_t kMostLanes = 16;       // of their vectors
+constexpr int64_t kFewRows = 7;          // of a single group, at most
+constexpr int64_t kLeastWorth = 64;      // times what a thread is worth: so much all steps take, where threads share columns
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
 class FloatEnvironment {
@@ -87,7 +95,8 @@ inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, 
 #endif
 
 int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }  // of one product
-int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+int64_t padded(int64_t width) { return round_up(width, 16); }
 
 }  // namespace
 
@@ -165,17 +174,20 @@ template <class T> struct Session {
   const Kernels<T>& kernels;
   const std::vector<Block>& blocks;
   const std::vector<int>& lists;  // of each instruction, the first
-  int64_t slabs;
+  const Columns& columns;
+  int64_t slabs, parts;  // one of them is 1
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
   struct Own {
     T* registers;           // then its scratch
     Gathered<T>* gathered;  // of each operand that is read or written by rows
+    T* product;             // of a part
   };
-  std::vector<Own> own = {};                            // each slab's
+  std::vector<Own> own = {};                            // each slab's, or part's
   std::vector<Place<T>> places = {};                    // each slab's, of each buffer
   std::vector<T*> packed = {};                          // per weight
+  std::vector<T*> packed_parts = {};                    // per product of the loop's columns and part
   std::vector<std::vector<Rows<T>>> accumulators = {};  // per gradient and group; empty: summed late
   int64_t begins[kMaxGroups + 1] = {};                  // group_begin of each
   Barrier barrier = {};
@@ -184,26 +196,27 @@ template <class T> struct Session {
 
 template <class T> class Player {
  public:
-  Player(Session<T>& session, int64_t slab)
-      : s_(session), p_(session.program), kernels_(session.kernels), slab_(slab), T_(session.play.T), B_(session.play.B),
-        places_(session.places.data() + slab * p_.buffers.size()), registers_(session.own[slab].registers),
-        scratch_(registers_ + kRegisters), gathered_(session.own[slab].gathered),
+  // share of shares: of all that is not one slab's. Shares of a single slab meet while they play.
+  Player(Session<T>& session, int64_t slab, int64_t share, int64_t shares)
+      : s_(session), p_(session.program), kernels_(session.kernels), slab_(slab), share_(share), shares_(shares),
+        T_(session.play.T), B_(session.play.B), places_(session.places.data() + slab * p_.buffers.size()),
+        own_(session.own[share]), registers_(own_.registers), scratch_(registers_ + kRegisters), gathered_(own_.gathered),
         group0_(session.slab_begin(slab)), group1_(session.slab_begin(slab + 1)) {}
 
   // The stages of a play, with a barrier between them.
   void prepare() {
     pack();
     clear_accumulators();
-    if (slab_ == 0) once();
+    if (share_ == 0) once();
   }
   void play() {
-    load_carries();
+    if (first()) load_carries();
     const int64_t n_chunks = (T_ + s_.chunk - 1) / s_.chunk;
     for (int64_t i = 0; i < n_chunks; i++) {
-      const int64_t at = p_.descending ? n_chunks - 1 - i : i;
-      play_chunk(at * s_.chunk, std::min(T_, (at + 1) * s_.chunk));
+      const int64_t at = p_.descending ? n_chunks - 1 - i : i, t0 = at * s_.chunk, t1 = std::min(T_, t0 + s_.chunk);
+      s_.parts > 1 ? share_chunk(t0, t1) : play_chunk(t0, t1);
     }
-    store_carries();
+    if (first()) store_carries();
     sum_own_groups();
   }
   void sum() {
@@ -217,8 +230,9 @@ template <class T> class Player {
   Session<T>& s_;
   const Program& p_;
   const Kernels<T>& kernels_;
-  const int64_t slab_, T_, B_;
+  const int64_t slab_, share_, shares_, T_, B_;
   const Place<T>* const places_;
+  const typename Session<T>::Own& own_;
   T *const registers_, *const scratch_;
   Gathered<T>* const gathered_;
   const int64_t group0_, group1_;
@@ -295,19 +309,52 @@ template <class T> class Player {
 
   // ---- before and after the time loop
 
+  bool first() const { return s_.parts == 1 || share_ == 0; }
+  void meet() { s_.barrier.wait(int(share_), int(shares_)); }
   void pack() {
     for (size_t i = 0; i < p_.weights.size(); i++) {
+      if (s_.parts > 1 && s_.columns.of_loop[i]) continue;
       const Weight& w = p_.weights[i];
       const int64_t panel = kernels_.panel, n_panels = (w.N + panel - 1) / panel;
-      for (int64_t q = n_panels * slab_ / s_.slabs; q < n_panels * (slab_ + 1) / s_.slabs; q++)
-        pack_panel(w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel), s_.packed[i] + q * panel * w.K);
+      for (int64_t q = n_panels * share_ / shares_; q < n_panels * (share_ + 1) / shares_; q++) {
+        const int64_t n0 = q * panel, n1 = std::min<int64_t>(w.N, n0 + panel), width = panel_width(n1 - n0);
+        T* const out = s_.packed[i] + n0 * w.K;
+        if (n1 - n0 < width) std::fill(out, out + w.K * width, T(0));
+        pack_columns(w, n0, n1, out, width);
+      }
+    }
+    size_t product = 0;
+    for (const Columns::Step& step : s_.columns.steps) {
+      if (s_.parts == 1 || step.pieces.empty()) continue;
+      for (int64_t part = share_; part < s_.parts; part += shares_)
+        pack_part(step, part, s_.packed_parts[product * s_.parts + part]);
+      product++;
     }
   }
-  void pack_panel(const Weight& w, int64_t n0, int64_t n1, T* out) {
-    const int64_t panel = kernels_.panel;
+  int64_t panel_width(int64_t n) const {  // of a panel with n columns
+    return std::min(kernels_.panel, round_up(n, kernels_.lanes));
+  }
+  // A part's columns of all pieces, one after the other, in panels.
+  void pack_part(const Columns::Step& step, int64_t part, T* out) {
+    const int64_t K = p_.instructions[step.begin].k, panel = kernels_.panel, N = share(step, part, s_.parts);
+    if (N % kernels_.lanes) std::fill(out, out + K * round_up(N, kernels_.lanes), T(0));
+    int64_t n = 0;
+    for (const Columns::Piece& piece : step.pieces) {
+      const Range mine = share(piece.width, part, s_.parts);
+      for (int64_t c = piece.begin + mine.begin; c < piece.begin + mine.end;) {
+        const int64_t before = n / panel * panel, end = std::min(piece.begin + mine.end, c + before + panel - n);
+        const int64_t width = panel_width(N - before);
+        pack_columns(p_.weights[p_.instructions[piece.gemm].weight], c, end, out + before * K + (n - before), width);
+        n += end - c, c = end;
+      }
+    }
+  }
+  // Columns [n0, n1), within a panel of some width.
+  void pack_columns(const Weight& w, int64_t n0, int64_t n1, T* out, int64_t panel) {
     int64_t covered = 0;
     for (const WeightBlock& b : w.blocks) covered += int64_t(b.nk) * b.nn;
-    if (covered < int64_t(w.K) * w.N || n1 - n0 < panel) std::fill(out, out + w.K * panel, T(0));
+    if (covered < int64_t(w.K) * w.N)
+      for (int64_t k = 0; k < w.K; k++) std::fill(out + k * panel, out + k * panel + (n1 - n0), T(0));
     for (const WeightBlock& b : w.blocks) {
       const int64_t from = std::max<int64_t>(n0, b.n0), to = std::min<int64_t>(n1, b.n0 + b.nn);
       if (from >= to) continue;
@@ -327,8 +374,8 @@ template <class T> class Player {
     for (size_t i = 0; i < p_.gradients.size(); i++) {
       const Gradient& g = p_.gradients[i];
       const auto& sums = s_.accumulators[i];
-      if (sums.empty() && slab_ == 0) clear(g, result(g));
-      for (int64_t group = group0_; group < group1_ && !sums.empty(); group++) clear(g, sums[group]);
+      if (sums.empty() && share_ == 0) clear(g, result(g));
+      if (first()) for (int64_t group = group0_; group < group1_ && !sums.empty(); group++) clear(g, sums[group]);
     }
   }
   static void clear(const Gradient& g, Rows<T> sum) {
@@ -377,6 +424,74 @@ template <class T> class Player {
       for (int64_t g = group0_; g < group1_; g++) section(p_.after, g, g + 1, t0, t1);
   }
 
+  // ---- a single group's rows, by several threads
+
+  void share_chunk(int64_t t0, int64_t t1) {
+    const int64_t n = t1 - t0, mine0 = t0 + n * share_ / shares_, mine1 = t0 + n * (share_ + 1) / shares_;
+    if (mine0 < mine1) section(p_.before, group0_, group1_, mine0, mine1);
+    meet();
+    for_steps(t0, t1, [&](int64_t t) { share_step(t); });
+    meet();
+    bool sums = false;
+    for (int32_t i = p_.after.begin, end; i < p_.after.end; i = end) {
+      end = i + 1;
+      if (sums != is_sum(i)) sums = !sums, meet();
+      const Instruction& x = p_.instructions[i];
+      if (sums) {
+        const Range rows{x.k * share_ / shares_, x.k * (share_ + 1) / shares_};
+        accumulate(x, group0_, t0, t1, x.code == Code::kOuter ? rows : share(x.n, share_, shares_));
+        continue;
+      }
+      if (x.code == Code::kBlock) end += x.count;
+      if (mine0 < mine1) section({i, end}, group0_, group1_, mine0, mine1);
+    }
+    meet();
+  }
+  bool is_sum(int32_t i) const {
+    return p_.instructions[i].code == Code::kOuter || p_.instructions[i].code == Code::kColumnSum;
+  }
+  void share_step(int64_t t) {
+    find_spans(group0_, group1_, t);
+    size_t product = 0;
+    for (const Columns::Step& step : s_.columns.steps) {
+      if (step.meet) meet();
+      const Instruction& x = p_.instructions[step.begin];
+      const bool is_product = x.code == Code::kGemm;
+      for (int64_t part = share_; part < s_.parts; part += shares_)
+        for_spans([&](Span span) {
+          if (is_product) multiply(step, s_.packed_parts[product * s_.parts + part], part, t, span);
+          else if (x.code != Code::kBlock) { if (part == 0) reduce(x, t, span); }
+          else if (const Range mine = share(x.n, part, s_.parts); mine.begin < mine.end) block(s_.blocks[step.begin], t, span, mine);
+        });
+      product += is_product;
+    }
+  }
+  // A part's columns of all pieces are computed beside one another, then laid where they belong.
+  void multiply(const Columns::Step& step, const T* packed, int64_t part, int64_t t, Span span) {
+    const Instruction& head = p_.instructions[step.begin];
+    const int64_t n_rows = span.end - span.begin, N = share(step, part, s_.parts);
+    T *a[kFewRows], *out[kFewRows];
+    for (int64_t r = 0; r < n_rows; r++) a[r] = at(head.a, t, span.begin + r), out[r] = own_.product + r * padded(N);
+    const auto for_pieces = [&](auto f) {
+      int64_t n = 0;
+      for (const Columns::Piece& piece : step.pieces) {
+        const Range mine = share(piece.width, part, s_.parts);
+        for (int64_t r = 0; r < n_rows; r++)
+          f(p_.instructions[piece.gemm], piece.begin + mine.begin, span.begin + r, out[r] + n, mine.end - mine.begin);
+        n += mine.end - mine.begin;
+      }
+    };
+    for_pieces([&](const Instruction& x, int64_t column, int64_t row, T* to, int64_t n) {
+      if (x.c.buffer == -1) std::memset(to, 0, sizeof(T) * size_t(n));
+      else std::memcpy(to, at(x.c, t, row) + column, sizeof(T) * size_t(n));
+    });
+    const Factor<T> factor{head.k, {a}, packed};
+    if (N > 0) kernels_.gemm(n_rows, N, &factor, 1, {out}, {out});
+    for_pieces([&](const Instruction& x, int64_t column, int64_t row, const T* from, int64_t n) {
+      std::memcpy(at(x.d, t, row) + column, from, sizeof(T) * size_t(n));
+    });
+  }
+
   // ---- instructions
 
   void section(const Section& section, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
@@ -398,7 +513,7 @@ template <class T> class Player {
           break;
         }
         case Code::kOuter:
-        case Code::kColumnSum: accumulate(x, g0, t0, t1); break;
+        case Code::kColumnSum: accumulate(x, g0, t0, t1, {0, x.code == Code::kOuter ? x.k : x.n}); break;
         default:
           for_steps(t0, t1, [&](int64_t t) {
             find_spans(g0, g1, t);
@@ -424,7 +539,7 @@ template <class T> class Player {
     return next.code == Code::kGemm && next.k == x.k && same(next.a, x.a) && x.a.buffer != x.d.buffer &&
            next.d.buffer == x.d.buffer && next.d.dt == x.d.dt && next.d.column == x.d.column + x.n &&
            (x.c.buffer != x.d.buffer || same(x.c, x.d)) && (next.c.buffer != x.d.buffer || same(next.c, next.d)) &&
-           s_.packed[next.weight] == s_.packed[x.weight] + int64_t(x.k) * x.n;
+           x.n % kernels_.panel == 0 && s_.packed[next.weight] == s_.packed[x.weight] + int64_t(x.k) * x.n;
   }
   // Both at once, of one row: alone each has too few chains to hide the latency of an addition.
   void gemm_pair(const Instruction& x, const Instruction& next, RowList<T> out, int64_t g0, int64_t g1, int64_t t0,
@@ -450,12 +565,16 @@ template <class T> class Player {
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }
-  void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1) {
-    if (s_.accumulators[x.weight].empty()) return;  // late
-    const Rows<T> sum = s_.accumulators[x.weight][group];
-    const Rowed a = gather(x, 0, x.a, group, group + 1, t0, t1);
-    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, x.n, a.rows, sum.data);
-    outer(x.k, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), sum);
+  // mine: rows of the sum; of a sum of columns, these.
+  void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1, Range mine) {
+    if (s_.accumulators[x.weight].empty() || mine.begin == mine.end) return;  // empty: late
+    Rows<T> sum = s_.accumulators[x.weight][group];
+    Operand factor = x.a;
+    factor.column += int32_t(mine.begin);
+    const Rowed a = gather(x, 0, factor, group, group + 1, t0, t1);
+    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, mine.end - mine.begin, a.rows, sum.data + mine.begin);
+    sum.data += mine.begin * sum.stride;
+    outer(mine.end - mine.begin, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), sum);
   }
   void outer(int64_t K, int64_t N, const Rowed& a, const Rowed& b, Rows<T> sum) {
     for (int64_t r = 0; r < a.n; r += kOuterRows)
@@ -471,8 +590,9 @@ template <class T> class Player {
   }
 
   // The whole list of operations on one strip while it is in L1, then on the next.
-  void block(const Block& b, int64_t t, Span span) {
-    const int64_t W = b.width, C = std::min(b.strip, W);
+  void block(const Block& b, int64_t t, Span span) { block(b, t, span, {0, b.width}); }
+  void block(const Block& b, int64_t t, Span span, Range columns) {
+    const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);
     const int n_streams = int(b.streams.size());
     bool scattered = false;  // whether rows lie in another order. Against copies in strips: better from H = 16 on
     for (const Block::Stream& x : b.streams) scattered = scattered || places_[x.operand.buffer].rows;
@@ -481,7 +601,7 @@ template <class T> class Player {
     int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
     for (int i = 0; i < n_streams; i++) {
       const Place<T>& place = places_[b.streams[i].operand.buffer];
-      table[i] = {at(b.streams[i].operand, t, span.begin), place.row};
+      table[i] = {at(b.streams[i].operand, t, span.begin) + (b.streams[i].one_column ? 0 : columns.begin), place.row};
       next_step[i] = p_.descending ? -place.time : place.time;
     }
     for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * b.strip, C};
@@ -519,7 +639,7 @@ template <class T> class Player {
       const Instruction& x = p_.instructions[i];
       if (x.code == Code::kBlock) i += x.count;
       if (x.code != Code::kOuter || !s_.accumulators[x.weight].empty()) continue;
-      const int64_t k0 = int64_t(x.k) * slab_ / s_.slabs, k1 = int64_t(x.k) * (slab_ + 1) / s_.slabs;
+      const int64_t k0 = int64_t(x.k) * share_ / shares_, k1 = int64_t(x.k) * (share_ + 1) / shares_;
       if (k0 == k1) continue;
       Operand a = x.a, b = x.b;
       a.column += int32_t(k0);
@@ -551,7 +671,7 @@ template <class T> class Player {
       if (s_.accumulators[i].empty()) continue;
       // Slabs share the rows of the result, so that no two write to one line; of a vector, its columns.
       const bool by_k = g.K > 1 && !g.transposed;
-      const int64_t size = by_k ? g.K : g.N, begin = size * slab_ / s_.slabs, end = size * (slab_ + 1) / s_.slabs;
+      const int64_t size = by_k ? g.K : g.N, begin = size * share_ / shares_, end = size * (share_ + 1) / shares_;
       const int64_t k0 = by_k ? begin : 0, k1 = by_k ? end : g.K, n0 = by_k ? 0 : begin, n1 = by_k ? g.N : end;
       for_pairs(i, [&](int64_t left, int64_t right, int64_t slab) {
         if (slab < 0) sum_pair(i, left, right, k0, k1, n0, n1);
@@ -591,13 +711,14 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
   FloatEnvironment environment;
   Session<T>& s = *static_cast<Session<T>*>(context);
   auto of_slabs = [&](void (Player<T>::*stage)()) {
-    for (int64_t slab = id; slab < s.slabs; slab += n_threads) (Player<T>(s, slab).*stage)();
+    if (s.parts > 1) return (Player<T>(s, 0, id, n_threads).*stage)();
+    for (int64_t slab = id; slab < s.slabs; slab += n_threads) (Player<T>(s, slab, slab, s.slabs).*stage)();
   };
   of_slabs(&Player<T>::prepare);
-  s.barrier.wait(n_threads);
+  s.barrier.wait(id, n_threads);
   of_slabs(&Player<T>::play);
   if (s.program.gradients.empty()) return;
-  s.barrier.wait(n_threads);
+  s.barrier.wait(id, n_threads);
   of_slabs(&Player<T>::sum);
 }
 
@@ -606,6 +727,7 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
 template <class T>
 Executor<T>::Executor(Program program, Workspaces& workspaces) : program_(std::move(program)), workspaces_(workspaces) {
   validate(program_);
+  columns_ = columns_of(program_);
   blocks_.resize(program_.instructions.size());
   int lists = 0;
   for (size_t i = 0; i < blocks_.size(); i++) {
@@ -623,10 +745,10 @@ template <class T> Executor<T>::~Executor() = default;
 // from another core what that is about to write (a third of the time at 32 rows of 32 units).
 template <class T> class Layout {
  public:
-  Layout(const Program& program, int64_t steps, int64_t rows, int threads)
-      : p_(program), T_(steps), B_(rows), groups_(n_groups(rows)),
-        slabs_(std::max<int64_t>(1, std::min<int64_t>(threads, groups_))), late_(p_.gradients.size()),
-        lasts_(p_.buffers.size()) {
+  Layout(const Program& program, const Columns& columns, const Play& play, int64_t lanes)
+      : p_(program), columns_(columns), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
+        slabs_(std::max<int64_t>(1, std::min<int64_t>(play.threads, groups_))), parts_(parts_of(play)),
+        late_(p_.gradients.size()), lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
     int64_t near_bytes = 0;  // of a group's accumulators
     for (size_t i = 0; i < p_.gradients.size(); i++) {
@@ -646,11 +768,13 @@ template <class T> class Layout {
 
   int64_t groups() const { return groups_; }
   int64_t slabs() const { return slabs_; }
+  int64_t parts() const { return parts_; }
+  int64_t players() const { return std::max(slabs_, parts_); }
   int64_t slab_begin(int64_t slab) const { return groups_ * slab / slabs_; }
   int64_t rows(int64_t slab) const { return group_begin(B_, slab_begin(slab + 1)) - group_begin(B_, slab_begin(slab)); }
   int64_t chunk() const { return chunk_; }
-  int64_t loop_groups(int64_t panel) const {
-    const bool near = weights(panel) * int64_t(sizeof(T)) <= kNearBytes;
+  int64_t loop_groups() const {
+    const bool near = weights() * int64_t(sizeof(T)) <= kNearBytes;
     return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
   }
   int64_t bytes_over_time() const {
@@ -673,10 +797,24 @@ template <class T> class Layout {
   }
 
   // In elements, but for most_rows.
-  static int64_t weight(const Weight& w, int64_t panel) { return (w.N + panel - 1) / panel * panel * w.K; }
-  int64_t weights(int64_t panel) const {
+  int64_t weight(size_t i) const {
+    const Weight& w = p_.weights[i];
+    return parts_ > 1 && columns_.of_loop[i] ? 0 : round_up(w.N, lanes_) * w.K;
+  }
+  int64_t weight(const Columns::Step& product, int64_t part) const {
+    return round_up(share(product, part, parts_), lanes_) * p_.instructions[product.begin].k;
+  }
+  int64_t weights() const {
     int64_t n = 0;
-    for (const Weight& w : p_.weights) n += weight(w, panel);
+    for (size_t i = 0; i < p_.weights.size(); i++) n += weight(i);
+    for (const Columns::Step& step : columns_.steps)
+      for (int64_t part = 0; parts_ > 1 && part < parts_; part++) n += weight(step, part);
+    return n;
+  }
+  int64_t product() const {  // of a part
+    int64_t n = 0;
+    for (const Columns::Step& step : columns_.steps)
+      for (int64_t part = 0; parts_ > 1 && part < parts_; part++) n = std::max(n, B_ * padded(share(step, part, parts_)));
     return n;
   }
   int64_t local(size_t i) const { return p_.buffers[i].kind == Kind::kLocal ? padded(p_.buffers[i].width) : 0; }
@@ -712,26 +850,38 @@ template <class T> class Layout {
     return std::max(of_slab * chunk_, any_late ? B_ * std::min(T_, late_steps(B_)) : 0);
   }
   int64_t bytes(int64_t panel, int64_t lists) const {  // lists: of a slab
-    int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights(panel)) + kApart;
-    for (int64_t slab = 0; slab < slabs_; slab++)
-      n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab)) + bytes_of<T>(registers(panel)) +
-           bytes_of<Gathered<T>>(lists) + bytes_of<T*>(lists * most_rows()) + kApart;
-    return n;
+    int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights()) + kApart;
+    for (int64_t slab = 0; slab < slabs_; slab++) n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab));
+    return n + players() * (bytes_of<T>(registers(panel)) + bytes_of<T>(product()) + bytes_of<Gathered<T>>(lists) +
+                            bytes_of<T*>(lists * most_rows()) + kApart);
   }
 
  private:
+  int64_t parts_of(const Play& play) const {
+    if (groups_ > 1) return 1;
+    const double step = double(columns_.multiplications) * double(B_), worth = double(play.worth);
+    if (step * double(T_) < double(kLeastWorth) * worth) return 1;
+    const double most = std::min<double>(std::min(play.threads, Barrier::kMost), step / worth / double(std::max<int64_t>(1, columns_.meetings)));
+    return std::max<int64_t>(1, int64_t(most));
+  }
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
   // No sum or product above is larger; a double, as it may be past the integers.
   double most_bytes() const {
     double fixed = kMaxGroups * (double(kRegisters) + double(kApart)), per_row = 0;
-    for (const Weight& w : p_.weights) fixed += double(w.N + kMostPanel) * w.K;
+    for (const Weight& w : p_.weights) fixed += double(w.N + kMostLanes) * w.K;
+    for (const Columns::Step& step : columns_.steps)
+      for (int32_t i = step.begin; i < step.end && parts_ > 1; i++) {
+        const Instruction& x = p_.instructions[i];
+        fixed += double(x.n + kMostLanes * parts_) * x.k + double(parts_ * B_) * double(padded(x.n));
+      }
     for (const Gradient& g : p_.gradients) fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMostPanel));
     for (const Buffer& b : p_.buffers) per_row += double(padded(b.width));
     const double pointers = double(kMaxGroups * 3 * p_.instructions.size() * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
   }
   const Program& p_;
-  const int64_t T_, B_, groups_, slabs_;
+  const Columns& columns_;
+  const int64_t T_, B_, lanes_, groups_, slabs_, parts_;
   int64_t chunk_;
   std::vector<bool> late_, lasts_;
 };
@@ -772,38 +922,47 @@ template <class T> void add_accumulators(Session<T>& s, const Layout<T>& layout,
 }  // namespace
 
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
-  const Layout<T> layout(program_, play.T, play.B, play.threads);
-  return layout.bytes(kernels<T>(play.isa).panel, lists_.back());
+  const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
+  return Layout<T>(program_, columns_, play, kernels.lanes).bytes(kernels.panel, lists_.back());
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
-  const Layout<T> layout(program_, play.T, play.B, play.threads);
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
+  const Layout<T> layout(program_, columns_, play, kernels.lanes);
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
-  Session<T> s{program_, play, kernels, blocks_, lists_, layout.slabs(), layout.chunk(), layout.groups(),
-               layout.loop_groups(panel), far};
+  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               columns_,
+               layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
   std::unique_ptr<Memory> work = workspaces_.take();
   char* at = work->get(layout.bytes(panel, lists));
   T* const locals = piece<T>(at, layout.locals());
-  T* packed = piece<T>(at, layout.weights(panel));
-  for (const Weight& w : program_.weights) {
+  T* packed = piece<T>(at, layout.weights());
+  for (size_t i = 0; i < program_.weights.size(); i++) {
     s.packed.push_back(packed);
-    packed += layout.weight(w, panel);
+    packed += layout.weight(i);
   }
+  for (const Columns::Step& step : columns_.steps)
+    for (int64_t part = 0; part < s.parts && !step.pieces.empty(); part++) {
+      s.packed_parts.push_back(packed);
+      if (s.parts > 1) packed += layout.weight(step, part);
+    }
   s.accumulators.resize(program_.gradients.size());
-  for (int64_t slab = 0; slab < s.slabs; slab++) {
+  for (int64_t player = 0; player < layout.players(); player++) {
     at += kApart;
-    add_accumulators(s, layout, slab, piece<T>(at, layout.accumulators(slab)));
-    add_places(s, layout, slab, locals, piece<T>(at, layout.buffers(slab)));
-    s.own.push_back({piece<T>(at, layout.registers(panel)), piece<Gathered<T>>(at, lists)});
+    if (player < s.slabs) {
+      add_accumulators(s, layout, player, piece<T>(at, layout.accumulators(player)));
+      add_places(s, layout, player, locals, piece<T>(at, layout.buffers(player)));
+    }
+    T* const registers = piece<T>(at, layout.registers(panel));
+    T* const product = piece<T>(at, layout.product());
+    s.own.push_back({registers, piece<Gathered<T>>(at, lists), product});
     T** rows = piece<T*>(at, lists * most_rows);
-    for (int64_t i = 0; i < lists; i++) s.own[slab].gathered[i] = {rows + i * most_rows};
+    for (int64_t i = 0; i < lists; i++) s.own[player].gathered[i] = {rows + i * most_rows};
   }
 
-  parallel(int(s.slabs), run_thread<T>, &s);
+  parallel(int(layout.players()), run_thread<T>, &s);
   workspaces_.give(std::move(work));
 }
 

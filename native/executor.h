@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "columns.h"
 #include "program.h"
 #include "workspaces.h"
 
@@ -25,6 +26,7 @@ struct Play {
   const int64_t* rows = nullptr;
   const int64_t* lengths = nullptr;  // [B], of the engine's rows, descending within each group; null: all T
   int threads = 1;  // what lies on a tape is where it was only for the same number
+  int64_t worth = 4096;  // multiplications of a step for which a further thread joins a single group
   std::string isa;
 };
 
@@ -49,6 +51,7 @@ template <class T> class Executor {
  private:
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
+  Columns columns_;
   std::vector<int> lists_;     // how many lists of rows the instructions before each need; of all, last
   Workspaces& workspaces_;
 };

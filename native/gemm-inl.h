@@ -98,23 +98,23 @@ void gemm_panel(const Product<typename V::Scalar>& p, int64_t n_rows, int64_t co
   });
 }
 
-// One row or two against P whole panels at once: a panel alone has too few chains (NV a row) to hide
-// the latency of an addition.
-template <class V, int MR, int NV, int P>
+// One row or two against P whole panels at once, and the E vectors of the last: a panel alone has too
+// few chains (NV a row) to hide the latency of an addition.
+template <class V, int MR, int NV, int P, int E = 0>
 void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
   using T = typename V::Scalar;
-  constexpr int L = V::kLanes, N = P * NV;
+  constexpr int L = V::kLanes, N = P * NV + E;
   V acc[MR][N];
   OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
     OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j] = p.init.first ? V::load(p.init[i] + column + j * L) : V::all(0);
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
-    const T* w = p.factors[f].w + column * K;
-    for (int64_t k = 0; k < K; k++, w += NV * L) {
+    const T *w = p.factors[f].w + column * K, *last = w + P * K * NV * L;
+    for (int64_t k = 0; k < K; k++, w += NV * L, last += E * L) {
       V x[MR];
       OSTINATO_UNROLLED for (int i = 0; i < MR; i++) x[i] = V::all(p.factors[f].a[i][k]);
       OSTINATO_UNROLLED for (int j = 0; j < N; j++) {
-        const V b = V::load(w + (j / NV) * K * NV * L + (j % NV) * L);
+        const V b = V::load(j < P * NV ? w + (j / NV) * K * NV * L + (j % NV) * L : last + (j - P * NV) * L);
         OSTINATO_UNROLLED for (int i = 0; i < MR; i++) acc[i][j] = fma(x[i], b, acc[i][j]);
       }
     }
@@ -129,6 +129,11 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   constexpr int L = V::kLanes, PW = NV * L;
   const Product<typename V::Scalar> p{factors, n_factors, init, out};
   int64_t n = 0;
+  if (n_rows == 1 && N > PW && N < 2 * PW && N % L == 0) switch ((N - PW) / L) {
+    case 1: return gemm_panels<V, 1, NV, 1, 1>(p, 0);
+    case 2: return gemm_panels<V, 1, NV, 1, NV < 3 ? 1 : 2>(p, 0);
+    default: return gemm_panels<V, 1, NV, 1, NV < 4 ? 1 : 3>(p, 0);
+  }
   if (n_rows == 1)  // four panels are two and two: one alone would wait for its few chains
     for (; N - n >= 3 * PW && (N - n) / PW != 4; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
   if (n_rows <= 2)
@@ -136,9 +141,9 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   for (; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
     if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(p, n_rows, n, PW, tail);
-    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(p, n_rows, n, PW, tail);
-    else if (vectors == 2) gemm_panel<V, 2>(p, n_rows, n, PW, tail);
-    else gemm_panel<V, 1>(p, n_rows, n, PW, tail);
+    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(p, n_rows, n, 3 * L, tail);
+    else if (vectors == 2) gemm_panel<V, 2>(p, n_rows, n, 2 * L, tail);
+    else gemm_panel<V, 1>(p, n_rows, n, L, tail);
   }
 }
 

@@ -25,7 +25,8 @@ template <class T> struct RowList {
   operator RowList<const T>() const { return {first, offset}; }
 };
 
-// One product of a sum of products: a [n_rows, K] times w, packed: panels [⌈N/panel⌉][K][panel].
+// One product of a sum of products: a [n_rows, K] times w, packed: panels [⌈N/panel⌉][K][panel], the last
+// as many whole vectors wide as it needs.
 template <class T> struct Factor {
   int64_t K;
   RowList<const T> a;
@@ -39,6 +40,7 @@ constexpr int64_t outer_scratch(int64_t K, int64_t panel) { return K < kPackedCo
 template <class T> struct Kernels {
   const char* name;
   int64_t panel;  // columns of one packed panel: what a register tile covers
+  int64_t lanes;  // of a vector
 
   // out[r][0…N) = init[r][0…N) + Σ_factors Σ_k a[r][k] · w[k][0…N), factor after factor and k
   // ascending in one chain of fused multiply-adds. init may have no rows (zero).

@@ -35,10 +35,11 @@ struct Size {
 
 template <class T>
 void play(Executor<T>& executor, const std::vector<Argument>& arguments, const Size& size, int threads,
-          const std::string& isa) {
+          const std::string& isa, int64_t worth = Play().worth) {
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (size.n_steps < 1 || size.n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
+  if (worth < 1) throw std::invalid_argument("play: a thread is worth at least one multiplication");
   for (const Integers* list : {&size.order, &size.lengths})
     if (!list->empty() && int64_t(list->size()) != size.n_rows)
       throw std::invalid_argument("play: rows and lengths need one number for each row");
@@ -47,7 +48,7 @@ void play(Executor<T>& executor, const std::vector<Argument>& arguments, const S
   for (int64_t length : size.lengths)
     if (length < 0 || length > size.n_steps) throw std::invalid_argument("play: lengths has a number out of range");
   Play p;
-  p.T = size.n_steps, p.B = size.n_rows, p.arguments = arguments.data(), p.threads = threads, p.isa = isa;
+  p.T = size.n_steps, p.B = size.n_rows, p.arguments = arguments.data(), p.threads = threads, p.worth = worth, p.isa = isa;
   if (!size.order.empty()) p.rows = size.order.data();
   if (!size.lengths.empty()) p.lengths = size.lengths.data();
   nanobind::gil_scoped_release release;

@@ -53,6 +53,8 @@ Runtime find_runtime() {
   return found.parallel && found.thread_id && found.team_size ? found : r;
 }
 
+constexpr int kSpins = 4096;  // before a thread lets another have its core: some 50 … 100 µs
+
 std::atomic<bool> busy{false};
 
 // In a child forked after the first use: its threads are gone, and the loader's lock may be held for
@@ -99,20 +101,20 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
 
 std::string threading_runtime() { return forked() ? "forked process: one thread" : runtime().name; }
 
-void Barrier::wait(int n) {
+void Barrier::wait(int id, int n) {
   if (n == 1) return;
-  const int generation = generation_.load(std::memory_order_relaxed);
-  if (count_.fetch_add(1, std::memory_order_acq_rel) == n - 1) {
-    count_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
-    return;
-  }
-  for (int i = 0; generation_.load(std::memory_order_acquire) == generation; i++) {
+  const uint32_t mine = of_[id].n.load(std::memory_order_relaxed) + 1;
+  of_[id].n.store(mine, std::memory_order_release);
+  for (int other = 0; other < n; other++)  // one that is past this meeting may have arrived at the next
+    for (int i = 0; int32_t(of_[other].n.load(std::memory_order_acquire) - mine) < 0; i++) {
+      if (i < kSpins) {
 #if OSTINATO_X86
-    if (i < 20000) { _mm_pause(); continue; }
+        if (i > kSpins / 64) _mm_pause();
 #endif
-    std::this_thread::yield();
-  }
+      } else {
+        std::this_thread::yield();
+      }
+    }
 }
 
 }  // namespace ostinato

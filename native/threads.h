@@ -2,6 +2,7 @@
 // pools never fight for the cores. It is found by enumeration, never linked: wheels rename it.
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <string>
 
 namespace ostinato {
@@ -14,13 +15,16 @@ void parallel(int wanted, void (*body)(void* context, int id, int n), void* cont
 // The runtime in use, for people: the file's name, or why there is none.
 std::string threading_runtime();
 
-// All n threads meet; they spin, since every one of them is known to be running.
+// A few threads meet, again and again; they spin, since every one of them is known to be running. Each has
+// a line of its own that the others read: to arrive is one write, to leave costs one way between cores.
 class Barrier {
  public:
-  void wait(int n);
+  static constexpr int kMost = 8;
+  void wait(int id, int n);
 
  private:
-  std::atomic<int> count_{0}, generation_{0};
+  struct alignas(64) Arrivals { std::atomic<uint32_t> n{0}; };
+  Arrivals of_[kMost];
 };
 
 }  // namespace ostinato

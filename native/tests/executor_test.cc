@@ -43,13 +43,15 @@ bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of
 
 struct Size { int32_t F, H; int64_t T, B; };
 // One row; a few of each; past a chunk of 32 or 256 rows a group; a gradient above 1 MB, summed late;
-// gradients summed late over several chunks and slabs; one row of columns that fill every panel.
-const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70, 33},
-                       {2, 66, 3, 34}, {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1}};
+// gradients summed late over several chunks and slabs; one row of columns that fill every panel; one row
+// and seven over several chunks, columns for each of four threads, or for three.
+const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70, 33},  {2, 66, 3, 34},
+                       {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1},  {20, 100, 40, 1}, {3, 41, 11, 7}};
 
 std::string name(const Size& size, const Setting& setting) {
   return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
-         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads, " + setting.isa;
+         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads worth " +
+         std::to_string(setting.worth) + ", " + setting.isa;
 }
 
 template <class T> void check_equal_bits() {
@@ -62,25 +64,57 @@ template <class T> void check_equal_bits() {
         setting.isa = "base";
         const Values<T> wanted = played(executor, program, setting);
         for (int threads : {1, 2, 3, 4})
-          for (const std::string& isa : available_isas()) {
-            setting.threads = threads, setting.isa = isa;
-            CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
-          }
+          for (int64_t worth : {Play().worth, int64_t(1)})  // by rows, and where they are few by columns
+            for (const std::string& isa : available_isas()) {
+              setting.threads = threads, setting.worth = worth, setting.isa = isa;
+              CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
+            }
       }
 }
 
 // The runtime may give fewer threads than were asked for.
 void check_fewer_threads() {
-  const Program program = sample_program(16, 17, false);
+  const Program program = sample_program(16, 70, false);
   Executor<float> executor(program, workspaces);
-  Setting setting(5, 33, true, Random(11));
-  const auto wanted = played(executor, program, setting);
-  setting.threads = 4;
-  for (int most : {1, 2, 3}) {
-    openmp_stand_in_limit(most);
-    CHECK(equal(played(executor, program, setting), wanted), std::to_string(most));
+  for (int64_t rows : {33, 3}) {
+    Setting setting(5, rows, true, Random(11));
+    const auto wanted = played(executor, program, setting);
+    setting.threads = 4, setting.worth = 1;
+    for (int most : {1, 2, 3}) {
+      openmp_stand_in_limit(most);
+      CHECK(equal(played(executor, program, setting), wanted), std::to_string(rows) + " rows, " + std::to_string(most));
+    }
+    openmp_stand_in_limit(16);
   }
-  openmp_stand_in_limit(16);
+}
+
+// Before each of: the products, the block after them, the reductions (two), the last block.
+std::vector<bool> meetings(const Program& program) {
+  std::vector<bool> found;
+  for (const Columns::Step& step : columns_of(program).steps) found.push_back(step.meet);
+  return found;
+}
+void check_meetings() {
+  using Found = std::vector<bool>;
+  for (bool descending : {false, true}) {
+    Program program = sample_program(3, 40, descending);
+    const Columns columns = columns_of(program);
+    CHECK(columns.steps[0].pieces.size() == 2 && columns.multiplications == 2 * 40 * 40 && columns.meetings == 2, "");
+    CHECK(columns.of_loop == (Found{false, true, true}), "");
+    CHECK(meetings(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
+    Program bare = program;
+    for (size_t i = size_t(bare.loop.begin); i < size_t(bare.loop.end); i++)
+      if (bare.instructions[i].code == Code::kRowSum || bare.instructions[i].code == Code::kRowMax)
+        bare.instructions[i] = bare.instructions[size_t(bare.loop.begin)];  // the first product again
+    for (Instruction& x : bare.instructions) if (x.code == Code::kBroadcast) x.code = Code::kOp, x.op = kOp_copy, x.a = {0, 0, 0};
+    CHECK(meetings(bare)[0] && !meetings(bare)[1], "products read the whole state of the step before");
+
+    Instruction& last = program.instructions[size_t(program.loop.end) - 1];
+    last.d = {6, 7, 0};  // over what the products wrote, but not in the same columns
+    CHECK(meetings(program) == (Found{true, true, true, false, true}), "");
+    last.d = {6, 0, 0}, last.a = {6, 7, 0};  // in one block: reads what another thread may be writing
+    CHECK(columns_of(program).steps.empty(), "");
+  }
 }
 
 void check_that_a_wrong_play_is_seen() {
@@ -104,9 +138,9 @@ void check_concurrent_plays() {
   std::vector<Setting> settings;
   std::vector<Values<float>> wanted;
   int64_t most = 0;
-  for (const auto& [T, B] : {std::pair<int64_t, int64_t>{3, 9}, {5, 33}, {1, 1}, {7, 20}}) {
+  for (const auto& [T, B] : {std::pair<int64_t, int64_t>{3, 9}, {5, 33}, {1, 1}, {7, 20}, {9, 5}}) {
     settings.emplace_back(T, B, B > 10, Random(11));
-    settings.back().threads = 2;
+    settings.back().threads = 2, settings.back().worth = 1;
     wanted.push_back(played(executor, program, settings.back()));
     most = std::max(most, executor.needed_bytes(settings.back().play(nullptr)));
   }
@@ -201,15 +235,17 @@ void check_memory_past_all_numbers() {
 
 void check_memory() {
   for (bool descending : {false, true}) {
-    const Program program = sample_program(16, 17, descending);
-    Workspaces own;
-    Executor<float> executor(program, own);
-    Setting setting(9, 33, false, Random(11));
-    setting.threads = 2;
-    CHECK(own.kept_bytes() == 0, "before the first play");
-    for (int i = 0; i < 50; i++) {
-      played(executor, program, setting);
-      CHECK(own.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
+    const Program program = sample_program(16, 70, descending);
+    for (int64_t rows : {33, 3}) {
+      Workspaces own;
+      Executor<float> executor(program, own);
+      Setting setting(9, rows, false, Random(11));
+      setting.threads = 2, setting.worth = 1;
+      CHECK(own.kept_bytes() == 0, "before the first play");
+      for (int i = 0; i < 50; i++) {
+        played(executor, program, setting);
+        CHECK(own.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
+      }
     }
   }
 }
@@ -222,6 +258,7 @@ void test_executor() {
   check_equal_bits<float>();
   check_equal_bits<double>();
   check_fewer_threads();
+  check_meetings();
   check_concurrent_plays();
   check_unknown_instruction_set();
   if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);

@@ -1,6 +1,7 @@
 // Every kernel against a slow, obvious version, on every instruction set of this machine.
 #include "../kernels.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "../dispatch.h"
@@ -9,22 +10,22 @@
 namespace ostinato {
 namespace {
 
-// Packs w[k][n] = src[k · row_stride + n · column_stride] into panels; the last is filled with zeros.
+int64_t whole(int64_t N, int64_t lanes) { return (N + lanes - 1) / lanes * lanes; }
+
+// Packs w[k][n] = src[k · stride + n] into panels; the last is filled with zeros to whole vectors.
 template <class T>
-void pack(int64_t K, int64_t N, const T* src, int64_t row_stride, int64_t column_stride, int64_t panel, T* packed) {
-  for (int64_t p = 0; p < N; p += panel, packed += K * panel) {
-    const int64_t width = N - p < panel ? N - p : panel;
-    for (int64_t k = 0; k < K; k++) {
-      const T* s = src + k * row_stride + p * column_stride;
-      T* d = packed + k * panel;
-      for (int64_t n = 0; n < width; n++) d[n] = s[n * column_stride];
-      for (int64_t n = width; n < panel; n++) d[n] = 0;
+void pack(int64_t K, int64_t N, const T* src, int64_t stride, const Kernels<T>& kernels, T* packed) {
+  for (int64_t p = 0; p < N; p += kernels.panel) {
+    const int64_t width = std::min(N - p, kernels.panel), to = whole(width, kernels.lanes);
+    for (int64_t k = 0; k < K; k++, packed += to) {
+      for (int64_t n = 0; n < width; n++) packed[n] = src[k * stride + p + n];
+      for (int64_t n = width; n < to; n++) packed[n] = 0;
     }
   }
 }
 
 // Around the tiles (16, 32 and 64 columns; two and three panels for one row) and the vectors.
-const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 95, 127, 129, 195, 257};
+const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 80, 95, 96, 112, 127, 129, 195, 257};
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
 constexpr int64_t kMostRows = 17;  // a full tile of 8, two, and one row more
 
@@ -84,11 +85,10 @@ template <class T>
 void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, int64_t cut, Random& random) {
   Matrix<T> a(rows, K, random), w(K, N, random), c(rows, N, random), out(rows, N, random);
   if (init == Init::kInPlace) c = out;
-  const int64_t panels = (N + kernels.panel - 1) / kernels.panel;
-  std::vector<T> packed(size_t(panels * kernels.panel * K));
-  T* const second = packed.data() + panels * kernels.panel * cut;
-  pack(cut, N, w.data(), w.stride(), 1, kernels.panel, packed.data());
-  pack(K - cut, N, w.data() + cut * w.stride(), w.stride(), 1, kernels.panel, second);
+  std::vector<T> packed(size_t(whole(N, kernels.lanes) * K));
+  T* const second = packed.data() + whole(N, kernels.lanes) * cut;
+  pack(cut, N, w.data(), w.stride(), kernels, packed.data());
+  pack(K - cut, N, w.data() + cut * w.stride(), w.stride(), kernels, second);
   RowList<T> rest = a.list(), added;
   rest.offset += cut;
   const Factor<T> factors[2] = {{cut, a.list(), packed.data()}, {K - cut, rest, second}};

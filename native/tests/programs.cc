@@ -171,7 +171,7 @@ Setting::Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random)
 }
 Play Setting::play(const Argument* arguments) const {
   Play p;
-  p.T = T, p.B = B, p.arguments = arguments, p.threads = threads, p.isa = isa;
+  p.T = T, p.B = B, p.arguments = arguments, p.threads = threads, p.worth = worth, p.isa = isa;
   if (!lengths.empty()) p.lengths = lengths.data(), p.rows = rows.data();
   return p;
 }

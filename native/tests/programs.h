@@ -42,6 +42,7 @@ template <class T> class Arrays {
 struct Setting {
   int64_t T, B;
   int threads = 1;
+  int64_t worth = Play().worth;
   std::string isa;
   std::vector<int64_t> lengths, rows;
 

@@ -1,0 +1,177 @@
+#include "columns.h"
+
+namespace ostinato {
+namespace {
+
+// What one instruction reads or writes, and which thread does.
+enum class By { kShare, kAll, kFirst };  // each its share of these columns; each all of them; the first thread
+struct Access {
+  int32_t buffer, column, width, dt;
+  bool write;
+  By by;
+  int64_t step = 0;
+  bool operator==(const Access& x) const {
+    return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write && by == x.by &&
+           step == x.step;
+  }
+};
+
+class Analysis {
+ public:
+  explicit Analysis(const Program& program) : p_(program) {}
+
+  Columns run() {
+    find_steps();
+    for (Columns::Step& step : columns_.steps)
+      if (p_.instructions[step.begin].code == Code::kGemm) find_pieces(step);
+    for (const Columns::Step& step : columns_.steps)
+      if (depends_on_itself(accesses(step))) return {};
+    find_meetings();
+    find_weights();
+    return columns_;
+  }
+
+ private:
+  const Program& p_;
+  Columns columns_;
+
+  void find_steps() {
+    for (int32_t i = p_.loop.begin; i < p_.loop.end;) {
+      const Instruction& x = p_.instructions[i];
+      Columns::Step step{i, i + 1};
+      if (x.code == Code::kBlock) step.end += x.count;
+      if (x.code == Code::kGemm) while (step.end < p_.loop.end && beside(step, p_.instructions[step.end])) step.end++;
+      i = step.end;
+      columns_.steps.push_back(step);
+    }
+  }
+  // Whether a product has the factor of those before and nothing to do with their results.
+  bool beside(const Columns::Step& step, const Instruction& next) const {
+    if (next.code != Code::kGemm) return false;
+    for (int32_t i = step.begin; i < step.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      const bool same_factor = x.k == next.k && x.a.buffer == next.a.buffer && x.a.column == next.a.column && x.a.dt == next.a.dt;
+      if (!same_factor || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
+          overlap(x.c, x.n, next.d, next.n) || overlap(x.d, x.n, next.a, next.k))
+        return false;
+    }
+    return true;
+  }
+  static bool overlap(const Operand& x, int32_t nx, const Operand& y, int32_t ny) {
+    return x.buffer == y.buffer && x.column < y.column + ny && y.column < x.column + nx;
+  }
+
+  // A product's columns are cut where those begin or end that a block reads or writes at once: r, z and
+  // n of a GRU are each shared like the state.
+  void find_pieces(Columns::Step& step) {
+    for (int32_t i = step.begin; i < step.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      columns_.multiplications += int64_t(x.k) * x.n;
+      std::vector<int32_t> cuts{0, x.n};
+      for (const Operand* o : {&x.d, &x.c})
+        for (const Access& y : of_blocks())
+          if (y.buffer == o->buffer)
+            for (int32_t cut : {y.column - o->column, y.column + y.width - o->column})
+              if (cut > 0 && cut < x.n) cuts.push_back(cut);
+      std::sort(cuts.begin(), cuts.end());
+      for (size_t j = 1; j < cuts.size(); j++)
+        if (cuts[j] > cuts[j - 1]) step.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
+    }
+  }
+  std::vector<Access> of_blocks() const {
+    std::vector<Access> found;
+    for (const Columns::Step& step : columns_.steps)
+      if (p_.instructions[step.begin].code == Code::kBlock)
+        for (const Access& x : accesses(step))
+          if (x.by == By::kShare) found.push_back(x);
+    return found;
+  }
+
+  std::vector<Access> accesses(const Columns::Step& step) const {
+    std::vector<Access> found;
+    const auto add = [&](const Operand& o, int32_t begin, int32_t width, bool write, By by) {
+      if (o.buffer < 0) return;
+      const Access x{o.buffer, o.column + begin, width, o.dt, write, by};
+      if (std::find(found.begin(), found.end(), x) == found.end()) found.push_back(x);
+    };
+    const Instruction& head = p_.instructions[step.begin];
+    switch (head.code) {
+      case Code::kGemm:
+        add(head.a, 0, head.k, false, By::kAll);
+        for (const Columns::Piece& piece : step.pieces) {
+          const Instruction& x = p_.instructions[piece.gemm];
+          add(x.c, piece.begin, piece.width, false, By::kShare);
+          add(x.d, piece.begin, piece.width, true, By::kShare);
+        }
+        break;
+      case Code::kBlock:
+        for (int32_t i = step.begin + 1; i < step.end; i++) {
+          const Instruction& x = p_.instructions[i];
+          const bool broadcast = x.code == Code::kBroadcast;
+          add(x.a, 0, broadcast ? 1 : head.n, false, broadcast ? By::kAll : By::kShare);
+          add(x.b, 0, head.n, false, By::kShare);
+          add(x.c, 0, head.n, false, By::kShare);
+          add(x.d, 0, head.n, true, By::kShare);
+        }
+        break;
+      default:
+        add(head.a, 0, head.n, false, By::kFirst);
+        add(head.d, 0, 1, true, By::kFirst);
+    }
+    return found;
+  }
+
+  bool same_slot(const Access& x, const Access& y) const {
+    const int64_t forward = p_.descending ? -1 : 1, apart = (x.step - y.step) * forward + x.dt - y.dt;
+    switch (p_.buffers[x.buffer].kind) {
+      case Kind::kTime:
+      case Kind::kTape:
+      case Kind::kChunk: return apart == 0;  // threads meet between chunks
+      case Kind::kPair: return apart % 2 == 0;
+      default: return true;
+    }
+  }
+  bool conflict(const Access& x, const Access& y) const {
+    if (x.buffer != y.buffer || !(x.write || y.write) || !same_slot(x, y)) return false;
+    if (x.column >= y.column + y.width || y.column >= x.column + x.width) return false;
+    if (x.by == By::kShare && y.by == By::kShare) return x.column != y.column || x.width != y.width;
+    return x.by != By::kFirst || y.by != By::kFirst;
+  }
+  bool depends_on_itself(const std::vector<Access>& list) const {
+    for (const Access& x : list)
+      for (const Access& y : list)
+        if (conflict(x, y)) return true;
+    return false;
+  }
+
+  // Over a few steps, as a pair's slots come again after two.
+  void find_meetings() {
+    std::vector<Access> since;  // the last meeting
+    for (int64_t t = 0; t < 6; t++)
+      for (Columns::Step& step : columns_.steps) {
+        std::vector<Access> now = accesses(step);
+        for (Access& x : now) x.step = t;
+        for (const Access& x : now)
+          for (const Access& y : since) step.meet = step.meet || conflict(x, y);
+        if (step.meet) since.clear();
+        since.insert(since.end(), now.begin(), now.end());
+      }
+    for (const Columns::Step& step : columns_.steps) columns_.meetings += step.meet;
+  }
+
+  void find_weights() {
+    columns_.of_loop.assign(p_.weights.size(), false);
+    for (bool loop : {true, false})
+      for (int32_t i = 0; i < int32_t(p_.instructions.size()); i++) {
+        const Instruction& x = p_.instructions[i];
+        const bool in_loop = i >= p_.loop.begin && i < p_.loop.end;
+        if (x.code == Code::kGemm && in_loop == loop) columns_.of_loop[x.weight] = loop;
+      }
+  }
+};
+
+}  // namespace
+
+Columns columns_of(const Program& program) { return Analysis(program).run(); }
+
+}  // namespace ostinato

@@ -1,0 +1,40 @@
+// How threads share the loop where there are too few rows for all of them: by columns. Each plays its
+// own columns of every instruction, and they meet where one reads what another has written.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "program.h"
+
+namespace ostinato {
+
+struct Columns {
+  struct Piece { int32_t gemm, begin, width; };  // columns of an instruction's result, each thread has a share
+  struct Step {  // products of one factor, played as one; or a block; or a reduction, of the first thread alone
+    int32_t begin, end;  // instructions
+    bool meet = false;   // before it
+    std::vector<Piece> pieces = {};  // of products
+  };
+  std::vector<Step> steps;  // of the loop; none where columns depend on others within one instruction
+  int64_t multiplications = 0, meetings = 0;  // of one row's step
+  std::vector<bool> of_loop = {};  // of each weight: whether nothing else multiplies by it
+};
+
+Columns columns_of(const Program& program);
+
+struct Range { int64_t begin, end; };
+constexpr int64_t kShareColumns = 16;  // a line of the caches, of float32: no two threads write to one
+inline Range share(int64_t width, int64_t part, int64_t parts) {
+  const int64_t n = (width + kShareColumns - 1) / kShareColumns;
+  const auto edge = [&](int64_t i) { return std::min(width, n * i / parts * kShareColumns); };
+  return {edge(part), edge(part + 1)};
+}
+// Of all pieces of a product.
+inline int64_t share(const Columns::Step& step, int64_t part, int64_t parts) {
+  int64_t n = 0;
+  for (const Columns::Piece& x : step.pieces) n += share(x.width, part, parts).end - share(x.width, part, parts).begin;
+  return n;
+}
+
+}  // namespace ostinato
