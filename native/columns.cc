@@ -66,7 +66,7 @@ class Analysis {
   void find_pieces(Columns::Step& step) {
     for (int32_t i = step.begin; i < step.end; i++) {
       const Instruction& x = p_.instructions[i];
-      columns_.multiplications += int64_t(x.k) * x.n;
+      columns_.weights += int64_t(x.k) * x.n;
       std::vector<int32_t> cuts{0, x.n};
       for (const Operand* o : {&x.d, &x.c})
         for (const Access& y : of_blocks())

@@ -17,7 +17,7 @@ struct Columns {
     std::vector<Piece> pieces = {};  // of products
   };
   std::vector<Step> steps;  // of the loop; none where columns depend on others within one instruction
-  int64_t multiplications = 0, meetings = 0;  // of one row's step
+  int64_t weights = 0, meetings = 0;  // of a step
   std::vector<bool> of_loop = {};  // of each weight: whether nothing else multiplies by it
 };
 

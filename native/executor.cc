@@ -58,7 +58,11 @@ constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would over
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 constexpr int64_t kMostLanes = 16;       // of their vectors
 constexpr int64_t kFewRows = 7;          // of a single group, at most
-constexpr int64_t kLeastWorth = 64;      // times what a thread is worth: so much all steps take, where threads share columns
+// Work on a single group's step: weights times two more than there are rows, as those have to be read
+// whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
+// takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.
+constexpr double kWorthOfMeeting = 140;  // of a nanosecond of one, for each thread
+constexpr double kLeastWork = 3e6;       // of all steps: below it takes longer to wake a thread
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
 class FloatEnvironment {
@@ -471,7 +475,10 @@ template <class T> class Player {
     const Instruction& head = p_.instructions[step.begin];
     const int64_t n_rows = span.end - span.begin, N = share(step, part, s_.parts);
     T *a[kFewRows], *out[kFewRows];
-    for (int64_t r = 0; r < n_rows; r++) a[r] = at(head.a, t, span.begin + r), out[r] = own_.product + r * padded(N);
+    for (int64_t r = 0; r < n_rows; r++) {
+      a[r] = at(head.a, t, span.begin + r), out[r] = own_.product + r * padded(N);
+      for (int64_t k = 0; k < head.k; k += 16) __builtin_prefetch(a[r] + k);  // all at once from the other cores
+    }
     const auto for_pieces = [&](auto f) {
       int64_t n = 0;
       for (const Columns::Piece& piece : step.pieces) {
@@ -745,9 +752,10 @@ template <class T> Executor<T>::~Executor() = default;
 // from another core what that is about to write (a third of the time at 32 rows of 32 units).
 template <class T> class Layout {
  public:
-  Layout(const Program& program, const Columns& columns, const Play& play, int64_t lanes)
+  // parts: see parts_of.
+  Layout(const Program& program, const Columns& columns, const Play& play, int64_t parts, int64_t lanes)
       : p_(program), columns_(columns), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
-        slabs_(std::max<int64_t>(1, std::min<int64_t>(play.threads, groups_))), parts_(parts_of(play)),
+        slabs_(std::max<int64_t>(1, std::min<int64_t>(play.threads, groups_))), parts_(parts),
         late_(p_.gradients.size()), lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
     int64_t near_bytes = 0;  // of a group's accumulators
@@ -857,13 +865,6 @@ template <class T> class Layout {
   }
 
  private:
-  int64_t parts_of(const Play& play) const {
-    if (groups_ > 1) return 1;
-    const double step = double(columns_.multiplications) * double(B_), worth = double(play.worth);
-    if (step * double(T_) < double(kLeastWorth) * worth) return 1;
-    const double most = std::min<double>(std::min(play.threads, Barrier::kMost), step / worth / double(std::max<int64_t>(1, columns_.meetings)));
-    return std::max<int64_t>(1, int64_t(most));
-  }
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
   // No sum or product above is larger; a double, as it may be past the integers.
   double most_bytes() const {
@@ -887,6 +888,19 @@ template <class T> class Layout {
 };
 
 namespace {
+
+// By how many threads the columns of a step are shared.
+int64_t most_parts(const Columns& columns, const Play& play) {
+  return columns.steps.empty() || n_groups(play.B) > 1 ? 1 : std::max(1, std::min(play.threads, Barrier::kMost));
+}
+int64_t parts_of(const Columns& columns, const Play& play) {
+  const int64_t most = most_parts(columns, play);
+  const double work = double(columns.weights) * double(play.B + 2);
+  if (most == 1 || (play.worth == 0 && work * double(play.T) < kLeastWork)) return 1;
+  const double worth = play.worth > 0 ? double(play.worth) : kWorthOfMeeting * meeting_ns(int(most));
+  const double pays = work / worth / double(std::max<int64_t>(1, columns.meetings));
+  return pays < double(most) ? std::max<int64_t>(1, int64_t(pays)) : most;
+}
 
 // Where a slab finds each buffer: at the caller's, among the locals, or in its own memory.
 template <class T> void add_places(Session<T>& s, const Layout<T>& layout, int64_t slab, T* locals, T* memory) {
@@ -923,12 +937,16 @@ template <class T> void add_accumulators(Session<T>& s, const Layout<T>& layout,
 
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  return Layout<T>(program_, columns_, play, kernels.lanes).bytes(kernels.panel, lists_.back());
+  const auto bytes = [&](int64_t parts) {
+    return Layout<T>(program_, columns_, play, parts, kernels.lanes).bytes(kernels.panel, lists_.back());
+  };
+  if (play.worth > 0) return bytes(parts_of(columns_, play));
+  return std::max(bytes(1), bytes(most_parts(columns_, play)));
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  const Layout<T> layout(program_, columns_, play, kernels.lanes);
+  const Layout<T> layout(program_, columns_, play, parts_of(columns_, play), kernels.lanes);
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
   Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               columns_,

@@ -26,7 +26,7 @@ struct Play {
   const int64_t* rows = nullptr;
   const int64_t* lengths = nullptr;  // [B], of the engine's rows, descending within each group; null: all T
   int threads = 1;  // what lies on a tape is where it was only for the same number
-  int64_t worth = 4096;  // multiplications of a step for which a further thread joins a single group
+  int64_t worth = 0;  // work on a step for which a further thread joins a single group; 0: as measured
   std::string isa;
 };
 

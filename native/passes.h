@@ -39,7 +39,7 @@ void play(Executor<T>& executor, const std::vector<Argument>& arguments, const S
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (size.n_steps < 1 || size.n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
-  if (worth < 1) throw std::invalid_argument("play: a thread is worth at least one multiplication");
+  if (worth < 0) throw std::invalid_argument("play: worth is 1 or more, or 0: as measured");
   for (const Integers* list : {&size.order, &size.lengths})
     if (!list->empty() && int64_t(list->size()) != size.n_rows)
       throw std::invalid_argument("play: rows and lengths need one number for each row");

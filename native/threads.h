@@ -27,4 +27,8 @@ class Barrier {
   Arrivals of_[kMost];
 };
 
+// Nanoseconds for n threads to meet: infinite where the runtime gives fewer, and while another caller has
+// them. At most 20 ms old: cores that a machine shares with others move together and apart.
+double meeting_ns(int n);
+
 }  // namespace ostinato

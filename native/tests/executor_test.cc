@@ -99,7 +99,7 @@ void check_meetings() {
   for (bool descending : {false, true}) {
     Program program = sample_program(3, 40, descending);
     const Columns columns = columns_of(program);
-    CHECK(columns.steps[0].pieces.size() == 2 && columns.multiplications == 2 * 40 * 40 && columns.meetings == 2, "");
+    CHECK(columns.steps[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.meetings == 2, "");
     CHECK(columns.of_loop == (Found{false, true, true}), "");
     CHECK(meetings(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
     Program bare = program;
