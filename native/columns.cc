@@ -40,7 +40,11 @@ class Analysis {
       const Instruction& x = p_.instructions[i];
       Columns::Step step{i, i + 1};
       if (x.code == Code::kBlock) step.end += x.count;
-      if (x.code == Code::kGemm) while (step.end < p_.loop.end && beside(step, p_.instructions[step.end])) step.end++;
+      if (x.code == Code::kGemm) {
+        while (step.end < p_.loop.end && beside(step, p_.instructions[step.end])) step.end++;
+        while (step.end == i + step.factors && step.factors < kMostFactors && step.end < p_.loop.end && continues(x, p_.instructions[step.end]))
+          step.end++, step.factors++;
+      }
       i = step.end;
       columns_.steps.push_back(step);
     }
@@ -50,8 +54,7 @@ class Analysis {
     if (next.code != Code::kGemm) return false;
     for (int32_t i = step.begin; i < step.end; i++) {
       const Instruction& x = p_.instructions[i];
-      const bool same_factor = x.k == next.k && x.a.buffer == next.a.buffer && x.a.column == next.a.column && x.a.dt == next.a.dt;
-      if (!same_factor || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
+      if (x.k != next.k || !same(x.a, next.a) || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
           overlap(x.c, x.n, next.d, next.n) || overlap(x.d, x.n, next.a, next.k))
         return false;
     }
@@ -64,9 +67,9 @@ class Analysis {
   // A product's columns are cut where those begin or end that a block reads or writes at once: r, z and
   // n of a GRU are each shared like the state.
   void find_pieces(Columns::Step& step) {
-    for (int32_t i = step.begin; i < step.end; i++) {
+    for (int32_t i = step.begin; i < step.end; i++) columns_.weights += int64_t(p_.instructions[i].k) * p_.instructions[i].n;
+    for (int32_t i = step.begin; i < (step.factors > 1 ? step.begin + 1 : step.end); i++) {
       const Instruction& x = p_.instructions[i];
-      columns_.weights += int64_t(x.k) * x.n;
       std::vector<int32_t> cuts{0, x.n};
       for (const Operand* o : {&x.d, &x.c})
         for (const Access& y : of_blocks())
@@ -97,7 +100,8 @@ class Analysis {
     const Instruction& head = p_.instructions[step.begin];
     switch (head.code) {
       case Code::kGemm:
-        add(head.a, 0, head.k, false, By::kAll);
+        for (int32_t i = step.begin; i < step.begin + step.factors; i++)
+          add(p_.instructions[i].a, 0, p_.instructions[i].k, false, By::kAll);
         for (const Columns::Piece& piece : step.pieces) {
           const Instruction& x = p_.instructions[piece.gemm];
           add(x.c, piece.begin, piece.width, false, By::kShare);

@@ -11,10 +11,13 @@ namespace ostinato {
 
 struct Columns {
   struct Piece { int32_t gemm, begin, width; };  // columns of an instruction's result, each thread has a share
-  struct Step {  // products of one factor, played as one; or a block; or a reduction, of the first thread alone
-    int32_t begin, end;  // instructions
-    bool meet = false;   // before it
-    std::vector<Piece> pieces = {};  // of products
+  // Products of one factor, beside one another; or products that are added to one another; either is played
+  // as one. Or a block; or a reduction, of the first thread alone.
+  struct Step {
+    int32_t begin, end;   // instructions
+    int32_t factors = 1;  // as many as instructions where products are added
+    bool meet = false;    // before it
+    std::vector<Piece> pieces = {};  // of products: the result's
   };
   std::vector<Step> steps;  // of the loop; none where columns depend on others within one instruction
   int64_t weights = 0, meetings = 0;  // of a step
@@ -22,6 +25,17 @@ struct Columns {
 };
 
 Columns columns_of(const Program& program);
+
+constexpr int kMostFactors = 3;  // products that are summed in one pass over their result
+
+inline bool same(const Operand& x, const Operand& y) {
+  return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
+}
+// Whether a product only adds to the result of the one before: both in one pass have the same bits.
+inline bool continues(const Instruction& x, const Instruction& next) {
+  return next.code == Code::kGemm && next.n == x.n && same(next.d, x.d) && same(next.c, x.d) &&
+         next.a.buffer != x.d.buffer && x.a.buffer != x.d.buffer;
+}
 
 struct Range { int64_t begin, end; };
 constexpr int64_t kShareColumns = 16;  // a line of the caches, of float32: no two threads write to one

@@ -7,22 +7,20 @@ template <class V, int kArity, class F>
 inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, F f) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
-  const Rows<T> out = table[which[3]];
-  Rows<T> in[3];
-  for (int i = 0; i < kArity; i++) in[i] = table[which[i]];
-  if (n_rows > 1) {
-    bool dense = out.stride == N;
-    for (int i = 0; i < kArity; i++) dense = dense && in[i].stride == N;
-    if (dense) N *= n_rows, n_rows = 1;
-  }
-  const T *pa = kArity > 0 ? in[0].data : nullptr, *pb = kArity > 1 ? in[1].data : nullptr,
-          *pc = kArity > 2 ? in[2].data : nullptr;
-  T* d = out.data;
-  const int64_t full = N / L * L;
-  const int tail = int(N - full);
+  // One by one: of an array GCC keeps a copy on the stack, for which a short row waits.
+  const T *pa = nullptr, *pb = nullptr, *pc = nullptr;
+  int64_t sa = N, sb = N, sc = N;
+  if (kArity > 0) pa = table[which[0]].data, sa = table[which[0]].stride;
+  if (kArity > 1) pb = table[which[1]].data, sb = table[which[1]].stride;
+  if (kArity > 2) pc = table[which[2]].data, sc = table[which[2]].stride;
+  T* d = table[which[3]].data;
+  const int64_t sd = table[which[3]].stride;
+  if (n_rows > 1 && sa == N && sb == N && sc == N && sd == N) N *= n_rows, n_rows = 1;
+  const int tail = int(uint64_t(N) % L);
+  const int64_t full = N - tail;
   for (int64_t r = 0; r < n_rows; r++) {
     V a = V::all(0), b = a, c = a;
-    for (int64_t i = 0; i < full; i += L) {
+    _Pragma("GCC unroll 2") for (int64_t i = 0; i < full; i += L) {
       if (kArity > 0) a = V::load(pa + i);
       if (kArity > 1) b = V::load(pb + i);
       if (kArity > 2) c = V::load(pc + i);
@@ -34,10 +32,10 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar
       if (kArity > 2) c = V::load(pc + full, tail);
       f(a, b, c).store(d + full, tail);
     }
-    if (kArity > 0) pa += in[0].stride;
-    if (kArity > 1) pb += in[1].stride;
-    if (kArity > 2) pc += in[2].stride;
-    d += out.stride;
+    if (kArity > 0) pa += sa;
+    if (kArity > 1) pb += sb;
+    if (kArity > 2) pc += sc;
+    d += sd;
   }
 }
 

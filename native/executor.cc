@@ -52,7 +52,6 @@ constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread'
 static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "long strips need more than the registers have");
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
 constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
-constexpr int kMaxFactors = 3;           // products that are summed in one pass over their result
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
@@ -338,9 +337,15 @@ template <class T> class Player {
   int64_t panel_width(int64_t n) const {  // of a panel with n columns
     return std::min(kernels_.panel, round_up(n, kernels_.lanes));
   }
-  // A part's columns of all pieces, one after the other, in panels.
+  // A part's columns of all pieces, one after the other, in panels; of one factor after the other.
   void pack_part(const Columns::Step& step, int64_t part, T* out) {
-    const int64_t K = p_.instructions[step.begin].k, panel = kernels_.panel, N = share(step, part, s_.parts);
+    for (int32_t factor = 0; factor < step.factors; factor++) {
+      pack_part(step, factor, part, out);
+      out += p_.instructions[step.begin + factor].k * round_up(share(step, part, s_.parts), kernels_.lanes);
+    }
+  }
+  void pack_part(const Columns::Step& step, int32_t factor, int64_t part, T* out) {
+    const int64_t K = p_.instructions[step.begin + factor].k, panel = kernels_.panel, N = share(step, part, s_.parts);
     if (N % kernels_.lanes) std::fill(out, out + K * round_up(N, kernels_.lanes), T(0));
     int64_t n = 0;
     for (const Columns::Piece& piece : step.pieces) {
@@ -348,7 +353,7 @@ template <class T> class Player {
       for (int64_t c = piece.begin + mine.begin; c < piece.begin + mine.end;) {
         const int64_t before = n / panel * panel, end = std::min(piece.begin + mine.end, c + before + panel - n);
         const int64_t width = panel_width(N - before);
-        pack_columns(p_.weights[p_.instructions[piece.gemm].weight], c, end, out + before * K + (n - before), width);
+        pack_columns(p_.weights[p_.instructions[piece.gemm + factor].weight], c, end, out + before * K + (n - before), width);
         n += end - c, c = end;
       }
     }
@@ -472,13 +477,20 @@ template <class T> class Player {
   }
   // A part's columns of all pieces are computed beside one another, then laid where they belong.
   void multiply(const Columns::Step& step, const T* packed, int64_t part, int64_t t, Span span) {
-    const Instruction& head = p_.instructions[step.begin];
     const int64_t n_rows = span.end - span.begin, N = share(step, part, s_.parts);
-    T *a[kFewRows], *out[kFewRows];
-    for (int64_t r = 0; r < n_rows; r++) {
-      a[r] = at(head.a, t, span.begin + r), out[r] = own_.product + r * padded(N);
-      for (int64_t k = 0; k < head.k; k += 16) __builtin_prefetch(a[r] + k);  // all at once from the other cores
+    if (N == 0) return;
+    T *a[kMostFactors][kFewRows], *out[kFewRows];
+    Factor<T> factors[kMostFactors];
+    for (int f = 0; f < step.factors; f++) {
+      const Instruction& x = p_.instructions[step.begin + f];
+      for (int64_t r = 0; r < n_rows; r++) {
+        a[f][r] = at(x.a, t, span.begin + r);
+        for (int64_t k = 0; k < x.k; k += 16) __builtin_prefetch(a[f][r] + k);  // all at once from the other cores
+      }
+      factors[f] = {x.k, {a[f]}, packed};
+      packed += x.k * round_up(N, kernels_.lanes);
     }
+    for (int64_t r = 0; r < n_rows; r++) out[r] = own_.product + r * padded(N);
     const auto for_pieces = [&](auto f) {
       int64_t n = 0;
       for (const Columns::Piece& piece : step.pieces) {
@@ -492,8 +504,7 @@ template <class T> class Player {
       if (x.c.buffer == -1) std::memset(to, 0, sizeof(T) * size_t(n));
       else std::memcpy(to, at(x.c, t, row) + column, sizeof(T) * size_t(n));
     });
-    const Factor<T> factor{head.k, {a}, packed};
-    if (N > 0) kernels_.gemm(n_rows, N, &factor, 1, {out}, {out});
+    kernels_.gemm(n_rows, N, factors, step.factors, {out}, {out});
     for_pieces([&](const Instruction& x, int64_t column, int64_t row, const T* from, int64_t n) {
       std::memcpy(at(x.d, t, row) + column, from, sizeof(T) * size_t(n));
     });
@@ -514,7 +525,7 @@ template <class T> class Player {
             break;
           }
           int n_factors = 1;
-          while (n_factors < std::min(kMaxFactors, left) && continues(x, (&x)[n_factors])) n_factors++;
+          while (n_factors < std::min(kMostFactors, left) && continues(x, (&x)[n_factors])) n_factors++;
           gemm(&x, n_factors, out, g0, g1, t0, t1);
           i += n_factors - 1;
           break;
@@ -532,14 +543,6 @@ template <class T> class Player {
           i += x.code == Code::kBlock ? x.count : 0;
       }
     }
-  }
-  // Whether a product only adds to the result of the one before: both in one pass have the same bits.
-  static bool continues(const Instruction& x, const Instruction& next) {
-    return next.code == Code::kGemm && next.n == x.n && same(next.d, x.d) && same(next.c, x.d) &&
-           next.a.buffer != x.d.buffer && x.a.buffer != x.d.buffer;
-  }
-  static bool same(const Operand& x, const Operand& y) {
-    return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
   }
   // Whether a product takes the same row to the columns beside those of the one before.
   bool beside(const Instruction& x, const Instruction& next) const {
@@ -564,7 +567,7 @@ template <class T> class Player {
   void gemm(const Instruction* x, int n_factors, const Rowed& out, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
     RowList<T> init;
     if (x->c.buffer != -1) init = gather(*x, 1, x->c, g0, g1, t0, t1).rows;
-    Factor<T> factors[kMaxFactors];
+    Factor<T> factors[kMostFactors];
     for (int f = 0; f < n_factors; f++)
       factors[f] = {x[f].k, gather(x[f], 2, x[f].a, g0, g1, t0, t1).rows, s_.packed[x[f].weight]};
     for (int64_t r = 0; r < out.n; r += kGemmRows) {
@@ -810,7 +813,9 @@ template <class T> class Layout {
     return parts_ > 1 && columns_.of_loop[i] ? 0 : round_up(w.N, lanes_) * w.K;
   }
   int64_t weight(const Columns::Step& product, int64_t part) const {
-    return round_up(share(product, part, parts_), lanes_) * p_.instructions[product.begin].k;
+    int64_t K = 0;
+    for (int32_t i = product.begin; i < product.begin + product.factors; i++) K += p_.instructions[i].k;
+    return round_up(share(product, part, parts_), lanes_) * K;
   }
   int64_t weights() const {
     int64_t n = 0;
