@@ -475,11 +475,11 @@ template <class T> class Player {
       product += is_product;
     }
   }
-  // A part's columns of all pieces are computed beside one another, then laid where they belong.
+  // A part's columns: of several pieces beside one another, then laid where they belong.
   void multiply(const Columns::Step& step, const T* packed, int64_t part, int64_t t, Span span) {
     const int64_t n_rows = span.end - span.begin, N = share(step, part, s_.parts);
     if (N == 0) return;
-    T *a[kMostFactors][kFewRows], *out[kFewRows];
+    T *a[kMostFactors][kFewRows], *init[kFewRows], *out[kFewRows];
     Factor<T> factors[kMostFactors];
     for (int f = 0; f < step.factors; f++) {
       const Instruction& x = p_.instructions[step.begin + f];
@@ -489,6 +489,15 @@ template <class T> class Player {
       }
       factors[f] = {x.k, {a[f]}, packed};
       packed += x.k * round_up(N, kernels_.lanes);
+    }
+    if (step.pieces.size() == 1) {
+      const Instruction& x = p_.instructions[step.begin];
+      const int64_t column = step.pieces[0].begin + share(step.pieces[0].width, part, s_.parts).begin;
+      for (int64_t r = 0; r < n_rows; r++) {
+        out[r] = at(x.d, t, span.begin + r) + column;
+        if (x.c.buffer != -1) init[r] = at(x.c, t, span.begin + r) + column;
+      }
+      return kernels_.gemm(n_rows, N, factors, step.factors, {x.c.buffer == -1 ? nullptr : init}, {out});
     }
     for (int64_t r = 0; r < n_rows; r++) out[r] = own_.product + r * padded(N);
     const auto for_pieces = [&](auto f) {
