@@ -34,6 +34,7 @@ SHAPES = (
     Shape("sensor", 32, 100, 8, 32),
     Shape("stream", 1, 100, 8, 64),
     Shape("large", 64, 128, 256, 512),
+    Shape("few", 4, 100, 64, 256),
 )
 
 

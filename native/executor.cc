@@ -33,7 +33,12 @@ namespace ostinato {
 
 constexpr int64_t kMaxGroups = 8;
 static_assert(kMaxGroups <= Barrier::kMost);
-int64_t n_groups(int64_t B) { return std::min(kMaxGroups, std::max<int64_t>(1, B / 4)); }
+// A power of two, so that threads, of which there mostly are as many, have equally many each.
+int64_t n_groups(int64_t B) {
+  int64_t n = 1;
+  while (n < kMaxGroups && 8 * n <= B) n *= 2;
+  return n;
+}
 
 namespace {
 
