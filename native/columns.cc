@@ -11,8 +11,7 @@ struct Access {
   By by;
   int64_t step = 0;
   bool operator==(const Access& x) const {
-    return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write && by == x.by &&
-           step == x.step;
+    return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write && by == x.by;
   }
 };
 
@@ -21,11 +20,13 @@ class Analysis {
   explicit Analysis(const Program& program) : p_(program) {}
 
   Columns run() {
-    find_steps();
-    for (Columns::Step& step : columns_.steps)
-      if (p_.instructions[step.begin].code == Code::kGemm) find_pieces(step);
-    for (const Columns::Step& step : columns_.steps)
-      if (depends_on_itself(accesses(step))) return {};
+    if (reaches_other_steps(p_.before) || reaches_other_steps(p_.after)) return {};
+    find_tasks();
+    find_blocks_accesses();
+    for (Columns::Task& task : columns_.tasks)
+      if (p_.instructions[task.begin].code == Code::kGemm) find_pieces(task);
+    for (const Columns::Task& task : columns_.tasks)
+      if (depends_on_itself(accesses(task))) return {};
     find_meetings();
     find_weights();
     return columns_;
@@ -34,25 +35,40 @@ class Analysis {
  private:
   const Program& p_;
   Columns columns_;
+  std::vector<Access> of_blocks_;
 
-  void find_steps() {
+  // Whether a section that threads share by steps has one of them write what another reads.
+  bool reaches_other_steps(const Section& section) const {
+    std::vector<Access> found;
+    for (int32_t i = section.begin; i < section.end; i++) {
+      const Instruction& x = p_.instructions[i];
+      for (const Operand* o : {&x.d, &x.a, &x.b, &x.c})
+        if (o->buffer >= 0) found.push_back({o->buffer, 0, 0, o->dt, o == &x.d, By::kAll});
+    }
+    for (const Access& x : found)
+      for (const Access& y : found)
+        if (x.buffer == y.buffer && x.dt != y.dt && x.write) return true;
+    return false;
+  }
+
+  void find_tasks() {
     for (int32_t i = p_.loop.begin; i < p_.loop.end;) {
       const Instruction& x = p_.instructions[i];
-      Columns::Step step{i, i + 1};
-      if (x.code == Code::kBlock) step.end += x.count;
+      Columns::Task task{i, i + 1};
+      if (x.code == Code::kBlock) task.end += x.count;
       if (x.code == Code::kGemm) {
-        while (step.end < p_.loop.end && beside(step, p_.instructions[step.end])) step.end++;
-        while (step.end == i + step.factors && step.factors < kMostFactors && step.end < p_.loop.end && continues(x, p_.instructions[step.end]))
-          step.end++, step.factors++;
+        while (task.end < p_.loop.end && beside(task, p_.instructions[task.end])) task.end++;
+        if (task.end == i + 1)
+          while (task.factors < kMostFactors && task.end < p_.loop.end && continues(x, p_.instructions[task.end])) task.end++, task.factors++;
       }
-      i = step.end;
-      columns_.steps.push_back(step);
+      i = task.end;
+      columns_.tasks.push_back(task);
     }
   }
   // Whether a product has the factor of those before and nothing to do with their results.
-  bool beside(const Columns::Step& step, const Instruction& next) const {
+  bool beside(const Columns::Task& task, const Instruction& next) const {
     if (next.code != Code::kGemm) return false;
-    for (int32_t i = step.begin; i < step.end; i++) {
+    for (int32_t i = task.begin; i < task.end; i++) {
       const Instruction& x = p_.instructions[i];
       if (x.k != next.k || !same(x.a, next.a) || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
           overlap(x.c, x.n, next.d, next.n) || overlap(x.d, x.n, next.a, next.k))
@@ -66,50 +82,48 @@ class Analysis {
 
   // A product's columns are cut where those begin or end that a block reads or writes at once: r, z and
   // n of a GRU are each shared like the state.
-  void find_pieces(Columns::Step& step) {
-    for (int32_t i = step.begin; i < step.end; i++) columns_.weights += int64_t(p_.instructions[i].k) * p_.instructions[i].n;
-    for (int32_t i = step.begin; i < (step.factors > 1 ? step.begin + 1 : step.end); i++) {
+  void find_pieces(Columns::Task& task) {
+    for (int32_t i = task.begin; i < task.end; i++) columns_.weights += double(p_.instructions[i].k) * p_.instructions[i].n;
+    for (int32_t i = task.begin; i < (task.factors > 1 ? task.begin + 1 : task.end); i++) {
       const Instruction& x = p_.instructions[i];
       std::vector<int32_t> cuts{0, x.n};
       for (const Operand* o : {&x.d, &x.c})
-        for (const Access& y : of_blocks())
+        for (const Access& y : of_blocks_)
           if (y.buffer == o->buffer)
             for (int32_t cut : {y.column - o->column, y.column + y.width - o->column})
               if (cut > 0 && cut < x.n) cuts.push_back(cut);
       std::sort(cuts.begin(), cuts.end());
       for (size_t j = 1; j < cuts.size(); j++)
-        if (cuts[j] > cuts[j - 1]) step.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
+        if (cuts[j] > cuts[j - 1]) task.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
     }
   }
-  std::vector<Access> of_blocks() const {
-    std::vector<Access> found;
-    for (const Columns::Step& step : columns_.steps)
-      if (p_.instructions[step.begin].code == Code::kBlock)
-        for (const Access& x : accesses(step))
-          if (x.by == By::kShare) found.push_back(x);
-    return found;
+  void find_blocks_accesses() {
+    for (const Columns::Task& task : columns_.tasks)
+      if (p_.instructions[task.begin].code == Code::kBlock)
+        for (const Access& x : accesses(task))
+          if (x.by == By::kShare) of_blocks_.push_back(x);
   }
 
-  std::vector<Access> accesses(const Columns::Step& step) const {
+  std::vector<Access> accesses(const Columns::Task& task) const {
     std::vector<Access> found;
     const auto add = [&](const Operand& o, int32_t begin, int32_t width, bool write, By by) {
       if (o.buffer < 0) return;
       const Access x{o.buffer, o.column + begin, width, o.dt, write, by};
       if (std::find(found.begin(), found.end(), x) == found.end()) found.push_back(x);
     };
-    const Instruction& head = p_.instructions[step.begin];
+    const Instruction& head = p_.instructions[task.begin];
     switch (head.code) {
       case Code::kGemm:
-        for (int32_t i = step.begin; i < step.begin + step.factors; i++)
+        for (int32_t i = task.begin; i < task.begin + task.factors; i++)
           add(p_.instructions[i].a, 0, p_.instructions[i].k, false, By::kAll);
-        for (const Columns::Piece& piece : step.pieces) {
+        for (const Columns::Piece& piece : task.pieces) {
           const Instruction& x = p_.instructions[piece.gemm];
           add(x.c, piece.begin, piece.width, false, By::kShare);
           add(x.d, piece.begin, piece.width, true, By::kShare);
         }
         break;
       case Code::kBlock:
-        for (int32_t i = step.begin + 1; i < step.end; i++) {
+        for (int32_t i = task.begin + 1; i < task.end; i++) {
           const Instruction& x = p_.instructions[i];
           const bool broadcast = x.code == Code::kBroadcast;
           add(x.a, 0, broadcast ? 1 : head.n, false, broadcast ? By::kAll : By::kShare);
@@ -148,19 +162,19 @@ class Analysis {
     return false;
   }
 
-  // Over a few steps, as a pair's slots come again after two.
+  // Over three steps: a pair's slots come again after two.
   void find_meetings() {
     std::vector<Access> since;  // the last meeting
-    for (int64_t t = 0; t < 6; t++)
-      for (Columns::Step& step : columns_.steps) {
-        std::vector<Access> now = accesses(step);
+    for (int64_t t = 0; t < 3; t++)
+      for (Columns::Task& task : columns_.tasks) {
+        std::vector<Access> now = accesses(task);
         for (Access& x : now) x.step = t;
         for (const Access& x : now)
-          for (const Access& y : since) step.meet = step.meet || conflict(x, y);
-        if (step.meet) since.clear();
+          for (const Access& y : since) task.meet = task.meet || conflict(x, y);
+        if (task.meet) since.clear();
         since.insert(since.end(), now.begin(), now.end());
       }
-    for (const Columns::Step& step : columns_.steps) columns_.meetings += step.meet;
+    for (const Columns::Task& task : columns_.tasks) columns_.meetings += task.meet;
   }
 
   void find_weights() {

@@ -1,5 +1,6 @@
 // How threads share the loop where there are too few rows for all of them: by columns. Each plays its
-// own columns of every instruction, and they meet where one reads what another has written.
+// own columns of every instruction, and they meet where one reads what another has written, or writes
+// what another may still be reading. Buffers are taken to lie apart, as callers' do.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -13,15 +14,16 @@ struct Columns {
   struct Piece { int32_t gemm, begin, width; };  // columns of an instruction's result, each thread has a share
   // Products of one factor, beside one another; or products that are added to one another; either is played
   // as one. Or a block; or a reduction, of the first thread alone.
-  struct Step {
+  struct Task {
     int32_t begin, end;   // instructions
     int32_t factors = 1;  // as many as instructions where products are added
     bool meet = false;    // before it
     std::vector<Piece> pieces = {};  // of products: the result's
   };
-  std::vector<Step> steps;  // of the loop; none where columns depend on others within one instruction
-  int64_t weights = 0, meetings = 0;  // of a step
-  std::vector<bool> of_loop = {};  // of each weight: whether nothing else multiplies by it
+  std::vector<Task> tasks;  // of a step; none where threads cannot share a program
+  double weights = 0;       // that a step multiplies by
+  int64_t meetings = 0;     // in a step
+  std::vector<bool> of_loop = {};  // of each weight: whether only the loop multiplies by it
 };
 
 Columns columns_of(const Program& program);
@@ -38,16 +40,15 @@ inline bool continues(const Instruction& x, const Instruction& next) {
 }
 
 struct Range { int64_t begin, end; };
-constexpr int64_t kShareColumns = 16;  // a line of the caches, of float32: no two threads write to one
+constexpr int64_t kShareColumns = 16;  // a line of the caches, of float32
 inline Range share(int64_t width, int64_t part, int64_t parts) {
   const int64_t n = (width + kShareColumns - 1) / kShareColumns;
   const auto edge = [&](int64_t i) { return std::min(width, n * i / parts * kShareColumns); };
   return {edge(part), edge(part + 1)};
 }
-// Of all pieces of a product.
-inline int64_t share(const Columns::Step& step, int64_t part, int64_t parts) {
+inline int64_t shared_width(const Columns::Task& task, int64_t part, int64_t parts) {  // of all pieces
   int64_t n = 0;
-  for (const Columns::Piece& x : step.pieces) n += share(x.width, part, parts).end - share(x.width, part, parts).begin;
+  for (const Columns::Piece& x : task.pieces) n += share(x.width, part, parts).end - share(x.width, part, parts).begin;
   return n;
 }
 

@@ -31,12 +31,13 @@
 
 namespace ostinato {
 
-constexpr int64_t kMaxGroups = 8;
-static_assert(kMaxGroups <= Barrier::kMost);
+constexpr int64_t kMaxGroups = 8, kGroupRows = 4;  // rows of a group, at least
+constexpr int64_t kFewRows = 2 * kGroupRows - 1;   // of a single group, at most
+static_assert(kMaxGroups == Barrier::kMost, "so many play, whether they share rows or columns");
 // A power of two, so that threads, of which there mostly are as many, have equally many each.
 int64_t n_groups(int64_t B) {
   int64_t n = 1;
-  while (n < kMaxGroups && 8 * n <= B) n *= 2;
+  while (n < kMaxGroups && 2 * n * kGroupRows <= B) n *= 2;
   return n;
 }
 
@@ -61,7 +62,6 @@ constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and t
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 constexpr int64_t kMostLanes = 16;       // of their vectors
-constexpr int64_t kFewRows = 7;          // of a single group, at most
 // Work on a single group's step: weights times two more than there are rows, as those have to be read
 // whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
 // takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.
@@ -190,12 +190,12 @@ template <class T> struct Session {
   struct Own {
     T* registers;           // then its scratch
     Gathered<T>* gathered;  // of each operand that is read or written by rows
-    T* product;             // of a part
+    T* product;             // of several pieces
   };
-  std::vector<Own> own = {};                            // each slab's, or part's
+  std::vector<Own> own = {};                            // each slab's; of a single group's players each one's
   std::vector<Place<T>> places = {};                    // each slab's, of each buffer
   std::vector<T*> packed = {};                          // per weight
-  std::vector<T*> packed_parts = {};                    // per product of the loop's columns and part
+  std::vector<T*> packed_parts = {};                    // per task of the shared columns, and part
   std::vector<std::vector<Rows<T>>> accumulators = {};  // per gradient and group; empty: summed late
   int64_t begins[kMaxGroups + 1] = {};                  // group_begin of each
   Barrier barrier = {};
@@ -216,9 +216,9 @@ template <class T> class Player {
     pack();
     clear_accumulators();
     if (share_ == 0) once();
+    if (first()) load_carries();
   }
   void play() {
-    if (first()) load_carries();
     const int64_t n_chunks = (T_ + s_.chunk - 1) / s_.chunk;
     for (int64_t i = 0; i < n_chunks; i++) {
       const int64_t at = p_.descending ? n_chunks - 1 - i : i, t0 = at * s_.chunk, t1 = std::min(T_, t0 + s_.chunk);
@@ -321,7 +321,7 @@ template <class T> class Player {
   void meet() { s_.barrier.wait(int(share_), int(shares_)); }
   void pack() {
     for (size_t i = 0; i < p_.weights.size(); i++) {
-      if (s_.parts > 1 && s_.columns.of_loop[i]) continue;
+      if (!s_.columns.tasks.empty() && s_.columns.of_loop[i]) continue;
       const Weight& w = p_.weights[i];
       const int64_t panel = kernels_.panel, n_panels = (w.N + panel - 1) / panel;
       for (int64_t q = n_panels * share_ / shares_; q < n_panels * (share_ + 1) / shares_; q++) {
@@ -331,29 +331,25 @@ template <class T> class Player {
         pack_columns(w, n0, n1, out, width);
       }
     }
-    size_t product = 0;
-    for (const Columns::Step& step : s_.columns.steps) {
-      if (s_.parts == 1 || step.pieces.empty()) continue;
-      for (int64_t part = share_; part < s_.parts; part += shares_)
-        pack_part(step, part, s_.packed_parts[product * s_.parts + part]);
-      product++;
-    }
+    for (size_t i = 0; i < s_.columns.tasks.size(); i++)
+      for (int64_t part = share_; part < s_.parts && !s_.columns.tasks[i].pieces.empty(); part += shares_)
+        pack_part(s_.columns.tasks[i], part, s_.packed_parts[i * s_.parts + part]);
   }
   int64_t panel_width(int64_t n) const {  // of a panel with n columns
     return std::min(kernels_.panel, round_up(n, kernels_.lanes));
   }
   // A part's columns of all pieces, one after the other, in panels; of one factor after the other.
-  void pack_part(const Columns::Step& step, int64_t part, T* out) {
-    for (int32_t factor = 0; factor < step.factors; factor++) {
-      pack_part(step, factor, part, out);
-      out += p_.instructions[step.begin + factor].k * round_up(share(step, part, s_.parts), kernels_.lanes);
+  void pack_part(const Columns::Task& task, int64_t part, T* out) {
+    for (int32_t factor = 0; factor < task.factors; factor++) {
+      pack_part(task, factor, part, out);
+      out += p_.instructions[task.begin + factor].k * round_up(shared_width(task, part, s_.parts), kernels_.lanes);
     }
   }
-  void pack_part(const Columns::Step& step, int32_t factor, int64_t part, T* out) {
-    const int64_t K = p_.instructions[step.begin + factor].k, panel = kernels_.panel, N = share(step, part, s_.parts);
+  void pack_part(const Columns::Task& task, int32_t factor, int64_t part, T* out) {
+    const int64_t K = p_.instructions[task.begin + factor].k, panel = kernels_.panel, N = shared_width(task, part, s_.parts);
     if (N % kernels_.lanes) std::fill(out, out + K * round_up(N, kernels_.lanes), T(0));
     int64_t n = 0;
-    for (const Columns::Piece& piece : step.pieces) {
+    for (const Columns::Piece& piece : task.pieces) {
       const Range mine = share(piece.width, part, s_.parts);
       for (int64_t c = piece.begin + mine.begin; c < piece.begin + mine.end;) {
         const int64_t before = n / panel * panel, end = std::min(piece.begin + mine.end, c + before + panel - n);
@@ -441,53 +437,48 @@ template <class T> class Player {
   // ---- a single group's rows, by several threads
 
   void share_chunk(int64_t t0, int64_t t1) {
-    const int64_t n = t1 - t0, mine0 = t0 + n * share_ / shares_, mine1 = t0 + n * (share_ + 1) / shares_;
-    if (mine0 < mine1) section(p_.before, group0_, group1_, mine0, mine1);
+    share_steps(p_.before, t0, t1);
     meet();
-    for_steps(t0, t1, [&](int64_t t) { share_step(t); });
+    for_steps(t0, t1, [&](int64_t t) { share_columns(t); });
     meet();
-    bool sums = false;
-    for (int32_t i = p_.after.begin, end; i < p_.after.end; i = end) {
-      end = i + 1;
-      if (sums != is_sum(i)) sums = !sums, meet();
-      const Instruction& x = p_.instructions[i];
-      if (sums) {
-        const Range rows{x.k * share_ / shares_, x.k * (share_ + 1) / shares_};
-        accumulate(x, group0_, t0, t1, x.code == Code::kOuter ? rows : share(x.n, share_, shares_));
-        continue;
-      }
-      if (x.code == Code::kBlock) end += x.count;
-      if (mine0 < mine1) section({i, end}, group0_, group1_, mine0, mine1);
+    for (int32_t i = p_.after.begin, end = i; i < p_.after.end; i = end, meet()) {
+      const bool sums = is_sum(p_.instructions[i]);
+      while (end < p_.after.end && is_sum(p_.instructions[end]) == sums) end++;
+      if (!sums) share_steps({i, end}, t0, t1);
+      else for (; i < end; i++) share_sum(p_.instructions[i], t0, t1);
     }
-    meet();
   }
-  bool is_sum(int32_t i) const {
-    return p_.instructions[i].code == Code::kOuter || p_.instructions[i].code == Code::kColumnSum;
+  void share_steps(const Section& some, int64_t t0, int64_t t1) {
+    const int64_t n = t1 - t0, begin = t0 + n * share_ / shares_, end = t0 + n * (share_ + 1) / shares_;
+    if (begin < end) section(some, group0_, group1_, begin, end);
   }
-  void share_step(int64_t t) {
+  static bool is_sum(const Instruction& x) { return x.code == Code::kOuter || x.code == Code::kColumnSum; }
+  void share_sum(const Instruction& x, int64_t t0, int64_t t1) {  // its rows; a vector's columns
+    if (p_.gradients[x.weight].K == 1) return accumulate(x, group0_, t0, t1, {0, 1}, share(x.n, share_, shares_));
+    accumulate(x, group0_, t0, t1, {x.k * share_ / shares_, x.k * (share_ + 1) / shares_}, {0, x.n});
+  }
+  void share_columns(int64_t t) {
     find_spans(group0_, group1_, t);
-    size_t product = 0;
-    for (const Columns::Step& step : s_.columns.steps) {
-      if (step.meet) meet();
-      const Instruction& x = p_.instructions[step.begin];
-      const bool is_product = x.code == Code::kGemm;
+    for (size_t i = 0; i < s_.columns.tasks.size(); i++) {
+      const Columns::Task& task = s_.columns.tasks[i];
+      const Instruction& x = p_.instructions[task.begin];
+      if (task.meet) meet();
       for (int64_t part = share_; part < s_.parts; part += shares_)
         for_spans([&](Span span) {
-          if (is_product) multiply(step, s_.packed_parts[product * s_.parts + part], part, t, span);
-          else if (x.code != Code::kBlock) { if (part == 0) reduce(x, t, span); }
-          else if (const Range mine = share(x.n, part, s_.parts); mine.begin < mine.end) block(s_.blocks[step.begin], t, span, mine);
+          if (x.code == Code::kGemm) return multiply(task, s_.packed_parts[i * s_.parts + part], part, t, span);
+          if (x.code == Code::kBlock) return block(s_.blocks[task.begin], t, span, share(x.n, part, s_.parts));
+          if (part == 0) reduce(x, t, span);
         });
-      product += is_product;
     }
   }
   // A part's columns: of several pieces beside one another, then laid where they belong.
-  void multiply(const Columns::Step& step, const T* packed, int64_t part, int64_t t, Span span) {
-    const int64_t n_rows = span.end - span.begin, N = share(step, part, s_.parts);
+  void multiply(const Columns::Task& task, const T* packed, int64_t part, int64_t t, Span span) {
+    const int64_t n_rows = span.end - span.begin, N = shared_width(task, part, s_.parts);
     if (N == 0) return;
     T *a[kMostFactors][kFewRows], *init[kFewRows], *out[kFewRows];
     Factor<T> factors[kMostFactors];
-    for (int f = 0; f < step.factors; f++) {
-      const Instruction& x = p_.instructions[step.begin + f];
+    for (int f = 0; f < task.factors; f++) {
+      const Instruction& x = p_.instructions[task.begin + f];
       for (int64_t r = 0; r < n_rows; r++) {
         a[f][r] = at(x.a, t, span.begin + r);
         for (int64_t k = 0; k < x.k; k += 16) __builtin_prefetch(a[f][r] + k);  // all at once from the other cores
@@ -495,19 +486,19 @@ template <class T> class Player {
       factors[f] = {x.k, {a[f]}, packed};
       packed += x.k * round_up(N, kernels_.lanes);
     }
-    if (step.pieces.size() == 1) {
-      const Instruction& x = p_.instructions[step.begin];
-      const int64_t column = step.pieces[0].begin + share(step.pieces[0].width, part, s_.parts).begin;
+    if (task.pieces.size() == 1) {
+      const Instruction& x = p_.instructions[task.begin];
+      const int64_t column = task.pieces[0].begin + share(task.pieces[0].width, part, s_.parts).begin;
       for (int64_t r = 0; r < n_rows; r++) {
         out[r] = at(x.d, t, span.begin + r) + column;
         if (x.c.buffer != -1) init[r] = at(x.c, t, span.begin + r) + column;
       }
-      return kernels_.gemm(n_rows, N, factors, step.factors, {x.c.buffer == -1 ? nullptr : init}, {out});
+      return kernels_.gemm(n_rows, N, factors, task.factors, {x.c.buffer == -1 ? nullptr : init}, {out});
     }
     for (int64_t r = 0; r < n_rows; r++) out[r] = own_.product + r * padded(N);
     const auto for_pieces = [&](auto f) {
       int64_t n = 0;
-      for (const Columns::Piece& piece : step.pieces) {
+      for (const Columns::Piece& piece : task.pieces) {
         const Range mine = share(piece.width, part, s_.parts);
         for (int64_t r = 0; r < n_rows; r++)
           f(p_.instructions[piece.gemm], piece.begin + mine.begin, span.begin + r, out[r] + n, mine.end - mine.begin);
@@ -518,7 +509,7 @@ template <class T> class Player {
       if (x.c.buffer == -1) std::memset(to, 0, sizeof(T) * size_t(n));
       else std::memcpy(to, at(x.c, t, row) + column, sizeof(T) * size_t(n));
     });
-    kernels_.gemm(n_rows, N, factors, step.factors, {out}, {out});
+    kernels_.gemm(n_rows, N, factors, task.factors, {out}, {out});
     for_pieces([&](const Instruction& x, int64_t column, int64_t row, const T* from, int64_t n) {
       std::memcpy(at(x.d, t, row) + column, from, sizeof(T) * size_t(n));
     });
@@ -545,7 +536,7 @@ template <class T> class Player {
           break;
         }
         case Code::kOuter:
-        case Code::kColumnSum: accumulate(x, g0, t0, t1, {0, x.code == Code::kOuter ? x.k : x.n}); break;
+        case Code::kColumnSum: accumulate(x, g0, t0, t1, {0, x.k}, {0, x.n}); break;
         default:
           for_steps(t0, t1, [&](int64_t t) {
             find_spans(g0, g1, t);
@@ -589,16 +580,18 @@ template <class T> class Player {
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }
-  // mine: rows of the sum; of a sum of columns, these.
-  void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1, Range mine) {
-    if (s_.accumulators[x.weight].empty() || mine.begin == mine.end) return;  // empty: late
+  // Some rows and columns of a sum.
+  void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1, Range rows, Range columns) {
+    const int64_t K = rows.end - rows.begin, N = columns.end - columns.begin;
+    if (s_.accumulators[x.weight].empty() || N == 0) return;  // empty: late
     Rows<T> sum = s_.accumulators[x.weight][group];
-    Operand factor = x.a;
-    factor.column += int32_t(mine.begin);
-    const Rowed a = gather(x, 0, factor, group, group + 1, t0, t1);
-    if (x.code == Code::kColumnSum) return kernels_.column_sum(a.n, mine.end - mine.begin, a.rows, sum.data + mine.begin);
-    sum.data += mine.begin * sum.stride;
-    outer(mine.end - mine.begin, x.n, a, gather(x, 1, x.b, group, group + 1, t0, t1), sum);
+    sum.data += rows.begin * sum.stride + columns.begin;
+    Operand a = x.a, b = x.b;
+    (x.code == Code::kOuter ? b : a).column += int32_t(columns.begin);
+    const Rowed first = gather(x, 0, a, group, group + 1, t0, t1);
+    if (x.code == Code::kColumnSum) return kernels_.column_sum(first.n, N, first.rows, sum.data);
+    a.column += int32_t(rows.begin);
+    if (K > 0) outer(K, N, gather(x, 0, a, group, group + 1, t0, t1), gather(x, 1, b, group, group + 1, t0, t1), sum);
   }
   void outer(int64_t K, int64_t N, const Rowed& a, const Rowed& b, Rows<T> sum) {
     for (int64_t r = 0; r < a.n; r += kOuterRows)
@@ -617,6 +610,7 @@ template <class T> class Player {
   void block(const Block& b, int64_t t, Span span) { block(b, t, span, {0, b.width}); }
   void block(const Block& b, int64_t t, Span span, Range columns) {
     const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);
+    if (W == 0) return;
     const int n_streams = int(b.streams.size());
     bool scattered = false;  // whether rows lie in another order. Against copies in strips: better from H = 16 on
     for (const Block::Stream& x : b.streams) scattered = scattered || places_[x.operand.buffer].rows;
@@ -764,14 +758,16 @@ Executor<T>::Executor(Program program, Workspaces& workspaces) : program_(std::m
 }
 template <class T> Executor<T>::~Executor() = default;
 
+const Columns kNotShared{};
+
 // How much memory a play needs, and for what: first what slabs share, then each one's own, of which
 // nothing lies in one page with another's. The processor fetches ahead within a page, and would take
 // from another core what that is about to write (a third of the time at 32 rows of 32 units).
 template <class T> class Layout {
  public:
   // parts: see parts_of.
-  Layout(const Program& program, const Columns& columns, const Play& play, int64_t parts, int64_t lanes)
-      : p_(program), columns_(columns), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
+  Layout(const Program& program, const Columns& shared, const Play& play, int64_t parts, int64_t lanes)
+      : p_(program), columns_(parts > 1 ? shared : kNotShared), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
         slabs_(std::max<int64_t>(1, std::min<int64_t>(play.threads, groups_))), parts_(parts),
         late_(p_.gradients.size()), lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
@@ -794,6 +790,7 @@ template <class T> class Layout {
   int64_t groups() const { return groups_; }
   int64_t slabs() const { return slabs_; }
   int64_t parts() const { return parts_; }
+  const Columns& columns() const { return columns_; }  // none where they are not shared
   int64_t players() const { return std::max(slabs_, parts_); }
   int64_t slab_begin(int64_t slab) const { return groups_ * slab / slabs_; }
   int64_t rows(int64_t slab) const { return group_begin(B_, slab_begin(slab + 1)) - group_begin(B_, slab_begin(slab)); }
@@ -824,24 +821,24 @@ template <class T> class Layout {
   // In elements, but for most_rows.
   int64_t weight(size_t i) const {
     const Weight& w = p_.weights[i];
-    return parts_ > 1 && columns_.of_loop[i] ? 0 : round_up(w.N, lanes_) * w.K;
+    return !columns_.tasks.empty() && columns_.of_loop[i] ? 0 : round_up(w.N, lanes_) * w.K;
   }
-  int64_t weight(const Columns::Step& product, int64_t part) const {
+  int64_t weight(const Columns::Task& task, int64_t part) const {
     int64_t K = 0;
-    for (int32_t i = product.begin; i < product.begin + product.factors; i++) K += p_.instructions[i].k;
-    return round_up(share(product, part, parts_), lanes_) * K;
+    for (int32_t i = task.begin; i < task.begin + task.factors && !task.pieces.empty(); i++) K += p_.instructions[i].k;
+    return round_up(shared_width(task, part, parts_), lanes_) * K;
   }
   int64_t weights() const {
     int64_t n = 0;
     for (size_t i = 0; i < p_.weights.size(); i++) n += weight(i);
-    for (const Columns::Step& step : columns_.steps)
-      for (int64_t part = 0; parts_ > 1 && part < parts_; part++) n += weight(step, part);
+    for (const Columns::Task& task : columns_.tasks)
+      for (int64_t part = 0; part < parts_; part++) n += weight(task, part);
     return n;
   }
-  int64_t product() const {  // of a part
+  int64_t product() const {  // of several pieces
     int64_t n = 0;
-    for (const Columns::Step& step : columns_.steps)
-      for (int64_t part = 0; parts_ > 1 && part < parts_; part++) n = std::max(n, B_ * padded(share(step, part, parts_)));
+    for (const Columns::Task& task : columns_.tasks)
+      for (int64_t part = 0; part < parts_; part++) n = std::max(n, B_ * padded(shared_width(task, part, parts_)));
     return n;
   }
   int64_t local(size_t i) const { return p_.buffers[i].kind == Kind::kLocal ? padded(p_.buffers[i].width) : 0; }
@@ -889,8 +886,8 @@ template <class T> class Layout {
   double most_bytes() const {
     double fixed = kMaxGroups * (double(kRegisters) + double(kApart)), per_row = 0;
     for (const Weight& w : p_.weights) fixed += double(w.N + kMostLanes) * w.K;
-    for (const Columns::Step& step : columns_.steps)
-      for (int32_t i = step.begin; i < step.end && parts_ > 1; i++) {
+    for (const Columns::Task& task : columns_.tasks)
+      for (int32_t i = task.begin; i < task.end && !task.pieces.empty(); i++) {
         const Instruction& x = p_.instructions[i];
         fixed += double(x.n + kMostLanes * parts_) * x.k + double(parts_ * B_) * double(padded(x.n));
       }
@@ -910,11 +907,11 @@ namespace {
 
 // By how many threads the columns of a step are shared.
 int64_t most_parts(const Columns& columns, const Play& play) {
-  return columns.steps.empty() || n_groups(play.B) > 1 ? 1 : std::max(1, std::min(play.threads, Barrier::kMost));
+  return columns.tasks.empty() || n_groups(play.B) > 1 ? 1 : std::max(1, std::min(play.threads, Barrier::kMost));
 }
 int64_t parts_of(const Columns& columns, const Play& play) {
   const int64_t most = most_parts(columns, play);
-  const double work = double(columns.weights) * double(play.B + 2);
+  const double work = columns.weights * (double(play.B) + 2);
   if (most == 1 || (play.worth == 0 && work * double(play.T) < kLeastWork)) return 1;
   const double worth = play.worth > 0 ? double(play.worth) : kWorthOfMeeting * meeting_ns(int(most));
   const double pays = work / worth / double(std::max<int64_t>(1, columns.meetings));
@@ -960,7 +957,9 @@ template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
     return Layout<T>(program_, columns_, play, parts, kernels.lanes).bytes(kernels.panel, lists_.back());
   };
   if (play.worth > 0) return bytes(parts_of(columns_, play));
-  return std::max(bytes(1), bytes(most_parts(columns_, play)));
+  int64_t most = 0;
+  for (int64_t parts = most_parts(columns_, play); parts > 0; parts--) most = std::max(most, bytes(parts));
+  return most;
 }
 
 template <class T> void Executor<T>::play(const Play& play) {
@@ -968,7 +967,7 @@ template <class T> void Executor<T>::play(const Play& play) {
   const Layout<T> layout(program_, columns_, play, parts_of(columns_, play), kernels.lanes);
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
-  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               columns_,
+  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(),
                layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
@@ -980,10 +979,10 @@ template <class T> void Executor<T>::play(const Play& play) {
     s.packed.push_back(packed);
     packed += layout.weight(i);
   }
-  for (const Columns::Step& step : columns_.steps)
-    for (int64_t part = 0; part < s.parts && !step.pieces.empty(); part++) {
+  for (const Columns::Task& task : layout.columns().tasks)
+    for (int64_t part = 0; part < s.parts; part++) {
       s.packed_parts.push_back(packed);
-      if (s.parts > 1) packed += layout.weight(step, part);
+      packed += layout.weight(task, part);
     }
   s.accumulators.resize(program_.gradients.size());
   for (int64_t player = 0; player < layout.players(); player++) {

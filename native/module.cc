@@ -71,7 +71,6 @@ NB_MODULE(_native, m) {
   m.def("available_isas", available_isas);
   m.def("threading_runtime", threading_runtime);
   m.def("n_groups", n_groups);
-  m.def("meeting_ns", meeting_ns);
   m.def("environment", [](const char* name) { return std::getenv(name); }, "name"_a);
   m.def("ops", [] {
     std::vector<std::pair<std::string, int>> rows;

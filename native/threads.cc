@@ -22,6 +22,7 @@ struct Runtime {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
   int (*thread_id)() = nullptr;
   int (*team_size)() = nullptr;
+  int (*most)() = nullptr;
   std::string name = "none loaded in this process";
 };
 
@@ -52,8 +53,9 @@ Runtime find_runtime() {
   found.parallel = reinterpret_cast<decltype(r.parallel)>(symbol("GOMP_parallel"));
   found.thread_id = reinterpret_cast<int (*)()>(symbol("omp_get_thread_num"));
   found.team_size = reinterpret_cast<int (*)()>(symbol("omp_get_num_threads"));
+  found.most = reinterpret_cast<int (*)()>(symbol("omp_get_max_threads"));
   found.name = path.substr(path.rfind('/') + 1);
-  return found.parallel && found.thread_id && found.team_size ? found : r;
+  return found.parallel && found.thread_id && found.team_size && found.most ? found : r;
 }
 
 constexpr int kSpins = 4096;  // before a thread lets another have its core: some 50 … 100 µs
@@ -85,10 +87,12 @@ struct Call {
   void (*body)(void*, int, int);
   void* context;
   const Runtime* runtime;
+  int wanted;
 };
 void enter(void* p) {
   const Call* call = static_cast<Call*>(p);
-  call->body(call->context, call->runtime->thread_id(), call->runtime->team_size());
+  const int id = call->runtime->thread_id(), n = std::min(call->wanted, call->runtime->team_size());
+  if (id < n) call->body(call->context, id, n);
 }
 
 }  // namespace
@@ -97,8 +101,10 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   if (forked() || wanted <= 1) return body(context, 0, 1);
   const Runtime& r = runtime();
   if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
-  Call call{body, context, &r};
-  r.parallel(enter, &call, unsigned(wanted), 0);
+  Call call{body, context, &r, wanted};
+  // Always as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for, and
+  // the next larger one has to make them again (40 times the time, at 2 and 8 threads in turn).
+  r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);
   busy = false;
 }
 

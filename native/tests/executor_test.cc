@@ -44,9 +44,10 @@ bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of
 struct Size { int32_t F, H; int64_t T, B; };
 // One row; a few of each; past a chunk of 32 or 256 rows a group; a gradient above 1 MB, summed late;
 // gradients summed late over several chunks and slabs; one row of columns that fill every panel; one row
-// and seven over several chunks, columns for each of four threads, or for three.
+// and seven over several chunks, columns for each of four threads, or for three; a sum of a single row.
 const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70, 33},  {2, 66, 3, 34},
-                       {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1},  {20, 100, 40, 1}, {3, 41, 11, 7}};
+                       {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1},  {20, 100, 40, 1}, {3, 41, 11, 7},
+                       {1, 40, 9, 2}};
 
 std::string name(const Size& size, const Setting& setting) {
   return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
@@ -59,7 +60,7 @@ Program with_a_sum(Program program) {
   Instruction* loop = program.instructions.data() + program.loop.begin;
   loop[1].d = loop[1].c = loop[0].d;
   loop[3].b = loop[3].a;  // what it made before
-  CHECK(continues(loop[0], loop[1]) && columns_of(program).steps[0].factors == 2, "");
+  CHECK(continues(loop[0], loop[1]) && columns_of(program).tasks[0].factors == 2, "");
   return program;
 }
 
@@ -101,15 +102,16 @@ void check_fewer_threads() {
 // Before each of: the products, the block after them, the reductions (two), the last block.
 std::vector<bool> meetings(const Program& program) {
   std::vector<bool> found;
-  for (const Columns::Step& step : columns_of(program).steps) found.push_back(step.meet);
+  for (const Columns::Task& task : columns_of(program).tasks) found.push_back(task.meet);
   return found;
 }
 void check_meetings() {
   using Found = std::vector<bool>;
   for (bool descending : {false, true}) {
-    Program program = sample_program(3, 40, descending);
+    const Program sample = sample_program(3, 40, descending);
+    Program program = sample;
     const Columns columns = columns_of(program);
-    CHECK(columns.steps[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.meetings == 2, "");
+    CHECK(columns.tasks[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.meetings == 2, "");
     CHECK(columns.of_loop == (Found{false, true, true}), "");
     CHECK(meetings(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
     Program bare = program;
@@ -123,7 +125,12 @@ void check_meetings() {
     last.d = {6, 7, 0};  // over what the products wrote, but not in the same columns
     CHECK(meetings(program) == (Found{true, true, true, false, true}), "");
     last.d = {6, 0, 0}, last.a = {6, 7, 0};  // in one block: reads what another thread may be writing
-    CHECK(columns_of(program).steps.empty(), "");
+    CHECK(columns_of(program).tasks.empty(), "");
+    for (const Section& section : {sample.before, sample.after}) {  // by steps, which are apart
+      Program reaching = sample;
+      reaching.instructions[size_t(section.begin)].a = {1, 0, 1}, reaching.instructions[size_t(section.begin)].d = {1, 0, 0};
+      CHECK(columns_of(reaching).tasks.empty(), "");
+    }
   }
 }
 

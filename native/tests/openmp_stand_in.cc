@@ -33,6 +33,7 @@ void openmp_stand_in_limit(int n) { limit = n < kMost ? n : kMost; }
 extern "C" {
 int omp_get_thread_num() { return thread_id; }
 int omp_get_num_threads() { return team_size; }
+int omp_get_max_threads() { return 3; }
 
 void GOMP_parallel(void (*body)(void*), void* context, unsigned wanted, unsigned) {
   const int most = limit, n = int(wanted) < most ? int(wanted) : most;

@@ -139,6 +139,22 @@ def test_threads(name):
             assert_same_bits(p, found[i % 2], f"B={B}")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_share_a_few_rows(name):
+    """Of so large a step threads take columns (unless they take very long to meet here; that they
+    do, however small it is, is forced in tests/engine and in the native tests)."""
+    case = case_of(name, 96)
+    met(case, 5)
+    init, xs = case.init(5), case.xs(80, 5)
+    spoil(xs)
+    for options in ({}, {"reverse": True, "lengths": [80, 0, 13, 79, 80]}):
+        torch.set_num_threads(1)
+        alone = play(scan, case, init, xs, **options)
+        for n in (2, 4):
+            torch.set_num_threads(n)
+            assert_same_bits(play(scan, case, init, xs, **options), alone, f"{n} threads")
+
+
 def test_threads_and_large_gradients():
     """Above one MB a gradient is summed at the end, each thread its own rows of it."""
     kit = Kit(torch.float32, 8, 560)

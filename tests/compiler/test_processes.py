@@ -89,6 +89,35 @@ def test_threads_at_once_get_the_bits_of_one():
     in_threads(4, work)
 
 
+_COUNTS_THREADS = """
+import torch, ostinato
+
+def n_threads():
+    return [line for line in open("/proc/self/status") if line.startswith("Threads:")]
+
+def scan():
+    ostinato.scan(lambda h, x: torch.tanh(h @ W + x), torch.zeros(B, 64), torch.randn(9, B, 64))
+
+torch.set_num_threads(6)
+W = torch.randn(64, 64)
+for B in (1, 3, 8, 16):
+    scan()
+    torch.randn(2000, 2000).exp()
+    before = n_threads()
+    scan()
+    assert n_threads() == before, (B, n_threads(), before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+def test_a_few_rows_leave_pytorch_its_threads():
+    """OpenMP ends those that a smaller team does not need; to make them again takes long."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNTS_THREADS], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_recording_does_not_disturb_other_threads():
     """While one thread records, others differentiate with the same weights."""
     W, init, xs = inputs()
