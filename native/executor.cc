@@ -49,7 +49,7 @@ constexpr int64_t kNearSums = 1 << 17;  // bytes of a group's accumulators that 
 constexpr int64_t kGemmRows = 256;     // rows of one product: 256 × 256 floats of A stay in L2
 constexpr int64_t kLoopRows = 32;      // played together in the loop: 32 × 512 floats of gates are 64 KB …
 constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; larger ones are read once for all rows
-constexpr int64_t kPackDepth = 64;     // rows of a panel that is filled by columns: 64 × 256 B stay in L1
+constexpr int64_t kPackDepth = 16;     // rows of a panel that is filled by columns, at once: a line of each column (against 64: 1/8 less)
 constexpr int64_t kApart = 1 << 12;    // bytes between what two threads write: see Layout
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
@@ -66,7 +66,8 @@ constexpr int64_t kMostLanes = 16;       // of their vectors
 // whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
 // takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.
 constexpr double kWorthOfMeeting = 140;  // of a nanosecond of one, for each thread
-constexpr double kLeastWork = 3e6;       // of all steps: below it takes longer to wake a thread
+constexpr double kLeastWork = 3e6;       // of a play: below it takes longer to wake a thread
+constexpr double kPackWork = 12;         // of a weight that is packed
 
 // The caller's flush-to-zero flags would change results: play in the default environment.
 class FloatEnvironment {
@@ -912,7 +913,7 @@ int64_t most_parts(const Columns& columns, const Play& play) {
 int64_t parts_of(const Columns& columns, const Play& play) {
   const int64_t most = most_parts(columns, play);
   const double work = columns.weights * (double(play.B) + 2);
-  if (most == 1 || (play.worth == 0 && work * double(play.T) < kLeastWork)) return 1;
+  if (most == 1 || (play.worth == 0 && work * double(play.T) + kPackWork * columns.weights < kLeastWork)) return 1;
   const double worth = play.worth > 0 ? double(play.worth) : kWorthOfMeeting * meeting_ns(int(most));
   const double pays = work / worth / double(std::max<int64_t>(1, columns.meetings));
   return pays < double(most) ? std::max<int64_t>(1, int64_t(pays)) : most;

@@ -228,8 +228,13 @@ def _differs(
             check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)
         except Unsupported as refusal:
             return refusal
-    with undisturbed(), torch.set_grad_enabled(n_rows == 1 and torch.is_grad_enabled()):
-        inputs = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+    differentiable = n_rows == 1 and torch.is_grad_enabled()
+    with undisturbed(), torch.set_grad_enabled(differentiable):
+        inputs = [t.detach() for t in tensors]
+        if differentiable:  # tensors made under torch.inference_mode refuse to be
+            inputs = [
+                x.requires_grad_(t.requires_grad) for x, t in zip(inputs, tensors, strict=True)
+            ]
         captured, init, xs = call.split(inputs)
         few = [x[:3] for x in xs]
         rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))

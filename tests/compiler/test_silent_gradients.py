@@ -61,6 +61,16 @@ def test_inference_tensors_are_used_as_the_loop_uses_them():
             torch.autograd.grad(how(step, init, xs)[1].sum(), V)
 
 
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_model_made_and_played_in_inference_mode(n_rows):
+    """Its parameters say that they want gradients, and can have none."""
+    with torch.inference_mode():
+        W = torch.nn.Parameter(torch.randn(H, H, dtype=D))
+        init, xs = torch.randn(n_rows, H, dtype=D), torch.randn(T, n_rows, H, dtype=D)
+        assert W.requires_grad and W.is_inference()
+        assert_same(scan(rnn(W), init, xs), loop(rnn(W), init, xs))
+
+
 def test_two_scans_in_a_chain():
     W, init, xs = inputs()
     V = leaf(H, H)
