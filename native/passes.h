@@ -109,11 +109,13 @@ class Pass {
     for (const Objects& list : lists) shown.append(nanobind::cast(list));
     program_(shown, size.n_steps, size.n_rows, size.order, size.lengths);
   }
-  nanobind::object made(const nanobind::object& shape, bool zeros = false) const {  // new, dense
-    return empty_.attr(zeros ? torch().new_zeros : torch().new_empty)(shape);
+  // New, dense. The sizes one by one: PyTorch looks for them first, and a tuple costs it an exception.
+  nanobind::object made(const nanobind::tuple& shape, bool zeros = false) const {
+    const auto make = empty_.attr(zeros ? torch().new_zeros : torch().new_empty);
+    return shape.size() ? make(*shape) : make(shape);
   }
   nanobind::object made(std::initializer_list<int64_t> first, const Integers& rest, bool zeros) const {
-    const auto shape = nanobind::steal(PyTuple_New(Py_ssize_t(first.size() + rest.size())));
+    const auto shape = nanobind::steal<nanobind::tuple>(PyTuple_New(Py_ssize_t(first.size() + rest.size())));
     Py_ssize_t i = 0;
     for (int64_t n : first) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
     for (int64_t n : rest) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
@@ -186,7 +188,7 @@ class ForwardPass : public Pass {
       // Beyond a row's length what is shown is zero.
       const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
       carries.push_back(made({T + 1, B}, state_shapes_.at(i), shown));
-      finals.push_back(made(leaf.attr(torch().shape)));
+      finals.push_back(made(nanobind::tuple(leaf.attr(torch().shape))));
     }
     tape->first_carry = tensors.size();
     tensors.insert(tensors.end(), carries.begin(), carries.end());
@@ -249,11 +251,11 @@ class BackwardPass : public Pass {
     for (nanobind::handle d : d_finals) tensors.push_back(d.is_none() ? nanobind::none() : dense_from(0, resolved(d)));
     for (nanobind::handle wanted : init_wanted) {
       const nanobind::object& init = tape.tensors.at(x_wanted_.size() + d_init.size());
-      d_init.push_back(nanobind::cast<bool>(wanted) ? made(init.attr(torch().shape)) : nanobind::none());
+      d_init.push_back(nanobind::cast<bool>(wanted) ? made(nanobind::tuple(init.attr(torch().shape))) : nanobind::none());
     }
     Objects d_xs;
     for (size_t i = 0; i < x_wanted_.size(); i++)
-      d_xs.push_back(x_wanted_[i] ? made(tape.tensors[i].attr(torch().shape), tape.ragged) : nanobind::none());
+      d_xs.push_back(x_wanted_[i] ? made(nanobind::tuple(tape.tensors[i].attr(torch().shape)), tape.ragged) : nanobind::none());
     tensors.insert(tensors.end(), d_init.begin(), d_init.end());
     tensors.insert(tensors.end(), d_xs.begin(), d_xs.end());
     for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(made(shape, zeros));
@@ -267,7 +269,7 @@ class BackwardPass : public Pass {
   // Without a lazy sign.
   static nanobind::object resolved(nanobind::handle d) { return d.attr(torch().resolve_neg)(); }
   std::vector<bool> x_wanted_;
-  std::vector<std::pair<nanobind::object, bool>> sums_;
+  std::vector<std::pair<nanobind::tuple, bool>> sums_;
 };
 
 }  // namespace ostinato
