@@ -184,7 +184,7 @@ class ForwardPass : public Pass {
     Objects carries, finals;
     for (nanobind::handle leaf : init) {
       const size_t i = carries.size();
-      tensors.push_back(dense_from(0, nanobind::borrow(leaf)));
+      tensors.push_back(dense_from(0, of_our_type(leaf)));
       // Beyond a row's length what is shown is zero.
       const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
       carries.push_back(made({T + 1, B}, state_shapes_.at(i), shown));

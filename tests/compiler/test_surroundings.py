@@ -512,6 +512,36 @@ def test_integers_and_mixed_dtypes():
             assert_same(scan(step, init_, xs_), loop(step, init_, xs_))
 
 
+@pytest.mark.parametrize("n_rows", [1, 4, 9])
+def test_truth_values_in_the_carry(n_rows):
+    """The engine has them as numbers; the caller has them as truth values before and after."""
+    W, xs = leaf(H, H), leaf(T, n_rows, H)
+    init, flag, wide = leaf(n_rows, H), torch.rand(n_rows, 1) > 0.5, torch.rand(n_rows, H) > 0.5
+
+    def step_of(new_flag: Any) -> Any:
+        def step(c: Any, x: Tensor) -> Any:
+            return torch.where(c[1], torch.tanh(c[0] @ W + x), c[0]), new_flag(c[1], x)
+
+        return step
+
+    cases = [
+        (step_of(lambda f, x: x > 0), wide), (step_of(lambda f, x: f), wide),
+        (step_of(lambda f, x: f | (x[:, :1] > 1)), flag), (step_of(lambda f, x: f & (x > -1)), wide)
+    ]  # fmt: skip
+    for step, first in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # the loop plays instead
+            ours = scan(step, (init, first), xs)
+        theirs = loop(step, (init, first), xs)
+        assert ours[0][1].dtype is ours[1][1].dtype is torch.bool
+        assert_same(ours, theirs)
+        found = [
+            torch.autograd.grad(carry[0].sum() + ys[0].square().sum(), [W, init, xs])
+            for carry, ys in (ours, theirs)
+        ]
+        assert_same(*found)
+
+
 def test_a_scan_inside_a_scan():
     """The step of the outer one plays an inner one over a second time axis."""
     W, init, _ = inputs()

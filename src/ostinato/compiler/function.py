@@ -70,6 +70,8 @@ def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], list[
     ys, finals, tape = call.player.forward(captured, init, xs, reverse, call.rows, train)
     for i in call.player.ys_of_other_types:
         ys[i] = ys[i].to(call.player.y_dtypes[i])
+    for i in call.player.finals_of_other_types:
+        finals[i] = finals[i].to(call.player.state_dtypes[i])
     return ys, finals, tape
 
 

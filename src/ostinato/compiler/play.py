@@ -108,6 +108,8 @@ class Player:
         self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         self.ys_of_other_types = [i for i, d in enumerate(self.y_dtypes) if d is not dtype]
+        self.state_dtypes = [recording.dtypes[i] for i in recording.states]
+        self.finals_of_other_types = [i for i, d in enumerate(self.state_dtypes) if d is not dtype]
         needs = recording.output_needs_grad[len(recording.states) :]
         self.ys_without_grad = [i for i, need in enumerate(needs) if not need]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
