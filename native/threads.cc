@@ -58,7 +58,7 @@ Runtime find_runtime() {
   return found.parallel && found.thread_id && found.team_size && found.most ? found : r;
 }
 
-constexpr int kSpins = 4096;  // before a thread lets another have its core: some 50 … 100 µs
+constexpr int kSpins = 512;  // before a thread lets another have its core: some 20 µs
 
 std::atomic<bool> busy{false};
 
