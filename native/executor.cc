@@ -188,10 +188,12 @@ template <class T> struct Session {
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
+  bool single_use;      // whether each weight multiplies a few rows, once
   struct Own {
     T* registers;           // then its scratch
     Gathered<T>* gathered;  // of each operand that is read or written by rows
     T* product;             // of several pieces
+    T* panel;               // of each factor, of weights that multiply once
   };
   std::vector<Own> own = {};                            // each slab's; of a single group's players each one's
   std::vector<Place<T>> places = {};                    // each slab's, of each buffer
@@ -321,16 +323,13 @@ template <class T> class Player {
   bool first() const { return s_.parts == 1 || share_ == 0; }
   void meet() { s_.barrier.wait(int(share_), int(shares_)); }
   void pack() {
+    if (s_.single_use) return;  // see multiply_once
     for (size_t i = 0; i < p_.weights.size(); i++) {
       if (!s_.columns.tasks.empty() && s_.columns.of_loop[i]) continue;
       const Weight& w = p_.weights[i];
       const int64_t panel = kernels_.panel, n_panels = (w.N + panel - 1) / panel;
-      for (int64_t q = n_panels * share_ / shares_; q < n_panels * (share_ + 1) / shares_; q++) {
-        const int64_t n0 = q * panel, n1 = std::min<int64_t>(w.N, n0 + panel), width = panel_width(n1 - n0);
-        T* const out = s_.packed[i] + n0 * w.K;
-        if (n1 - n0 < width) std::fill(out, out + w.K * width, T(0));
-        pack_columns(w, n0, n1, out, width);
-      }
+      for (int64_t q = n_panels * share_ / shares_; q < n_panels * (share_ + 1) / shares_; q++)
+        pack_panel(w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel), s_.packed[i] + q * panel * w.K);
     }
     for (size_t i = 0; i < s_.columns.tasks.size(); i++)
       for (int64_t part = share_; part < s_.parts && !s_.columns.tasks[i].pieces.empty(); part += shares_)
@@ -339,25 +338,30 @@ template <class T> class Player {
   int64_t panel_width(int64_t n) const {  // of a panel with n columns
     return std::min(kernels_.panel, round_up(n, kernels_.lanes));
   }
+  void pack_panel(const Weight& w, int64_t n0, int64_t n1, T* out) {
+    const int64_t width = panel_width(n1 - n0);
+    if (n1 - n0 < width) std::fill(out, out + w.K * width, T(0));
+    pack_columns(w, n0, n1, out, width);
+  }
   // A part's columns of all pieces, one after the other, in panels; of one factor after the other.
   void pack_part(const Columns::Task& task, int64_t part, T* out) {
+    const int64_t N = shared_width(task, part, s_.parts);
     for (int32_t factor = 0; factor < task.factors; factor++) {
-      pack_part(task, factor, part, out);
-      out += p_.instructions[task.begin + factor].k * round_up(shared_width(task, part, s_.parts), kernels_.lanes);
+      const int64_t K = p_.instructions[task.begin + factor].k;
+      for (int64_t n = 0; n < N; n += kernels_.panel) pack_part_panel(task, factor, part, n, std::min(N, n + kernels_.panel), out + n * K);
+      out += K * round_up(N, kernels_.lanes);
     }
   }
-  void pack_part(const Columns::Task& task, int32_t factor, int64_t part, T* out) {
-    const int64_t K = p_.instructions[task.begin + factor].k, panel = kernels_.panel, N = shared_width(task, part, s_.parts);
-    if (N % kernels_.lanes) std::fill(out, out + K * round_up(N, kernels_.lanes), T(0));
-    int64_t n = 0;
+  void pack_part_panel(const Columns::Task& task, int32_t factor, int64_t part, int64_t n0, int64_t n1, T* out) {
+    const int64_t width = panel_width(n1 - n0);
+    if (n1 - n0 < width) std::fill(out, out + p_.instructions[task.begin + factor].k * width, T(0));
+    int64_t n = 0;  // where a piece begins among the part's columns
     for (const Columns::Piece& piece : task.pieces) {
       const Range mine = share(piece.width, part, s_.parts);
-      for (int64_t c = piece.begin + mine.begin; c < piece.begin + mine.end;) {
-        const int64_t before = n / panel * panel, end = std::min(piece.begin + mine.end, c + before + panel - n);
-        const int64_t width = panel_width(N - before);
-        pack_columns(p_.weights[p_.instructions[piece.gemm + factor].weight], c, end, out + before * K + (n - before), width);
-        n += end - c, c = end;
-      }
+      const int64_t first = piece.begin + mine.begin - n, from = std::max(n, n0), to = std::min(n + mine.end - mine.begin, n1);
+      if (from < to)
+        pack_columns(p_.weights[p_.instructions[piece.gemm + factor].weight], first + from, first + to, out + (from - n0), width);
+      n += mine.end - mine.begin;
     }
   }
   // Columns [n0, n1), within a panel of some width.
@@ -494,7 +498,7 @@ template <class T> class Player {
         out[r] = at(x.d, t, span.begin + r) + column;
         if (x.c.buffer != -1) init[r] = at(x.c, t, span.begin + r) + column;
       }
-      return kernels_.gemm(n_rows, N, factors, task.factors, {x.c.buffer == -1 ? nullptr : init}, {out});
+      return multiply(task, part, n_rows, N, factors, {x.c.buffer == -1 ? nullptr : init}, {out});
     }
     for (int64_t r = 0; r < n_rows; r++) out[r] = own_.product + r * padded(N);
     const auto for_pieces = [&](auto f) {
@@ -510,10 +514,33 @@ template <class T> class Player {
       if (x.c.buffer == -1) std::memset(to, 0, sizeof(T) * size_t(n));
       else std::memcpy(to, at(x.c, t, row) + column, sizeof(T) * size_t(n));
     });
-    kernels_.gemm(n_rows, N, factors, task.factors, {out}, {out});
+    multiply(task, part, n_rows, N, factors, {out}, {out});
     for_pieces([&](const Instruction& x, int64_t column, int64_t row, const T* from, int64_t n) {
       std::memcpy(at(x.d, t, row) + column, from, sizeof(T) * size_t(n));
     });
+  }
+
+  void multiply(const Columns::Task& task, int64_t part, int64_t n_rows, int64_t N, Factor<T>* factors, RowList<T> init,
+                RowList<T> out) {
+    if (!s_.single_use) return kernels_.gemm(n_rows, N, factors, task.factors, init, out);
+    multiply_once(n_rows, N, factors, task.factors, init, out, [&](int32_t factor, int64_t n0, int64_t n1, T* to) {
+      pack_part_panel(task, factor, part, n0, n1, to);
+    });
+  }
+  // Weights that multiply once are packed panel by panel in one place, which stays near (two thirds of the
+  // time at 1024 units). pack_one(factor, first column, end, to).
+  template <class F>
+  void multiply_once(int64_t n_rows, int64_t N, Factor<T>* factors, int n_factors, RowList<T> init, RowList<T> out, F pack_one) {
+    for (int64_t n0 = 0; n0 < N; n0 += kernels_.panel) {
+      const int64_t n1 = std::min(N, n0 + kernels_.panel);
+      T* to = own_.panel;
+      for (int f = 0; f < n_factors; f++) {
+        pack_one(f, n0, n1, to);
+        factors[f].w = to;
+        to += factors[f].K * panel_width(n1 - n0);
+      }
+      kernels_.gemm(n_rows, n1 - n0, factors, n_factors, {init.first, init.offset + n0}, {out.first, out.offset + n0});
+    }
   }
 
   // ---- instructions
@@ -525,7 +552,7 @@ template <class T> class Player {
         case Code::kGemm: {
           const Rowed out = gather(x, 0, x.d, g0, g1, t0, t1);
           const int left = section.end - i;  // instructions
-          if (out.n == 1 && left > 1 && beside(x, (&x)[1]) && !(left > 2 && continues((&x)[1], (&x)[2]))) {
+          if (out.n == 1 && !s_.single_use && left > 1 && beside(x, (&x)[1]) && !(left > 2 && continues((&x)[1], (&x)[2]))) {
             gemm_pair(x, (&x)[1], out.rows, g0, g1, t0, t1);
             i++;
             break;
@@ -576,6 +603,10 @@ template <class T> class Player {
     Factor<T> factors[kMostFactors];
     for (int f = 0; f < n_factors; f++)
       factors[f] = {x[f].k, gather(x[f], 2, x[f].a, g0, g1, t0, t1).rows, s_.packed[x[f].weight]};
+    if (s_.single_use)
+      return multiply_once(out.n, x->n, factors, n_factors, init, out.rows, [&](int32_t factor, int64_t n0, int64_t n1, T* to) {
+        pack_panel(p_.weights[x[factor].weight], n0, n1, to);
+      });
     for (int64_t r = 0; r < out.n; r += kGemmRows) {
       kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r));
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
@@ -820,12 +851,15 @@ template <class T> class Layout {
   }
 
   // In elements, but for most_rows.
+  bool single_use() const { return T_ == 1 && groups_ == 1; }
   int64_t weight(size_t i) const {
     const Weight& w = p_.weights[i];
+    if (single_use()) return 0;
     return !columns_.tasks.empty() && columns_.of_loop[i] ? 0 : round_up(w.N, lanes_) * w.K;
   }
   int64_t weight(const Columns::Task& task, int64_t part) const {
     int64_t K = 0;
+    if (single_use()) return 0;
     for (int32_t i = task.begin; i < task.begin + task.factors && !task.pieces.empty(); i++) K += p_.instructions[i].k;
     return round_up(shared_width(task, part, parts_), lanes_) * K;
   }
@@ -835,6 +869,11 @@ template <class T> class Layout {
     for (const Columns::Task& task : columns_.tasks)
       for (int64_t part = 0; part < parts_; part++) n += weight(task, part);
     return n;
+  }
+  int64_t panels(int64_t panel) const {  // of the factors of one product, where weights multiply once
+    int64_t K = 0;
+    for (const Weight& w : p_.weights) K = std::max<int64_t>(K, w.K);
+    return single_use() ? kMostFactors * K * panel : 0;
   }
   int64_t product() const {  // of several pieces
     int64_t n = 0;
@@ -877,7 +916,7 @@ template <class T> class Layout {
   int64_t bytes(int64_t panel, int64_t lists) const {  // lists: of a slab
     int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights()) + kApart;
     for (int64_t slab = 0; slab < slabs_; slab++) n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab));
-    return n + players() * (bytes_of<T>(registers(panel)) + bytes_of<T>(product()) + bytes_of<Gathered<T>>(lists) +
+    return n + players() * (bytes_of<T>(registers(panel)) + bytes_of<T>(product()) + bytes_of<T>(panels(panel)) + bytes_of<Gathered<T>>(lists) +
                             bytes_of<T*>(lists * most_rows()) + kApart);
   }
 
@@ -886,7 +925,7 @@ template <class T> class Layout {
   // No sum or product above is larger; a double, as it may be past the integers.
   double most_bytes() const {
     double fixed = kMaxGroups * (double(kRegisters) + double(kApart)), per_row = 0;
-    for (const Weight& w : p_.weights) fixed += double(w.N + kMostLanes) * w.K;
+    for (const Weight& w : p_.weights) fixed += (double(w.N + kMostLanes) + double(kMaxGroups * kMostFactors * kMostPanel)) * w.K;
     for (const Columns::Task& task : columns_.tasks)
       for (int32_t i = task.begin; i < task.end && !task.pieces.empty(); i++) {
         const Instruction& x = p_.instructions[i];
@@ -969,7 +1008,8 @@ template <class T> void Executor<T>::play(const Play& play) {
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
   Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(),
-               layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far};
+               layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far,
+               layout.single_use()};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 
   std::unique_ptr<Memory> work = workspaces_.take();
@@ -994,7 +1034,8 @@ template <class T> void Executor<T>::play(const Play& play) {
     }
     T* const registers = piece<T>(at, layout.registers(panel));
     T* const product = piece<T>(at, layout.product());
-    s.own.push_back({registers, piece<Gathered<T>>(at, lists), product});
+    T* const panels = piece<T>(at, layout.panels(panel));
+    s.own.push_back({registers, piece<Gathered<T>>(at, lists), product, panels});
     T** rows = piece<T*>(at, lists * most_rows);
     for (int64_t i = 0; i < lists; i++) s.own[player].gathered[i] = {rows + i * most_rows};
   }

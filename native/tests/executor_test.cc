@@ -44,10 +44,11 @@ bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of
 struct Size { int32_t F, H; int64_t T, B; };
 // One row; a few of each; past a chunk of 32 or 256 rows a group; a gradient above 1 MB, summed late;
 // gradients summed late over several chunks and slabs; one row of columns that fill every panel; one row
-// and seven over several chunks, columns for each of four threads, or for three; a sum of a single row.
+// and seven over several chunks, columns for each of four threads, or for three; a sum of a single row;
+// weights that multiply once.
 const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70, 33},  {2, 66, 3, 34},
                        {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1},  {20, 100, 40, 1}, {3, 41, 11, 7},
-                       {1, 40, 9, 2}};
+                       {1, 40, 9, 2},  {20, 150, 1, 1},  {3, 70, 1, 6}};
 
 std::string name(const Size& size, const Setting& setting) {
   return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
