@@ -22,7 +22,7 @@ class Analysis {
   Columns run() {
     if (reaches_other_steps(p_.before) || reaches_other_steps(p_.after)) return {};
     find_tasks();
-    find_blocks_accesses();
+    find_accesses_of_blocks();
     for (Columns::Task& task : columns_.tasks)
       if (p_.instructions[task.begin].code == Code::kGemm) find_pieces(task);
     for (const Columns::Task& task : columns_.tasks)
@@ -97,7 +97,7 @@ class Analysis {
         if (cuts[j] > cuts[j - 1]) task.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
     }
   }
-  void find_blocks_accesses() {
+  void find_accesses_of_blocks() {
     for (const Columns::Task& task : columns_.tasks)
       if (p_.instructions[task.begin].code == Code::kBlock)
         for (const Access& x : accesses(task))

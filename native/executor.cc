@@ -320,7 +320,7 @@ template <class T> class Player {
 
   // ---- before and after the time loop
 
-  bool first() const { return s_.parts == 1 || share_ == 0; }
+  bool first() const { return s_.parts == 1 || share_ == 0; }  // of those that play this slab
   void meet() { s_.barrier.wait(int(share_), int(shares_)); }
   void pack() {
     if (s_.single_use) return;  // see multiply_once
@@ -446,11 +446,11 @@ template <class T> class Player {
     meet();
     for_steps(t0, t1, [&](int64_t t) { share_columns(t); });
     meet();
-    for (int32_t i = p_.after.begin, end = i; i < p_.after.end; i = end, meet()) {
-      const bool sums = is_sum(p_.instructions[i]);
+    for (int32_t begin = p_.after.begin, end = begin; begin < p_.after.end; begin = end, meet()) {
+      const bool sums = is_sum(p_.instructions[begin]);
       while (end < p_.after.end && is_sum(p_.instructions[end]) == sums) end++;
-      if (!sums) share_steps({i, end}, t0, t1);
-      else for (; i < end; i++) share_sum(p_.instructions[i], t0, t1);
+      if (!sums) share_steps({begin, end}, t0, t1);
+      for (int32_t i = begin; i < end && sums; i++) share_sum(p_.instructions[i], t0, t1);
     }
   }
   void share_steps(const Section& some, int64_t t0, int64_t t1) {

@@ -230,11 +230,8 @@ def _differs(
             return refusal
     differentiable = n_rows == 1 and torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
-        inputs = [t.detach() for t in tensors]
-        if differentiable:  # tensors made under torch.inference_mode refuse to be
-            inputs = [
-                x.requires_grad_(t.requires_grad) for x, t in zip(inputs, tensors, strict=True)
-            ]
+        # Only where they are used: those made under torch.inference_mode can have no gradients.
+        inputs = [t.detach().requires_grad_(differentiable and t.requires_grad) for t in tensors]
         captured, init, xs = call.split(inputs)
         few = [x[:3] for x in xs]
         rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))

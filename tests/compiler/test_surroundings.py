@@ -530,7 +530,7 @@ def test_truth_values_in_the_carry(n_rows):
     ]  # fmt: skip
     for step, first in cases:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # the loop plays instead
+            warnings.simplefilter("error")  # as there is where the loop plays instead
             ours = scan(step, (init, first), xs)
         theirs = loop(step, (init, first), xs)
         assert ours[0][1].dtype is ours[1][1].dtype is torch.bool
