@@ -9,6 +9,11 @@ const OpRow kOpRows[kOpCount] = {
 #include "ops.def"
 #undef OP
 };
+const PairRow kPairRows[kPairCount] = {
+#define PAIR(first, second, place) {kOp_##first, kOp_##second, place},
+#include "pairs.def"
+#undef PAIR
+};
 
 const Kernels<float>& kernels_base_float();
 const Kernels<double>& kernels_base_double();

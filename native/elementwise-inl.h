@@ -39,18 +39,28 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar
   }
 }
 
-#define OP(name, arity, expression)                                                                        \
-  template <class V>                                                                                       \
-  void op_##name(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,   \
-                 typename V::Scalar s) {                                                                   \
-    (void)s;                                                                                               \
-    elementwise<V, arity>(n_rows, N, table, which, [s](V a, V b, V c) -> V {                               \
-      (void)a, (void)b, (void)c, (void)s;                                                                  \
-      return expression;                                                                                   \
-    });                                                                                                    \
-  }
+#define OP(name, arity, expression)                                         \
+  struct Of_##name {                                                        \
+    static constexpr int kArity = arity;                                    \
+    template <class V> static V of(V a, V b, V c, typename V::Scalar s) {   \
+      (void)a, (void)b, (void)c, (void)s;                                   \
+      return expression;                                                    \
+    }                                                                       \
+  };
 #include "ops.def"
 #undef OP
+
+template <class V, class F>
+void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
+  elementwise<V, F::kArity>(n_rows, N, table, which, [s](V a, V b, V c) { return F::of(a, b, c, s); });
+}
+template <class V, class First, class Second, int kPlace>
+void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
+  elementwise<V, First::kArity + Second::kArity - 1>(n_rows, N, table, which, [s](V a, V b, V c) {
+    const V x = First::of(a, b, c, s), other = First::kArity == 1 ? b : c;
+    return kPlace == 0 ? Second::of(x, other, other, s) : Second::of(other, x, other, s);
+  });
+}
 
 // A row folded into sixteen lanes (lane j holds elements j, j+16, …), then 8, 4, 2, 1: the same tree
 // whatever the vector's width.
@@ -112,9 +122,13 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.column_sum = column_sum<V>;
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
-  k.broadcast = broadcast<V>;
-#define OP(name, arity, expression) k.op[kOp_##name] = op_##name<V>;
+#define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
 #include "ops.def"
 #undef OP
+#define PAIR(first, second, place) \
+  k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
+#include "pairs.def"
+#undef PAIR
+  k.elementwise[kBroadcast] = broadcast<V>;
   return k;
 }

@@ -23,6 +23,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "block.h"
 #include "dispatch.h"
 #include "threads.h"
 #if OSTINATO_X86
@@ -52,8 +53,6 @@ constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; 
 constexpr int64_t kPackDepth = 16;     // rows of a panel that is filled by columns, at once: a line of each column (against 64: 1/8 less)
 constexpr int64_t kApart = 1 << 12;    // bytes between what two threads write: see Layout
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
-constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
-constexpr int64_t kNearStrips = 1 << 14;  // a block's strips grow while those of all its operands fit into this
 constexpr int64_t kRegisters = kMaxRegisters * kStrip;  // elements of a thread's registers
 static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "long strips need more than the registers have");
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
@@ -106,55 +105,6 @@ inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, 
 int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }  // of one product
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t padded(int64_t width) { return round_up(width, 16); }
-
-}  // namespace
-
-// A block as it is played. Its operations find their operands in a table: the streams, each place in
-// memory once, then the registers.
-struct Block {
-  struct Stream { Operand operand; bool one_column; };  // one column: what kBroadcast reads
-  struct Step {
-    bool broadcast;
-    int32_t op;
-    double s;
-    int16_t which[4];  // a, b, c and d in the table
-  };
-  int64_t width = 0, strip = kStrip;
-  int n_registers = 0;
-  std::vector<Stream> streams;
-  std::vector<Step> steps;
-
-  Block() = default;
-  Block(const Instruction* head, int64_t item) : width(head->n) {
-    for (const Instruction* x = head + 1; x <= head + head->count; x++)
-      for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
-    for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
-      const bool broadcast = x->code == Code::kBroadcast;
-      steps.push_back({broadcast, x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
-    }
-    const int64_t operands = int64_t(streams.size()) + n_registers;
-    while (strip < kLongestStrip && 2 * strip * operands * item <= kNearStrips) strip *= 2;
-  }
-
- private:
-  int16_t find(const Operand& o, bool one_column = false) {
-    if (o.buffer == -1) return 0;  // not looked at
-    if (o.buffer < -1) {
-      const int number = -2 - o.buffer;
-      n_registers = std::max(n_registers, number + 1);
-      return int16_t(streams.size() + number);
-    }
-    for (size_t i = 0; i < streams.size(); i++) {
-      const Operand& p = streams[i].operand;
-      if (p.buffer == o.buffer && p.column == o.column && p.dt == o.dt && streams[i].one_column == one_column)
-        return int16_t(i);
-    }
-    streams.push_back({o, one_column});
-    return int16_t(streams.size() - 1);
-  }
-};
-
-namespace {
 
 // Where the rows of an operand begin, over some steps, one after the other. If all rows live to the
 // end, those of other steps and rows lie at a distance from them, as long as there are as many.
@@ -670,7 +620,7 @@ template <class T> class Player {
           for (int i = 0; i < n_streams; i++)
             if (next_step[i]) prefetch({table[i].data + next_step[i], table[i].stride}, n_rows, n);
         for (const Block::Step& step : b.steps)
-          (step.broadcast ? kernels_.broadcast : kernels_.op[step.op])(n_rows, n, table, step.which, T(step.s));
+          kernels_.elementwise[step.kernel](n_rows, n, table, step.which, T(step.s));
         if (!last) for (int i = 0; i < n_streams; i++) table[i].data += stride(i);
       }
     }

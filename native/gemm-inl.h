@@ -247,14 +247,29 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
   }
 }
 
+// NV vectors of columns at once: one alone would wait for each addition.
+template <class V, int NV>
+inline void column_sums(int64_t n_rows, RowList<const typename V::Scalar> a, int64_t column, typename V::Scalar* out) {
+  constexpr int L = V::kLanes;
+  V acc[NV];
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = V::load(out + column + j * L);
+  for (int64_t r = 0; r < n_rows; r++) {
+    const typename V::Scalar* x = a[r] + column;
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = add(acc[j], V::load(x + j * L));
+  }
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j].store(out + column + j * L);
+}
+
 template <class V>
 void column_sum(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* out) {
   constexpr int L = V::kLanes;
-  for (int64_t n = 0; n < N; n += L) {
-    const int width = int(N - n < L ? N - n : L);
-    V acc = V::load(out + n, width);
-    if (width == L) for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n));
-    else for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n, width));
-    acc.store(out + n, width);
-  }
+  int64_t n = 0;
+  for (; N - n >= 8 * L; n += 8 * L) column_sums<V, 8>(n_rows, a, n, out);
+  for (; N - n >= 2 * L; n += 2 * L) column_sums<V, 2>(n_rows, a, n, out);
+  for (; N - n >= L; n += L) column_sums<V, 1>(n_rows, a, n, out);
+  if (n == N) return;
+  const int tail = int(N - n);
+  V acc = V::load(out + n, tail);
+  for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n, tail));
+  acc.store(out + n, tail);
 }

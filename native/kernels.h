@@ -4,14 +4,25 @@
 
 namespace ostinato {
 
+// Elementwise kernels: an operation's number is an instruction's, those after them are the engine's own.
 enum Op : int32_t {
 #define OP(name, arity, expression) kOp_##name,
 #include "ops.def"
 #undef OP
-  kOpCount
+  kOpCount,
+  kFirstPair = kOpCount,
+  kBeforePairs = kFirstPair - 1,
+#define PAIR(first, second, place) kPair_##first##_##second##_##place,
+#include "pairs.def"
+#undef PAIR
+  kBroadcast,  // of a row's first column
+  kElementwiseCount
 };
+constexpr int32_t kPairCount = kBroadcast - kFirstPair;
 struct OpRow { const char* name; int arity; };
 extern const OpRow kOpRows[kOpCount];
+struct PairRow { int32_t first, second; int place; };
+extern const PairRow kPairRows[kPairCount];
 
 // Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
 template <class T> struct Rows { T* data; int64_t stride; };
@@ -59,9 +70,7 @@ template <class T> struct Kernels {
   void (*row_max)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
 
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
-  using Elementwise = void (*)(int64_t n_rows, int64_t N, const Rows<T>* table, const int16_t* which, T s);
-  Elementwise op[kOpCount];
-  Elementwise broadcast;  // out[r][c] = a[r][0]
+  void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table, const int16_t* which, T s);
 };
 
 }  // namespace ostinato

@@ -58,7 +58,7 @@ void elementwise(const std::string& isa, int op, Array<const T> a, Array<const T
   const Rows<T> table[4] = {
       {const_cast<T*>(a.data()), n}, {const_cast<T*>(b.data()), n}, {const_cast<T*>(c.data()), n}, {out.data(), n}};
   const int16_t which[4] = {0, 1, 2, 3};
-  kernels<T>(isa).op[op](1, n, table, which, T(s));
+  kernels<T>(isa).elementwise[op](1, n, table, which, T(s));
 }
 
 }  // namespace

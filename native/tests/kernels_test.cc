@@ -210,7 +210,7 @@ template <class T> struct Operands {
   void run(const Kernels<T>& kernels, int op, int64_t n_rows, int64_t N, T s, bool in_place) {
     const Rows<T> table[] = {rows(a), rows(b), rows(c), rows(in_place ? a : out)};
     const int16_t which[] = {0, 1, 2, 3};
-    (op < 0 ? kernels.broadcast : kernels.op[op])(n_rows, N, table, which, s);
+    kernels.elementwise[op < 0 ? kBroadcast : op](n_rows, N, table, which, s);
   }
 };
 
@@ -231,6 +231,32 @@ template <class T> void check_operations(const Kernels<T>& kernels) {
     for (int64_t N = 1; N <= 35; N++)
       for (int64_t rows = 1; rows <= 3; rows++) check_operation(kernels, op, rows, N, random);
     for (int64_t N : {127, 128, 129}) check_operation(kernels, op, 2, N, random);
+  }
+}
+
+// Two operations at once have the bits of one after the other.
+template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t rows, int64_t N, Random& random) {
+  const PairRow& row = kPairRows[pair];
+  const std::string what = kOpRows[row.first].name + std::string(" ") + kOpRows[row.second].name + shape(kernels.name, rows, 0, N);
+  Operands<T> one_by_one(rows, N, random), at_once = one_by_one;
+  const T s = T(random.number());
+  const bool in_place = random.chance(30);
+  at_once.run(kernels, kFirstPair + pair, rows, N, s, in_place);
+  one_by_one.run(kernels, row.first, rows, N, s, false);
+  Operands<T> last = one_by_one;  // operands of the second: the result, and what the first did not read
+  (row.place == 0 ? last.a : last.b) = one_by_one.out;
+  (row.place == 0 ? last.b : last.a) = kOpRows[row.first].arity == 1 ? one_by_one.b : one_by_one.c;
+  last.run(kernels, row.second, rows, N, s, false);
+  const Matrix<T>& result = in_place ? at_once.a : at_once.out;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t n = 0; n < N; n++) CHECK(same(result.at(r, n), last.out.at(r, n)), what);
+  CHECK(result.gaps_untouched(), what);
+}
+template <class T> void check_pairs(const Kernels<T>& kernels) {
+  Random random(6);
+  for (int pair = 0; pair < kPairCount; pair++) {
+    CHECK(kOpRows[kPairRows[pair].second].arity <= 2, "as many operands as a kernel has");
+    for (int64_t N = 1; N <= 35; N++) check_pair(kernels, pair, 1 + N % 3, N, random);
   }
 }
 
@@ -280,6 +306,7 @@ template <class T> void check_all(const std::string& isa) {
   check_products(kernels);
   check_sums(kernels);
   check_operations(kernels);
+  check_pairs(kernels);
   check_signed_zeros(kernels);
 }
 

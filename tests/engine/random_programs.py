@@ -92,6 +92,7 @@ class Maker:
         """Some operations in registers, the last of them bounded, into all columns of `out`."""
         n = out.width
         wide_enough = [r for r in readable if r.width >= n]
+        own = Operand(out.buffer, 0, out.dt)
         body: list[Instruction] = []
         written: list[Operand] = []
 
@@ -113,11 +114,11 @@ class Maker:
             written.append(d)
         if self.rng.random() < 0.3:
             add("fill", s=0.25)
-        for _ in range(int(self.rng.integers(1, 5))):
+        for _ in range(int(self.rng.integers(1, 8))):
             op = self.pick(UNARY + BINARY + TERNARY)
             arity = 1 if op in UNARY else 2 if op in BINARY else 3
-            add(op, *(operand() for _ in range(arity)), s=float(self.rng.uniform(-1, 1)))
-        own = Operand(out.buffer, 0, out.dt)
+            d = own if out.writable and self.rng.random() < 0.2 else None
+            add(op, *(operand() for _ in range(arity)), s=float(self.rng.uniform(-1, 1)), d=d)
         if out.writable and self.rng.random() < 0.5:
             add("add", own, operand())
         add("tanh", operand() if self.rng.random() < 0.5 else self.pick(written), d=own)

@@ -1,0 +1,97 @@
+#include "block.h"
+
+#include <algorithm>
+
+#include "kernels.h"
+
+namespace ostinato {
+namespace {
+
+int arity(int32_t kernel) {
+  if (kernel == kBroadcast) return 1;
+  if (kernel < kOpCount) return kOpRows[kernel].arity;
+  const PairRow& pair = kPairRows[kernel - kFirstPair];
+  return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
+}
+
+// The kernel of two operations, the first's result being the second's operand at `place`; −1: none.
+int32_t pair_of(int32_t first, int32_t second, int place) {
+  if (second == kOp_add || second == kOp_mul) place = 0;
+  for (int32_t i = 0; i < kPairCount; i++)
+    if (kPairRows[i].first == first && kPairRows[i].second == second && kPairRows[i].place == place) return kFirstPair + i;
+  return -1;
+}
+
+}  // namespace
+
+Block::Block(const Instruction* head, int64_t item) : width(head->n) {
+  for (const Instruction* x = head + 1; x <= head + head->count; x++)
+    for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
+  for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
+    const bool broadcast = x->code == Code::kBroadcast;
+    steps.push_back({broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
+  }
+  pair_steps();
+  const int64_t operands = int64_t(streams.size()) + n_registers;
+  while (strip < kLongestStrip && 2 * strip * operands * item <= kNearStrips) strip *= 2;
+}
+
+int16_t Block::find(const Operand& o, bool one_column) {
+  if (o.buffer == -1) return 0;  // not looked at
+  if (o.buffer < -1) {
+    const int number = -2 - o.buffer;
+    n_registers = std::max(n_registers, number + 1);
+    return int16_t(streams.size() + number);
+  }
+  for (size_t i = 0; i < streams.size(); i++) {
+    const Operand& p = streams[i].operand;
+    if (p.buffer == o.buffer && p.column == o.column && p.dt == o.dt && streams[i].one_column == one_column)
+      return int16_t(i);
+  }
+  streams.push_back({o, one_column});
+  return int16_t(streams.size() - 1);
+}
+
+// Where a register holds a result for one later step alone, both become one step.
+void Block::pair_steps() {
+  for (size_t i = 0; i < steps.size(); i++)
+    while (i < steps.size() && join_reader(i)) {}
+}
+
+bool Block::join_reader(size_t first) {
+  const int16_t result = steps[first].which[3];
+  if (result < int16_t(streams.size())) return false;
+  size_t second = 0;
+  int reads = 0, place = 0;
+  for (size_t i = first + 1; i < steps.size(); i++) {
+    for (int operand = 0; operand < arity(steps[i].kernel); operand++)
+      if (steps[i].which[operand] == result) second = i, place = operand, reads++;
+    if (steps[i].which[3] == result) break;
+  }
+  if (reads != 1) return false;
+  const Step &x = steps[first], &y = steps[second];
+  const int32_t kernel = pair_of(x.kernel, y.kernel, place);
+  if (kernel < 0) return false;
+  for (size_t i = first + 1; i < second; i++)
+    for (int operand = 0; operand < arity(x.kernel); operand++)
+      if (overlap(x.which[operand], steps[i].which[3])) return false;
+  Step both{kernel, x.s, {}};
+  int n = 0;
+  for (int operand = 0; operand < arity(x.kernel); operand++) both.which[n++] = x.which[operand];
+  for (int operand = 0; operand < arity(y.kernel); operand++)
+    if (operand != place) both.which[n++] = y.which[operand];
+  both.which[3] = y.which[3];
+  steps[second] = both;
+  steps.erase(steps.begin() + int64_t(first));
+  return true;
+}
+
+// Whether two entries of the table share an element.
+bool Block::overlap(int16_t x, int16_t y) const {
+  const int16_t n = int16_t(streams.size());
+  if (x >= n || y >= n) return x == y;
+  const Operand &a = streams[size_t(x)].operand, &b = streams[size_t(y)].operand;
+  return a.buffer == b.buffer && a.dt == b.dt && a.column < b.column + width && b.column < a.column + width;
+}
+
+}  // namespace ostinato
