@@ -95,3 +95,14 @@ def test_a_step_that_cannot_be_recorded(step, reason, advice):
     assert e.reason in str(e)
     assert str(e).startswith("not native")
     assert e.flops == 0
+
+
+def test_sums_begin_where_their_init_is_computed():
+    cell = torch.nn.GRUCell(3, 4)
+
+    def step(h, x):
+        h = cell(x, h)
+        return h, h
+
+    made = ostinato.explain(step, torch.zeros(8, 4), torch.zeros(5, 8, 3))
+    assert "copy" not in made.backward_loop_ops

@@ -158,6 +158,7 @@ class Emitter:
 
     def block(self, nodes: list[Node]) -> list[Instruction]:
         width = nodes[0].width
+        nodes = self.without_copies(nodes)
         last_use: dict[Node, int] = {}
         for i, n in enumerate(nodes):
             for x in n.inputs:
@@ -214,6 +215,21 @@ class Emitter:
         if len(out) > MAX_BLOCK:
             raise BlockTooLarge
         return [Instruction(Code.BLOCK, n=width, count=len(out)), *out]
+
+    def without_copies(self, nodes: list[Node]) -> list[Node]:
+        """A block without copies of what can be computed where its copy would lie.
+
+        Nothing is there before: a place is of the first value that is written to it, and of sums on it.
+        """
+        places = self.storage.places
+        kept: list[Node] = []
+        for n in nodes:
+            x = n.inputs[0] if n.op == "copy" else n
+            if x in kept and x is not n and x not in places and x.width == n.width:
+                places[x] = places[n]
+            else:
+                kept.append(n)
+        return kept
 
     def sum(self, node: Node) -> list[Instruction]:
         """Gradients: every part of a sum into its part of the result, neighbours at once."""
