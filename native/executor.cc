@@ -134,10 +134,12 @@ template <class T> struct Session {
   const std::vector<Block>& blocks;
   const std::vector<int>& lists;  // of each instruction, the first
   const Columns& columns;
+  const std::vector<Operand>& over_time;  // see over_time_of
   int64_t slabs, parts;  // one of them is 1
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
+  bool near_weights;    // whether they stay in L2
   bool single_use;      // whether each weight multiplies a few rows, once
   struct Own {
     T* registers;           // then its scratch
@@ -199,6 +201,7 @@ template <class T> class Player {
   const int64_t group0_, group1_;
   Span spans_[kMaxGroups];
   int n_spans_ = 0;
+  Ahead ahead_ = {};
 
   // ---- rows and steps
 
@@ -384,9 +387,31 @@ template <class T> class Player {
   void play_chunk(int64_t t0, int64_t t1) {
     section(p_.before, group0_, group1_, t0, t1);
     for (int64_t g = group0_; g < group1_; g += s_.loop_groups)
-      for_steps(t0, t1, [&](int64_t t) { section(p_.loop, g, std::min(g + s_.loop_groups, group1_), t, t + 1); });
+      for_steps(t0, t1, [&](int64_t t) {
+        const int64_t end = std::min(g + s_.loop_groups, group1_);
+        look_ahead(g, end, t);
+        section(p_.loop, g, end, t, t + 1);
+        ahead_.take_all();
+      });
     if (p_.after.begin < p_.after.end)
       for (int64_t g = group0_; g < group1_; g++) section(p_.after, g, g + 1, t0, t1);
+  }
+
+  // What the step after t reads and writes for the first time: kernels are shared by all operands, which
+  // defeats the processor's own prefetchers.
+  void look_ahead(int64_t g0, int64_t g1, int64_t t) {
+    const int64_t next = p_.descending ? t - 1 : t + 1;
+    if (!s_.far || next < 0 || next >= T_) return;
+    ahead_.clear();
+    find_spans(g0, g1, next);
+    for (const Operand& o : s_.over_time) {
+      const Place<T>& place = places_[o.buffer];
+      const int64_t bytes = p_.buffers[o.buffer].width * int64_t(sizeof(T));
+      for_spans([&](Span span) {
+        const int64_t n = place.rows || place.row * int64_t(sizeof(T)) != bytes ? 1 : span.end - span.begin;  // beside one another
+        for (int64_t r = span.begin; r < span.end; r += n) ahead_.add(at(o, next, r), n * bytes);
+      });
+    }
   }
 
   // ---- a single group's rows, by several threads
@@ -413,6 +438,7 @@ template <class T> class Player {
     accumulate(x, group0_, t0, t1, {x.k * share_ / shares_, x.k * (share_ + 1) / shares_}, {0, x.n});
   }
   void share_columns(int64_t t) {
+    look_ahead(group0_, group1_, t);
     find_spans(group0_, group1_, t);
     for (size_t i = 0; i < s_.columns.tasks.size(); i++) {
       const Columns::Task& task = s_.columns.tasks[i];
@@ -425,6 +451,7 @@ template <class T> class Player {
           if (part == 0) reduce(x, t, span);
         });
     }
+    ahead_.take_all();
   }
   // A part's columns: of several pieces beside one another, then laid where they belong.
   void multiply(const Columns::Task& task, const T* packed, int64_t part, int64_t t, Span span) {
@@ -472,7 +499,7 @@ template <class T> class Player {
 
   void multiply(const Columns::Task& task, int64_t part, int64_t n_rows, int64_t N, Factor<T>* factors, RowList<T> init,
                 RowList<T> out) {
-    if (!s_.single_use) return kernels_.gemm(n_rows, N, factors, task.factors, init, out);
+    if (!s_.single_use) return kernels_.gemm(n_rows, N, factors, task.factors, init, out, &ahead_);
     multiply_once(n_rows, N, factors, task.factors, init, out, [&](int32_t factor, int64_t n0, int64_t n1, T* to) {
       pack_part_panel(task, factor, part, n0, n1, to);
     });
@@ -489,7 +516,7 @@ template <class T> class Player {
         factors[f].w = to;
         to += factors[f].K * panel_width(n1 - n0);
       }
-      kernels_.gemm(n_rows, n1 - n0, factors, n_factors, {init.first, init.offset + n0}, {out.first, out.offset + n0});
+      kernels_.gemm(n_rows, n1 - n0, factors, n_factors, {init.first, init.offset + n0}, {out.first, out.offset + n0}, nullptr);
     }
   }
 
@@ -545,7 +572,7 @@ template <class T> class Player {
       row += part->n;
     }
     const Factor<T> factor{x.k, gather(x, 2, x.a, g0, g1, t0, t1).rows, s_.packed[x.weight]};
-    kernels_.gemm(1, x.n + next.n, &factor, 1, out, out);
+    kernels_.gemm(1, x.n + next.n, &factor, 1, out, out, nullptr);
   }
   void gemm(const Instruction* x, int n_factors, const Rowed& out, int64_t g0, int64_t g1, int64_t t0, int64_t t1) {
     RowList<T> init;
@@ -558,7 +585,7 @@ template <class T> class Player {
         pack_panel(p_.weights[x[factor].weight], n0, n1, to);
       });
     for (int64_t r = 0; r < out.n; r += kGemmRows) {
-      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r));
+      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r), s_.near_weights ? &ahead_ : nullptr);
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }
@@ -598,11 +625,9 @@ template <class T> class Player {
     for (const Block::Stream& x : b.streams) scattered = scattered || places_[x.operand.buffer].rows;
     const int64_t R = scattered ? 1 : b.strip / C;  // rows in one stride
     Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
-    int64_t next_step[kMaxBlock * 4];  // from a step's place to the next one's
     for (int i = 0; i < n_streams; i++) {
       const Place<T>& place = places_[b.streams[i].operand.buffer];
       table[i] = {at(b.streams[i].operand, t, span.begin) + (b.streams[i].one_column ? 0 : columns.begin), place.row};
-      next_step[i] = p_.descending ? -place.time : place.time;
     }
     for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers_ + i * b.strip, C};
     for (int64_t r = span.begin; r < span.end; r += R) {
@@ -616,19 +641,11 @@ template <class T> class Player {
           const int64_t* rows = places_[b.streams[i].operand.buffer].rows;
           return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (one_column ? 0 : c);
         };
-        if (s_.far)  // the next step's: kernels are shared by all operands, which defeats the processor's own prefetchers
-          for (int i = 0; i < n_streams; i++)
-            if (next_step[i]) prefetch({table[i].data + next_step[i], table[i].stride}, n_rows, n);
         for (const Block::Step& step : b.steps)
           kernels_.elementwise[step.kernel](n_rows, n, table, step.which, T(step.s));
         if (!last) for (int i = 0; i < n_streams; i++) table[i].data += stride(i);
       }
     }
-  }
-  static void prefetch(Rows<T> rows, int64_t n_rows, int64_t n) {  // into L2
-    const char* p = reinterpret_cast<const char*>(rows.data);
-    for (int64_t r = 0; r < n_rows; r++, p += rows.stride * sizeof(T))
-      for (int64_t i = 0; i < n * int64_t(sizeof(T)); i += 64) __builtin_prefetch(p + i, 0, 2);
   }
 
   // ---- gradients
@@ -722,12 +739,30 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
   of_slabs(&Player<T>::sum);
 }
 
+// What the loop reads and writes over time: of each buffer the slot that comes last.
+std::vector<Operand> over_time_of(const Program& program) {
+  std::vector<Operand> found;
+  for (int32_t i = program.loop.begin; i < program.loop.end; i++) {
+    const Instruction& x = program.instructions[i];
+    for (const Operand* o : {&x.d, &x.a, &x.b, &x.c}) {
+      if (o->buffer < 0 || x.code == Code::kBlock) continue;
+      const Kind kind = program.buffers[o->buffer].kind;
+      if (kind != Kind::kTime && kind != Kind::kTape && kind != Kind::kChunk) continue;
+      const auto same = std::find_if(found.begin(), found.end(), [&](const Operand& y) { return y.buffer == o->buffer; });
+      if (same == found.end()) found.push_back({o->buffer, 0, o->dt});
+      else same->dt = program.descending ? std::min(same->dt, o->dt) : std::max(same->dt, o->dt);
+    }
+  }
+  return found;
+}
+
 }  // namespace
 
 template <class T>
 Executor<T>::Executor(Program program, Workspaces& workspaces) : program_(std::move(program)), workspaces_(workspaces) {
   validate(program_);
   columns_ = columns_of(program_);
+  over_time_ = over_time_of(program_);
   blocks_.resize(program_.instructions.size());
   int lists = 0;
   for (size_t i = 0; i < blocks_.size(); i++) {
@@ -777,9 +812,9 @@ template <class T> class Layout {
   int64_t slab_begin(int64_t slab) const { return groups_ * slab / slabs_; }
   int64_t rows(int64_t slab) const { return group_begin(B_, slab_begin(slab + 1)) - group_begin(B_, slab_begin(slab)); }
   int64_t chunk() const { return chunk_; }
+  bool near_weights() const { return weights() * int64_t(sizeof(T)) <= kNearBytes; }
   int64_t loop_groups() const {
-    const bool near = weights() * int64_t(sizeof(T)) <= kNearBytes;
-    return near ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
+    return near_weights() ? std::max<int64_t>(1, kLoopRows * groups_ / B_) : groups_;
   }
   int64_t bytes_over_time() const {
     int64_t width = 0;
@@ -957,8 +992,8 @@ template <class T> void Executor<T>::play(const Play& play) {
   const Layout<T> layout(program_, columns_, play, parts_of(columns_, play), kernels.lanes);
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
-  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(),
-               layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far,
+  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(), over_time_,
+               layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far, layout.near_weights(),
                layout.single_use()};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);
 

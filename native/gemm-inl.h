@@ -28,6 +28,7 @@ template <class T> struct Product {
   int n_factors;
   RowList<const T> init;  // no rows: zero
   RowList<T> out;
+  Ahead* ahead;  // or null
 };
 
 // Rows [row, row + MR) and columns [column, column + NV vectors): `tail` lanes of the last, if partial.
@@ -46,9 +47,11 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     OSTINATO_UNROLLED for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
     // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
-    const T* ahead = w + K * ldw + row / tile_rows<V, NV>() % NV * K * L;
-    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead += L) {
-      __builtin_prefetch(ahead, 0, 2);
+    Ahead::Part ahead{nullptr, 0};
+    if (p.ahead) ahead = p.ahead->take(K);
+    if (!ahead.at) ahead = {reinterpret_cast<const char*>(w + K * ldw + row / tile_rows<V, NV>() % NV * K * L), L * sizeof(T)};
+    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead.at += ahead.step) {
+      __builtin_prefetch(ahead.at, 0, 2);
       V b[NV];
       OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
       OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
@@ -125,9 +128,9 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
 
 template <class V, int NV>
 void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
-          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out) {
+          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
   constexpr int L = V::kLanes, PW = NV * L;
-  const Product<typename V::Scalar> p{factors, n_factors, init, out};
+  const Product<typename V::Scalar> p{factors, n_factors, init, out, ahead};
   int64_t n = 0;
   if (n_rows == 1 && N > PW && N < 2 * PW && N % L == 0) switch ((N - PW) / L) {
     case 1: return gemm_panels<V, 1, NV, 1, 1>(p, 0);

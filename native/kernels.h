@@ -44,6 +44,39 @@ template <class T> struct Factor {
   const T* w;
 };
 
+// Memory that is needed soon. A product fetches it into L2 while it multiplies, a line at each k: fetched all
+// at once, more lines are asked for than a core waits for at a time.
+class Ahead {
+ public:
+  struct Part { const char* at; int64_t step; };  // where to fetch, and how far on next; null: nothing is left
+  void clear() { first_ = n_ = 0; }
+  void add(const void* data, int64_t bytes) {
+    const char* at = static_cast<const char*>(data);
+    if (n_ > 0 && ranges_[n_ - 1].end == at) ranges_[n_ - 1].end += bytes;
+    else if (n_ < kMost) ranges_[n_++] = {at, at + bytes};
+  }
+  Part take(int64_t n) {  // for n fetches
+    if (first_ == n_) return {nullptr, 0};
+    Range& x = ranges_[first_];
+    const int64_t bytes = x.end - x.at;
+    const Part part{x.at, bytes < kLine * n ? (bytes + n - 1) / n : kLine};
+    x.at += kLine * n;
+    if (x.at >= x.end) first_++;
+    return part;
+  }
+  void take_all() {
+    for (; first_ < n_; first_++)
+      for (const char* at = ranges_[first_].at; at < ranges_[first_].end; at += kLine) __builtin_prefetch(at, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static constexpr int kMost = 128;
+  struct Range { const char *at, *end; };
+  Range ranges_[kMost];
+  int first_ = 0, n_ = 0;
+};
+
 constexpr int64_t kOuterRows = 256;     // of one sum; against 128: level, but 3 % where the result is large
 constexpr int64_t kPackedColumns = 60;  // from so many columns of a on, rows of b are read often
 constexpr int64_t outer_scratch(int64_t K, int64_t panel) { return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6); }
@@ -54,8 +87,9 @@ template <class T> struct Kernels {
   int64_t lanes;  // of a vector
 
   // out[r][0…N) = init[r][0…N) + Σ_factors Σ_k a[r][k] · w[k][0…N), factor after factor and k
-  // ascending in one chain of fused multiply-adds. init may have no rows (zero).
-  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, RowList<const T> init, RowList<T> out);
+  // ascending in one chain of fused multiply-adds. init may have no rows (zero), ahead may be null.
+  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, RowList<const T> init, RowList<T> out,
+               Ahead* ahead);
 
   // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending.  out: [K, N], row stride ld; at most
   // kOuterRows rows; scratch: outer_scratch(K, panel) elements.

@@ -84,6 +84,24 @@ template <class T> void check_equal_bits() {
       }
 }
 
+// More over time than stays in the caches: the next step is fetched while one is played.
+void check_far_plays() {
+  for (const Size& size : {Size{1, 8, 6600, 3}, Size{1, 8, 1300, 31}})
+    for (bool descending : {false, true})
+      for (bool ragged : {false, true}) {
+        const Program program = sample_program(size.F, size.H, descending);
+        Executor<float> executor(program, workspaces);
+        Setting setting(size.T, size.B, ragged, Random(11));
+        setting.isa = "base";
+        const Values<float> wanted = played(executor, program, setting);
+        setting.isa = available_isas()[0], setting.worth = 1;
+        for (int threads : {1, 2}) {
+          setting.threads = threads;
+          CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
+        }
+      }
+}
+
 // The runtime may give fewer threads than were asked for.
 void check_fewer_threads() {
   const Program program = sample_program(16, 70, false);
@@ -275,6 +293,7 @@ void test_executor() {
   check_that_a_wrong_play_is_seen();
   check_equal_bits<float>();
   check_equal_bits<double>();
+  check_far_plays();
   check_fewer_threads();
   check_meetings();
   check_concurrent_plays();

@@ -93,7 +93,9 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
   rest.offset += cut;
   const Factor<T> factors[2] = {{cut, a.list(), packed.data()}, {K - cut, rest, second}};
   if (init != Init::kNone) added = init == Init::kInPlace ? out.list() : c.list();
-  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list());
+  Ahead ahead;
+  ahead.add(w.data(), 64 * random.below(20));
+  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list(), random.chance(50) ? &ahead : nullptr);
   for (int64_t r = 0; r < rows; r++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = init == Init::kNone ? T(0) : c.at(r, n), size = std::fabs(wanted);
@@ -181,6 +183,33 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
       check_column_sum(kernels, rows, N, random);
       check_reductions(kernels, rows, N, random);
     }
+}
+
+// Whatever is taken in whatever parts, no line is left out, and none far beyond the end.
+void check_ahead() {
+  Random random(7);
+  for (int i = 0; i < 200; i++) {
+    Ahead ahead;
+    std::vector<char> memory(64 * 40);
+    std::vector<int> fetched(memory.size() / 64);
+    const int64_t begin = 64 * random.below(10), middle = 64 * (10 + random.below(10)), end = 64 * (20 + random.below(10));
+    ahead.add(memory.data() + begin, middle - begin), ahead.add(memory.data() + middle, end - middle);
+    while (true) {
+      const int64_t n = 1 + random.below(100);
+      Ahead::Part part = ahead.take(n);
+      if (!part.at) break;
+      for (int64_t k = 0; k < n; k++, part.at += part.step) fetched[size_t((part.at - memory.data()) / 64)]++;
+    }
+    for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
+      const bool inside = 64 * line >= begin && 64 * line < end;
+      CHECK(inside ? fetched[size_t(line)] > 0 : fetched[size_t(line)] == 0 || (64 * line >= end && 64 * line < end + 100), "");
+    }
+  }
+  Ahead full;
+  char line;
+  for (int i = 0; i < 1000; i++) full.add(&line, 0), full.add(&full, 1);  // as many as there is room for
+  full.clear();
+  CHECK(!full.take(3).at, "");
 }
 
 // ---- elementwise operations
@@ -314,6 +343,7 @@ template <class T> void check_all(const std::string& isa) {
 
 void test_kernels() {
   check_that_the_checks_can_fail();
+  check_ahead();
   for (const std::string& isa : available_isas()) check_all<float>(isa), check_all<double>(isa);
 }
 
