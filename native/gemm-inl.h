@@ -150,6 +150,39 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   }
 }
 
+// out[n] += Σ_r a[r][0] · b[r][n], or Σ_r b[r][n], of NV vectors at once: one alone would wait for each sum.
+template <class V, int NV, bool kScaled>
+inline void row_sums(int64_t n_rows, RowList<const typename V::Scalar> a, RowList<const typename V::Scalar> b, int64_t column,
+                     typename V::Scalar* out, int tail) {
+  constexpr int L = V::kLanes;
+  V acc[NV];
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = tail ? V::load(out + column, tail) : V::load(out + column + j * L);
+  for (int64_t r = 0; r < n_rows; r++) {
+    const typename V::Scalar* x = b[r] + column;
+    const V scale = kScaled ? V::all(a[r][0]) : V::all(1);
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
+      const V v = tail ? V::load(x, tail) : V::load(x + j * L);
+      acc[j] = kScaled ? fma(scale, v, acc[j]) : add(acc[j], v);
+    }
+  }
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) tail ? acc[j].store(out + column, tail) : acc[j].store(out + column + j * L);
+}
+template <class V, bool kScaled>
+void all_row_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, RowList<const typename V::Scalar> b,
+                  typename V::Scalar* out) {
+  constexpr int L = V::kLanes;
+  int64_t n = 0;
+  for (; N - n >= 8 * L; n += 8 * L) row_sums<V, 8, kScaled>(n_rows, a, b, n, out, 0);
+  for (; N - n >= 2 * L; n += 2 * L) row_sums<V, 2, kScaled>(n_rows, a, b, n, out, 0);
+  for (; N - n >= L; n += L) row_sums<V, 1, kScaled>(n_rows, a, b, n, out, 0);
+  if (n < N) row_sums<V, 1, kScaled>(n_rows, a, b, n, out, int(N - n));
+}
+
+template <class V>
+void column_sum(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* out) {
+  all_row_sums<V, false>(n_rows, N, {}, a, out);
+}
+
 template <class T> struct OuterRows {
   int64_t n;
   RowList<const T> a;
@@ -222,6 +255,7 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
            RowList<const typename V::Scalar> b, typename V::Scalar* out, int64_t ld, typename V::Scalar* scratch) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, PW = NV * L;
+  if (K == 1) return all_row_sums<V, true>(n_rows, N, a, b, out);
   const bool pack = K >= kPackedColumns && N >= 4 * PW;
   const T *near_a[kOuterRows], *near_b[kOuterRows];
   OuterRows<T> rows{n_rows, a, 0, b};
@@ -248,31 +282,4 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
     else if (vectors == 2) outer_panel<V, 2>(rows, K, column, out + n, ld, tail);
     else outer_panel<V, 1>(rows, K, column, out + n, ld, tail);
   }
-}
-
-// NV vectors of columns at once: one alone would wait for each addition.
-template <class V, int NV>
-inline void column_sums(int64_t n_rows, RowList<const typename V::Scalar> a, int64_t column, typename V::Scalar* out) {
-  constexpr int L = V::kLanes;
-  V acc[NV];
-  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = V::load(out + column + j * L);
-  for (int64_t r = 0; r < n_rows; r++) {
-    const typename V::Scalar* x = a[r] + column;
-    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = add(acc[j], V::load(x + j * L));
-  }
-  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j].store(out + column + j * L);
-}
-
-template <class V>
-void column_sum(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* out) {
-  constexpr int L = V::kLanes;
-  int64_t n = 0;
-  for (; N - n >= 8 * L; n += 8 * L) column_sums<V, 8>(n_rows, a, n, out);
-  for (; N - n >= 2 * L; n += 2 * L) column_sums<V, 2>(n_rows, a, n, out);
-  for (; N - n >= L; n += L) column_sums<V, 1>(n_rows, a, n, out);
-  if (n == N) return;
-  const int tail = int(N - n);
-  V acc = V::load(out + n, tail);
-  for (int64_t r = 0; r < n_rows; r++) acc = add(acc, V::load(a[r] + n, tail));
-  acc.store(out + n, tail);
 }

@@ -219,7 +219,7 @@ class Emitter:
     def without_copies(self, nodes: list[Node]) -> list[Node]:
         """A block without copies of what can be computed where its copy would lie.
 
-        Nothing is there before: a place is of the first value that is written to it, and of sums on it.
+        Nothing is there before: a place is of the value first written to it, and of sums on that.
         """
         places = self.storage.places
         kept: list[Node] = []
