@@ -36,6 +36,8 @@ SHAPES = (
     Shape("large", 64, 128, 256, 512),
     Shape("few", 4, 100, 64, 256),
 )
+# Of steps that no library has.
+CUSTOM_SHAPES = (*SHAPES[:2], Shape("stream128", 1, 100, 8, 128))
 
 
 # For --quick: one that fills the register tiles, one of a single row.

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 
 from benchmarks import peers_jax, peers_keras, peers_torch
-from benchmarks.cells import GRU, LEM, LSTM, QUICK_SHAPES, RNN, SHAPES, SLSTM, Cell, Shape
+from benchmarks.cells import (
+    CUSTOM_SHAPES,
+    GRU,
+    LEM,
+    LSTM,
+    QUICK_SHAPES,
+    RNN,
+    SHAPES,
+    SLSTM,
+    Cell,
+    Shape,
+)
 from benchmarks.contest import contest
 from benchmarks.harness import Contender
 from benchmarks.problem import Maker, Problem, admit
@@ -38,7 +49,7 @@ def specs(quick: bool) -> list[Spec]:
     ]
     rows += [
         Spec(f"{cell.name}/{s.name}", _bound(_custom_row, cell, s, quick))
-        for s in (shapes[:1] if quick else shapes[:2])
+        for s in (shapes[:1] if quick else CUSTOM_SHAPES)
         for cell in (LEM, SLSTM)
     ]
     return rows
