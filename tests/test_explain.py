@@ -106,3 +106,19 @@ def test_sums_begin_where_their_init_is_computed():
 
     made = ostinato.explain(step, torch.zeros(8, 4), torch.zeros(5, 8, 3))
     assert "copy" not in made.backward_loop_ops
+
+
+def test_to_divide_by_a_power_of_two_is_to_multiply():
+    def step(h, x):
+        h = h / 4 + x / -0.5 + x / 3
+        return h, h
+
+    xs = torch.randn(5, 8, 3) * torch.logspace(-44, 37, 3)
+    init = torch.zeros(8, 3)
+    made = ostinato.explain(step, init, xs)
+    assert sorted(made.loop_ops) == ["add", "add", "div", "fill", "mul_s", "mul_s"]
+    h, expected = init, []
+    for x in xs:
+        h, _ = step(h, x)
+        expected.append(h)
+    assert torch.equal(ostinato.scan(step, init, xs)[1], torch.stack(expected))

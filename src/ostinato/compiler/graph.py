@@ -16,6 +16,7 @@ multiplied (0 · inf would be NaN), it makes absent what it is multiplied with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -342,6 +343,12 @@ def _is_zero(node: Node) -> bool:
     return node.op == "const" and node.s == 0.0
 
 
+def _is_power_of_two(s: float) -> bool:
+    """Whether it is one, and its reciprocal a normal float32."""
+    mantissa, exponent = math.frexp(s)
+    return abs(mantissa) == 0.5 and abs(exponent) < 100
+
+
 # (operation, position of the constant) → the same with a scalar
 _SCALAR_FORMS = {
     ("add", 0): "add_s",
@@ -376,4 +383,6 @@ def _with_scalar(
                     return _SCALAR_FORMS[name, position], (other,), n.s
                 if (name, position) == ("sub", 1):
                     return "add_s", (other,), -n.s
+                if (name, position) == ("div", 1) and _is_power_of_two(n.s):
+                    return "mul_s", (other,), 1 / n.s  # the same bits
     return name, operands, s
