@@ -56,6 +56,7 @@ void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const 
 }
 template <class V, class First, class Second, int kPlace>
 void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
+  static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < Second::kArity, "three operands");
   elementwise<V, First::kArity + Second::kArity - 1>(n_rows, N, table, which, [s](V a, V b, V c) {
     const V x = First::of(a, b, c, s), other = First::kArity == 1 ? b : c;
     return kPlace == 0 ? Second::of(x, other, other, s) : Second::of(other, x, other, s);

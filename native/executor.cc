@@ -139,7 +139,7 @@ template <class T> struct Session {
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
   bool far;             // whether what is read and written over time is more than the caches hold
-  bool near_weights;    // whether they stay in L2
+  bool near_weights;    // whether the weights stay in L2
   bool single_use;      // whether each weight multiplies a few rows, once
   struct Own {
     T* registers;           // then its scratch
@@ -164,7 +164,7 @@ template <class T> class Player {
       : s_(session), p_(session.program), kernels_(session.kernels), slab_(slab), share_(share), shares_(shares),
         T_(session.play.T), B_(session.play.B), places_(session.places.data() + slab * p_.buffers.size()),
         own_(session.own[share]), registers_(own_.registers), scratch_(registers_ + kRegisters), gathered_(own_.gathered),
-        group0_(session.slab_begin(slab)), group1_(session.slab_begin(slab + 1)) {}
+        group0_(session.slab_begin(slab)), group1_(session.slab_begin(slab + 1)), ahead_(!session.near_weights) {}
 
   // The stages of a play, with a barrier between them.
   void prepare() {
@@ -201,7 +201,7 @@ template <class T> class Player {
   const int64_t group0_, group1_;
   Span spans_[kMaxGroups];
   int n_spans_ = 0;
-  Ahead ahead_ = {};
+  Ahead ahead_;
 
   // ---- rows and steps
 
@@ -398,7 +398,8 @@ template <class T> class Player {
   }
 
   // What the step after t reads and writes for the first time: kernels are shared by all operands, which
-  // defeats the processor's own prefetchers.
+  // defeats the processor's own prefetchers. Not where columns are shared: of a line that another thread
+  // will write, nothing is gained.
   void look_ahead(int64_t g0, int64_t g1, int64_t t) {
     const int64_t next = p_.descending ? t - 1 : t + 1;
     if (!s_.far || next < 0 || next >= T_) return;
@@ -408,8 +409,9 @@ template <class T> class Player {
       const Place<T>& place = places_[o.buffer];
       const int64_t bytes = p_.buffers[o.buffer].width * int64_t(sizeof(T));
       for_spans([&](Span span) {
-        const int64_t n = place.rows || place.row * int64_t(sizeof(T)) != bytes ? 1 : span.end - span.begin;  // beside one another
-        for (int64_t r = span.begin; r < span.end; r += n) ahead_.add(at(o, next, r), n * bytes);
+        const int64_t row = place.row * int64_t(sizeof(T)), n = span.end - span.begin;
+        if (!place.rows && row >= bytes && row < bytes + 64) return ahead_.add(at(o, next, span.begin), n * row);  // no line between
+        for (int64_t r = span.begin; r < span.end; r++) ahead_.add(at(o, next, r), bytes);
       });
     }
   }
@@ -438,7 +440,6 @@ template <class T> class Player {
     accumulate(x, group0_, t0, t1, {x.k * share_ / shares_, x.k * (share_ + 1) / shares_}, {0, x.n});
   }
   void share_columns(int64_t t) {
-    look_ahead(group0_, group1_, t);
     find_spans(group0_, group1_, t);
     for (size_t i = 0; i < s_.columns.tasks.size(); i++) {
       const Columns::Task& task = s_.columns.tasks[i];
@@ -451,7 +452,6 @@ template <class T> class Player {
           if (part == 0) reduce(x, t, span);
         });
     }
-    ahead_.take_all();
   }
   // A part's columns: of several pieces beside one another, then laid where they belong.
   void multiply(const Columns::Task& task, const T* packed, int64_t part, int64_t t, Span span) {
@@ -499,7 +499,7 @@ template <class T> class Player {
 
   void multiply(const Columns::Task& task, int64_t part, int64_t n_rows, int64_t N, Factor<T>* factors, RowList<T> init,
                 RowList<T> out) {
-    if (!s_.single_use) return kernels_.gemm(n_rows, N, factors, task.factors, init, out, &ahead_);
+    if (!s_.single_use) return kernels_.gemm(n_rows, N, factors, task.factors, init, out, nullptr);
     multiply_once(n_rows, N, factors, task.factors, init, out, [&](int32_t factor, int64_t n0, int64_t n1, T* to) {
       pack_part_panel(task, factor, part, n0, n1, to);
     });
@@ -585,7 +585,7 @@ template <class T> class Player {
         pack_panel(p_.weights[x[factor].weight], n0, n1, to);
       });
     for (int64_t r = 0; r < out.n; r += kGemmRows) {
-      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r), s_.near_weights ? &ahead_ : nullptr);
+      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r), &ahead_);
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }

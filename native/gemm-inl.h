@@ -45,11 +45,12 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     const T* w = p.factors[f].w + column * K;
     const T* a[MR];
     OSTINATO_UNROLLED for (int i = 0; i < MR; i++) a[i] = p.factors[f].a[row + i];
-    // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in
-    // at an even rate, instead of all during its first tile (+20 % where L3 is slow).
+    // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in at an even
+    // rate, instead of all during its first tile (+20 % where L3 is slow). The others, what is asked for.
+    const int64_t tile = row / tile_rows<V, NV>();
     Ahead::Part ahead{nullptr, 0};
-    if (p.ahead) ahead = p.ahead->take(K);
-    if (!ahead.at) ahead = {reinterpret_cast<const char*>(w + K * ldw + row / tile_rows<V, NV>() % NV * K * L), L * sizeof(T)};
+    if (p.ahead && !(p.ahead->far_weights && tile < NV)) ahead = p.ahead->take(K);
+    if (!ahead.at) ahead = {reinterpret_cast<const char*>(w + K * ldw + tile % NV * K * L), L * sizeof(T)};
     OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead.at += ahead.step) {
       __builtin_prefetch(ahead.at, 0, 2);
       V b[NV];

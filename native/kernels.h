@@ -48,31 +48,42 @@ template <class T> struct Factor {
 // at once, more lines are asked for than a core waits for at a time.
 class Ahead {
  public:
-  struct Part { const char* at; int64_t step; };  // where to fetch, and how far on next; null: nothing is left
+  struct Part { const char* at; int64_t step; };  // where to fetch, and how far on next; null: nothing
+  explicit Ahead(bool weights_are_far = false) : far_weights(weights_are_far) {}
+  const bool far_weights;  // then the first tiles of a panel fetch of the next one instead
   void clear() { first_ = n_ = 0; }
   void add(const void* data, int64_t bytes) {
     const char* at = static_cast<const char*>(data);
     if (n_ > 0 && ranges_[n_ - 1].end == at) ranges_[n_ - 1].end += bytes;
     else if (n_ < kMost) ranges_[n_++] = {at, at + bytes};
   }
-  Part take(int64_t n) {  // for n fetches
-    if (first_ == n_) return {nullptr, 0};
-    Range& x = ranges_[first_];
-    const int64_t bytes = x.end - x.at;
-    const Part part{x.at, bytes < kLine * n ? (bytes + n - 1) / n : kLine};
-    x.at += kLine * n;
-    if (x.at >= x.end) first_++;
-    return part;
+  // For n fetches. Of ranges that are much shorter, some are fetched now.
+  Part take(int64_t n) {
+    for (int64_t lines = 0; first_ < n_ && lines < n / 4; first_++) {
+      Range& x = ranges_[first_];
+      const int64_t bytes = x.end - x.at;
+      if (bytes >= kLine * n / 4) {
+        const Part part{x.at, bytes < kLine * n ? (bytes + n - 1) / n : kLine};
+        x.at += kLine * n;
+        if (x.at >= x.end) first_++;
+        return part;
+      }
+      fetch(x);
+      lines += bytes / kLine + 1;
+    }
+    return {nullptr, 0};
   }
   void take_all() {
-    for (; first_ < n_; first_++)
-      for (const char* at = ranges_[first_].at; at < ranges_[first_].end; at += kLine) __builtin_prefetch(at, 0, 2);
+    for (; first_ < n_; first_++) fetch(ranges_[first_]);
   }
 
  private:
   static constexpr int64_t kLine = 64;
-  static constexpr int kMost = 128;
+  static constexpr int kMost = 512;
   struct Range { const char *at, *end; };
+  static void fetch(const Range& x) {
+    for (const char* at = x.at; at < x.end; at += kLine) __builtin_prefetch(at, 0, 2);
+  }
   Range ranges_[kMost];
   int first_ = 0, n_ = 0;
 };

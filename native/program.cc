@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <stdexcept>
+#include <vector>
 
 #include "kernels.h"
 
@@ -104,6 +105,8 @@ class Validator {
   }
   void block(const Instruction& head, int32_t at, bool once) {
     bool written[kMaxRegisters] = {};
+    struct Use { const Operand* o; int32_t n; bool result; };
+    std::vector<Use> uses;  // of memory
     for (int32_t j = 1; j <= head.count; j++) {
       const Instruction& x = p_.instructions[at + j];
       where_ = "instruction " + std::to_string(at + j);
@@ -131,7 +134,14 @@ class Validator {
       } else {
         memory(x.d, head.n, once, true);
       }
+      for (const Operand* o : {&x.a, &x.b, &x.c, &x.d})
+        if (o->buffer >= 0) uses.push_back({o, x.code == Code::kBroadcast && o == &x.a ? 1 : head.n, o == &x.d});
     }
+    // Some columns are played from the first operation to the last before the next ones are.
+    for (const Use& x : uses)
+      for (const Use& y : uses)
+        require(!x.result || apart(*x.o, x.n, *y.o, y.n) || (x.o->column == y.o->column && x.n == y.n),
+                "the block before instruction " + std::to_string(at + head.count + 1) + ": a result and another operand overlap in part");
   }
   void alone(const Instruction& x, bool once) {
     const auto none = [&](const Operand& o) { require(o.buffer == -1, where_ + ": too many operands"); };

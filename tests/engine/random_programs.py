@@ -108,9 +108,10 @@ class Maker:
             if d.buffer <= -2 and d not in written:
                 written.append(d)
 
-        if not wide_enough or self.rng.random() < 0.3:
+        others = [r for r in readable if r.buffer != out.buffer]
+        if not wide_enough or (others and self.rng.random() < 0.3):
             d = register(5)
-            body.append(Instruction(Code.BROADCAST, d=d, a=self.part(self.pick(readable), 1)))
+            body.append(Instruction(Code.BROADCAST, d=d, a=self.part(self.pick(others), 1)))
             written.append(d)
         if self.rng.random() < 0.3:
             add("fill", s=0.25)

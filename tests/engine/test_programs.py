@@ -323,6 +323,18 @@ BROKEN = {
     "a block of no columns": {"loop": (replace(GOOD.loop[1], n=0), *GOOD.loop[2:4])},
     "a block longer than its section": {"loop": (replace(GOOD.loop[1], count=3), *GOOD.loop[2:4])},
     "a block in a block": {"loop": (GOOD.loop[1], GOOD.loop[1], *GOOD.loop[2:4])},
+    "a result over half of what the block reads": {
+        "buffers": with_buffer(STEP, width=6), "loop": good_block(d=Operand(STEP, 2)),
+    },
+    "a result over half of another": {
+        "buffers": with_buffer(STEP, width=6),
+        "loop": (GOOD.loop[1], replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP, 2)),
+                 replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP))),
+    },
+    "a result over a column that the block broadcasts": {
+        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, d=register(0), a=Operand(STEP, 1)),
+                 replace(GOOD.loop[3], d=Operand(STEP))),
+    },
     "an operation outside a block": {"loop": GOOD.loop[2:3]},
     "a broadcast outside a block": {"loop": (Instruction(Code.BROADCAST, d=Operand(STEP),
                                                          a=Operand(X)),)},

@@ -219,14 +219,14 @@ class Emitter:
     def without_copies(self, nodes: list[Node]) -> list[Node]:
         """A block without copies of what can be computed where its copy would lie.
 
-        Nothing is there before: a place is of the value first written to it, and of sums on that.
+        Nothing is there before: a place is of the value first written to it, and later of what is
+        added to that, or computed of the sum.
         """
         places = self.storage.places
         kept: list[Node] = []
         for n in nodes:
-            x = n.inputs[0] if n.op == "copy" else n
-            if x in kept and x is not n and x not in places and x.width == n.width:
-                places[x] = places[n]
+            if n.op == "copy" and n.inputs[0] in kept and n.inputs[0] not in places:
+                places[n.inputs[0]] = places[n]
             else:
                 kept.append(n)
         return kept
