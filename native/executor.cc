@@ -585,7 +585,7 @@ template <class T> class Player {
         pack_panel(p_.weights[x[factor].weight], n0, n1, to);
       });
     for (int64_t r = 0; r < out.n; r += kGemmRows) {
-      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r), &ahead_);
+      kernels_.gemm(std::min(kGemmRows, out.n - r), x->n, factors, n_factors, init.from(r), out.rows.from(r), s_.far ? &ahead_ : nullptr);
       for (int f = 0; f < n_factors; f++) factors[f].a = factors[f].a.from(kGemmRows);
     }
   }

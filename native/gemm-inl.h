@@ -32,7 +32,7 @@ template <class T> struct Product {
 };
 
 // Rows [row, row + MR) and columns [column, column + NV vectors): `tail` lanes of the last, if partial.
-template <class V, int MR, int NV, bool kPartial>
+template <class V, int MR, int NV, bool kPartial, bool kAhead>
 inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t column, int64_t ldw, int tail) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
@@ -48,11 +48,11 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in at an even
     // rate, instead of all during its first tile (+20 % where L3 is slow). The others, what is asked for.
     const int64_t tile = row / tile_rows<V, NV>();
-    Ahead::Part ahead{nullptr, 0};
-    if (p.ahead && !(p.ahead->far_weights && tile < NV)) ahead = p.ahead->take(K);
-    if (!ahead.at) ahead = {reinterpret_cast<const char*>(w + K * ldw + tile % NV * K * L), L * sizeof(T)};
-    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead.at += ahead.step) {
-      __builtin_prefetch(ahead.at, 0, 2);
+    const T* ahead = w + K * ldw + tile % NV * K * L;
+    int64_t step = L;
+    if (kAhead && !(p.ahead->far_weights && tile < NV)) p.ahead->take(K, ahead, step);
+    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead += kAhead ? step : L) {
+      __builtin_prefetch(ahead, 0, 2);
       V b[NV];
       OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
       OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
@@ -69,10 +69,10 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     }
 }
 
-template <class V, int MR, int NV>
+template <class V, int MR, int NV, bool kAhead>
 inline void gemm_tile_any(const Product<typename V::Scalar>& p, int64_t row, int64_t column, int64_t ldw, int tail) {
-  if (tail) gemm_tile<V, MR, NV, true>(p, row, column, ldw, tail);
-  else gemm_tile<V, MR, NV, false>(p, row, column, ldw, tail);
+  if (tail) gemm_tile<V, MR, NV, true, kAhead>(p, row, column, ldw, tail);
+  else gemm_tile<V, MR, NV, false, kAhead>(p, row, column, ldw, tail);
 }
 
 // Rows in balanced tiles: 32 rows are 6, 6, 5, 5, 5, 5 and never leave a remainder of 2.
@@ -85,19 +85,19 @@ template <class Tile> inline void for_row_tiles(int64_t n_rows, int64_t most, Ti
   }
 }
 
-template <class V, int NV>
+template <class V, int NV, bool kAhead>
 void gemm_panel(const Product<typename V::Scalar>& p, int64_t n_rows, int64_t column, int64_t ldw, int tail) {
   constexpr int most = tile_rows<V, NV>();
   for_row_tiles(n_rows, most, [&](int64_t r, int rows) {
     switch (rows) {
-      case 1: return gemm_tile_any<V, 1, NV>(p, r, column, ldw, tail);
-      case 2: return gemm_tile_any<V, 2, NV>(p, r, column, ldw, tail);
-      case 3: return gemm_tile_any<V, 3, NV>(p, r, column, ldw, tail);
-      case 4: return gemm_tile_any<V, 4, NV>(p, r, column, ldw, tail);
-      case 5: return gemm_tile_any<V, 5, NV>(p, r, column, ldw, tail);
-      case 6: return gemm_tile_any<V, 6, NV>(p, r, column, ldw, tail);
-      case 7: return gemm_tile_any<V, most < 7 ? 1 : 7, NV>(p, r, column, ldw, tail);
-      default: return gemm_tile_any<V, most < 8 ? 1 : 8, NV>(p, r, column, ldw, tail);
+      case 1: return gemm_tile_any<V, 1, NV, kAhead>(p, r, column, ldw, tail);
+      case 2: return gemm_tile_any<V, 2, NV, kAhead>(p, r, column, ldw, tail);
+      case 3: return gemm_tile_any<V, 3, NV, kAhead>(p, r, column, ldw, tail);
+      case 4: return gemm_tile_any<V, 4, NV, kAhead>(p, r, column, ldw, tail);
+      case 5: return gemm_tile_any<V, 5, NV, kAhead>(p, r, column, ldw, tail);
+      case 6: return gemm_tile_any<V, 6, NV, kAhead>(p, r, column, ldw, tail);
+      case 7: return gemm_tile_any<V, most < 7 ? 1 : 7, NV, kAhead>(p, r, column, ldw, tail);
+      default: return gemm_tile_any<V, most < 8 ? 1 : 8, NV, kAhead>(p, r, column, ldw, tail);
     }
   });
 }
@@ -127,8 +127,8 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
     OSTINATO_UNROLLED for (int j = 0; j < N; j++) acc[i][j].store(p.out[i] + column + j * L);
 }
 
-template <class V, int NV>
-void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
+template <class V, int NV, bool kAhead>
+void gemm_of(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
           RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
   constexpr int L = V::kLanes, PW = NV * L;
   const Product<typename V::Scalar> p{factors, n_factors, init, out, ahead};
@@ -144,11 +144,18 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
     for (; N - n >= 2 * PW; n += 2 * PW) n_rows == 1 ? gemm_panels<V, 1, NV, 2>(p, n) : gemm_panels<V, 2, NV, 2>(p, n);
   for (; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
-    if (NV >= 4 && vectors == 4) gemm_panel<V, NV>(p, n_rows, n, PW, tail);
-    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV>(p, n_rows, n, 3 * L, tail);
-    else if (vectors == 2) gemm_panel<V, 2>(p, n_rows, n, 2 * L, tail);
-    else gemm_panel<V, 1>(p, n_rows, n, L, tail);
+    if (NV >= 4 && vectors == 4) gemm_panel<V, NV, kAhead>(p, n_rows, n, PW, tail);
+    else if (NV >= 3 && vectors == 3) gemm_panel<V, NV >= 3 ? 3 : NV, kAhead>(p, n_rows, n, 3 * L, tail);
+    else if (vectors == 2) gemm_panel<V, 2, kAhead>(p, n_rows, n, 2 * L, tail);
+    else gemm_panel<V, 1, kAhead>(p, n_rows, n, L, tail);
   }
+}
+// Two functions, so that each tile is called from one place, and is inlined there (10 % of short products).
+template <class V, int NV>
+void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
+          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
+  if (ahead) gemm_of<V, NV, true>(n_rows, N, factors, n_factors, init, out, ahead);
+  else gemm_of<V, NV, false>(n_rows, N, factors, n_factors, init, out, nullptr);
 }
 
 // out[n] += Σ_r a[r][0] · b[r][n], or Σ_r b[r][n], of NV vectors at once: one alone would wait for each sum.

@@ -1,5 +1,6 @@
 // What an instruction set offers: a table of kernels for each element type.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 namespace ostinato {
@@ -48,7 +49,6 @@ template <class T> struct Factor {
 // at once, more lines are asked for than a core waits for at a time.
 class Ahead {
  public:
-  struct Part { const char* at; int64_t step; };  // where to fetch, and how far on next; null: nothing
   explicit Ahead(bool weights_are_far = false) : far_weights(weights_are_far) {}
   const bool far_weights;  // then the first tiles of a panel fetch of the next one instead
   void clear() { first_ = n_ = 0; }
@@ -57,21 +57,22 @@ class Ahead {
     if (n_ > 0 && ranges_[n_ - 1].end == at) ranges_[n_ - 1].end += bytes;
     else if (n_ < kMost) ranges_[n_++] = {at, at + bytes};
   }
-  // For n fetches. Of ranges that are much shorter, some are fetched now.
-  Part take(int64_t n) {
+  // Where n fetches begin, and how many elements each is after the one before; unchanged where nothing is
+  // left. Of ranges that are much shorter, some are fetched now.
+  template <class T> void take(int64_t n, const T*& at, int64_t& step) {
     for (int64_t lines = 0; first_ < n_ && lines < n / 4; first_++) {
       Range& x = ranges_[first_];
       const int64_t bytes = x.end - x.at;
       if (bytes >= kLine * n / 4) {
-        const Part part{x.at, bytes < kLine * n ? (bytes + n - 1) / n : kLine};
+        at = reinterpret_cast<const T*>(x.at);
+        step = std::min<int64_t>(kLine, bytes / n + 1) / int64_t(sizeof(T)) + (bytes < kLine * n);
         x.at += kLine * n;
         if (x.at >= x.end) first_++;
-        return part;
+        return;
       }
       fetch(x);
       lines += bytes / kLine + 1;
     }
-    return {nullptr, 0};
   }
   void take_all() {
     for (; first_ < n_; first_++) fetch(ranges_[first_]);

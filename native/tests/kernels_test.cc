@@ -198,22 +198,29 @@ void check_ahead() {
     int64_t n = 0;
     while (true) {
       n = 4 + random.below(40);
-      Ahead::Part part = ahead.take(n);
-      if (!part.at) break;
-      for (int64_t k = 0; k < n; k++, part.at += part.step) fetched[size_t((part.at - memory.data()) / 64)]++;
+      const float* at = nullptr;
+      int64_t step = 0;
+      ahead.take(n, at, step);
+      if (!at) break;
+      for (int64_t k = 0; k < n; k++, at += step) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data()) / 64)]++;
     }
-    CHECK(!ahead.take(n).at, "nothing is left");
+    const float* none = nullptr;
+    ahead.take(n, none, n);
+    CHECK(!none, "nothing is left");
     for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
       const bool times = fetched[size_t(line)] > 0, inside = 64 * line >= begin && 64 * line < end, beyond = 64 * line >= end;
       const bool last = 64 * line >= end - 16 * n;
-      CHECK(inside ? times || last : !times || (beyond && 64 * line < end + 44), std::to_string(line));
+      CHECK(inside ? times || last : !times || (beyond && 64 * line < end + 4 * 44), std::to_string(line));
     }
   }
   Ahead full;
   char line;
   for (int i = 0; i < 1000; i++) full.add(&line, 0), full.add(&full, 1);  // as many as there is room for
   full.clear();
-  CHECK(!full.take(8).at, "");
+  const float* none = nullptr;
+  int64_t step = 0;
+  full.take(8, none, step);
+  CHECK(!none, "");
 }
 
 // ---- elementwise operations
