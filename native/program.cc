@@ -140,8 +140,8 @@ class Validator {
     // Some columns are played from the first operation to the last before the next ones are.
     for (const Use& x : uses)
       for (const Use& y : uses)
-        require(!x.result || apart(*x.o, x.n, *y.o, y.n) || (x.o->column == y.o->column && x.n == y.n),
-                "the block before instruction " + std::to_string(at + head.count + 1) + ": a result and another operand overlap in part");
+        if (x.result && !apart(*x.o, x.n, *y.o, y.n) && (x.o->column != y.o->column || x.n != y.n))
+          fail("the block of instruction " + std::to_string(at) + ": a result and another operand overlap in part");
   }
   void alone(const Instruction& x, bool once) {
     const auto none = [&](const Operand& o) { require(o.buffer == -1, where_ + ": too many operands"); };
