@@ -31,7 +31,8 @@ Block::Block(const Instruction* head, int64_t item) : width(head->n) {
     const bool broadcast = x->code == Code::kBroadcast;
     steps.push_back({broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
   }
-  pair_steps();
+  for (size_t i = 0; i < steps.size();)
+    if (!join_reader(i)) i++;
   const int64_t operands = int64_t(streams.size()) + n_registers;
   while (strip < kLongestStrip && 2 * strip * operands * item <= kNearStrips) strip *= 2;
 }
@@ -43,21 +44,13 @@ int16_t Block::find(const Operand& o, bool one_column) {
     n_registers = std::max(n_registers, number + 1);
     return int16_t(streams.size() + number);
   }
-  for (size_t i = 0; i < streams.size(); i++) {
-    const Operand& p = streams[i].operand;
-    if (p.buffer == o.buffer && p.column == o.column && p.dt == o.dt && streams[i].one_column == one_column)
-      return int16_t(i);
-  }
+  for (size_t i = 0; i < streams.size(); i++)
+    if (same(streams[i].operand, o) && streams[i].one_column == one_column) return int16_t(i);
   streams.push_back({o, one_column});
   return int16_t(streams.size() - 1);
 }
 
-// Where a register holds a result for one later step alone, both become one step.
-void Block::pair_steps() {
-  for (size_t i = 0; i < steps.size(); i++)
-    while (i < steps.size() && join_reader(i)) {}
-}
-
+// Where a register holds a step's result for one later step alone, both become one. Whether they did.
 bool Block::join_reader(size_t first) {
   const int16_t result = steps[first].which[3];
   if (result < int16_t(streams.size())) return false;
@@ -90,8 +83,7 @@ bool Block::join_reader(size_t first) {
 bool Block::overlap(int16_t x, int16_t y) const {
   const int16_t n = int16_t(streams.size());
   if (x >= n || y >= n) return x == y;
-  const Operand &a = streams[size_t(x)].operand, &b = streams[size_t(y)].operand;
-  return a.buffer == b.buffer && a.dt == b.dt && a.column < b.column + width && b.column < a.column + width;
+  return !apart(streams[size_t(x)].operand, width, streams[size_t(y)].operand, width);
 }
 
 }  // namespace ostinato

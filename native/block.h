@@ -28,7 +28,6 @@ struct Block {
 
  private:
   int16_t find(const Operand& o, bool one_column = false);
-  void pair_steps();
   bool join_reader(size_t first);
   bool overlap(int16_t x, int16_t y) const;
 };

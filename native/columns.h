@@ -30,9 +30,6 @@ Columns columns_of(const Program& program);
 
 constexpr int kMostFactors = 3;  // products that are summed in one pass over their result
 
-inline bool same(const Operand& x, const Operand& y) {
-  return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
-}
 // Whether a product only adds to the result of the one before: both in one pass have the same bits.
 inline bool continues(const Instruction& x, const Instruction& next) {
   return next.code == Code::kGemm && next.n == x.n && same(next.d, x.d) && same(next.c, x.d) &&

@@ -12,7 +12,7 @@ enum Op : int32_t {
 #undef OP
   kOpCount,
   kFirstPair = kOpCount,
-  kBeforePairs = kFirstPair - 1,
+  kBeforePairs = kFirstPair - 1,  // from which the first pair counts on
 #define PAIR(first, second, place) kPair_##first##_##second##_##place,
 #include "pairs.def"
 #undef PAIR
@@ -65,7 +65,7 @@ class Ahead {
       const int64_t bytes = x.end - x.at;
       if (bytes >= kLine * n / 4) {
         at = reinterpret_cast<const T*>(x.at);
-        step = std::min<int64_t>(kLine, bytes / n + 1) / int64_t(sizeof(T)) + (bytes < kLine * n);
+        step = std::min(kLine, bytes / n + int64_t(sizeof(T))) / int64_t(sizeof(T));
         x.at += kLine * n;
         if (x.at >= x.end) first_++;
         return;

@@ -155,8 +155,7 @@ class Validator {
         none(x.b);
         if (x.c.buffer != -1) memory(x.c, x.n, once, false);
         require(apart(x.a, x.k, x.d, x.n), where_ + ": the product overwrites its factor");
-        const bool same = x.c.buffer == x.d.buffer && x.c.column == x.d.column && x.c.dt == x.d.dt;
-        require(x.c.buffer == -1 || same || apart(x.c, x.n, x.d, x.n), where_ + ": init and result overlap in part");
+        require(x.c.buffer == -1 || same(x.c, x.d) || apart(x.c, x.n, x.d, x.n), where_ + ": init and result overlap in part");
         break;
       }
       case Code::kRowSum:
@@ -180,10 +179,6 @@ class Validator {
       }
       default: fail(where_ + ": not allowed outside a block");
     }
-  }
-  // Two operands that share no element at one step.
-  bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) const {
-    return x.buffer != y.buffer || x.dt != y.dt || x.column + nx <= y.column || y.column + ny <= x.column;
   }
   void memory(const Operand& o, int64_t n, bool once, bool write) {
     require(o.buffer >= 0 && o.buffer < int64_t(p_.buffers.size()), where_ + ": operand names no buffer");

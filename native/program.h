@@ -45,6 +45,14 @@ struct Operand {
   int32_t column = 0;
   int32_t dt = 0;
 };
+inline bool same(const Operand& x, const Operand& y) {
+  return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
+}
+// Whether operands of nx and ny columns share no element at one step.
+inline bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) {
+  return x.buffer != y.buffer || x.dt != y.dt || x.column + nx <= y.column || y.column + ny <= x.column;
+}
+
 enum class Code : int32_t {
   kGemm,       // d[n] = c[n] (or 0) + a[k] · weight
   kBlock,      // the next `count` instructions, strip by strip

@@ -204,9 +204,10 @@ void check_ahead() {
       if (!at) break;
       for (int64_t k = 0; k < n; k++, at += step) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data()) / 64)]++;
     }
-    const float* none = nullptr;
-    ahead.take(n, none, n);
-    CHECK(!none, "nothing is left");
+    const float* left = nullptr;
+    int64_t step = 0;
+    ahead.take(n, left, step);
+    CHECK(!left, "nothing is left");
     for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
       const bool times = fetched[size_t(line)] > 0, inside = 64 * line >= begin && 64 * line < end, beyond = 64 * line >= end;
       const bool last = 64 * line >= end - 16 * n;
