@@ -1,6 +1,7 @@
 #include "block.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "kernels.h"
 
@@ -12,6 +13,11 @@ int arity(int32_t kernel) {
   if (kernel < kOpCount) return kOpRows[kernel].arity;
   const PairRow& pair = kPairRows[kernel - kFirstPair];
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
+}
+
+bool has_scalar(int32_t op) {
+  const std::string_view name = kOpRows[op].name;
+  return name == "fill" || (name.size() > 2 && name.substr(name.size() - 2) == "_s");
 }
 
 // The kernel of two operations, the first's result being the second's operand at `place`; −1: none.
@@ -33,8 +39,8 @@ Block::Block(const Instruction* head, int64_t item) : width(head->n) {
   }
   for (size_t i = 0; i < steps.size();)
     if (!join_reader(i)) i++;
-  const int64_t operands = int64_t(streams.size()) + n_registers;
-  while (strip < kLongestStrip && 2 * strip * operands * item <= kNearStrips) strip *= 2;
+  const int64_t near = operands_used_again();
+  while (strip < kLongestStrip && 2 * strip * near * item <= kNearStrips) strip *= 2;
 }
 
 int16_t Block::find(const Operand& o, bool one_column) {
@@ -48,6 +54,15 @@ int16_t Block::find(const Operand& o, bool one_column) {
     if (same(streams[i].operand, o) && streams[i].one_column == one_column) return int16_t(i);
   streams.push_back({o, one_column});
   return int16_t(streams.size() - 1);
+}
+
+int64_t Block::operands_used_again() const {
+  std::vector<int> uses(streams.size() + size_t(n_registers));
+  for (const Step& x : steps) {
+    for (int operand = 0; operand < arity(x.kernel); operand++) uses[size_t(x.which[operand])]++;
+    uses[size_t(x.which[3])]++;
+  }
+  return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
 }
 
 // Where a register holds a step's result for one later step alone, both become one. Whether they did.
@@ -68,7 +83,7 @@ bool Block::join_reader(size_t first) {
   for (size_t i = first + 1; i < second; i++)
     for (int operand = 0; operand < arity(x.kernel); operand++)
       if (overlap(x.which[operand], steps[i].which[3])) return false;
-  Step both{kernel, x.s, {}};
+  Step both{kernel, has_scalar(x.kernel) ? x.s : y.s, {}};
   int n = 0;
   for (int operand = 0; operand < arity(x.kernel); operand++) both.which[n++] = x.which[operand];
   for (int operand = 0; operand < arity(y.kernel); operand++)

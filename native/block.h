@@ -8,7 +8,7 @@
 namespace ostinato {
 
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
-constexpr int64_t kNearStrips = 1 << 14;  // bytes: a block's strips grow while those of all its operands fit into this
+constexpr int64_t kNearStrips = 1 << 14;  // bytes: a block's strips grow while those of all operands that it uses again fit into this
 
 // Operations find their operands in a table: the streams, each place in memory once, then the registers.
 struct Block {
@@ -28,6 +28,7 @@ struct Block {
 
  private:
   int16_t find(const Operand& o, bool one_column = false);
+  int64_t operands_used_again() const;
   bool join_reader(size_t first);
   bool overlap(int16_t x, int16_t y) const;
 };

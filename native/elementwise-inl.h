@@ -56,10 +56,10 @@ void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const 
 }
 template <class V, class First, class Second, int kPlace>
 void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
-  static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < Second::kArity, "three operands");
+  static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < 2, "three operands");
   elementwise<V, First::kArity + Second::kArity - 1>(n_rows, N, table, which, [s](V a, V b, V c) {
-    const V x = First::of(a, b, c, s), other = First::kArity == 1 ? b : c;
-    return kPlace == 0 ? Second::of(x, other, other, s) : Second::of(other, x, other, s);
+    const V x = First::of(a, b, c, s), next = First::kArity == 1 ? b : c, last = c;
+    return kPlace == 0 ? Second::of(x, next, last, s) : Second::of(next, x, last, s);
   });
 }
 
@@ -120,7 +120,7 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.lanes = V::kLanes;
   k.gemm = gemm<V, NV>;
   k.outer = outer<V, NV>;
-  k.column_sum = column_sum<V>;
+  k.row_sums = row_sums<V>;
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
 #define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;

@@ -61,6 +61,7 @@ constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and t
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 constexpr int64_t kMostLanes = 16;       // of their vectors
+constexpr int64_t kMostTile = 8;         // rows of their tiles
 // Work on a single group's step: weights times two more than there are rows, as those have to be read
 // whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
 // takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.
@@ -134,7 +135,9 @@ template <class T> struct Session {
   const std::vector<Block>& blocks;
   const std::vector<int>& lists;  // of each instruction, the first
   const Columns& columns;
+  const Sums& sums;
   const std::vector<Operand>& over_time;  // see over_time_of
+  int64_t depth;  // of a step's products, of all panels
   int64_t slabs, parts;  // one of them is 1
   int64_t chunk, groups;
   int64_t loop_groups;  // played together in the loop
@@ -414,6 +417,8 @@ template <class T> class Player {
         for (int64_t r = span.begin; r < span.end; r++) ahead_.add(at(o, next, r), bytes);
       });
     }
+    const int64_t rows = s_.begins[g1] - s_.begins[g0];
+    ahead_.begin(s_.depth * ((rows + kMostTile - 1) / kMostTile));
   }
 
   // ---- a single group's rows, by several threads
@@ -434,7 +439,6 @@ template <class T> class Player {
     const int64_t n = t1 - t0, begin = t0 + n * share_ / shares_, end = t0 + n * (share_ + 1) / shares_;
     if (begin < end) section(some, group0_, group1_, begin, end);
   }
-  static bool is_sum(const Instruction& x) { return x.code == Code::kOuter || x.code == Code::kColumnSum; }
   void share_sum(const Instruction& x, int64_t t0, int64_t t1) {  // its rows; a vector's columns
     if (p_.gradients[x.weight].K == 1) return accumulate(x, group0_, t0, t1, {0, 1}, share(x.n, share_, shares_));
     accumulate(x, group0_, t0, t1, {x.k * share_ / shares_, x.k * (share_ + 1) / shares_}, {0, x.n});
@@ -592,13 +596,20 @@ template <class T> class Player {
   // Some rows and columns of a sum.
   void accumulate(const Instruction& x, int64_t group, int64_t t0, int64_t t1, Range rows, Range columns) {
     const int64_t K = rows.end - rows.begin, N = columns.end - columns.begin;
-    if (s_.accumulators[x.weight].empty() || N == 0) return;  // empty: late
+    const size_t number = size_t(&x - p_.instructions.data());
+    if (s_.sums.skipped[number] || s_.accumulators[x.weight].empty() || N == 0) return;  // empty: late
     Rows<T> sum = s_.accumulators[x.weight][group];
     sum.data += rows.begin * sum.stride + columns.begin;
     Operand a = x.a, b = x.b;
     (x.code == Code::kOuter ? b : a).column += int32_t(columns.begin);
     const Rowed first = gather(x, 0, a, group, group + 1, t0, t1);
-    if (x.code == Code::kColumnSum) return kernels_.column_sum(first.n, N, first.rows, sum.data);
+    if (x.code == Code::kColumnSum) {
+      const int32_t scaled = s_.sums.scaled[number];
+      if (scaled < 0) return kernels_.row_sums(first.n, N, first.rows, sum.data, {}, nullptr);
+      const Instruction& y = p_.instructions[scaled];
+      return kernels_.row_sums(first.n, N, first.rows, sum.data, gather(y, 0, y.a, group, group + 1, t0, t1).rows,
+                               s_.accumulators[y.weight][group].data + columns.begin);
+    }
     a.column += int32_t(rows.begin);
     if (K > 0) outer(K, N, gather(x, 0, a, group, group + 1, t0, t1), gather(x, 1, b, group, group + 1, t0, t1), sum);
   }
@@ -693,11 +704,18 @@ template <class T> class Player {
       for_pairs(i, [&](int64_t left, int64_t right, int64_t slab) {
         if (slab < 0) sum_pair(i, left, right, k0, k1, n0, n1);
       });
+      for (const Sums::Copy& c : s_.sums.copies)
+        if (size_t(c.from) == i) copy_sum(c, n0, n1);
       if (!g.transposed) continue;
       const Rows<T> out = result(g), sum = s_.accumulators[i][0];
       for (int64_t k = k0; k < k1; k++)
         for (int64_t n = n0; n < n1; n++) out.data[n * out.stride + k] = sum.data[k * sum.stride + n];
     }
+  }
+  void copy_sum(const Sums::Copy& c, int64_t n0, int64_t n1) {  // of columns [n0, n1)
+    const Gradient& to = p_.gradients[c.to];
+    n0 = std::max<int64_t>(n0, c.column), n1 = std::min<int64_t>(n1, c.column + to.N);
+    if (n0 < n1) std::memcpy(result(to).data + (n0 - c.column), result(p_.gradients[c.from]).data + n0, sizeof(T) * size_t(n1 - n0));
   }
   // f(first group of the left half, and of the right one, the slab that has both or −1), in order.
   template <class F> void for_pairs(size_t gradient, F f) const {
@@ -756,12 +774,22 @@ std::vector<Operand> over_time_of(const Program& program) {
   return found;
 }
 
+int64_t depth_of(const Program& program, int64_t panel) {
+  int64_t depth = 0;
+  for (int32_t i = program.loop.begin; i < program.loop.end; i++) {
+    const Instruction& x = program.instructions[i];
+    if (x.code == Code::kGemm) depth += (x.n + panel - 1) / panel * x.k;
+  }
+  return depth;
+}
+
 }  // namespace
 
 template <class T>
 Executor<T>::Executor(Program program, Workspaces& workspaces) : program_(std::move(program)), workspaces_(workspaces) {
   validate(program_);
   columns_ = columns_of(program_);
+  sums_ = sums_of(program_);
   over_time_ = over_time_of(program_);
   blocks_.resize(program_.instructions.size());
   int lists = 0;
@@ -783,8 +811,8 @@ const Columns kNotShared{};
 template <class T> class Layout {
  public:
   // parts: see parts_of.
-  Layout(const Program& program, const Columns& shared, const Play& play, int64_t parts, int64_t lanes)
-      : p_(program), columns_(parts > 1 ? shared : kNotShared), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
+  Layout(const Program& program, const Columns& shared, const Sums& sums, const Play& play, int64_t parts, int64_t lanes)
+      : p_(program), columns_(parts > 1 ? shared : kNotShared), sums_(sums), T_(play.T), B_(play.B), lanes_(lanes), groups_(n_groups(play.B)),
         slabs_(std::max<int64_t>(1, std::min<int64_t>(play.threads, groups_))), parts_(parts),
         late_(p_.gradients.size()), lasts_(p_.buffers.size()) {
     if (most_bytes() > kMostBytes) throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
@@ -793,7 +821,7 @@ template <class T> class Layout {
       const Gradient& g = p_.gradients[i];
       const bool large = size(g) * int64_t(sizeof(T)) > kLateBytes, few = T_ * B_ <= kLateRows * groups_;
       late_[i] = g.K > 1 && groups_ > 1 && !g.transposed && (large || few);
-      if (!late_[i]) near_bytes += size(g) * int64_t(sizeof(T));
+      if (accumulated(i)) near_bytes += size(g) * int64_t(sizeof(T));
     }
     const bool near = near_bytes > 0 && near_bytes <= kNearSums;
     chunk_ = std::min(T_, std::max<int64_t>(1, (near ? kNearChunkRows : kChunkRows) * groups_ / B_));
@@ -823,7 +851,7 @@ template <class T> class Layout {
     return T_ * B_ * width * int64_t(sizeof(T));
   }
   // Large gradients are summed at the end: what they read must last until then.
-  bool late(size_t gradient) const { return late_[gradient]; }
+  bool accumulated(size_t gradient) const { return !late_[gradient] && !sums_.copied[gradient]; }
   // The first group's sum is taken in the result, if that has the same order.
   bool in_result(size_t gradient, int64_t group) const { return group == 0 && !p_.gradients[gradient].transposed; }
   int64_t slots(size_t buffer) const {
@@ -879,7 +907,7 @@ template <class T> class Layout {
     return n;
   }
   int64_t accumulator(size_t i, int64_t group) const {
-    return late_[i] || in_result(i, group) ? 0 : padded(size(p_.gradients[i]));
+    return !accumulated(i) || in_result(i, group) ? 0 : padded(size(p_.gradients[i]));
   }
   int64_t accumulators(int64_t slab) const {
     int64_t n = 0;
@@ -923,6 +951,7 @@ template <class T> class Layout {
   }
   const Program& p_;
   const Columns& columns_;
+  const Sums& sums_;
   const int64_t T_, B_, lanes_, groups_, slabs_, parts_;
   int64_t chunk_;
   std::vector<bool> late_, lasts_;
@@ -967,7 +996,7 @@ template <class T> void add_places(Session<T>& s, const Layout<T>& layout, int64
 }
 template <class T> void add_accumulators(Session<T>& s, const Layout<T>& layout, int64_t slab, T* memory) {
   for (size_t i = 0; i < s.program.gradients.size(); i++)
-    for (int64_t g = s.slab_begin(slab); g < s.slab_begin(slab + 1) && !layout.late(i); g++) {
+    for (int64_t g = s.slab_begin(slab); g < s.slab_begin(slab + 1) && layout.accumulated(i); g++) {
       const Gradient& x = s.program.gradients[i];
       s.accumulators[i].push_back(layout.in_result(i, g) ? result_of<T>(x, s.play) : Rows<T>{memory, x.N});
       memory += layout.accumulator(i, g);
@@ -979,7 +1008,7 @@ template <class T> void add_accumulators(Session<T>& s, const Layout<T>& layout,
 template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
   const auto bytes = [&](int64_t parts) {
-    return Layout<T>(program_, columns_, play, parts, kernels.lanes).bytes(kernels.panel, lists_.back());
+    return Layout<T>(program_, columns_, sums_, play, parts, kernels.lanes).bytes(kernels.panel, lists_.back());
   };
   if (play.worth > 0) return bytes(parts_of(columns_, play));
   int64_t most = 0;
@@ -989,10 +1018,10 @@ template <class T> int64_t Executor<T>::needed_bytes(const Play& play) const {
 
 template <class T> void Executor<T>::play(const Play& play) {
   const Kernels<T>& kernels = ostinato::kernels<T>(play.isa);
-  const Layout<T> layout(program_, columns_, play, parts_of(columns_, play), kernels.lanes);
+  const Layout<T> layout(program_, columns_, sums_, play, parts_of(columns_, play), kernels.lanes);
   const int64_t panel = kernels.panel, lists = lists_.back(), most_rows = layout.most_rows();
   const bool far = layout.bytes_over_time() > layout.slabs() * kFarBytes;
-  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(), over_time_,
+  Session<T> s{program_,      play,           kernels,        blocks_,         lists_,               layout.columns(), sums_, over_time_, depth_of(program_, panel),
                layout.slabs(), layout.parts(), layout.chunk(), layout.groups(), layout.loop_groups(), far, layout.near_weights(),
                layout.single_use()};
   for (int64_t g = 0; g <= s.groups; g++) s.begins[g] = group_begin(play.B, g);

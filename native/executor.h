@@ -6,6 +6,7 @@
 
 #include "columns.h"
 #include "program.h"
+#include "sums.h"
 #include "workspaces.h"
 
 namespace ostinato {
@@ -52,6 +53,7 @@ template <class T> class Executor {
   Program program_;
   std::vector<Block> blocks_;  // of the instruction with the same index, where that begins a block
   Columns columns_;
+  Sums sums_;
   std::vector<Operand> over_time_;  // what the loop reads and writes, of each buffer the last slot
   std::vector<int> lists_;     // how many lists of rows the instructions before each need; of all, last
   Workspaces& workspaces_;

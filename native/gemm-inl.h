@@ -48,16 +48,19 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     // The first tiles of a panel each fetch a part of the next one: weights beyond L2 then flow in at an even
     // rate, instead of all during its first tile (+20 % where L3 is slow). The others, what is asked for.
     const int64_t tile = row / tile_rows<V, NV>();
-    const T* ahead = w + K * ldw + tile % NV * K * L;
-    int64_t step = L;
-    if (kAhead && !(p.ahead->far_weights && tile < NV)) p.ahead->take(K, ahead, step);
-    OSTINATO_UNROLLED_4 for (int64_t k = 0; k < K; k++, w += ldw, ahead += kAhead ? step : L) {
-      __builtin_prefetch(ahead, 0, 2);
-      V b[NV];
-      OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
-      OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
-        const V x = V::all(a[i][k]);
-        OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+    const bool others = kAhead && !(p.ahead->far_weights && tile < NV);
+    const int64_t step = others ? p.ahead->step() / int64_t(sizeof(T)) : L;
+    for (int64_t k = 0, end = K; k < K; end = K) {
+      const T* ahead = w + (K - k) * ldw + tile % NV * K * L;
+      if (others) end = k + p.ahead->take(K - k, ahead);
+      OSTINATO_UNROLLED_4 for (; k < end; k++, w += ldw, ahead += kAhead ? step : L) {
+        __builtin_prefetch(ahead, 0, 2);
+        V b[NV];
+        OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(w + j * L);
+        OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
+          const V x = V::all(a[i][k]);
+          OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+        }
       }
     }
   }
@@ -158,37 +161,47 @@ void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, 
   else gemm_of<V, NV, false>(n_rows, N, factors, n_factors, init, out, nullptr);
 }
 
-// out[n] += Σ_r a[r][0] · b[r][n], or Σ_r b[r][n], of NV vectors at once: one alone would wait for each sum.
-template <class V, int NV, bool kScaled>
-inline void row_sums(int64_t n_rows, RowList<const typename V::Scalar> a, RowList<const typename V::Scalar> b, int64_t column,
-                     typename V::Scalar* out, int tail) {
+// Sums of NV vectors of columns at once: one alone would wait for each addition.
+template <class V, int NV, bool kSum, bool kScaled>
+inline void sums_of_vectors(int64_t n_rows, RowList<const typename V::Scalar> a, int64_t column, typename V::Scalar* sum,
+                            RowList<const typename V::Scalar> scale, typename V::Scalar* scaled, int tail) {
   constexpr int L = V::kLanes;
-  V acc[NV];
-  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[j] = tail ? V::load(out + column, tail) : V::load(out + column + j * L);
+  auto read = [&](const typename V::Scalar* x, int j) { return tail ? V::load(x, tail) : V::load(x + j * L); };
+  V s[NV], t[NV];
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
+    s[j] = kSum ? read(sum + column, j) : V::all(0);
+    t[j] = kScaled ? read(scaled + column, j) : V::all(0);
+  }
   for (int64_t r = 0; r < n_rows; r++) {
-    const typename V::Scalar* x = b[r] + column;
-    const V scale = kScaled ? V::all(a[r][0]) : V::all(1);
+    const typename V::Scalar* x = a[r] + column;
+    const V factor = kScaled ? V::all(scale[r][0]) : V::all(0);
     OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
-      const V v = tail ? V::load(x, tail) : V::load(x + j * L);
-      acc[j] = kScaled ? fma(scale, v, acc[j]) : add(acc[j], v);
+      const V v = read(x, j);
+      if (kSum) s[j] = add(s[j], v);
+      if (kScaled) t[j] = fma(factor, v, t[j]);
     }
   }
-  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) tail ? acc[j].store(out + column, tail) : acc[j].store(out + column + j * L);
+  OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
+    if (kSum) tail ? s[j].store(sum + column, tail) : s[j].store(sum + column + j * L);
+    if (kScaled) tail ? t[j].store(scaled + column, tail) : t[j].store(scaled + column + j * L);
+  }
 }
-template <class V, bool kScaled>
-void all_row_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, RowList<const typename V::Scalar> b,
-                  typename V::Scalar* out) {
-  constexpr int L = V::kLanes;
+template <class V, bool kSum, bool kScaled>
+void all_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* sum,
+              RowList<const typename V::Scalar> scale, typename V::Scalar* scaled) {
+  constexpr int L = V::kLanes, NV = kSum && kScaled && V::kRegisters < 32 ? 4 : 8;
   int64_t n = 0;
-  for (; N - n >= 8 * L; n += 8 * L) row_sums<V, 8, kScaled>(n_rows, a, b, n, out, 0);
-  for (; N - n >= 2 * L; n += 2 * L) row_sums<V, 2, kScaled>(n_rows, a, b, n, out, 0);
-  for (; N - n >= L; n += L) row_sums<V, 1, kScaled>(n_rows, a, b, n, out, 0);
-  if (n < N) row_sums<V, 1, kScaled>(n_rows, a, b, n, out, int(N - n));
+  for (; N - n >= NV * L; n += NV * L) sums_of_vectors<V, NV, kSum, kScaled>(n_rows, a, n, sum, scale, scaled, 0);
+  for (; N - n >= 2 * L; n += 2 * L) sums_of_vectors<V, 2, kSum, kScaled>(n_rows, a, n, sum, scale, scaled, 0);
+  for (; N - n >= L; n += L) sums_of_vectors<V, 1, kSum, kScaled>(n_rows, a, n, sum, scale, scaled, 0);
+  if (n < N) sums_of_vectors<V, 1, kSum, kScaled>(n_rows, a, n, sum, scale, scaled, int(N - n));
 }
-
 template <class V>
-void column_sum(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* out) {
-  all_row_sums<V, false>(n_rows, N, {}, a, out);
+void row_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* sum,
+              RowList<const typename V::Scalar> scale, typename V::Scalar* scaled) {
+  if (sum && scaled) all_sums<V, true, true>(n_rows, N, a, sum, scale, scaled);
+  else if (sum) all_sums<V, true, false>(n_rows, N, a, sum, scale, scaled);
+  else all_sums<V, false, true>(n_rows, N, a, sum, scale, scaled);
 }
 
 template <class T> struct OuterRows {
@@ -263,7 +276,7 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
            RowList<const typename V::Scalar> b, typename V::Scalar* out, int64_t ld, typename V::Scalar* scratch) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, PW = NV * L;
-  if (K == 1) return all_row_sums<V, true>(n_rows, N, a, b, out);
+  if (K == 1) return all_sums<V, false, true>(n_rows, N, b, nullptr, a, out);
   const bool pack = K >= kPackedColumns && N >= 4 * PW;
   const T *near_a[kOuterRows], *near_b[kOuterRows];
   OuterRows<T> rows{n_rows, a, 0, b};

@@ -45,8 +45,8 @@ template <class T> struct Factor {
   const T* w;
 };
 
-// Memory that is needed soon. A product fetches it into L2 while it multiplies, a line at each k: fetched all
-// at once, more lines are asked for than a core waits for at a time.
+// Memory that is needed soon. A product fetches it into L2 while it multiplies, a line at each k or every
+// other: fetched all at once, more lines are asked for than a core waits for at a time.
 class Ahead {
  public:
   explicit Ahead(bool weights_are_far = false) : far_weights(weights_are_far) {}
@@ -57,29 +57,38 @@ class Ahead {
     if (n_ > 0 && ranges_[n_ - 1].end == at) ranges_[n_ - 1].end += bytes;
     else if (n_ < kMost) ranges_[n_++] = {at, at + bytes};
   }
-  // Where n fetches begin, and how many elements each is after the one before; unchanged where nothing is
-  // left. Of ranges that are much shorter, some are fetched now.
-  template <class T> void take(int64_t n, const T*& at, int64_t& step) {
+  // After all were added. fetches: how many products can make. At half the rate, where that will do,
+  // they are slowed down less (1 %).
+  void begin(int64_t fetches) {
+    int64_t bytes = 0;
+    for (int i = 0; i < n_; i++) bytes += ranges_[i].end - ranges_[i].at;
+    step_ = 2 * bytes <= kLine * fetches ? kLine / 2 : kLine;
+  }
+  int64_t step() const { return step_; }  // bytes from one fetch to the next
+  // Where n fetches begin, or how many fewer there are; n, and `at` unchanged, where nothing is left. Of ranges
+  // that are much shorter, some are fetched now.
+  template <class T> int64_t take(int64_t n, const T*& at) {
     for (int64_t lines = 0; first_ < n_ && lines < n / 4; first_++) {
       Range& x = ranges_[first_];
-      const int64_t bytes = x.end - x.at;
-      if (bytes >= kLine * n / 4) {
+      const int64_t fetches = (x.end - x.at + step_ - 1) / step_;
+      if (fetches >= std::min(n / 2, kWorthwhile)) {
         at = reinterpret_cast<const T*>(x.at);
-        step = std::min(kLine, bytes / n + int64_t(sizeof(T))) / int64_t(sizeof(T));
-        x.at += kLine * n;
+        n = std::min(n, fetches);
+        x.at += n * step_;
         if (x.at >= x.end) first_++;
-        return;
+        return n;
       }
       fetch(x);
-      lines += bytes / kLine + 1;
+      lines += (x.end - x.at) / kLine + 1;
     }
+    return n;
   }
   void take_all() {
     for (; first_ < n_; first_++) fetch(ranges_[first_]);
   }
 
  private:
-  static constexpr int64_t kLine = 64;
+  static constexpr int64_t kLine = 64, kWorthwhile = 32;
   static constexpr int kMost = 512;
   struct Range { const char *at, *end; };
   static void fetch(const Range& x) {
@@ -87,6 +96,7 @@ class Ahead {
   }
   Range ranges_[kMost];
   int first_ = 0, n_ = 0;
+  int64_t step_ = kLine;
 };
 
 constexpr int64_t kOuterRows = 256;     // of one sum; against 128: level, but 3 % where the result is large
@@ -108,8 +118,8 @@ template <class T> struct Kernels {
   void (*outer)(int64_t n_rows, int64_t K, int64_t N, RowList<const T> a, RowList<const T> b, T* out, int64_t ld,
                 T* scratch);
 
-  // out[0…N) += Σ_r a[r][0…N), r ascending.
-  void (*column_sum)(int64_t n_rows, int64_t N, RowList<const T> a, T* out);
+  // sum[0…N) += Σ_r a[r][0…N) and scaled[0…N) += Σ_r scale[r][0] · a[r][0…N), r ascending; one may be null.
+  void (*row_sums)(int64_t n_rows, int64_t N, RowList<const T> a, T* sum, RowList<const T> scale, T* scaled);
 
   // out[r] = Σ_c or max_c a[r][c], in sixteen lanes that are then folded 8, 4, 2, 1.
   void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);

@@ -142,15 +142,25 @@ template <class T> void check_products(const Kernels<T>& kernels) {
 
 // ---- sums and the largest of a row
 
-template <class T> void check_column_sum(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
-  Matrix<T> a(rows, N, random), out(1, N, random);
-  const Matrix<T> before = out;
-  kernels.column_sum(rows, N, a.list(), out.data());
+template <class T> void check_row_sums(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
+  Matrix<T> a(rows, N, random), scale(rows, 1, random), sum(1, N, random), scaled(1, N, random);
+  Matrix<T> only_sum = sum, only_scaled = scaled;
+  const Matrix<T> sum_before = sum, scaled_before = scaled;
+  kernels.row_sums(rows, N, a.list(), sum.data(), scale.list(), scaled.data());
+  kernels.row_sums(rows, N, a.list(), only_sum.data(), {}, nullptr);
+  kernels.row_sums(rows, N, a.list(), nullptr, scale.list(), only_scaled.data());
   for (int64_t n = 0; n < N; n++) {
-    T wanted = before.at(0, n);
-    for (int64_t r = 0; r < rows; r++) wanted += a.at(r, n);
-    CHECK(same(out.at(0, n), wanted), "column_sum, " + shape(kernels.name, rows, 0, N));
+    T wanted = sum_before.at(0, n), wanted_scaled = scaled_before.at(0, n), size = std::fabs(wanted_scaled);
+    for (int64_t r = 0; r < rows; r++) {
+      wanted += a.at(r, n);
+      wanted_scaled = multiply_add(scale.at(r, 0), a.at(r, n), wanted_scaled);
+      size += std::fabs(scale.at(r, 0) * a.at(r, n));
+    }
+    const std::string what = "row_sums, " + shape(kernels.name, rows, 0, N);
+    CHECK(same(sum.at(0, n), wanted) && same(only_sum.at(0, n), wanted), what);
+    CHECK(agrees(scaled.at(0, n), wanted_scaled, size, rows) && same(only_scaled.at(0, n), scaled.at(0, n)), what);
   }
+  CHECK(sum.gaps_untouched() && scaled.gaps_untouched(), shape(kernels.name, rows, 0, N));
 }
 
 template <class T, class F> T sixteen_lanes(const Matrix<T>& a, int64_t row, int64_t N, T neutral, F f) {
@@ -180,48 +190,44 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
   Random random(2);
   for (int64_t N : kColumns)
     for (int64_t rows = 1; rows <= 5; rows++) {
-      check_column_sum(kernels, rows, N, random);
+      check_row_sums(kernels, rows, N, random);
       check_reductions(kernels, rows, N, random);
     }
 }
 
-// Whatever is taken in whatever parts, no line is left out, but for the last ones, that are fetched at once;
-// and none far beyond the end.
+// Whatever is taken in whatever parts, no line is left out, but for a range's last ones, that are fetched at
+// once; and none beyond the end.
 void check_ahead() {
   Random random(7);
   for (int i = 0; i < 200; i++) {
     Ahead ahead;
-    std::vector<char> memory(64 * 40);
-    std::vector<int> fetched(memory.size() / 64);
-    const int64_t begin = 64 * random.below(10), middle = 64 * (10 + random.below(10)), end = 64 * (20 + random.below(10));
+    std::vector<char> memory(64 * 160);
+    std::vector<bool> fetched(memory.size() / 64);
+    const int64_t begin = 64 * random.below(40), middle = 64 * (40 + random.below(40)), end = 64 * (80 + random.below(80));
     ahead.add(memory.data() + begin, middle - begin), ahead.add(memory.data() + middle, end - middle);
-    int64_t n = 0;
+    ahead.begin(random.below(400));
     while (true) {
-      n = 4 + random.below(40);
+      const int64_t wanted = 4 + random.below(160);
       const float* at = nullptr;
-      int64_t step = 0;
-      ahead.take(n, at, step);
+      const int64_t n = ahead.take(wanted, at);
+      CHECK(0 < n && n <= wanted && (at || n == wanted), std::to_string(n));
       if (!at) break;
-      for (int64_t k = 0; k < n; k++, at += step) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data()) / 64)]++;
+      for (int64_t k = 0; k < n; k++) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data() + k * ahead.step()) / 64)] = true;
+    }
+    for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
+      const bool inside = 64 * line >= begin && 64 * line < end, last = 64 * line >= end - 64 * 32;
+      CHECK(fetched[size_t(line)] ? inside : !inside || last, std::to_string(line));
     }
     const float* left = nullptr;
-    int64_t step = 0;
-    ahead.take(n, left, step);
-    CHECK(!left, "nothing is left");
-    for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
-      const bool times = fetched[size_t(line)] > 0, inside = 64 * line >= begin && 64 * line < end, beyond = 64 * line >= end;
-      const bool last = 64 * line >= end - 16 * n;
-      CHECK(inside ? times || last : !times || (beyond && 64 * line < end + 4 * 44), std::to_string(line));
-    }
+    CHECK(ahead.take(8, left) == 8 && !left, "nothing is left");
   }
   Ahead full;
   char line;
   for (int i = 0; i < 1000; i++) full.add(&line, 0), full.add(&full, 1);  // as many as there is room for
+  full.begin(1);
   full.clear();
   const float* none = nullptr;
-  int64_t step = 0;
-  full.take(8, none, step);
-  CHECK(!none, "");
+  CHECK(full.take(8, none) == 8 && !none, "");
 }
 
 // ---- elementwise operations
@@ -287,6 +293,7 @@ template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t 
   Operands<T> last = one_by_one;  // operands of the second: the result, and what the first did not read
   (row.place == 0 ? last.a : last.b) = one_by_one.out;
   (row.place == 0 ? last.b : last.a) = kOpRows[row.first].arity == 1 ? one_by_one.b : one_by_one.c;
+  last.c = one_by_one.c;
   last.run(kernels, row.second, rows, N, s, false);
   const Matrix<T>& result = in_place ? at_once.a : at_once.out;
   for (int64_t r = 0; r < rows; r++)

@@ -136,8 +136,9 @@ def operands() -> tuple[Any, Any, Any]:
     return a, *(np.concatenate([rng.permutation(a[:-20]), a[-20:]]) for _ in range(2))
 
 
-EXACT = {"lt", "le", "eq", "ne", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "copy", "fill",
-         "max", "min", "max_s", "min_s", "neg", "abs", "sign"}  # fmt: skip
+EXACT = {"lt", "le", "eq", "ne", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "select_s",
+         "select_else_s", "copy", "fill", "max", "min", "max_s", "min_s", "neg", "abs",
+         "sign"}  # fmt: skip
 ROUNDED_ONCE = {"add", "sub", "mul", "div", "add_s", "mul_s", "rsub_s", "rdiv_s", "sqrt", "fma"}
 SEVERAL = {  # the terms that are rounded: the error is within 2 ulp of each
     "lerp": lambda a, b, c: (a, c * b, c * a),

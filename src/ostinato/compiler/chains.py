@@ -208,7 +208,8 @@ class Chains:
         pairs |= {o.node for o in self.outputs if o.argument in short}
         nodes = [n for n in reachable(self.roots(), self.p.is_leaf) if n.kind != ONCE]
         carry_out = [o.node for o in self.outputs if o.argument in self.p.carry_names]
-        section = sections(nodes, {c.read for c in self.p.carries}, carry_out, self.p.hoist)
+        carry_in = {c.read for c in self.p.carries}
+        section = sections(nodes, carry_in, carry_out, self.p.hoist, self.p.is_leaf)
         bridges: dict[Node, Node] = {}
         done: dict[Node, Node] = {}
 

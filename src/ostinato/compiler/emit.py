@@ -77,7 +77,7 @@ class Emitter:
                 row = [todo.pop(0)]
                 while todo and self.joins(row[-1], todo[0], runs, round_):
                     row.append(todo.pop(0))
-                out.append(self.product(row, [runs[n][round_] for n in row], first=round_ == 0))
+                _add(out, self.product(row, [runs[n][round_] for n in row], first=round_ == 0))
         return out
 
     def factor_runs(self, n: Node) -> list[list[tuple[Node, Node]]]:
@@ -294,6 +294,20 @@ class _Term:
             and above.row + above.K == self.row
             and _continues(above.a, above.K, self.a)
         )
+
+
+def _add(products: list[Instruction], new: Instruction) -> None:
+    """Directly behind the last one that it adds to: the engine plays those in one pass."""
+    at = len(products)
+    while at > 0 and _apart(products[at - 1], new):
+        at -= 1
+    products.insert(at or len(products), new)
+
+
+def _apart(x: Instruction, y: Instruction) -> bool:
+    """Whether two results share no column."""
+    same = (x.d.buffer, x.d.dt) == (y.d.buffer, y.d.dt)
+    return not same or x.d.column + x.n <= y.d.column or y.d.column + y.n <= x.d.column
 
 
 def _continues(first: Operand, width: int, second: Operand) -> bool:

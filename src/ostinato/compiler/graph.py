@@ -385,4 +385,9 @@ def _with_scalar(
                     return "add_s", (other,), -n.s
                 if (name, position) == ("div", 1) and _is_power_of_two(n.s):
                     return "mul_s", (other,), 1 / n.s  # the same bits
+    if name == "select":
+        mask, a, b = operands
+        for n, other, form in ((a, b, "select_s"), (b, a, "select_else_s")):
+            if n.op == "const" and n.width in (1, max(mask.width, other.width)):
+                return form, (mask, other), n.s
     return name, operands, s

@@ -39,11 +39,15 @@ def _lowered(p: Pass, max_block: int) -> Lowered:
     chains = Chains(p)
     nodes = [n for n in reachable(chains.roots(), p.is_leaf) if n.kind != ONCE]
     carry_out = [o.node for o in chains.outputs if o.argument in p.carry_names]
-    section = sections(nodes, {c.read for c in p.carries}, carry_out, p.hoist)
+    section = sections(nodes, {c.read for c in p.carries}, carry_out, p.hoist, p.is_leaf)
     section.update(dict.fromkeys(chains.bridged, LOOP))
     computed = [n for n in nodes if not p.is_leaf(n) and n.op != "const"]
+    kept = {o.node for o in chains.outputs} | set(chains.saved)
+    for n in computed:
+        views = n.op in ("slice", "concat")
+        kept |= {i for i in n.inputs if views or section.get(i) != section[n]}
     items = {
-        s: schedule([n for n in computed if section[n] == s], p.is_leaf, max_block)
+        s: schedule([n for n in computed if section[n] == s], p.is_leaf, max_block, kept)
         for s in (BEFORE, LOOP, AFTER)
     }
     storage = Storage(p)

@@ -9,7 +9,7 @@ from ostinato.compiler.graph import Node, Unsupported
 from ostinato.compiler.lower import lower
 from ostinato.compiler.passes import CarrySpec, Leaf, Lowered, Output, Pass
 from ostinato.compiler.record import Recording
-from ostinato.compiler.section import choose_saved
+from ostinato.compiler.section import choose_saved, recomputable
 from ostinato.compiler.simplify import StepGraph
 
 
@@ -118,8 +118,8 @@ class Planner:
         hoist: bool,
     ) -> BackwardPlan:
         f, g = self.graph.forward, self._graph(y_used)
-        missing = set(self._saved(y_used, x_wanted)) - set(forward.saved)
-        if missing:
+        kept = {*forward.saved, *self.at_hand}
+        if not recomputable(self._saved(y_used, x_wanted), kept):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         dt_in, dt_out = int(reverse), int(not reverse)
         leaves: dict[Node, Leaf] = {}

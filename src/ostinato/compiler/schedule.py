@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,9 +20,16 @@ class Item:
     nodes: list[Node]
 
 
-def schedule(nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int) -> list[Item]:
-    """The items of a section, in order: products as early as can be, then the largest block."""
-    return _Schedule(nodes, is_leaf, max_block).run()
+def schedule(
+    nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int, kept: set[Node]
+) -> list[Item]:
+    """The items of a section, in order: products as early as can be, then the largest block.
+
+    Args:
+        kept: what lies in memory whoever reads it: results, and what other sections read.
+    """
+    items = _Schedule(nodes, is_leaf, max_block).run()
+    return _Postponed(items, is_leaf, max_block, kept).items
 
 
 def same_row(n: Node, i: Node) -> bool:
@@ -93,3 +101,74 @@ class _Schedule:
             if len(block) > len(best):
                 best = block
         return best
+
+
+class _Postponed:
+    """Items in which a value that one later block alone reads is computed there, in a register.
+
+    Else it would go through memory. What it is computed from must be there anyway, at the price of
+    one further operand at the most.
+    """
+
+    def __init__(
+        self, items: list[Item], is_leaf: Callable[[Node], bool], max_block: int, kept: set[Node]
+    ):
+        self.items = items
+        self.is_leaf = is_leaf
+        self.max_block = max_block
+        self.kept = kept
+        self.item_of = {n: k for k, item in enumerate(items) for n in item.nodes}
+        self.users: dict[Node, set[Node]] = defaultdict(set)
+        for item in items:
+            for n in item.nodes:
+                for i in n.inputs:
+                    self.users[i].add(n)
+        for item in reversed(items):
+            if item.kind == BLOCK:
+                for n in reversed(list(item.nodes)):
+                    self.postpone(n)
+        self.items = [item for item in items if item.nodes]
+
+    def postpone(self, n: Node) -> None:
+        here = self.item_of[n]
+        there = {self.item_of.get(m, here) for m in self.users[n]}
+        if n in self.kept or len(there) != 1 or (later := there.pop()) == here:
+            return
+        block = self.items[later].nodes
+        cone = self.cone(n)
+        if self.items[later].kind != BLOCK or cone is None or block[0].width != n.width:
+            return
+        if not all(m.op in OPS for m in self.users[n]) or len(block) + len(cone) > self.max_block:
+            return
+        read = {i for m in block for i in m.inputs}
+        further = {i for m in cone for i in m.inputs if i.op != "const"} - read - set(cone)
+        if len(further) > 1:
+            return
+        first = min(block.index(m) for m in self.users[n])
+        block[first:first] = cone
+        for m in cone:
+            self.items[here].nodes.remove(m)
+            self.item_of[m] = later
+
+    def cone(self, n: Node) -> list[Node] | None:
+        """n and what is computed for it alone, in order; None where that reads a register."""
+        found: list[Node] = []
+        for i in dict.fromkeys(n.inputs):
+            if i.op == "const" or self.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
+                continue
+            part = (
+                self.cone(i)
+                if self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
+                else None
+            )
+            if part is None:
+                return None
+            found += part
+        simple = n.op in OPS and all(same_row(n, i) or i.op == "const" for i in n.inputs)
+        return [*found, n] if simple else None
+
+    def in_memory(self, n: Node) -> bool:
+        here = self.item_of.get(n)
+        if here is None or self.items[here].kind != BLOCK or n in self.kept:
+            return True
+        return any(self.item_of.get(m) != here or m.op not in OPS for m in self.users[n])

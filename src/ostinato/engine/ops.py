@@ -79,6 +79,8 @@ OPS: dict[str, Op] = {
     "pow_s": Op(1, lambda a, s: np.power(a, s)),
     "fma": Op(3, lambda a, b, c, s: a * b + c),
     "select": Op(3, lambda a, b, c, s: np.where(a != 0, b, c)),
+    "select_s": Op(2, lambda a, b, s: np.where(a != 0, s, b)),
+    "select_else_s": Op(2, lambda a, b, s: np.where(a != 0, b, s)),
     "lerp": Op(3, lambda a, b, c, s: a + c * (b - a)),
     "tanh_backward": Op(2, lambda a, b, s: a * (1 - b * b)),
     "sigmoid_backward": Op(2, lambda a, b, s: a * b * (1 - b)),

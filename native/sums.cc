@@ -1,0 +1,63 @@
+#include "sums.h"
+
+#include <algorithm>
+
+namespace ostinato {
+namespace {
+
+// Whether an operand's columns are some of another's.
+bool within(const Operand& x, int32_t nx, const Operand& y, int32_t ny) {
+  return x.buffer == y.buffer && x.dt == y.dt && y.column <= x.column && x.column + nx <= y.column + ny;
+}
+
+class Finder {
+ public:
+  explicit Finder(const Program& program) : p_(program), terms_(program.gradients.size()) {
+    found_.scaled.resize(p_.instructions.size(), -1);
+    found_.skipped.resize(p_.instructions.size());
+    found_.copied.resize(p_.gradients.size());
+    for (int32_t i = p_.after.begin; i < p_.after.end; i++)
+      if (is_sum(at(i))) terms_[size_t(at(i).weight)]++;
+  }
+  Sums run() {
+    for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
+      std::vector<int32_t> sums, products;  // with nothing between them that could write what they read
+      for (; i < p_.after.end && is_sum(at(i)); i++)
+        if (terms_[size_t(at(i).weight)] == 1) (at(i).code == Code::kColumnSum ? sums : products).push_back(i);
+      std::stable_sort(sums.begin(), sums.end(), [&](int32_t x, int32_t y) { return at(x).n > at(y).n; });
+      for (size_t j = 0; j < sums.size(); j++)
+        if (!copy(sums[j], sums, j)) join(sums[j], products);
+    }
+    return std::move(found_);
+  }
+
+ private:
+  const Instruction& at(int32_t i) const { return p_.instructions[size_t(i)]; }
+  bool copy(int32_t i, const std::vector<int32_t>& sums, size_t before) {
+    for (size_t j = 0; j < before; j++) {
+      const Instruction &x = at(i), &y = at(sums[j]);
+      if (found_.skipped[size_t(sums[j])] || !within(x.a, x.n, y.a, y.n)) continue;
+      found_.copies.push_back({x.weight, y.weight, x.a.column - y.a.column});
+      found_.copied[size_t(x.weight)] = found_.skipped[size_t(i)] = true;
+      return true;
+    }
+    return false;
+  }
+  void join(int32_t i, const std::vector<int32_t>& products) {
+    for (int32_t j : products) {
+      if (found_.skipped[size_t(j)] || at(j).k != 1 || at(j).n != at(i).n || !same(at(j).b, at(i).a)) continue;
+      found_.scaled[size_t(i)] = j;
+      found_.skipped[size_t(j)] = true;
+      return;
+    }
+  }
+  const Program& p_;
+  std::vector<int> terms_;  // of each gradient
+  Sums found_;
+};
+
+}  // namespace
+
+Sums sums_of(const Program& program) { return Finder(program).run(); }
+
+}  // namespace ostinato
