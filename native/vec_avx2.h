@@ -39,6 +39,11 @@ inline Avx2 power_of_two(Avx2 k) {
   __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(k.v), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(e, 23))};
 }
+// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. 2^128 and 2^−150 are no floats: in two steps.
+inline Avx2 scaled(Avx2 x, Avx2 n) {
+  const Avx2 half = round(mul(n, Avx2::all(.5f)));
+  return mul(mul(x, power_of_two(half)), power_of_two(sub(n, half)));
+}
 inline void split_exponent(Avx2 x, Avx2& m, Avx2& e) {
   __m256i b = _mm256_castps_si256(x.v);
   __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(b, _mm256_set1_epi32(0x3f3504f3)), 23);

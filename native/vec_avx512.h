@@ -36,6 +36,7 @@ inline Avx512 power_of_two(Avx512 k) {
   __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(k.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(e, 23))};
 }
+inline Avx512 scaled(Avx512 x, Avx512 n) { return {_mm512_scalef_ps(x.v, n.v)}; }  // x·2^n, rounded once
 inline void split_exponent(Avx512 x, Avx512& m, Avx512& e) {
   __m512i b = _mm512_castps_si512(x.v);
   __m512i k = _mm512_srai_epi32(_mm512_sub_epi32(b, _mm512_set1_epi32(0x3f3504f3)), 23);

@@ -60,6 +60,11 @@ inline uint32_t integer_of(float x) { return std::fabs(x) < 2147483648.f ? uint3
 template <int N> inline Generic<float, N> power_of_two(Generic<float, N> k) {
   return per_lane(k, [](float x) { return float_of((integer_of(x) + 127u) << 23); });
 }
+// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. 2^128 and 2^−150 are no floats: in two steps.
+template <int N> inline Generic<float, N> scaled(Generic<float, N> x, Generic<float, N> n) {
+  const Generic<float, N> half = round(mul(n, Generic<float, N>::all(.5f)));
+  return mul(mul(x, power_of_two(half)), power_of_two(sub(n, half)));
+}
 // x = m·2^e with m in [√½, √2), for normal positive x.
 template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, N>& m, Generic<float, N>& e) {
   for (int i = 0; i < N; i++) {

@@ -46,9 +46,9 @@ def test_few_rows_take_the_product_of_x_out_of_the_loop():
 
 
 def test_memory():
-    """What is said is what training takes: gates and tanh(c) of T steps, both states of T + 1."""
+    """What is said is what training takes: the gates of T steps, both states of T + 1."""
     e = explained()
-    assert e.saved_bytes == 4 * B * (T * 5 * H + (T + 1) * 2 * H)
+    assert e.saved_bytes == 4 * B * (T * 4 * H + (T + 1) * 2 * H)
     step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
     xs = torch.randn(T, B, F, requires_grad=True)
     cache._entries.clear()

@@ -21,11 +21,9 @@ from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
 
-# What costs more to compute again than to keep: a transcendental function, a product, a reduction.
-_DEAR = {
-    "exp", "log", "log1p", "expm1", "erf", "sin", "cos", "tanh", "sigmoid", "softplus", "pow",
-    "pow_s", "sqrt",
-}  # fmt: skip
+# What costs more to compute again than to keep, which is a line of the caches written, and two
+# read, for sixteen values: a product, a reduction, a function slower than exp, tanh or sigmoid.
+_DEAR = {"log", "log1p", "expm1", "erf", "sin", "cos", "softplus", "pow", "pow_s"}
 _HEAVY = {"accumulate", "matmul", "row_sum", "row_max"}
 _CHEAP = {*OPS, "spread", "concat", "slice"} - _DEAR
 
