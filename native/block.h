@@ -8,7 +8,7 @@
 namespace ostinato {
 
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
-constexpr int64_t kNearStrips = 1 << 14;  // bytes: a block's strips grow while those of all operands that it uses again fit into this
+constexpr int64_t kNearStrips = 1 << 15;  // bytes, at most, of those of all operands that a block uses again
 
 // Operations find their operands in a table: the streams, each place in memory once, then the registers.
 struct Block {

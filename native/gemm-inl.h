@@ -29,6 +29,7 @@ template <class T> struct Product {
   RowList<const T> init;  // no rows: zero
   RowList<T> out;
   Ahead* ahead;  // or null
+  const Factor<T>* outer;  // a factor of one column, that begins the chain; or null
 };
 
 // Rows [row, row + MR) and columns [column, column + NV vectors): `tail` lanes of the last, if partial.
@@ -40,6 +41,14 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
   V acc[MR][NV];
   OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
     OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = p.init.first ? read(p.init[row + i] + column, j) : V::all(0);
+  if (p.outer) {
+    V b[NV];
+    OSTINATO_UNROLLED for (int j = 0; j < NV; j++) b[j] = V::load(p.outer->w + column + j * L);
+    OSTINATO_UNROLLED for (int i = 0; i < MR; i++) {
+      const V x = V::all(p.outer->a[row + i][0]);
+      OSTINATO_UNROLLED for (int j = 0; j < NV; j++) acc[i][j] = fma(x, b[j], acc[i][j]);
+    }
+  }
   for (int f = 0; f < p.n_factors; f++) {
     const int64_t K = p.factors[f].K;
     const T* w = p.factors[f].w + column * K;
@@ -134,7 +143,8 @@ template <class V, int NV, bool kAhead>
 void gemm_of(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
           RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
   constexpr int L = V::kLanes, PW = NV * L;
-  const Product<typename V::Scalar> p{factors, n_factors, init, out, ahead};
+  const bool outer = n_rows > 2 && n_factors > 1 && factors[0].K == 1;
+  const Product<typename V::Scalar> p{factors + outer, n_factors - outer, init, out, ahead, outer ? factors : nullptr};
   int64_t n = 0;
   if (n_rows == 1 && N > PW && N < 2 * PW && N % L == 0) switch ((N - PW) / L) {
     case 1: return gemm_panels<V, 1, NV, 1, 1>(p, 0);
