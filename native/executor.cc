@@ -61,7 +61,7 @@ constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and t
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 constexpr int64_t kMostLanes = 16;       // of their vectors
-constexpr int64_t kMostTile = 8;         // rows of their tiles
+constexpr int64_t kMostTile = 6;         // rows of their tiles
 // Work on a single group's step: weights times two more than there are rows, as those have to be read
 // whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
 // takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.

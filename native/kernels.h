@@ -54,6 +54,13 @@ class Ahead {
   void clear() { first_ = n_ = 0; }
   void add(const void* data, int64_t bytes) {
     const char* at = static_cast<const char*>(data);
+    // Of a page the first line now, all pages one after the other: to find where a page lies takes as long as
+    // twenty additions, for which a product would wait each time (5 % of a step with twelve ranges).
+    for (const char* line = at; line < at + bytes; line += kPage - reinterpret_cast<uintptr_t>(line) % kPage) {
+      const uintptr_t page = reinterpret_cast<uintptr_t>(line) / kPage;
+      if (page != last_page_) __builtin_prefetch(line, 0, 2);
+      last_page_ = page;
+    }
     if (n_ > 0 && ranges_[n_ - 1].end == at) ranges_[n_ - 1].end += bytes;
     else if (n_ < kMost) ranges_[n_++] = {at, at + bytes};
   }
@@ -88,7 +95,7 @@ class Ahead {
   }
 
  private:
-  static constexpr int64_t kLine = 64, kWorthwhile = 32;
+  static constexpr int64_t kLine = 64, kWorthwhile = 32, kPage = 4096;
   static constexpr int kMost = 512;
   struct Range { const char *at, *end; };
   static void fetch(const Range& x) {
@@ -97,6 +104,7 @@ class Ahead {
   Range ranges_[kMost];
   int first_ = 0, n_ = 0;
   int64_t step_ = kLine;
+  uintptr_t last_page_ = 0;
 };
 
 constexpr int64_t kOuterRows = 256;     // of one sum; against 128: level, but 3 % where the result is large

@@ -155,8 +155,15 @@ class Builder:
             for a, b in (operands, operands[::-1]):
                 if b.op == "neg":
                     return self.op("sub", a, b.inputs[0])
+        if name == "sub" and operands[1].op == "neg":
+            return self.op("add", first, operands[1].inputs[0])
         if name == "neg" and first.op == "neg":
             return self.widen(first.inputs[0], width)
+        if name in ("mul", "div"):  # the sign last, where a sum may take it
+            for i, n in enumerate(operands):
+                if n.op == "neg":
+                    rest = (*operands[:i], n.inputs[0], *operands[i + 1 :])
+                    return self.op("neg", self.op(name, *rest))
         return None
 
     def _over_pieces(
