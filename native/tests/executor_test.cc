@@ -65,6 +65,22 @@ Program with_a_sum(Program program) {
   return program;
 }
 
+void check_sums() {
+  const Program program = sample_program(3, 5, false);
+  const Sums sums = sums_of(program);
+  const int32_t first = program.after.begin, whole = first + 4;
+  CHECK(sums.copies.size() == 1 && sums.copied == std::vector<bool>({0, 0, 0, 0, 1, 0}), "");
+  CHECK(sums.copies[0].to == 4 && sums.copies[0].from == 3 && sums.copies[0].column == 1, "");
+  for (int32_t i = 0; i < int32_t(program.instructions.size()); i++) {
+    CHECK(sums.scaled[size_t(i)] == (i == whole ? whole + 1 : -1), std::to_string(i));
+    CHECK(sums.skipped[size_t(i)] == (i == first + 3 || i == whole + 1), std::to_string(i));
+  }
+  Program twice = program;  // a second term: neither a copy, nor played with another
+  for (int32_t i : {first + 3, whole + 1}) twice.instructions.push_back(twice.instructions[size_t(i)]);
+  twice.after.end += 2;
+  CHECK(sums_of(twice).copies.empty() && sums_of(twice).scaled == std::vector<int32_t>(twice.instructions.size(), -1), "");
+}
+
 template <class T> void check_equal_bits() {
   for (const Size& size : kSizes)
     for (bool descending : {false, true})
@@ -291,6 +307,7 @@ void check_memory() {
 void test_executor() {
   CHECK(threading_runtime().find("stand_in") != std::string::npos, threading_runtime());
   check_that_a_wrong_play_is_seen();
+  check_sums();
   check_equal_bits<float>();
   check_equal_bits<double>();
   check_far_plays();

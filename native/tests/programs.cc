@@ -8,7 +8,7 @@ namespace ostinato {
 namespace {
 
 // Of sample_program.
-enum Argument_ : int32_t { kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape, kGradU, kGradW, kGradBias, kArguments };
+enum Argument_ : int32_t { kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape, kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kArguments };
 enum Buffer_ : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape };
 
 Operand in(int32_t buffer, int32_t column = 0, int32_t dt = 0) { return {buffer, column, dt}; }
@@ -65,7 +65,8 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}},
                {H, H, {{kW, 0, H, 0, H, 0, 0}}}};
-  p.gradients = {{F, H, kGradU, true}, {H, H, kGradW, false}, {1, H, kGradBias, false}};
+  p.gradients = {{F, H, kGradU, true},      {H, H, kGradW, false},        {1, H, kGradBias, false},
+                 {1, H, kGradTape, false}, {1, H - 1, kGradPart, false}, {1, H, kGradColumn, false}};
   p.carries = {{bStates, kInit, kLast}, {bFollower, -1, -1}};
   const auto section = [&](const std::vector<Instruction>& list) {
     const int32_t begin = int32_t(p.instructions.size());
@@ -93,6 +94,9 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
       sum(Code::kOuter, 0, F, H, in(bX), in(bTape)),
       sum(Code::kOuter, 1, H, H, in(bStates, 0, now), in(bTape)),
       sum(Code::kColumnSum, 2, 1, H, in(bDrive)),
+      sum(Code::kColumnSum, 4, 1, H - 1, in(bTape, 1)),  // a part of the next: copied
+      sum(Code::kColumnSum, 3, 1, H, in(bTape)),
+      sum(Code::kOuter, 5, 1, H, in(bX), in(bTape)),  // with the one before
   });
   return p;
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -167,6 +167,24 @@ class Maker:
         self.gradients.append(Gradient(k, n, self.argument("gradient", shape), transposed))
         return [Instruction(code, weight=len(self.gradients) - 1, **x)]
 
+    def sums_again(self, x: Instruction, readable: list[Region]) -> list[Instruction]:
+        """The same columns, or some of them: summed once more, and times one column."""
+        b = x.b if x.code == Code.OUTER else x.a
+        column = int(self.rng.integers(x.n))
+        n = int(self.rng.integers(1, x.n - column + 1))
+        part = Operand(b.buffer, b.column + column, b.dt)
+        one = self.part(self.pick([r for r in readable if not self.constant(r)]), 1)
+        made = [
+            Instruction(Code.COLUMN_SUM, n=x.n, a=b),
+            Instruction(Code.OUTER, n=x.n, k=1, a=one, b=b),
+            Instruction(Code.COLUMN_SUM, n=n, a=part),
+        ]
+        self.rng.shuffle(made)  # type: ignore[arg-type]
+        for i, y in enumerate(made):
+            self.gradients.append(Gradient(1, y.n, self.argument("gradient", (1, y.n))))
+            made[i] = replace(y, weight=len(self.gradients) - 1)
+        return made
+
     def constant(self, region: Region) -> bool:
         return self.buffers[region.buffer].kind in (Kind.VECTOR, Kind.LOCAL)
 
@@ -259,6 +277,8 @@ class Maker:
         after, _ = self.some(readable, [Kind.TIME, Kind.CHUNK, Kind.TAPE], self.number(0, 3))
         for _ in range(self.number(0, 3)):
             after += self.sums(readable)
+            if self.rng.random() < 0.4:
+                after += self.sums_again(after[-1], readable)
         return Program(
             len(self.arguments), descending, tuple(self.buffers), tuple(self.weights),
             tuple(self.gradients), tuple(self.carries), tuple(once), tuple(before), tuple(loop),
