@@ -1,0 +1,104 @@
+"""What the programs of some steps consist of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import ostinato
+from ostinato.compiler import cache
+from ostinato.compiler.graph import Builder
+from ostinato.compiler.section import choose_saved
+from ostinato.engine import native
+from ostinato.engine.program import Code, Kind, Program
+from steps import make
+
+B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
+
+
+def programs(step: Any, init: Any, xs: Any, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """The forward and the backward one of a call that is trained."""
+    made: list[Program] = []
+    real = native.make
+
+    def noted(program: Program, kind: Any) -> Any:
+        made.append(program)
+        return real(program, kind)
+
+    monkeypatch.setattr(native, "make", noted)
+    cache._entries.clear()
+    carry, ys = ostinato.scan(step, init, xs)
+    torch.autograd.backward([y.sum() for y in pytree.tree_leaves((carry, ys))])
+    return made[-2:]
+
+
+def of_the_zoo(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    case = make(name, torch.float64, F, H)
+    init = pytree.tree_map(lambda t: t.requires_grad_(), case.init(B))
+    return programs(case.step, init, case.xs(6, B), monkeypatch)
+
+
+def width(program: Program, kind: Kind) -> int:
+    return sum(b.width for b in program.buffers if b.kind == kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("lstm_chunk", 4), ("gru_reset_after", 4), ("slstm_stabilised", 5), ("lem", 4)],
+)
+def test_what_is_kept_for_the_backward_pass(name, columns, monkeypatch):
+    forward, _ = of_the_zoo(name, monkeypatch)
+    assert width(forward, Kind.TAPE) == columns * H
+
+
+def test_the_fewest_columns_are_kept():
+    """Of three comparisons of two products the two; of one comparison itself; nothing of what is at
+    hand; and a dear function where it stands."""
+    b = Builder()
+    x, y, d = (b.node(name, (), (), "rows", (H,)) for name in "xyd")
+    p, q = (b.node("matmul", (n,), (), "rows", (H,)) for n in (x, y))
+    masks = [b.op("lt", p, q), b.op("lt", q, p), b.op("eq", p, q)]
+    used = [b.op("mul", d, mask) for mask in masks]
+    assert choose_saved(used, {d}, {x, y}) == [p, q]
+    assert choose_saved(used[:1], {d}, {x, y}) == [masks[0]]
+    assert choose_saved([b.op("mul", d, b.op("add", x, y))], {d}, {x, y}) == []
+    again, dear = b.op("exp", b.op("sub", p, y)), b.op("softplus", p)
+    assert choose_saved([b.op("mul", d, again), b.op("mul", d, p)], {d}, {x, y}) == [p]
+    assert choose_saved([b.op("mul", d, dear), b.op("mul", d, p)], {d}, {x, y}) == [p, dear]
+
+
+def test_a_value_is_computed_where_it_is_read(monkeypatch):
+    """(1 − d) y, read by one block behind a product, lies nowhere."""
+    forward, backward = of_the_zoo("lem", monkeypatch)
+    assert width(forward, Kind.STEP) == 0
+    assert width(backward, Kind.STEP) == H  # what the second product adds to
+
+
+def test_an_operation_on_what_the_loop_computes_is_played_in_it(monkeypatch):
+    W = torch.randn(H, H, dtype=torch.float64, requires_grad=True)
+
+    def step(h, x):
+        h = torch.tanh(x + h @ W)
+        return h, 2 * h.square() + x
+
+    forward, _ = programs(
+        step, torch.zeros(3, H).double(), torch.randn(5, 3, H).double(), monkeypatch
+    )
+    assert forward.after == ()
+    assert width(forward, Kind.CHUNK) == 0
+
+
+@pytest.mark.parametrize("name", ["slstm_stabilised", "lem", "lstm_chunk"])
+def test_products_that_are_added_follow_each_other(name, monkeypatch):
+    added = 0
+    for program in of_the_zoo(name, monkeypatch):
+        made: list[Any] = []  # results of the products so far
+        for before, x in zip(program.loop, program.loop[1:], strict=False):
+            made += [(before.d, before.n)] * (before.code == Code.GEMM)
+            if x.code == Code.GEMM and (x.d, x.n) in made:
+                assert (before.code, before.d, before.n) == (Code.GEMM, x.d, x.n)
+                added += 1
+    assert added > 0
