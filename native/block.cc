@@ -50,8 +50,9 @@ Block::Block(const Instruction* head, int64_t item) : width(head->n) {
   }
   for (size_t i = 0; i < steps.size();)
     if (!join_reader(i)) i++;
+  renumber_registers();
   const int64_t near = operands_used_again();
-  while (strip < kLongestStrip && 2 * strip * near * item <= near_strips()) strip *= 2;
+  while (strip < kLongestStrip && 2 * strip * near * item <= near_strips() && 2 * strip * n_registers <= kRegisters) strip *= 2;
 }
 
 int16_t Block::find(const Operand& o, bool one_column) {
@@ -65,6 +66,20 @@ int16_t Block::find(const Operand& o, bool one_column) {
     if (same(streams[i].operand, o) && streams[i].one_column == one_column) return int16_t(i);
   streams.push_back({o, one_column});
   return int16_t(streams.size() - 1);
+}
+
+// Without those whose only reader has joined their writer.
+void Block::renumber_registers() {
+  const int16_t first = int16_t(streams.size());
+  std::vector<int16_t> number(size_t(n_registers), -1);
+  n_registers = 0;
+  for (Step& x : steps)
+    for (int i : {0, 1, 2, 3})
+      if (x.which[i] >= first && (i == 3 || i < arity(x.kernel))) {
+        int16_t& found = number[size_t(x.which[i] - first)];
+        if (found < 0) found = int16_t(n_registers++);
+        x.which[i] = int16_t(first + found);
+      }
 }
 
 int64_t Block::operands_used_again() const {

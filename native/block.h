@@ -8,6 +8,7 @@
 namespace ostinato {
 
 constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
+constexpr int64_t kRegisters = 2 * kMaxRegisters * kStrip;  // elements of all registers of a thread
 constexpr int64_t kNearStrips = 1 << 15;  // bytes, at most, of those of all operands that a block uses again
 
 // Operations find their operands in a table: the streams, each place in memory once, then the registers.
@@ -28,6 +29,7 @@ struct Block {
 
  private:
   int16_t find(const Operand& o, bool one_column = false);
+  void renumber_registers();
   int64_t operands_used_again() const;
   bool join_reader(size_t first);
   bool overlap(int16_t x, int16_t y) const;

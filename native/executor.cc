@@ -53,8 +53,6 @@ constexpr int64_t kNearBytes = 1 << 19;  // … beside weights that stay in L2; 
 constexpr int64_t kPackDepth = 16;     // rows of a panel that is filled by columns, at once: a line of each column (against 64: 1/8 less)
 constexpr int64_t kApart = 1 << 12;    // bytes between what two threads write: see Layout
 constexpr int64_t kFarBytes = 1 << 21;  // of all that a thread reads and writes over time: beyond, it waits for L3
-constexpr int64_t kRegisters = 2 * kMaxRegisters * kStrip;  // elements of a thread's registers
-static_assert(kRegisters * int64_t(sizeof(float)) >= kNearStrips, "long strips need more than the registers have");
 constexpr int64_t kLateBytes = 1 << 20;  // an accumulator above this is summed once, at the end
 constexpr int64_t kLateColumns = 512;    // of its result at once: 256 × 512 floats stay in L2 over all rows
 constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and to add it costs more
@@ -984,7 +982,7 @@ template <class T> void add_places(Session<T>& s, const Layout<T>& layout, int64
     switch (b.kind) {
       case Kind::kTime: s.places.push_back({data, a.time, a.row, 0, s.play.rows}); break;
       case Kind::kVector: s.places.push_back({data, 0, 0, 0, nullptr}); break;
-      case Kind::kTape: s.places.push_back({data + first * (s.play.T - 1) * a.row, n * a.row, a.row, 0, nullptr}); break;
+      case Kind::kTape: s.places.push_back({data + first * (s.play.T + b.extra - 1) * a.row, n * a.row, a.row, 0, nullptr}); break;
       case Kind::kLocal: s.places.push_back({locals, 0, 0, 0, nullptr}); break;
       default: {
         const bool wraps = slots > 1 && (b.kind == Kind::kPair || slots < s.play.T);

@@ -44,7 +44,7 @@ class Validator {
       where_ = "buffer " + std::to_string(i);
       require(b.kind >= Kind::kTime && b.kind <= Kind::kTape, where_ + ": unknown kind");
       require(b.width > 0 && b.width <= kMaxWidth, where_ + ": width");
-      require(b.extra == 0 || (b.extra == 1 && b.kind == Kind::kTime), where_ + ": extra slots");
+      require(b.extra == 0 || (b.extra == 1 && (b.kind == Kind::kTime || b.kind == Kind::kTape)), where_ + ": extra slots");
       if (b.kind == Kind::kTime || b.kind == Kind::kVector || b.kind == Kind::kTape) argument(b.argument);
     }
   }
@@ -81,7 +81,7 @@ class Validator {
       where_ = "carry " + std::to_string(i);
       require(c.buffer >= 0 && c.buffer < int64_t(p_.buffers.size()), where_ + ": buffer");
       const Buffer& b = p_.buffers[c.buffer];
-      require(b.kind == Kind::kPair || (b.kind == Kind::kTime && b.extra == 1), where_ + ": its buffer has no slot beyond T");
+      require(b.kind == Kind::kPair || b.extra == 1, where_ + ": its buffer has no slot beyond T");
       if (c.init != -1) argument(c.init);
       if (c.final != -1) argument(c.final);
     }

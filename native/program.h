@@ -21,13 +21,13 @@ enum class Kind : int32_t {
   kStep,    // own memory, [B, width], lives within one step
   kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
   kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
-  kTape,    // argument, [T, B, width], dense, written and read by programs only: slab after slab, so that
-            // its order depends on T, B and the number of threads
+  kTape,    // argument, [slots, B, width], dense, written and read by programs only: slab after slab, so that
+            // its order depends on T, B and the number of threads, none of which shares a page with another
 };
 struct Buffer {
   Kind kind;
   int32_t width;
-  int32_t extra;     // kTime
+  int32_t extra;     // kTime, kTape
   int32_t argument;  // kTime, kVector, kTape
 };
 

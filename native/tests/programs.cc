@@ -135,7 +135,7 @@ std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transpo
   std::vector<Use> uses;
   for (const Buffer& b : p.buffers) {
     if (b.kind == Kind::kTime) uses.push_back({b.argument, T + b.extra, B, b.width});
-    if (b.kind == Kind::kTape) uses.push_back({b.argument, T, B, b.width});
+    if (b.kind == Kind::kTape) uses.push_back({b.argument, T + b.extra, B, b.width});
     if (b.kind == Kind::kVector) uses.push_back({b.argument, 1, 1, b.width});
   }
   for (const Carry& c : p.carries)

@@ -241,9 +241,9 @@ class Maker:
 
         states = []
         for _ in range(self.number(1, 3)):
-            kind = self.pick([Kind.PAIR, Kind.TIME])
+            kind = self.pick([Kind.PAIR, Kind.TIME, Kind.TAPE])
             width = self.width()
-            extra = int(kind == Kind.TIME)
+            extra = int(kind != Kind.PAIR)
             states.append(Region(self.buffer(kind, width, extra), width))
             init = self.argument("rows", width) if self.rng.random() < 0.7 else -1
             final = self.argument("rows out", width) if self.rng.random() < 0.7 else -1
@@ -269,7 +269,7 @@ class Maker:
         seen = [r for r in out_loop if self.buffers[r.buffer].kind in lasting]
         seen += [r for r in out_before if self.buffers[r.buffer].kind in (Kind.TIME, Kind.TAPE)]
         for s in states:
-            if self.buffers[s.buffer].kind == Kind.TIME:
+            if self.buffers[s.buffer].kind != Kind.PAIR:
                 seen += [Region(s.buffer, s.width, 0), Region(s.buffer, s.width, 1)]
         for r in seen:
             r.writable = False

@@ -69,7 +69,8 @@ class Storage:
             if carry is not None and not carry.kept:
                 self._by_key[key] = self.buffer(Buffer(Kind.PAIR, width))
             else:
-                kind = Kind.TAPE if name.startswith("tape") else Kind.TIME
+                own = name.startswith("tape") or name in self.p.hidden
+                kind = Kind.TAPE if own else Kind.TIME
                 extra = int(name.startswith("carry"))  # one slot more than steps
                 self._by_key[key] = self.buffer(Buffer(kind, width, extra, self.argument(name)))
         return self._by_key[key]

@@ -53,6 +53,7 @@ class Pass:
     outputs: tuple[Output, ...]
     saved: tuple[Node, ...] = ()  # kept for the backward pass, wherever the lowering likes
     sums: dict[str, Node] = field(default_factory=dict)  # argument → an outer or column_sum node
+    hidden: frozenset[str] = frozenset()  # kept carries that nobody but the two passes sees
     descending: bool = False
     hoist: bool = False
 

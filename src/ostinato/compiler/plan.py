@@ -81,6 +81,11 @@ class Planner:
         roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
         return choose_saved(roots, {*g.d_new_states, *g.d_ys}, self.at_hand)
 
+    def _hidden(self) -> frozenset[str]:
+        """The leaves of the carry that are no output."""
+        f = self.graph.forward
+        return frozenset(f"carry{i}" for i, n in enumerate(f.new_states) if n not in f.ys)
+
     def _plan_forward(self, train: bool, reverse: bool, hoist: bool) -> ForwardPlan:
         f = self.graph.forward
         n_ys, n_xs = len(f.ys), len(f.xs)
@@ -102,8 +107,11 @@ class Planner:
             if k is None
         )
         lowered = lower(
-            Pass(leaves, tuple(carries), outputs, tuple(saved), descending=reverse, hoist=hoist)
-        )
+            Pass(
+                leaves, tuple(carries), outputs, tuple(saved),
+                hidden=self._hidden(), descending=reverse, hoist=hoist,
+            )
+        )  # fmt: skip
         repeated = tuple(
             [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         )
@@ -160,6 +168,9 @@ class Planner:
             elif n.kind == "sum":
                 stack.extend(n.inputs)
         lowered = lower(
-            Pass(leaves, tuple(carries), outputs, (), sums, descending=not reverse, hoist=hoist)
-        )
+            Pass(
+                leaves, tuple(carries), outputs, (), sums,
+                hidden=self._hidden(), descending=not reverse, hoist=hoist,
+            )
+        )  # fmt: skip
         return BackwardPlan(lowered, g.d_captured, sums, wanted)

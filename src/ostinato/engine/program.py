@@ -21,7 +21,7 @@ class Kind(IntEnum):
     STEP = 3  # [B, width], lives within one step
     CHUNK = 4  # [steps, B, width], lives from a section into the next
     PAIR = 5  # [2, B, width], a carry of which only the last two slots are needed
-    TAPE = 6  # argument [T, B, width] that programs alone read, dense, in an order of their own
+    TAPE = 6  # argument [slots, B, width] that programs alone read, dense, in an order of their own
 
 
 class Code(IntEnum):
