@@ -24,7 +24,7 @@ class Finder {
       std::vector<int32_t> sums, products;  // with nothing between them that could write what they read
       for (; i < p_.after.end && is_sum(at(i)); i++)
         if (terms_[size_t(at(i).weight)] == 1) (at(i).code == Code::kColumnSum ? sums : products).push_back(i);
-      std::stable_sort(sums.begin(), sums.end(), [&](int32_t x, int32_t y) { return at(x).n > at(y).n; });
+      std::sort(sums.begin(), sums.end(), [&](int32_t x, int32_t y) { return at(x).n != at(y).n ? at(x).n > at(y).n : x < y; });
       for (size_t j = 0; j < sums.size(); j++)
         if (!copy(sums[j], sums, j)) join(sums[j], products);
     }
