@@ -36,7 +36,8 @@ class Finder {
   bool copy(int32_t i, const std::vector<int32_t>& sums, size_t before) {
     for (size_t j = 0; j < before; j++) {
       const Instruction &x = at(i), &y = at(sums[j]);
-      if (found_.skipped[size_t(sums[j])] || !within(x.a, x.n, y.a, y.n)) continue;
+      const bool one_place = p_.gradients[size_t(x.weight)].argument == p_.gradients[size_t(y.weight)].argument;
+      if (found_.skipped[size_t(sums[j])] || one_place || !within(x.a, x.n, y.a, y.n)) continue;
       found_.copies.push_back({x.weight, y.weight, x.a.column - y.a.column});
       found_.copied[size_t(x.weight)] = found_.skipped[size_t(i)] = true;
       return true;
