@@ -59,7 +59,7 @@ constexpr int64_t kLateRows = 64;        // as one of fewer rows: to clear and t
 constexpr double kMostBytes = 0x1p62;    // of one play: sizes beyond would overflow
 constexpr int64_t kMostPanel = 64;       // columns of the widest kernels' panels
 constexpr int64_t kMostLanes = 16;       // of their vectors
-constexpr int64_t kMostTile = 6;         // rows of their tiles
+constexpr int64_t kTileRows = 6;         // of theirs, where columns fill a panel
 // Work on a single group's step: weights times two more than there are rows, as those have to be read
 // whatever the rows are. Some 70 of it take a nanosecond, and to meet and fetch what another has written
 // takes two meetings' time: a second thread pays from 280 on for each nanosecond of a meeting.
@@ -416,7 +416,7 @@ template <class T> class Player {
       });
     }
     const int64_t rows = s_.begins[g1] - s_.begins[g0];
-    ahead_.begin(s_.depth * ((rows + kMostTile - 1) / kMostTile));
+    ahead_.begin(s_.depth * ((rows + kTileRows - 1) / kTileRows));
   }
 
   // ---- a single group's rows, by several threads
@@ -848,7 +848,7 @@ template <class T> class Layout {
       if (b.kind == Kind::kTime || b.kind == Kind::kTape) width += b.width;
     return T_ * B_ * width * int64_t(sizeof(T));
   }
-  // Large gradients are summed at the end: what they read must last until then.
+  // Not copies; and not large ones, which are summed at the end: what they read must last until then.
   bool accumulated(size_t gradient) const { return !late_[gradient] && !sums_.copied[gradient]; }
   // The first group's sum is taken in the result, if that has the same order.
   bool in_result(size_t gradient, int64_t group) const { return group == 0 && !p_.gradients[gradient].transposed; }

@@ -19,6 +19,9 @@ from steps import make
 
 B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
 
+# A step that is played by the loop after all would pass each comparison: scan warns of that.
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def programs(step: Any, init: Any, xs: Any, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
     """The forward and the backward one of a call that is trained."""
@@ -123,3 +126,16 @@ def test_many_values_at_once_that_become_one_pass_each(n):
             torch.testing.assert_close(
                 ostinato.scan(step, init, xs), loop(step, init, xs), rtol=1e-5, atol=1e-5
             )
+
+
+def test_a_choice_between_a_value_and_a_constant():
+    """One pass with the comparison: the constant is the choice's, the comparison has none."""
+    W = torch.randn(H, H) / 10
+
+    def step(h, x):
+        h = torch.where(x < h, 0.25, x) + torch.where(x <= h, x, -0.5) + h @ W
+        return h, torch.where(x * h > 0, 3.0, h)
+
+    init, xs = torch.randn(9, H), torch.randn(5, 9, H)
+    with torch.no_grad():
+        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))

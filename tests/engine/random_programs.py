@@ -179,11 +179,12 @@ class Maker:
             Instruction(Code.OUTER, n=x.n, k=1, a=one, b=b),
             Instruction(Code.COLUMN_SUM, n=n, a=part),
         ]
-        self.rng.shuffle(made)  # type: ignore[arg-type]
-        for i, y in enumerate(made):
-            self.gradients.append(Gradient(1, y.n, self.argument("gradient", (1, y.n))))
-            made[i] = replace(y, weight=len(self.gradients) - 1)
-        return made
+        numbered = []
+        for i in self.rng.permutation(len(made)):
+            n = made[i].n
+            self.gradients.append(Gradient(1, n, self.argument("gradient", (1, n))))
+            numbered.append(replace(made[i], weight=len(self.gradients) - 1))
+        return numbered
 
     def constant(self, region: Region) -> bool:
         return self.buffers[region.buffer].kind in (Kind.VECTOR, Kind.LOCAL)

@@ -131,7 +131,7 @@ class _Postponed:
 
     def postpone(self, n: Node) -> None:
         here = self.item_of[n]
-        there = {self.item_of.get(m, here) for m in self.users[n]}
+        there = {self.item_of[m] for m in self.users[n]}
         if n in self.kept or len(there) != 1 or (later := there.pop()) == here:
             return
         block = self.items[later].nodes
@@ -156,11 +156,8 @@ class _Postponed:
         for i in dict.fromkeys(n.inputs):
             if i.op == "const" or self.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
                 continue
-            part = (
-                self.cone(i)
-                if self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
-                else None
-            )
+            alone = self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
+            part = self.cone(i) if alone else None
             if part is None:
                 return None
             found += part
@@ -171,4 +168,4 @@ class _Postponed:
         here = self.item_of.get(n)
         if here is None or self.items[here].kind != BLOCK or n in self.kept:
             return True
-        return any(self.item_of.get(m) != here or m.op not in OPS for m in self.users[n])
+        return any(self.item_of[m] != here or m.op not in OPS for m in self.users[n])
