@@ -73,11 +73,12 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
       }
     }
   }
+  T* out[MR];  // all before the first store, after which the list would have to be read again
+  OSTINATO_UNROLLED for (int i = 0; i < MR; i++) out[i] = p.out[row + i] + column;
   OSTINATO_UNROLLED for (int i = 0; i < MR; i++)
     OSTINATO_UNROLLED for (int j = 0; j < NV; j++) {
-      T* x = p.out[row + i] + column + j * L;
-      if (kPartial && j == NV - 1) acc[i][j].store(x, tail);
-      else acc[i][j].store(x);
+      if (kPartial && j == NV - 1) acc[i][j].store(out[i] + j * L, tail);
+      else acc[i][j].store(out[i] + j * L);
     }
 }
 
