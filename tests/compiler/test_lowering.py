@@ -139,3 +139,54 @@ def test_a_choice_between_a_value_and_a_constant():
     init, xs = torch.randn(9, H), torch.randn(5, 9, H)
     with torch.no_grad():
         torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+def gradients(ys: Any, of: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    return torch.autograd.grad(ys, of, torch.randn_like(ys))
+
+
+def operations(program: Program) -> list[str]:
+    return [x.op for x in (*program.before, *program.loop, *program.after) if x.code == Code.OP]
+
+
+def test_the_gradient_of_the_larger_or_the_smaller_is_one_operation(monkeypatch):
+    """Zero for the other, half where both are equal."""
+    W = torch.randn(H, H).double() / 3
+    p, q = (torch.randint(0, 3, (6, B, H)).double().requires_grad_() for _ in "pq")
+    init = torch.zeros(B, H).double()
+
+    def step(h, x):
+        p, q = x
+        h = torch.tanh(h @ W + torch.maximum(p, q) - 0.3 * torch.minimum(q, p))
+        return h, h
+
+    _, backward = programs(step, init, (p, q), monkeypatch)
+    of_max = [name for name in operations(backward) if name in ("max_backward", "eq", "lt")]
+    assert of_max == ["max_backward"] * 4
+    found, right = (gradients(f(step, init, (p, q))[1], [p, q]) for f in (ostinato.scan, loop))
+    torch.testing.assert_close(found, right)
+
+
+def test_the_gradients_of_a_quotient_take_one_division(monkeypatch):
+    W = (torch.randn(H, H).double() / 3).requires_grad_()
+    init, xs = torch.randn(B, H).double(), torch.randn(6, B, H).double()
+
+    def step(h, x):
+        h = (h @ W + x) / (1.5 + h * h)
+        return h, h
+
+    _, backward = programs(step, init, xs, monkeypatch)
+    assert operations(backward).count("div") == 1
+    found, right = (gradients(f(step, init, xs)[1], [W]) for f in (ostinato.scan, loop))
+    torch.testing.assert_close(found, right)
+
+
+def test_a_quotient_of_quotients_ends():
+    """Each factor of a product is a quotient by the same divisor, or twice."""
+    b = Builder()
+    w, x, y = (b.node(name, (), (), "rows", (H,)) for name in "wxy")
+    once, twice = b.op("div", w, y), b.op("div", b.op("div", x, y), y)
+    for factors in ((once, twice), (twice, once), (twice, twice)):
+        assert b.op("mul", *factors).inputs == factors
+    assert b.op("mul", twice, w) is b.op("mul", once, twice.inputs[0])

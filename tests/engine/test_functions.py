@@ -138,7 +138,7 @@ def operands() -> tuple[Any, Any, Any]:
 
 EXACT = {"lt", "le", "eq", "ne", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "select_s",
          "select_else_s", "copy", "fill", "max", "min", "max_s", "min_s", "neg", "abs",
-         "sign"}  # fmt: skip
+         "sign", "max_backward"}  # fmt: skip
 ROUNDED_ONCE = {"add", "sub", "mul", "div", "add_s", "mul_s", "rsub_s", "rdiv_s", "sqrt", "fma"}
 SEVERAL = {  # the terms that are rounded: the error is within 2 ulp of each
     "lerp": lambda a, b, c: (a, c * b, c * a),

@@ -27,7 +27,9 @@ import numpy as np
 from ostinato.engine.ops import OPS
 
 ROWS, ONCE, SUM = "rows", "once", "sum"
-_ABSENT_IF_FIRST = {"neg", "mul_s", "copy", "div", "tanh_backward", "sigmoid_backward", "spread"}
+_ABSENT_IF_FIRST = {
+    "neg", "mul_s", "copy", "div", "tanh_backward", "sigmoid_backward", "max_backward", "spread",
+}  # fmt: skip
 
 
 class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
@@ -124,7 +126,19 @@ class Builder:
         if concats:
             return self._over_pieces(name, operands, s, concats)
         name, operands, s = _with_scalar(name, operands, s)
+        if name == "select_s" and s == 0:
+            name, operands = self._as_gradient_of_max(*operands)
         return self.node(name, operands, (float(s),), ROWS, (width,))
+
+    def _as_gradient_of_max(self, less: Node, other: Node) -> tuple[str, tuple[Node, ...]]:
+        """PyTorch's gradient of maximum or minimum, three selections, as one operation."""
+        if less.op == "lt" and other.op == "select":
+            a, b = less.inputs
+            equal, half, g = other.inputs
+            halved = self.op("div", g, self.const(2.0))
+            if equal.op == "eq" and {*equal.inputs} == {a, b} and half is halved:
+                return "max_backward", (g, a, b)
+        return "select_s", (less, other)
 
     def _known(self, name: str, operands: tuple[Node, ...], s: float, width: int) -> Node | None:
         """A result that needs no computing."""
@@ -159,6 +173,11 @@ class Builder:
             return self.op("add", first, operands[1].inputs[0])
         if name == "neg" and first.op == "neg":
             return self.widen(first.inputs[0], width)
+        if name == "mul":  # g · ((x / y) / y), a division's gradient, by g / y, which is its other
+            for g, b in (operands, operands[::-1]):
+                y = _divisor(b)
+                if y is not None and _divisor(b.inputs[0]) is y and _divisor(g) is not y:
+                    return self.op("mul", self.op("div", g, y), b.inputs[0])
         if name in ("mul", "div"):  # the sign last, where a sum may take it
             for i, n in enumerate(operands):
                 if n.op == "neg":
@@ -348,6 +367,10 @@ def _placed(pieces: Sequence[Node]) -> list[tuple[int, Node]]:
 
 def _is_zero(node: Node) -> bool:
     return node.op == "const" and node.s == 0.0
+
+
+def _divisor(node: Node) -> Node | None:
+    return node.inputs[1] if node.op == "div" else None
 
 
 def _is_power_of_two(s: float) -> bool:

@@ -84,4 +84,6 @@ OPS: dict[str, Op] = {
     "lerp": Op(3, lambda a, b, c, s: a + c * (b - a)),
     "tanh_backward": Op(2, lambda a, b, s: a * (1 - b * b)),
     "sigmoid_backward": Op(2, lambda a, b, s: a * b * (1 - b)),
+    # a, the gradient of max(b, c), for b; halved where they are equal, as in PyTorch.
+    "max_backward": Op(3, lambda a, b, c, s: np.where(b < c, 0, np.where(b == c, a * 0.5, a))),
 }
