@@ -16,7 +16,7 @@ from ostinato._loop import Step, Tree
 from ostinato._scan import find
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.passes import Lowered
-from ostinato.compiler.play import HOIST_BELOW, Player
+from ostinato.compiler.play import Player
 from ostinato.engine import native
 from ostinato.engine.program import (
     Buffer,
@@ -161,12 +161,12 @@ _ADVICE = {
 
 
 def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
-    hoist = n_rows < HOIST_BELOW
     planner = player.planner
-    forward = planner.forward(True, False, hoist)
+    scale = planner.scale(n_rows)
+    forward = planner.forward(True, False, scale)
     f = planner.graph.forward
     x_wanted = tuple(n is not None for n in planner.recording.d_xs)
-    backward = planner.backward((True,) * len(f.ys), x_wanted, forward, False, hoist)
+    backward = planner.backward((True,) * len(f.ys), x_wanted, forward, False, scale)
     flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
     element = player.dtype.itemsize
     width = sum(forward.lowered.tapes.values())

@@ -190,3 +190,33 @@ def test_a_quotient_of_quotients_ends():
     for factors in ((once, twice), (twice, once), (twice, twice)):
         assert b.op("mul", *factors).inputs == factors
     assert b.op("mul", twice, w) is b.op("mul", once, twice.inputs[0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "units", "apart"),
+    [(4, 8, False), (8, 8, True), (32, 32, True), (32, 64, True), (32, 65, False), (65, 32, False)],
+)
+def test_a_carry_lies_apart_from_the_output_where_threads_would_share_a_page(
+    rows, units, apart, monkeypatch
+):
+    """Up to 8 KB of float32 a step, unless one group of rows is played by columns."""
+    W = (torch.randn(units, units) / units).requires_grad_()
+    init, xs = torch.zeros(rows, units), torch.randn(4, rows, units)
+
+    def step(h, x):
+        h = torch.tanh(h @ W + x)
+        return h, (h, 2 * h, h)
+
+    forward, backward = programs(step, init, xs, monkeypatch)
+    for program in (forward, backward):
+        carries = [b for b in program.buffers if b.extra == 1]
+        assert [b.kind for b in carries] == [Kind.TAPE if apart else Kind.TIME]
+    (h_n, ys), (right, right_ys) = (f(step, init, xs) for f in (ostinato.scan, loop))
+    torch.testing.assert_close((h_n, ys), (right, right_ys))
+    assert len({y.data_ptr() for y in (h_n, *ys)}) == 4
+    total, right_total = sum(ys), sum(right_ys)
+    with torch.no_grad():
+        ys[0].zero_()  # whatever becomes of the caller's
+    found, right = gradients(total, [W]), gradients(right_total, [W])
+    # 4 · 65 terms, of some 6 at most, each rounded to 2⁻²⁴ of the sum so far
+    torch.testing.assert_close(found, right, rtol=0, atol=260 * 6 * 2**-24)

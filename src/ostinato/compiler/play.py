@@ -17,11 +17,7 @@ from ostinato.compiler.graph import Node
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.plan import ForwardPlan, Planner
-
-# Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
-# handful of rows does not fill the register tiles, and reloads the weights for each.
-HOIST_BELOW = 16
+    from ostinato.compiler.plan import ForwardPlan, Planner, Scale
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Tape:
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
     plan: ForwardPlan
-    hoist: bool
+    scale: Scale
 
 
 @functools.cache
@@ -101,7 +97,8 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        # (train, reverse, hoist) → …; (y_used, x_wanted, reverse, hoist) → …
+        self._scales: dict[int, Scale] = {}
+        # (train, reverse, scale) → …; (y_used, x_wanted, reverse, scale) → …
         self._forward: dict[Any, tuple[ForwardPlan, Bound, Any]] = {}
         self._backward: dict[Any, tuple[Bound, Any, Gradients]] = {}
         recording = planner.graph.recording
@@ -137,8 +134,11 @@ class Player:
             xs: leaves `[T, B, …]`.
             train: whether a backward pass may follow.
         """
-        hoist = xs[0].shape[1] < HOIST_BELOW
-        key = train, reverse, hoist
+        n_rows = xs[0].shape[1]
+        scale = self._scales.get(n_rows)
+        if scale is None:
+            scale = self._scales[n_rows] = self.planner.scale(n_rows)
+        key = train, reverse, scale
         plan, bound, played = self._forward.get(key) or self._make_forward(key)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
@@ -153,7 +153,7 @@ class Player:
             for i, leaf_index in enumerate(plan.y_is_carry):
                 if leaf_index is not None:
                     ys[i] = rows.silenced(ys[i])
-        return ys, finals, Tape(tape, once, plan, hoist)
+        return ys, finals, Tape(tape, once, plan, scale)
 
     def backward(
         self,
@@ -166,7 +166,7 @@ class Player:
         reverse: bool,
     ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
         """Gradients of captured tensors, of init and of xs; None for those not wanted."""
-        key = tuple([d is not None for d in d_ys]), x_wanted, reverse, tape.hoist
+        key = tuple([d is not None for d in d_ys]), x_wanted, reverse, tape.scale
         bound, played, gradients = self._backward.get(key) or self._make_backward(key, tape.plan)
         once = dict(tape.once)
         sums, d_init, d_xs = played.play(
@@ -175,7 +175,7 @@ class Player:
         )  # fmt: skip
         return gradients.of(sums, captured, once), d_init, d_xs
 
-    def _make_forward(self, key: tuple[bool, bool, bool]) -> tuple[ForwardPlan, Bound, Any]:
+    def _make_forward(self, key: tuple[bool, bool, Scale]) -> tuple[ForwardPlan, Bound, Any]:
         plan = self.planner.forward(*key)
         tapes = plan.lowered.tapes
         bound = Bound(plan.lowered, self._forward_at, tapes, None, self.dtype, self.engine)
@@ -194,8 +194,8 @@ class Player:
 
     def _make_backward(self, key: Any, forward: ForwardPlan) -> tuple[Bound, Any, Gradients]:
         """forward: the pass whose tape it reads."""
-        y_used, x_wanted, reverse, hoist = key
-        plan = self.planner.backward(y_used, x_wanted, forward, reverse, hoist)
+        y_used, x_wanted, reverse, scale = key
+        plan = self.planner.backward(y_used, x_wanted, forward, reverse, scale)
         gradients, tapes = Gradients(plan, self.dtype), forward.lowered.tapes
         at = self._backward_at
         bound = Bound(plan.lowered, at, tapes, gradients, self.dtype, self.engine)
