@@ -57,6 +57,8 @@ BINARY: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda a, b: torch.relu(a - b) + b, lambda a, b: (a - b).abs(),
     lambda a, b: a.clone().add_(b).mul_(0.5), lambda a, b: a.clone().copy_(b) + a,
     lambda a, b: torch.where((a > 0) & (b > 0), a, b), lambda a, b: torch.where(a.eq(b), b, a),
+    lambda a, b: torch.maximum(a, torch.where(b > 0, a, b)),  # ties
+    lambda a, b: a / (c := b.square() + 1) / c,
 ]  # fmt: skip
 TERNARY: list[Callable[[Tensor, Tensor, Tensor], Tensor]] = [
     lambda a, b, c: torch.lerp(a, b, torch.sigmoid(c)), lambda a, b, c: a * b + c,
