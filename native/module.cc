@@ -91,8 +91,8 @@ NB_MODULE(_native, m) {
   m.def("engine_ns", [] { return engine_ns.load(); });
   nb::class_<Tape>(m, "Tape").def("holds", &Tape::holds);
   nb::class_<ForwardPass>(m, "ForwardPass")
-      .def(nb::init<nb::object, const SourceList&, nb::handle, std::vector<Integers>, std::vector<Integers>, Integers, bool, int64_t>(),
-           "program"_a, "sources"_a, "dtype"_a, "state_shapes"_a, "y_shapes"_a, "y_is_carry"_a, "reverse"_a, "tape_width"_a)
+      .def(nb::init<nb::object, const SourceList&, nb::handle, std::vector<Integers>, std::vector<bool>, std::vector<Integers>, Integers, bool, int64_t>(),
+           "program"_a, "sources"_a, "dtype"_a, "state_shapes"_a, "keeps"_a, "y_shapes"_a, "y_is_carry"_a, "reverse"_a, "tape_width"_a)
       .def("play", &ForwardPass::play, "captured"_a, "init"_a, "xs"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a);
   nb::class_<BackwardPass>(m, "BackwardPass")
       .def(nb::init<nb::object, const SourceList&, nb::handle, std::vector<bool>, const std::vector<std::pair<Integers, bool>>&>(),

@@ -63,7 +63,7 @@ using Spare = Objects;
 // What the backward pass needs of the forward pass. Outputs stay out of it: they hold the graph, and the
 // graph holds the tape.
 struct Tape {
-  Objects tensors;  // x…, init…, carry…
+  Objects tensors;  // x…, init…, carry…: None for what is not kept
   size_t first_carry = 0;
   nanobind::object memory;  // of the saved values; None where there are none
   std::shared_ptr<Spare> spare;
@@ -81,7 +81,7 @@ struct Tape {
   // Whether all is as it was played: outputs are the carries that the backward pass reads.
   bool holds() const {
     for (size_t i = first_carry; i < tensors.size(); i++)
-      if (nanobind::cast<int64_t>(tensors[i].attr(torch().version)) != 0) return false;
+      if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch().version)) != 0) return false;
     return true;
   }
 };
@@ -155,13 +155,13 @@ class Pass {
 
 class ForwardPass : public Pass {
  public:
-  // What is known of a recorded step in one direction. Shapes are those of a row; y_is_carry: the leaf
-  // of the carry that an output is, or −1.
+  // What is known of a recorded step in one direction. Shapes are those of a row; keeps: whether each leaf of
+  // the carry lies there at every step; y_is_carry: the leaf that an output is, or −1.
   ForwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype,
-              std::vector<Integers> state_shapes, std::vector<Integers> y_shapes, Integers y_is_carry, bool reverse,
-              int64_t tape_width)
-      : Pass(std::move(program), sources, dtype), state_shapes_(std::move(state_shapes)), y_shapes_(std::move(y_shapes)),
-        y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width), spare_(std::make_shared<Spare>()) {
+              std::vector<Integers> state_shapes, std::vector<bool> keeps, std::vector<Integers> y_shapes,
+              Integers y_is_carry, bool reverse, int64_t tape_width)
+      : Pass(std::move(program), sources, dtype), state_shapes_(std::move(state_shapes)), keeps_(std::move(keeps)),
+        y_shapes_(std::move(y_shapes)), y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width), spare_(std::make_shared<Spare>()) {
     PyObject *const one = PyLong_FromLong(reverse ? -1 : 1), *const none = Py_None;
     output_slots_ = nanobind::steal(reverse ? PySlice_New(none, one, none) : PySlice_New(one, none, none));
     Py_DECREF(one);
@@ -187,7 +187,7 @@ class ForwardPass : public Pass {
       tensors.push_back(dense_from(0, of_our_type(leaf)));
       // Beyond a row's length what is shown is zero.
       const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
-      carries.push_back(made({T + 1, B}, state_shapes_.at(i), shown));
+      carries.push_back(keeps_.at(i) ? made({T + 1, B}, state_shapes_.at(i), shown) : nanobind::none());
       finals.push_back(made(nanobind::tuple(leaf.attr(torch().shape))));
     }
     tape->first_carry = tensors.size();
@@ -224,7 +224,9 @@ class ForwardPass : public Pass {
     }
     return made({size}, {}, false);
   }
-  std::vector<Integers> state_shapes_, y_shapes_;
+  std::vector<Integers> state_shapes_;
+  std::vector<bool> keeps_;
+  std::vector<Integers> y_shapes_;
   Integers y_is_carry_;
   int64_t tape_width_;
   nanobind::object output_slots_;

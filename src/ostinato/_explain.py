@@ -170,7 +170,7 @@ def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
     flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
     element = player.dtype.itemsize
     width = sum(forward.lowered.tapes.values())
-    states = sum(n.width for n in f.states)
+    states = sum(n.width for n, kept in zip(f.states, forward.keeps, strict=True) if kept)
     saved = element * n_rows * (width * n_steps + states * (n_steps + 1))
     threads = native.threads_from_environment() or torch.get_num_threads()
     isa, kind = native.best_isa(), np.dtype(str(player.dtype).removeprefix("torch."))

@@ -24,6 +24,7 @@ class ForwardPass:
         sources: list[tuple[int, int, int, int, int]],
         dtype: Any,
         state_shapes: list[tuple[int, ...]],
+        keeps: tuple[bool, ...],
         y_shapes: list[tuple[int, ...]],
         y_is_carry: list[int],
         reverse: bool,

@@ -14,7 +14,7 @@ from ostinato.compiler.graph import Builder
 from ostinato.compiler.section import choose_saved
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program
-from playing import loop
+from playing import loop, rows_apart
 from steps import make
 
 B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
@@ -220,3 +220,53 @@ def test_a_carry_lies_apart_from_the_output_where_threads_would_share_a_page(
     found, right = gradients(total, [W]), gradients(right_total, [W])
     # 4 · 65 terms, of some 6 at most, each rounded to 2⁻²⁴ of the sum so far
     torch.testing.assert_close(found, right, rtol=0, atol=260 * 6 * 2**-24)
+
+
+def kept_leaves(program: Program) -> int:
+    """Of the carry: those that lie there at every step."""
+    return sum(b.extra == 1 for b in program.buffers)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("slstm_stabilised", 3), ("lstm_chunk", 2), ("lem", 2)])
+def test_a_leaf_of_the_carry_that_the_backward_pass_can_do_without(name, kept, monkeypatch):
+    """sLSTM's running maximum is that of two values which are kept anyway."""
+    forward, backward = of_the_zoo(name, monkeypatch)
+    assert kept_leaves(forward) == kept
+    assert kept_leaves(backward) <= kept
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(2, 5)], ids=["all of it", "some columns"])
+def test_a_leaf_is_kept_where_its_last_value_is_needed(part, monkeypatch):
+    """By the gradient of W alone: all of it, or some columns, which would not lie apart."""
+    W = (torch.randn(H, H).double() / 9).requires_grad_()
+    init, xs = (torch.zeros(B, H).double(),) * 2, torch.randn(5, B, H).double()
+
+    def step(carry, x):
+        h, c = carry
+        h = torch.tanh(x + c[:, part] @ W[part])
+        return (h, (0.5 * c + x).square() / 9), h
+
+    forward, _ = programs(step, init, xs, monkeypatch)
+    assert kept_leaves(forward) == 2
+    found, right = (gradients(f(step, init, xs)[1], [W]) for f in (ostinato.scan, loop))
+    torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("rows", [3, B])
+@pytest.mark.parametrize("name", ["slstm_stabilised", "stack_of_two"])
+def test_without_gradients_nothing_is_kept_but_the_outputs(name, rows, reverse, monkeypatch):
+    made: list[Program] = []
+    real = native.make
+    monkeypatch.setattr(native, "make", lambda p, kind: made.append(p) or real(p, kind))
+    cache._entries.clear()
+    case = make(name, torch.float64, F, H)
+    init, xs = case.init(rows), case.xs(6, rows)
+    lengths = torch.arange(rows) % 7
+    with torch.no_grad():
+        found = ostinato.scan(case.step, init, xs, lengths=lengths, reverse=reverse)
+        right = rows_apart(case.step, init, xs, lengths=lengths.tolist(), reverse=reverse)
+    torch.testing.assert_close(found, right)
+    kinds = [b.kind for b in made[-1].buffers]
+    assert Kind.TAPE not in kinds
+    assert Kind.PAIR in kinds

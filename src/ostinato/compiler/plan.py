@@ -34,6 +34,7 @@ class Scale(NamedTuple):
 class ForwardPlan:
     lowered: Lowered
     saved: tuple[Node, ...]  # in the order of lowered.saved
+    keeps: tuple[bool, ...]  # whether each leaf of the carry lies there at every step
     y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
     repeated: tuple[int, ...]  # outputs that are a leaf which an earlier one is, too
 
@@ -52,9 +53,8 @@ class Planner:
     def __init__(self, recording: Recording, dtype: Any):
         self.recording = recording
         self.graph = StepGraph(recording, dtype)
-        f = self.graph.forward
-        self.at_hand = {*f.states, *f.xs, *f.new_states}
         self._backward_graphs: dict[Any, Any] = {}
+        self._kept: tuple[tuple[bool, ...], list[Node]] | None = None
         self._forward: dict[Any, ForwardPlan] = {}
         self._backward: dict[Any, BackwardPlan] = {}
 
@@ -99,11 +99,40 @@ class Planner:
             self._backward_graphs[y_used] = self.graph.backward(y_used)
         return self._backward_graphs[y_used]
 
-    def _saved(self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...]) -> list[Node]:
+    def _saved(
+        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], at_hand: set[Node]
+    ) -> list[Node]:
         g = self._graph(y_used)
         roots = [n for n in (*g.d_captured, *g.d_states) if n is not None]
         roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
-        return choose_saved(roots, {*g.d_new_states, *g.d_ys}, self.at_hand)
+        return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
+
+    def _at_hand(self, keeps: tuple[bool, ...]) -> set[Node]:
+        """What the backward pass finds: xs, and the leaves of the carry that are kept."""
+        f = self.graph.forward
+        pairs = zip(f.states, f.new_states, keeps, strict=True)
+        return {*f.xs, *(n for old, new, kept in pairs if kept for n in (old, new))}
+
+    def _kept_and_saved(self) -> tuple[tuple[bool, ...], list[Node]]:
+        """What training keeps: leaves of the carry, and further values.
+
+        A leaf that is no output is not kept where the rest is no more for it: a running maximum is
+        that of two values which are needed anyway.
+        """
+        if self._kept is None:
+            f = self.graph.forward
+            all_used = (True,) * len(f.ys), (True,) * len(f.xs)
+            keeps = (True,) * len(f.states)
+            saved = self._saved(*all_used, self._at_hand(keeps))
+            for i, new in enumerate(f.new_states):
+                fewer = (*keeps[:i], False, *keeps[i + 1 :])
+                if new not in f.ys:
+                    found = self._saved(*all_used, self._at_hand(fewer))
+                    of_a_state = any(n.op in ("state", "slice") for n in found)
+                    if not of_a_state and _width(found) < new.width + _width(saved):
+                        keeps, saved = fewer, found
+            self._kept = keeps, saved
+        return self._kept
 
     def _shown(self, scale: Scale) -> list[Node]:
         """The leaves of the carry that lie where the caller finds an output."""
@@ -116,8 +145,11 @@ class Planner:
 
     def _plan_forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
         f = self.graph.forward
-        n_ys, n_xs = len(f.ys), len(f.xs)
-        saved = self._saved((True,) * n_ys, (True,) * n_xs) if train else []
+        shown = self._shown(scale)
+        if train:
+            keeps, saved = self._kept_and_saved()
+        else:
+            keeps, saved = tuple([n in shown for n in f.new_states]), []
         leaves: dict[Node, Leaf] = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
         dt_in, dt_out = int(reverse), int(not reverse)
         carries = []
@@ -125,10 +157,17 @@ class Planner:
             leaves[old] = Leaf(f"carry{i}", old.width, dt_in)
             carries.append(
                 CarrySpec(
-                    f"carry{i}", old.width, True, dt_in, dt_out, f"init{i}", f"final{i}", old, new
+                    f"carry{i}",
+                    old.width,
+                    keeps[i],
+                    dt_in,
+                    dt_out,
+                    f"init{i}",
+                    f"final{i}",
+                    old,
+                    new,
                 )
             )
-        shown = self._shown(scale)
         y_is_carry = tuple(f.new_states.index(y) if y in shown else None for y in f.ys)
         outputs = tuple(
             Output(y, f"y{i}")
@@ -144,7 +183,7 @@ class Planner:
         repeated = tuple(
             [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         )
-        return ForwardPlan(lowered, tuple(saved), y_is_carry, repeated)
+        return ForwardPlan(lowered, tuple(saved), keeps, y_is_carry, repeated)
 
     def _plan_backward(
         self,
@@ -155,18 +194,18 @@ class Planner:
         scale: Scale,
     ) -> BackwardPlan:
         f, g = self.graph.forward, self._graph(y_used)
-        kept = {*forward.saved, *self.at_hand}
-        if not recomputable(self._saved(y_used, x_wanted), kept):
+        at_hand = self._at_hand(forward.keeps)
+        if not recomputable(self._saved(y_used, x_wanted, at_hand), {*forward.saved, *at_hand}):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         dt_in, dt_out = int(reverse), int(not reverse)
         leaves: dict[Node, Leaf] = {}
         for node, leaf in zip(forward.saved, forward.lowered.saved, strict=True):
             leaves[node] = leaf
         # New before old, and xs last: a step may hand on its carry, or its input, as it is.
-        for i, node in enumerate(f.new_states):
-            leaves[node] = Leaf(f"carry{i}", node.width, dt_out)
-        for i, node in enumerate(f.states):
-            leaves[node] = Leaf(f"carry{i}", node.width, dt_in)
+        for states, dt in ((f.new_states, dt_out), (f.states, dt_in)):
+            for i, (node, kept) in enumerate(zip(states, forward.keeps, strict=True)):
+                if kept:
+                    leaves[node] = Leaf(f"carry{i}", node.width, dt)
         for i, node in enumerate(f.xs):
             leaves[node] = Leaf(f"x{i}", node.width)
         for i, node in enumerate(g.d_ys):
@@ -203,3 +242,7 @@ class Planner:
             )
         )  # fmt: skip
         return BackwardPlan(lowered, g.d_captured, sums, wanted)
+
+
+def _width(nodes: list[Node]) -> int:
+    return sum(n.width for n in nodes)

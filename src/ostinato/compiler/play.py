@@ -185,6 +185,7 @@ class Player:
             self.dtype,
             state_shapes=self._state_shapes,
             y_shapes=self._y_shapes,
+            keeps=plan.keeps,
             y_is_carry=[-1 if i is None else i for i in plan.y_is_carry],
             reverse=key[1],
             tape_width=bound.tape_width,
