@@ -216,6 +216,7 @@ class ForwardPass : public Pass {
   // What an earlier call gave back, if it fits.
   nanobind::object tape_memory(int64_t size) const {
     if (size == 0) return nanobind::none();
+    size += kPage / int64_t(sizeof(float));  // as much as is skipped at its beginning
     if (!spare_->empty()) {
       const nanobind::object memory = std::move(spare_->back());
       spare_->pop_back();
