@@ -157,17 +157,10 @@ class Planner:
             leaves[old] = Leaf(f"carry{i}", old.width, dt_in)
             carries.append(
                 CarrySpec(
-                    f"carry{i}",
-                    old.width,
-                    keeps[i],
-                    dt_in,
-                    dt_out,
-                    f"init{i}",
-                    f"final{i}",
-                    old,
-                    new,
+                    f"carry{i}", old.width, keeps[i], dt_in, dt_out, f"init{i}", f"final{i}",
+                    old, new,
                 )
-            )
+            )  # fmt: skip
         y_is_carry = tuple(f.new_states.index(y) if y in shown else None for y in f.ys)
         outputs = tuple(
             Output(y, f"y{i}")
