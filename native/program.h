@@ -22,7 +22,7 @@ enum class Kind : int32_t {
   kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
   kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
   kTape,    // argument, [slots, B, width], dense, written and read by programs only: slab after slab, so that
-            // its order depends on T, B and the number of threads, none of which shares a page with another
+            // threads share a page where one's ends alone; its order depends on T, B and how many there are
 };
 struct Buffer {
   Kind kind;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ostinato.compiler.graph import Node, Unsupported
@@ -54,7 +55,6 @@ class Planner:
         self.recording = recording
         self.graph = StepGraph(recording, dtype)
         self._backward_graphs: dict[Any, Any] = {}
-        self._kept: tuple[tuple[bool, ...], list[Node]] | None = None
         self._forward: dict[Any, ForwardPlan] = {}
         self._backward: dict[Any, BackwardPlan] = {}
 
@@ -113,26 +113,27 @@ class Planner:
         pairs = zip(f.states, f.new_states, keeps, strict=True)
         return {*f.xs, *(n for old, new, kept in pairs if kept for n in (old, new))}
 
+    @cached_property
     def _kept_and_saved(self) -> tuple[tuple[bool, ...], list[Node]]:
         """What training keeps: leaves of the carry, and further values.
 
         A leaf that is no output is not kept where the rest is no more for it: a running maximum is
         that of two values which are needed anyway.
         """
-        if self._kept is None:
-            f = self.graph.forward
-            all_used = (True,) * len(f.ys), (True,) * len(f.xs)
-            keeps = (True,) * len(f.states)
-            saved = self._saved(*all_used, self._at_hand(keeps))
-            for i, new in enumerate(f.new_states):
-                fewer = (*keeps[:i], False, *keeps[i + 1 :])
-                if new not in f.ys:
-                    found = self._saved(*all_used, self._at_hand(fewer))
-                    of_a_state = any(n.op in ("state", "slice") for n in found)
-                    if not of_a_state and _width(found) < new.width + _width(saved):
-                        keeps, saved = fewer, found
-            self._kept = keeps, saved
-        return self._kept
+        f = self.graph.forward
+        all_used = (True,) * len(f.ys), (True,) * len(f.xs)
+        keeps = (True,) * len(f.states)
+        saved = self._saved(*all_used, self._at_hand(keeps))
+        for i, new in enumerate(f.new_states):
+            if new in f.ys:
+                continue
+            fewer = (*keeps[:i], False, *keeps[i + 1 :])
+            found = self._saved(*all_used, self._at_hand(fewer))
+            # Only what is computed can be saved: neither the leaf itself nor some columns of it.
+            computed = all(n.op not in ("state", "slice") for n in found)
+            if computed and _width(found) < new.width + _width(saved):
+                keeps, saved = fewer, found
+        return keeps, saved
 
     def _shown(self, scale: Scale) -> list[Node]:
         """The leaves of the carry that lie where the caller finds an output."""
@@ -147,7 +148,7 @@ class Planner:
         f = self.graph.forward
         shown = self._shown(scale)
         if train:
-            keeps, saved = self._kept_and_saved()
+            keeps, saved = self._kept_and_saved
         else:
             keeps, saved = tuple([n in shown for n in f.new_states]), []
         leaves: dict[Node, Leaf] = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
