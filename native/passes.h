@@ -157,59 +157,61 @@ class ForwardPass : public Pass {
  public:
   // What is known of a recorded step in one direction. Shapes are those of a row; keeps: whether each leaf of
   // the carry lies there at every step; y_is_carry: the leaf that an output is, or −1.
-  ForwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype,
+  ForwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype, int64_t n_captured,
               std::vector<Integers> state_shapes, std::vector<bool> keeps, std::vector<Integers> y_shapes,
               Integers y_is_carry, bool reverse, int64_t tape_width)
-      : Pass(std::move(program), sources, dtype), state_shapes_(std::move(state_shapes)), keeps_(std::move(keeps)),
-        y_shapes_(std::move(y_shapes)), y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width), spare_(std::make_shared<Spare>()) {
+      : Pass(std::move(program), sources, dtype), first_x_(size_t(n_captured) + state_shapes.size()),
+        state_shapes_(std::move(state_shapes)), keeps_(std::move(keeps)), y_shapes_(std::move(y_shapes)),
+        y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width), spare_(std::make_shared<Spare>()) {
     PyObject *const one = PyLong_FromLong(reverse ? -1 : 1), *const none = Py_None;
     output_slots_ = nanobind::steal(reverse ? PySlice_New(none, one, none) : PySlice_New(one, none, none));
     Py_DECREF(one);
   }
 
-  // Outputs [T, B, …], last carry (shaped as init), and the tape.
-  // init: [B, …] or [1, B, …]. xs: [T, B, …]. once: what was computed of captured tensors alone.
-  // order, lengths: of a ragged batch.
-  nanobind::tuple play(nanobind::iterable captured, nanobind::iterable init, nanobind::iterable xs,
-                       nanobind::iterable once, Integers order, Integers lengths, int threads,
+  // Outputs [T, B, …] and last carry (shaped as init), in one list; and the tape.
+  // call: captured; init, [B, …] or [1, B, …]; xs, [T, B, …]. once: what was computed of captured tensors
+  // alone. order, lengths: of a ragged batch.
+  nanobind::tuple play(nanobind::iterable call, nanobind::iterable once, Integers order, Integers lengths, int threads,
                        const std::string& isa) const {
+    Lists lists;
+    Objects& given = lists[kCaptured];  // these come first
+    add(given, call);
+    const size_t first_init = first_x_ - state_shapes_.size();
     auto tape = std::make_unique<Tape>();
     Objects& tensors = tape->tensors;
-    for (nanobind::handle x : xs) tensors.push_back(dense_from(2, of_our_type(x)));
+    for (size_t i = first_x_; i < given.size(); i++) tensors.push_back(dense_from(2, of_our_type(given[i])));
     const View first = view_of(tensors.at(0));
     const int64_t T = first.shape[0], B = first.shape[1];
     tape->ragged = !lengths.empty();
     if (order.empty() && tape->ragged && lengths[0] == T) lengths.clear();  // all rows are whole
     tape->size = {T, B, std::move(order), std::move(lengths)}, tape->threads = threads;
     Objects carries, finals;
-    for (nanobind::handle leaf : init) {
-      const size_t i = carries.size();
+    for (size_t i = 0; i < state_shapes_.size(); i++) {
+      const nanobind::object& leaf = given[first_init + i];
       tensors.push_back(dense_from(0, of_our_type(leaf)));
       // Beyond a row's length what is shown is zero.
       const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
-      carries.push_back(keeps_.at(i) ? made({T + 1, B}, state_shapes_.at(i), shown) : nanobind::none());
+      carries.push_back(keeps_.at(i) ? made({T + 1, B}, state_shapes_[i], shown) : nanobind::none());
       finals.push_back(made(nanobind::tuple(leaf.attr(torch().shape))));
     }
     tape->first_carry = tensors.size();
     tensors.insert(tensors.end(), carries.begin(), carries.end());
-    nanobind::list ys;
+    nanobind::list outs;
     for (size_t i = 0; i < y_is_carry_.size(); i++) {
       // Not a view to autograd, which would tie the base to the graph; a change in place shows in the
       // base's version. Before the engine drives this code from the caches.
       if (y_is_carry_[i] >= 0)
-        ys.append(nanobind::object(carries[size_t(y_is_carry_[i])][output_slots_]).attr(torch().detach)());
-      else ys.append(made({T, B}, y_shapes_[i], tape->ragged));
+        outs.append(nanobind::object(carries[size_t(y_is_carry_[i])][output_slots_]).attr(torch().detach)());
+      else outs.append(made({T, B}, y_shapes_[i], tape->ragged));
     }
     tape->memory = tape_memory(tape_width_ * T * B);
     tape->spare = spare_;
-    Lists lists;
+    for (const nanobind::object& leaf : finals) outs.append(leaf);
     lists[kTensors] = tensors;
-    lists[kTensors].insert(lists[kTensors].end(), finals.begin(), finals.end());
-    add(lists[kTensors], ys);
-    add(lists[kCaptured], captured), add(lists[kOnce], once);
+    add(lists[kTensors], outs), add(lists[kOnce], once);
     lists[kMemory] = {tape->memory};
     Pass::play(lists, tape->size, threads, isa);
-    return nanobind::make_tuple(ys, nanobind::cast(finals), nanobind::cast(std::move(tape)));
+    return nanobind::make_tuple(outs, nanobind::cast(std::move(tape)));
   }
 
  private:
@@ -225,6 +227,7 @@ class ForwardPass : public Pass {
     }
     return made({size}, {}, false);
   }
+  size_t first_x_;  // among the tensors of a call
   std::vector<Integers> state_shapes_;
   std::vector<bool> keeps_;
   std::vector<Integers> y_shapes_;
@@ -236,42 +239,49 @@ class ForwardPass : public Pass {
 
 class BackwardPass : public Pass {
  public:
-  // x_wanted: whose gradients are computed. sums: (shape, whether it must begin as zeros) of each.
-  BackwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype,
-               std::vector<bool> x_wanted, const std::vector<std::pair<Integers, bool>>& sums)
-      : Pass(std::move(program), sources, dtype), x_wanted_(std::move(x_wanted)) {
+  // n_ys: so many outputs. init_wanted, x_wanted: whose gradients are. sums: (shape, whether it must begin as
+  // zeros) of each.
+  BackwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype, int64_t n_ys,
+               std::vector<bool> init_wanted, std::vector<bool> x_wanted,
+               const std::vector<std::pair<Integers, bool>>& sums)
+      : Pass(std::move(program), sources, dtype), n_ys_(size_t(n_ys)), init_wanted_(std::move(init_wanted)),
+        x_wanted_(std::move(x_wanted)) {
     for (const auto& [shape, zeros] : sums)
       sums_.emplace_back(nanobind::tuple(nanobind::cast(shape)), zeros);
   }
 
-  // The sums, and the gradients of init and of xs; None for those not wanted.
-  nanobind::tuple play(const Tape& tape, nanobind::iterable captured, nanobind::iterable once, nanobind::iterable d_ys,
-                       nanobind::iterable d_finals, nanobind::iterable init_wanted, const std::string& isa) const {
+  // The sums; and the gradients of init and of xs, None for those not wanted.
+  // call: as of the forward pass. grads: of outputs and of the last carry, or None.
+  nanobind::tuple play(const Tape& tape, nanobind::iterable call, nanobind::iterable once, nanobind::iterable grads,
+                       const std::string& isa) const {
     Lists lists;
-    Objects &tensors = lists[kTensors], d_init;
+    Objects& tensors = lists[kTensors];
     tensors = tape.tensors;
-    for (nanobind::handle d : d_ys) tensors.push_back(d.is_none() ? nanobind::none() : dense_from(2, resolved(d)));
-    for (nanobind::handle d : d_finals) tensors.push_back(d.is_none() ? nanobind::none() : dense_from(0, resolved(d)));
-    for (nanobind::handle wanted : init_wanted) {
-      const nanobind::object& init = tape.tensors.at(x_wanted_.size() + d_init.size());
-      d_init.push_back(nanobind::cast<bool>(wanted) ? made(nanobind::tuple(init.attr(torch().shape))) : nanobind::none());
+    size_t i = 0;
+    for (nanobind::handle d : grads) {
+      const int64_t axis = i++ < n_ys_ ? 2 : 0;  // time first, or rows
+      tensors.push_back(d.is_none() ? nanobind::none() : dense_from(axis, resolved(d)));
     }
-    Objects d_xs;
-    for (size_t i = 0; i < x_wanted_.size(); i++)
-      d_xs.push_back(x_wanted_[i] ? made(nanobind::tuple(tape.tensors[i].attr(torch().shape)), tape.ragged) : nanobind::none());
-    tensors.insert(tensors.end(), d_init.begin(), d_init.end());
-    tensors.insert(tensors.end(), d_xs.begin(), d_xs.end());
+    nanobind::list found;
+    for (i = 0; i < init_wanted_.size(); i++) add_gradient(found, init_wanted_[i], tape.tensors.at(x_wanted_.size() + i), false);
+    for (i = 0; i < x_wanted_.size(); i++) add_gradient(found, x_wanted_[i], tape.tensors.at(i), tape.ragged);
+    add(tensors, found);
     for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(made(shape, zeros));
-    add(lists[kCaptured], captured), add(lists[kOnce], once);
+    add(lists[kCaptured], call), add(lists[kOnce], once);
     lists[kMemory] = {tape.memory};
     Pass::play(lists, tape.size, tape.threads, isa);
-    return nanobind::make_tuple(nanobind::cast(lists[kSums]), nanobind::cast(d_init), nanobind::cast(d_xs));
+    return nanobind::make_tuple(nanobind::cast(lists[kSums]), found);
   }
 
  private:
   // Without a lazy sign.
   static nanobind::object resolved(nanobind::handle d) { return d.attr(torch().resolve_neg)(); }
-  std::vector<bool> x_wanted_;
+  void add_gradient(nanobind::list& found, bool wanted, nanobind::handle of, bool zeros) const {
+    if (wanted) found.append(made(nanobind::tuple(of.attr(torch().shape)), zeros));
+    else found.append(nanobind::none());
+  }
+  size_t n_ys_;
+  std::vector<bool> init_wanted_, x_wanted_;
   std::vector<std::pair<nanobind::tuple, bool>> sums_;
 };
 

@@ -128,12 +128,12 @@ def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
     """
     arguments = checked(step, init, xs, dim, False)
     try:
-        call, tensors, entry = find(arguments, "native")
+        call, _, entry = find(arguments, "native")
     except Unsupported as refusal:
         return _refused(refusal)
     if call is None:
         return _refused(entry.refusal or Unsupported("the step was not recorded"))
-    return _explained(call.player, arguments.ragged.n_steps, tensors[-1].shape[1])
+    return _explained(call.player, arguments.ragged.n_steps, call.n_rows)
 
 
 def _refused(refusal: Unsupported) -> Explanation:

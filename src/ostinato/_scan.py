@@ -154,7 +154,7 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     if call is None:
         cache.refuse(arguments.step, entry.refusal)
         return None
-    n_rows = tensors[-1].shape[1]
+    n_rows = call.n_rows
     if n_rows not in entry.verified:
         entry.verified[n_rows] = _differs(arguments, call, tensors, entry)
     why_not = entry.verified[n_rows]
@@ -186,7 +186,8 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
     if player is None or entry.refusal is not None:
         return None, [], entry
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
-    return Scan(player, a, captured, rows), [*captured, *a.leaves, *a.xs_leaves], entry
+    call = Scan(player, a, captured, a.xs_leaves[0].shape[1], rows)
+    return call, [*captured, *a.leaves, *a.xs_leaves], entry
 
 
 def _with_restarts(a: Arguments) -> Arguments:
@@ -221,7 +222,7 @@ def _differs(
     on the batch size may show in the gradients alone. With a single row PyTorch itself takes other
     courses (nothing to sum over): there the gradients are compared.
     """
-    n_rows = tensors[-1].shape[1]
+    n_rows = call.n_rows
     if entry.small is not None and n_rows > 1:
         played = call.arguments
         try:

@@ -14,6 +14,7 @@ from ostinato._loop import Ragged, eager_scan
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
 from ostinato.compiler.record import recorded_step, swapped, transformed
+from ostinato.engine import native
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
@@ -25,7 +26,8 @@ class Scan:
     player: Player
     arguments: Arguments  # time first, resets a part of the step
     captured: list[Tensor]
-    rows: Rows | None
+    n_rows: int
+    rows: Rows | None  # of a ragged batch
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a = len(self.captured)
@@ -54,60 +56,48 @@ class Scan:
 
 def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
+    n = call.player.n_ys
     if torch.is_grad_enabled():
         for t in tensors:
             if t.requires_grad:
                 outs: Any = _apply(call, *tensors)
-                n = len(call.player.y_dtypes)
                 return list(outs[:n]), list(outs[n:])
-    ys, finals, _ = _forward(call, tensors, train=False)
-    return ys, finals
+    outs, _ = _forward(call, tensors, train=False)
+    return outs[:n], outs[n:]
 
 
-def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], list[Tensor], Tape]:
-    captured, init, xs = call.split(tensors)
-    reverse = call.arguments.reverse
-    ys, finals, tape = call.player.forward(captured, init, xs, reverse, call.rows, train)
-    for i in call.player.ys_of_other_types:
-        ys[i] = ys[i].to(call.player.y_dtypes[i])
-    for i in call.player.finals_of_other_types:
-        finals[i] = finals[i].to(call.player.state_dtypes[i])
-    return ys, finals, tape
+def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], Tape]:
+    return call.player.forward(tensors, call.n_rows, call.arguments.reverse, call.rows, train)
 
 
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
-        ys, finals, ctx.tape = _forward(call, tensors, train=True)
+        outs, ctx.tape = _forward(call, tensors, train=True)
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         if call.player.ys_without_grad:
-            ctx.mark_non_differentiable(*[ys[i] for i in call.player.ys_without_grad])
-        return (*ys, *finals)
+            ctx.mark_non_differentiable(*[outs[i] for i in call.player.ys_without_grad])
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call: Scan = ctx.call
-        tensors = ctx.saved_tensors
-        again = torch.is_grad_enabled() or transformed() is not None
+        tape, tensors = ctx.tape, ctx.saved_tensors
+        again = torch.is_grad_enabled() or (native.modes() is None and transformed() is not None)
         for g in grads:
             again = again or (g is not None and _is_vectorised(g))
         if again:  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
-        tape = ctx.tape
         if not tape.held.holds():  # an output was changed in place, as those of a loop may be
-            _, _, tape = _forward(call, tensors, train=True)
-        n_ys, n_captured = len(call.player.y_dtypes), len(call.captured)
-        _, init_needed, xs_needed = call.split(ctx.needs_input_grad[1:])
+            _, tape = _forward(call, tensors, train=True)
+        used = tuple([g is not None for g in grads[: call.player.n_ys]])
+        wanted = ctx.needs_input_grad[1:]
         try:
-            d_captured, d_init, d_xs = call.player.backward(
-                tape, tensors[:n_captured], grads[:n_ys], grads[n_ys:], init_needed, xs_needed,
-                call.arguments.reverse,
-            )  # fmt: skip
+            return (None, *call.player.backward(tape, tensors, grads, used, wanted))
         except Unsupported:  # with these outputs unused the graph has another form
             return (None, *_replayed(call, tensors, grads))
-        return (None, *d_captured, *d_init, *d_xs)
 
 
 # Function's own apply looks for torch.func transforms first; where one is active or has been, the

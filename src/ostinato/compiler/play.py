@@ -69,13 +69,31 @@ def _seats(n_rows: int) -> tuple[int, ...]:
 
 
 @dataclass(eq=False, slots=True)
+class Forward:
+    """One way of playing a step forward, and the backward passes that read its tape."""
+
+    plan: ForwardPlan
+    bound: Bound
+    played: Any  # the native pass
+    reverse: bool
+    scale: Scale
+    backward: dict[Any, Backward]  # by which outputs are used, and which gradients wanted
+
+
+@dataclass(eq=False, slots=True)
+class Backward:
+    bound: Bound
+    played: Any
+    gradients: Gradients
+
+
+@dataclass(eq=False, slots=True)
 class Tape:
     """What the backward pass needs of the forward pass, and how that was played."""
 
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
-    plan: ForwardPlan
-    scale: Scale
+    forward: Forward
 
 
 @functools.cache
@@ -97,113 +115,114 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        self._scales: dict[int, Scale] = {}
-        # (train, reverse, scale) → …; (y_used, x_wanted, reverse, scale) → …
-        self._forward: dict[Any, tuple[ForwardPlan, Bound, Any]] = {}
-        self._backward: dict[Any, tuple[Bound, Any, Gradients]] = {}
+        self._by_rows: dict[tuple[bool, bool, int], Forward] = {}  # train, reverse, rows
+        self._forward: dict[tuple[bool, bool, Scale], Forward] = {}
         recording = planner.graph.recording
-        self.y_dtypes = [recording.dtypes[i] for i in recording.ys]
+        self.n_captured = len(recording.captured)
+        self.n_states, self.n_ys = len(recording.states), len(recording.ys)
         # The engine computes truth values as 0 and 1: what the step returned is given back.
-        self.ys_of_other_types = [i for i, d in enumerate(self.y_dtypes) if d is not dtype]
-        self.state_dtypes = [recording.dtypes[i] for i in recording.states]
-        self.finals_of_other_types = [i for i, d in enumerate(self.state_dtypes) if d is not dtype]
-        needs = recording.output_needs_grad[len(recording.states) :]
+        dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
+        self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
+        needs = recording.output_needs_grad[self.n_states :]
         self.ys_without_grad = [i for i, need in enumerate(needs) if not need]
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
-        n_xs, n_states, n_ys = len(recording.xs), len(recording.states), len(recording.ys)
+        n_xs, n_states, n_ys = len(recording.xs), self.n_states, self.n_ys
         taped: dict[str, int] = {"x": n_xs, "init": n_states, "carry": n_states}
-        self._forward_at = _positions({**taped, "final": n_states, "y": n_ys})
+        self._forward_at = _positions({**taped, "y": n_ys, "final": n_states})
         self._backward_at = _positions(
             {**taped, "d_y": n_ys, "d_final": n_states, "d_init": n_states, "d_x": n_xs}
         )
 
     def forward(
-        self,
-        captured: Sequence[Tensor],
-        init: Sequence[Tensor],
-        xs: Sequence[Tensor],
-        reverse: bool,
-        rows: Rows | None,
-        train: bool,
-    ) -> tuple[list[Tensor], list[Tensor], Tape]:
-        """Outputs `[T, B, …]`, last carry `[B, …]`, and the tape.
+        self, call: Sequence[Tensor], n_rows: int, reverse: bool, rows: Rows | None, train: bool
+    ) -> tuple[list[Tensor], Tape]:
+        """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
         Args:
-            init: leaves `[B, …]`; `[1, B, …]` make a last carry that has this axis, too.
-            xs: leaves `[T, B, …]`.
+            call: captured tensors; leaves of init, `[B, …]`, or `[1, B, …]` to make a last carry
+                that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
         """
-        n_rows = xs[0].shape[1]
-        scale = self._scales.get(n_rows)
-        if scale is None:
-            scale = self._scales[n_rows] = self.planner.scale(n_rows)
-        key = train, reverse, scale
-        plan, bound, played = self._forward.get(key) or self._make_forward(key)
+        key = train, reverse, n_rows
+        way = self._by_rows.get(key) or self._make_forward(key)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         n_threads = native.threads_from_environment() or torch.get_num_threads()
-        ys, finals, tape = played.play(
-            captured, init, xs, bound.once(captured, once), order, lengths, n_threads,
-            native.best_isa(),
-        )  # fmt: skip
-        for i in plan.repeated:  # outputs share no memory
-            ys[i] = ys[i].clone()
+        outs, held = way.played.play(
+            call, way.bound.once(call, once), order, lengths, n_threads, native.best_isa()
+        )
+        for i in way.plan.repeated:  # outputs share no memory
+            outs[i] = outs[i].clone()
         if rows is not None and reverse:
-            for i, leaf_index in enumerate(plan.y_is_carry):
+            for i, leaf_index in enumerate(way.plan.y_is_carry):
                 if leaf_index is not None:
-                    ys[i] = rows.silenced(ys[i])
-        return ys, finals, Tape(tape, once, plan, scale)
+                    outs[i] = rows.silenced(outs[i])
+        for i, dtype in self._of_other_types:
+            outs[i] = outs[i].to(dtype)
+        return outs, Tape(held, once, way)
 
     def backward(
         self,
         tape: Tape,
-        captured: Sequence[Tensor],
-        d_ys: Sequence[Tensor | None],
-        d_finals: Sequence[Tensor | None],
-        init_wanted: tuple[bool, ...],
-        x_wanted: tuple[bool, ...],
-        reverse: bool,
-    ) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
-        """Gradients of captured tensors, of init and of xs; None for those not wanted."""
-        key = tuple([d is not None for d in d_ys]), x_wanted, reverse, tape.scale
-        bound, played, gradients = self._backward.get(key) or self._make_backward(key, tape.plan)
-        once = dict(tape.once)
-        sums, d_init, d_xs = played.play(
-            tape.held, captured, bound.once(captured, once), d_ys, d_finals, init_wanted,
-            native.best_isa(),
-        )  # fmt: skip
-        return gradients.of(sums, captured, once), d_init, d_xs
+        call: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        used: tuple[bool, ...],
+        wanted: tuple[bool, ...],
+    ) -> list[Tensor | None]:
+        """The gradients of a call's tensors; None for those not wanted.
 
-    def _make_forward(self, key: tuple[bool, bool, Scale]) -> tuple[ForwardPlan, Bound, Any]:
-        plan = self.planner.forward(*key)
-        tapes = plan.lowered.tapes
-        bound = Bound(plan.lowered, self._forward_at, tapes, None, self.dtype, self.engine)
-        played = native.forward_pass(
-            bound.program,
-            bound.sources,
-            self.dtype,
-            state_shapes=self._state_shapes,
-            y_shapes=self._y_shapes,
-            keeps=plan.keeps,
-            y_is_carry=[-1 if i is None else i for i in plan.y_is_carry],
-            reverse=key[1],
-            tape_width=bound.tape_width,
+        Args:
+            grads: of outputs and last carry; None for those not used.
+            used: whether each output is.
+            wanted: whether the gradient of each tensor of the call is.
+        """
+        key = used, wanted
+        way = tape.forward.backward.get(key) or self._make_backward(key, tape.forward)
+        once = dict(tape.once)
+        sums, others = way.played.play(
+            tape.held, call, way.bound.once(call, once), grads, native.best_isa()
         )
-        made = self._forward[key] = plan, bound, played
+        return [*way.gradients.of(sums, call, once), *others]
+
+    def _make_forward(self, key: tuple[bool, bool, int]) -> Forward:
+        train, reverse, n_rows = key
+        scale = self.planner.scale(n_rows)
+        made = self._forward.get((train, reverse, scale))
+        if made is None:
+            plan = self.planner.forward(train, reverse, scale)
+            tapes = plan.lowered.tapes
+            bound = Bound(plan.lowered, self._forward_at, tapes, None, self.dtype, self.engine)
+            played = native.forward_pass(
+                bound.program,
+                bound.sources,
+                self.dtype,
+                n_captured=self.n_captured,
+                state_shapes=self._state_shapes,
+                keeps=plan.keeps,
+                y_shapes=self._y_shapes,
+                y_is_carry=[-1 if i is None else i for i in plan.y_is_carry],
+                reverse=reverse,
+                tape_width=bound.tape_width,
+            )
+            made = Forward(plan, bound, played, reverse, scale, {})
+            self._forward[train, reverse, scale] = made
+        self._by_rows[key] = made
         return made
 
-    def _make_backward(self, key: Any, forward: ForwardPlan) -> tuple[Bound, Any, Gradients]:
-        """forward: the pass whose tape it reads."""
-        y_used, x_wanted, reverse, scale = key
-        plan = self.planner.backward(y_used, x_wanted, forward, reverse, scale)
-        gradients, tapes = Gradients(plan, self.dtype), forward.lowered.tapes
+    def _make_backward(self, key: Any, forward: Forward) -> Backward:
+        used, wanted = key
+        first_x = self.n_captured + self.n_states
+        init_wanted, x_wanted = wanted[self.n_captured : first_x], wanted[first_x:]
+        plan = self.planner.backward(used, x_wanted, forward.plan, forward.reverse, forward.scale)
+        gradients, tapes = Gradients(plan, self.dtype), forward.plan.lowered.tapes
         at = self._backward_at
         bound = Bound(plan.lowered, at, tapes, gradients, self.dtype, self.engine)
         played = native.backward_pass(
-            bound.program, bound.sources, self.dtype, plan.d_xs, gradients.sums
-        )
-        made = self._backward[key] = bound, played, gradients
+            bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
+            gradients.sums,
+        )  # fmt: skip
+        made = forward.backward[key] = Backward(bound, played, gradients)
         return made
 
 
