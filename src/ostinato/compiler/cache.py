@@ -73,7 +73,9 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     modes = _modes()
     reached = reach(a.step)
     captured = reached.tensors if reached.complete else []
-    described, metas = _described(captured, a)
+    described, metas = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer)), None
+    if described is None:
+        described, metas = _unusual(captured, a)
     inputs = described, a.carry_spec, a.xs_spec, modes, engine_name
     key: Any = None
     if reached.complete:
@@ -134,17 +136,13 @@ def _modes() -> Any:
     )  # fmt: skip
 
 
-def _described(captured: list[Tensor], a: Arguments) -> tuple[bytes, Any]:
-    """What a recording depends on of these tensors; the second part where captured ones are
-    unusual, else None.
+def _unusual(captured: list[Tensor], a: Arguments) -> tuple[bytes, Any]:
+    """What a recording depends on of leaves, and of captured tensors that are no plain ones.
 
     Raises:
         Unsupported: init or xs cannot be played, whatever the step; see `find`.
     """
     axis = int(a.of_layer)
-    described = native.described(captured, a.leaves, a.xs_leaves, axis)
-    if described is not None:
-        return described, None
     described = native.described([], a.leaves, a.xs_leaves, axis)
     if described is None:
         raise _unplayable(a.leaves, a.xs_leaves, axis)

@@ -87,7 +87,8 @@ class _ScanFunction(torch.autograd.Function):
         tape, tensors = ctx.tape, ctx.saved_tensors
         again = torch.is_grad_enabled() or (native.modes() is None and transformed() is not None)
         for g in grads:
-            again = again or (g is not None and _is_vectorised(g))
+            if g is not None and _is_vectorised(g):
+                again = True
         if again:  # itself being differentiated
             return (None, *_replayed(call, tensors, grads))
         if not tape.held.holds():  # an output was changed in place, as those of a loop may be

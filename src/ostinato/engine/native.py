@@ -21,6 +21,7 @@ else:
     _missing = None
 
 
+@functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used here, or None."""
     if _missing is not None:
