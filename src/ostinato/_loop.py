@@ -250,8 +250,9 @@ def _check_resets(resets: Tensor, n_rows: int, n_steps: int) -> Tensor:
 
 def time_length(xs_leaves: list[Tensor], dim: int) -> int:
     """T, the same for all leaves."""
-    if len(xs_leaves) == 1 and dim == 0 and xs_leaves[0].dim() and xs_leaves[0].shape[0]:
-        return xs_leaves[0].shape[0]
+    shape = xs_leaves[0].shape
+    if len(xs_leaves) == 1 and dim == 0 and shape and shape[0]:
+        return shape[0]
     sizes = []
     for leaf in xs_leaves:
         if not -leaf.dim() <= dim < leaf.dim():

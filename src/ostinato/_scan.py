@@ -165,9 +165,8 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     if arguments.dim != 0:
         check_output_axes([y[0] for y in ys], arguments.dim)
         ys = [y.movedim(0, arguments.dim) for y in ys]
-    y_spec = call.player.planner.recording.y_spec
     carry = tree.unflatten(finals, arguments.carry_spec)
-    return carry, tree.unflatten(ys, y_spec)
+    return carry, tree.unflatten(ys, call.player.y_spec)
 
 
 def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.Entry]:
@@ -238,7 +237,7 @@ def _differs(
         rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
         expected = call.replay(captured, init, few)
-        pairs = list(zip(ys + finals, expected, strict=True))
+        pairs = list(zip([*ys, *finals], expected, strict=True))
         if torch.is_grad_enabled():
             pairs += _gradients(pairs, inputs)
     tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8

@@ -76,10 +76,6 @@ class Reach:
     def signature(self) -> Signature:
         return Signature(tuple(self.constants))
 
-    def again(self) -> list[Tensor] | None:
-        """The tensors now, if nothing else has changed; else None."""
-        return native.watched(self.watches, _TENSOR, _ABSENT, _equal)
-
 
 def _equal(a: Any, b: Any) -> bool:
     """Of two values that are not one and the same; numpy's have truth values of their own."""
@@ -95,7 +91,7 @@ def reach(step: Callable[..., Any]) -> Reach:
     entry, name = _memory(step)
     known = entry.get(name)
     if known is not None and known.complete:
-        tensors = known.again()
+        tensors = native.watched(known.watches, _TENSOR, _ABSENT, _equal)
         if tensors is not None:
             known.tensors = tensors
             return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +55,14 @@ class Scan:
         return tree.leaves(ys) + last
 
 
-def play(call: Scan, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
     n = call.player.n_ys
     if torch.is_grad_enabled():
         for t in tensors:
             if t.requires_grad:
                 outs: Any = _apply(call, *tensors)
-                return list(outs[:n]), list(outs[n:])
+                return outs[:n], outs[n:]
     outs, _ = _forward(call, tensors, train=False)
     return outs[:n], outs[n:]
 

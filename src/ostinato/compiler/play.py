@@ -120,6 +120,7 @@ class Player:
         recording = planner.graph.recording
         self.n_captured = len(recording.captured)
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
+        self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
