@@ -474,6 +474,56 @@ def values_that_steer():
     yield step, []
 
 
+def _truth_values(use: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Iterator[Any]:
+    """From all false on: what the engine reads of them may then be zeros for another reason."""
+    everything = torch.zeros(16 * mask.numel(), dtype=torch.bool)
+    part = everything[: mask.numel()].view(mask.shape)
+    W = weight()
+
+    def step(h, x):
+        return torch.tanh(x + use(h @ W, part))
+
+    yield step, [W]
+    everything[mask.numel() :] = True  # beside it in memory
+    yield step, [W]
+    part.copy_(mask)
+    yield step, [W]
+    part.logical_not_()
+    yield step, [W]
+
+
+for _name, _use in {
+    "where": lambda a, m: torch.where(m, a, 0.5),
+    "masked_fill": lambda a, m: a.masked_fill(m, 0.5),
+    "product": lambda a, m: a * m,
+    "and": lambda a, m: torch.where(m & (a > 0), a, -a),
+    "not": lambda a, m: torch.where(~m, a, -a) + a.masked_fill(m, 1),
+    "converted": lambda a, m: a * m.to(a.dtype) + a * m,
+}.items():
+    for _mask in (
+        torch.tensor(True),
+        torch.tensor([True]),
+        torch.tensor([True, False, True, True]),
+    ):
+        WORLDS[f"truth_values_{_name}_{_mask.dim()}{_mask.numel()}"] = functools.partial(
+            _truth_values, _use, _mask
+        )
+
+
+@world
+def truth_values_of_weights():
+    W, gate = weight(), weight(H, H)
+
+    def step(h, x):
+        a = torch.where(gate[0] > 0, h @ W, x)
+        return torch.tanh(a * (gate > 0)[1] + torch.where(gate.t() > 0, gate, 0.0)[2])
+
+    yield step, [W, gate]
+    with torch.no_grad():
+        gate.neg_()
+    yield step, [W, gate]
+
+
 @world
 def another_tensor():
     Ws = [weight(), weight()]

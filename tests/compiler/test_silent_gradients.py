@@ -12,6 +12,7 @@ import pytest
 import torch
 from small import B, D, H, T, assert_same, both, inputs, leaf, rnn
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ostinato import scan
 from playing import loop
@@ -124,6 +125,65 @@ def test_a_carry_that_becomes_differentiable_in_the_first_step():
         return [
             torch.autograd.grad(t.square().sum(), W, retain_graph=True)[0] for t in (*carry, *ys)
         ]
+
+    both(f)
+
+
+def flags(how: Any, step: Any, init: Any, xs: Any, **options: Any) -> list[bool]:
+    carry, ys = how(step, init, xs, **options)
+    return [t.requires_grad for t in pytree.tree_leaves((carry, ys))]
+
+
+@pytest.mark.parametrize("lengths", [None, "ragged", "whole"])
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("first", [(0, 0, 0), (1, 0, 0), (0, 0, 1), (1, 1, 1)])
+def test_what_wants_gradients_is_what_the_loop_gives_one(first, n_steps, lengths, monkeypatch):
+    """A counter does not; a leaf that takes over another's value does so a step later."""
+    W, init, xs = inputs()
+    init, xs = init.detach(), xs.detach()[torch.arange(n_steps) % T]
+    carry = tuple(init.clone().requires_grad_(bool(want)) for want in first)
+
+    def counts(carry: Any, x: Tensor) -> Any:
+        h, n, m = carry
+        return (torch.tanh(x + h @ W), n + 1, m * x), (n, h, m + x)
+
+    def hands_on(carry: Any, x: Tensor) -> Any:
+        a, b, c = carry
+        return (b, c, a), (a + x, b)
+
+    def resets_itself(carry: Any, x: Tensor) -> Any:
+        h, n, m = carry
+        return (torch.tanh(h @ W), torch.zeros_like(n), m.detach() + x), (x.clone(), n + h)
+
+    options: dict[str, Any] = {}
+    if lengths is not None:
+        n = [n_steps] * B if lengths == "whole" else [n_steps, 0, max(1, n_steps - 2)]
+        options["lengths"] = n
+    for step in (counts, hands_on, resets_itself):
+        monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+        wanted = flags(scan, step, carry, xs, **options)
+        if not options:
+            assert wanted == flags(loop, step, carry, xs)
+        for engine in ("native", "reference"):
+            monkeypatch.setenv("OSTINATO_ENGINE", engine)
+            for _ in range(2):
+                assert flags(scan, step, carry, xs, **options) == wanted, (step, engine)
+
+
+def test_a_counter_goes_on_through_truncated_sequences():
+    W, init, xs = inputs()
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h = torch.tanh(x + carry[0] @ W)
+        return (h, carry[1] + 1), h
+
+    def f(how: Any) -> Any:
+        carry, found = (init.detach(), torch.zeros(B, 1, dtype=D)), []
+        for part in xs.detach().split(2):
+            carry, ys = how(step, carry, part)
+            found += torch.autograd.grad(ys.sum(), W)
+            carry = carry[0].detach(), carry[1]
+        return found, carry[1].numpy().sum()
 
     both(f)
 
@@ -346,6 +406,95 @@ def test_hooks_inside_a_step():
         return a
 
     both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [W, init, xs]))
+
+
+def test_a_hook_on_the_carry():
+    """It sees the gradient of the step before, too, whose output it is."""
+    W, init, xs = inputs()
+
+    def guarded(h: Tensor, x: Tensor) -> Tensor:
+        if h.requires_grad:
+            h.register_hook(lambda g: g.clamp(-0.1, 0.1))
+        return torch.tanh(x + h @ W)
+
+    def always(h: Tensor, x: Tensor) -> Tensor:
+        h.register_hook(lambda g: 2 * g)
+        return torch.tanh(x + h @ W)
+
+    def on_weights(h: Tensor, x: Tensor) -> Tensor:
+        if W.requires_grad:
+            W.register_hook(lambda g: 2 * g)
+        return torch.tanh(x + h @ W)
+
+    for step in (guarded, always):
+
+        def f(how: Any, step: Any = step) -> Any:
+            start = init.clone()  # the loop's hooks stay on it
+            return torch.autograd.grad(how(step, start, xs)[1].sum(), [W, init, xs])
+
+        with pytest.warns(UserWarning, match="hangs a hook"):
+            both(f)
+    with pytest.warns(UserWarning, match="hangs a hook"):
+        scan(on_weights, init, xs)
+    assert len(W._backward_hooks) == T  # the loop's, and none of a call that was only watched
+
+
+class _Scaled(torch.autograd.Function):
+    factor = 1.0
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * _Scaled.factor * _of_the_module()
+
+
+FACTOR = {"now": 1.0}
+
+
+def _of_the_module() -> float:
+    return FACTOR["now"]
+
+
+class _Hidden:
+    """What it holds no path leads to."""
+
+    __slots__ = ("W",)
+
+    def __init__(self, W: Tensor):
+        self.W = W
+
+    def __call__(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + _Scaled.apply(h) @ self.W)
+
+
+@pytest.mark.parametrize("kind", ["function", "opaque", "module"])
+def test_what_is_read_in_the_backward_pass_alone_may_change(kind, monkeypatch):
+    W, init, xs = inputs()
+    linear = nn.Linear(H, H, dtype=D)
+    linear.register_full_backward_hook(lambda m, ins, outs: (ins[0] * FACTOR["now"],))
+
+    def function(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + _Scaled.apply(h) @ W)
+
+    def module(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + linear(h))
+
+    step = {"function": function, "opaque": _Hidden(W), "module": module}[kind]
+    wanted = [init, xs, *(linear.parameters() if kind == "module" else [W])]
+    saw = []
+    for factor, of_the_class in ((1.0, 1.0), (0.5, 1.0), (0.5, -1.0), (1.0, 1.0)):
+        monkeypatch.setitem(FACTOR, "now", factor)
+        monkeypatch.setattr(_Scaled, "factor", of_the_class)
+
+        def f(how: Any) -> Any:
+            return torch.autograd.grad(how(step, init, xs)[1].sum(), wanted)
+
+        both(f)
+        saw.append(f(scan)[0])
+    assert not torch.equal(saw[0], saw[1])
 
 
 # ----------------------------------------------------------------------------- odd values

@@ -559,6 +559,67 @@ def test_a_scan_inside_a_scan():
         assert_same(gradients(scan, outer(scan), [W, V, init, xs], init, xs), wanted)
 
 
+def _time_first(h: Tensor, x: Tensor) -> Tensor:
+    return scan(lambda a, b: torch.tanh(a + b), h, torch.stack([x, x]))[0]
+
+
+def _differentiated_inside(h: Tensor, x: Tensor) -> Tensor:
+    return h - 0.1 * torch.func.grad(lambda q: (q**3).sum())(h) + x
+
+
+def _differentiated_if_it_can_be(h: Tensor, x: Tensor) -> Tensor:
+    if h.requires_grad:
+        return h - 0.1 * torch.autograd.grad(h.square().sum(), h, create_graph=True)[0] + x
+    return 0.8 * h + x
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        _time_first,
+        _differentiated_inside,
+        _differentiated_if_it_can_be,
+        lambda h, x: torch.stack([h, x])[1] * 0.5 + h,
+        lambda h, x: torch.stack([h, x]).mean(0),
+        lambda h, x: sum(torch.stack([h, x]).unbind(0)) / 2,
+        lambda h, x: torch.tanh(h[None][0] + x),
+        lambda h, x: torch.tanh(torch.cat([h[None], x[None]]).sum(0)),
+        lambda h, x: h.new_full((), 0.5) * h + x,
+        lambda h, x: torch.div(h, 0.3, rounding_mode="floor") + x,
+        lambda h, x: h / 2 + x + torch.tanh(x.detach(), out=torch.empty_like(x)),
+    ],
+)
+def test_steps_that_the_engine_has_no_rule_for(step):
+    """The loop plays them, and says why."""
+    _, init, xs = inputs()
+
+    def named(h: Tensor, x: Tensor) -> Tensor:
+        return step(h, x)
+
+    named.__code__ = named.__code__.replace(co_name=f"step_{id(step)}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ours = gradients(scan, named, [init, xs], init, xs)
+    assert_same(ours, gradients(loop, step, [init, xs], init, xs))
+    assert all("slow loop" in str(w.message) for w in caught)
+
+
+def test_a_mistake_in_a_step_is_the_users_own_error():
+    """No word of how it was watched."""
+    _, init, xs = inputs()
+    calls = []
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        calls.append(1)
+        raise KeyError("mine")
+
+    with warnings.catch_warnings(), pytest.raises(KeyError, match="mine") as raised:
+        warnings.simplefilter("error")
+        scan(step, init, xs)
+    assert len(calls) == 2
+    assert "watched" not in str(raised.value)
+
+
 def test_modules_copied_saved_and_moved():
     net, other = net_and_loop()
     _, init, xs = inputs()

@@ -72,7 +72,7 @@ def _last_axis(c: Context, a: Value, dim: int) -> int:
     """Elements that one step along `dim` covers; the axes before it, but the batch, must be 1."""
     dim = dim % len(a.shape)
     if (
-        isinstance(a.shape[dim], Batch)
+        any(isinstance(n, Batch) for n in a.shape[dim:])
         or math.prod(n for n in a.shape[:dim] if not isinstance(n, Batch)) != 1
     ):
         raise c.refuse(f"cuts or joins axis {dim} of {list(a.shape)}")

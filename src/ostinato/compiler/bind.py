@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Bound:
     Args:
         positions: of each named tensor in the `tensors` of a call.
         tapes: the widths of the tapes that lie one after the other in the tape's memory.
+        as_they_are: captured tensors of the engine's type, by position; others are truth values.
         gradients: of a backward pass.
 
     Attributes:
@@ -54,11 +55,13 @@ class Bound:
         lowered: Lowered,
         positions: Mapping[str, int],
         tapes: dict[str, int],
+        as_they_are: Container[int],
         gradients: Gradients | None,
         dtype: torch.dtype,
         engine: str,
     ):
         self.lowered = lowered
+        self._as_they_are = as_they_are
         self.dtype = dtype
         self.tapes: dict[str, tuple[int, int]] = {}  # name → width, and width of those before it
         self.tape_width = 0
@@ -78,10 +81,10 @@ class Bound:
         self, key: Any, positions: Mapping[str, int], gradients: Gradients | None
     ) -> tuple[int, int, int, int, int]:
         if isinstance(key, Node):
-            if key.op == "captured" and len(key.shape) <= 2:
+            if self._lies_there(key) and len(key.shape) <= 2:
                 how = How.STRIDED if len(key.shape) == 2 else How.VECTOR
                 return _CAPTURED, key.attrs[0], how, 0, 0
-            if key.op == "aten.t.default" and key.inputs[0].op == "captured":
+            if key.op == "aten.t.default" and self._lies_there(key.inputs[0]):
                 return _CAPTURED, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
             self._once.append(key)
             return _ONCE, len(self._once) - 1, How.STRIDED, 0, 0
@@ -94,6 +97,9 @@ class Bound:
         how = How.ROWS if key.startswith(_WITHOUT_TIME) else How.STRIDED
         return _TENSORS, positions[key], how, 0, 0
 
+    def _lies_there(self, node: Node) -> bool:
+        return node.op == "captured" and node.attrs[0] in self._as_they_are
+
     def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
         """What the pass needs that is computed of captured tensors alone; added to `known`."""
         if not self._once:
@@ -105,6 +111,8 @@ class Bound:
             t = captured[node.attrs[0]]
         else:
             t = evaluate(node, captured, known, self.dtype)
+        if t.dtype is not self.dtype:  # truth values, which the engine computes as 0 and 1
+            return t.to(self.dtype).contiguous()
         if t.dim() != 2 and t.stride()[-1:] != (1,):
             t = known[node] = t.detach().contiguous()
         return t

@@ -195,6 +195,11 @@ def _recorded(
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
         recording, small = record(step, a.init, a.first_x(), captured, a.split)
+        if positions is None and recording.runs_python_backward:
+            raise Unsupported(
+                "its backward pass runs Python code (a custom autograd.Function, or hooks), and "
+                "no path leads to all that the step reaches: a change there would not be seen"
+            )
         if any(0 in shape for shape in recording.shapes):
             raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)

@@ -31,6 +31,10 @@ _FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools"
 _LIMIT = 3000
 # Names by which code reaches what no walk can see.
 _HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
+# What runs where a class is called, or a torch.autograd.Function applied.
+_RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vjp")
+# A module's dictionaries of hooks.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TENSOR, _ABSENT = object(), object()
 # How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
 # reference refers to: what a function remembers must not keep it alive.
@@ -200,9 +204,12 @@ class _Walk:
         elif isinstance(value, type):
             self.found.constants.append(value)
             self.class_attributes(value)
-            for base in value.__mro__:  # code may make an instance: that runs these
-                for name in ("__init__", "__new__", "__post_init__"):
-                    if not _is_fixed(base) and isinstance(vars(base).get(name), types.FunctionType):
+            for base in value.__mro__:  # code may make an instance, or apply it: that runs these
+                for name in _RUN:
+                    found = vars(base).get(name)
+                    if not _is_fixed(base) and isinstance(
+                        found, (types.FunctionType, staticmethod)
+                    ):
                         self.item(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
             self.found.complete = False
@@ -278,7 +285,7 @@ class _Walk:
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
         self.found.constants.append(type(m))
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        for name in _HOOKS:
             if attributes.get(name):
                 self.found.complete = False
             self.found.watches.append((_LENGTH, attributes[name], None, 0))

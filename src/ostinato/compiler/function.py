@@ -78,8 +78,9 @@ class _ScanFunction(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        if call.player.ys_without_grad:
-            ctx.mark_non_differentiable(*[outs[i] for i in call.player.ys_without_grad])
+        if not call.player.all_need_grad:
+            without = call.player.without_grad(tensors[-1].shape[0], call.rows is not None)
+            ctx.mark_non_differentiable(*[outs[i] for i in without])
         return tuple(outs)
 
     @staticmethod

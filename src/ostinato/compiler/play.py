@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -119,13 +120,15 @@ class Player:
         self._forward: dict[tuple[bool, bool, Scale], Forward] = {}
         recording = planner.graph.recording
         self.n_captured = len(recording.captured)
+        self._as_they_are = {
+            at for at, i in enumerate(recording.captured) if recording.dtypes[i] is dtype
+        }
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
         self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
-        needs = recording.output_needs_grad[self.n_states :]
-        self.ys_without_grad = [i for i, need in enumerate(needs) if not need]
+        self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n_states, n_ys = len(recording.xs), self.n_states, self.n_ys
@@ -134,6 +137,26 @@ class Player:
         self._backward_at = _positions(
             {**taped, "d_y": n_ys, "d_final": n_states, "d_init": n_states, "d_x": n_xs}
         )
+
+    def without_grad(self, n_steps: int, ragged: bool) -> list[int]:
+        """The outputs and last carries that the loop gives no gradient, after so many steps.
+
+        A leaf of the carry that only counts needs none; one that takes over another's value does
+        so a step after that.
+        """
+        recording = self.planner.graph.recording
+        carry, ys = recording.init_needs_grad, (False,) * self.n_ys
+        for _ in range(n_steps):
+            needs = [
+                of.outside or any(carry[i] for i in of.states) for of in recording.differentiable_in
+            ]
+            before, carry = carry, tuple(needs[: self.n_states])
+            ys = tuple(map(operator.or_, ys, needs[self.n_states :]))
+            if ragged:  # a row that has ended keeps its carry
+                carry = tuple(map(operator.or_, carry, before))
+            if carry == before:
+                break
+        return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
         self, call: Sequence[Tensor], n_rows: int, reverse: bool, rows: Rows | None, train: bool
@@ -193,7 +216,10 @@ class Player:
         if made is None:
             plan = self.planner.forward(train, reverse, scale)
             tapes = plan.lowered.tapes
-            bound = Bound(plan.lowered, self._forward_at, tapes, None, self.dtype, self.engine)
+            bound = Bound(
+                plan.lowered, self._forward_at, tapes, self._as_they_are, None, self.dtype,
+                self.engine,
+            )  # fmt: skip
             played = native.forward_pass(
                 bound.program,
                 bound.sources,
@@ -217,8 +243,10 @@ class Player:
         init_wanted, x_wanted = wanted[self.n_captured : first_x], wanted[first_x:]
         plan = self.planner.backward(used, x_wanted, forward.plan, forward.reverse, forward.scale)
         gradients, tapes = Gradients(plan, self.dtype), forward.plan.lowered.tapes
-        at = self._backward_at
-        bound = Bound(plan.lowered, at, tapes, gradients, self.dtype, self.engine)
+        bound = Bound(
+            plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
+            self.engine,
+        )  # fmt: skip
         played = native.backward_pass(
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,

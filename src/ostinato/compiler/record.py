@@ -30,6 +30,7 @@ _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
     "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
 }  # fmt: skip
+_HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # ATen calls whose arguments may hold the batch size: as a shape.
 _SHAPED = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
@@ -61,6 +62,14 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """What an output of the step is differentiable in."""
+
+    outside: bool  # a captured tensor, or an element of xs
+    states: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Recording:
     """One step, forward and backward, as numbered values."""
 
@@ -80,7 +89,9 @@ class Recording:
     d_states: tuple[int | None, ...]
     d_xs: tuple[int | None, ...]
     y_spec: tree.Spec
-    output_needs_grad: tuple[bool, ...]  # of new states, then ys
+    init_needs_grad: tuple[bool, ...]
+    differentiable_in: tuple[Sources, ...]  # new states, then ys
+    runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
 
 
 class CaptureSearch(TorchFunctionMode):
@@ -118,6 +129,8 @@ class CaptureSearch(TorchFunctionMode):
         changed = [kwargs["out"]] if isinstance(kwargs.get("out"), Tensor) else []
         if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
             changed += args[:1]
+        if name in _HOOKS and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
+            raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
         for target in changed:
             if isinstance(target, Tensor) and id(target) not in self.made:
                 raise Unsupported(
@@ -288,16 +301,29 @@ def search_captured(
     step: Callable[..., Any], state: Any, x: Any, check: Callable[[Any], None]
 ) -> CaptureSearch:
     """Run a step once, for the tensors it takes from outside; `check` sees what it returned."""
-    with undisturbed(), torch.no_grad():
-        search = CaptureSearch(tree.leaves((state, x)))
-        _searching.active = True  # a scan within the step must show its operations
-        try:
-            with search:
-                result = step(state, x)
-        finally:
-            _searching.active = False
+    search = CaptureSearch(tree.leaves((state, x)))
+    try:
+        with undisturbed(), torch.no_grad():
+            _searching.active = True  # a scan within the step must show its operations
+            try:
+                with search:
+                    result = step(state, x)
+            finally:
+                _searching.active = False
+    except Unsupported:
+        raise
+    except Exception as error:
+        before = torch.get_rng_state()
+        step(state, x)  # a mistake in it is raised here, as by the loop
+        torch.set_rng_state(before)
+        raise Unsupported(f"the step fails while it is watched ({_in_short(error)})") from error
     check(result)
     return search
+
+
+def _in_short(error: Exception) -> str:
+    first_line = str(error).split("\n")[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def record(
@@ -405,14 +431,17 @@ def _record_once(
             except Unsupported:
                 raise
             except Exception as error:  # it ran on the real batch: only the size is new
-                first_line = str(error).split("\n")[0]
                 raise Unsupported(
-                    f"the step fails at another batch size ({type(error).__name__}: {first_line})"
+                    f"the step fails at another batch size ({_in_short(error)})"
                 ) from error
+        if any(t._backward_hooks for t in params + states):
+            # On a carry it sees the gradient of the last step's output, too: they are one tensor.
+            raise Unsupported("the step hangs a hook on its carry or on a captured tensor")
         new_states, y = split(result)
         y_leaves, y_spec = tree.flatten(y)
         n_forward = len(recorder.calls)
         outputs = new_states + y_leaves
+        nodes = [_nodes_behind(t) for t in outputs]
         output_numbers = [recorder.ref(t).index for t in outputs]
         cotangents = [torch.ones_like(t) for t in outputs]
         d_numbers = [recorder.new(t) for t in cotangents]
@@ -449,8 +478,37 @@ def _record_once(
         d_states=tuple(gradient(t) for t in states),
         d_xs=tuple(gradient(t) for t in xs),
         y_spec=y_spec,
-        output_needs_grad=tuple(t.requires_grad for t in outputs),
+        init_needs_grad=tuple(t.requires_grad for t in state_leaves),
+        differentiable_in=tuple(
+            _sources(t, behind, states) for t, behind in zip(outputs, nodes, strict=True)
+        ),
+        runs_python_backward=any(
+            isinstance(node, torch.autograd.function.BackwardCFunction)
+            for node in set().union(*nodes)
+        )
+        or any(t._backward_hooks for t in recorder.values),
     )
+
+
+def _nodes_behind(output: Tensor) -> set[Any]:
+    """Those of the autograd graph that lead to a tensor."""
+    found: set[Any] = set()
+    stack: list[Any] = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            stack += [before for before, _ in node.next_functions]
+    return found
+
+
+def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
+    # An input that is given back as it is has no node; a leaf's own node names it.
+    leaves = {id(n.variable) for n in nodes if type(n).__name__ == "AccumulateGrad"}
+    if output.grad_fn is None and output.requires_grad:
+        leaves.add(id(output))
+    of_states = {i for i, t in enumerate(states) if id(t) in leaves}
+    return Sources(len(leaves) > len(of_states), frozenset(of_states))
 
 
 def _unify(small: Recording, large: Recording, n_large: int) -> Recording:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -171,9 +172,14 @@ class StepGraph:
         else:
             if SUM in kinds and name not in ("add", "mul"):
                 raise Unsupported("a sum over the batch flows back into the rows", call.name)
-            call_outs = rule(
-                Context(self.b, shapes, call.name), *args, **_without_placement(kwargs)
-            )
+            kwargs = _without_placement(kwargs)
+            try:
+                inspect.signature(rule).bind(None, *args, **kwargs)
+            except TypeError as error:
+                raise Unsupported(
+                    f"the engine has no {name} of such arguments", call.name
+                ) from error
+            call_outs = rule(Context(self.b, shapes, call.name), *args, **kwargs)
             outs = call_outs if isinstance(call_outs, list) else [call_outs]
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is None or out is None:
