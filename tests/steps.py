@@ -416,6 +416,18 @@ def lstm_layer_norm(kit: Kit) -> Case:
 
 
 @zoo
+def rnn_norm_by_hand(kit: Kit) -> Case:
+    U, W, gain = kit.weight(kit.F, kit.H), kit.weight(kit.H, kit.H), kit.weight(kit.H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        a = x @ U + h @ W
+        a = (a - a.mean(-1, keepdim=True)) / (a.std(-1, keepdim=True) + 1e-3)
+        return torch.tanh(gain * a) / (1 + a.var(1, correction=0, keepdim=True))
+
+    return Case(step, [U, W, gain], states(kit), inputs(kit))
+
+
+@zoo
 def lstm_rms_norm(kit: Kit) -> Case:
     U, W, gain = kit.weight(kit.F, 4 * kit.H), kit.weight(kit.H, 4 * kit.H), kit.weight(4 * kit.H)
 

@@ -73,6 +73,8 @@ ROWS: list[Callable[[Tensor], Tensor]] = [  # over the features of a row
     lambda a: a / (1 + a.norm(dim=1, keepdim=True)), lambda a: F.layer_norm(a, a.shape[1:]),
     lambda a: (a - a.mean(1, keepdim=True)).square().sum(-1, keepdim=True) + a,
     lambda a: a.mean(1, keepdim=True).expand_as(a) + a,
+    lambda a: a / (1 + a.var(-1, keepdim=True, correction=0)),
+    lambda a: a / (1 + a.std(1, correction=0)[:, None]),
 ]  # fmt: skip
 
 

@@ -56,6 +56,28 @@ def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
     return c.b.op("mul_s", total, s=1 / math.prod(a.shape[i] for i in axes))
 
 
+@rule("var")
+def _variance(
+    c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: bool = False
+) -> Any:
+    """Σ (x − μ)² / (n − correction)."""
+    axes = _axes(a, dims)
+    if a.shape.index(Batch(1)) in axes:
+        raise c.refuse("takes the variance over the batch")
+    n, correction = a.width, 1 if correction is None else correction
+    if n <= correction:
+        raise c.refuse(f"of {n} columns, less {correction}, there is no variance")
+    mean = c.b.op("mul_s", _row_reduction(c, "row_sum", a, axes), s=1 / n)
+    centred = c.b.op("sub", c.node(a), mean)
+    squares = c.b.reduce("row_sum", c.b.op("mul", centred, centred), n)
+    return c.b.op("mul_s", squares, s=1 / (n - correction))
+
+
+@rule("std")
+def _deviation(c: Context, a: Value, *args: Any, **kwargs: Any) -> Any:
+    return c.b.op("sqrt", _variance(c, a, *args, **kwargs))
+
+
 @rule("amax")
 def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
     axes = _axes(a, dims)

@@ -186,8 +186,9 @@ def _recorded(
         "ostinato."
     ):
         warnings.warn(
-            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant or a flag that "
-            "it uses changes between calls; pass what changes through xs, or as a tensor",
+            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that it "
+            "uses or which tensors want gradients changes between calls; pass what changes through "
+            "xs, or as a tensor",
             stacklevel=4,
         )
     try:

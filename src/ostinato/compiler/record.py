@@ -184,7 +184,8 @@ class _Recorder(TorchDispatchMode):
             if leaf.requires_grad:
                 raise Unsupported(
                     "a tensor that requires grad reached an operation without passing a torch "
-                    "call (a custom autograd.Function, or a checkpoint inside the step)"
+                    "call (a custom autograd.Function, a checkpoint inside the step, or a captured "
+                    "tensor that is init, too, or returned as it is)"
                 )
             self.constants[self.new(leaf)] = leaf
         if id(leaf) in self.stale:
