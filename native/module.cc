@@ -93,9 +93,9 @@ NB_MODULE(_native, m) {
   nb::class_<ForwardPass>(m, "ForwardPass")
       .def(nb::init<nb::object, const SourceList&, nb::handle, int64_t, std::vector<Integers>, std::vector<bool>, std::vector<Integers>, Integers, bool, int64_t>(),
            "program"_a, "sources"_a, "dtype"_a, "n_captured"_a, "state_shapes"_a, "keeps"_a, "y_shapes"_a, "y_is_carry"_a, "reverse"_a, "tape_width"_a)
-      .def("play", &ForwardPass::play, "call"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a);
+      .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a);
   nb::class_<BackwardPass>(m, "BackwardPass")
       .def(nb::init<nb::object, const SourceList&, nb::handle, int64_t, std::vector<bool>, std::vector<bool>, const std::vector<std::pair<Integers, bool>>&>(),
            "program"_a, "sources"_a, "dtype"_a, "n_ys"_a, "init_wanted"_a, "x_wanted"_a, "sums"_a)
-      .def("play", &BackwardPass::play, "tape"_a, "call"_a, "once"_a, "grads"_a, "isa"_a);
+      .def("play", &BackwardPass::play, "tape"_a, "given"_a, "once"_a, "grads"_a, "isa"_a);
 }

@@ -99,7 +99,8 @@ class Pass {
   }
 
  protected:
-  enum { kTensors, kCaptured, kSums, kOnce, kMemory, kLists };
+  // Captured tensors come first among those given: a source's place in the one is that in the other.
+  enum { kTensors, kGiven, kSums, kOnce, kMemory, kLists };
   using Lists = Objects[kLists];
 
   void play(const Lists& lists, const Size& size, int threads, const std::string& isa) const {
@@ -169,17 +170,17 @@ class ForwardPass : public Pass {
   }
 
   // Outputs [T, B, …] and last carry (shaped as init), in one list; and the tape.
-  // call: captured; init, [B, …] or [1, B, …]; xs, [T, B, …]. once: what was computed of captured tensors
+  // given: captured tensors; init, [B, …] or [1, B, …]; xs, [T, B, …]. once: what was computed of captured tensors
   // alone. order, lengths: of a ragged batch.
-  nanobind::tuple play(nanobind::iterable call, nanobind::iterable once, Integers order, Integers lengths, int threads,
+  nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths, int threads,
                        const std::string& isa) const {
     Lists lists;
-    Objects& given = lists[kCaptured];  // these come first
-    add(given, call);
+    Objects& all = lists[kGiven];
+    add(all, given);
     const size_t first_init = first_x_ - state_shapes_.size();
     auto tape = std::make_unique<Tape>();
     Objects& tensors = tape->tensors;
-    for (size_t i = first_x_; i < given.size(); i++) tensors.push_back(dense_from(2, of_our_type(given[i])));
+    for (size_t i = first_x_; i < all.size(); i++) tensors.push_back(dense_from(2, of_our_type(all[i])));
     const View first = view_of(tensors.at(0));
     const int64_t T = first.shape[0], B = first.shape[1];
     tape->ragged = !lengths.empty();
@@ -187,7 +188,7 @@ class ForwardPass : public Pass {
     tape->size = {T, B, std::move(order), std::move(lengths)}, tape->threads = threads;
     Objects carries, finals;
     for (size_t i = 0; i < state_shapes_.size(); i++) {
-      const nanobind::object& leaf = given[first_init + i];
+      const nanobind::object& leaf = all[first_init + i];
       tensors.push_back(dense_from(0, of_our_type(leaf)));
       // Beyond a row's length what is shown is zero.
       const bool shown = tape->ragged && std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
@@ -239,8 +240,8 @@ class ForwardPass : public Pass {
 
 class BackwardPass : public Pass {
  public:
-  // n_ys: so many outputs. init_wanted, x_wanted: whose gradients are. sums: (shape, whether it must begin as
-  // zeros) of each.
+  // n_ys: so many outputs. init_wanted, x_wanted: whose gradients are computed. sums: (shape, whether it must
+  // begin as zeros) of each.
   BackwardPass(nanobind::object program, const SourceList& sources, nanobind::handle dtype, int64_t n_ys,
                std::vector<bool> init_wanted, std::vector<bool> x_wanted,
                const std::vector<std::pair<Integers, bool>>& sums)
@@ -251,23 +252,23 @@ class BackwardPass : public Pass {
   }
 
   // The sums; and the gradients of init and of xs, None for those not wanted.
-  // call: as of the forward pass. grads: of outputs and of the last carry, or None.
-  nanobind::tuple play(const Tape& tape, nanobind::iterable call, nanobind::iterable once, nanobind::iterable grads,
+  // given: as to the forward pass. grads: of outputs and of the last carry, or None.
+  nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once, nanobind::iterable grads,
                        const std::string& isa) const {
     Lists lists;
     Objects& tensors = lists[kTensors];
     tensors = tape.tensors;
-    size_t i = 0;
+    size_t place = 0;
     for (nanobind::handle d : grads) {
-      const int64_t axis = i++ < n_ys_ ? 2 : 0;  // time first, or rows
+      const int64_t axis = place++ < n_ys_ ? 2 : 0;  // time first, or rows
       tensors.push_back(d.is_none() ? nanobind::none() : dense_from(axis, resolved(d)));
     }
     nanobind::list found;
-    for (i = 0; i < init_wanted_.size(); i++) add_gradient(found, init_wanted_[i], tape.tensors.at(x_wanted_.size() + i), false);
-    for (i = 0; i < x_wanted_.size(); i++) add_gradient(found, x_wanted_[i], tape.tensors.at(i), tape.ragged);
+    for (size_t i = 0; i < init_wanted_.size(); i++) add_gradient(found, init_wanted_[i], tape.tensors.at(x_wanted_.size() + i), false);
+    for (size_t i = 0; i < x_wanted_.size(); i++) add_gradient(found, x_wanted_[i], tape.tensors.at(i), tape.ragged);
     add(tensors, found);
     for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(made(shape, zeros));
-    add(lists[kCaptured], call), add(lists[kOnce], once);
+    add(lists[kGiven], given), add(lists[kOnce], once);
     lists[kMemory] = {tape.memory};
     Pass::play(lists, tape.size, tape.threads, isa);
     return nanobind::make_tuple(nanobind::cast(lists[kSums]), found);

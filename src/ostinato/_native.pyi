@@ -23,6 +23,7 @@ class ForwardPass:
         program: Any,
         sources: list[tuple[int, int, int, int, int]],
         dtype: Any,
+        n_captured: int,
         state_shapes: list[tuple[int, ...]],
         keeps: tuple[bool, ...],
         y_shapes: list[tuple[int, ...]],
@@ -31,16 +32,8 @@ class ForwardPass:
         tape_width: int,
     ) -> None: ...
     def play(
-        self,
-        captured: Any,
-        init: Any,
-        xs: Any,
-        once: Any,
-        order: list[int],
-        lengths: list[int],
-        threads: int,
-        isa: str,
-    ) -> tuple[list[Any], list[Any], Tape]: ...
+        self, given: Any, once: Any, order: list[int], lengths: list[int], threads: int, isa: str
+    ) -> tuple[list[Any], Tape]: ...
 
 class BackwardPass:
     def __init__(
@@ -48,19 +41,14 @@ class BackwardPass:
         program: Any,
         sources: list[tuple[int, int, int, int, int]],
         dtype: Any,
-        x_wanted: list[bool],
+        n_ys: int,
+        init_wanted: tuple[bool, ...],
+        x_wanted: tuple[bool, ...],
         sums: list[tuple[tuple[int, ...], bool]],
     ) -> None: ...
     def play(
-        self,
-        tape: Tape,
-        captured: Any,
-        once: Any,
-        d_ys: Any,
-        d_finals: Any,
-        init_wanted: Any,
-        isa: str,
-    ) -> tuple[list[Any], list[Any], list[Any]]: ...
+        self, tape: Tape, given: Any, once: Any, grads: Any, isa: str
+    ) -> tuple[list[Any], list[Any]]: ...
 
 class Workspaces:
     def __init__(self) -> None: ...

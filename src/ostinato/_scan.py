@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +11,14 @@ from torch import Tensor
 from ostinato import tree
 from ostinato._arguments import Arguments, checked
 from ostinato._loop import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
-from ostinato.compiler import cache
+from ostinato.compiler import cache, dynamo
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Rows
 from ostinato.compiler.record import check_batch, undisturbed
 
 
+@dynamo.out_of_graph
 def scan(
     step: Step,
     init: Tree,
@@ -71,11 +71,12 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if _dynamo_looks_on():
-        return _without_dynamo()(step, init, xs, dim, reverse, lengths, resets, restart)
+    if dynamo.looks_on():
+        return dynamo.disabled(_scan)(step, init, xs, dim, reverse, lengths, resets, restart)
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
 
 
+@dynamo.out_of_graph
 def scan_layer(
     step: Step,
     hx: Tree,
@@ -85,37 +86,9 @@ def scan_layer(
 
     Views of them would do the same, at a node in the graph for each: a tenth of a short call.
     """
-    if _dynamo_looks_on():
-        return _without_dynamo()(step, hx, xs, 0, False, None, None, None, True)
+    if dynamo.looks_on():
+        return dynamo.disabled(_scan)(step, hx, xs, 0, False, None, None, None, True)
     return _scan(step, hx, xs, 0, False, None, None, None, True)
-
-
-def _dynamo_looks_on() -> bool:
-    """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
-    global _frame_callback
-    if _frame_callback is None:
-        if "torch._dynamo" not in sys.modules:
-            return False
-        found = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
-        _frame_callback = found or (lambda: "unknown")
-    return _frame_callback() is not None
-
-
-def _without_dynamo() -> Any:
-    global _disabled
-    if _disabled is None:
-        import torch._dynamo
-
-        _disabled = torch._dynamo.disable(_scan)
-    return _disabled
-
-
-# Inside torch.compile: a clean graph break. The usual decorator would import torch._dynamo, which
-# takes a second; this says the same without.
-_disabled: Any = None
-_frame_callback: Any = None  # of torch._dynamo, once that is there
-scan._torchdynamo_disable = True  # type: ignore[attr-defined]
-scan_layer._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 def _scan(

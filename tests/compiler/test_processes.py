@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
+from ostinato.compiler import cache
 from ostinato.engine import native
 from playing import loop
 
@@ -70,6 +71,51 @@ def test_several_threads_scan_at_once(intraop):
             )
 
     in_threads(4, work)
+
+
+def test_threads_that_first_use_other_outputs_at_once():
+    """Each set of outputs has a backward pass of its own, made of one recording."""
+    torch.set_num_threads(1)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for seed in range(12):
+            _other_outputs_at_once(seed)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _other_outputs_at_once(seed: int) -> None:
+    torch.manual_seed(seed)
+    U, W, xs = leaf(H, H), leaf(H, H), leaf(3, 5, H)
+    # A leaf's node in the graph is made once: two threads that make it at once, one of them in an
+    # autograd.Function, can wait for each other inside PyTorch (2.13).
+    nodes = [t.view_as(t) for t in (U, W, xs)]
+    init = torch.zeros(5, H, dtype=D), torch.zeros(5, H, dtype=D)
+
+    def step(carry: Any, x: Any) -> Any:
+        h, m = carry
+        i = torch.sigmoid(x @ U + h @ W.t())
+        m = i * m + (1 - i) * torch.tanh(x @ W)
+        return (torch.tanh(m), m), (i, m, torch.tanh(i * m), i + m)
+
+    def grads(how: Any, which: int) -> Any:
+        _, ys = how(step, init, xs)
+        used = [y for j, y in enumerate(ys) if which >> j & 1]
+        return torch.autograd.grad(sum(y.square().sum() for y in used), [U, W, xs])
+
+    cache._entries.clear()
+    with torch.no_grad():
+        scan(step, init, xs)
+
+    def work(k: int) -> None:
+        for which in range(1 + k, 16, 6):
+            grads(scan, which)
+
+    in_threads(6, work)
+    del nodes
+    for which in range(1, 16):
+        assert_same(grads(scan, which), grads(loop, which))
 
 
 def test_threads_at_once_get_the_bits_of_one():

@@ -208,6 +208,22 @@ def test_the_compiled_model_has_one_clean_break():
     torch._dynamo.reset()
 
 
+def test_compiled_autograd():
+    from torch._dynamo import compiled_autograd
+
+    W, init, xs = inputs()
+    expected = torch.autograd.grad(loop(rnn(W), init, xs)[1].square().sum(), [W, init, xs])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what dynamo cannot trace
+        for _ in range(2):
+            for t in (W, init, xs):
+                t.grad = None
+            total = scan(rnn(W), init, xs)[1].square().sum()
+            with compiled_autograd._enable(torch.compile(backend="eager")):
+                total.backward()
+            assert_same([W.grad, init.grad, xs.grad], expected)
+
+
 def test_a_compiled_step():
     W, init, xs = inputs()
     torch._dynamo.reset()

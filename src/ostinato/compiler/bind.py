@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Tensors = Sequence[Tensor | None]
 
-_TENSORS, _CAPTURED, _SUMS, _ONCE, _MEMORY = range(5)  # the lists that arguments come from
+_TENSORS, _GIVEN, _SUMS, _ONCE, _MEMORY = range(5)  # the lists that arguments come from
 _WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
 
 
@@ -39,7 +39,7 @@ class Bound:
     """A lowered pass with what plays it, and how its arguments are found among tensors.
 
     Args:
-        positions: of each named tensor in the `tensors` of a call.
+        positions: of each named tensor among those of a pass.
         tapes: the widths of the tapes that lie one after the other in the tape's memory.
         as_they_are: captured tensors of the engine's type, by position; others are truth values.
         gradients: of a backward pass.
@@ -83,9 +83,9 @@ class Bound:
         if isinstance(key, Node):
             if self._lies_there(key) and len(key.shape) <= 2:
                 how = How.STRIDED if len(key.shape) == 2 else How.VECTOR
-                return _CAPTURED, key.attrs[0], how, 0, 0
+                return _GIVEN, key.attrs[0], how, 0, 0
             if key.op == "aten.t.default" and self._lies_there(key.inputs[0]):
-                return _CAPTURED, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
+                return _GIVEN, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
             self._once.append(key)
             return _ONCE, len(self._once) - 1, How.STRIDED, 0, 0
         if not isinstance(key, str):  # a SumPart
@@ -102,8 +102,6 @@ class Bound:
 
     def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
         """What the pass needs that is computed of captured tensors alone; added to `known`."""
-        if not self._once:
-            return []
         return [self._once_tensor(node, captured, known) for node in self._once]
 
     def _once_tensor(self, node: Node, captured: Any, known: dict[Node, Tensor]) -> Tensor:

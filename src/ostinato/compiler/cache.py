@@ -73,7 +73,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     modes = _modes()
     reached = reach(a.step)
     captured = reached.tensors if reached.complete else []
-    described, metas = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer)), None
+    metas: Any = None
+    described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
     if described is None:
         described, metas = _unusual(captured, a)
     inputs = described, a.carry_spec, a.xs_spec, modes, engine_name

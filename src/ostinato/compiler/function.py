@@ -12,10 +12,10 @@ from torch import Tensor
 from ostinato import tree
 from ostinato._arguments import Arguments
 from ostinato._loop import Ragged, eager_scan
+from ostinato.compiler import dynamo
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
 from ostinato.compiler.record import recorded_step, swapped, transformed
-from ostinato.engine import native
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
@@ -34,6 +34,10 @@ class Scan:
         a = len(self.captured)
         b = a + len(self.arguments.leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
+
+    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], Tape]:
+        reverse = self.arguments.reverse
+        return self.player.forward(tensors, self.n_rows, reverse, self.rows, train)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
         """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
@@ -63,18 +67,14 @@ def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[
             if t.requires_grad:
                 outs: Any = _apply(call, *tensors)
                 return outs[:n], outs[n:]
-    outs, _ = _forward(call, tensors, train=False)
+    outs, _ = call.forward(tensors, train=False)
     return outs[:n], outs[n:]
-
-
-def _forward(call: Scan, tensors: Any, train: bool) -> tuple[list[Tensor], Tape]:
-    return call.player.forward(tensors, call.n_rows, call.arguments.reverse, call.rows, train)
 
 
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
-        outs, ctx.tape = _forward(call, tensors, train=True)
+        outs, ctx.tape = call.forward(tensors, train=True)
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
@@ -84,23 +84,30 @@ class _ScanFunction(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
+    @dynamo.out_of_graph
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        call: Scan = ctx.call
-        tape, tensors = ctx.tape, ctx.saved_tensors
-        again = torch.is_grad_enabled() or (native.modes() is None and transformed() is not None)
-        for g in grads:
-            if g is not None and _is_vectorised(g):
-                again = True
-        if again:  # itself being differentiated
-            return (None, *_replayed(call, tensors, grads))
-        if not tape.held.holds():  # an output was changed in place, as those of a loop may be
-            _, tape = _forward(call, tensors, train=True)
-        used = tuple([g is not None for g in grads[: call.player.n_ys]])
-        wanted = ctx.needs_input_grad[1:]
-        try:
-            return (None, *call.player.backward(tape, tensors, grads, used, wanted))
-        except Unsupported:  # with these outputs unused the graph has another form
-            return (None, *_replayed(call, tensors, grads))
+        if dynamo.looks_on():  # compiled autograd
+            return dynamo.disabled(_backward)(ctx, grads)
+        return _backward(ctx, grads)
+
+
+def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
+    call: Scan = ctx.call
+    tape, tensors = ctx.tape, ctx.saved_tensors
+    again = torch.is_grad_enabled() or transformed() is not None
+    for g in grads:
+        if g is not None and _is_vectorised(g):
+            again = True
+    if again:  # itself being differentiated
+        return (None, *_replayed(call, tensors, grads))
+    if not tape.held.holds():  # an output was changed in place, as those of a loop may be
+        _, tape = call.forward(tensors, train=True)
+    used = tuple([g is not None for g in grads[: call.player.n_ys]])
+    wanted = ctx.needs_input_grad[1:]
+    try:
+        return (None, *call.player.backward(tape, tensors, grads, used, wanted))
+    except Unsupported:  # with these outputs unused the graph has another form
+        return (None, *_replayed(call, tensors, grads))
 
 
 # Function's own apply looks for torch.func transforms first; where one is active or has been, the

@@ -51,7 +51,6 @@ class Gradients:
             at += layers.n
         self.ways = [self._way(node) for node in plan.sums]
         self.sums = [(x.shape, x.zeros) for x in self.layers.values() for _ in range(x.n)]
-        self.all_direct = all(isinstance(way, int) for way in self.ways)
 
     def _way(self, node: Node | None) -> int | Node | None:
         """The position of the sum that is the gradient; or what it must be computed from."""
@@ -70,8 +69,6 @@ class Gradients:
         self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
     ) -> list[Tensor | None]:
         """The gradient of each captured tensor, once the backward pass was played."""
-        if self.all_direct:
-            return [sums[way] for way in self.ways]  # type: ignore[index]
         found: list[Tensor | None] = []
         for way in self.ways:
             if way is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,6 +26,20 @@ HOIST_BELOW = 16
 APART_BELOW = 1 << 13
 
 
+# Graphs and plans of one step are made by one thread at a time: mixed up, they stay so.
+_planning = threading.RLock()
+
+
+def _not_held() -> None:
+    """In a forked child, where a thread that held it does not go on."""
+    global _planning
+    _planning = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_held)
+
+
 class Scale(NamedTuple):
     """What plans depend on of how many rows are played."""
 
@@ -33,6 +49,8 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardPlan:
+    reverse: bool
+    scale: Scale
     lowered: Lowered
     saved: tuple[Node, ...]  # in the order of lowered.saved
     keeps: tuple[bool, ...]  # whether each leaf of the carry lies there at every step
@@ -64,10 +82,9 @@ class Planner:
         Raises:
             Unsupported: see the reason.
         """
-        scale = Scale(False, False)
-        forward = self.forward(True, False, scale)
+        forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
-        self.backward((True,) * n_ys, (True,) * n_xs, forward, False, scale)
+        self.backward((True,) * n_ys, (True,) * n_xs, forward)
 
     def scale(self, n_rows: int) -> Scale:
         f = self.graph.forward
@@ -77,22 +94,20 @@ class Planner:
 
     def forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
         key = (train, reverse, scale)
-        if key not in self._forward:
-            self._forward[key] = self._plan_forward(train, reverse, scale)
-        return self._forward[key]
+        with _planning:
+            if key not in self._forward:
+                self._forward[key] = self._plan_forward(train, reverse, scale)
+            return self._forward[key]
 
     def backward(
-        self,
-        y_used: tuple[bool, ...],
-        x_wanted: tuple[bool, ...],
-        forward: ForwardPlan,
-        reverse: bool,
-        scale: Scale,
+        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan
     ) -> BackwardPlan:
-        key = (y_used, x_wanted, reverse, scale)
-        if key not in self._backward:
-            self._backward[key] = self._plan_backward(y_used, x_wanted, forward, reverse, scale)
-        return self._backward[key]
+        """The pass that reads the tape of `forward`."""
+        key = (y_used, x_wanted, forward.reverse, forward.scale)
+        with _planning:
+            if key not in self._backward:
+                self._backward[key] = self._plan_backward(y_used, x_wanted, forward)
+            return self._backward[key]
 
     def _graph(self, y_used: tuple[bool, ...]) -> Any:
         if y_used not in self._backward_graphs:
@@ -177,16 +192,15 @@ class Planner:
         repeated = tuple(
             [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         )
-        return ForwardPlan(lowered, tuple(saved), keeps, y_is_carry, repeated)
+        return ForwardPlan(reverse, scale, lowered, tuple(saved), keeps, y_is_carry, repeated)
 
     def _plan_backward(
         self,
         y_used: tuple[bool, ...],
         x_wanted: tuple[bool, ...],
         forward: ForwardPlan,
-        reverse: bool,
-        scale: Scale,
     ) -> BackwardPlan:
+        reverse, scale = forward.reverse, forward.scale
         f, g = self.graph.forward, self._graph(y_used)
         at_hand = self._at_hand(forward.keeps)
         if not recomputable(self._saved(y_used, x_wanted, at_hand), {*forward.saved, *at_hand}):

@@ -70,19 +70,18 @@ def _seats(n_rows: int) -> tuple[int, ...]:
 
 
 @dataclass(eq=False, slots=True)
-class Forward:
+class BoundForward:
     """One way of playing a step forward, and the backward passes that read its tape."""
 
     plan: ForwardPlan
     bound: Bound
     played: Any  # the native pass
-    reverse: bool
-    scale: Scale
-    backward: dict[Any, Backward]  # by which outputs are used, and which gradients wanted
+    # by which outputs are used, and which gradients wanted
+    backward: dict[tuple[tuple[bool, ...], tuple[bool, ...]], BoundBackward]
 
 
 @dataclass(eq=False, slots=True)
-class Backward:
+class BoundBackward:
     bound: Bound
     played: Any
     gradients: Gradients
@@ -94,7 +93,7 @@ class Tape:
 
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
-    forward: Forward
+    forward: BoundForward
 
 
 @functools.cache
@@ -116,8 +115,8 @@ class Player:
         self.planner = planner
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
-        self._by_rows: dict[tuple[bool, bool, int], Forward] = {}  # train, reverse, rows
-        self._forward: dict[tuple[bool, bool, Scale], Forward] = {}
+        self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
+        self._forward: dict[tuple[bool, bool, Scale], BoundForward] = {}
         recording = planner.graph.recording
         self.n_captured = len(recording.captured)
         self._as_they_are = {
@@ -131,11 +130,11 @@ class Player:
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
-        n_xs, n_states, n_ys = len(recording.xs), self.n_states, self.n_ys
-        taped: dict[str, int] = {"x": n_xs, "init": n_states, "carry": n_states}
-        self._forward_at = _positions({**taped, "y": n_ys, "final": n_states})
+        n_xs, n, n_ys = len(recording.xs), self.n_states, self.n_ys
+        taped: dict[str, int] = {"x": n_xs, "init": n, "carry": n}
+        self._forward_at = _positions({**taped, "y": n_ys, "final": n})
         self._backward_at = _positions(
-            {**taped, "d_y": n_ys, "d_final": n_states, "d_init": n_states, "d_x": n_xs}
+            {**taped, "d_y": n_ys, "d_final": n, "d_init": n, "d_x": n_xs}
         )
 
     def without_grad(self, n_steps: int, ragged: bool) -> list[int]:
@@ -159,22 +158,22 @@ class Player:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self, call: Sequence[Tensor], n_rows: int, reverse: bool, rows: Rows | None, train: bool
+        self, given: Sequence[Tensor], n_rows: int, reverse: bool, rows: Rows | None, train: bool
     ) -> tuple[list[Tensor], Tape]:
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
         Args:
-            call: captured tensors; leaves of init, `[B, …]`, or `[1, B, …]` to make a last carry
+            given: captured tensors; leaves of init, `[B, …]`, or `[1, B, …]` to make a last carry
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
         """
         key = train, reverse, n_rows
-        way = self._by_rows.get(key) or self._make_forward(key)
+        way = self._by_rows.get(key) or self._forward_for(key)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         n_threads = native.threads_from_environment() or torch.get_num_threads()
         outs, held = way.played.play(
-            call, way.bound.once(call, once), order, lengths, n_threads, native.best_isa()
+            given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
         )
         for i in way.plan.repeated:  # outputs share no memory
             outs[i] = outs[i].clone()
@@ -189,27 +188,27 @@ class Player:
     def backward(
         self,
         tape: Tape,
-        call: Sequence[Tensor],
+        given: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         used: tuple[bool, ...],
         wanted: tuple[bool, ...],
     ) -> list[Tensor | None]:
-        """The gradients of a call's tensors; None for those not wanted.
+        """The gradients of the tensors given; None for those not wanted.
 
         Args:
             grads: of outputs and last carry; None for those not used.
             used: whether each output is.
-            wanted: whether the gradient of each tensor of the call is.
+            wanted: whether the gradient of each tensor given is.
         """
         key = used, wanted
-        way = tape.forward.backward.get(key) or self._make_backward(key, tape.forward)
+        way = tape.forward.backward.get(key) or self._make_backward(used, wanted, tape.forward)
         once = dict(tape.once)
         sums, others = way.played.play(
-            tape.held, call, way.bound.once(call, once), grads, native.best_isa()
+            tape.held, given, way.bound.once(given, once), grads, native.best_isa()
         )
-        return [*way.gradients.of(sums, call, once), *others]
+        return [*way.gradients.of(sums, given, once), *others]
 
-    def _make_forward(self, key: tuple[bool, bool, int]) -> Forward:
+    def _forward_for(self, key: tuple[bool, bool, int]) -> BoundForward:
         train, reverse, n_rows = key
         scale = self.planner.scale(n_rows)
         made = self._forward.get((train, reverse, scale))
@@ -232,16 +231,17 @@ class Player:
                 reverse=reverse,
                 tape_width=bound.tape_width,
             )
-            made = Forward(plan, bound, played, reverse, scale, {})
+            made = BoundForward(plan, bound, played, {})
             self._forward[train, reverse, scale] = made
         self._by_rows[key] = made
         return made
 
-    def _make_backward(self, key: Any, forward: Forward) -> Backward:
-        used, wanted = key
+    def _make_backward(
+        self, used: tuple[bool, ...], wanted: tuple[bool, ...], forward: BoundForward
+    ) -> BoundBackward:
         first_x = self.n_captured + self.n_states
         init_wanted, x_wanted = wanted[self.n_captured : first_x], wanted[first_x:]
-        plan = self.planner.backward(used, x_wanted, forward.plan, forward.reverse, forward.scale)
+        plan = self.planner.backward(used, x_wanted, forward.plan)
         gradients, tapes = Gradients(plan, self.dtype), forward.plan.lowered.tapes
         bound = Bound(
             plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
@@ -251,7 +251,7 @@ class Player:
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
         )  # fmt: skip
-        made = forward.backward[key] = Backward(bound, played, gradients)
+        made = forward.backward[used, wanted] = BoundBackward(bound, played, gradients)
         return made
 
 

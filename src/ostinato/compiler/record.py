@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
 from ostinato.compiler.graph import Unsupported
+from ostinato.engine import native
 
 aten = torch.ops.aten
 BATCHES = (3, 5)
@@ -243,6 +244,8 @@ _forward_ad = torch.autograd.forward_ad
 
 def transformed() -> str | None:
     """What is active that must see every operation, so that the eager loop has to run."""
+    if native.modes() is not None and not is_searching():
+        return None
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if _forward_ad._current_level >= 0:

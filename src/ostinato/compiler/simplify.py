@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from dataclasses import dataclass
@@ -75,8 +76,12 @@ class StepGraph:
 
     def backward(self, y_used: tuple[bool, ...]) -> Backward:
         """The gradients, where those of the outputs with `y_used` false are absent."""
+        graph = copy.copy(self)
+        graph.values = dict(self.values)
+        return graph._backward(y_used)
+
+    def _backward(self, y_used: tuple[bool, ...]) -> Backward:
         r = self.recording
-        forward_values = dict(self.values)
         d_new = tuple(self._input("d_state", p, i) for p, i in enumerate(r.d_new_states))
         d_ys = tuple(
             self._input("d_y", p, i) if used else self._absent(i)
@@ -84,7 +89,7 @@ class StepGraph:
         )
         for call in r.calls[r.n_forward :]:
             self._translate(call)
-        result = Backward(
+        return Backward(
             d_new_states=d_new,
             d_ys=d_ys,
             d_captured=tuple(None if i is None else self._sum(i) for i in r.d_captured),
@@ -94,8 +99,6 @@ class StepGraph:
             ),
             d_xs=tuple(None if i is None else self._whole(i) for i in r.d_xs),
         )
-        self.values = forward_values
-        return result
 
     def _check_dtypes(self) -> None:
         for call in self.recording.calls:

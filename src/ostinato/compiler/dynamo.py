@@ -1,0 +1,43 @@
+"""Inside torch.compile: a clean graph break.
+
+The usual decorator would import torch._dynamo, which takes a second. What is marked by
+`out_of_graph` is not traced; what it calls would be, unless through `disabled` where dynamo
+`looks_on`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_frame_callback: Any = None  # of torch._dynamo, once that is there
+
+
+def looks_on() -> bool:
+    """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
+    global _frame_callback
+    if _frame_callback is None:
+        if "torch._dynamo" not in sys.modules:
+            return False
+        found = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+        _frame_callback = found or (lambda: "unknown")
+    return _frame_callback() is not None
+
+
+_disabled: dict[Any, Callable[..., Any]] = {}
+
+
+def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
+    if function not in _disabled:  # not functools.cache: dynamo looks through that, and warns
+        import torch._dynamo
+
+        _disabled[function] = torch._dynamo.disable(function)
+    return _disabled[function]
+
+
+def out_of_graph(function: Any) -> Any:
+    function._torchdynamo_disable = True
+    return function
