@@ -6,14 +6,17 @@ it again; after each, values and gradients must be those of the plain loop.
 
 from __future__ import annotations
 
+import collections
 import copy
 import enum
 import functools
 import gc
+import operator
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -522,6 +525,293 @@ def truth_values_of_weights():
     with torch.no_grad():
         gate.neg_()
     yield step, [W, gate]
+
+
+# ------------------------------------------------------------- what is alike and not the same
+
+
+@world
+def a_tensor_and_a_number_change_places():
+    def make(a, c):
+        return lambda h, x: torch.tanh(h * a + x - c)
+
+    W = weight(H)
+    for a, c in ((W, 2.0), (2.0, W), (W, 2.0), (W, W)):
+        yield make(a, c), [W]
+
+
+@world
+def the_same_function_twice():
+    def make(f, g, h):
+        return lambda state, x: h(f(x) + g(state))
+
+    def squash(v):
+        return torch.tanh(v)
+
+    def gate(v):
+        return torch.sigmoid(v)
+
+    for three in ((squash, gate, squash), (squash, gate, gate), (gate, squash, gate)):
+        yield make(*three), []
+
+
+@world
+def objects_that_are_equal():
+    @dataclass(frozen=True)
+    class Equal:
+        size: int
+        W: Tensor = field(compare=False)
+
+        def step(self, h, x):
+            return torch.tanh(h * self.W + x)
+
+        def __call__(self, h, x):
+            return torch.tanh(h * self.W + x)
+
+    a, b = Equal(3, weight(H)), Equal(3, weight(H))
+    assert a == b and hash(a) == hash(b)
+    for one in (a, b, a):
+        yield one.step, [one.W]
+        yield one, [one.W]
+
+
+class _Secret:
+    """No path leads through it: a step that reads it is searched."""
+
+    __slots__ = ("flag",)
+
+    def __init__(self):
+        self.flag = False
+
+
+def _searched(make: Callable[[Tensor], Callable[..., Any]]) -> Callable[[], Iterator[Any]]:
+    def one() -> Iterator[Any]:
+        W, secret = weight(), _Secret()
+        choose = make(W)
+
+        def step(h, x):
+            return choose(secret.flag, h, x)
+
+        for flag in (False, True, False):
+            secret.flag = flag
+            yield step, [W]
+
+    return one
+
+
+def _intermediate(flag: bool, p: Tensor, q: Tensor) -> Tensor:
+    return p if flag else q
+
+
+for _name, _make in {
+    "order": lambda W: lambda flag, h, x: (
+        lambda p, q: (p - q) @ W if flag else (q - p) @ W
+    )(torch.tanh(h), torch.sigmoid(x)),
+    "choice": lambda W: lambda flag, h, x: _intermediate(flag, torch.tanh(h @ W), torch.tanh(x)),
+    "result": lambda W: lambda flag, h, x: (
+        lambda p, q: (p, q) if flag else (q, p)
+    )(torch.tanh(h @ W), torch.sigmoid(x)),
+    "property": lambda W: lambda flag, h, x: torch.tanh(h @ (W.T if flag else W.mT.T) + x),
+    "derived": lambda W: lambda flag, h, x: (
+        lambda p, q: torch.tanh(h @ (p if flag else q) + x)
+    )(W * 0.5, W * 0.25),
+}.items():  # fmt: skip
+    WORLDS[f"searched_{_name}"] = _searched(_make)
+
+
+@world
+def special_methods():
+    class Special:
+        def __init__(self, k):
+            self.k = k
+
+        def __mul__(self, x):
+            return x * self.k
+
+        def __getitem__(self, i):
+            return self.k
+
+        def __len__(self):
+            return int(self.k)
+
+        def __float__(self):
+            return float(self.k)
+
+    class Described:
+        def __get__(self, owner, kind):
+            return one.k
+
+    class Owner:
+        k = Described()
+
+    one, owner = Special(2.0), Owner()
+    steps = [
+        lambda h, x: torch.tanh(h + one * x),
+        lambda h, x: torch.tanh(h + x * one[0]),
+        lambda h, x: torch.tanh(h + x * len(one)),
+        lambda h, x: torch.tanh(h + x * float(one)),
+        lambda h, x: torch.tanh(h + x * owner.k),
+    ]
+    for k in (2.0, 3.0, 2.0):
+        one.k = k
+        for step in steps:
+            yield step, []
+
+
+@world
+def containers_of_other_kinds():
+    class Own(dict):
+        pass
+
+    class Listed(list):
+        pass
+
+    table, own, listed = collections.OrderedDict(k=2.0), Own(k=2.0), Listed([2.0])
+    counts, user, plain = collections.Counter(k=2), collections.UserDict(k=2.0), {"k": 2.0}
+    get = plain.get
+    steps = [
+        lambda h, x: torch.tanh(h + x * table["k"]),
+        lambda h, x: torch.tanh(h + x * own["k"]),
+        lambda h, x: torch.tanh(h + x * listed[0]),
+        lambda h, x: torch.tanh(h + x * counts["k"]),
+        lambda h, x: torch.tanh(h + x * user["k"]),
+        lambda h, x: torch.tanh(h + x * get("k")),
+    ]
+    for k in (2.0, 3.0, 2.0):
+        for each in (table, own, counts, user, plain):
+            each["k"] = k
+        listed[0] = k
+        for step in steps:
+            yield step, []
+
+
+@world
+def forward_of_an_instance():
+    linear, m = module(nn.Linear, H, H), Cell()
+    before = m.forward
+
+    def step(h, x):
+        return torch.tanh(linear(h) + m(h, x))
+
+    yield step, [m.W]
+    linear.forward = lambda a: a * 0.5
+    yield step, [m.W]
+    m.forward = lambda h, x: 2 * before(h, x)
+    yield step, [m.W]
+    del linear.forward
+    yield step, [m.W]
+
+
+@world
+def hooks_of_all_modules():
+    linear = module(nn.Linear, H, H)
+
+    def step(h, x):
+        return torch.tanh(linear(h) + x)
+
+    yield step, [linear.weight]
+    hook = nn.modules.module.register_module_forward_hook(lambda m, ins, out: 2 * out)
+    try:
+        yield step, [linear.weight]
+    finally:
+        hook.remove()
+    yield step, [linear.weight]
+
+
+@world
+def classes_of_classes():
+    class Meta(type):
+        scale = 1.0
+
+    class Config(metaclass=Meta):
+        pass
+
+    class Other:
+        factor = 2.0
+
+    class One:
+        factor = 1.0
+
+    one = One()
+    steps = [
+        lambda h, x: torch.tanh(h + x * Config.scale),
+        lambda h, x: torch.tanh(h + x * one.factor),
+    ]
+    for step in steps:
+        yield step, []
+    Meta.scale, one.__class__ = 0.5, Other
+    for step in steps:
+        yield step, []
+
+
+class _Mode(str, enum.Enum):
+    A = "a"
+
+    def scale(self):
+        return _SCALES[0]
+
+
+class _Held(enum.Enum):
+    VALUES = [1.0]  # noqa: RUF012
+
+
+_SCALES = [1.0]
+
+
+@world
+def members_of_enumerations():
+    steps = [
+        lambda h, x: torch.tanh(h + x * _Mode.A.scale()),
+        lambda h, x: torch.tanh(h + x * _Held.VALUES.value[0]),
+    ]
+    for scale in (1.0, 0.5, 1.0):
+        _SCALES[0] = _Held.VALUES.value[0] = scale
+        for step in steps:
+            yield step, []
+
+
+@world
+def names_in_strings():
+    config, W = types.SimpleNamespace(scale=1.0), weight(H)
+    steps = [
+        lambda h, x: torch.tanh(h + x * operator.attrgetter("scale")(config)),
+        lambda h, x: torch.tanh(h + x * object.__getattribute__(config, "scale")),
+        lambda h, x: torch.tanh(h + (2 * x if hasattr(config, "double") else x)),
+        lambda h, x: torch.tanh(h + (2 * x if hasattr(W, "double") else x) * W),
+    ]
+    for step in steps:
+        yield step, [W]
+    config.scale, config.double, W.double_ = 0.5, True, True
+    W.__dict__["double"] = True
+    for step in steps:
+        yield step, [W]
+
+
+@world
+def what_says_it_is_something_else():
+    config = types.SimpleNamespace(scale=1.0)
+    m = Cell()
+    proxy = weakref.proxy(m)
+
+    @functools.wraps(F.relu)
+    def mine(a):
+        return F.relu(a) * config.scale
+
+    @functools.singledispatch
+    def squash(a):
+        return torch.tanh(a)
+
+    steps = [
+        lambda h, x: torch.tanh(h + mine(x)),
+        lambda h, x: torch.tanh(h + x * proxy.gain),
+        lambda h, x: squash(h + x),
+    ]
+    for step in steps:
+        yield step, []
+    config.scale = m.gain = 0.5
+    squash.register(Tensor, lambda a: torch.sigmoid(a))
+    for step in steps:
+        yield step, []
 
 
 @world

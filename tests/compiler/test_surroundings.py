@@ -620,6 +620,59 @@ def test_steps_that_the_engine_has_no_rule_for(step):
     assert all("slow loop" in str(w.message) for w in caught)
 
 
+@pytest.mark.parametrize(
+    ("step", "scale"),
+    [
+        (lambda h, x: (0.5 * h, x.bool().to(x.dtype) + h), 3),
+        (lambda h, x: (0.5 * h, torch.logical_or(h, x).to(x.dtype) * 2), 3),
+        (lambda h, x: (0.5 * h, torch.where(torch.logical_and(h, x), x, h + 7)), 1e-200),
+        (lambda h, x: (0.5 * h, ((x > 0) + (x > 1)).to(x.dtype) + h), 3),
+        (lambda h, x: (0.5 * h, torch.empty_like(x, dtype=torch.bool).copy_(x).to(x.dtype)), 3),
+        (lambda h, x: (0.5 * h, torch.maximum(x > 0, h.bool()).to(x.dtype)), 3),
+        (lambda h, x: (0.5 * h, (x > 0).masked_fill(h > 0, 3).to(x.dtype)), 3),
+        (lambda h, x: (0.5 * h, (x.bool() & (h > 0), torch.logical_not(x))), 3),
+    ],
+)
+def test_truth_values_of_numbers(step, scale):
+    """Are 0 and 1, whatever the numbers; which at first are 0 and 1, too, and hide what is not."""
+    _, init, xs = (t.detach() for t in inputs())
+
+    def named(h: Tensor, x: Tensor) -> Any:
+        return step(h, x)
+
+    named.__code__ = named.__code__.replace(co_name=f"step_{id(step)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for a, b in ((torch.ones_like(init), torch.zeros_like(xs)), (scale * init, scale * xs)):
+            assert_same(scan(named, a, b), loop(step, a, b))
+
+
+class _WithoutBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        return 2 * a
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda h, x: (0.5 * h + x, h // 2.0),
+        lambda h, x: (0.5 * h + x, torch.heaviside(h, x)),
+        lambda h, x: (0.5 * h + x, _WithoutBackward.apply(h)),
+    ],
+)
+def test_what_has_no_gradient_is_played_where_none_is_wanted(step):
+    _, init, xs = (t.detach() for t in inputs())
+
+    def named(h: Tensor, x: Tensor) -> Any:
+        return step(h, x)
+
+    named.__code__ = named.__code__.replace(co_name=f"step_{id(step)}")
+    with pytest.warns(UserWarning, match="cannot be differentiated"):
+        ours = scan(named, init, xs)
+    assert_same(ours, loop(step, init, xs))
+
+
 def test_a_mistake_in_a_step_is_the_users_own_error():
     """No word of how it was watched."""
     _, init, xs = inputs()

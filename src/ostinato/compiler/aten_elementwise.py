@@ -12,6 +12,8 @@ from ostinato.compiler.values import Context, Value, rule
 
 @rule("add")
 def _add(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
+    if c.gives_truths:
+        raise c.refuse("adds truth values; | says the same")
     if isinstance(b, Value) and alpha != 1:
         b = Value(c.b.op("mul_s", c.node(b), s=float(alpha)), b.shape)
     elif alpha != 1:
@@ -38,7 +40,7 @@ for _name, _op in {
     "sqrt": "sqrt", "abs": "abs", "sgn": "sign", "sign": "sign", "erf": "erf", "sin": "sin",
     "cos": "cos", "maximum": "max", "minimum": "min", "tanh_backward": "tanh_backward",
     "sigmoid_backward": "sigmoid_backward", "lt": "lt", "le": "le", "eq": "eq", "ne": "ne",
-    "logical_and": "mul", "bitwise_and": "mul", "__and__": "mul",
+    "bitwise_and": "mul", "__and__": "mul", "bitwise_or": "max", "__or__": "max",
 }.items():  # fmt: skip
 
     def _direct(c: Context, *values: Any, _op: str = _op) -> Any:
@@ -76,14 +78,19 @@ def _not(c: Context, a: Value) -> Any:
     return c.elementwise("eq_s", a, s=0.0)
 
 
-@rule("logical_or", "bitwise_or", "__or__")
+@rule("logical_and")
+def _and(c: Context, a: Value, b: Value) -> Any:
+    return c.elementwise("mul", c.truth(0, a), c.truth(1, b))
+
+
+@rule("logical_or")
 def _or(c: Context, a: Value, b: Value) -> Any:
-    return c.elementwise("max", a, b)
+    return c.elementwise("max", c.truth(0, a), c.truth(1, b))
 
 
 @rule("copy")
 def _copy(c: Context, a: Value, b: Value, *_: Any) -> Any:
-    return c.elementwise("copy", b)
+    return c.elementwise("copy", c.truth(1, b) if c.gives_truths else b)
 
 
 @rule("where")
@@ -93,6 +100,8 @@ def _where(c: Context, condition: Value, a: Any, b: Any) -> Any:
 
 @rule("masked_fill")
 def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
+    if c.gives_truths and not isinstance(value, Value):
+        value = bool(value)
     return c.elementwise("select", mask, value, a)
 
 

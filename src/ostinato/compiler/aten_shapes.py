@@ -19,11 +19,15 @@ from ostinato.compiler.values import Context, Value, as_rows, rule
     "contiguous",
     "lift_fresh",
     "lift_fresh_copy",
-    "_to_copy",
     "positive",
 )
 def _same(c: Context, a: Value, *_: Any, **__: Any) -> Any:
     return a
+
+
+@rule("_to_copy")
+def _to_copy(c: Context, a: Value, **_: Any) -> Any:
+    return c.truth(0, a) if c.gives_truths else a
 
 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")

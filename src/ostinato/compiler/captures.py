@@ -9,7 +9,9 @@ searched by running it at every call.
 from __future__ import annotations
 
 import dis
+import enum
 import functools
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -27,15 +29,26 @@ _CONSTANTS = (
 )  # fmt: skip
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 # Modules whose contents are taken as fixed, and whose classes are.
-_FIXED = {"torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum"}
+_FIXED = {
+    "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
+}  # fmt: skip
 _LIMIT = 3000
 # Names by which code reaches what no walk can see.
-_HIDDEN = {"getattr", "vars", "globals", "locals", "eval", "exec", "__import__", "__dict__"}
+_HIDDEN = {
+    "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
+    "__import__", "__dict__", "__getattribute__", "attrgetter", "methodcaller",
+}  # fmt: skip
+# Special methods that no operator in a step leads to. Others, of a user's class, reach what they
+# name.
+_INERT = {
+    "__init__", "__new__", "__post_init__", "__call__", "__repr__", "__init_subclass__", "__del__",
+    "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__",
+}  # fmt: skip
 # What runs where a class is called, or a torch.autograd.Function applied.
 _RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vjp")
 # A module's dictionaries of hooks.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_TENSOR, _ABSENT = object(), object()
+_TENSOR, _ABSENT, _AGAIN = object(), object(), object()
 # How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
 # reference refers to: what a function remembers must not keep it alive.
 _ITEM, _ATTRIBUTE, _FIELD, _LENGTH = range(4)
@@ -87,7 +100,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 _REMEMBERED = "__ostinato_reach__"
-_known: weakref.WeakKeyDictionary[Any, dict[Any, Reach]] = weakref.WeakKeyDictionary()
+# By id: two objects that are equal reach different tensors.
+_known: dict[int, tuple[weakref.ref[Any], dict[Any, Reach]]] = {}
 
 
 def reach(step: Callable[..., Any]) -> Reach:
@@ -122,10 +136,22 @@ def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
 
 
 def _weakly(owner: Any) -> dict[Any, Reach]:
+    at = id(owner)
+    known = _known.get(at)
+    if known is not None and known[0]() is owner:
+        return known[1]
     try:
-        return _known.setdefault(owner, {})
+        known = weakref.ref(owner, lambda ref: _forget(at, ref)), {}
     except TypeError:  # cannot be weakly referenced: nothing is remembered
         return {}
+    _known[at] = known
+    return known[1]
+
+
+def _forget(at: int, ref: weakref.ref[Any]) -> None:
+    known = _known.get(at)
+    if known is not None and known[0] is ref:
+        del _known[at]
 
 
 def _walked(step: Callable[..., Any]) -> Reach:
@@ -148,7 +174,7 @@ class _Walk:
         self.looked_for = sorted(names)
         self.names = names  # and those that turn up
         self.found = Reach()
-        self.seen: set[int] = set()
+        self.seen: dict[int, int] = {}  # id → the how-manieth
         self.again: set[int] = set()
 
     def look(self, value: Any, how: int, container: Any, key: Any) -> None:
@@ -156,6 +182,7 @@ class _Walk:
         if isinstance(value, Tensor):
             self.found.watches.append((how, container, key, _TENSOR))
             self.found.tensors.append(value)
+            self.found.constants.append(_TENSOR)
             if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
                 self.found.complete = False
         else:
@@ -167,16 +194,25 @@ class _Walk:
 
     def visit(self, value: Any) -> None:
         found = self.found
-        if isinstance(value, _CONSTANTS):
+        if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
+            found.complete = False
+        elif isinstance(value, _CONSTANTS):
+            if not (type(value) in _CONSTANTS or _is_fixed(type(value))):
+                found.complete = False  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
             found.constants.append((type(value), str(value) if text else value))
         elif isinstance(value, _BUILTIN) or _is_fixed(value):
+            owner = getattr(value, "__self__", None)
+            if isinstance(value, types.BuiltinFunctionType) and not isinstance(
+                owner, (types.ModuleType, type, types.NoneType)
+            ):
+                found.complete = False  # a method of a list, say
             found.constants.append(value)
         elif id(value) in self.seen:
             self.again.add(id(value))
-            found.constants.append("again")
+            found.constants.append((_AGAIN, self.seen[id(value)]))
         else:
-            self.seen.add(id(value))  # alive: it is reached from the step
+            self.seen[id(value)] = len(self.seen)  # alive: it is reached from the step
             if len(self.seen) > _LIMIT:
                 found.complete = False
             else:
@@ -199,9 +235,13 @@ class _Walk:
         elif type(value) in (list, tuple, dict):
             self.items(value)
         elif isinstance(value, types.ModuleType):
+            if "__getattr__" in vars(value):
+                self.found.complete = False
             self.found.constants.append(value.__name__)
             self.attributes(value.__dict__)
         elif isinstance(value, type):
+            if not _is_fixed(type(value)):  # a metaclass, with attributes of its own
+                self.found.complete = False
             self.found.constants.append(value)
             self.class_attributes(value)
             for base in value.__mro__:  # code may make an instance, or apply it: that runs these
@@ -219,10 +259,12 @@ class _Walk:
             type(getattr(value, "__dict__", None)) is dict
             and not _has_slots(type(value))
             and not _is_fixed(type(value))
+            and not isinstance(value, (list, tuple, dict, set, frozenset, threading.local))
         ):
-            self.found.constants.append(type(value))
+            self.instance(value)
             self.attributes(value.__dict__)
-            self.class_attributes(type(value))
+            if isinstance(value, enum.Enum):
+                self.item(value.__dict__, "_value_")
         else:
             self.found.complete = False
 
@@ -239,6 +281,8 @@ class _Walk:
         self.found.constants.append(f.__code__)
         self.names |= _names(f.__code__)
         if not _HIDDEN.isdisjoint(_names(f.__code__)) or _imports(f.__code__):
+            self.found.complete = False
+        if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.found.complete = False
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.found.watches.append((_FIELD, weakref.ref(f), name, getattr(f, name)))
@@ -269,12 +313,19 @@ class _Walk:
             else:
                 self.found.watches.append((_ITEM, attributes, name, _ABSENT))
 
+    def instance(self, value: Any) -> None:
+        """Of what class it is, and what that has."""
+        cls = type(value)
+        self.found.constants.append(cls)
+        if cls.__weakrefoffset__:  # it may be given another class
+            self.found.watches.append((_FIELD, weakref.ref(value), "__class__", cls))
+        self.class_attributes(cls)
+
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
             if not _is_fixed(base):
-                for name in ("__getattr__", "__getattribute__"):
-                    if isinstance(vars(base).get(name), types.FunctionType):
-                        self.found.complete = False  # attributes may come from anywhere
+                if any(_is_special(name, found) for name, found in vars(base).items()):
+                    self.found.complete = False
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
                         self.found.constants.append(name)
@@ -284,30 +335,58 @@ class _Walk:
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
-        self.found.constants.append(type(m))
-        for name in _HOOKS:
-            if attributes.get(name):
+        for hooks in (*(attributes[name] for name in _HOOKS), *_hooks_of_all_modules()):
+            if hooks:
                 self.found.complete = False
-            self.found.watches.append((_LENGTH, attributes[name], None, 0))
+            self.found.watches.append((_LENGTH, hooks, None, 0))
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
         self.item(attributes, "training")
+        if "forward" in attributes:
+            self.item(attributes, "forward")
+        else:
+            self.found.watches.append((_ITEM, attributes, "forward", _ABSENT))
         if _is_fixed(type(m)):
+            self.found.constants.append(type(m))
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
                     self.item(attributes, name)
         else:
             self.attributes(attributes)
-            self.class_attributes(type(m))
+            self.instance(m)
+
+
+def _is_special(name: str, found: Any) -> bool:
+    """A special method by which an operator, a protocol or a missing attribute reaches code."""
+    if isinstance(found, (staticmethod, classmethod)):
+        found = found.__func__
+    if not (
+        name.startswith("__") and name.endswith("__") and isinstance(found, types.FunctionType)
+    ):
+        return False
+    return name not in _INERT and found.__code__.co_filename != "<string>"  # not a dataclass's
+
+
+def _hooks_of_all_modules() -> list[Any]:
+    torch_modules = vars(nn.modules.module)
+    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+    return [torch_modules[name] for name in names if name in torch_modules]
 
 
 def _is_fixed(value: Any) -> bool:
     """A module, class or function whose meaning does not change while a program runs."""
     if isinstance(value, types.ModuleType):
-        return value.__name__.split(".")[0] in _FIXED
-    if isinstance(value, (type, types.FunctionType)):
-        return (value.__module__ or "").split(".")[0] in _FIXED
-    return False
+        return _is_fixed_name(value.__name__)
+    if isinstance(value, types.FunctionType):
+        # Where it was written, and where it says: functools.wraps copies that from what it wraps.
+        return _is_fixed_name(value.__globals__.get("__name__")) and _is_fixed_name(
+            value.__module__
+        )
+    return isinstance(value, type) and _is_fixed_name(value.__module__)
+
+
+def _is_fixed_name(module: Any) -> bool:
+    return str(module).split(".")[0] in _FIXED
 
 
 def _has_slots(cls: type) -> bool:

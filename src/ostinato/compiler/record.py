@@ -31,6 +31,7 @@ _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
     "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
 }  # fmt: skip
+_NUMBER = object()  # in a trail: the number of a tensor follows
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # ATen calls whose arguments may hold the batch size: as a shape.
 _SHAPED = {
@@ -100,28 +101,46 @@ class CaptureSearch(TorchFunctionMode):
 
     def __init__(self, known: list[Tensor]):
         super().__init__()
-        self.seen = {id(t): t for t in known}  # holds them alive, so that ids stay theirs
+        self.number: dict[int, int] = {}  # id → in which order they were met
+        self.alive: list[Tensor] = []  # so that ids stay theirs
+        for t in known:
+            self.meet(t)
         self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
-        self.trail: list[Any] = []  # functions and their non-tensor arguments: what the step did
+        # What the step did: functions, their arguments (tensors as numbers), and what came of them.
+        self.trail: list[Any] = []
+
+    def meet(self, t: Tensor) -> bool:
+        """Whether it is new."""
+        known = len(self.alive)
+        new = self.number.setdefault(id(t), known) == known
+        if new:
+            self.alive.append(t)
+        return new
+
+    def note(self, leaf: Any) -> None:
+        if isinstance(leaf, Tensor):
+            self.trail.append((_NUMBER, self.number.get(id(leaf))))
+        else:
+            self.trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.refuse_traces(func, args, kwargs)
         for leaf in tree.leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                if id(leaf) not in self.seen:
-                    self.seen[id(leaf)] = leaf
-                    self.captured.append(leaf)
-            else:
-                self.trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
+            if isinstance(leaf, Tensor) and self.meet(leaf):
+                self.captured.append(leaf)
+            self.note(leaf)
         out = func(*args, **kwargs)
+        # A property's function is __get__ of what has its name.
+        of = getattr(func, "__self__", None)
         self.trail.append(getattr(func, "__name__", str(func)))
+        self.trail.append(getattr(of, "__name__", None))
         for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor):
-                if id(leaf) not in self.seen:
+                if self.meet(leaf):
                     self.made.add(id(leaf))
-                self.seen[id(leaf)] = leaf
+                self.note(leaf)
         return out
 
     def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -322,6 +341,10 @@ def search_captured(
         torch.set_rng_state(before)
         raise Unsupported(f"the step fails while it is watched ({_in_short(error)})") from error
     check(result)
+    leaves, spec = tree.flatten(result)
+    for leaf in leaves:
+        search.note(leaf)
+    search.trail.append(spec)
     return search
 
 
@@ -453,10 +476,17 @@ def _record_once(
         pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
         grads: Any = [None] * len(wanted)
         if pairs:
-            with recorder:
-                grads = torch.autograd.grad(
-                    [o for o, _ in pairs], wanted, [c for _, c in pairs], allow_unused=True
-                )
+            try:
+                with recorder:
+                    grads = torch.autograd.grad(
+                        [o for o, _ in pairs], wanted, [c for _, c in pairs], allow_unused=True
+                    )
+            except Unsupported:
+                raise
+            except Exception as error:  # it may never be wanted
+                raise Unsupported(
+                    f"the step cannot be differentiated here ({_in_short(error)})"
+                ) from error
     by_tensor = {id(t): g for t, g in zip(wanted, grads, strict=True)}
 
     def gradient(t: Tensor) -> int | None:

@@ -182,7 +182,12 @@ class StepGraph:
                 raise Unsupported(
                     f"the engine has no {name} of such arguments", call.name
                 ) from error
-            call_outs = rule(Context(self.b, shapes, call.name), *args, **kwargs)
+            dtypes = self.recording.dtypes
+            of_args = [dtypes[a.index] if isinstance(a, Ref) else None for a in call.args]
+            truths = tuple([dtype is torch.bool for dtype in of_args])
+            gives_truths = call.outs[0] is not None and dtypes[call.outs[0]] is torch.bool
+            context = Context(self.b, shapes, call.name, truths, gives_truths)
+            call_outs = rule(context, *args, **kwargs)
             outs = call_outs if isinstance(call_outs, list) else [call_outs]
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is None or out is None:

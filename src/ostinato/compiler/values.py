@@ -43,6 +43,14 @@ class Context:
     b: Builder
     shapes: list[Any]
     name: str
+    truths: tuple[bool, ...]  # whether each argument is a tensor of truth values
+    gives_truths: bool  # whether the result is
+
+    def truth(self, position: int, v: Any) -> Any:
+        """The argument there as 0 and 1, whatever numbers it holds."""
+        if self.truths[position]:
+            return v
+        return Value(self.b.op("ne", self.node(v), self.b.const(0.0)), v.shape)
 
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"{self.name.removesuffix('.default')}: {why}", self.name)

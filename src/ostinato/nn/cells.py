@@ -39,7 +39,11 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         Raises:
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the cell.
         """
-        if not self._fits(input, hx) or not playable(input, self.weight_ih):
+        if (
+            torch.compiler.is_dynamo_compiling()  # one step, which goes into the compiled graph
+            or not self._fits(input, hx)
+            or not playable(input, self.weight_ih)
+        ):
             return super().forward(input, hx)  # where something is wrong, torch says what
         batched = input.dim() == 2
         x = input if batched else input[None]
