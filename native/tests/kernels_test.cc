@@ -318,7 +318,7 @@ template <class T> void check_signed_zeros(const Kernels<T>& kernels) {
     };
     const T minus = T(-0.);
     all(kOp_neg, 0, 0, minus), all(kOp_neg, minus, 0, 0);
-    all(kOp_fill, 1, minus, minus), all(kOp_copy, minus, 0, minus), all(kOp_sign, minus, 0, minus);
+    all(kOp_fill, 1, minus, minus), all(kOp_copy, minus, 0, minus), all(kOp_sign, minus, 0, 0);
     all(kOp_add_s, minus, minus, minus), all(kOp_mul_s, 1, minus, minus), all(kOp_tanh, minus, 0, minus);
   }
 }

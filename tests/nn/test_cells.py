@@ -112,3 +112,10 @@ def test_nothing_to_compute(kind, sizes):
     assert_near(tensors(got), tensors(wanted), 1e-6)
     wanted_grads = gradients(wanted, list(theirs.parameters()))
     assert_near(gradients(got, list(ours.parameters())), wanted_grads, 1e-6)
+
+
+@pytest.mark.parametrize("cell", [ostinato.nn.RNNCell, ostinato.nn.GRUCell, ostinato.nn.LSTMCell])
+def test_a_compiled_cell_goes_into_the_graph(cell):
+    c, x = cell(4, 5), torch.randn(3, 4)
+    found = torch.compile(c, backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(found, c(x))

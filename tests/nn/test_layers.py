@@ -341,3 +341,12 @@ def test_an_empty_batch():
     for kind in KINDS:
         theirs, ours = pair(kind, 3, 4)
         assert_near(tensors(ours(torch.randn(5, 0, 3))), tensors(theirs(torch.randn(5, 0, 3))), 0)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch before 2.7")
+@pytest.mark.parametrize("layer", [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM])
+@pytest.mark.filterwarnings("ignore:While compiling")
+def test_a_layer_is_exported_as_torchs(layer):
+    m, x = layer(4, 5), torch.randn(6, 3, 4)
+    exported = torch.export.export(m, (x,), strict=True).module()
+    torch.testing.assert_close(exported(x), m(x))

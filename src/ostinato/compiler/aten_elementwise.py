@@ -159,6 +159,9 @@ def _clamp_max(c: Context, a: Value, high: Any) -> Any:
 
 @rule("lerp")
 def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
+    if not isinstance(weight, Value) and abs(weight) >= 0.5:  # from b on, as PyTorch
+        back = c.b.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
+        return c.b.op("sub", c.node(b), back)
     return c.elementwise("lerp", a, b, weight)
 
 
@@ -204,6 +207,7 @@ def _hardtanh(c: Context, a: Value, low: float = -1, high: float = 1) -> Any:
 
 @rule("hardtanh_backward")
 def _hardtanh_backward(c: Context, g: Value, a: Value, low: float, high: float) -> Any:
+    # NaN is outside, as where PyTorch takes whole vectors; in the rest of them it is inside.
     inside = c.b.op(
         "mul", c.b.op("gt_s", c.node(a), s=float(low)), c.b.op("lt_s", c.node(a), s=float(high))
     )

@@ -42,7 +42,7 @@ OPS: dict[str, Op] = {
     "fill": Op(0, lambda s: s),
     "neg": Op(1, lambda a, s: -a),
     "abs": Op(1, lambda a, s: np.abs(a)),
-    "sign": Op(1, lambda a, s: np.sign(a)),
+    "sign": Op(1, lambda a, s: (a > 0) * 1.0 - (a < 0)),  # of NaN 0, as PyTorch's
     "sqrt": Op(1, lambda a, s: np.sqrt(a)),
     "exp": Op(1, lambda a, s: np.exp(a)),
     "log": Op(1, lambda a, s: np.log(a)),
