@@ -31,7 +31,7 @@ _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
     "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
 }  # fmt: skip
-_NUMBER = object()  # in a trail: the number of a tensor follows
+_MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # ATen calls whose arguments may hold the batch size: as a shape.
 _SHAPED = {
@@ -101,46 +101,49 @@ class CaptureSearch(TorchFunctionMode):
 
     def __init__(self, known: list[Tensor]):
         super().__init__()
-        self.number: dict[int, int] = {}  # id → in which order they were met
+        self.marks: dict[int, object] = {}  # id → what stands for the tensor in the trail
         self.alive: list[Tensor] = []  # so that ids stay theirs
         for t in known:
             self.meet(t)
         self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
-        # What the step did: functions, their arguments (tensors as numbers), and what came of them.
+        # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
 
     def meet(self, t: Tensor) -> bool:
         """Whether it is new."""
-        known = len(self.alive)
-        new = self.number.setdefault(id(t), known) == known
-        if new:
-            self.alive.append(t)
-        return new
-
-    def note(self, leaf: Any) -> None:
-        if isinstance(leaf, Tensor):
-            self.trail.append((_NUMBER, self.number.get(id(leaf))))
-        else:
-            self.trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
+        if id(t) in self.marks:
+            return False
+        n = len(self.alive)
+        if n == len(_MARKS):
+            _MARKS.append(object())
+        self.marks[id(t)] = _MARKS[n]
+        self.alive.append(t)
+        return True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.refuse_traces(func, args, kwargs)
-        for leaf in tree.leaves((args, kwargs)):
-            if isinstance(leaf, Tensor) and self.meet(leaf):
-                self.captured.append(leaf)
-            self.note(leaf)
+        trail, marks = self.trail, self.marks
+        if kwargs:
+            trail.append(tuple(kwargs))
+        for leaf in tree.leaves((args, kwargs) if kwargs else args):
+            if isinstance(leaf, Tensor):
+                if self.meet(leaf):
+                    self.captured.append(leaf)
+                trail.append(marks[id(leaf)])
+            else:
+                trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
         out = func(*args, **kwargs)
-        # A property's function is __get__ of what has its name.
-        of = getattr(func, "__self__", None)
-        self.trail.append(getattr(func, "__name__", str(func)))
-        self.trail.append(getattr(of, "__name__", None))
+        name = getattr(func, "__name__", str(func))
+        trail.append(name)
+        if name == "__get__":  # of a property, whose name it has
+            trail.append(getattr(func.__self__, "__name__", None))
         for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor):
                 if self.meet(leaf):
                     self.made.add(id(leaf))
-                self.note(leaf)
+                trail.append(marks[id(leaf)])
         return out
 
     def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -342,9 +345,7 @@ def search_captured(
         raise Unsupported(f"the step fails while it is watched ({_in_short(error)})") from error
     check(result)
     leaves, spec = tree.flatten(result)
-    for leaf in leaves:
-        search.note(leaf)
-    search.trail.append(spec)
+    search.trail += [spec, *(search.marks.get(id(leaf)) for leaf in leaves)]
     return search
 
 
