@@ -102,6 +102,8 @@ class Bound:
 
     def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
         """What the pass needs that is computed of captured tensors alone; added to `known`."""
+        if not self._once:  # most often
+            return []
         return [self._once_tensor(node, captured, known) for node in self._once]
 
     def _once_tensor(self, node: Node, captured: Any, known: dict[Node, Tensor]) -> Tensor:

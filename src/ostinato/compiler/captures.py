@@ -55,20 +55,12 @@ _ITEM, _ATTRIBUTE, _FIELD, _LENGTH = range(4)
 
 
 class Signature:
-    """The constants a step reaches, hashed once."""
+    """The constants that steps reach: one object for each tuple of them, compared by identity."""
 
-    __slots__ = ("constants", "hash")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, constants: tuple[Any, ...]):
-        self.constants = constants
-        self.hash = hash(constants)
 
-    def __hash__(self) -> int:
-        return self.hash
-
-    def __eq__(self, other: Any) -> bool:
-        same = isinstance(other, Signature) and self.constants == other.constants
-        return self is other or same
+_signatures: weakref.WeakValueDictionary[tuple[Any, ...], Signature] = weakref.WeakValueDictionary()
 
 
 @dataclass
@@ -91,7 +83,7 @@ class Reach:
 
     @functools.cached_property
     def signature(self) -> Signature:
-        return Signature(tuple(self.constants))
+        return _signatures.setdefault(tuple(self.constants), Signature())
 
 
 def _equal(a: Any, b: Any) -> bool:

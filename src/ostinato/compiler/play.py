@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,8 +69,7 @@ def _seats(n_rows: int) -> tuple[int, ...]:
     return tuple(seats)
 
 
-@dataclass(eq=False, slots=True)
-class BoundForward:
+class BoundForward(NamedTuple):
     """One way of playing a step forward, and the backward passes that read its tape."""
 
     plan: ForwardPlan
@@ -80,8 +79,7 @@ class BoundForward:
     backward: dict[tuple[tuple[bool, ...], tuple[bool, ...]], BoundBackward]
 
 
-@dataclass(eq=False, slots=True)
-class BoundBackward:
+class BoundBackward(NamedTuple):
     bound: Bound
     played: Any
     gradients: Gradients
