@@ -771,6 +771,128 @@ def members_of_enumerations():
 
 
 @world
+def methods_that_were_generated():
+    @dataclass(order=True, unsafe_hash=True)
+    class Config:
+        k: float = 1.0
+
+    class Shown:
+        k = 1.0
+
+        def __repr__(self):
+            return f"R{self.k}"
+
+    one, default, shown = Config(), Config(), Shown()
+    table = {Config(1.0): 1.0, Config(2.0): 0.5}
+    steps = [
+        lambda h, x: torch.tanh(h + x) if one == default else torch.sin(h + x),
+        lambda h, x: torch.tanh(h + x) if one <= default else torch.sin(h + x),
+        lambda h, x: torch.tanh(h + x * table[one]),
+        lambda h, x: torch.tanh(h + x) if repr(one).endswith("k=1.0)") else torch.sin(h + x),
+        lambda h, x: torch.tanh(h + x) if str(shown) == "R1.0" else torch.sin(h + x),
+    ]
+    for k in (1.0, 2.0, 1.0):
+        one.k = shown.k = k
+        for step in steps:
+            yield step, []
+
+
+@world
+def attributes_in_a_pattern():
+    class Config:
+        pass
+
+    config = Config()
+    namespace = {"torch": torch, "Config": Config, "config": config}
+    exec(
+        "def step(h, x):\n"
+        "    match config:\n"
+        "        case Config(mode='tanh'):\n"
+        "            return torch.tanh(h + x)\n"
+        "    return torch.sin(h + x)\n",
+        namespace,
+    )
+    for mode in ("tanh", "sin", "tanh"):
+        config.mode = mode
+        yield namespace["step"], []
+
+
+@world
+def what_kind_of_method_it_is():
+    class C:
+        pass
+
+    def last(*a):
+        return a[-1] * len(a)
+
+    one = C()
+    for kind in (last, staticmethod(last), classmethod(last), last):
+        C.act = kind
+        yield lambda h, x: torch.tanh(h + one.act(x)), []
+
+    def scaled(self, x):
+        return x * self.k
+
+    p, q = types.SimpleNamespace(k=1.0), types.SimpleNamespace(k=0.5)
+
+    def make(f, g):
+        def step(h, x):
+            return torch.tanh(h + (f(x) if callable(f) else g(x) * 2))
+
+        return step
+
+    yield make(types.MethodType(scaled, p), q), []
+    yield make(p, types.MethodType(scaled, q)), []
+
+
+@world
+def a_builtin_that_is_taken_over():
+    namespace = {"torch": torch}
+    exec("def step(h, x): return torch.tanh(abs(h) + pow(x, 2))", namespace)
+    yield namespace["step"], []
+    namespace["abs"] = lambda a, b=2: a * b
+    yield namespace["step"], []
+    namespace["pow"] = namespace.pop("abs")
+    yield namespace["step"], []
+
+
+def _of_a_number(use: Callable[[Any, Tensor, Tensor, Tensor], Tensor], *values: Any) -> Any:
+    def one() -> Iterator[Any]:
+        W, secret = weight(), _Secret()
+
+        def step(h, x):
+            return torch.tanh(use(secret.flag, h @ W, x, W))
+
+        for value in (*values, values[0]):
+            secret.flag = value
+            yield step, [W]
+
+    return one
+
+
+class _Index:
+    def __init__(self, i: int):
+        self.i = i
+
+    def __index__(self) -> int:
+        return self.i
+
+    def __repr__(self) -> str:
+        return "an index"
+
+
+for _name, _values, _use in (
+    ("zeros", (0.0, -0.0), lambda k, a, x, W: torch.atan2(x * 0, torch.full((H,), k, dtype=D)) + a),
+    ("true_and_one", (True, 1), lambda k, a, x, W: a + (~torch.full((H,), k)).to(D) * x),
+    ("tuple_and_list", ((0, 1), [0, 1]), lambda k, a, x, W: a + W[k].sum() * x),
+    ("objects", (_Index(0), _Index(1)), lambda k, a, x, W: a + W[k] * x),
+    ("numpy", (np.int64(0), np.int64(1)), lambda k, a, x, W: a + W[k] * x),
+    ("axes", ((0, True), ((0, 1),)), lambda k, a, x, W: a + W.sum(*k).sum(-1).reshape(-1)[0]),
+):
+    WORLDS[f"searched_{_name}"] = _of_a_number(_use, *_values)
+
+
+@world
 def names_in_strings():
     config, W = types.SimpleNamespace(scale=1.0), weight(H)
     steps = [

@@ -104,6 +104,12 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         at = {id(t): i for i, t in enumerate(reached.tensors)}
         if all(id(t) in at for t in search.captured):
             positions = [at[id(t)] for t in search.captured]
+    if positions is None and search.unclear:
+        unclear = Unsupported(
+            "it hands torch an object that is no plain number, and no path leads to all that it "
+            "reaches: a change there would not be seen"
+        )
+        return Entry(None, None, unclear), []
     if positions is None:
         trail = "searched", _code(a.step), tuple(search.trail)
         key = trail, _metas(search.captured), inputs

@@ -8,6 +8,7 @@ searched by running it at every call.
 
 from __future__ import annotations
 
+import collections
 import dis
 import enum
 import functools
@@ -38,11 +39,10 @@ _HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
     "__import__", "__dict__", "__getattribute__", "attrgetter", "methodcaller",
 }  # fmt: skip
-# Special methods that no operator in a step leads to. Others, of a user's class, reach what they
-# name.
+# Special methods that no operator in a step leads to.
 _INERT = {
-    "__init__", "__new__", "__post_init__", "__call__", "__repr__", "__init_subclass__", "__del__",
-    "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__",
+    "__init__", "__new__", "__post_init__", "__init_subclass__", "__del__", "__getstate__",
+    "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__", "__subclasshook__",
 }  # fmt: skip
 # What runs where a class is called, or a torch.autograd.Function applied.
 _RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vjp")
@@ -188,7 +188,7 @@ class _Walk:
         found = self.found
         if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
             found.complete = False
-        elif isinstance(value, _CONSTANTS):
+        elif isinstance(value, _CONSTANTS) and not isinstance(value, enum.Enum):
             if not (type(value) in _CONSTANTS or _is_fixed(type(value))):
                 found.complete = False  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
@@ -211,6 +211,7 @@ class _Walk:
                 self.visit_new(value)
 
     def visit_new(self, value: Any) -> None:
+        self.found.constants.append(type(value))
         if isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, types.MethodType):
@@ -224,7 +225,7 @@ class _Walk:
         elif isinstance(value, property):
             for accessor in (value.fget, value.fset):
                 self.visit(accessor)
-        elif type(value) in (list, tuple, dict):
+        elif type(value) in (list, tuple, dict, collections.OrderedDict):
             self.items(value)
         elif isinstance(value, types.ModuleType):
             if "__getattr__" in vars(value):
@@ -287,6 +288,7 @@ class _Walk:
                 self.look(value, _ATTRIBUTE, cell, "cell_contents")
         for name in sorted(_names(f.__code__)):
             if name in f.__globals__:
+                self.found.constants.append(name)
                 self.item(f.__globals__, name)
             else:  # a builtin, or an attribute: a global of that name may turn up
                 self.found.watches.append((_ITEM, f.__globals__, name, _ABSENT))
@@ -316,14 +318,33 @@ class _Walk:
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
             if not _is_fixed(base):
-                if any(_is_special(name, found) for name, found in vars(base).items()):
-                    self.found.complete = False
+                self.special_methods(base)
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
                         self.found.constants.append(name)
                         self.item(base.__dict__, name)
                     else:  # it may be set there later, and hide that of a base
                         self.found.watches.append((_ITEM, base.__dict__, name, _ABSENT))
+
+    def special_methods(self, cls: type) -> None:
+        """Those by which an operator, a protocol or a missing attribute reaches code."""
+        if cls.__module__ == "argparse":  # a Namespace's
+            return
+        self.names |= vars(cls).get("__dataclass_fields__", {}).keys()  # which its methods read
+        for name, found in list(vars(cls).items()):
+            function = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+            if (
+                not (name.startswith("__") and name.endswith("__"))
+                or not isinstance(function, types.FunctionType)
+                or name in _INERT
+                or _is_fixed(function)
+                or function.__globals__.get("__name__") == "dataclasses"
+            ):
+                continue
+            if name in ("__getattr__", "__getattribute__"):  # attributes may come from anywhere
+                self.found.complete = False
+            self.found.constants.append(name)
+            self.item(cls.__dict__, name)
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
@@ -346,17 +367,6 @@ class _Walk:
         else:
             self.attributes(attributes)
             self.instance(m)
-
-
-def _is_special(name: str, found: Any) -> bool:
-    """A special method by which an operator, a protocol or a missing attribute reaches code."""
-    if isinstance(found, (staticmethod, classmethod)):
-        found = found.__func__
-    if not (
-        name.startswith("__") and name.endswith("__") and isinstance(found, types.FunctionType)
-    ):
-        return False
-    return name not in _INERT and found.__code__.co_filename != "<string>"  # not a dataclass's
 
 
 def _hooks_of_all_modules() -> list[Any]:
@@ -392,6 +402,8 @@ def _names(code: types.CodeType) -> frozenset[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= _names(constant)
+        elif isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
+            names |= {x for x in constant if isinstance(x, str) and x.isidentifier()}
     return frozenset(names)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -30,6 +31,10 @@ BATCHES = (3, 5)
 _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
     "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
+}  # fmt: skip
+_PLAIN = {
+    int, bool, str, float, complex, slice, type(None), type(...), type, torch.dtype, torch.device,
+    torch.Size, torch.layout, torch.memory_format,
 }  # fmt: skip
 _MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
@@ -108,6 +113,7 @@ class CaptureSearch(TorchFunctionMode):
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
+        self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> bool:
         """Whether it is new."""
@@ -124,15 +130,20 @@ class CaptureSearch(TorchFunctionMode):
         kwargs = kwargs or {}
         self.refuse_traces(func, args, kwargs)
         trail, marks = self.trail, self.marks
-        if kwargs:
-            trail.append(tuple(kwargs))
-        for leaf in tree.leaves((args, kwargs) if kwargs else args):
+        leaves, spec = tree.flatten((args, kwargs) if kwargs else args)
+        trail.append(spec)
+        for leaf in leaves:
             if isinstance(leaf, Tensor):
                 if self.meet(leaf):
                     self.captured.append(leaf)
                 trail.append(marks[id(leaf)])
             else:
-                trail.append(leaf if isinstance(leaf, (int, float, bool, str)) else str(leaf))
+                kind = type(leaf)
+                trail.append(kind)
+                # As text −0 is not 0, NaN is itself, and a slice can be hashed.
+                trail.append(leaf if kind is int or kind is bool or kind is str else repr(leaf))
+                if kind not in _PLAIN and not issubclass(kind, np.generic):
+                    self.unclear = True
         out = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         trail.append(name)

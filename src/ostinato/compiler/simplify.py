@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -176,18 +175,19 @@ class StepGraph:
             if SUM in kinds and name not in ("add", "mul"):
                 raise Unsupported("a sum over the batch flows back into the rows", call.name)
             kwargs = _without_placement(kwargs)
-            try:
-                inspect.signature(rule).bind(None, *args, **kwargs)
-            except TypeError as error:
-                raise Unsupported(
-                    f"the engine has no {name} of such arguments", call.name
-                ) from error
             dtypes = self.recording.dtypes
             of_args = [dtypes[a.index] if isinstance(a, Ref) else None for a in call.args]
             truths = tuple([dtype is torch.bool for dtype in of_args])
             gives_truths = call.outs[0] is not None and dtypes[call.outs[0]] is torch.bool
             context = Context(self.b, shapes, call.name, truths, gives_truths)
-            call_outs = rule(context, *args, **kwargs)
+            try:
+                call_outs = rule(context, *args, **kwargs)
+            except Unsupported:
+                raise
+            except Exception as error:  # arguments that nobody thought of: the loop knows them
+                raise Unsupported(
+                    f"the engine has no {name} of such arguments ({error})", call.name
+                ) from error
             outs = call_outs if isinstance(call_outs, list) else [call_outs]
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is None or out is None:
