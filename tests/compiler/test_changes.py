@@ -710,12 +710,17 @@ def hooks_of_all_modules():
         return torch.tanh(linear(h) + x)
 
     yield step, [linear.weight]
-    hook = nn.modules.module.register_module_forward_hook(lambda m, ins, out: 2 * out)
-    try:
+    hooks = nn.modules.module
+    for hang in (
+        lambda: hooks.register_module_forward_hook(lambda m, ins, out: 2 * out),
+        lambda: hooks.register_module_full_backward_pre_hook(lambda m, g: (2 * g[0],)),
+    ):
+        hook = hang()
+        try:
+            yield step, [linear.weight]
+        finally:
+            hook.remove()
         yield step, [linear.weight]
-    finally:
-        hook.remove()
-    yield step, [linear.weight]
 
 
 @world

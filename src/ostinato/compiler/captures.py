@@ -328,7 +328,7 @@ class _Walk:
 
     def special_methods(self, cls: type) -> None:
         """Those by which an operator, a protocol or a missing attribute reaches code."""
-        if cls.__module__ == "argparse":  # a Namespace's
+        if cls.__module__ == "argparse":  # a Namespace: compared as a whole it is not watched
             return
         self.names |= vars(cls).get("__dataclass_fields__", {}).keys()  # which its methods read
         for name, found in list(vars(cls).items()):
@@ -370,9 +370,7 @@ class _Walk:
 
 
 def _hooks_of_all_modules() -> list[Any]:
-    torch_modules = vars(nn.modules.module)
-    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
-    return [torch_modules[name] for name in names if name in torch_modules]
+    return [vars(nn.modules.module)["_global" + name] for name in _HOOKS]
 
 
 def _is_fixed(value: Any) -> bool:
