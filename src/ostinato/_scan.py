@@ -15,7 +15,8 @@ from ostinato.compiler import cache, dynamo
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Rows
-from ostinato.compiler.record import check_batch, undisturbed
+from ostinato.compiler.record import check_batch
+from ostinato.compiler.surroundings import undisturbed
 
 
 @dynamo.out_of_graph

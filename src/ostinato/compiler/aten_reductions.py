@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.graph import SUM, Node, Slot
-from ostinato.compiler.record import Batch
+from ostinato.compiler.recording import Batch
 from ostinato.compiler.values import Context, Shape, Value, as_rows, rule
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Node
-from ostinato.compiler.record import Batch
+from ostinato.compiler.recording import Batch
 from ostinato.compiler.values import Context, Value, as_rows, rule
 
 # ---- views

@@ -16,14 +16,10 @@ from torch import Tensor
 from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player
-from ostinato.compiler.record import (
-    Recording,
-    default_devices,
-    is_searching,
-    record,
-    search_captured,
-    transformed,
-)
+from ostinato.compiler.record import record
+from ostinato.compiler.recording import Recording
+from ostinato.compiler.search import search_captured
+from ostinato.compiler.surroundings import default_devices, is_searching, transformed
 from ostinato.engine import native
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ from ostinato._loop import Ragged, eager_scan
 from ostinato.compiler import dynamo
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
-from ostinato.compiler.record import recorded_step, swapped, transformed
+from ostinato.compiler.record import swapped
+from ostinato.compiler.recording import recorded_step
+from ostinato.compiler.surroundings import transformed
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 

@@ -41,6 +41,12 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
         self.op = op
 
 
+def error_in_short(error: Exception) -> str:
+    """For a reason that names it."""
+    first_line = str(error).split("\n")[0]
+    return f"{type(error).__name__}: {first_line}"
+
+
 @dataclass(frozen=True)
 class Slot:
     """In the arguments of an ATen call: the i-th input of its node."""

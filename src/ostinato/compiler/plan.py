@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ostinato.compiler.graph import Node, Unsupported
 from ostinato.compiler.lower import lower
 from ostinato.compiler.passes import CarrySpec, Leaf, Lowered, Output, Pass
-from ostinato.compiler.record import Recording
+from ostinato.compiler.recording import Recording
 from ostinato.compiler.section import choose_saved, recomputable
 from ostinato.compiler.simplify import StepGraph
 from ostinato.engine import native

@@ -14,7 +14,7 @@ import torch
 
 from ostinato.compiler import aten_elementwise, aten_reductions, aten_shapes
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Builder, Node, Slot, Unsupported
-from ostinato.compiler.record import Batch, Recording, Ref
+from ostinato.compiler.recording import Batch, Recording, Ref
 from ostinato.compiler.values import RULES, Context, Shape, Value, fixed
 
 __all__ = ["StepGraph", "aten_elementwise", "aten_reductions", "aten_shapes"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Builder, Node, Slot, Unsupported
-from ostinato.compiler.record import Batch
+from ostinato.compiler.recording import Batch
 
 Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
 

@@ -1,0 +1,97 @@
+"""A recorded step: its ATen calls, forward and backward, as numbered values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ostinato import tree
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Ref:
+    """In recorded arguments: the value of that number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """In recorded arguments and shapes: `times` · B."""
+
+    times: int
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str  # "aten.mm.default"
+    args: Any
+    kwargs: Any
+    outs: tuple[int | None, ...]
+
+
+class Sources(NamedTuple):
+    """What an output of the step is differentiable in."""
+
+    outside: bool  # a captured tensor, or an element of xs
+    states: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One step, forward and backward, as numbered values."""
+
+    calls: tuple[Call, ...]
+    n_forward: int
+    shapes: tuple[tuple[int | Batch, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+    constants: dict[int, Tensor]  # values that came from outside without being captured
+    captured: tuple[int, ...]
+    states: tuple[int, ...]
+    xs: tuple[int, ...]
+    new_states: tuple[int, ...]
+    ys: tuple[int, ...]
+    d_new_states: tuple[int, ...]
+    d_ys: tuple[int, ...]
+    d_captured: tuple[int | None, ...]
+    d_states: tuple[int | None, ...]
+    d_xs: tuple[int | None, ...]
+    y_spec: tree.Spec
+    init_needs_grad: tuple[bool, ...]
+    differentiable_in: tuple[Sources, ...]  # new states, then ys
+    runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
+
+
+def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:
+    """The step as it was recorded, as a differentiable function of lists of leaves.
+
+    It computes what was computed when the step was recorded, whatever the step has become since.
+    """
+
+    def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:
+        n_rows = states[0].shape[0]
+        values: dict[int, Any] = dict(recording.constants)
+        numbers = (*recording.captured, *recording.states, *recording.xs)
+        values.update(zip(numbers, (*captured, *states, *xs), strict=True))
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Ref):
+                return values[leaf.index]
+            return leaf.times * n_rows if isinstance(leaf, Batch) else leaf
+
+        for call in recording.calls[: recording.n_forward]:
+            args, kwargs = pytree.tree_map(filled, (call.args, call.kwargs))
+            _, name, overload = call.name.split(".")
+            out = getattr(getattr(aten, name), overload)(*args, **kwargs)
+            outs = out if isinstance(out, (tuple, list)) else [out]
+            values.update({i: t for i, t in zip(call.outs, outs, strict=True) if i is not None})
+        return [values[i] for i in recording.new_states], [values[i] for i in recording.ys]
+
+    return step

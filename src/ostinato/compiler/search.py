@@ -1,0 +1,126 @@
+"""Searching a step: one run of it, for the tensors it takes from outside and what it did.
+
+Where a step can't be watched for changes it is searched at each call, and played from its recording
+if it did the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ostinato import tree
+from ostinato.compiler.graph import Unsupported, error_in_short
+from ostinato.compiler.surroundings import searching, undisturbed
+
+_IN_PLACE = {
+    "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
+    "__iand__", "__ior__", "__ixor__", "__setitem__", "__set__",
+}  # fmt: skip
+_PLAIN = {
+    int, bool, str, float, complex, slice, type(None), type(...), type, torch.dtype, torch.device,
+    torch.Size, torch.layout, torch.memory_format,
+}  # fmt: skip
+_MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
+_HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
+
+
+class CaptureSearch(TorchFunctionMode):
+    """The tensors a step takes from outside, by identity, in order of first use."""
+
+    def __init__(self, known: list[Tensor]):
+        super().__init__()
+        self.marks: dict[int, object] = {}  # id → what stands for the tensor in the trail
+        self.alive: list[Tensor] = []  # so that ids stay theirs
+        for t in known:
+            self.meet(t)
+        self.made: set[int] = set()  # by the step
+        self.captured: list[Tensor] = []
+        # What the step did: functions, their arguments, and what came of them.
+        self.trail: list[Any] = []
+        self.unclear = False  # an argument is of a kind whose text may not say all of it
+
+    def meet(self, t: Tensor) -> bool:
+        """Whether it is new."""
+        if id(t) in self.marks:
+            return False
+        n = len(self.alive)
+        if n == len(_MARKS):
+            _MARKS.append(object())
+        self.marks[id(t)] = _MARKS[n]
+        self.alive.append(t)
+        return True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.refuse_traces(func, args, kwargs)
+        trail, marks = self.trail, self.marks
+        leaves, spec = tree.flatten((args, kwargs) if kwargs else args)
+        trail.append(spec)
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                if self.meet(leaf):
+                    self.captured.append(leaf)
+                trail.append(marks[id(leaf)])
+            else:
+                kind = type(leaf)
+                trail.append(kind)
+                # As text −0 is not 0, NaN is itself, and a slice can be hashed.
+                trail.append(leaf if kind is int or kind is bool or kind is str else repr(leaf))
+                if kind not in _PLAIN and not issubclass(kind, np.generic):
+                    self.unclear = True
+        out = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        trail.append(name)
+        if name == "__get__":  # of a property, whose name it has
+            trail.append(getattr(func.__self__, "__name__", None))
+        for leaf in tree.leaves(out):
+            if isinstance(leaf, Tensor):
+                if self.meet(leaf):
+                    self.made.add(id(leaf))
+                trail.append(marks[id(leaf)])
+        return out
+
+    def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
+        name = getattr(func, "__name__", "")
+        changed = [kwargs["out"]] if isinstance(kwargs.get("out"), Tensor) else []
+        if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
+            changed += args[:1]
+        if name in _HOOKS and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
+            raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
+        for target in changed:
+            if isinstance(target, Tensor) and id(target) not in self.made:
+                raise Unsupported(
+                    "the step changes its carry, its input or a captured tensor in place", name
+                )
+        if kwargs.get("generator") is not None:
+            raise Unsupported("the step draws random numbers from a generator", name)
+
+
+def search_captured(
+    step: Callable[..., Any], state: Any, x: Any, check: Callable[[Any], None]
+) -> CaptureSearch:
+    """Run a step once, for the tensors it takes from outside; `check` sees what it returned."""
+    search = CaptureSearch(tree.leaves((state, x)))
+    try:
+        with undisturbed(), torch.no_grad(), searching(), search:
+            result = step(state, x)
+    except Unsupported:
+        raise
+    except Exception as error:
+        before = torch.get_rng_state()
+        step(state, x)  # a mistake in it is raised here, as by the loop
+        torch.set_rng_state(before)
+        raise Unsupported(
+            f"the step fails while it is watched ({error_in_short(error)})"
+        ) from error
+    check(result)
+    leaves, spec = tree.flatten(result)
+    search.trail += [spec, *(search.marks.get(id(leaf)) for leaf in leaves)]
+    return search

@@ -1,0 +1,87 @@
+"""What is active around a call of scan; how a step is run without anybody's notice.
+
+Most of what the compiler needs of PyTorch beyond its everyday surface is in this file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils._device import DeviceContext
+
+from ostinato.engine import native
+
+_forward_ad = torch.autograd.forward_ad
+
+
+def transformed() -> str | None:
+    """What is active that must see every operation, so that the eager loop has to run."""
+    if native.modes() is not None and not is_searching():
+        return None
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform is active"
+    if _forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    if torch._C._len_torch_dispatch_stack() > 0 or is_searching():
+        return "another mode is recording operations"
+    if torch._C._is_tracing():
+        return "the call is being traced"
+    if torch._C._len_torch_function_stack() > 0 and default_devices() is None:
+        return "a mode that overrides torch's functions is active"
+    return None
+
+
+def default_devices() -> tuple[torch.device, ...] | None:
+    """Where a step's new tensors go by `with torch.device` or set_default_device, outermost first.
+
+    None if a mode is among them that overrides functions in another way.
+    """
+    modes = torch.overrides._get_current_function_mode_stack()
+    if not all(isinstance(mode, DeviceContext) for mode in modes):
+        return None
+    return tuple([mode.device for mode in modes])
+
+
+class _Searching(threading.local):
+    active = False
+
+
+_searching = _Searching()
+
+
+def is_searching() -> bool:
+    """Whether a step is being searched for what it captures: a scan within it plays the loop."""
+    return _searching.active
+
+
+@contextmanager
+def searching() -> Iterator[None]:
+    """A step is searched: a scan within it must show its operations."""
+    _searching.active = True
+    try:
+        yield
+    finally:
+        _searching.active = False
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Extra calls of a step must not be noticed.
+
+    The random state is put back; hooks on saved tensors (checkpoints) see nothing; what is recorded
+    under inference mode can be differentiated later.
+    """
+    state = torch.get_rng_state()
+
+    def same(x: Tensor) -> Tensor:
+        return x
+
+    try:
+        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(same, same):
+            yield
+    finally:
+        torch.set_rng_state(state)
