@@ -15,7 +15,6 @@ from ostinato.compiler import cache, dynamo
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Rows
-from ostinato.compiler.record import check_batch
 from ostinato.compiler.surroundings import undisturbed
 
 
@@ -197,6 +196,8 @@ def _differs(
     """
     n_rows = call.n_rows
     if entry.small is not None and n_rows > 1:
+        from ostinato.compiler.record import check_batch  # not a part of every start
+
         played = call.arguments
         try:
             check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from ostinato.compiler import cache
-from ostinato.compiler.graph import Builder
+from ostinato.compiler.build import Builder
 from ostinato.compiler.section import choose_saved
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program

@@ -16,14 +16,13 @@ from torch import Tensor
 from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player
-from ostinato.compiler.record import record
-from ostinato.compiler.recording import Recording
 from ostinato.compiler.search import search_captured
 from ostinato.compiler.surroundings import default_devices, is_searching, transformed
 from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato._arguments import Arguments
+    from ostinato.compiler.recording import Recording
 
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128
@@ -181,6 +180,7 @@ def _recorded(
 ) -> Entry:
     # And with it the compiler: not a part of every start.
     from ostinato.compiler.plan import Planner
+    from ostinato.compiler.record import record
 
     step = a.step
     code = _code(step)

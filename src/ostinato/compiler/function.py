@@ -15,8 +15,7 @@ from ostinato._loop import Ragged, eager_scan
 from ostinato.compiler import dynamo
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
-from ostinato.compiler.record import swapped
-from ostinato.compiler.recording import recorded_step
+from ostinato.compiler.search import swapped
 from ostinato.compiler.surroundings import transformed
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
@@ -49,6 +48,8 @@ class Scan:
         if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
+            from ostinato.compiler.recording import recorded_step  # not a part of every start
+
             again = recorded_step(self.player.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
         else:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
 from ostinato.compiler.graph import Unsupported, error_in_short
 from ostinato.compiler.recording import Batch, Call, Recording, Ref, Sources
+from ostinato.compiler.search import swapped
 from ostinato.compiler.surroundings import undisturbed
 
 aten = torch.ops.aten
@@ -28,22 +28,6 @@ _SHAPED = {
     "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
     "new_full", "new_empty", "unsafe_split", "split",
 }  # fmt: skip
-
-
-class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
-    """Captured tensors replaced by fresh leaves wherever they enter a call."""
-
-    def __init__(self, old: list[Tensor], new: list[Tensor]):
-        super().__init__()
-        self.new = {id(o): n for o, n in zip(old, new, strict=True)}
-        self.old = old
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def swap(leaf: Any) -> Any:
-            return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
-
-        args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
-        return func(*args, **kwargs)
 
 
 class _Recorder(TorchDispatchMode):

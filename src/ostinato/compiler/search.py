@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from ostinato import tree
 from ostinato.compiler.graph import Unsupported, error_in_short
@@ -101,6 +102,22 @@ class CaptureSearch(TorchFunctionMode):
                 )
         if kwargs.get("generator") is not None:
             raise Unsupported("the step draws random numbers from a generator", name)
+
+
+class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
+    """Captured tensors replaced by fresh leaves wherever they enter a call."""
+
+    def __init__(self, old: list[Tensor], new: list[Tensor]):
+        super().__init__()
+        self.new = {id(o): n for o, n in zip(old, new, strict=True)}
+        self.old = old
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def swap(leaf: Any) -> Any:
+            return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
+
+        args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def search_captured(

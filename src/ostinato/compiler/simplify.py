@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ostinato.compiler import aten_elementwise, aten_reductions, aten_shapes
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Builder, Node, Slot, Unsupported
+from ostinato.compiler.build import Builder
+from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
 from ostinato.compiler.recording import Batch, Recording, Ref
 from ostinato.compiler.values import RULES, Context, Shape, Value, fixed
 

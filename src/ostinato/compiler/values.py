@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Builder, Node, Slot, Unsupported
+from ostinato.compiler.build import Builder
+from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
 from ostinato.compiler.recording import Batch
 
 Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
