@@ -116,11 +116,14 @@ class Pass {
     return shape.size() ? make(*shape) : make(shape);
   }
   nanobind::object made(std::initializer_list<int64_t> first, const Integers& rest, bool zeros) const {
+    return made(shape_of(first, rest), zeros);
+  }
+  static nanobind::tuple shape_of(std::initializer_list<int64_t> first, const Integers& rest) {
     const auto shape = nanobind::steal<nanobind::tuple>(PyTuple_New(Py_ssize_t(first.size() + rest.size())));
     Py_ssize_t i = 0;
     for (int64_t n : first) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
     for (int64_t n : rest) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
-    return made(shape, zeros);
+    return shape;
   }
   nanobind::object of_our_type(nanobind::handle tensor) const {
     if (tensor.attr(torch().dtype).is(dtype_)) return nanobind::borrow(tensor);
@@ -201,9 +204,12 @@ class ForwardPass : public Pass {
     for (size_t i = 0; i < y_is_carry_.size(); i++) {
       // Not a view to autograd, which would tie the base to the graph; a change in place shows in the
       // base's version. Before the engine drives this code from the caches.
-      if (y_is_carry_[i] >= 0)
-        outs.append(nanobind::object(carries[size_t(y_is_carry_[i])][output_slots_]).attr(torch().detach)());
-      else outs.append(made({T, B}, y_shapes_[i], tape->ragged));
+      const int64_t leaf = y_is_carry_[i];
+      if (leaf >= 0) {
+        nanobind::object y = carries[size_t(leaf)][output_slots_];
+        if (y_shapes_[i] != state_shapes_[size_t(leaf)]) y = y.attr("view")(shape_of({T, B}, y_shapes_[i]));
+        outs.append(y.attr(torch().detach)());
+      } else outs.append(made({T, B}, y_shapes_[i], tape->ragged));
     }
     tape->memory = tape_memory(tape_width_ * T * B);
     tape->spare = spare_;

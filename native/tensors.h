@@ -88,7 +88,8 @@ struct Torch {  // of what is asked for with every call; names as Python strings
     for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_is_tracing",
                              "_len_torch_function_stack"})
       unusual_modes.push_back(torch.attr("_C").attr(name));
-    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) usual_modes.push_back(torch.attr(name));
+    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled", "are_deterministic_algorithms_enabled"})
+      usual_modes.push_back(torch.attr(name));
     autocast = torch.attr("is_autocast_enabled");
   }
   bool is_plain(nanobind::handle object) const {
@@ -114,7 +115,7 @@ inline nanobind::object modes() {
   return nanobind::cast(2 * found + nanobind::cast<bool>(names.autocast(names.cpu)));
 }
 
-// What a recording depends on, as bytes: of each tensor its dtype, whether it wants gradients, and its
+// What a recording depends on, as bytes: of each tensor its dtype, its class, whether it wants gradients, and its
 // axes, but for time and rows (of init the axes to `axis`, of xs the first two); of captured ones also
 // which are one and the same. None where something is unusual: a tensor that is not a plain one, or
 // leaves whose rows do not fit; see `_unplayable` in ostinato/compiler/cache.py.
@@ -139,7 +140,8 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
       if (n_rows == 0) n_rows = v.shape[skip - 1];
       if (n_rows == 0 || v.shape[skip - 1] != n_rows) return false;
     }
-    found.insert(found.end(), {v.dtype, nanobind::cast<bool>(t.attr(names.requires_grad)), v.n_axes});
+    const int64_t wants_gradients = nanobind::cast<bool>(t.attr(names.requires_grad)), is_parameter = t.type().is(names.parameter);
+    found.insert(found.end(), {v.dtype, 2 * is_parameter + wants_gradients, v.n_axes});
     found.insert(found.end(), v.shape + skip, v.shape + v.n_axes);
     return true;
   };

@@ -470,3 +470,51 @@ def test_the_checkers_can_fail():
     resets = torch.ones(T, B, dtype=torch.bool)
     with pytest.raises(AssertionError):
         assert_close(play(rows_apart, case, init, xs, resets=resets), right, 1e-12)
+
+
+SHAPES_OF_ONE_VALUE = {
+    "heads": lambda v: v.view(-1, 2, 2),
+    "one column": lambda v: v.sum(1, keepdim=True).squeeze(1),
+    "an axis more": lambda v: v.unsqueeze(1),
+    "a copy": lambda v: v.view(-1, 4, 1).clone(),
+    "two": lambda v: (v, v.view(-1, 2, 2), v[:, None]),
+}
+
+
+@pytest.mark.filterwarnings("error")  # it is played by the engine
+@pytest.mark.parametrize("lengths", [None, [5, 1, 3], "one row"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", SHAPES_OF_ONE_VALUE)
+def test_an_output_that_is_the_carry_in_another_shape(name, reverse, lengths):
+    W = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+
+    def step(h, x):
+        h = torch.tanh(x + h @ W)
+        return h, SHAPES_OF_ONE_VALUE[name](h)
+
+    n_rows = 1 if lengths == "one row" else 3
+    init = torch.randn(n_rows, 4, dtype=torch.float64)
+    options = {"reverse": reverse, "lengths": None if n_rows == 1 else lengths}
+    how = rows_apart if options["lengths"] else loop
+    if how is loop:
+        del options["lengths"]
+    for n_steps in (1, 5):
+        if n_steps == 1 and "lengths" in options:
+            continue
+        xs = torch.randn(n_steps, n_rows, 4, dtype=torch.float64)
+        found = []
+        for play_it in (scan, how):
+            last, ys = play_it(step, init, xs, **options)
+            ys = ys if isinstance(ys, tuple) else (ys,)
+            loss = last.sum() + sum(y.square().sum() for y in ys)
+            found.append((last, ys, torch.autograd.grad(loss, W)))
+        torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
+def test_outputs_and_carries_of_equal_values_in_different_shapes():
+    def step(c, x):
+        z = c[1] + x
+        return (torch.tanh(z.view(-1, 4, 1)), torch.tanh(z)), torch.tanh(z)
+
+    init, xs = (torch.zeros(5, 4, 1), torch.zeros(5, 4)), torch.randn(3, 5, 4)
+    torch.testing.assert_close(scan(step, init, xs), loop(step, init, xs))

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.captures import reach
+from ostinato.compiler.captures import Reach, reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player
-from ostinato.compiler.search import search_captured
-from ostinato.compiler.surroundings import default_devices, is_searching, transformed
+from ostinato.compiler.search import CaptureSearch, search_captured
+from ostinato.compiler.surroundings import (
+    Generators,
+    default_devices,
+    is_searching,
+    transformed,
+)
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -56,6 +61,7 @@ _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
+_played_searched: set[Any] = set()  # code of steps that draw no random numbers
 
 
 def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
@@ -86,6 +92,23 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             if metas is not None:
                 check_tensors(captured)
             return entry, captured
+    generators = Generators(_code(a.step) not in _played_searched)
+    try:
+        entry, captured = _searched(a, reached, key, inputs, engine_name, generators)
+    except Unsupported:
+        reached.put_back()
+        generators.put_back()
+        raise
+    if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
+        reached.put_back()
+        generators.put_back()
+    return entry, captured
+
+
+def _searched(
+    a: Arguments, reached: Reach, key: Any, inputs: Any, engine_name: str, generators: Generators
+) -> tuple[Entry, list[Tensor]]:
+    """As `find`, for a step that is new, or reaches what cannot be watched (no key)."""
     try:
         search = search_captured(a.step, a.init, a.first_x(), a.check)
     except Unsupported as refusal:
@@ -93,12 +116,13 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         if key is not None:
             _keep(key, entry)
         return entry, []
-    check_tensors(search.captured)
+    captured = search.captured
+    check_tensors(captured)
     positions: list[int] | None = None
     if reached.complete:
         at = {id(t): i for i, t in enumerate(reached.tensors)}
-        if all(id(t) in at for t in search.captured):
-            positions = [at[id(t)] for t in search.captured]
+        if all(id(t) in at for t in captured):
+            positions = [at[id(t)] for t in captured]
     if positions is None and search.unclear:
         unclear = Unsupported(
             "it hands torch an object that is no plain number, and no path leads to all that it "
@@ -107,14 +131,41 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         return Entry(None, None, unclear), []
     if positions is None:
         trail = "searched", _code(a.step), tuple(search.trail)
-        key = trail, _metas(search.captured), inputs
-        entry = _entries.get(key)
-        if entry is not None:
-            entry.used = next(_uses)
-            return entry, search.captured
-    entry = _recorded(a, search.captured, engine_name, positions)
+        key = trail, _metas(captured), inputs
+        known = _entries.get(key)
+        if known is not None:
+            known.used = next(_uses)
+            return known, captured
+    if generators.others_have_changed():  # by another thread, perhaps: no word on the next time
+        drawn = Unsupported(
+            "the step draws random numbers from Python's or NumPy's generator; draw them before "
+            "and pass them through xs"
+        )
+        return Entry(None, None, drawn), []
+    traces = _traces_left(reached, search)
+    if traces is not None:
+        entry = Entry(None, None, traces)
+    else:
+        entry = _recorded(a, captured, engine_name, positions)
+        if positions is None and entry.refusal is None:
+            _played_searched.add(_code(a.step))
     _keep(key, entry)
-    return entry, search.captured
+    return entry, captured
+
+
+def _traces_left(reached: Reach, search: CaptureSearch) -> Unsupported | None:
+    """Whether a step keeps what it computes, or changes what it reaches."""
+    changed = reached.put_back()
+    if changed:
+        return Unsupported(
+            f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it"
+        )
+    if search.keeps_some():
+        return Unsupported(
+            "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
+            "carry hold it"
+        )
+    return None
 
 
 def _modes() -> Any:
@@ -134,7 +185,8 @@ def _modes() -> Any:
         raise Elsewhere(reason)
     return (
         torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(), torch.get_default_dtype(), default_devices(),
+        torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(), default_devices(),
     )  # fmt: skip
 
 

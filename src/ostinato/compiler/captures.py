@@ -12,6 +12,7 @@ import collections
 import dis
 import enum
 import functools
+import operator
 import threading
 import types
 import weakref
@@ -85,10 +86,41 @@ class Reach:
     def signature(self) -> Signature:
         return _signatures.setdefault(tuple(self.constants), Signature())
 
+    def put_back(self) -> list[str]:
+        """Undo what a run of the step has changed since it was walked; the names of it."""
+        now = native.watched(self.watches, _TENSOR, _ABSENT, _equal)
+        if now is not None and all(map(operator.is_, now, self.tensors)):
+            return []
+        tensors = iter(self.tensors)
+        changed = []
+        for how, container, key, value in self.watches:
+            before = next(tensors) if value is _TENSOR else value
+            if native.watched([(how, container, key, before)], object(), _ABSENT, _equal) is None:
+                changed.append("length" if how == _LENGTH else str(key))
+                _put(how, container, key, before)
+        return changed
+
 
 def _equal(a: Any, b: Any) -> bool:
     """Of two values that are not one and the same; numpy's have truth values of their own."""
     return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
+
+
+def _put(how: int, container: Any, key: Any, value: Any) -> None:
+    """What was there, to a watched place; classes and the parts of functions stay as they are."""
+    if how == _LENGTH and isinstance(container, list):
+        del container[value:]
+    elif how == _LENGTH:
+        while len(container) > value:
+            container.popitem()
+    elif how == _ATTRIBUTE:  # of a closure's cell
+        setattr(container, key, value)
+    elif how == _ITEM and value is _ABSENT:
+        container.pop(key, None)
+    elif how == _ITEM and isinstance(container, list):
+        container[key : key + 1] = [value]
+    elif how == _ITEM and isinstance(container, dict):
+        container[key] = value
 
 
 _REMEMBERED = "__ostinato_reach__"
@@ -351,7 +383,7 @@ class _Walk:
         for hooks in (*(attributes[name] for name in _HOOKS), *_hooks_of_all_modules()):
             if hooks:
                 self.found.complete = False
-            self.found.watches.append((_LENGTH, hooks, None, 0))
+            self.found.watches.append((_LENGTH, hooks, None, len(hooks)))
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
         self.item(attributes, "training")

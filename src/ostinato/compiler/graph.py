@@ -24,6 +24,10 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
         self.op = op
 
 
+# Raised while a step runs they are no word on it: a signal handler's (TimeoutError), say.
+NOT_OF_A_STEP = (OSError, MemoryError)
+
+
 def error_in_short(error: Exception) -> str:
     """For a reason that names it."""
     first_line = str(error).split("\n")[0]

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
-from ostinato.compiler.graph import Unsupported, error_in_short
+from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.recording import Batch, Call, Recording, Ref, Sources
 from ostinato.compiler.search import swapped
 from ostinato.compiler.surroundings import undisturbed
@@ -81,11 +81,15 @@ class _Recorder(TorchDispatchMode):
                 "for instance masks for dropout",
                 name,
             )
+        if _shape_depends_on_values(func, args):
+            raise Unsupported("the shape of a value depends on other values", name)
         recorded_args, recorded_kwargs = pytree.tree_map(self.ref, (args, kwargs))
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
             self.mutate(args[0], name)
         outs = out if isinstance(out, (tuple, list)) else [out]
+        if any(isinstance(value, (bool, int, float)) for value in outs):
+            raise Unsupported("the step turns a tensor into a Python value", name)
         numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
         self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
         return out
@@ -103,6 +107,14 @@ class _Recorder(TorchDispatchMode):
                 if mine & _elements(value):
                     self.stale.add(id(value))
         self.number.pop(id(target))
+
+
+def _shape_depends_on_values(func: Any, args: Any) -> bool:
+    if torch.Tag.dynamic_output_shape not in func.tags:
+        return False
+    if func is not aten.index.Tensor:
+        return True
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
 
 
 def _elements(view: Tensor) -> set[int]:
@@ -227,7 +239,7 @@ def _watched(recorder: _Recorder, step: Callable[..., Any], state: Any, x: Any) 
     try:
         with recorder, torch.enable_grad():
             return step(state, x)
-    except Unsupported:
+    except (Unsupported, *NOT_OF_A_STEP):
         raise
     except Exception as error:  # it ran on the real batch: only the size is new
         raise Unsupported(
@@ -248,7 +260,7 @@ def _differentiated(
             gradients = torch.autograd.grad(
                 [o for o, _ in pairs], wanted, [c for _, c in pairs], allow_unused=True
             )
-    except Unsupported:
+    except (Unsupported, *NOT_OF_A_STEP):
         raise
     except Exception as error:  # it may never be wanted
         raise Unsupported(

@@ -6,6 +6,8 @@ if it did the same.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ostinato import tree
-from ostinato.compiler.graph import Unsupported, error_in_short
+from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.surroundings import searching, undisturbed
 
 _IN_PLACE = {
@@ -29,6 +31,13 @@ _PLAIN = {
 }  # fmt: skip
 _MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
+# What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
+_ABOUT = {
+    "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
+    "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
+    "storage_offset", "type", "result_type", "__len__", "__hash__",
+}  # fmt: skip
+_NOT_ABOUT = {"is_nonzero", "is_leaf"}
 
 
 class CaptureSearch(TorchFunctionMode):
@@ -79,13 +88,43 @@ class CaptureSearch(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         trail.append(name)
         if name == "__get__":  # of a property, whose name it has
-            trail.append(getattr(func.__self__, "__name__", None))
-        for leaf in tree.leaves(out):
+            name = getattr(func.__self__, "__name__", name)
+            trail.append(name)
+        outs = tree.leaves(out)
+        for leaf in outs:
             if isinstance(leaf, Tensor):
                 if self.meet(leaf):
                     self.made.add(id(leaf))
                 trail.append(marks[id(leaf)])
+        if name == "grad" or (
+            not any(isinstance(leaf, Tensor) for leaf in outs)
+            and any(isinstance(leaf, Tensor) for leaf in leaves)
+        ):
+            self.refuse_values(name, out)
         return out
+
+    def refuse_values(self, name: str, out: Any) -> None:
+        """Of a call that gave no tensor, though it was given one: it may show a value."""
+        if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
+            return
+        if name in _IN_PLACE or name in _HOOKS or name == "retain_grad" or out == ():
+            return
+        raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
+
+    def finish(self, result: Any) -> None:
+        """The step has returned: let go of what it made."""
+        leaves, spec = tree.flatten(result)
+        self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
+        self._made = [weakref.ref(t) for t in self.alive if id(t) in self.made]
+        self.alive.clear()
+        self.marks.clear()
+
+    def keeps_some(self) -> bool:
+        """Whether a tensor that the step made is still alive: in an attribute, a list, a cache."""
+        if all(ref() is None for ref in self._made):
+            return False
+        gc.collect()  # or in a cycle
+        return any(ref() is not None for ref in self._made)
 
     def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
         """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
@@ -123,21 +162,29 @@ class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
 def search_captured(
     step: Callable[..., Any], state: Any, x: Any, check: Callable[[Any], None]
 ) -> CaptureSearch:
-    """Run a step once, for the tensors it takes from outside; `check` sees what it returned."""
+    """Run a step once, for the tensors it takes from outside; `check` sees what it returned.
+
+    With the very tensors, and in the caller's mode: what a step keeps is then as the loop would
+    have it, with a gradient. Saved tensors are detached: an output that its own graph holds would
+    never be freed.
+    """
     search = CaptureSearch(tree.leaves((state, x)))
+    differentiable = torch.is_grad_enabled()
     try:
-        with undisturbed(), torch.no_grad(), searching(), search:
+        with (
+            undisturbed(Tensor.detach),
+            torch.set_grad_enabled(differentiable),
+            searching(),
+            search,
+        ):
             result = step(state, x)
-    except Unsupported:
+    except (Unsupported, *NOT_OF_A_STEP):
         raise
     except Exception as error:
-        before = torch.get_rng_state()
         step(state, x)  # a mistake in it is raised here, as by the loop
-        torch.set_rng_state(before)
         raise Unsupported(
             f"the step fails while it is watched ({error_in_short(error)})"
         ) from error
     check(result)
-    leaves, spec = tree.flatten(result)
-    search.trail += [spec, *(search.marks.get(id(leaf)) for leaf in leaves)]
+    search.finish(result)
     return search

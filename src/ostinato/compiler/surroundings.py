@@ -5,12 +5,15 @@ Most of what the compiler needs of PyTorch beyond its everyday surface is in thi
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 from torch.utils._device import DeviceContext
 
 from ostinato.engine import native
@@ -68,20 +71,48 @@ def searching() -> Iterator[None]:
         _searching.active = False
 
 
+def _same(t: Tensor) -> Tensor:
+    return t
+
+
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
     """Extra calls of a step must not be noticed.
 
-    The random state is put back; hooks on saved tensors (checkpoints) see nothing; what is recorded
-    under inference mode can be differentiated later.
+    Hooks on saved tensors (checkpoints) see nothing, but `pack` what is saved;
+    `torch.nn.utils.parametrize.cached` keeps nothing of them; what is recorded under inference mode
+    can be differentiated later.
     """
-    state = torch.get_rng_state()
-
-    def same(x: Tensor) -> Tensor:
-        return x
-
+    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
-        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(same, same):
+        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(pack, _same):
             yield
     finally:
-        torch.set_rng_state(state)
+        parametrize._cache_enabled = cached
+
+
+class Generators:
+    """The states of the generators of random numbers, before a step is run.
+
+    Args:
+        all_of_them: Python's and NumPy's, too, which takes as long as a small step.
+    """
+
+    def __init__(self, all_of_them: bool):
+        self.torch = torch.get_rng_state()
+        self.others = (random.getstate(), np.random.get_state()) if all_of_them else None
+
+    def others_have_changed(self) -> bool:
+        """Python's or NumPy's."""
+        if self.others is None:
+            return False
+        python, numpy = self.others
+        return random.getstate() != python or str(np.random.get_state()) != str(numpy)
+
+    def put_back(self) -> None:
+        # Only where it changed: another thread may draw, too, and would draw the same again.
+        if not torch.equal(self.torch, torch.get_rng_state()):
+            torch.set_rng_state(self.torch)
+        if self.others is not None and self.others_have_changed():
+            random.setstate(self.others[0])
+            np.random.set_state(self.others[1])
