@@ -265,6 +265,8 @@ class Builder:
 
     def view(self, node: Node, shape: tuple[int, ...], kind: str) -> Node:
         """The same elements in another shape; a view of a view is one view."""
+        if node.op == "absent":
+            return node
         if node.op == "aten.view.default":
             node = node.inputs[0]
         if node.shape == shape:
@@ -275,6 +277,8 @@ class Builder:
 
     def outer(self, a: Node, b: Node) -> Node:
         """Σ aᵀ b over rows and steps: `[K, N]`."""
+        if "absent" in (a.op, b.op):
+            return self.absent()
         inputs: list[Node] = []
         places = []
         for row, p in _placed(a.inputs if a.op == "concat" else (a,)):
@@ -293,6 +297,8 @@ class Builder:
 
     def column_sum(self, a: Node) -> Node:
         """Σ a over rows and steps: `[1, width]`."""
+        if a.op == "absent":
+            return a
         inputs = []
         places = []
         for column, p in _placed(a.inputs if a.op == "concat" else (a,)):

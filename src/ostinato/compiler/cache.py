@@ -244,7 +244,7 @@ def _recorded(
             f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that it "
             "uses or which tensors want gradients changes between calls; pass what changes through "
             "xs, or as a tensor",
-            stacklevel=4,
+            stacklevel=8,
         )
     try:
         dtype = a.init_leaves[0].dtype
@@ -275,7 +275,7 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
     warnings.warn(
         f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
         "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

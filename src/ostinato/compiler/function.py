@@ -105,11 +105,12 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         return (None, *_replayed(call, tensors, grads))
     if not tape.held.holds():  # an output was changed in place, as those of a loop may be
         _, tape = call.forward(tensors, train=True)
-    used = tuple([g is not None for g in grads[: call.player.n_ys]])
+    used = tuple([g is not None for g in grads])
     wanted = ctx.needs_input_grad[1:]
     try:
-        return (None, *call.player.backward(tape, tensors, grads, used, wanted))
-    except Unsupported:  # with these outputs unused the graph has another form
+        ragged = call.rows is not None
+        return (None, *call.player.backward(tape, tensors, grads, used, wanted, ragged))
+    except Unsupported:
         return (None, *_replayed(call, tensors, grads))
 
 

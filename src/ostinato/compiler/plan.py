@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
+from ostinato.compiler.flow import Flow
 from ostinato.compiler.graph import Node, Unsupported
 from ostinato.compiler.lower import lower
 from ostinato.compiler.passes import CarrySpec, Leaf, Lowered, Output, Pass
 from ostinato.compiler.recording import Recording
 from ostinato.compiler.section import choose_saved, recomputable
-from ostinato.compiler.simplify import StepGraph
+from ostinato.compiler.simplify import Backward, StepGraph
 from ostinato.engine import native
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
@@ -72,9 +73,10 @@ class Planner:
     def __init__(self, recording: Recording, dtype: Any):
         self.recording = recording
         self.graph = StepGraph(recording, dtype)
-        self._backward_graphs: dict[Any, Any] = {}
+        self._backward_graphs: dict[Any, Backward] = {}
         self._forward: dict[Any, ForwardPlan] = {}
         self._backward: dict[Any, BackwardPlan] = {}
+        self._flows: dict[Any, Flow] = {}
 
     def check(self) -> None:
         """Lower both passes, so that a step that cannot be played is refused before it is.
@@ -84,7 +86,20 @@ class Planner:
         """
         forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
-        self.backward((True,) * n_ys, (True,) * n_xs, forward)
+        self.backward((True,) * n_ys, self.all_leaves, (True,) * n_xs, forward)
+
+    @property
+    def all_leaves(self) -> tuple[bool, ...]:
+        return (True,) * len(self.graph.forward.states)
+
+    def flow(self, y_used: tuple[bool, ...], last: tuple[bool, ...], ragged: bool) -> Flow:
+        """Where gradients flow, given of which outputs and leaves of the last carry they come."""
+        key = y_used, last, ragged
+        with _planning:
+            if key not in self._flows:
+                graph = functools.partial(self._graph, y_used)
+                self._flows[key] = Flow(self.recording, graph, last, ragged)
+            return self._flows[key]
 
     def scale(self, n_rows: int) -> Scale:
         f = self.graph.forward
@@ -100,25 +115,28 @@ class Planner:
             return self._forward[key]
 
     def backward(
-        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], forward: ForwardPlan
+        self,
+        y_used: tuple[bool, ...],
+        leaves: tuple[bool, ...],
+        x_wanted: tuple[bool, ...],
+        forward: ForwardPlan,
     ) -> BackwardPlan:
-        """The pass that reads the tape of `forward`."""
-        key = (y_used, x_wanted, forward.reverse, forward.scale)
+        """The pass that reads the tape of `forward`. leaves: which a gradient ever reaches."""
+        key = (y_used, leaves, x_wanted, forward.reverse, forward.scale)
         with _planning:
             if key not in self._backward:
-                self._backward[key] = self._plan_backward(y_used, x_wanted, forward)
+                g = self._graph(y_used, leaves)
+                self._backward[key] = self._plan_backward(g, leaves, x_wanted, forward)
             return self._backward[key]
 
-    def _graph(self, y_used: tuple[bool, ...]) -> Any:
-        if y_used not in self._backward_graphs:
-            self._backward_graphs[y_used] = self.graph.backward(y_used)
-        return self._backward_graphs[y_used]
+    def _graph(self, y_used: tuple[bool, ...], leaves: tuple[bool, ...]) -> Backward:
+        with _planning:
+            if (y_used, leaves) not in self._backward_graphs:
+                self._backward_graphs[y_used, leaves] = self.graph.backward(y_used, leaves)
+            return self._backward_graphs[y_used, leaves]
 
-    def _saved(
-        self, y_used: tuple[bool, ...], x_wanted: tuple[bool, ...], at_hand: set[Node]
-    ) -> list[Node]:
-        g = self._graph(y_used)
-        roots = [n for n in (*g.d_captured, *g.d_states) if n is not None]
+    def _saved(self, g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
+        roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
         roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
         return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
 
@@ -128,7 +146,7 @@ class Planner:
         pairs = zip(f.states, f.new_states, keeps, strict=True)
         return {*f.xs, *(n for old, new, kept in pairs if kept for n in (old, new))}
 
-    @cached_property
+    @functools.cached_property
     def _kept_and_saved(self) -> tuple[tuple[bool, ...], list[Node]]:
         """What training keeps: leaves of the carry, and further values.
 
@@ -136,7 +154,7 @@ class Planner:
         that of two values which are needed anyway.
         """
         f = self.graph.forward
-        all_used = (True,) * len(f.ys), (True,) * len(f.xs)
+        all_used = self._graph((True,) * len(f.ys), self.all_leaves), (True,) * len(f.xs)
         keeps = (True,) * len(f.states)
         saved = self._saved(*all_used, self._at_hand(keeps))
         for i, new in enumerate(f.new_states):
@@ -196,14 +214,15 @@ class Planner:
 
     def _plan_backward(
         self,
-        y_used: tuple[bool, ...],
+        g: Backward,
+        reached: tuple[bool, ...],
         x_wanted: tuple[bool, ...],
         forward: ForwardPlan,
     ) -> BackwardPlan:
         reverse, scale = forward.reverse, forward.scale
-        f, g = self.graph.forward, self._graph(y_used)
+        f = self.graph.forward
         at_hand = self._at_hand(forward.keeps)
-        if not recomputable(self._saved(y_used, x_wanted, at_hand), {*forward.saved, *at_hand}):
+        if not recomputable(self._saved(g, x_wanted, at_hand), {*forward.saved, *at_hand}):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         dt_in, dt_out = int(reverse), int(not reverse)
         leaves: dict[Node, Leaf] = {}
@@ -221,6 +240,8 @@ class Planner:
                 leaves[node] = Leaf(f"d_y{i}", node.width)
         carries = []
         for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True)):
+            if not reached[i]:
+                continue
             # The gradient of the carry is a carry that runs the other way.
             name = f"d_state{i}"
             leaves[new] = Leaf(name, new.width, dt_out)

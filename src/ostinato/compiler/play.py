@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ostinato.compiler.bind import Bound
 from ostinato.compiler.gradients import Gradients
-from ostinato.compiler.graph import Node
+from ostinato.compiler.graph import Node, Unsupported
 from ostinato.engine import native
 
 if TYPE_CHECKING:
+    from ostinato.compiler.flow import Flow
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
 
 
@@ -75,14 +76,16 @@ class BoundForward(NamedTuple):
     plan: ForwardPlan
     bound: Bound
     played: Any  # the native pass
-    # by which outputs are used, and which gradients wanted
-    backward: dict[tuple[tuple[bool, ...], tuple[bool, ...]], BoundBackward]
+    # by which gradients are given, which wanted, and whether the batch is ragged
+    backward: dict[tuple[tuple[bool, ...], tuple[bool, ...], bool], BoundBackward]
 
 
 class BoundBackward(NamedTuple):
     bound: Bound
     played: Any
     gradients: Gradients
+    flow: Flow
+    unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
 @dataclass(eq=False, slots=True)
@@ -190,21 +193,35 @@ class Player:
         grads: Sequence[Tensor | None],
         used: tuple[bool, ...],
         wanted: tuple[bool, ...],
+        ragged: bool,
     ) -> list[Tensor | None]:
-        """The gradients of the tensors given; None for those not wanted.
+        """The gradients of the tensors given; None for those not wanted, or that none reaches.
 
         Args:
             grads: of outputs and last carry; None for those not used.
-            used: whether each output is.
+            used: whether each output and leaf of the last carry is.
             wanted: whether the gradient of each tensor given is.
+
+        Raises:
+            Unsupported: the loop must tell. With these outputs unused the graph has another form,
+                or a gradient of zeros, where autograd has none, met a pole.
         """
-        key = used, wanted
-        way = tape.forward.backward.get(key) or self._make_backward(used, wanted, tape.forward)
+        key = used, wanted, ragged
+        way = tape.forward.backward.get(key) or self._make_backward(key, tape.forward)
         once = dict(tape.once)
         sums, others = way.played.play(
             tape.held, given, way.bound.once(given, once), grads, native.best_isa()
         )
-        return [*way.gradients.of(sums, given, once), *others]
+        found = [*way.gradients.of(sums, given, once), *others]
+        if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
+            raise Unsupported("a gradient that autograd does not have met a pole")
+        n_steps = min(given[-1].shape[0], way.flow.settled)
+        unreached = way.unreached.get(n_steps)
+        if unreached is None:
+            unreached = way.unreached[n_steps] = way.flow.unreached(n_steps)
+        for i in unreached:
+            found[i] = None
+        return found
 
     def _forward_for(self, key: tuple[bool, bool, int]) -> BoundForward:
         train, reverse, n_rows = key
@@ -235,11 +252,14 @@ class Player:
         return made
 
     def _make_backward(
-        self, used: tuple[bool, ...], wanted: tuple[bool, ...], forward: BoundForward
+        self, key: tuple[tuple[bool, ...], tuple[bool, ...], bool], forward: BoundForward
     ) -> BoundBackward:
+        used, wanted, ragged = key
         first_x = self.n_captured + self.n_states
-        init_wanted, x_wanted = wanted[self.n_captured : first_x], wanted[first_x:]
-        plan = self.planner.backward(used, x_wanted, forward.plan)
+        y_used, x_wanted = used[: self.n_ys], wanted[first_x:]
+        flow = self.planner.flow(y_used, used[self.n_ys :], ragged)
+        init_wanted = tuple(map(operator.and_, wanted[self.n_captured : first_x], flow.leaves))
+        plan = self.planner.backward(y_used, flow.leaves, x_wanted, forward.plan)
         gradients, tapes = Gradients(plan, self.dtype), forward.plan.lowered.tapes
         bound = Bound(
             plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
@@ -249,7 +269,7 @@ class Player:
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
         )  # fmt: skip
-        made = forward.backward[used, wanted] = BoundBackward(bound, played, gradients)
+        made = forward.backward[key] = BoundBackward(bound, played, gradients, flow, {})
         return made
 
 

@@ -35,15 +35,16 @@ class Forward:
 class Backward:
     """The gradients of one step, from those of its new carry and its outputs."""
 
-    d_new_states: tuple[Node, ...]
+    d_new_states: tuple[Node, ...]  # absent where none is given
     d_ys: tuple[Node, ...]
-    d_captured: tuple[Node | None, ...]  # sums
+    d_captured: tuple[Node | None, ...]  # sums; None where no gradient flows
     d_states: tuple[Node, ...]  # absent where no gradient flows
     d_xs: tuple[Node | None, ...]
+    absent: frozenset[int]  # recorded values that are
 
 
 class StepGraph:
-    """The graph of a recorded step. Its backward part depends on which outputs were used.
+    """The graph of a recorded step. Its backward part depends on where gradients come from.
 
     Args:
         dtype: the floating-point type that every value must have (or bool).
@@ -74,30 +75,36 @@ class StepGraph:
         new_states = tuple(self._whole(i) for i in r.new_states)
         return Forward(states, xs, new_states, tuple(self._whole(i) for i in r.ys))
 
-    def backward(self, y_used: tuple[bool, ...]) -> Backward:
-        """The gradients, where those of the outputs with `y_used` false are absent."""
+    def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
+        """The gradients, where those of the other outputs and leaves of the carry are absent."""
         graph = copy.copy(self)
         graph.values = dict(self.values)
-        return graph._backward(y_used)
+        return graph._backward(y_used, leaves_used)
 
-    def _backward(self, y_used: tuple[bool, ...]) -> Backward:
+    def _backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
         r = self.recording
-        d_new = tuple(self._input("d_state", p, i) for p, i in enumerate(r.d_new_states))
-        d_ys = tuple(
-            self._input("d_y", p, i) if used else self._absent(i)
-            for p, (i, used) in enumerate(zip(r.d_ys, y_used, strict=True))
+        d_new, d_ys = (
+            tuple(
+                self._input(name, p, i) if used else self._absent(i)
+                for p, (i, used) in enumerate(zip(numbers, uses, strict=True))
+            )
+            for name, numbers, uses in (
+                ("d_state", r.d_new_states, leaves_used),
+                ("d_y", r.d_ys, y_used),
+            )
         )
         for call in r.calls[r.n_forward :]:
             self._translate(call)
         return Backward(
             d_new_states=d_new,
             d_ys=d_ys,
-            d_captured=tuple(None if i is None else self._sum(i) for i in r.d_captured),
+            d_captured=tuple(self._sum(i) for i in r.d_captured),
             d_states=tuple(
                 self.b.absent(state.width) if i is None else self._whole(i)
                 for state, i in zip(self.forward.states, r.d_states, strict=True)
             ),
-            d_xs=tuple(None if i is None else self._whole(i) for i in r.d_xs),
+            d_xs=tuple(self._flowing(i) for i in r.d_xs),
+            absent=frozenset(i for i, v in self.values.items() if v.node.op == "absent"),
         )
 
     def _check_dtypes(self) -> None:
@@ -140,10 +147,15 @@ class StepGraph:
             )
         return self.b.widen(v.node, v.width)
 
-    def _sum(self, i: int) -> Node:
+    def _flowing(self, i: int | None) -> Node | None:
+        return None if i is None or self.values[i].node.op == "absent" else self._whole(i)
+
+    def _sum(self, i: int | None) -> Node | None:
+        if i is None or self.values[i].node.op == "absent":
+            return None
         v = self.values[i]
         if v.node.kind != SUM:
-            if v.node.op in ("const", "absent") and (v.node.op == "absent" or v.node.s == 0):
+            if v.node.op == "const" and v.node.s == 0:
                 return self.b.node("zeros", (), v.shape, SUM, v.shape)
             raise Unsupported("the gradient of a captured tensor is not a sum over the batch")
         return v.node
@@ -168,7 +180,10 @@ class StepGraph:
         kinds = {v.node.kind for v in read if v.node.op not in ("const", "absent")}
         batched = any(isinstance(n, Batch) for s in shapes if s is not None for n in s)
         rule = RULES.get(name)
-        if ROWS not in kinds and not batched and (kinds or rule is None):
+        if read and all(v.node.op == "absent" for v in read):
+            widths = [math.prod(n for n in s or () if isinstance(n, int)) for s in shapes]
+            outs: list[Any] = [self.b.absent(width) for width in widths]
+        elif ROWS not in kinds and not batched and (kinds or rule is None):
             outs = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
         elif rule is None:
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
@@ -199,6 +214,9 @@ class StepGraph:
         self, call: Any, read: list[Value], shapes: list[Any], kind: str
     ) -> list[Node]:
         if kind == SUM and call.name == "aten.add.Tensor":
+            there = [v.node for v in read if v.node.op != "absent"]
+            if len(there) == 1 and len(read) == 2 and not call.kwargs:
+                return there
             both = (
                 self.b.add_sums(read[0].node, read[1].node)
                 if len(read) == 2 and not call.kwargs

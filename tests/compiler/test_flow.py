@@ -1,0 +1,218 @@
+"""Gradients that are not there: None, and not zeros; and no pole is met on the way to them."""
+
+import itertools
+import warnings
+
+import pytest
+import torch
+from small import D, H, weight
+from torch import nn
+
+from ostinato import explain, scan
+from playing import loop, rows_apart
+
+B = 3
+
+
+def rnn(w):
+    def step(h, x):
+        h = torch.tanh(x + h @ w[0])
+        return h, (h, h @ w[1])
+
+    return step, 1
+
+
+def lstm(w):
+    def step(c, x):
+        h, cell = c
+        cell = torch.sigmoid(h @ w[0]) * cell + torch.tanh(x + h @ w[1])
+        h = torch.tanh(cell)
+        return (h, cell), (h, h @ w[2])
+
+    return step, 2
+
+
+def apart(w):
+    """Two recurrences, and a head each."""
+
+    def step(c, x):
+        a, b = torch.tanh(x + c[0] @ w[0]), torch.sin(x + c[1] * w[1][0])
+        return (a, b), (a @ w[2], b @ w[2], a)
+
+    return step, 2
+
+
+def register(w):
+    """Each leaf moves to the next place."""
+
+    def step(c, x):
+        return (torch.tanh(x @ w[0]), c[0] * w[1][0], c[1]), (c[2] @ w[2],)
+
+    return step, 3
+
+
+def swap(w):
+    def step(c, x):
+        return (c[1] @ w[0], torch.tanh(c[0] + x)), (c[0] * w[2].sum(),)
+
+    return step, 2
+
+
+def before_the_update(w):
+    def step(h, x):
+        return h @ w[0] + (x * w[1][0]).abs().sqrt(), (h,)
+
+    return step, 1
+
+
+def statistic(w):
+    def step(c, x):
+        h, way = c
+        new = torch.tanh(h @ w[0] + x)
+        return (new, way + (new - h).square().sum(1).sqrt()), (new, way * 1.0)
+
+    return step, 2
+
+
+def latest(w):
+    """The last carry has what the steps before it do not count in."""
+
+    def step(c, x):
+        h = torch.tanh(c[0] @ w[0] + x)
+        return (h, (x * w[1][0]).abs().sqrt()), (h @ w[2],)
+
+    return step, 2
+
+
+def detached(w):
+    def step(c, x):
+        h = torch.tanh(c[0] @ w[0] + c[1].detach() + x)
+        return (h, (h * w[1][0]).cos()), (h,)
+
+    return step, 2
+
+
+def normalised(w):
+    def step(c, x):
+        h = nn.functional.layer_norm(c[0] @ w[0] + x, (H,), w[1][0], w[1][1])
+        return (torch.tanh(h), c[1] * 0.5 + h[:, :2]), (
+            torch.cat([h, c[1]], 1) @ w[2].repeat(2, 1)[: H + 2],
+        )
+
+    return step, 2
+
+
+STEPS = (
+    rnn, lstm, apart, register, swap, before_the_update, statistic, latest, detached, normalised,
+)  # fmt: skip
+
+
+def outcome(how, make, n_steps, used, zero_rows, lengths=None):
+    """The gradients of a loss on some of the outputs, then leaves of the last carry."""
+    torch.manual_seed(0)
+    w = [weight(), weight(), weight()]
+    step, n_leaves = make(w)
+    width = [H, 2] if make is normalised else [H] * n_leaves
+    init = [torch.randn(B, n, dtype=D) for n in width]
+    xs = torch.randn(n_steps, B, H, dtype=D)
+    if make is statistic:
+        init = [torch.zeros(B, H, dtype=D), torch.zeros(B, dtype=D)]
+    if zero_rows:
+        xs[0, 0] = xs[-1, 1] = 0
+    leaves = [*(leaf.requires_grad_() for leaf in init), xs.requires_grad_()]
+    options = {} if lengths is None else {"lengths": lengths}
+    last, ys = how(step, init[0] if n_leaves == 1 else tuple(init), xs, **options)
+    outs = [*ys, *((last,) if n_leaves == 1 else last)]
+    chosen = [o for o, use in zip(outs, used, strict=True) if use]
+    loss = sum((o * o.cos()).sum() for o in chosen)
+    if not loss.requires_grad:
+        return None
+    return torch.autograd.grad(loss, [*w, *leaves], allow_unused=True)
+
+
+def n_outs(make):
+    step, n_leaves = make([weight(), weight(), weight()])
+    width = [H, 2] if make is normalised else [H] * n_leaves
+    init = [torch.randn(B, n, dtype=D) for n in width]
+    if make is statistic:
+        init[1] = init[1][:, 0]
+    _, ys = step(init[0] if n_leaves == 1 else tuple(init), torch.randn(B, H, dtype=D))
+    return len(ys) + n_leaves
+
+
+def assert_the_same(ours, theirs):
+    assert (ours is None) == (theirs is None)
+    for i, (a, b) in enumerate(zip(ours or (), theirs or (), strict=True)):
+        assert (a is None) == (b is None), f"gradient {i}: {a} for {b}"
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11, equal_nan=True)
+
+
+@pytest.mark.parametrize("zero_rows", [False, True])
+@pytest.mark.parametrize("make", STEPS)
+def test_any_choice_of_what_is_used(make, zero_rows):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is played by the engine
+        for n_steps in (1, 2, 3, 5):
+            for used in itertools.product((False, True), repeat=n_outs(make)):
+                if any(used):
+                    both = [outcome(how, make, n_steps, used, zero_rows) for how in (scan, loop)]
+                    assert_the_same(*both)
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_ragged_batches(make):
+    for used in itertools.product((False, True), repeat=n_outs(make)):
+        if any(used):
+            ours, theirs = (
+                outcome(how, make, 4, used, False, lengths=[4, 2, 3]) for how in (scan, rows_apart)
+            )
+            zeros = [None if t is None else torch.zeros_like(t) for t in ours]
+            for a, b, z in zip(ours, theirs, zeros, strict=True):
+                if a is None:  # `rows_apart` cuts and joins: zeros, where nothing flows
+                    assert b is None or not b.any()
+                else:
+                    torch.testing.assert_close(a, z if b is None else b, rtol=1e-11, atol=1e-11)
+
+
+def test_weight_decay_leaves_a_head_alone_that_no_loss_reaches():
+    torch.manual_seed(0)
+    cell, head = nn.RNNCell(H, H), nn.Linear(H, 2)
+    before = head.weight.clone()
+
+    def step(h, x):
+        h = cell(x, h)
+        return h, head(h)
+
+    optimizer = torch.optim.AdamW([*cell.parameters(), *head.parameters()], 0.1, weight_decay=0.5)
+    last, _ = scan(step, torch.zeros(B, H), torch.randn(5, B, H))
+    last.square().sum().backward()
+    optimizer.step()
+    assert torch.equal(head.weight, before)
+
+
+@pytest.mark.parametrize("make", [rnn, lstm, apart])
+def test_what_trains_everywhere_takes_no_second_look(make, monkeypatch):
+    """Gradients are searched for NaN where a zero may meet a pole, and nowhere else."""
+    looked = []
+    isnan = torch.Tensor.isnan
+    monkeypatch.setattr(torch.Tensor, "isnan", lambda t: looked.append(t) or isnan(t))
+    for used in itertools.product((False, True), repeat=n_outs(make)):
+        if any(used[:3]):  # an LSTM of which the last cell alone counts has a step less for h
+            outcome(scan, make, 3, used, False)
+    assert not looked
+    outcome(scan, before_the_update, 3, (True, False), False)
+    assert looked
+
+
+def test_explain_says_that_these_are_native():
+    for make in STEPS:
+        step, n_leaves = make([weight(), weight(), weight()])
+        width = [H, 2] if make is normalised else [H] * n_leaves
+        init = [torch.randn(B, n, dtype=D) for n in width]
+        if make is statistic:
+            init[1] = init[1][:, 0]
+        found = explain(
+            step, init[0] if n_leaves == 1 else tuple(init), torch.randn(2, B, H, dtype=D)
+        )
+        assert found.native, (make, found)
