@@ -35,8 +35,9 @@ template <class V> inline IfFloat<V> exp(V x) {
   return scaled(p, n);
 }
 
-template <class V> inline IfFloat<V> sigmoid(V x) {  // 1 / (1 + e^−x)
-  V n, p = add(expm1_reduced(clamp(neg(x), -87.f, 88.f), n), V::all(1));
+// 1 / (1 + e^−x). From e^88.38 on 2^n is infinite: 0, where the value is no normal number.
+template <class V> inline IfFloat<V> sigmoid(V x) {
+  V n, p = add(expm1_reduced(clamp(neg(x), -87.f, 89.f), n), V::all(1));
   return div(V::all(1), fma(p, power_of_two(n), V::all(1)));
 }
 

@@ -292,6 +292,36 @@ def test_long_sequences_pass_their_own_chunks():
         assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
 
 
+LINEAR = {  # the new carry is a sum of products, which lies where an output does
+    "x last": lambda h, x, A, U, b: h @ A + x @ U,
+    "x first": lambda h, x, A, U, b: x @ U + torch.tanh(h) @ A,
+    "one product": lambda h, x, A, U, b: torch.cat([h, x], 1) @ torch.cat([A, U]),
+    "with a bias": lambda h, x, A, U, b: torch.nn.functional.linear(x, U.t(), b) + h @ A,
+    "twice": lambda h, x, A, U, b: (h @ A + x @ U) @ A + x @ U,
+    "and the carry": lambda h, x, A, U, b: h + (h @ A + x @ U),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_linear_row_does_not_depend_on_the_others(name, reverse):
+    """Nor on whether gradients are wanted, which decides what is kept, and where."""
+    torch.manual_seed(0)
+    A, U, b = torch.randn(16, 16) * 0.3, torch.randn(2, 16), torch.randn(16)
+    weights = [t.requires_grad_() for t in (A, U, b)]
+
+    def step(h, x):
+        return LINEAR[name](h, x, *weights)
+
+    init, xs = torch.randn(40, 16), torch.randn(5, 40, 2)
+    whole = scan(step, init, xs, reverse=reverse)[1].detach()
+    for n_rows in (1, 2, 5, 7, 8, 9, 15, 16, 17, 33, 40):
+        for differentiable in (False, True):
+            with torch.set_grad_enabled(differentiable):
+                part = scan(step, init[:n_rows], xs[:, :n_rows], reverse=reverse)[1]
+            assert bits(part.detach()) == bits(whole[:, :n_rows]), (n_rows, differentiable)
+
+
 def test_with_and_without_gradients():
     """Inference and training compute the same."""
     for name in NAMES:

@@ -156,12 +156,15 @@ class Chains:
         init: Node | None = None
         # The order of a chain is its bits, so it must not depend on what is hoisted: products that
         # could be taken ahead of the loop come first, and with them no other value is an init.
+        carries = {c.written for c in self.p.carries}
         early = [m for m in products if m.inputs[0] not in carried]
         late = [m for m in products if m not in early]
         products = early + late
         if early:
             rest, foldable = others, []
-        if early and late and n in self.two_slots():  # ahead of the loop, in a place of its own
+        # Ahead of the loop they need a place of their own where only two slots of a carry are kept,
+        # which depends on the rows and on whether a backward pass may follow: for all carries.
+        if early and late and n in carries:
             products = late
             rest = [self.accumulation(n, early, vectors, None, rewritten), *others]
             vectors = []
@@ -186,9 +189,6 @@ class Chains:
             term = m if m.op == "accumulate" else rewritten(m)
             total = self.make("add", (total, term), (0.0,), ROWS, n.shape)
         return total
-
-    def two_slots(self) -> set[Node]:
-        return {c.written for c in self.p.carries if not c.kept}
 
     def accumulation(
         self, n: Node, products: list[Node], vectors: list[Node], init: Node | None, rewritten: Any
