@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -49,6 +51,12 @@ WRONG = {
     "init a number": (TypeError, "init contains int", (identity, 0, XS), {}),
     "init None": (TypeError, "init", (identity, None, XS), {}),
     "init empty": (TypeError, "init is empty", (identity, {}, XS), {}),
+    "init made otherwise": (
+        TypeError,
+        "init contains defaultdict",
+        (lambda h, x: h, defaultdict(list, a=INIT), XS),
+        {},
+    ),
     "init with None": (TypeError, "init", (lambda h, x: h, (INIT, None), XS), {}),
     "carry changes shape": (
         ValueError,
@@ -193,6 +201,18 @@ def test_every_step_must_put_out_the_same_structure(monkeypatch):
 
     with pytest.raises(TypeError, match="at t=2"):
         scan(step, INIT, XS)
+
+
+def test_warnings_point_to_where_scan_is_called():
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h + x).sort(1)[0] * factor
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for factor in range(10):  # noqa: B007
+            scan(step, INIT, XS)
+    assert len(caught) == 2  # the loop plays it; it is recorded again and again
+    assert {w.filename for w in caught} == {__file__}
 
 
 def test_an_error_of_the_step_is_not_swallowed(engine):

@@ -6,15 +6,17 @@ cycle collector runs (its list of leaves is held by a closure that refers to its
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from typing import Any
 
+_OF_OTHER_MAKE = (collections.defaultdict, collections.Counter)  # than of pairs
 Spec = Any  # None: a leaf; else (type, keys of a dict or None, specs of the parts)
 
 
 def flatten(tree: Any) -> tuple[list[Any], Spec]:
     """The leaves of a structure, in order, and the structure without them, hashable."""
-    if not isinstance(tree, (tuple, list, dict)):
+    if not isinstance(tree, (tuple, list, dict)) or isinstance(tree, _OF_OTHER_MAKE):
         return [tree], None
     leaves: list[Any] = []
     return leaves, _flatten(tree, leaves)
@@ -35,7 +37,7 @@ def unflatten(leaves: Any, spec: Spec) -> Any:
 def _flatten(tree: Any, leaves: list[Any]) -> Spec:
     if isinstance(tree, (tuple, list)):
         return type(tree), None, tuple([_flatten(part, leaves) for part in tree])
-    if isinstance(tree, dict):
+    if isinstance(tree, dict) and not isinstance(tree, _OF_OTHER_MAKE):
         parts = tuple([_flatten(part, leaves) for part in tree.values()])
         return type(tree), tuple(tree), parts
     leaves.append(tree)

@@ -86,6 +86,12 @@ def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
     return _row_reduction(c, "row_max", a, axes)
 
 
+@rule("amin")
+def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
+    negative = Value(c.b.op("neg", c.node(a)), a.shape)
+    return c.b.op("neg", _amax(c, negative, dims, keepdim))
+
+
 @rule("linalg_vector_norm")
 def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
     axes = _axes(a, dims)

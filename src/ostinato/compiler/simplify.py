@@ -15,7 +15,7 @@ import torch
 from ostinato.compiler import aten_elementwise, aten_reductions, aten_shapes
 from ostinato.compiler.build import Builder
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
-from ostinato.compiler.recording import Batch, Recording, Ref
+from ostinato.compiler.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.values import RULES, Context, Shape, Value, fixed
 
 __all__ = ["StepGraph", "aten_elementwise", "aten_reductions", "aten_shapes"]
@@ -110,17 +110,28 @@ class StepGraph:
     def _check_dtypes(self) -> None:
         for call in self.recording.calls:
             for i in call.outs:
-                if i is not None and self.recording.dtypes[i] not in (self.dtype, torch.bool):
-                    raise Unsupported(
-                        f"the step computes in {self.recording.dtypes[i]} beside {self.dtype}",
-                        call.name,
-                    )
+                if i is None or self._is_ours(self.recording.dtypes[i]) or self._counts(call):
+                    continue
+                raise Unsupported(
+                    f"the step computes in {self.recording.dtypes[i]} beside {self.dtype}",
+                    call.name,
+                )
         for i in (*self.recording.captured, *self.recording.states, *self.recording.xs):
-            if self.recording.dtypes[i] not in (self.dtype, torch.bool):
+            if not self._is_ours(self.recording.dtypes[i]):
                 raise Unsupported(
                     f"a tensor of {self.recording.dtypes[i]} beside {self.dtype}; give the carry, "
                     "xs and the parameters one floating-point type"
                 )
+
+    def _is_ours(self, dtype: torch.dtype) -> bool:
+        return dtype in (self.dtype, torch.bool)
+
+    def _counts(self, call: Call) -> bool:
+        """A sum of truth values: a whole number, but small enough to be one of our type."""
+        return (
+            call.name.startswith("aten.sum.")
+            and self.recording.dtypes[call.args[0].index] is torch.bool
+        )
 
     def _input(self, name: str, position: int, i: int) -> Node:
         shape: Shape = self.recording.shapes[i]
