@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.captures import Reach, reach
-from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
 from ostinato.compiler.search import CaptureSearch, search_captured
 from ostinato.compiler.surroundings import (
@@ -109,10 +109,20 @@ def _searched(
     a: Arguments, reached: Reach, key: Any, inputs: Any, engine_name: str, generators: Generators
 ) -> tuple[Entry, list[Tensor]]:
     """As `find`, for a step that is new, or reaches what cannot be watched (no key)."""
+    entry: Entry
     try:
         search = search_captured(a.step, a.init, a.first_x(), a.check)
-    except Unsupported as refusal:
-        entry = Entry(None, None, refusal)
+    except NOT_OF_A_STEP:
+        raise
+    except Exception as error:
+        if isinstance(error, Unsupported):
+            entry = Entry(None, None, error)
+        else:
+            reached.put_back()
+            generators.put_back()
+            a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
+            reason = f"the step fails while it is watched ({error_in_short(error)})"
+            entry = Entry(None, None, Unsupported(reason))
         if key is not None:
             _keep(key, entry)
         return entry, []

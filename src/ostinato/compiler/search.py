@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ostinato import tree
-from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
+from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.surroundings import searching, undisturbed
 
 _IN_PLACE = {
@@ -87,7 +87,8 @@ class CaptureSearch(TorchFunctionMode):
         out = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         trail.append(name)
-        if name == "__get__":  # of a property, whose name it has
+        is_property = name == "__get__"
+        if is_property:
             name = getattr(func.__self__, "__name__", name)
             trail.append(name)
         outs = tree.leaves(out)
@@ -96,18 +97,19 @@ class CaptureSearch(TorchFunctionMode):
                 if self.meet(leaf):
                     self.made.add(id(leaf))
                 trail.append(marks[id(leaf)])
-        if name == "grad" or (
-            not any(isinstance(leaf, Tensor) for leaf in outs)
+        if (is_property and name == "grad") or (
+            outs
+            and not any(isinstance(leaf, Tensor) for leaf in outs)
             and any(isinstance(leaf, Tensor) for leaf in leaves)
         ):
-            self.refuse_values(name, out)
+            self.refuse_values(name)
         return out
 
-    def refuse_values(self, name: str, out: Any) -> None:
+    def refuse_values(self, name: str) -> None:
         """Of a call that gave no tensor, though it was given one: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
-        if name in _IN_PLACE or name in _HOOKS or name == "retain_grad" or out == ():
+        if name in _IN_PLACE or name in _HOOKS or name == "retain_grad":
             return
         raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
@@ -170,21 +172,8 @@ def search_captured(
     """
     search = CaptureSearch(tree.leaves((state, x)))
     differentiable = torch.is_grad_enabled()
-    try:
-        with (
-            undisturbed(Tensor.detach),
-            torch.set_grad_enabled(differentiable),
-            searching(),
-            search,
-        ):
-            result = step(state, x)
-    except (Unsupported, *NOT_OF_A_STEP):
-        raise
-    except Exception as error:
-        step(state, x)  # a mistake in it is raised here, as by the loop
-        raise Unsupported(
-            f"the step fails while it is watched ({error_in_short(error)})"
-        ) from error
+    with undisturbed(Tensor.detach), torch.set_grad_enabled(differentiable), searching(), search:
+        result = step(state, x)
     check(result)
     search.finish(result)
     return search
