@@ -13,7 +13,7 @@ from ostinato._arguments import Arguments, checked
 from ostinato._loop import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
 from ostinato.compiler import cache, dynamo
 from ostinato.compiler.function import Scan, play
-from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Rows
 from ostinato.compiler.surroundings import undisturbed
 
@@ -191,8 +191,8 @@ def _differs(
     """Compare a few real steps with the eager loop, once for each batch size.
 
     And the course that the step takes with that many rows with the recorded one, since control flow
-    on the batch size may show in the gradients alone. With a single row PyTorch itself takes other
-    courses (nothing to sum over): there the gradients are compared.
+    on the batch size may show in the gradients alone. Not with a single row, where PyTorch itself
+    takes other courses (nothing to sum over).
     """
     n_rows = call.n_rows
     if entry.small is not None and n_rows > 1:
@@ -203,17 +203,25 @@ def _differs(
             check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)
         except Unsupported as refusal:
             return refusal
-    differentiable = n_rows == 1 and torch.is_grad_enabled()
+    differentiable = torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
-        # Only where they are used: those made under torch.inference_mode can have no gradients.
-        inputs = [t.detach().requires_grad_(differentiable and t.requires_grad) for t in tensors]
+        # Those made under torch.inference_mode can have no gradients.
+        inputs = [
+            (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+            for t in tensors
+        ]
         captured, init, xs = call.split(inputs)
         few = [x[:3] for x in xs]
         rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
+        try:
+            expected = call.replay(captured, init, few)
+        except NOT_OF_A_STEP:
+            raise
+        except Exception as error:  # as it will in the loop
+            return Unsupported(f"the step fails ({error_in_short(error)})")
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
-        expected = call.replay(captured, init, few)
         pairs = list(zip([*ys, *finals], expected, strict=True))
-        if torch.is_grad_enabled():
+        if differentiable:
             pairs += _gradients(pairs, inputs)
     tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
     if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):

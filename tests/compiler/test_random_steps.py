@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -29,10 +30,13 @@ class Hypothesis:
         return items[self.integer(0, len(items) - 1)]
 
 
+_numbers = itertools.count()
+
+
 def played(case: Case, init: Any, xs: Any, **options: Any) -> tuple[Played, str, int]:
     """The scan, what it said of a fallback, and the calls of the step by a second scan."""
     # A code object of its own: each drawn step is a new function, and is warned of once.
-    case.step.__code__ = case.step.__code__.replace(co_name=f"step_{id(case)}")
+    case.step.__code__ = case.step.__code__.replace(co_name=f"step_{next(_numbers)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ours = play(scan, case, init, xs, **options)

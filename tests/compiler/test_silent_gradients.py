@@ -57,9 +57,18 @@ def test_inference_tensors_are_used_as_the_loop_uses_them():
     def step(h: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(x @ V + h @ W)
 
-    for how in (loop, scan):  # a matrix product cannot save an inference tensor for its gradient
-        with pytest.raises(RuntimeError, match=r"[Ii]nference tensor"):
-            torch.autograd.grad(how(step, init, xs)[1].sum(), V)
+    with pytest.raises(RuntimeError, match=r"[Ii]nference tensor"):
+        loop(step, init, xs)  # a matrix product cannot save one for its gradient; scan copies it
+    found = torch.autograd.grad(scan(step, init, xs)[1].sum(), V)
+    W = W.clone()
+    assert_same(found, torch.autograd.grad(loop(step, init, xs)[1].sum(), V))
+
+
+def test_features_made_in_inference_mode():
+    W, init, _ = inputs()
+    with torch.inference_mode():
+        xs = torch.randn(T, B, H, dtype=D)
+    both(lambda how: torch.autograd.grad(how(rnn(W), init, xs)[1].square().sum(), [W, init]))
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])

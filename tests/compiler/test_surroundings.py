@@ -685,7 +685,7 @@ def test_a_mistake_in_a_step_is_the_users_own_error():
     with warnings.catch_warnings(), pytest.raises(KeyError, match="mine") as raised:
         warnings.simplefilter("error")
         scan(step, init, xs)
-    assert len(calls) == 2
+    assert len(calls) == 1  # what the first run left is put back before the second
     assert "watched" not in str(raised.value)
 
 

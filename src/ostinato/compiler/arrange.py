@@ -186,6 +186,14 @@ class Arrangement:
             n = self.owner[n]
         return n
 
+    def column(self, n: Node) -> int:
+        """Where in its unit a value begins."""
+        column = 0
+        while n in self.owner and n not in self.fixed:
+            column += self.offset.get(n, 0)
+            n = self.owner[n]
+        return column
+
     def in_memory(self, n: Node) -> bool:
         """Whether a value needs a place: else a register of its block holds it."""
         if n in self.fixed or n in self.owner or n in self.saved:
@@ -213,7 +221,7 @@ class Arrangement:
         places = self.lay_out(list(kinds), kinds) | self.fixed
         for u, group in members.items():
             for n in group:
-                column = places[u].column + self.offset.get(n, 0)
+                column = places[u].column + self.column(n)
                 self.storage.places[n] = replace(places[u], column=column)
 
     def kind(self, group: list[Node]) -> Kind:

@@ -99,6 +99,8 @@ class Builder:
         if any(absent):
             if (name in _ABSENT_IF_FIRST and absent[0]) or name == "mul" or all(absent):
                 return self.absent(width)
+            if name == "select" and all(n.op == "absent" or _is_zero(n) for n in operands[1:]):
+                return self.absent(width)
             if name in ("add", "sub") and absent[1]:
                 return self.widen(first, width)
             if name == "add":

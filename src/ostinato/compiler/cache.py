@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.captures import Reach, reach
+from ostinato.compiler.captures import Reach, reach, reached_containers
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
-from ostinato.compiler.search import CaptureSearch, search_captured
-from ostinato.compiler.surroundings import (
-    Generators,
-    default_devices,
-    is_searching,
-    transformed,
-)
+from ostinato.compiler.search import search_captured
+from ostinato.compiler.surroundings import default_devices, is_searching, transformed
+from ostinato.compiler.traces import Traces
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -92,40 +88,43 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             if metas is not None:
                 check_tensors(captured)
             return entry, captured
-    generators = Generators(_code(a.step) not in _played_searched)
+    if reached.unsearchable is not None:
+        raise Unsupported(reached.unsearchable)
+    new = _code(a.step) not in _played_searched
+    traces = Traces(reached_containers(a.step) if new else None)
     try:
-        entry, captured = _searched(a, reached, key, inputs, engine_name, generators)
+        entry, captured = _searched(a, reached, key, inputs, engine_name, traces)
     except Unsupported:
-        reached.put_back()
-        generators.put_back()
+        traces.put_back()
         raise
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
-        reached.put_back()
-        generators.put_back()
+        traces.put_back()
     return entry, captured
 
 
 def _searched(
-    a: Arguments, reached: Reach, key: Any, inputs: Any, engine_name: str, generators: Generators
+    a: Arguments, reached: Reach, key: Any, inputs: Any, engine_name: str, traces: Traces
 ) -> tuple[Entry, list[Tensor]]:
     """As `find`, for a step that is new, or reaches what cannot be watched (no key)."""
     entry: Entry
     try:
-        search = search_captured(a.step, a.init, a.first_x(), a.check)
+        search, result = search_captured(a.step, a.init, a.first_x())
     except NOT_OF_A_STEP:
         raise
     except Exception as error:
         if isinstance(error, Unsupported):
             entry = Entry(None, None, error)
         else:
-            reached.put_back()
-            generators.put_back()
+            traces.put_back()
             a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
             reason = f"the step fails while it is watched ({error_in_short(error)})"
             entry = Entry(None, None, Unsupported(reason))
         if key is not None:
             _keep(key, entry)
         return entry, []
+    a.check(result)
+    search.finish(result)
+    del result
     captured = search.captured
     check_tensors(captured)
     positions: list[int] | None = None
@@ -146,36 +145,34 @@ def _searched(
         if known is not None:
             known.used = next(_uses)
             return known, captured
-    if generators.others_have_changed():  # by another thread, perhaps: no word on the next time
-        drawn = Unsupported(
-            "the step draws random numbers from Python's or NumPy's generator; draw them before "
-            "and pass them through xs"
+    changes = _changes(traces)
+    if changes is not None:  # by another thread, perhaps: no word on the next time
+        return Entry(None, None, changes), []
+    if search.keeps_some():
+        kept = Unsupported(
+            "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
+            "carry hold it"
         )
-        return Entry(None, None, drawn), []
-    traces = _traces_left(reached, search)
-    if traces is not None:
-        entry = Entry(None, None, traces)
+        entry = Entry(None, None, kept)
     else:
         entry = _recorded(a, captured, engine_name, positions)
-        if positions is None and entry.refusal is None:
-            _played_searched.add(_code(a.step))
+        changes = _changes(traces)  # in the backward pass
+        if changes is not None:
+            entry = Entry(None, None, changes)
+    if entry.refusal is None and positions is None:
+        _played_searched.add(_code(a.step))
     _keep(key, entry)
     return entry, captured
 
 
-def _traces_left(reached: Reach, search: CaptureSearch) -> Unsupported | None:
-    """Whether a step keeps what it computes, or changes what it reaches."""
-    changed = reached.put_back()
-    if changed:
-        return Unsupported(
-            f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it"
-        )
-    if search.keeps_some():
-        return Unsupported(
-            "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
-            "carry hold it"
-        )
-    return None
+def _changes(traces: Traces) -> Unsupported | None:
+    changed = traces.changed()
+    if not changed:
+        return None
+    return Unsupported(
+        f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it, and "
+        "draw random numbers before"
+    )
 
 
 def _modes() -> Any:
@@ -247,9 +244,8 @@ def _recorded(
     step = a.step
     code = _code(step)
     _recordings[code] += 1
-    if _recordings[code] == WARN_AFTER + 1 and not getattr(step, "__module__", "").startswith(
-        "ostinato."
-    ):
+    module = str(getattr(step, "__module__", None))
+    if _recordings[code] == WARN_AFTER + 1 and not module.startswith("ostinato."):
         warnings.warn(
             f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that it "
             "uses or which tensors want gradients changes between calls; pass what changes through "

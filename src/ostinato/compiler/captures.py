@@ -12,17 +12,19 @@ import collections
 import dis
 import enum
 import functools
-import operator
+import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from ostinato.compiler.traces import SLOTS, Names, Slots, kind_of
 from ostinato.engine import native
 
 _CONSTANTS = (
@@ -35,6 +37,7 @@ _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
 }  # fmt: skip
 _LIMIT = 3000
+_MOST_WALKS = 6
 # Names by which code reaches what no walk can see.
 _HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
@@ -44,6 +47,7 @@ _HIDDEN = {
 _INERT = {
     "__init__", "__new__", "__post_init__", "__init_subclass__", "__del__", "__getstate__",
     "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__", "__subclasshook__",
+    "__prepare_scriptable__",
 }  # fmt: skip
 # What runs where a class is called, or a torch.autograd.Function applied.
 _RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vjp")
@@ -74,6 +78,9 @@ class Reach:
         watches: (how to read it, container, key, what is there), to notice a change.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
+        unsearchable: why not even a run of the step could be undone.
+        containers: what a run of the step may change; see `traces`. Not remembered: among them are
+            dictionaries in which this is.
     """
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -81,46 +88,17 @@ class Reach:
     watches: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
     complete: bool = True
     leads_back: bool = False  # to the step itself, though it is no function
+    unsearchable: str | None = None
+    containers: list[Any] = field(default_factory=list)
 
     @functools.cached_property
     def signature(self) -> Signature:
         return _signatures.setdefault(tuple(self.constants), Signature())
 
-    def put_back(self) -> list[str]:
-        """Undo what a run of the step has changed since it was walked; the names of it."""
-        now = native.watched(self.watches, _TENSOR, _ABSENT, _equal)
-        if now is not None and all(map(operator.is_, now, self.tensors)):
-            return []
-        tensors = iter(self.tensors)
-        changed = []
-        for how, container, key, value in self.watches:
-            before = next(tensors) if value is _TENSOR else value
-            if native.watched([(how, container, key, before)], object(), _ABSENT, _equal) is None:
-                changed.append("length" if how == _LENGTH else str(key))
-                _put(how, container, key, before)
-        return changed
-
 
 def _equal(a: Any, b: Any) -> bool:
     """Of two values that are not one and the same; numpy's have truth values of their own."""
     return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
-
-
-def _put(how: int, container: Any, key: Any, value: Any) -> None:
-    """What was there, to a watched place; classes and the parts of functions stay as they are."""
-    if how == _LENGTH and isinstance(container, list):
-        del container[value:]
-    elif how == _LENGTH:
-        while len(container) > value:
-            container.popitem()
-    elif how == _ATTRIBUTE:  # of a closure's cell
-        setattr(container, key, value)
-    elif how == _ITEM and value is _ABSENT:
-        container.pop(key, None)
-    elif how == _ITEM and isinstance(container, list):
-        container[key : key + 1] = [value]
-    elif how == _ITEM and isinstance(container, dict):
-        container[key] = value
 
 
 _REMEMBERED = "__ostinato_reach__"
@@ -138,9 +116,15 @@ def reach(step: Callable[..., Any]) -> Reach:
             known.tensors = tensors
             return known
     fresh = _walked(step)
-    if not fresh.leads_back:
+    fresh.containers = []
+    if fresh.complete and not fresh.leads_back:
         entry[name] = fresh
     return fresh
+
+
+def reached_containers(step: Callable[..., Any]) -> list[Any]:
+    """What a run of the step may change; see `traces`."""
+    return _walked(step, to_the_end=True).containers
 
 
 def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
@@ -178,23 +162,30 @@ def _forget(at: int, ref: weakref.ref[Any]) -> None:
         del _known[at]
 
 
-def _walked(step: Callable[..., Any]) -> Reach:
-    """Walk until no code that is met mentions a name that was not looked for."""
+def _walked(step: Callable[..., Any], to_the_end: bool = False) -> Reach:
+    """Walk until no code that is met mentions a name that was not looked for.
+
+    Or until something opaque is met; to the end, at most so many times.
+    """
     names: frozenset[str] = frozenset()
-    while True:
-        walk = _Walk(names)
+    for walks_left in reversed(range(_MOST_WALKS)):
+        walk = _Walk(names, to_the_end)
         walk.visit(step)
         owner = step.__self__ if isinstance(step, types.MethodType) else step
         walk.found.leads_back = id(owner) in walk.again and not isinstance(
             owner, types.FunctionType
         )
-        if not walk.found.complete or walk.names == names:
-            return walk.found
+        if walk.names == names or not (walk.found.complete or to_the_end):
+            break
         names = walk.names
+        if walks_left == 0:
+            walk.found.complete = False
+    return walk.found
 
 
 class _Walk:
-    def __init__(self, names: frozenset[str]):
+    def __init__(self, names: frozenset[str], to_the_end: bool):
+        self.to_the_end = to_the_end
         self.looked_for = sorted(names)
         self.names = names  # and those that turn up
         self.found = Reach()
@@ -207,6 +198,9 @@ class _Walk:
             self.found.watches.append((how, container, key, _TENSOR))
             self.found.tensors.append(value)
             self.found.constants.append(_TENSOR)
+            self.found.containers.append(vars(value))
+            if is_lazy(value):
+                self.found.unsearchable = "a parameter has no shape yet"
             if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
                 self.found.complete = False
         else:
@@ -231,6 +225,7 @@ class _Walk:
                 owner, (types.ModuleType, type, types.NoneType)
             ):
                 found.complete = False  # a method of a list, say
+                self.visit(owner)
             found.constants.append(value)
         elif id(value) in self.seen:
             self.again.add(id(value))
@@ -284,17 +279,60 @@ class _Walk:
             type(getattr(value, "__dict__", None)) is dict
             and not _has_slots(type(value))
             and not _is_fixed(type(value))
-            and not isinstance(value, (list, tuple, dict, set, frozenset, threading.local))
+            and not isinstance(value, (tuple, frozenset, threading.local))
+            and kind_of(value) is None
         ):
             self.instance(value)
+            self.found.containers.append(value.__dict__)
             self.attributes(value.__dict__)
             if isinstance(value, enum.Enum):
                 self.item(value.__dict__, "_value_")
         else:
             self.found.complete = False
+            self.opaque(value)
+
+    def opaque(self, value: Any) -> None:
+        """What is not watched: where a run of the step may change something all the same."""
+        containers = self.found.containers
+        if isinstance(value, collections.abc.Iterator):
+            self.found.unsearchable = (
+                f"it reaches a {type(value).__name__}, of which every run takes an element"
+            )
+        elif isinstance(value, weakref.ref):
+            self.visit(value())
+        elif kind_of(value) is not None:
+            containers.append(value)
+        if isinstance(value, dict):
+            self.each(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
+            self.each(value)
+        if isinstance(value, type):
+            return
+        if _is_fixed(type(value)):  # a scheduler of PyTorch's, say: what its methods do is not read
+            if isinstance(getattr(value, "__dict__", None), dict):
+                containers.append(vars(value))
+                self.each(vars(value).values())
+            return
+        self.class_attributes(type(value))
+        if _has_slots(type(value)):
+            slots = Slots(value)
+            containers.append(slots)
+            self.each(SLOTS.save(slots).values())
+        if isinstance(getattr(value, "__dict__", None), dict):
+            containers.append(vars(value))
+            self.attributes(vars(value))
+
+    def each(self, values: Iterable[Any]) -> None:
+        for value in list(values):
+            if isinstance(value, Tensor):
+                self.found.containers.append(vars(value))
+            else:
+                self.visit(value)
 
     def items(self, value: Any) -> None:
         self.found.constants.append((type(value), len(value)))
+        if not isinstance(value, tuple):
+            self.found.containers.append(value)
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)
@@ -311,6 +349,11 @@ class _Walk:
             self.found.complete = False
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.found.watches.append((_FIELD, weakref.ref(f), name, getattr(f, name)))
+        mentioned = frozenset(_names(f.__code__))
+        self.found.containers += [
+            Names(f.__globals__, mentioned), Names(f.__dict__, frozenset(self.looked_for)),
+            *(f.__closure__ or ()),
+        ]  # fmt: skip
         for cell in f.__closure__ or ():
             try:
                 value = cell.cell_contents
@@ -318,13 +361,15 @@ class _Walk:
                 self.found.complete = False
             else:
                 self.look(value, _ATTRIBUTE, cell, "cell_contents")
-        for name in sorted(_names(f.__code__)):
+        module = str(f.__globals__.get("__name__")).split(".")[0]
+        through = not (self.to_the_end and module in sys.stdlib_module_names)  # re, say, is large
+        for name in sorted(_names(f.__code__)) if through else ():
             if name in f.__globals__:
                 self.found.constants.append(name)
                 self.item(f.__globals__, name)
             else:  # a builtin, or an attribute: a global of that name may turn up
                 self.found.watches.append((_ITEM, f.__globals__, name, _ABSENT))
-        self.attributes(f.__dict__)
+        self.attributes_of(f)
         self.visit(f.__defaults__)
         self.visit(f.__kwdefaults__)
         if f.__dict__.get("__wrapped__") is not None:
@@ -339,6 +384,15 @@ class _Walk:
             else:
                 self.found.watches.append((_ITEM, attributes, name, _ABSENT))
 
+    def attributes_of(self, f: types.FunctionType) -> None:
+        """As `attributes`; a dictionary that a function remembers would lead back to it."""
+        for name in self.looked_for:
+            if name in f.__dict__:
+                self.found.constants.append(name)
+                self.look(f.__dict__[name], _FIELD, weakref.ref(f), name)
+            elif not hasattr(f, name):
+                self.found.watches.append((_FIELD, weakref.ref(f), name, _ABSENT))
+
     def instance(self, value: Any) -> None:
         """Of what class it is, and what that has."""
         cls = type(value)
@@ -350,6 +404,7 @@ class _Walk:
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
             if not _is_fixed(base):
+                self.found.containers.append(base)
                 self.special_methods(base)
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
@@ -383,7 +438,10 @@ class _Walk:
         for hooks in (*(attributes[name] for name in _HOOKS), *_hooks_of_all_modules()):
             if hooks:
                 self.found.complete = False
+                self.each(hooks.values())
+            self.found.containers.append(hooks)
             self.found.watches.append((_LENGTH, hooks, None, len(hooks)))
+        self.found.containers.append(attributes)
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
         self.item(attributes, "training")
@@ -393,6 +451,8 @@ class _Walk:
             self.found.watches.append((_ITEM, attributes, "forward", _ABSENT))
         if _is_fixed(type(m)):
             self.found.constants.append(type(m))
+            self.found.watches.append((_FIELD, weakref.ref(m), "__class__", type(m)))
+            self.attributes(attributes)  # a hook may leave something there
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
                     self.item(attributes, name)
@@ -418,7 +478,9 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _is_fixed_name(module: Any) -> bool:
-    return str(module).split(".")[0] in _FIXED
+    root, *below = str(module).split(".")
+    # Of our own package what a step may be made of is walked: a model's forward calls scan.
+    return root in _FIXED or (root == "ostinato" and below[:1] not in (["nn"], ["models"]))
 
 
 def _has_slots(cls: type) -> bool:

@@ -27,6 +27,7 @@ _MOVES = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "detach",
     "alias", "clone", "expand", "squeeze", "unsqueeze", "slice", "select", "narrow", "split",
     "unbind", "slice_backward", "select_backward", "cat", "stack", "sum", "neg", "add", "sub",
+    "where", "masked_fill",
 }  # fmt: skip
 _SCALES = {"mul", "div"}  # so do these, by a number
 

@@ -161,10 +161,8 @@ class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
         return func(*args, **kwargs)
 
 
-def search_captured(
-    step: Callable[..., Any], state: Any, x: Any, check: Callable[[Any], None]
-) -> CaptureSearch:
-    """Run a step once, for the tensors it takes from outside; `check` sees what it returned.
+def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[CaptureSearch, Any]:
+    """Run a step once, for the tensors it takes from outside; and what it returned.
 
     With the very tensors, and in the caller's mode: what a step keeps is then as the loop would
     have it, with a gradient. Saved tensors are detached: an output that its own graph holds would
@@ -173,7 +171,4 @@ def search_captured(
     search = CaptureSearch(tree.leaves((state, x)))
     differentiable = torch.is_grad_enabled()
     with undisturbed(Tensor.detach), torch.set_grad_enabled(differentiable), searching(), search:
-        result = step(state, x)
-    check(result)
-    search.finish(result)
-    return search
+        return search, step(state, x)

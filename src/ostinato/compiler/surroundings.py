@@ -5,12 +5,10 @@ Most of what the compiler needs of PyTorch beyond its everyday surface is in thi
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
@@ -29,7 +27,7 @@ def transformed() -> str | None:
         return "a torch.func transform is active"
     if _forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
-    if torch._C._len_torch_dispatch_stack() > 0 or is_searching():
+    if is_recorded():
         return "another mode is recording operations"
     if torch._C._is_tracing():
         return "the call is being traced"
@@ -61,6 +59,11 @@ def is_searching() -> bool:
     return _searching.active
 
 
+def is_recorded() -> bool:
+    """Whether somebody records operations: a step that is searched or recorded, say."""
+    return is_searching() or torch._C._len_torch_dispatch_stack() > 0
+
+
 @contextmanager
 def searching() -> Iterator[None]:
     """A step is searched: a scan within it must show its operations."""
@@ -89,30 +92,3 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
             yield
     finally:
         parametrize._cache_enabled = cached
-
-
-class Generators:
-    """The states of the generators of random numbers, before a step is run.
-
-    Args:
-        all_of_them: Python's and NumPy's, too, which takes as long as a small step.
-    """
-
-    def __init__(self, all_of_them: bool):
-        self.torch = torch.get_rng_state()
-        self.others = (random.getstate(), np.random.get_state()) if all_of_them else None
-
-    def others_have_changed(self) -> bool:
-        """Python's or NumPy's."""
-        if self.others is None:
-            return False
-        python, numpy = self.others
-        return random.getstate() != python or str(np.random.get_state()) != str(numpy)
-
-    def put_back(self) -> None:
-        # Only where it changed: another thread may draw, too, and would draw the same again.
-        if not torch.equal(self.torch, torch.get_rng_state()):
-            torch.set_rng_state(self.torch)
-        if self.others is not None and self.others_have_changed():
-            random.setstate(self.others[0])
-            np.random.set_state(self.others[1])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ostinato._loop import Step
 from ostinato._scan import scan
+from ostinato.compiler.surroundings import is_recorded
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
@@ -41,6 +42,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         """
         if (
             torch.compiler.is_dynamo_compiling()  # one step, which goes into the compiled graph
+            or is_recorded()  # or into that of a step which calls this cell
             or not self._fits(input, hx)
             or not playable(input, self.weight_ih)
         ):
