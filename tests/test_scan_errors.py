@@ -215,6 +215,13 @@ def test_warnings_point_to_where_scan_is_called():
     assert {w.filename for w in caught} == {__file__}
 
 
+@pytest.mark.filterwarnings("ignore:.*was recorded")
+def test_a_step_that_belongs_to_no_module():
+    step = eval("lambda h, x: torch.tanh(h + x)", {"torch": torch})
+    for n in range(1, 12):
+        assert scan(step, normal(2, n), normal(3, 2, n))[1].shape == (3, 2, n)
+
+
 def test_an_error_of_the_step_is_not_swallowed(engine):
     class BrokenError(Exception):
         pass

@@ -102,7 +102,20 @@ def normalised(w):
     return step, 2
 
 
+def masked(w):
+    """Selections of what has no gradient have none."""
+
+    def step(c, x):
+        a = torch.clamp(x + c[0] @ w[0], -1, 1)
+        b = torch.maximum(c[1], x * w[1][0])
+        d = torch.where(x > 0, c[2] @ w[2], x).masked_fill(x > 1, 0.0)
+        return (a, b, d), (x @ w[1],)
+
+    return step, 3
+
+
 STEPS = (
+    masked,
     rnn, lstm, apart, register, swap, before_the_update, statistic, latest, detached, normalised,
 )  # fmt: skip
 
@@ -173,6 +186,20 @@ def test_ragged_batches(make):
                     assert b is None or not b.any()
                 else:
                     torch.testing.assert_close(a, z if b is None else b, rtol=1e-11, atol=1e-11)
+
+
+def test_resets():
+    w, resets = weight(), torch.zeros(4, B, dtype=torch.bool)
+    resets[2] = True
+
+    def step(h, x):
+        return torch.tanh(x + h @ w), x * 2
+
+    init = torch.randn(B, H, dtype=D, requires_grad=True)
+    xs = torch.randn(4, B, H, dtype=D, requires_grad=True)
+    _, ys = scan(step, init, xs, resets=resets)
+    found = torch.autograd.grad(ys.sum(), [w, init, xs], allow_unused=True)
+    assert found[0] is None and found[1] is None and found[2] is not None
 
 
 def test_weight_decay_leaves_a_head_alone_that_no_loss_reaches():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import B, D, H, T, assert_same, both, inputs, leaf, rnn
+from small import B, D, H, T, assert_same, both, gradients, inputs, leaf, rnn
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -588,3 +588,43 @@ def test_the_checker_can_fail():
 
     with pytest.raises(AssertionError):
         both(f)
+
+
+NARROW = torch.linspace(-1, 1, 2 * H, dtype=D).view(H, 2)
+
+
+@pytest.mark.filterwarnings("error", "ignore:.* was recorded")  # it is played by the engine
+@pytest.mark.parametrize("reduce", [torch.sum, torch.mean, torch.amax])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        lambda c, p: [c, p],
+        lambda c, p: [p, c],
+        lambda c, p: [c, p, c + 1, p @ NARROW],
+        lambda c, p: [torch.zeros_like(c[:, :2]), p],
+        lambda c, p: [torch.cat([c[:, :1], p], 1), p * 1.0],
+    ],
+)
+def test_a_product_behind_the_first_piece_of_a_concatenation(pieces, reduce):
+    def step(c, x):
+        joined = torch.cat(pieces(c, c @ W), 1)
+        return torch.tanh(reduce(joined, dim=-1, keepdim=True) + x), joined
+
+    W, init, xs = inputs()
+    both(lambda how: gradients(how, step, [W, init, xs], init, xs))
+    W.requires_grad_(False)  # its product has no other reader then
+    both(lambda how: gradients(how, step, [init, xs], init, xs))
+
+
+@pytest.mark.filterwarnings("error")
+def test_frozen_gates_of_a_carry_with_one_number_a_row():
+    gates = nn.Linear(5, 6, dtype=D).requires_grad_(False)
+    mix = nn.Linear(3, 3, dtype=D).requires_grad_(False)
+
+    def step(s, x):
+        a, b = (gates(x) + s).chunk(2, -1)
+        y = torch.sigmoid(a + x[:, :3]) * torch.tanh(mix(b))
+        return y.mean(-1, keepdim=True), y
+
+    init, xs = leaf(4, 1), leaf(7, 4, 5)
+    both(lambda how: gradients(how, step, [init, xs], init, xs))

@@ -4,12 +4,16 @@ A step that keeps what it computes, or changes what it reaches, is played by the
 gradients and what is left in Python are the loop's, from the first call on.
 """
 
+import array
 import collections
 import contextvars
 import functools
 import gc
+import itertools
+import queue
 import random
 import threading
+import types
 import warnings
 import weakref
 
@@ -388,4 +392,294 @@ def test_errors_of_signal_handlers_reach_the_caller(at):
         for _ in range(3):  # it may be searched at each call
             ostinato.scan(step, init, xs)
     torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+    assert ostinato.explain(step, init, xs).native
+
+
+# ------------------------------------------------------------------ what a run of the step changes
+
+
+class Slotted:
+    __slots__ = ("n",)
+
+    def __init__(self):
+        self.n = 0
+
+
+class Attributes(dict):
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Bumped:
+    total = 0
+
+    def __init__(self):
+        self.n = 0
+
+    def bump(self):
+        self.__dict__["n"] += 1
+        return self.n
+
+    def bump_all(self):
+        Bumped.total += 1
+        return Bumped.total
+
+
+def _counted(container, key):
+    """A number at a key, counted up; and how to read it afterwards."""
+
+    def count():
+        container[key] += 1
+        return float(container[key])
+
+    return count, lambda: container[key]
+
+
+def _of_list():
+    made = []
+    append = made.append
+    return lambda: append(1) or float(len(made)), lambda: made
+
+
+def _of_set():
+    made = set()
+    return lambda: made.add(len(made)) or float(len(made)), lambda: made
+
+
+def _of_deque():
+    made = collections.deque([0], maxlen=3)
+    return lambda: made.append(made[-1] + 1) or float(sum(made)), lambda: list(made)
+
+
+def _of_slots():
+    made = Slotted()
+
+    def count():
+        made.n += 1
+        return float(made.n)
+
+    return count, lambda: made.n
+
+
+def _of_setattr():
+    made = types.SimpleNamespace(n=0)
+    return lambda: setattr(made, "n", made.n + 1) or float(made.n), lambda: made.n
+
+
+def _of_a_class():
+    made, Bumped.total = Bumped(), 0
+    return lambda: float(made.bump_all()), lambda: Bumped.total
+
+
+def _of_a_dict():
+    made = Bumped()
+    return lambda: float(made.bump()), lambda: made.n
+
+
+def _of_a_thread():
+    made = threading.local()
+    made.n = 0
+
+    def count():
+        made.n += 1
+        return float(made.n)
+
+    return count, lambda: made.n
+
+
+def _of_a_tensor():
+    made = torch.zeros(1)
+    made.n = 0
+
+    def count():
+        made.n += 1
+        return float(made.n)
+
+    return count, lambda: made.n
+
+
+def _of_a_queue():
+    made = queue.Queue()
+    return lambda: made.put(1) or float(made.qsize()), made.qsize
+
+
+def _of_a_scheduler():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    made = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    optimizer.step()
+
+    def count():
+        made.step()
+        return made.get_last_lr()[0]
+
+    return count, lambda: (made.last_epoch, optimizer.param_groups[0]["lr"])
+
+
+def _of_a_generator():
+    def numbers():
+        value = 1.0
+        while True:
+            value *= 0.9
+            yield value
+
+    made = numbers()
+    return lambda: next(made), lambda: next(made)
+
+
+def _of_an_iterator():
+    made = itertools.chain(itertools.repeat(1.0, 7), itertools.repeat(0.5))
+    return lambda: next(made), lambda: next(made)
+
+
+def _of_random(kind):
+    def make():
+        made = kind(0)
+        return lambda: float(made.random()), lambda: float(made.random())
+
+    return make
+
+
+CHANGING = {
+    "dict": lambda: _counted({"n": 0}, "n"),
+    "Counter": lambda: _counted(collections.Counter(), "n"),
+    "defaultdict": lambda: _counted(collections.defaultdict(int), "n"),
+    "OrderedDict": lambda: _counted(collections.OrderedDict(n=0, m=1), "n"),
+    "UserDict": lambda: _counted(collections.UserDict(n=0), "n"),
+    "ChainMap": lambda: _counted(collections.ChainMap({"n": 0}), "n"),
+    "AttrDict": lambda: _counted(Attributes(n=0), "n"),
+    "list": lambda: _counted([0], 0),
+    "numpy": lambda: _counted(np.zeros(2, int), 0),
+    "array": lambda: _counted(array.array("l", [0, 1]), 0),
+    "bytearray": lambda: _counted(bytearray(2), 0),
+    "a list's method": _of_list,
+    "set": _of_set,
+    "deque": _of_deque,
+    "slots": _of_slots,
+    "setattr": _of_setattr,
+    "class": _of_a_class,
+    "__dict__": _of_a_dict,
+    "thread": _of_a_thread,
+    "tensor": _of_a_tensor,
+    "queue": _of_a_queue,
+    "scheduler": _of_a_scheduler,
+    "generator": _of_a_generator,
+    "iterator": _of_an_iterator,
+    "random.Random": _of_random(random.Random),
+    "RandomState": _of_random(np.random.RandomState),
+    "Generator": _of_random(np.random.default_rng),
+}
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("by_a_hook", [False, True])
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_a_step_changes_is_as_the_loop_leaves_it(name, by_a_hook):
+    W, (init, xs) = weight(), given()
+    found = []
+    for how in (loop, ostinato.scan):
+        count, state = CHANGING[name]()
+        inner = nn.Identity()
+        if by_a_hook:
+            inner.register_forward_hook(lambda m, given, out, count=count: out / (1 + count()))
+
+        def step(h, x, count=count, inner=inner):
+            h = inner(torch.tanh(x + h @ W))
+            return h if by_a_hook else h / (1 + count())
+
+        if how is ostinato.scan:
+            ostinato.explain(step, init, xs)
+        found.append([[how(step, init, xs)[0] for _ in range(3)], state()])
+    assert found[1][1] == found[0][1]
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_what_hooks_on_gradients_collect():
+    W, (init, xs) = weight(), given()
+    seen = []
+
+    def step(h, x):
+        p = h @ W
+        if p.requires_grad:
+            p.register_hook(lambda g: seen.append(g.shape))
+        return torch.tanh(p + x)
+
+    for _ in range(2):
+        seen.clear()
+        ostinato.scan(step, init, xs)[1].sum().backward()
+        assert seen == [(B, H)] * T
+
+
+def test_hooks_on_what_a_step_computes():
+    """Without a guard for calls in which no gradient is wanted."""
+    W, (init, xs) = weight(), given()
+
+    def clipped(h, x):
+        p = h @ W
+        p.register_hook(lambda g: g.clamp(-0.1, 0.1))
+        return torch.tanh(p + x)
+
+    def retained(h, x):
+        p = h @ W
+        p.retain_grad()
+        return torch.tanh(p + x)
+
+    def checked(h, x):
+        p = torch.tanh(h @ W + x)
+        assert p.requires_grad
+        return p
+
+    for step in (clipped, retained, checked):
+        grads = [
+            torch.autograd.grad(how(step, init, xs)[1].square().sum(), W)
+            for how in (ostinato.scan, loop)
+        ]
+        torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_of_the_profiler():
+    W, (init, xs) = weight(), given()
+
+    def step(h, x):
+        with torch.profiler.record_function("cell"):
+            return torch.tanh(x + h @ W)
+
+    torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+    assert ostinato.explain(step, init, xs).native
+
+
+def test_captured_tensors_are_freed_with_the_step():
+    init, xs = given()
+    alive = []
+    gc.disable()
+    try:
+        for _ in range(5):
+            W = torch.randn(H, H, dtype=D)
+
+            def step(h, x, W=W):
+                return torch.tanh(x + h @ W)
+
+            def closure(h, x, W=W, step=step):
+                return step(h, x)
+
+            ostinato.scan(closure, init, xs)
+            ostinato.scan(step, init, xs)
+            alive.append(weakref.ref(W))
+            del W, step, closure
+        assert not any(ref() is not None for ref in alive)
+    finally:
+        gc.enable()
+
+
+def test_a_parameter_without_a_shape():
+    cell, (init, xs) = nn.LazyLinear(H, dtype=D), given()
+
+    def step(h, x):
+        return torch.tanh(x + cell(h))
+
+    with pytest.warns(UserWarning, match="no shape yet"):
+        first = ostinato.scan(step, init, xs)
+    torch.testing.assert_close(first, loop(step, init, xs))
+    torch.testing.assert_close(ostinato.scan(step, init, xs), first)
     assert ostinato.explain(step, init, xs).native
