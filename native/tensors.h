@@ -88,8 +88,8 @@ struct Torch {  // of what is asked for with every call; names as Python strings
     for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_is_tracing",
                              "_len_torch_function_stack"})
       unusual_modes.push_back(torch.attr("_C").attr(name));
-    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled", "are_deterministic_algorithms_enabled"})
-      usual_modes.push_back(torch.attr(name));
+    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) usual_modes.push_back(torch.attr(name));
+    usual_modes.push_back(torch.attr("_C").attr("_get_deterministic_algorithms"));
     autocast = torch.attr("is_autocast_enabled");
   }
   bool is_plain(nanobind::handle object) const {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.captures import Reach, reach, reached_containers
+from ostinato.compiler.captures import Reach, reach
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
 from ostinato.compiler.search import search_captured
@@ -88,12 +88,10 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             if metas is not None:
                 check_tensors(captured)
             return entry, captured
-    if reached.unsearchable is not None:
-        raise Unsupported(reached.unsearchable)
-    new = _code(a.step) not in _played_searched
-    traces = Traces(reached_containers(a.step) if new else None)
+    code = _code(a.step)
+    traces = Traces(None if code in _played_searched else _containers(a.step))
     try:
-        entry, captured = _searched(a, reached, key, inputs, engine_name, traces)
+        entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
     except Unsupported:
         traces.put_back()
         raise
@@ -102,8 +100,20 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     return entry, captured
 
 
+def _containers(step: Any) -> list[Any]:
+    from ostinato.compiler.containers import reached_containers  # not a part of every start
+
+    return reached_containers(step)
+
+
 def _searched(
-    a: Arguments, reached: Reach, key: Any, inputs: Any, engine_name: str, traces: Traces
+    a: Arguments,
+    code: Any,
+    reached: Reach,
+    key: Any,
+    inputs: Any,
+    engine_name: str,
+    traces: Traces,
 ) -> tuple[Entry, list[Tensor]]:
     """As `find`, for a step that is new, or reaches what cannot be watched (no key)."""
     entry: Entry
@@ -139,7 +149,7 @@ def _searched(
         )
         return Entry(None, None, unclear), []
     if positions is None:
-        trail = "searched", _code(a.step), tuple(search.trail)
+        trail = "searched", code, tuple(search.trail)
         key = trail, _metas(captured), inputs
         known = _entries.get(key)
         if known is not None:
@@ -160,7 +170,7 @@ def _searched(
         if changes is not None:
             entry = Entry(None, None, changes)
     if entry.refusal is None and positions is None:
-        _played_searched.add(_code(a.step))
+        _played_searched.add(code)
     _keep(key, entry)
     return entry, captured
 

@@ -16,15 +16,14 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from ostinato.compiler.traces import SLOTS, Names, Slots, kind_of
+from ostinato.compiler.traces import kind_of
 from ostinato.engine import native
 
 _CONSTANTS = (
@@ -37,7 +36,6 @@ _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
 }  # fmt: skip
 _LIMIT = 3000
-_MOST_WALKS = 6
 # Names by which code reaches what no walk can see.
 _HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
@@ -52,7 +50,7 @@ _INERT = {
 # What runs where a class is called, or a torch.autograd.Function applied.
 _RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vjp")
 # A module's dictionaries of hooks.
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TENSOR, _ABSENT, _AGAIN = object(), object(), object()
 # How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
 # reference refers to: what a function remembers must not keep it alive.
@@ -78,9 +76,6 @@ class Reach:
         watches: (how to read it, container, key, what is there), to notice a change.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
-        unsearchable: why not even a run of the step could be undone.
-        containers: what a run of the step may change; see `traces`. Not remembered: among them are
-            dictionaries in which this is.
     """
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -88,8 +83,6 @@ class Reach:
     watches: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
     complete: bool = True
     leads_back: bool = False  # to the step itself, though it is no function
-    unsearchable: str | None = None
-    containers: list[Any] = field(default_factory=list)
 
     @functools.cached_property
     def signature(self) -> Signature:
@@ -116,15 +109,9 @@ def reach(step: Callable[..., Any]) -> Reach:
             known.tensors = tensors
             return known
     fresh = _walked(step)
-    fresh.containers = []
     if fresh.complete and not fresh.leads_back:
         entry[name] = fresh
     return fresh
-
-
-def reached_containers(step: Callable[..., Any]) -> list[Any]:
-    """What a run of the step may change; see `traces`."""
-    return _walked(step, to_the_end=True).containers
 
 
 def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
@@ -162,30 +149,25 @@ def _forget(at: int, ref: weakref.ref[Any]) -> None:
         del _known[at]
 
 
-def _walked(step: Callable[..., Any], to_the_end: bool = False) -> Reach:
-    """Walk until no code that is met mentions a name that was not looked for.
-
-    Or until something opaque is met; to the end, at most so many times.
-    """
+def _walked(step: Callable[..., Any]) -> Reach:
+    """Walk until no code that is met mentions a name that was not looked for."""
     names: frozenset[str] = frozenset()
-    for walks_left in reversed(range(_MOST_WALKS)):
-        walk = _Walk(names, to_the_end)
+    while True:
+        walk = Walk(names)
         walk.visit(step)
         owner = step.__self__ if isinstance(step, types.MethodType) else step
         walk.found.leads_back = id(owner) in walk.again and not isinstance(
             owner, types.FunctionType
         )
-        if walk.names == names or not (walk.found.complete or to_the_end):
-            break
+        if not walk.found.complete or walk.names == names:
+            return walk.found
         names = walk.names
-        if walks_left == 0:
-            walk.found.complete = False
-    return walk.found
 
 
-class _Walk:
-    def __init__(self, names: frozenset[str], to_the_end: bool):
-        self.to_the_end = to_the_end
+class Walk:
+    into_the_library = True  # that of Python: to the globals of its functions
+
+    def __init__(self, names: frozenset[str]):
         self.looked_for = sorted(names)
         self.names = names  # and those that turn up
         self.found = Reach()
@@ -198,9 +180,6 @@ class _Walk:
             self.found.watches.append((how, container, key, _TENSOR))
             self.found.tensors.append(value)
             self.found.constants.append(_TENSOR)
-            self.found.containers.append(vars(value))
-            if is_lazy(value):
-                self.found.unsearchable = "a parameter has no shape yet"
             if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
                 self.found.complete = False
         else:
@@ -215,17 +194,16 @@ class _Walk:
         if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
             found.complete = False
         elif isinstance(value, _CONSTANTS) and not isinstance(value, enum.Enum):
-            if not (type(value) in _CONSTANTS or _is_fixed(type(value))):
+            if not (type(value) in _CONSTANTS or is_fixed(type(value))):
                 found.complete = False  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
             found.constants.append((type(value), str(value) if text else value))
-        elif isinstance(value, _BUILTIN) or _is_fixed(value):
+        elif isinstance(value, _BUILTIN) or is_fixed(value):
             owner = getattr(value, "__self__", None)
             if isinstance(value, types.BuiltinFunctionType) and not isinstance(
                 owner, (types.ModuleType, type, types.NoneType)
             ):
                 found.complete = False  # a method of a list, say
-                self.visit(owner)
             found.constants.append(value)
         elif id(value) in self.seen:
             self.again.add(id(value))
@@ -260,16 +238,14 @@ class _Walk:
             self.found.constants.append(value.__name__)
             self.attributes(value.__dict__)
         elif isinstance(value, type):
-            if not _is_fixed(type(value)):  # a metaclass, with attributes of its own
+            if not is_fixed(type(value)):  # a metaclass, with attributes of its own
                 self.found.complete = False
             self.found.constants.append(value)
             self.class_attributes(value)
             for base in value.__mro__:  # code may make an instance, or apply it: that runs these
                 for name in _RUN:
                     found = vars(base).get(name)
-                    if not _is_fixed(base) and isinstance(
-                        found, (types.FunctionType, staticmethod)
-                    ):
+                    if not is_fixed(base) and isinstance(found, (types.FunctionType, staticmethod)):
                         self.item(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
             self.found.complete = False
@@ -277,62 +253,20 @@ class _Walk:
             self.module(value)
         elif (
             type(getattr(value, "__dict__", None)) is dict
-            and not _has_slots(type(value))
-            and not _is_fixed(type(value))
+            and not has_slots(type(value))
+            and not is_fixed(type(value))
             and not isinstance(value, (tuple, frozenset, threading.local))
             and kind_of(value) is None
         ):
             self.instance(value)
-            self.found.containers.append(value.__dict__)
             self.attributes(value.__dict__)
             if isinstance(value, enum.Enum):
                 self.item(value.__dict__, "_value_")
         else:
             self.found.complete = False
-            self.opaque(value)
-
-    def opaque(self, value: Any) -> None:
-        """What is not watched: where a run of the step may change something all the same."""
-        containers = self.found.containers
-        if isinstance(value, collections.abc.Iterator):
-            self.found.unsearchable = (
-                f"it reaches a {type(value).__name__}, of which every run takes an element"
-            )
-        elif isinstance(value, weakref.ref):
-            self.visit(value())
-        elif kind_of(value) is not None:
-            containers.append(value)
-        if isinstance(value, dict):
-            self.each(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
-            self.each(value)
-        if isinstance(value, type):
-            return
-        if _is_fixed(type(value)):  # a scheduler of PyTorch's, say: what its methods do is not read
-            if isinstance(getattr(value, "__dict__", None), dict):
-                containers.append(vars(value))
-                self.each(vars(value).values())
-            return
-        self.class_attributes(type(value))
-        if _has_slots(type(value)):
-            slots = Slots(value)
-            containers.append(slots)
-            self.each(SLOTS.save(slots).values())
-        if isinstance(getattr(value, "__dict__", None), dict):
-            containers.append(vars(value))
-            self.attributes(vars(value))
-
-    def each(self, values: Iterable[Any]) -> None:
-        for value in list(values):
-            if isinstance(value, Tensor):
-                self.found.containers.append(vars(value))
-            else:
-                self.visit(value)
 
     def items(self, value: Any) -> None:
         self.found.constants.append((type(value), len(value)))
-        if not isinstance(value, tuple):
-            self.found.containers.append(value)
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)
@@ -342,18 +276,13 @@ class _Walk:
 
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
-        self.names |= _names(f.__code__)
-        if not _HIDDEN.isdisjoint(_names(f.__code__)) or _imports(f.__code__):
+        self.names |= names_of(f.__code__)
+        if not _HIDDEN.isdisjoint(names_of(f.__code__)) or _imports(f.__code__):
             self.found.complete = False
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.found.complete = False
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.found.watches.append((_FIELD, weakref.ref(f), name, getattr(f, name)))
-        mentioned = frozenset(_names(f.__code__))
-        self.found.containers += [
-            Names(f.__globals__, mentioned), Names(f.__dict__, frozenset(self.looked_for)),
-            *(f.__closure__ or ()),
-        ]  # fmt: skip
         for cell in f.__closure__ or ():
             try:
                 value = cell.cell_contents
@@ -362,8 +291,8 @@ class _Walk:
             else:
                 self.look(value, _ATTRIBUTE, cell, "cell_contents")
         module = str(f.__globals__.get("__name__")).split(".")[0]
-        through = not (self.to_the_end and module in sys.stdlib_module_names)  # re, say, is large
-        for name in sorted(_names(f.__code__)) if through else ():
+        through = self.into_the_library or module not in sys.stdlib_module_names
+        for name in sorted(names_of(f.__code__)) if through else ():
             if name in f.__globals__:
                 self.found.constants.append(name)
                 self.item(f.__globals__, name)
@@ -403,8 +332,7 @@ class _Walk:
 
     def class_attributes(self, cls: type) -> None:
         for base in cls.__mro__:
-            if not _is_fixed(base):
-                self.found.containers.append(base)
+            if not is_fixed(base):
                 self.special_methods(base)
                 for name in (*self.looked_for, "forward", "__call__"):
                     if name in vars(base):
@@ -424,7 +352,7 @@ class _Walk:
                 not (name.startswith("__") and name.endswith("__"))
                 or not isinstance(function, types.FunctionType)
                 or name in _INERT
-                or _is_fixed(function)
+                or is_fixed(function)
                 or function.__globals__.get("__name__") == "dataclasses"
             ):
                 continue
@@ -435,13 +363,10 @@ class _Walk:
 
     def module(self, m: nn.Module) -> None:
         attributes = m.__dict__
-        for hooks in (*(attributes[name] for name in _HOOKS), *_hooks_of_all_modules()):
+        for hooks in (*(attributes[name] for name in HOOKS), *hooks_of_all_modules()):
             if hooks:
                 self.found.complete = False
-                self.each(hooks.values())
-            self.found.containers.append(hooks)
             self.found.watches.append((_LENGTH, hooks, None, len(hooks)))
-        self.found.containers.append(attributes)
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
         self.item(attributes, "training")
@@ -449,10 +374,9 @@ class _Walk:
             self.item(attributes, "forward")
         else:
             self.found.watches.append((_ITEM, attributes, "forward", _ABSENT))
-        if _is_fixed(type(m)):
+        if is_fixed(type(m)):
             self.found.constants.append(type(m))
             self.found.watches.append((_FIELD, weakref.ref(m), "__class__", type(m)))
-            self.attributes(attributes)  # a hook may leave something there
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
                     self.item(attributes, name)
@@ -461,11 +385,11 @@ class _Walk:
             self.instance(m)
 
 
-def _hooks_of_all_modules() -> list[Any]:
-    return [vars(nn.modules.module)["_global" + name] for name in _HOOKS]
+def hooks_of_all_modules() -> list[Any]:
+    return [vars(nn.modules.module)["_global" + name] for name in HOOKS]
 
 
-def _is_fixed(value: Any) -> bool:
+def is_fixed(value: Any) -> bool:
     """A module, class or function whose meaning does not change while a program runs."""
     if isinstance(value, types.ModuleType):
         return _is_fixed_name(value.__name__)
@@ -485,17 +409,17 @@ def _is_fixed_name(module: Any) -> bool:
     return root in _FIXED or (root == "ostinato" and below[:1] not in (["nn"], ["models"]))
 
 
-def _has_slots(cls: type) -> bool:
+def has_slots(cls: type) -> bool:
     return any("__slots__" in vars(base) and vars(base)["__slots__"] for base in cls.__mro__[:-1])
 
 
 @functools.lru_cache(maxsize=1024)
-def _names(code: types.CodeType) -> frozenset[str]:
+def names_of(code: types.CodeType) -> frozenset[str]:
     """Names that code mentions: globals and attributes."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _names(constant)
+            names |= names_of(constant)
         elif isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
             names |= {x for x in constant if isinstance(x, str) and x.isidentifier()}
     return frozenset(names)

@@ -68,19 +68,16 @@ def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[
     if torch.is_grad_enabled():
         for t in tensors:
             if t.requires_grad:
-                outs: Any = _differentiable(call, tensors)
+                try:
+                    outs: Any = _apply(call, *tensors)
+                except RuntimeError:  # one made under torch.inference_mode cannot be saved
+                    if not any(t.is_inference() for t in tensors):
+                        raise
+                    copies = [t.clone() if t.is_inference() else t for t in tensors]
+                    outs = _apply(call, *copies)
                 return outs[:n], outs[n:]
     outs, _ = call.forward(tensors, train=False)
     return outs[:n], outs[n:]
-
-
-def _differentiable(call: Scan, tensors: list[Tensor]) -> Any:
-    try:
-        return _apply(call, *tensors)
-    except RuntimeError:  # one made under torch.inference_mode cannot be saved
-        if not any(t.is_inference() for t in tensors):
-            raise
-    return _apply(call, *[t.clone() if t.is_inference() else t for t in tensors])
 
 
 class _ScanFunction(torch.autograd.Function):

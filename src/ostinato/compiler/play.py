@@ -215,11 +215,11 @@ class Player:
         found = [*way.gradients.of(sums, given, once), *others]
         if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
             raise Unsupported("a gradient that autograd does not have met a pole")
-        n_steps = min(given[-1].shape[0], way.flow.settled)
-        unreached = way.unreached.get(n_steps)
-        if unreached is None:
-            unreached = way.unreached[n_steps] = way.flow.unreached(n_steps)
-        for i in unreached:
+        settled = way.flow.settled
+        n_steps = 1 if settled == 1 else min(given[-1].shape[0], settled)
+        if n_steps not in way.unreached:
+            way.unreached[n_steps] = way.flow.unreached(n_steps)
+        for i in way.unreached[n_steps]:
             found[i] = None
         return found
 

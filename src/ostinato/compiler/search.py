@@ -72,8 +72,10 @@ class CaptureSearch(TorchFunctionMode):
         trail, marks = self.trail, self.marks
         leaves, spec = tree.flatten((args, kwargs) if kwargs else args)
         trail.append(spec)
+        of_tensors = False
         for leaf in leaves:
             if isinstance(leaf, Tensor):
+                of_tensors = True
                 if self.meet(leaf):
                     self.captured.append(leaf)
                 trail.append(marks[id(leaf)])
@@ -87,21 +89,18 @@ class CaptureSearch(TorchFunctionMode):
         out = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         trail.append(name)
-        is_property = name == "__get__"
-        if is_property:
+        if name == "__get__":  # of a property, whose name it has
             name = getattr(func.__self__, "__name__", name)
             trail.append(name)
-        outs = tree.leaves(out)
-        for leaf in outs:
+            if name == "grad":
+                self.refuse_values(name)
+        for leaf in (out,) if isinstance(out, Tensor) else tree.leaves(out):
             if isinstance(leaf, Tensor):
+                of_tensors = False
                 if self.meet(leaf):
                     self.made.add(id(leaf))
                 trail.append(marks[id(leaf)])
-        if (is_property and name == "grad") or (
-            outs
-            and not any(isinstance(leaf, Tensor) for leaf in outs)
-            and any(isinstance(leaf, Tensor) for leaf in leaves)
-        ):
+        if of_tensors and not (type(out) in (tuple, list) and not out):  # and gives none
             self.refuse_values(name)
         return out
 
@@ -169,6 +168,5 @@ def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Captu
     never be freed.
     """
     search = CaptureSearch(tree.leaves((state, x)))
-    differentiable = torch.is_grad_enabled()
-    with undisturbed(Tensor.detach), torch.set_grad_enabled(differentiable), searching(), search:
+    with undisturbed(Tensor.detach), searching(), search:
         return search, step(state, x)

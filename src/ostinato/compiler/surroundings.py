@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -78,6 +78,10 @@ def _same(t: Tensor) -> Tensor:
     return t
 
 
+# What is on top of the hooks on saved tensors, or None. Older versions of PyTorch do not say.
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
+
+
 @contextmanager
 def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
     """Extra calls of a step must not be noticed.
@@ -88,7 +92,13 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
     """
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
-        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(pack, _same):
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():
+                mode = torch.is_grad_enabled()
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.set_grad_enabled(mode))
+            if _top_hooks(False) is not None:
+                stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, _same))
             yield
     finally:
         parametrize._cache_enabled = cached

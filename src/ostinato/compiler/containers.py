@@ -1,0 +1,132 @@
+"""The containers that a step reaches, watched or not: where a run of it may leave something."""
+
+from __future__ import annotations
+
+import collections
+import io
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ostinato.compiler.captures import (
+    HOOKS,
+    Walk,
+    has_slots,
+    hooks_of_all_modules,
+    is_fixed,
+    names_of,
+)
+from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.traces import SLOTS, Names, Slots, kind_of
+
+_MOST_WALKS = 6
+
+
+def reached_containers(step: Callable[..., Any]) -> list[Any]:
+    """See `traces`.
+
+    Raises:
+        Unsupported: what a run of the step changes could not be undone.
+    """
+    names: frozenset[str] = frozenset()
+    for _ in range(_MOST_WALKS):
+        walk = _ContainerWalk(names)
+        walk.visit(step)
+        if walk.names == names:
+            break
+        names = walk.names
+    return walk.containers
+
+
+class _ContainerWalk(Walk):
+    """Goes on behind what is opaque; not into the globals of the standard library."""
+
+    into_the_library = False
+
+    def __init__(self, names: frozenset[str]):
+        super().__init__(names)
+        self.containers: list[Any] = []
+
+    def look(self, value: Any, how: int, container: Any, key: Any) -> None:
+        if isinstance(value, Tensor):
+            self.tensor(value)
+        super().look(value, how, container, key)
+
+    def tensor(self, value: Tensor) -> None:
+        self.containers.append(vars(value))  # attributes hung on it
+        if is_lazy(value):
+            raise Unsupported("a parameter has no shape yet")
+
+    def visit(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            self.tensor(value)
+            return
+        if isinstance(value, types.ModuleType) and value.__name__ in sys.stdlib_module_names:
+            return
+        if isinstance(value, types.BuiltinFunctionType):  # a method of a list, say
+            self.visit(value.__self__)
+        super().visit(value)
+
+    def items(self, value: Any) -> None:
+        if not isinstance(value, tuple):
+            self.containers.append(value)
+        super().items(value)
+
+    def visit_new(self, value: Any) -> None:
+        if isinstance(value, types.FunctionType):
+            here = Names(value.__globals__, names_of(value.__code__))
+            self.containers += [here, Names(value.__dict__, frozenset(self.looked_for))]
+            self.containers += value.__closure__ or ()
+        elif isinstance(value, nn.Module):
+            own = vars(value)
+            hooks = [*(own[name] for name in HOOKS), *hooks_of_all_modules()]
+            self.containers += [own, *hooks]
+            for some in hooks:
+                self.each(some.values())
+            self.attributes(own)  # a hook may leave something there
+        elif isinstance(value, type):
+            self.containers += [base for base in value.__mro__ if not is_fixed(base)]
+        elif type(value) not in (tuple, list, dict):
+            self.other(value)
+        super().visit_new(value)
+
+    def other(self, value: Any) -> None:
+        if isinstance(value, io.IOBase):
+            return
+        if isinstance(value, collections.abc.Iterator):
+            raise Unsupported(
+                f"it reaches a {type(value).__name__}, of which every run takes an element"
+            )
+        if isinstance(value, weakref.ref):
+            self.visit(value())
+        elif kind_of(value) is not None:
+            self.containers.append(value)
+        if isinstance(value, dict):
+            self.each(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
+            self.each(value)
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict):
+            attributes = {}
+        self.containers.append(attributes)
+        if isinstance(value, types.ModuleType):
+            return
+        if is_fixed(type(value)):  # a scheduler of PyTorch's, say: what its methods do is not read
+            self.each(attributes.values())
+            return
+        self.containers += [base for base in type(value).__mro__ if not is_fixed(base)]
+        self.class_attributes(type(value))
+        self.attributes(attributes)
+        if has_slots(type(value)):
+            slots = Slots(value)
+            self.containers.append(slots)
+            self.each(SLOTS.save(slots).values())
+
+    def each(self, values: Iterable[Any]) -> None:
+        for value in list(values):
+            self.visit(value)
