@@ -157,7 +157,7 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
 }
 
 // How a watched place is read; ostinato/compiler/captures.py has the same list.
-enum class At : int64_t { kItem, kAttribute, kField, kLength };
+enum class At : int64_t { kItem, kAttribute, kField, kOwn, kLength };
 
 // What is there now; invalid where there is nothing.
 inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
@@ -173,6 +173,13 @@ inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
     case At::kField: {
       const auto object = nanobind::steal(PyObject_CallNoArgs(container));  // a weak reference
       if (object.is_valid()) found = PyObject_GetAttr(object.ptr(), key);
+      break;
+    }
+    case At::kOwn: {
+      const auto object = nanobind::steal(PyObject_CallNoArgs(container));
+      const auto own = nanobind::steal(PyObject_GenericGetDict(object.ptr(), nullptr));
+      if (own.is_valid()) found = Py_XNewRef(PyDict_GetItemWithError(own.ptr(), key));
+      if (own.is_valid() && !found && !PyErr_Occurred()) return nanobind::object();
       break;
     }
     case At::kLength: {

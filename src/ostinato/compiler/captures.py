@@ -53,8 +53,9 @@ _RUN = ("__init__", "__new__", "__post_init__", "setup_context", "backward", "vj
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TENSOR, _ABSENT, _AGAIN = object(), object(), object()
 # How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
-# reference refers to: what a function remembers must not keep it alive.
-_ITEM, _ATTRIBUTE, _FIELD, _LENGTH = range(4)
+# reference refers to, and one's own an item of its dictionary: what a function remembers must not
+# keep it alive.
+_ITEM, _ATTRIBUTE, _FIELD, _OWN, _LENGTH = range(5)
 
 
 class Signature:
@@ -318,9 +319,9 @@ class Walk:
         for name in self.looked_for:
             if name in f.__dict__:
                 self.found.constants.append(name)
-                self.look(f.__dict__[name], _FIELD, weakref.ref(f), name)
-            elif not hasattr(f, name):
-                self.found.watches.append((_FIELD, weakref.ref(f), name, _ABSENT))
+                self.look(f.__dict__[name], _OWN, weakref.ref(f), name)
+            else:
+                self.found.watches.append((_OWN, weakref.ref(f), name, _ABSENT))
 
     def instance(self, value: Any) -> None:
         """Of what class it is, and what that has."""

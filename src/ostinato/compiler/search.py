@@ -113,19 +113,19 @@ class CaptureSearch(TorchFunctionMode):
         raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
     def finish(self, result: Any) -> None:
-        """The step has returned: let go of what it made."""
+        """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
-        self._made = [weakref.ref(t) for t in self.alive if id(t) in self.made]
-        self.alive.clear()
-        self.marks.clear()
 
     def keeps_some(self) -> bool:
-        """Whether a tensor that the step made is still alive: in an attribute, a list, a cache."""
-        if all(ref() is None for ref in self._made):
+        """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
+        made = [weakref.ref(t) for t in self.alive if id(t) in self.made]
+        self.alive.clear()
+        self.marks.clear()
+        if all(ref() is None for ref in made):
             return False
         gc.collect()  # or in a cycle
-        return any(ref() is not None for ref in self._made)
+        return any(ref() is not None for ref in made)
 
     def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
         """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
