@@ -149,10 +149,15 @@ def _advice(refusal: Unsupported) -> str:
 
 
 _ADVICE = {
+    "changes what it reaches": "let the carry hold it; draw random numbers before, for xs",
+    "keeps a tensor": "compute it before the scan, or let the carry hold it",
+    "takes an element": "take the elements before, and pass them through xs",
+    "no shape yet": "call the module once before",
     "random": "draw the random numbers before the scan and pass them through xs",
     "Python value": "replace if and .item() by torch.where or a multiplication with a mask",
     "in place": "compute a new tensor instead of changing one that comes from outside",
-    "batch size": "keep every row of the batch independent of how many there are",
+    "batch size": "keep every row independent of how many there are; what has a row for each of "
+    "the batch (a mask, an encoder's states) belongs into the carry or xs",
     "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
     "torch.func": "call scan outside of torch.func transforms, or accept the loop there",
     "beside": "give carry, xs and parameters one floating-point type",

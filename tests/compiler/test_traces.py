@@ -14,6 +14,7 @@ import queue
 import random
 import threading
 import types
+import unittest.mock
 import warnings
 import weakref
 
@@ -683,3 +684,52 @@ def test_a_parameter_without_a_shape():
     torch.testing.assert_close(first, loop(step, init, xs))
     torch.testing.assert_close(ostinato.scan(step, init, xs), first)
     assert ostinato.explain(step, init, xs).native
+
+
+class Unwilling:
+    """Nothing that Python asks of every object can be asked of it."""
+
+    __hash__ = None
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+    def __eq__(self, other):
+        raise ValueError
+
+    def __len__(self):
+        raise ValueError
+
+    def __bool__(self):
+        raise ValueError
+
+    def __iter__(self):
+        raise ValueError
+
+
+def _nested():
+    outermost = inner = {}
+    for _ in range(500):
+        inner["in"] = inner = {}
+    return outermost
+
+
+def _in_itself():
+    made = []
+    made.append(made)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize(
+    "make", [Unwilling, _nested, _in_itself, unittest.mock.Mock, lambda: list(range(10**5))]
+)
+def test_objects_that_are_hard_to_look_at(make):
+    W, (init, xs), it = weight(), given(), make()
+
+    def step(h, x):
+        assert it is not None
+        return torch.tanh(x + h @ W)
+
+    for _ in range(2):
+        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))

@@ -35,7 +35,7 @@ _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrapper
 _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
 }  # fmt: skip
-_LIMIT = 3000
+LIMIT = 3000
 # Names by which code reaches what no walk can see.
 _HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
@@ -155,7 +155,10 @@ def _walked(step: Callable[..., Any]) -> Reach:
     names: frozenset[str] = frozenset()
     while True:
         walk = Walk(names)
-        walk.visit(step)
+        try:
+            walk.visit(step)
+        except RecursionError:  # containers in containers
+            walk.found.complete = False
         owner = step.__self__ if isinstance(step, types.MethodType) else step
         walk.found.leads_back = id(owner) in walk.again and not isinstance(
             owner, types.FunctionType
@@ -211,7 +214,7 @@ class Walk:
             found.constants.append((_AGAIN, self.seen[id(value)]))
         else:
             self.seen[id(value)] = len(self.seen)  # alive: it is reached from the step
-            if len(self.seen) > _LIMIT:
+            if len(self.seen) > LIMIT:
                 found.complete = False
             else:
                 self.visit_new(value)
@@ -268,6 +271,9 @@ class Walk:
 
     def items(self, value: Any) -> None:
         self.found.constants.append((type(value), len(value)))
+        if len(value) > LIMIT:
+            self.found.complete = False
+            return
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)

@@ -7,7 +7,7 @@ import io
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ostinato.compiler.captures import (
     HOOKS,
+    LIMIT,
     Walk,
     has_slots,
     hooks_of_all_modules,
@@ -36,7 +37,10 @@ def reached_containers(step: Callable[..., Any]) -> list[Any]:
     names: frozenset[str] = frozenset()
     for _ in range(_MOST_WALKS):
         walk = _ContainerWalk(names)
-        walk.visit(step)
+        try:
+            walk.visit(step)
+        except RecursionError:
+            raise Unsupported("it reaches containers that are nested too deeply") from None
         if walk.names == names:
             break
         names = walk.names
@@ -127,6 +131,7 @@ class _ContainerWalk(Walk):
             self.containers.append(slots)
             self.each(SLOTS.save(slots).values())
 
-    def each(self, values: Iterable[Any]) -> None:
-        for value in list(values):
-            self.visit(value)
+    def each(self, values: Collection[Any]) -> None:
+        if len(values) <= LIMIT:
+            for value in list(values):
+                self.visit(value)
