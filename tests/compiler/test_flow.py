@@ -114,7 +114,20 @@ def masked(w):
     return step, 3
 
 
+def pieces(w):
+    """Of some splits not all pieces are used."""
+
+    def step(c, x):
+        a, _ = (c[0] @ w[0]).chunk(2, 1)
+        b, _, _ = c[1].split([2, 1, 1], 1)
+        d = torch.stack([c[2] @ w[1], x], 1).unbind(1)[0]
+        return (torch.tanh(torch.cat([a, a], 1)), torch.cat([b, b], 1), d), (c[1] * x, x @ w[2])
+
+    return step, 3
+
+
 STEPS = (
+    pieces,
     masked,
     rnn, lstm, apart, register, swap, before_the_update, statistic, latest, detached, normalised,
 )  # fmt: skip

@@ -183,7 +183,10 @@ class Builder:
         flat: list[Node] = []
         for piece in pieces:
             flat.extend(piece.inputs if piece.op == "concat" else [piece])
-        if all(n.op == "absent" for n in flat):
+        # Zeros beside what is absent are autograd's, for the pieces of a split that nobody uses.
+        if any(n.op == "absent" for n in flat) and all(
+            n.op == "absent" or _is_zero(n) for n in flat
+        ):
             return self.absent(sum(n.width for n in flat))
         rows = [
             self.const(0.0, n.width) if n.op == "absent" else self.widen(n, n.width) for n in flat
