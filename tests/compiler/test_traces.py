@@ -733,3 +733,129 @@ def test_objects_that_are_hard_to_look_at(make):
 
     for _ in range(2):
         torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+class Once(nn.Module):
+    """Does something else at its first step, which only names that no walk sees tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.reset()
+
+    def reset(self):
+        self.__dict__.pop("begun", None)
+
+    def forward(self, h, x):
+        if not hasattr(self, "begun"):
+            self.begun, h = True, h * 0
+        return torch.tanh(x + h)
+
+
+class OnceBySetattr(Once):
+    def forward(self, h, x):
+        if getattr(self, "begun", None) is None:
+            setattr(self, "begun", True)  # noqa: B010
+            h = h * 0
+        return torch.tanh(x + h)
+
+
+class OnceInASet(Once):
+    def reset(self):
+        self.done = set()
+
+    def forward(self, h, x):
+        if "it" not in self.done:
+            self.done.add("it")
+            h = h * 0
+        return torch.tanh(x + h)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("kind", [Once, OnceBySetattr, OnceInASet])
+def test_what_is_done_once(kind):
+    init, xs = given()
+    for _ in range(3):  # instances: the code is known from the second on
+        ours, theirs = kind(), kind()
+        for again in (False, False, True, False, True, True):
+            if again:
+                ours.reset()
+                theirs.reset()
+            for a, b in zip(ostinato.scan(ours, init, xs), loop(theirs, init, xs), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+            assert vars(ours).keys() == vars(theirs).keys()
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls, self.losses = nn.Linear(H, H, dtype=D), 0, []
+
+    def step(self, h, x):
+        return torch.tanh(x + self.inner(h))
+
+    def forward(self, init, xs):
+        self.calls += 1
+        self.losses.append(1.0)
+        return ostinato.scan(self.step, init, xs)[1]
+
+
+def test_what_changes_beside_a_step_is_not_recorded_for_ever(monkeypatch):
+    """Its module's forward counts calls, which the step does not use."""
+    recorded = []
+    record = ostinato.compiler.cache._recorded
+    monkeypatch.setattr(
+        ostinato.compiler.cache, "_recorded", lambda *a: recorded.append(1) or record(*a)
+    )
+    model, (init, xs) = Model(), given()
+    for scale in (1.0, 2.0):
+        with torch.no_grad():
+            model.inner.weight.mul_(scale)
+        for _ in range(10):
+            expected = loop(model.step, init, xs)[1]
+            torch.testing.assert_close(model(init, xs), expected, rtol=1e-12, atol=1e-12)
+    assert len(recorded) <= 5
+    model.inner = nn.Linear(H, H, dtype=D)
+    torch.testing.assert_close(model(init, xs), loop(model.step, init, xs)[1])
+
+
+def test_attributes_replaced_as_a_whole():
+    class Scaled:
+        def __init__(self):
+            self.k = 1.0
+
+        def __call__(self, h, x):
+            return torch.tanh(h * self.k + x)
+
+    step, (init, xs) = Scaled(), given()
+    for attributes in ({"k": 1.0}, {"k": 0.5}, {"k": 2.0}):
+        step.__dict__ = attributes
+        for _ in range(2):
+            torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+class Evasive(nn.Module):
+    """Its missing attributes are a KeyError."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(H, H, dtype=D)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def forward(self, h, x):
+        return torch.tanh(x + self.inner(h))
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_a_step_without_the_attributes_of_functions():
+    step, (init, xs) = Evasive(), given()
+    torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+    mock = unittest.mock.Mock(spec=nn.Linear)
+    torch.testing.assert_close(
+        ostinato.scan(lambda h, x: h + x if mock else h, init, xs),
+        loop(lambda h, x: h + x, init, xs),
+    )

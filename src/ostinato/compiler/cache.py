@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
+import types
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128
 WARN_AFTER = 8  # recordings of one piece of code
+# After so many it is searched each time it is new: what changes may be nothing that the step uses.
+SEARCH_AFTER = 3
 
 
 def engine() -> str:
@@ -57,7 +59,8 @@ _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
-_played_searched: set[Any] = set()  # code of steps that draw no random numbers
+_played_searched: set[Any] = set()  # code of steps that change nothing that they reach
+_impure: dict[Any, _Impure] = {}  # by code
 
 
 def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
@@ -89,7 +92,16 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
                 check_tensors(captured)
             return entry, captured
     code = _code(a.step)
-    traces = Traces(None if code in _played_searched else _containers(a.step))
+    refused = _impure.get(code)
+    if refused is not None and refused.waits():
+        return Entry(None, None, refused.why), []
+    traces = Traces(None)
+    changes_something = False
+    if code not in _played_searched:
+        from ostinato.compiler.containers import reached_containers  # not a part of every start
+
+        containers, changes_something = reached_containers(a.step)
+        traces = Traces(containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
     except Unsupported:
@@ -97,13 +109,20 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         raise
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
+    elif not reached.complete and not changes_something:
+        _played_searched.add(code)
     return entry, captured
 
 
-def _containers(step: Any) -> list[Any]:
-    from ostinato.compiler.containers import reached_containers  # not a part of every start
+class _Impure:
+    """A step that changes what it reaches: after three times it is looked at now and then only."""
 
-    return reached_containers(step)
+    def __init__(self, why: Unsupported):
+        self.why, self.times = why, 0
+
+    def waits(self) -> bool:
+        self.times += 1
+        return self.times > 3 and self.times % 32 != 0
 
 
 def _searched(
@@ -148,16 +167,19 @@ def _searched(
             "reaches: a change there would not be seen"
         )
         return Entry(None, None, unclear), []
-    if positions is None:
-        trail = "searched", code, tuple(search.trail)
-        key = trail, _metas(captured), inputs
-        known = _entries.get(key)
+    changes = _changes(traces)
+    if changes is not None:  # by another thread, perhaps: no word on the next time
+        _impure.setdefault(code, _Impure(changes))
+        return Entry(None, None, changes), []
+    _impure.pop(code, None)
+    # What it did, where what it reaches does not say all, or says more than it uses.
+    did: Any = None
+    if positions is None or (_recordings[code] >= SEARCH_AFTER and not search.unclear):
+        did = ("searched", code, tuple(search.trail)), _metas(captured), inputs
+        known = _entries.get(did)
         if known is not None:
             known.used = next(_uses)
             return known, captured
-    changes = _changes(traces)
-    if changes is not None:  # by another thread, perhaps: no word on the next time
-        return Entry(None, None, changes), []
     if search.keeps_some():
         kept = Unsupported(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
@@ -169,9 +191,10 @@ def _searched(
         changes = _changes(traces)  # in the backward pass
         if changes is not None:
             entry = Entry(None, None, changes)
-    if entry.refusal is None and positions is None:
-        _played_searched.add(code)
-    _keep(key, entry)
+    if positions is not None:
+        _keep(key, entry)
+    if did is not None and not (entry.small and entry.small.runs_python_backward):
+        _keep(did, entry)
     return entry, captured
 
 
@@ -297,14 +320,23 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
 
 def _code(step: Any) -> Any:
     """What stays the same when a closure or a method is made anew."""
-    step = inspect.unwrap(step)
-    step = getattr(step, "__func__", step)
-    return getattr(step, "__code__", type(step))
+    step = _unwrapped(step)
+    if isinstance(step, types.MethodType):
+        step = step.__func__
+    return step.__code__ if isinstance(step, types.FunctionType) else type(step)
 
 
 def name_of(step: Any) -> str:
-    step = inspect.unwrap(step)
-    return getattr(step, "__qualname__", type(step).__name__)
+    step = _unwrapped(step)
+    if isinstance(step, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
+        return step.__qualname__
+    return type(step).__name__
+
+
+def _unwrapped(step: Any) -> Any:
+    while isinstance(step, types.FunctionType) and "__wrapped__" in vars(step):
+        step = vars(step)["__wrapped__"]
+    return step
 
 
 def _metas(tensors: list[Tensor]) -> Any:

@@ -253,7 +253,7 @@ class Walk:
                         self.item(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
             self.found.complete = False
-        elif isinstance(value, nn.Module):
+        elif isinstance(value, nn.Module) and "_parameters" in vars(value):  # or a mock of one
             self.module(value)
         elif (
             type(getattr(value, "__dict__", None)) is dict
@@ -333,8 +333,10 @@ class Walk:
         """Of what class it is, and what that has."""
         cls = type(value)
         self.found.constants.append(cls)
-        if cls.__weakrefoffset__:  # it may be given another class
-            self.found.watches.append((_FIELD, weakref.ref(value), "__class__", cls))
+        if cls.__weakrefoffset__:  # it may be given another class, or other attributes
+            ref = weakref.ref(value)
+            self.found.watches.append((_FIELD, ref, "__class__", cls))
+            self.found.watches.append((_FIELD, ref, "__dict__", value.__dict__))
         self.class_attributes(cls)
 
     def class_attributes(self, cls: type) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dis
+import functools
 import io
 import sys
 import types
@@ -23,13 +25,23 @@ from ostinato.compiler.captures import (
     names_of,
 )
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.traces import SLOTS, Names, Slots, kind_of
+from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Slots, kind_of
 
 _MOST_WALKS = 6
 
 
-def reached_containers(step: Callable[..., Any]) -> list[Any]:
-    """See `traces`.
+# Methods of containers that change them; of torch's functions some have these names, too.
+_CHANGE = {
+    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "add", "discard",
+    "setdefault", "sort", "reverse", "appendleft", "extendleft", "popleft", "rotate", "fill", "put",
+    "resize", "setattr", "delattr", "__setattr__", "__delattr__", "__setitem__", "__delitem__",
+    "__dict__", "vars", "next", "send", "set", "difference_update", "intersection_update",
+    "symmetric_difference_update", "move_to_end", "subtract", "step",
+}  # fmt: skip
+
+
+def reached_containers(step: Callable[..., Any]) -> tuple[list[Any], bool]:
+    """See `traces`; and whether any code that the step reaches looks as if it changed something.
 
     Raises:
         Unsupported: what a run of the step changes could not be undone.
@@ -44,7 +56,23 @@ def reached_containers(step: Callable[..., Any]) -> list[Any]:
         if walk.names == names:
             break
         names = walk.names
-    return walk.containers
+    draws = any(isinstance(c, GENERATORS) for c in walk.containers)
+    return walk.containers, walk.changes or draws
+
+
+@functools.lru_cache(maxsize=1024)
+def _changes(code: types.CodeType) -> bool:
+    """Whether code stores anything but in variables of its own."""
+    for i in dis.get_instructions(code):
+        stores = i.opname.startswith(("STORE_", "DELETE_"))
+        if stores and i.opname.endswith(("_ATTR", "_SUBSCR", "_SLICE", "_GLOBAL")):
+            return True
+        if i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in code.co_freevars:
+            return True
+        if i.opname.startswith("INPLACE_") or (i.opname == "BINARY_OP" and i.argrepr[-1:] == "="):
+            return True  # of a list, say
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return not _CHANGE.isdisjoint(code.co_names) or any(map(_changes, inner))
 
 
 class _ContainerWalk(Walk):
@@ -55,6 +83,7 @@ class _ContainerWalk(Walk):
     def __init__(self, names: frozenset[str]):
         super().__init__(names)
         self.containers: list[Any] = []
+        self.changes = False
 
     def look(self, value: Any, how: int, container: Any, key: Any) -> None:
         if isinstance(value, Tensor):
@@ -83,10 +112,11 @@ class _ContainerWalk(Walk):
 
     def visit_new(self, value: Any) -> None:
         if isinstance(value, types.FunctionType):
+            self.changes |= _changes(value.__code__)
             here = Names(value.__globals__, names_of(value.__code__))
             self.containers += [here, Names(value.__dict__, frozenset(self.looked_for))]
             self.containers += value.__closure__ or ()
-        elif isinstance(value, nn.Module):
+        elif isinstance(value, nn.Module) and "_parameters" in vars(value):
             own = vars(value)
             hooks = [*(own[name] for name in HOOKS), *hooks_of_all_modules()]
             self.containers += [own, *hooks]

@@ -184,6 +184,16 @@ def _put_elements(a: Any, before: bytes) -> None:
 
 SLOTS = Kind(_save_slots, _put_slots)
 _ELEMENTS = Kind(lambda a: a.tobytes() if hasattr(a, "tobytes") else bytes(a), _put_elements)
+
+
+def _put_state(r: Any, before: _State) -> None:
+    r.set_state(before.of)
+
+
+def _put_bits(r: Any, before: _State) -> None:
+    r.bit_generator.state = before.of
+
+
 _KINDS: list[tuple[Any, Kind]] = [
     (dict, Kind(dict, _put_dict)),
     (list, Kind(list, lambda a, before: list.__setitem__(a, slice(None), before))),
@@ -195,36 +205,35 @@ _KINDS: list[tuple[Any, Kind]] = [
     (Names, Kind(_save_names, _put_names)),
     (Slots, SLOTS),
     (random.Random, Kind(lambda r: r.getstate(), lambda r, before: r.setstate(before))),
-    (
-        np.random.Generator,
-        Kind(
-            lambda r: _Text(r.bit_generator.state),
-            lambda r, before: setattr(r.bit_generator, "state", before.of),
-        ),
-    ),
-    (
-        np.random.RandomState,
-        Kind(lambda r: _Text(r.get_state()), lambda r, before: r.set_state(before.of)),
-    ),
-    (torch.Generator, Kind(lambda r: _Text(r.get_state()), lambda r, b: r.set_state(b.of))),
+    (np.random.RandomState, Kind(lambda r: _State(r.get_state()), _put_state)),
+    (np.random.Generator, Kind(lambda r: _State(r.bit_generator.state), _put_bits)),
+    (torch.Generator, Kind(lambda r: _State(r.get_state()), _put_state)),
 ]
+GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 _PYTHON = Kind(lambda m: m.getstate(), lambda m, before: m.setstate(before))
-_NUMPY = Kind(lambda m: _Text(m.get_state()), lambda m, before: m.set_state(before.of))
+_NUMPY = Kind(lambda m: _State(m.get_state()), lambda m, before: m.set_state(before.of))
 
 
-class _Text:
-    """A state that is compared by its text: arrays have truth values of their own."""
+class _State:
+    """A generator's, with arrays in it, which have truth values of their own."""
 
     def __init__(self, of: Any):
         self.of = of
-        with np.printoptions(threshold=10**6):
-            self.text = str(of.tolist() if isinstance(of, torch.Tensor) else of)
+        self.key = _hashable(of)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Text) and self.text == other.text
+        return isinstance(other, _State) and self.key == other.key
 
     def __hash__(self) -> int:
-        return hash(self.text)
+        return hash(self.key)
+
+
+def _hashable(state: Any) -> Any:
+    if isinstance(state, (np.ndarray, torch.Tensor)):
+        return np.asarray(state).tobytes()
+    if isinstance(state, dict):
+        return tuple((k, _hashable(v)) for k, v in state.items())
+    return tuple(map(_hashable, state)) if isinstance(state, tuple) else state
 
 
 def kind_of(container: Any) -> Kind | None:
