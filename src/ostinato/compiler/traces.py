@@ -157,9 +157,15 @@ def _put_cell(cell: types.CellType, before: list[Any]) -> None:
 def _put_dict(d: dict[Any, Any], before: dict[Any, Any]) -> None:
     # As a dict: a Counter adds where it is updated. An OrderedDict has an order of its own.
     kind: Any = collections.OrderedDict if isinstance(d, collections.OrderedDict) else dict
-    kind.clear(d)
+    if list(before) != [key for key in d if key in before]:  # some are gone, or moved
+        kind.clear(d)
+    for key in [key for key in d if key not in before]:
+        kind.__delitem__(d, key)
     for key, value in before.items():
-        kind.__setitem__(d, key, value)
+        if (
+            dict.get(d, key, _NOTHING) is not value
+        ):  # others, of another thread, find the rest there
+            kind.__setitem__(d, key, value)
 
 
 def _put_set(s: set[Any], before: set[Any]) -> None:
