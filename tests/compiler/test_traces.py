@@ -859,3 +859,121 @@ def test_a_step_without_the_attributes_of_functions():
         ostinato.scan(lambda h, x: h + x if mock else h, init, xs),
         loop(lambda h, x: h + x, init, xs),
     )
+
+
+# -------------------------------------------- what was pure may change something at a later call
+
+
+class Gained(nn.Module):
+    """No path leads to all that it reaches, but it changes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(H, H, dtype=D)
+
+    def forward(self, h, x):
+        return torch.tanh(self.inner(x) * getattr(self, "gain", 1.0) + h)
+
+
+class Logs(Gained):
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def forward(self, h, x):
+        self.n += 1
+        return super().forward(h, x) * (1 + 0.1 * self.n)
+
+
+class OfTheClass(Gained):
+    n = 0
+
+    def forward(self, h, x):
+        type(self).n += 1
+        return super().forward(h, x) * (1 + 0.1 * type(self).n)
+
+
+class Around:
+    def __init__(self, model):
+        self.model = model
+
+    def step(self, h, x):
+        return self.model(h, x)
+
+
+def assert_twins(ours, theirs, state):
+    """`ours` and `theirs` give steps of two models that are alike; for four calls."""
+    init, xs = given()
+    for _ in range(4):
+        for a, b in zip(ostinato.scan(ours(), init, xs), loop(theirs(), init, xs), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        assert state[0]() == state[1]()
+
+
+def _twins(kind):
+    ours, theirs = _twice(kind)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+def test_a_hook_hung_on_a_step_that_was_pure():
+    ours, theirs = _twins(Gained)
+    counts = [[], []]
+    states = [lambda: len(counts[0]), lambda: len(counts[1])]
+    assert_twins(lambda: ours, lambda: theirs, states)
+    for model, seen in zip((ours, theirs), counts, strict=True):
+        model.inner.register_forward_hook(lambda m, i, o, seen=seen: seen.append(1))
+    assert_twins(lambda: ours, lambda: theirs, states)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("one_object", [False, True])
+def test_one_code_around_models_that_change_something_and_others(one_object):
+    wraps = Around(None), Around(None)
+    for kind in (Gained, Logs, Gained, Logs):
+        models = _twins(kind)
+        for wrap, model in zip(wraps, models, strict=True):
+            wrap.model = model
+        steps = [
+            (lambda w=w: w.step) if one_object else (lambda m=m: Around(m).step)
+            for w, m in zip(wraps, models, strict=True)
+        ]
+        assert_twins(*steps, [lambda m=m: getattr(m, "n", 0) for m in models])
+        partials = [lambda m=m: functools.partial(type(m).forward, m) for m in models]
+        assert_twins(*partials, [lambda m=m: getattr(m, "n", 0) for m in models])
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+def test_attributes_of_a_modules_class():
+    ours = OfTheClass()
+    init, xs = given()
+    for _ in range(3):
+        found = []
+        for how in (loop, ostinato.scan):
+            OfTheClass.n = 0
+            found.append((*how(ours, init, xs), torch.tensor(OfTheClass.n)))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+class Dispatches(nn.Module):
+    """By names that no code mentions."""
+
+    def __init__(self):
+        super().__init__()
+        self.mode, self.log, self.helper_a = "train", [], Bumped()
+
+    def step(self, h, x):
+        return getattr(self, "step_" + self.mode)(h, x)
+
+    def step_train(self, h, x):
+        self.log.append(getattr(self, "helper_" + "a").bump())
+        return torch.tanh(x * len(self.log) + h)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+def test_names_that_are_computed():
+    ours, theirs = Dispatches(), Dispatches()
+    assert_twins(
+        lambda: ours.step, lambda: theirs.step, [lambda m=m: m.log for m in (ours, theirs)]
+    )

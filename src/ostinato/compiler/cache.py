@@ -23,6 +23,8 @@ from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato._arguments import Arguments
+    from ostinato.compiler.captures import Signature
+    from ostinato.compiler.containers import World
     from ostinato.compiler.recording import Recording
 
 ENGINES = ("native", "reference", "eager")
@@ -59,7 +61,9 @@ _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
-_played_searched: set[Any] = set()  # code of steps that change nothing that they reach
+# By code: of steps that change nothing, what they reach.
+_pure: dict[Any, tuple[World, set[Signature]]] = {}
+_UNWATCHED = Reach(complete=False)
 _impure: dict[Any, _Impure] = {}  # by code
 
 
@@ -71,7 +75,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             step's doing, Elsewhere.
     """
     modes = _modes()
-    reached = reach(a.step)
+    world = _known_as_pure(a.step) if _pure else None
+    reached = reach(a.step) if world is None else _UNWATCHED
     captured = reached.tensors if reached.complete else []
     metas: Any = None
     described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
@@ -96,12 +101,11 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     if refused is not None and refused.waits():
         return Entry(None, None, refused.why), []
     traces = Traces(None)
-    changes_something = False
-    if code not in _played_searched:
-        from ostinato.compiler.containers import reached_containers  # not a part of every start
+    if world is None:
+        from ostinato.compiler.containers import World  # not a part of every start
 
-        containers, changes_something = reached_containers(a.step)
-        traces = Traces(containers)
+        world = World(a.step)
+        traces = Traces(world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
     except Unsupported:
@@ -109,9 +113,24 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         raise
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
-    elif not reached.complete and not changes_something:
-        _played_searched.add(code)
+    elif not reached.complete and not world.changes and reached is not _UNWATCHED:
+        world.containers = []
+        _, signatures = _pure.setdefault(code, (world, set()))
+        if len(signatures) < MAX_ENTRIES:
+            signatures.add(world.signature)
     return entry, captured
+
+
+def _known_as_pure(step: Any) -> World | None:
+    """What a step reaches, if it is as when the step changed nothing."""
+    known = _pure.get(_code(step))
+    if known is None:
+        return None
+    first, signatures = known
+    from ostinato.compiler.containers import World
+
+    world = World(step, first)
+    return world if world.signature in signatures else None
 
 
 class _Impure:

@@ -37,7 +37,7 @@ _FIXED = {
 }  # fmt: skip
 LIMIT = 3000
 # Names by which code reaches what no walk can see.
-_HIDDEN = {
+HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
     "__import__", "__dict__", "__getattribute__", "attrgetter", "methodcaller",
 }  # fmt: skip
@@ -284,7 +284,7 @@ class Walk:
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= names_of(f.__code__)
-        if not _HIDDEN.isdisjoint(names_of(f.__code__)) or _imports(f.__code__):
+        if not HIDDEN.isdisjoint(names_of(f.__code__)) or _imports(f.__code__):
             self.found.complete = False
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.found.complete = False

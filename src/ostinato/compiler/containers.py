@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ostinato.compiler.captures import (
+    HIDDEN,
     HOOKS,
     LIMIT,
     Walk,
@@ -40,24 +41,35 @@ _CHANGE = {
 }  # fmt: skip
 
 
-def reached_containers(step: Callable[..., Any]) -> tuple[list[Any], bool]:
-    """See `traces`; and whether any code that the step reaches looks as if it changed something.
+class World:
+    """All that a step reaches.
 
-    Raises:
-        Unsupported: what a run of the step changes could not be undone.
+    Attributes:
+        containers: see `traces`.
+        changes: whether any code in it looks as if it changed something.
+        signature: of the constants in it.
     """
-    names: frozenset[str] = frozenset()
-    for _ in range(_MOST_WALKS):
-        walk = _ContainerWalk(names)
-        try:
-            walk.visit(step)
-        except RecursionError:
-            raise Unsupported("it reaches containers that are nested too deeply") from None
-        if walk.names == names:
-            break
-        names = walk.names
-    draws = any(isinstance(c, GENERATORS) for c in walk.containers)
-    return walk.containers, walk.changes or draws
+
+    def __init__(self, step: Callable[..., Any], known: World | None = None):
+        """known: an earlier one, of the same code: what to look for.
+
+        Raises:
+            Unsupported: what a run of the step changes could not be undone.
+        """
+        self.names: frozenset[str] = known.names if known else frozenset()
+        self.hidden: bool = known.hidden if known else False
+        for _ in range(_MOST_WALKS):
+            walk = _ContainerWalk(self.names, self.hidden)
+            try:
+                walk.visit(step)
+            except RecursionError:
+                raise Unsupported("it reaches containers that are nested too deeply") from None
+            if walk.names == self.names and walk.hidden == self.hidden:
+                break
+            self.names, self.hidden = walk.names, walk.hidden
+        draws = any(isinstance(c, GENERATORS) for c in walk.containers)
+        self.containers, self.changes = walk.containers, walk.changes or draws
+        self.signature = walk.found.signature
 
 
 @functools.lru_cache(maxsize=1024)
@@ -80,8 +92,9 @@ class _ContainerWalk(Walk):
 
     into_the_library = False
 
-    def __init__(self, names: frozenset[str]):
+    def __init__(self, names: frozenset[str], hidden: bool):
         super().__init__(names)
+        self.hidden = self.looks_everywhere = hidden  # by names that no code mentions
         self.containers: list[Any] = []
         self.changes = False
 
@@ -113,6 +126,7 @@ class _ContainerWalk(Walk):
     def visit_new(self, value: Any) -> None:
         if isinstance(value, types.FunctionType):
             self.changes |= _changes(value.__code__)
+            self.hidden |= not HIDDEN.isdisjoint(names_of(value.__code__))
             here = Names(value.__globals__, names_of(value.__code__))
             self.containers += [here, Names(value.__dict__, frozenset(self.looked_for))]
             self.containers += value.__closure__ or ()
@@ -121,8 +135,10 @@ class _ContainerWalk(Walk):
             hooks = [*(own[name] for name in HOOKS), *hooks_of_all_modules()]
             self.containers += [own, *hooks]
             for some in hooks:
+                self.found.constants.append(len(some))
                 self.each(some.values())
             self.attributes(own)  # a hook may leave something there
+            self.instance_of(type(value), own)
         elif isinstance(value, type):
             self.containers += [base for base in value.__mro__ if not is_fixed(base)]
         elif type(value) not in (tuple, list, dict):
@@ -153,13 +169,20 @@ class _ContainerWalk(Walk):
         if is_fixed(type(value)):  # a scheduler of PyTorch's, say: what its methods do is not read
             self.each(attributes.values())
             return
-        self.containers += [base for base in type(value).__mro__ if not is_fixed(base)]
         self.class_attributes(type(value))
         self.attributes(attributes)
+        self.instance_of(type(value), attributes)
         if has_slots(type(value)):
             slots = Slots(value)
             self.containers.append(slots)
             self.each(SLOTS.save(slots).values())
+
+    def instance_of(self, cls: type, attributes: dict[str, Any]) -> None:
+        bases = [base for base in cls.__mro__ if not is_fixed(base)]
+        self.containers += bases
+        if self.looks_everywhere:
+            for some in (attributes, *map(vars, bases)):
+                self.each(some.values())
 
     def each(self, values: Collection[Any]) -> None:
         if len(values) <= LIMIT:
