@@ -18,7 +18,6 @@ from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
 from ostinato.compiler.search import search_captured
 from ostinato.compiler.surroundings import default_devices, is_searching, transformed
-from ostinato.compiler.traces import Traces
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ostinato.compiler.captures import Signature
     from ostinato.compiler.containers import World
     from ostinato.compiler.recording import Recording
+    from ostinato.compiler.traces import Traces
 
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128
@@ -100,9 +100,11 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     refused = _impure.get(code)
     if refused is not None and refused.waits():
         return Entry(None, None, refused.why), []
+    from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
+
     traces = Traces(None)
     if world is None:
-        from ostinato.compiler.containers import World  # not a part of every start
+        from ostinato.compiler.containers import World
 
         world = World(a.step)
         traces = Traces(world.containers)

@@ -8,10 +8,12 @@ searched by running it at every call.
 
 from __future__ import annotations
 
+import array
 import collections
 import dis
 import enum
 import functools
+import random
 import sys
 import threading
 import types
@@ -23,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ostinato.compiler.traces import kind_of
 from ostinato.engine import native
 
 _CONSTANTS = (
@@ -31,6 +32,11 @@ _CONSTANTS = (
     torch.Size, torch.layout, torch.memory_format, slice,
 )  # fmt: skip
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+# What has contents beside its attributes.
+_CONTAINERS = (
+    list, tuple, dict, set, frozenset, bytearray, array.array, collections.deque, threading.local,
+    random.Random,
+)  # fmt: skip
 # Modules whose contents are taken as fixed, and whose classes are.
 _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
@@ -259,8 +265,7 @@ class Walk:
             type(getattr(value, "__dict__", None)) is dict
             and not has_slots(type(value))
             and not is_fixed(type(value))
-            and not isinstance(value, (tuple, frozenset, threading.local))
-            and kind_of(value) is None
+            and not isinstance(value, _CONTAINERS)
         ):
             self.instance(value)
             self.attributes(value.__dict__)
