@@ -402,9 +402,6 @@ def test_errors_of_signal_handlers_reach_the_caller(at):
 class Slotted:
     __slots__ = ("n",)
 
-    def __init__(self):
-        self.n = 0
-
 
 class Attributes(dict):
     __getattr__ = dict.__getitem__
@@ -452,8 +449,8 @@ def _of_deque():
     return lambda: made.append(made[-1] + 1) or float(sum(made)), lambda: list(made)
 
 
-def _of_slots():
-    made = Slotted()
+def _of_an_attribute(made):
+    made.n = 0
 
     def count():
         made.n += 1
@@ -475,28 +472,6 @@ def _of_a_class():
 def _of_a_dict():
     made = Bumped()
     return lambda: float(made.bump()), lambda: made.n
-
-
-def _of_a_thread():
-    made = threading.local()
-    made.n = 0
-
-    def count():
-        made.n += 1
-        return float(made.n)
-
-    return count, lambda: made.n
-
-
-def _of_a_tensor():
-    made = torch.zeros(1)
-    made.n = 0
-
-    def count():
-        made.n += 1
-        return float(made.n)
-
-    return count, lambda: made.n
 
 
 def _of_a_queue():
@@ -555,12 +530,12 @@ CHANGING = {
     "a list's method": _of_list,
     "set": _of_set,
     "deque": _of_deque,
-    "slots": _of_slots,
+    "slots": lambda: _of_an_attribute(Slotted()),
     "setattr": _of_setattr,
     "class": _of_a_class,
     "__dict__": _of_a_dict,
-    "thread": _of_a_thread,
-    "tensor": _of_a_tensor,
+    "thread": lambda: _of_an_attribute(threading.local()),
+    "tensor": lambda: _of_an_attribute(torch.zeros(1)),
     "queue": _of_a_queue,
     "scheduler": _of_a_scheduler,
     "generator": _of_a_generator,

@@ -75,8 +75,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             step's doing, Elsewhere.
     """
     modes = _modes()
-    world = _known_as_pure(a.step) if _pure else None
-    reached = reach(a.step) if world is None else _UNWATCHED
+    world, is_pure = _known_as_pure(a.step) if _pure else (None, False)
+    reached = _UNWATCHED if is_pure else reach(a.step)
     captured = reached.tensors if reached.complete else []
     metas: Any = None
     described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
@@ -102,12 +102,11 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         return Entry(None, None, refused.why), []
     from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
 
-    traces = Traces(None)
     if world is None:
         from ostinato.compiler.containers import World
 
         world = World(a.step)
-        traces = Traces(world.containers)
+    traces = Traces(None if is_pure else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
     except Unsupported:
@@ -115,7 +114,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         raise
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
-    elif not reached.complete and not world.changes and reached is not _UNWATCHED:
+    elif not is_pure and not reached.complete and not world.changes:
         world.containers = []
         _, signatures = _pure.setdefault(code, (world, set()))
         if len(signatures) < MAX_ENTRIES:
@@ -123,16 +122,16 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     return entry, captured
 
 
-def _known_as_pure(step: Any) -> World | None:
-    """What a step reaches, if it is as when the step changed nothing."""
+def _known_as_pure(step: Any) -> tuple[World | None, bool]:
+    """What a step reaches, where one of its code changed nothing; and whether it is as then."""
     known = _pure.get(_code(step))
     if known is None:
-        return None
+        return None, False
     first, signatures = known
     from ostinato.compiler.containers import World
 
     world = World(step, first)
-    return world if world.signature in signatures else None
+    return world, world.signature in signatures
 
 
 class _Impure:

@@ -85,8 +85,6 @@ class BoundBackward(NamedTuple):
     played: Any
     gradients: Gradients
     flow: Flow
-    risky: bool  # see Flow
-    settled: int
     unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
@@ -215,9 +213,9 @@ class Player:
             tape.held, given, way.bound.once(given, once), grads, native.best_isa()
         )
         found = [*way.gradients.of(sums, given, once), *others]
-        if way.risky and any(g is not None and bool(g.isnan().any()) for g in found):
+        if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
             raise Unsupported("a gradient that autograd does not have met a pole")
-        settled = way.settled
+        settled = way.flow.settled
         n_steps = 1 if settled == 1 else min(given[-1].shape[0], settled)
         if n_steps not in way.unreached:
             way.unreached[n_steps] = way.flow.unreached(n_steps)
@@ -271,9 +269,7 @@ class Player:
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
         )  # fmt: skip
-        made = forward.backward[key] = BoundBackward(
-            bound, played, gradients, flow, flow.risky, flow.settled, {}
-        )
+        made = forward.backward[key] = BoundBackward(bound, played, gradients, flow, {})
         return made
 
 

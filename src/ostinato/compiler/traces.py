@@ -83,10 +83,8 @@ def _name(container: Any, before: Any, now: Any) -> str:
         for key in (*now, *before):
             if not _is(now.get(key, _NOTHING), before.get(key, _NOTHING)):
                 return str(key)
-    return container.__name__ if isinstance(container, types.ModuleType) else _of_kind(container)
-
-
-def _of_kind(container: Any) -> str:
+    if isinstance(container, types.ModuleType):
+        return container.__name__
     return f"a {type(container).__name__}"
 
 
@@ -162,10 +160,9 @@ def _put_dict(d: dict[Any, Any], before: dict[Any, Any]) -> None:
         kind.clear(d)
     for key in [key for key in d if key not in before]:
         kind.__delitem__(d, key)
+    # One by one: another thread, which may read here meanwhile, finds all that did not change.
     for key, value in before.items():
-        if (
-            dict.get(d, key, _NOTHING) is not value
-        ):  # others, of another thread, find the rest there
+        if dict.get(d, key, _NOTHING) is not value:
             kind.__setitem__(d, key, value)
 
 
@@ -230,9 +227,6 @@ class _State:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _State) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
 
 
 def _hashable(state: Any) -> Any:
