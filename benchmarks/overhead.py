@@ -22,7 +22,7 @@ import ostinato
 import ostinato._scan as scan_module
 from benchmarks import machine
 from benchmarks.results import Bound, Row, Spec, Timing
-from ostinato.compiler import cache
+from ostinato.compiler import cache, containers
 from ostinato.compiler.play import Player
 from ostinato.engine import native
 
@@ -33,7 +33,11 @@ WANTED_IMPORT_MS, WANTED_HELP_S = 30.0, 0.3
 ENGINE, AROUND_ENGINE = "engine", "binding"
 # part → the functions whose time it is, but for that of parts inside them
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "finding captured tensors": [(cache, "reach"), (cache, "search_captured")],
+    "finding captured tensors": [
+        (cache, "reach"),
+        (containers, "World"),
+        (cache, "search_captured"),
+    ],
     "cache key": [(cache, "find")],
     AROUND_ENGINE: [(Player, "forward"), (Player, "backward")],
     "structure of the call": [(scan_module, "_played")],
