@@ -1,6 +1,6 @@
 """Results: kept, judged, shown; and the stopwatch of `overhead`."""
 
-import time
+import os
 from dataclasses import replace
 
 import pytest
@@ -105,17 +105,24 @@ def test_latency_is_some_nanoseconds_or_not_measured():
     assert ns is None or 1 < ns < 100_000
 
 
-def test_no_product_is_faster_than_the_registers():
+def test_the_registers_are_timed_over_all_that_they_multiply():
     peak = machine.peak_gflops()
-    assert peak is None or peak > machine.state()["mm_gflops"]
+    # Left out by the compiler, or counted in other units: orders of magnitude beyond. At most four
+    # 512-bit fused multiply-adds a cycle, of a core at 8 GHz.
+    assert peak is None or 1 < peak < 4 * 32 * 8 * len(os.sched_getaffinity(0))
 
 
-def test_the_stopwatch_counts_each_moment_once():
+def test_the_stopwatch_counts_each_moment_once(monkeypatch):
+    now = [0]
+
+    def work(ns):
+        now[0] += ns
+
+    monkeypatch.setattr(overhead.time, "perf_counter_ns", lambda: now[0])
     watch = overhead.Stopwatch()
-    inner = watch.watched("inner", lambda: time.sleep(0.02))
-    watch.watched("outer", lambda: (time.sleep(0.01), inner()))()
-    assert watch.spent["inner"] >= 0.02e9
-    assert 0.01e9 <= watch.spent["outer"] < watch.spent["inner"] + 0.01e9
+    inner = watch.watched("inner", lambda: work(20))
+    watch.watched("outer", lambda: (work(10), inner(), work(3)))()
+    assert watch.spent == {"inner": 20, "outer": 13}
 
 
 @pytest.mark.parametrize("kind", ["by path", "searched"])
