@@ -81,6 +81,10 @@ NB_MODULE(_native, m) {
   m.def("elementwise", elementwise<double>, "isa"_a, "op"_a, "a"_a, "b"_a, "c"_a, "out"_a, "s"_a);
   m.def("watched", watched, "places"_a, "tensor"_a, "absent"_a, "equal"_a);
   m.def("modes", modes);
+  // One of gc.callbacks; see ostinato/engine/native.py.
+  m.def("forget", [](const nb::dict& memory, const std::string& phase, const nb::dict& info) {
+    if (phase == "start" && nb::cast<int>(info["generation"]) == 2) PyDict_Clear(memory.ptr());
+  }, "memory"_a, "phase"_a, "info"_a);
   m.def("described", described, "captured"_a, "init"_a, "xs"_a, "axis"_a);
   nb::class_<Addresses>(m, "Addresses").def("__init__", [](Addresses* self, const Integers& numbers) {
     new (self) Addresses(addresses_of(numbers));

@@ -161,10 +161,15 @@ enum class At : int64_t { kItem, kAttribute, kField, kOwn, kLength };
 
 // What is there now; invalid where there is nothing.
 inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
-  if (at == At::kItem && PyDict_CheckExact(container)) {
+  if (at == At::kItem && PyDict_Check(container)) {  // past what a subclass makes of it
     PyObject* const item = PyDict_GetItemWithError(container, key);
     if (!item && PyErr_Occurred()) throw nanobind::python_error();
     return nanobind::borrow(item);
+  }
+  if (at == At::kItem && (PyList_Check(container) || PyTuple_Check(container))) {
+    const Py_ssize_t i = PyLong_AsSsize_t(key);
+    if (i < 0 || i >= Py_SIZE(container)) return nanobind::object();
+    return nanobind::borrow(PyList_Check(container) ? PyList_GetItem(container, i) : PyTuple_GetItem(container, i));
   }
   PyObject* found = nullptr;
   switch (at) {

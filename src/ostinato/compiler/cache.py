@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.captures import Reach, reach
+from ostinato.compiler.captures import memory_of, reach
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
 from ostinato.compiler.search import search_captured
@@ -22,7 +22,7 @@ from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato._arguments import Arguments
-    from ostinato.compiler.captures import Signature
+    from ostinato.compiler.captures import Reach
     from ostinato.compiler.containers import World
     from ostinato.compiler.recording import Recording
     from ostinato.compiler.traces import Traces
@@ -61,9 +61,7 @@ _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
-# By code: of steps that change nothing, what they reach.
-_pure: dict[Any, tuple[World, set[Signature]]] = {}
-_UNWATCHED = Reach(complete=False)
+_pure: dict[Any, _Pure] = {}  # by code
 _impure: dict[Any, _Impure] = {}  # by code
 
 
@@ -75,8 +73,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             step's doing, Elsewhere.
     """
     modes = _modes()
-    world, is_pure = _known_as_pure(a.step) if _pure else (None, False)
-    reached = _UNWATCHED if is_pure else reach(a.step)
+    reached = reach(a.step)
     captured = reached.tensors if reached.complete else []
     metas: Any = None
     described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
@@ -102,11 +99,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         return Entry(None, None, refused.why), []
     from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
 
-    if world is None:
-        from ostinato.compiler.containers import World
-
-        world = World(a.step)
-    traces = Traces(None if is_pure else world.containers)
+    world = _suspect(a.step, code, inputs)
+    traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
     except Unsupported:
@@ -114,24 +108,65 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         raise
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
-    elif not is_pure and not reached.complete and not world.changes:
-        world.containers = []
-        _, signatures = _pure.setdefault(code, (world, set()))
-        if len(signatures) < MAX_ENTRIES:
-            signatures.add(world.signature)
+    elif world is not None and not reached.complete:
+        _pure.setdefault(code, _Pure()).add(a.step, world, inputs)
     return entry, captured
 
 
-def _known_as_pure(step: Any) -> tuple[World | None, bool]:
-    """What a step reaches, where one of its code changed nothing; and whether it is as then."""
-    known = _pure.get(_code(step))
-    if known is None:
-        return None, False
-    first, signatures = known
+def _suspect(step: Any, code: Any, inputs: Any) -> World | None:
+    """All that a step reaches; None where it is known that it changes nothing of that."""
+    known = _pure.get(code)
+    if known is not None and known.trusts(step, inputs):
+        return None
     from ostinato.compiler.containers import World
 
-    world = World(step, first)
-    return world, world.signature in signatures
+    world = World(step, known.world if known is not None else None)
+    return None if known is not None and known.has(step, world, inputs) else world
+
+
+class _Pure:
+    """Steps of one code that were searched, and changed nothing that they reach.
+
+    What a step does follows from what it reaches and from the kinds of its arguments: where these
+    are as they were it changes nothing again. Not all that it reaches can be seen, though: where
+    its code looks as if it changed something, it is watched now and then all the same.
+    """
+
+    def __init__(self) -> None:
+        self.world: World | None = None  # the latest: what to look for
+        self._found: set[Any] = set()
+        self._times = 0
+
+    def add(self, step: Any, world: World, inputs: Any) -> None:
+        world.containers = []
+        self.world = world
+        if len(self._found) < MAX_ENTRIES:
+            self._found.add((world.found.signature, inputs if world.changes else None))
+        self._remember(step, world, inputs)
+
+    def has(self, step: Any, world: World, inputs: Any) -> bool:
+        """Whether a step that reaches this changed nothing."""
+        if (world.found.signature, inputs if world.changes else None) not in self._found:
+            return False
+        if world.changes:
+            self._times += 1
+            if self._times % 32 == 0:
+                return False
+        self._remember(step, world, inputs)
+        return True
+
+    def trusts(self, step: Any, inputs: Any) -> bool:
+        """As `has`, without going through all that is reached."""
+        found, changes, its_inputs = memory_of(step).pure or (None, False, None)
+        if found is None or (changes and its_inputs != inputs) or found.now() is None:
+            return False
+        self._times += changes
+        return not changes or self._times % 32 != 0
+
+    def _remember(self, step: Any, world: World, inputs: Any) -> None:
+        found = world.found
+        if found.complete and not found.leads_back:
+            memory_of(step).pure = found, world.changes, inputs
 
 
 class _Impure:

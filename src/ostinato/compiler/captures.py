@@ -31,9 +31,13 @@ _CONSTANTS = (
     int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device,
     torch.Size, torch.layout, torch.memory_format, slice,
 )  # fmt: skip
-_BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+_BUILTIN = (
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
+    types.MemberDescriptorType, types.GetSetDescriptorType,
+    type(vars(collections.namedtuple("_One", "field"))["field"]),
+)  # fmt: skip
 # What has contents beside its attributes.
-_CONTAINERS = (
+CONTAINERS = (
     list, tuple, dict, set, frozenset, bytearray, array.array, collections.deque, threading.local,
     random.Random,
 )  # fmt: skip
@@ -41,6 +45,7 @@ _CONTAINERS = (
 _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
 }  # fmt: skip
+_IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: written in C, with attributes that nobody sets
 LIMIT = 3000
 # Names by which code reaches what no walk can see.
 HIDDEN = {
@@ -61,7 +66,7 @@ _TENSOR, _ABSENT, _AGAIN = object(), object(), object()
 # How a watched place is read; see `native/tensors.h`. A field is an attribute of what a weak
 # reference refers to, and one's own an item of its dictionary: what a function remembers must not
 # keep it alive.
-_ITEM, _ATTRIBUTE, _FIELD, _OWN, _LENGTH = range(5)
+ITEM, ATTRIBUTE, FIELD, OWN, LENGTH = range(5)
 
 
 class Signature:
@@ -95,65 +100,84 @@ class Reach:
     def signature(self) -> Signature:
         return _signatures.setdefault(tuple(self.constants), Signature())
 
+    def now(self) -> list[Tensor] | None:
+        """The tensors that are there now; None where anything else changed."""
+        return native.watched(self.watches, _TENSOR, _ABSENT, _equal)
+
 
 def _equal(a: Any, b: Any) -> bool:
     """Of two values that are not one and the same; numpy's have truth values of their own."""
     return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
 
 
-_REMEMBERED = "__ostinato_reach__"
-# By id: two objects that are equal reach different tensors.
-_known: dict[int, tuple[weakref.ref[Any], dict[Any, Reach]]] = {}
+class Memory:
+    """What is known of a step, until something that it reaches changes.
 
-
-def reach(step: Callable[..., Any]) -> Reach:
-    """What `step` reaches now."""
-    entry, name = _memory(step)
-    known = entry.get(name)
-    if known is not None and known.complete:
-        tensors = native.watched(known.watches, _TENSOR, _ABSENT, _equal)
-        if tensors is not None:
-            known.tensors = tensors
-            return known
-    fresh = _walked(step)
-    if fresh.complete and not fresh.leads_back:
-        entry[name] = fresh
-    return fresh
-
-
-def _memory(step: Callable[..., Any]) -> tuple[dict[Any, Reach], Any]:
-    """Where what a step reaches is remembered: it must not keep the step alive.
-
-    A function remembers it itself, so that a closure that names itself is still collected.
+    It must not keep the step alive. A function remembers it itself, so that a closure that names
+    itself is still collected; copies and pickles of the function remember nothing.
     """
+
+    __slots__ = ("owner", "pure", "reach")
+
+    def __init__(self, owner: Callable[[], Any]):
+        self.owner = owner
+        self.reach: Reach | None = None
+        self.pure: Any = None  # see cache.py
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+_REMEMBERED = "__ostinato_memory__"
+# Of objects that are no functions, by id: two that are equal reach different tensors. By the method
+# that is the step, or None.
+_known: dict[int, tuple[weakref.ref[Any], dict[Any, Memory]]] = {}
+native.forget_at_full_collections(_known)
+
+
+def memory_of(step: Any) -> Memory:
+    """A new one where nothing is remembered."""
     if isinstance(step, types.FunctionType):
-        owner, entry = step.__dict__.get(_REMEMBERED, (None, {}))
-        if owner is None or owner() is not step:  # functools.wraps copies attributes
-            entry = {}
-            step.__dict__[_REMEMBERED] = weakref.ref(step), entry
-        return entry, None
+        known = step.__dict__.get(_REMEMBERED)
+        if not isinstance(known, Memory) or known.owner() is not step:
+            # functools.wraps copies attributes.
+            known = step.__dict__[_REMEMBERED] = Memory(weakref.ref(step))
+        return known
+    method = None
     if isinstance(step, types.MethodType):
-        return _weakly(step.__self__), step.__func__
-    return _weakly(step), None
-
-
-def _weakly(owner: Any) -> dict[Any, Reach]:
-    at = id(owner)
-    known = _known.get(at)
-    if known is not None and known[0]() is owner:
-        return known[1]
-    try:
-        known = weakref.ref(owner, lambda ref: _forget(at, ref)), {}
-    except TypeError:  # cannot be weakly referenced: nothing is remembered
-        return {}
-    _known[at] = known
-    return known[1]
+        step, method = step.__self__, step.__func__
+    at = id(step)
+    entry = _known.get(at)
+    if entry is None or entry[0]() is not step:
+        try:
+            entry = weakref.ref(step, lambda ref: _forget(at, ref)), {}
+        except TypeError:  # cannot be weakly referenced: nothing is remembered
+            return Memory(lambda: None)
+        _known[at] = entry
+    known = entry[1].get(method)
+    if known is None:
+        known = entry[1][method] = Memory(entry[0])
+    return known
 
 
 def _forget(at: int, ref: weakref.ref[Any]) -> None:
     known = _known.get(at)
     if known is not None and known[0] is ref:
         del _known[at]
+
+
+def reach(step: Callable[..., Any]) -> Reach:
+    """What `step` reaches now."""
+    memory = memory_of(step)
+    known = memory.reach
+    if known is not None:
+        tensors = known.now()
+        if tensors is not None:
+            known.tensors = tensors
+            return known
+    fresh = _walked(step)
+    memory.reach = None if fresh.leads_back else fresh
+    return fresh
 
 
 def _walked(step: Callable[..., Any]) -> Reach:
@@ -164,11 +188,8 @@ def _walked(step: Callable[..., Any]) -> Reach:
         try:
             walk.visit(step)
         except RecursionError:  # containers in containers
-            walk.found.complete = False
-        owner = step.__self__ if isinstance(step, types.MethodType) else step
-        walk.found.leads_back = id(owner) in walk.again and not isinstance(
-            owner, types.FunctionType
-        )
+            walk.opaque()
+        walk.notice_leads_back(step)
         if not walk.found.complete or walk.names == names:
             return walk.found
         names = walk.names
@@ -184,6 +205,19 @@ class Walk:
         self.seen: dict[int, int] = {}  # id → the how-manieth
         self.again: set[int] = set()
 
+    def opaque(self) -> None:
+        """Something was met that no watch sees into."""
+        self.found.complete = False
+
+    def unwatched(self) -> None:
+        """As `opaque`, of what a walk can look behind."""
+        self.opaque()
+
+    def notice_leads_back(self, step: Any) -> None:
+        owner = step.__self__ if isinstance(step, types.MethodType) else step
+        function = isinstance(owner, types.FunctionType)
+        self.found.leads_back = id(owner) in self.again and not function
+
     def look(self, value: Any, how: int, container: Any, key: Any) -> None:
         """One watched place, and what is there."""
         if isinstance(value, Tensor):
@@ -191,21 +225,21 @@ class Walk:
             self.found.tensors.append(value)
             self.found.constants.append(_TENSOR)
             if not self.names.isdisjoint(vars(value)):  # an attribute hung on a tensor
-                self.found.complete = False
+                self.opaque()
         else:
             self.found.watches.append((how, container, key, value))
             self.visit(value)
 
     def item(self, container: Any, key: Any) -> None:
-        self.look(container[key], _ITEM, container, key)
+        self.look(container[key], ITEM, container, key)
 
     def visit(self, value: Any) -> None:
         found = self.found
         if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
-            found.complete = False
+            self.opaque()
         elif isinstance(value, _CONSTANTS) and not isinstance(value, enum.Enum):
             if not (type(value) in _CONSTANTS or is_fixed(type(value))):
-                found.complete = False  # a subclass, with attributes or methods of its own
+                self.opaque()  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
             found.constants.append((type(value), str(value) if text else value))
         elif isinstance(value, _BUILTIN) or is_fixed(value):
@@ -213,7 +247,7 @@ class Walk:
             if isinstance(value, types.BuiltinFunctionType) and not isinstance(
                 owner, (types.ModuleType, type, types.NoneType)
             ):
-                found.complete = False  # a method of a list, say
+                self.unwatched()  # a method of a list, say
             found.constants.append(value)
         elif id(value) in self.seen:
             self.again.add(id(value))
@@ -221,7 +255,7 @@ class Walk:
         else:
             self.seen[id(value)] = len(self.seen)  # alive: it is reached from the step
             if len(self.seen) > LIMIT:
-                found.complete = False
+                self.opaque()
             else:
                 self.visit_new(value)
 
@@ -244,64 +278,64 @@ class Walk:
             self.items(value)
         elif isinstance(value, types.ModuleType):
             if "__getattr__" in vars(value):
-                self.found.complete = False
+                self.opaque()
             self.found.constants.append(value.__name__)
             self.attributes(value.__dict__)
         elif isinstance(value, type):
             if not is_fixed(type(value)):  # a metaclass, with attributes of its own
-                self.found.complete = False
+                self.opaque()
             self.found.constants.append(value)
             self.class_attributes(value)
-            for base in value.__mro__:  # code may make an instance, or apply it: that runs these
+            for base in changeable(value):  # code may make an instance, or apply it: runs these
                 for name in _RUN:
-                    found = vars(base).get(name)
-                    if not is_fixed(base) and isinstance(found, (types.FunctionType, staticmethod)):
+                    if isinstance(vars(base).get(name), (types.FunctionType, staticmethod)):
                         self.item(base.__dict__, name)
         elif isinstance(value, torch.jit.ScriptModule):
-            self.found.complete = False
+            self.opaque()
         elif isinstance(value, nn.Module) and "_parameters" in vars(value):  # or a mock of one
             self.module(value)
+        elif isinstance(value, tuple) and hasattr(value, "_fields") and dict_of(value) is None:
+            self.items(value)
+            self.class_attributes(type(value))
         elif (
-            type(getattr(value, "__dict__", None)) is dict
-            and not has_slots(type(value))
+            (dict_of(value) is not None or slots_of(type(value)))
             and not is_fixed(type(value))
-            and not isinstance(value, _CONTAINERS)
+            and not isinstance(value, CONTAINERS)
         ):
             self.instance(value)
-            self.attributes(value.__dict__)
             if isinstance(value, enum.Enum):
                 self.item(value.__dict__, "_value_")
         else:
-            self.found.complete = False
+            self.unwatched()
 
     def items(self, value: Any) -> None:
         self.found.constants.append((type(value), len(value)))
         if len(value) > LIMIT:
-            self.found.complete = False
+            self.opaque()
             return
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict):
                 self.visit(key)
             self.item(value, key)
         if not isinstance(value, tuple):
-            self.found.watches.append((_LENGTH, value, None, len(value)))
+            self.found.watches.append((LENGTH, value, None, len(value)))
 
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= names_of(f.__code__)
         if not HIDDEN.isdisjoint(names_of(f.__code__)) or _imports(f.__code__):
-            self.found.complete = False
+            self.unwatched()
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
-            self.found.complete = False
+            self.opaque()
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
-            self.found.watches.append((_FIELD, weakref.ref(f), name, getattr(f, name)))
+            self.found.watches.append((FIELD, weakref.ref(f), name, getattr(f, name)))
         for cell in f.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:  # not yet bound
-                self.found.complete = False
+                self.opaque()
             else:
-                self.look(value, _ATTRIBUTE, cell, "cell_contents")
+                self.look(value, ATTRIBUTE, cell, "cell_contents")
         module = str(f.__globals__.get("__name__")).split(".")[0]
         through = self.into_the_library or module not in sys.stdlib_module_names
         for name in sorted(names_of(f.__code__)) if through else ():
@@ -309,7 +343,7 @@ class Walk:
                 self.found.constants.append(name)
                 self.item(f.__globals__, name)
             else:  # a builtin, or an attribute: a global of that name may turn up
-                self.found.watches.append((_ITEM, f.__globals__, name, _ABSENT))
+                self.found.watches.append((ITEM, f.__globals__, name, _ABSENT))
         self.attributes_of(f)
         self.visit(f.__defaults__)
         self.visit(f.__kwdefaults__)
@@ -323,37 +357,50 @@ class Walk:
                 self.found.constants.append(name)
                 self.item(attributes, name)
             else:
-                self.found.watches.append((_ITEM, attributes, name, _ABSENT))
+                self.found.watches.append((ITEM, attributes, name, _ABSENT))
 
     def attributes_of(self, f: types.FunctionType) -> None:
         """As `attributes`; a dictionary that a function remembers would lead back to it."""
         for name in self.looked_for:
             if name in f.__dict__:
                 self.found.constants.append(name)
-                self.look(f.__dict__[name], _OWN, weakref.ref(f), name)
+                self.look(f.__dict__[name], OWN, weakref.ref(f), name)
             else:
-                self.found.watches.append((_OWN, weakref.ref(f), name, _ABSENT))
+                self.found.watches.append((OWN, weakref.ref(f), name, _ABSENT))
 
     def instance(self, value: Any) -> None:
-        """Of what class it is, and what that has."""
-        cls = type(value)
+        """Of what class it is, and what that has; its attributes."""
+        cls, own = type(value), dict_of(value)
         self.found.constants.append(cls)
-        if cls.__weakrefoffset__:  # it may be given another class, or other attributes
-            ref = weakref.ref(value)
-            self.found.watches.append((_FIELD, ref, "__class__", cls))
-            self.found.watches.append((_FIELD, ref, "__dict__", value.__dict__))
+        # It may be given another class, or other attributes.
+        how, at = attribute_of(value)
+        self.found.watches.append((how, at, "__class__", cls))
+        if own is not None:
+            self.found.watches.append((how, at, "__dict__", own))
+            self.attributes(own)
         self.class_attributes(cls)
+        for name, slot in slots_of(cls).items():
+            if name in self.looked_for:
+                if _first(cls, name) is not slot:  # hidden by that of a class below
+                    self.opaque()
+                    continue
+                try:
+                    inside = slot.__get__(value)
+                except AttributeError:
+                    self.found.watches.append((how, at, name, _ABSENT))
+                else:
+                    self.found.constants.append(name)
+                    self.look(inside, how, at, name)
 
     def class_attributes(self, cls: type) -> None:
-        for base in cls.__mro__:
-            if not is_fixed(base):
-                self.special_methods(base)
-                for name in (*self.looked_for, "forward", "__call__"):
-                    if name in vars(base):
-                        self.found.constants.append(name)
-                        self.item(base.__dict__, name)
-                    else:  # it may be set there later, and hide that of a base
-                        self.found.watches.append((_ITEM, base.__dict__, name, _ABSENT))
+        for base in changeable(cls):
+            self.special_methods(base)
+            for name in (*self.looked_for, "forward", "__call__"):
+                if name in vars(base):
+                    self.found.constants.append(name)
+                    self.item(base.__dict__, name)
+                else:  # it may be set there later, and hide that of a base
+                    self.found.watches.append((ITEM, base.__dict__, name, _ABSENT))
 
     def special_methods(self, cls: type) -> None:
         """Those by which an operator, a protocol or a missing attribute reaches code."""
@@ -371,7 +418,7 @@ class Walk:
             ):
                 continue
             if name in ("__getattr__", "__getattribute__"):  # attributes may come from anywhere
-                self.found.complete = False
+                self.unwatched()
             self.found.constants.append(name)
             self.item(cls.__dict__, name)
 
@@ -379,23 +426,22 @@ class Walk:
         attributes = m.__dict__
         for hooks in (*(attributes[name] for name in HOOKS), *hooks_of_all_modules()):
             if hooks:
-                self.found.complete = False
-            self.found.watches.append((_LENGTH, hooks, None, len(hooks)))
+                self.unwatched()
+            self.found.watches.append((LENGTH, hooks, None, len(hooks)))
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
         self.item(attributes, "training")
         if "forward" in attributes:
             self.item(attributes, "forward")
         else:
-            self.found.watches.append((_ITEM, attributes, "forward", _ABSENT))
+            self.found.watches.append((ITEM, attributes, "forward", _ABSENT))
         if is_fixed(type(m)):
             self.found.constants.append(type(m))
-            self.found.watches.append((_FIELD, weakref.ref(m), "__class__", type(m)))
+            self.found.watches.append((FIELD, weakref.ref(m), "__class__", type(m)))
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
                     self.item(attributes, name)
         else:
-            self.attributes(attributes)
             self.instance(m)
 
 
@@ -417,14 +463,41 @@ def is_fixed(value: Any) -> bool:
     return isinstance(value, type) and _is_fixed_name(value.__module__)
 
 
+def changeable(cls: type) -> list[type]:
+    """A class and its bases, where somebody may set an attribute."""
+    return [b for b in cls.__mro__ if not (b.__flags__ & _IMMUTABLE or is_fixed(b))]
+
+
 def _is_fixed_name(module: Any) -> bool:
     root, *below = str(module).split(".")
     # Of our own package what a step may be made of is walked: a model's forward calls scan.
     return root in _FIXED or (root == "ostinato" and below[:1] not in (["nn"], ["models"]))
 
 
-def has_slots(cls: type) -> bool:
-    return any("__slots__" in vars(base) and vars(base)["__slots__"] for base in cls.__mro__[:-1])
+def dict_of(value: Any) -> dict[str, Any] | None:
+    """An object's own attributes, but for those in slots."""
+    found = getattr(value, "__dict__", None)
+    return found if type(found) is dict else None
+
+
+def slots_of(cls: type) -> dict[str, types.MemberDescriptorType]:
+    """By name, of a class and its bases."""
+    return {
+        name: found
+        for base in reversed(changeable(cls))
+        if "__slots__" in vars(base)
+        for name, found in vars(base).items()
+        if isinstance(found, types.MemberDescriptorType)
+    }
+
+
+def attribute_of(value: Any) -> tuple[int, Any]:
+    """How one of an object is watched: not keeping it alive, where that can be."""
+    return (FIELD, weakref.ref(value)) if type(value).__weakrefoffset__ else (ATTRIBUTE, value)
+
+
+def _first(cls: type, name: str) -> Any:
+    return next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
 
 
 @functools.lru_cache(maxsize=1024)

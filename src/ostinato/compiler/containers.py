@@ -9,18 +9,25 @@ import io
 import sys
 import types
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ostinato.compiler.captures import (
+    CONTAINERS,
+    FIELD,
     HIDDEN,
     HOOKS,
+    ITEM,
+    LENGTH,
     LIMIT,
+    Reach,
     Walk,
-    has_slots,
+    attribute_of,
+    changeable,
+    dict_of,
     hooks_of_all_modules,
     is_fixed,
     names_of,
@@ -42,12 +49,12 @@ _CHANGE = {
 
 
 class World:
-    """All that a step reaches.
+    """All that a step reaches, also where no watch would notice each change.
 
     Attributes:
         containers: see `traces`.
         changes: whether any code in it looks as if it changed something.
-        signature: of the constants in it.
+        found: what there is; complete where watches notice each change of it.
     """
 
     def __init__(self, step: Callable[..., Any], known: World | None = None):
@@ -67,9 +74,11 @@ class World:
             if walk.names == self.names and walk.hidden == self.hidden:
                 break
             self.names, self.hidden = walk.names, walk.hidden
+        walk.notice_leads_back(step)
         draws = any(isinstance(c, GENERATORS) for c in walk.containers)
         self.containers, self.changes = walk.containers, walk.changes or draws
-        self.signature = walk.found.signature
+        self.found: Reach = walk.found
+        self.found.tensors = []  # they must not be kept alive
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,6 +107,9 @@ class _ContainerWalk(Walk):
         self.containers: list[Any] = []
         self.changes = False
 
+    def unwatched(self) -> None:
+        """Seen here, all the same."""
+
     def look(self, value: Any, how: int, container: Any, key: Any) -> None:
         if isinstance(value, Tensor):
             self.tensor(value)
@@ -109,7 +121,7 @@ class _ContainerWalk(Walk):
             raise Unsupported("a parameter has no shape yet")
 
     def visit(self, value: Any) -> None:
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor):  # not in a place that is watched
             self.tensor(value)
             return
         if isinstance(value, types.ModuleType) and value.__name__ in sys.stdlib_module_names:
@@ -130,61 +142,90 @@ class _ContainerWalk(Walk):
             here = Names(value.__globals__, names_of(value.__code__))
             self.containers += [here, Names(value.__dict__, frozenset(self.looked_for))]
             self.containers += value.__closure__ or ()
-        elif isinstance(value, nn.Module) and "_parameters" in vars(value):
-            own = vars(value)
-            hooks = [*(own[name] for name in HOOKS), *hooks_of_all_modules()]
-            self.containers += [own, *hooks]
-            for some in hooks:
-                self.found.constants.append(len(some))
-                self.each(some.values())
-            self.attributes(own)  # a hook may leave something there
-            self.instance_of(type(value), own)
         elif isinstance(value, type):
-            self.containers += [base for base in value.__mro__ if not is_fixed(base)]
-        elif type(value) not in (tuple, list, dict):
-            self.other(value)
-        super().visit_new(value)
-
-    def other(self, value: Any) -> None:
-        if isinstance(value, io.IOBase):
-            return
-        if isinstance(value, collections.abc.Iterator):
+            self.containers += changeable(value)
+        elif isinstance(value, collections.abc.Iterator) and not isinstance(value, io.IOBase):
             raise Unsupported(
                 f"it reaches a {type(value).__name__}, of which every run takes an element"
             )
-        if isinstance(value, weakref.ref):
-            self.visit(value())
-        elif kind_of(value) is not None:
-            self.containers.append(value)
-        if isinstance(value, dict):
-            self.each(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
-            self.each(value)
-        attributes = getattr(value, "__dict__", None)
-        if not isinstance(attributes, dict):
-            attributes = {}
-        self.containers.append(attributes)
-        if isinstance(value, types.ModuleType):
-            return
-        if is_fixed(type(value)):  # a scheduler of PyTorch's, say: what its methods do is not read
-            self.each(attributes.values())
-            return
-        self.class_attributes(type(value))
-        self.attributes(attributes)
-        self.instance_of(type(value), attributes)
-        if has_slots(type(value)):
-            slots = Slots(value)
-            self.containers.append(slots)
-            self.each(SLOTS.save(slots).values())
+        elif isinstance(value, weakref.ref):
+            target = value()
+            self.found.watches.append((FIELD, value, "__class__", type(target)))
+            self.visit(target)
+        elif isinstance(value, nn.Module) and "_parameters" in vars(value):
+            for hooks in (*(vars(value)[name] for name in HOOKS), *hooks_of_all_modules()):
+                self.containers.append(hooks)
+                self.each(hooks)
+            if is_fixed(type(value)):
+                self.own(value)
+                self.attributes(vars(value))  # a hook may leave something there
+        elif type(value) not in (tuple, list, dict):
+            self.contents(value)
+        super().visit_new(value)
 
-    def instance_of(self, cls: type, attributes: dict[str, Any]) -> None:
-        bases = [base for base in cls.__mro__ if not is_fixed(base)]
+    def contents(self, value: Any) -> None:
+        """What lies in an object, and what it has where `Walk` does not look."""
+        if kind_of(value) is not None:
+            self.containers.append(value)
+        if isinstance(value, (dict, list, tuple, collections.deque)):
+            self.each(value)
+        elif isinstance(value, (set, frozenset)):
+            self.elements(value)
+        if isinstance(value, types.ModuleType):
+            self.containers.append(vars(value))
+        elif is_fixed(type(value)):  # a scheduler of PyTorch's, say: its methods are not read
+            self.own(value)
+            self.each(dict_of(value) or {})
+        elif isinstance(value, CONTAINERS):
+            self.instance(value)
+
+    def own(self, value: Any) -> None:
+        """An object's attributes, all of them where code may mention any."""
+        attributes, slots = dict_of(value), Slots(value)
+        if attributes is not None:
+            self.containers.append(attributes)
+        if slots.names:
+            self.containers.append(slots)
+        if self.looks_everywhere:
+            self.each(attributes or {})
+            how, at = attribute_of(value)
+            for name, inside in SLOTS.save(slots).items():
+                self.look(inside, how, at, name)
+
+    def instance(self, value: Any) -> None:
+        super().instance(value)
+        self.own(value)
+        bases = changeable(type(value))
         self.containers += bases
         if self.looks_everywhere:
-            for some in (attributes, *map(vars, bases)):
-                self.each(some.values())
+            for base in bases:
+                self.each(base.__dict__)
 
-    def each(self, values: Collection[Any]) -> None:
-        if len(values) <= LIMIT:
-            for value in list(values):
+    def each(self, of: Any) -> None:
+        """All that lies in a list, or a dictionary, or one of the kind; watched."""
+        if len(of) > LIMIT:
+            self.opaque()
+            return
+        for key, value in list(_places(of)):
+            self.look(value, ITEM, of, key)
+        self.found.watches.append((LENGTH, of, None, len(of)))
+
+    def elements(self, of: Any) -> None:
+        """Of a set: they are in no place that could be watched."""
+        if of and not isinstance(of, frozenset):
+            self.opaque()
+        self.found.watches.append((LENGTH, of, None, len(of)))
+        if len(of) <= LIMIT:
+            for value in list(of):
                 self.visit(value)
+
+
+def _places(of: Any) -> Iterable[tuple[Any, Any]]:
+    """Past what a subclass makes of it."""
+    if isinstance(of, dict):
+        return dict.items(of)
+    if isinstance(of, types.MappingProxyType):
+        return of.items()
+    if isinstance(of, list):
+        return enumerate(list.__iter__(of))
+    return enumerate(tuple.__iter__(of) if isinstance(of, tuple) else of)

@@ -29,6 +29,7 @@ _PLAIN = {
     int, bool, str, float, complex, slice, type(None), type(...), type, torch.dtype, torch.device,
     torch.Size, torch.layout, torch.memory_format,
 }  # fmt: skip
+_LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
@@ -48,35 +49,37 @@ class CaptureSearch(TorchFunctionMode):
         self.marks: dict[int, object] = {}  # id → what stands for the tensor in the trail
         self.alive: list[Tensor] = []  # so that ids stay theirs
         for t in known:
-            self.meet(t)
+            if id(t) not in self.marks:
+                self.meet(t)
         self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
-    def meet(self, t: Tensor) -> bool:
-        """Whether it is new."""
-        if id(t) in self.marks:
-            return False
+    def meet(self, t: Tensor) -> None:
         n = len(self.alive)
         if n == len(_MARKS):
             _MARKS.append(object())
         self.marks[id(t)] = _MARKS[n]
         self.alive.append(t)
-        return True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.refuse_traces(func, args, kwargs)
+        name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
+        if kwargs or name[-1:] == "_" or name in _HOOKS:
+            self.refuse_traces(name, args, kwargs)
         trail, marks = self.trail, self.marks
-        leaves, spec = tree.flatten((args, kwargs) if kwargs else args)
+        if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
+            leaves, spec = args, len(args)
+        else:
+            leaves, spec = tree.flatten((args, kwargs))
         trail.append(spec)
         of_tensors = False
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 of_tensors = True
-                if self.meet(leaf):
+                if id(leaf) not in marks:
+                    self.meet(leaf)
                     self.captured.append(leaf)
                 trail.append(marks[id(leaf)])
             else:
@@ -87,7 +90,6 @@ class CaptureSearch(TorchFunctionMode):
                 if kind not in _PLAIN and not issubclass(kind, np.generic):
                     self.unclear = True
         out = func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
         trail.append(name)
         if name == "__get__":  # of a property, whose name it has
             name = getattr(func.__self__, "__name__", name)
@@ -97,7 +99,8 @@ class CaptureSearch(TorchFunctionMode):
         for leaf in (out,) if isinstance(out, Tensor) else tree.leaves(out):
             if isinstance(leaf, Tensor):
                 of_tensors = False
-                if self.meet(leaf):
+                if id(leaf) not in marks:
+                    self.meet(leaf)
                     self.made.add(id(leaf))
                 trail.append(marks[id(leaf)])
         if of_tensors and not (type(out) in (tuple, list) and not out):  # and gives none
@@ -127,9 +130,8 @@ class CaptureSearch(TorchFunctionMode):
         gc.collect()  # or in a cycle
         return any(ref() is not None for ref in made)
 
-    def refuse_traces(self, func: Any, args: Any, kwargs: Any) -> None:
+    def refuse_traces(self, name: str, args: Any, kwargs: Any) -> None:
         """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
-        name = getattr(func, "__name__", "")
         changed = [kwargs["out"]] if isinstance(kwargs.get("out"), Tensor) else []
         if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
             changed += args[:1]

@@ -92,6 +92,9 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
     """
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
+        if not torch.is_inference_mode_enabled() and _top_hooks(False) is None:
+            yield
+            return
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():
                 mode = torch.is_grad_enabled()

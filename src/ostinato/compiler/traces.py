@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ostinato.compiler.captures import slots_of
+
 _NOTHING = object()
 
 
@@ -100,8 +102,7 @@ class Slots:
 
     def __init__(self, of: Any):
         self.of = of
-        names = [vars(base).get("__slots__", ()) for base in type(of).__mro__]
-        self.names = [n for some in names for n in ([some] if isinstance(some, str) else some)]
+        self.names = list(slots_of(type(of)))
 
 
 def _save_names(g: Names) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _put_names(g: Names, before: dict[str, Any]) -> None:
 
 
 def _save_slots(s: Slots) -> dict[str, Any]:
-    found = {name: getattr(s.of, name, _NOTHING) for name in s.names if not name.startswith("__")}
+    found = {name: getattr(s.of, name, _NOTHING) for name in s.names}
     return {name: value for name, value in found.items() if value is not _NOTHING}
 
 

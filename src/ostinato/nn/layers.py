@@ -7,7 +7,6 @@ back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from operator import is_
 from typing import Any
@@ -39,10 +38,14 @@ class _Ragged:
     packed: bool = False  # whether the input was; then rows are sorted, the longest first
 
 
-# Beside the layers, not in them: functions cannot be pickled.
-_steps: weakref.WeakKeyDictionary[torch.nn.Module, dict[Any, tuple[list[Any], Step]]] = (
-    weakref.WeakKeyDictionary()
-)
+KEPT = "_ostinato_steps"  # an attribute of a layer, beside what torch.nn gives it
+
+
+class _Kept(dict[Any, tuple[list[Any], Step]]):
+    """Steps and their weights, which cannot be pickled: copies and pickles of a layer have none."""
+
+    def __reduce__(self) -> Any:
+        return _Kept, ()
 
 
 class _Layer(torch.nn.RNNBase):
@@ -143,7 +146,8 @@ class _Layer(torch.nn.RNNBase):
 
     def _usual_step(self) -> tuple[list[Any], Step]:
         """The weights of the first layer and their step; refreshed unless they are as they were."""
-        kept = _steps.get(self, {}).get((0, False, self.mode))
+        steps = self.__dict__.get(KEPT)
+        kept = None if steps is None else steps.get((0, False, self.mode))
         now = map(self._parameters.get, self._flat_weights_names)
         if kept is not None and all(map(is_, now, kept[0])):
             return kept
@@ -255,9 +259,9 @@ class _Layer(torch.nn.RNNBase):
         `scan` remembers with a function what it reaches. Weights that are computed anew each time
         (a parametrization's) are not kept: they hold what they were computed from.
         """
-        steps = _steps.get(self)
+        steps = self.__dict__.get(KEPT)
         if steps is None:
-            steps = _steps[self] = {}
+            steps = self.__dict__[KEPT] = _Kept()
         key = i, all_states, self.mode
         kept = steps.get(key)
         if kept and len(kept[0]) == len(weights) and all(map(is_, kept[0], weights)):
