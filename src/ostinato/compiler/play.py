@@ -88,8 +88,7 @@ class BoundBackward(NamedTuple):
     unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
-@dataclass(eq=False, slots=True)
-class Tape:
+class Tape(NamedTuple):
     """What the backward pass needs of the forward pass, and how that was played."""
 
     held: Any  # tensors, and the memory of saved values
