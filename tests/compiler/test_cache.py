@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import gc
+import pickle
 import types
 import warnings
 import weakref
@@ -106,13 +109,40 @@ def test_nothing_is_kept_alive():
 
         return step
 
-    def searched(W: Tensor) -> Any:
+    class Leads(nn.Module):
+        """To itself by what its code does not mention: as what it is shown to may hold it."""
+
+        def __init__(self):
+            super().__init__()
+            self.W, self.shown_to = weight(), types.SimpleNamespace(to=[self])
+
+        def forward(self, h, x):
+            return torch.tanh(x + h @ self.W)
+
+    class Hides(Leads):
+        def forward(self, h, x):
+            return torch.tanh(x + h @ getattr(self, "W"))  # noqa: B009
+
+    class Slots:
+        __slots__ = ("W", "__weakref__", "own")
+
+        def __init__(self):
+            self.W, self.own = weight(), self
+
+        def __call__(self, h, x):
+            return torch.tanh(x + h @ self.W)
+
+    def by_path(W: Tensor) -> Any:
         held = types.SimpleNamespace(W=W)
         return lambda h, x: torch.tanh(x + h @ held.W)
 
+    def searched(W: Tensor) -> Any:
+        held = types.SimpleNamespace(W=W)
+        return lambda h, x: torch.tanh(x + h @ getattr(held, "W"))  # noqa: B009
+
     def watch() -> dict[str, Any]:
         watched: dict[str, Any] = {}
-        for make in (closure, searched):
+        for make in (closure, by_path, searched):
             W = weight()
             step = make(W)
             init, xs = weight(3, H), weight(5, 3, H)
@@ -121,12 +151,17 @@ def test_nothing_is_kept_alive():
             watched[f"{make.__name__}: step"] = weakref.ref(step)
             for name, t in {"W": W, "init": init, "xs": xs, "carry": carry, "ys": ys}.items():
                 watched[f"{make.__name__}: {name}"] = memory_of(t)
-        m = Loose()
-        ostinato.scan(m, torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D))
-        return watched | {"module": weakref.ref(m), "module: W": memory_of(m.W)}
+        for kind in (Loose, Leads, Hides, Slots):
+            m = kind()
+            for step in (m, m.__call__):
+                for _ in range(2):
+                    ostinato.scan(step, torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D))
+            watched[kind.__name__] = weakref.ref(m)
+            watched[f"{kind.__name__}: W"] = memory_of(m.W)
+        return watched
 
     watched = watch()
-    gc.collect()
+    gc.collect()  # some are in cycles of their own
     assert [name for name, ref in watched.items() if ref() is not None] == []
 
 
@@ -157,3 +192,44 @@ def test_a_tape_dies_with_its_graph():
         assert memory() is None
     finally:
         gc.enable()
+
+
+def test_a_function_can_be_copied_and_pickled_by_value():
+    """What is remembered of it lies in its dictionary, and stays where it is."""
+    W = weight()
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    assert_like_the_loop(step, [W])
+    [remembered] = vars(step).values()
+    assert pickle.loads(pickle.dumps(remembered)) is copy.deepcopy(remembered) is None
+    again = types.FunctionType(step.__code__, step.__globals__, "again", None, step.__closure__)
+    for found in (remembered, None):
+        vars(again).update(dict.fromkeys(vars(step), found))
+        assert_like_the_loop(again, [W])
+
+
+@pytest.mark.filterwarnings("error")
+def test_slots_and_named_tuples_are_found_by_path():
+    class Slots:
+        __slots__ = ("W", "__weakref__")
+
+        def __init__(self):
+            self.W = weight()
+
+        def __call__(self, h, x):
+            return torch.tanh(x + h @ self.W)
+
+    Weights = collections.namedtuple("Weights", "W b")
+    weights = Weights(weight(), weight(H))
+
+    def step(h, x):
+        return torch.tanh(x + h @ weights.W + weights.b)
+
+    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
+    for found in (Slots(), step):
+        ostinato.scan(found, init, xs)
+        with counting(found) as calls:
+            ostinato.scan(found, init, xs)
+        assert calls[0] == 0

@@ -470,13 +470,11 @@ def _of_the_module() -> float:
 class _Hidden:
     """What it holds no path leads to."""
 
-    __slots__ = ("W",)
-
     def __init__(self, W: Tensor):
         self.W = W
 
     def __call__(self, h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + _Scaled.apply(h) @ self.W)
+        return torch.tanh(x + _Scaled.apply(h) @ getattr(self, "W"))  # noqa: B009
 
 
 @pytest.mark.parametrize("kind", ["function", "opaque", "module"])

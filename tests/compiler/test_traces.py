@@ -17,12 +17,13 @@ import types
 import unittest.mock
 import warnings
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small import D, H, weight
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 import ostinato
@@ -952,3 +953,98 @@ def test_names_that_are_computed():
     assert_twins(
         lambda: ours.step, lambda: theirs.step, [lambda m=m: m.log for m in (ours, theirs)]
     )
+
+
+class Places:
+    """A place where a function may lie that a step calls, by a name that no code mentions."""
+
+    __slots__ = ("__dict__", "__weakref__", "in_a_slot")
+
+    class Own(dict):
+        pass
+
+    class Listed(list):
+        pass
+
+    def __init__(self, name: str | None = None):
+        self.in_a_list, self.in_a_tuple = [torch.tanh], (torch.tanh,)
+        self.in_a_listed = self.Listed([torch.tanh])
+        self.in_a_dict, self.in_its_own = {"f": torch.tanh}, self.Own(f=torch.tanh)
+        self.in_a_deque = collections.deque([torch.tanh])
+        self.in_a_set = {torch.tanh}
+        self.as_default = collections.defaultdict(lambda: torch.tanh, f=torch.tanh)
+        self.in_an_attribute = torch.tanh
+        setattr(self, "_".join(["in", "a", "slot"]), torch.tanh)
+        self.in_a_space = types.SimpleNamespace(f=torch.tanh)
+        self.in_a_partial = functools.partial(lambda f, a: f(a), torch.tanh)
+        self.kept = Kept()
+        self.by_a_reference = weakref.ref(self.kept)
+        for other in [] if name is None else {*vars(self), "in_a_slot"} - {name, "kept"}:
+            delattr(self, other)
+
+    def put(self, name: str, f: Any) -> None:
+        held = getattr(self, name)
+        if name in ("in_a_list", "in_a_listed", "in_a_deque"):
+            held[0] = f
+        elif name in ("in_a_dict", "in_its_own", "as_default"):
+            held["f"] = f
+        elif name == "in_a_set":
+            held.clear()
+            held.add(f)
+        elif name == "in_a_space":
+            held.f = f
+        elif name == "by_a_reference":
+            self.kept.f = f
+        elif name == "in_a_tuple":
+            self.in_a_tuple = (f,)
+        elif name == "in_a_partial":
+            self.in_a_partial = functools.partial(held.func, f)
+        else:
+            setattr(self, name, f)
+
+    def call(self, name: str, a: Tensor) -> Tensor:
+        held = getattr(self, name)
+        if name in ("in_a_list", "in_a_listed", "in_a_deque", "in_a_tuple"):
+            held = held[0]
+        elif name in ("in_a_dict", "in_its_own", "as_default"):
+            held = held["f"]
+        elif name == "in_a_set":
+            (held,) = held
+        elif name in ("in_a_space", "by_a_reference"):
+            held = (held() if name == "by_a_reference" else held).f
+        return held(a)
+
+
+class Kept:
+    f = staticmethod(torch.tanh)
+
+
+PLACES = [name for name in (*vars(Places()), "in_a_slot") if name != "kept"]
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("name", PLACES)
+def test_a_searched_step_that_changes_something_after_all(name):
+    """It was pure, and what it reaches is watched; a function is replaced by one that counts."""
+    W, counted = given()[0].new_ones(H, H).requires_grad_(), []
+
+    def counts(a: Tensor) -> Tensor:
+        counted.append(1)
+        return torch.tanh(a)
+
+    init, xs = given()
+    places = Places(name)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return places.call(name, x + h @ W)
+
+    step.__code__ = step.__code__.replace(co_name=name)  # what is known of the others is not of it
+    for f, wanted in ((None, 0), (counts, len(xs)), (torch.tanh, 0), (counts, len(xs))):
+        if f is not None:
+            places.put(name, f)
+        for _ in range(4):
+            counted.clear()
+            got = torch.autograd.grad(ostinato.scan(step, init, xs)[1].sum(), W)[0]
+            assert len(counted) == wanted
+            theirs = torch.autograd.grad(loop(step, init, xs)[1].sum(), W)[0]
+            torch.testing.assert_close(got, theirs, rtol=1e-12, atol=1e-12)

@@ -120,8 +120,10 @@ def _suspect(step: Any, code: Any, inputs: Any) -> World | None:
         return None
     from ostinato.compiler.containers import World
 
-    world = World(step, known.world if known is not None else None)
-    return None if known is not None and known.has(step, world, inputs) else world
+    if known is None:
+        return World(step)
+    world = World(step, known.looked_for)
+    return None if known.has(step, world, inputs) else world
 
 
 class _Pure:
@@ -133,13 +135,12 @@ class _Pure:
     """
 
     def __init__(self) -> None:
-        self.world: World | None = None  # the latest: what to look for
+        self.looked_for: tuple[frozenset[str], bool] = frozenset(), False  # see World
         self._found: set[Any] = set()
         self._times = 0
 
     def add(self, step: Any, world: World, inputs: Any) -> None:
-        world.containers = []
-        self.world = world
+        self.looked_for = world.looked_for
         if len(self._found) < MAX_ENTRIES:
             self._found.add((world.found.signature, inputs if world.changes else None))
         self._remember(step, world, inputs)

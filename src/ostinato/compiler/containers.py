@@ -52,28 +52,33 @@ class World:
     """All that a step reaches, also where no watch would notice each change.
 
     Attributes:
+        looked_for: names that its code mentions, and whether it may reach attributes by others.
         containers: see `traces`.
         changes: whether any code in it looks as if it changed something.
         found: what there is; complete where watches notice each change of it.
     """
 
-    def __init__(self, step: Callable[..., Any], known: World | None = None):
-        """known: an earlier one, of the same code: what to look for.
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        looked_for: tuple[frozenset[str], bool] = (frozenset(), False),
+    ):
+        """looked_for: of an earlier one of the same code.
 
         Raises:
             Unsupported: what a run of the step changes could not be undone.
         """
-        self.names: frozenset[str] = known.names if known else frozenset()
-        self.hidden: bool = known.hidden if known else False
+        self.looked_for = looked_for
         for _ in range(_MOST_WALKS):
-            walk = _ContainerWalk(self.names, self.hidden)
+            walk = _ContainerWalk(*self.looked_for)
             try:
                 walk.visit(step)
             except RecursionError:
                 raise Unsupported("it reaches containers that are nested too deeply") from None
-            if walk.names == self.names and walk.hidden == self.hidden:
+            found = walk.names, walk.hidden
+            if found == self.looked_for:
                 break
-            self.names, self.hidden = walk.names, walk.hidden
+            self.looked_for = found
         walk.notice_leads_back(step)
         draws = any(isinstance(c, GENERATORS) for c in walk.containers)
         self.containers, self.changes = walk.containers, walk.changes or draws
