@@ -171,6 +171,40 @@ def memory_of(t: Tensor) -> Callable[[], Any]:
     return lambda: None if ref.expired() else ref
 
 
+@pytest.mark.parametrize("searched", [False, True])
+def test_classes_are_not_kept_alive(searched):
+    """Nor what their methods, or a bound method of a dictionary, reach."""
+
+    def make() -> Any:
+        table = {"V": weight()}
+        get = table.get
+
+        class Local(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.W = weight()
+
+            def forward(self, h, x):
+                return torch.tanh(x @ table["V"] + h @ self.W)
+
+        class Hides(Local):
+            def forward(self, h, x):
+                return torch.tanh(x @ get("V") + h @ getattr(self, "W"))  # noqa: B009
+
+        return (Hides if searched else Local), table["V"]
+
+    def play() -> list[Callable[[], Any]]:
+        kind, V = make()
+        m = kind()
+        for _ in range(3):
+            ostinato.scan(m, torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D))
+        return [weakref.ref(kind), weakref.ref(m), memory_of(V)]
+
+    refs = play()
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
+
+
 def test_a_tape_dies_with_its_graph():
     """What a forward pass keeps goes when its outputs go, without the cycle collector."""
     W = weight()

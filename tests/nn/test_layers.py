@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from typing import Any, ClassVar
 
 import pytest
@@ -350,3 +352,19 @@ def test_a_layer_is_exported_as_torchs(layer):
     m, x = layer(4, 5), torch.randn(6, 3, 4)
     exported = torch.export.export(m, (x,), strict=True).module()
     torch.testing.assert_close(exported(x), m(x))
+
+
+@pytest.mark.parametrize("layer", [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM])
+def test_a_layer_is_freed_though_its_weights_lead_to_it(layer):
+
+    def alive() -> Any:
+        m = layer(4, 5)
+        m.clip = 1.0
+        m.weight_hh_l0.register_hook(lambda g: g.clamp(-m.clip, m.clip))
+        m(torch.randn(6, 3, 4))[0].sum().backward()
+        assert not vars(copy.deepcopy(m))["_ostinato_steps"]
+        return weakref.ref(m)
+
+    m = alive()
+    gc.collect()
+    assert m() is None

@@ -375,11 +375,13 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
 
 
 def _code(step: Any) -> Any:
-    """What stays the same when a closure or a method is made anew."""
+    """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
     step = _unwrapped(step)
     if isinstance(step, types.MethodType):
         step = step.__func__
-    return step.__code__ if isinstance(step, types.FunctionType) else type(step)
+    if isinstance(step, types.FunctionType):
+        return step.__code__
+    return type(step).__module__, type(step).__qualname__
 
 
 def name_of(step: Any) -> str:

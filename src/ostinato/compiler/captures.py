@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,9 @@ _CONSTANTS = (
     int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device,
     torch.Size, torch.layout, torch.memory_format, slice,
 )  # fmt: skip
-_BUILTIN = (
-    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
+# Of a class written in C, or of how it keeps attributes.
+_OF_A_CLASS = (
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
     types.MemberDescriptorType, types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_One", "field"))["field"]),
 )  # fmt: skip
@@ -84,7 +86,7 @@ class Reach:
 
     Attributes:
         tensors: in a fixed order.
-        constants: everything else that may steer it, hashable.
+        constants: everything else that may steer it, hashable; they keep nothing alive.
         watches: (how to read it, container, key, what is there), to notice a change.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
@@ -131,7 +133,7 @@ class Memory:
 _REMEMBERED = "__ostinato_memory__"
 # Of objects that are no functions, by id: two that are equal reach different tensors. By the method
 # that is the step, or None.
-_known: dict[int, tuple[weakref.ref[Any], dict[Any, Memory]]] = {}
+_known: dict[int, tuple[ref[Any], dict[Any, Memory]]] = {}
 native.forget_at_full_collections(_known)
 
 
@@ -141,7 +143,7 @@ def memory_of(step: Any) -> Memory:
         known = step.__dict__.get(_REMEMBERED)
         if not isinstance(known, Memory) or known.owner() is not step:
             # functools.wraps copies attributes.
-            known = step.__dict__[_REMEMBERED] = Memory(weakref.ref(step))
+            known = step.__dict__[_REMEMBERED] = Memory(ref(step))
         return known
     method = None
     if isinstance(step, types.MethodType):
@@ -150,7 +152,7 @@ def memory_of(step: Any) -> Memory:
     entry = _known.get(at)
     if entry is None or entry[0]() is not step:
         try:
-            entry = weakref.ref(step, lambda ref: _forget(at, ref)), {}
+            entry = ref(step, lambda dead: _forget(at, dead)), {}
         except TypeError:  # cannot be weakly referenced: nothing is remembered
             return Memory(lambda: None)
         _known[at] = entry
@@ -160,9 +162,9 @@ def memory_of(step: Any) -> Memory:
     return known
 
 
-def _forget(at: int, ref: weakref.ref[Any]) -> None:
+def _forget(at: int, dead: ref[Any]) -> None:
     known = _known.get(at)
-    if known is not None and known[0] is ref:
+    if known is not None and known[0] is dead:
         del _known[at]
 
 
@@ -241,13 +243,15 @@ class Walk:
             if not (type(value) in _CONSTANTS or is_fixed(type(value))):
                 self.opaque()  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
-            found.constants.append((type(value), str(value) if text else value))
-        elif isinstance(value, _BUILTIN) or is_fixed(value):
-            owner = getattr(value, "__self__", None)
-            if isinstance(value, types.BuiltinFunctionType) and not isinstance(
-                owner, (types.ModuleType, type, types.NoneType)
-            ):
-                self.unwatched()  # a method of a list, say
+            found.constants.append((ref(type(value)), str(value) if text else value))
+        elif isinstance(value, _OF_A_CLASS):
+            found.constants.append((ref(type(value)), getattr(value, "__name__", None)))
+        elif isinstance(value, types.BuiltinFunctionType) and not isinstance(
+            value.__self__, (types.ModuleType, type, types.NoneType)
+        ):
+            self.unwatched()  # a method of a list, say
+            found.constants.append(value.__name__)
+        elif isinstance(value, types.BuiltinFunctionType) or is_fixed(value):
             found.constants.append(value)
         elif id(value) in self.seen:
             self.again.add(id(value))
@@ -260,7 +264,7 @@ class Walk:
                 self.visit_new(value)
 
     def visit_new(self, value: Any) -> None:
-        self.found.constants.append(type(value))
+        self.found.constants.append(ref(type(value)))
         if isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, types.MethodType):
@@ -284,7 +288,7 @@ class Walk:
         elif isinstance(value, type):
             if not is_fixed(type(value)):  # a metaclass, with attributes of its own
                 self.opaque()
-            self.found.constants.append(value)
+            self.found.constants.append(ref(value))
             self.class_attributes(value)
             for base in changeable(value):  # code may make an instance, or apply it: runs these
                 for name in _RUN:
@@ -309,7 +313,7 @@ class Walk:
             self.unwatched()
 
     def items(self, value: Any) -> None:
-        self.found.constants.append((type(value), len(value)))
+        self.found.constants.append((ref(type(value)), len(value)))
         if len(value) > LIMIT:
             self.opaque()
             return
@@ -328,7 +332,7 @@ class Walk:
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.opaque()
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
-            self.found.watches.append((FIELD, weakref.ref(f), name, getattr(f, name)))
+            self.found.watches.append((FIELD, ref(f), name, getattr(f, name)))
         for cell in f.__closure__ or ():
             try:
                 value = cell.cell_contents
@@ -364,14 +368,14 @@ class Walk:
         for name in self.looked_for:
             if name in f.__dict__:
                 self.found.constants.append(name)
-                self.look(f.__dict__[name], OWN, weakref.ref(f), name)
+                self.look(f.__dict__[name], OWN, ref(f), name)
             else:
-                self.found.watches.append((OWN, weakref.ref(f), name, _ABSENT))
+                self.found.watches.append((OWN, ref(f), name, _ABSENT))
 
     def instance(self, value: Any) -> None:
         """Of what class it is, and what that has; its attributes."""
         cls, own = type(value), dict_of(value)
-        self.found.constants.append(cls)
+        self.found.constants.append(ref(cls))
         # It may be given another class, or other attributes.
         how, at = attribute_of(value)
         self.found.watches.append((how, at, "__class__", cls))
@@ -436,8 +440,8 @@ class Walk:
         else:
             self.found.watches.append((ITEM, attributes, "forward", _ABSENT))
         if is_fixed(type(m)):
-            self.found.constants.append(type(m))
-            self.found.watches.append((FIELD, weakref.ref(m), "__class__", type(m)))
+            self.found.constants.append(ref(type(m)))
+            self.found.watches.append((FIELD, ref(m), "__class__", type(m)))
             for name, value in sorted(attributes.items()):
                 if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
                     self.item(attributes, name)
@@ -493,7 +497,7 @@ def slots_of(cls: type) -> dict[str, types.MemberDescriptorType]:
 
 def attribute_of(value: Any) -> tuple[int, Any]:
     """How one of an object is watched: not keeping it alive, where that can be."""
-    return (FIELD, weakref.ref(value)) if type(value).__weakrefoffset__ else (ATTRIBUTE, value)
+    return (FIELD, ref(value)) if type(value).__weakrefoffset__ else (ATTRIBUTE, value)
 
 
 def _first(cls: type, name: str) -> Any:
