@@ -24,6 +24,7 @@ class Arguments:
     """The arguments of one call."""
 
     step: Step
+    given: Step  # the caller's: of `step`, with resets, a part
     leaves: list[Tensor]  # of init, as given
     carry_spec: Any
     xs_leaves: list[Tensor]  # time along `dim`
@@ -72,7 +73,9 @@ def checked(
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
     ragged = Ragged(None, None, [], n_steps)
-    a = Arguments(step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer)
+    a = Arguments(
+        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer
+    )
     if lengths is not None or resets is not None or restart is not None:
         a.ragged = Ragged.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
     return a

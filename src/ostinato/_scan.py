@@ -122,17 +122,17 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     except cache.Elsewhere:
         return None
     except Unsupported as refusal:
-        cache.refuse(arguments.step, refusal)
+        cache.refuse(arguments.given, refusal)
         return None
     if call is None:
-        cache.refuse(arguments.step, entry.refusal)
+        cache.refuse(arguments.given, entry.refusal)
         return None
     n_rows = call.n_rows
     if n_rows not in entry.verified:
         entry.verified[n_rows] = _differs(arguments, call, tensors, entry)
     why_not = entry.verified[n_rows]
     if why_not is not None:
-        cache.refuse(arguments.step, why_not)
+        cache.refuse(arguments.given, why_not)
         return None
     ys, finals = play(call, tensors)
     if arguments.dim != 0:
@@ -179,7 +179,6 @@ def _with_restarts(a: Arguments) -> Arguments:
         new = [torch.where(rows_like(start, c), v, c) for c, v in zip(old, values, strict=True)]
         return step(tree.unflatten(new, carry_spec), tree.unflatten(leaves, xs_spec))
 
-    restarting.__wrapped__ = step  # type: ignore[attr-defined]  # for messages, and as its identity
     xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
     lengths = Ragged(ragged.lengths, None, [], ragged.n_steps)
     return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)

@@ -73,13 +73,13 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             step's doing, Elsewhere.
     """
     modes = _modes()
-    reached = reach(a.step)
+    reached = reach(a.given)
     captured = reached.tensors if reached.complete else []
     metas: Any = None
     described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
     if described is None:
         described, metas = _unusual(captured, a)
-    inputs = described, a.carry_spec, a.xs_spec, modes, engine_name
+    inputs = described, a.carry_spec, a.xs_spec, a.step is a.given, modes, engine_name
     key: Any = None
     if reached.complete:
         key = reached.signature, metas, inputs
@@ -93,13 +93,13 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             if metas is not None:
                 check_tensors(captured)
             return entry, captured
-    code = _code(a.step)
+    code = _code(a.given)
     refused = _impure.get(code)
     if refused is not None and refused.waits():
         return Entry(None, None, refused.why), []
     from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
 
-    world = _suspect(a.step, code, inputs)
+    world = _suspect(a.given, code, inputs)
     traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
@@ -109,7 +109,7 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
     elif world is not None and not reached.complete:
-        _pure.setdefault(code, _Pure()).add(a.step, world, inputs)
+        _pure.setdefault(code, _Pure()).add(a.given, world, inputs)
     return entry, captured
 
 
@@ -330,22 +330,21 @@ def _recorded(
     from ostinato.compiler.plan import Planner
     from ostinato.compiler.record import record
 
-    step = a.step
-    code = _code(step)
+    code = _code(a.given)
     _recordings[code] += 1
-    module = str(getattr(step, "__module__", None))
+    module = str(getattr(a.given, "__module__", None))
     if _recordings[code] == WARN_AFTER + 1 and not module.startswith("ostinato."):
         warnings.warn(
-            f"{name_of(step)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that it "
-            "uses or which tensors want gradients changes between calls; pass what changes through "
-            "xs, or as a tensor",
+            f"{name_of(a.given)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that "
+            "it uses or which tensors want gradients changes between calls; pass what changes "
+            "through xs, or as a tensor",
             stacklevel=8,
         )
     try:
         dtype = a.init_leaves[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
-        recording, small = record(step, a.init, a.first_x(), captured, a.split)
+        recording, small = record(a.step, a.init, a.first_x(), captured, a.split)
         if positions is None and recording.runs_python_backward:
             raise Unsupported(
                 "its backward pass runs Python code (a custom autograd.Function, or hooks), and "

@@ -245,7 +245,8 @@ class Walk:
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
             found.constants.append((ref(type(value)), str(value) if text else value))
         elif isinstance(value, _OF_A_CLASS):
-            found.constants.append((ref(type(value)), getattr(value, "__name__", None)))
+            of = getattr(value, "__objclass__", type(value))
+            found.constants.append((ref(of), getattr(value, "__name__", None)))
         elif isinstance(value, types.BuiltinFunctionType) and not isinstance(
             value.__self__, (types.ModuleType, type, types.NoneType)
         ):
@@ -458,8 +459,6 @@ def is_fixed(value: Any) -> bool:
     if isinstance(value, types.ModuleType):
         return _is_fixed_name(value.__name__)
     if isinstance(value, types.FunctionType):
-        if value.__closure__ and value.__module__ == "ostinato._scan":  # around a step: resets
-            return False
         # Where it was written, and where it says: functools.wraps copies that from what it wraps.
         return _is_fixed_name(value.__globals__.get("__name__")) and _is_fixed_name(
             value.__module__
