@@ -201,7 +201,7 @@ def _differs(
         try:
             check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)
         except Unsupported as refusal:
-            return refusal
+            return refusal.bare()
     differentiable = torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
         # Those made under torch.inference_mode can have no gradients.

@@ -91,6 +91,7 @@ def test_steps_of_many_kinds_are_forgotten_in_time():
         assert_like_the_loop(step, [])
 
 
+@pytest.mark.filterwarnings("ignore:scan plays")
 def test_nothing_is_kept_alive():
     """Neither weights, inputs, outputs, steps nor modules outlive their last use."""
 
@@ -140,14 +141,25 @@ def test_nothing_is_kept_alive():
         held = types.SimpleNamespace(W=W)
         return lambda h, x: torch.tanh(x + h @ getattr(held, "W"))  # noqa: B009
 
+    def random(W: Tensor) -> Any:
+        return lambda h, x: torch.tanh(x + h @ W + torch.randn(H, dtype=D))
+
+    def a_value(W: Tensor) -> Any:
+        return lambda h, x: torch.tanh(x + h @ W) * (1.0 if W.sum().item() > -1e9 else 0.0)
+
+    def once_only(W: Tensor) -> Any:
+        """With as many rows as were recorded alone."""
+        return lambda h, x: torch.tanh(x + (h @ W if len(h) != 4 else h))
+
     def watch() -> dict[str, Any]:
         watched: dict[str, Any] = {}
-        for make in (closure, by_path, searched):
+        for make in (closure, by_path, searched, random, a_value, once_only):
             W = weight()
             step = make(W)
             init, xs = weight(3, H), weight(5, 3, H)
             carry, ys = ostinato.scan(step, init, xs)
             ys.sum().backward()
+            ostinato.scan(step, weight(4, H), weight(5, 4, H))
             watched[f"{make.__name__}: step"] = weakref.ref(step)
             for name, t in {"W": W, "init": init, "xs": xs, "carry": carry, "ys": ys}.items():
                 watched[f"{make.__name__}: {name}"] = memory_of(t)
@@ -171,8 +183,8 @@ def memory_of(t: Tensor) -> Callable[[], Any]:
     return lambda: None if ref.expired() else ref
 
 
-@pytest.mark.parametrize("searched", [False, True])
-def test_classes_are_not_kept_alive(searched):
+@pytest.mark.parametrize("which", ["by path", "searched", "no module"])
+def test_classes_are_not_kept_alive(which):
     """Nor what their methods, or a bound method of a dictionary, reach."""
 
     def make() -> Any:
@@ -191,7 +203,14 @@ def test_classes_are_not_kept_alive(searched):
             def forward(self, h, x):
                 return torch.tanh(x @ get("V") + h @ getattr(self, "W"))  # noqa: B009
 
-        return (Hides if searched else Local), table["V"]
+        class Plain:
+            def __init__(self):
+                self.W = weight()
+
+            def __call__(self, h, x):
+                return torch.tanh(x @ table["V"] + h @ self.W)
+
+        return {"by path": Local, "searched": Hides, "no module": Plain}[which], table["V"]
 
     def play() -> list[Callable[[], Any]]:
         kind, V = make()

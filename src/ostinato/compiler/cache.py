@@ -198,7 +198,7 @@ def _searched(
         raise
     except Exception as error:
         if isinstance(error, Unsupported):
-            entry = Entry(None, None, error)
+            entry = Entry(None, None, error.bare())
         else:
             traces.put_back()
             a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
@@ -356,7 +356,7 @@ def _recorded(
         planner.check()
         return Entry(Player(planner, dtype, engine_name), positions, None, small)
     except Unsupported as refusal:
-        return Entry(None, positions, refusal)
+        return Entry(None, positions, refusal.bare())
 
 
 def refuse(step: Any, refusal: Unsupported | None) -> None:

@@ -23,6 +23,10 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
         self.reason = reason
         self.op = op
 
+    def bare(self) -> Unsupported:
+        """To be kept: without what it was raised from, whose frames hold all that was at hand."""
+        return type(self)(self.reason, self.op)
+
 
 # Raised while a step runs they are no word on it: a signal handler's (TimeoutError), say.
 NOT_OF_A_STEP = (OSError, MemoryError)

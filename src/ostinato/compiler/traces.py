@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import collections
-import functools
 import random
 import types
 from collections.abc import Callable
@@ -245,10 +244,4 @@ def kind_of(container: Any) -> Kind | None:
         return _NUMPY
     if isinstance(container, np.ndarray):
         return _ELEMENTS if container.flags.writeable and not container.dtype.hasobject else None
-    cls: Any = type(container)
-    return _kind_of_type(cls)
-
-
-@functools.lru_cache(maxsize=1024)
-def _kind_of_type(cls: Any) -> Kind | None:
-    return next((kind for of, kind in _KINDS if issubclass(cls, of)), None)
+    return next((kind for of, kind in _KINDS if isinstance(container, of)), None)
