@@ -1249,6 +1249,176 @@ def slots_of_classes():
 
 
 @world
+def slots_of_the_same_name():
+    class A:
+        __slots__ = ("gain",)
+
+    class B(A):
+        __slots__ = ("gain",)
+
+    one, other = B(), B()
+    for held, gain in ((one, 0.5), (other, 0.9)):
+        held.gain = 1.0
+        A.gain.__set__(held, gain)
+
+    def step(h, x):
+        return torch.tanh(x + h) * A.gain.__get__(one)
+
+    yield step, []
+    one = other
+    yield step, []
+    A.gain.__set__(one, 0.1)
+    yield step, []
+
+
+@world
+def subclasses_of_torchs_modules():
+    """Numbers that PyTorch's own forward reads, and no code of the user's mentions."""
+
+    class Leaky(nn.LeakyReLU):
+        pass
+
+    class Calls(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x)
+
+    class Drops(nn.Dropout):
+        pass
+
+    class Scheduled(nn.ELU):
+        pass
+
+    act = Leaky(0.1)
+
+    def step(h, x):
+        return act(x + h)
+
+    for slope in (0.1, 0.9):
+        act = Leaky(slope)
+        yield step, []
+        act.negative_slope = slope / 2
+        yield step, []
+    Leaky.negative_slope = property(lambda self: 0.3)
+    yield step, []
+    for eps in (1e-5, 1.0):
+        act = Calls(H, eps=eps, dtype=D)
+        yield step, [act.weight, act.bias]
+    act.normalized_shape = (H,)
+    yield step, [act.weight, act.bias]
+    act = Scheduled()
+    yield step, []
+    Scheduled.alpha = property(lambda self: 0.5)
+    yield step, []
+    act.act = Drops(0.0)
+    outer = lambda h, x: torch.tanh(act.act(x + h))  # noqa: E731
+    yield outer, []
+    act.act.p = 1.0
+    yield outer, []
+
+
+@world
+def special_methods_that_turn_up():
+    class A:
+        def __bool__(self):
+            return True
+
+    class B(A):
+        pass
+
+    class Stack(nn.ModuleList):
+        pass
+
+    class Answers:
+        def __init__(self):
+            self.yes = True
+
+        def __call__(self, *_):
+            return self.yes
+
+    one, stack, answers = B(), Stack([nn.Tanh(), nn.Sigmoid()]), Answers()
+
+    def asks(h, x):
+        return torch.tanh(x + h) * (0.5 if one else 0.7)
+
+    def reads(h, x):
+        return torch.tanh(x + h) * one.gain
+
+    def stacked(h, x):
+        z = x + h
+        for layer in stack:
+            z = layer(z)
+        return z
+
+    yield asks, []
+    B.__bool__ = lambda self: False
+    yield asks, []
+    del B.__bool__
+    yield asks, []
+    B.__bool__ = answers
+    yield asks, []
+    answers.yes = False
+    yield asks, []
+    one.gain = 0.5
+    yield reads, []
+    B.__getattribute__ = lambda self, name: (
+        0.9 if name == "gain" else object.__getattribute__(self, name)
+    )
+    yield reads, []
+    yield stacked, []
+    Stack.__iter__ = lambda self: iter([self[1]])
+    yield stacked, []
+
+
+@world
+def subclasses_of_partials_and_properties():
+    class Scaled(functools.partial):
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) * self.gain
+
+    class Property(property):
+        pass
+
+    def plain(h, x):
+        return torch.tanh(x + h)
+
+    def step(h, x):
+        return torch.tanh(x + h) * held.gain
+
+    for gain in (0.5, 0.9):
+        one = Scaled(plain)
+        one.gain = gain
+        yield one, []
+        one.gain = gain / 2
+        yield one, []
+    Scaled.__call__ = lambda self, *arguments: plain(*arguments) * 2
+    yield one, []
+    held = Property(abs)
+    for held.gain in (0.5, 0.9):
+        yield step, []
+
+
+@world
+def who_is_who():
+    class A:
+        pass
+
+    a, b = A(), A()
+    now, known = a, id(a)
+
+    def by_id(h, x):
+        return torch.tanh(x + h) * (0.5 if id(now) == known else 0.7)
+
+    def by_dir(h, x):
+        return torch.tanh(x + h) * len([name for name in dir(a) if name[0] != "_"])
+
+    for now in (a, b, a):  # noqa: B007
+        yield by_id, []
+    for name in ("p", "q"):
+        setattr(A, name, 1)
+        yield by_dir, []
+
+
+@world
 def named_tuples():
     Plain = collections.namedtuple("Plain", "W gain")
 

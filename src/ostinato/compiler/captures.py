@@ -48,11 +48,13 @@ _FIXED = {
     "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
 }  # fmt: skip
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: written in C, with attributes that nobody sets
+_READ_BY_TORCH = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
 LIMIT = 3000
 # Names by which code reaches what no walk can see.
 HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
-    "__import__", "__dict__", "__getattribute__", "attrgetter", "methodcaller",
+    "__import__", "__dict__", "__getattribute__", "attrgetter", "methodcaller", "dir", "id", "hash",
+    "_getframe", "currentframe",
 }  # fmt: skip
 # Special methods that no operator in a step leads to.
 _INERT = {
@@ -272,13 +274,11 @@ class Walk:
             self.visit(value.__func__)
             self.visit(value.__self__)
         elif isinstance(value, functools.partial):
-            for part in (value.func, value.args, value.keywords):
-                self.visit(part)
+            self.parts(value, (value.func, value.args, value.keywords))
         elif isinstance(value, (staticmethod, classmethod)):
-            self.visit(value.__func__)
+            self.parts(value, (value.__func__,))
         elif isinstance(value, property):
-            for accessor in (value.fget, value.fset):
-                self.visit(accessor)
+            self.parts(value, (value.fget, value.fset))
         elif type(value) in (list, tuple, dict, collections.OrderedDict):
             self.items(value)
         elif isinstance(value, types.ModuleType):
@@ -286,6 +286,7 @@ class Walk:
                 self.opaque()
             self.found.constants.append(value.__name__)
             self.attributes(value.__dict__)
+            self.class_attributes(type(value))
         elif isinstance(value, type):
             if not is_fixed(type(value)):  # a metaclass, with attributes of its own
                 self.opaque()
@@ -312,6 +313,12 @@ class Walk:
                 self.item(value.__dict__, "_value_")
         else:
             self.unwatched()
+
+    def parts(self, value: Any, parts: tuple[Any, ...]) -> None:
+        """Of an object of a type written in C; it, or a subclass, may have attributes as well."""
+        for part in parts:
+            self.visit(part)
+        self.instance(value)
 
     def items(self, value: Any) -> None:
         self.found.constants.append((ref(type(value)), len(value)))
@@ -384,7 +391,8 @@ class Walk:
             self.found.watches.append((how, at, "__dict__", own))
             self.attributes(own)
         self.class_attributes(cls)
-        for name, slot in slots_of(cls).items():
+        for slot in slots_of(cls):
+            name = slot.__name__
             if name in self.looked_for:
                 if _first(cls, name) is not slot:  # hidden by that of a class below
                     self.opaque()
@@ -400,6 +408,7 @@ class Walk:
     def class_attributes(self, cls: type) -> None:
         for base in changeable(cls):
             self.special_methods(base)
+            self.found.watches.append((LENGTH, base.__dict__, None, len(vars(base))))
             for name in (*self.looked_for, "forward", "__call__"):
                 if name in vars(base):
                     self.found.constants.append(name)
@@ -413,14 +422,7 @@ class Walk:
             return
         self.names |= vars(cls).get("__dataclass_fields__", {}).keys()  # which its methods read
         for name, found in list(vars(cls).items()):
-            function = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-            if (
-                not (name.startswith("__") and name.endswith("__"))
-                or not isinstance(function, types.FunctionType)
-                or name in _INERT
-                or is_fixed(function)
-                or function.__globals__.get("__name__") == "dataclasses"
-            ):
+            if not name.startswith("__") or name in _INERT or not _is_called(found):
                 continue
             if name in ("__getattr__", "__getattribute__"):  # attributes may come from anywhere
                 self.unwatched()
@@ -435,6 +437,8 @@ class Walk:
             self.found.watches.append((LENGTH, hooks, None, len(hooks)))
         for name in ("_parameters", "_buffers", "_modules"):
             self.items(attributes[name])
+        for name in ("_parameters", "_buffers", "_modules", *HOOKS):
+            self.found.watches.append((ITEM, attributes, name, attributes[name]))
         self.item(attributes, "training")
         if "forward" in attributes:
             self.item(attributes, "forward")
@@ -443,11 +447,17 @@ class Walk:
         if is_fixed(type(m)):
             self.found.constants.append(ref(type(m)))
             self.found.watches.append((FIELD, ref(m), "__class__", type(m)))
-            for name, value in sorted(attributes.items()):
-                if isinstance(value, (*_CONSTANTS, Tensor)) and name != "training":
-                    self.item(attributes, name)
         else:
             self.instance(m)
+        bases = [b for b in type(m).__mro__ if is_fixed(b) and b not in nn.Module.__mro__]
+        for base in bases:  # what PyTorch's forward may read, here or, of a subclass, there
+            if base is not type(m) and isinstance(vars(base).get("forward"), types.FunctionType):
+                self.names |= names_of(vars(base)["forward"].__code__)
+        if bases:
+            for name, value in sorted(attributes.items()):
+                if isinstance(value, _READ_BY_TORCH) and name != "training":
+                    self.found.constants.append(name)
+                    self.item(attributes, name)
 
 
 def hooks_of_all_modules() -> list[Any]:
@@ -483,15 +493,25 @@ def dict_of(value: Any) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
-def slots_of(cls: type) -> dict[str, types.MemberDescriptorType]:
-    """By name, of a class and its bases."""
-    return {
-        name: found
-        for base in reversed(changeable(cls))
+def slots_of(cls: type) -> list[types.MemberDescriptorType]:
+    """Of a class and its bases: two may have the same name."""
+    return [
+        found
+        for base in changeable(cls)
         if "__slots__" in vars(base)
-        for name, found in vars(base).items()
+        for found in vars(base).values()
         if isinstance(found, types.MemberDescriptorType)
-    }
+    ]
+
+
+def _is_called(found: Any) -> bool:
+    """Whether an attribute of a class may run code of somebody's, as a special method."""
+    function = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+    if isinstance(function, types.FunctionType):
+        return function.__globals__.get("__name__") != "dataclasses"
+    return callable(found) or (
+        hasattr(type(found), "__get__") and not isinstance(found, _OF_A_CLASS)
+    )
 
 
 def attribute_of(value: Any) -> tuple[int, Any]:

@@ -189,13 +189,13 @@ class _ContainerWalk(Walk):
         attributes, slots = dict_of(value), Slots(value)
         if attributes is not None:
             self.containers.append(attributes)
-        if slots.names:
+        if slots.slots:
             self.containers.append(slots)
         if self.looks_everywhere:
             self.each(attributes or {})
             how, at = attribute_of(value)
-            for name, inside in SLOTS.save(slots).items():
-                self.look(inside, how, at, name)
+            for slot, inside in SLOTS.save(slots).items():
+                self.look(inside, how, at, slot.__name__)
 
     def instance(self, value: Any) -> None:
         super().instance(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import random
 import types
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def _name(container: Any, before: Any, now: Any) -> str:
     if type(now) is dict:
         for key in (*now, *before):
             if not _is(now.get(key, _NOTHING), before.get(key, _NOTHING)):
-                return str(key)
+                return str(getattr(key, "__name__", key))
     if isinstance(container, types.ModuleType):
         return container.__name__
     return f"a {type(container).__name__}"
@@ -101,7 +102,7 @@ class Slots:
 
     def __init__(self, of: Any):
         self.of = of
-        self.names = list(slots_of(type(of)))
+        self.slots = slots_of(type(of))
 
 
 def _save_names(g: Names) -> dict[str, Any]:
@@ -116,18 +117,21 @@ def _put_names(g: Names, before: dict[str, Any]) -> None:
             g.of.pop(name, None)
 
 
-def _save_slots(s: Slots) -> dict[str, Any]:
-    found = {name: getattr(s.of, name, _NOTHING) for name in s.names}
-    return {name: value for name, value in found.items() if value is not _NOTHING}
+def _save_slots(s: Slots) -> dict[types.MemberDescriptorType, Any]:
+    found = {}
+    for slot in s.slots:
+        with contextlib.suppress(AttributeError):  # there is nothing in it
+            found[slot] = slot.__get__(s.of)
+    return found
 
 
-def _put_slots(s: Slots, before: dict[str, Any]) -> None:
+def _put_slots(s: Slots, before: dict[types.MemberDescriptorType, Any]) -> None:
     now = _save_slots(s)
-    for name, value in before.items():
-        if not _is(now.get(name, _NOTHING), value):
-            object.__setattr__(s.of, name, value)
-    for name in now.keys() - before.keys():
-        object.__delattr__(s.of, name)
+    for slot, value in before.items():
+        if not _is(now.get(slot, _NOTHING), value):
+            slot.__set__(s.of, value)
+    for slot in now.keys() - before.keys():
+        slot.__delete__(s.of)
 
 
 def _put_class(cls: type, before: dict[str, Any]) -> None:
