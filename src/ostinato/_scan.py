@@ -129,7 +129,7 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
         return None
     n_rows = call.n_rows
     if n_rows not in entry.verified:
-        entry.verified[n_rows] = _differs(arguments, call, tensors, entry)
+        entry.verified[n_rows] = _compared(arguments, call, tensors, entry)
     why_not = entry.verified[n_rows]
     if why_not is not None:
         cache.refuse(arguments.given, why_not)
@@ -182,6 +182,21 @@ def _with_restarts(a: Arguments) -> Arguments:
     xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
     lengths = Ragged(ragged.lengths, None, [], ragged.n_steps)
     return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)
+
+
+def _compared(
+    a: Arguments, call: Scan, tensors: list[Tensor], entry: cache.Entry
+) -> Unsupported | None:
+    """`_differs`, and whether the step leaves something with that many rows: then it is undone."""
+    try:
+        traces = cache.traces_of(a.given)
+    except Unsupported as refusal:
+        return refusal.bare()
+    why_not = _differs(a, call, tensors, entry)
+    changes = cache.changes_of(traces)
+    if why_not is not None or changes is not None:
+        traces.put_back()
+    return why_not or changes
 
 
 def _differs(

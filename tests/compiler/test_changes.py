@@ -11,6 +11,7 @@ import copy
 import enum
 import functools
 import gc
+import math
 import operator
 import sys
 import types
@@ -1394,6 +1395,34 @@ def subclasses_of_partials_and_properties():
     yield one, []
     held = Property(abs)
     for held.gain in (0.5, 0.9):
+        yield step, []
+
+
+@world
+def minus_zero():
+    held = types.SimpleNamespace(zero=0.0)
+
+    def step(h, x):
+        return torch.tanh(x + h) + (0.5 if math.copysign(1.0, held.zero) > 0 else 0.25)
+
+    for held.zero in (0.0, -0.0, 0.0):
+        yield step, []
+
+
+@world
+def patterns_by_position():
+    class Point:
+        __match_args__ = ("of",)
+
+    point = Point()
+
+    def step(h, x):
+        match point:
+            case Point(1):
+                return torch.tanh(2 * x + h)
+        return torch.tanh(x + h)
+
+    for point.of in (0, 1, 0):
         yield step, []
 
 

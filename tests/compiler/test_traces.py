@@ -516,7 +516,88 @@ def _of_random(kind):
     return make
 
 
+def _of_the_attributes_as_a_whole():
+    class Own:
+        pass
+
+    made = Own()
+    made.n = 0
+
+    def count():
+        made.__dict__ = {"n": made.n + 1}
+        return float(made.n)
+
+    return count, lambda: made.n
+
+
+def _of_the_class_of_an_object():
+    class Odd:
+        n = 1.0
+
+    class Even:
+        n = 2.0
+
+    made = Odd()
+
+    def count():
+        made.__class__ = Even if type(made) is Odd else Odd
+        return made.n
+
+    return count, lambda: type(made).__name__
+
+
+def _of_a_function():
+    def made(n=0):
+        return float(n)
+
+    def count():
+        made.__defaults__ = (made.__defaults__[0] + 1,)
+        return made()
+
+    return count, made
+
+
+def _of_a_size():
+    made = np.zeros(1)
+
+    def count():
+        made.resize(len(made) + 1, refcheck=False)
+        return float(len(made))
+
+    return count, lambda: len(made)
+
+
+def _of_objects_in_an_array():
+    made = np.empty(2, object)
+    made[:] = [0, []]
+
+    def count():
+        made[1].append(1)
+        made[0] += 1
+        return float(made[0])
+
+    return count, lambda: (made[0], len(made[1]))
+
+
+def _of_a_remembered_value():
+    log = []
+
+    @functools.lru_cache(None)
+    def made(n):
+        log.append(n)
+        return float(n)
+
+    return lambda: made(4), lambda: log
+
+
 CHANGING = {
+    "the attributes as a whole": _of_the_attributes_as_a_whole,
+    "the class of an object": _of_the_class_of_an_object,
+    "defaults": _of_a_function,
+    "size": _of_a_size,
+    "objects in an array": _of_objects_in_an_array,
+    "lru_cache": _of_a_remembered_value,
+    "memoryview": lambda: _counted(memoryview(bytearray(2)), 0),
     "dict": lambda: _counted({"n": 0}, "n"),
     "Counter": lambda: _counted(collections.Counter(), "n"),
     "defaultdict": lambda: _counted(collections.defaultdict(int), "n"),
@@ -1048,3 +1129,136 @@ def test_a_searched_step_that_changes_something_after_all(name):
             assert len(counted) == wanted
             theirs = torch.autograd.grad(loop(step, init, xs)[1].sum(), W)[0]
             torch.testing.assert_close(got, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("name", ["captured", "x", "h"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda z: z[0].add_(1),
+        lambda z: z.detach().add_(1),
+        lambda z: z.data.__setitem__(0, 1),
+        lambda z: z.view(-1)[0].mul_(2),
+        lambda z: z.T.__iadd__(1),
+        lambda z: z.unbind(0)[1].zero_(),
+        lambda z: nn.functional.relu(z, inplace=True),
+        lambda z: nn.functional.elu(z[1:], 1.0, True),
+        lambda z: torch.neg(z, out=z[:]),
+        lambda z: torch._foreach_add_([z[:1]], 1.0),
+    ],
+)
+def test_changes_in_place_through_a_view(name, change):
+    W = weight()
+    found = []
+    for how in (loop, ostinato.scan):
+        torch.manual_seed(1)
+        (h, xs), captured = given(), torch.randn(B, H, dtype=D)
+
+        def step(h, x, captured=captured):
+            y = torch.tanh(x + h @ W)
+            with torch.no_grad():
+                change({"captured": captured, "x": x, "h": h}[name])
+            return y
+
+        found.append([(*how(step, h, xs), h.clone(), xs.clone(), captured.clone())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_changes_in_place_of_its_own():
+    W, (init, xs) = weight(), given()
+
+    def step(h, x):
+        y = x + h @ W
+        y[:, 0].mul_(2)
+        z = nn.functional.relu(y.clone(), inplace=True)
+        return torch.tanh(y + z)
+
+    for _ in range(2):
+        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("lengths", [False, True])
+def test_a_step_that_changes_something_at_some_batch_sizes(lengths):
+    W, seen = weight(), []
+
+    def step(h, x):
+        if len(x) == 1:
+            seen.append(float(torch.rand(())))
+        return torch.tanh(x + h @ W)
+
+    for rows in (B, 1, 1, B, 2, 1):
+        states = []
+        for how in (loop, ostinato.scan):
+            torch.manual_seed(0)
+            seen.clear()
+            init, xs = torch.zeros(rows, H, dtype=D), torch.randn(T, rows, H, dtype=D)
+            more = {"lengths": [T] * rows} if lengths and how is ostinato.scan else {}
+            how(step, init, xs, **more)
+            states.append((list(seen), torch.rand(()).item()))
+        assert states[1] == states[0]
+
+
+class Meta(type):
+    flag = False
+
+
+def _elsewhere(kind):
+    """Something that is not seen, or of which a change is not; and what changes it."""
+    if kind == "bytes":
+        made = bytearray(1)
+        return lambda: made[0] == 1, lambda: made.__setitem__(0, 1)
+    if kind == "numpy":
+        made = np.zeros(2)
+        return lambda: made[0] == 1, lambda: made.__setitem__(0, 1)
+    if kind == "a long list":
+        made = [0] * 5000
+        return lambda: made[-1] == 1, lambda: made.__setitem__(-1, 1)
+    if kind == "a view of a dict":
+        made = {"a": 0}
+        values = made.values()
+        return lambda: 1 in values, lambda: made.update(a=1)
+    if kind == "a tensor's attribute":
+        made = torch.zeros(1)
+        return lambda: hasattr(made, "flag"), lambda: setattr(made, "flag", 1)
+    if kind == "globals":
+        return lambda: globals()["FLAG"], lambda: globals().update(FLAG=True)
+    if kind == "a metaclass":
+        made = Meta("Made", (), {})
+        return lambda: made.flag, lambda: setattr(Meta, "flag", True)
+    if kind == "an object":
+        made = types.SimpleNamespace()
+        return lambda: hasattr(made, "flag"), lambda: setattr(made, "flag", 1)
+    made = types.SimpleNamespace(of=range(1))
+    return lambda: 1 in made.of, lambda: setattr(made, "of", range(2))
+
+
+FLAG = False
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize(
+    "kind",
+    ["bytes", "numpy", "a long list", "a view of a dict", "a tensor's attribute", "globals",
+     "a metaclass", "an object", "a range"],
+)  # fmt: skip
+def test_a_step_that_changes_something_later_for_reasons_not_seen(kind, monkeypatch):
+    monkeypatch.setattr(Meta, "flag", False)
+    monkeypatch.setitem(globals(), "FLAG", False)
+    W, (init, xs), seen = weight(), given(), []
+    asks, change = _elsewhere(kind)
+
+    def step(h, x):
+        if asks():
+            seen.append(1)
+        return torch.tanh(x + h @ W)
+
+    step.__code__ = step.__code__.replace(co_name=kind)
+    for changed in (False, True):
+        if changed:
+            change()
+        for _ in range(5):
+            seen.clear()
+            ostinato.scan(step, init, xs)
+            assert len(seen) == T * changed

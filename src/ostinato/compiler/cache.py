@@ -130,8 +130,8 @@ class _Pure:
     """Steps of one code that were searched, and changed nothing that they reach.
 
     What a step does follows from what it reaches and from the kinds of its arguments: where these
-    are as they were it changes nothing again. Not all that it reaches can be seen, though: where
-    its code looks as if it changed something, it is watched now and then all the same.
+    are as they were it changes nothing again. Where its code looks as if it changed something, it
+    is watched now and then all the same; and always where not all that it reaches is seen.
     """
 
     def __init__(self) -> None:
@@ -141,6 +141,8 @@ class _Pure:
 
     def add(self, step: Any, world: World, inputs: Any) -> None:
         self.looked_for = world.looked_for
+        if world.changes and world.unseen:
+            return
         if len(self._found) < MAX_ENTRIES:
             self._found.add((world.found.signature, inputs if world.changes else None))
         self._remember(step, world, inputs)
@@ -223,7 +225,9 @@ def _searched(
             "reaches: a change there would not be seen"
         )
         return Entry(None, None, unclear), []
-    changes = _changes(traces)
+    changes = changes_of(traces)
+    if search.changed():
+        changes = Unsupported("the step changes its carry, its input or a captured tensor in place")
     if changes is not None:  # by another thread, perhaps: no word on the next time
         _impure.setdefault(code, _Impure(changes))
         return Entry(None, None, changes), []
@@ -244,7 +248,7 @@ def _searched(
         entry = Entry(None, None, kept)
     else:
         entry = _recorded(a, captured, engine_name, positions)
-        changes = _changes(traces)  # in the backward pass
+        changes = changes_of(traces)  # in the backward pass
         if changes is not None:
             entry = Entry(None, None, changes)
     if positions is not None:
@@ -254,7 +258,15 @@ def _searched(
     return entry, captured
 
 
-def _changes(traces: Traces) -> Unsupported | None:
+def traces_of(step: Any) -> Traces:
+    """Of all that a step reaches, as it is now."""
+    from ostinato.compiler.containers import World
+    from ostinato.compiler.traces import Traces
+
+    return Traces(World(step).containers)
+
+
+def changes_of(traces: Traces) -> Unsupported | None:
     changed = traces.changed()
     if not changed:
         return None

@@ -111,7 +111,9 @@ class Reach:
 
 def _equal(a: Any, b: Any) -> bool:
     """Of two values that are not one and the same; numpy's have truth values of their own."""
-    return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b or (a != a and b != b))
+    if isinstance(a, (float, complex)):  # NaN is itself, −0 is not 0
+        return type(a) is type(b) and repr(a) == repr(b)
+    return type(a) is type(b) and isinstance(a, _CONSTANTS) and bool(a == b)
 
 
 class Memory:
@@ -335,7 +337,7 @@ class Walk:
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= names_of(f.__code__)
-        if not HIDDEN.isdisjoint(names_of(f.__code__)) or _imports(f.__code__):
+        if not HIDDEN.isdisjoint(names_of(f.__code__)) or imports(f.__code__):
             self.unwatched()
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.opaque()
@@ -420,7 +422,8 @@ class Walk:
         """Those by which an operator, a protocol or a missing attribute reaches code."""
         if cls.__module__ == "argparse":  # a Namespace: compared as a whole it is not watched
             return
-        self.names |= vars(cls).get("__dataclass_fields__", {}).keys()  # which its methods read
+        for of in ("__dataclass_fields__", "__match_args__"):  # which methods and patterns read
+            self.names |= {name for name in vars(cls).get(of, ()) if isinstance(name, str)}
         for name, found in list(vars(cls).items()):
             if not name.startswith("__") or name in _INERT or not _is_called(found):
                 continue
@@ -536,8 +539,8 @@ def names_of(code: types.CodeType) -> frozenset[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _imports(code: types.CodeType) -> bool:
+def imports(code: types.CodeType) -> bool:
     """Whether code imports something when it runs."""
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     here = any(i.opname == "IMPORT_NAME" for i in dis.get_instructions(code))
-    return here or any(map(_imports, inner))
+    return here or any(map(imports, inner))

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -29,13 +30,26 @@ from ostinato.compiler.captures import (
     changeable,
     dict_of,
     hooks_of_all_modules,
+    imports,
     is_fixed,
     names_of,
+    slots_of,
 )
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Slots, kind_of
+from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_of
 
 _MOST_WALKS = 6
+# By these code reaches what has nothing to do with what it mentions.
+_ANYWHERE = {
+    "globals",
+    "locals",
+    "eval",
+    "exec",
+    "__import__",
+    "_getframe",
+    "currentframe",
+    "modules",
+}
 
 
 # Methods of containers that change them; of torch's functions some have these names, too.
@@ -55,6 +69,7 @@ class World:
         looked_for: names that its code mentions, and whether it may reach attributes by others.
         containers: see `traces`.
         changes: whether any code in it looks as if it changed something.
+        unseen: whether something in it has contents that are not seen, or may be anything.
         found: what there is; complete where watches notice each change of it.
     """
 
@@ -83,6 +98,7 @@ class World:
         draws = any(isinstance(c, GENERATORS) for c in walk.containers)
         self.containers, self.changes = walk.containers, walk.changes or draws
         self.found: Reach = walk.found
+        self.unseen = walk.unseen
         self.found.tensors = []  # they must not be kept alive
 
 
@@ -110,7 +126,11 @@ class _ContainerWalk(Walk):
         super().__init__(names)
         self.hidden = self.looks_everywhere = hidden  # by names that no code mentions
         self.containers: list[Any] = []
-        self.changes = False
+        self.changes = self.unseen = False
+
+    def opaque(self) -> None:
+        super().opaque()
+        self.unseen = True
 
     def unwatched(self) -> None:
         """Seen here, all the same."""
@@ -122,6 +142,9 @@ class _ContainerWalk(Walk):
 
     def tensor(self, value: Tensor) -> None:
         self.containers.append(vars(value))  # attributes hung on it
+        self.each(vars(value))
+        if type(value) is not Tensor and type(value) is not nn.Parameter:
+            self.visit(type(value))
         if is_lazy(value):
             raise Unsupported("a parameter has no shape yet")
 
@@ -144,8 +167,12 @@ class _ContainerWalk(Walk):
         if isinstance(value, types.FunctionType):
             self.changes |= _changes(value.__code__)
             self.hidden |= not HIDDEN.isdisjoint(names_of(value.__code__))
+            self.unseen |= imports(value.__code__) or not _ANYWHERE.isdisjoint(
+                value.__code__.co_names
+            )
             here = Names(value.__globals__, names_of(value.__code__))
-            self.containers += [here, Names(value.__dict__, frozenset(self.looked_for))]
+            there = Names(value.__dict__, frozenset(self.looked_for))
+            self.containers += [here, there, Own(value)]
             self.containers += value.__closure__ or ()
         elif isinstance(value, type):
             self.containers += changeable(value)
@@ -176,11 +203,19 @@ class _ContainerWalk(Walk):
             self.each(value)
         elif isinstance(value, (set, frozenset)):
             self.elements(value)
+        elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+            for element in value.flat[:LIMIT]:
+                self.visit(element)
+        elif not _is_of_python(value):
+            self.unseen = True
+            self.changes |= isinstance(value, functools._lru_cache_wrapper)
         if isinstance(value, types.ModuleType):
             self.containers.append(vars(value))
         elif is_fixed(type(value)):  # a scheduler of PyTorch's, say: its methods are not read
             self.own(value)
-            self.each(dict_of(value) or {})
+            attributes = dict_of(value)
+            if attributes is not None:
+                self.each(attributes)
         elif isinstance(value, CONTAINERS):
             self.instance(value)
 
@@ -188,11 +223,12 @@ class _ContainerWalk(Walk):
         """An object's attributes, all of them where code may mention any."""
         attributes, slots = dict_of(value), Slots(value)
         if attributes is not None:
-            self.containers.append(attributes)
+            self.containers += [attributes, Own(value)]
         if slots.slots:
             self.containers.append(slots)
         if self.looks_everywhere:
-            self.each(attributes or {})
+            if attributes is not None:
+                self.each(attributes)
             how, at = attribute_of(value)
             for slot, inside in SLOTS.save(slots).items():
                 self.look(inside, how, at, slot.__name__)
@@ -218,11 +254,20 @@ class _ContainerWalk(Walk):
     def elements(self, of: Any) -> None:
         """Of a set: they are in no place that could be watched."""
         if of and not isinstance(of, frozenset):
-            self.opaque()
+            self.found.complete = False
         self.found.watches.append((LENGTH, of, None, len(of)))
         if len(of) <= LIMIT:
             for value in list(of):
                 self.visit(value)
+
+
+def _is_of_python(value: Any) -> bool:
+    """Whether all that an object holds is seen: not so where C holds it."""
+    if isinstance(value, (types.MethodType, property, staticmethod, classmethod, type(None))):
+        return True
+    if isinstance(value, functools._lru_cache_wrapper):
+        return False
+    return dict_of(value) is not None or bool(slots_of(type(value)))
 
 
 def _places(of: Any) -> Iterable[tuple[Any, Any]]:

@@ -31,6 +31,21 @@ _PLAIN = {
 }  # fmt: skip
 _LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
+# Functions that may change an argument in place: the position and the name of what says so.
+_MAY_BE_IN_PLACE = {
+    **dict.fromkeys(
+        ("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), (1, "inplace", 0)
+    ),
+    **dict.fromkeys(("elu", "celu", "leaky_relu"), (2, "inplace", 0)),
+    **dict.fromkeys(("hardtanh", "threshold", "dropout", "alpha_dropout"), (3, "inplace", 0)),
+    **dict.fromkeys(
+        ("dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"), (3, "inplace", 0)
+    ),
+    "rrelu": (4, "inplace", 0),
+    "embedding": (3, "max_norm", 1),
+    "batch_norm": (5, "training", 1),
+    "instance_norm": (5, "use_input_stats", 1),
+}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
 _ABOUT = {
@@ -48,9 +63,11 @@ class CaptureSearch(TorchFunctionMode):
         super().__init__()
         self.marks: dict[int, object] = {}  # id → what stands for the tensor in the trail
         self.alive: list[Tensor] = []  # so that ids stay theirs
+        self.outside: list[tuple[Tensor, int | None]] = []  # with their versions
         for t in known:
             if id(t) not in self.marks:
                 self.meet(t)
+                self.outside.append((t, version_of(t)))
         self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
@@ -66,7 +83,7 @@ class CaptureSearch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
-        if kwargs or name[-1:] == "_" or name in _HOOKS:
+        if kwargs or name[-1:] == "_" or name in _HOOKS or name in _MAY_BE_IN_PLACE:
             self.refuse_traces(name, args, kwargs)
         trail, marks = self.trail, self.marks
         if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
@@ -81,6 +98,7 @@ class CaptureSearch(TorchFunctionMode):
                 if id(leaf) not in marks:
                     self.meet(leaf)
                     self.captured.append(leaf)
+                    self.outside.append((leaf, version_of(leaf)))
                 trail.append(marks[id(leaf)])
             else:
                 kind = type(leaf)
@@ -132,18 +150,44 @@ class CaptureSearch(TorchFunctionMode):
 
     def refuse_traces(self, name: str, args: Any, kwargs: Any) -> None:
         """Stop before an extra call leaves a trace: in a tensor from outside, in a generator."""
-        changed = [kwargs["out"]] if isinstance(kwargs.get("out"), Tensor) else []
+        changed = [kwargs.get("out")]
         if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
             changed += args[:1]
+        if name in _MAY_BE_IN_PLACE:
+            position, keyword, target = _MAY_BE_IN_PLACE[name]
+            if args[position] if len(args) > position else kwargs.get(keyword):
+                changed += args[target : target + 1]
         if name in _HOOKS and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
             raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
-        for target in changed:
-            if isinstance(target, Tensor) and id(target) not in self.made:
+        for target in tree.leaves(changed):
+            if isinstance(target, Tensor) and self.is_outside(target):
                 raise Unsupported(
                     "the step changes its carry, its input or a captured tensor in place", name
                 )
         if kwargs.get("generator") is not None:
             raise Unsupported("the step draws random numbers from a generator", name)
+
+    def is_outside(self, t: Tensor) -> bool:
+        """Whether it is from outside the step, or a view of what is."""
+        if id(t) not in self.made:
+            return True
+        at = _memory_of(t)
+        return at is not None and any(_memory_of(other) == at for other, _ in self.outside)
+
+    def changed(self) -> bool:
+        """Whether a tensor from outside was changed in place, in a way that no name told."""
+        return any(version_of(t) != version for t, version in self.outside)
+
+
+def version_of(t: Tensor) -> int | None:
+    return None if t.is_inference() else t._version
+
+
+def _memory_of(t: Tensor) -> int | None:
+    try:
+        return t.untyped_storage().data_ptr() or None
+    except (RuntimeError, NotImplementedError):  # it has none of its own
+        return None
 
 
 class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import collections
 import contextlib
+import functools
 import random
 import types
 from collections.abc import Callable
@@ -105,6 +106,38 @@ class Slots:
         self.slots = slots_of(type(of))
 
 
+class Own:
+    """What an object, or a function, is beside its attributes: its class, say; by name."""
+
+    def __init__(self, of: Any):
+        self.of = of
+        self.names = _OF_FUNCTIONS if isinstance(of, types.FunctionType) else _OF_OBJECTS
+
+
+_OF_FUNCTIONS = ("__code__", "__defaults__", "__kwdefaults__")
+_OF_OBJECTS = ("__class__", "__dict__")
+
+
+def _save_own(o: Own) -> dict[str, Any]:
+    return {name: getattr(o.of, name, _NOTHING) for name in o.names}
+
+
+def _put_own(o: Own, before: dict[str, Any]) -> None:
+    for name, value in before.items():
+        if getattr(o.of, name, _NOTHING) is not value:
+            object.__setattr__(o.of, name, value)
+
+
+def _save_cached(f: Any) -> tuple[int, int]:
+    info = f.cache_info()
+    return info.misses, info.currsize
+
+
+def _put_cached(f: Any, before: tuple[int, int]) -> None:
+    if before[1] == 0:  # nothing else can be undone
+        f.cache_clear()
+
+
 def _save_names(g: Names) -> dict[str, Any]:
     return {name: g.of[name] for name in g.names if name in g.of}
 
@@ -180,18 +213,34 @@ def _put_deque(d: collections.deque[Any], before: list[Any]) -> None:
     d.extend(before)
 
 
-def _put_elements(a: Any, before: bytes) -> None:
+def _save_elements(a: Any) -> tuple[Any, bytes]:
+    shape = a.shape if isinstance(a, np.ndarray) else None
+    return shape, a.tobytes() if hasattr(a, "tobytes") else bytes(a)
+
+
+def _put_elements(a: Any, before: tuple[Any, bytes]) -> None:
+    shape, content = before
     if isinstance(a, np.ndarray):
-        np.copyto(a, np.frombuffer(before, a.dtype).reshape(a.shape))
+        if a.shape != shape:
+            a.resize(shape, refcheck=False)
+        np.copyto(a, np.frombuffer(content, a.dtype).reshape(shape))
     elif isinstance(a, array.array):
         del a[:]
-        a.frombytes(before)
+        a.frombytes(content)
+    elif isinstance(a, memoryview):
+        a.cast("B")[:] = content
     else:
-        a[:] = before
+        a[:] = content
+
+
+def _put_objects(a: np.ndarray[Any, Any], before: list[Any]) -> None:
+    for i, value in enumerate(before):
+        a.flat[i] = value
 
 
 SLOTS = Kind(_save_slots, _put_slots)
-_ELEMENTS = Kind(lambda a: a.tobytes() if hasattr(a, "tobytes") else bytes(a), _put_elements)
+_ELEMENTS = Kind(_save_elements, _put_elements)
+_OBJECTS = Kind(lambda a: list(a.flat), _put_objects)
 
 
 def _put_state(r: Any, before: _State) -> None:
@@ -212,6 +261,8 @@ _KINDS: list[tuple[Any, Kind]] = [
     (type, Kind(lambda cls: dict(vars(cls)), _put_class)),
     (Names, Kind(_save_names, _put_names)),
     (Slots, SLOTS),
+    (Own, Kind(_save_own, _put_own)),
+    (functools._lru_cache_wrapper, Kind(_save_cached, _put_cached)),
     (random.Random, Kind(lambda r: r.getstate(), lambda r, before: r.setstate(before))),
     (np.random.RandomState, Kind(lambda r: _State(r.get_state()), _put_state)),
     (np.random.Generator, Kind(lambda r: _State(r.bit_generator.state), _put_bits)),
@@ -247,5 +298,7 @@ def kind_of(container: Any) -> Kind | None:
     if container is np.random:
         return _NUMPY
     if isinstance(container, np.ndarray):
-        return _ELEMENTS if container.flags.writeable and not container.dtype.hasobject else None
+        return _OBJECTS if container.dtype.hasobject else _ELEMENTS
+    if isinstance(container, memoryview):
+        return None if container.readonly or not container.c_contiguous else _ELEMENTS
     return next((kind for of, kind in _KINDS if isinstance(container, of)), None)
