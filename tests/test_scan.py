@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -518,3 +518,28 @@ def test_outputs_and_carries_of_equal_values_in_different_shapes():
 
     init, xs = (torch.zeros(5, 4, 1), torch.zeros(5, 4)), torch.randn(3, 5, 4)
     torch.testing.assert_close(scan(step, init, xs), loop(step, init, xs))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_keys_of_a_carry_may_come_in_any_order_at_any_depth():
+    pair = namedtuple("pair", "of rest")
+
+    def leaf():
+        return torch.randn(2, 3, dtype=torch.float64)
+
+    def turned(c, x):
+        return {"c": c["c"] + x, "h": c["h"] * x}
+
+    xs = torch.randn(4, 2, 3, dtype=torch.float64)
+    for init, step in (
+        ({"a": {"h": leaf(), "c": leaf()}}, lambda c, x: ({"a": turned(c["a"], x)}, x)),
+        ([{"h": leaf(), "c": leaf()}, leaf()], lambda c, x: ([turned(c[0], x), c[1] + x], x)),
+        (pair({"h": leaf(), "c": leaf()}, leaf()), lambda c, x: pair(turned(c.of, x), c.rest + x)),
+    ):
+        for _ in range(2):
+            carry, _ = scan(step, init, xs)
+            h, c = pytree.tree_leaves(init)[:2]
+            found = pytree.tree_leaves(carry)[:2]
+            for x in xs:
+                h, c = h * x, c + x
+            torch.testing.assert_close(found, [h, c])

@@ -68,10 +68,15 @@ def split_result(result: Any, init: Tree, carry_spec: tree.Spec) -> tuple[list[T
 
 
 def _in_order(carry: Any, init: Tree) -> Any:
-    """A dict with its keys in init's order."""
+    """The carry with the keys of its dicts in init's order."""
     if isinstance(init, dict) and isinstance(carry, dict) and carry.keys() == init.keys():
-        return type(carry)((key, carry[key]) for key in init)
-    return carry
+        return type(carry)((key, _in_order(carry[key], init[key])) for key in init)
+    if not isinstance(init, (tuple, list)) or type(carry) is not type(init):
+        return carry
+    if len(carry) != len(init) or all(isinstance(part, Tensor) for part in init):
+        return carry
+    parts = [_in_order(part, of) for part, of in zip(carry, init, strict=True)]
+    return type(carry)(*parts) if hasattr(carry, "_fields") else type(carry)(parts)
 
 
 def check_output_axes(y_leaves: list[Tensor], dim: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import ostinato
+from ostinato.compiler import captures
 from playing import counting
 
 
@@ -286,3 +287,34 @@ def test_slots_and_named_tuples_are_found_by_path():
         with counting(found) as calls:
             ostinato.scan(found, init, xs)
         assert calls[0] == 0
+
+
+def test_what_is_computed_of_weights_alone_is_freed_without_the_collector():
+    def play() -> list[Callable[[], Any]]:
+        W = weight()
+
+        def step(h, x):
+            return torch.tanh(x + h @ torch.cat([W.exp()]))
+
+        for _ in range(3):
+            _, ys = ostinato.scan(step, torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D))
+            ys.sum().backward()
+        return [weakref.ref(step), memory_of(W)]
+
+    gc.disable()
+    try:
+        refs = play()
+        assert [ref() for ref in refs] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_global_of_the_name_of_an_attribute_is_not_what_the_step_reaches():
+    """Thousands of objects that it has nothing to do with would be gone through at each call."""
+    step = Cell()
+    namespace = {"W": [object() for _ in range(10)], "torch": torch}
+    exec("def forward(self, h, x): return torch.tanh(x + h @ self.W)", namespace)
+    step.forward = types.MethodType(namespace["forward"], step)
+    reached = captures.reach(step)
+    assert reached.complete
+    assert not any(container is namespace["W"] for _, container, _, _ in reached.watches)

@@ -126,8 +126,57 @@ def pieces(w):
     return step, 3
 
 
+class Clipped(torch.autograd.Function):
+    """A gradient of its own, as a spike's."""
+
+    @staticmethod
+    def forward(ctx, a):
+        ctx.save_for_backward(a)
+        return (a > 0).to(a.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / (1 + 5 * ctx.saved_tensors[0].abs()) ** 2
+
+
+def spiking(w):
+    """Of parameters alone something is computed, and the output is that of the step before."""
+
+    def step(c, x):
+        membrane, spikes, out = c
+        out = 0.9 * out + spikes @ w[0]
+        membrane = torch.sigmoid(w[1][0]) * membrane + x @ w[2]
+        spikes = Clipped.apply(membrane - 0.1)
+        return (membrane, spikes, out), (out,)
+
+    return step, 3
+
+
+def gated_without_gradient(w):
+    def step(c, x):
+        with torch.no_grad():
+            gate = torch.sigmoid(c[0])
+        new = c[0] * w[0][0].exp() + gate * (x @ torch.relu(w[1]))
+        return (new, c[1] * torch.softmax(w[2], 1)[0]), (
+            c[0],
+            torch.outer(w[2][0], w[2][1]).diag() * x,
+        )
+
+    return step, 2
+
+
+def hooked(w):
+    def step(c, x):
+        new = c[0] * w[0][0].exp() + x @ w[1].tanh()
+        if new.requires_grad:
+            new.register_hook(lambda g: 10 * g)
+        return (new, c[0] @ w[2]), (x * w[2][1].cos(),)
+
+    return step, 2
+
+
 STEPS = (
-    pieces,
+    spiking, gated_without_gradient, hooked, pieces,
     masked,
     rnn, lstm, apart, register, swap, before_the_update, statistic, latest, detached, normalised,
 )  # fmt: skip
@@ -184,6 +233,52 @@ def test_any_choice_of_what_is_used(make, zero_rows):
                 if any(used):
                     both = [outcome(how, make, n_steps, used, zero_rows) for how in (scan, loop)]
                     assert_the_same(*both)
+
+
+# `normalised` needs a value for one choice alone that the forward pass does not keep for all.
+@pytest.mark.parametrize("make", [s for s in STEPS if s is not normalised])
+def test_the_loop_is_not_needed_where_no_pole_is(make, monkeypatch):
+    monkeypatch.setattr("ostinato.compiler.function._replayed", None)
+    for used in itertools.product((False, True), repeat=n_outs(make)):
+        if any(used):
+            outcome(scan, make, 3, used, False)
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_second_derivatives(make):
+    """Of what the loop tells: neither no_grad nor a function's own gradient is forgotten."""
+
+    def second(how):
+        torch.manual_seed(0)
+        w = [weight(), weight(), weight()]
+        step, n_leaves = make(w)
+        width = [H, 2] if make is normalised else [H] * n_leaves
+        init = [torch.randn(B, n, dtype=D) for n in width]
+        if make is statistic:
+            init[1] = init[1][:, 0]
+        xs = torch.randn(3, B, H, dtype=D, requires_grad=True)
+        last, ys = how(step, init[0] if n_leaves == 1 else tuple(init), xs)
+        outs = [*ys, *((last,) if n_leaves == 1 else last)]
+        loss = sum((o * o.cos()).sum() for o in outs)
+        first = torch.autograd.grad(loss, [*w, xs], create_graph=True, allow_unused=True)
+        total = sum(g.square().sum() for g in first if g is not None)
+        return torch.autograd.grad(total, [*w, xs], allow_unused=True)
+
+    assert_the_same(second(scan), second(loop))
+
+
+def test_a_custom_function_that_has_become_another(monkeypatch):
+    """What its backward pass runs is not recorded: the loop must not tell of another step."""
+    w = weight()
+    held = {"gain": 1.0}
+
+    def step(h, x):
+        return Clipped.apply(h @ w) * held["gain"] + torch.tanh(x + h @ w)
+
+    last, _ = scan(step, torch.randn(B, H, dtype=D), torch.randn(3, B, H, dtype=D))
+    held["gain"] = 2.0
+    with pytest.raises(RuntimeError, match="something else than it did in the forward pass"):
+        torch.autograd.grad(last.sum(), w, create_graph=True)
 
 
 @pytest.mark.parametrize("make", STEPS)

@@ -99,7 +99,11 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         return Entry(None, None, refused.why), []
     from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
 
-    world = _suspect(a.given, code, inputs)
+    try:
+        world = _suspect(a.given, code, inputs)
+    except Unsupported as refusal:
+        why = _impure.setdefault(code, _Impure(refusal.bare())).why
+        return Entry(None, None, why), []
     traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
@@ -173,14 +177,14 @@ class _Pure:
 
 
 class _Impure:
-    """A step that changes what it reaches: after three times it is looked at now and then only."""
+    """A step that changes what it reaches: after three times it is looked at ever more rarely."""
 
     def __init__(self, why: Unsupported):
         self.why, self.times = why, 0
 
     def waits(self) -> bool:
         self.times += 1
-        return self.times > 3 and self.times % 32 != 0
+        return self.times > 3 and (self.times < 32 or self.times & (self.times - 1) != 0)
 
 
 def _searched(

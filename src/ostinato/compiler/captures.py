@@ -352,11 +352,11 @@ class Walk:
                 self.look(value, ATTRIBUTE, cell, "cell_contents")
         module = str(f.__globals__.get("__name__")).split(".")[0]
         through = self.into_the_library or module not in sys.stdlib_module_names
-        for name in sorted(names_of(f.__code__)) if through else ():
+        for name in sorted(globals_of(f.__code__)) if through else ():
             if name in f.__globals__:
                 self.found.constants.append(name)
                 self.item(f.__globals__, name)
-            else:  # a builtin, or an attribute: a global of that name may turn up
+            else:  # a builtin: a global of that name may turn up
                 self.found.watches.append((ITEM, f.__globals__, name, _ABSENT))
         self.attributes_of(f)
         self.visit(f.__defaults__)
@@ -536,6 +536,16 @@ def names_of(code: types.CodeType) -> frozenset[str]:
         elif isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
             names |= {x for x in constant if isinstance(x, str) and x.isidentifier()}
     return frozenset(names)
+
+
+@functools.lru_cache(maxsize=1024)
+def globals_of(code: types.CodeType) -> frozenset[str]:
+    """Of the names that code mentions, those that are no attributes alone."""
+    names = {
+        i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))
+    }
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return frozenset(names.union(*map(globals_of, inner)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -29,6 +29,7 @@ from ostinato.compiler.captures import (
     attribute_of,
     changeable,
     dict_of,
+    globals_of,
     hooks_of_all_modules,
     imports,
     is_fixed,
@@ -170,7 +171,7 @@ class _ContainerWalk(Walk):
             self.unseen |= imports(value.__code__) or not _ANYWHERE.isdisjoint(
                 value.__code__.co_names
             )
-            here = Names(value.__globals__, names_of(value.__code__))
+            here = Names(value.__globals__, globals_of(value.__code__))
             there = Names(value.__dict__, frozenset(self.looked_for))
             self.containers += [here, there, Own(value)]
             self.containers += value.__closure__ or ()

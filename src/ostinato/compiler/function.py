@@ -125,6 +125,27 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
 _apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
+def _again(call: Scan, inputs: list[Tensor]) -> list[Tensor]:
+    """The forward pass, differentiable: of what was recorded, whatever the step has become since.
+
+    Raises:
+        RuntimeError: the step has become another, and what its backward pass runs is not recorded.
+    """
+    if not call.player.planner.recording.runs_python_backward:
+        return call.replay(*call.split(inputs), recorded=True)
+    outs = call.replay(*call.split(inputs))
+    with torch.no_grad():
+        recorded = call.replay(*call.split([t.detach() for t in inputs]), recorded=True)
+    tolerance = 1e-4 if recorded[0].dtype == torch.float32 else 1e-8
+    for ours, theirs in zip(outs, recorded, strict=True):
+        if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
+            raise RuntimeError(
+                "scan: the step computes something else than it did in the forward pass; what it "
+                "reaches was changed before the backward pass"
+            )
+    return outs
+
+
 def _replayed(
     call: Scan, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
@@ -132,7 +153,7 @@ def _replayed(
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
-        outs = call.replay(*call.split(inputs), recorded=True)
+        outs = _again(call, inputs)
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     results: list[Tensor | None] = [None] * len(inputs)

@@ -32,17 +32,18 @@ def evaluate(
         value = whole[r : r + node.shape[0], c : c + node.shape[1]]
     else:
         inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
-
-        def filled(leaf: Any) -> Any:
-            if isinstance(leaf, Slot):
-                return inputs[leaf.index]
-            return [filled(x) for x in leaf] if isinstance(leaf, tuple) else leaf
-
         (args, kwargs), out = node.attrs
         _, name, overload = node.op.split(".")
         result = getattr(getattr(torch.ops.aten, name), overload)(
-            *(filled(a) for a in args), **{k: filled(v) for k, v in kwargs}
+            *(_filled(a, inputs) for a in args), **{k: _filled(v, inputs) for k, v in kwargs}
         )
         value = result[out] if isinstance(result, (tuple, list)) else result
     known[node] = value
     return value
+
+
+def _filled(leaf: Any, inputs: list[Tensor]) -> Any:
+    # Not inside `evaluate`: a function that names itself there is a cycle, which holds the tensors.
+    if isinstance(leaf, Slot):
+        return inputs[leaf.index]
+    return [_filled(x, inputs) for x in leaf] if isinstance(leaf, tuple) else leaf

@@ -201,6 +201,7 @@ def _record_once(
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         n_forward = len(recorder.calls)
+        needs_grad = [t.requires_grad for t in recorder.values]
         behind = [_nodes_behind(t) for t in outputs]
         out_numbers = [recorder.ref(t).index for t in outputs]
         cotangents = [torch.ones_like(t) for t in outputs]
@@ -229,6 +230,7 @@ def _record_once(
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
+        needs_grad=tuple(needs_grad),
         runs_python_backward=any(
             isinstance(node, torch.autograd.function.BackwardCFunction)
             for node in set().union(*behind)

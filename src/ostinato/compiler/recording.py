@@ -66,13 +66,21 @@ class Recording:
     y_spec: tree.Spec
     init_needs_grad: tuple[bool, ...]
     differentiable_in: tuple[Sources, ...]  # new states, then ys
+    needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
+
+
+def refs_in(call: Call) -> list[int]:
+    """The values that a call is given."""
+    leaves = pytree.tree_leaves((call.args, call.kwargs))
+    return [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
 
 
 def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:
     """The step as it was recorded, as a differentiable function of lists of leaves.
 
-    It computes what was computed when the step was recorded, whatever the step has become since.
+    It computes what was computed when the step was recorded, whatever the step has become since;
+    and its gradients are the recorded ones, unless it `runs_python_backward`.
     """
 
     def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -91,7 +99,9 @@ def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], A
             _, name, overload = call.name.split(".")
             out = getattr(getattr(aten, name), overload)(*args, **kwargs)
             outs = out if isinstance(out, (tuple, list)) else [out]
-            values.update({i: t for i, t in zip(call.outs, outs, strict=True) if i is not None})
+            for i, t in zip(call.outs, outs, strict=True):
+                if i is not None:
+                    values[i] = t if recording.needs_grad[i] else t.detach()
         return [values[i] for i in recording.new_states], [values[i] for i in recording.ys]
 
     return step

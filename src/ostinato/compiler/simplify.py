@@ -15,7 +15,7 @@ import torch
 from ostinato.compiler import aten_elementwise, aten_reductions, aten_shapes
 from ostinato.compiler.build import Builder
 from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
-from ostinato.compiler.recording import Batch, Call, Recording, Ref
+from ostinato.compiler.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.values import RULES, Context, Shape, Value, fixed
 
 __all__ = ["StepGraph", "aten_elementwise", "aten_reductions", "aten_shapes"]
@@ -93,8 +93,17 @@ class StepGraph:
                 ("d_y", r.d_ys, y_used),
             )
         )
+        gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
         for call in r.calls[r.n_forward :]:
-            self._translate(call)
+            read = gradients.intersection(refs_in(call))
+            if read and all(self.values[i].node.op == "absent" for i in read):
+                for i in call.outs:  # autograd would not get here
+                    if i is not None:
+                        self._absent(i)
+            else:
+                self._translate(call)
+            if read:
+                gradients.update(i for i in call.outs if i is not None)
         return Backward(
             d_new_states=d_new,
             d_ys=d_ys,
@@ -145,7 +154,7 @@ class StepGraph:
 
     def _absent(self, i: int) -> Node:
         shape: Shape = self.recording.shapes[i]
-        node = self.b.absent(math.prod(shape[1:]))
+        node = self.b.absent(math.prod(n for n in shape if isinstance(n, int)))
         self.values[i] = Value(node, shape)
         return node
 
@@ -191,11 +200,8 @@ class StepGraph:
         kinds = {v.node.kind for v in read if v.node.op not in ("const", "absent")}
         batched = any(isinstance(n, Batch) for s in shapes if s is not None for n in s)
         rule = RULES.get(name)
-        if read and all(v.node.op == "absent" for v in read):
-            widths = [math.prod(n for n in s or () if isinstance(n, int)) for s in shapes]
-            outs: list[Any] = [self.b.absent(width) for width in widths]
-        elif ROWS not in kinds and not batched and (kinds or rule is None):
-            outs = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
+        if ROWS not in kinds and not batched and (kinds or rule is None):
+            outs: list[Any] = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
         elif rule is None:
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         else:
