@@ -22,7 +22,7 @@ import ostinato
 import ostinato._scan as scan_module
 from benchmarks import machine
 from benchmarks.results import Bound, Row, Spec, Timing
-from ostinato.compiler import cache
+from ostinato.compiler import cache, purity
 from ostinato.compiler.play import Player
 from ostinato.engine import native
 
@@ -35,7 +35,7 @@ ENGINE, AROUND_ENGINE = "engine", "binding"
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "finding captured tensors": [
         (cache, "reach"),
-        (cache, "_suspect"),
+        (purity.Purity, "suspects"),
         (cache, "search_captured"),
     ],
     "cache key": [(cache, "find")],

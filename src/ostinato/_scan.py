@@ -15,6 +15,7 @@ from ostinato.compiler import cache, dynamo
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Rows
+from ostinato.compiler.purity import changes_of, traces_of
 from ostinato.compiler.surroundings import undisturbed
 
 
@@ -189,11 +190,11 @@ def _compared(
 ) -> Unsupported | None:
     """`_differs`, and whether the step leaves something with that many rows: then it is undone."""
     try:
-        traces = cache.traces_of(a.given)
+        traces = traces_of(a.given)
     except Unsupported as refusal:
         return refusal.bare()
     why_not = _differs(a, call, tensors, entry)
-    changes = cache.changes_of(traces)
+    changes = changes_of(traces)
     if why_not is not None or changes is not None:
         traces.put_back()
     return why_not or changes

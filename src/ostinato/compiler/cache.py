@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.captures import memory_of, reach
+from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Player
+from ostinato.compiler.purity import changes_of, purity_of
 from ostinato.compiler.search import search_captured
 from ostinato.compiler.surroundings import default_devices, is_searching, transformed
 from ostinato.engine import native
@@ -23,7 +24,6 @@ from ostinato.engine import native
 if TYPE_CHECKING:
     from ostinato._arguments import Arguments
     from ostinato.compiler.captures import Reach
-    from ostinato.compiler.containers import World
     from ostinato.compiler.recording import Recording
     from ostinato.compiler.traces import Traces
 
@@ -61,8 +61,6 @@ _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
 _warned: set[Any] = set()
-_pure: dict[Any, _Pure] = {}  # by code
-_impure: dict[Any, _Impure] = {}  # by code
 
 
 def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
@@ -94,16 +92,16 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
                 check_tensors(captured)
             return entry, captured
     code = _code(a.given)
-    refused = _impure.get(code)
-    if refused is not None and refused.waits():
-        return Entry(None, None, refused.why), []
+    purity = purity_of(code)
+    if purity.waits():
+        return Entry(None, None, purity.why), []
     from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
 
     try:
-        world = _suspect(a.given, code, inputs)
+        world = purity.suspects(a.given, inputs)
     except Unsupported as refusal:
-        why = _impure.setdefault(code, _Impure(refusal.bare())).why
-        return Entry(None, None, why), []
+        purity.is_not(refusal.bare())
+        return Entry(None, None, purity.why), []
     traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
@@ -113,78 +111,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
         traces.put_back()
     elif world is not None and not reached.complete:
-        _pure.setdefault(code, _Pure()).add(a.given, world, inputs)
+        purity.is_so(a.given, world, inputs)
     return entry, captured
-
-
-def _suspect(step: Any, code: Any, inputs: Any) -> World | None:
-    """All that a step reaches; None where it is known that it changes nothing of that."""
-    known = _pure.get(code)
-    if known is not None and known.trusts(step, inputs):
-        return None
-    from ostinato.compiler.containers import World
-
-    if known is None:
-        return World(step)
-    world = World(step, known.looked_for)
-    return None if known.has(step, world, inputs) else world
-
-
-class _Pure:
-    """Steps of one code that were searched, and changed nothing that they reach.
-
-    What a step does follows from what it reaches and from the kinds of its arguments: where these
-    are as they were it changes nothing again. Where its code looks as if it changed something, it
-    is watched now and then all the same; and always where not all that it reaches is seen.
-    """
-
-    def __init__(self) -> None:
-        self.looked_for: tuple[frozenset[str], bool] = frozenset(), False  # see World
-        self._found: set[Any] = set()
-        self._times = 0
-
-    def add(self, step: Any, world: World, inputs: Any) -> None:
-        self.looked_for = world.looked_for
-        if world.changes and world.unseen:
-            return
-        if len(self._found) < MAX_ENTRIES:
-            self._found.add((world.found.signature, inputs if world.changes else None))
-        self._remember(step, world, inputs)
-
-    def has(self, step: Any, world: World, inputs: Any) -> bool:
-        """Whether a step that reaches this changed nothing."""
-        if (world.found.signature, inputs if world.changes else None) not in self._found:
-            return False
-        if world.changes:
-            self._times += 1
-            if self._times % 32 == 0:
-                return False
-        self._remember(step, world, inputs)
-        return True
-
-    def trusts(self, step: Any, inputs: Any) -> bool:
-        """As `has`, without going through all that is reached."""
-        found, changes, its_inputs = memory_of(step).pure or (None, False, None)
-        if found is None or (changes and its_inputs != inputs) or found.now() is None:
-            return False
-        self._times += changes
-        return not changes or self._times % 32 != 0
-
-    def _remember(self, step: Any, world: World, inputs: Any) -> None:
-        found = world.found
-        if found.complete and not found.leads_back:
-            memory_of(step).pure = found, world.changes, inputs
-
-
-class _Impure:
-    """A step that changes what it reaches: after three times it is looked at ever more rarely."""
-
-    def __init__(self, why: Unsupported):
-        self.why, self.times = why, 0
-
-    def waits(self) -> bool:
-        self.times += 1
-        return self.times > 3 and (self.times < 32 or self.times & (self.times - 1) != 0)
 
 
 def _searched(
@@ -233,9 +161,9 @@ def _searched(
     if search.changed():
         changes = Unsupported("the step changes its carry, its input or a captured tensor in place")
     if changes is not None:  # by another thread, perhaps: no word on the next time
-        _impure.setdefault(code, _Impure(changes))
+        purity_of(code).is_not(changes)
         return Entry(None, None, changes), []
-    _impure.pop(code, None)
+    purity_of(code).why = None
     # What it did, where what it reaches does not say all, or says more than it uses.
     did: Any = None
     if positions is None or (_recordings[code] >= SEARCH_AFTER and not search.unclear):
@@ -260,24 +188,6 @@ def _searched(
     if did is not None and not (entry.small and entry.small.runs_python_backward):
         _keep(did, entry)
     return entry, captured
-
-
-def traces_of(step: Any) -> Traces:
-    """Of all that a step reaches, as it is now."""
-    from ostinato.compiler.containers import World
-    from ostinato.compiler.traces import Traces
-
-    return Traces(World(step).containers)
-
-
-def changes_of(traces: Traces) -> Unsupported | None:
-    changed = traces.changed()
-    if not changed:
-        return None
-    return Unsupported(
-        f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it, and "
-        "draw random numbers before"
-    )
 
 
 def _modes() -> Any:

@@ -128,7 +128,7 @@ class Memory:
     def __init__(self, owner: Callable[[], Any]):
         self.owner = owner
         self.reach: Reach | None = None
-        self.pure: Any = None  # see cache.py
+        self.pure: Any = None  # see purity.py
 
     def __reduce__(self) -> Any:
         return type(None), ()
