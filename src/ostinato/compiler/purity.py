@@ -1,7 +1,7 @@
 """Whether steps change what they reach: such ones are played by the loop.
 
-What a step does follows from what it reaches and from the kinds of its arguments: where these are as
-they were, it changes nothing if it changed nothing then.
+What a step does follows from what it reaches and from the kinds of its arguments: where these are
+as they were, it changes nothing if it changed nothing then.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ class Purity:
         Raises:
             Unsupported: what a run of the step changes could not be undone.
         """
-        found, changes, its_inputs = memory_of(step).pure or (None, False, None)
-        known = found is not None and (not changes or its_inputs == inputs)
-        if known and found.now() is not None and (not changes or self._is_trusted()):
-            return None
+        if memory_of(step).pure is not None:
+            found, changes, its_inputs = memory_of(step).pure
+            same = (not changes or its_inputs == inputs) and found.now() is not None
+            if same and (not changes or self._is_trusted()):
+                return None
         from ostinato.compiler.containers import World
 
         world = World(step, self._looked_for)
