@@ -543,3 +543,26 @@ def test_the_keys_of_a_carry_may_come_in_any_order_at_any_depth():
             for x in xs:
                 h, c = h * x, c + x
             torch.testing.assert_close(found, [h, c])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "f",
+    [lambda left, w: w / left, lambda left, w: (left * w).sqrt(), lambda left, w: (left * w).log()],
+)
+def test_no_pole_beyond_the_end_of_a_row_spoils_a_gradient(f, reverse):
+    """The carry counts down: where a row ends the next step would divide by zero."""
+    lengths = [3, 1, 2, 0]
+    W = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    left = torch.tensor(lengths, dtype=torch.float64)[:, None]
+    xs = torch.ones(3, 4, 1, dtype=torch.float64, requires_grad=True)
+
+    def step(s, x):
+        return (s[0] * 0.5 + x * W, s[1] - 1), x * f(s[1], W)
+
+    init = (torch.zeros(4, 1, dtype=torch.float64), left)
+    found = []
+    for how in (scan, rows_apart):
+        _, ys = how(step, init, xs, lengths=lengths, reverse=reverse)
+        found.append(torch.autograd.grad(ys.sum(), [W, xs]))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)

@@ -23,10 +23,11 @@ def eager_scan(
     n_steps = ragged.n_steps
     xs_leaves = ragged.select_valid(xs_leaves, dim)
     carry_leaves: list[Tensor] = init_leaves
+    taken = ragged.taken_first(init_leaves)
     outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
     output_spec: Any = ()  # of no structure
     for t in reversed(range(n_steps)) if reverse else range(n_steps):
-        before = ragged.restarted(carry_leaves, t)
+        before = taken = ragged.taken(ragged.restarted(carry_leaves, t), taken, t)
         x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
         result = step(tree.unflatten(before, carry_spec), x)
         after, y = split_result(result, init, carry_spec)
@@ -191,6 +192,25 @@ class Ragged:
         start = self.starts[t]
         pairs = zip(self.restart_leaves, carry, strict=True)
         return [torch.where(rows_like(start, c), r, c) for r, c in pairs]
+
+    def taken_first(self, init: list[Tensor]) -> list[Tensor]:
+        """What rows take for their carry before they have a step: the longest row's for none."""
+        if self.lengths is None:
+            return init
+        rows = torch.arange(len(self.lengths), device=self.lengths.device)
+        rows = torch.where(self.lengths > 0, rows, self.lengths.argmax())
+        return [leaf[rows] for leaf in init]
+
+    def taken(self, carry: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
+        """The carry that a step takes; of rows that are not alive, that of their own last step.
+
+        Where they stand now a step may have a pole, and 0 · inf poisons gradients.
+        """
+        if self.lengths is None:
+            return carry
+        alive = t < self.lengths
+        pairs = zip(carry, before, strict=True)
+        return [torch.where(rows_like(alive, now), now, then) for now, then in pairs]
 
     def kept(self, after: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
         """The new carry of living rows, the old one of the others."""

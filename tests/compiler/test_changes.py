@@ -1399,6 +1399,53 @@ def subclasses_of_partials_and_properties():
 
 
 @world
+def torch_script():
+    """The calls inside are not seen, nor what they are given."""
+
+    @torch.jit.script
+    def scaled(z, k: float):
+        return torch.tanh(z * k)
+
+    held = types.SimpleNamespace(k=1.0, act=torch.jit.script(nn.Tanh()))
+
+    def passes(h, x):
+        return scaled(h + x, held.k)
+
+    def acts(h, x):
+        return held.act(h + x)
+
+    for held.k in (1.0, 0.4):
+        yield passes, []
+    yield acts, []
+    held.act = torch.jit.script(nn.Sigmoid())
+    yield acts, []
+
+
+@world
+def objects_that_answer_in_their_own_way():
+    class Raises:
+        __slots__ = ("k",)
+
+        def __getattr__(self, name):
+            raise ValueError(name)
+
+    class Odd:
+        __match_args__ = property(lambda self: ())
+        __dataclass_fields__ = 3
+
+    raises, odd = Raises(), Odd()
+    compiled = torch.compile(nn.Linear(H, H, dtype=D), backend="eager")
+
+    def step(h, x):
+        return torch.tanh(x + h * raises.k * odd.k)
+
+    for raises.k in (1.0, 0.5):
+        odd.k = raises.k
+        yield step, []
+    yield lambda h, x: torch.tanh(x + compiled(h)), list(compiled.parameters())
+
+
+@world
 def minus_zero():
     held = types.SimpleNamespace(zero=0.0)
 

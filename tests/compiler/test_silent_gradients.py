@@ -628,3 +628,53 @@ def test_frozen_gates_of_a_carry_with_one_number_a_row():
 
     init, xs = leaf(4, 1), leaf(7, 4, 5).detach()  # nobody else reads the product's gradient then
     both(lambda how: gradients(how, step, [init], init, xs))
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w, more=0.0):
+        return w.sign() + more
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, None
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize(
+    "weights",
+    [
+        lambda W: _Rounded.apply(W),
+        lambda W: _Rounded.apply(W) * W,
+        lambda W: _Rounded.apply(_Rounded.apply(W), 0.5),
+        lambda W: _Rounded.apply(W * 1),
+        lambda W: _Rounded.apply(W.t()),
+    ],
+)
+@pytest.mark.parametrize("is_leaf", [True, False])
+def test_a_custom_function_of_captured_tensors_alone(weights, is_leaf):
+    V, init, xs = inputs()
+    W = V if is_leaf else V * 2
+
+    def step(h, x):
+        return torch.tanh(x + h @ weights(W))
+
+    def gradients_of(how):
+        return torch.autograd.grad(how(step, init, xs)[1].sum(), [V, init, xs], retain_graph=True)
+
+    both(gradients_of)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mask_of_constants_on_a_parameter():
+    W, init, xs = inputs()
+
+    def step(h, x):
+        some, none = torch.ones(H, dtype=D) > 0.5, torch.zeros(H, dtype=D) > 0.5
+        return torch.tanh(x + h @ W.masked_fill(some, 0.5)) + W[0].masked_fill(none, 0.0)
+
+    def gradients_of(how):
+        ys = how(step, init, xs)[1]
+        return torch.autograd.grad(ys.sum(), [W, init, xs], allow_unused=True)
+
+    both(gradients_of)

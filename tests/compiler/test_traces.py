@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 import ostinato
+from ostinato.compiler import containers
 from playing import loop
 
 B, T = 3, 5
@@ -1262,3 +1263,94 @@ def test_a_step_that_changes_something_later_for_reasons_not_seen(kind, monkeypa
             seen.clear()
             ostinato.scan(step, init, xs)
             assert len(seen) == T * changed
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        lambda z, m, v: torch.batch_norm(z, None, None, m, v, True, 0.1, 1e-5, False),
+        lambda z, m, v: nn.functional.batch_norm(z, m, v, training=True),
+        lambda z, m, v: nn.functional.instance_norm(z[:, :, None].repeat(1, 1, 2), m, v)[..., 0],
+        lambda z, m, v: z + torch.batch_norm_update_stats(z, m, v, 0.1)[0],
+    ],
+)
+def test_running_statistics(normalise):
+    W, (init, xs), found = weight(), given(), []
+    for how in (loop, ostinato.scan):
+        m, v = torch.zeros(H, dtype=D), torch.ones(H, dtype=D)
+        how(lambda h, x, m=m, v=v: torch.tanh(normalise(h @ W + x, m, v)), init, xs)
+        found.append((m, v))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_a_backward_pass_in_a_step():
+    init, xs = given()
+    for _ in range(2):
+        found = []
+        for how in (loop, ostinato.scan):
+            W = torch.ones(H, H, dtype=D, requires_grad=True)
+
+            def step(h, x, W=W):
+                W.square().sum().backward()
+                return torch.tanh(h + x)
+
+            how(step, init, xs)
+            found.append(W.grad)
+        torch.testing.assert_close(*found)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.* was recorded")
+@pytest.mark.parametrize("size", [None, 64])
+@pytest.mark.parametrize("changes", [False, True])
+def test_values_remembered_by_lru_cache(size, changes):
+    found = []
+    for how in (loop, ostinato.scan):
+        log = []
+
+        @functools.lru_cache(size)
+        def of(rows, log=log):
+            log.append(rows)
+            return [float(torch.rand(())), 1.0]
+
+        def step(h, x, of=of):
+            values = of(len(x))
+            if changes:
+                values.append(1.0)
+            return torch.tanh(h + x * sum(values))
+
+        torch.manual_seed(0)
+        lasts = []
+        for rows in (3, 2, 4, 3, 5, 2):
+            init, xs = torch.zeros(rows, H, dtype=D), torch.ones(T, rows, H, dtype=D)
+            lasts.append(how(step, init, xs)[0])
+        found.append((lasts, log))
+    assert found[0][1] == found[1][1]
+    torch.testing.assert_close(found[0][0], found[1][0])
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_a_step_that_reaches_too_much_is_soon_left_alone(monkeypatch):
+    class Chain:
+        def __init__(self, rest):
+            self.rest = [rest]
+
+    chain = None
+    for _ in range(30):
+        chain = Chain(chain)
+    monkeypatch.setattr("ostinato.compiler.captures.MOST_OBJECTS", 50)
+    init, xs = given()
+    step = lambda h, x: torch.tanh(h + x) * (1.0 if getattr(chain, "rest") else 0.0)  # noqa: B009, E731
+    seen = []
+    monkeypatch.setattr(
+        "ostinato.compiler.containers._ContainerWalk.visit",
+        lambda self, value, visit=containers._ContainerWalk.visit: (
+            seen.append(1) or visit(self, value)
+        ),
+    )
+    for i in range(10):
+        assert torch.equal(ostinato.scan(step, init, xs)[1], loop(step, init, xs)[1])
+        if i == 4:
+            seen.clear()
+    assert not seen

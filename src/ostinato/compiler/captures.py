@@ -49,7 +49,8 @@ _FIXED = {
 }  # fmt: skip
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: written in C, with attributes that nobody sets
 _READ_BY_TORCH = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
-LIMIT = 3000
+LIMIT = 3000  # elements of a container
+MOST_OBJECTS, MOST_WATCHES = 10_000, 100_000
 # Names by which code reaches what no walk can see.
 HIDDEN = {
     "getattr", "hasattr", "setattr", "delattr", "vars", "globals", "locals", "eval", "exec",
@@ -215,6 +216,10 @@ class Walk:
         """Something was met that no watch sees into."""
         self.found.complete = False
 
+    def endless(self) -> None:
+        """There is more than can be looked at."""
+        self.opaque()
+
     def unwatched(self) -> None:
         """As `opaque`, of what a walk can look behind."""
         self.opaque()
@@ -263,8 +268,8 @@ class Walk:
             found.constants.append((_AGAIN, self.seen[id(value)]))
         else:
             self.seen[id(value)] = len(self.seen)  # alive: it is reached from the step
-            if len(self.seen) > LIMIT:
-                self.opaque()
+            if len(self.seen) > MOST_OBJECTS or len(found.watches) > MOST_WATCHES:
+                self.endless()
             else:
                 self.visit_new(value)
 
@@ -367,11 +372,14 @@ class Walk:
     def attributes(self, attributes: dict[str, Any]) -> None:
         """Those that code mentions; where one is absent, that it stays so."""
         for name in self.looked_for:
-            if name in attributes:
-                self.found.constants.append(name)
-                self.item(attributes, name)
-            else:
-                self.found.watches.append((ITEM, attributes, name, _ABSENT))
+            self.attribute(attributes, name)
+
+    def attribute(self, attributes: dict[str, Any], name: str) -> None:
+        if name in attributes:
+            self.found.constants.append(name)
+            self.item(attributes, name)
+        else:
+            self.found.watches.append((ITEM, attributes, name, _ABSENT))
 
     def attributes_of(self, f: types.FunctionType) -> None:
         """As `attributes`; a dictionary that a function remembers would lead back to it."""
@@ -423,7 +431,9 @@ class Walk:
         if cls.__module__ == "argparse":  # a Namespace: compared as a whole it is not watched
             return
         for of in ("__dataclass_fields__", "__match_args__"):  # which methods and patterns read
-            self.names |= {name for name in vars(cls).get(of, ()) if isinstance(name, str)}
+            names = vars(cls).get(of)
+            if isinstance(names, (dict, tuple)):
+                self.names |= {name for name in names if isinstance(name, str)}
         for name, found in list(vars(cls).items()):
             if not name.startswith("__") or name in _INERT or not _is_called(found):
                 continue
@@ -442,11 +452,8 @@ class Walk:
             self.items(attributes[name])
         for name in ("_parameters", "_buffers", "_modules", *HOOKS):
             self.found.watches.append((ITEM, attributes, name, attributes[name]))
-        self.item(attributes, "training")
-        if "forward" in attributes:
-            self.item(attributes, "forward")
-        else:
-            self.found.watches.append((ITEM, attributes, "forward", _ABSENT))
+        self.attribute(attributes, "training")
+        self.attribute(attributes, "forward")
         if is_fixed(type(m)):
             self.found.constants.append(ref(type(m)))
             self.found.watches.append((FIELD, ref(m), "__class__", type(m)))
@@ -492,7 +499,10 @@ def _is_fixed_name(module: Any) -> bool:
 
 def dict_of(value: Any) -> dict[str, Any] | None:
     """An object's own attributes, but for those in slots."""
-    found = getattr(value, "__dict__", None)
+    try:
+        found = object.__getattribute__(value, "__dict__")  # past what its class makes of it
+    except AttributeError:
+        return None
     return found if type(found) is dict else None
 
 

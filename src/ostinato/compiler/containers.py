@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dis
 import functools
+import gc
 import io
 import sys
 import types
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -133,6 +135,11 @@ class _ContainerWalk(Walk):
         super().opaque()
         self.unseen = True
 
+    def endless(self) -> None:
+        raise Unsupported(
+            "it reaches more than can be watched: give it less to hold, or to mention"
+        )
+
     def unwatched(self) -> None:
         """Seen here, all the same."""
 
@@ -181,6 +188,8 @@ class _ContainerWalk(Walk):
             raise Unsupported(
                 f"it reaches a {type(value).__name__}, of which every run takes an element"
             )
+        elif isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            raise Unsupported("it reaches TorchScript, whose calls are not seen")
         elif isinstance(value, weakref.ref):
             target = value()
             self.found.watches.append((FIELD, value, "__class__", type(target)))
@@ -204,12 +213,13 @@ class _ContainerWalk(Walk):
             self.each(value)
         elif isinstance(value, (set, frozenset)):
             self.elements(value)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.remembered(value)
         elif isinstance(value, np.ndarray) and value.dtype.hasobject:
             for element in value.flat[:LIMIT]:
                 self.visit(element)
         elif not _is_of_python(value):
             self.unseen = True
-            self.changes |= isinstance(value, functools._lru_cache_wrapper)
         if isinstance(value, types.ModuleType):
             self.containers.append(vars(value))
         elif is_fixed(type(value)):  # a scheduler of PyTorch's, say: its methods are not read
@@ -219,6 +229,17 @@ class _ContainerWalk(Walk):
                 self.each(attributes)
         elif isinstance(value, CONTAINERS):
             self.instance(value)
+
+    def remembered(self, f: Any) -> None:
+        """What an lru_cache holds: a dictionary that it shows to the collector alone."""
+        for held in gc.get_referents(f):
+            if type(held) is dict and held is not vars(f):
+                self.containers.append(held)
+                self.each(held)
+                for link in held.values() if len(held) <= LIMIT else ():
+                    if type(link).__name__ == "_lru_list_elem":  # where its size is bounded
+                        for inside in gc.get_referents(link):
+                            self.visit(inside)
 
     def own(self, value: Any) -> None:
         """An object's attributes, all of them where code may mention any."""
@@ -266,8 +287,6 @@ def _is_of_python(value: Any) -> bool:
     """Whether all that an object holds is seen: not so where C holds it."""
     if isinstance(value, (types.MethodType, property, staticmethod, classmethod, type(None))):
         return True
-    if isinstance(value, functools._lru_cache_wrapper):
-        return False
     return dict_of(value) is not None or bool(slots_of(type(value)))
 
 

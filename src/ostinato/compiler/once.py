@@ -20,7 +20,9 @@ def evaluate(
     if node.op == "captured":
         value = captured[node.attrs[0]].detach()
     elif node.op == "full":
-        value = torch.full(node.shape, node.attrs[0], dtype=dtype, device="cpu")
+        number, truth = node.attrs
+        kind = torch.bool if truth else dtype
+        value = torch.full(node.shape, number, dtype=kind, device="cpu")
     elif node.op == "zeros":
         value = torch.zeros(node.shape, dtype=dtype, device="cpu")
     elif node.op == "part":

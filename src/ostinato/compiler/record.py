@@ -203,6 +203,11 @@ def _record_once(
         n_forward = len(recorder.calls)
         needs_grad = [t.requires_grad for t in recorder.values]
         behind = [_nodes_behind(t) for t in outputs]
+        of_others = {id(v) for v in _leaves_of(set().union(*behind))} - {id(t) for t in given}
+        if of_others:  # what it computes of that is recorded, and its gradient is not
+            raise Unsupported(
+                "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
+            )
         out_numbers = [recorder.ref(t).index for t in outputs]
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
@@ -286,9 +291,14 @@ def _nodes_behind(output: Tensor) -> set[Any]:
     return found
 
 
+def _leaves_of(nodes: set[Any]) -> list[Tensor]:
+    """The tensors that gradients are collected in, which a leaf's own node names."""
+    return [n.variable for n in nodes if type(n).__name__ == "AccumulateGrad"]
+
+
 def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
-    # An input that is given back as it is has no node; a leaf's own node names it.
-    leaves = {id(n.variable) for n in nodes if type(n).__name__ == "AccumulateGrad"}
+    # An input that is given back as it is has no node.
+    leaves = {id(leaf) for leaf in _leaves_of(nodes)}
     if output.grad_fn is None and output.requires_grad:
         leaves.add(id(output))
     of_states = {i for i, t in enumerate(states) if id(t) in leaves}

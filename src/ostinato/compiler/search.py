@@ -34,18 +34,26 @@ _MARKS: list[object] = []  # of tensors in a trail, by the order in which they a
 # Functions that may change an argument in place: the position and the name of what says so.
 _MAY_BE_IN_PLACE = {
     **dict.fromkeys(
-        ("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), (1, "inplace", 0)
+        ("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), (1, "inplace")
     ),
-    **dict.fromkeys(("elu", "celu", "leaky_relu"), (2, "inplace", 0)),
-    **dict.fromkeys(("hardtanh", "threshold", "dropout", "alpha_dropout"), (3, "inplace", 0)),
+    **dict.fromkeys(("elu", "celu", "leaky_relu"), (2, "inplace")),
     **dict.fromkeys(
-        ("dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"), (3, "inplace", 0)
+        ("hardtanh", "threshold", "dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d",
+         "feature_alpha_dropout"),
+        (3, "inplace"),
     ),
-    "rrelu": (4, "inplace", 0),
-    "embedding": (3, "max_norm", 1),
-    "batch_norm": (5, "training", 1),
-    "instance_norm": (5, "use_input_stats", 1),
+    "rrelu": (4, "inplace"),
+    "embedding": (3, "max_norm"),
+}  # fmt: skip
+# And of these all but the first, where they normalise by the batch: running statistics.
+_STATISTICS = {
+    "batch_norm": (5, "training"),
+    "native_batch_norm": (5, "training"),
+    "_native_batch_norm_legit": (5, "training"),
+    "instance_norm": (5, "use_input_stats"),
+    "batch_norm_update_stats": (0, "input"),
 }
+_LOOKED_AT = {*_MAY_BE_IN_PLACE, *_STATISTICS, "backward"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
 _ABOUT = {
@@ -83,7 +91,7 @@ class CaptureSearch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
-        if kwargs or name[-1:] == "_" or name in _HOOKS or name in _MAY_BE_IN_PLACE:
+        if kwargs or name[-1:] == "_" or name in _HOOKS or name in _LOOKED_AT:
             self.refuse_traces(name, args, kwargs)
         trail, marks = self.trail, self.marks
         if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
@@ -153,10 +161,12 @@ class CaptureSearch(TorchFunctionMode):
         changed = [kwargs.get("out")]
         if (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE:
             changed += args[:1]
-        if name in _MAY_BE_IN_PLACE:
-            position, keyword, target = _MAY_BE_IN_PLACE[name]
-            if args[position] if len(args) > position else kwargs.get(keyword):
-                changed += args[target : target + 1]
+        if name in _MAY_BE_IN_PLACE and _said(_MAY_BE_IN_PLACE[name], args, kwargs):
+            changed += args[1:2] if name == "embedding" else args[:1]
+        if name in _STATISTICS and _said(_STATISTICS[name], args, kwargs):
+            changed += [*args[1:], kwargs.get("running_mean"), kwargs.get("running_var")]
+        if name == "backward":
+            raise Unsupported("the step runs a backward pass")
         if name in _HOOKS and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
             raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
         for target in tree.leaves(changed):
@@ -177,6 +187,12 @@ class CaptureSearch(TorchFunctionMode):
     def changed(self) -> bool:
         """Whether a tensor from outside was changed in place, in a way that no name told."""
         return any(version_of(t) != version for t, version in self.outside)
+
+
+def _said(where: tuple[int, str], args: Any, kwargs: Any) -> bool:
+    position, keyword = where
+    found = args[position] if len(args) > position else kwargs.get(keyword)
+    return found is not None and found is not False
 
 
 def version_of(t: Tensor) -> int | None:

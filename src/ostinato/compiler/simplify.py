@@ -258,9 +258,9 @@ class StepGraph:
                 value = self.values[leaf.index]
                 node = value.node
                 if node.kind == ROWS:  # a constant
-                    node = self.b.node(
-                        "full", (), (node.s if node.op == "const" else 0.0,), kind, value.shape
-                    )
+                    truth = self.recording.dtypes[leaf.index] is torch.bool
+                    number = node.s if node.op == "const" else 0.0
+                    node = self.b.node("full", (), (number, truth), kind, value.shape)
                 nodes.append(node)
                 return Slot(len(nodes) - 1)
             if isinstance(leaf, (list, tuple)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import collections
 import contextlib
-import functools
 import random
 import types
 from collections.abc import Callable
@@ -126,16 +125,6 @@ def _put_own(o: Own, before: dict[str, Any]) -> None:
     for name, value in before.items():
         if getattr(o.of, name, _NOTHING) is not value:
             object.__setattr__(o.of, name, value)
-
-
-def _save_cached(f: Any) -> tuple[int, int]:
-    info = f.cache_info()
-    return info.misses, info.currsize
-
-
-def _put_cached(f: Any, before: tuple[int, int]) -> None:
-    if before[1] == 0:  # nothing else can be undone
-        f.cache_clear()
 
 
 def _save_names(g: Names) -> dict[str, Any]:
@@ -262,7 +251,6 @@ _KINDS: list[tuple[Any, Kind]] = [
     (Names, Kind(_save_names, _put_names)),
     (Slots, SLOTS),
     (Own, Kind(_save_own, _put_own)),
-    (functools._lru_cache_wrapper, Kind(_save_cached, _put_cached)),
     (random.Random, Kind(lambda r: r.getstate(), lambda r, before: r.setstate(before))),
     (np.random.RandomState, Kind(lambda r: _State(r.get_state()), _put_state)),
     (np.random.Generator, Kind(lambda r: _State(r.bit_generator.state), _put_bits)),
