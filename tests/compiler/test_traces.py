@@ -1354,3 +1354,19 @@ def test_a_step_that_reaches_too_much_is_soon_left_alone(monkeypatch):
         if i == 4:
             seen.clear()
     assert not seen
+
+
+@pytest.mark.filterwarnings("error")
+def test_tensors_that_hold_each_other():
+    W, V, (init, xs) = weight(), weight(), given()
+    W.partner, V.partner = V, W
+
+    def step(h, x):
+        return torch.tanh(h @ W + x @ W.T)
+
+    def hidden(h, x):
+        return torch.tanh(h @ getattr(V, "T") + x)  # noqa: B009
+
+    for of in (step, hidden):
+        for _ in range(2):
+            torch.testing.assert_close(ostinato.scan(of, init, xs), loop(of, init, xs))

@@ -44,15 +44,8 @@ from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_
 _MOST_WALKS = 6
 # By these code reaches what has nothing to do with what it mentions.
 _ANYWHERE = {
-    "globals",
-    "locals",
-    "eval",
-    "exec",
-    "__import__",
-    "_getframe",
-    "currentframe",
-    "modules",
-}
+    "globals", "locals", "eval", "exec", "__import__", "_getframe", "currentframe", "modules",
+}  # fmt: skip
 
 
 # Methods of containers that change them; of torch's functions some have these names, too.
@@ -129,6 +122,7 @@ class _ContainerWalk(Walk):
         super().__init__(names)
         self.hidden = self.looks_everywhere = hidden  # by names that no code mentions
         self.containers: list[Any] = []
+        self.tensors: set[int] = set()
         self.changes = self.unseen = False
 
     def opaque(self) -> None:
@@ -149,6 +143,9 @@ class _ContainerWalk(Walk):
         super().look(value, how, container, key)
 
     def tensor(self, value: Tensor) -> None:
+        if id(value) in self.tensors:
+            return
+        self.tensors.add(id(value))  # alive: it is reached from the step
         self.containers.append(vars(value))  # attributes hung on it
         self.each(vars(value))
         if type(value) is not Tensor and type(value) is not nn.Parameter:
@@ -216,6 +213,7 @@ class _ContainerWalk(Walk):
         elif isinstance(value, functools._lru_cache_wrapper):
             self.remembered(value)
         elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+            self.unseen = True
             for element in value.flat[:LIMIT]:
                 self.visit(element)
         elif not _is_of_python(value):
