@@ -69,6 +69,12 @@ struct Tape {
   std::shared_ptr<Spare> spare;
   Size size{};
   bool ragged = false;
+  struct Given {  // a tensor as it was: whose data is replaced before the backward pass must be noticed
+    PyObject* tensor;
+    const char* data;
+    int64_t dtype, elements;
+  };
+  std::vector<Given> given;
   int threads = 1;  // which the order in `memory` depends on
 
   Tape() = default;
@@ -77,6 +83,23 @@ struct Tape {
   // Ctrl-C was lost.
   ~Tape() {
     if (spare && !memory.is_none()) spare->push_back(std::move(memory));
+  }
+  void remember(const Objects& all) {
+    given.reserve(all.size());
+    for (const nanobind::object& t : all) {
+      const View v = view_of(t);
+      given.push_back({t.ptr(), v.data, v.dtype, v.elements()});
+    }
+  }
+  void check(const Objects& all) const {
+    for (size_t i = 0; i < all.size(); i++) {
+      const View v = view_of(all[i]);
+      const Given& was = given.at(i);
+      // Hooks on saved tensors may give others for them.
+      if (v.dtype != was.dtype || v.elements() != was.elements || (all[i].ptr() == was.tensor && v.data != was.data))
+        throw std::runtime_error("scan: a tensor that the step takes from outside, or init or xs, was given other data "
+                                 "(.data, .to(), .double()) between the forward and the backward pass");
+    }
   }
   // Whether all is as it was played: outputs are the carries that the backward pass reads.
   bool holds() const {
@@ -182,6 +205,7 @@ class ForwardPass : public Pass {
     add(all, given);
     const size_t first_init = first_x_ - state_shapes_.size();
     auto tape = std::make_unique<Tape>();
+    tape->remember(all);
     Objects& tensors = tape->tensors;
     for (size_t i = first_x_; i < all.size(); i++) tensors.push_back(dense_from(2, of_our_type(all[i])));
     const View first = view_of(tensors.at(0));
@@ -275,6 +299,7 @@ class BackwardPass : public Pass {
     add(tensors, found);
     for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(made(shape, zeros));
     add(lists[kGiven], given), add(lists[kOnce], once);
+    tape.check(lists[kGiven]);
     lists[kMemory] = {tape.memory};
     Pass::play(lists, tape.size, tape.threads, isa);
     return nanobind::make_tuple(nanobind::cast(lists[kSums]), found);

@@ -12,6 +12,7 @@ from ostinato import tree
 from ostinato._arguments import Arguments, checked
 from ostinato._loop import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
 from ostinato.compiler import cache, dynamo
+from ostinato.compiler.captures import reach
 from ostinato.compiler.function import Scan, play
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play import Rows
@@ -160,6 +161,8 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         return None, [], entry
     rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
     call = Scan(player, a, captured, a.xs_leaves[0].shape[1], rows)
+    if player.planner.recording.runs_python_backward:
+        call.reached = reach(a.given).signature
     return call, [*captured, *a.leaves, *a.xs_leaves], entry
 
 

@@ -678,3 +678,106 @@ def test_a_mask_of_constants_on_a_parameter():
         return torch.autograd.grad(ys.sum(), [W, init, xs], allow_unused=True)
 
     both(gradients_of)
+
+
+@pytest.mark.parametrize("which", ["W", "init", "xs"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda t: torch.empty(0, dtype=t.dtype),
+        lambda t: t.detach().float(),
+        lambda t: torch.randn_like(t),
+    ],
+)
+def test_data_replaced_before_the_backward_pass(which, data):
+    """Its version does not tell: memory of another size, or with other values, would be read."""
+    W, init, xs = inputs()
+
+    def step(h, x):
+        return torch.tanh(x * h @ W)
+
+    _, ys = scan(step, init, xs)
+    replaced = {"W": W, "init": init, "xs": xs}[which]
+    replaced.data = data(replaced)
+    with pytest.raises(RuntimeError, match=r"other data|modified by an inplace|expected|shape"):
+        torch.autograd.grad(ys.sum(), [W, init, xs])
+
+
+def test_saved_tensors_may_be_others():
+    W, init, xs = inputs()
+
+    def run(how):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
+            ys = how(lambda h, x: torch.tanh(x * h @ W), init, xs)[1]
+        return torch.autograd.grad(ys.sum(), [W, init, xs])
+
+    both(run)
+
+
+def _with_backward(backward):
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            return a * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return backward(g)
+
+    return Own.apply
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("by_a_hook", [False, True])
+def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(by_a_hook):
+    b, init, xs = leaf(H), leaf(B, H), leaf(T, B, H)
+    clipped = _with_backward(lambda g: g.clamp(-100, 100))
+
+    def step(h, x):
+        p = b * 1 if by_a_hook else clipped(b * 1)
+        if by_a_hook and p.requires_grad:
+            p.register_hook(lambda g: g.clamp(-100, 100))
+        return torch.tanh(h + x + p)
+
+    both(lambda how: torch.autograd.grad(1000 * how(step, init, xs)[1].sum(), [b, init]))
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("kind", ["list", "class", "hook", "tensor"])
+def test_what_a_backward_pass_reads_may_change_before_it(kind):
+    """The factor of a gradient reversal, say."""
+    W, init, xs = inputs()
+    factor, held = [2.0], torch.tensor(2.0, dtype=D)
+
+    class Settings:
+        factor = 2.0
+
+    reads = {
+        "list": lambda g: g * factor[0],
+        "class": lambda g: g * Settings.factor,
+        "tensor": lambda g: g * held,
+    }
+    turned = None if kind == "hook" else _with_backward(reads[kind])
+
+    def step(h, x):
+        z = h @ W + x
+        if kind != "hook":
+            z = turned(z)
+        elif z.requires_grad:
+            z.register_hook(lambda g: g * factor[0])
+        return torch.tanh(z)
+
+    def put(value):
+        factor[0] = Settings.factor = value
+        held.fill_(value)
+
+    def run(how):
+        found = []
+        for before, after in ((2.0, 5.0), (3.0, 3.0), (2.0, -1.0)):
+            put(before)
+            ys = how(step, init, xs)[1]
+            put(after)
+            found.append(torch.autograd.grad(ys.sum(), [W, init, xs]))
+        return found
+
+    both(run)

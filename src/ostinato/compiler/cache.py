@@ -179,7 +179,8 @@ def _searched(
         )
         entry = Entry(None, None, kept)
     else:
-        entry = _recorded(a, captured, engine_name, positions)
+        outside = {id(t) for t in reached.tensors}
+        entry = _recorded(a, captured, engine_name, positions, outside)
         changes = changes_of(traces)  # in the backward pass
         if changes is not None:
             entry = Entry(None, None, changes)
@@ -250,7 +251,11 @@ def _keep(key: Any, entry: Entry) -> None:
 
 
 def _recorded(
-    a: Arguments, captured: list[Tensor], engine_name: str, positions: list[int] | None
+    a: Arguments,
+    captured: list[Tensor],
+    engine_name: str,
+    positions: list[int] | None,
+    outside: set[int],
 ) -> Entry:
     # And with it the compiler: not a part of every start.
     from ostinato.compiler.plan import Planner
@@ -270,7 +275,7 @@ def _recorded(
         dtype = a.init_leaves[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
-        recording, small = record(a.step, a.init, a.first_x(), captured, a.split)
+        recording, small = record(a.step, a.init, a.first_x(), captured, a.split, outside)
         if positions is None and recording.runs_python_backward:
             raise Unsupported(
                 "its backward pass runs Python code (a custom autograd.Function, or hooks), and "

@@ -13,6 +13,7 @@ from ostinato import tree
 from ostinato._arguments import Arguments
 from ostinato._loop import Ragged, eager_scan
 from ostinato.compiler import dynamo
+from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
 from ostinato.compiler.search import swapped
@@ -30,6 +31,7 @@ class Scan:
     captured: list[Tensor]
     n_rows: int
     rows: Rows | None  # of a ragged batch
+    reached: Any = None  # by a step whose backward pass runs Python code: what that may read
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a = len(self.captured)
@@ -107,6 +109,8 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     for g in grads:
         if g is not None and _is_vectorised(g):
             again = True
+    if call.reached is not None and reach(call.arguments.given).signature is not call.reached:
+        again = True  # what that code reads now is no longer what was recorded
     if again:  # itself being differentiated
         return (None, *_replayed(call, tensors, grads))
     if not tape.held.holds():  # an output was changed in place, as those of a loop may be

@@ -6,7 +6,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -33,8 +33,10 @@ _SHAPED = {
 class _Recorder(TorchDispatchMode):
     """ATen calls as numbered values; an in-place call gives its target a new number."""
 
-    def __init__(self, given: list[Tensor]) -> None:
+    def __init__(self, given: list[Tensor], outside: Collection[int] = ()) -> None:
+        """outside: ids of tensors that are not the step's own, and have values of their own."""
         super().__init__()
+        self.outside = outside
         self.calls: list[Call] = []
         self.number: dict[int, int] = {}
         self.values: list[Tensor] = []
@@ -62,6 +64,11 @@ class _Recorder(TorchDispatchMode):
                     "a tensor that requires grad reached an operation without passing a torch "
                     "call (a custom autograd.Function, a checkpoint inside the step, or a captured "
                     "tensor that is init, too, or returned as it is)"
+                )
+            if id(leaf) in self.outside:
+                raise Unsupported(
+                    "a custom autograd.Function, or a hook, reads a tensor that it was not given: "
+                    "give it to apply, and save it with ctx.save_for_backward"
                 )
             self.constants[self.new(leaf)] = leaf
         if id(leaf) in self.stale:
@@ -133,6 +140,7 @@ def record(
     x: Any,
     captured: list[Tensor],
     split: Callable[[Any], tuple[list[Tensor], Any]],
+    outside: Collection[int] = (),
 ) -> tuple[Recording, Recording]:
     """Record `step` at the two batch sizes and make one recording with a symbolic batch.
 
@@ -142,12 +150,13 @@ def record(
         init, x: the carry and one element of xs, with real values and any number of rows.
         captured: what `search_captured` found.
         split: separates what step returns into (leaves of the new carry, output).
+        outside: ids of other tensors that the step reaches: what reads one cannot be recorded.
 
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
     with undisturbed():
-        small, large = (_record_once(step, init, x, captured, split, b) for b in BATCHES)
+        small, large = (_record_once(step, init, x, captured, split, b, outside) for b in BATCHES)
     return _unify(small, large, BATCHES[1]), small
 
 
@@ -177,6 +186,7 @@ def _record_once(
     captured: list[Tensor],
     split: Callable[[Any], tuple[list[Tensor], Any]],
     n_rows: int,
+    outside: Collection[int] = (),
 ) -> Recording:
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
@@ -191,7 +201,7 @@ def _record_once(
     states = [leaf(t, t.is_floating_point()) for t in state_leaves]
     xs = [leaf(t, t.requires_grad) for t in x_leaves]
     given = params + states + xs
-    recorder = _Recorder(given)
+    recorder = _Recorder(given, outside)
     with swapped(captured, params):
         state, element = tree.unflatten(states, state_spec), tree.unflatten(xs, x_spec)
         new_states, y = split(_watched(recorder, step, state, element))

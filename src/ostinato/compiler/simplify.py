@@ -43,6 +43,24 @@ class Backward:
     absent: frozenset[int]  # recorded values that are
 
 
+# Calls that are linear in the first tensor they are given, the others left as they are; and in all.
+_LINEAR = {
+    "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
+    "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
+    "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
+    "where", "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
+}  # fmt: skip
+_LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
+
+
+def _is_linear(name: str, read: list[Value]) -> bool:
+    """Whether a call on sums gives the sum of what it gives of each: autograd's own always do."""
+    sums = [v.node.kind == SUM for v in read]
+    if not any(sums) or name in _LINEAR_IN_ALL:
+        return True
+    return sum(sums) == 1 and (name in _LINEAR or (name.endswith("_backward") and sums[0]))
+
+
 class StepGraph:
     """The graph of a recorded step. Its backward part depends on where gradients come from.
 
@@ -201,6 +219,11 @@ class StepGraph:
         batched = any(isinstance(n, Batch) for s in shapes if s is not None for n in s)
         rule = RULES.get(name)
         if ROWS not in kinds and not batched and (kinds or rule is None):
+            if self.recording.runs_python_backward and not _is_linear(name, read):
+                raise Unsupported(
+                    "a custom backward pass, or a hook, is not linear in a gradient that is summed "
+                    "over the steps before"
+                )
             outs: list[Any] = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
         elif rule is None:
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
