@@ -145,7 +145,8 @@ def spiking(w):
     def step(c, x):
         membrane, spikes, out = c
         out = 0.9 * out + spikes @ w[0]
-        membrane = torch.sigmoid(w[1][0]) * membrane + x @ w[2]
+        rate = torch.sigmoid(w[1][0]) * w[1].softmax(0)[1] + torch.maximum(w[1][2], w[1][3])
+        membrane = rate * membrane + x @ w[2]
         spikes = Clipped.apply(membrane - 0.1)
         return (membrane, spikes, out), (out,)
 

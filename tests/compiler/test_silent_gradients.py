@@ -781,3 +781,17 @@ def test_what_a_backward_pass_reads_may_change_before_it(kind):
         return found
 
     both(run)
+
+
+@pytest.mark.filterwarnings("error")
+def test_changes_in_place_of_what_is_computed_of_parameters_alone():
+    """The derivative of a maximum has some; two of them are of one tensor."""
+    b, c, init, xs = leaf(H), leaf(H), leaf(B, H), leaf(T, B, H)
+
+    def step(h, x):
+        twice = b * 2
+        before = twice.exp()
+        twice.mul_(0.5).add_(c)
+        return torch.tanh(x + h * torch.maximum(b, c) + before * torch.minimum(twice, c))
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, c, init, xs]))

@@ -48,17 +48,18 @@ _LINEAR = {
     "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
     "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
     "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
-    "where", "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
+    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
 }  # fmt: skip
 _LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
 
 
 def _is_linear(name: str, read: list[Value]) -> bool:
     """Whether a call on sums gives the sum of what it gives of each: autograd's own always do."""
+    name = name.rstrip("_")  # in place or not
     sums = [v.node.kind == SUM for v in read]
-    if not any(sums) or name in _LINEAR_IN_ALL:
+    if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
         return True
-    return sum(sums) == 1 and (name in _LINEAR or (name.endswith("_backward") and sums[0]))
+    return sum(sums) == 1 and (name in _LINEAR or ("backward" in name and sums[0]))
 
 
 class StepGraph:
@@ -222,7 +223,8 @@ class StepGraph:
             if self.recording.runs_python_backward and not _is_linear(name, read):
                 raise Unsupported(
                     "a custom backward pass, or a hook, is not linear in a gradient that is summed "
-                    "over the steps before"
+                    "over the steps before",
+                    call.name,
                 )
             outs: list[Any] = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
         elif rule is None:
@@ -291,8 +293,11 @@ class StepGraph:
             return leaf
 
         args = slot(tuple(call.args)), tuple((k, slot(v)) for k, v in call.kwargs.items())
+        # Not in place: another may need what was there, too.
+        _, base, overload = call.name.split(".")
+        name = call.name if base.endswith("__") else f"aten.{base.removesuffix('_')}.{overload}"
         return [
-            self.b.call(call.name, tuple(nodes), args, out, kind, tuple(shape or ()))
+            self.b.call(name, tuple(nodes), args, out, kind, tuple(shape or ()))
             for out, shape in enumerate(shapes)
         ]
 
