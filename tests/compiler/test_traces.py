@@ -1339,7 +1339,7 @@ def test_a_step_that_reaches_too_much_is_soon_left_alone(monkeypatch):
     chain = None
     for _ in range(30):
         chain = Chain(chain)
-    monkeypatch.setattr("ostinato.compiler.captures.MOST_OBJECTS", 50)
+    monkeypatch.setattr("ostinato.compiler.walk.MOST_OBJECTS", 50)
     init, xs = given()
     step = lambda h, x: torch.tanh(h + x) * (1.0 if getattr(chain, "rest") else 0.0)  # noqa: B009, E731
     seen = []

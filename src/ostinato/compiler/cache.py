@@ -23,9 +23,9 @@ from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato._arguments import Arguments
-    from ostinato.compiler.captures import Reach
     from ostinato.compiler.recording import Recording
     from ostinato.compiler.traces import Traces
+    from ostinato.compiler.walk import Reach
 
 ENGINES = ("native", "reference", "eager")
 MAX_ENTRIES = 128

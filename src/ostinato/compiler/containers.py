@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ostinato.compiler.captures import (
+from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.names import HIDDEN, globals_of, imports, names_of
+from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_of
+from ostinato.compiler.walk import (
     CONTAINERS,
     FIELD,
-    HIDDEN,
     HOOKS,
     ITEM,
     LENGTH,
@@ -31,15 +33,10 @@ from ostinato.compiler.captures import (
     attribute_of,
     changeable,
     dict_of,
-    globals_of,
     hooks_of_all_modules,
-    imports,
     is_fixed,
-    names_of,
     slots_of,
 )
-from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_of
 
 _MOST_WALKS = 6
 # By these code reaches what has nothing to do with what it mentions.

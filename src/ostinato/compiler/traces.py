@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato.compiler.captures import slots_of
+from ostinato.compiler.walk import slots_of
 
 _NOTHING = object()
 
