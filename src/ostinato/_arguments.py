@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from ostinato._loop import (
     Tree,
     check_carry,
     check_tensors,
+    describe,
     split_result,
     time_length,
 )
@@ -67,6 +69,10 @@ def checked(
     restart: Any = None,
     of_layer: bool = False,
 ) -> Arguments:
+    try:
+        dim = operator.index(dim)
+    except TypeError:
+        raise TypeError(f"scan: dim is {describe(dim)}; wanted the number of an axis") from None
     leaves, carry_spec = tree.flatten(init)
     check_tensors("init", leaves)
     xs_leaves, xs_spec = tree.flatten(xs)

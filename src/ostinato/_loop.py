@@ -134,6 +134,11 @@ class Ragged:
     ) -> Ragged:
         """Check the three arguments once, so that the loop can trust them."""
         n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
+        if not all(leaf.dim() and leaf.shape[0] == n_rows for leaf in init_leaves):
+            raise ValueError(
+                "scan: with lengths or resets every leaf of init needs the rows of the batch as "
+                f"its first axis; init is {describe(init)}"
+            )
         device = init_leaves[0].device
         if lengths is not None:
             lengths = _check_lengths(lengths, n_rows, n_steps).to(device)
@@ -224,6 +229,12 @@ class Ragged:
         if self.lengths is None:
             return ys
         alive = t < self.lengths
+        for y in ys:
+            if not y.dim() or len(y) != len(alive):
+                raise ValueError(
+                    f"scan: with lengths every output of step needs the {len(alive)} rows of the "
+                    f"batch as its first axis; one has shape {list(y.shape)}"
+                )
         return [torch.where(rows_like(alive, y), y, torch.zeros_like(y)) for y in ys]
 
 
@@ -248,8 +259,9 @@ def _broadcast(value: Tensor, leaf: Tensor) -> Tensor:
 
 
 def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Tensor:
-    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
-    if given.dtype.is_floating_point or given.dtype == torch.bool or given.shape != (n_rows,):
+    given = as_tensor("scan: lengths", lengths, f"{n_rows} integers, one for each row")
+    kind = given.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool or given.shape != (n_rows,):
         raise ValueError(
             f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"
         )
@@ -264,13 +276,21 @@ def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Te
 
 
 def _check_resets(resets: Tensor, n_rows: int, n_steps: int) -> Tensor:
-    given = torch.as_tensor(resets)
+    given = as_tensor("scan: resets", resets, f"bool of shape [{n_steps}, {n_rows}]")
     if given.dtype != torch.bool or given.shape != (n_steps, n_rows):
         raise ValueError(
             f"scan: resets is {describe(given)}; wanted bool of shape [{n_steps}, {n_rows}] "
             "(time, batch)"
         )
     return given
+
+
+def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
+    """A tensor, on the CPU, of what may be any object."""
+    try:
+        return torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} is {describe(value)}; wanted {wanted}") from None
 
 
 def time_length(xs_leaves: list[Tensor], dim: int) -> int:

@@ -48,7 +48,8 @@ def scan(
         dim: the axis of `xs` and of `ys` that is time.
         reverse: play from t = T−1 down to 0. `ys` stay in the order of `xs`.
         lengths: `[B]` integers in 0…T: row b has only the steps t < lengths[b]. Beyond, its carry
-            stays, its outputs are zero, and nothing flows back from them.
+            stays, its outputs are zero, and nothing flows back from them. Every leaf of `init`, of
+            `xs` and of the outputs then has the rows as its first axis (beside time).
         resets: `[T, B]` bool: marks the first element of a new segment within a row. Going forward
             the row restarts before t; in reverse, where the segment ends at t, before t−1.
         restart: the carry a row restarts from, shaped like `init` or broadcastable to it.
@@ -110,7 +111,7 @@ def _scan(
         played = _played(call, engine)
         if played is not None:
             return played
-    carry, ys = eager_scan(step, call.init, xs, dim, reverse, call.ragged)
+    carry, ys = eager_scan(step, call.init, xs, call.dim, reverse, call.ragged)
     if of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, call.carry_spec)

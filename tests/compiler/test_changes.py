@@ -16,6 +16,7 @@ import operator
 import sys
 import types
 import typing
+import unittest.mock
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ import torch
 from small import Cell, D, H, assert_like_the_loop, module, weight
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ostinato.compiler.captures import reach
 
 WORLDS: dict[str, Callable[[], Iterator[Any]]] = {}
 
@@ -894,6 +897,34 @@ for _name, _values, _use in (
     ("axes", ((0, True), ((0, 1),)), lambda k, a, x, W: a + W.sum(*k).sum(-1).reshape(-1)[0]),
 ):
     WORLDS[f"searched_{_name}"] = _of_a_number(_use, *_values)
+
+
+@world
+def modules_imported_in_a_step():
+    module = types.ModuleType("read_by_a_test")
+    module.scale, module.inner = 1.0, types.SimpleNamespace(scale=1.0)
+
+    def whole(h, x):
+        import read_by_a_test
+
+        return torch.tanh(h + x * read_by_a_test.scale)
+
+    def part(h, x):
+        from read_by_a_test import inner as found
+
+        return torch.tanh(h + x * found.scale)
+
+    with unittest.mock.patch.dict(sys.modules, read_by_a_test=module):
+        assert reach(whole).complete and reach(part).complete
+        for _ in range(2):
+            yield whole, []
+            yield part, []
+            module.scale, module.inner.scale = 0.5, 2.0
+        module.inner = types.SimpleNamespace(scale=3.0)
+        yield part, []
+        other = sys.modules["read_by_a_test"] = types.ModuleType("read_by_a_test")
+        other.scale = 4.0
+        yield whole, []
 
 
 @world

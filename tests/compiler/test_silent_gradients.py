@@ -728,6 +728,52 @@ def _with_backward(backward):
 
 
 @pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("read", ["none", "norm", "version"])
+def test_a_hook_that_reads_what_was_accumulated(read):
+    reads = {
+        "none": lambda W: 1.0 if W.grad is None else 0.5,
+        "norm": lambda W: 1.0 if W.grad is None else 1 / (1 + W.grad.norm()),
+        "version": lambda W: 1.0 + W._version,
+    }
+
+    def trained(how: Any) -> Tensor:
+        torch.manual_seed(0)
+        W, init, xs = inputs()
+
+        def step(h: Tensor, x: Tensor) -> Tensor:
+            z = x + h @ W
+            z.register_hook(lambda g: g * reads[read](W))
+            return torch.tanh(z)
+
+        for _ in range(3):
+            how(step, init, xs)[1].square().sum().backward()
+            with torch.no_grad():
+                W += 0.01
+        return W.grad
+
+    both(trained)
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_a_step_that_turns_gradients_on():
+    W, init, xs = inputs()
+    init, xs = init.detach(), xs.detach()
+
+    @torch.enable_grad()
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ W)
+
+    def last(how: Any) -> Any:
+        with torch.no_grad():
+            carry, ys = how(step, init, xs)
+        assert carry.requires_grad and not ys.requires_grad
+        return torch.autograd.grad(carry.square().sum(), W)
+
+    both(last)
+    both(last)
+
+
 @pytest.mark.parametrize("by_a_hook", [False, True])
 def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(by_a_hook):
     b, init, xs = leaf(H), leaf(B, H), leaf(T, B, H)

@@ -16,6 +16,7 @@ import torch
 from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from ostinato import scan
@@ -849,3 +850,53 @@ def test_no_rows():
         warnings.simplefilter("error")
         ours = gradients(scan, rnn(W), [W], init, xs)
     assert_same(ours, gradients(loop, rnn(W), [W], init, xs))
+
+
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+@pytest.mark.parametrize("kind", [TorchDispatchMode, TorchFunctionMode])
+def test_an_interrupt_while_a_mode_is_entered_or_left(kind, method, monkeypatch):
+    """Nothing of it stays: neither where torch draws numbers nor where scan is called again."""
+    W, init, xs = inputs()
+    new = sum(map(ord, f"{kind.__name__}{method}"))  # a step that is not yet recorded
+    step = lambda h, x: torch.tanh(h @ W + x / new)  # noqa: E731
+    whole, times = getattr(kind, method), []
+
+    def interrupted(self, *args):
+        result = whole(self, *args) if method == "__enter__" else None
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        return whole(self, *args) if method == "__exit__" else result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, method, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scan(step, init, xs)
+    assert torch.randn(3).shape == (3,)
+    assert torch._C._len_torch_function_stack() == torch._C._len_torch_dispatch_stack() == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(scan(step, init, xs), loop(step, init, xs))
+
+
+def test_an_interrupt_while_torch_calls_one_of_its_functions():
+    """It then holds the mode in a generator, and puts it back when the traceback is forgotten."""
+    W, init, xs = inputs()
+    held = []
+
+    def interrupted(h: Tensor, x: Tensor) -> Tensor:
+        held.append(torch.overrides._pop_mode_temporarily())
+        held[0].__enter__()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(interrupted, init, xs)
+    assert torch._C._len_torch_function_stack() == 0
+    held.clear()
+    assert torch._C._len_torch_function_stack() == 1
+    W[:, 0].relu().sum().item()  # what a step must not do
+    step = lambda h, x: torch.tanh(h @ W + x)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(scan(step, init, xs), loop(step, init, xs))
+    assert torch._C._len_torch_function_stack() == 0

@@ -9,9 +9,11 @@ import collections
 import contextvars
 import functools
 import gc
+import importlib
 import itertools
 import queue
 import random
+import sys
 import threading
 import types
 import unittest.mock
@@ -1370,3 +1372,88 @@ def test_tensors_that_hold_each_other():
     for of in (step, hidden):
         for _ in range(2):
             torch.testing.assert_close(ostinato.scan(of, init, xs), loop(of, init, xs))
+
+
+COUNTER = "counters_of_a_test"
+
+
+def _in_the_module():
+    import counters_of_a_test
+
+    counters_of_a_test.n += 1
+    return counters_of_a_test.n
+
+
+def _by_its_function():
+    import counters_of_a_test as c
+
+    return c.count()
+
+
+def _from_it():
+    from counters_of_a_test import log
+
+    log.append(1)
+    return len(log)
+
+
+def _below_it():
+    import counters_of_a_test.below as b
+
+    b.n += 1
+    return b.n
+
+
+def _from_it_below():
+    from counters_of_a_test import below
+
+    below.n += 1
+    return below.n
+
+
+def _by_its_name():
+    module = importlib.import_module("counters_of_a_test")
+    module.n += 1
+    return module.n
+
+
+def _among_all():
+    module = sys.modules["counters_of_a_test"]
+    module.n += 1
+    return module.n
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize(
+    "count",
+    [
+        _in_the_module,
+        _by_its_function,
+        _from_it,
+        _below_it,
+        _from_it_below,
+        _by_its_name,
+        _among_all,
+    ],
+)
+@pytest.mark.parametrize("matters", [False, True])
+def test_a_module_that_the_step_imports(count, matters, monkeypatch):
+    module, below = types.ModuleType(COUNTER), types.ModuleType(f"{COUNTER}.below")
+    monkeypatch.setitem(sys.modules, COUNTER, module)
+    monkeypatch.setitem(sys.modules, below.__name__, below)
+    source = "n, log = 0, []\ndef count():\n    global n\n    n += 1\n    return n"
+
+    def step(h, x):
+        n = count()
+        return torch.tanh(h + x / (n if matters else 1))
+
+    found = []
+    init, xs = given()
+    for how in (loop, ostinato.scan):
+        exec(source, vars(module))
+        module.below, below.n = below, 0
+        for _ in range(3):
+            found.append((how(step, init, xs)[1], module.n, len(module.log), below.n))
+    for ours, theirs in zip(found[3:], found[:3], strict=True):
+        assert ours[1:] == theirs[1:]
+        assert torch.equal(ours[0], theirs[0])

@@ -92,6 +92,26 @@ def test_errors_are_torchs(kind, call):
     assert errors[0] == errors[1]
 
 
+def test_a_state_of_the_wrong_kind_is_torchs_error():
+    x, h = torch.randn(2, 3), torch.zeros(2, 4)
+    for kind, hx in (
+        ("LSTMCell", h),
+        ("LSTMCell", (h, h, h)),
+        ("GRUCell", (h,)),
+        ("RNNCell", (h,)),
+    ):
+        errors = []
+        for cell in pair(kind, 3, 4):
+            with pytest.raises((RuntimeError, TypeError, AttributeError)) as caught:
+                cell(x, hx)
+            errors.append((caught.type, str(caught.value)))
+        assert errors[0] == errors[1]
+    for cell in pair("RNNCell", 3, 4):
+        cell.nonlinearity = "sine"
+        with pytest.raises(RuntimeError, match="sine"):
+            cell(x)
+
+
 @pytest.mark.parametrize("kind", CELLS)
 def test_under_autocast_as_torch(kind):
     theirs, ours = pair(kind, 3, 4)

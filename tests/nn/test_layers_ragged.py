@@ -83,6 +83,11 @@ def test_wrong_lengths(lengths, words):
         ostinato.nn.GRU(3, 4)(torch.randn(5, 3, 3), lengths=lengths)
 
 
+def test_lengths_that_are_no_numbers():
+    with pytest.raises(TypeError, match="lengths is a str; wanted 3 integers"):
+        ostinato.nn.GRU(3, 4)(torch.randn(5, 3, 3), lengths="123")
+
+
 def test_lengths_beside_a_packed_input():
     packed = pack_padded_sequence(torch.randn(5, 2, 3), [5, 2])
     with pytest.raises(ValueError, match="brings its own"):

@@ -57,6 +57,8 @@ class Entry:
     used: int = 0  # at which use of the cache, last
 
 
+# Attributes of a tensor that change where nothing is set: by a backward pass, or in place.
+_HISTORY = {"grad", "_grad", "_version"}
 _entries: dict[Any, Entry] = {}
 _uses = itertools.count(1)
 _recordings: dict[Any, int] = defaultdict(int)
@@ -172,15 +174,17 @@ def _searched(
         if known is not None:
             known.used = next(_uses)
             return known, captured
-    if search.keeps_some():
+    if search.has_gradient and not torch.is_grad_enabled():
+        own = Unsupported("the step turns gradients on where they are off")
+        entry = Entry(None, None, own)
+    elif search.keeps_some():
         kept = Unsupported(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
             "carry hold it"
         )
         entry = Entry(None, None, kept)
     else:
-        outside = {id(t) for t in reached.tensors}
-        entry = _recorded(a, captured, engine_name, positions, outside)
+        entry = _recorded(a, captured, engine_name, positions, reached)
         changes = changes_of(traces)  # in the backward pass
         if changes is not None:
             entry = Entry(None, None, changes)
@@ -255,7 +259,7 @@ def _recorded(
     captured: list[Tensor],
     engine_name: str,
     positions: list[int] | None,
-    outside: set[int],
+    reached: Reach,
 ) -> Entry:
     # And with it the compiler: not a part of every start.
     from ostinato.compiler.plan import Planner
@@ -275,12 +279,17 @@ def _recorded(
         dtype = a.init_leaves[0].dtype
         if dtype not in (torch.float32, torch.float64):
             raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
+        outside = {id(t) for t in reached.tensors}
         recording, small = record(a.step, a.init, a.first_x(), captured, a.split, outside)
-        if positions is None and recording.runs_python_backward:
-            raise Unsupported(
-                "its backward pass runs Python code (a custom autograd.Function, or hooks), and "
-                "no path leads to all that the step reaches: a change there would not be seen"
-            )
+        if recording.runs_python_backward:
+            of_python = "its backward pass runs Python code (a custom autograd.Function, or hooks)"
+            if positions is None:
+                raise Unsupported(
+                    f"{of_python}, and no path leads to all that the step reaches: a change there "
+                    "would not be seen"
+                )
+            if not _HISTORY.isdisjoint(reached.names):
+                raise Unsupported(f"{of_python}, and may read what happened to a tensor")
         if any(0 in shape for shape in recording.shapes):
             raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)

@@ -98,5 +98,6 @@ def _walked(step: Callable[..., Any]) -> Reach:
             walk.opaque()
         walk.notice_leads_back(step)
         if not walk.found.complete or walk.names == names:
+            walk.found.names = walk.names
             return walk.found
         names = walk.names

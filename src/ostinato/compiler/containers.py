@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.names import HIDDEN, globals_of, imports, names_of
+from ostinato.compiler.names import HIDDEN, globals_of, names_of
 from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_of
 from ostinato.compiler.walk import (
     CONTAINERS,
@@ -42,6 +42,7 @@ _MOST_WALKS = 6
 # By these code reaches what has nothing to do with what it mentions.
 _ANYWHERE = {
     "globals", "locals", "eval", "exec", "__import__", "_getframe", "currentframe", "modules",
+    "import_module",
 }  # fmt: skip
 
 
@@ -169,9 +170,7 @@ class _ContainerWalk(Walk):
         if isinstance(value, types.FunctionType):
             self.changes |= _changes(value.__code__)
             self.hidden |= not HIDDEN.isdisjoint(names_of(value.__code__))
-            self.unseen |= imports(value.__code__) or not _ANYWHERE.isdisjoint(
-                value.__code__.co_names
-            )
+            self.unseen |= not _ANYWHERE.isdisjoint(value.__code__.co_names)
             here = Names(value.__globals__, globals_of(value.__code__))
             there = Names(value.__dict__, frozenset(self.looked_for))
             self.containers += [here, there, Own(value)]

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ostinato import tree
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.surroundings import searching, undisturbed
+from ostinato.compiler.surroundings import OwnMode, nothing_left, searching, undisturbed
 
 _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
@@ -64,7 +63,7 @@ _ABOUT = {
 _NOT_ABOUT = {"is_nonzero", "is_leaf"}
 
 
-class CaptureSearch(TorchFunctionMode):
+class CaptureSearch(OwnMode):
     """The tensors a step takes from outside, by identity, in order of first use."""
 
     def __init__(self, known: list[Tensor]):
@@ -80,6 +79,7 @@ class CaptureSearch(TorchFunctionMode):
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
+        self.has_gradient = False  # something that the step made and returned
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> None:
@@ -90,6 +90,8 @@ class CaptureSearch(TorchFunctionMode):
         self.alive.append(t)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.left:
+            return func(*args, **(kwargs or {}))
         name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
         if kwargs or name[-1:] == "_" or name in _HOOKS or name in _LOOKED_AT:
             self.refuse_traces(name, args, kwargs)
@@ -145,6 +147,9 @@ class CaptureSearch(TorchFunctionMode):
         """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
+        self.has_gradient = any(  # of a view PyTorch says so where gradients are off, too
+            t.requires_grad and not t._is_view() and id(t) in self.made for t in leaves
+        )
 
     def keeps_some(self) -> bool:
         """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
@@ -206,7 +211,7 @@ def _memory_of(t: Tensor) -> int | None:
         return None
 
 
-class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
+class swapped(OwnMode):  # noqa: N801 (reads as a context)
     """Captured tensors replaced by fresh leaves wherever they enter a call."""
 
     def __init__(self, old: list[Tensor], new: list[Tensor]):
@@ -218,8 +223,9 @@ class swapped(TorchFunctionMode):  # noqa: N801 (reads as a context)
         def swap(leaf: Any) -> Any:
             return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
 
-        args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        if not self.left:
+            args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[CaptureSearch, Any]:
@@ -230,5 +236,5 @@ def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Captu
     never be freed.
     """
     search = CaptureSearch(tree.leaves((state, x)))
-    with undisturbed(Tensor.detach), searching(), search:
+    with nothing_left(), undisturbed(Tensor.detach), searching(), search:
         return search, step(state, x)

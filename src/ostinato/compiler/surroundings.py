@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
 from ostinato.engine import native
@@ -23,6 +25,10 @@ def transformed() -> str | None:
     """What is active that must see every operation, so that the eager loop has to run."""
     if native.modes() is not None and not is_searching():
         return None
+    mode = torch.overrides._get_current_function_mode()
+    if isinstance(mode, OwnMode) and mode.left:
+        torch._C._pop_torch_function_stack()
+        return transformed()
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if _forward_ad._current_level >= 0:
@@ -72,6 +78,40 @@ def searching() -> Iterator[None]:
         yield
     finally:
         _searching.active = False
+
+
+class OwnMode(TorchFunctionMode):
+    """What sees torch's functions while it is entered, and not after.
+
+    Where an interrupt comes as one of them is called, the mode is neither on PyTorch's stack nor
+    gone: a generator in the traceback holds it, and puts it there when that is forgotten.
+    """
+
+    left = False
+
+    def __exit__(self, *error: object) -> None:
+        self.left = True
+        if torch.overrides._get_current_function_mode() is self:
+            super().__exit__(*error)
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """PyTorch's modes are afterwards what they were.
+
+    An interrupt may come while one is entered or left: it would stay, and see all that follows.
+    """
+    functions, dispatches = (
+        torch._C._len_torch_function_stack(),
+        torch._C._len_torch_dispatch_stack(),
+    )
+    try:
+        yield
+    finally:
+        while torch._C._len_torch_function_stack() > functions:
+            torch._C._pop_torch_function_stack()
+        while torch._C._len_torch_dispatch_stack() > dispatches:
+            _python_dispatch._pop_mode()
 
 
 def _same(t: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from ostinato.compiler.names import HIDDEN, globals_of, imports, names_of
+from ostinato.compiler.names import HIDDEN, globals_of, imported, names_of
 from ostinato.engine import native
 
 _CONSTANTS = (
@@ -78,6 +78,7 @@ class Reach:
         tensors: in a fixed order.
         constants: everything else that may steer it, hashable; they keep nothing alive.
         watches: (how to read it, container, key, what is there), to notice a change.
+        names: those that its code mentions; not all of them where it is not complete.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
     """
@@ -85,6 +86,7 @@ class Reach:
     tensors: list[Tensor] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     watches: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
+    names: frozenset[str] = frozenset()
     complete: bool = True
     leads_back: bool = False  # to the step itself, though it is no function
 
@@ -244,8 +246,10 @@ class Walk:
     def function(self, f: types.FunctionType) -> None:
         self.found.constants.append(f.__code__)
         self.names |= names_of(f.__code__)
-        if not HIDDEN.isdisjoint(names_of(f.__code__)) or imports(f.__code__):
+        if not HIDDEN.isdisjoint(names_of(f.__code__)):
             self.unwatched()
+        for name in imported(f):
+            self.attribute(sys.modules, name)
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.opaque()
         for name in ("__code__", "__defaults__", "__kwdefaults__"):

@@ -15,7 +15,7 @@ from ostinato._loop import Step
 from ostinato._scan import scan
 from ostinato.compiler.surroundings import is_recorded
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
-from ostinato.nn.steps import gru_step, lstm_step, rnn_step
+from ostinato.nn.steps import ACTIVATIONS, gru_step, lstm_step, rnn_step
 
 
 class _Cell(torch.nn.modules.rnn.RNNCellBase):
@@ -60,7 +60,14 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
     def _fits(self, input: Tensor, hx: Hidden) -> bool:
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             return False
-        leaves = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if isinstance(self, torch.nn.RNNCell) and self.nonlinearity not in ACTIVATIONS:
+            return False
+        if hx is None:
+            return True
+        leaves = () if isinstance(hx, Tensor) else tuple(hx)
+        if len(leaves) != (2 if isinstance(self, torch.nn.LSTMCell) else 0):
+            return False
+        leaves = leaves or (hx,)
         shape = (*input.shape[:-1], self.hidden_size)
         return all(leaf.shape == shape and leaf.dtype == input.dtype for leaf in leaves)
 

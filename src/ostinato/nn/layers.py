@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from ostinato._loop import Step
+from ostinato._loop import Step, as_tensor
 from ostinato._scan import scan, scan_layer
 from ostinato.data import Ragged
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
@@ -449,7 +449,7 @@ def _shapes(leaves: tuple[Tensor, ...]) -> str:
 
 
 def _check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
-    given = torch.as_tensor(resets)
+    given = as_tensor("resets", resets, f"bool of shape {list(shape)}")
     if given.dtype != torch.bool or given.shape != shape:
         raise ValueError(
             f"resets is {given.dtype} of shape {list(given.shape)}; wanted torch.bool of shape "
@@ -461,8 +461,9 @@ def _check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
 def _check_lengths(lengths: Any, xs: Tensor) -> Tensor:
     """`[B]` int64, on the CPU, where torch wants lengths."""
     n_steps, n_rows = xs.shape[:2]
-    given = torch.as_tensor(lengths, device="cpu")
-    if given.is_floating_point() or given.dtype == torch.bool or given.numel() != n_rows:
+    given = as_tensor("lengths", lengths, f"{n_rows} integers, one for each row of the batch")
+    kind = given.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool or given.numel() != n_rows:
         raise ValueError(
             f"lengths is {given.dtype} of shape {list(given.shape)}; wanted {n_rows} integers, "
             "one for each row of the batch"
