@@ -318,3 +318,14 @@ def test_a_global_of_the_name_of_an_attribute_is_not_what_the_step_reaches():
     reached = captures.reach(step)
     assert reached.complete
     assert not any(container is namespace["W"] for _, container, _, _ in reached.watches)
+
+
+def test_the_code_of_our_layers_is_not_gone_through():
+    """A step is often made anew with each call, by a model that has layers of ours beside it."""
+    model = nn.Module()
+    model.layer, model.cell = ostinato.nn.GRU(H, H), nn.GRUCell(H, H)
+    reached = captures.reach(lambda h, x: model.cell(x, h))
+    assert reached.complete
+    assert {id(p) for p in model.parameters()} <= {id(t) for t in reached.tensors}
+    codes = [c.co_filename for c in reached.constants if isinstance(c, types.CodeType)]
+    assert not [name for name in codes if "ostinato" in name and "tests" not in name]

@@ -30,6 +30,7 @@ from small import Cell, D, H, assert_like_the_loop, module, weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import ostinato
 from ostinato.compiler.captures import reach
 
 WORLDS: dict[str, Callable[[], Iterator[Any]]] = {}
@@ -1566,6 +1567,42 @@ def named_tuples():
     del held.of.gain_of_its_own
     WithAttributes.gain_of_its_own = 2.0
     yield of_its_own, [held.of.W]
+
+
+@world
+def layers_and_cells_of_ours():
+    held = types.SimpleNamespace(
+        cell=module(ostinato.nn.RNNCell, H, H), layer=module(ostinato.nn.GRU, H, H), scale=1.0
+    )
+
+    def inner(h, x):
+        return held.layer(x[None], h[None])[0][0] * held.scale
+
+    def by_the_cell(h, x):
+        return held.cell(x, h) * held.scale
+
+    def leaves(m):
+        return list(m.parameters())
+
+    def all_of_them():
+        yield inner, leaves(held.layer)
+        yield by_the_cell, leaves(held.cell)
+        yield held.cell.step, leaves(held.cell)
+
+    yield from all_of_them()
+    held.cell.nonlinearity = "relu"
+    held.layer.weight_hh_l0 = nn.Parameter(torch.randn(3 * H, H, dtype=D))
+    yield from all_of_them()
+    held.cell.bias_hh = nn.Parameter(torch.ones(H, dtype=D))
+    held.layer.load_state_dict(module(ostinato.nn.GRU, H, H).state_dict())
+    yield from all_of_them()
+    held.layer = ostinato.nn.RNN(H, H, nonlinearity="relu").to(D)
+    held.scale = 0.5
+    yield from all_of_them()
+    held.layer.weight_ih_l0.requires_grad_(False)
+    yield inner, leaves(held.layer)[1:]
+    held.layer.register_forward_hook(lambda m, given, out: (out[0] * 2, out[1]))
+    yield inner, leaves(held.layer)[1:]
 
 
 @world

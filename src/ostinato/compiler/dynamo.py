@@ -19,6 +19,8 @@ _frame_callback: Any = None  # of torch._dynamo, once that is there
 def looks_on() -> bool:
     """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
     global _frame_callback
+    if torch.compiler.is_dynamo_compiling():  # it is looking here; what follows it warns of
+        return True
     if _frame_callback is None:
         if "torch._dynamo" not in sys.modules:
             return False

@@ -399,8 +399,9 @@ def changeable(cls: type) -> list[type]:
 
 def _is_fixed_name(module: Any) -> bool:
     root, *below = str(module).split(".")
-    # Of our own package what a step may be made of is walked: a model's forward calls scan.
-    return root in _FIXED or (root == "ostinato" and below[:1] not in (["nn"], ["models"]))
+    # Of our own package the steps of cells are walked, and models.
+    ours = root == "ostinato" and below[:1] != ["models"] and below != ["nn", "steps"]
+    return root in _FIXED or ours
 
 
 def dict_of(value: Any) -> dict[str, Any] | None:
