@@ -156,7 +156,7 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
   return nanobind::bytes(found.data(), found.size() * sizeof(int64_t));
 }
 
-// How a watched place is read; ostinato/compiler/captures.py has the same list.
+// How a watched place is read; ostinato/compiler/walk.py has the same list.
 enum class At : int64_t { kItem, kAttribute, kField, kOwn, kLength };
 
 // What is there now; invalid where there is nothing.

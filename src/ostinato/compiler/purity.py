@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ostinato.compiler.captures import memory_of
 from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.memory import memory_of
 
 if TYPE_CHECKING:
     from ostinato.compiler.containers import World

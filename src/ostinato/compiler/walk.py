@@ -152,7 +152,7 @@ class Walk:
         found = self.found
         if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
             self.opaque()
-        elif isinstance(value, _CONSTANTS) and not isinstance(value, enum.Enum):
+        elif is_constant(value):
             if not (type(value) in _CONSTANTS or is_fixed(type(value))):
                 self.opaque()  # a subclass, with attributes or methods of its own
             text = isinstance(value, (float, complex, slice))  # as text NaN is itself, −0 not 0
@@ -374,6 +374,11 @@ class Walk:
                 if isinstance(value, _READ_BY_TORCH) and name != "training":
                     self.found.constants.append(name)
                     self.item(attributes, name)
+
+
+def is_constant(value: Any) -> bool:
+    """Compared by value."""
+    return isinstance(value, _CONSTANTS) and not isinstance(value, enum.Enum)
 
 
 def hooks_of_all_modules() -> list[Any]:
