@@ -841,3 +841,18 @@ def test_changes_in_place_of_what_is_computed_of_parameters_alone():
         return torch.tanh(x + h * torch.maximum(b, c) + before * torch.minimum(twice, c))
 
     both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, c, init, xs]))
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("factors", [{"beta": 0}, {"alpha": 0}, {"beta": 2, "alpha": 0.5}])
+def test_a_part_of_a_sum_that_counts_for_nothing(factors):
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        return h / 2, torch.addmm(h, x, W, **factors)
+
+    scan(step, init, xs)  # as it is recorded NaN would be noticed
+    with torch.no_grad():
+        for t in (init, xs):
+            t[0] = float("nan")
+    assert_same(scan(step, init, xs), loop(step, init, xs))

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+import ostinato
 from ostinato import scan
 from playing import counting, loop, rows_apart
 
@@ -38,6 +39,7 @@ class Net(nn.Module):
         self.how = how
         self.into = nn.Linear(H, H).to(D)
         self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
+        self.layer = ostinato.nn.GRU(H, H).to(D)
         self.unused = nn.Parameter(torch.randn(3, dtype=D))
 
     def step(self, h: Tensor, x: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ class Net(nn.Module):
 
     def forward(self, init: Tensor, xs: Tensor) -> Tensor:
         carry, ys = self.how(self.step, init, torch.relu(xs) * 2)
-        return torch.sin(ys) + carry
+        return torch.sin(ys) + carry + self.layer(ys)[0]
 
 
 def net_and_loop() -> tuple[Net, Net]:
@@ -179,6 +181,7 @@ def test_distributed_data_parallel():
         dist.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("error", "ignore:The .grad attribute")  # which dynamo itself reads
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_inside_a_compiled_model(backend):
     torch._dynamo.reset()
@@ -225,15 +228,51 @@ def test_compiled_autograd():
             assert_same([W.grad, init.grad, xs.grad], expected)
 
 
-def test_a_compiled_step():
-    W, init, xs = inputs()
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W, self.scale = weight(), 1.0
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ self.W) * self.scale
+
+
+def _in_place(cell: nn.Module) -> nn.Module:
+    cell.compile(backend="eager")
+    return cell
+
+
+COMPILED = {
+    "function": lambda cell: torch.compile(lambda h, x: cell(h, x), backend="eager"),
+    "method": lambda cell: torch.compile(cell.forward, backend="eager"),
+    "module": lambda cell: torch.compile(cell, backend="eager"),
+    "module in place": _in_place,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", COMPILED)
+def test_a_compiled_step(kind, inside):
+    """It is recorded as it is written: native, and not compiled by anybody."""
     torch._dynamo.reset()
-    step = torch.compile(rnn(W), backend="eager")
-    for _ in range(2):
-        assert_same(
-            gradients(scan, step, [W, init, xs], init, xs),
-            gradients(loop, rnn(W), [W, init, xs], init, xs),
-        )
+    torch._dynamo.utils.counters.clear()
+    cell, (_, init, xs) = Cell(), inputs()
+    compiled = COMPILED[kind](cell)
+    step = (lambda h, x: compiled(h, x) / 2) if inside else compiled
+    written = lambda h, x: Cell.forward(cell, h, x) / (2 if inside else 1)  # noqa: E731
+    for change in (
+        lambda: None,
+        lambda: setattr(cell, "scale", 0.5),
+        lambda: setattr(cell, "W", weight()),
+    ):
+        change()
+        for _ in range(2):
+            leaves = [cell.W, init, xs]
+            assert_same(
+                gradients(scan, step, leaves, init, xs), gradients(loop, written, leaves, init, xs)
+            )
+    assert torch._dynamo.utils.counters["frames"] == {}
     torch._dynamo.reset()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,6 +41,27 @@ def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
     return _disabled[function]
 
 
+def as_written() -> AbstractContextManager[Any]:
+    """What torch.compile made is run as it was before."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def source_of(function: Any) -> Any:
+    """What a function was before torch.compile."""
+    return vars(function).get("_torchdynamo_orig_callable", function)
+
+
 def out_of_graph(function: Any) -> Any:
     function._torchdynamo_disable = True
+    return own_frame(function)
+
+
+def own_frame(function: Any) -> Any:
+    """Called from outside of a graph neither it nor what it calls is traced."""
+    frames = torch._C._dynamo.eval_frame
+    if hasattr(frames, "set_code_exec_strategy"):  # older versions trace it, and warn
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
     return function

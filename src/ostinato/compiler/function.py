@@ -17,7 +17,7 @@ from ostinato.compiler.captures import reach
 from ostinato.compiler.graph import Unsupported
 from ostinato.compiler.play import Player, Rows, Tape
 from ostinato.compiler.search import swapped
-from ostinato.compiler.surroundings import nothing_left, transformed
+from ostinato.compiler.surroundings import among_ours, transformed
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
@@ -55,7 +55,7 @@ class Scan:
             again = recorded_step(self.player.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
         else:
-            with nothing_left(), swapped(self.captured, captured):
+            with among_ours(), swapped(self.captured, captured):
                 first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
                 carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
         last = tree.leaves(carry)

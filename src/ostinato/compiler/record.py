@@ -18,7 +18,7 @@ from ostinato import tree
 from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.recording import Batch, Call, Recording, Ref, Sources
 from ostinato.compiler.search import swapped
-from ostinato.compiler.surroundings import nothing_left, undisturbed
+from ostinato.compiler.surroundings import among_ours, undisturbed
 
 aten = torch.ops.aten
 BATCHES = (3, 5)
@@ -155,7 +155,7 @@ def record(
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    with undisturbed(), nothing_left():
+    with undisturbed(), among_ours():
         small, large = (_record_once(step, init, x, captured, split, b, outside) for b in BATCHES)
     return _unify(small, large, BATCHES[1]), small
 
@@ -175,7 +175,7 @@ def check_batch(
     """
     n_rows = tree.leaves(init)[0].shape[0]
     if n_rows not in BATCHES:
-        with undisturbed(), nothing_left():
+        with undisturbed(), among_ours():
             _unify(small, _record_once(step, init, x, captured, split, n_rows), n_rows)
 
 

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ostinato import tree
 from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.surroundings import OwnMode, nothing_left, searching, undisturbed
+from ostinato.compiler.surroundings import OwnMode, among_ours, searching, undisturbed
 
 _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
@@ -236,5 +236,5 @@ def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Captu
     never be freed.
     """
     search = CaptureSearch(tree.leaves((state, x)))
-    with nothing_left(), undisturbed(Tensor.detach), searching(), search:
+    with among_ours(), undisturbed(Tensor.detach), searching(), search:
         return search, step(state, x)

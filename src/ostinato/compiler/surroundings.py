@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
+from ostinato.compiler import dynamo
 from ostinato.engine import native
 
 _forward_ad = torch.autograd.forward_ad
@@ -96,17 +97,19 @@ class OwnMode(TorchFunctionMode):
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    """PyTorch's modes are afterwards what they were.
+def among_ours() -> Iterator[None]:
+    """A step runs under modes of ours: what is compiled in it as it is written.
 
-    An interrupt may come while one is entered or left: it would stay, and see all that follows.
+    Afterwards PyTorch's modes are what they were: an interrupt may come while one is entered or
+    left, and it would stay, and see all that follows.
     """
     functions, dispatches = (
         torch._C._len_torch_function_stack(),
         torch._C._len_torch_dispatch_stack(),
     )
     try:
-        yield
+        with dynamo.as_written():
+            yield
     finally:
         while torch._C._len_torch_function_stack() > functions:
             torch._C._pop_torch_function_stack()

@@ -18,6 +18,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from ostinato.compiler.dynamo import source_of
 from ostinato.compiler.names import HIDDEN, globals_of, imported, names_of
 from ostinato.engine import native
 
@@ -150,6 +151,8 @@ class Walk:
 
     def visit(self, value: Any) -> None:
         found = self.found
+        if isinstance(value, types.FunctionType):
+            value = source_of(value)
         if type(value) in weakref.ProxyTypes:  # they say that they are what they refer to
             self.opaque()
         elif is_constant(value):

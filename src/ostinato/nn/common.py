@@ -12,7 +12,7 @@ from torch import Tensor
 from ostinato.engine import native
 
 _PLAIN, _DTYPES = (Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
 Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
 
 
@@ -25,7 +25,7 @@ def playable(x: Tensor, weight: Tensor) -> bool:
     own for torch's operations, and where there is nothing to compute.
     """
     return (
-        not _is_exporting()  # first: what follows cannot be traced
+        not is_exporting()  # first: what follows cannot be traced
         and native.unavailable() is None
         and type(x) in _PLAIN
         and type(weight) in _PLAIN

@@ -23,8 +23,9 @@ from torch.nn.utils.rnn import (
 
 from ostinato._loop import Step, as_tensor
 from ostinato._scan import scan, scan_layer
+from ostinato.compiler import dynamo
 from ostinato.data import Ragged
-from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
+from ostinato.nn.common import Hidden, is_exporting, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 
@@ -55,6 +56,7 @@ class _Layer(torch.nn.RNNBase):
         """The cell with these weights: w_ih, w_hh, and where they exist b_ih, b_hh, w_hr."""
         raise NotImplementedError
 
+    @dynamo.own_frame
     def forward(
         self,
         input: Tensor | PackedSequence | Ragged,
@@ -93,6 +95,11 @@ class _Layer(torch.nn.RNNBase):
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the layer.
             ValueError: lengths, resets or restart do not fit the input.
         """
+        if dynamo.looks_on() and not is_exporting():
+            return dynamo.disabled(_Layer.forward)(
+                self, input, hx, lengths=lengths, resets=resets, restart=restart,
+                return_all_states=return_all_states,
+            )  # fmt: skip
         if lengths is None and resets is None and restart is None and not return_all_states:
             played = self._forward_usual(input, hx)
             if played is not None:
