@@ -125,7 +125,7 @@ def test_the_stopwatch_counts_each_moment_once(monkeypatch):
     assert watch.spent == {"inner": 20, "outer": 13}
 
 
-@pytest.mark.parametrize("kind", ["by path", "searched"])
+@pytest.mark.parametrize("kind", overhead.WANTED_US)
 def test_overhead_sees_every_part(kind):
     found = overhead._overhead_row(kind, calls=2)
     parts = [t for t in found.timings if t.name.startswith("part")]

@@ -8,8 +8,9 @@ The usual decorator would import torch._dynamo, which takes a second. What is ma
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,11 +42,30 @@ def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
     return _disabled[function]
 
 
-def as_written() -> AbstractContextManager[Any]:
+class _Stance:
+    """PyTorch has one for all threads: the first sets it, and it ends with the last."""
+
+    lock, threads = threading.Lock(), 0
+    of_ours: Any = None
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
     """What torch.compile made is run as it was before."""
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+        yield
+        return
+    with _Stance.lock:
+        if not _Stance.threads:
+            _Stance.of_ours = torch.compiler.set_stance("force_eager")
+        _Stance.threads += 1
+    try:
+        yield
+    finally:
+        with _Stance.lock:
+            _Stance.threads -= 1
+            if not _Stance.threads:
+                _Stance.of_ours.__exit__(None, None, None)
 
 
 def source_of(function: Any) -> Any:

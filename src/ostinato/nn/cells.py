@@ -62,12 +62,12 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             return False
         if isinstance(self, torch.nn.RNNCell) and self.nonlinearity not in ACTIVATIONS:
             return False
-        if hx is None:
-            return True
-        leaves = () if isinstance(hx, Tensor) else tuple(hx)
-        if len(leaves) != (2 if isinstance(self, torch.nn.LSTMCell) else 0):
-            return False
-        leaves = leaves or (hx,)
+        leaves: Any = ()
+        if hx is not None:
+            is_pair = isinstance(self, torch.nn.LSTMCell)
+            if isinstance(hx, Tensor) == is_pair or (is_pair and len(hx) != 2):
+                return False
+            leaves = hx if is_pair else (hx,)
         shape = (*input.shape[:-1], self.hidden_size)
         return all(leaf.shape == shape and leaf.dtype == input.dtype for leaf in leaves)
 
