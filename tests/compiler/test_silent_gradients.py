@@ -856,3 +856,84 @@ def test_a_part_of_a_sum_that_counts_for_nothing(factors):
         for t in (init, xs):
             t[0] = float("nan")
     assert_same(scan(step, init, xs), loop(step, init, xs))
+
+
+class Twice(torch.autograd.Function):
+    """Makes zeros of a gradient that is not there."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * 2
+
+
+@pytest.mark.parametrize("lengths", [None, [T, 0, 2]])
+@pytest.mark.parametrize("which", ["captured", "init", "xs"])
+def test_what_no_gradient_reaches_is_not_gone_back_to(which, lengths, monkeypatch):
+    """Neither hooks nor functions before it run: there zeros would come of it."""
+    W, init, _ = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        V = given["captured"].detach()
+        h = h.detach() if which == "init" else h
+        return torch.tanh(h @ W + (x.detach() if which == "xs" else x) @ V)
+
+    def found() -> Any:
+        seen.clear()
+        leaves = {
+            "captured": leaf(H, H),
+            "init": init.detach().requires_grad_(),
+            "xs": leaf(T, B, H),
+        }
+        for t in leaves.values():
+            t.register_hook(lambda g: seen.append(g is None))
+        given.update({name: Twice.apply(t) for name, t in leaves.items()})
+        carry, ys = scan(step, given["init"], given["xs"], lengths=lengths)
+        (ys.square().sum() + carry.sum()).backward()
+        assert True not in seen
+        return len(seen), [t.grad is None for t in leaves.values()]
+
+    seen: list[bool] = []
+    given: dict[str, Tensor] = {}
+    ours = found(), found()
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    assert ours == (found(), found())
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+@pytest.mark.parametrize("asks", [lambda h: torch.is_inference_mode_enabled(), Tensor.is_inference])
+def test_a_step_that_asks_for_inference_mode(asks):
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        h = torch.tanh(h @ W + x)
+        return h if asks(h) else h / 2
+
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            assert_same(
+                [t.detach() for t in scan(step, init, xs)],
+                [t.detach() for t in loop(step, init, xs)],
+            )
+
+
+@pytest.mark.filterwarnings("ignore:scan plays")
+def test_a_step_that_leaves_gradients_on_or_off():
+    W, init, xs = inputs()
+    on = [True]
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        torch.set_grad_enabled(on[0])
+        return torch.tanh(h @ W + x)
+
+    found = []
+    for how in (loop, scan):
+        for on[0] in (True, False, True, False, False):
+            for before in (True, False):
+                with torch.set_grad_enabled(before):
+                    _, ys = how(step, init, xs)
+                    found.append((torch.is_grad_enabled(), ys.requires_grad))
+    assert found[: len(found) // 2] == found[len(found) // 2 :]

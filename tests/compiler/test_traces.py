@@ -1457,3 +1457,53 @@ def test_a_module_that_the_step_imports(count, matters, monkeypatch):
     for ours, theirs in zip(found[3:], found[:3], strict=True):
         assert ours[1:] == theirs[1:]
         assert torch.equal(ours[0], theirs[0])
+
+
+def test_a_module_that_the_step_imports_first(tmp_path, monkeypatch):
+    """What is done when it is loaded is done once: here it enters itself somewhere, and counts."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "entered_in_a_test.py").write_text("functions = {}")
+    (tmp_path / "loaded_in_a_test.py").write_text(
+        "import torch\nfrom entered_in_a_test import functions\nfunctions['f'] = torch.tanh\n"
+        "n = 0\ndef count():\n    global n\n    n += 1\n    return n"
+    )
+    entered = importlib.import_module("entered_in_a_test")
+
+    def plain(h, x):
+        import loaded_in_a_test  # noqa: F401
+
+        return entered.functions["f"](h + x)
+
+    def counts(h, x):
+        import loaded_in_a_test
+
+        return torch.tanh(h + x) / loaded_in_a_test.count()
+
+    init, xs = given()
+    found = []
+    for step in (plain, counts):
+        for how in (loop, ostinato.scan):
+            sys.modules.pop("loaded_in_a_test", None)
+            entered.functions.clear()
+            for _ in range(3):
+                found.append((how(step, init, xs)[1], sys.modules["loaded_in_a_test"].n))
+            assert list(entered.functions) == ["f"]
+        torch.testing.assert_close(found[-3:], found[-6:-3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ostinato.explain(plain, init, xs).native
+
+
+def test_a_module_that_is_never_there():
+    def step(h, x):
+        try:
+            import never_there_in_a_test
+
+            return never_there_in_a_test.f(h + x)
+        except ImportError:
+            return torch.tanh(h + x)
+
+    init, xs = given()
+    for _ in range(3):
+        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+    assert ostinato.explain(step, init, xs).native

@@ -104,6 +104,8 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
     except Unsupported as refusal:
         purity.is_not(refusal.bare())
         return Entry(None, None, purity.why), []
+    if world is not None and purity.first_sees(world.found.missing):
+        raise Elsewhere("the step may import a module for the first time, which cannot be undone")
     traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
@@ -290,6 +292,8 @@ def _recorded(
                 )
             if not _HISTORY.isdisjoint(reached.names):
                 raise Unsupported(f"{of_python}, and may read what happened to a tensor")
+        if torch.is_inference_mode_enabled() and "is_inference_mode_enabled" in reached.names:
+            raise Unsupported("the step asks for inference mode, in which nothing is recorded")
         if any(0 in shape for shape in recording.shapes):
             raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)

@@ -68,6 +68,10 @@ def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
     n = call.player.n_ys
     if torch.is_grad_enabled():
+        for i, of_init in call.player.without_path:
+            # A row without steps ends as it began.
+            if tensors[i].requires_grad and not (of_init and call.rows is not None):
+                tensors[i] = tensors[i].detach()
         for t in tensors:
             if t.requires_grad:
                 try:

@@ -20,6 +20,7 @@ from ostinato.engine import native
 if TYPE_CHECKING:
     from ostinato.compiler.flow import Flow
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
+    from ostinato.compiler.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,18 @@ def _keep_freed_pages() -> None:
     torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8, device="cpu")
 
 
+def _without_path(recording: Recording) -> list[tuple[int, bool]]:
+    """Of what is given: what no gradient ever reaches, and whether it is a leaf of init.
+
+    None of it goes on to where an input comes from: hooks there would be called with None.
+    """
+    if recording.runs_python_backward:  # which may give none, and is a path all the same
+        return []
+    kinds = (recording.d_captured, False), (recording.d_states, True), (recording.d_xs, False)
+    gradients = [(at, of_init) for found, of_init in kinds for at in found]
+    return [(i, of_init) for i, (at, of_init) in enumerate(gradients) if at is None]
+
+
 class Player:
     """One recorded step, ready to be played."""
 
@@ -123,6 +136,7 @@ class Player:
             at for at, i in enumerate(recording.captured) if recording.dtypes[i] is dtype
         }
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
+        self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]

@@ -38,6 +38,12 @@ class Purity:
         self._times = 0  # of calls since then; of one that looks as if it changed something
         self._looked_for: tuple[frozenset[str], bool] = frozenset(), False  # see World
         self._pure: set[Any] = set()
+        self._missing: set[str] = set()
+
+    def first_sees(self, missing: set[str]) -> bool:
+        """Whether there are others among modules that are not there yet than before."""
+        seen, self._missing = self._missing, self._missing | missing
+        return seen != self._missing
 
     def waits(self) -> bool:
         """Whether the loop plays, unseen: after three times it is looked at ever more rarely."""

@@ -60,7 +60,7 @@ _ABOUT = {
     "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
     "storage_offset", "type", "result_type", "__len__", "__hash__",
 }  # fmt: skip
-_NOT_ABOUT = {"is_nonzero", "is_leaf"}
+_NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 
 
 class CaptureSearch(OwnMode):
@@ -237,4 +237,9 @@ def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Captu
     """
     search = CaptureSearch(tree.leaves((state, x)))
     with among_ours(), undisturbed(Tensor.detach), searching(), search:
-        return search, step(state, x)
+        before = torch.is_grad_enabled()
+        result = step(state, x)
+        if torch.is_grad_enabled() is not before:
+            torch.set_grad_enabled(before)
+            raise Unsupported("the step leaves gradients turned on, or off")
+        return search, result

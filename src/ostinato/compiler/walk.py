@@ -80,6 +80,7 @@ class Reach:
         constants: everything else that may steer it, hashable; they keep nothing alive.
         watches: (how to read it, container, key, what is there), to notice a change.
         names: those that its code mentions; not all of them where it is not complete.
+        missing: modules that its code imports, which are not there yet.
         complete: false if something opaque was met.
         leads_back: what is reached leads back to the step (or, of a method, to its object).
     """
@@ -88,6 +89,7 @@ class Reach:
     constants: list[Any] = field(default_factory=list)
     watches: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
     names: frozenset[str] = frozenset()
+    missing: set[str] = field(default_factory=set)
     complete: bool = True
     leads_back: bool = False  # to the step itself, though it is no function
 
@@ -253,6 +255,8 @@ class Walk:
             self.unwatched()
         for name in imported(f):
             self.attribute(sys.modules, name)
+            if name not in sys.modules and name.split(".")[0] not in sys.stdlib_module_names:
+                self.found.missing.add(name)
         if {"dispatch", "registry"} <= f.__dict__.keys():  # functools.singledispatch
             self.opaque()
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
