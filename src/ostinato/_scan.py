@@ -79,7 +79,6 @@ def scan(
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
 
 
-@dynamo.out_of_graph
 def scan_layer(
     step: Step,
     hx: Tree,
@@ -87,10 +86,9 @@ def scan_layer(
 ) -> tuple[Tree, Tree]:
     """`scan` for a layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`.
 
-    Views of them would do the same, at a node in the graph for each: a tenth of a short call.
+    Views of them would do the same, at a node in the graph for each: a tenth of a short call. A
+    layer sees to it that it is not traced.
     """
-    if dynamo.looks_on():
-        return dynamo.disabled(_scan)(step, hx, xs, 0, False, None, None, None, True)
     return _scan(step, hx, xs, 0, False, None, None, None, True)
 
 

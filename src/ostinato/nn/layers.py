@@ -144,8 +144,9 @@ class _Layer(torch.nn.RNNBase):
         weights, step = self._usual_step()
         if not n_steps or n_features != self.input_size or not playable(xs, weights[0]):
             return None
-        hx = self._zero_hidden(xs) if hx is None else hx
-        if not self._fits(hx, n_rows):
+        if hx is None:
+            hx = self._zero_hidden(xs)
+        elif not self._fits(hx, n_rows):
             return None
         hx = hx if isinstance(hx, Tensor) else tuple(hx)
         h_n, ys = scan_layer(step, hx, xs)
