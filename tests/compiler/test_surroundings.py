@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 import ostinato
 from ostinato import scan
+from ostinato.compiler.surroundings import OwnMode
 from playing import counting, loop, rows_apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
@@ -892,7 +893,7 @@ def test_no_rows():
 
 
 @pytest.mark.parametrize("method", ["__enter__", "__exit__"])
-@pytest.mark.parametrize("kind", [TorchDispatchMode, TorchFunctionMode])
+@pytest.mark.parametrize("kind", [TorchDispatchMode, OwnMode])
 def test_an_interrupt_while_a_mode_is_entered_or_left(kind, method, monkeypatch):
     """Nothing of it stays: neither where torch draws numbers nor where scan is called again."""
     W, init, xs = inputs()

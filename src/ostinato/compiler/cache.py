@@ -176,7 +176,7 @@ def _searched(
         if known is not None:
             known.used = next(_uses)
             return known, captured
-    if search.has_gradient and not torch.is_grad_enabled():
+    if search.turns_gradients_on:
         own = Unsupported("the step turns gradients on where they are off")
         entry = Entry(None, None, own)
     elif search.keeps_some():

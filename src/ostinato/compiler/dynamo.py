@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -43,18 +43,25 @@ def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Stance:
-    """PyTorch has one for all threads: the first sets it, and it ends with the last."""
+    """PyTorch has one for all threads: the first sets it, and it ends with the last.
 
-    lock, threads = threading.Lock(), 0
+    Setting it takes 10 µs: only where a step was seen that has something compiled.
+    """
+
+    lock, threads, needed = threading.Lock(), 0, False
     of_ours: Any = None
 
 
-@contextmanager
-def as_written() -> Iterator[None]:
+def as_written() -> AbstractContextManager[None]:
     """What torch.compile made is run as it was before."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
+    return _as_written() if _Stance.needed else _NOTHING
+
+
+_NOTHING = nullcontext()
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
     with _Stance.lock:
         if not _Stance.threads:
             _Stance.of_ours = torch.compiler.set_stance("force_eager")
@@ -69,8 +76,12 @@ def as_written() -> Iterator[None]:
 
 
 def source_of(function: Any) -> Any:
-    """What a function was before torch.compile."""
-    return vars(function).get("_torchdynamo_orig_callable", function)
+    """What a function of a step was before torch.compile."""
+    source = vars(function).get("_torchdynamo_orig_callable")
+    if source is None:
+        return function
+    _Stance.needed = True
+    return source
 
 
 def out_of_graph(function: Any) -> Any:

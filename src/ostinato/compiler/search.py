@@ -79,7 +79,7 @@ class CaptureSearch(OwnMode):
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
-        self.has_gradient = False  # something that the step made and returned
+        self.turns_gradients_on = False  # where they are off
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> None:
@@ -147,9 +147,10 @@ class CaptureSearch(OwnMode):
         """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
-        self.has_gradient = any(  # of a view PyTorch says so where gradients are off, too
-            t.requires_grad and not t._is_view() and id(t) in self.made for t in leaves
-        )
+        if not torch.is_grad_enabled():
+            self.turns_gradients_on = any(  # of a view PyTorch says so all the same
+                t.requires_grad and not t._is_view() and id(t) in self.made for t in leaves
+            )
 
     def keeps_some(self) -> bool:
         """Whether a tensor that the step made is alive without us: in an attribute, a cache."""

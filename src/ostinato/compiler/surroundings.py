@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
@@ -26,7 +26,7 @@ def transformed() -> str | None:
     """What is active that must see every operation, so that the eager loop has to run."""
     if native.modes() is not None and not is_searching():
         return None
-    mode = torch.overrides._get_current_function_mode()
+    mode = _get_current_function_mode()
     if isinstance(mode, OwnMode) and mode.left:
         torch._C._pop_torch_function_stack()
         return transformed()
@@ -92,8 +92,8 @@ class OwnMode(TorchFunctionMode):
 
     def __exit__(self, *error: object) -> None:
         self.left = True
-        if torch.overrides._get_current_function_mode() is self:
-            super().__exit__(*error)
+        if _get_current_function_mode() is self:
+            torch._C._pop_torch_function_stack()
 
 
 @contextmanager

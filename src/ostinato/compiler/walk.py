@@ -365,6 +365,10 @@ class Walk:
             self.items(attributes[name])
         for name in ("_parameters", "_buffers", "_modules", *HOOKS):
             self.found.watches.append((ITEM, attributes, name, attributes[name]))
+        if (
+            "_compiled_call_impl" in attributes
+        ):  # by module.compile(): it calls the module's forward
+            source_of(attributes["_compiled_call_impl"])
         self.attribute(attributes, "training")
         self.attribute(attributes, "forward")
         if is_fixed(type(m)):
