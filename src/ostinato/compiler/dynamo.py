@@ -92,7 +92,8 @@ def out_of_graph(function: Any) -> Any:
 def own_frame(function: Any) -> Any:
     """Called from outside of a graph neither it nor what it calls is traced."""
     frames = torch._C._dynamo.eval_frame
-    if hasattr(frames, "set_code_exec_strategy"):  # older versions trace it, and warn
+    # Older versions trace it, and warn.
+    if hasattr(frames, "set_code_exec_strategy") and hasattr(frames, "_FrameExecStrategy"):
         skip = frames._FrameAction.SKIP
         frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
     return function
