@@ -94,9 +94,9 @@ def _weights() -> list[torch.Tensor]:
 class _Model(torch.nn.Module):
     """Whose step is a closure over itself, made for each call; it has something beside it, too."""
 
-    def __init__(self, U: torch.Tensor, W: torch.Tensor, b: torch.Tensor):
+    def __init__(self) -> None:
         super().__init__()
-        self.U, self.W, self.b = map(torch.nn.Parameter, (U, W, b))
+        self.U, self.W, self.b = map(torch.nn.Parameter, _weights())
         self.beside = torch.nn.ModuleList(torch.nn.Linear(H, H) for _ in range(4))
 
     def step(self) -> Callable[..., Any]:
@@ -105,8 +105,8 @@ class _Model(torch.nn.Module):
 
 def training(kind: str, n_steps: int) -> Callable[[], Any]:
     """One forward and backward pass of a small RNN, its step new to scan."""
-    weights = _weights()
-    U, W, b = weights
+    model = _Model()
+    U, W, b = weights = [model.U, model.W, model.b]
     init, xs = torch.zeros(B, H, requires_grad=True), torch.randn(n_steps, B, H)
     d_ys = torch.randn(n_steps, B, H)
 
@@ -118,13 +118,13 @@ def training(kind: str, n_steps: int) -> Callable[[], Any]:
         return getattr(torch, activation)(x @ U + h @ W + b)
 
     activation = "tanh"
-    model = _Model(*weights)
     if kind == ANEW:
-        weights = [model.U, model.W, model.b]
+        step = model.step
+    else:
+        step = {"by path": lambda: closure, "searched": lambda: opaque}[kind]
 
     def run() -> Any:
-        step = {"by path": closure, "searched": opaque}.get(kind) or model.step()
-        _, ys = ostinato.scan(step, init, xs)
+        _, ys = ostinato.scan(step(), init, xs)
         return torch.autograd.grad(ys, (*weights, init), d_ys)
 
     return run

@@ -123,3 +123,21 @@ def test_to_divide_by_a_power_of_two_is_to_multiply():
         h, _ = step(h, x)
         expected.append(h)
     assert torch.equal(ostinato.scan(step, init, xs)[1], torch.stack(expected))
+
+
+def test_a_module_that_is_not_there_yet():
+    def step(h, x):
+        if len(h) > 100:
+            import not_there_yet  # noqa: F401
+        return torch.tanh(h + x)
+
+    init, xs = torch.zeros(2, 3), torch.ones(4, 2, 3)
+    found = ostinato.explain(step, init, xs)
+    assert not found.native and "import not_there_yet" in found.reason and not found.advice
+    assert ostinato.explain(step, init, xs).native
+
+
+@pytest.mark.parametrize("init", [torch.zeros(3, 3), torch.zeros(())])
+def test_advice_on_rows_that_do_not_fit(init):
+    found = ostinato.explain(lambda h, x: h, init, torch.ones(4, 2, 3))
+    assert not found.native and "rows of the batch as its first axis" in found.advice

@@ -162,7 +162,7 @@ _ADVICE = {
     "the batch (a mask, an encoder's states) belongs into the carry or xs",
     "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
     "torch.func": "call scan outside of torch.func transforms, or accept the loop there",
-    "first": "give every tensor the rows of the batch as its first axis, as many as init has",
+    "first axis": "give every tensor the rows of the batch as its first axis, as many as init has",
     "beside": "give carry, xs and parameters one floating-point type",
     "engine plays": "give carry, xs and parameters one of these types",
     "vector kernel": "nothing: this processor has no kernel yet, and PyTorch's own path is used",

@@ -260,8 +260,7 @@ def _broadcast(value: Tensor, leaf: Tensor) -> Tensor:
 
 def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Tensor:
     given = as_tensor("scan: lengths", lengths, f"{n_rows} integers, one for each row")
-    kind = given.dtype
-    if kind.is_floating_point or kind.is_complex or kind == torch.bool or given.shape != (n_rows,):
+    if not is_integer(given.dtype) or given.shape != (n_rows,):
         raise ValueError(
             f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"
         )
@@ -291,6 +290,10 @@ def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
         return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} is {describe(value)}; wanted {wanted}") from None
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def time_length(xs_leaves: list[Tensor], dim: int) -> int:

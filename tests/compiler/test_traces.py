@@ -1507,3 +1507,15 @@ def test_a_module_that_is_never_there():
     for _ in range(3):
         torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
     assert ostinato.explain(step, init, xs).native
+
+
+def test_an_import_in_a_long_function():
+    """Of names beyond the 256th an index takes two instructions."""
+    names = [f"number_{i}" for i in range(300)]
+    uses = "".join(f"    n = {name}\n" for name in names)
+    scope = {"torch": torch, **dict.fromkeys(names, 1)}
+    exec(f"def step(h, x):\n{uses}    import math\n    return torch.tanh(h + x) / math.pi", scope)
+    init, xs = given()
+    torch.testing.assert_close(
+        ostinato.scan(scope["step"], init, xs), loop(scope["step"], init, xs)
+    )

@@ -253,7 +253,7 @@ def _matrix(c: Context, w: Value) -> Node:
 @rule("addmm", "baddbmm")
 def _addmm(c: Context, bias: Value, a: Value, w: Value, beta: float = 1, alpha: float = 1) -> Any:
     if beta == 0 or alpha == 0:  # torch does not look at the other part, which may be NaN
-        raise c.refuse("a part counts for nothing")
+        raise c.refuse("beta or alpha is 0: leave that part out")
     product: Any = _mm(c, a, w)
     if product.kind == SUM:
         raise c.refuse("adds to a sum over the batch")

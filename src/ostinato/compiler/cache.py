@@ -105,7 +105,11 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
         purity.is_not(refusal.bare())
         return Entry(None, None, purity.why), []
     if world is not None and purity.first_sees(world.found.missing):
-        raise Elsewhere("the step may import a module for the first time, which cannot be undone")
+        missing = ", ".join(sorted(world.found.missing)[:3])
+        raise Elsewhere(
+            f"the step may be the first to import {missing}, which cannot be undone: import it "
+            "before, or look at a later call"
+        )
     traces = Traces(None if world is None else world.containers)
     try:
         entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
@@ -176,10 +180,7 @@ def _searched(
         if known is not None:
             known.used = next(_uses)
             return known, captured
-    if search.turns_gradients_on:
-        own = Unsupported("the step turns gradients on where they are off")
-        entry = Entry(None, None, own)
-    elif search.keeps_some():
+    if search.keeps_some():
         kept = Unsupported(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
             "carry hold it"
@@ -291,9 +292,14 @@ def _recorded(
                     "would not be seen"
                 )
             if not _HISTORY.isdisjoint(reached.names):
-                raise Unsupported(f"{of_python}, and may read what happened to a tensor")
+                raise Unsupported(
+                    f"{of_python}, and what the step reaches reads .grad or ._version: read them "
+                    "before the scan"
+                )
         if torch.is_inference_mode_enabled() and "is_inference_mode_enabled" in reached.names:
-            raise Unsupported("the step asks for inference mode, in which nothing is recorded")
+            raise Unsupported(
+                "the step asks for inference mode, in which nothing is recorded: use torch.no_grad"
+            )
         if any(0 in shape for shape in recording.shapes):
             raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
         planner = Planner(recording, dtype)

@@ -43,7 +43,6 @@ class _Pattern:
                 self.own.append((i, how, cells.get(id(container)), key, value, owner))
                 watches[i] = None
         self.found = Reach([], found.constants, watches, found.names)
-        self.signature = found.signature
 
     def of(self, f: types.FunctionType, owners: list[Any]) -> Reach | None:
         """What a function of the same code reaches, to be compared with what is there."""
@@ -57,7 +56,7 @@ class _Pattern:
             container = itself if cell is None else cells[cell]
             watches[i] = how, container, key, value if owner is None else owners[owner]
         found = Reach([], self.found.constants, watches, self.found.names)
-        found.__dict__["signature"] = self.signature
+        found.__dict__["signature"] = self.found.signature  # the constants are hashed once
         return found
 
 

@@ -1,8 +1,8 @@
 """Inside torch.compile: a clean graph break.
 
 The usual decorator would import torch._dynamo, which takes a second. What is marked by
-`out_of_graph` is not traced; what it calls would be, unless through `disabled` where dynamo
-`looks_on`.
+`out_of_graph` is not traced. What it calls is not where PyTorch can be told so (`own_frame`); else
+it would be, unless through `disabled` where dynamo `looks_on`.
 """
 
 from __future__ import annotations
@@ -80,8 +80,13 @@ def source_of(function: Any) -> Any:
     source = vars(function).get("_torchdynamo_orig_callable")
     if source is None:
         return function
-    _Stance.needed = True
+    expect_compiled()
     return source
+
+
+def expect_compiled() -> None:
+    """Some step has parts that torch.compile made."""
+    _Stance.needed = True
 
 
 def out_of_graph(function: Any) -> Any:

@@ -57,7 +57,8 @@ def imported(f: types.FunctionType) -> list[str]:
 @functools.lru_cache(maxsize=1024)
 def _imports(code: types.CodeType) -> frozenset[str]:
     """The names of modules as written, with a dot for each level up."""
-    found, instructions = set(), list(dis.get_instructions(code))
+    found = set()
+    instructions = [i for i in dis.get_instructions(code) if i.opname != "EXTENDED_ARG"]
     for at, i in enumerate(instructions):
         if i.opname == "IMPORT_NAME":  # after its level, and the names wanted of it
             found.add("." * instructions[at - 2].argval + i.argval)

@@ -79,7 +79,6 @@ class CaptureSearch(OwnMode):
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
-        self.turns_gradients_on = False  # where they are off
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> None:
@@ -147,10 +146,12 @@ class CaptureSearch(OwnMode):
         """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
-        if not torch.is_grad_enabled():
-            self.turns_gradients_on = any(  # of a view PyTorch says so all the same
-                t.requires_grad and not t._is_view() and id(t) in self.made for t in leaves
-            )
+
+    def made_with_gradient(self, result: Any) -> bool:
+        # Of a view PyTorch says so where gradients are off, too.
+        return any(
+            id(t) in self.made and t.requires_grad and not t._is_view() for t in tree.leaves(result)
+        )
 
     def keeps_some(self) -> bool:
         """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
@@ -242,5 +243,7 @@ def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Captu
         result = step(state, x)
         if torch.is_grad_enabled() is not before:
             torch.set_grad_enabled(before)
-            raise Unsupported("the step leaves gradients turned on, or off")
+            raise Unsupported("the step leaves gradients turned on, or off: it should do so `with`")
+        if not before and search.made_with_gradient(result):
+            raise Unsupported("the step turns gradients on where they are off")
         return search, result

@@ -165,7 +165,7 @@ class StepGraph:
         shape: Shape = self.recording.shapes[i]
         if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
             raise Unsupported(
-                f"{name} {position} has the shape {list(shape)}; the batch must come first"
+                f"{name} {position} has the shape {list(shape)}; the batch must be its first axis"
             )
         node = self.b.node(name, (), (position,), ROWS, (math.prod(shape[1:]),))
         self.values[i] = Value(node, shape)
@@ -182,7 +182,7 @@ class StepGraph:
         v = self.values[i]
         if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
             raise Unsupported(
-                f"the step returns {list(v.shape)}; every output needs the batch first"
+                f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
             )
         return self.b.widen(v.node, v.width)
 

@@ -18,7 +18,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from ostinato.compiler.dynamo import source_of
+from ostinato.compiler.dynamo import expect_compiled, source_of
 from ostinato.compiler.names import HIDDEN, globals_of, imported, names_of
 from ostinato.engine import native
 
@@ -365,10 +365,8 @@ class Walk:
             self.items(attributes[name])
         for name in ("_parameters", "_buffers", "_modules", *HOOKS):
             self.found.watches.append((ITEM, attributes, name, attributes[name]))
-        if (
-            "_compiled_call_impl" in attributes
-        ):  # by module.compile(): it calls the module's forward
-            source_of(attributes["_compiled_call_impl"])
+        if "_compiled_call_impl" in attributes:  # set by module.compile(); forward is as it was
+            expect_compiled()
         self.attribute(attributes, "training")
         self.attribute(attributes, "forward")
         if is_fixed(type(m)):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from ostinato._loop import Step, as_tensor
+from ostinato._loop import Step, as_tensor, is_integer
 from ostinato._scan import scan, scan_layer
 from ostinato.compiler import dynamo
 from ostinato.data import Ragged
@@ -470,8 +470,7 @@ def _check_lengths(lengths: Any, xs: Tensor) -> Tensor:
     """`[B]` int64, on the CPU, where torch wants lengths."""
     n_steps, n_rows = xs.shape[:2]
     given = as_tensor("lengths", lengths, f"{n_rows} integers, one for each row of the batch")
-    kind = given.dtype
-    if kind.is_floating_point or kind.is_complex or kind == torch.bool or given.numel() != n_rows:
+    if not is_integer(given.dtype) or given.numel() != n_rows:
         raise ValueError(
             f"lengths is {given.dtype} of shape {list(given.shape)}; wanted {n_rows} integers, "
             "one for each row of the batch"
