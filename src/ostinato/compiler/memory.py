@@ -30,7 +30,7 @@ class Memory:
 
 REMEMBERED = "__ostinato_memory__"
 # Of objects that are no functions, by id: two that are equal reach different tensors. By the method
-# that is the step, or None.
+# that is the step; None where the object is; or the code of functions that are closures over it.
 _known: dict[int, tuple[ref[Any], dict[Any, Memory]]] = {}
 native.forget_at_full_collections(_known)
 

@@ -148,7 +148,7 @@ class CaptureSearch(OwnMode):
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
 
     def made_with_gradient(self, result: Any) -> bool:
-        # Of a view PyTorch says so where gradients are off, too.
+        """Whether the step made something with a gradient; not by views of what has one."""
         return any(
             id(t) in self.made and t.requires_grad and not t._is_view() for t in tree.leaves(result)
         )
