@@ -23,7 +23,7 @@ import ostinato._scan as scan_module
 from benchmarks import machine
 from benchmarks.results import Bound, Row, Spec, Timing
 from ostinato.compiler import cache, purity
-from ostinato.compiler.play import Player
+from ostinato.compiler.play.step import Player
 from ostinato.engine import native
 
 T, B, H = 4, 4, 8

@@ -25,7 +25,7 @@ from benchmarks import peers_torch
 from benchmarks.cells import GRU, LEM, LSTM, RNN, SHAPES, SLSTM
 from benchmarks.overhead import watching
 from benchmarks.problem import Problem
-from ostinato.compiler.play import Player
+from ostinato.compiler.play.step import Player
 from ostinato.engine import native
 
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, LEM, SLSTM)}

@@ -1,5 +1,5 @@
 // A pass of a recorded step on PyTorch's tensors: what `scan`'s autograd function calls each time.
-// ostinato/compiler/play.py plans passes; here is how their tensors are made and given to a program.
+// ostinato/compiler/play/step.py plans passes; here is how their tensors are made and given to a program.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>

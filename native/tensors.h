@@ -156,7 +156,7 @@ inline nanobind::object described(const nanobind::list& captured, const nanobind
   return nanobind::bytes(found.data(), found.size() * sizeof(int64_t));
 }
 
-// How a watched place is read; ostinato/compiler/walk.py has the same list.
+// How a watched place is read; ostinato/compiler/capture/walk.py has the same list.
 enum class At : int64_t { kItem, kAttribute, kField, kOwn, kLength };
 
 // What is there now; invalid where there is nothing.
@@ -224,7 +224,7 @@ inline nanobind::object watched(const nanobind::list& places, nanobind::handle t
   return tensors;
 }
 
-// How an argument lies in a tensor; ostinato/compiler/bind.py has the same list.
+// How an argument lies in a tensor; ostinato/compiler/play/bindings.py has the same list.
 enum class How : int64_t {
   kStrided,     // [slots, B, …] or a matrix: by its first two strides; a dense vector
   kVector,      // a vector, of any stride

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 import ostinato
-from ostinato.compiler.play import Player
+from ostinato.compiler.play.step import Player
 from ostinato.nn import inspect
 
 N_STEPS, BATCH = 12, 16

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato._arguments import checked
-from ostinato._loop import Step, Tree
 from ostinato._scan import find
-from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.passes import Lowered
-from ostinato.compiler.play import Player
+from ostinato.arguments import checked
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.lower.spec import Lowered
+from ostinato.compiler.play.step import Player
+from ostinato.eager import Step, Tree
 from ostinato.engine import native
 from ostinato.engine.program import (
     Buffer,

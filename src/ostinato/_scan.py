@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato._arguments import Arguments, checked
-from ostinato._loop import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
-from ostinato.compiler import cache, dynamo
+from ostinato.arguments import Arguments, checked
+from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.captures import reach
-from ostinato.compiler.function import Scan, play
-from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
-from ostinato.compiler.play import Rows
+from ostinato.compiler.errors import NOT_OF_A_STEP, Elsewhere, Unsupported, error_in_short
+from ostinato.compiler.play.autograd import Scan, play
+from ostinato.compiler.play.step import Rows
 from ostinato.compiler.purity import changes_of, traces_of
-from ostinato.compiler.surroundings import undisturbed
+from ostinato.compiler.torch_compat import undisturbed
+from ostinato.eager import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
 
 
-@dynamo.out_of_graph
+@torch_compat.out_of_graph
 def scan(
     step: Step,
     init: Tree,
@@ -74,8 +74,8 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if dynamo.looks_on():
-        return dynamo.disabled(_scan)(step, init, xs, dim, reverse, lengths, resets, restart)
+    if torch_compat.looks_on():
+        return torch_compat.disabled(_scan)(step, init, xs, dim, reverse, lengths, resets, restart)
     return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
 
 
@@ -120,7 +120,7 @@ def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
     """The scan by the engine; None if the eager loop must do it."""
     try:
         call, tensors, entry = find(arguments, engine)
-    except cache.Elsewhere:
+    except Elsewhere:
         return None
     except Unsupported as refusal:
         cache.refuse(arguments.given, refusal)
@@ -148,7 +148,7 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
 
     Raises:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
-            step's doing, cache.Elsewhere.
+            step's doing, Elsewhere.
     """
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
@@ -213,7 +213,7 @@ def _differs(
     """
     n_rows = call.n_rows
     if entry.small is not None and n_rows > 1:
-        from ostinato.compiler.record import check_batch  # not a part of every start
+        from ostinato.compiler.capture.record import check_batch  # not a part of every start
 
         played = call.arguments
         try:

@@ -239,7 +239,7 @@ def test_any_choice_of_what_is_used(make, zero_rows):
 # `normalised` needs a value for one choice alone that the forward pass does not keep for all.
 @pytest.mark.parametrize("make", [s for s in STEPS if s is not normalised])
 def test_the_loop_is_not_needed_where_no_pole_is(make, monkeypatch):
-    monkeypatch.setattr("ostinato.compiler.function._replayed", None)
+    monkeypatch.setattr("ostinato.compiler.play.autograd._replayed", None)
     for used in itertools.product((False, True), repeat=n_outs(make)):
         if any(used):
             outcome(scan, make, 3, used, False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.compiler.play import Player, Rows
+from ostinato.compiler.play.step import Player, Rows
 from ostinato.engine import native
 
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 import ostinato
 from ostinato import scan
-from ostinato.compiler.surroundings import OwnMode
+from ostinato.compiler.torch_compat import OwnMode
 from playing import counting, loop, rows_apart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")

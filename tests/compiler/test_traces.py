@@ -270,7 +270,7 @@ def test_a_step_that_keeps_nothing_is_not_refused():
 def test_nothing_stays_alive():
     W, (init, xs) = weight(), given()
     made = weakref.WeakSet()
-    find = ostinato.compiler.search.CaptureSearch.keeps_some
+    find = ostinato.compiler.capture.captures.CaptureSearch.keeps_some
 
     def keeps_some(search):
         made.update(search.alive[2:])
@@ -280,7 +280,7 @@ def test_nothing_stays_alive():
         return torch.tanh(x + h @ W) + h
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ostinato.compiler.search.CaptureSearch, "keeps_some", keeps_some)
+        patch.setattr(ostinato.compiler.capture.captures.CaptureSearch, "keeps_some", keeps_some)
         ostinato.scan(step, init, xs)
     assert set(made) == {W}
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.captures import search_captured
 from ostinato.compiler.captures import reach
-from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
-from ostinato.compiler.play import Player
+from ostinato.compiler.errors import NOT_OF_A_STEP, Elsewhere, Unsupported, error_in_short
+from ostinato.compiler.play.step import Player
 from ostinato.compiler.purity import changes_of, purity_of
-from ostinato.compiler.search import search_captured
-from ostinato.compiler.surroundings import default_devices, is_searching, transformed
+from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato._arguments import Arguments
-    from ostinato.compiler.recording import Recording
+    from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.recording import Recording
     from ostinato.compiler.traces import Traces
     from ostinato.compiler.walk import Reach
 
@@ -265,8 +265,8 @@ def _recorded(
     reached: Reach,
 ) -> Entry:
     # And with it the compiler: not a part of every start.
+    from ostinato.compiler.capture.record import record
     from ostinato.compiler.plan import Planner
-    from ostinato.compiler.record import record
 
     code = _code(a.given)
     _recordings[code] += 1
@@ -355,10 +355,6 @@ def _metas(tensors: list[Tensor]) -> Any:
             for i, t in enumerate(tensors)
         ]
     )
-
-
-class Elsewhere(Unsupported):
-    """Not the step's doing: a GPU, a transform, a processor. No reason to warn."""
 
 
 def check_tensors(tensors: Sequence[Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.names import HIDDEN, globals_of, names_of
 from ostinato.compiler.traces import GENERATORS, SLOTS, Names, Own, Slots, kind_of
 from ostinato.compiler.walk import (

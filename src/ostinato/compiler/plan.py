@@ -8,13 +8,14 @@ import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ostinato.compiler.flow import Flow
-from ostinato.compiler.graph import Node, Unsupported
-from ostinato.compiler.lower import lower
-from ostinato.compiler.passes import CarrySpec, Leaf, Lowered, Output, Pass
-from ostinato.compiler.recording import Recording
-from ostinato.compiler.section import choose_saved, recomputable
-from ostinato.compiler.simplify import Backward, StepGraph
+from ostinato.compiler.backward.liveness import Flow
+from ostinato.compiler.capture.recording import Recording
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.from_aten import Backward, StepGraph
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.hoist import choose_saved, recomputable
+from ostinato.compiler.lower.lower import lower
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, Pass
 from ostinato.engine import native
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a

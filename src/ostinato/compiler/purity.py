@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ostinato.compiler.graph import Unsupported
+from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.memory import memory_of
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from ostinato.compiler.dynamo import expect_compiled, source_of
 from ostinato.compiler.names import HIDDEN, globals_of, imported, names_of
+from ostinato.compiler.torch_compat import expect_compiled, source_of
 from ostinato.engine import native
 
 _CONSTANTS = (

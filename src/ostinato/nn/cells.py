@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._loop import Step
 from ostinato._scan import scan
-from ostinato.compiler.surroundings import is_recorded
+from ostinato.compiler.torch_compat import is_recorded
+from ostinato.eager import Step
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import ACTIVATIONS, gru_step, lstm_step, rnn_step
 

@@ -21,10 +21,10 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from ostinato._loop import Step, as_tensor, is_integer
 from ostinato._scan import scan, scan_layer
-from ostinato.compiler import dynamo
+from ostinato.compiler import torch_compat
 from ostinato.data import Ragged
+from ostinato.eager import Step, as_tensor, is_integer
 from ostinato.nn.common import Hidden, is_exporting, map_hidden, playable, scriptable
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
@@ -56,7 +56,7 @@ class _Layer(torch.nn.RNNBase):
         """The cell with these weights: w_ih, w_hh, and where they exist b_ih, b_hh, w_hr."""
         raise NotImplementedError
 
-    @dynamo.own_frame
+    @torch_compat.own_frame
     def forward(
         self,
         input: Tensor | PackedSequence | Ragged,
@@ -95,8 +95,8 @@ class _Layer(torch.nn.RNNBase):
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the layer.
             ValueError: lengths, resets or restart do not fit the input.
         """
-        if dynamo.looks_on() and not is_exporting():
-            return dynamo.disabled(_Layer.forward)(
+        if torch_compat.looks_on() and not is_exporting():
+            return torch_compat.disabled(_Layer.forward)(
                 self, input, hx, lengths=lengths, resets=resets, restart=restart,
                 return_all_states=return_all_states,
             )  # fmt: skip

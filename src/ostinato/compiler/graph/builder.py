@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
 
 _ABSENT_IF_FIRST = {

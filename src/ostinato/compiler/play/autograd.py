@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato._arguments import Arguments
-from ostinato._loop import Ragged, eager_scan
-from ostinato.compiler import dynamo
+from ostinato.arguments import Arguments
+from ostinato.compiler import torch_compat
+from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.captures import reach
-from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.play import Player, Rows, Tape
-from ostinato.compiler.search import swapped
-from ostinato.compiler.surroundings import among_ours, transformed
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.play.step import Player, Rows, Tape
+from ostinato.compiler.torch_compat import among_ours, transformed
+from ostinato.eager import Ragged, eager_scan
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
@@ -50,7 +50,9 @@ class Scan:
         if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
-            from ostinato.compiler.recording import recorded_step  # not a part of every start
+            from ostinato.compiler.capture.recording import (
+                recorded_step,  # not a part of every start
+            )
 
             again = recorded_step(self.player.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
@@ -99,10 +101,10 @@ class _ScanFunction(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
-    @dynamo.out_of_graph
+    @torch_compat.out_of_graph
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        if dynamo.looks_on():  # compiled autograd
-            return dynamo.disabled(_backward)(ctx, grads)
+        if torch_compat.looks_on():  # compiled autograd
+            return torch_compat.disabled(_backward)(ctx, grads)
         return _backward(ctx, grads)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import tree
-from ostinato.compiler.graph import Unsupported
-from ostinato.compiler.surroundings import OwnMode, among_ours, searching, undisturbed
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.torch_compat import OwnMode, among_ours, searching, undisturbed
 
 _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",

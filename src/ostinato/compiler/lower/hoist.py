@@ -16,7 +16,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from ostinato.compiler.graph import ROWS, Node
+from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"

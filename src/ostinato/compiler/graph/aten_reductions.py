@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ostinato.compiler.graph import SUM, Node, Slot
-from ostinato.compiler.recording import Batch
-from ostinato.compiler.values import Context, Shape, Value, as_rows, rule
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.node import SUM, Node, Slot
+from ostinato.compiler.graph.rules import Context, Shape, Value, as_rows, rule
 
 
 def _axes(a: Value, dims: Any) -> list[int]:

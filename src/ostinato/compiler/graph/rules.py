@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato.compiler.build import Builder
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
-from ostinato.compiler.recording import Batch
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 
 Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
 

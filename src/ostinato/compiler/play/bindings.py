@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph import Node
-from ostinato.compiler.once import evaluate
+from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.gradients import Gradients
-    from ostinato.compiler.passes import Lowered
+    from ostinato.compiler.backward.weight_grads import Gradients
+    from ostinato.compiler.lower.spec import Lowered
 
 Tensors = Sequence[Tensor | None]
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ostinato import tree
-from ostinato._loop import (
+from ostinato.eager import (
     Ragged,
     Step,
     Tree,

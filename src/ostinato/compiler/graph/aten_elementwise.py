@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.compiler.graph import Node
-from ostinato.compiler.values import Context, Value, rule
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.rules import Context, Value, rule
 
 
 @rule("add")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph import SUM, Node
-from ostinato.compiler.once import evaluate
+from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.node import SUM, Node
 
 if TYPE_CHECKING:
-    from ostinato.compiler.passes import SumPart
+    from ostinato.compiler.lower.spec import SumPart
     from ostinato.compiler.plan import BackwardPlan
 
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ostinato.compiler.graph import ONCE, SUM, Node, Unsupported
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import ONCE, SUM, Node
 from ostinato.engine.ops import OPS
 
 ACCUMULATE, REDUCE, BLOCK, SUMMED = "accumulate", "reduce", "block", "sum"

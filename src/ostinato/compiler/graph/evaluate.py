@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph import Node, Slot
+from ostinato.compiler.graph.node import Node, Slot
 
 
 def evaluate(

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.compiler.bind import Bound
-from ostinato.compiler.gradients import Gradients
-from ostinato.compiler.graph import Node, Unsupported
+from ostinato.compiler.backward.weight_grads import Gradients
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.play.bindings import Bound
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.flow import Flow
+    from ostinato.compiler.backward.liveness import Flow
+    from ostinato.compiler.capture.recording import Recording
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
-    from ostinato.compiler.recording import Recording
 
 
 @dataclass(frozen=True)

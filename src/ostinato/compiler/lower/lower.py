@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ostinato.compiler.arrange import Arrangement, CannotHoist, Storage
-from ostinato.compiler.chains import Chains
-from ostinato.compiler.emit import MAX_BLOCK, BlockTooLarge, Emitter
-from ostinato.compiler.graph import ONCE, Unsupported
-from ostinato.compiler.passes import Lowered, Pass
-from ostinato.compiler.schedule import schedule
-from ostinato.compiler.section import AFTER, BEFORE, LOOP, reachable, sections
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import ONCE
+from ostinato.compiler.lower.buffers import Arrangement, CannotHoist, Storage
+from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, Emitter
+from ostinato.compiler.lower.fuse_gemm import Chains
+from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, reachable, sections
+from ostinato.compiler.lower.schedule import schedule
+from ostinato.compiler.lower.spec import Lowered, Pass
 from ostinato.engine.program import Program
 
 

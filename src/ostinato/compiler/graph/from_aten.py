@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from ostinato.compiler import aten_elementwise, aten_reductions, aten_shapes
-from ostinato.compiler.build import Builder
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Node, Slot, Unsupported
-from ostinato.compiler.recording import Batch, Call, Recording, Ref, refs_in
-from ostinato.compiler.values import RULES, Context, Shape, Value, fixed
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph import aten_elementwise, aten_reductions, aten_shapes
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
+from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, fixed
 
 __all__ = ["StepGraph", "aten_elementwise", "aten_reductions", "aten_shapes"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ostinato.compiler.graph import ONCE, ROWS, SUM, Node
-from ostinato.compiler.recording import Batch
-from ostinato.compiler.values import Context, Value, as_rows, rule
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
+from ostinato.compiler.graph.rules import Context, Value, as_rows, rule
 
 # ---- views
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from ostinato.compiler.graph import ONCE, ROWS, Node
-from ostinato.compiler.passes import Output, Pass
-from ostinato.compiler.section import AFTER, depends_on, reachable, sections
+from ostinato.compiler.graph.node import ONCE, ROWS, Node
+from ostinato.compiler.lower.hoist import AFTER, depends_on, reachable, sections
+from ostinato.compiler.lower.spec import Output, Pass
 from ostinato.engine.ops import OPS
 
 

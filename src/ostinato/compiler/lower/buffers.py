@@ -11,11 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ostinato.compiler.chains import Chains
-from ostinato.compiler.graph import ONCE, ROWS, Node
-from ostinato.compiler.passes import CarrySpec, Leaf, Output, Pass
-from ostinato.compiler.schedule import BLOCK, Item, same_row
-from ostinato.compiler.section import LOOP
+from ostinato.compiler.graph.node import ONCE, ROWS, Node
+from ostinato.compiler.lower.fuse_gemm import Chains
+from ostinato.compiler.lower.hoist import LOOP
+from ostinato.compiler.lower.schedule import BLOCK, Item, same_row
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, Pass
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Carry, Kind, Operand
 

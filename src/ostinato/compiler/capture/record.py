@@ -15,10 +15,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
-from ostinato.compiler.graph import NOT_OF_A_STEP, Unsupported, error_in_short
-from ostinato.compiler.recording import Batch, Call, Recording, Ref, Sources
-from ostinato.compiler.search import swapped
-from ostinato.compiler.surroundings import among_ours, undisturbed
+from ostinato.compiler.capture.captures import swapped
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, Sources
+from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
+from ostinato.compiler.torch_compat import among_ours, undisturbed
 
 aten = torch.ops.aten
 BATCHES = (3, 5)

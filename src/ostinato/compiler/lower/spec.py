@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ostinato.compiler.graph import Node
+from ostinato.compiler.graph.node import Node
 from ostinato.engine.program import Program
 
 

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.compiler.recording import Recording, Ref
-from ostinato.compiler.simplify import Backward
+from ostinato.compiler.capture.recording import Recording, Ref
+from ostinato.compiler.graph.from_aten import Backward
 
 Leaves = tuple[bool, ...]  # of the carry
 

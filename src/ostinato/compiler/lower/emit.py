@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ostinato.compiler.arrange import Storage
-from ostinato.compiler.graph import Node
-from ostinato.compiler.passes import SumPart
-from ostinato.compiler.schedule import ACCUMULATE, BLOCK, REDUCE, Item
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.buffers import Storage
+from ostinato.compiler.lower.schedule import ACCUMULATE, BLOCK, REDUCE, Item
+from ostinato.compiler.lower.spec import SumPart
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import (
     Buffer,

@@ -1,0 +1,1 @@
+"""The backward graph: which gradients live, what is kept, how weight gradients are gathered."""

@@ -1,0 +1,1 @@
+"""From a recording to the step graph: ATen calls become named operations."""

@@ -1,0 +1,1 @@
+"""Playing a program on tensors, as one differentiable operation."""
