@@ -23,7 +23,7 @@ import ostinato._scan as scan_module
 from benchmarks import machine
 from benchmarks.results import Bound, Row, Spec, Timing
 from ostinato.compiler import cache, purity
-from ostinato.compiler.play.step import Player
+from ostinato.compiler.play.step import CompiledStep
 from ostinato.engine import native
 
 T, B, H = 4, 4, 8
@@ -40,7 +40,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
         (cache, "search_captured"),
     ],
     "cache key": [(cache, "find")],
-    AROUND_ENGINE: [(Player, "forward"), (Player, "backward")],
+    AROUND_ENGINE: [(CompiledStep, "forward"), (CompiledStep, "backward")],
     "structure of the call": [(scan_module, "_played")],
     "checks, and torch.compile's guard": [(ostinato, "scan")],
     "autograd": [(scan_module, "play"), (torch.autograd, "grad")],

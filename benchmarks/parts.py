@@ -25,14 +25,14 @@ from benchmarks import peers_torch
 from benchmarks.cells import GRU, LEM, LSTM, RNN, SHAPES, SLSTM
 from benchmarks.overhead import watching
 from benchmarks.problem import Problem
-from ostinato.compiler.play.step import Player
+from ostinato.compiler.play.step import CompiledStep
 from ostinato.engine import native
 
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, LEM, SLSTM)}
 SECONDS = 2.0
 WATCHED: dict[str, list[tuple[Any, str]]] = {
     "autograd": [(scan_module, "play"), (torch.autograd, "grad")],
-    "ours": [(Player, "forward"), (Player, "backward")],
+    "ours": [(CompiledStep, "forward"), (CompiledStep, "backward")],
 }
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(2)
     plays: dict[str, list[float]] = {"forward": [], "backward": []}
     for way, seconds in plays.items():
-        setattr(Player, way, timed(seconds, getattr(Player, way)))
+        setattr(CompiledStep, way, timed(seconds, getattr(CompiledStep, way)))
     shapes = {shape.name: shape for shape in SHAPES}
     names = sys.argv[1:] or [f"{c}/{s}" for s in shapes for c in ("rnn", "gru", "lstm")]
     print("| row | whole, µs | forward | backward | autograd | the rest | GFLOP/s in the engine |")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 import ostinato
-from ostinato.compiler.play.step import Player
+from ostinato.compiler.play.step import CompiledStep
 from ostinato.nn import inspect
 
 N_STEPS, BATCH = 12, 16
@@ -217,7 +217,7 @@ def lstm_of(model: Any) -> Any:
 
 
 def counted(f: Any, name: str) -> Any:
-    def wrapper(player: Player, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(player: CompiledStep, *args: Any, **kwargs: Any) -> Any:
         plays[name] += player.engine == "native"
         return f(player, *args, **kwargs)
 
@@ -227,7 +227,7 @@ def counted(f: Any, name: str) -> Any:
 def main() -> int:
     warnings.simplefilter("ignore")  # the frameworks' own, of workers and the like
     for name in ("forward", "backward"):
-        setattr(Player, name, counted(getattr(Player, name), name))
+        setattr(CompiledStep, name, counted(getattr(CompiledStep, name), name))
     rows, all_fine = [], True
     for build in (in_lightning, in_skorch, in_transformers):
         with tempfile.TemporaryDirectory() as folder:

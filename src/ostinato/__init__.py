@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
     "explain": ("ostinato._explain", "explain"),
+    "forget": ("ostinato.compiler.cache", "forget"),
     "accelerate": ("ostinato.nn", "accelerate"),
     "restore": ("ostinato.nn", "restore"),
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
@@ -33,6 +34,7 @@ __all__ = [
     "data",
     "datasets",
     "explain",
+    "forget",
     "load",
     "models",
     "nn",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from ostinato import data, datasets, models, nn, report, training
     from ostinato._explain import explain
     from ostinato._scan import scan
+    from ostinato.compiler.cache import forget
     from ostinato.estimators import SequenceClassifier, load
     from ostinato.nn import accelerate, restore
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato._scan import find
+from ostinato._scan import compiled
 from ostinato.arguments import checked
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.spec import Lowered
-from ostinato.compiler.play.step import Player
+from ostinato.compiler.play.step import CompiledStep
 from ostinato.eager import Step, Tree
 from ostinato.engine import native
 from ostinato.engine.program import (
@@ -128,12 +128,12 @@ def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
     """
     arguments = checked(step, init, xs, dim, False)
     try:
-        call, _, entry = find(arguments, "native")
-    except Unsupported as refusal:
-        return _refused(refusal)
+        call, refusal = compiled(arguments)
+    except Unsupported as error:
+        return _refused(error)
     if call is None:
-        return _refused(entry.refusal or Unsupported("the step was not recorded"))
-    return _explained(call.player, arguments.ragged.n_steps, call.n_rows)
+        return _refused(refusal or Unsupported("the step was not recorded"))
+    return _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
 
 
 def _refused(refusal: Unsupported) -> Explanation:
@@ -169,20 +169,20 @@ _ADVICE = {
 }
 
 
-def _explained(player: Player, n_steps: int, n_rows: int) -> Explanation:
-    planner = player.planner
+def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation:
+    planner = compiled.planner
     scale = planner.scale(n_rows)
     forward = planner.forward(True, False, scale)
     f = planner.graph.forward
     x_wanted = tuple(n is not None for n in planner.recording.d_xs)
     backward = planner.backward((True,) * len(f.ys), planner.all_leaves, x_wanted, forward)
     flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
-    element = player.dtype.itemsize
+    element = compiled.dtype.itemsize
     width = sum(forward.lowered.tapes.values())
     states = sum(n.width for n, kept in zip(f.states, forward.keeps, strict=True) if kept)
     saved = element * n_rows * (width * n_steps + states * (n_steps + 1))
     threads = native.threads_from_environment() or torch.get_num_threads()
-    isa, kind = native.best_isa(), np.dtype(str(player.dtype).removeprefix("torch."))
+    isa, kind = native.best_isa(), np.dtype(str(compiled.dtype).removeprefix("torch."))
     return Explanation(
         native=True,
         hoisted=_found_products(forward.lowered.program.before),

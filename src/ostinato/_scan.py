@@ -1,4 +1,9 @@
-"""`scan`: one step, played over every element of a sequence."""
+"""`scan`: one step, played over every element of a sequence.
+
+Its arguments are checked (`arguments.py`), the step is found among those recorded, or recorded now
+(`compiler/cache.py`), and played by the engine (`compiler/play/`). A step that cannot be recorded
+plays the loop that defines scan (`eager.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,12 @@ from torch import Tensor
 from ostinato import tree
 from ostinato.arguments import Arguments, checked
 from ostinato.compiler import cache, torch_compat
-from ostinato.compiler.captures import reach
-from ostinato.compiler.errors import NOT_OF_A_STEP, Elsewhere, Unsupported, error_in_short
-from ostinato.compiler.play.autograd import Scan, play
-from ostinato.compiler.play.step import Rows
-from ostinato.compiler.purity import changes_of, traces_of
-from ostinato.compiler.torch_compat import undisturbed
+from ostinato.compiler.errors import Elsewhere, Unsupported
+from ostinato.compiler.play.autograd import ScanCall, play
+from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
+from ostinato.engine import native
 
 
 @torch_compat.out_of_graph
@@ -76,75 +80,63 @@ def scan(
     """
     if torch_compat.looks_on():
         return torch_compat.disabled(_scan)(step, init, xs, dim, reverse, lengths, resets, restart)
-    return _scan(step, init, xs, dim, reverse, lengths, resets, restart)
+    return _played(checked(step, init, xs, dim, reverse, lengths, resets, restart))
+
+
+def _scan(*arguments: Any) -> tuple[Tree, Tree]:
+    return _played(checked(*arguments))
 
 
 def scan_layer(
     step: Step,
-    hx: Tree,
-    xs: Tree,
-) -> tuple[Tree, Tree]:
-    """`scan` for a layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`.
-
-    Views of them would do the same, at a node in the graph for each: a tenth of a short call. A
-    layer sees to it that it is not traced.
-    """
-    return _scan(step, hx, xs, 0, False, None, None, None, True)
-
-
-def _scan(
-    step: Step,
+    weights: list[Tensor],
+    variant: Any,
     init: Tree,
     xs: Tree,
-    dim: int,
-    reverse: bool,
-    lengths: Any,
-    resets: Any,
-    restart: Any,
+    *,
+    reverse: bool = False,
+    lengths: Any = None,
+    resets: Any = None,
+    restart: Any = None,
     of_layer: bool = False,
 ) -> tuple[Tree, Tree]:
-    call = checked(step, init, xs, dim, reverse, lengths, resets, restart, of_layer)
-    engine = cache.engine()
-    if engine != "eager":
-        played = _played(call, engine)
-        if played is not None:
-            return played
-    carry, ys = eager_scan(step, call.init, xs, call.dim, reverse, call.ragged)
-    if of_layer:
+    """`scan` for a layer, which knows its weights: nothing of its step has to be guarded.
+
+    Args:
+        weights: every tensor that the step takes from outside.
+        variant: everything else that it depends on, hashable.
+        of_layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`. Views
+            would do the same, at a node in the graph for each: a tenth of a short call.
+
+    A layer sees to it that it is not traced.
+    """
+    a = checked(step, init, xs, 0, reverse, lengths, resets, restart, of_layer)
+    a.weights, a.variant = weights, variant
+    return _played(a)
+
+
+def _played(a: Arguments) -> tuple[Tree, Tree]:
+    """By the engine, or by the eager loop where the engine cannot."""
+    if cache.engine() != "eager":
+        try:
+            call, refusal = compiled(a)
+            if call is not None:
+                return _by_the_engine(a, call)
+            cache.refuse(a.given, refusal)
+        except Elsewhere:
+            pass
+        except Unsupported as refusal:
+            cache.refuse(a.given, refusal)
+    xs = tree.unflatten(a.xs_leaves, a.xs_spec)
+    carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged)
+    if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
-        carry = tree.unflatten(leaves, call.carry_spec)
+        carry = tree.unflatten(leaves, a.carry_spec)
     return carry, ys
 
 
-def _played(arguments: Arguments, engine: str) -> tuple[Tree, Tree] | None:
-    """The scan by the engine; None if the eager loop must do it."""
-    try:
-        call, tensors, entry = find(arguments, engine)
-    except Elsewhere:
-        return None
-    except Unsupported as refusal:
-        cache.refuse(arguments.given, refusal)
-        return None
-    if call is None:
-        cache.refuse(arguments.given, entry.refusal)
-        return None
-    n_rows = call.n_rows
-    if n_rows not in entry.verified:
-        entry.verified[n_rows] = _compared(arguments, call, tensors, entry)
-    why_not = entry.verified[n_rows]
-    if why_not is not None:
-        cache.refuse(arguments.given, why_not)
-        return None
-    ys, finals = play(call, tensors)
-    if arguments.dim != 0:
-        check_output_axes([y[0] for y in ys], arguments.dim)
-        ys = [y.movedim(0, arguments.dim) for y in ys]
-    carry = tree.unflatten(finals, arguments.carry_spec)
-    return carry, tree.unflatten(ys, call.player.y_spec)
-
-
-def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.Entry]:
-    """The recorded step with its tensors (captured, init, xs); no Scan where it is refused.
+def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
+    """The recorded step with its tensors; or None, and why the loop plays.
 
     Raises:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
@@ -154,15 +146,26 @@ def find(a: Arguments, engine: str) -> tuple[Scan | None, list[Tensor], cache.En
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    entry, captured = cache.find(a, engine)
-    player = entry.player
-    if player is None or entry.refusal is not None:
-        return None, [], entry
-    rows = None if a.ragged.lengths is None else Rows.of(a.ragged.lengths)
-    call = Scan(player, a, captured, a.xs_leaves[0].shape[1], rows)
-    if player.planner.recording.runs_python_backward:
-        call.reached = reach(a.given).signature
-    return call, [*captured, *a.leaves, *a.xs_leaves], entry
+    found = cache.find(a)
+    if found.compiled is None:
+        return None, found.refusal
+    rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
+    python = found.compiled.planner.recording.runs_python_backward
+    guards = found.guards if python else None
+    call = ScanCall(found.compiled, a, found.captured, a.xs_leaves[0].shape[1], rows, guards)
+    why_not = verified(call, found.guards)
+    return (call, None) if why_not is None else (None, why_not)
+
+
+def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
+    if native.environment("OSTINATO_CHECK") not in (None, "", "0"):
+        check_call(call)
+    ys, finals = play(call, call.tensors())
+    if a.dim != 0:
+        check_output_axes([y[0] for y in ys], a.dim)
+        ys = [y.movedim(0, a.dim) for y in ys]
+    carry = tree.unflatten(finals, a.carry_spec)
+    return carry, tree.unflatten(ys, call.compiled.y_spec)
 
 
 def _with_restarts(a: Arguments) -> Arguments:
@@ -185,93 +188,3 @@ def _with_restarts(a: Arguments) -> Arguments:
     xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
     lengths = Ragged(ragged.lengths, None, [], ragged.n_steps)
     return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)
-
-
-def _compared(
-    a: Arguments, call: Scan, tensors: list[Tensor], entry: cache.Entry
-) -> Unsupported | None:
-    """`_differs`, and whether the step leaves something with that many rows: then it is undone."""
-    try:
-        traces = traces_of(a.given)
-    except Unsupported as refusal:
-        return refusal.bare()
-    why_not = _differs(a, call, tensors, entry)
-    changes = changes_of(traces)
-    if why_not is not None or changes is not None:
-        traces.put_back()
-    return why_not or changes
-
-
-def _differs(
-    a: Arguments, call: Scan, tensors: list[Tensor], entry: cache.Entry
-) -> Unsupported | None:
-    """Compare a few real steps with the eager loop, once for each batch size.
-
-    And the course that the step takes with that many rows with the recorded one, since control flow
-    on the batch size may show in the gradients alone. Not with a single row, where PyTorch itself
-    takes other courses (nothing to sum over).
-    """
-    n_rows = call.n_rows
-    if entry.small is not None and n_rows > 1:
-        from ostinato.compiler.capture.record import check_batch  # not a part of every start
-
-        played = call.arguments
-        try:
-            check_batch(entry.small, played.step, a.init, played.first_x(), call.captured, a.split)
-        except Unsupported as refusal:
-            return refusal.bare()
-    differentiable = torch.is_grad_enabled()
-    with undisturbed(), torch.set_grad_enabled(differentiable):
-        # Those made under torch.inference_mode can have no gradients.
-        inputs = [
-            (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
-            for t in tensors
-        ]
-        captured, init, xs = call.split(inputs)
-        few = [x[:3] for x in xs]
-        rows = None if call.rows is None else Rows.of(call.rows.lengths.clamp(max=len(few[0])))
-        try:
-            expected = call.replay(captured, init, few)
-        except NOT_OF_A_STEP:
-            raise
-        except Exception as error:  # as it will in the loop
-            return Unsupported(f"the step fails ({error_in_short(error)})")
-        ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
-        pairs = list(zip([*ys, *finals], expected, strict=True))
-        if differentiable:
-            pairs += _gradients(pairs, inputs)
-    tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
-    if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
-        return Unsupported("a few steps by the engine differ from those of the loop")
-    return None
-
-
-def _gradients(
-    pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """The gradients of both ways in all inputs, where there are any."""
-    wanted = [t for t in inputs if t.requires_grad]
-    if not any(theirs.requires_grad for _, theirs in pairs):
-        return []
-    both = []
-    for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
-        used = [o for o in outputs if o.requires_grad]
-        weights = [
-            torch.linspace(0.5, 1, o.numel(), dtype=o.dtype, device=o.device).view_as(o)
-            for o in used
-        ]
-        found = torch.autograd.grad(used, wanted, weights, allow_unused=True)
-        pairs_of = zip(found, wanted, strict=True)
-        both.append([torch.zeros_like(t) if g is None else g for g, t in pairs_of])
-    return list(zip(*both, strict=True))
-
-
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
-    ours, theirs = ours.detach(), theirs.detach()
-    if ours.shape != theirs.shape:
-        return False
-    if not ours.dtype.is_floating_point:
-        return torch.equal(ours, theirs)
-    scale = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0
-    bound = tolerance * max(1.0, scale)
-    return torch.allclose(ours, theirs, rtol=tolerance, atol=bound, equal_nan=True)

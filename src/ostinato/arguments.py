@@ -35,6 +35,9 @@ class Arguments:
     reverse: bool
     ragged: Ragged
     of_layer: bool  # leaves are `[1, B, …]`
+    # Of a layer's step: the tensors that it takes from outside, and all else that it depends on.
+    weights: list[Tensor] | None = None
+    variant: Any = None
 
     @property
     def init_leaves(self) -> list[Tensor]:

@@ -1,37 +1,123 @@
-"""Recorded steps, kept between calls."""
+"""Recorded steps, kept between calls.
+
+    bucket     all that is known of one code with arguments of one kind
+    entry      one set of guards, and the compiled step that is played where they hold
+    compiled   one recording, ready to play; entries share it where the step did the same
+
+A step whose guards are opaque, or that varies without end, is *searched*: it is run once a call,
+and played from the recording whose operations were the same.
+"""
 
 from __future__ import annotations
 
-import itertools
 import types
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.captures import search_captured
-from ostinato.compiler.captures import reach
+from ostinato.compiler.capture.captures import Search, search_captured
+from ostinato.compiler.capture.guards import Guards, Observation
 from ostinato.compiler.errors import NOT_OF_A_STEP, Elsewhere, Unsupported, error_in_short
-from ostinato.compiler.play.step import Player
-from ostinato.compiler.purity import changes_of, purity_of
 from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
 from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
-    from ostinato.compiler.capture.recording import Recording
-    from ostinato.compiler.traces import Traces
-    from ostinato.compiler.walk import Reach
+    from ostinato.compiler.play.step import CompiledStep
 
 ENGINES = ("native", "reference", "eager")
-MAX_ENTRIES = 128
+MAX_BUCKETS = 128
+MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
 WARN_AFTER = 8  # recordings of one piece of code
-# After so many it is searched each time it is new: what changes may be nothing that the step uses.
-SEARCH_AFTER = 3
+
+
+class Entry(NamedTuple):
+    guards: Guards
+    positions: list[int]  # of the captured tensors among those that the guards find
+    described: Any  # the captured tensors' dtypes and shapes
+    compiled: CompiledStep | None
+    refusal: Unsupported | None  # why there is none
+
+
+class Found(NamedTuple):
+    compiled: CompiledStep | None
+    captured: list[Tensor]
+    refusal: Unsupported | None = None
+    guards: Guards | None = None
+
+
+@dataclass
+class Bucket:
+    """What is known of one code with arguments of one kind.
+
+    Attributes:
+        hints: the entry that fitted last, by the id of the object that the step is a method of, or
+            closes over. Twenty modules of one class then cost as much as one.
+        by_operations: what a run of the step did → the recording of it.
+        searched: why the step is run once a call, or None.
+        refusal: why the loop plays whatever the guards say: a side effect, say.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    hints: dict[int, Entry] = field(default_factory=dict)
+    by_operations: dict[Any, CompiledStep] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    searched: str | None = None
+    refusal: Unsupported | None = None
+    waited: int = 0
+    changed: str = ""  # what the last guards that failed were about
+
+    def fitting(self, step: Any) -> Found | None:
+        """The entry whose guards hold."""
+        owner = _owner(step)
+        hint = self.hints.get(owner)
+        if hint is not None:
+            found = self._try(hint, step)
+            if found is not None:
+                return found
+        for entry in self.entries:
+            if entry is not hint:
+                found = self._try(entry, step)
+                if found is not None:
+                    if len(self.hints) > 4 * MAX_ENTRIES:
+                        self.hints.clear()
+                    self.hints[owner] = entry
+                    return found
+        return None
+
+    def _try(self, entry: Entry, step: Any) -> Found | None:
+        tensors = entry.guards.tensors(step)
+        if tensors is None:
+            self.changed = entry.guards.changed
+            return None
+        captured = [tensors[i] for i in entry.positions]
+        if _described(captured) != entry.described:
+            self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
+            return None
+        return Found(entry.compiled, captured, entry.refusal, entry.guards)
+
+    def waits(self) -> bool:
+        """Whether the loop plays, unseen: a refused step is looked at ever more rarely."""
+        if self.refusal is None:
+            return False
+        self.waited += 1
+        return self.waited & (self.waited - 1) != 0
+
+    def refuse(self, refusal: Unsupported) -> Found:
+        if self.refusal is None:
+            self.waited = 0
+        self.refusal = refusal.bare()
+        return Found(None, [], self.refusal)
+
+
+_buckets: dict[Any, Bucket] = {}
+_recordings: dict[Any, int] = defaultdict(int)  # by code
+_warned: set[Any] = set()
 
 
 def engine() -> str:
@@ -44,28 +130,7 @@ def engine() -> str:
     return name
 
 
-@dataclass
-class Entry:
-    """A recorded step, or why it cannot be played."""
-
-    player: Player | None
-    positions: list[int] | None  # of the captured tensors among those reached; None: search
-    refusal: Unsupported | None = None
-    small: Recording | None = None  # on three rows, to compare other batch sizes with
-    # batch size → None where it was compared with the eager loop, or why the loop must play it
-    verified: dict[int, Unsupported | None] = field(default_factory=dict)
-    used: int = 0  # at which use of the cache, last
-
-
-# Attributes of a tensor that change where nothing is set: by a backward pass, or in place.
-_HISTORY = {"grad", "_grad", "_version"}
-_entries: dict[Any, Entry] = {}
-_uses = itertools.count(1)
-_recordings: dict[Any, int] = defaultdict(int)
-_warned: set[Any] = set()
-
-
-def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
+def find(a: Arguments) -> Found:
     """The recorded step for these arguments, recorded now if it is new; and what it captures.
 
     Raises:
@@ -73,129 +138,178 @@ def find(a: Arguments, engine_name: str) -> tuple[Entry, list[Tensor]]:
             step's doing, Elsewhere.
     """
     modes = _modes()
-    reached = reach(a.given)
-    captured = reached.tensors if reached.complete else []
-    metas: Any = None
-    described = native.described(captured, a.leaves, a.xs_leaves, int(a.of_layer))
-    if described is None:
-        described, metas = _unusual(captured, a)
-    inputs = described, a.carry_spec, a.xs_spec, a.step is a.given, modes, engine_name
-    key: Any = None
-    if reached.complete:
-        key = reached.signature, metas, inputs
-        entry = _entries.get(key)
-        if entry is not None and entry.refusal is not None:
-            entry.used = next(_uses)
-            return entry, []
-        if entry is not None and entry.positions is not None:
-            entry.used = next(_uses)
-            captured = [captured[i] for i in entry.positions]
-            if metas is not None:
-                check_tensors(captured)
-            return entry, captured
-    code = _code(a.given)
-    purity = purity_of(code)
-    if purity.waits():
-        return Entry(None, None, purity.why), []
-    from ostinato.compiler.traces import Traces  # and numpy.random: not a part of every start
+    leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
+    if leaves is None:
+        raise _unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
+    code = code_key(a.given)
+    key = (
+        code, leaves, a.carry_spec, a.xs_spec, a.step is a.given, a.variant, modes, engine()
+    )  # fmt: skip
+    bucket = _buckets.get(key)
+    if bucket is None:
+        bucket = _buckets[key] = Bucket()
+        while len(_buckets) > MAX_BUCKETS:  # the one that was made first
+            _buckets.pop(next(iter(_buckets)), None)
+    if a.weights is not None:
+        return _with_weights(a, a.weights, bucket)
+    found = bucket.fitting(a.given)
+    if found is not None:
+        return found
+    if bucket.waits():
+        return Found(None, [], bucket.refusal)
+    if bucket.searched is None and len(bucket.entries) >= MAX_ENTRIES:
+        bucket.searched = f"{bucket.changed} changes again and again"
+    if bucket.searched is not None:
+        found = _searched(a, bucket)
+        if found is not None:
+            return found
+    return _observed(a, bucket)
 
+
+def forget(step: Any) -> None:
+    """Record `step` anew at its next call of `scan`.
+
+    Guards notice what the step's own code read. For what they cannot see (docs/semantics.md), say
+    so with this.
+
+    Args:
+        step: the function, or another one of the same code.
+
+    Example:
+        >>> import ctypes, torch, ostinato
+        >>> scale = ctypes.c_double(1.0)  # in C: nobody sees it change
+        >>> step = lambda h, x: (h + x) * scale.value
+        >>> _ = ostinato.scan(step, torch.zeros(2, 3), torch.ones(4, 2, 3))
+        >>> scale.value = 0.5
+        >>> ostinato.forget(step)
+    """
+    code = code_key(step)
+    for key in [key for key in _buckets if key[0] == code]:
+        _buckets.pop(key, None)
+
+
+def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
+    """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
+    key = _described(weights)
+    compiled = bucket.by_operations.get(key)
+    if compiled is None:
+        try:
+            compiled = bucket.by_operations[key] = _compiled(a, weights, None)
+        except Unsupported as refusal:
+            return Found(None, [], refusal.bare())
+    return Found(compiled, weights)
+
+
+def _searched(a: Arguments, bucket: Bucket) -> Found | None:
+    """The recording of what a run of the step does now; None where it does something new."""
     try:
-        world = purity.suspects(a.given, inputs)
-    except Unsupported as refusal:
-        purity.is_not(refusal.bare())
-        return Entry(None, None, purity.why), []
-    if world is not None and purity.first_sees(world.found.missing):
-        missing = ", ".join(sorted(world.found.missing)[:3])
-        raise Elsewhere(
-            f"the step may be the first to import {missing}, which cannot be undone: import it "
-            "before, or look at a later call"
-        )
-    traces = Traces(None if world is None else world.containers)
-    try:
-        entry, captured = _searched(a, code, reached, key, inputs, engine_name, traces)
-    except Unsupported:
-        traces.put_back()
+        search = _run(a)
+    except Elsewhere:
         raise
-    if entry.refusal is not None:  # the loop plays, and must not find a trace of the search
-        traces.put_back()
-    elif world is not None and not reached.complete:
-        purity.is_so(a.given, world, inputs)
-    return entry, captured
+    except Unsupported as refusal:
+        return bucket.refuse(refusal)
+    captured = search.captured
+    compiled = bucket.by_operations.get(search.did)
+    if compiled is None or search.unclear or search.keeps_some():
+        return None
+    bucket.refusal = None
+    return Found(compiled, captured)
 
 
-def _searched(
-    a: Arguments,
-    code: Any,
-    reached: Reach,
-    key: Any,
-    inputs: Any,
-    engine_name: str,
-    traces: Traces,
-) -> tuple[Entry, list[Tensor]]:
-    """As `find`, for a step that is new, or reaches what cannot be watched (no key)."""
-    entry: Entry
+def _observed(a: Arguments, bucket: Bucket) -> Found:
+    """Record a step that is new, or that reads other values than before."""
+    search, compiled, why = None, None, None
     try:
-        search, result = search_captured(a.step, a.init, a.first_x())
-    except NOT_OF_A_STEP:
+        observation = Observation(a.given, bucket.names)
+    except Unsupported as refusal:
+        return bucket.refuse(refusal)
+    try:
+        search, compiled = _recorded(a, bucket, observation)
+    except Unsupported as refusal:
+        why = refusal
+    except (*NOT_OF_A_STEP, KeyboardInterrupt):
+        observation.snapshots.put_back()
         raise
     except Exception as error:
-        if isinstance(error, Unsupported):
-            entry = Entry(None, None, error.bare())
-        else:
-            traces.put_back()
-            a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
-            reason = f"the step fails while it is watched ({error_in_short(error)})"
-            entry = Entry(None, None, Unsupported(reason))
-        if key is not None:
-            _keep(key, entry)
-        return entry, []
-    a.check(result)
-    search.finish(result)
-    del result
-    captured = search.captured
-    check_tensors(captured)
-    positions: list[int] | None = None
-    if reached.complete:
-        at = {id(t): i for i, t in enumerate(reached.tensors)}
-        if all(id(t) in at for t in captured):
-            positions = [at[id(t)] for t in captured]
-    if positions is None and search.unclear:
-        unclear = Unsupported(
-            "it hands torch an object that is no plain number, and no path leads to all that it "
-            "reaches: a change there would not be seen"
-        )
-        return Entry(None, None, unclear), []
-    changes = changes_of(traces)
-    if search.changed():
-        changes = Unsupported("the step changes its carry, its input or a captured tensor in place")
-    if changes is not None:  # by another thread, perhaps: no word on the next time
-        purity_of(code).is_not(changes)
-        return Entry(None, None, changes), []
-    purity_of(code).why = None
-    # What it did, where what it reaches does not say all, or says more than it uses.
-    did: Any = None
-    if positions is None or (_recordings[code] >= SEARCH_AFTER and not search.unclear):
-        did = ("searched", code, tuple(search.trail)), _metas(captured), inputs
-        known = _entries.get(did)
-        if known is not None:
-            known.used = next(_uses)
-            return known, captured
+        observation.snapshots.put_back()
+        a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
+        why = Unsupported(f"the step fails while it is watched ({error_in_short(error)})")
+    effects = observation.snapshots.refusal()
+    if effects is not None or why is not None:  # the loop plays, and must not find them
+        observation.snapshots.put_back()
+    if isinstance(why, Elsewhere):
+        raise why
+    if effects is not None:
+        return bucket.refuse(effects)
+    guards, tensors = observation.guards()
+    bucket.names |= guards.names
+    if search is None or compiled is None:
+        assert why is not None
+        if guards.opaque is not None:
+            return bucket.refuse(why)
+        bucket.entries.insert(0, Entry(guards, [], _described([]), None, why.bare()))
+        return Found(None, [], why.bare())
+    return _entered(bucket, guards, tensors, search, compiled)
+
+
+def _recorded(
+    a: Arguments, bucket: Bucket, observation: Observation
+) -> tuple[Search, CompiledStep]:
+    """Run the step, and record it unless it did what it did before."""
+    with observation:
+        search = _run(a)
+    check_tensors(search.captured)
+    effects = observation.snapshots.refusal()
+    if effects is not None:
+        raise effects
+    compiled = bucket.by_operations.get(search.did)
     if search.keeps_some():
-        kept = Unsupported(
+        raise Unsupported(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
             "carry hold it"
         )
-        entry = Entry(None, None, kept)
-    else:
-        entry = _recorded(a, captured, engine_name, positions, reached)
-        changes = changes_of(traces)  # in the backward pass
-        if changes is not None:
-            entry = Entry(None, None, changes)
-    if positions is not None:
-        _keep(key, entry)
-    if did is not None and not (entry.small and entry.small.runs_python_backward):
-        _keep(did, entry)
-    return entry, captured
+    if compiled is None or search.unclear:
+        compiled = _compiled(a, search.captured, observation, bucket.changed)
+    return search, compiled
+
+
+def _entered(
+    bucket: Bucket, guards: Guards, tensors: list[Tensor], search: Search, compiled: CompiledStep
+) -> Found:
+    """Keep a recording under its guards, or by its operations alone where these are opaque."""
+    at = {id(t): i for i, t in enumerate(tensors)}
+    opaque = guards.opaque
+    if any(id(t) not in at for t in search.captured):
+        opaque = opaque or "no path leads to a tensor that it takes from outside"
+    runs_python_backward = compiled.planner.recording.runs_python_backward
+    if opaque is not None and (search.unclear or runs_python_backward):
+        which = "hands torch an object that is no plain number"
+        if runs_python_backward:
+            which = "has a backward pass in Python (a custom autograd.Function, or hooks)"
+        return bucket.refuse(Unsupported(f"the step {which}, and {opaque}"))
+    bucket.refusal = None
+    if not search.unclear and not runs_python_backward:
+        bucket.by_operations[search.did] = compiled
+        while len(bucket.by_operations) > MAX_ENTRIES:
+            bucket.by_operations.pop(next(iter(bucket.by_operations)), None)
+    captured = search.captured
+    if opaque is not None:
+        bucket.searched = opaque
+        return Found(compiled, captured)
+    entry = Entry(guards, [at[id(t)] for t in captured], _described(captured), compiled, None)
+    bucket.entries.insert(0, entry)
+    return Found(compiled, captured, None, guards)
+
+
+def _run(a: Arguments) -> Search:
+    """One run of the step: what it took from outside, and what it did."""
+    search, result = search_captured(a.step, a.init, a.first_x())
+    a.check(result)
+    search.finish(result)
+    if search.changed():
+        raise Unsupported("the step changes its carry, its input or a captured tensor in place")
+    search.did = tuple(search.trail), _described(search.captured)
+    return search
 
 
 def _modes() -> Any:
@@ -220,19 +334,6 @@ def _modes() -> Any:
     )  # fmt: skip
 
 
-def _unusual(captured: list[Tensor], a: Arguments) -> tuple[bytes, Any]:
-    """What a recording depends on of leaves, and of captured tensors that are no plain ones.
-
-    Raises:
-        Unsupported: init or xs cannot be played, whatever the step; see `find`.
-    """
-    axis = int(a.of_layer)
-    described = native.described([], a.leaves, a.xs_leaves, axis)
-    if described is None:
-        raise _unplayable(a.leaves, a.xs_leaves, axis)
-    return described, _metas(captured)
-
-
 def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
     """Why these leaves cannot be played; the rows of init lie along `axis`."""
     try:
@@ -249,69 +350,27 @@ def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
     return Elsewhere("a tensor is of a kind that the engine does not know")
 
 
-def _keep(key: Any, entry: Entry) -> None:
-    entry.used = next(_uses)
-    _entries[key] = entry
-    while len(_entries) > MAX_ENTRIES:
-        oldest = min(list(_entries.items()), key=lambda item: item[1].used)  # others may add some
-        _entries.pop(oldest[0], None)
+def _compiled(
+    a: Arguments, captured: list[Tensor], observation: Observation | None, changed: str = ""
+) -> CompiledStep:
+    """Count and compile; changed: what is not as it was at the recording before."""
+    from ostinato.compiler import compile_step
 
-
-def _recorded(
-    a: Arguments,
-    captured: list[Tensor],
-    engine_name: str,
-    positions: list[int] | None,
-    reached: Reach,
-) -> Entry:
-    # And with it the compiler: not a part of every start.
-    from ostinato.compiler.capture.record import record
-    from ostinato.compiler.plan import Planner
-
-    code = _code(a.given)
+    code = code_key(a.given)
     _recordings[code] += 1
-    module = str(getattr(a.given, "__module__", None))
-    if _recordings[code] == WARN_AFTER + 1 and not module.startswith("ostinato."):
+    ours = a.weights is not None or str(getattr(a.given, "__module__", "")).startswith("ostinato.")
+    if _recordings[code] == WARN_AFTER + 1 and not ours:
         warnings.warn(
-            f"{name_of(a.given)} was recorded {WARN_AFTER} times: a shape, a constant, a flag that "
-            "it uses or which tensors want gradients changes between calls; pass what changes "
-            "through xs, or as a tensor",
-            stacklevel=8,
+            f"{name_of(a.given)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
+            "changes between calls; pass what changes through xs, or as a tensor",
+            stacklevel=10,
         )
-    try:
-        dtype = a.init_leaves[0].dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
-        outside = {id(t) for t in reached.tensors}
-        recording, small = record(a.step, a.init, a.first_x(), captured, a.split, outside)
-        if recording.runs_python_backward:
-            of_python = "its backward pass runs Python code (a custom autograd.Function, or hooks)"
-            if positions is None:
-                raise Unsupported(
-                    f"{of_python}, and no path leads to all that the step reaches: a change there "
-                    "would not be seen"
-                )
-            if not _HISTORY.isdisjoint(reached.names):
-                raise Unsupported(
-                    f"{of_python}, and what the step reaches reads .grad or ._version: read them "
-                    "before the scan"
-                )
-        if torch.is_inference_mode_enabled() and "is_inference_mode_enabled" in reached.names:
-            raise Unsupported(
-                "the step asks for inference mode, in which nothing is recorded: use torch.no_grad"
-            )
-        if any(0 in shape for shape in recording.shapes):
-            raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
-        planner = Planner(recording, dtype)
-        planner.check()
-        return Entry(Player(planner, dtype, engine_name), positions, None, small)
-    except Unsupported as refusal:
-        return Entry(None, positions, refusal.bare())
+    return compile_step(a, captured, observation, engine())
 
 
 def refuse(step: Any, refusal: Unsupported | None) -> None:
     """Say once per step function why the eager loop plays it."""
-    key = _code(step), None if refusal is None else refusal.reason
+    key = code_key(step), None if refusal is None else refusal.reason
     if key in _warned or refusal is None:
         return
     _warned.add(key)
@@ -323,7 +382,7 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
     )
 
 
-def _code(step: Any) -> Any:
+def code_key(step: Any) -> Any:
     """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
     step = _unwrapped(step)
     if isinstance(step, types.MethodType):
@@ -346,8 +405,30 @@ def _unwrapped(step: Any) -> Any:
     return step
 
 
-def _metas(tensors: list[Tensor]) -> Any:
-    """As `native.described`, of any tensors, and which of them are one and the same."""
+def _owner(step: Any) -> int:
+    """The id of the object that a step is a method of, or closes over: a hint."""
+    if isinstance(step, types.MethodType):
+        return id(step.__self__)
+    if isinstance(step, types.FunctionType) and step.__closure__:
+        try:
+            return id(step.__closure__[0].cell_contents)
+        except ValueError:  # a variable that is not bound yet
+            return id(step)
+    return id(step)
+
+
+def _described(tensors: list[Any]) -> Any:
+    """What a recording depends on of captured tensors; None if one is no tensor any more.
+
+    Raises:
+        Elsewhere: one of them needs the eager loop.
+    """
+    found = native.described(tensors, [], [], 0)
+    if found is not None:
+        return found
+    if not all(isinstance(t, Tensor) for t in tensors):
+        return None
+    check_tensors(tensors)
     first: dict[int, int] = {}
     return tuple(
         [

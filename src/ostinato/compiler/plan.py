@@ -71,9 +71,8 @@ class BackwardPlan:
 class Planner:
     """Makes and keeps the plans of one recorded step."""
 
-    def __init__(self, recording: Recording, dtype: Any):
-        self.recording = recording
-        self.graph = StepGraph(recording, dtype)
+    def __init__(self, recording: Recording, graph: StepGraph):
+        self.recording, self.graph = recording, graph
         self._backward_graphs: dict[Any, Backward] = {}
         self._forward: dict[Any, ForwardPlan] = {}
         self._backward: dict[Any, BackwardPlan] = {}

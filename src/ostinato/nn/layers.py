@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from ostinato._scan import scan, scan_layer
+from ostinato._scan import scan_layer
 from ostinato.compiler import torch_compat
 from ostinato.data import Ragged
 from ostinato.eager import Step, as_tensor, is_integer
@@ -37,16 +37,6 @@ class _Ragged:
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
     packed: bool = False  # whether the input was; then rows are sorted, the longest first
-
-
-KEPT = "_ostinato_steps"  # an attribute of a layer, beside what torch.nn gives it
-
-
-class _Kept(dict[Any, tuple[list[Any], Step]]):
-    """Steps and their weights, which cannot be pickled: copies and pickles of a layer have none."""
-
-    def __reduce__(self) -> Any:
-        return _Kept, ()
 
 
 class _Layer(torch.nn.RNNBase):
@@ -141,7 +131,8 @@ class _Layer(torch.nn.RNNBase):
             return None
         xs = _swap(input, 0) if self.batch_first else input
         n_steps, n_rows, n_features = xs.shape
-        weights, step = self._usual_step()
+        self._refresh()
+        weights: list[Any] = self._flat_weights
         if not n_steps or n_features != self.input_size or not playable(xs, weights[0]):
             return None
         if hx is None:
@@ -149,18 +140,17 @@ class _Layer(torch.nn.RNNBase):
         elif not self._fits(hx, n_rows):
             return None
         hx = hx if isinstance(hx, Tensor) else tuple(hx)
-        h_n, ys = scan_layer(step, hx, xs)
+        h_n, ys = self._scan(weights, False, hx, xs, of_layer=True)
         return _swap(ys, 0) if self.batch_first else ys, h_n
 
-    def _usual_step(self) -> tuple[list[Any], Step]:
-        """The weights of the first layer and their step; refreshed unless they are as they were."""
-        steps = self.__dict__.get(KEPT)
-        kept = None if steps is None else steps.get((0, False, self.mode))
-        now = map(self._parameters.get, self._flat_weights_names)
-        if kept is not None and all(map(is_, now, kept[0])):
-            return kept
-        self._refresh()
-        return self._flat_weights, self._kept_step(0, self._flat_weights, False)
+    def _scan(
+        self, weights: list[Any], all_states: bool, hx: Hidden, xs: Tensor, **options: Any
+    ) -> tuple[Hidden, Any]:
+        """One layer in one direction; options: see `scan_layer`."""
+        there = [w for w in weights if w is not None]
+        variant = self.mode, self.bias, self.proj_size > 0, all_states
+        step = self._step(weights, all_states)
+        return scan_layer(step, there, variant, hx, xs, **options)
 
     def _forward_padded(
         self,
@@ -243,8 +233,9 @@ class _Layer(torch.nn.RNNBase):
             for direction in range(n_directions):
                 i = layer * n_directions + direction
                 weights = self._flat_weights[i * n_weights : (i + 1) * n_weights]
-                carry, y = scan(
-                    self._kept_step(i, weights, all_states),
+                carry, y = self._scan(
+                    weights,
+                    all_states,
                     _row(hx, i),
                     xs,
                     reverse=direction == 1,
@@ -260,24 +251,6 @@ class _Layer(torch.nn.RNNBase):
             if layer < self.num_layers - 1 and self.dropout and self.training:
                 xs = self._drop(xs, ragged)
         return xs, _stack(h_n), _stack(states) if all_states else None
-
-    def _kept_step(self, i: int, weights: list[Any], all_states: bool) -> Step:
-        """The step of layer and direction i: the same function as long as the weights are the same.
-
-        `scan` remembers with a function what it reaches. Weights that are computed anew each time
-        (a parametrization's) are not kept: they hold what they were computed from.
-        """
-        steps = self.__dict__.get(KEPT)
-        if steps is None:
-            steps = self.__dict__[KEPT] = _Kept()
-        key = i, all_states, self.mode
-        kept = steps.get(key)
-        if kept and len(kept[0]) == len(weights) and all(map(is_, kept[0], weights)):
-            return kept[1]
-        step = self._step(weights, all_states)
-        if all(w is None or w.is_leaf for w in weights):
-            steps[key] = list(weights), step
-        return step
 
     def _drop(self, xs: Tensor, ragged: _Ragged) -> Tensor:
         """Dropout in the layout in which torch draws it: the same seed, the same elements."""

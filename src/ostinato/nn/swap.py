@@ -16,7 +16,7 @@ from torch.nn.modules.rnn import RNNBase, RNNCellBase
 from torch.nn.utils import parametrize
 
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
-from ostinato.nn.layers import GRU, KEPT, LSTM, RNN
+from ostinato.nn.layers import GRU, LSTM, RNN
 from ostinato.nn.verify import Verification
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -181,7 +181,6 @@ def _swap(module: torch.nn.Module) -> None:
 def _swap_back(module: torch.nn.Module) -> None:
     _change_class(module, _TORCH[_plain_class(module)])
     del vars(module)[_MARK]
-    vars(module).pop(KEPT, None)
 
 
 def _change_class(module: torch.nn.Module, wanted: type) -> None:

@@ -63,7 +63,7 @@ _ABOUT = {
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 
 
-class CaptureSearch(OwnMode):
+class Search(OwnMode):
     """The tensors a step takes from outside, by identity, in order of first use."""
 
     def __init__(self, known: list[Tensor]):
@@ -79,6 +79,7 @@ class CaptureSearch(OwnMode):
         self.captured: list[Tensor] = []
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
+        self.did: Any = None  # the trail and what it is of, hashable
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> None:
@@ -230,14 +231,14 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         return func(*args, **(kwargs or {}))
 
 
-def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[CaptureSearch, Any]:
+def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Search, Any]:
     """Run a step once, for the tensors it takes from outside; and what it returned.
 
     With the very tensors, and in the caller's mode: what a step keeps is then as the loop would
     have it, with a gradient. Saved tensors are detached: an output that its own graph holds would
     never be freed.
     """
-    search = CaptureSearch(tree.leaves((state, x)))
+    search = Search(tree.leaves((state, x)))
     with among_ours(), undisturbed(Tensor.detach), searching(), search:
         before = torch.is_grad_enabled()
         result = step(state, x)

@@ -7,7 +7,8 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,10 @@ from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, Sources
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.torch_compat import among_ours, undisturbed
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.guards import Observation
 
 aten = torch.ops.aten
 BATCHES = (3, 5)
@@ -135,65 +140,61 @@ def _elements(view: Tensor) -> set[int]:
 
 
 def record(
-    step: Callable[..., Any],
-    init: Any,
-    x: Any,
-    captured: list[Tensor],
-    split: Callable[[Any], tuple[list[Tensor], Any]],
-    outside: Collection[int] = (),
+    a: Arguments, captured: list[Tensor], observation: Observation | None
 ) -> tuple[Recording, Recording]:
-    """Record `step` at the two batch sizes and make one recording with a symbolic batch.
+    """Record a step at the two batch sizes and make one recording with a symbolic batch.
 
     Returns it, and the one on the small batch.
 
     Args:
-        init, x: the carry and one element of xs, with real values and any number of rows.
-        captured: what `search_captured` found.
-        split: separates what step returns into (leaves of the new carry, output).
-        outside: ids of other tensors that the step reaches: what reads one cannot be recorded.
+        a: the call; real values of init and of the first element of xs are used, with other rows.
+        captured: the tensors that the step takes from outside.
+        observation: watches the step; a recorded operation must not read another tensor that it
+            led to. None for a layer's step.
 
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    with undisturbed(), among_ours():
-        small, large = (_record_once(step, init, x, captured, split, b, outside) for b in BATCHES)
+    outside = set() if observation is None else {id(t) for t in observation.tensors}
+    with observation or nullcontext(), undisturbed(), among_ours():
+        small, large = (_record_once(a, captured, n_rows, outside) for n_rows in BATCHES)
     return _unify(small, large, BATCHES[1]), small
 
 
-def check_batch(
-    small: Recording,
-    step: Callable[..., Any],
-    init: Any,
-    x: Any,
-    captured: list[Tensor],
-    split: Callable[[Any], tuple[list[Tensor], Any]],
-) -> None:
-    """Whether the step takes the same course, forward and backward, with as many rows as `x` has.
+def check_recording(recording: Recording, a: Arguments, observation: Observation | None) -> None:
+    """Raise Unsupported where a step was recorded that the engine has no way to play."""
+    dtype = a.init_leaves[0].dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
+    asks = observation is not None and "is_inference_mode_enabled" in observation.names
+    if asks and torch.is_inference_mode_enabled():
+        raise Unsupported(
+            "the step asks for inference mode, in which nothing is recorded: use torch.no_grad"
+        )
+    if any(0 in shape for shape in recording.shapes):
+        raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
+
+
+def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
+    """Whether the step takes the same course, forward and backward, with as many rows as `a` has.
 
     Raises:
         Unsupported: it does not.
     """
-    n_rows = tree.leaves(init)[0].shape[0]
+    n_rows = a.init_leaves[0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            _unify(small, _record_once(step, init, x, captured, split, n_rows), n_rows)
+            _unify(small, _record_once(a, captured, n_rows, ()), n_rows)
 
 
 def _record_once(
-    step: Callable[..., Any],
-    init: Any,
-    x: Any,
-    captured: list[Tensor],
-    split: Callable[[Any], tuple[list[Tensor], Any]],
-    n_rows: int,
-    outside: Collection[int] = (),
+    a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
 ) -> Recording:
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    state_leaves, state_spec = tree.flatten(init)
-    x_leaves, x_spec = tree.flatten(x)
+    state_leaves, x_leaves = a.init_leaves, tree.leaves(a.first_x())
     params = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in captured
@@ -203,8 +204,8 @@ def _record_once(
     given = params + states + xs
     recorder = _Recorder(given, outside)
     with swapped(captured, params):
-        state, element = tree.unflatten(states, state_spec), tree.unflatten(xs, x_spec)
-        new_states, y = split(_watched(recorder, step, state, element))
+        state, element = tree.unflatten(states, a.carry_spec), tree.unflatten(xs, a.xs_spec)
+        new_states, y = a.split(_watched(recorder, a.step, state, element))
         if any(t._backward_hooks for t in params + states):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported("the step hangs a hook on its carry or on a captured tensor")

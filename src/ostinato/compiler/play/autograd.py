@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,34 +13,39 @@ from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
 from ostinato.compiler.capture.captures import swapped
-from ostinato.compiler.captures import reach
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.play.step import Player, Rows, Tape
+from ostinato.compiler.play.step import CompiledStep, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import Ragged, eager_scan
+
+if TYPE_CHECKING:
+    from ostinato.compiler.capture.guards import Guards
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
 
 @dataclass(slots=True)  # made with every call
-class Scan:
+class ScanCall:
     """One call of scan, but for the tensors that autograd sees: captured, init and xs."""
 
-    player: Player
+    compiled: CompiledStep
     arguments: Arguments  # time first, resets a part of the step
     captured: list[Tensor]
     n_rows: int
-    rows: Rows | None  # of a ragged batch
-    reached: Any = None  # by a step whose backward pass runs Python code: what that may read
+    rows: RowOrder | None  # of a ragged batch
+    guards: Guards | None  # of a step whose backward pass runs Python code: what that may read
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.captured, *self.arguments.leaves, *self.arguments.xs_leaves]
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         a = len(self.captured)
         b = a + len(self.arguments.leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
 
-    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], Tape]:
+    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], SavedForward]:
         reverse = self.arguments.reverse
-        return self.player.forward(tensors, self.n_rows, reverse, self.rows, train)
+        return self.compiled.forward(tensors, self.n_rows, reverse, self.rows, train)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
         """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
@@ -54,7 +59,7 @@ class Scan:
                 recorded_step,  # not a part of every start
             )
 
-            again = recorded_step(self.player.planner.recording, captured)
+            again = recorded_step(self.compiled.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
         else:
             with among_ours(), swapped(self.captured, captured):
@@ -66,11 +71,11 @@ class Scan:
         return tree.leaves(ys) + last
 
 
-def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def play(call: ScanCall, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
-    n = call.player.n_ys
+    n = call.compiled.n_ys
     if torch.is_grad_enabled():
-        for i, of_init in call.player.without_path:
+        for i, of_init in call.compiled.without_path:
             # A row without steps ends as it began.
             if tensors[i].requires_grad and not (of_init and call.rows is not None):
                 tensors[i] = tensors[i].detach()
@@ -90,13 +95,13 @@ def play(call: Scan, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[
 
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Scan, *tensors: Tensor) -> Any:
+    def forward(ctx: Any, call: ScanCall, *tensors: Tensor) -> Any:
         outs, ctx.tape = call.forward(tensors, train=True)
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        if not call.player.all_need_grad:
-            without = call.player.without_grad(tensors[-1].shape[0], call.rows is not None)
+        if not call.compiled.all_need_grad:
+            without = call.compiled.without_grad(tensors[-1].shape[0], call.rows is not None)
             ctx.mark_non_differentiable(*[outs[i] for i in without])
         return tuple(outs)
 
@@ -109,14 +114,14 @@ class _ScanFunction(torch.autograd.Function):
 
 
 def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
-    call: Scan = ctx.call
+    call: ScanCall = ctx.call
     tape, tensors = ctx.tape, ctx.saved_tensors
     again = torch.is_grad_enabled() or transformed() is not None
     for g in grads:
         if g is not None and _is_vectorised(g):
             again = True
-    if call.reached is not None and reach(call.arguments.given).signature is not call.reached:
-        again = True  # what that code reads now is no longer what was recorded
+    if call.guards is not None and call.guards.tensors(call.arguments.given) is None:
+        again = True  # the code of the backward pass would read other values than were recorded
     if again:  # itself being differentiated
         return (None, *_replayed(call, tensors, grads))
     if not tape.held.holds():  # an output was changed in place, as those of a loop may be
@@ -125,7 +130,7 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     wanted = ctx.needs_input_grad[1:]
     try:
         ragged = call.rows is not None
-        return (None, *call.player.backward(tape, tensors, grads, used, wanted, ragged))
+        return (None, *call.compiled.backward(tape, tensors, grads, used, wanted, ragged))
     except Unsupported:
         return (None, *_replayed(call, tensors, grads))
 
@@ -135,13 +140,13 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
 _apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
-def _again(call: Scan, inputs: list[Tensor]) -> list[Tensor]:
+def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
     """The forward pass, differentiable: of what was recorded, whatever the step has become since.
 
     Raises:
         RuntimeError: the step has become another, and what its backward pass runs is not recorded.
     """
-    if not call.player.planner.recording.runs_python_backward:
+    if not call.compiled.planner.recording.runs_python_backward:
         return call.replay(*call.split(inputs), recorded=True)
     outs = call.replay(*call.split(inputs))
     with torch.no_grad():
@@ -157,7 +162,7 @@ def _again(call: Scan, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def _replayed(
-    call: Scan, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
+    call: ScanCall, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
     """The gradients by the eager loop, themselves differentiable: slower, never wrong."""
     differentiable = torch.is_grad_enabled()

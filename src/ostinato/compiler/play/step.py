@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowOrder:
     """How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
 
     lengths: Tensor  # [B], of the caller's rows
@@ -33,15 +33,15 @@ class Rows:
     ordered_lengths: list[int]  # of the engine's rows
 
     @staticmethod
-    def of(lengths: Tensor) -> Rows:
+    def of(lengths: Tensor) -> RowOrder:
         of_row: list[int] = lengths.tolist()
         if len(set(of_row)) == 1:
-            return Rows(lengths, [], of_row)
+            return RowOrder(lengths, [], of_row)
         by_length = sorted(range(len(of_row)), key=of_row.__getitem__, reverse=True)
         order = [0] * len(of_row)
         for seat, row in zip(_seats(len(of_row)), by_length, strict=True):
             order[seat] = row
-        return Rows(lengths, order, [of_row[row] for row in order])
+        return RowOrder(lengths, order, [of_row[row] for row in order])
 
     def silenced(self, y: Tensor) -> Tensor:
         """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
@@ -90,7 +90,7 @@ class BoundBackward(NamedTuple):
     unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
-class Tape(NamedTuple):
+class SavedForward(NamedTuple):
     """What the backward pass needs of the forward pass, and how that was played."""
 
     held: Any  # tensors, and the memory of saved values
@@ -121,12 +121,15 @@ def _without_path(recording: Recording) -> list[tuple[int, bool]]:
     return [(i, of_init) for i, (at, of_init) in enumerate(gradients) if at is None]
 
 
-class Player:
-    """One recorded step, ready to be played."""
+class CompiledStep:
+    """A recorded step, ready to be played."""
 
-    def __init__(self, planner: Planner, dtype: torch.dtype, engine: str):
+    def __init__(self, planner: Planner, small: Recording, dtype: torch.dtype, engine: str):
+        """small: the recording on few rows, which other batch sizes are compared with."""
         _keep_freed_pages()
-        self.planner = planner
+        self.planner, self.small = planner, small
+        # batch size → None where it was compared with the eager loop, or why the loop must play it
+        self.verified: dict[int, Unsupported | None] = {}
         self.dtype = dtype
         self.engine = engine  # "native" or "reference"
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
@@ -173,8 +176,13 @@ class Player:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self, given: Sequence[Tensor], n_rows: int, reverse: bool, rows: Rows | None, train: bool
-    ) -> tuple[list[Tensor], Tape]:
+        self,
+        given: Sequence[Tensor],
+        n_rows: int,
+        reverse: bool,
+        rows: RowOrder | None,
+        train: bool,
+    ) -> tuple[list[Tensor], SavedForward]:
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
         Args:
@@ -198,11 +206,11 @@ class Player:
                     outs[i] = rows.silenced(outs[i])
         for i, dtype in self._of_other_types:
             outs[i] = outs[i].to(dtype)
-        return outs, Tape(held, once, way)
+        return outs, SavedForward(held, once, way)
 
     def backward(
         self,
-        tape: Tape,
+        tape: SavedForward,
         given: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         used: tuple[bool, ...],

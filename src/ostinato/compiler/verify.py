@@ -1,0 +1,134 @@
+"""A few real steps by the engine beside the eager loop: once for every batch size of a step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.cache import name_of
+from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
+from ostinato.compiler.play.autograd import ScanCall, play
+from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.torch_compat import undisturbed
+
+if TYPE_CHECKING:
+    from ostinato.compiler.capture.guards import Guards
+
+N_STEPS = 3
+
+
+def verified(call: ScanCall, guards: Guards | None) -> Unsupported | None:
+    """Why the loop must play a step with that many rows, or None; looked at once."""
+    known = call.compiled.verified
+    if call.n_rows not in known:
+        if call.arguments.weights is not None:
+            known[call.n_rows] = _differs(call)
+        else:
+            known[call.n_rows] = _undone(call, frozenset() if guards is None else guards.names)
+    return known[call.n_rows]
+
+
+def check_call(call: ScanCall) -> None:
+    """Compare the first steps with the loop: what OSTINATO_CHECK=1 asks for, at every call.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    why_not = _differs(call)
+    if why_not is not None:
+        raise RuntimeError(
+            f"OSTINATO_CHECK: {name_of(call.arguments.given)}: {why_not.reason}. Its step reads "
+            "something that no guard sees (docs/semantics.md); ostinato.forget(step) records it anew"
+        )
+
+
+def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
+    """`_differs`, and whether the step has side effects with that many rows: they are undone."""
+    from ostinato.compiler.capture.guards import Observation
+
+    try:
+        observation = Observation(call.arguments.given, names)
+    except Unsupported as refusal:
+        return refusal.bare()
+    try:
+        with observation:
+            why_not = _differs(call)
+    finally:
+        effects = observation.snapshots.refusal()
+        if effects is not None:
+            observation.snapshots.put_back()
+    return why_not or effects
+
+
+def _differs(call: ScanCall) -> Unsupported | None:
+    """Compare a few real steps with the eager loop, once for each batch size.
+
+    And the course that the step takes with that many rows with the recorded one, since control flow
+    on the batch size may show in the gradients alone. Not with a single row, where PyTorch itself
+    takes other courses (nothing to sum over).
+    """
+    if call.n_rows > 1:
+        from ostinato.compiler.capture.record import check_batch  # not a part of every start
+
+        try:
+            check_batch(call.compiled.small, call.arguments, call.captured)
+        except Unsupported as refusal:
+            return refusal.bare()
+    differentiable = torch.is_grad_enabled()
+    with undisturbed(), torch.set_grad_enabled(differentiable):
+        # Those made under torch.inference_mode can have no gradients.
+        inputs = [
+            (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+            for t in call.tensors()
+        ]
+        captured, init, xs = call.split(inputs)
+        few = [x[:N_STEPS] for x in xs]
+        rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
+        try:
+            expected = call.replay(captured, init, few)
+        except NOT_OF_A_STEP:
+            raise
+        except Exception as error:  # as it will in the loop
+            return Unsupported(f"the step fails ({error_in_short(error)})")
+        ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
+        pairs = list(zip([*ys, *finals], expected, strict=True))
+        if differentiable:
+            pairs += _gradients(pairs, inputs)
+    tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
+    if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
+        return Unsupported("a few steps by the engine differ from those of the loop")
+    return None
+
+
+def _gradients(
+    pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """The gradients of both ways in all inputs, where there are any."""
+    wanted = [t for t in inputs if t.requires_grad]
+    if not any(theirs.requires_grad for _, theirs in pairs):
+        return []
+    both = []
+    for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
+        used = [o for o in outputs if o.requires_grad]
+        weights = [
+            torch.linspace(0.5, 1, o.numel(), dtype=o.dtype, device=o.device).view_as(o)
+            for o in used
+        ]
+        found = torch.autograd.grad(used, wanted, weights, allow_unused=True)
+        pairs_of = zip(found, wanted, strict=True)
+        both.append([torch.zeros_like(t) if g is None else g for g, t in pairs_of])
+    return list(zip(*both, strict=True))
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    ours, theirs = ours.detach(), theirs.detach()
+    if ours.shape != theirs.shape:
+        return False
+    if not ours.dtype.is_floating_point:
+        return torch.equal(ours, theirs)
+    scale = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0
+    bound = tolerance * max(1.0, scale)
+    return torch.allclose(ours, theirs, rtol=tolerance, atol=bound, equal_nan=True)
