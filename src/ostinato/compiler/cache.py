@@ -39,7 +39,7 @@ WARN_AFTER = 8  # recordings of one piece of code
 class Entry(NamedTuple):
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
-    described: Any  # the captured tensors' dtypes and shapes
+    described: Any  # the tensors that the guards find: dtypes, shapes, which are one and the same
     compiled: CompiledStep | None
     refusal: Unsupported | None  # why there is none
 
@@ -95,10 +95,10 @@ class Bucket:
         if tensors is None:
             self.changed = entry.guards.changed
             return None
-        captured = [tensors[i] for i in entry.positions]
-        if _described(captured) != entry.described:
+        if _described(tensors) != entry.described:
             self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
             return None
+        captured = [tensors[i] for i in entry.positions]
         return Found(entry.compiled, captured, entry.refusal, entry.guards)
 
     def waits(self) -> bool:
@@ -191,6 +191,8 @@ def forget(step: Any) -> None:
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
     key = _described(weights)
+    if type(key) is tuple:
+        check_tensors(weights)
     compiled = bucket.by_operations.get(key)
     if compiled is None:
         try:
@@ -209,6 +211,7 @@ def _searched(a: Arguments, bucket: Bucket) -> Found | None:
     except Unsupported as refusal:
         return bucket.refuse(refusal)
     captured = search.captured
+    check_tensors(captured)
     compiled = bucket.by_operations.get(search.did)
     if compiled is None or search.unclear or search.keeps_some():
         return None
@@ -226,7 +229,7 @@ def _observed(a: Arguments, bucket: Bucket) -> Found:
     try:
         search, compiled = _recorded(a, bucket, observation)
     except Unsupported as refusal:
-        why = refusal
+        why = refusal.bare()  # its frames hold tensors, and this one
     except (*NOT_OF_A_STEP, KeyboardInterrupt):
         observation.snapshots.put_back()
         raise
@@ -247,8 +250,8 @@ def _observed(a: Arguments, bucket: Bucket) -> Found:
         assert why is not None
         if guards.opaque is not None:
             return bucket.refuse(why)
-        bucket.entries.insert(0, Entry(guards, [], _described([]), None, why.bare()))
-        return Found(None, [], why.bare())
+        bucket.entries.insert(0, Entry(guards, [], _described(tensors), None, why))
+        return Found(None, [], why)
     return _entered(bucket, guards, tensors, search, compiled)
 
 
@@ -296,7 +299,7 @@ def _entered(
     if opaque is not None:
         bucket.searched = opaque
         return Found(compiled, captured)
-    entry = Entry(guards, [at[id(t)] for t in captured], _described(captured), compiled, None)
+    entry = Entry(guards, [at[id(t)] for t in captured], _described(tensors), compiled, None)
     bucket.entries.insert(0, entry)
     return Found(compiled, captured, None, guards)
 
@@ -418,24 +421,19 @@ def _owner(step: Any) -> int:
 
 
 def _described(tensors: list[Any]) -> Any:
-    """What a recording depends on of captured tensors; None if one is no tensor any more.
-
-    Raises:
-        Elsewhere: one of them needs the eager loop.
-    """
+    """What a recording depends on of tensors: kinds, shapes, and which are one and the same."""
     found = native.described(tensors, [], [], 0)
     if found is not None:
         return found
-    if not all(isinstance(t, Tensor) for t in tensors):
-        return None
-    check_tensors(tensors)
     first: dict[int, int] = {}
     return tuple(
         [
-            (type(t), t.shape, t.dtype, t.device, t.requires_grad, first.setdefault(id(t), i))
+            (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
+             first.setdefault(id(t), i))
             for i, t in enumerate(tensors)
+            if isinstance(t, Tensor)  # where another object has taken its place
         ]
-    )
+    )  # fmt: skip
 
 
 def check_tensors(tensors: Sequence[Any]) -> None:

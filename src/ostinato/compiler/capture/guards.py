@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import collections
 import dis
+import enum
 import functools
 import importlib
 import io
 import random
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -61,7 +62,7 @@ _ALL_PARTS = {
 }  # fmt: skip
 # C functions that read by a name which may be computed.
 _BY_NAME = (getattr, hasattr)
-_ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir)
+_ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
 MOST_ITEMS, MOST_READS = 3000, 8000
 MOST_SAVES = 32  # code objects before which the surroundings are saved
@@ -113,6 +114,7 @@ class Observation:
         self.step, self.names = step, set(known)
         self.codes: dict[int, types.CodeType] = {}  # all that ran, by id
         self.users: set[int] = set()  # those of the step, not of PyTorch
+        self.asked: set[str | None] = set()  # names given to getattr and hasattr; None: computed
         self._imports = 0  # that are going on
         self.opaque: str | None = None
         self.snapshots = Snapshots()
@@ -152,8 +154,10 @@ class Observation:
                     self.names |= _names_of(code)
                     self._save()
         elif kind == "c_call" and id(code) in self.users:
-            if function in _ANYWHERE or (function in _BY_NAME and not _name_is_literal(frame)):
-                self.opaque = f"{function.__name__}() finds attributes by computed names"
+            if function in _BY_NAME:
+                self.asked.add(_literal_name(frame))
+            if function in _ANYWHERE or None in self.asked:
+                self.opaque = f"{function.__name__}() may read what the code does not name"
             elif isinstance(getattr(function, "__self__", None), random.Random):
                 self.snapshots.add_generator(function.__self__)
 
@@ -173,7 +177,7 @@ class Observation:
             self.walk = self._walked()
 
     def _walked(self) -> Walk:
-        walk = Walk(self.names, self.codes, self.snapshots)
+        walk = Walk(self.names, self.codes, self.snapshots, self.asked)
         walk.opaque = self.opaque
         try:
             walk.visit(self.step, "v0", "step")
@@ -205,8 +209,11 @@ class Walk:
     value differs.
     """
 
-    def __init__(self, names: Iterable[str], codes: dict[int, Any], snapshots: Snapshots):
-        self.names, self.codes, self.snapshots = set(names), codes, snapshots
+    def __init__(
+        self, names: set[str], codes: dict[int, Any], snapshots: Snapshots, asked: set[str | None]
+    ):
+        """asked: names of attributes that may be absent, and come."""
+        self.names, self.codes, self.snapshots, self.asked = set(names), codes, snapshots, asked
         self.everything = not {"__dict__", "vars"}.isdisjoint(self.names)
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -301,9 +308,9 @@ class Walk:
 
     def function(self, f: types.FunctionType, v: str, path: str) -> None:
         self.check(f"{v}.__code__ is {self.constant(f.__code__)}", path)
+        self.snapshots.add(f)
         if id(f.__code__) not in self.codes:  # it did not run
             return
-        self.snapshots.add(f)
         for name in ("__defaults__", "__kwdefaults__"):
             self.read(f"{v}.{name}", getattr(f, name), f"{path}.{name}")
         for i, cell in enumerate(f.__closure__ or ()):
@@ -344,11 +351,13 @@ class Walk:
     def parts(self, value: Any, v: str, path: str) -> None:
         """An object that stands around functions: partial, staticmethod, property, lru_cache."""
         self.check(f"type({v}) is {self.constant(type(value))}", path)
-        if hasattr(value, "cache_info"):  # emptied, or asked for something else
-            self.check(f"{v}.cache_info()[1] == {value.cache_info()[1]}", f"the cache of {path}")
+        if hasattr(value, "cache_info"):
+            self.opaque = f"what {path} remembers (functools.lru_cache) is not seen"
         for name in ("func", "args", "keywords", "__func__", "fget", "fset", "__wrapped__"):
             if hasattr(value, name):
                 self.read(f"{v}.{name}", getattr(value, name), path)
+        if not is_fixed(type(value)):
+            self.object(value, v, path)
 
     def module(self, m: types.ModuleType, v: str, path: str) -> None:
         self.is_same(v, m, path)
@@ -359,20 +368,24 @@ class Walk:
     def class_(self, cls: type, v: str, path: str) -> None:
         """A class, its attributes and those of its bases, and its methods that ran."""
         self.is_same(v, cls, path)
-        read: set[str] = set()
-        for i, base in enumerate(cls.__mro__):
-            if is_fixed(base) or _is_written_in_c(base):
-                continue
+        if not is_fixed(type(cls)):
+            self.read(f"type({v})", type(cls), path)
+        bases = [b for b in cls.__mro__ if not (is_fixed(b) or _is_written_in_c(b))]
+        named = {
+            n for b in bases for n, value in vars(b).items() if n in self.names or self.ran(value)
+        }
+        named |= {"forward"} if issubclass(cls, nn.Module) else set()
+        for base in bases:
             self.snapshots.add(base)
+            i = cls.__mro__.index(base)
             own = self.variable(f"{v}.__mro__[{i}].__dict__")
-            below = [n for n in sorted(self.names) if n not in vars(base) and _in_bases(cls, i, n)]
+            for name in sorted(named & vars(base).keys()):
+                self.read(f"{own}[{name!r}]", vars(base)[name], f"{path}.{name}")
+            below = [n for n in sorted(named - vars(base).keys()) if _in_bases(cls, i, n)]
             if below:  # it may be set here later, and hide that of a base
                 names = self.constant(frozenset(below))
                 self.check(f"{own}.keys().isdisjoint({names})", f"{path}.{below[0]}")
-            for name, value in list(vars(base).items()):
-                if name not in read and (name in self.names or self.ran(value)):
-                    read.add(name)
-                    self.read(f"{own}[{name!r}]", value, f"{path}.{name}")
+            named -= vars(base).keys()
 
     def ran(self, attribute: Any) -> bool:
         """Whether a function, or what stands around one, is among the code that ran."""
@@ -465,23 +478,14 @@ class Walk:
         """Its parts by name; all of them where a class of PyTorch may read them unnamed."""
         if not self.hooks_of_all_modules:
             self.hooks_of_all_modules = True
-            every = self.constant(vars(nn.modules.module))
-            for name in _HOOKS:
-                hooks = vars(nn.modules.module)["_global" + name]
-                self.hooks(hooks, f"{every}['_global{name}']", "hooks of all modules")
+            every = vars(nn.modules.module)
+            self.hooks(every, self.constant(every), "_global", "torch.nn.modules.module")
         d = m.__dict__
         own = self.variable(f"{v}.__dict__")
         self.snapshots.add(d)
         torchs = [b for b in type(m).__mro__ if is_fixed(b) and b not in nn.Module.__mro__]
         whole = bool(torchs) or not _ALL_PARTS.isdisjoint(self.names)
-        hung = [name for name in _HOOKS if d[name]]
-        empty = [f"{own}[{name!r}]" for name in _HOOKS if not d[name]]
-        if empty:
-            self.check(f"not ({' or '.join(empty)})", f"{path}'s hooks")
-        for name in _HOOKS:
-            self.snapshots.add(d[name])
-        for name in hung:
-            self.hooks(d[name], f"{own}[{name!r}]", f"{path}.{name}")
+        self.hooks(d, own, "", path)
         for part in ("_parameters", "_buffers", "_modules"):
             self.snapshots.add(d[part])
             inside = ""
@@ -501,19 +505,30 @@ class Walk:
                     self.read(f"{own}[{name!r}]", value, f"{path}.{name}")
         self.attributes(m, v, own, path, "forward")
 
-    def hooks(self, hooks: Any, expression: str, path: str) -> None:
-        """A dictionary of hooks, whose keys are numbers that no two hooks share."""
-        v = self.variable(f"[*{expression}.values()]")
-        self.check(f"len({v}) == {len(hooks)}", path)
-        for i, hook in enumerate(hooks.values()):
-            self.read(f"{v}[{i}]", hook, f"{path}[{i}]")
+    def hooks(self, d: dict[str, Any], own: str, prefix: str, path: str) -> None:
+        """Dictionaries of hooks, whose keys are numbers that no two hooks share."""
+        names = [prefix + name for name in _HOOKS]
+        for name in names:
+            self.snapshots.add(d[name])
+        empty = [f"{own}[{name!r}]" for name in names if not d[name]]
+        if empty:
+            self.check(f"not ({' or '.join(empty)})", f"{path}'s hooks")
+        for name in names:
+            if d[name]:
+                v = self.variable(f"[*{own}[{name!r}].values()]")
+                self.check(f"len({v}) == {len(d[name])}", f"{path}.{name}")
+                for i, hook in enumerate(d[name].values()):
+                    self.read(f"{v}[{i}]", hook, f"{path}.{name}[{i}]")
 
     def object(self, value: Any, v: str, path: str) -> None:
         """Any other object: its class, and the attributes that are named."""
         d = _dict_of(value)
         if d is not None:
             self.snapshots.add(d)
-            self.attributes(value, v, self.variable(f"{v}.__dict__"), path)
+            own = self.variable(f"{v}.__dict__")
+            self.attributes(value, v, own, path)
+            if isinstance(value, enum.Enum):  # which its property `value` reads
+                self.read(f"{own}['_value_']", value._value_, f"{path}.value")
         else:
             self.attributes(value, v, "", path)
         contents = isinstance(value, (list, tuple, dict, set, frozenset))
@@ -526,7 +541,8 @@ class Walk:
         self.read(f"type({v})", cls, path)
         d = _dict_of(value) or {}
         self.names_in(d, own, path)
-        names = [n for n in sorted({*self.names, *more} - d.keys()) if _in_bases(cls, -1, n)]
+        mentioned = sorted({*self.names, *more} - d.keys())
+        names = [n for n in mentioned if n in self.asked or _in_bases(cls, -1, n)]
         slots = _slots_of(cls)
         for name in names:
             if name in slots:
@@ -615,8 +631,8 @@ def _globals_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(names.union(*map(_globals_of, inner)))
 
 
-def _name_is_literal(frame: types.FrameType) -> bool:
-    """Whether the call of getattr or hasattr that begins here names its attribute in the code."""
+def _literal_name(frame: types.FrameType) -> str | None:
+    """The attribute that a call of getattr or hasattr, which begins here, names in the code."""
     before: list[dis.Instruction] = []
     for i in dis.get_instructions(frame.f_code):
         if i.opname in ("CACHE", "PRECALL", "EXTENDED_ARG"):
@@ -625,10 +641,10 @@ def _name_is_literal(frame: types.FrameType) -> bool:
             break
         before.append(i)
     if not i.opname.startswith("CALL") or i.arg not in (2, 3) or len(before) < 3:
-        return False
-    name, default = before[1 - i.arg], before[-1]
-    simple = i.arg == 2 or default.opname.startswith("LOAD_")
-    return simple and name.opname == "LOAD_CONST" and isinstance(name.argval, str)
+        return None
+    name, simple = before[1 - i.arg], i.arg == 2 or before[-1].opname.startswith("LOAD_")
+    literal = simple and name.opname == "LOAD_CONST" and isinstance(name.argval, str)
+    return name.argval if literal else None
 
 
 def _is_plain(container: Any) -> bool:
