@@ -22,7 +22,13 @@ from torch import Tensor
 
 from ostinato.compiler.capture.captures import Search, search_captured
 from ostinato.compiler.capture.guards import Guards, Observation
-from ostinato.compiler.errors import NOT_OF_A_STEP, Elsewhere, Unsupported, error_in_short
+from ostinato.compiler.errors import (
+    NOT_OF_A_STEP,
+    Elsewhere,
+    SideEffect,
+    Unsupported,
+    error_in_short,
+)
 from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
 from ostinato.engine import native
 
@@ -117,6 +123,7 @@ class Bucket:
 
 _buckets: dict[Any, Bucket] = {}
 _recordings: dict[Any, int] = defaultdict(int)  # by code
+_suspected: set[Any] = set()
 _warned: set[Any] = set()
 
 
@@ -373,8 +380,13 @@ def _compiled(
 
 def refuse(step: Any, refusal: Unsupported | None) -> None:
     """Say once per step function why the eager loop plays it."""
-    key = code_key(step), None if refusal is None else refusal.reason
-    if key in _warned or refusal is None:
+    if refusal is None:
+        return
+    key = code_key(step), refusal.reason
+    if isinstance(refusal, SideEffect) and key not in _suspected:
+        _suspected.add(key)  # it may happen once, as when a memo is filled: said the next time
+        return
+    if key in _warned:
         return
     _warned.add(key)
     operation = f" ({refusal.op})" if refusal.op else ""

@@ -16,6 +16,10 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
         return type(self)(self.reason, self.op)
 
 
+class SideEffect(Unsupported):
+    """The step changes something that it reaches."""
+
+
 class Elsewhere(Unsupported):
     """Not the step's doing: a GPU, a transform, a processor. No reason to warn."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -89,9 +88,8 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first three; the fourth is
+# Called too often for a function between. See `native/tensors.h` for the first two; the third is
 # os.environ.get without its encoding and decoding.
-watched: Callable[..., list[Any] | None] = getattr(_native, "watched", _not_there)
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
@@ -99,17 +97,6 @@ environment: Callable[[str], str | None] = getattr(_native, "environment", os.en
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
-
-
-def forget_at_full_collections(memory: dict[Any, Any]) -> None:
-    """Empty `memory` whenever Python's collector goes through all objects.
-
-    What is remembered of an object, beside it, may lead back to it: the collector would take it for
-    alive. In C, since what a signal handler raises in Python code called by the collector is lost.
-    """
-    forget = getattr(_native, "forget", None)
-    if forget is not None:
-        gc.callbacks.append(functools.partial(forget, memory))
 
 
 def addresses(numbers: list[int]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import SideEffect, Unsupported
 
 _NOTHING = object()
 _ATOMS = (int, float, complex, bool, str, bytes)
@@ -71,12 +71,12 @@ class Snapshots:
         if not torch.equal(self._torch, torch.get_rng_state()):
             torch.set_rng_state(self._torch)
 
-    def refusal(self) -> Unsupported | None:
+    def refusal(self) -> SideEffect | None:
         """Why the loop must play, if anything has changed."""
         changed = self.changes()
         if not changed:
             return None
-        return Unsupported(
+        return SideEffect(
             f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it, "
             "and draw random numbers before"
         )
@@ -155,9 +155,9 @@ def _save_elements(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
 
 
 def _put_elements(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
-    if a.dtype.hasobject:
+    if a.dtype.hasobject and a.size == len(before):
         a.flat[:] = list(before.values())
-    elif a.flags.writeable:
+    elif a.flags.writeable and a.nbytes == len(before[0]):
         a[...] = np.frombuffer(before[0], a.dtype).reshape(a.shape)
 
 
