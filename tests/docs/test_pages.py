@@ -1,4 +1,4 @@
-"""Every example in the README, in docs/*.md and in the public docstrings runs and prints what it says."""
+"""Every example in README, docs/*.md and public docstrings runs; every relative link resolves."""
 
 import doctest
 import importlib
