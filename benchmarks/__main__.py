@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--threads", type=int, default=THREADS, help=f"and cores (default {THREADS})"
         )
-    report = commands.add_parser("report", help="the page docs/performance.md, on stdout")
+    report = commands.add_parser("report", help="a page of benchmarks/results/, on stdout")
     report.add_argument("file", type=Path, help="what --json wrote")
     return parser
 

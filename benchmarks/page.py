@@ -1,4 +1,4 @@
-"""`report`: docs/performance.md from the JSON of a run."""
+"""`report`: a page of benchmarks/results/, from the JSON of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ matrix products alone. Ratios are the other's time over ours: above 1, ours is f
 *Needs* is the rate of matrix products, in GFLOP/s, at which a bound on a ratio would be met if \
 nothing else took any time. *The registers* is what these cores reach by multiplying and adding \
 numbers that never leave their registers: no program does more, and a product that reads its \
-operands from memory does less. [limits.md](limits.md) goes through what is missed."""
+operands from memory does less. [limits.md](../../docs/limits.md) gives the arithmetic behind what \
+is missed, the [notes](../notes/missed.md) go through it machine by machine."""
 
 TITLES = {
     "scan": "Training a recurrence: `ostinato.scan`",

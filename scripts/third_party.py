@@ -1,9 +1,11 @@
-"""What accelerate does to models of other people's packages: the table of docs/accelerate.md.
+"""What accelerate does to models of other people's packages.
 
-    python scripts/third_party.py                             the table, on standard output
-    python scripts/third_party.py --only Resemblyzer          one model; --list names them
-    python scripts/third_party.py --json FILE                 every figure as well
-    python scripts/third_party.py --write docs/accelerate.md  the table into the page
+    python scripts/third_party.py                      the table, on standard output
+    python scripts/third_party.py --only Resemblyzer   one model; --list names them
+    python scripts/third_party.py --json FILE          every figure as well
+    python scripts/third_party.py --write FILE         the table into that page
+
+The page is benchmarks/results/third_party.md.
 
 Every model is made twice, alike, and one of the two is accelerated. Both do the same work from the
 same random state, and their results are compared; then they work in turn, and the table gives the

@@ -1,4 +1,4 @@
-"""The script behind the table of docs/accelerate.md, on small models of our own."""
+"""The script behind benchmarks/results/third_party.md, on small models of our own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_table_replaces_what_is_between_the_markers(script, monkeypatch, tmp
 
 
 def test_the_page_has_its_markers(script):
-    text = (ROOT / "docs" / "accelerate.md").read_text(encoding="utf-8")
+    text = (ROOT / "benchmarks" / "results" / "third_party.md").read_text(encoding="utf-8")
     assert "\nnew\n" in script.replaced(text, "new")
     with pytest.raises(ValueError, match="lacks its markers"):
         script.replaced(text.replace(script.END, ""), "new")
