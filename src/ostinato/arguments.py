@@ -13,7 +13,6 @@ from ostinato.eager import (
     Ragged,
     Step,
     Tree,
-    check_carry,
     check_tensors,
     describe,
     split_result,
@@ -48,17 +47,15 @@ class Arguments:
     def init(self) -> Tree:
         return tree.unflatten(self.init_leaves, self.carry_spec)
 
-    def first_x(self) -> Tree:
-        """The first element of xs."""
-        return tree.unflatten([leaf.select(self.dim, 0) for leaf in self.xs_leaves], self.xs_spec)
+    @property
+    def first_x(self) -> list[Tensor]:
+        """The leaves of the first element of xs."""
+        return [leaf.select(self.dim, 0) for leaf in self.xs_leaves]
 
-    def split(self, result: Any) -> tuple[list[Tensor], Tree]:
-        """What the step returned, as (leaves of the new carry, output)."""
-        return split_result(result, self.init, self.carry_spec)
-
-    def check(self, result: Any) -> None:
-        """Raise where what the step returned does not fit init."""
-        check_carry(self.init_leaves, self.split(result)[0])
+    def flat(self, states: list[Tensor], xs: list[Tensor]) -> tuple[list[Tensor], Tree]:
+        """The step on leaves: the leaves of the new carry, and the output."""
+        carry, x = tree.unflatten(states, self.carry_spec), tree.unflatten(xs, self.xs_spec)
+        return split_result(self.step(carry, x), self.init, self.carry_spec)
 
 
 def checked(

@@ -13,14 +13,12 @@ from __future__ import annotations
 import types
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.captures import Search, search_captured
+from ostinato.compiler.capture.captures import Search, search_step
 from ostinato.compiler.capture.guards import Guards, Observation
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -29,7 +27,7 @@ from ostinato.compiler.errors import (
     Unsupported,
     error_in_short,
 )
-from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
+from ostinato.compiler.inputs import check_tensors, described, modes, unplayable
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ class Bucket:
         if tensors is None:
             self.changed = entry.guards.changed
             return None
-        if _described(tensors) != entry.described:
+        if described(tensors) != entry.described:
             self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
             return None
         captured = [tensors[i] for i in entry.positions]
@@ -144,13 +142,12 @@ def find(a: Arguments) -> Found:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, Elsewhere.
     """
-    modes = _modes()
     leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
     if leaves is None:
-        raise _unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
+        raise unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
     code = code_key(a.given)
     key = (
-        code, leaves, a.carry_spec, a.xs_spec, a.step is a.given, a.variant, modes, engine()
+        code, leaves, a.carry_spec, a.xs_spec, a.step is a.given, a.variant, modes(), engine()
     )  # fmt: skip
     bucket = _buckets.get(key)
     if bucket is None:
@@ -197,7 +194,7 @@ def forget(step: Any) -> None:
 
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
-    key = _described(weights)
+    key = described(weights)
     if type(key) is tuple:
         check_tensors(weights)
     compiled = bucket.by_operations.get(key)
@@ -212,18 +209,16 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
 def _searched(a: Arguments, bucket: Bucket) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
     try:
-        search = _run(a)
+        search = search_step(a)
     except Elsewhere:
         raise
     except Unsupported as refusal:
         return bucket.refuse(refusal)
-    captured = search.captured
-    check_tensors(captured)
     compiled = bucket.by_operations.get(search.did)
     if compiled is None or search.unclear or search.keeps_some():
         return None
     bucket.refusal = None
-    return Found(compiled, captured)
+    return Found(compiled, search.captured)
 
 
 def _observed(a: Arguments, bucket: Bucket) -> Found:
@@ -242,7 +237,7 @@ def _observed(a: Arguments, bucket: Bucket) -> Found:
         raise
     except Exception as error:
         observation.snapshots.put_back()
-        a.step(a.init, a.first_x())  # a mistake in it is raised here, as by the loop
+        a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
         why = Unsupported(f"the step fails while it is watched ({error_in_short(error)})")
     effects = observation.snapshots.refusal()
     if effects is not None or why is not None:  # the loop plays, and must not find them
@@ -257,7 +252,7 @@ def _observed(a: Arguments, bucket: Bucket) -> Found:
         assert why is not None
         if guards.opaque is not None:
             return bucket.refuse(why)
-        bucket.entries.insert(0, Entry(guards, [], _described(tensors), None, why))
+        bucket.entries.insert(0, Entry(guards, [], described(tensors), None, why))
         return Found(None, [], why)
     return _entered(bucket, guards, tensors, search, compiled)
 
@@ -267,8 +262,7 @@ def _recorded(
 ) -> tuple[Search, CompiledStep]:
     """Run the step, and record it unless it did what it did before."""
     with observation:
-        search = _run(a)
-    check_tensors(search.captured)
+        search = search_step(a)
     effects = observation.snapshots.refusal()
     if effects is not None:
         raise effects
@@ -306,58 +300,9 @@ def _entered(
     if opaque is not None:
         bucket.searched = opaque
         return Found(compiled, captured)
-    entry = Entry(guards, [at[id(t)] for t in captured], _described(tensors), compiled, None)
+    entry = Entry(guards, [at[id(t)] for t in captured], described(tensors), compiled, None)
     bucket.entries.insert(0, entry)
     return Found(compiled, captured, None, guards)
-
-
-def _run(a: Arguments) -> Search:
-    """One run of the step: what it took from outside, and what it did."""
-    search, result = search_captured(a.step, a.init, a.first_x())
-    a.check(result)
-    search.finish(result)
-    if search.changed():
-        raise Unsupported("the step changes its carry, its input or a captured tensor in place")
-    search.did = tuple(search.trail), _described(search.captured)
-    return search
-
-
-def _modes() -> Any:
-    """The modes that a recording depends on.
-
-    Raises:
-        Elsewhere: the eager loop must play, whatever the step and the tensors are.
-    """
-    reason = native.unavailable()
-    if reason is not None:
-        raise Elsewhere(reason)
-    usual = None if is_searching() else native.modes()
-    if usual is not None:
-        return usual
-    reason = transformed()
-    if reason is not None:
-        raise Elsewhere(reason)
-    return (
-        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
-        torch.get_default_dtype(), default_devices(),
-    )  # fmt: skip
-
-
-def _unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
-    """Why these leaves cannot be played; the rows of init lie along `axis`."""
-    try:
-        check_tensors([*init, *xs])
-    except Elsewhere as reason:
-        return reason
-    n_rows = {leaf.shape[axis] if leaf.dim() > axis else None for leaf in init}
-    if None in n_rows or len(n_rows) > 1:
-        return Unsupported("a leaf of init without the batch as its first axis")
-    if n_rows == {0}:
-        return Elsewhere("there are no rows")
-    if any(x.dim() < 2 or x.shape[1] not in n_rows for x in xs):
-        return Unsupported("a leaf of xs without the batch as its first axis beside time")
-    return Elsewhere("a tensor is of a kind that the engine does not know")
 
 
 def _compiled(
@@ -430,34 +375,3 @@ def _owner(step: Any) -> int:
         except ValueError:  # a variable that is not bound yet
             return id(step)
     return id(step)
-
-
-def _described(tensors: list[Any]) -> Any:
-    """What a recording depends on of tensors: kinds, shapes, and which are one and the same."""
-    found = native.described(tensors, [], [], 0)
-    if found is not None:
-        return found
-    first: dict[int, int] = {}
-    return tuple(
-        [
-            (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
-             first.setdefault(id(t), i))
-            for i, t in enumerate(tensors)
-            if isinstance(t, Tensor)  # where another object has taken its place
-        ]
-    )  # fmt: skip
-
-
-def check_tensors(tensors: Sequence[Any]) -> None:
-    """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
-    for t in tensors:
-        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
-            raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
-        if not t.is_cpu:
-            raise Elsewhere(f"a tensor is on {t.device}")
-        if t.layout is not torch.strided:
-            raise Elsewhere(f"a tensor has the layout {t.layout}")
-        if torch._C._functorch.is_functorch_wrapped_tensor(t):
-            raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
-        if t.is_neg():
-            raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")

@@ -40,8 +40,8 @@ def check_call(call: ScanCall) -> None:
     why_not = _differs(call)
     if why_not is not None:
         raise RuntimeError(
-            f"OSTINATO_CHECK: {name_of(call.arguments.given)}: {why_not.reason}. It reads something "
-            "that no guard sees (docs/semantics.md); ostinato.forget(step) records it anew"
+            f"OSTINATO_CHECK: {name_of(call.arguments.given)}: {why_not.reason}. It reads what no "
+            "guard sees (docs/semantics.md); ostinato.forget(step) records it anew"
         )
 
 

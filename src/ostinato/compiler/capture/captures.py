@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +17,12 @@ from torch.utils import _pytree as pytree
 
 from ostinato import tree
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.inputs import check_tensors, described
 from ostinato.compiler.torch_compat import OwnMode, among_ours, searching, undisturbed
+from ostinato.eager import check_carry
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
 
 _IN_PLACE = {
     "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
@@ -147,6 +151,10 @@ class Search(OwnMode):
         """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
+        if any(version_of(t) != version for t, version in self.outside):
+            raise Unsupported("the step changes its carry, its input or a captured tensor in place")
+        check_tensors(self.captured)
+        self.did = tuple(self.trail), described(self.captured)
 
     def made_with_gradient(self, result: Any) -> bool:
         """Whether the step made something with a gradient; not by views of what has one."""
@@ -192,10 +200,6 @@ class Search(OwnMode):
         at = _memory_of(t)
         return at is not None and any(_memory_of(other) == at for other, _ in self.outside)
 
-    def changed(self) -> bool:
-        """Whether a tensor from outside was changed in place, in a way that no name told."""
-        return any(version_of(t) != version for t, version in self.outside)
-
 
 def _said(where: tuple[int, str], args: Any, kwargs: Any) -> bool:
     position, keyword = where
@@ -231,20 +235,27 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         return func(*args, **(kwargs or {}))
 
 
-def search_captured(step: Callable[..., Any], state: Any, x: Any) -> tuple[Search, Any]:
-    """Run a step once, for the tensors it takes from outside; and what it returned.
+def search_step(a: Arguments) -> Search:
+    """Run a step once, for the tensors it takes from outside and for what it did.
 
     With the very tensors, and in the caller's mode: what a step keeps is then as the loop would
     have it, with a gradient. Saved tensors are detached: an output that its own graph holds would
     never be freed.
+
+    Raises:
+        Unsupported: it does what the loop alone can do.
+        TypeError, ValueError: what it returned does not fit init.
     """
-    search = Search(tree.leaves((state, x)))
+    states, xs = a.init_leaves, a.first_x
+    search = Search([*states, *xs])
     with among_ours(), undisturbed(Tensor.detach), searching(), search:
         before = torch.is_grad_enabled()
-        result = step(state, x)
+        new_states, y = a.flat(states, xs)
         if torch.is_grad_enabled() is not before:
             torch.set_grad_enabled(before)
             raise Unsupported("the step leaves gradients turned on, or off: it should do so `with`")
-        if not before and search.made_with_gradient(result):
+        if not before and search.made_with_gradient((new_states, y)):
             raise Unsupported("the step turns gradients on where they are off")
-        return search, result
+    check_carry(states, new_states)
+    search.finish((new_states, y))
+    return search

@@ -194,7 +194,7 @@ def _record_once(
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    state_leaves, x_leaves = a.init_leaves, tree.leaves(a.first_x())
+    state_leaves, x_leaves = a.init_leaves, a.first_x
     params = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in captured
@@ -204,8 +204,7 @@ def _record_once(
     given = params + states + xs
     recorder = _Recorder(given, outside)
     with swapped(captured, params):
-        state, element = tree.unflatten(states, a.carry_spec), tree.unflatten(xs, a.xs_spec)
-        new_states, y = a.split(_watched(recorder, a.step, state, element))
+        new_states, y = _watched(recorder, a.flat, states, xs)
         if any(t._backward_hooks for t in params + states):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported("the step hangs a hook on its carry or on a captured tensor")

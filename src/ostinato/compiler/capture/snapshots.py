@@ -20,66 +20,66 @@ import torch
 from ostinato.compiler.errors import SideEffect, Unsupported
 
 _NOTHING = object()
-_ATOMS = (int, float, complex, bool, str, bytes)
+_NUMBERS = (int, float, complex, bool, str, bytes)
 
 
 class Snapshots:
     """The contents of containers as they were when each was first met."""
 
     def __init__(self) -> None:
-        self._saved: dict[Any, tuple[Any, Any, dict[Any, Any]]] = {}  # by id: kind, of, contents
+        self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = torch.get_rng_state()
 
     def add(self, container: Any) -> None:
         if id(container) not in self._saved:
-            for kind in _KINDS:
-                if isinstance(container, kind[0]):
-                    self._saved[id(container)] = kind, container, kind[1](container)
-                    break
+            kind = next((kind for kind in _KINDS if isinstance(container, kind[0])), None)
+            if kind is not None:
+                self._saved[id(container)] = kind, container, kind[1](container)
 
-    def add_names(self, of: dict[str, Any], names: Iterable[str]) -> None:
+    def add_names(self, scope: dict[str, Any], names: Iterable[str]) -> None:
         """Some items of a large dictionary, there or not: the globals that code mentions."""
         for name in names:
-            if (id(of), name) not in self._saved:
-                contents = {name: of[name]} if name in of else {}
-                self._saved[id(of), name] = _ITEM, (of, name), contents
+            if (id(scope), name) not in self._saved:
+                self._saved[id(scope), name] = _ITEM, (scope, name), _item((scope, name))
 
     def add_generator(self, r: Any) -> None:
-        """PyTorch's are not saved: a step that names one is refused before it draws."""
+        """Of PyTorch's the state is not saved: a step is refused before it draws from one."""
         if id(r) not in self._saved and not isinstance(r, torch.Generator):
-            self._saved[id(r)] = _GENERATOR, r, _save_generator(r)
+            self._saved[id(r)] = _GENERATOR, r, _state(r)
 
     def add_global_generators(self) -> None:
         self.add_generator(random._inst)
         if "numpy.random" in sys.modules:
             self.add_generator(np.random.mtrand._rand)
 
-    def changes(self) -> list[str]:
-        """The names of what is no longer as it was."""
-        found = []
-        for (_, save, _), container, before in self._saved.values():
-            now = save(container)
-            if not _same(now, before):
-                found.append(_name(container, before, now))
-        return found
-
-    def put_back(self) -> None:
-        for (_, save, restore), container, before in self._saved.values():
-            if not _same(save(container), before):
-                restore(container, before)
-        # Only where it changed: another thread may draw, too, and would draw the same again.
-        if not torch.equal(self._torch, torch.get_rng_state()):
-            torch.set_rng_state(self._torch)
-
     def refusal(self) -> SideEffect | None:
         """Why the loop must play, if anything has changed."""
-        changed = self.changes()
+        changed = [_name(c, before, kind[1](c)) for kind, c, before in self._changed()]
         if not changed:
             return None
         return SideEffect(
             f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it, "
             "and draw random numbers before"
         )
+
+    def put_back(self) -> None:
+        for kind, container, before in self._changed():
+            kind[2](container, before)
+        # Only where it changed: another thread may draw, too, and would draw the same again.
+        if not torch.equal(self._torch, torch.get_rng_state()):
+            torch.set_rng_state(self._torch)
+
+    def _changed(self) -> list[tuple[Kind, Any, dict[Any, Any]]]:
+        return [
+            saved for saved in self._saved.values() if not _same(saved[0][1](saved[1]), saved[2])
+        ]
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it draws random numbers."""
+    numpys = sys.modules.get("numpy.random")  # not a part of every start
+    of_numpy = numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState))
+    return of_numpy or isinstance(value, (random.Random, torch.Generator))
 
 
 def _same(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
@@ -88,18 +88,32 @@ def _same(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
 
 
 def _is(a: Any, b: Any) -> bool:
-    return a is b or (type(a) is type(b) and isinstance(a, _ATOMS) and (a == b or a != a))
+    return a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and (a == b or a != a))
 
 
 def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
-    if isinstance(container, (dict, type, types.FunctionType, tuple)):
-        for key in (*now, *before):
-            if not _is(now.get(key, _NOTHING), before.get(key, _NOTHING)):
-                return str(getattr(key, "__name__", key))
+    for key in (*now, *before):
+        known = isinstance(key, str) and _is(now.get(key, _NOTHING), before.get(key, _NOTHING))
+        if isinstance(key, str) and not known:
+            return key
     return f"a {type(container).__name__}"
 
 
-def _save_cell(cell: types.CellType) -> dict[Any, Any]:
+# How each kind of container is saved, as a dictionary, and put back.
+
+
+def _put_items(container: Any, before: dict[Any, Any]) -> None:
+    container.clear()
+    is_dict = isinstance(container, dict)
+    (dict.update if is_dict else type(container).update)(container, before)
+
+
+def _put_sequence(container: Any, before: dict[Any, Any]) -> None:
+    container.clear()
+    container.extend(before.values())
+
+
+def _cell(cell: types.CellType) -> dict[Any, Any]:
     try:
         return {0: cell.cell_contents}
     except ValueError:  # not bound yet
@@ -113,13 +127,13 @@ def _put_cell(cell: types.CellType, before: dict[Any, Any]) -> None:
         del cell.cell_contents
 
 
-def _put_dict(d: dict[Any, Any], before: dict[Any, Any]) -> None:
-    dict.clear(d)
-    dict.update(d, before)
+def _attributes(of: Any) -> dict[str, Any]:
+    more = {"__defaults__": of.__defaults__} if isinstance(of, types.FunctionType) else {}
+    return {**more, **vars(of)}
 
 
 def _put_attributes(of: Any, before: dict[str, Any]) -> None:
-    now = dict(vars(of))
+    now = _attributes(of)
     for name in {**now, **before}:
         if name not in before:
             delattr(of, name)
@@ -127,66 +141,37 @@ def _put_attributes(of: Any, before: dict[str, Any]) -> None:
             setattr(of, name, before[name])
 
 
-def _save_function(f: types.FunctionType) -> dict[str, Any]:
-    return {"__defaults__": f.__defaults__, "__code__": f.__code__, **f.__dict__}
-
-
-def _put_function(f: types.FunctionType, before: dict[str, Any]) -> None:
-    for name in {**f.__dict__, **before}:
-        if name not in before:
-            delattr(f, name)
-        else:
-            setattr(f, name, before[name])
-
-
-def _save_item(item: tuple[dict[str, Any], str]) -> dict[str, Any]:
-    of, name = item
-    return {name: of[name]} if name in of else {}
+def _item(item: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    scope, name = item
+    return {name: scope[name]} if name in scope else {}
 
 
 def _put_item(item: tuple[dict[str, Any], str], before: dict[str, Any]) -> None:
-    of, name = item
-    of.pop(name, None)
-    of.update(before)
+    scope, name = item
+    scope.pop(name, None)
+    scope.update(before)
 
 
-def _save_elements(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
-    return _in_order(a.flat) if a.dtype.hasobject else {0: a.tobytes()}
+def _bytes(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
+    return {} if a.dtype.hasobject else {0: a.tobytes()}
 
 
-def _put_elements(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
-    if a.dtype.hasobject and a.size == len(before):
-        a.flat[:] = list(before.values())
-    elif a.flags.writeable and a.nbytes == len(before[0]):
+def _put_bytes(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
+    if a.flags.writeable and a.nbytes == len(before[0]):
         a[...] = np.frombuffer(before[0], a.dtype).reshape(a.shape)
 
 
-def _in_order(of: Any) -> dict[Any, Any]:
-    return dict(enumerate(of))
-
-
-def _put_deque(d: Any, before: dict[Any, Any]) -> None:
-    d.clear()
-    d.extend(before.values())
-
-
-def _put_set(s: Any, before: dict[Any, Any]) -> None:
-    s.clear()
-    s.update(before)
-
-
-def _save_generator(r: Any) -> dict[Any, Any]:
-    """As bytes: the states hold arrays, which == does not compare as a whole."""
+def _state(r: Any) -> dict[Any, Any]:
+    """As bytes: states hold arrays, which == does not compare as a whole."""
     if isinstance(r, random.SystemRandom):
         raise Unsupported("the step draws random numbers of the system: draw them before, for xs")
     if isinstance(r, random.Random):
         return {0: pickle.dumps(r.getstate())}
-    return {
-        0: pickle.dumps(r.bit_generator.state if hasattr(r, "bit_generator") else r.get_state())
-    }
+    state = r.bit_generator.state if hasattr(r, "bit_generator") else r.get_state()
+    return {0: pickle.dumps(state)}
 
 
-def _put_generator(r: Any, before: dict[Any, Any]) -> None:
+def _put_state(r: Any, before: dict[Any, Any]) -> None:
     state = pickle.loads(before[0])
     if isinstance(r, random.Random):
         r.setstate(state)
@@ -197,23 +182,13 @@ def _put_generator(r: Any, before: dict[Any, Any]) -> None:
 
 
 Kind = tuple[Any, Callable[[Any], dict[Any, Any]], Callable[[Any, Any], None]]
-_ITEM: Kind = (tuple, _save_item, _put_item)
-_GENERATOR: Kind = (object, _save_generator, _put_generator)
-# What holds values: its type, how they are saved (by key), and how they are put back.
+_ITEM: Kind = (tuple, _item, _put_item)
+_GENERATOR: Kind = (object, _state, _put_state)
 _KINDS: list[Kind] = [
-    (dict, dict, _put_dict),
-    (list, _in_order, lambda a, before: list.__setitem__(a, slice(None), list(before.values()))),
-    (set, dict.fromkeys, _put_set),
-    (collections.deque, _in_order, _put_deque),
-    (types.CellType, _save_cell, _put_cell),
-    (types.FunctionType, _save_function, _put_function),
-    (type, lambda cls: dict(vars(cls)), _put_attributes),
-    (np.ndarray, _save_elements, _put_elements),
+    (dict, dict, _put_items),
+    (set, dict.fromkeys, _put_items),
+    ((list, collections.deque), lambda s: dict(enumerate(s)), _put_sequence),
+    (types.CellType, _cell, _put_cell),
+    ((types.FunctionType, type), _attributes, _put_attributes),
+    (np.ndarray, _bytes, _put_bytes),
 ]
-
-
-def is_generator(value: Any) -> bool:
-    """Whether it draws random numbers."""
-    numpys = sys.modules.get("numpy.random")  # not a part of every start
-    of_numpy = numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState))
-    return of_numpy or isinstance(value, (random.Random, torch.Generator))

@@ -1,0 +1,82 @@
+"""The kinds of tensors that scan is given, and the modes that are on: a recording is of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.errors import Elsewhere, Unsupported
+from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
+from ostinato.engine import native
+
+
+def modes() -> Any:
+    """The modes that a recording depends on.
+
+    Raises:
+        Elsewhere: the eager loop must play, whatever the step and the tensors are.
+    """
+    reason = native.unavailable()
+    if reason is not None:
+        raise Elsewhere(reason)
+    usual = None if is_searching() else native.modes()
+    if usual is not None:
+        return usual
+    reason = transformed()
+    if reason is not None:
+        raise Elsewhere(reason)
+    return (
+        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(), default_devices(),
+    )  # fmt: skip
+
+
+def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
+    """Why these leaves cannot be played; the rows of init lie along `axis`."""
+    try:
+        check_tensors([*init, *xs])
+    except Elsewhere as reason:
+        return reason
+    n_rows = {leaf.shape[axis] if leaf.dim() > axis else None for leaf in init}
+    if None in n_rows or len(n_rows) > 1:
+        return Unsupported("a leaf of init without the batch as its first axis")
+    if n_rows == {0}:
+        return Elsewhere("there are no rows")
+    if any(x.dim() < 2 or x.shape[1] not in n_rows for x in xs):
+        return Unsupported("a leaf of xs without the batch as its first axis beside time")
+    return Elsewhere("a tensor is of a kind that the engine does not know")
+
+
+def described(tensors: list[Any]) -> Any:
+    """What a recording depends on of tensors: kinds, shapes, and which are one and the same."""
+    found = native.described(tensors, [], [], 0)
+    if found is not None:
+        return found
+    first: dict[int, int] = {}
+    return tuple(
+        [
+            (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
+             first.setdefault(id(t), i))
+            for i, t in enumerate(tensors)
+            if isinstance(t, Tensor)  # where another object has taken its place
+        ]
+    )  # fmt: skip
+
+
+def check_tensors(tensors: Sequence[Any]) -> None:
+    """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
+    for t in tensors:
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
+        if not t.is_cpu:
+            raise Elsewhere(f"a tensor is on {t.device}")
+        if t.layout is not torch.strided:
+            raise Elsewhere(f"a tensor has the layout {t.layout}")
+        if torch._C._functorch.is_functorch_wrapped_tensor(t):
+            raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
+        if t.is_neg():
+            raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")
