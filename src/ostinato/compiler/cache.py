@@ -1,8 +1,10 @@
 """Recorded steps, kept between calls.
 
-    bucket     all that is known of one code with arguments of one kind
-    entry      one set of guards, and the compiled step that is played where they hold
-    compiled   one recording, ready to play; entries share it where the step did the same
+    bucket    all that is known of one code with arguments of one kind
+    entry     one set of guards, and the compiled step that is played where they hold; entries share
+              it where the step did the same operations
+    owner     the object that a step is a method of, or closes over: twenty modules of one class are
+              twenty owners, and each finds its entry at once
 
 A step whose guards are opaque, or that varies without end, is *searched*: it is run once a call,
 and played from the recording whose operations were the same.
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import types
 import warnings
+import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,55 +59,22 @@ class Found(NamedTuple):
     guards: Guards | None = None
 
 
-@dataclass
-class Bucket:
-    """What is known of one code with arguments of one kind.
+@dataclass(slots=True)
+class Owner:
+    """What is known of the steps of one object.
 
     Attributes:
-        hints: the entry that fitted last, by the id of the object that the step is a method of, or
-            closes over. Twenty modules of one class then cost as much as one.
-        by_operations: what a run of the step did → the recording of it.
-        searched: why the step is run once a call, or None.
+        of: a weak reference to it.
+        hint: the entry that fitted last.
+        searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays whatever the guards say: a side effect, say.
     """
 
-    entries: list[Entry] = field(default_factory=list)
-    hints: dict[int, Entry] = field(default_factory=dict)
-    by_operations: dict[Any, CompiledStep] = field(default_factory=dict)
-    names: frozenset[str] = frozenset()
-    searched: str | None = None
+    of: Callable[[], Any]
+    hint: Entry | None = None
+    searched: bool = False
     refusal: Unsupported | None = None
     waited: int = 0
-    changed: str = ""  # what the last guards that failed were about
-
-    def fitting(self, step: Any) -> Found | None:
-        """The entry whose guards hold."""
-        owner = _owner(step)
-        hint = self.hints.get(owner)
-        if hint is not None:
-            found = self._try(hint, step)
-            if found is not None:
-                return found
-        for entry in self.entries:
-            if entry is not hint:
-                found = self._try(entry, step)
-                if found is not None:
-                    if len(self.hints) > 4 * MAX_ENTRIES:
-                        self.hints.clear()
-                    self.hints[owner] = entry
-                    return found
-        return None
-
-    def _try(self, entry: Entry, step: Any) -> Found | None:
-        tensors = entry.guards.tensors(step)
-        if tensors is None:
-            self.changed = entry.guards.changed
-            return None
-        if described(tensors) != entry.described:
-            self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
-            return None
-        captured = [tensors[i] for i in entry.positions]
-        return Found(entry.compiled, captured, entry.refusal, entry.guards)
 
     def waits(self) -> bool:
         """Whether the loop plays, unseen: a refused step is looked at ever more rarely."""
@@ -117,6 +88,56 @@ class Bucket:
             self.waited = 0
         self.refusal = refusal.bare()
         return Found(None, [], self.refusal)
+
+
+@dataclass
+class Bucket:
+    """What is known of one code with arguments of one kind.
+
+    Attributes:
+        owners: by id, which may come to be another object's.
+        by_operations: what a run of the step did → the recording of it.
+        names: those that observed code mentions, for the next observation.
+        changed: the path of the guard that failed last.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    owners: dict[int, Owner] = field(default_factory=dict)
+    by_operations: dict[Any, CompiledStep] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    changed: str = ""
+
+    def owner(self, step: Any) -> Owner:
+        of = _owner_of(step)
+        known = self.owners.get(id(of))
+        if known is None or known.of() is not of:
+            known = self.owners[id(of)] = Owner(_reference(of))
+            while len(self.owners) > 4 * MAX_ENTRIES:
+                self.owners.pop(next(iter(self.owners)), None)
+        return known
+
+    def fitting(self, owner: Owner, step: Any) -> Found | None:
+        """The entry whose guards hold."""
+        found = None if owner.hint is None else self._try(owner.hint, step)
+        if found is not None:
+            return found
+        for entry in self.entries:
+            found = None if entry is owner.hint else self._try(entry, step)
+            if found is not None:
+                owner.hint = entry
+                return found
+        return None
+
+    def _try(self, entry: Entry, step: Any) -> Found | None:
+        tensors = entry.guards.tensors(step)
+        if tensors is None:
+            self.changed = entry.guards.changed
+            return None
+        if described(tensors) != entry.described:
+            self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
+            return None
+        captured = [tensors[i] for i in entry.positions]
+        return Found(entry.compiled, captured, entry.refusal, entry.guards)
 
 
 _buckets: dict[Any, Bucket] = {}
@@ -142,13 +163,12 @@ def find(a: Arguments) -> Found:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, Elsewhere.
     """
+    on = modes()
     leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
     if leaves is None:
         raise unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
-    code = code_key(a.given)
-    key = (
-        code, leaves, a.carry_spec, a.xs_spec, a.step is a.given, a.variant, modes(), engine()
-    )  # fmt: skip
+    code, restarts = code_key(a.given), a.step is not a.given
+    key = code, leaves, a.carry_spec, a.xs_spec, restarts, a.variant, on, engine()
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
@@ -156,18 +176,15 @@ def find(a: Arguments) -> Found:
             _buckets.pop(next(iter(_buckets)), None)
     if a.weights is not None:
         return _with_weights(a, a.weights, bucket)
-    found = bucket.fitting(a.given)
+    owner = bucket.owner(a.given)
+    found = None if owner.searched else bucket.fitting(owner, a.given)
     if found is not None:
         return found
-    if bucket.waits():
-        return Found(None, [], bucket.refusal)
-    if bucket.searched is None and len(bucket.entries) >= MAX_ENTRIES:
-        bucket.searched = f"{bucket.changed} changes again and again"
-    if bucket.searched is not None:
-        found = _searched(a, bucket)
-        if found is not None:
-            return found
-    return _observed(a, bucket)
+    if owner.waits():
+        return Found(None, [], owner.refusal)
+    if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
+        found = _searched(a, bucket, owner)
+    return _observed(a, bucket, owner) if found is None else found
 
 
 def forget(step: Any) -> None:
@@ -206,28 +223,28 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     return Found(compiled, weights)
 
 
-def _searched(a: Arguments, bucket: Bucket) -> Found | None:
+def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
     try:
         search = search_step(a)
     except Elsewhere:
         raise
     except Unsupported as refusal:
-        return bucket.refuse(refusal)
+        return owner.refuse(refusal)
     compiled = bucket.by_operations.get(search.did)
     if compiled is None or search.unclear or search.keeps_some():
         return None
-    bucket.refusal = None
+    owner.refusal = None
     return Found(compiled, search.captured)
 
 
-def _observed(a: Arguments, bucket: Bucket) -> Found:
+def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     """Record a step that is new, or that reads other values than before."""
     search, compiled, why = None, None, None
     try:
         observation = Observation(a.given, bucket.names)
     except Unsupported as refusal:
-        return bucket.refuse(refusal)
+        return owner.refuse(refusal)
     try:
         search, compiled = _recorded(a, bucket, observation)
     except Unsupported as refusal:
@@ -245,16 +262,24 @@ def _observed(a: Arguments, bucket: Bucket) -> Found:
     if isinstance(why, Elsewhere):
         raise why
     if effects is not None:
-        return bucket.refuse(effects)
+        return owner.refuse(effects)
     guards, tensors = observation.guards()
     bucket.names |= guards.names
-    if search is None or compiled is None:
-        assert why is not None
-        if guards.opaque is not None:
-            return bucket.refuse(why)
-        bucket.entries.insert(0, Entry(guards, [], described(tensors), None, why))
-        return Found(None, [], why)
-    return _entered(bucket, guards, tensors, search, compiled)
+    captured = [] if search is None else search.captured
+    at = {id(t): i for i, t in enumerate(tensors)}
+    if any(id(t) not in at for t in captured):
+        guards.opaque = guards.opaque or "no path leads to a tensor that it takes from outside"
+    if search is not None and compiled is not None:
+        why = _unsafe(search, compiled, guards)
+    if why is None:
+        owner.refusal = None
+    if guards.opaque is not None:
+        owner.searched = True
+        return Found(compiled, captured) if why is None else owner.refuse(why)
+    if len(bucket.entries) < MAX_ENTRIES:
+        positions = [at[id(t)] for t in captured]
+        bucket.entries.insert(0, Entry(guards, positions, described(tensors), compiled, why))
+    return Found(compiled, captured, why, guards)
 
 
 def _recorded(
@@ -274,35 +299,22 @@ def _recorded(
         )
     if compiled is None or search.unclear:
         compiled = _compiled(a, search.captured, observation, bucket.changed)
+        if not (search.unclear or compiled.planner.recording.runs_python_backward):
+            bucket.by_operations[search.did] = compiled
+            while len(bucket.by_operations) > MAX_ENTRIES:  # the one that was made first
+                bucket.by_operations.pop(next(iter(bucket.by_operations)), None)
     return search, compiled
 
 
-def _entered(
-    bucket: Bucket, guards: Guards, tensors: list[Tensor], search: Search, compiled: CompiledStep
-) -> Found:
-    """Keep a recording under its guards, or by its operations alone where these are opaque."""
-    at = {id(t): i for i, t in enumerate(tensors)}
-    opaque = guards.opaque
-    if any(id(t) not in at for t in search.captured):
-        opaque = opaque or "no path leads to a tensor that it takes from outside"
-    runs_python_backward = compiled.planner.recording.runs_python_backward
-    if opaque is not None and (search.unclear or runs_python_backward):
-        which = "hands torch an object that is no plain number"
-        if runs_python_backward:
-            which = "has a backward pass in Python (a custom autograd.Function, or hooks)"
-        return bucket.refuse(Unsupported(f"the step {which}, and {opaque}"))
-    bucket.refusal = None
-    if not search.unclear and not runs_python_backward:
-        bucket.by_operations[search.did] = compiled
-        while len(bucket.by_operations) > MAX_ENTRIES:
-            bucket.by_operations.pop(next(iter(bucket.by_operations)), None)
-    captured = search.captured
-    if opaque is not None:
-        bucket.searched = opaque
-        return Found(compiled, captured)
-    entry = Entry(guards, [at[id(t)] for t in captured], described(tensors), compiled, None)
-    bucket.entries.insert(0, entry)
-    return Found(compiled, captured, None, guards)
+def _unsafe(search: Search, compiled: CompiledStep, guards: Guards) -> Unsupported | None:
+    """Why a step whose guards are opaque cannot be played by what it did."""
+    python = compiled.planner.recording.runs_python_backward
+    if guards.opaque is None or not (search.unclear or python):
+        return None
+    does = "hands torch an object that is no plain number"
+    if python:
+        does = "has a backward pass in Python (a custom autograd.Function, or hooks)"
+    return Unsupported(f"the step {does}, and {guards.opaque}: a change would not be seen")
 
 
 def _compiled(
@@ -365,13 +377,22 @@ def _unwrapped(step: Any) -> Any:
     return step
 
 
-def _owner(step: Any) -> int:
-    """The id of the object that a step is a method of, or closes over: a hint."""
+def _owner_of(step: Any) -> Any:
+    """The object that a step is a method of, or the first that it closes over; else the step."""
     if isinstance(step, types.MethodType):
-        return id(step.__self__)
-    if isinstance(step, types.FunctionType) and step.__closure__:
-        try:
-            return id(step.__closure__[0].cell_contents)
-        except ValueError:  # a variable that is not bound yet
-            return id(step)
-    return id(step)
+        return step.__self__
+    if isinstance(step, types.FunctionType):
+        for cell in step.__closure__ or ():
+            try:
+                if type(cell.cell_contents).__weakrefoffset__:
+                    return cell.cell_contents
+            except ValueError:  # a variable that is not bound yet
+                continue
+    return step
+
+
+def _reference(of: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(of)
+    except TypeError:  # nothing is remembered of it
+        return lambda: None

@@ -278,6 +278,7 @@ class Walk:
         else:
             self.seen[id(value)] = v
             self.alive.append(value)
+            self.snapshots.add(value)
             for kind, method in _KINDS:
                 if isinstance(value, kind):
                     method(self, value, v, path)
@@ -308,7 +309,6 @@ class Walk:
 
     def function(self, f: types.FunctionType, v: str, path: str) -> None:
         self.check(f"{v}.__code__ is {self.constant(f.__code__)}", path)
-        self.snapshots.add(f)
         if id(f.__code__) not in self.codes:  # it did not run
             return
         for name in ("__defaults__", "__kwdefaults__"):
@@ -397,8 +397,6 @@ class Walk:
     def items(self, value: Any, v: str, path: str) -> None:
         """A list, tuple or dict, or of a class that derives from one."""
         kind = next(k for k in (list, tuple, dict) if isinstance(value, k))
-        if kind is not tuple:
-            self.snapshots.add(value)
         if type(value) is not kind:
             self.object(value, v, path)
         if kind.__len__(value) > MOST_ITEMS:
@@ -440,7 +438,6 @@ class Walk:
             self.read(f"{pairs}[{i}][1]", inside, f"{path}'s item {i}")
 
     def set_(self, value: Any, v: str, path: str) -> None:
-        self.snapshots.add(value)
         if not _is_plain(value):
             self.opaque = f"{path} is a set of objects"
         kind, known = self.constant(type(value)), self.constant(frozenset(value))
@@ -451,7 +448,6 @@ class Walk:
 
     def array(self, value: np.ndarray[Any, Any], v: str, path: str) -> None:
         """A NumPy array, compared by its bytes where these are few."""
-        self.snapshots.add(value)
         if type(value) is not np.ndarray or value.dtype.hasobject or value.nbytes > 1 << 16:
             self.opaque = f"the contents of {path} (an array) are not seen"
             return

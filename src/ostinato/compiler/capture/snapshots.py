@@ -7,6 +7,7 @@ each container the values that it holds, not copies of these, which are containe
 from __future__ import annotations
 
 import collections
+import functools
 import pickle
 import random
 import sys
@@ -103,9 +104,11 @@ def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
 
 
 def _put_items(container: Any, before: dict[Any, Any]) -> None:
-    container.clear()
-    is_dict = isinstance(container, dict)
-    (dict.update if is_dict else type(container).update)(container, before)
+    """Past the methods of a class that derives from dict, whose items may be attributes."""
+    kinds = (collections.OrderedDict, dict, set)
+    kind: Any = next(kind for kind in kinds if isinstance(container, kind))
+    kind.clear(container)
+    kind.update(container, before)
 
 
 def _put_sequence(container: Any, before: dict[Any, Any]) -> None:
@@ -191,4 +194,9 @@ _KINDS: list[Kind] = [
     (types.CellType, _cell, _put_cell),
     ((types.FunctionType, type), _attributes, _put_attributes),
     (np.ndarray, _bytes, _put_bytes),
+    (
+        functools._lru_cache_wrapper,
+        lambda f: {0: f.cache_info().misses},
+        lambda f, before: f.cache_clear(),
+    ),
 ]
