@@ -15,7 +15,7 @@ def _add(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     if c.gives_truths:
         raise c.refuse("adds truth values; | says the same")
     if isinstance(b, Value) and alpha != 1:
-        b = Value(c.b.op("mul_s", c.node(b), s=float(alpha)), b.shape)
+        b = Value(c.op("mul_s", c.node(b), s=float(alpha)), b.shape)
     elif alpha != 1:
         b = b * alpha
     return c.elementwise("add", a, b)
@@ -112,7 +112,7 @@ def _reciprocal(c: Context, a: Value) -> Any:
 
 @rule("rsqrt")
 def _rsqrt(c: Context, a: Value) -> Any:
-    return c.b.op("rdiv_s", c.elementwise("sqrt", a), s=1.0)
+    return c.op("rdiv_s", c.elementwise("sqrt", a), s=1.0)
 
 
 @rule("square")
@@ -127,7 +127,7 @@ def _pow(c: Context, a: Any, exponent: Any) -> Any:
             0.0: lambda: c.b.const(1.0),
             1.0: lambda: a,
             2.0: lambda: c.elementwise("mul", a, a),
-            3.0: lambda: c.b.op("mul", c.elementwise("mul", a, a), c.node(a)),
+            3.0: lambda: c.op("mul", c.elementwise("mul", a, a), c.node(a)),
             0.5: lambda: c.elementwise("sqrt", a),
             -1.0: lambda: _reciprocal(c, a),
             -0.5: lambda: _rsqrt(c, a),
@@ -160,21 +160,21 @@ def _clamp_max(c: Context, a: Value, high: Any) -> Any:
 @rule("lerp")
 def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
     if not isinstance(weight, Value) and abs(weight) >= 0.5:  # from b on, as PyTorch
-        back = c.b.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
-        return c.b.op("sub", c.node(b), back)
+        back = c.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
+        return c.op("sub", c.node(b), back)
     return c.elementwise("lerp", a, b, weight)
 
 
 @rule("addcmul")
 def _addcmul(c: Context, a: Value, x: Value, y: Value, value: float = 1) -> Any:
-    product = c.b.op("mul_s", c.elementwise("mul", x, y), s=float(value))
-    return c.b.op("add", c.node(a), product)
+    product = c.op("mul_s", c.elementwise("mul", x, y), s=float(value))
+    return c.op("add", c.node(a), product)
 
 
 @rule("addcdiv")
 def _addcdiv(c: Context, a: Value, x: Value, y: Value, value: float = 1) -> Any:
-    quotient = c.b.op("mul_s", c.elementwise("div", x, y), s=float(value))
-    return c.b.op("add", c.node(a), quotient)
+    quotient = c.op("mul_s", c.elementwise("div", x, y), s=float(value))
+    return c.op("add", c.node(a), quotient)
 
 
 # ---- activations and their gradients, from the operations the engine has
@@ -184,7 +184,7 @@ def _gated(c: Context, g: Value, open_if: Node) -> Node:
     """g where the gate is open, 0 elsewhere: selected, never multiplied."""
     if g.node.op == "absent":
         return g.node
-    return c.b.op("select", open_if, c.node(g), c.b.const(0.0))
+    return c.op("select", open_if, c.node(g), c.b.const(0.0))
 
 
 @rule("relu")
@@ -196,8 +196,8 @@ def _relu(c: Context, a: Value) -> Any:
 def _threshold_backward(c: Context, g: Value, y: Value, threshold: float) -> Any:
     if g.node.op == "absent":
         return g
-    closed = c.b.op("le_s", c.node(y), s=float(threshold))
-    return c.b.op("select", closed, c.b.const(0.0), c.node(g))
+    closed = c.op("le_s", c.node(y), s=float(threshold))
+    return c.op("select", closed, c.b.const(0.0), c.node(g))
 
 
 @rule("hardtanh")
@@ -208,29 +208,29 @@ def _hardtanh(c: Context, a: Value, low: float = -1, high: float = 1) -> Any:
 @rule("hardtanh_backward")
 def _hardtanh_backward(c: Context, g: Value, a: Value, low: float, high: float) -> Any:
     # NaN is outside, as where PyTorch takes whole vectors; in the rest of them it is inside.
-    inside = c.b.op(
-        "mul", c.b.op("gt_s", c.node(a), s=float(low)), c.b.op("lt_s", c.node(a), s=float(high))
+    inside = c.op(
+        "mul", c.op("gt_s", c.node(a), s=float(low)), c.op("lt_s", c.node(a), s=float(high))
     )
     return _gated(c, g, inside)
 
 
 @rule("hardsigmoid")
 def _hardsigmoid(c: Context, a: Value) -> Any:
-    ramp = c.b.op("mul_s", c.b.op("add_s", c.node(a), s=3.0), s=1 / 6)
-    return c.b.op("min_s", c.b.op("max_s", ramp, s=0.0), s=1.0)
+    ramp = c.op("mul_s", c.op("add_s", c.node(a), s=3.0), s=1 / 6)
+    return c.op("min_s", c.op("max_s", ramp, s=0.0), s=1.0)
 
 
 @rule("hardsigmoid_backward")
 def _hardsigmoid_backward(c: Context, g: Value, a: Value) -> Any:
     x = c.node(a)
-    inside = c.b.op("mul", c.b.op("gt_s", x, s=-3.0), c.b.op("lt_s", x, s=3.0))
-    return _gated(c, Value(c.b.op("mul_s", c.node(g), s=1 / 6), g.shape), inside)
+    inside = c.op("mul", c.op("gt_s", x, s=-3.0), c.op("lt_s", x, s=3.0))
+    return _gated(c, Value(c.op("mul_s", c.node(g), s=1 / 6), g.shape), inside)
 
 
 @rule("leaky_relu")
 def _leaky_relu(c: Context, a: Value, slope: float = 0.01) -> Any:
     x = c.node(a)
-    return c.b.op("select", c.b.op("gt_s", x, s=0.0), x, c.b.op("mul_s", x, s=float(slope)))
+    return c.op("select", c.op("gt_s", x, s=0.0), x, c.op("mul_s", x, s=float(slope)))
 
 
 @rule("leaky_relu_backward")
@@ -238,15 +238,15 @@ def _leaky_relu_backward(c: Context, g: Value, a: Value, slope: float, _: bool) 
     if g.node.op == "absent":
         return g
     d = c.node(g)
-    return c.b.op("select", c.b.op("gt_s", c.node(a), s=0.0), d, c.b.op("mul_s", d, s=float(slope)))
+    return c.op("select", c.op("gt_s", c.node(a), s=0.0), d, c.op("mul_s", d, s=float(slope)))
 
 
 @rule("elu")
 def _elu(c: Context, a: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
     x = c.node(a)
-    negative = c.b.op("expm1", c.b.op("mul_s", x, s=float(input_scale)))
-    scaled = c.b.op("mul_s", negative, s=float(alpha * scale))
-    return c.b.op("select", c.b.op("gt_s", x, s=0.0), c.b.op("mul_s", x, s=float(scale)), scaled)
+    negative = c.op("expm1", c.op("mul_s", x, s=float(input_scale)))
+    scaled = c.op("mul_s", negative, s=float(alpha * scale))
+    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", x, s=float(scale)), scaled)
 
 
 @rule("elu_backward")
@@ -257,89 +257,87 @@ def _elu_backward(
         return g
     x, d = c.node(a), c.node(g)
     if is_result:
-        slope = c.b.op("mul_s", c.b.op("add_s", x, s=float(alpha * scale)), s=float(input_scale))
+        slope = c.op("mul_s", c.op("add_s", x, s=float(alpha * scale)), s=float(input_scale))
     else:
-        e = c.b.op("exp", c.b.op("mul_s", x, s=float(input_scale)))
-        slope = c.b.op("mul_s", e, s=float(alpha * scale * input_scale))
-    negative = c.b.op("mul", d, slope)
-    return c.b.op("select", c.b.op("gt_s", x, s=0.0), c.b.op("mul_s", d, s=float(scale)), negative)
+        e = c.op("exp", c.op("mul_s", x, s=float(input_scale)))
+        slope = c.op("mul_s", e, s=float(alpha * scale * input_scale))
+    negative = c.op("mul", d, slope)
+    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", d, s=float(scale)), negative)
 
 
 @rule("silu")
 def _silu(c: Context, a: Value) -> Any:
-    return c.b.op("mul", c.node(a), c.elementwise("sigmoid", a))
+    return c.op("mul", c.node(a), c.elementwise("sigmoid", a))
 
 
 @rule("silu_backward")
 def _silu_backward(c: Context, g: Value, a: Value) -> Any:
     """g · σ(a) · (1 + a · (1 − σ(a)))"""
     x = c.node(a)
-    s = c.b.op("sigmoid", x)
-    slope = c.b.op("add_s", c.b.op("mul", x, c.b.op("rsub_s", s, s=1.0)), s=1.0)
-    return c.b.op("mul", c.node(g), c.b.op("mul", s, slope))
+    s = c.op("sigmoid", x)
+    slope = c.op("add_s", c.op("mul", x, c.op("rsub_s", s, s=1.0)), s=1.0)
+    return c.op("mul", c.node(g), c.op("mul", s, slope))
 
 
 @rule("gelu")
 def _gelu(c: Context, a: Value, approximate: str = "none") -> Any:
     x = c.node(a)
     if approximate == "tanh":
-        return c.b.op(
+        return c.op(
             "mul",
-            c.b.op("mul_s", x, s=0.5),
-            c.b.op("add_s", c.b.op("tanh", _gelu_inner(c, x)), s=1.0),
+            c.op("mul_s", x, s=0.5),
+            c.op("add_s", c.op("tanh", _gelu_inner(c, x)), s=1.0),
         )
-    return c.b.op("mul", x, _normal_cdf(c, x))
+    return c.op("mul", x, _normal_cdf(c, x))
 
 
 def _normal_cdf(c: Context, x: Node) -> Node:
-    e = c.b.op("erf", c.b.op("mul_s", x, s=math.sqrt(0.5)))
-    return c.b.op("mul_s", c.b.op("add_s", e, s=1.0), s=0.5)
+    e = c.op("erf", c.op("mul_s", x, s=math.sqrt(0.5)))
+    return c.op("mul_s", c.op("add_s", e, s=1.0), s=0.5)
 
 
 def _gelu_inner(c: Context, x: Node) -> Node:
-    cubic = c.b.op("mul", c.b.op("mul", x, x), x)
-    return c.b.op(
-        "mul_s", c.b.op("add", x, c.b.op("mul_s", cubic, s=0.044715)), s=math.sqrt(2 / math.pi)
-    )
+    cubic = c.op("mul", c.op("mul", x, x), x)
+    return c.op("mul_s", c.op("add", x, c.op("mul_s", cubic, s=0.044715)), s=math.sqrt(2 / math.pi))
 
 
 @rule("gelu_backward")
 def _gelu_backward(c: Context, g: Value, a: Value, approximate: str = "none") -> Any:
     x, d = c.node(a), c.node(g)
     if approximate == "none":  # Φ(x) + x·φ(x)
-        density = c.b.op("exp", c.b.op("mul_s", c.b.op("mul", x, x), s=-0.5))
-        density = c.b.op("mul_s", density, s=1 / math.sqrt(2 * math.pi))
-        return c.b.op("mul", d, c.b.op("add", _normal_cdf(c, x), c.b.op("mul", x, density)))
-    t = c.b.op("tanh", _gelu_inner(c, x))  # ½(1 + t) + ½x(1 − t²)·k·(1 + 3·0.044715·x²)
-    inner = c.b.op("add_s", c.b.op("mul_s", c.b.op("mul", x, x), s=3 * 0.044715), s=1.0)
-    inner = c.b.op("mul_s", inner, s=math.sqrt(2 / math.pi))
-    left = c.b.op("mul_s", c.b.op("add_s", t, s=1.0), s=0.5)
-    right = c.b.op("mul", c.b.op("mul_s", x, s=0.5), c.b.op("tanh_backward", inner, t))
-    return c.b.op("mul", d, c.b.op("add", left, right))
+        density = c.op("exp", c.op("mul_s", c.op("mul", x, x), s=-0.5))
+        density = c.op("mul_s", density, s=1 / math.sqrt(2 * math.pi))
+        return c.op("mul", d, c.op("add", _normal_cdf(c, x), c.op("mul", x, density)))
+    t = c.op("tanh", _gelu_inner(c, x))  # ½(1 + t) + ½x(1 − t²)·k·(1 + 3·0.044715·x²)
+    inner = c.op("add_s", c.op("mul_s", c.op("mul", x, x), s=3 * 0.044715), s=1.0)
+    inner = c.op("mul_s", inner, s=math.sqrt(2 / math.pi))
+    left = c.op("mul_s", c.op("add_s", t, s=1.0), s=0.5)
+    right = c.op("mul", c.op("mul_s", x, s=0.5), c.op("tanh_backward", inner, t))
+    return c.op("mul", d, c.op("add", left, right))
 
 
 @rule("log_sigmoid_forward")
 def _log_sigmoid(c: Context, a: Value) -> Any:
-    return [c.b.op("neg", c.b.op("softplus", c.b.op("neg", c.node(a)))), c.b.const(0.0)]
+    return [c.op("neg", c.op("softplus", c.op("neg", c.node(a)))), c.b.const(0.0)]
 
 
 @rule("log_sigmoid_backward")
 def _log_sigmoid_backward(c: Context, g: Value, a: Value, _: Any) -> Any:
-    return c.b.op("mul", c.node(g), c.b.op("sigmoid", c.b.op("neg", c.node(a))))
+    return c.op("mul", c.node(g), c.op("sigmoid", c.op("neg", c.node(a))))
 
 
 @rule("softplus")
 def _softplus(c: Context, a: Value, beta: float = 1, threshold: float = 20) -> Any:
     x = c.node(a)
-    z = c.b.op("mul_s", x, s=float(beta))
-    soft = c.b.op("mul_s", c.b.op("softplus", z), s=1 / float(beta))
-    return c.b.op("select", c.b.op("gt_s", z, s=float(threshold)), x, soft)
+    z = c.op("mul_s", x, s=float(beta))
+    soft = c.op("mul_s", c.op("softplus", z), s=1 / float(beta))
+    return c.op("select", c.op("gt_s", z, s=float(threshold)), x, soft)
 
 
 @rule("softplus_backward")
 def _softplus_backward(c: Context, g: Value, a: Value, beta: float, threshold: float) -> Any:
     if g.node.op == "absent":
         return g
-    z, d = c.b.op("mul_s", c.node(a), s=float(beta)), c.node(g)
-    soft = c.b.op("mul", d, c.b.op("sigmoid", z))
-    return c.b.op("select", c.b.op("gt_s", z, s=float(threshold)), d, soft)
+    z, d = c.op("mul_s", c.node(a), s=float(beta)), c.node(g)
+    soft = c.op("mul", d, c.op("sigmoid", z))
+    return c.op("select", c.op("gt_s", z, s=float(threshold)), d, soft)

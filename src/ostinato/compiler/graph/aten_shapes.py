@@ -7,7 +7,7 @@ from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
-from ostinato.compiler.graph.rules import Context, Value, as_rows, rule
+from ostinato.compiler.graph.rules import Context, Value, rule
 
 # ---- views
 
@@ -94,7 +94,7 @@ def _slice(
         raise c.refuse("takes part of the batch, or every n-th column")
     unit = _last_axis(c, a, dim)
     start, length = _bounds(start, end, size)
-    return c.b.slice(as_rows(c, a), start * unit, (start + length) * unit)
+    return c.b.slice(c.as_rows(a), start * unit, (start + length) * unit)
 
 
 def _bounds(start: Any, end: Any, size: int) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def _select(c: Context, a: Value, dim: int, index: int) -> Any:
         raise c.refuse("takes one row of the batch")
     unit = _last_axis(c, a, dim)
     index %= size
-    return c.b.slice(as_rows(c, a), index * unit, (index + 1) * unit)
+    return c.b.slice(c.as_rows(a), index * unit, (index + 1) * unit)
 
 
 @rule(
@@ -132,7 +132,7 @@ def _split(c: Context, a: Value, *args: Any) -> Any:
     if "unbind" in c.name:
         dim = args[0] if args else 0
     _last_axis(c, a, dim)
-    whole, pieces, at = as_rows(c, a), [], 0
+    whole, pieces, at = c.as_rows(a), [], 0
     for shape in c.shapes:
         width = math.prod(n for n in shape if not isinstance(n, Batch))
         pieces.append(c.b.slice(whole, at, at + width))
@@ -144,13 +144,13 @@ def _split(c: Context, a: Value, *args: Any) -> Any:
 def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
     for v in tensors:
         _last_axis(c, Value(v.node, c.shapes[0]), dim)
-    return c.b.concat([as_rows(c, v) for v in tensors])
+    return c.b.concat([c.as_rows(v) for v in tensors])
 
 
 @rule("stack")
 def _stack(c: Context, tensors: list[Value], dim: int = 0) -> Any:
     _last_axis(c, Value(tensors[0].node, c.shapes[0]), dim)
-    return c.b.concat([as_rows(c, v) for v in tensors])
+    return c.b.concat([c.as_rows(v) for v in tensors])
 
 
 @rule("slice_backward")
@@ -164,7 +164,7 @@ def _slice_backward(
         raise c.refuse("takes part of the batch, or every n-th column")
     unit = _last_axis(c, Value(g.node, c.shapes[0]), dim)
     start, length = _bounds(start, end, size)
-    return _embedded(c, as_rows(c, g), start * unit, (size - start - length) * unit)
+    return _embedded(c, c.as_rows(g), start * unit, (size - start - length) * unit)
 
 
 @rule("select_backward")
@@ -174,7 +174,7 @@ def _select_backward(c: Context, g: Value, sizes: Any, dim: int, index: int) -> 
         raise c.refuse("takes one row of the batch")
     unit = _last_axis(c, Value(g.node, c.shapes[0]), dim)
     index %= size
-    return _embedded(c, as_rows(c, g), index * unit, (size - index - 1) * unit)
+    return _embedded(c, c.as_rows(g), index * unit, (size - index - 1) * unit)
 
 
 def _embedded(c: Context, node: Node, before: int, after: int) -> Node:
@@ -230,10 +230,10 @@ def _mm(c: Context, a: Value, w: Value) -> Any:
         raise c.refuse("multiplies several matrices at once")
     over_batch = a.shape[-1] == Batch(1)
     if a.rows and not over_batch and w.node.kind == ONCE:
-        return c.b.matmul(as_rows(c, a), _matrix(c, w))
+        return c.b.matmul(c.as_rows(a), _matrix(c, w))
     if a.rows and over_batch and w.rows and w.shape[-2] == Batch(1):
         left = c.b.widen(c.node(Value(a.node, a.shape)), a.width)
-        total = c.b.outer(left, as_rows(c, w))
+        total = c.b.outer(left, c.as_rows(w))
         if len(c.shapes[0]) == 2:
             return total
         return c.b.view(total, tuple(c.shapes[0]), SUM)
@@ -258,6 +258,6 @@ def _addmm(c: Context, bias: Value, a: Value, w: Value, beta: float = 1, alpha: 
     if product.kind == SUM:
         raise c.refuse("adds to a sum over the batch")
     if alpha != 1:
-        product = c.b.op("mul_s", product, s=float(alpha))
-    scaled = bias if beta == 1 else Value(c.b.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
+        product = c.op("mul_s", product, s=float(alpha))
+    scaled = bias if beta == 1 else Value(c.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
     return c.elementwise("add", scaled, Value(product, c.shapes[0]))
