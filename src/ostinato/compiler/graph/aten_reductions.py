@@ -182,7 +182,7 @@ def _layer_norm_backward(
     """Of a: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; and Σ g."""
     x, d, n = c.as_rows(a), c.as_rows(g), a.width
     normal = c.op("mul", c.op("sub", x, mean.node), scale.node)
-    dn = d if weight is None else c.op("mul", d, c.node(weight))
+    dn = d if weight is None else c.op("mul", d, c.node(weight, a.shape))
     mean_d = _mean_of(c, dn, n)
     mean_dn = _mean_of(c, c.op("mul", dn, normal), n)
     inner = c.op("sub", c.op("sub", dn, mean_d), c.op("mul", normal, mean_dn))

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
 from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
 
@@ -192,6 +193,11 @@ def _full(c: Context, _: Any, value: Any) -> Any:
     return c.b.const(_number(c, value))
 
 
+@rule("new_full")
+def _new_full(c: Context, a: Value, size: Any, value: Any) -> Any:
+    return c.b.const(_number(c, value))
+
+
 @rule("scalar_tensor")
 def _scalar_tensor(c: Context, value: Any) -> Any:
     return c.b.const(float(value))
@@ -222,8 +228,10 @@ def _mm(c: Context, a: Value, w: Value) -> Any:
     if a.rows and over_batch and w.rows and w.shape[-2] == Batch(1):
         total = c.b.outer(c.b.widen(a.node, a.width), c.as_rows(w))
         return c.b.view(total, tuple(c.shapes[0]), SUM)
-    if "const" in (a.node.op, w.node.op) or "absent" in (a.node.op, w.node.op):
+    if "absent" in (a.node.op, w.node.op):
         return c.b.absent()
+    if is_zero(a.node) or is_zero(w.node):
+        return c.b.const(0.0)
     raise c.refuse(
         f"multiplies {list(a.shape)} by {list(w.shape)}; wanted rows times a captured matrix"
     )

@@ -21,7 +21,7 @@ from typing import Any
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
+from ostinato.compiler.graph.node import ONCE, ROWS, Node, Slot
 
 Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
 
@@ -68,14 +68,16 @@ class Context:
 
     # ---- arguments as nodes
 
-    def node(self, v: Any) -> Node:
-        """An operand of an elementwise operation: rows, a vector, or a number."""
+    def node(self, v: Any, shape: Shape | None = None) -> Node:
+        """An operand of an elementwise operation: rows, a vector, or a number.
+
+        Args:
+            shape: of the operation's result, if that is not the first result of the call.
+        """
         if not isinstance(v, Value):
             return self.b.const(float(v))
         self.refuse_transposed(v)
-        if v.node.kind == SUM:
-            raise self.refuse("a sum over the batch flows back into the rows")
-        return v.node if v.rows else self._broadcast(v)
+        return v.node if v.rows else self._broadcast(v, shape or self.shapes[0] or ())
 
     def as_rows(self, v: Value) -> Node:
         """A value as rows of its full width."""
@@ -93,9 +95,9 @@ class Context:
         if v.transposed:
             raise self.refuse("works on a transposed batch")
 
-    def _broadcast(self, v: Value) -> Node:
+    def _broadcast(self, v: Value, result: Shape) -> Node:
         """A tensor without batch as one row, of one column or of all that the result has."""
-        out = tuple(n for n in (self.shapes[0] or ()) if not isinstance(n, Batch))
+        out = tuple(n for n in result if not isinstance(n, Batch))
         shape = tuple(v.shape)
         while len(shape) > len(out) and shape[0] == 1:
             shape = shape[1:]
