@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 # Imported for the rules that they enter into RULES.
 import ostinato.compiler.graph.aten_elementwise
@@ -238,12 +237,8 @@ class _Values:
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         if SUM in kinds:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
-
-        def value(leaf: Any) -> Any:
-            return self.known[leaf.index] if isinstance(leaf, Ref) else leaf
-
-        args, kwargs = pytree.tree_map(value, (call.args, call.kwargs))
-        kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
+        args = [self._value(a) for a in call.args]
+        kwargs = {k: self._value(v) for k, v in call.kwargs.items() if k not in _PLACEMENT}
         try:
             outs = RULES[name](self._context(call, shapes), *args, **kwargs)
         except Unsupported:
@@ -253,6 +248,13 @@ class _Values:
                 f"the engine has no {name} of such arguments ({error})", call.name
             ) from error
         return outs if isinstance(outs, list) else [outs]
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.known[argument.index]
+        if isinstance(argument, (list, tuple)):
+            return [self._value(a) for a in argument]
+        return argument
 
     def _context(self, call: Call, shapes: list[Any]) -> Context:
         dtypes = self.recording.dtypes

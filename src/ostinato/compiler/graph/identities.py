@@ -128,7 +128,7 @@ def _times_one(b: Builder, e: Elementwise) -> Node | None:
 
 
 def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
-    """(x · p) · q = x · (p · q): one rounding less, so not the same bits unless p · q is exact."""
+    """(x · p) · q = x · (p · q): rounded once less, so the last bit may differ."""
     (x,) = e.operands
     return b.op("mul_s", x.inputs[0], s=e.s * x.s) if x.op == "mul_s" else None
 
