@@ -127,8 +127,12 @@ def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
             )
 
 
+# Arguments of where and how a tensor lies: the engine has but one way.
+_PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
+
+
 class _Values:
-    """The recorded values whose nodes are known so far, by number."""
+    """The recorded values that are translated so far, by number."""
 
     def __init__(self, recording: Recording, b: Builder, known: dict[int, Value]):
         self.recording = recording
@@ -215,22 +219,23 @@ class _Values:
 
     def translate(self, call: Call) -> None:
         """Find the nodes of what a call gives, from those of what it reads."""
-        shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
-        read = [self.known[i] for i in refs_in(call)]
-        kinds = {v.node.kind for v in read if v.node.op not in ("const", "absent")}
-        batched = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
         name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
-        of_constants = not kinds and name in RULES
-        if batched or ROWS in kinds or of_constants:
+        shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
+        kinds = self._kinds_read(call)
+        makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
+        makes_constant = not kinds and name in RULES  # zeros, full …
+        if ROWS in kinds or makes_rows or makes_constant:
             outs = self._by_rule(call, name, shapes, kinds)
         else:
-            self._check_left_to_torch(call, name, read)
-            kind = SUM if SUM in kinds else ONCE
-            dtypes = self.recording.dtypes
-            outs = left_to_torch(self.b, call, self.known, kind, shapes, dtypes)
+            outs = self._left_to_torch(call, name, shapes, SUM if SUM in kinds else ONCE)
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is not None and out is not None:
                 self.known[i] = out if isinstance(out, Value) else Value(out, shape or ())
+
+    def _kinds_read(self, call: Call) -> set[str]:
+        """The kinds of what a call reads; constants and absent gradients are of no kind yet."""
+        nodes = [self.known[i].node for i in refs_in(call)]
+        return {n.kind for n in nodes if n.op not in ("const", "absent")}
 
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
         if name not in RULES:
@@ -263,16 +268,14 @@ class _Values:
         gives_truths = first is not None and dtypes[first] is torch.bool
         return Context(self.b, shapes, call.name, tuple(truths), gives_truths)
 
-    def _check_left_to_torch(self, call: Call, name: str, read: list[Value]) -> None:
+    def _left_to_torch(self, call: Call, name: str, shapes: list[Any], kind: str) -> list[Any]:
         if not call.name.startswith("aten."):
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
-        if self.recording.runs_python_backward and not is_linear(name, read):
+        r = self.recording
+        if r.runs_python_backward and not is_linear(name, [self.known[i] for i in refs_in(call)]):
             raise Unsupported(
                 "a custom backward pass, or a hook, is not linear in a gradient that is summed "
                 "over the steps before",
                 call.name,
             )
-
-
-# What says where and how a tensor lies: nothing that the engine could do otherwise.
-_PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
+        return left_to_torch(self.b, call, self.known, kind, shapes, r.dtypes)

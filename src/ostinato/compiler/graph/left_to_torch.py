@@ -113,7 +113,7 @@ _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
 
 # ---- what a custom backward pass may do to a sum
 
-# Calls that are linear in the first tensor they are given, the others left as they are; and in all.
+# Calls that are linear in their first tensor, if the others are fixed; and in all tensors together.
 _LINEAR = {
     "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
     "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
@@ -124,7 +124,7 @@ _LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
 
 
 def is_linear(name: str, read: list[Value]) -> bool:
-    """Whether a call on sums gives the sum of what it gives of each: autograd's own always do."""
+    """Whether a call on a sum gives the sum of its results: autograd's own calls always do."""
     name = functional(name)
     sums = [v.node.kind == SUM for v in read]
     if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
