@@ -1,4 +1,8 @@
-"""ATen calls that reduce: over the columns of a row, or over the batch."""
+"""Rules of calls that reduce: over the columns of a row, or over the batch.
+
+A reduction over a row is an operation of the engine: row_sum, row_max. One over the batch is a node
+of kind sum, a column_sum: a gradient of a captured tensor, which no row may read.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +11,51 @@ from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.graph.node import SUM, Node, Slot
-from ostinato.compiler.graph.rules import Context, Shape, Value, as_rows, rule
+from ostinato.compiler.graph.rules import Context, Value, columns, rule
 
 
 def _axes(a: Value, dims: Any) -> list[int]:
+    """The axes reduced: None and () are all."""
     n = len(a.shape)
     if dims is None or (isinstance(dims, (list, tuple)) and not dims):
         return list(range(n))
     return sorted(int(d) % n for d in ([dims] if isinstance(dims, int) else dims))
 
 
-def _row_reduction(c: Context, name: str, a: Value, dims: list[int]) -> Node:
+def _row_axes(c: Context, a: Value, dims: Any, what: str) -> list[int]:
+    axes = _axes(a, dims)
+    if a.shape.index(Batch(1)) in axes:
+        raise c.refuse(f"takes the {what} over the batch")
+    return axes
+
+
+def _row_reduction(c: Context, name: str, a: Value, axes: list[int]) -> Node:
     """A reduction over all that a row has."""
-    kept = math.prod(n for i, n in enumerate(a.shape) if i not in dims and not isinstance(n, Batch))
-    if kept != 1:
-        raise c.refuse(f"reduces axes {dims} of {list(a.shape)}; wanted all axes of a row")
+    if columns(tuple(n for i, n in enumerate(a.shape) if i not in axes)) != 1:
+        raise c.refuse(f"reduces axes {axes} of {list(a.shape)}; wanted all axes of a row")
     return c.b.reduce(name, c.node(a), a.width)
 
 
 @rule("sum")
 def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes = _axes(a, dims)
-    batch = a.shape.index(Batch(1))
+    axes, batch = _axes(a, dims), a.shape.index(Batch(1))
+    of_row = columns(tuple(a.shape[i] for i in axes))  # elements that are added within a row
     if batch not in axes:
-        if math.prod(n for i, n in enumerate(a.shape) if i in axes) == 1:
-            return Value(a.node, c.shapes[0])
-        return _row_reduction(c, "row_sum", a, axes)
-    if a.transposed:
-        raise c.refuse("works on a transposed batch")
-    total: Node = c.b.column_sum(as_rows(c, a))
-    if math.prod(n for i, n in enumerate(a.shape) if i in axes and i != batch) == 1:
-        return _reshaped_sum(c, total, c.shapes[0])
-    whole = _reshaped_sum(c, total, tuple(1 if isinstance(n, Batch) else n for n in a.shape))
-    args = ((Slot(0), tuple(axes), keepdim), ())
-    return c.b.call("aten.sum.dim_IntList", (whole,), args, 0, SUM, c.shapes[0])
-
-
-def _reshaped_sum(c: Context, total: Node, shape: Shape) -> Node:
-    return c.b.view(total, tuple(shape), SUM)
+        return Value(a.node, c.shapes[0]) if of_row == 1 else _row_reduction(c, "row_sum", a, axes)
+    total = c.b.column_sum(c.as_rows(a))
+    if of_row == 1:
+        return c.b.view(total, tuple(c.shapes[0]), SUM)
+    of_one_row = tuple(1 if isinstance(n, Batch) else n for n in a.shape)
+    whole = c.b.view(total, of_one_row, SUM)
+    args = (Slot(0), tuple(axes), keepdim)
+    return c.b.call("aten.sum.dim_IntList", (whole,), args, SUM, c.shapes[0])
 
 
 @rule("mean")
 def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes = _axes(a, dims)
-    if a.shape.index(Batch(1)) in axes:
-        raise c.refuse("takes the mean over the batch")
+    axes = _row_axes(c, a, dims, "mean")
     total = _row_reduction(c, "row_sum", a, axes)
-    return c.b.op("mul_s", total, s=1 / math.prod(a.shape[i] for i in axes))
+    return c.op("mul_s", total, s=1 / math.prod(a.shape[i] for i in axes))
 
 
 @rule("var")
@@ -61,35 +63,29 @@ def _variance(
     c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: bool = False
 ) -> Any:
     """Σ (x − μ)² / (n − correction)."""
-    axes = _axes(a, dims)
-    if a.shape.index(Batch(1)) in axes:
-        raise c.refuse("takes the variance over the batch")
+    axes = _row_axes(c, a, dims, "variance")
     n, correction = a.width, 1 if correction is None else correction
     if n <= correction:
         raise c.refuse(f"of {n} columns, less {correction}, there is no variance")
-    mean = c.b.op("mul_s", _row_reduction(c, "row_sum", a, axes), s=1 / n)
-    centred = c.b.op("sub", c.node(a), mean)
-    squares = c.b.reduce("row_sum", c.b.op("mul", centred, centred), n)
-    return c.b.op("mul_s", squares, s=1 / (n - correction))
+    mean = c.op("mul_s", _row_reduction(c, "row_sum", a, axes), s=1 / n)
+    centred = c.op("sub", c.node(a), mean)
+    return c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / (n - correction))
 
 
 @rule("std")
 def _deviation(c: Context, a: Value, *args: Any, **kwargs: Any) -> Any:
-    return c.b.op("sqrt", _variance(c, a, *args, **kwargs))
+    return c.op("sqrt", _variance(c, a, *args, **kwargs))
 
 
 @rule("amax")
 def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    axes = _axes(a, dims)
-    if a.shape.index(Batch(1)) in axes:
-        raise c.refuse("takes the maximum over the batch")
-    return _row_reduction(c, "row_max", a, axes)
+    return _row_reduction(c, "row_max", a, _row_axes(c, a, dims, "maximum"))
 
 
 @rule("amin")
 def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    negative = Value(c.b.op("neg", c.node(a)), a.shape)
-    return c.b.op("neg", _amax(c, negative, dims, keepdim))
+    negative = Value(c.op("neg", c.node(a)), a.shape)
+    return c.op("neg", _amax(c, negative, dims, keepdim))
 
 
 @rule("linalg_vector_norm")
@@ -97,90 +93,103 @@ def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: boo
     axes = _axes(a, dims)
     if order != 2 or a.shape.index(Batch(1)) in axes:
         raise c.refuse("only the 2-norm of a row is supported")
-    square = Value(c.b.op("mul", c.node(a), c.node(a)), a.shape)
-    return c.b.op("sqrt", _row_reduction(c, "row_sum", square, axes))
+    square = Value(c.op("mul", c.node(a), c.node(a)), a.shape)
+    return c.op("sqrt", _row_reduction(c, "row_sum", square, axes))
 
 
-def _check_last(c: Context, a: Value, dim: int) -> None:
-    if [dim % len(a.shape)] != [
-        i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1
-    ]:
+# ---- sums over all columns of a row, as nodes
+
+
+def _sum_of(c: Context, x: Node, n: int) -> Node:
+    return c.b.reduce("row_sum", x, n)
+
+
+def _mean_of(c: Context, x: Node, n: int) -> Node:
+    return c.op("mul_s", _sum_of(c, x, n), s=1 / n)
+
+
+def _sum_of_squares(c: Context, x: Node, n: int) -> Node:
+    return _sum_of(c, c.op("mul", x, x), n)
+
+
+# ---- softmax
+
+
+def _check_all_columns(c: Context, a: Value, dim: int) -> None:
+    wide = [i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1]
+    if wide != [dim % len(a.shape)]:
         raise c.refuse("wanted over all columns of a row")
 
 
 @rule("_softmax")
 def _softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    _check_last(c, a, dim)
-    x = as_rows(c, a)
-    e = c.b.op("exp", c.b.op("sub", x, c.b.reduce("row_max", x, a.width)))
-    return c.b.op("div", e, c.b.reduce("row_sum", e, a.width))
+    _check_all_columns(c, a, dim)
+    x = c.as_rows(a)
+    e = c.op("exp", c.op("sub", x, c.b.reduce("row_max", x, a.width)))
+    return c.op("div", e, _sum_of(c, e, a.width))
 
 
 @rule("_softmax_backward_data")
 def _softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
-    _check_last(c, y, dim)
-    p, d = as_rows(c, y), as_rows(c, g)
-    inner = c.b.reduce("row_sum", c.b.op("mul", d, p), y.width)
-    return c.b.op("mul", p, c.b.op("sub", d, inner))
+    """p · (g − Σ g·p)."""
+    _check_all_columns(c, y, dim)
+    p, d = c.as_rows(y), c.as_rows(g)
+    return c.op("mul", p, c.op("sub", d, _sum_of(c, c.op("mul", d, p), y.width)))
 
 
 @rule("_log_softmax")
 def _log_softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    _check_last(c, a, dim)
-    x = as_rows(c, a)
-    shifted = c.b.op("sub", x, c.b.reduce("row_max", x, a.width))
-    total = c.b.reduce("row_sum", c.b.op("exp", shifted), a.width)
-    return c.b.op("sub", shifted, c.b.op("log", total))
+    _check_all_columns(c, a, dim)
+    x = c.as_rows(a)
+    shifted = c.op("sub", x, c.b.reduce("row_max", x, a.width))
+    return c.op("sub", shifted, c.op("log", _sum_of(c, c.op("exp", shifted), a.width)))
 
 
 @rule("_log_softmax_backward_data")
 def _log_softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
-    _check_last(c, y, dim)
-    d = as_rows(c, g)
-    total = c.b.reduce("row_sum", d, y.width)
-    return c.b.op("sub", d, c.b.op("mul", c.b.op("exp", as_rows(c, y)), total))
+    """g − exp(y) · Σ g."""
+    _check_all_columns(c, y, dim)
+    d = c.as_rows(g)
+    total = _sum_of(c, d, y.width)
+    return c.op("sub", d, c.op("mul", c.op("exp", c.as_rows(y)), total))
+
+
+# ---- layer normalization: Ba, Kiros, Hinton 2016, arXiv:1607.06450
 
 
 @rule("native_layer_norm")
 def _layer_norm(c: Context, a: Value, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """(x − μ) / √(σ² + ε) · w + b, over a row; Ba, Kiros, Hinton 2016, arXiv:1607.06450."""
+    """(x − μ) / √(σ² + ε) · w + b, over a row."""
     if math.prod(shape) != a.width:
         raise c.refuse("wanted over all columns of a row")
-    x, n = as_rows(c, a), a.width
-    mean = c.b.op("mul_s", c.b.reduce("row_sum", x, n), s=1 / n)
-    centred = c.b.op("sub", x, mean)
-    variance = c.b.op("mul_s", c.b.reduce("row_sum", c.b.op("mul", centred, centred), n), s=1 / n)
-    scale = c.b.op("rdiv_s", c.b.op("sqrt", c.b.op("add_s", variance, s=float(eps))), s=1.0)
-    out = c.b.op("mul", centred, scale)
+    x, n = c.as_rows(a), a.width
+    mean = _mean_of(c, x, n)
+    centred = c.op("sub", x, mean)
+    variance = c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / n)
+    scale = c.op("rdiv_s", c.op("sqrt", c.op("add_s", variance, s=float(eps))), s=1.0)
+    out = c.op("mul", centred, scale)
     if weight is not None:
-        out = c.b.op("mul", out, c.node(weight))
+        out = c.op("mul", out, c.node(weight))
     if bias is not None:
-        out = c.b.op("add", out, c.node(bias))
+        out = c.op("add", out, c.node(bias))
     return [out, mean, scale]
 
 
 @rule("native_layer_norm_backward")
 def _layer_norm_backward(
-    c: Context,
-    g: Value,
-    a: Value,
-    shape: Any,
-    mean: Value,
-    scale: Value,
-    weight: Any,
-    bias: Any,
-    _: Any,
+    c: Context, g: Value, a: Value, shape: Any, mean: Value, scale: Value, weight: Any, *_: Any
 ) -> Any:
-    x, d, n = as_rows(c, a), as_rows(c, g), a.width
-    normal = c.b.op("mul", c.b.op("sub", x, mean.node), scale.node)
-    dn = d if weight is None else c.b.op("mul", d, c.node(weight))
-    mean_d = c.b.op("mul_s", c.b.reduce("row_sum", dn, n), s=1 / n)
-    mean_dn = c.b.op("mul_s", c.b.reduce("row_sum", c.b.op("mul", dn, normal), n), s=1 / n)
-    inner = c.b.op("sub", c.b.op("sub", dn, mean_d), c.b.op("mul", normal, mean_dn))
-    dx = c.b.op("mul", inner, scale.node)
+    """Of a: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; and Σ g."""
+    x, d, n = c.as_rows(a), c.as_rows(g), a.width
+    normal = c.op("mul", c.op("sub", x, mean.node), scale.node)
+    dn = d if weight is None else c.op("mul", d, c.node(weight, a.shape))
+    mean_d = _mean_of(c, dn, n)
+    mean_dn = _mean_of(c, c.op("mul", dn, normal), n)
+    inner = c.op("sub", c.op("sub", dn, mean_d), c.op("mul", normal, mean_dn))
+    dx = c.op("mul", inner, scale.node)
 
     def summed(node: Node) -> Node:
         total = c.b.column_sum(c.b.widen(node, n))
         return c.b.view(total, tuple(shape), SUM)
 
-    return [dx, summed(c.b.op("mul", d, normal)), summed(d)]
+    return [dx, summed(c.op("mul", d, normal)), summed(d)]

@@ -1,4 +1,8 @@
-"""ATen calls that move, cut, join, make and multiply."""
+"""Rules of calls that move, cut, join, make and multiply.
+
+A row is flat in its node, so a view costs nothing, as long as rows do not mix. Cutting and joining
+work on the outermost axis of a row: there the pieces are columns that lie together.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,14 @@ import math
 from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
-from ostinato.compiler.graph.rules import Context, Value, as_rows, rule
+from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
 
 # ---- views
 
 
-@rule(
-    "detach",
-    "alias",
-    "clone",
-    "contiguous",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "positive",
-)
+@rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")
 def _same(c: Context, a: Value, *_: Any, **__: Any) -> Any:
     return a
 
@@ -62,44 +59,76 @@ def _transpose(c: Context, a: Value, *args: Any) -> Any:
 @rule("expand", "broadcast_to", "expand_as")
 def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
     shape = c.shapes[0]
-    if a.rows:
-        width = math.prod(n for n in shape if not isinstance(n, Batch))
-        if a.node.width not in (1, width) or a.width not in (1, width):
-            raise c.refuse(f"broadcasts {list(a.shape)} to {list(shape)}")
-        return Value(a.node, shape, a.transposed)
-    if a.node.kind == SUM:
-        raise c.refuse("a sum over the batch flows back into the rows")
-    return Value(c.b.widen(c.node(a), max(1, c.node(a).width)), shape)
+    if not a.rows:
+        node = c.node(a)
+        return Value(c.b.widen(node, node.width), shape)
+    width = columns(shape)
+    if a.node.width not in (1, width) or a.width not in (1, width):
+        raise c.refuse(f"broadcasts {list(a.shape)} to {list(shape)}")
+    return Value(a.node, shape, a.transposed)
 
 
-def _last_axis(c: Context, a: Value, dim: int) -> int:
-    """Elements that one step along `dim` covers; the axes before it, but the batch, must be 1."""
-    dim = dim % len(a.shape)
-    if (
-        any(isinstance(n, Batch) for n in a.shape[dim:])
-        or math.prod(n for n in a.shape[:dim] if not isinstance(n, Batch)) != 1
-    ):
-        raise c.refuse(f"cuts or joins axis {dim} of {list(a.shape)}")
-    return math.prod(a.shape[dim + 1 :])
+# ---- cutting and joining
+
+
+def _unit(c: Context, shape: Shape, dim: int) -> int:
+    """Columns that one step along `dim` covers; the axes before it, but the batch, must be 1."""
+    dim = dim % len(shape)
+    if any(isinstance(n, Batch) for n in shape[dim:]) or columns(shape[:dim]) != 1:
+        raise c.refuse(f"cuts or joins axis {dim} of {list(shape)}")
+    return columns(shape[dim + 1 :])
+
+
+def _bounds(c: Context, size: Any, start: Any, end: Any, step: int) -> tuple[int, int]:
+    """The first index of a slice, and the one behind its last."""
+    if isinstance(size, Batch) or step != 1:
+        raise c.refuse("takes part of the batch, or every n-th column")
+    low, high, _ = slice(start, end).indices(size)
+    return low, max(low, high)
+
+
+def _bounds_of_one(c: Context, size: Any, index: int) -> tuple[int, int]:
+    if isinstance(size, Batch):
+        raise c.refuse("takes one row of the batch")
+    index %= size
+    return index, index + 1
+
+
+def _cut(c: Context, a: Value, dim: int, bounds: tuple[int, int]) -> Node:
+    """Of a, what lies between the bounds along `dim`."""
+    unit = _unit(c, a.shape, dim)
+    return c.b.slice(c.as_rows(a), bounds[0] * unit, bounds[1] * unit)
+
+
+def _embedded(c: Context, g: Value, shape: Shape, dim: int, bounds: tuple[int, int]) -> Node:
+    """The gradient of a cut: absent outside the bounds."""
+    unit = _unit(c, shape, dim)
+    before, after = bounds[0] * unit, (shape[dim % len(shape)] - bounds[1]) * unit
+    pieces = [c.as_rows(g)]
+    if before:
+        pieces.insert(0, c.b.absent(before))
+    if after:
+        pieces.append(c.b.absent(after))
+    return c.b.concat(pieces)
 
 
 @rule("slice")
 def _slice(
     c: Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Any:
-    size = a.shape[dim % len(a.shape)]
     if c.shapes[0] == a.shape:
         return a
-    if isinstance(size, Batch) or step != 1:
-        raise c.refuse("takes part of the batch, or every n-th column")
-    unit = _last_axis(c, a, dim)
-    start, length = _bounds(start, end, size)
-    return c.b.slice(as_rows(c, a), start * unit, (start + length) * unit)
+    return _cut(c, a, dim, _bounds(c, a.shape[dim % len(a.shape)], start, end, step))
 
 
-def _bounds(start: Any, end: Any, size: int) -> tuple[int, int]:
-    low, high, _ = slice(start, end).indices(size)
-    return low, max(0, high - low)
+@rule("slice_backward")
+def _slice_backward(
+    c: Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int
+) -> Any:
+    shape = c.shapes[0]
+    if g.shape == shape:
+        return g
+    return _embedded(c, g, shape, dim, _bounds(c, shape[dim % len(shape)], start, end, step))
 
 
 @rule("narrow")
@@ -109,89 +138,47 @@ def _narrow(c: Context, a: Value, dim: int, start: int, length: int) -> Any:
 
 @rule("select")
 def _select(c: Context, a: Value, dim: int, index: int) -> Any:
-    size = a.shape[dim % len(a.shape)]
-    if isinstance(size, Batch):
-        raise c.refuse("takes one row of the batch")
-    unit = _last_axis(c, a, dim)
-    index %= size
-    return c.b.slice(as_rows(c, a), index * unit, (index + 1) * unit)
+    return _cut(c, a, dim, _bounds_of_one(c, a.shape[dim % len(a.shape)], index))
 
 
-@rule(
-    "split",
-    "split_with_sizes",
-    "unsafe_split",
-    "unsafe_split_with_sizes",
-    "chunk",
-    "unsafe_chunk",
-    "unbind",
-)
-def _split(c: Context, a: Value, *args: Any) -> Any:
-    """Pieces in order; their shapes were recorded."""
-    dim = args[1] if len(args) > 1 else 0
-    if "unbind" in c.name:
-        dim = args[0] if args else 0
-    _last_axis(c, a, dim)
-    whole, pieces, at = as_rows(c, a), [], 0
-    for shape in c.shapes:
-        width = math.prod(n for n in shape if not isinstance(n, Batch))
+@rule("select_backward")
+def _select_backward(c: Context, g: Value, sizes: Any, dim: int, index: int) -> Any:
+    shape = c.shapes[0]
+    return _embedded(c, g, shape, dim, _bounds_of_one(c, shape[dim % len(shape)], index))
+
+
+def _pieces(c: Context, a: Value, dim: int) -> list[Node]:
+    """The pieces of a, in order; their shapes were recorded."""
+    _unit(c, a.shape, dim)
+    whole, pieces, at = c.as_rows(a), [], 0
+    for width in map(columns, c.shapes):
         pieces.append(c.b.slice(whole, at, at + width))
         at += width
     return pieces
 
 
-@rule("cat", "concat")
+@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
+      "unsafe_chunk")  # fmt: skip
+def _split(c: Context, a: Value, sizes: Any, dim: int = 0) -> Any:
+    return _pieces(c, a, dim)
+
+
+@rule("unbind")
+def _unbind(c: Context, a: Value, dim: int = 0) -> Any:
+    return _pieces(c, a, dim)
+
+
+@rule("cat", "concat", "stack")
 def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
-    for v in tensors:
-        _last_axis(c, Value(v.node, c.shapes[0]), dim)
-    return c.b.concat([as_rows(c, v) for v in tensors])
-
-
-@rule("stack")
-def _stack(c: Context, tensors: list[Value], dim: int = 0) -> Any:
-    _last_axis(c, Value(tensors[0].node, c.shapes[0]), dim)
-    return c.b.concat([as_rows(c, v) for v in tensors])
-
-
-@rule("slice_backward")
-def _slice_backward(
-    c: Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int
-) -> Any:
-    size = c.shapes[0][dim % len(sizes)]
-    if g.shape == c.shapes[0]:
-        return g
-    if isinstance(size, Batch) or step != 1:
-        raise c.refuse("takes part of the batch, or every n-th column")
-    unit = _last_axis(c, Value(g.node, c.shapes[0]), dim)
-    start, length = _bounds(start, end, size)
-    return _embedded(c, as_rows(c, g), start * unit, (size - start - length) * unit)
-
-
-@rule("select_backward")
-def _select_backward(c: Context, g: Value, sizes: Any, dim: int, index: int) -> Any:
-    size = c.shapes[0][dim % len(sizes)]
-    if isinstance(size, Batch):
-        raise c.refuse("takes one row of the batch")
-    unit = _last_axis(c, Value(g.node, c.shapes[0]), dim)
-    index %= size
-    return _embedded(c, as_rows(c, g), index * unit, (size - index - 1) * unit)
-
-
-def _embedded(c: Context, node: Node, before: int, after: int) -> Node:
-    pieces = [node]
-    if before:
-        pieces.insert(0, c.b.absent(before))
-    if after:
-        pieces.append(c.b.absent(after))
-    return c.b.concat(pieces)
+    _unit(c, c.shapes[0], dim)
+    return c.b.concat([c.as_rows(v) for v in tensors])
 
 
 # ---- constants
 
 
-@rule(
-    "zeros", "zeros_like", "new_zeros", "empty_like", "new_empty", "empty", "_efficientzerotensor"
-)
+@rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
+      "_efficientzerotensor")  # fmt: skip
 def _zeros(c: Context, *_: Any) -> Any:
     return c.b.const(0.0)
 
@@ -201,8 +188,13 @@ def _ones(c: Context, *_: Any) -> Any:
     return c.b.const(1.0)
 
 
-@rule("full", "full_like", "new_full", "fill")
+@rule("full", "full_like", "fill")
 def _full(c: Context, _: Any, value: Any) -> Any:
+    return c.b.const(_number(c, value))
+
+
+@rule("new_full")
+def _new_full(c: Context, a: Value, size: Any, value: Any) -> Any:
     return c.b.const(_number(c, value))
 
 
@@ -226,28 +218,23 @@ def _number(c: Context, value: Any) -> float:
 
 @rule("mm", "bmm", "matmul")
 def _mm(c: Context, a: Value, w: Value) -> Any:
-    if len(a.shape) == 3 and 1 not in (a.shape[0], w.shape[0]) and a.shape[0] != 1:
+    """Rows times a captured matrix; or the transposed rows times rows, a sum over the batch."""
+    if len(a.shape) == 3 and 1 not in (a.shape[0], w.shape[0]):
         raise c.refuse("multiplies several matrices at once")
     over_batch = a.shape[-1] == Batch(1)
     if a.rows and not over_batch and w.node.kind == ONCE:
-        return c.b.matmul(as_rows(c, a), _matrix(c, w))
+        matrix = w.node if len(w.shape) == 2 else c.b.view(w.node, tuple(w.shape[-2:]), ONCE)
+        return c.b.matmul(c.as_rows(a), matrix)
     if a.rows and over_batch and w.rows and w.shape[-2] == Batch(1):
-        left = c.b.widen(c.node(Value(a.node, a.shape)), a.width)
-        total = c.b.outer(left, as_rows(c, w))
-        if len(c.shapes[0]) == 2:
-            return total
+        total = c.b.outer(c.b.widen(a.node, a.width), c.as_rows(w))
         return c.b.view(total, tuple(c.shapes[0]), SUM)
-    if "const" in (a.node.op, w.node.op) or "absent" in (a.node.op, w.node.op):
+    if "absent" in (a.node.op, w.node.op):
         return c.b.absent()
+    if is_zero(a.node) or is_zero(w.node):
+        return c.b.const(0.0)
     raise c.refuse(
         f"multiplies {list(a.shape)} by {list(w.shape)}; wanted rows times a captured matrix"
     )
-
-
-def _matrix(c: Context, w: Value) -> Node:
-    if len(w.shape) == 2:
-        return w.node
-    return c.b.view(w.node, tuple(w.shape[-2:]), ONCE)
 
 
 @rule("addmm", "baddbmm")
@@ -258,6 +245,6 @@ def _addmm(c: Context, bias: Value, a: Value, w: Value, beta: float = 1, alpha: 
     if product.kind == SUM:
         raise c.refuse("adds to a sum over the batch")
     if alpha != 1:
-        product = c.b.op("mul_s", product, s=float(alpha))
-    scaled = bias if beta == 1 else Value(c.b.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
+        product = c.op("mul_s", product, s=float(alpha))
+    scaled = bias if beta == 1 else Value(c.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
     return c.elementwise("add", scaled, Value(product, c.shapes[0]))

@@ -1,29 +1,31 @@
-"""Making the step graph, simplified on the way.
+"""Making the nodes of the step graph: each once, and none that another already stands for.
 
-Equal nodes are one node, a slice moves to the operands of what it slices, a concatenation dissolves
-in the product that uses it, zeros vanish. So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of
-an LSTM is a product with its own columns.
+In: operations by name, on nodes. Out: nodes in canonical form, so that what a step writes in
+several ways is one graph:
 
-*Absent* is the gradient of an output that nobody used: like autograd's undefined tensor it is not
-multiplied (0 · inf would be NaN), it makes absent what it is multiplied with.
+    a slice                    moves to the operands of what it slices
+    a concatenation            dissolves in the product or the operation that uses it
+    zeros, copies, signs       go where `identities.py` says
+
+So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product with its own columns.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.identities import (
+    Elementwise,
+    are_absent,
+    in_best_form,
+    is_zero,
+    simplified,
+)
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
-
-_ABSENT_IF_FIRST = {
-    "neg", "mul_s", "copy", "div", "tanh_backward", "sigmoid_backward", "max_backward", "spread",
-}  # fmt: skip
 
 
 class Builder:
@@ -40,6 +42,7 @@ class Builder:
         kind: str,
         shape: tuple[int, ...],
     ) -> Node:
+        """The node as it is described; the methods below find the canonical one."""
         key = (op, tuple(n.index for n in inputs), repr(attrs), kind, shape)
         if key not in self._made:
             self._made[key] = Node(op, tuple(inputs), attrs, kind, shape, len(self._made))
@@ -51,6 +54,7 @@ class Builder:
         return self.node("const", (), (float(value),), ROWS, (width,))
 
     def absent(self, width: int = 1) -> Node:
+        """The gradient of what the loss does not use: see `identities.py`."""
         return self.node("absent", (), (), ROWS, (width,))
 
     def widen(self, node: Node, width: int) -> Node:
@@ -60,100 +64,43 @@ class Builder:
         if node.op == "absent":
             return self.absent(width)
         if node.width == width:
-            if node.kind == ROWS:
-                return node
-            return self.node("copy", (node,), (0.0,), ROWS, (width,))
+            return node if node.kind == ROWS else self._copy(node)
         return self.node("spread", (node,), (0.0,), ROWS, (width,))
 
+    def _copy(self, node: Node) -> Node:
+        """A constant, or a vector without batch, as rows that lie in memory."""
+        return self.node("copy", (node,), (0.0,), ROWS, (node.width,))
+
     def op(self, name: str, *operands: Node, s: float = 0.0) -> Node:
-        """An elementwise operation on operands of one width, or of width 1."""
+        """An elementwise operation of engine/ops.py, on operands of one width, or of width 1."""
         widths = {n.width for n in operands} - {1}
         if len(widths) > 1:
             raise Unsupported(f"operands of {sorted(widths)} columns cannot be combined", name)
-        width = widths.pop() if widths else 1
-        known = self._known(name, operands, s, width)
+        e = Elementwise(name, operands, s, widths.pop() if widths else 1)
+        known = simplified(self, e)
         if known is not None:
             return known
-        operands = tuple(self.const(0.0, n.width) if n.op == "absent" else n for n in operands)
-        concats = [n for n in operands if n.op == "concat"]
-        if concats:
-            return self._over_pieces(name, operands, s, concats)
-        name, operands, s = _with_scalar(name, operands, s)
-        if name == "select_s" and s == 0:
-            name, operands = self._as_gradient_of_max(*operands)
-        return self.node(name, operands, (float(s),), ROWS, (width,))
+        e = e._replace(operands=tuple([self._zero_if_absent(n) for n in operands]))
+        if any(n.op == "concat" for n in e.operands):
+            return self._piece_by_piece(e)
+        e = in_best_form(self, e)
+        return self.node(e.name, e.operands, (float(e.s),), ROWS, (e.width,))
 
-    def _as_gradient_of_max(self, less: Node, other: Node) -> tuple[str, tuple[Node, ...]]:
-        """PyTorch's gradient of maximum or minimum, three selections, as one operation."""
-        if less.op == "lt" and other.op == "select":
-            a, b = less.inputs
-            equal, half, g = other.inputs
-            halved = self.op("div", g, self.const(2.0))
-            if equal.op == "eq" and {*equal.inputs} == {a, b} and half is halved:
-                return "max_backward", (g, a, b)
-        return "select_s", (less, other)
+    def _zero_if_absent(self, node: Node) -> Node:
+        return self.const(0.0, node.width) if node.op == "absent" else node
 
-    def _known(self, name: str, operands: tuple[Node, ...], s: float, width: int) -> Node | None:
-        """A result that needs no computing."""
-        first = operands[0]
-        absent = [n.op == "absent" for n in operands]
-        if any(absent):
-            if (name in _ABSENT_IF_FIRST and absent[0]) or name == "mul" or all(absent):
-                return self.absent(width)
-            if name == "select" and all(n.op == "absent" or _is_zero(n) for n in operands[1:]):
-                return self.absent(width)
-            if name in ("add", "sub") and absent[1]:
-                return self.widen(first, width)
-            if name == "add":
-                return self.widen(operands[1], width)
-            if name == "sub":
-                return self.op("neg", self.widen(operands[1], width))
-        if all(n.op == "const" for n in operands):
-            values = [np.float64(n.s) for n in operands]
-            with np.errstate(all="ignore"):
-                return self.const(float(OPS[name].meaning(*values, np.float64(s))), width)
-        if name == "add" and _is_zero(first):
-            return self.widen(operands[1], width)
-        if name in ("add", "sub") and _is_zero(operands[1]):
-            return self.widen(first, width)
-        if name == "copy" or (name == "mul_s" and s == 1) or (name == "add_s" and s == 0):
-            return self.widen(first, width)
-        if name == "mul_s" and first.op == "mul_s":
-            return self.op("mul_s", first.inputs[0], s=s * first.s)
-        if name == "add":
-            for a, b in (operands, operands[::-1]):
-                if b.op == "neg":
-                    return self.op("sub", a, b.inputs[0])
-        if name == "sub" and operands[1].op == "neg":
-            return self.op("add", first, operands[1].inputs[0])
-        if name == "neg" and first.op == "neg":
-            return self.widen(first.inputs[0], width)
-        if name == "mul":  # g · ((x / y) / y), a division's gradient, by g / y, which is its other
-            for g, b in (operands, operands[::-1]):
-                y = _divisor(b)
-                if y is not None and _divisor(b.inputs[0]) is y and _divisor(g) is not y:
-                    return self.op("mul", self.op("div", g, y), b.inputs[0])
-        if name in ("mul", "div"):  # the sign last, where a sum may take it
-            for i, n in enumerate(operands):
-                if n.op == "neg":
-                    rest = (*operands[:i], n.inputs[0], *operands[i + 1 :])
-                    return self.op("neg", self.op(name, *rest))
-        return None
-
-    def _over_pieces(
-        self, name: str, operands: tuple[Node, ...], s: float, concats: list[Node]
-    ) -> Node:
-        width = concats[0].width
-        cuts = sorted({c for n in concats for c, _ in _placed(n.inputs)} | {width})
-        return self.concat(
-            [
-                self.op(name, *(n if n.width == 1 else self.slice(n, a, b) for n in operands), s=s)
-                for a, b in pairwise(cuts)
-            ]
-        )
+    def _piece_by_piece(self, e: Elementwise) -> Node:
+        """An operation on concatenations, as the concatenation of operations on their pieces."""
+        concats = [n for n in e.operands if n.op == "concat"]
+        cuts = sorted({at for n in concats for at, _ in _pieces(n)} | {e.width})
+        pieces = []
+        for start, stop in pairwise(cuts):
+            cut = [n if n.width == 1 else self.slice(n, start, stop) for n in e.operands]
+            pieces.append(self.op(e.name, *cut, s=e.s))
+        return self.concat(pieces)
 
     def slice(self, node: Node, start: int, stop: int) -> Node:
-        """Columns start … stop−1."""
+        """Columns start … stop−1, by the same columns of its operands where that will do."""
         width = stop - start
         if width == node.width:
             return node
@@ -162,12 +109,13 @@ class Builder:
         if node.op in ("const", "absent"):
             return self.widen(node, width)
         if node.op == "concat":
-            pieces = [
-                self.slice(piece, max(start - at, 0), min(stop - at, piece.width))
-                for at, piece in _placed(node.inputs)
-                if at < stop and at + piece.width > start
-            ]
-            return self.concat(pieces)
+            return self.concat(
+                [
+                    self.slice(piece, max(start - at, 0), min(stop - at, piece.width))
+                    for at, piece in _pieces(node)
+                    if at < stop and at + piece.width > start
+                ]
+            )
         if node.op == "spread":
             return self.widen(node.inputs[0], width)
         if node.op == "matmul":
@@ -180,44 +128,31 @@ class Builder:
             return self.node("slice", node.inputs, (node.attrs[0] + start,), ROWS, (width,))
         return self.node("slice", (node,), (start,), ROWS, (width,))
 
-    def concat(self, pieces: Sequence[Node]) -> Node:
-        flat: list[Node] = []
-        for piece in pieces:
-            flat.extend(piece.inputs if piece.op == "concat" else [piece])
-        # Zeros beside what is absent are autograd's, for the pieces of a split that nobody uses.
-        if any(n.op == "absent" for n in flat) and all(
-            n.op == "absent" or _is_zero(n) for n in flat
-        ):
-            return self.absent(sum(n.width for n in flat))
-        rows = [
-            self.const(0.0, n.width) if n.op == "absent" else self.widen(n, n.width) for n in flat
-        ]
+    def concat(self, nodes: Sequence[Node]) -> Node:
+        """The columns of all, one behind the other; constants that are neighbours become one."""
+        pieces = [piece for n in nodes for _, piece in _pieces(n)]
+        width = sum(n.width for n in pieces)
+        if are_absent(pieces):  # of a split, of which nobody uses a piece
+            return self.absent(width)
+        rows = [self.widen(self._zero_if_absent(n), n.width) for n in pieces]
         merged: list[Node] = []
         for n in rows:
             if merged and n.op == "const" and merged[-1].op == "const" and n.s == merged[-1].s:
                 merged[-1] = self.const(n.s, merged[-1].width + n.width)
             else:
                 merged.append(n)
-        if len(merged) == 1:
-            return merged[0]
-        return self.node("concat", merged, (), ROWS, (sum(n.width for n in merged),))
+        return merged[0] if len(merged) == 1 else self.node("concat", merged, (), ROWS, (width,))
 
     def matmul(self, a: Node, w: Node) -> Node:
-        """a `[B, K]` times w `[K, N]`."""
+        """a `[B, K]` times w `[K, N]`: a sum of products, one for each piece of a."""
         n_columns = w.shape[1]
         if a.op == "absent":
             return self.absent(n_columns)
-        terms = [
-            self.node(
-                "matmul",
-                (self._operand(p), self.block(w, at, p.width, 0, n_columns)),
-                (),
-                ROWS,
-                (n_columns,),
-            )
-            for at, p in _placed(a.inputs if a.op == "concat" else (a,))
-            if not _is_zero(p)
-        ]
+        terms = []
+        for row, piece in _pieces(a):
+            if not is_zero(piece):
+                factors = self._in_memory(piece), self.block(w, row, piece.width, 0, n_columns)
+                terms.append(self.node("matmul", factors, (), ROWS, (n_columns,)))
         if not terms:
             return self.const(0.0, n_columns)
         total = terms[0]
@@ -225,18 +160,15 @@ class Builder:
             total = self.op("add", total, term)
         return total
 
-    def _operand(self, node: Node) -> Node:
-        """A value that lies in memory, as a product needs it."""
-        if node.kind == ONCE or node.op == "const":
-            return self.node("copy", (node,), (0.0,), ROWS, (node.width,))
-        return node
+    def _in_memory(self, node: Node) -> Node:
+        """A value as products, reductions and sums need it."""
+        return self._copy(node) if node.kind == ONCE or node.op == "const" else node
 
     def reduce(self, name: str, node: Node, width: int) -> Node:
         """row_sum or row_max: `[B, width]` to `[B, 1]`."""
         if node.op == "absent":
             return self.absent()
-        wide = self._operand(self.widen(node, width))
-        return self.node(name, (wide,), (), ROWS, (1,))
+        return self.node(name, (self._in_memory(self.widen(node, width)),), (), ROWS, (1,))
 
     # ---- once
 
@@ -257,17 +189,25 @@ class Builder:
             start, v = start + v.attrs[0], v.inputs[0]
         return self.node("part", (v,), (start,), ONCE, (width,))
 
+    # ---- once, or sum
+
     def call(
         self,
         name: str,
         inputs: Sequence[Node],
-        call: Any,
-        out: int,
+        args: tuple[Any, ...],
         kind: str,
         shape: tuple[int, ...],
+        kwargs: tuple[tuple[str, Any], ...] = (),
+        out: int = 0,
     ) -> Node:
-        """An ATen call on tensors without a batch, left to PyTorch; `out` of its results."""
-        return self.node(name, inputs, (call, out), kind, shape)
+        """An ATen call on tensors without a batch, left to PyTorch: `evaluate.py` computes it.
+
+        Args:
+            args, kwargs: of the call, with `Slot(i)` in the place of inputs[i].
+            out: which of the results of the call.
+        """
+        return self.node(name, inputs, ((args, kwargs), out), kind, shape)
 
     def view(self, node: Node, shape: tuple[int, ...], kind: str) -> Node:
         """The same elements in another shape; a view of a view is one view."""
@@ -277,25 +217,25 @@ class Builder:
             node = node.inputs[0]
         if node.shape == shape:
             return node
-        return self.call("aten.view.default", (node,), ((Slot(0), shape), ()), 0, kind, shape)
+        return self.call("aten.view.default", (node,), (Slot(0), shape), kind, shape)
 
     # ---- sum
 
     def outer(self, a: Node, b: Node) -> Node:
-        """Σ aᵀ b over rows and steps: `[K, N]`."""
+        """Σ aᵀ b over rows and steps: `[K, N]`, from one product for each pair of pieces."""
         if "absent" in (a.op, b.op):
             return self.absent()
         inputs: list[Node] = []
         places = []
-        for row, p in _placed(a.inputs if a.op == "concat" else (a,)):
-            for column, q in _placed(b.inputs if b.op == "concat" else (b,)):
-                if not {p.op, q.op} & {"absent"} and not _is_zero(p) and not _is_zero(q):
-                    inputs += [self._operand(p), self._operand(q)]
+        for row, p in _pieces(a):
+            for column, q in _pieces(b):
+                if not is_zero(p) and not is_zero(q):
+                    inputs += [self._in_memory(p), self._in_memory(q)]
                     places.append((row, column))
         return self.node("outer", inputs, tuple(places), SUM, (a.width, b.width))
 
     def transposed(self, outer: Node) -> Node:
-        """(Σ aᵀ b)ᵀ = Σ bᵀ a: `[N, K]`, so that a gradient has the layout of what it is of."""
+        """(Σ aᵀ b)ᵀ = Σ bᵀ a: `[N, K]`, so that a gradient lies in memory as its tensor does."""
         pairs = zip(outer.inputs[::2], outer.inputs[1::2], strict=True)
         inputs = [n for a, b in pairs for n in (b, a)]
         places = tuple((column, row) for row, column in outer.attrs)
@@ -305,13 +245,10 @@ class Builder:
         """Σ a over rows and steps: `[1, width]`."""
         if a.op == "absent":
             return a
-        inputs = []
-        places = []
-        for column, p in _placed(a.inputs if a.op == "concat" else (a,)):
-            if p.op != "absent" and not _is_zero(p):
-                inputs.append(self._operand(p))
-                places.append((0, column))
-        return self.node("column_sum", inputs, tuple(places), SUM, (1, a.width))
+        there = [(column, p) for column, p in _pieces(a) if not is_zero(p)]
+        inputs = [self._in_memory(p) for _, p in there]
+        places = tuple([(0, column) for column, _ in there])
+        return self.node("column_sum", inputs, places, SUM, (1, a.width))
 
     def add_sums(self, a: Node, b: Node) -> Node | None:
         """The sum of two sums, if one accumulator can take both."""
@@ -320,68 +257,10 @@ class Builder:
         return None
 
 
-def _placed(pieces: Sequence[Node]) -> list[tuple[int, Node]]:
-    """Pieces with the column each begins at."""
+def _pieces(node: Node) -> list[tuple[int, Node]]:
+    """The pieces of a concatenation, or the node itself, with the column that each begins at."""
     placed, at = [], 0
-    for piece in pieces:
+    for piece in node.inputs if node.op == "concat" else (node,):
         placed.append((at, piece))
         at += piece.width
     return placed
-
-
-def _is_zero(node: Node) -> bool:
-    return node.op == "const" and node.s == 0.0
-
-
-def _divisor(node: Node) -> Node | None:
-    return node.inputs[1] if node.op == "div" else None
-
-
-def _is_power_of_two(s: float) -> bool:
-    """Whether it is one, and its reciprocal a normal float32."""
-    mantissa, exponent = math.frexp(s)
-    return abs(mantissa) == 0.5 and abs(exponent) < 100
-
-
-# (operation, position of the constant) → the same with a scalar
-_SCALAR_FORMS = {
-    ("add", 0): "add_s",
-    ("add", 1): "add_s",
-    ("mul", 0): "mul_s",
-    ("mul", 1): "mul_s",
-    ("sub", 0): "rsub_s",
-    ("div", 0): "rdiv_s",
-    ("max", 0): "max_s",
-    ("max", 1): "max_s",
-    ("min", 0): "min_s",
-    ("min", 1): "min_s",
-    ("lt", 0): "gt_s",
-    ("lt", 1): "lt_s",
-    ("le", 0): "ge_s",
-    ("le", 1): "le_s",
-    ("eq", 0): "eq_s",
-    ("eq", 1): "eq_s",
-    ("pow", 1): "pow_s",
-}
-
-
-def _with_scalar(
-    name: str, operands: tuple[Node, ...], s: float
-) -> tuple[str, tuple[Node, ...], float]:
-    """a + const as add_s(a), and so on."""
-    if len(operands) == 2:
-        for position, n in enumerate(operands):
-            other = operands[1 - position]
-            if n.op == "const" and n.width in (1, other.width):
-                if (name, position) in _SCALAR_FORMS:
-                    return _SCALAR_FORMS[name, position], (other,), n.s
-                if (name, position) == ("sub", 1):
-                    return "add_s", (other,), -n.s
-                if (name, position) == ("div", 1) and _is_power_of_two(n.s):
-                    return "mul_s", (other,), 1 / n.s  # the same bits
-    if name == "select":
-        mask, a, b = operands
-        for n, other, form in ((a, b, "select_s"), (b, a, "select_else_s")):
-            if n.op == "const" and n.width in (1, max(mask.width, other.width)):
-                return form, (mask, other), n.s
-    return name, operands, s

@@ -1,4 +1,8 @@
-"""Tensors without a batch: what a step computes from captured tensors alone."""
+"""Computing the tensors without a batch, by PyTorch.
+
+In: a node of kind once; or one of kind sum, where the sums that it needs are known. Out: its
+tensor. `left_to_torch.py` made these nodes.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +18,47 @@ from ostinato.compiler.graph.node import Node, Slot
 def evaluate(
     node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """A tensor without batch: ATen calls that the recording left to PyTorch."""
-    if node in known:
-        return known[node]
+    """The tensor of a node, and in `known` those of all that it is computed from.
+
+    Args:
+        captured: the tensors that the step takes from outside.
+        dtype: the floating-point type of the step.
+    """
+    if node not in known:
+        inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
+        known[node] = _computed(node, inputs, captured, dtype)
+    return known[node]
+
+
+def _computed(
+    node: Node, inputs: list[Tensor], captured: Sequence[Tensor], dtype: torch.dtype
+) -> Tensor:
     if node.op == "captured":
-        value = captured[node.attrs[0]].detach()
-    elif node.op == "full":
+        return captured[node.attrs[0]].detach()
+    if node.op == "full":
         number, truth = node.attrs
         kind = torch.bool if truth else dtype
-        value = torch.full(node.shape, number, dtype=kind, device="cpu")
-    elif node.op == "zeros":
-        value = torch.zeros(node.shape, dtype=dtype, device="cpu")
-    elif node.op == "part":
+        return torch.full(node.shape, number, dtype=kind, device="cpu")
+    if node.op == "zeros":
+        return torch.zeros(node.shape, dtype=dtype, device="cpu")
+    if node.op == "part":
         start = node.attrs[0]
-        value = evaluate(node.inputs[0], captured, known, dtype)[start : start + node.width]
-    elif node.op == "block":
-        r, c = node.attrs
-        whole = evaluate(node.inputs[0], captured, known, dtype)
-        value = whole[r : r + node.shape[0], c : c + node.shape[1]]
-    else:
-        inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
-        (args, kwargs), out = node.attrs
-        _, name, overload = node.op.split(".")
-        result = getattr(getattr(torch.ops.aten, name), overload)(
-            *(_filled(a, inputs) for a in args), **{k: _filled(v, inputs) for k, v in kwargs}
-        )
-        value = result[out] if isinstance(result, (tuple, list)) else result
-    known[node] = value
-    return value
+        return inputs[0][start : start + node.width]
+    if node.op == "block":
+        row, column = node.attrs
+        n_rows, n_columns = node.shape
+        return inputs[0][row : row + n_rows, column : column + n_columns]
+    (args, kwargs), out = node.attrs
+    _, name, overload = node.op.split(".")
+    result = getattr(getattr(torch.ops.aten, name), overload)(
+        *(_filled(a, inputs) for a in args), **{k: _filled(v, inputs) for k, v in kwargs}
+    )
+    return result[out] if isinstance(result, (tuple, list)) else result
 
 
 def _filled(leaf: Any, inputs: list[Tensor]) -> Any:
-    # Not inside `evaluate`: a function that names itself there is a cycle, which holds the tensors.
+    """An argument of the call, with the inputs in their slots."""
+    # Not inside `_computed`: a function that names itself there is a cycle, and holds the tensors.
     if isinstance(leaf, Slot):
         return inputs[leaf.index]
     return [_filled(x, inputs) for x in leaf] if isinstance(leaf, tuple) else leaf

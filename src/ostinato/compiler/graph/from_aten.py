@@ -1,25 +1,32 @@
 """From recorded ATen calls to the step graph.
 
-`values.py` says what a value is, `aten_*.py` what each call means.
+In: a `Recording`, which is the ATen calls of one step and of its gradients, on numbered values.
+Out: a `StepGraph`, which is the same step as nodes: `Forward`, and a `Backward` for each choice of
+outputs from which gradients come.
+
+A call goes one of two ways. If it has rows, or makes them, its rule in `RULES` says which nodes it
+means. If it has none, it depends on captured tensors alone and is left to PyTorch.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+# Imported for the rules that they enter into RULES.
+import ostinato.compiler.graph.aten_elementwise
+import ostinato.compiler.graph.aten_reductions
+import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph import aten_elementwise, aten_reductions, aten_shapes
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
-from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, fixed
-
-__all__ = ["StepGraph", "aten_elementwise", "aten_reductions", "aten_shapes"]
+from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
+from ostinato.compiler.graph.rules import RULES, Context, Value, columns, functional
 
 
 @dataclass(frozen=True)
@@ -44,265 +51,231 @@ class Backward:
     absent: frozenset[int]  # recorded values that are
 
 
-# Calls that are linear in the first tensor they are given, the others left as they are; and in all.
-_LINEAR = {
-    "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
-    "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
-    "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
-    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
-}  # fmt: skip
-_LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
-
-
-def _is_linear(name: str, read: list[Value]) -> bool:
-    """Whether a call on sums gives the sum of what it gives of each: autograd's own always do."""
-    name = name.rstrip("_")  # in place or not
-    sums = [v.node.kind == SUM for v in read]
-    if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
-        return True
-    return sum(sums) == 1 and (name in _LINEAR or ("backward" in name and sums[0]))
-
-
 class StepGraph:
     """The graph of a recorded step. Its backward part depends on where gradients come from.
 
     Args:
         dtype: the floating-point type that every value must have (or bool).
+
+    Raises:
+        Unsupported: the engine cannot play the step; so does `backward`.
     """
 
     def __init__(self, recording: Recording, dtype: Any):
+        _check_dtypes(recording, dtype)
         self.recording = recording
         self.dtype = dtype
-        self.b = Builder()
-        self.values: dict[int, Value] = {}
+        self._values = _Values(recording, Builder(), {})
         self.forward = self._forward()
 
     def _forward(self) -> Forward:
+        r, values = self.recording, self._values
+        values.take_from_outside()
+        states = values.inputs("state", r.states)
+        xs = values.inputs("x", r.xs)
+        for call in r.calls[: r.n_forward]:
+            values.translate(call)
+        return Forward(states, xs, values.whole(r.new_states), values.whole(r.ys))
+
+    def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
+        """The gradients, where those of the other outputs and leaves of the carry are absent."""
+        r, values = self.recording, self._values.copy()
+        d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
+        d_ys = values.inputs("d_y", r.d_ys, y_used)
+        gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
+        for call in r.calls[r.n_forward :]:
+            read = gradients.intersection(refs_in(call))
+            given = [i for i in call.outs if i is not None]
+            if read and all(values.is_absent(i) for i in read):  # autograd would not get here
+                values.set_absent(given)
+            else:
+                values.translate(call)
+            if read:
+                gradients.update(given)
+        return Backward(
+            d_new_states=d_new_states,
+            d_ys=d_ys,
+            d_captured=tuple([values.sum_of(i) for i in r.d_captured]),
+            d_states=tuple(
+                values.b.absent(state.width) if i is None else values.whole([i])[0]
+                for state, i in zip(self.forward.states, r.d_states, strict=True)
+            ),
+            d_xs=tuple([values.gradient_of_x(i) for i in r.d_xs]),
+            absent=values.absent(),
+        )
+
+
+def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
+    """Every value is of the step's type, or bool.
+
+    A sum of truth values may be a whole number: it is small enough to be exact in the step's type.
+    """
+
+    def counts(call: Call) -> bool:
+        return call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
+
+    usual = (dtype, torch.bool)
+    for call in r.calls:
+        for i in call.outs:
+            if i is not None and r.dtypes[i] not in usual and not counts(call):
+                raise Unsupported(f"the step computes in {r.dtypes[i]} beside {dtype}", call.name)
+    for i in (*r.captured, *r.states, *r.xs):
+        if r.dtypes[i] not in usual:
+            raise Unsupported(
+                f"a tensor of {r.dtypes[i]} beside {dtype}; give the carry, xs and the parameters "
+                "one floating-point type"
+            )
+
+
+# Arguments of where and how a tensor lies: the engine has but one way.
+_PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
+
+
+class _Values:
+    """The recorded values that are translated so far, by number."""
+
+    def __init__(self, recording: Recording, b: Builder, known: dict[int, Value]):
+        self.recording = recording
+        self.b = b
+        self.known = known
+
+    def copy(self) -> _Values:
+        return _Values(self.recording, self.b, dict(self.known))
+
+    # ---- what goes in
+
+    def take_from_outside(self) -> None:
+        """Captured tensors, and numbers that the step makes tensors of."""
         r = self.recording
-        self._check_dtypes()
         for position, i in enumerate(r.captured):
-            self.values[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
-        states = tuple(self._input("state", p, i) for p, i in enumerate(r.states))
-        xs = tuple(self._input("x", p, i) for p, i in enumerate(r.xs))
+            self.known[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
         for i, tensor in r.constants.items():
             if tensor.dim() != 0:
                 raise Unsupported(
                     "the step makes a tensor from Python values other than one number"
                 )
-            self.values[i] = Value(self.b.const(float(tensor)), ())
-        for call in r.calls[: r.n_forward]:
-            self._translate(call)
-        new_states = tuple(self._whole(i) for i in r.new_states)
-        return Forward(states, xs, new_states, tuple(self._whole(i) for i in r.ys))
+            self.known[i] = Value(self.b.const(float(tensor)), ())
 
-    def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
-        """The gradients, where those of the other outputs and leaves of the carry are absent."""
-        graph = copy.copy(self)
-        graph.values = dict(self.values)
-        return graph._backward(y_used, leaves_used)
-
-    def _backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
-        r = self.recording
-        d_new, d_ys = (
-            tuple(
-                self._input(name, p, i) if used else self._absent(i)
-                for p, (i, used) in enumerate(zip(numbers, uses, strict=True))
-            )
-            for name, numbers, uses in (
-                ("d_state", r.d_new_states, leaves_used),
-                ("d_y", r.d_ys, y_used),
-            )
-        )
-        gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
-        for call in r.calls[r.n_forward :]:
-            read = gradients.intersection(refs_in(call))
-            if read and all(self.values[i].node.op == "absent" for i in read):
-                for i in call.outs:  # autograd would not get here
-                    if i is not None:
-                        self._absent(i)
-            else:
-                self._translate(call)
-            if read:
-                gradients.update(i for i in call.outs if i is not None)
-        return Backward(
-            d_new_states=d_new,
-            d_ys=d_ys,
-            d_captured=tuple(self._sum(i) for i in r.d_captured),
-            d_states=tuple(
-                self.b.absent(state.width) if i is None else self._whole(i)
-                for state, i in zip(self.forward.states, r.d_states, strict=True)
-            ),
-            d_xs=tuple(self._flowing(i) for i in r.d_xs),
-            absent=frozenset(i for i, v in self.values.items() if v.node.op == "absent"),
-        )
-
-    def _check_dtypes(self) -> None:
-        for call in self.recording.calls:
-            for i in call.outs:
-                if i is None or self._is_ours(self.recording.dtypes[i]) or self._counts(call):
-                    continue
+    def inputs(
+        self, name: str, numbers: tuple[int, ...], used: tuple[bool, ...] | None = None
+    ) -> tuple[Node, ...]:
+        """Rows that are given at every step; absent where they are not `used`."""
+        for position, i in enumerate(numbers):
+            if used is not None and not used[position]:
+                self.set_absent([i])
+                continue
+            shape = self.recording.shapes[i]
+            if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
                 raise Unsupported(
-                    f"the step computes in {self.recording.dtypes[i]} beside {self.dtype}",
-                    call.name,
+                    f"{name} {position} has the shape {list(shape)}; the batch must be its first "
+                    "axis"
                 )
-        for i in (*self.recording.captured, *self.recording.states, *self.recording.xs):
-            if not self._is_ours(self.recording.dtypes[i]):
+            node = self.b.node(name, (), (position,), ROWS, (columns(shape),))
+            self.known[i] = Value(node, shape)
+        return tuple([self.known[i].node for i in numbers])
+
+    def set_absent(self, numbers: Iterable[int]) -> None:
+        for i in numbers:
+            shape = self.recording.shapes[i]
+            width = math.prod(n for n in shape if isinstance(n, int))
+            self.known[i] = Value(self.b.absent(width), shape)
+
+    # ---- what comes out
+
+    def is_absent(self, i: int) -> bool:
+        return self.known[i].node.op == "absent"
+
+    def absent(self) -> frozenset[int]:
+        return frozenset([i for i in self.known if self.is_absent(i)])
+
+    def whole(self, numbers: Iterable[int]) -> tuple[Node, ...]:
+        """Outputs: rows of their full width."""
+        nodes = []
+        for i in numbers:
+            v = self.known[i]
+            if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
                 raise Unsupported(
-                    f"a tensor of {self.recording.dtypes[i]} beside {self.dtype}; give the carry, "
-                    "xs and the parameters one floating-point type"
+                    f"the step returns {list(v.shape)}; every output needs the batch as its first "
+                    "axis"
                 )
+            nodes.append(self.b.widen(v.node, v.width))
+        return tuple(nodes)
 
-    def _is_ours(self, dtype: torch.dtype) -> bool:
-        return dtype in (self.dtype, torch.bool)
+    def gradient_of_x(self, i: int | None) -> Node | None:
+        return None if i is None or self.is_absent(i) else self.whole([i])[0]
 
-    def _counts(self, call: Call) -> bool:
-        """A sum of truth values: a whole number, but small enough to be one of our type."""
-        return (
-            call.name.startswith("aten.sum.")
-            and self.recording.dtypes[call.args[0].index] is torch.bool
-        )
-
-    def _input(self, name: str, position: int, i: int) -> Node:
-        shape: Shape = self.recording.shapes[i]
-        if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
-            raise Unsupported(
-                f"{name} {position} has the shape {list(shape)}; the batch must be its first axis"
-            )
-        node = self.b.node(name, (), (position,), ROWS, (math.prod(shape[1:]),))
-        self.values[i] = Value(node, shape)
-        return node
-
-    def _absent(self, i: int) -> Node:
-        shape: Shape = self.recording.shapes[i]
-        node = self.b.absent(math.prod(n for n in shape if isinstance(n, int)))
-        self.values[i] = Value(node, shape)
-        return node
-
-    def _whole(self, i: int) -> Node:
-        """A value as rows of its full width: an output."""
-        v = self.values[i]
-        if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
-            raise Unsupported(
-                f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
-            )
-        return self.b.widen(v.node, v.width)
-
-    def _flowing(self, i: int | None) -> Node | None:
-        return None if i is None or self.values[i].node.op == "absent" else self._whole(i)
-
-    def _sum(self, i: int | None) -> Node | None:
-        if i is None or self.values[i].node.op == "absent":
+    def sum_of(self, i: int | None) -> Node | None:
+        """The gradient of a captured tensor."""
+        if i is None or self.is_absent(i):
             return None
-        v = self.values[i]
-        if v.node.kind != SUM:
-            if v.node.op == "const" and v.node.s == 0:
-                return self.b.node("zeros", (), v.shape, SUM, v.shape)
-            raise Unsupported("the gradient of a captured tensor is not a sum over the batch")
-        return v.node
+        v = self.known[i]
+        if v.node.kind == SUM:
+            return v.node
+        if v.node.op == "const" and v.node.s == 0:
+            return self.b.node("zeros", (), v.shape, SUM, v.shape)
+        raise Unsupported("the gradient of a captured tensor is not a sum over the batch")
 
     # ---- one call
 
-    def _translate(self, call: Any) -> None:
-        name = call.name.removeprefix("aten.").rsplit(".", 1)[0]
-        read: list[Value] = []
-
-        def get(leaf: Any) -> Any:
-            if isinstance(leaf, Ref):
-                read.append(self.values[leaf.index])
-                return self.values[leaf.index]
-            if isinstance(leaf, (list, tuple)):
-                return type(leaf)(get(x) for x in leaf)
-            return leaf
-
-        args = [get(a) for a in call.args]
-        kwargs = {k: get(v) for k, v in call.kwargs.items()}
+    def translate(self, call: Call) -> None:
+        """Find the nodes of what a call gives, from those of what it reads."""
+        name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
         shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
-        kinds = {v.node.kind for v in read if v.node.op not in ("const", "absent")}
-        batched = any(isinstance(n, Batch) for s in shapes if s is not None for n in s)
-        rule = RULES.get(name)
-        if ROWS not in kinds and not batched and (kinds or rule is None):
-            if self.recording.runs_python_backward and not _is_linear(name, read):
-                raise Unsupported(
-                    "a custom backward pass, or a hook, is not linear in a gradient that is summed "
-                    "over the steps before",
-                    call.name,
-                )
-            outs: list[Any] = self._left_to_torch(call, read, shapes, SUM if SUM in kinds else ONCE)
-        elif rule is None:
-            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
+        kinds = self._kinds_read(call)
+        makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
+        makes_constant = not kinds and name in RULES  # zeros, full …
+        if ROWS in kinds or makes_rows or makes_constant:
+            outs = self._by_rule(call, name, shapes, kinds)
         else:
-            if SUM in kinds and name not in ("add", "mul"):
-                raise Unsupported("a sum over the batch flows back into the rows", call.name)
-            kwargs = _without_placement(kwargs)
-            dtypes = self.recording.dtypes
-            of_args = [dtypes[a.index] if isinstance(a, Ref) else None for a in call.args]
-            truths = tuple([dtype is torch.bool for dtype in of_args])
-            gives_truths = call.outs[0] is not None and dtypes[call.outs[0]] is torch.bool
-            context = Context(self.b, shapes, call.name, truths, gives_truths)
-            try:
-                call_outs = rule(context, *args, **kwargs)
-            except Unsupported:
-                raise
-            except Exception as error:  # arguments that nobody thought of: the loop knows them
-                raise Unsupported(
-                    f"the engine has no {name} of such arguments ({error})", call.name
-                ) from error
-            outs = call_outs if isinstance(call_outs, list) else [call_outs]
+            outs = self._left_to_torch(call, name, shapes, SUM if SUM in kinds else ONCE)
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
-            if i is None or out is None:
-                continue
-            self.values[i] = out if isinstance(out, Value) else Value(out, shape)  # type: ignore[arg-type]
+            if i is not None and out is not None:
+                self.known[i] = out if isinstance(out, Value) else Value(out, shape or ())
 
-    def _left_to_torch(
-        self, call: Any, read: list[Value], shapes: list[Any], kind: str
-    ) -> list[Node]:
-        if kind == SUM and call.name == "aten.add.Tensor":
-            there = [v.node for v in read if v.node.op != "absent"]
-            if len(there) == 1 and len(read) == 2 and not call.kwargs:
-                return there
-            both = (
-                self.b.add_sums(read[0].node, read[1].node)
-                if len(read) == 2 and not call.kwargs
-                else None
+    def _kinds_read(self, call: Call) -> set[str]:
+        """The kinds of what a call reads; constants and absent gradients are of no kind yet."""
+        nodes = [self.known[i].node for i in refs_in(call)]
+        return {n.kind for n in nodes if n.op not in ("const", "absent")}
+
+    def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
+        if name not in RULES:
+            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
+        if SUM in kinds:
+            raise Unsupported("a sum over the batch flows back into the rows", call.name)
+        args = [self._value(a) for a in call.args]
+        kwargs = {k: self._value(v) for k, v in call.kwargs.items() if k not in _PLACEMENT}
+        try:
+            outs = RULES[name](self._context(call, shapes), *args, **kwargs)
+        except Unsupported:
+            raise
+        except Exception as error:  # arguments that nobody thought of: the loop knows them
+            raise Unsupported(
+                f"the engine has no {name} of such arguments ({error})", call.name
+            ) from error
+        return outs if isinstance(outs, list) else [outs]
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.known[argument.index]
+        if isinstance(argument, (list, tuple)):
+            return [self._value(a) for a in argument]
+        return argument
+
+    def _context(self, call: Call, shapes: list[Any]) -> Context:
+        dtypes = self.recording.dtypes
+        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
+        first = call.outs[0]
+        gives_truths = first is not None and dtypes[first] is torch.bool
+        return Context(self.b, shapes, call.name, tuple(truths), gives_truths)
+
+    def _left_to_torch(self, call: Call, name: str, shapes: list[Any], kind: str) -> list[Any]:
+        if not call.name.startswith("aten."):
+            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
+        r = self.recording
+        if r.runs_python_backward and not is_linear(name, [self.known[i] for i in refs_in(call)]):
+            raise Unsupported(
+                "a custom backward pass, or a hook, is not linear in a gradient that is summed "
+                "over the steps before",
+                call.name,
             )
-            if both is not None:
-                return [both]
-        only = read[0].node if len(read) == 1 else None
-        if only is not None and call.name in ("aten.detach.default", "aten.alias.default"):
-            return [only]
-        if only is not None and call.name == "aten.t.default":
-            if only.op == "aten.t.default":
-                return [only.inputs[0]]
-            if only.op == "outer":
-                return [self.b.transposed(only)]
-        if call.name in ("aten.view.default", "aten._unsafe_view.default") and kind == SUM:
-            return [self.b.view(read[0].node, fixed(shapes[0]), kind)]
-        nodes: list[Node] = []
-
-        def slot(leaf: Any) -> Any:
-            if isinstance(leaf, Ref):
-                value = self.values[leaf.index]
-                node = value.node
-                if node.kind == ROWS:  # a constant
-                    truth = self.recording.dtypes[leaf.index] is torch.bool
-                    number = node.s if node.op == "const" else 0.0
-                    node = self.b.node("full", (), (number, truth), kind, value.shape)
-                nodes.append(node)
-                return Slot(len(nodes) - 1)
-            if isinstance(leaf, (list, tuple)):
-                return tuple(slot(x) for x in leaf)
-            return leaf
-
-        args = slot(tuple(call.args)), tuple((k, slot(v)) for k, v in call.kwargs.items())
-        # Not in place: another may need what was there, too.
-        _, base, overload = call.name.split(".")
-        name = call.name if base.endswith("__") else f"aten.{base.removesuffix('_')}.{overload}"
-        return [
-            self.b.call(name, tuple(nodes), args, out, kind, tuple(shape or ()))
-            for out, shape in enumerate(shapes)
-        ]
-
-
-def _without_placement(kwargs: dict[str, Any]) -> dict[str, Any]:
-    placement = ("dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking")
-    return {k: v for k, v in kwargs.items() if k not in placement}
+        return left_to_torch(self.b, call, self.known, kind, shapes, r.dtypes)

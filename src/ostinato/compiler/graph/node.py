@@ -1,10 +1,18 @@
-"""The step graph: one time step, forward and backward, as values over a symbolic batch.
+"""The step graph: one time step, forward and backward, as nodes over a symbolic batch.
 
-A node is one of three kinds.
+A node is one value. It is of one of three kinds.
 
-    rows   `[B, width]`, one row for each row of the batch
+    rows   `[B, width]`, one row for each row of the batch: what the engine computes at every step
     once   a tensor that depends on captured tensors only: the same for all rows and steps
     sum    a tensor summed over all rows and steps: what gradients of captured tensors are made of
+
+Its operation is one of
+
+    rows   the elementwise operations of engine/ops.py · state, x, d_state, d_y (inputs) · const ·
+           absent (the gradient of what the loss does not use) · spread (`[B, 1]` to `[B, width]`) ·
+           slice, concat · matmul · row_sum, row_max
+    once   captured · full · part, block (of a vector, of a matrix) · an ATen call by its full name
+    sum    outer, column_sum · zeros · an ATen call by its full name
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
-"""Values of a recorded step: nodes with PyTorch's shapes; and the table of what calls mean.
+"""Rules: what an ATen call on rows means, as nodes. `aten_*.py` hold one for each call.
 
-`aten_*.py` fill the table, one function for each ATen call.
+    Value     a node with the shape that PyTorch gave it, in which `Batch(1)` stands for the batch.
+              The node's rows are flat: `[B, 2, 4]` is a node of width 8.
+    Context   what a rule knows of its call beside the arguments, and makes nodes with
+    RULES     the table, by ATen's name: `rule(context, *arguments)` gives a Node or a Value for
+              each result, in a list if there are several. In-place calls have no rules of their
+              own: `add_` is `add`.
+
+Composite calls (`multiply`, `square`, `reshape` …) are taken apart by autograd before they are
+recorded; they reach their rules only where a step turns on `torch.inference_mode`.
 """
 
 from __future__ import annotations
@@ -13,9 +21,14 @@ from typing import Any
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
+from ostinato.compiler.graph.node import ONCE, ROWS, Node, Slot
 
 Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
+
+
+def columns(shape: Shape) -> int:
+    """Elements of one row."""
+    return math.prod(n for n in shape if not isinstance(n, Batch))
 
 
 @dataclass(frozen=True)
@@ -30,78 +43,100 @@ class Value:
 
     @property
     def width(self) -> int:
-        """Elements of one row."""
-        return math.prod(n for n in self.shape if not isinstance(n, Batch))
-
-
-def fixed(shape: Shape) -> tuple[int, ...]:
-    if any(isinstance(n, Batch) for n in shape):
-        raise Unsupported("a captured tensor changes its shape with the batch")
-    return tuple(shape)
+        return columns(self.shape)
 
 
 @dataclass(frozen=True)
 class Context:
+    """Of one ATen call.
+
+    Attributes:
+        b: makes nodes.
+        shapes: of the results; None for one that is not computed.
+        truths: whether each argument is a tensor of truth values.
+        gives_truths: whether the first result is.
+    """
+
     b: Builder
     shapes: list[Any]
     name: str
-    truths: tuple[bool, ...]  # whether each argument is a tensor of truth values
-    gives_truths: bool  # whether the result is
+    truths: tuple[bool, ...]
+    gives_truths: bool
+
+    def refuse(self, why: str) -> Unsupported:
+        return Unsupported(f"{self.name.removesuffix('.default')}: {why}", self.name)
+
+    # ---- arguments as nodes
+
+    def node(self, v: Any, shape: Shape | None = None) -> Node:
+        """An operand of an elementwise operation: rows, a vector, or a number.
+
+        Args:
+            shape: of the operation's result, if that is not the first result of the call.
+        """
+        if not isinstance(v, Value):
+            return self.b.const(float(v))
+        self.refuse_transposed(v)
+        return v.node if v.rows else self._broadcast(v, shape or self.shapes[0] or ())
+
+    def as_rows(self, v: Value) -> Node:
+        """A value as rows of its full width."""
+        self.refuse_transposed(v)
+        node = self.node(v) if v.rows else self._flat(v.node, v.width)
+        return self.b.widen(node, v.width)
 
     def truth(self, position: int, v: Any) -> Any:
         """The argument there as 0 and 1, whatever numbers it holds."""
         if self.truths[position]:
             return v
-        return Value(self.b.op("ne", self.node(v), self.b.const(0.0)), v.shape)
+        return Value(self.op("ne", self.node(v), self.b.const(0.0)), v.shape)
 
-    def refuse(self, why: str) -> Unsupported:
-        return Unsupported(f"{self.name.removesuffix('.default')}: {why}", self.name)
-
-    def node(self, v: Any) -> Node:
-        """An operand of an elementwise operation: rows, a vector, or a number."""
-        if not isinstance(v, Value):
-            return self.b.const(float(v))
+    def refuse_transposed(self, v: Value) -> None:
         if v.transposed:
             raise self.refuse("works on a transposed batch")
-        if v.node.kind == SUM:
-            raise self.refuse("a sum over the batch flows back into the rows")
-        if v.node.kind == ONCE:
-            return self._vector(v)
-        return v.node
 
-    def _vector(self, v: Value) -> Node:
-        """A tensor without batch as one row that broadcasts to all."""
-        out = tuple(n for n in (self.shapes[0] or ()) if not isinstance(n, Batch))
+    def _broadcast(self, v: Value, result: Shape) -> Node:
+        """A tensor without batch as one row, of one column or of all that the result has."""
+        out = tuple(n for n in result if not isinstance(n, Batch))
         shape = tuple(v.shape)
         while len(shape) > len(out) and shape[0] == 1:
             shape = shape[1:]
         if len(shape) > len(out):
             raise self.refuse(f"broadcasts {list(v.shape)} over rows of {list(out)}")
-        node, width = v.node, math.prod(shape)
-        if width != 1 and width != math.prod(out):
-            node, width = (
-                self.b.call("aten.expand.default", (node,), ((Slot(0), out), ()), 0, ONCE, out),
-                math.prod(out),
-            )
+        width = math.prod(shape)
+        if width in (1, math.prod(out)):
+            return self._flat(v.node, width)
+        repeated = self.b.call("aten.expand.default", (v.node,), (Slot(0), out), ONCE, out)
+        return self._flat(repeated, math.prod(out))
+
+    def _flat(self, node: Node, width: int) -> Node:
         if node.shape == (width,):
             return node
-        return self.b.call(
-            "aten.reshape.default", (node,), ((Slot(0), (width,)), ()), 0, ONCE, (width,)
-        )
+        return self.b.call("aten.reshape.default", (node,), (Slot(0), (width,)), ONCE, (width,))
+
+    # ---- operations
+
+    def op(self, name: str, *operands: Node, s: float = 0.0) -> Node:
+        """An elementwise operation on operands that are known to be of one width, or of width 1."""
+        return self.b.op(name, *operands, s=s)
 
     def elementwise(self, name: str, *values: Any, s: float = 0.0) -> Node:
-        out = self.shapes[0]
-        width = math.prod(n for n in out if not isinstance(n, Batch))
+        """An elementwise operation on arguments that broadcast to the shape of the result."""
         for v in values:
-            if isinstance(v, Value) and v.rows and v.node.width not in (1, width):
-                raise self.refuse(f"broadcasts {list(v.shape)} to {list(out)}")
-            if isinstance(v, Value) and v.rows and v.node.width == 1 and v.width not in (1, width):
-                raise self.refuse(f"broadcasts {list(v.shape)} to {list(out)}")
-            if isinstance(v, Value) and v.rows and v.shape and v.node.op not in ("const", "absent"):
-                padded = (1,) * (len(out) - len(v.shape)) + v.shape
-                if Batch(1) in padded and padded.index(Batch(1)) != out.index(Batch(1)):
-                    raise self.refuse("combines the batch with another axis")
-        return self.b.op(name, *(self.node(v) for v in values), s=s)
+            if isinstance(v, Value) and v.rows:
+                self._check_broadcast(v)
+        return self.op(name, *(self.node(v) for v in values), s=s)
+
+    def _check_broadcast(self, v: Value) -> None:
+        """Rows broadcast from one column or not at all; the batch stays the same axis."""
+        out = self.shapes[0]
+        width = columns(out)
+        if v.node.width not in (1, width) or (v.node.width == 1 and v.width not in (1, width)):
+            raise self.refuse(f"broadcasts {list(v.shape)} to {list(out)}")
+        if v.node.op not in ("const", "absent"):
+            padded = (1,) * (len(out) - len(v.shape)) + v.shape
+            if Batch(1) in padded and padded.index(Batch(1)) != out.index(Batch(1)):
+                raise self.refuse("combines the batch with another axis")
 
 
 Rule = Callable[..., Any]
@@ -109,24 +144,15 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Enters a function into RULES by ATen's names, without `aten.` and overload."""
+
     def register(function: Rule) -> Rule:
-        for name in names:
-            RULES[name] = RULES[name + "_"] = function
+        RULES.update(dict.fromkeys(names, function))
         return function
 
     return register
 
 
-def as_rows(c: Context, v: Value) -> Node:
-    """A value as rows of its full width."""
-    if v.transposed:
-        raise c.refuse("works on a transposed batch")
-    return c.b.widen(c.node(v) if v.node.kind == ROWS else _vector_rows(c, v), v.width)
-
-
-def _vector_rows(c: Context, v: Value) -> Node:
-    if v.node.shape == (v.width,):
-        return v.node
-    return c.b.call(
-        "aten.reshape.default", (v.node,), ((Slot(0), (v.width,)), ()), 0, ONCE, (v.width,)
-    )
+def functional(name: str) -> str:
+    """The name of the call that is not in place: `add` for `add_`; `__and__` is one already."""
+    return name if name.endswith("__") else name.removesuffix("_")

@@ -1,0 +1,132 @@
+"""Calls without a batch: PyTorch computes them, once a scan.
+
+In: a recorded call that reads no rows. Out: nodes named after the call, with its arguments as they
+were recorded and a `Slot` in the place of each tensor; `evaluate.py` computes them.
+
+    once   of captured tensors alone, as `V - V.t()`: before the first step
+    sum    of a sum over the batch, as the gradient `dW.t()`: after the last step of the backward
+           pass. What autograd does to such gradients is linear, so it may be done to their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ostinato.compiler.capture.recording import Batch, Call, Ref, refs_in
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import SUM, Node, Slot
+from ostinato.compiler.graph.rules import Shape, Value, functional
+
+
+def fixed(shape: Shape) -> tuple[int, ...]:
+    """The shape of a tensor without a batch."""
+    if any(isinstance(n, Batch) for n in shape):
+        raise Unsupported("a captured tensor changes its shape with the batch")
+    return tuple(shape)
+
+
+def left_to_torch(
+    b: Builder,
+    call: Call,
+    values: Mapping[int, Value],
+    kind: str,
+    shapes: Sequence[Shape | None],
+    dtypes: Sequence[torch.dtype],
+) -> list[Node]:
+    """The nodes of the results, of kind once or sum.
+
+    Args:
+        values: by number, what the call may read.
+        shapes: of the results; None for one that is not computed.
+        dtypes: by number.
+    """
+    read = [values[i].node for i in refs_in(call)]
+    if call.name in _SHORT_CUTS and not call.kwargs:
+        node = _SHORT_CUTS[call.name](b, read, shapes[0])
+        if node is not None:
+            return [node]
+    inputs: list[Node] = []
+
+    def slot(leaf: Any) -> Any:
+        if isinstance(leaf, Ref):
+            value, truth = values[leaf.index], dtypes[leaf.index] is torch.bool
+            inputs.append(_full(b, value, truth, kind) if value.rows else value.node)
+            return Slot(len(inputs) - 1)
+        return tuple(slot(x) for x in leaf) if isinstance(leaf, (list, tuple)) else leaf
+
+    args, kwargs = slot(tuple(call.args)), tuple((k, slot(v)) for k, v in call.kwargs.items())
+    # Not in place: another call may need the tensor as it was.
+    name = ".".join([functional(part) for part in call.name.split(".")])
+    return [
+        b.call(name, tuple(inputs), args, kind, tuple(shape or ()), kwargs, out)
+        for out, shape in enumerate(shapes)
+    ]
+
+
+def _full(b: Builder, value: Value, truth: bool, kind: str) -> Node:
+    """A constant, or an absent gradient, as a tensor."""
+    number = value.node.s if value.node.op == "const" else 0.0
+    return b.node("full", (), (number, truth), kind, value.shape)
+
+
+# ---- calls that need no node of their own; each function gives None where it does not apply
+
+
+def _itself(b: Builder, read: list[Node], shape: Any) -> Node | None:
+    return read[0]
+
+
+def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
+    """Of what is transposed, what it was; of an outer product, the other way about."""
+    (node,) = read
+    if node.op == "aten.t.default":
+        return node.inputs[0]
+    return b.transposed(node) if node.op == "outer" else None
+
+
+def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
+    (node,) = read
+    return b.view(node, fixed(shape), SUM) if node.kind == SUM else None
+
+
+def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
+    """The one that is there, or both in one accumulator."""
+    there = [n for n in read if n.op != "absent"]
+    if len(read) != 2 or all(n.kind != SUM for n in there):
+        return None
+    return b.add_sums(*there) if len(there) == 2 else there[0]
+
+
+_SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
+    "aten._unsafe_view.default": _view_of_sum,
+    "aten.add.Tensor": _sum_of_sums,
+    "aten.alias.default": _itself,
+    "aten.detach.default": _itself,
+    "aten.t.default": _transposed,
+    "aten.view.default": _view_of_sum,
+}
+
+
+# ---- what a custom backward pass may do to a sum
+
+# Calls that are linear in their first tensor, if the others are fixed; and in all tensors together.
+_LINEAR = {
+    "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
+    "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
+    "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
+    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
+}  # fmt: skip
+_LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
+
+
+def is_linear(name: str, read: list[Value]) -> bool:
+    """Whether a call on a sum gives the sum of its results: autograd's own calls always do."""
+    name = functional(name)
+    sums = [v.node.kind == SUM for v in read]
+    if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
+        return True
+    return sum(sums) == 1 and (name in _LINEAR or ("backward" in name and sums[0]))

@@ -1,0 +1,152 @@
+"""The step graph: identities keep the bits that they say they keep; and calls that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small import B, D, H, T, assert_like_the_loop, weight
+from torch import Tensor
+
+import ostinato
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import Node
+from ostinato.engine.ops import OPS
+
+# ------------------------------------------------------------------------------------ identities
+
+_SPECIAL = [0, 1, 1.5, 3, 1e-45, 1e-38, 1.7e38, 3e38, np.inf, np.nan, np.pi, 2**-24]
+SPECIAL = np.array([*_SPECIAL, *np.negative(_SPECIAL)], np.float32)
+X, Y = (grid.ravel() for grid in np.meshgrid(SPECIAL, SPECIAL))
+G = np.float32(0.3) * (1 + np.arange(X.size, dtype=np.float32))
+
+
+def value(node: Node) -> Any:
+    """Of a node made of x, y and g: what the engine computes, in float32."""
+    given = {"x": X, "y": Y, "g": G}
+    if node.op in given:
+        return given[node.op]
+    if node.op == "const":
+        return np.full(X.size, node.s, np.float32)
+    with np.errstate(all="ignore"):
+        return np.asarray(OPS[node.op].meaning(*map(value, node.inputs), np.float32(node.s)), "f4")
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    return bool(np.all((a.view("u4") == b.view("u4")) | (np.isnan(a) & np.isnan(b))))
+
+
+# What is asked for, the operation that is made of it, and the same written out.
+Make = Callable[[Builder, Node, Node, Node], Node]
+EXACT: dict[str, tuple[Make, str, Callable[[], Any]]] = {
+    "x - 0": (lambda b, x, y, g: b.op("sub", x, b.const(0)), "x", lambda: X - np.float32(0)),
+    "x * 1": (lambda b, x, y, g: b.op("mul_s", x, s=1), "x", lambda: X * np.float32(1)),
+    "x + -y": (lambda b, x, y, g: b.op("add", x, b.op("neg", y)), "sub", lambda: X + -Y),
+    "-x + y": (lambda b, x, y, g: b.op("add", b.op("neg", x), y), "sub", lambda: -X + Y),
+    "x - -y": (lambda b, x, y, g: b.op("sub", x, b.op("neg", y)), "add", lambda: X - -Y),
+    "--x": (lambda b, x, y, g: b.op("neg", b.op("neg", x)), "x", lambda: X),
+    "-x * y": (lambda b, x, y, g: b.op("mul", b.op("neg", x), y), "neg", lambda: -X * Y),
+    "x / -y": (lambda b, x, y, g: b.op("div", x, b.op("neg", y)), "neg", lambda: X / -Y),
+    "x / 8": (lambda b, x, y, g: b.op("div", x, b.const(8)), "mul_s", lambda: X / np.float32(8)),
+    "x / 3": (lambda b, x, y, g: b.op("div", x, b.const(3)), "div", lambda: X / np.float32(3)),
+    "x - 3": (lambda b, x, y, g: b.op("sub", x, b.const(3)), "add_s", lambda: X - np.float32(3)),
+    "3 - x": (lambda b, x, y, g: b.op("sub", b.const(3), x), "rsub_s", lambda: np.float32(3) - X),
+    "3 < x": (lambda b, x, y, g: b.op("lt", b.const(3), x), "gt_s", lambda: np.float32(X > 3)),
+    "max": (
+        lambda b, x, y, g: b.op(
+            "select", b.op("lt", x, y), b.const(0),
+            b.op("select", b.op("eq", y, x), b.op("div", g, b.const(2)), g),
+        ),
+        "max_backward",
+        lambda: np.where(X < Y, np.float32(0), np.where(X == Y, G / np.float32(2), G)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_same_bits(name):
+    make, op, written_out = EXACT[name]
+    b = Builder()
+    node = make(b, *(b.node(n, (), (), "rows", (X.size,)) for n in "xyg"))
+    assert node.op == op
+    with np.errstate(all="ignore"):
+        assert same_bits(value(node), written_out())
+
+
+def test_bits_that_differ():
+    """As identities.py says; and the comparison above can fail."""
+    b = Builder()
+    x = b.node("x", (), (), "rows", (X.size,))
+    plus_zero = X + np.float32(0)
+    assert b.op("add", x, b.const(0.0)) is x
+    assert same_bits(np.where(X == 0, np.float32(0), X), plus_zero) and not same_bits(X, plus_zero)
+    twice = b.op("mul_s", b.op("mul_s", x, s=3e38), s=1e-38)
+    with np.errstate(all="ignore"):
+        assert not same_bits(value(twice), X * np.float32(3e38) * np.float32(1e-38))
+
+
+def test_absent_is_no_zero():
+    b = Builder()
+    x, mask = (b.node(n, (), (), "rows", (H,)) for n in "xy")
+    absent, zero = b.absent(H), b.const(0.0, H)
+    assert b.op("mul", absent, b.const(float("inf"))) is absent
+    assert b.op("select", mask, absent, zero) is absent
+    assert b.concat([b.absent(1), b.const(0.0, H - 1)]) is absent
+    assert b.op("add", absent, x) is b.op("sub", x, absent) is x
+    assert b.op("sub", absent, x) is b.op("neg", x)
+    assert b.op("select", mask, absent, x) is b.op("select", mask, zero, x)
+
+
+# ----------------------------------------------------------------------------------------- calls
+
+
+def explained(step: Any) -> Any:
+    return ostinato.explain(step, torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_layer_norm_of_what_wants_no_gradient():
+    W, gain, shift = weight(), weight(H), weight(H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(F.layer_norm(x, (H,), gain, shift) + h @ W)
+
+    init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
+    leaves = [W, gain, shift]
+    ys = ostinato.scan(step, init, xs)[1]
+    ours = torch.autograd.grad(ys.square().sum(), leaves)
+    h, total = init, 0
+    for x in xs:
+        h = step(h, x)
+        total = total + h.square().sum()
+    for a, b in zip(ours, torch.autograd.grad(total, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.filterwarnings("error")
+def test_constants_made_in_the_step():
+    W = weight()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        none = (h.detach() @ torch.zeros(H, H, dtype=D)).exp()
+        return torch.tanh(x * x.new_full(x.shape, 0.5) + h @ W) * none
+
+    assert_like_the_loop(step, [W])
+    assert explained(step).native
+
+
+def test_a_product_with_a_constant_matrix():
+    reason = explained(lambda h, x: x + h.detach() @ torch.ones(H, H, dtype=D)).reason
+    assert "wanted rows times a captured matrix" in reason
+
+
+def test_a_call_of_another_library():
+    library = torch.library.Library("ostinato_test", "DEF")
+    library.define("twice(Tensor a) -> Tensor")
+    library.impl("twice", lambda a: a * 2, "CompositeExplicitAutograd")
+    twice, W = torch.ops.ostinato_test.twice.default, torch.randn(H, H, dtype=D)
+    assert "has no ostinato_test.twice" in explained(lambda h, x: x + h @ twice(W)).reason
