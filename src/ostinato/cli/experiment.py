@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato import environment, report, rundir, training
+from ostinato import environment, files, report, training
 from ostinato.cli import sources
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.output import predictions_csv
+from ostinato.cli.rundir import RunDir
 from ostinato.cli.sources import Part
 from ostinato.estimators import SequenceClassifier
-from ostinato.rundir import RunDir
-from ostinato.training.directories import current
 
 NOTEBOOK_IMAGES = 128
 
@@ -154,7 +153,7 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
 
 def _checkpoint(run: RunDir | None) -> str | None:
     """Where to go on from; None if the run was stopped before its first checkpoint."""
-    if run is None or not (current(run.checkpoint) / "checkpoint.json").is_file():
+    if run is None or not (files.current(run.checkpoint) / "checkpoint.json").is_file():
         return None
     return str(run.checkpoint)
 
@@ -178,7 +177,7 @@ def _how_to_go_on(run: RunDir | None) -> str:
     checkpoint = _checkpoint(run)
     if run is None or checkpoint is None:
         return "interrupted; nothing was kept"
-    state = json.loads((current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
+    state = json.loads((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
     return (
         f"interrupted; a checkpoint of iteration {state['iteration']} is kept.\n"
         f"Go on with: ostinato train --resume --output {run.path}"
@@ -210,7 +209,7 @@ def _keep(
     """Everything that is known only at the end; evaluation.json last, which says: finished."""
     model.save(run.model)
     proba = model.predict_proba(test.X)
-    rundir.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
+    files.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
     contents = report.collect(
         model,
         test.X,
@@ -222,7 +221,7 @@ def _keep(
         environment=json.loads(run.environment.read_text("utf-8")),
     )
     report.write_report(run.report, contents)
-    rundir.write_json(run.evaluation, evaluation)
+    files.write_json(run.evaluation, evaluation)
 
 
 def _title(settings: Config) -> str:

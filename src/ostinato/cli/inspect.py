@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import rundir
+from ostinato import files
 from ostinato.cli import config as configuration
 from ostinato.cli import picture, runs, sources
 from ostinato.cli.anatomy import Anatomy, table
@@ -44,7 +44,7 @@ def inspect(
     else:
         anatomy = _of_source(what, configuration.resolve(given))
     if svg is not None:
-        rundir.write_text(svg, picture.svg(anatomy))
+        files.write_text(svg, picture.svg(anatomy))
     if as_json:
         say_json(anatomy.as_dict())
     else:

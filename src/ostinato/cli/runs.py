@@ -10,7 +10,7 @@ from typing import Any
 from ostinato.cli import config as configuration
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput
-from ostinato.rundir import RunDir
+from ostinato.cli.rundir import RunDir
 
 
 @dataclass(frozen=True)

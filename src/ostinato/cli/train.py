@@ -8,14 +8,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ostinato import rundir
 from ostinato.cli import config as configuration
-from ostinato.cli import runs, sources
+from ostinato.cli import rundir, runs, sources
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import say, say_json
-from ostinato.rundir import RunDir
+from ostinato.cli.rundir import RunDir
 
 # `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
 

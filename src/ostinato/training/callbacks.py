@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from ostinato.training.directories import replace_file
+from ostinato.files import write_bytes
 from ostinato.training.history import Report
 from ostinato.training.run import Run
 
@@ -46,7 +46,7 @@ class MetricsFile(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
-        replace_file(self.path, b"".join(map(_line, run.history.reports)))
+        write_bytes(self.path, b"".join(map(_line, run.history.reports)))
 
     def on_report(self, run: Run, report: Report) -> None:
         with self.path.open("ab") as file:

@@ -4,7 +4,7 @@
     config.json         format, kind of estimator, its parameters ("params"), the arguments of the
                         network ("net"), the labels ("classes"), the updates made ("iterations")
 
-Both files are written and replaced as one (see `directories`). Nothing in them is executed.
+Both files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ostinato.training.directories import current, replace_directory
+from ostinato.files import current, write_directory
 from ostinato.training.tensor_file import pack, unpack
 
 FORMAT = 1
@@ -66,7 +66,7 @@ def write(path: Path, model: SavedModel) -> None:
         "iterations": model.iterations,
     }
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    replace_directory(path, {TENSORS: pack(model.weights), CONFIG: text.encode()})
+    write_directory(path, {TENSORS: pack(model.weights), CONFIG: text.encode()})
 
 
 def read(path: Path, kind: str, params: set[str], net: set[str]) -> SavedModel:
