@@ -103,7 +103,6 @@ def run(
 def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
     """The configuration in the estimator's words."""
     parameters = asdict(settings.model) | asdict(settings.training)
-    parameters["num_layers"] = parameters.pop("layers")
     parameters["random_state"] = parameters.pop("seed")
     parameters["class_weight"] = class_weight(settings.training.class_weight, y)
     return parameters
@@ -217,7 +216,7 @@ def _keep(
         title=_title(settings),
         metrics=model.history_.reports,
         evaluation=evaluation,
-        config=asdict(settings),
+        config=settings.tables(),
         environment=json.loads(run.environment.read_text("utf-8")),
     )
     report.write_report(run.report, contents)

@@ -16,6 +16,7 @@ from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import say, say_json
+from ostinato.hyperparameters import Fitting
 
 MNIST_SHAPES = {"rows": (28, 28), "columns": (28, 28), "pixels": (784, 1), "permuted": (784, 1)}
 
@@ -55,7 +56,7 @@ def _of_run(path: Path) -> Anatomy:
     trained = runs.find(path)
     net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
     data = trained.environment().get("data", {})
-    training = trained.config.training if trained.config else configuration.TrainingConfig()
+    training = trained.config.training if trained.config else Fitting()
     return Anatomy(
         net["cell"],
         data.get("max_length"),
@@ -88,7 +89,7 @@ def _of_source(source: str, config: Config) -> Anatomy:
         n_features,
         model.hidden_size,
         n_classes,
-        model.layers,
+        model.num_layers,
         model.bidirectional,
         config.training.batch_size,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STARTS = ("default", "notebook")
 FORGET_GATE = 1  # the gates of torch.nn.LSTM are i, f, g, o
 
 
