@@ -33,7 +33,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-Given = dict[str, Value]  # "section.key" → checked value, for what somebody actually asked for
+Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
 
 class ConfigError(ValueError):
@@ -221,7 +221,7 @@ def merge(*layers: Given) -> Given:
 
 
 def resolve(*layers: Given) -> Config:
-    """The configuration of the layers over the defaults, with nothing left to decide later."""
+    """The configuration of the layers over the defaults, the number of iterations decided."""
     config = Config().updated(merge(*layers))
     if config.training.iterations is None and config.training.epochs is None:
         config = config.updated({"training.iterations": DEFAULT_ITERATIONS})
@@ -229,6 +229,6 @@ def resolve(*layers: Given) -> Config:
 
 
 def _toml(value: Value) -> str:
-    if isinstance(value, str):  # a JSON string is a TOML one, but for DEL
+    if isinstance(value, str):  # a JSON string is a TOML string, except for DEL
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

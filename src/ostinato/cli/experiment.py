@@ -33,8 +33,10 @@ class Result:
 
 
 class Recorder(training.Callback):
-    """Opens the run directory when the training really begins, after everything was checked, so
-    that a mistake in a flag leaves nothing behind; then keeps metrics and checkpoints there."""
+    """Opens the run directory when the training begins, and keeps metrics and checkpoints there.
+
+    By then all arguments have been checked, so that a wrong flag leaves nothing behind.
+    """
 
     def __init__(self, open_run: Callable[[], RunDir], settings: Config, surroundings: dict):
         self.run: RunDir | None = None
@@ -81,7 +83,7 @@ def run(
         resumed: the run to go on with.
 
     Raises:
-        BadInput, ValueError: the data or the settings do not do.
+        BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged.
         Interrupted: Ctrl-C.
     """
@@ -101,7 +103,7 @@ def run(
 
 
 def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
-    """The configuration in the estimator's words."""
+    """The configuration as arguments of the estimator."""
     parameters = asdict(settings.model) | asdict(settings.training)
     parameters["random_state"] = parameters.pop("seed")
     parameters["class_weight"] = class_weight(settings.training.class_weight, y)
@@ -131,7 +133,7 @@ def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | N
 
 
 def _with_threads(settings: Config) -> Config:
-    """Compute with the threads asked for, and write down how many they are: bits depend on it."""
+    """Set the number of threads, and keep it in the configuration: some bits depend on it."""
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     return settings.updated({"run.threads": torch.get_num_threads()})
@@ -151,7 +153,7 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
 
 
 def _checkpoint(run: RunDir | None) -> str | None:
-    """Where to go on from; None if the run was stopped before its first checkpoint."""
+    """The checkpoint to resume from; None if the run was stopped before its first one."""
     if run is None or not (files.current(run.checkpoint) / "checkpoint.json").is_file():
         return None
     return str(run.checkpoint)
@@ -205,7 +207,7 @@ def _keep(
     evaluation: dict[str, Any],
     settings: Config,
 ) -> None:
-    """Everything that is known only at the end; evaluation.json last, which says: finished."""
+    """Write the results; evaluation.json last, since its presence says that the run is finished."""
     model.save(run.model)
     proba = model.predict_proba(test.X)
     files.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))

@@ -72,7 +72,7 @@ def _of_run(path: Path) -> Anatomy:
 def _of_source(source: str, config: Config) -> Anatomy:
     config = config.updated({"data.source": sources.known(source)})
     sources.check(config.data)
-    if source == "mnist":  # known by heart: no need to read 70,000 images
+    if source == "mnist":  # the sizes are known without reading 70,000 images
         n_steps, n_features = MNIST_SHAPES[config.data.as_sequence]
         n_classes = 10
     else:

@@ -82,8 +82,8 @@ class RunDir:
 
     def clear(self) -> None:
         """Remove the files of the run, and nothing else that may lie beside them."""
-        # evaluation.json first: what is half removed must not look finished; config.toml last:
-        # it must go on looking like a run.
+        # evaluation.json goes first, so that a run half removed does not look finished;
+        # config.toml goes last, so that it still looks like a run.
         results = (self.evaluation, self.report, self.predictions, self.metrics)
         for path in (*results, self.environment, self.checkpoint, self.model, self.config):
             for each in (path, *files.leftovers(path)):
@@ -161,7 +161,7 @@ def _create_numbered(output: Path) -> RunDir:
         number += 1
         path = _numbered(output, number)
         try:
-            path.mkdir()  # fails if another process was quicker
+            path.mkdir()  # it fails if another process has made it
         except FileExistsError:
             continue
         return RunDir(path)

@@ -100,13 +100,13 @@ def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | No
 
 
 def _resolved(asked: Given) -> Given:
-    """With absolute paths, which stay true when the run is looked at from another directory."""
+    """With absolute paths, which hold in every working directory."""
     paths = {k: asked[k] for k in ("data.source", "data.test") if asked.get(k) is not None}
     return asked | {key: sources.known(path) for key, path in paths.items()}
 
 
 def _unchanged(run: RunDir, asked: Given) -> Config:
-    """The configuration that a run began with, of which nobody may ask anything else now."""
+    """The configuration that a run began with; it is an error to ask for another one now."""
     settings = runs.read_config(run)
     for key, value in asked.items():
         began = settings.get(key)

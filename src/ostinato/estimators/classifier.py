@@ -30,7 +30,7 @@ _VALIDATION_FRACTION = {each.name: each for each in declarations(Fitting)}["vali
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone: it only keeps what it was given
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
 class SequenceClassifier(ClassifierMixin, BaseEstimator):
     """A recurrent network that tells classes of sequences apart.
 
@@ -208,7 +208,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _seed(self) -> int:
-        """What follows from random_state: itself if it is a number."""
+        """An integer from random_state: itself if it is one."""
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
@@ -280,7 +280,7 @@ def load(path: str | Path) -> SequenceClassifier:
 
 
 def _check_sequences(X: Any) -> np.ndarray | Ragged:
-    if hasattr(X, "toarray"):  # as scipy's have it
+    if hasattr(X, "toarray"):  # the sparse arrays of SciPy have it
         raise TypeError("X is a sparse matrix, and sparse data is not supported; pass X.toarray()")
     return as_sequences(X)
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ostinato import nn
 from ostinato.hyperparameters import Model, declare, documented
-from ostinato.models.start import begin
+from ostinato.models.initialize import initialize
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Arguments(Model):
-    """The arguments of a network, checked."""
+    """The arguments of `ClassifierNet`, checked."""
 
     n_features: int = declare(MISSING, "F.", low=1)
     n_classes: int = declare(MISSING, "C.", low=1)
@@ -38,7 +38,7 @@ class ClassifierNet(torch.nn.Module):
             both directions, `[B, 2·H]`.
         nonlinearity: "tanh" or "relu", for the cell "rnn".
         init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero, V truncated
-            normal of 0.01); see `ostinato.models.start`.
+            normal of 0.01); see `ostinato.models.initialize`.
 
     Attributes:
         config: the arguments as a dict; `ClassifierNet(**net.config)` builds the same network.
@@ -93,7 +93,7 @@ class ClassifierNet(torch.nn.Module):
         self.dropout = torch.nn.Dropout(checked.dropout)
         n_directions = 2 if checked.bidirectional else 1
         self.readout = torch.nn.Linear(n_directions * checked.hidden_size, checked.n_classes)
-        begin(self.body, self.readout, checked.init)
+        initialize(self.body, self.readout, checked.init)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits of every class.
@@ -114,7 +114,7 @@ class ClassifierNet(torch.nn.Module):
         return self.readout(self.dropout(state))
 
     def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the network believes after every step, had the sequence ended there.
+        """The logits after every step, as if the sequence ended there.
 
         Args:
             x: `[B, T, F]`.
@@ -136,7 +136,7 @@ class ClassifierNet(torch.nn.Module):
 
 
 def _check_notebook_start(network: _Arguments) -> None:
-    """All states begin at zero there; what multiplies only zeros, or has no slope, stays so."""
+    """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
     if network.init != "notebook":
         return
     if network.cell == "rnn" and network.nonlinearity == "relu":

@@ -1,4 +1,4 @@
-"""What may watch a training, or act on it between two iterations."""
+"""Callbacks: they watch a training, or act between two of its iterations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ostinato.training.run import Run
 
 
 class Callback:
-    """Something called in the course of a training. All methods are empty here.
+    """The events of a training, as methods. All are empty here.
 
     To stop a training from within, raise; `on_end` is called all the same.
     """
@@ -29,14 +29,14 @@ class Callback:
         """A report was made; it is the last of `run.history.reports`."""
 
     def on_end(self, run: Run) -> None:
-        """However the training ended: see `run.history.outcome`."""
+        """The training ended, with or without an error; see `run.history.outcome`."""
 
 
 class MetricsFile(Callback):
     """Writes every report as one line of JSON (floats are exact to the last bit).
 
-    At the start the file is made to hold exactly the reports so far: none for a new training; for
-    one that is resumed those of its checkpoint, so that what came after it is cut off.
+    At the start the file is replaced by the reports so far: none for a new training, those of the
+    checkpoint for a resumed one. Reports later than the checkpoint are dropped.
 
     Args:
         path: the file; an old one is replaced.

@@ -1,4 +1,4 @@
-"""Everything that decides how a training goes, in one frozen value."""
+"""`Plan`: the hyperparameters of a training, in one frozen value."""
 
 from __future__ import annotations
 

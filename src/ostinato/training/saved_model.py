@@ -159,7 +159,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.random.RandomState):
-        return None  # it cannot be kept: another seed each time, as before
+        return None  # it cannot be kept; None also means another seed each time
     if not isinstance(value, bool | int | float | str | None):
         raise ValueError(f"{name}={value!r} cannot be saved; wanted a number, a string or a dict")
     return value
