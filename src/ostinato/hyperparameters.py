@@ -108,14 +108,12 @@ class Declaration:
 
     @property
     def _range(self) -> str:
-        bounds = dict(self.limits)
-        low, above = bounds.pop("at least", None), bounds.pop("above", None)
-        rest = " and ".join(f"{words} {limit}" for words, limit in bounds.items())
-        if low is not None:
-            return f" from {low} to {rest.removeprefix('at most ')}" if rest else f", {low} or more"
-        return "".join(
-            [f" above {above}" if above is not None else "", f" and {rest}" if rest else ""]
-        )
+        words = [f"{words} {limit}" for words, limit in self.limits.items()]
+        if "at least" not in self.limits:
+            return f" {' and '.join(words)}" if words else ""
+        low, *high = words
+        low = low.removeprefix("at least ")
+        return f" from {low} to {high[0].removeprefix('at most ')}" if high else f", {low} or more"
 
     def _in_range(self, number: float) -> bool:
         if isinstance(number, float) and not math.isfinite(number):

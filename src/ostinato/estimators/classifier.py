@@ -19,14 +19,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
-from ostinato.hyperparameters import Fitting, Model, declarations, documented
+from ostinato.hyperparameters import Fitting, Model, documented
 from ostinato.models import ClassifierNet
 from ostinato.training import saved_model
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
-_VALIDATION_FRACTION = {each.name: each for each in declarations(Fitting)}["validation_fraction"]
 
 
 @documented
@@ -40,6 +39,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         {hyperparameters}
+        batch_size: examples an update sees; all N if there are fewer.
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
         class_weight: label -> weight, or "balanced"; labels not named weigh 1.
@@ -132,8 +132,9 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         plan = self._plan(seed)
         if validation is not None:
             validation = self._check_validation(validation, encoder, n_features)
-        elif fraction := _VALIDATION_FRACTION.checked(self.validation_fraction):
-            rest, held_out = _split(y, fraction, seed)
+        elif self.validation_fraction:
+            checked = Fitting(validation_fraction=self.validation_fraction)
+            rest, held_out = _split(y, checked.validation_fraction, seed)
             validation = X[held_out], y[held_out]
             X, y = X[rest], y[rest]
             sample_weight = None if sample_weight is None else sample_weight[rest]
