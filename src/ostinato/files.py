@@ -117,7 +117,8 @@ def _replace(path: Path, content: bytes, present: os.stat_result | None) -> None
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         with temporary.open("xb") as file:
-            if present is not None:
+            # Not every file system allows a chmod: only where the permissions differ.
+            if present is not None and present.st_mode != os.fstat(file.fileno()).st_mode:
                 temporary.chmod(stat.S_IMODE(present.st_mode))
             _write_through(file, content)
         temporary.replace(path)
