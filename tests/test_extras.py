@@ -27,6 +27,7 @@ def test_other_failing_imports_stay_as_they_are():
         import other  # noqa: F401
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", ["torch", "sklearn"])
 def test_without_the_torch_extra_the_estimators_say_what_to_install(missing):
     script = f"import sys; sys.modules[{missing!r}] = None; import ostinato.estimators"

@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
     module_name, attribute = _PUBLIC[name]
     module = importlib.import_module(module_name)
     value = module if attribute is None else getattr(module, attribute)
-    globals()[name] = value  # found once
+    globals()[name] = value  # the next access finds it without this function
     return value
 
 

@@ -1,4 +1,4 @@
-"""Where a run took place: versions, machine, threads, git state; a notebook's watermark."""
+"""Where a run took place: versions, machine, threads, git state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Everything about here and now that may matter to somebody who reads a result later.
+    """The surroundings of a result, for its later readers.
 
     Example:
         >>> sorted(environment())
@@ -65,14 +65,16 @@ def cpu_model() -> str:
 
 
 def torch_threads() -> int | None:
-    """What PyTorch computes with; None if it is not loaded (loading it is not done for this)."""
+    """The number of threads of PyTorch; None if PyTorch is not loaded."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else None
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it: of the working directory's checkout, or else of the
-    one this package lies in; None where neither is a checkout."""
+    """The commit, and whether files differ from it; None outside a checkout.
+
+    The checkout is that of the working directory, or else the one that contains this package.
+    """
     for folder in (Path.cwd(), Path(__file__).parent):
         commit = _git(folder, "rev-parse", "HEAD")
         if commit:

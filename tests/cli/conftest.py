@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,27 @@ def data(tmp_path) -> Path:
     return make_file(tmp_path / "data.npz")
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    data, threads = make_file(folder / "data.npz"), torch.get_num_threads()
+    arguments = ("train", data, *SMALL, "--iterations", 200, "--output", folder / "run")
+    code = main([str(a) for a in arguments])
+    torch.set_num_threads(threads)
+    assert code == 0
+    return folder
+
+
 @pytest.fixture
-def trained(ostinato, data, tmp_path) -> Path:
+def trained(trained_once, data, tmp_path) -> Path:
+    """A finished run on `data`; each test has a copy of its own."""
     run = tmp_path / "run"
-    outcome = ostinato("train", data, *SMALL, "--iterations", 200, "--output", run)
-    assert outcome.code == 0, outcome.err
+    shutil.copytree(trained_once / "run", run)
+    for name in ("config.toml", "environment.json"):
+        text = (run / name).read_text("utf-8")
+        moved = text.replace(str(trained_once / "data.npz"), str(data))
+        assert moved != text
+        (run / name).write_text(moved, "utf-8")
     return run
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import inspect
 import string
-from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
@@ -61,19 +59,6 @@ def test_flags_beat_set_beats_file_beats_defaults_and_toml_comes_back(
 def test_defaults_are_allowed_values(option):
     if option.default is not None:
         assert option.check(option.default, "here") == option.default
-
-
-def test_every_parameter_of_the_classifier_is_a_parameter_here_with_the_same_default():
-    from ostinato.estimators import SequenceClassifier
-
-    signature = inspect.signature(SequenceClassifier).parameters
-    theirs = {name: p.default for name, p in signature.items() if name != "verbose"}
-    ours = asdict(Config().model) | asdict(Config().training)
-    ours["num_layers"], ours["random_state"] = ours.pop("layers"), ours.pop("seed")
-    assert ours.keys() == theirs.keys()
-    assert {k: v for k, v in ours.items() if k != "random_state"} == {
-        k: v for k, v in theirs.items() if k != "random_state"
-    }
 
 
 def test_a_later_layer_chooses_between_iterations_and_epochs():

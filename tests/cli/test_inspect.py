@@ -102,6 +102,7 @@ def test_flags_do_not_change_a_run(ostinato, trained):
     assert "--cell" in outcome.err
 
 
+@pytest.mark.process
 def test_a_terminal_without_unicode(c_locale):
     result = process("inspect", "mnist", env=c_locale)
     assert result.returncode == 0

@@ -11,6 +11,7 @@ import time
 import pytest
 from cli_examples import SMALL, assert_same_run, command, process
 
+pytestmark = pytest.mark.process
 QUICK = ("--eval-every", 20, "--checkpoint-every", 10)
 
 
@@ -48,6 +49,7 @@ def test_version():
     assert process("--version").stdout == f"ostinato {ostinato.__version__}\n"
 
 
+@pytest.mark.slow
 def test_results_on_stdout_progress_on_stderr_without_colour(data, tmp_path):
     result = process("train", data, *SMALL, "--iterations", 2, env={**os.environ, "NO_COLOR": "1"})
     assert result.returncode == 0
@@ -57,7 +59,10 @@ def test_results_on_stdout_progress_on_stderr_without_colour(data, tmp_path):
     assert "\r" not in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "mnist"], ["predict"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["inspect", "mnist"], pytest.param(["predict"], marks=pytest.mark.slow)],
+)
 def test_a_closed_pipe_is_quiet(arguments, trained, data):
     if arguments == ["predict"]:
         arguments = ["predict", trained, data]
@@ -84,6 +89,7 @@ def test_without_torch_the_command_that_installs_it_is_named(data):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_ends_with_130_and_can_be_resumed(data, tmp_path):
     run = tmp_path / "run"
@@ -96,6 +102,7 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(data, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_at_any_moment_and_resumed_the_bits_are_the_same(data, tmp_path):
     whole = tmp_path / "whole"

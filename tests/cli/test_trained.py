@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_predict_with_all_probabilities_into_a_file(ostinato, trained, data, tmp
     for row in predicted:
         total = float(row["probability_down"]) + float(row["probability_up"])
         assert total == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_predict_into_a_device_writes_to_it_and_never_replaces_it(ostinato, trained, data):
+    outcome = ostinato("predict", trained, data, "--output", "/dev/full")
+    assert outcome.code == 1
+    assert outcome.err == "ostinato: /dev/full: No space left on device\n"
+    assert Path("/dev/full").is_char_device()
 
 
 def test_another_number_of_features_is_refused(ostinato, trained, tmp_path):

@@ -118,6 +118,7 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, name, load):
         load()
 
 
+@pytest.mark.process
 def test_no_torch_is_needed():
     import subprocess
 

@@ -148,8 +148,11 @@ def test_integer_labels_keep_their_values() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda y: y[:-1], r"y has shape \[39\]; wanted \[40\]"),
-        (lambda y: np.where(y == "up", "sideways", y), "y holds sideways, which the classifier"),
+        (lambda y: y[:-1], r"collect: y has shape \[39\]; wanted \[40\]"),
+        (
+            lambda y: np.where(y == "up", "sideways", y),
+            "y has the label 'sideways', which was not trained",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(change: Callable[[Any], Any], told: str) -> None:

@@ -169,6 +169,7 @@ def test_a_view_that_does_not_fit_is_refused() -> None:
         examples.without(examples.bare(), hardest=[view])
 
 
+@pytest.mark.process
 def test_importing_the_report_needs_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys, ostinato.report; "

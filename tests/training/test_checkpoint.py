@@ -201,6 +201,8 @@ Experiment(plan={"iterations": 400, "eval_every": 50}).run(
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_kill_9_at_random_moments(tmp_path):
     """Twice, each moment another; checkpoints are written all the time, so that one is hit."""
     environment = os.environ | {

@@ -1,4 +1,4 @@
-"""A network on paper: the shape of every letter in its equations, what it has and what it costs.
+"""A network on paper: the shapes in its equations, its number of parameters, and its cost.
 
 Everything follows from a few integers, so that nothing is built and no torch is needed.
 """
@@ -28,7 +28,7 @@ EQUATIONS = {
 
 @dataclass(frozen=True)
 class Letter:
-    """One letter of the equations: its shape (without the batch) and the numbers to be learnt."""
+    """One letter of the equations: its shape without the batch, and its number of parameters."""
 
     name: str
     meaning: str

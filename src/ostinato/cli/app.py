@@ -1,4 +1,4 @@
-"""The Typer application, and what becomes of an exception: one place for all exit codes."""
+"""The Typer application, and the exit code of every exception."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ostinato.cli.failures import Failure
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
-# What the torch extra installs, by the name it is imported under.
+# The packages of the torch extra, by the names under which they are imported.
 TORCH_EXTRA = {"torch", "sklearn", "tqdm", "matplotlib"}
 
 app = typer.Typer(
@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         result = app(args=argv, prog_name="ostinato", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
-    except SystemExit:  # Typer's own way out, when nobody reads its help any more
+    except SystemExit:  # Typer raises it when the reader of its help has gone
         return BROKEN_PIPE
     except BrokenPipeError:
-        # The interpreter flushes both once more at its end; there must be somewhere to flush to.
+        # The interpreter flushes both streams once more when it ends, and would fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> tuple[int, str | None]:
-    """Exit code and message; no message for a bug, whose traceback is what helps."""
+    """Exit code and message; no message for a bug: its traceback is shown instead."""
     if isinstance(error, Failure):
         return error.exit_code, f"ostinato: {error}"
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's usage errors
@@ -99,6 +99,6 @@ def _explain(error: Exception) -> tuple[int, str | None]:
 
 
 def _raised_by_ostinato(error: Exception) -> bool:
-    """Whether one of our own checks did: a ValueError out of somebody else's code is a bug."""
+    """Whether one of our own checks raised it: a ValueError from another package is a bug."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return frames[-1][0].f_globals.get("__name__", "").startswith("ostinato.")

@@ -98,7 +98,7 @@ def _engine() -> list[Finding]:
     except ImportError as error:
         advice = "with a C++17 compiler, this builds it: pip install ."
         return [Finding("native engine", "broken", f"cannot be loaded: {error}", advice)]
-    except ValueError as error:  # OSTINATO_ISA names something that this machine has not
+    except ValueError as error:  # OSTINATO_ISA names an instruction set that this machine lacks
         return [Finding("native engine", "broken", str(error), "unset OSTINATO_ISA")]
     value = f"{best} (of {', '.join(available)})"
     if best == available[0] != "base":

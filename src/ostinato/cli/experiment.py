@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato import environment, report, rundir, training
+from ostinato import environment, files, report, training
 from ostinato.cli import sources
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.output import predictions_csv
+from ostinato.cli.rundir import RunDir
 from ostinato.cli.sources import Part
 from ostinato.estimators import SequenceClassifier
-from ostinato.rundir import RunDir
-from ostinato.training.directories import current
 
 NOTEBOOK_IMAGES = 128
 
@@ -34,8 +33,10 @@ class Result:
 
 
 class Recorder(training.Callback):
-    """Opens the run directory when the training really begins, after everything was checked, so
-    that a mistake in a flag leaves nothing behind; then keeps metrics and checkpoints there."""
+    """Opens the run directory when the training begins, and keeps metrics and checkpoints there.
+
+    By then all arguments have been checked, so that a wrong flag leaves nothing behind.
+    """
 
     def __init__(self, open_run: Callable[[], RunDir], settings: Config, surroundings: dict):
         self.run: RunDir | None = None
@@ -82,7 +83,7 @@ def run(
         resumed: the run to go on with.
 
     Raises:
-        BadInput, ValueError: the data or the settings do not do.
+        BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged.
         Interrupted: Ctrl-C.
     """
@@ -102,9 +103,8 @@ def run(
 
 
 def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
-    """The configuration in the estimator's words."""
+    """The configuration as arguments of the estimator."""
     parameters = asdict(settings.model) | asdict(settings.training)
-    parameters["num_layers"] = parameters.pop("layers")
     parameters["random_state"] = parameters.pop("seed")
     parameters["class_weight"] = class_weight(settings.training.class_weight, y)
     return parameters
@@ -133,7 +133,7 @@ def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | N
 
 
 def _with_threads(settings: Config) -> Config:
-    """Compute with the threads asked for, and write down how many they are: bits depend on it."""
+    """Set the number of threads, and keep it in the configuration: some bits depend on it."""
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     return settings.updated({"run.threads": torch.get_num_threads()})
@@ -153,8 +153,8 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
 
 
 def _checkpoint(run: RunDir | None) -> str | None:
-    """Where to go on from; None if the run was stopped before its first checkpoint."""
-    if run is None or not (current(run.checkpoint) / "checkpoint.json").is_file():
+    """The checkpoint to resume from; None if the run was stopped before its first one."""
+    if run is None or not (files.current(run.checkpoint) / "checkpoint.json").is_file():
         return None
     return str(run.checkpoint)
 
@@ -178,7 +178,7 @@ def _how_to_go_on(run: RunDir | None) -> str:
     checkpoint = _checkpoint(run)
     if run is None or checkpoint is None:
         return "interrupted; nothing was kept"
-    state = json.loads((current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
+    state = json.loads((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
     return (
         f"interrupted; a checkpoint of iteration {state['iteration']} is kept.\n"
         f"Go on with: ostinato train --resume --output {run.path}"
@@ -207,10 +207,10 @@ def _keep(
     evaluation: dict[str, Any],
     settings: Config,
 ) -> None:
-    """Everything that is known only at the end; evaluation.json last, which says: finished."""
+    """Write the results; evaluation.json last, since its presence says that the run is finished."""
     model.save(run.model)
     proba = model.predict_proba(test.X)
-    rundir.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
+    files.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
     contents = report.collect(
         model,
         test.X,
@@ -218,11 +218,11 @@ def _keep(
         title=_title(settings),
         metrics=model.history_.reports,
         evaluation=evaluation,
-        config=asdict(settings),
+        config=settings.tables(),
         environment=json.loads(run.environment.read_text("utf-8")),
     )
     report.write_report(run.report, contents)
-    rundir.write_json(run.evaluation, evaluation)
+    files.write_json(run.evaluation, evaluation)
 
 
 def _title(settings: Config) -> str:

@@ -1,4 +1,4 @@
-"""The ways a command ends other than well."""
+"""The exceptions that end a command, with their exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags from the configuration: a command takes `given`, its user sees every parameter."""
+"""Flags made from the configuration: a command takes `given` and shows a flag per parameter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         parameters = [p for p in own if p.name != "given"] + list(_parameters(options))
         vars(run)["__signature__"] = inspect.Signature(parameters)
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        del vars(run)["__wrapped__"]  # or its annotations would be looked up
+        del vars(run)["__wrapped__"]  # Typer would read the annotations of the wrapped function
         return run
 
     return decorate

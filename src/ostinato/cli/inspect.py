@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import rundir
+from ostinato import files
 from ostinato.cli import config as configuration
 from ostinato.cli import picture, runs, sources
 from ostinato.cli.anatomy import Anatomy, table
@@ -16,6 +16,7 @@ from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import say, say_json
+from ostinato.hyperparameters import Fitting
 
 MNIST_SHAPES = {"rows": (28, 28), "columns": (28, 28), "pixels": (784, 1), "permuted": (784, 1)}
 
@@ -44,7 +45,7 @@ def inspect(
     else:
         anatomy = _of_source(what, configuration.resolve(given))
     if svg is not None:
-        rundir.write_text(svg, picture.svg(anatomy))
+        files.write_text(svg, picture.svg(anatomy))
     if as_json:
         say_json(anatomy.as_dict())
     else:
@@ -55,7 +56,7 @@ def _of_run(path: Path) -> Anatomy:
     trained = runs.find(path)
     net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
     data = trained.environment().get("data", {})
-    training = trained.config.training if trained.config else configuration.TrainingConfig()
+    training = trained.config.training if trained.config else Fitting()
     return Anatomy(
         net["cell"],
         data.get("max_length"),
@@ -71,7 +72,7 @@ def _of_run(path: Path) -> Anatomy:
 def _of_source(source: str, config: Config) -> Anatomy:
     config = config.updated({"data.source": sources.known(source)})
     sources.check(config.data)
-    if source == "mnist":  # known by heart: no need to read 70,000 images
+    if source == "mnist":  # the sizes are known without reading 70,000 images
         n_steps, n_features = MNIST_SHAPES[config.data.as_sequence]
         n_classes = 10
     else:
@@ -88,7 +89,7 @@ def _of_source(source: str, config: Config) -> Anatomy:
         n_features,
         model.hidden_size,
         n_classes,
-        model.layers,
+        model.num_layers,
         model.bidirectional,
         config.training.batch_size,
     )

@@ -1,4 +1,4 @@
-"""Small things about printing that several commands share."""
+"""Printing results: text, JSON and CSV."""
 
 from __future__ import annotations
 

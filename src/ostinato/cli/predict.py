@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import rundir
+from ostinato import files
 from ostinato.cli import runs, sources
 from ostinato.cli.output import predictions_csv
 
@@ -33,4 +33,4 @@ def predict(
     if output is None:
         sys.stdout.write(text)
     else:
-        rundir.write_text(output, text)
+        files.write_text(output, text)

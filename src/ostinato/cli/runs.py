@@ -1,4 +1,4 @@
-"""A trained run, or a saved model alone, as the commands that read one see it."""
+"""Finding a trained run, or a saved model alone, for the commands that read one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from ostinato.cli import config as configuration
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput
-from ostinato.rundir import RunDir
+from ostinato.cli.rundir import RunDir
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where the model lies, and for a run (rather than a bare model) its configuration."""
+    """The directory of a model, and the configuration if it belongs to a run."""
 
     model: Path
     config: Config | None

@@ -1,4 +1,4 @@
-"""What the command line can learn from: the data sets in the package, and a person's own files."""
+"""The data of the command line: the data sets in the package, and the user's own files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def known(source: str | None) -> str:
 
 
 def check(config: DataConfig) -> None:
-    """Refuse options that this source has no use for, rather than ignore them."""
+    """Refuse options that do not apply to this source."""
     if config.source in BUILT_IN and config.test is not None:
         raise BadInput(f"--test is for files; {config.source} has its own test part")
     if config.source != "mnist" and config.as_sequence != "rows":
@@ -104,7 +104,7 @@ def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
 
 
 def digest(config: DataConfig) -> dict[str, str]:
-    """SHA-256 of each file of one's own, so that a run goes on only with the data it began with."""
+    """SHA-256 of each file of the user: a run is resumed only with the data it began with."""
     files = [f for f in (config.source, config.test) if f is not None and f not in BUILT_IN]
     return {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files}
 

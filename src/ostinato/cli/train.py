@@ -8,14 +8,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ostinato import rundir
 from ostinato.cli import config as configuration
-from ostinato.cli import runs, sources
+from ostinato.cli import rundir, runs, sources
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import say, say_json
-from ostinato.rundir import RunDir
+from ostinato.cli.rundir import RunDir
 
 # `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
 
@@ -101,13 +100,13 @@ def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | No
 
 
 def _resolved(asked: Given) -> Given:
-    """With absolute paths, which stay true when the run is looked at from another directory."""
+    """With absolute paths, which hold in every working directory."""
     paths = {k: asked[k] for k in ("data.source", "data.test") if asked.get(k) is not None}
     return asked | {key: sources.known(path) for key, path in paths.items()}
 
 
 def _unchanged(run: RunDir, asked: Given) -> Config:
-    """The configuration that a run began with, of which nobody may ask anything else now."""
+    """The configuration that a run began with; it is an error to ask for another one now."""
     settings = runs.read_config(run)
     for key, value in asked.items():
         began = settings.get(key)

@@ -41,5 +41,5 @@ def vowels() -> Dataset:
 def _split(part: str) -> Split:
     name = f"vowels/JapaneseVowels_{part}.ts.gz"
     X, y = parse_ts(io.BytesIO(gzip.decompress(shipped(name))), name)
-    assert isinstance(X, Ragged) and y is not None  # so the file is, or its digest had differed
+    assert isinstance(X, Ragged) and y is not None  # the file is so: its digest was compared
     return Split(X, y.astype(np.int64))

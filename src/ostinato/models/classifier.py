@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ostinato import nn
-from ostinato.models.start import STARTS, begin
+from ostinato.hyperparameters import Model, declare, documented
+from ostinato.models.initialize import initialize
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-NONLINEARITIES = ("tanh", "relu")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Arguments(Model):
+    """The arguments of `ClassifierNet`, checked."""
+
+    n_features: int = declare(MISSING, "F.", low=1)
+    n_classes: int = declare(MISSING, "C.", low=1)
+    nonlinearity: Literal["tanh", "relu"] = declare("tanh", "Of the cell rnn.")
+
+
+@documented
 class ClassifierNet(torch.nn.Module):
     """A recurrent body and a linear readout of its last state.
 
@@ -23,21 +33,19 @@ class ClassifierNet(torch.nn.Module):
     Args:
         n_features: F, size of one element of a sequence.
         n_classes: C, number of classes.
-        cell: "rnn", "gru" or "lstm".
-        hidden_size: H, size of the state.
-        num_layers: recurrent layers, one upon the other.
+        {hyperparameters}
         bidirectional: also read from the end to the beginning; the readout sees the last state of
             both directions, `[B, 2·H]`.
-        dropout: probability of a zero, between layers and before the readout, in training only.
         nonlinearity: "tanh" or "relu", for the cell "rnn".
         init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero, V truncated
-            normal of 0.01); see `ostinato.models.start`.
+            normal of 0.01); see `ostinato.models.initialize`.
 
     Attributes:
         config: the arguments as a dict; `ClassifierNet(**net.config)` builds the same network.
 
     Raises:
-        ValueError: an argument out of its range, or a start from which nothing could be learnt.
+        ValueError: an argument of another type or out of its range, or a start from which nothing
+            could be learnt.
 
     Example:
         >>> net = ClassifierNet(n_features=28, n_classes=10)
@@ -49,46 +57,43 @@ class ClassifierNet(torch.nn.Module):
         self,
         n_features: int,
         n_classes: int,
-        cell: str = "rnn",
-        hidden_size: int = 128,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        nonlinearity: str = "tanh",
-        init: str = "default",
+        cell: str = Model.cell,
+        hidden_size: int = Model.hidden_size,
+        num_layers: int = Model.num_layers,
+        bidirectional: bool = Model.bidirectional,
+        dropout: float = Model.dropout,
+        nonlinearity: str = _Arguments.nonlinearity,
+        init: str = Model.init,
     ):
         super().__init__()
-        n_features = _count("n_features", n_features)
-        n_classes = _count("n_classes", n_classes)
-        hidden_size = _count("hidden_size", hidden_size)
-        num_layers = _count("num_layers", num_layers)
-        dropout = _probability("dropout", dropout)
-        self.config: dict[str, Any] = {
+        given: dict[str, Any] = {
             "n_features": n_features,
             "n_classes": n_classes,
-            "cell": _choice("cell", cell, tuple(CELLS)),
+            "cell": cell,
             "hidden_size": hidden_size,
             "num_layers": num_layers,
-            "bidirectional": bool(bidirectional),
+            "bidirectional": bidirectional,
             "dropout": dropout,
-            "nonlinearity": _choice("nonlinearity", nonlinearity, NONLINEARITIES),
-            "init": _choice("init", init, STARTS),
+            "nonlinearity": nonlinearity,
+            "init": init,
         }
-        if init == "notebook":
-            _check_notebook_start(self.config)
-        self.body = CELLS[cell](
-            n_features,
-            hidden_size,
-            num_layers,
+        checked = _Arguments(**given)
+        _check_notebook_start(checked)
+        self.config: dict[str, Any] = asdict(checked)
+        self.body = CELLS[checked.cell](
+            checked.n_features,
+            checked.hidden_size,
+            checked.num_layers,
             batch_first=True,
             # torch's layers warn about dropout where there is no second layer
-            dropout=dropout if num_layers > 1 else 0.0,
-            bidirectional=bool(bidirectional),
-            **({"nonlinearity": nonlinearity} if cell == "rnn" else {}),
+            dropout=checked.dropout if checked.num_layers > 1 else 0.0,
+            bidirectional=checked.bidirectional,
+            **({"nonlinearity": checked.nonlinearity} if checked.cell == "rnn" else {}),
         )
-        self.dropout = torch.nn.Dropout(dropout)
-        self.readout = torch.nn.Linear(hidden_size * (2 if bidirectional else 1), n_classes)
-        begin(self.body, self.readout, init)
+        self.dropout = torch.nn.Dropout(checked.dropout)
+        n_directions = 2 if checked.bidirectional else 1
+        self.readout = torch.nn.Linear(n_directions * checked.hidden_size, checked.n_classes)
+        initialize(self.body, self.readout, checked.init)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits of every class.
@@ -109,7 +114,7 @@ class ClassifierNet(torch.nn.Module):
         return self.readout(self.dropout(state))
 
     def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the network believes after every step, had the sequence ended there.
+        """The logits after every step, as if the sequence ended there.
 
         Args:
             x: `[B, T, F]`.
@@ -130,30 +135,14 @@ class ClassifierNet(torch.nn.Module):
         return self.readout(self.dropout(states)), states
 
 
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: wanted one of {choices}")
-    return value
-
-
-def _count(name: str, value: Any) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}: wanted a whole number, 1 or more")
-    return int(value)
-
-
-def _probability(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name}={value!r}: wanted a number from 0 to below 1")
-    return float(value)
-
-
-def _check_notebook_start(config: dict[str, Any]) -> None:
-    """All states begin at zero there; what multiplies only zeros, or has no slope, stays so."""
-    if config["cell"] == "rnn" and config["nonlinearity"] == "relu":
+def _check_notebook_start(network: _Arguments) -> None:
+    """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
+    if network.init != "notebook":
+        return
+    if network.cell == "rnn" and network.nonlinearity == "relu":
         stuck = "nonlinearity='relu' has no slope at zero"
-    elif config["num_layers"] > 1:
-        stuck = f"of num_layers={config['num_layers']} none but the top one has a gradient"
+    elif network.num_layers > 1:
+        stuck = f"of num_layers={network.num_layers} none but the top one has a gradient"
     else:
         return
     raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data import Ragged, as_sequences
+from ostinato.data import LabelEncoder, Ragged, as_sequences
 from ostinato.report.contents import ReportData, StepView
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ def collect(
     """
     sequences = as_sequences(X)
     proba = classifier.predict_proba(sequences)
-    y_true = _indices(classifier.classes_, np.asarray(y), len(sequences))
+    labels = np.asarray(y)
+    if labels.shape != (len(sequences),):
+        raise ValueError(
+            f"collect: y has shape {list(labels.shape)}; wanted [{len(sequences)}], a label for "
+            "each of X"
+        )
+    y_true = LabelEncoder(classifier.classes_).encode(labels, name="collect: y")
     classes = [str(label) for label in classifier.classes_]
     chosen = _hardest(proba, y_true, n_hardest)
     return ReportData(
@@ -63,22 +69,6 @@ def collect(
         hardest=_views(classifier, sequences, classes, y_true, proba, chosen),
         accuracy_by_step=_accuracy_by_step(classifier, sequences, y_true),
     )
-
-
-def _indices(classes: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
-    """Labels `[N]` as indices into the classes."""
-    if y.shape != (n,):
-        raise ValueError(
-            f"collect: y has shape {list(y.shape)}; wanted [{n}], a label for each of X"
-        )
-    index = {label: i for i, label in enumerate(classes.tolist())}
-    unknown = sorted({str(label) for label in y.tolist() if label not in index})
-    if unknown:
-        raise ValueError(
-            f"collect: y holds {', '.join(unknown[:5])}, which the classifier was not trained on; "
-            f"wanted labels among its {len(index)} classes"
-        )
-    return np.array([index[label] for label in y.tolist()], dtype=np.int64)
 
 
 def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:

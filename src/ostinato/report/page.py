@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from ostinato._extras import needs
+from ostinato.files import write_text
 from ostinato.report.contents import ReportData
 from ostinato.report.markup import text
 
@@ -21,7 +21,7 @@ _POLICY = (
 def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
     """Write one HTML file that shows a run; it needs no network, no scripts and no other file.
 
-    The file appears whole or not at all: it is written beside its place, synced and renamed.
+    The file appears whole or not at all (see `ostinato.files`).
 
     Args:
         path: where to write; by convention `report.html` in the run directory. An old one
@@ -49,7 +49,7 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
         raise FileNotFoundError(
             f"the report goes to {path}, but the directory {path.parent} does not exist; create it"
         )
-    _write_atomically(path, _page(data).encode("utf-8"))
+    write_text(path, _page(data))
 
 
 def _page(data: ReportData) -> str:
@@ -76,24 +76,3 @@ def _page(data: ReportData) -> str:
 </body>
 </html>
 """
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(_default_mode())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _default_mode() -> int:
-    """What a newly opened file would get; mkstemp's own are for the owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

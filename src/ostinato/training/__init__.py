@@ -1,4 +1,4 @@
-"""The training loop, what decides how it goes, and what it leaves behind."""
+"""The training loop, its plan, its callbacks, checkpoints and history."""
 
 from ostinato._extras import needs
 

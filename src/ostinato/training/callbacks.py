@@ -1,4 +1,4 @@
-"""What may watch a training, or act on it between two iterations."""
+"""Callbacks: they watch a training, or act between two of its iterations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from ostinato.training.directories import replace_file
+from ostinato.files import write_bytes
 from ostinato.training.history import Report
 from ostinato.training.run import Run
 
 
 class Callback:
-    """Something called in the course of a training. All methods are empty here.
+    """The events of a training, as methods. All are empty here.
 
     To stop a training from within, raise; `on_end` is called all the same.
     """
@@ -29,14 +29,14 @@ class Callback:
         """A report was made; it is the last of `run.history.reports`."""
 
     def on_end(self, run: Run) -> None:
-        """However the training ended: see `run.history.outcome`."""
+        """The training ended, with or without an error; see `run.history.outcome`."""
 
 
 class MetricsFile(Callback):
     """Writes every report as one line of JSON (floats are exact to the last bit).
 
-    At the start the file is made to hold exactly the reports so far: none for a new training; for
-    one that is resumed those of its checkpoint, so that what came after it is cut off.
+    At the start the file is replaced by the reports so far: none for a new training, those of the
+    checkpoint for a resumed one. Reports later than the checkpoint are dropped.
 
     Args:
         path: the file; an old one is replaced.
@@ -46,7 +46,7 @@ class MetricsFile(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
-        replace_file(self.path, b"".join(map(_line, run.history.reports)))
+        write_bytes(self.path, b"".join(map(_line, run.history.reports)))
 
     def on_report(self, run: Run, report: Report) -> None:
         with self.path.open("ab") as file:

@@ -10,8 +10,8 @@ A checkpoint is a directory of two files that belong together:
                              reports, and the SHA-256 of the other file. Floats are exact.
 
 The learning rate is a function of the iteration and needs no state. The pair is written and
-replaced as one (see `directories`): whenever a run is killed, the last checkpoint or the one before
-is there, whole.
+replaced as one (see `ostinato.files`): whenever a run is killed, the last checkpoint or the one
+before it is there, whole.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.files import current, write_directory
 from ostinato.training.callbacks import Callback
-from ostinato.training.directories import current, replace_directory
 from ostinato.training.history import History
 from ostinato.training.run import Best, Run
 from ostinato.training.tensor_file import fill, pack, unpack
@@ -86,7 +86,7 @@ def write(run: Run, directory: Path) -> None:
         "reports": run.history.reports,
     }
     text = json.dumps(state, indent=1, allow_nan=False)
-    replace_directory(directory, {TENSORS: content, STATE: text.encode()})
+    write_directory(directory, {TENSORS: content, STATE: text.encode()})
 
 
 def restore(run: Run, directory: Path) -> None:
@@ -149,7 +149,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
     for name, tensor in tensors.items():
         i, key = name.split(".", 1)
         state.setdefault(int(i), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]  # the plan's
+    groups = optimizer.state_dict()["param_groups"]  # as the plan has them
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

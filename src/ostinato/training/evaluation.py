@@ -1,4 +1,4 @@
-"""A network's answers to many examples, in batches, without training anything."""
+"""`logits` and `evaluate`: the answers of a network to many examples, in batches."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def tensors(X: np.ndarray | Ragged, indices: np.ndarray) -> tuple[Tensor, Tensor
         padded, lengths = X[indices].padded()
         return torch.tensor(padded), torch.tensor(lengths)
     x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
-    np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # clip: straight into x
+    np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # "clip" needs no buffer beside x
     return x, None
 
 

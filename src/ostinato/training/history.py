@@ -1,4 +1,4 @@
-"""What a training leaves behind to look at."""
+"""`History`: the reports of a training and its outcome."""
 
 from __future__ import annotations
 

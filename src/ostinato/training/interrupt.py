@@ -1,4 +1,4 @@
-"""Ctrl-C between two iterations instead of in the middle of one."""
+"""`Interrupt`: Ctrl-C takes effect between two iterations, not within one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train`: the loop."""
+"""`train`: the training loop."""
 
 from __future__ import annotations
 

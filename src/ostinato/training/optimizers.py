@@ -74,7 +74,7 @@ class RMSProp(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         gradients: Any = [p.grad for p in params]
-        squares = [self._begun(p, "square", torch.ones_like) for p in params]
+        squares = [self._state_of(p, "square", torch.ones_like) for p in params]
         if group["weight_decay"]:
             gradients = torch._foreach_add(gradients, params, alpha=group["weight_decay"])
         torch._foreach_mul_(squares, group["decay"])
@@ -82,15 +82,15 @@ class RMSProp(torch.optim.Optimizer):
         roots = torch._foreach_add(squares, group["eps"])
         torch._foreach_sqrt_(roots)
         if group["momentum"]:
-            steps = [self._begun(p, "step_before", torch.zeros_like) for p in params]
+            steps = [self._state_of(p, "step_before", torch.zeros_like) for p in params]
             torch._foreach_mul_(steps, group["momentum"])
             torch._foreach_addcdiv_(steps, gradients, roots, group["lr"])
             torch._foreach_sub_(params, steps)
         else:
             torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
 
-    def _begun(self, p: Tensor, name: str, start: Callable[[Tensor], Tensor]) -> Tensor:
-        """The state `name` of a parameter; before its first update, `start`."""
+    def _state_of(self, p: Tensor, name: str, start: Callable[[Tensor], Tensor]) -> Tensor:
+        """The state `name` of a parameter; `start` makes it for the first update."""
         state = self.state[p]
         if name not in state:
             state[name] = start(p)

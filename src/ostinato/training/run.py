@@ -34,7 +34,7 @@ class Best:
 
     loss: float | None = None
     iteration: int | None = None
-    waited: int = 0  # reports since
+    waited: int = 0  # reports since then
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def update(self, loss: float, iteration: int, net: torch.nn.Module, keep: bool) -> None:
@@ -72,7 +72,7 @@ class Run:
     best: Best = field(default_factory=Best)
     history: History = field(default_factory=History)
     resumed: bool = False
-    elapsed_before: float = 0.0  # in the runs that this one resumes
+    elapsed_before: float = 0.0  # of the runs that this one resumes
     _started: float = field(default_factory=time.perf_counter)
 
     @property

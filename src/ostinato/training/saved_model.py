@@ -4,7 +4,7 @@
     config.json         format, kind of estimator, its parameters ("params"), the arguments of the
                         network ("net"), the labels ("classes"), the updates made ("iterations")
 
-Both files are written and replaced as one (see `directories`). Nothing in them is executed.
+Both files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ostinato.training.directories import current, replace_directory
+from ostinato.data import LabelEncoder
+from ostinato.files import current, write_directory
 from ostinato.training.tensor_file import pack, unpack
 
 FORMAT = 1
 CONFIG, TENSORS = "config.json", "model.safetensors"
-SAVED_LABELS = "biufUO"  # the kinds of NumPy dtypes that JSON gives back as they were
 _ENTRIES = {"format", "kind", "params", "net", "classes", "iterations"}
 
 
@@ -62,11 +62,11 @@ def write(path: Path, model: SavedModel) -> None:
         "kind": model.kind,
         "params": {name: _plain(name, value) for name, value in model.params.items()},
         "net": model.net,
-        "classes": _labels_to_json(model.classes),
+        "classes": LabelEncoder(model.classes).as_json(),
         "iterations": model.iterations,
     }
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    replace_directory(path, {TENSORS: pack(model.weights), CONFIG: text.encode()})
+    write_directory(path, {TENSORS: pack(model.weights), CONFIG: text.encode()})
 
 
 def read(path: Path, kind: str, params: set[str], net: set[str]) -> SavedModel:
@@ -100,7 +100,7 @@ def read(path: Path, kind: str, params: set[str], net: set[str]) -> SavedModel:
         params={name: _from_plain(value) for name, value in config["params"].items()},
         net=config["net"],
         weights=unpack((place / TENSORS).read_bytes(), str(path / TENSORS)),
-        classes=_labels_from_json(config["classes"], path / CONFIG),
+        classes=LabelEncoder.from_json(config["classes"], f"{path / CONFIG}: 'classes'").classes,
         iterations=config["iterations"],
     )
 
@@ -159,7 +159,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.random.RandomState):
-        return None  # it cannot be kept: another seed each time, as before
+        return None  # it cannot be kept; None also means another seed each time
     if not isinstance(value, bool | int | float | str | None):
         raise ValueError(f"{name}={value!r} cannot be saved; wanted a number, a string or a dict")
     return value
@@ -167,24 +167,3 @@ def _plain(name: str, value: Any) -> Any:
 
 def _from_plain(value: Any) -> Any:
     return dict(value) if isinstance(value, list) else value
-
-
-def _labels_to_json(classes: np.ndarray) -> dict[str, Any]:
-    values = classes.tolist()
-    known = all(isinstance(value, bool | int | float | str) for value in values)
-    if classes.dtype.kind not in SAVED_LABELS or not known:
-        raise ValueError(
-            f"labels of type {classes.dtype} ({values[0]!r}, …) cannot be saved; "
-            "train with integers or strings"
-        )
-    return {"dtype": classes.dtype.str, "values": values}
-
-
-def _labels_from_json(labels: dict[str, Any], file: Path) -> np.ndarray:
-    try:
-        dtype = np.dtype(labels["dtype"])
-    except TypeError:
-        dtype = np.dtype("V")
-    if dtype.kind not in SAVED_LABELS or not isinstance(labels["values"], list):
-        raise ValueError(f"{file}: 'classes' are of type {labels['dtype']!r}, which is not known")
-    return np.array(labels["values"], dtype=dtype)

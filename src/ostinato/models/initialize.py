@@ -1,4 +1,4 @@
-"""Where the weights begin.
+"""The initial weights of a network.
 
 Shapes as in torch.nn: weight_ih `[G·H, F]` and weight_hh `[G·H, H]` stack the G gates; in the
 notebook's letters U = weight_ih.T, W = weight_hh.T, and V = readout.weight.T.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STARTS = ("default", "notebook")
 FORGET_GATE = 1  # the gates of torch.nn.LSTM are i, f, g, o
 
 
 @torch.no_grad()
-def begin(body: torch.nn.RNNBase, readout: torch.nn.Linear, init: str) -> None:
-    """Set all weights of a recurrent body and its readout.
+def initialize(body: torch.nn.RNNBase, readout: torch.nn.Linear, init: str) -> None:
+    """Set the initial weights of a recurrent body and its readout.
 
     "default": U from Glorot's uniform distribution (Glorot and Bengio 2010) and W orthogonal (Saxe
     et al. 2014), both gate by gate; V as U; biases zero, but one for the LSTM's forget gate (Gers

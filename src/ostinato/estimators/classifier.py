@@ -1,36 +1,35 @@
-"""Estimators in scikit-learn's manner, and `load` for what they save."""
+"""`SequenceClassifier`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 
-from ostinato._extras import needs
-from ostinato.data import Batches, Ragged, as_sequences
-
-with needs("torch", "torch", "sklearn"):
-    import torch
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_random_state, column_or_1d
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted
-
-    from ostinato import training
-    from ostinato.models import ClassifierNet
-    from ostinato.training import saved_model
-    from ostinato.training.examples import check_sample_weight
-    from ostinato.training.tensor_file import fill
+from ostinato import training
+from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
+from ostinato.hyperparameters import Fitting, Model, documented
+from ostinato.models import ClassifierNet
+from ostinato.training import saved_model
+from ostinato.training.examples import check_sample_weight
+from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
 
 
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
 class SequenceClassifier(ClassifierMixin, BaseEstimator):
     """A recurrent network that tells classes of sequences apart.
 
@@ -39,19 +38,10 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
     integers, strings or the like; predictions are given in the same.
 
     Args:
-        cell: "rnn", "gru" or "lstm".
-        hidden_size: H, size of the state.
-        num_layers: recurrent layers, one upon the other.
-        bidirectional: also read each sequence from its end to its beginning.
-        dropout: probability of a zero, between layers and before the readout, in training only.
-        init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero).
-        iterations, epochs, batch_size, optimizer, learning_rate, momentum, weight_decay,
-            clip_norm, schedule, warmup, step_size, step_gamma, eval_every, patience, restore_best:
-            as in `training.Plan`. batch_size is at most N.
+        {hyperparameters}
+        batch_size: examples an update sees; all N if there are fewer.
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
-        validation_fraction: this part of the examples, of each class, is not trained on but
-            evaluated at every report.
         class_weight: label -> weight, or "balanced"; labels not named weigh 1.
         verbose: 1 shows the progress on stderr.
 
@@ -76,65 +66,31 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         array(['up'], dtype='<U4')
     """
 
-    classes_: np.ndarray
-    net_: ClassifierNet
-    history_: training.History
-    n_features_in_: int
-    n_iter_: int
-
-    def __init__(
-        self,
-        cell: str = "rnn",
-        hidden_size: int = 128,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        init: str = "default",
-        iterations: int | None = None,
-        epochs: float | None = None,
-        batch_size: int = 128,
-        optimizer: str = "rmsprop",
-        learning_rate: float = 1e-3,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = None,
-        schedule: str = "constant",
-        warmup: int = 0,
-        step_size: int = 1000,
-        step_gamma: float = 0.1,
-        eval_every: int = 1000,
-        patience: int | None = None,
-        restore_best: bool = True,
-        random_state: int | np.random.RandomState | None = 0,
-        validation_fraction: float = 0.0,
-        class_weight: Mapping[Any, float] | str | None = None,
-        verbose: int = 0,
-    ):
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.init = init
-        self.iterations = iterations
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.schedule = schedule
-        self.warmup = warmup
-        self.step_size = step_size
-        self.step_gamma = step_gamma
-        self.eval_every = eval_every
-        self.patience = patience
-        self.restore_best = restore_best
-        self.random_state = random_state
-        self.validation_fraction = validation_fraction
-        self.class_weight = class_weight
-        self.verbose = verbose
+    cell: str = Model.cell
+    hidden_size: int = Model.hidden_size
+    num_layers: int = Model.num_layers
+    bidirectional: bool = Model.bidirectional
+    dropout: float = Model.dropout
+    init: str = Model.init
+    iterations: int | None = Fitting.iterations
+    epochs: float | None = Fitting.epochs
+    batch_size: int = Fitting.batch_size
+    optimizer: str = Fitting.optimizer
+    learning_rate: float = Fitting.learning_rate
+    momentum: float = Fitting.momentum
+    weight_decay: float = Fitting.weight_decay
+    clip_norm: float | None = Fitting.clip_norm
+    schedule: str = Fitting.schedule
+    warmup: int = Fitting.warmup
+    step_size: int = Fitting.step_size
+    step_gamma: float = Fitting.step_gamma
+    eval_every: int = Fitting.eval_every
+    patience: int | None = Fitting.patience
+    restore_best: bool = Fitting.restore_best
+    random_state: int | np.random.RandomState | None = Fitting.seed
+    validation_fraction: float = Fitting.validation_fraction
+    class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
+    verbose: int = 0
 
     def fit(
         self,
@@ -164,10 +120,10 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             training.Diverged: the loss became NaN or infinite.
         """
         X = _check_sequences(X)
-        classes, y = np.unique(_check_labels(y, len(X)), return_inverse=True)
-        if len(classes) < 2:
+        encoder, y = LabelEncoder.fit(_check_labels(y, len(X)))
+        if len(encoder) < 2:
             raise ValueError(
-                f"y has one class only, {classes[0]!r}; wanted two or more to tell apart"
+                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
             )
         n_features = _n_features(X)
         if sample_weight is not None:
@@ -175,25 +131,26 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         seed = self._seed()
         plan = self._plan(seed)
         if validation is not None:
-            validation = self._check_validation(validation, classes, n_features)
+            validation = self._check_validation(validation, encoder, n_features)
         elif self.validation_fraction:
-            rest, held_out = self._split(y, seed)
+            checked = Fitting(validation_fraction=self.validation_fraction)
+            rest, held_out = _split(y, checked.validation_fraction, seed)
             validation = X[held_out], y[held_out]
             X, y = X[rest], y[rest]
             sample_weight = None if sample_weight is None else sample_weight[rest]
         plan = replace(plan, batch_size=min(plan.batch_size, len(X)))
-        net = self._build(n_features, len(classes), seed)
+        net = self._build(n_features, len(encoder), seed)
         history = training.train(
             net,
             Batches(X, y, plan.batch_size, seed=seed),
             plan,
             validation=validation,
-            class_weight=_class_weight_by_index(self.class_weight, classes),
+            class_weight=_class_weight_by_number(self.class_weight, encoder),
             sample_weight=sample_weight,
             callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
             resume=resume,
         )
-        self.classes_ = classes
+        self.classes_ = encoder.classes
         self.n_features_in_ = n_features
         self.net_ = net
         self.history_ = history
@@ -203,7 +160,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""
         best = self._logits(X).argmax(1).numpy()
-        return self.classes_[best]
+        return LabelEncoder(self.classes_).decode(best)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each label, `[N, C]` in the order of `classes_`."""
@@ -220,7 +177,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = _check_features(X, self.n_features_in_)
-        labels = _to_indices(_check_labels(y, len(X)).tolist(), self.classes_)
+        labels = LabelEncoder(self.classes_).encode(_check_labels(y, len(X)))
         result = training.evaluate(self.net_, X, labels)
         return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
 
@@ -252,41 +209,25 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _seed(self) -> int:
-        """What follows from random_state: itself if it is a number."""
+        """An integer from random_state: itself if it is one."""
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
 
     def _plan(self, seed: int) -> training.Plan:
-        names = [f.name for f in fields(training.Plan) if f.name != "seed"]
-        return training.Plan(**{name: getattr(self, name) for name in names}, seed=seed)
+        return training.Plan(**self._own(training.Plan), seed=seed)
+
+    def _own(self, kind: type) -> dict[str, Any]:
+        """The hyperparameters of this kind; the seed follows from `random_state`."""
+        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name != "seed"}
 
     def _build(self, n_features: int, n_classes: int, seed: int) -> ClassifierNet:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return ClassifierNet(
-                n_features,
-                n_classes,
-                cell=self.cell,
-                hidden_size=self.hidden_size,
-                num_layers=self.num_layers,
-                bidirectional=self.bidirectional,
-                dropout=self.dropout,
-                init=self.init,
-            )
-
-    def _split(self, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the examples to train on, and of those to validate with; both ascending."""
-        fraction = self.validation_fraction
-        if not (isinstance(fraction, Real) and 0 < fraction < 1):
-            raise ValueError(f"validation_fraction={fraction!r}: wanted a number from 0 to below 1")
-        rest, held_out = train_test_split(
-            np.arange(len(y)), test_size=float(fraction), stratify=y, random_state=seed
-        )
-        return np.sort(rest), np.sort(held_out)
+            return ClassifierNet(n_features, n_classes, **self._own(Model))
 
     def _check_validation(
-        self, validation: tuple[Any, Any], classes: np.ndarray, n_features: int
+        self, validation: tuple[Any, Any], encoder: LabelEncoder, n_features: int
     ) -> tuple[np.ndarray | Ragged, np.ndarray]:
         if self.validation_fraction:
             raise ValueError(
@@ -294,7 +235,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                 "wanted one of them"
             )
         X = _check_features(validation[0], n_features)
-        return X, _to_indices(_check_labels(validation[1], len(X)).tolist(), classes)
+        return X, encoder.encode(_check_labels(validation[1], len(X)))
 
     def _logits(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)
@@ -340,7 +281,7 @@ def load(path: str | Path) -> SequenceClassifier:
 
 
 def _check_sequences(X: Any) -> np.ndarray | Ragged:
-    if hasattr(X, "toarray"):  # as scipy's have it
+    if hasattr(X, "toarray"):  # the sparse arrays of SciPy have it
         raise TypeError("X is a sparse matrix, and sparse data is not supported; pass X.toarray()")
     return as_sequences(X)
 
@@ -358,23 +299,21 @@ def _check_labels(y: Any, n: int) -> np.ndarray:
     return labels
 
 
-def _to_indices(labels: Any, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Each label as its place in classes, `[N]` int64."""
-    place = {label: i for i, label in enumerate(classes.tolist())}
-    unknown = [label for label in labels if label not in place]
-    if unknown:
-        raise ValueError(
-            f"{name} has the label {unknown[0]!r}, which was not trained; wanted one of "
-            f"{_some(classes.tolist())}"
-        )
-    return np.array([place[label] for label in labels], dtype=np.int64)
+def _split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the examples to train on, and of those to validate with; both ascending."""
+    rest, held_out = train_test_split(
+        np.arange(len(y)), test_size=fraction, stratify=y, random_state=seed
+    )
+    return np.sort(rest), np.sort(held_out)
 
 
-def _class_weight_by_index(class_weight: Any, classes: np.ndarray) -> dict[int, float] | str | None:
+def _class_weight_by_number(
+    class_weight: Any, encoder: LabelEncoder
+) -> dict[int, float] | str | None:
     if not isinstance(class_weight, Mapping):
         return class_weight
-    indices = _to_indices(class_weight, classes, name="class_weight")
-    return dict(zip(indices.tolist(), class_weight.values(), strict=True))
+    numbers = encoder.encode(class_weight, name="class_weight")
+    return dict(zip(numbers.tolist(), class_weight.values(), strict=True))
 
 
 def _n_features(X: np.ndarray | Ragged) -> int:
@@ -389,8 +328,3 @@ def _check_features(X: Any, wanted: int) -> np.ndarray | Ragged:
             f"{wanted} features as input, those it was trained with"
         )
     return sequences
-
-
-def _some(values: list[Any]) -> str:
-    shown = ", ".join(map(repr, values[:10]))
-    return shown if len(values) <= 10 else f"{shown}, … ({len(values)})"

@@ -1,4 +1,4 @@
-"""The directory of a run: what lies in it, who may write there, and how files get there whole.
+"""The directory of a run: what lies in it, and who may write there.
 
 model/             what `.save(dir)` writes
 config.toml        the resolved configuration
@@ -12,13 +12,14 @@ checkpoint/        where an interrupted run goes on
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ostinato import files
 
 HEADER = "# ostinato: the resolved configuration of this run\n"  # marks a directory as a run
 
@@ -76,18 +77,17 @@ class RunDir:
 
     def begin(self, config_toml: str, environment: dict[str, Any]) -> None:
         """The files that say what is about to run."""
-        write_text(self.config, HEADER + config_toml)
-        write_json(self.environment, environment)
+        files.write_text(self.config, HEADER + config_toml)
+        files.write_json(self.environment, environment)
 
     def clear(self) -> None:
         """Remove the files of the run, and nothing else that may lie beside them."""
-        # evaluation.json first: what is half removed must not look finished; config.toml last:
-        # it must go on looking like a run.
-        files = (self.evaluation, self.report, self.predictions, self.metrics, self.environment)
-        for path in (*files, self.checkpoint, self.model, self.config):
-            # beside each, what a kill may have left of its replacement (see training.directories)
-            for name in (path.name, f".{path.name}.new", f".{path.name}.old"):
-                _remove(path.with_name(name))
+        # evaluation.json goes first, so that a run half removed does not look finished;
+        # config.toml goes last, so that it still looks like a run.
+        results = (self.evaluation, self.report, self.predictions, self.metrics)
+        for path in (*results, self.environment, self.checkpoint, self.model, self.config):
+            for each in (path, *files.leftovers(path)):
+                _remove(each)
 
 
 def check(output: Path, overwrite: bool = False) -> None:
@@ -161,7 +161,7 @@ def _create_numbered(output: Path) -> RunDir:
         number += 1
         path = _numbered(output, number)
         try:
-            path.mkdir()  # fails if another process was quicker
+            path.mkdir()  # it fails if another process has made it
         except FileExistsError:
             continue
         return RunDir(path)
@@ -178,14 +178,3 @@ def _numbers(output: Path) -> list[int]:
         return []
     matches = (pattern.fullmatch(sibling.name) for sibling in output.parent.iterdir())
     return [int(match[1]) for match in matches if match]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    from ostinato.training.directories import replace_file  # with it comes torch; readers need none
-
-    replace_file(path, text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

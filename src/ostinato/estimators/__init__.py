@@ -1,0 +1,8 @@
+"""Estimators in scikit-learn's manner, and `load` for what they save."""
+
+from ostinato._extras import needs
+
+with needs("torch", "torch", "sklearn"):
+    from ostinato.estimators.classifier import SequenceClassifier, load
+
+__all__ = ["SequenceClassifier", "load"]

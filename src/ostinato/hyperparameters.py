@@ -1,0 +1,245 @@
+"""The hyperparameters of a network and of its training, each declared once.
+
+A field of the dataclasses below has a name, a type, a default, a range and a help text, for
+
+    training.Plan             which inherits the fields of `Training`
+    models and estimators     which take the defaults, the checks and the documentation from here
+    cli/config.py             which derives flags, keys of TOML files and help texts
+
+A new hyperparameter is a new field. scikit-learn wants the signature of an estimator written out,
+so that a hyperparameter stands there once more, with the default from here; a test finds what is
+missing.
+
+Neither torch nor numpy is imported: `ostinato --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, Literal, TypeVar
+
+Value = Any  # None | bool | int | float | str: what a flat TOML table can hold, and nothing
+T = TypeVar("T", bound=type)
+
+DEFAULT_ITERATIONS = 5000  # the notebook's
+
+
+class HyperparameterError(ValueError, TypeError):
+    """A value of another type or out of its range; the message says what came and was wanted."""
+
+
+def declare(
+    default: Value,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    cli_name: str | None = None,
+) -> Any:
+    """A dataclass field with its help and range: low ≤ value ≤ high, above < value < below.
+
+    `cli_name` is its name on the command line and in TOML files, where that is another one.
+    """
+    limits = {"at least": low, "at most": high, "above": above, "below": below}
+    limits = {words: limit for words, limit in limits.items() if limit is not None}
+    metadata = {"help": help, "limits": limits, "cli_name": cli_name}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a field declares about its values."""
+
+    name: str
+    cli_name: str
+    type: type  # bool, int, float or str
+    optional: bool  # whether None is a value
+    choices: tuple[str, ...]  # all values there are; empty: any text
+    default: Value
+    help: str
+    limits: Mapping[str, float]
+
+    @property
+    def wanted(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            words = f"one of {', '.join(map(repr, self.choices))}"
+        else:
+            nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+            words = nouns[self.type] + self._range
+        return words + (", or None" if self.optional else "")
+
+    def checked(self, value: Any) -> Value:
+        """`value` as a plain Python value, which fits into JSON.
+
+        Raises:
+            HyperparameterError: it is of another type, or out of range.
+        """
+        if value is None and self.optional:
+            return None
+        plain = self.plain(value)
+        if plain is None:
+            raise HyperparameterError(f"{self.name}={value!r}: wanted {self.wanted}")
+        return plain
+
+    def plain(self, value: Any) -> Value:
+        """`value` as a bool, int, float or str; None if it is of another type or out of range."""
+        if self.type is str:
+            known = isinstance(value, str) and (value in self.choices if self.choices else value)
+            return str(value) if known else None
+        if self.type is bool:  # NumPy's are equal to these, and are no instances of bool
+            return bool(value) if value in (True, False) else None
+        if isinstance(value, bool) or not isinstance(value, Integral if self.type is int else Real):
+            return None
+        try:
+            number = self.type(value)
+        except OverflowError:
+            return None
+        return number if self._in_range(number) else None
+
+    @property
+    def _range(self) -> str:
+        words = [f"{words} {limit}" for words, limit in self.limits.items()]
+        if "at least" not in self.limits:
+            return f" {' and '.join(words)}" if words else ""
+        low, *high = words
+        low = low.removeprefix("at least ")
+        return f" from {low} to {high[0].removeprefix('at most ')}" if high else f", {low} or more"
+
+    def _in_range(self, number: float) -> bool:
+        if isinstance(number, float) and not math.isfinite(number):
+            return False
+        holds = {
+            "at least": lambda limit: number >= limit,
+            "at most": lambda limit: number <= limit,
+            "above": lambda limit: number > limit,
+            "below": lambda limit: number < limit,
+        }
+        return all(holds[words](limit) for words, limit in self.limits.items())
+
+
+class Declared:
+    """A frozen dataclass with fields made by `declare`; its values are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        for each in declarations(type(self)):
+            object.__setattr__(self, each.name, each.checked(getattr(self, each.name)))
+
+
+def declarations(kind: type[Any]) -> tuple[Declaration, ...]:
+    """What the fields of a `Declared` declare, in their order."""
+    hints = typing.get_type_hints(kind)
+    return tuple(_declaration(f.name, hints[f.name], f.default, **f.metadata) for f in fields(kind))
+
+
+def _declaration(
+    name: str, hint: Any, default: Value, help: str, limits: Mapping[str, float], cli_name: str
+) -> Declaration:
+    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    if optional:
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    kind = str if choices else hint
+    return Declaration(name, cli_name or name, kind, optional, choices, default, help, limits)
+
+
+@dataclass(frozen=True)
+class Model(Declared):
+    """The network."""
+
+    cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.")
+    hidden_size: int = declare(128, "Size of the hidden state.", low=1)
+    num_layers: int = declare(1, "Recurrent layers, one upon the other.", low=1, cli_name="layers")
+    bidirectional: bool = declare(False, "Read each sequence in both directions.")
+    dropout: float = declare(
+        0.0, "Dropout between layers and before the readout, in training only.", low=0, below=1
+    )
+    init: Literal["default", "notebook"] = declare(
+        "default", "Start: Glorot U and V with orthogonal W, or the notebook's zeros."
+    )
+
+
+@dataclass(frozen=True)
+class Training(Declared):
+    """How a network is trained. The defaults are the notebook's experiment."""
+
+    iterations: int | None = declare(
+        None, f"Updates to make; {DEFAULT_ITERATIONS} if epochs is not given either.", low=1
+    )
+    epochs: float | None = declare(
+        None, "Passes over the data, instead of iterations; 1.5 is allowed.", above=0
+    )
+    batch_size: int = declare(128, "Examples an update sees.", low=1)
+    optimizer: Literal["rmsprop", "sgd", "adam", "adamw"] = declare(
+        "rmsprop", "Update rule; rmsprop is TensorFlow 1's and the notebook's."
+    )
+    learning_rate: float = declare(1e-3, "Step size, before the schedule.", above=0)
+    momentum: float = declare(0.0, "Momentum of sgd and rmsprop.", low=0, below=1)
+    weight_decay: float = declare(
+        0.0, "Pull of the weights towards zero; decoupled from the gradient by adamw.", low=0
+    )
+    clip_norm: float | None = declare(
+        None, "Largest 2-norm of the gradient; a larger gradient is scaled down.", above=0
+    )
+    schedule: Literal["constant", "cosine", "step"] = declare(
+        "constant",
+        "How the learning rate moves: cosine falls to zero, "
+        "step multiplies it by step_gamma every step_size iterations.",
+    )
+    warmup: int = declare(
+        0, "Iterations at the start over which the learning rate rises from zero.", low=0
+    )
+    step_size: int = declare(1000, "Iterations between two changes by the schedule step.", low=1)
+    step_gamma: float = declare(0.1, "Factor of each such change.", above=0)
+    eval_every: int = declare(1000, "Iterations between two reports.", low=1)
+    patience: int | None = declare(
+        None, "Stop after so many reports in a row without a lower validation loss.", low=1
+    )
+    restore_best: bool = declare(
+        True, "End with the weights of the report with the lowest validation loss."
+    )
+    # PyTorch and NumPy both take seeds of 32 bits.
+    seed: int = declare(0, "Seed of the start, the order and the splits.", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class Fitting(Training):
+    """How a network is trained, and what becomes of the examples before."""
+
+    validation_fraction: float = declare(
+        0.0, "Share of the examples, of each class, kept for validation.", low=0, below=1
+    )
+    class_weight: str | None = declare(
+        None, "balanced, or weights by label: cat=1,dog=2.5 (others count 1)."
+    )
+
+
+def documented(cls: T) -> T:
+    """Describe the hyperparameters of a class at `{hyperparameters}` in its docstring.
+
+    These are the parameters of its constructor that are declared above, but for those that the
+    docstring describes itself.
+    """
+    text = cls.__doc__ or ""
+    parameters = inspect.signature(cls).parameters
+    lines = [
+        textwrap.fill(
+            f"{each.name}: {each.help} Wanted: {each.wanted}.",
+            width=100,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+        )
+        for each in (*declarations(Model), *declarations(Fitting))
+        if each.name in parameters and f"\n        {each.name}: " not in text
+    ]
+    cls.__doc__ = text.replace(" " * 8 + "{hyperparameters}", "\n".join(lines))
+    return cls
