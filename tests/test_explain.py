@@ -52,7 +52,7 @@ def test_memory():
     assert e.saved_bytes == 4 * B * (T * 4 * H + (T + 1) * 2 * H)
     step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
     xs = torch.randn(T, B, F, requires_grad=True)
-    cache._entries.clear()
+    cache._buckets.clear()
     native.workspaces_of_the_process.cache_clear()
     _, ys = ostinato.scan(step, init, xs)
     ys.sum().backward()

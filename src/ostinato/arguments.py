@@ -55,7 +55,8 @@ class Arguments:
     def flat(self, states: list[Tensor], xs: list[Tensor]) -> tuple[list[Tensor], Tree]:
         """The step on leaves: the leaves of the new carry, and the output."""
         carry, x = tree.unflatten(states, self.carry_spec), tree.unflatten(xs, self.xs_spec)
-        return split_result(self.step(carry, x), self.init, self.carry_spec)
+        like = tree.unflatten(self.leaves, self.carry_spec)  # no operation, which would be recorded
+        return split_result(self.step(carry, x), like, self.carry_spec)
 
 
 def checked(

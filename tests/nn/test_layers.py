@@ -362,7 +362,6 @@ def test_a_layer_is_freed_though_its_weights_lead_to_it(layer):
         m.clip = 1.0
         m.weight_hh_l0.register_hook(lambda g: g.clamp(-m.clip, m.clip))
         m(torch.randn(6, 3, 4))[0].sum().backward()
-        assert not vars(copy.deepcopy(m))["_ostinato_steps"]
         return weakref.ref(m)
 
     m = alive()

@@ -12,6 +12,7 @@ and played from the recording whose operations were the same.
 
 from __future__ import annotations
 
+import sys
 import types
 import warnings
 import weakref
@@ -327,10 +328,9 @@ def _compiled(
     _recordings[code] += 1
     ours = a.weights is not None or str(getattr(a.given, "__module__", "")).startswith("ostinato.")
     if _recordings[code] == WARN_AFTER + 1 and not ours:
-        warnings.warn(
+        _warn(
             f"{name_of(a.given)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
-            "changes between calls; pass what changes through xs, or as a tensor",
-            stacklevel=10,
+            "changes between calls; pass what changes through xs, or as a tensor"
         )
     return compile_step(a, captured, observation, engine())
 
@@ -347,11 +347,18 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
         return
     _warned.add(key)
     operation = f" ({refusal.op})" if refusal.op else ""
-    warnings.warn(
+    _warn(
         f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
-        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this",
-        stacklevel=5,
+        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
     )
+
+
+def _warn(text: str) -> None:
+    """A warning that points to the caller of ostinato."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ostinato."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 def code_key(step: Any) -> Any:
