@@ -7,7 +7,7 @@ cycle collector runs (its list of leaves is held by a closure that refers to its
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _OF_OTHER_MAKE = (collections.defaultdict, collections.Counter)  # than of pairs
@@ -24,6 +24,12 @@ def flatten(tree: Any) -> tuple[list[Any], Spec]:
 
 def leaves(tree: Any) -> list[Any]:
     return flatten(tree)[0]
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The structure with `function` of each leaf."""
+    found, spec = flatten(tree)
+    return unflatten([function(leaf) for leaf in found], spec)
 
 
 def unflatten(leaves: Any, spec: Spec) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.torch_compat import undisturbed
 
 if TYPE_CHECKING:
-    from ostinato.compiler.capture.guards import Guards
+    from ostinato.compiler.capture.guards import Guards, Observation
 
 N_STEPS = 3
 
@@ -54,8 +55,7 @@ def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
     except Unsupported as refusal:
         return refusal.bare()
     try:
-        with observation:
-            why_not = _differs(call)
+        why_not = _differs(call, observation)
     finally:
         effects = observation.snapshots.refusal()
         if effects is not None:
@@ -63,7 +63,7 @@ def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
     return why_not or effects
 
 
-def _differs(call: ScanCall) -> Unsupported | None:
+def _differs(call: ScanCall, observation: Observation | None = None) -> Unsupported | None:
     """Compare a few real steps with the eager loop, once for each batch size.
 
     And the course that the step takes with that many rows with the recorded one, since control flow
@@ -74,7 +74,8 @@ def _differs(call: ScanCall) -> Unsupported | None:
         from ostinato.compiler.capture.record import check_batch  # not a part of every start
 
         try:
-            check_batch(call.compiled.small, call.arguments, call.captured)
+            with observation or nullcontext():
+                check_batch(call.compiled.small, call.arguments, call.captured)
         except Unsupported as refusal:
             return refusal.bare()
     differentiable = torch.is_grad_enabled()
@@ -88,7 +89,8 @@ def _differs(call: ScanCall) -> Unsupported | None:
         few = [x[:N_STEPS] for x in xs]
         rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
         try:
-            expected = call.replay(captured, init, few)
+            with observation or nullcontext():
+                expected = call.replay(captured, init, few)
         except NOT_OF_A_STEP:
             raise
         except Exception as error:  # as it will in the loop

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ostinato import tree
 from ostinato.compiler.errors import Unsupported
@@ -231,7 +230,7 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
             return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
 
         if not self.left:
-            args, kwargs = pytree.tree_map(swap, (args, kwargs or {}))
+            args, kwargs = tree.mapped(swap, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

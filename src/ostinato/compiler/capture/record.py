@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
@@ -97,7 +96,7 @@ class _Recorder(TorchDispatchMode):
             )
         if _shape_depends_on_values(func, args):
             raise Unsupported("the shape of a value depends on other values", name)
-        recorded_args, recorded_kwargs = pytree.tree_map(self.ref, (args, kwargs))
+        recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
             self.mutate(args[0], name)
@@ -325,14 +324,14 @@ def _unify(small: Recording, large: Recording, n_large: int) -> Recording:
         raise Unsupported("the step takes another course at another batch size")
     calls = []
     for a, b in zip(small.calls, large.calls, strict=True):
-        leaves_a, spec = pytree.tree_flatten((a.args, a.kwargs))
-        leaves_b, spec_b = pytree.tree_flatten((b.args, b.kwargs))
+        leaves_a, spec = tree.flatten((a.args, a.kwargs))
+        leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
         if spec != spec_b:
             raise Unsupported("the step takes another course at another batch size", a.name)
         both = [same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
         if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
             raise Unsupported("the step computes with the batch size", a.name)
-        args, kwargs = pytree.tree_unflatten(both, spec)
+        args, kwargs = tree.unflatten(both, spec)
         calls.append(Call(a.name, args, kwargs, a.outs))
     shapes = tuple(
         tuple(same(p, q, "shape") for p, q in zip(s, t, strict=True))

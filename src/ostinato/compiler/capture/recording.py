@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ostinato import tree
 
@@ -72,7 +71,7 @@ class Recording:
 
 def refs_in(call: Call) -> list[int]:
     """The values that a call is given."""
-    leaves = pytree.tree_leaves((call.args, call.kwargs))
+    leaves = tree.leaves((call.args, call.kwargs))
     return [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
 
 
@@ -95,7 +94,7 @@ def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], A
             return leaf.times * n_rows if isinstance(leaf, Batch) else leaf
 
         for call in recording.calls[: recording.n_forward]:
-            args, kwargs = pytree.tree_map(filled, (call.args, call.kwargs))
+            args, kwargs = tree.mapped(filled, (call.args, call.kwargs))
             _, name, overload = call.name.split(".")
             out = getattr(getattr(aten, name), overload)(*args, **kwargs)
             outs = out if isinstance(out, (tuple, list)) else [out]
