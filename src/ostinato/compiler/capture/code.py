@@ -1,0 +1,84 @@
+"""What Python code mentions, and which code never changes its meaning."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import types
+from typing import Any
+
+from torch import nn
+
+# Modules whose functions and classes mean the same as long as a program runs.
+_FIXED = {
+    "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
+}  # fmt: skip
+# Of our own package the steps of cells are read like a user's, and the models.
+_OURS_TO_READ = ("ostinato.nn.steps", "ostinato.models")
+
+
+def code_of(step: Any) -> types.CodeType | None:
+    """The code of a function, a method, a partial, or of the class of another object."""
+    while isinstance(step, (functools.partial, types.MethodType)):
+        step = step.func if isinstance(step, functools.partial) else step.__func__
+    if not isinstance(step, types.FunctionType):
+        name = "forward" if isinstance(step, nn.Module) else "__call__"
+        step = getattr(type(step), name, None)
+    return getattr(step, "__code__", None)
+
+
+def is_fixed(value: Any) -> bool:
+    """A module, class or function whose meaning does not change while a program runs."""
+    if isinstance(value, types.ModuleType):
+        return is_fixed_name(value.__name__)
+    if isinstance(value, types.FunctionType):
+        # Where it was written, and where it says: functools.wraps copies that from what it wraps.
+        written, says = value.__globals__.get("__name__"), value.__module__
+        return is_fixed_name(written) and is_fixed_name(says)
+    return isinstance(value, type) and is_fixed_name(value.__module__)
+
+
+def is_fixed_name(module: Any) -> bool:
+    name = str(module)
+    root = name.partition(".")[0]
+    return root in _FIXED or (root == "ostinato" and not name.startswith(_OURS_TO_READ))
+
+
+@functools.lru_cache(maxsize=1024)
+def names_of(code: types.CodeType) -> frozenset[str]:
+    """The names that code mentions: globals, attributes, and texts that could be such."""
+    texts = [c for c in code.co_consts if isinstance(c, str)]
+    for constant in code.co_consts:
+        if isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
+            texts += [c for c in constant if isinstance(c, str)]
+    return frozenset(code.co_names) | {text for text in texts if text.isidentifier()}
+
+
+@functools.lru_cache(maxsize=1024)
+def globals_of(code: types.CodeType) -> frozenset[str]:
+    """The names that code, or code within it, looks up outside of functions; and imports."""
+    names = {
+        str(i.argval)
+        for i in dis.get_instructions(code)
+        if i.opname.endswith(("_GLOBAL", "_NAME")) or i.opname == "IMPORT_NAME"
+    }
+    if "globals" in code.co_names:
+        names |= names_of(code)
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return frozenset(names.union(*map(globals_of, inner)))
+
+
+def literal_name(frame: types.FrameType) -> str | None:
+    """The attribute that a call of getattr or hasattr, which begins here, names in the code."""
+    before: list[dis.Instruction] = []
+    for i in dis.get_instructions(frame.f_code):
+        if i.opname in ("CACHE", "PRECALL", "EXTENDED_ARG"):
+            continue
+        if i.offset >= frame.f_lasti:
+            break
+        before.append(i)
+    if not i.opname.startswith("CALL") or i.arg not in (2, 3) or len(before) < 3:
+        return None
+    name, simple = before[1 - i.arg], i.arg == 2 or before[-1].opname.startswith("LOAD_")
+    literal = simple and name.opname == "LOAD_CONST" and isinstance(name.argval, str)
+    return name.argval if literal else None
