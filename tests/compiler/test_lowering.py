@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from ostinato.compiler import cache
+from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.lower.hoist import choose_saved
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program
 from playing import loop, rows_apart

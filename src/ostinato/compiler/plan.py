@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ostinato.compiler.backward.liveness import Flow
+from ostinato.compiler.backward.rematerialize import choose_saved, recomputable
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.from_aten import Backward, StepGraph
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.lower.hoist import choose_saved, recomputable
 from ostinato.compiler.lower.lower import lower
-from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, Pass
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
@@ -203,7 +203,7 @@ class Planner:
             if k is None
         )
         lowered = lower(
-            Pass(
+            PassSpec(
                 leaves, tuple(carries), outputs, tuple(saved),
                 hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
             )
@@ -266,7 +266,7 @@ class Planner:
             elif n.kind == "sum":
                 stack.extend(n.inputs)
         lowered = lower(
-            Pass(
+            PassSpec(
                 leaves, tuple(carries), outputs, (), sums,
                 hidden=self._hidden(scale), descending=not reverse, hoist=scale.hoist,
             )
