@@ -1,8 +1,8 @@
 """Which values of the forward pass are saved, and which the backward pass computes again.
 
-Every value is either *at hand* (xs and the carry are stored anyway), or cheap to compute again from
-its inputs, or expensive. The values to save are a minimum cut between the expensive ones and those
-that the backward pass reads.
+Every value is either *at hand* (xs and most leaves of the carry are stored anyway), or cheap to
+compute again from its inputs, or expensive. The values to save are a minimum cut between the
+expensive ones and those that the backward pass reads.
 """
 
 from __future__ import annotations
@@ -11,16 +11,67 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.order import depends_on, reachable
 from ostinato.engine.ops import OPS
 
+if TYPE_CHECKING:
+    from ostinato.compiler.graph.from_aten import Backward, Forward
+
 # To save sixteen float32 values costs one cache line written and two read. A product, a reduction
 # and a function slower than exp, tanh or sigmoid cost more than that to compute again.
 _EXPENSIVE = {"log", "log1p", "expm1", "erf", "sin", "cos", "softplus", "pow", "pow_s"}
 _CHEAP = {*OPS, "spread", "concat", "slice"} - _EXPENSIVE
+
+
+class Kept(NamedTuple):
+    """What a forward pass stores for the backward pass, besides xs."""
+
+    leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
+    saved: list[Node]
+
+
+def choose_kept(f: Forward, g: Backward) -> Kept:
+    """What training stores.
+
+    A leaf that is no output is not stored if the other values do not become more by that: a running
+    maximum is the larger of two values which are needed anyway.
+
+    Args:
+        g: the gradients of all outputs and leaves.
+    """
+    wanted = (True,) * len(f.xs)
+    kept = (True,) * len(f.states)
+    saved = saved_for(g, wanted, at_hand(f, kept))
+    for i, new in enumerate(f.new_states):
+        if new in f.ys:
+            continue
+        fewer = (*kept[:i], False, *kept[i + 1 :])
+        others = saved_for(g, wanted, at_hand(f, fewer))
+        # Only what is computed can be saved: neither the leaf itself nor some columns of it.
+        computed = all(n.op not in ("state", "slice") for n in others)
+        if computed and _width(others) < new.width + _width(saved):
+            kept, saved = fewer, others
+    return Kept(kept, saved)
+
+
+def at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
+    """What the backward pass finds: xs, and the leaves of the carry that are stored."""
+    pairs = zip(f.states, f.new_states, kept, strict=True)
+    return {*f.xs, *(n for old, new, there in pairs if there for n in (old, new))}
+
+
+def saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
+    """The values to save for these gradients."""
+    roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
+    roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
+    return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
+
+
+def _width(nodes: list[Node]) -> int:
+    return sum(n.width for n in nodes)
 
 
 def choose_saved(
