@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
 from ostinato.compiler.backward.rematerialize import (
-    Kept,
+    Stored,
     at_hand,
-    choose_kept,
+    choose_stored,
     recomputable,
     saved_for,
 )
@@ -108,7 +108,7 @@ class Planner:
 
     def forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
         key = "forward", train, reverse, scale
-        return self._once(key, lambda: self._forward(train, reverse, scale))
+        return self._remembered(key, lambda: self._forward(train, reverse, scale))
 
     def backward(
         self,
@@ -128,29 +128,31 @@ class Planner:
             Unsupported: `forward` does not store enough for these gradients.
         """
         key = "backward", y_used, leaves, x_wanted, forward.reverse, forward.scale
-        return self._once(key, lambda: self._backward(y_used, leaves, x_wanted, forward))
+        return self._remembered(key, lambda: self._backward(y_used, leaves, x_wanted, forward))
 
     def liveness(self, y_used: tuple[bool, ...], last: tuple[bool, ...], ragged: bool) -> Liveness:
         """Which gradients exist, given the outputs and leaves of the last carry that have one."""
         graph = functools.partial(self._gradients, y_used)
         key = "liveness", y_used, last, ragged
-        return self._once(key, lambda: Liveness(self.recording, graph, last, ragged))
+        return self._remembered(key, lambda: Liveness(self.recording, graph, last, ragged))
 
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+    def _remembered(self, key: Hashable, make: Callable[[], T]) -> T:
         with _planning:
             if key not in self._made:
                 self._made[key] = make()
             return cast(T, self._made[key])
 
     def _gradients(self, y_used: tuple[bool, ...], leaves: tuple[bool, ...]) -> Backward:
-        return self._once(("graph", y_used, leaves), lambda: self.graph.backward(y_used, leaves))
+        return self._remembered(
+            ("graph", y_used, leaves), lambda: self.graph.backward(y_used, leaves)
+        )
 
     # ---- what is stored, and where
 
     @functools.cached_property
-    def _kept(self) -> Kept:
+    def _stored(self) -> Stored:
         f = self.graph.forward
-        return choose_kept(f, self._gradients((True,) * len(f.ys), self.all_leaves))
+        return choose_stored(f, self._gradients((True,) * len(f.ys), self.all_leaves))
 
     def _shown(self, scale: Scale) -> list[Node]:
         """The leaves of the carry that are stored where the caller finds an output."""
@@ -166,7 +168,7 @@ class Planner:
     def _forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
         f = self.graph.forward
         shown = self._shown(scale)
-        kept = self._kept if train else Kept(tuple([n in shown for n in f.new_states]), [])
+        stored = self._stored if train else Stored(tuple([n in shown for n in f.new_states]), [])
         y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
         before, after = _slots(reverse)
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
@@ -175,7 +177,7 @@ class Planner:
             CarrySpec(
                 name=f"carry{i}",
                 width=old.width,
-                kept=kept.leaves[i],
+                kept=stored.leaves[i],
                 dt_in=before,
                 dt_out=after,
                 init=f"init{i}",
@@ -190,14 +192,14 @@ class Planner:
             leaves,
             tuple(carries),
             tuple(outputs),
-            tuple(kept.saved),
+            tuple(stored.saved),
             hidden=self._hidden(scale),
             descending=reverse,
             hoist=scale.hoist,
         )
         repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         return ForwardPlan(
-            reverse, scale, lower(spec), spec.saved, kept.leaves, y_is_carry, tuple(repeated)
+            reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry, tuple(repeated)
         )
 
     # ---- backward
@@ -230,7 +232,7 @@ class Planner:
             for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True))
             if reached[i]
         ]
-        leaves = self._stored(forward)
+        leaves = self._forward_leaves(forward)
         leaves |= {n: Leaf(f"d_y{i}", n.width) for i, n in enumerate(g.d_ys) if n.op != "absent"}
         leaves |= {c.read: Leaf(c.name, c.width, after) for c in carries}
         d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
@@ -248,7 +250,7 @@ class Planner:
         gradients = WeightGradients(lowered, sums, g.d_captured, self.graph.dtype)
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
 
-    def _stored(self, forward: ForwardPlan) -> dict[Node, Leaf]:
+    def _forward_leaves(self, forward: ForwardPlan) -> dict[Node, Leaf]:
         """Where the backward pass finds values of the forward pass.
 
         A step may hand on its carry or its input as it is: a node that is several of these is read

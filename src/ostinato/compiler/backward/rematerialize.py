@@ -26,14 +26,14 @@ _EXPENSIVE = {"log", "log1p", "expm1", "erf", "sin", "cos", "softplus", "pow", "
 _CHEAP = {*OPS, "spread", "concat", "slice"} - _EXPENSIVE
 
 
-class Kept(NamedTuple):
+class Stored(NamedTuple):
     """What a forward pass stores for the backward pass, besides xs."""
 
     leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
     saved: list[Node]
 
 
-def choose_kept(f: Forward, g: Backward) -> Kept:
+def choose_stored(f: Forward, g: Backward) -> Stored:
     """What training stores.
 
     A leaf that is no output is not stored if the other values do not become more by that: a running
@@ -54,7 +54,7 @@ def choose_kept(f: Forward, g: Backward) -> Kept:
         computed = all(n.op not in ("state", "slice") for n in others)
         if computed and _width(others) < new.width + _width(saved):
             kept, saved = fewer, others
-    return Kept(kept, saved)
+    return Stored(kept, saved)
 
 
 def at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:

@@ -71,7 +71,7 @@ class StorageMaker:
         self._tapes[name] = width
         return self.buffer(Buffer(Kind.TAPE, width, 0, self.argument(name)))
 
-    def over_time(self, name: str) -> int:
+    def buffer_of(self, name: str) -> int:
         """The buffer of a leaf, an output or a carry."""
         if name not in self._of_argument:
             spec = self.spec
@@ -102,21 +102,18 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
     """
     make = StorageMaker(spec)
     outputs = {
-        o.node: Operand(make.over_time(o.argument), o.column, o.dt) for o in sections.roots.outputs
+        o.node: Operand(make.buffer_of(o.argument), o.column, o.dt) for o in sections.roots.outputs
     }
     units = _Units(sections, items, set(outputs))
     members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
     for n in sections.computed:
         if n.kind == ROWS and n.op != "slice" and units.in_memory(n):
             members[units.unit(n)].append(n)
-    kinds: dict[Node, Kind] = {}
-    for u, group in members.items():
-        if u not in outputs:
-            kinds[u] = units.kind(group)
-        elif make.buffers[outputs[u].buffer].kind == Kind.PAIR and any(
-            sections.of[n] != LOOP for n in group
-        ):
+    for u, place in outputs.items():
+        two_slots = make.buffers[place.buffer].kind == Kind.PAIR
+        if two_slots and any(sections.of[n] != LOOP for n in members.get(u, [])):
             raise CannotHoist
+    kinds = {u: units.kind(group) for u, group in members.items() if u not in outputs}
     places = outputs | _laid_out(make, kinds, units.neighbours())
     for u, group in members.items():
         for n in group:
@@ -126,10 +123,10 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
 
 
 def elide_copies(items: Schedule, storage: Storage) -> tuple[Schedule, Storage]:
-    """Without copies, in a block, of what can be computed where its copy would lie.
+    """Without copies of what only the block of the copy holds, in a register.
 
-    Nothing is there before: a place is of the value first written to it, and later of what is
-    added to that, or computed of the sum.
+    The source is written where the copy would lie. No other value is lost by that: the copy is the
+    first value that is written to its place.
     """
     places = dict(storage.places)
 

@@ -13,6 +13,7 @@ from ostinato.compiler.lower.nodes import Accumulation
 from ostinato.compiler.lower.schedule import BLOCK, REDUCE, SUMMED, Item, Schedule
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, PassSpec, SumPart
 from ostinato.engine.program import (
+    NONE,
     Buffer,
     Carry,
     Code,
@@ -92,7 +93,7 @@ class _Emitter:
         """Where a value lies in memory."""
         if n in self.spec.leaves:
             leaf = self.spec.leaves[n]
-            return Operand(self.make.over_time(leaf.argument), leaf.column, leaf.dt)
+            return Operand(self.make.buffer_of(leaf.argument), leaf.column, leaf.dt)
         if n.op == "slice":
             whole = self.operand(n.inputs[0])
             return replace(whole, column=whole.column + n.attrs[0])
@@ -105,7 +106,7 @@ class _Emitter:
     def carry(self, c: CarrySpec) -> Carry:
         init = -1 if c.init is None else self.make.argument(c.init)
         final = -1 if c.final is None else self.make.argument(c.final)
-        return Carry(self.make.over_time(c.name), init, final)
+        return Carry(self.make.buffer_of(c.name), init, final)
 
     # ---- accumulations
 
@@ -146,7 +147,7 @@ class _Emitter:
 
         def alike(left: Accumulation, right: Accumulation) -> bool:
             factors, others = ([a for a, _ in runs[n][k]] for n in (left, right))
-            return factors == others and (k > 0 or _start(left) == _start(right))
+            return factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
 
         rows: list[list[Accumulation]] = []
         places = {n: self.operand(n) for n in nodes}
@@ -163,18 +164,22 @@ class _Emitter:
         Args:
             first: it starts them; otherwise it adds to them.
         """
-        d = self.operand(row[0])
         weight = self.weight(row, runs)
-        start = "itself" if not first else _start(row[0])
         return Instruction(
             Code.GEMM,
             n=weight.N,
             k=weight.K,
             weight=self.weights.setdefault(weight, len(self.weights)),
-            d=d,
-            c=d if start == "itself" else self.bias(row) if start == "vectors" else Operand(),
+            d=self.operand(row[0]),
+            c=self.start(row, first),
             a=self.operand(runs[0][0][0]),
         )
+
+    def start(self, row: list[Accumulation], first: bool) -> Operand:
+        """What a product is added to."""
+        if not first or row[0].init is not None:
+            return self.operand(row[0])
+        return self.bias(row) if row[0].vectors else NONE
 
     def weight(self, row: list[Accumulation], runs: list[Pairs]) -> Weight:
         blocks = []
@@ -232,13 +237,12 @@ class _Emitter:
         return len(self.gradients) - 1
 
 
-def _start(n: Accumulation) -> str:
-    """What an accumulation starts from."""
-    return "itself" if n.init is not None else "vectors" if n.vectors else "zero"
+def _start_kind(n: Accumulation) -> tuple[bool, bool]:
+    return n.init is not None, bool(n.vectors)
 
 
 def _add(products: list[Instruction], new: Instruction) -> None:
-    """Put a product directly behind the last one that it adds to: the engine joins those."""
+    """Put a product directly behind the last one that it adds to: the engine plays both at once."""
     at = len(products)
     while at > 0 and _apart(products[at - 1], new):
         at -= 1

@@ -33,10 +33,10 @@ def schedule(spec: PassSpec, sections: Sections, max_block: int) -> Schedule:
     Args:
         max_block: how many instructions a block may have.
     """
-    return {
-        s: _Section(spec, [n for n in sections.computed if sections.of[n] == s], max_block).items()
-        for s in (BEFORE, LOOP, AFTER)
-    }
+    found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
+    for n in sections.computed:
+        found[sections.of[n]].append(n)
+    return {s: _Scheduler(spec, nodes, max_block).items() for s, nodes in found.items()}
 
 
 def same_strip(n: Node, i: Node) -> bool:
@@ -44,7 +44,7 @@ def same_strip(n: Node, i: Node) -> bool:
     return i.width == n.width and n.op != "spread"
 
 
-class _Section:
+class _Scheduler:
     """Orders the nodes of one section."""
 
     def __init__(self, spec: PassSpec, nodes: list[Node], max_block: int):
@@ -117,7 +117,7 @@ def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) ->
     anyway, at the price of at most one further operand.
     """
     kept = _kept(sections)
-    return {s: _Sinking(spec, kept, items[s], max_block).items() for s in (BEFORE, LOOP, AFTER)}
+    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
 
 
 def _kept(sections: Sections) -> set[Node]:
