@@ -11,10 +11,10 @@ from ostinato.compiler.graph.node import ROWS, Node
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Accumulation(Node):
-    """init + v₁ + v₂ + … + a₁W₁ + a₂W₂ + …, added up in one place.
+    """start + a₁W₁ + a₂W₂ + …, added up in one place.
 
-    It starts from `init`, from the sum of `vectors`, or from zero: never from both of the first
-    two. Its `inputs` are all of these nodes.
+    The start is `init`, or the sum of `vectors`, or zero; there are never vectors beside an init.
+    Its `inputs` are these nodes: the products, the vectors, init.
     """
 
     products: tuple[tuple[Node, Node], ...]  # (a, W)
@@ -67,7 +67,8 @@ class NodeMaker:
         if inputs == n.inputs:
             return n
         if isinstance(n, Accumulation):
-            products = [(new(a), w) for a, w in n.products]
-            init = None if n.init is None else new(n.init)
-            return self.accumulation(products, n.vectors, init, n)
+            rest = iter(inputs)
+            products = [(next(rest), next(rest)) for _ in n.products]
+            vectors = [next(rest) for _ in n.vectors]
+            return self.accumulation(products, vectors, next(rest, None), n)
         return Node(n.op, inputs, n.attrs, n.kind, n.shape, next(self._numbers))
