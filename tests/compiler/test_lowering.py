@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ostinato.compiler import cache, graph, lower
 from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.emit_block import MAX_BLOCK, MAX_REGISTERS
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
 from ostinato.compiler.lower.lower import lower as lower_pass
 from ostinato.compiler.lower.nodes import Accumulation
@@ -297,6 +299,12 @@ def test_two_parameters_of_different_shapes_with_one_gradient():
     for step in (square_first, flat_first):
         found, right = (gradients(f(step, init, xs)[1], [W, flat]) for f in (ostinato.scan, loop))
         torch.testing.assert_close(found, right)
+
+
+def test_the_limits_of_a_block_are_those_of_the_engine():
+    (header,) = (Path(__file__).parents[2] / "native").rglob("program.h")
+    found = re.findall(r"constexpr \w+ (kMaxBlock|kMaxRegisters) = (\d+);", header.read_text())
+    assert sorted(found) == [("kMaxBlock", str(MAX_BLOCK)), ("kMaxRegisters", str(MAX_REGISTERS))]
 
 
 def imported(path: Path) -> set[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
-from ostinato.compiler.lower.emit_block import block
+from ostinato.compiler.lower.emit_block import BlockWriter
 from ostinato.compiler.lower.emit_sums import Rectangle, in_layers, sum_terms
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.nodes import Accumulation
@@ -78,7 +78,8 @@ class _Emitter:
         out: list[Instruction] = []
         for item in items:
             if item.kind == BLOCK:
-                out += block(item.nodes, self.places, self.operand, self.spec.is_leaf)
+                writer = BlockWriter(item.nodes, self.spec.leaves, self.places, self.operand)
+                out += writer.instructions()
             elif item.kind == REDUCE:
                 out.append(self.reduction(item.nodes[0]))
             elif item.kind == SUMMED:

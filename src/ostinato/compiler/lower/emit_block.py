@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.program import NONE, Code, Instruction, Operand, register
@@ -14,45 +14,39 @@ class BlockTooLarge(Exception):  # noqa: N818
     """A block needs more instructions or registers than the engine has."""
 
 
-def block(
-    nodes: tuple[Node, ...],
-    places: Mapping[Node, Operand],
-    operand: Callable[[Node], Operand],
-    is_leaf: Callable[[Node], bool],
-) -> list[Instruction]:
-    """The instructions of a block.
+class BlockWriter:
+    """Writes a block: a value without a place is held in a register until it is last read.
 
     Args:
-        places: values that are written to memory; the others are held in registers.
+        places: of the values that are written to memory.
         operand: finds a value in memory.
-
-    Raises:
-        BlockTooLarge: see there.
     """
-    written = _Registers(nodes, places, operand, is_leaf)
-    for i, n in enumerate(nodes):
-        written.add(i, n)
-    if len(written.out) > MAX_BLOCK:
-        raise BlockTooLarge
-    return [Instruction(Code.BLOCK, n=nodes[0].width, count=len(written.out)), *written.out]
-
-
-class _Registers:
-    """The instructions of a block so far, and the values that registers hold behind them."""
 
     def __init__(
         self,
         nodes: tuple[Node, ...],
+        leaves: Container[Node],
         places: Mapping[Node, Operand],
         operand: Callable[[Node], Operand],
-        is_leaf: Callable[[Node], bool],
     ):
-        self.places, self.operand, self.is_leaf = places, operand, is_leaf
+        self.nodes, self.leaves, self.places, self.operand = nodes, leaves, places, operand
         self.width = nodes[0].width
         self.last_use = {x: i for i, n in enumerate(nodes) for x in n.inputs}
         self.free = list(range(MAX_REGISTERS - 1, -1, -1))
         self.holding: dict[Node, int] = {}
         self.out: list[Instruction] = []
+
+    def instructions(self) -> list[Instruction]:
+        """The block.
+
+        Raises:
+            BlockTooLarge: see there.
+        """
+        for i, n in enumerate(self.nodes):
+            self.add(i, n)
+        if len(self.out) > MAX_BLOCK:
+            raise BlockTooLarge
+        return [Instruction(Code.BLOCK, n=self.width, count=len(self.out)), *self.out]
 
     def add(self, i: int, n: Node) -> None:
         """Compute n, the i-th node of the block."""
@@ -79,7 +73,7 @@ class _Registers:
         """An operand as wide as the block. A register filled for it is added to `temporary`."""
         if x in self.holding:
             return register(self.holding[x])
-        constant = x.op == "const" and not self.is_leaf(x)
+        constant = x.op == "const" and x not in self.leaves
         if not constant and x.width == self.width:
             return self.operand(x)
         d = register(self.take())
