@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +13,16 @@ import torch
 from torch.utils import _pytree as pytree
 
 import ostinato
-from ostinato.compiler import cache
+from ostinato.compiler import cache, graph, lower
+from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.lower.hoist import choose_saved
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.emit_block import MAX_BLOCK, MAX_REGISTERS
+from ostinato.compiler.lower.fuse_gemm import fuse_gemm
+from ostinato.compiler.lower.lower import lower as lower_pass
+from ostinato.compiler.lower.nodes import Accumulation
+from ostinato.compiler.lower.roots import split_outputs
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program
 from playing import loop, rows_apart
@@ -271,3 +281,116 @@ def test_without_gradients_nothing_is_kept_but_the_outputs(name, monkeypatch):
         kinds = [b.kind for b in made[-1].buffers]
         assert Kind.TAPE not in kinds
         assert Kind.PAIR in kinds
+
+
+def test_two_parameters_of_different_shapes_with_one_gradient():
+    """Both gradients are one sum, which is collected in the shape of the first."""
+    W, flat = (torch.randn(n, dtype=torch.float64, requires_grad=True) for n in ((H, H), (H * H,)))
+    init, xs = torch.randn(3, H).double(), torch.randn(5, 3, H).double()
+
+    def square_first(h, x):
+        h = torch.tanh(x + h @ W + h @ flat.view(H, H))
+        return h, h
+
+    def flat_first(h, x):
+        h = torch.tanh(x + h @ flat.view(H, H) + h @ W)
+        return h, h
+
+    for step in (square_first, flat_first):
+        found, right = (gradients(f(step, init, xs)[1], [W, flat]) for f in (ostinato.scan, loop))
+        torch.testing.assert_close(found, right)
+
+
+def test_the_limits_of_a_block_are_those_of_the_engine():
+    (header,) = (Path(__file__).parents[2] / "native").rglob("program.h")
+    found = re.findall(r"constexpr \w+ (kMaxBlock|kMaxRegisters) = (\d+);", header.read_text())
+    assert sorted(found) == [("kMaxBlock", str(MAX_BLOCK)), ("kMaxRegisters", str(MAX_REGISTERS))]
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_the_lowering_imports_no_torch():
+    """Neither itself nor by what it imports of the compiler."""
+    (folder,), (below,) = lower.__path__, graph.__path__
+    seen = set().union(*(imported(path) for path in Path(folder).glob("*.py")))
+    others = {m for m in seen if m.startswith("ostinato.") and ".lower." not in m}
+    of_graph = {f"ostinato.compiler.graph.{name}" for name in ("node", "order")}
+    of_engine = {f"ostinato.engine.{name}" for name in ("ops", "program")}
+    assert others == of_graph | {"ostinato.compiler.errors"} | of_engine
+    for name in ("node", "order"):
+        seen |= imported(Path(below) / f"{name}.py")
+    assert not {m for m in seen if m.split(".")[0] == "torch"}
+    assert "torch" in imported(Path(below) / "evaluate.py")  # this would have been found
+
+
+def test_a_pass_lowered_again_gives_the_same_program():
+    """Nothing in it depends on the order of a set of nodes, which are hashed by their addresses."""
+    made: list[tuple[PassSpec, Any]] = []  # held, so that the next nodes lie elsewhere
+    for _ in range(16):
+        build = Builder()
+        x, h = (build.node(name, (), (0,), "rows", (H,)) for name in ("x", "state"))
+        new = build.matmul(h, build.captured(0, (H, H)))
+        for _ in range(4):  # two registers at a time become free
+            new = build.op("add", build.op("tanh", new), build.op("exp", build.op("mul", new, x)))
+        carry = CarrySpec("carry0", H, True, 0, 1, "init0", "final0", h, new)
+        spec = PassSpec({x: Leaf("x0", H), h: Leaf("carry0", H)}, (carry,), ())
+        made.append((spec, lower_pass(spec).program.numbers()))
+    assert all(numbers == made[0][1] for _, numbers in made)
+
+
+CHAINS = [  # terms; as an output without and with hoisting, and as the new carry
+    ("h@W b", "[b + hW]", "[b + hW]", "[b + hW]"),
+    ("h@W b x@U", "[b + xU + hW]", "[[b + xU] + hW]", "([hW] + [b + xU])"),
+    ("x@U b h@W x", "([b + xU + hW] + x)", "([[b + xU] + hW] + x)", "(([hW] + [b + xU]) + x)"),
+    ("x@U x b", "([b + xU] + x)", "([b + xU] + x)", "([b + xU] + x)"),
+    ("h@W x b", "[(x + b) + hW]", "[(x + b) + hW]", "[(x + b) + hW]"),
+    ("x h@W h", "[(x + h) + hW]", "[(x + h) + hW]", "[(x + h) + hW]"),
+    ("h@W tanh(h@U) b", "([b + hW] + tanh[hU])", "([b + hW] + tanh[hU])", "([b + hW] + tanh[hU])"),
+]
+
+
+@pytest.mark.parametrize(("terms", "plain", "hoisting", "new_carry"), CHAINS)
+def test_the_order_in_which_a_chain_is_added_up(terms, plain, hoisting, new_carry):
+    """The cases of `fuse_gemm`. An accumulation stands in brackets, an addition in parentheses."""
+    build = Builder()
+    x, h = (build.node(name, (), (0,), "rows", (H,)) for name in ("x", "state"))
+    W, U, b = build.captured(0, (H, H)), build.captured(1, (H, H)), build.captured(2, (H,))
+    names = {x: "x", h: "h", W: "W", U: "U", b: "b"}
+    term = {
+        "x": x, "h": h, "b": b, "h@W": build.matmul(h, W), "x@U": build.matmul(x, U),
+        "tanh(h@U)": build.op("tanh", build.matmul(h, U)),
+    }  # fmt: skip
+    first, *others = (term[name] for name in terms.split())
+    total = first
+    for other in others:
+        total = build.op("add", total, other)
+
+    def shown(n: Node) -> str:
+        if n in names:
+            return names[n]
+        if isinstance(n, Accumulation):
+            start = [shown(i) for i in ((n.init,) if n.init else n.vectors)]
+            return f"[{' + '.join([*start, *(shown(a) + shown(w) for a, w in n.products)])}]"
+        if n.op == "add":
+            return f"({' + '.join(map(shown, n.inputs))})"
+        return ("" if n.op == "copy" else n.op) + "".join(map(shown, n.inputs))
+
+    def fused(hoist: bool, written: Node) -> str:
+        carry = CarrySpec("carry0", H, True, 0, 1, "init0", "final0", h, written)
+        leaves = {x: Leaf("x0", H), h: Leaf("carry0", H)}
+        spec = PassSpec(leaves, (carry,), (Output(total, "y0"),), hoist=hoist)
+        roots = fuse_gemm(spec, split_outputs(spec))
+        return shown(roots.outputs[0 if written is total else 1].node)
+
+    assert fused(False, h) == plain
+    assert fused(True, h) == hoisting
+    assert fused(False, total) == fused(True, total) == new_carry

@@ -5,35 +5,46 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
-from ostinato.compiler.backward.liveness import Flow
+from ostinato.compiler.backward.liveness import Liveness
+from ostinato.compiler.backward.rematerialize import (
+    Stored,
+    at_hand,
+    choose_stored,
+    recomputable,
+    saved_for,
+)
+from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.from_aten import Backward, StepGraph
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.lower.hoist import choose_saved, recomputable
 from ostinato.compiler.lower.lower import lower
-from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, Pass
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
+
+T = TypeVar("T")
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
 # handful of rows does not fill the register tiles, and reloads the weights for each.
 HOIST_BELOW = 16
-# Up to so many bytes of a step, where threads share its rows, a carry that is an output lies apart
-# from it, for each thread. All would lie in a page or two, in which a processor fetches ahead what
-# another core is about to write. Where a line takes 190 ns from core to core, an RNN takes up to a
-# fifth less so, at 16 KB a tenth; where it takes 40, 1 % less, at 16 KB 1 % more.
+# Up to this many bytes of a step, if threads share its rows, a carry that is an output is stored
+# apart from that output. Otherwise the rows of all threads lie in a page or two, in which a
+# processor prefetches what another core is about to write. Measured on an RNN, stored apart: where
+# a line takes 190 ns from core to core, up to a fifth less time, at 16 KB a tenth; where it takes
+# 40 ns, 1 % less, at 16 KB 1 % more.
 APART_BELOW = 1 << 13
 
 
-# Graphs and plans of one step are made by one thread at a time: mixed up, they stay so.
+# Held while graphs and plans are made: a graph's builder is not made for several threads.
 _planning = threading.RLock()
 
 
 def _not_held() -> None:
-    """In a forked child, where a thread that held it does not go on."""
+    """In a forked child the thread that held the lock does not go on."""
     global _planning
     _planning = threading.RLock()
 
@@ -43,10 +54,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class Scale(NamedTuple):
-    """What plans depend on of how many rows are played."""
+    """How plans depend on the number of rows."""
 
-    hoist: bool  # products of xs, ahead of the loop
-    apart: bool  # carries that are outputs, from these
+    hoist: bool  # products of xs are taken ahead of the loop
+    apart: bool  # carries that are outputs are stored apart from these
 
 
 @dataclass(frozen=True)
@@ -55,31 +66,27 @@ class ForwardPlan:
     scale: Scale
     lowered: Lowered
     saved: tuple[Node, ...]  # in the order of lowered.saved
-    keeps: tuple[bool, ...]  # whether each leaf of the carry lies there at every step
+    keeps: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
     y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
-    repeated: tuple[int, ...]  # outputs that are a leaf which an earlier one is, too
+    repeated: tuple[int, ...]  # outputs that are the same leaf as an earlier output
 
 
 @dataclass(frozen=True)
 class BackwardPlan:
     lowered: Lowered
-    sums: tuple[Node | None, ...]  # per captured tensor; leaves are the lowered sums
-    sum_nodes: dict[str, Node]
-    d_xs: tuple[bool, ...]
+    gradients: WeightGradients
+    d_xs: tuple[bool, ...]  # for each leaf of xs: whether its gradient is computed
 
 
 class Planner:
-    """Makes and keeps the plans of one recorded step."""
+    """Makes the plans of one recorded step, each once."""
 
     def __init__(self, recording: Recording, graph: StepGraph):
         self.recording, self.graph = recording, graph
-        self._backward_graphs: dict[Any, Backward] = {}
-        self._forward: dict[Any, ForwardPlan] = {}
-        self._backward: dict[Any, BackwardPlan] = {}
-        self._flows: dict[Any, Flow] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def check(self) -> None:
-        """Lower both passes, so that a step that cannot be played is refused before it is.
+        """Lower both passes, so that a step which cannot be played is refused before it is.
 
         Raises:
             Unsupported: see the reason.
@@ -92,15 +99,6 @@ class Planner:
     def all_leaves(self) -> tuple[bool, ...]:
         return (True,) * len(self.graph.forward.states)
 
-    def flow(self, y_used: tuple[bool, ...], last: tuple[bool, ...], ragged: bool) -> Flow:
-        """Where gradients flow, given of which outputs and leaves of the last carry they come."""
-        key = y_used, last, ragged
-        with _planning:
-            if key not in self._flows:
-                graph = functools.partial(self._graph, y_used)
-                self._flows[key] = Flow(self.recording, graph, last, ragged)
-            return self._flows[key]
-
     def scale(self, n_rows: int) -> Scale:
         f = self.graph.forward
         width = max((n.width for n in f.new_states if n in f.ys), default=0)
@@ -108,11 +106,8 @@ class Planner:
         return Scale(n_rows < HOIST_BELOW, small and native.n_groups(n_rows) > 1)
 
     def forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
-        key = (train, reverse, scale)
-        with _planning:
-            if key not in self._forward:
-                self._forward[key] = self._plan_forward(train, reverse, scale)
-            return self._forward[key]
+        key = "forward", train, reverse, scale
+        return self._remembered(key, lambda: self._forward(train, reverse, scale))
 
     def backward(
         self,
@@ -121,55 +116,45 @@ class Planner:
         x_wanted: tuple[bool, ...],
         forward: ForwardPlan,
     ) -> BackwardPlan:
-        """The pass that reads the tape of `forward`. leaves: which a gradient ever reaches."""
-        key = (y_used, leaves, x_wanted, forward.reverse, forward.scale)
+        """The pass that reads the tape of `forward`.
+
+        Args:
+            y_used: the outputs that have a gradient.
+            leaves: the leaves of the carry that a gradient ever reaches.
+            x_wanted: the leaves of xs whose gradient is wanted.
+
+        Raises:
+            Unsupported: `forward` does not store enough for these gradients.
+        """
+        key = "backward", y_used, leaves, x_wanted, forward.reverse, forward.scale
+        return self._remembered(key, lambda: self._backward(y_used, leaves, x_wanted, forward))
+
+    def liveness(self, y_used: tuple[bool, ...], last: tuple[bool, ...], ragged: bool) -> Liveness:
+        """Which gradients exist, given the outputs and leaves of the last carry that have one."""
+        graph = functools.partial(self._gradients, y_used)
+        key = "liveness", y_used, last, ragged
+        return self._remembered(key, lambda: Liveness(self.recording, graph, last, ragged))
+
+    def _remembered(self, key: Hashable, make: Callable[[], T]) -> T:
         with _planning:
-            if key not in self._backward:
-                g = self._graph(y_used, leaves)
-                self._backward[key] = self._plan_backward(g, leaves, x_wanted, forward)
-            return self._backward[key]
+            if key not in self._made:
+                self._made[key] = make()
+            return cast(T, self._made[key])
 
-    def _graph(self, y_used: tuple[bool, ...], leaves: tuple[bool, ...]) -> Backward:
-        with _planning:
-            if (y_used, leaves) not in self._backward_graphs:
-                self._backward_graphs[y_used, leaves] = self.graph.backward(y_used, leaves)
-            return self._backward_graphs[y_used, leaves]
+    def _gradients(self, y_used: tuple[bool, ...], leaves: tuple[bool, ...]) -> Backward:
+        return self._remembered(
+            ("graph", y_used, leaves), lambda: self.graph.backward(y_used, leaves)
+        )
 
-    def _saved(self, g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
-        roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
-        roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
-        return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
-
-    def _at_hand(self, keeps: tuple[bool, ...]) -> set[Node]:
-        """What the backward pass finds: xs, and the leaves of the carry that are kept."""
-        f = self.graph.forward
-        pairs = zip(f.states, f.new_states, keeps, strict=True)
-        return {*f.xs, *(n for old, new, kept in pairs if kept for n in (old, new))}
+    # ---- what is stored, and where
 
     @functools.cached_property
-    def _kept_and_saved(self) -> tuple[tuple[bool, ...], list[Node]]:
-        """What training keeps: leaves of the carry, and further values.
-
-        A leaf that is no output is not kept where the rest is no more for it: a running maximum is
-        that of two values which are needed anyway.
-        """
+    def _stored(self) -> Stored:
         f = self.graph.forward
-        all_used = self._graph((True,) * len(f.ys), self.all_leaves), (True,) * len(f.xs)
-        keeps = (True,) * len(f.states)
-        saved = self._saved(*all_used, self._at_hand(keeps))
-        for i, new in enumerate(f.new_states):
-            if new in f.ys:
-                continue
-            fewer = (*keeps[:i], False, *keeps[i + 1 :])
-            found = self._saved(*all_used, self._at_hand(fewer))
-            # Only what is computed can be saved: neither the leaf itself nor some columns of it.
-            computed = all(n.op not in ("state", "slice") for n in found)
-            if computed and _width(found) < new.width + _width(saved):
-                keeps, saved = fewer, found
-        return keeps, saved
+        return choose_stored(f, self._gradients((True,) * len(f.ys), self.all_leaves))
 
     def _shown(self, scale: Scale) -> list[Node]:
-        """The leaves of the carry that lie where the caller finds an output."""
+        """The leaves of the carry that are stored where the caller finds an output."""
         f = self.graph.forward
         return [] if scale.apart else [n for n in f.new_states if n in f.ys]
 
@@ -177,101 +162,109 @@ class Planner:
         shown, leaves = self._shown(scale), self.graph.forward.new_states
         return frozenset(f"carry{i}" for i, n in enumerate(leaves) if n not in shown)
 
-    def _plan_forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
+    # ---- forward
+
+    def _forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
         f = self.graph.forward
         shown = self._shown(scale)
-        if train:
-            keeps, saved = self._kept_and_saved
-        else:
-            keeps, saved = tuple([n in shown for n in f.new_states]), []
-        leaves: dict[Node, Leaf] = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
-        dt_in, dt_out = int(reverse), int(not reverse)
-        carries = []
-        for i, (old, new) in enumerate(zip(f.states, f.new_states, strict=True)):
-            leaves[old] = Leaf(f"carry{i}", old.width, dt_in)
-            carries.append(
-                CarrySpec(
-                    f"carry{i}", old.width, keeps[i], dt_in, dt_out, f"init{i}", f"final{i}",
-                    old, new,
-                )
-            )  # fmt: skip
-        y_is_carry = tuple(f.new_states.index(y) if y in shown else None for y in f.ys)
-        outputs = tuple(
-            Output(y, f"y{i}")
-            for i, (y, k) in enumerate(zip(f.ys, y_is_carry, strict=True))
-            if k is None
-        )
-        lowered = lower(
-            Pass(
-                leaves, tuple(carries), outputs, tuple(saved),
-                hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
+        stored = self._stored if train else Stored(tuple([n in shown for n in f.new_states]), [])
+        y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
+        before, after = _slots(reverse)
+        leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
+        leaves |= {n: Leaf(f"carry{i}", n.width, before) for i, n in enumerate(f.states)}
+        carries = [
+            CarrySpec(
+                name=f"carry{i}",
+                width=old.width,
+                kept=stored.leaves[i],
+                dt_in=before,
+                dt_out=after,
+                init=f"init{i}",
+                final=f"final{i}",
+                read=old,
+                written=new,
             )
-        )  # fmt: skip
-        repeated = tuple(
-            [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
+            for i, (old, new) in enumerate(zip(f.states, f.new_states, strict=True))
+        ]
+        outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
+        spec = PassSpec(
+            leaves,
+            tuple(carries),
+            tuple(outputs),
+            tuple(stored.saved),
+            hidden=self._hidden(scale),
+            descending=reverse,
+            hoist=scale.hoist,
         )
-        return ForwardPlan(reverse, scale, lowered, tuple(saved), keeps, y_is_carry, repeated)
+        repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
+        return ForwardPlan(
+            reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry, tuple(repeated)
+        )
 
-    def _plan_backward(
+    # ---- backward
+
+    def _backward(
         self,
-        g: Backward,
+        y_used: tuple[bool, ...],
         reached: tuple[bool, ...],
         x_wanted: tuple[bool, ...],
         forward: ForwardPlan,
     ) -> BackwardPlan:
-        reverse, scale = forward.reverse, forward.scale
-        f = self.graph.forward
-        at_hand = self._at_hand(forward.keeps)
-        if not recomputable(self._saved(g, x_wanted, at_hand), {*forward.saved, *at_hand}):
+        g = self._gradients(y_used, reached)
+        there = at_hand(self.graph.forward, forward.keeps)
+        if not recomputable(saved_for(g, x_wanted, there), {*forward.saved, *there}):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
-        dt_in, dt_out = int(reverse), int(not reverse)
-        leaves: dict[Node, Leaf] = {}
-        for node, leaf in zip(forward.saved, forward.lowered.saved, strict=True):
-            leaves[node] = leaf
-        # New before old, and xs last: a step may hand on its carry, or its input, as it is.
-        for states, dt in ((f.new_states, dt_out), (f.states, dt_in)):
-            for i, (node, kept) in enumerate(zip(states, forward.keeps, strict=True)):
-                if kept:
-                    leaves[node] = Leaf(f"carry{i}", node.width, dt)
-        for i, node in enumerate(f.xs):
-            leaves[node] = Leaf(f"x{i}", node.width)
-        for i, node in enumerate(g.d_ys):
-            if node.op != "absent":
-                leaves[node] = Leaf(f"d_y{i}", node.width)
-        carries = []
-        for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True)):
-            if not reached[i]:
-                continue
-            # The gradient of the carry is a carry that runs the other way.
-            name = f"d_state{i}"
-            leaves[new] = Leaf(name, new.width, dt_out)
-            carries.append(
-                CarrySpec(
-                    name, new.width, False, dt_out, dt_in, f"d_final{i}", f"d_init{i}", new, old
-                )
+        before, after = _slots(forward.reverse)
+        # The gradient of the carry is a carry that runs the other way.
+        carries = [
+            CarrySpec(
+                name=f"d_state{i}",
+                width=new.width,
+                kept=False,
+                dt_in=after,
+                dt_out=before,
+                init=f"d_final{i}",
+                final=f"d_init{i}",
+                read=new,
+                written=old,
             )
-        wanted = tuple(w and n is not None for w, n in zip(x_wanted, g.d_xs, strict=True))
-        outputs = tuple(
-            Output(n, f"d_x{i}")
-            for i, (n, w) in enumerate(zip(g.d_xs, wanted, strict=True))
-            if w and n is not None
+            for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True))
+            if reached[i]
+        ]
+        leaves = self._forward_leaves(forward)
+        leaves |= {n: Leaf(f"d_y{i}", n.width) for i, n in enumerate(g.d_ys) if n.op != "absent"}
+        leaves |= {c.read: Leaf(c.name, c.width, after) for c in carries}
+        d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
+        sums = sums_in(g.d_captured)
+        spec = PassSpec(
+            leaves,
+            tuple(carries),
+            tuple([Output(n, f"d_x{i}") for i, n in d_xs.items()]),
+            sums=sums,
+            hidden=self._hidden(forward.scale),
+            descending=not forward.reverse,
+            hoist=forward.scale.hoist,
         )
-        sums: dict[str, Node] = {}
-        stack = [n for n in g.d_captured if n is not None]
-        while stack:
-            n = stack.pop()
-            if n.op in ("outer", "column_sum"):
-                sums[f"sum{n.index}"] = n
-            elif n.kind == "sum":
-                stack.extend(n.inputs)
-        lowered = lower(
-            Pass(
-                leaves, tuple(carries), outputs, (), sums,
-                hidden=self._hidden(scale), descending=not reverse, hoist=scale.hoist,
-            )
-        )  # fmt: skip
-        return BackwardPlan(lowered, g.d_captured, sums, wanted)
+        lowered = lower(spec)
+        gradients = WeightGradients(lowered, sums, g.d_captured, self.graph.dtype)
+        return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
+
+    def _forward_leaves(self, forward: ForwardPlan) -> dict[Node, Leaf]:
+        """Where the backward pass finds values of the forward pass.
+
+        A step may hand on its carry or its input as it is: a node that is several of these is read
+        from xs, or else from the old carry.
+        """
+        f = self.graph.forward
+        leaves = dict(zip(forward.saved, forward.lowered.saved, strict=True))
+        before, after = _slots(forward.reverse)
+        for states, dt in ((f.new_states, after), (f.states, before)):
+            leaves |= {
+                n: Leaf(f"carry{i}", n.width, dt) for i, n in enumerate(states) if forward.keeps[i]
+            }
+        return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
 
 
-def _width(nodes: list[Node]) -> int:
-    return sum(n.width for n in nodes)
+def _slots(reverse: bool) -> tuple[int, int]:
+    """Where the carry before a step and the one after it lie, counted from the step's own slot."""
+    return (1, 0) if reverse else (0, 1)

@@ -3,8 +3,8 @@
 One row per operation, by the names of `native/ops.def`; tests compare the two tables. Operands are
 arrays that broadcast against each other, `s` is the instruction's scalar. Truth values are 1 and 0.
 
-An operation is *dear* if computing it again costs more than keeping its result: sixteen kept values
-are one cache line written and two read. exp, tanh, sigmoid and all that is faster are not dear.
+An operation is *expensive* if computing it again costs more than keeping its result: sixteen kept
+values are one cache line written and two read. exp, tanh, sigmoid and all that is faster are not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = Any
 class Op(NamedTuple):
     arity: int
     meaning: Callable[..., Array]  # meaning(operands…, s)
-    dear: bool = False  # the backward pass had rather keep it than compute it again
+    expensive: bool = False  # to compute again: the backward pass reads a kept value instead
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
@@ -49,15 +49,15 @@ OPS: dict[str, Op] = {
     "sign": Op(1, lambda a, s: (a > 0) * 1.0 - (a < 0)),  # of NaN 0, as PyTorch's
     "sqrt": Op(1, lambda a, s: np.sqrt(a)),
     "exp": Op(1, lambda a, s: np.exp(a)),
-    "log": Op(1, lambda a, s: np.log(a), dear=True),
-    "log1p": Op(1, lambda a, s: np.log1p(a), dear=True),
-    "expm1": Op(1, lambda a, s: np.expm1(a), dear=True),
-    "erf": Op(1, lambda a, s: _erf(a).astype(a.dtype), dear=True),
-    "sin": Op(1, lambda a, s: np.sin(a), dear=True),
-    "cos": Op(1, lambda a, s: np.cos(a), dear=True),
+    "log": Op(1, lambda a, s: np.log(a), expensive=True),
+    "log1p": Op(1, lambda a, s: np.log1p(a), expensive=True),
+    "expm1": Op(1, lambda a, s: np.expm1(a), expensive=True),
+    "erf": Op(1, lambda a, s: _erf(a).astype(a.dtype), expensive=True),
+    "sin": Op(1, lambda a, s: np.sin(a), expensive=True),
+    "cos": Op(1, lambda a, s: np.cos(a), expensive=True),
     "tanh": Op(1, lambda a, s: np.tanh(a)),
     "sigmoid": Op(1, lambda a, s: sigmoid(a)),
-    "softplus": Op(1, lambda a, s: softplus(a), dear=True),
+    "softplus": Op(1, lambda a, s: softplus(a), expensive=True),
     "add": Op(2, lambda a, b, s: a + b),
     "sub": Op(2, lambda a, b, s: a - b),
     "mul": Op(2, lambda a, b, s: a * b),
@@ -68,7 +68,7 @@ OPS: dict[str, Op] = {
     "le": Op(2, lambda a, b, s: _truth(a <= b, a)),
     "eq": Op(2, lambda a, b, s: _truth(a == b, a)),
     "ne": Op(2, lambda a, b, s: _truth(a != b, a)),
-    "pow": Op(2, lambda a, b, s: np.power(a, b), dear=True),
+    "pow": Op(2, lambda a, b, s: np.power(a, b), expensive=True),
     "add_s": Op(1, lambda a, s: a + s),
     "mul_s": Op(1, lambda a, s: a * s),
     "rsub_s": Op(1, lambda a, s: s - a),
@@ -80,7 +80,7 @@ OPS: dict[str, Op] = {
     "le_s": Op(1, lambda a, s: _truth(a <= s, a)),
     "ge_s": Op(1, lambda a, s: _truth(a >= s, a)),
     "eq_s": Op(1, lambda a, s: _truth(a == s, a)),
-    "pow_s": Op(1, lambda a, s: np.power(a, s), dear=True),
+    "pow_s": Op(1, lambda a, s: np.power(a, s), expensive=True),
     "fma": Op(3, lambda a, b, c, s: a * b + c),
     "select": Op(3, lambda a, b, c, s: np.where(a != 0, b, c)),
     "select_s": Op(2, lambda a, b, s: np.where(a != 0, s, b)),

@@ -1,102 +1,112 @@
-"""Which leaves of the carry a gradient reaches, from the last step backwards.
+"""Which gradients exist, step by step from the last one backwards.
 
-Autograd multiplies no gradient that is not there. Where the last carry is not used, or a leaf of it
-never counts, the first steps of the backward pass have less to do than the later ones; and what no
-gradient reaches has none, which is not a gradient of zeros: an optimizer with weight decay moves a
-parameter of the one and not of the other.
+Autograd does not compute with a gradient that does not exist. If the last carry is not used, or a
+leaf of it never contributes to the loss, the first steps of the backward pass have less to do than
+the later ones. A tensor that no gradient reaches gets None, which differs from zeros: an optimizer
+with weight decay moves a parameter whose gradient is zeros, and leaves one alone whose gradient is
+None.
 
-The engine plays all steps alike: a leaf that some step reaches has a gradient of zeros before. That
-is the same but for 0 · inf, where the derivative of a step has a pole.
+The engine plays all steps alike: a leaf of the carry that some step reaches begins with a gradient
+of zeros. The result is the same, except for 0 · inf where the derivative of a step has a pole.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from ostinato.compiler.capture.recording import Recording, Ref
+from ostinato.compiler.capture.recording import Call, Recording, Ref
 from ostinato.compiler.graph.from_aten import Backward
+from ostinato.compiler.graph.node import Node
 
-Leaves = tuple[bool, ...]  # of the carry
+Leaves = tuple[bool, ...]  # for each leaf of the carry: whether it has a gradient
+GraphOf = Callable[[Leaves], Backward]  # of a step of whose new carry these leaves have one
 
-# What makes zeros of zeros, whatever else it is given.
+# Calls that give zeros for zeros, whatever their other arguments are.
 _MOVES = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "detach",
     "alias", "clone", "expand", "squeeze", "unsqueeze", "slice", "select", "narrow", "split",
     "unbind", "slice_backward", "select_backward", "cat", "stack", "sum", "neg", "add", "sub",
     "where", "masked_fill",
 }  # fmt: skip
-_SCALES = {"mul", "div"}  # so do these, by a number
+_SCALES = {"mul", "div"}  # calls that do so if the other argument is a finite number, and not 0
 
 
-class Flow:
-    """Where gradients flow, given which leaves of the last carry have one.
+class Liveness:
+    """Which gradients exist, given which leaves of the last carry have one.
 
     Args:
-        graph: the backward graph of a step of whose new carry these leaves have a gradient.
-        ragged: rows end at different steps, and hand on what they were given.
+        last: the leaves of the last carry that have a gradient.
+        ragged: rows end at different steps; a row that has ended hands on the gradient of its last
+            carry.
 
     Attributes:
-        leaves: those of the carry that a gradient ever reaches.
-        risky: a step that multiplies nothing by autograd multiplies zeros here.
+        leaves: those of the carry that have a gradient at any step.
+        risky: some step multiplies zeros where autograd has no gradient to multiply.
+        settled: after so many steps the next ones reach nothing more; sys.maxsize if that never
+            happens, because leaves take turns.
     """
 
-    def __init__(
-        self, recording: Recording, graph: Callable[[Leaves], Backward], last: Leaves, ragged: bool
-    ):
+    def __init__(self, recording: Recording, graph: GraphOf, last: Leaves, ragged: bool):
         self._graph = graph
-        self._sets = [last]
-        while True:
-            before = tuple([n.op != "absent" for n in graph(self._sets[-1]).d_states])
-            if ragged:
-                before = _either(before, self._sets[-1])
-            if before in self._sets:
-                self._again = self._sets.index(before)
-                break
-            self._sets.append(before)
-        self.leaves = last
-        for some in self._sets:
-            self.leaves = _either(self.leaves, some)
-        self.risky = any(_multiplies(recording, graph, s, self.leaves) for s in self._sets)
-        # After so many steps nothing changes any more; of a cycle there is no such number.
-        n = len(self._sets)
+        # The leaves after 0, 1, … steps back; then those from step `_again` on, again and again.
+        self._after, self._again = _followed(graph, last, ragged)
+        self.leaves = functools.reduce(_either, self._after)
+        self.risky = any(_multiplies(recording, graph, s, self.leaves) for s in self._after)
+        n = len(self._after)
         self.settled = n if self._again == n - 1 else sys.maxsize
 
     def unreached(self, n_steps: int) -> list[int]:
         """The tensors that have no gradient: of captured ones, leaves of init, leaves of xs."""
-        graphs = [self._graph(s) for s in self._sets[:n_steps]]
-        captured = [_any(g.d_captured[i] for g in graphs) for i in range(len(graphs[0].d_captured))]
-        xs = [_any(g.d_xs[i] for g in graphs) for i in range(len(graphs[0].d_xs))]
+        graphs = [self._graph(leaves) for leaves in self._after[:n_steps]]
+        captured = _exists_in_any([g.d_captured for g in graphs])
+        xs = _exists_in_any([g.d_xs for g in graphs])
         at = n_steps
-        if at >= len(self._sets):
-            at = self._again + (at - self._again) % (len(self._sets) - self._again)
-        return [i for i, there in enumerate((*captured, *self._sets[at], *xs)) if not there]
+        if at >= len(self._after):
+            at = self._again + (at - self._again) % (len(self._after) - self._again)
+        return [i for i, there in enumerate((*captured, *self._after[at], *xs)) if not there]
+
+
+def _followed(graph: GraphOf, last: Leaves, ragged: bool) -> tuple[list[Leaves], int]:
+    """The leaves with a gradient after 0, 1, … steps back, and where the sequence begins anew."""
+    found = [last]
+    while True:
+        before = tuple([n.op != "absent" for n in graph(found[-1]).d_states])
+        if ragged:
+            before = _either(before, found[-1])
+        if before in found:
+            return found, found.index(before)
+        found.append(before)
 
 
 def _either(a: Leaves, b: Leaves) -> Leaves:
     return tuple(map(operator.or_, a, b))
 
 
-def _any(nodes: Any) -> bool:
-    return any(n is not None for n in nodes)
+def _exists_in_any(gradients: Iterable[tuple[Node | None, ...]]) -> list[bool]:
+    return [any(n is not None for n in at_steps) for at_steps in zip(*gradients, strict=True)]
 
 
-def _multiplies(
-    recording: Recording, graph: Callable[[Leaves], Backward], some: Leaves, all_of_them: Leaves
-) -> bool:
-    """Whether a gradient that `some` do not have is multiplied where it is zeros."""
+def _multiplies(recording: Recording, graph: GraphOf, some: Leaves, all_of_them: Leaves) -> bool:
+    """Whether a gradient that does not exist with `some` is multiplied, as zeros, with all."""
     zeros = graph(some).absent - graph(all_of_them).absent
     for call in recording.calls[recording.n_forward :]:
-        if zeros.isdisjoint(i for i in call.outs if i is not None):
-            continue
-        name = call.name.removeprefix("aten.").rsplit(".", 1)[0]
-        numbers = [x for x in call.args[1:] if not isinstance(x, Ref)]
-        scaled = len(numbers) == len(call.args) - 1 and all(
-            isinstance(x, (int, float)) and math.isfinite(x) and x != 0 for x in numbers
-        )
-        if name not in _MOVES and not (name in _SCALES and scaled):
+        if not zeros.isdisjoint(i for i in call.outs if i is not None) and not _keeps_zeros(call):
             return True
     return False
+
+
+def _keeps_zeros(call: Call) -> bool:
+    """Whether a call gives zeros for zeros, even beside an infinite argument."""
+    name = call.name.removeprefix("aten.").rsplit(".", 1)[0]
+    if name in _MOVES:
+        return True
+    numbers = [x for x in call.args[1:] if not isinstance(x, Ref)]
+    return (
+        name in _SCALES
+        and len(numbers) == len(call.args) - 1
+        and all(isinstance(x, (int, float)) and math.isfinite(x) and x != 0 for x in numbers)
+    )

@@ -1,9 +1,9 @@
-"""The gradients of captured tensors, from the sums of a backward pass."""
+"""The gradients of captured tensors, from the sums over rows and steps of a backward pass."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,71 +14,82 @@ from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.node import SUM, Node
 
 if TYPE_CHECKING:
-    from ostinato.compiler.lower.spec import SumPart
-    from ostinato.compiler.plan import BackwardPlan
+    from ostinato.compiler.lower.spec import Lowered, SumPart
 
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 
 
-@dataclass
-class _Layers:
-    """The memory that a sum is collected in."""
+def sums_in(gradients: Iterable[Node | None]) -> dict[str, Node]:
+    """The sums that gradients of captured tensors are computed from, by name."""
+    sums: dict[str, Node] = {}
+    stack = [n for n in gradients if n is not None]
+    while stack:
+        n = stack.pop()
+        if n.op in ("outer", "column_sum"):
+            sums[f"sum{n.index}"] = n
+        elif n.kind == SUM:
+            stack.extend(n.inputs)
+    return sums
 
-    zeros: bool  # it must begin so: the parts do not cover all of it
+
+@dataclass(frozen=True)
+class SumMemory:
+    """The tensors that one sum is collected in: its layers, which are added in the end."""
+
+    first: int  # the position of the first layer among the tensors of all sums
+    n_layers: int
     shape: tuple[int, ...]
-    n: int
+    zeros: bool  # they must begin as zeros: the parts of the sum do not cover them
 
 
-class Gradients:
+class WeightGradients:
     """How gradients come from sums. Most are one sum, which is collected in the gradient itself.
 
+    Args:
+        lowered: the backward pass.
+        sums: by name, as the pass knows them.
+        d_captured: the gradient of each captured tensor, if it has one.
+
     Attributes:
-        sums: shape, and whether it must begin as zeros, of the layers of all sums, in order.
+        sums: the shape of each tensor that a sum is collected in, and whether it begins as zeros.
+        positions: of the first tensor of each sum, by its name.
     """
 
-    def __init__(self, plan: BackwardPlan, dtype: torch.dtype):
-        self.dtype = dtype
-        lowered = plan.lowered
-        parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in plan.sum_nodes}
-        for g in lowered.program.gradients:
-            part: SumPart = lowered.arguments[g.argument]
-            parts[part.name].append((part, g.K * g.N))
-        self.layers = {name: _layers(node, parts[name]) for name, node in plan.sum_nodes.items()}
-        self.positions: dict[str, int] = {}  # of the first layer of each sum
-        at = 0
-        for name, layers in self.layers.items():
-            self.positions[name] = at
-            at += layers.n
-        self.ways = [self._way(node) for node in plan.sums]
-        self.sums = [(x.shape, x.zeros) for x in self.layers.values() for _ in range(x.n)]
-
-    def _way(self, node: Node | None) -> int | Node | None:
-        """The position of the sum that is the gradient; or what it must be computed from."""
-        base = node
-        while base is not None and base.op in _VIEWS:
-            base = base.inputs[0]
-        layers = None if base is None else self.layers.get(f"sum{base.index}")
-        if node is None or base is None or layers is None or layers.n > 1:
-            return node
-        if layers.shape not in (base.shape, node.shape):  # two gradients of different shapes
-            return node
-        layers.shape = tuple(node.shape)
-        return self.positions[f"sum{base.index}"]
+    def __init__(
+        self,
+        lowered: Lowered,
+        sums: Mapping[str, Node],
+        d_captured: Sequence[Node | None],
+        dtype: torch.dtype,
+    ):
+        self._dtype = dtype
+        self._d_captured = d_captured
+        self._memory = _memory(lowered, sums, d_captured)
+        self._itself = [self._is_a_sum(n) for n in d_captured]
+        self.positions = {name: self._memory[n].first for name, n in sums.items()}
+        self.sums = [(m.shape, m.zeros) for m in self._memory.values() for _ in range(m.n_layers)]
 
     def of(
         self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
     ) -> list[Tensor | None]:
-        """The gradient of each captured tensor, once the backward pass was played."""
+        """The gradient of each captured tensor, after the backward pass was played."""
         found: list[Tensor | None] = []
-        for way in self.ways:
-            if way is None:
+        for node, itself in zip(self._d_captured, self._itself, strict=True):
+            if node is None:
                 found.append(None)
-            elif isinstance(way, int):
-                found.append(sums[way])
+            elif itself is not None:
+                found.append(sums[itself])
             else:
                 # autograd's are dense; this one may be a view of a transposed sum
-                found.append(self._computed(way, sums, captured, once).contiguous())
+                found.append(self._computed(node, sums, captured, once).contiguous())
         return found
+
+    def _is_a_sum(self, node: Node | None) -> int | None:
+        """The position of the tensor that is this gradient, if one is."""
+        memory = None if node is None else self._memory.get(_viewed(node))
+        if node is None or memory is None or memory.n_layers > 1 or memory.shape != node.shape:
+            return None
+        return memory.first
 
     def _computed(
         self,
@@ -89,14 +100,12 @@ class Gradients:
     ) -> Tensor:
         if node in once:
             return once[node]
-        name = f"sum{node.index}"
-        if name in self.positions:
-            first = self.positions[name]
-            total = sums[first]
-            for layer in sums[first + 1 : first + self.layers[name].n]:
-                total = total + layer
-            K, N = node.shape
-            value = total.view(K, N)
+        memory = self._memory.get(node)
+        if memory is not None:
+            value = sums[memory.first]
+            for layer in sums[memory.first + 1 : memory.first + memory.n_layers]:
+                value = value + layer
+            value = value.view(node.shape)
         elif node.kind == SUM and node.op in _VIEWS:
             value = self._computed(node.inputs[0], sums, captured, once).reshape(node.shape)
         elif node.kind == SUM and node.op == "aten.t.default":
@@ -105,12 +114,36 @@ class Gradients:
             for n in node.inputs:
                 if n.kind == SUM:
                     self._computed(n, sums, captured, once)
-            value = evaluate(node, captured, once, self.dtype)
+            value = evaluate(node, captured, once, self._dtype)
         once[node] = value
         return value
 
 
-def _layers(node: Node, parts: list[tuple[SumPart, int]]) -> _Layers:
-    n = 1 + max((part.layer for part, _ in parts), default=0)
-    covered = n == 1 and sum(size for _, size in parts) == math.prod(node.shape)
-    return _Layers(not covered, tuple(node.shape), n)
+def _viewed(node: Node) -> Node:
+    """What node is a view of; node itself if it is none."""
+    while node.op in _VIEWS:
+        node = node.inputs[0]
+    return node
+
+
+def _memory(
+    lowered: Lowered, sums: Mapping[str, Node], d_captured: Sequence[Node | None]
+) -> dict[Node, SumMemory]:
+    """Of each sum; a gradient that is a view of it decides the shape."""
+    parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in sums}
+    for g in lowered.program.gradients:
+        part: SumPart = lowered.arguments[g.argument]
+        parts[part.name].append((part, g.K * g.N))
+    shapes: dict[Node, tuple[int, ...]] = {}
+    for n in d_captured:
+        if n is not None:
+            shapes.setdefault(_viewed(n), n.shape)
+    memory: dict[Node, SumMemory] = {}
+    first = 0
+    for name, node in sums.items():
+        n_layers = 1 + max((part.layer for part, _ in parts[name]), default=0)
+        covered = sum(size for _, size in parts[name]) == math.prod(node.shape)
+        shape = shapes.get(node, node.shape) if n_layers == 1 else node.shape
+        memory[node] = SumMemory(first, n_layers, shape, not (covered and n_layers == 1))
+        first += n_layers
+    return memory

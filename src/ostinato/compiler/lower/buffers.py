@@ -1,6 +1,6 @@
 """Where every value lies.
 
-place       a buffer and a column
+place       a buffer and a column in it, at a step relative to this one: an `Operand`
 unit        values that share one place: an accumulation and the only value computed from it
 neighbours  units that lie side by side, so that one product writes or reads them all
 """
@@ -8,276 +8,289 @@ neighbours  units that lie side by side, so that one product writes or reads the
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ostinato.compiler.graph.node import ONCE, ROWS, Node
-from ostinato.compiler.lower.fuse_gemm import Chains
-from ostinato.compiler.lower.hoist import LOOP
-from ostinato.compiler.lower.schedule import BLOCK, Item, same_row
-from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, Pass
+from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.lower.hoist import LOOP, Sections
+from ostinato.compiler.lower.nodes import Accumulation
+from ostinato.compiler.lower.schedule import BLOCK, Item, Schedule, same_strip
+from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
-from ostinato.engine.program import Buffer, Carry, Kind, Operand
+from ostinato.engine.program import Buffer, Kind, Operand
 
 
 class CannotHoist(Exception):  # noqa: N818
-    """A value computed ahead of the loop would lie in a place of two slots."""
+    """A value that is computed ahead of the loop would lie in a carry of two slots."""
 
 
-@dataclass
-class Place:
-    kind: Kind
-    buffer: int = -1
-    column: int = 0
-    dt: int = 0
-
-
+@dataclass(frozen=True)
 class Storage:
-    """The buffers and arguments of a program, and where in them each value lies."""
+    """The buffers and arguments of a program, and the places of the values in memory.
 
-    def __init__(self, p: Pass):
-        self.p = p
-        self.arguments: dict[Any, int] = {}
-        self.tapes: dict[str, int] = {}
-        self.buffers: list[Buffer] = []
-        self.places: dict[Node, Place] = {}
-        self._by_key: dict[Any, int] = {}
+    Attributes:
+        arguments: what each one is, as in `Lowered`.
+        of_argument: the buffer of an argument, or of a carry of two slots, by its key.
+    """
+
+    buffers: tuple[Buffer, ...] = ()
+    arguments: tuple[Any, ...] = ()
+    of_argument: Mapping[Any, int] = field(default_factory=dict)
+    tapes: Mapping[str, int] = field(default_factory=dict)  # arguments for saved values → width
+    places: Mapping[Node, Operand] = field(default_factory=dict)
+
+
+class StorageMaker:
+    """Collects buffers and arguments; each is entered when it is first asked for."""
+
+    def __init__(self, spec: PassSpec, begun: Storage | None = None):
+        begun = begun or Storage()
+        self.spec = spec
+        self.places = dict(begun.places)
+        self.buffers = list(begun.buffers)
+        self._arguments = {key: i for i, key in enumerate(begun.arguments)}
+        self._of_argument = dict(begun.of_argument)
+        self._tapes = dict(begun.tapes)
+
+    def storage(self) -> Storage:
+        return Storage(
+            tuple(self.buffers), tuple(self._arguments), self._of_argument, self._tapes, self.places
+        )
+
+    def argument(self, key: Any) -> int:
+        return self._arguments.setdefault(key, len(self._arguments))
 
     def buffer(self, b: Buffer) -> int:
         self.buffers.append(b)
         return len(self.buffers) - 1
 
-    def new_tape(self, width: int) -> int:
-        """An argument for saved values."""
-        name = f"tape{len(self.tapes)}"
-        self.tapes[name] = width
-        return self.argument(name)
+    def tape(self, width: int) -> int:
+        """A buffer for saved values, and an argument for it."""
+        name = f"tape{len(self._tapes)}"
+        self._tapes[name] = width
+        return self.buffer(Buffer(Kind.TAPE, width, 0, self.argument(name)))
 
-    def argument(self, key: Any) -> int:
-        return self.arguments.setdefault(key, len(self.arguments))
-
-    def time_buffer(self, name: str, carry: CarrySpec | None = None, width: int = 0) -> int:
-        key = ("time", name)
-        if key not in self._by_key:
-            if carry is None:
-                carry = self.p.carry(name)
-            if carry is not None:
-                width = carry.width
-            else:
-                sizes = [o.node.width for o in self.p.outputs if o.argument == name]
-                width = width or sizes[0]
+    def buffer_of(self, name: str) -> int:
+        """The buffer of a leaf, an output or a carry."""
+        if name not in self._of_argument:
+            spec = self.spec
+            carry = spec.carry_by_name.get(name)
             if carry is not None and not carry.kept:
-                self._by_key[key] = self.buffer(Buffer(Kind.PAIR, width))
+                b = Buffer(Kind.PAIR, carry.width)
             else:
-                own = name.startswith("tape") or name in self.p.hidden
+                own = name.startswith("tape") or name in spec.hidden
+                extra = int(name.startswith("carry"))  # one slot more than there are steps
                 kind = Kind.TAPE if own else Kind.TIME
-                extra = int(name.startswith("carry"))  # one slot more than steps
-                self._by_key[key] = self.buffer(Buffer(kind, width, extra, self.argument(name)))
-        return self._by_key[key]
+                b = Buffer(kind, spec.widths[name], extra, self.argument(name))
+            self._of_argument[name] = self.buffer(b)
+        return self._of_argument[name]
 
-    def carry(self, c: CarrySpec) -> Carry:
-        init = -1 if c.init is None else self.argument(c.init)
-        final = -1 if c.final is None else self.argument(c.final)
-        return Carry(self.time_buffer(c.name, c), init, final)
-
-    def saved_leaf(self, n: Node) -> Leaf:
-        place = self.places[n]
-        argument = self.buffers[place.buffer].argument
-        name = next(k for k, i in self.arguments.items() if i == argument)
-        return Leaf(name, self.tapes[name], place.dt, place.column)
-
-    def operand(self, n: Node) -> Operand:
-        """Where a value lies in memory."""
-        if n in self.p.leaves:
-            leaf = self.p.leaves[n]
-            carry = self.p.carry(leaf.argument)
-            return Operand(self.time_buffer(leaf.argument, carry, leaf.width), leaf.column, leaf.dt)
-        if n.op == "slice":
-            inner = self.operand(n.inputs[0])
-            return replace(inner, column=inner.column + n.attrs[0])
-        if n.kind == ONCE:
-            base, column = base_vector(n)
-            if base not in self._by_key:
-                self._by_key[base] = self.buffer(
-                    Buffer(Kind.VECTOR, base.width, 0, self.argument(base))
-                )
-            return Operand(self._by_key[base], column)
-        place = self.places[n]
-        return Operand(place.buffer, place.column, place.dt)
+    def vector(self, n: Node) -> int:
+        """The buffer of a vector that is computed `once`."""
+        if n not in self._of_argument:
+            b = Buffer(Kind.VECTOR, n.width, 0, self.argument(n))
+            self._of_argument[n] = self.buffer(b)
+        return self._of_argument[n]
 
 
-def base_vector(n: Node) -> tuple[Node, int]:
-    """A vector and the column at which a part of it begins."""
-    return (n.inputs[0], n.attrs[0]) if n.op == "part" else (n, 0)
+def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Storage:
+    """A place for every value that lies in memory.
 
-
-class Arrangement:
-    """Gives every value that lies in memory its place in a `Storage`.
-
-    Args:
-        nodes: what is computed, in order.
-        section: of each node.
-        schedule: the items of each section.
+    Raises:
+        CannotHoist: see there; without hoisting the bits are the same.
     """
+    make = StorageMaker(spec)
+    outputs = {
+        o.node: Operand(make.buffer_of(o.argument), o.column, o.dt) for o in sections.roots.outputs
+    }
+    units = _Units(sections, items, set(outputs))
+    members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
+    for n in sections.computed:
+        if n.kind == ROWS and n.op != "slice" and units.in_memory(n):
+            members[units.unit(n)].append(n)
+    for u, place in outputs.items():
+        two_slots = make.buffers[place.buffer].kind == Kind.PAIR
+        if two_slots and any(sections.of[n] != LOOP for n in members.get(u, [])):
+            raise CannotHoist
+    kinds = {u: units.kind(group) for u, group in members.items() if u not in outputs}
+    places = outputs | _laid_out(make, kinds, units.neighbours())
+    for u, group in members.items():
+        for n in group:
+            column = places[u].column + units.column(n)
+            make.places[n] = replace(places[u], column=column)
+    return make.storage()
 
-    def __init__(
-        self,
-        storage: Storage,
-        chains: Chains,
-        nodes: list[Node],
-        section: dict[Node, str],
-        schedule: dict[str, list[Item]],
-    ):
-        self.storage, self.chains, self.p = storage, chains, storage.p
-        self.nodes, self.section = nodes, section
-        self.saved = set(chains.saved)
+
+def elide_copies(items: Schedule, storage: Storage) -> tuple[Schedule, Storage]:
+    """Without copies of what only the block of the copy holds, in a register.
+
+    The source is written where the copy would lie. No other value is lost by that: the copy is the
+    first value that is written to its place.
+    """
+    places = dict(storage.places)
+
+    def without_copies(item: Item) -> Item:
+        if item.kind != BLOCK:
+            return item
+        nodes: dict[Node, None] = {}
+        for n in item.nodes:
+            if n.op == "copy" and n.inputs[0] in nodes and n.inputs[0] not in places:
+                places[n.inputs[0]] = places[n]
+            else:
+                nodes[n] = None
+        return replace(item, nodes=tuple(nodes))
+
+    fewer = {section: tuple([without_copies(x) for x in found]) for section, found in items.items()}
+    return fewer, replace(storage, places=places)
+
+
+class _Units:
+    """Which values lie in memory, and which of them share a place."""
+
+    def __init__(self, sections: Sections, items: Schedule, outputs: set[Node]):
+        self.sections = sections
+        self.nodes = sections.computed
+        self.outputs = outputs  # each has its place
+        self.saved = set(sections.roots.saved)
         self.block_of = {
-            n: (s, k)
-            for s, items in schedule.items()
-            for k, item in enumerate(items)
+            n: (section, k)
+            for section, found in items.items()
+            for k, item in enumerate(found)
             if item.kind == BLOCK
             for n in item.nodes
         }
-        self.users = self.find_users()
-        self.fixed = {o.node: self.output_place(o) for o in chains.outputs}
+        self.users = _users(self.nodes)
         self.owner: dict[Node, Node] = {}  # a value → the value in whose place it lies
         self.offset: dict[Node, int] = {}  # a piece → its column in the concatenation it lies in
-        self.find_owners()
-        self.assign()
+        self._own_accumulations()
+        self._own_pieces()
 
-    def find_users(self) -> dict[Node, list[Node]]:
-        """Who reads a value, also through slices and concatenations."""
-        users: dict[Node, list[Node]] = defaultdict(list)
-        for n in self.nodes:
-            for i in n.inputs:
-                while i.op == "slice" and not self.p.is_leaf(i):
-                    i = i.inputs[0]
-                for piece in i.inputs if i.op == "concat" and not self.p.is_leaf(i) else (i,):
-                    users[piece].append(n)
-        return users
+    def _own_accumulations(self) -> None:
+        """An accumulation lies where its init does, and where the only value computed of it will.
 
-    def output_place(self, o: Output) -> Place:
-        carry = self.p.carry(o.argument)
-        kind = Kind.PAIR if carry is not None and not carry.kept else Kind.TIME
-        return Place(kind, self.storage.time_buffer(o.argument, carry), o.column, o.dt)
-
-    def find_owners(self) -> None:
-        taken: set[Node] = set()  # one accumulation at the most lies where its user will
+        Of several that one value is computed of, one accumulation does.
+        """
+        taken: set[Node] = set()
         for n in reversed(self.nodes):
-            if n.op == "accumulate" and n.attrs[2]:
-                self.owner[n.inputs[-1]] = n  # the init lies where the sum will
-            if n.op != "accumulate" or n in self.saved or n in self.fixed or n in self.owner:
+            if not isinstance(n, Accumulation):
                 continue
-            if len(self.users[n]) == 1:
-                user = self.users[n][0]
-                direct = user.op in OPS and user.width == n.width and n in user.inputs
-                if direct and user not in taken and self.in_memory(user):
-                    self.owner[n] = user
-                    taken.add(user)
+            if n.init is not None:
+                self.owner[n.init] = n
+            if n in self.saved or n in self.outputs or n in self.owner or len(self.users[n]) != 1:
+                continue
+            (user,) = self.users[n]
+            direct = user.op in OPS and user.width == n.width and n in user.inputs
+            if direct and user not in taken and self.in_memory(user):
+                self.owner[n] = user
+                taken.add(user)
+
+    def _own_pieces(self) -> None:
         for n in self.nodes:
             if n.op == "concat":
-                at = 0
+                column = 0
                 for piece in n.inputs:
-                    self.owner[piece], self.offset[piece] = n, at
-                    at += piece.width
+                    self.owner[piece], self.offset[piece] = n, column
+                    column += piece.width
 
     def unit(self, n: Node) -> Node:
-        while n in self.owner and n not in self.fixed:
+        """The value in whose place n lies, which lies in the place of no other."""
+        while n in self.owner and n not in self.outputs:
             n = self.owner[n]
         return n
 
     def column(self, n: Node) -> int:
         """Where in its unit a value begins."""
         column = 0
-        while n in self.owner and n not in self.fixed:
+        while n in self.owner and n not in self.outputs:
             column += self.offset.get(n, 0)
             n = self.owner[n]
         return column
 
     def in_memory(self, n: Node) -> bool:
-        """Whether a value needs a place: else a register of its block holds it."""
-        if n in self.fixed or n in self.owner or n in self.saved:
+        """Whether a value needs a place; otherwise a register of its block holds it."""
+        if n in self.outputs or n in self.owner or n in self.saved:
             return True
         if n.op in ("accumulate", "row_sum", "row_max", "concat"):
             return True
         for m in self.users[n]:
-            if m.op not in OPS or not same_row(m, n) or n not in m.inputs:
+            if m.op not in OPS or not same_strip(m, n) or n not in m.inputs:
                 return True
             if self.block_of.get(m) != self.block_of.get(n):
                 return True
         return not self.users[n]
 
-    def assign(self) -> None:
-        members: dict[Node, list[Node]] = defaultdict(list)
-        for n in self.nodes:
-            if n.kind == ROWS and n.op != "slice" and self.in_memory(n):
-                members[self.unit(n)].append(n)
-        kinds: dict[Node, Kind] = {}
-        for u, group in members.items():
-            if u not in self.fixed:
-                kinds[u] = self.kind(group)
-            elif self.fixed[u].kind == Kind.PAIR and any(self.section[n] != LOOP for n in group):
-                raise CannotHoist
-        places = self.lay_out(list(kinds), kinds) | self.fixed
-        for u, group in members.items():
-            for n in group:
-                column = places[u].column + self.column(n)
-                self.storage.places[n] = replace(places[u], column=column)
-
     def kind(self, group: list[Node]) -> Kind:
+        """The kind of buffer for values that share a place."""
         if any(n in self.saved for n in group):
             return Kind.TAPE
-        sections = {self.section[m] for n in group for m in (n, *self.users[n])}
+        sections = {self.sections.of[m] for n in group for m in (n, *self.users[n])}
         return Kind.STEP if sections == {LOOP} else Kind.CHUNK
 
-    def lay_out(self, units: list[Node], kinds: dict[Node, Kind]) -> dict[Node, Place]:
-        """Places for units: those that products want side by side, then the others alone."""
-        places: dict[Node, Place] = {}
-        for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
-            free = {u for u in units if kinds[u] == kind}
-            sets: list[list[Node]] = []
-            for group in self.wanted_neighbours():
-                here = list(dict.fromkeys(u for u in group if u in free))
-                if len(here) > 1 and here not in sets:
-                    sets.append(here)
-            sets.sort(key=len, reverse=True)
-            while sets:
-                row = _row_of(sets)
-                self.place_side_by_side(row, kind, places)
-                free -= set(row)
-                sets = [here for s in sets if len(here := [u for u in s if u in free]) > 1]
-            for u in units:
-                if u in free:
-                    self.place_side_by_side([u], kind, places)
-        return places
-
-    def wanted_neighbours(self) -> list[list[Node]]:
-        """What one product could read, or write, if it lay side by side."""
-        factors: list[list[Node]] = []
-        by_factor: dict[Any, list[Node]] = defaultdict(list)
+    def neighbours(self) -> list[list[Node]]:
+        """Units that one product could read, or write, if they lay side by side."""
+        read: list[list[Node]] = []
+        written: dict[Any, list[Node]] = defaultdict(list)  # by the factor that the products share
         for n in self.nodes:
-            if n.op == "accumulate":
-                read = n.inputs[: 2 * n.attrs[0] : 2]
-                factors.append([self.unit(a) for a in read])
-                for a in read:
-                    by_factor["product", a].append(self.unit(n))
+            if isinstance(n, Accumulation):
+                read.append([self.unit(a) for a, _ in n.products])
+                for a, _ in n.products:
+                    written["product", a].append(self.unit(n))
             if n.op == "outer":
                 for a, b in zip(n.inputs[::2], n.inputs[1::2], strict=True):
-                    by_factor["outer", a].append(self.unit(b))
-                    by_factor["outer", b].append(self.unit(a))
-        return factors + list(by_factor.values())
-
-    def place_side_by_side(self, units: list[Node], kind: Kind, places: dict[Node, Place]) -> None:
-        width = sum(u.width for u in units)
-        argument = self.storage.new_tape(width) if kind == Kind.TAPE else -1
-        buffer = self.storage.buffer(Buffer(kind, width, 0, argument))
-        column = 0
-        for u in units:
-            places[u] = Place(kind, buffer, column)
-            column += u.width
+                    written["outer", a].append(self.unit(b))
+                    written["outer", b].append(self.unit(a))
+        return read + list(written.values())
 
 
-def _row_of(sets: list[list[Node]]) -> list[Node]:
+def _users(nodes: tuple[Node, ...]) -> dict[Node, list[Node]]:
+    """Who reads a value, also through slices and concatenations."""
+    computed = set(nodes)
+    users: dict[Node, list[Node]] = defaultdict(list)
+    for n in nodes:
+        for i in n.inputs:
+            while i.op == "slice" and i in computed:
+                i = i.inputs[0]
+            for piece in i.inputs if i.op == "concat" and i in computed else (i,):
+                users[piece].append(n)
+    return users
+
+
+def _laid_out(
+    make: StorageMaker, kinds: dict[Node, Kind], neighbours: list[list[Node]]
+) -> dict[Node, Operand]:
+    """Places for units: for those that products want side by side, then for the others alone."""
+    places: dict[Node, Operand] = {}
+    for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
+        units = [u for u in kinds if kinds[u] == kind]
+        for row in _rows(units, neighbours):
+            width = sum(u.width for u in row)
+            buffer = make.tape(width) if kind == Kind.TAPE else make.buffer(Buffer(kind, width))
+            column = 0
+            for u in row:
+                places[u] = Operand(buffer, column)
+                column += u.width
+    return places
+
+
+def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:
+    """The units, each once, in rows that lie side by side: the longest first."""
+    free = set(units)
+    sets: list[list[Node]] = []
+    for group in neighbours:
+        here = list(dict.fromkeys(u for u in group if u in free))
+        if len(here) > 1 and here not in sets:
+            sets.append(here)
+    sets.sort(key=len, reverse=True)
+    rows = []
+    while sets:
+        rows.append(_joined(sets))
+        free -= set(rows[-1])
+        sets = [here for s in sets if len(here := [u for u in s if u in free]) > 1]
+    return rows + [[u] for u in units if u in free]
+
+
+def _joined(sets: list[list[Node]]) -> list[Node]:
     """The largest set, ordered so that a second one that shares members with it joins on."""
     first = sets[0]
     for second in sets[1:]:

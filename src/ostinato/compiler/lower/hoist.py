@@ -1,164 +1,114 @@
-"""When each value of a step may be computed, and what the forward pass keeps for the backward.
+"""When each value of a pass is computed: its *section*.
 
-    before   products that depend on xs only and that the loop needs: for many steps at once
-    loop     depends on the carry, and the next carry depends on it: step by step
-    after    products, reductions and sums that it does not depend on: for many steps at once
+    before   products that the loop needs and that do not depend on the carry: many steps at once
+    loop     what the next carry depends on: step by step
+    after    what it does not depend on, such as a product for an output: many steps at once
 
-The same for the backward graph, mirrored: there the carry is its gradient. Gradients of weights
-fall into `after` by themselves, so they are one product over all rows and steps.
+The backward pass has the same sections: its carry is the gradient of the carry. The gradients of
+weights fall into `after`, so that each is one product over all rows and steps.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from itertools import pairwise
-from math import inf
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
-from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.order import depends_on, reachable
+from ostinato.compiler.lower.roots import Roots, maker
+from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
 
-# What costs more to compute again than to keep, which is a line of the caches written, and two
-# read, for sixteen values: a product, a reduction, a function slower than exp, tanh or sigmoid.
-_DEAR = {"log", "log1p", "expm1", "erf", "sin", "cos", "softplus", "pow", "pow_s"}
+# A matmul that is left is a leaf: a saved product. With it goes what it was computed from, if the
+# backward pass computes that again.
 _HEAVY = {"accumulate", "matmul", "row_sum", "row_max"}
-_CHEAP = {*OPS, "spread", "concat", "slice"} - _DEAR
 
 
-def reachable(roots: Iterable[Node], stop: Callable[[Node], bool] = lambda n: False) -> list[Node]:
-    """Row and sum nodes that the roots are computed from, roots included, in order of computing.
+@dataclass(frozen=True)
+class Sections:
+    """The nodes of a pass, in order of computing, each with its section.
 
-    Nodes at which `stop` holds are included, what lies behind them is not.
+    Attributes:
+        computed: the nodes that are neither leaves nor constants.
     """
-    found: dict[int, Node] = {}
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if node.index in found:
-            continue
-        found[node.index] = node
-        if not stop(node):
-            stack.extend(node.inputs)
-    return [found[i] for i in sorted(found)]
+
+    roots: Roots
+    of: Mapping[Node, str]
+    computed: tuple[Node, ...]
+
+    @staticmethod
+    def made(spec: PassSpec, roots: Roots, section: Mapping[Node, str]) -> Sections:
+        computed = [n for n in section if not spec.is_leaf(n) and n.op != "const"]
+        return Sections(roots, section, tuple(computed))
 
 
-def depends_on(nodes: list[Node], sources: set[Node]) -> set[Node]:
-    """Those of `nodes` (in order of computing) that depend on one of `sources`."""
-    found = set(sources)
-    for node in nodes:
-        if any(n in found for n in node.inputs):
-            found.add(node)
-    return found
+def hoist(spec: PassSpec, roots: Roots) -> Sections:
+    """The section of every node.
 
-
-def choose_saved(
-    backward_roots: list[Node], cotangents: set[Node], at_hand: set[Node]
-) -> list[Node]:
-    """The values that the backward pass needs from the forward pass, beyond those `at_hand`.
-
-    Args:
-        cotangents: the leaves that make a node belong to the backward pass.
-        at_hand: carry and xs: stored anyway.
+    Products and reductions go ahead of the loop, with all that they need; an elementwise operation
+    alone is better computed where its result is used. After the loop goes what no carry needs,
+    except for an elementwise operation on a value of the loop: later, that value would have to come
+    from memory.
     """
-    nodes = reachable(backward_roots)
-    backward = depends_on(nodes, cotangents)
-    needed = {
-        n
-        for node in nodes
-        if node in backward or node in backward_roots
-        for n in node.inputs
-        if n.kind == ROWS and n not in backward
-    }
-    wanted = {n for n in needed if not _free(n, at_hand)}
-    return sorted(_smallest_cut(wanted, at_hand), key=lambda n: n.index)
-
-
-def recomputable(roots: Iterable[Node], saved: set[Node]) -> bool:
-    """Whether what is cheap is enough to compute values from those saved or at hand."""
-    found = reachable(roots, lambda n: _free(n, saved))
-    return all(_free(n, saved) or n.op in _CHEAP for n in found)
-
-
-def _free(n: Node, at_hand: set[Node]) -> bool:
-    return n in at_hand or n.op == "const" or n.kind != ROWS
-
-
-def _smallest_cut(wanted: set[Node], at_hand: set[Node]) -> list[Node]:
-    """The fewest columns from which all of `wanted` can be recomputed cheaply.
-
-    A minimum cut through values, between those that are dear and those wanted; of several, the one
-    nearest to what is wanted. By the largest flow, along shortest paths (Edmonds and Karp 1972).
-    """
-    ends: tuple[Any, Any] = ("dear", "wanted")
-    left: dict[Any, dict[Any, float]] = defaultdict(dict)  # capacity, less what flows
-
-    def edge(a: Any, b: Any, capacity: float) -> None:
-        left[a][b] = capacity
-        left[b].setdefault(a, 0)
-
-    cone = reachable(wanted, lambda n: _free(n, at_hand) or n.op not in _CHEAP)
-    cone = [n for n in cone if not _free(n, at_hand)]
-    for n in cone:
-        edge((n, "in"), (n, "out"), n.width)
-        if n.op not in _CHEAP:
-            edge(ends[0], (n, "in"), inf)
-        else:
-            for i in n.inputs:
-                if not _free(i, at_hand):
-                    edge((i, "out"), (n, "in"), inf)
-        if n in wanted:
-            edge((n, "out"), ends[1], inf)
-
-    def search() -> dict[Any, Any]:
-        """What can reach the end, by the next step on a shortest path."""
-        step: dict[Any, Any] = {ends[1]: None}
-        for v in (queue := [ends[1]]):
-            for u in left[v]:
-                if u not in step and left[u][v] > 0:
-                    step[u] = v
-                    queue.append(u)
-        return step
-
-    while ends[0] in (step := search()):
-        path = [ends[0]]
-        while step[path[-1]] is not None:
-            path.append(step[path[-1]])
-        flow = min(left[a][b] for a, b in pairwise(path))
-        for a, b in pairwise(path):
-            left[a][b] -= flow
-            left[b][a] += flow
-    return [n for n in cone if (n, "out") in step and (n, "in") not in step]
-
-
-def sections(
-    nodes: list[Node],
-    carry_in: set[Node],
-    carry_out: Iterable[Node],
-    hoist: bool,
-    is_leaf: Callable[[Node], bool],
-) -> dict[Node, str]:
-    """The section of every node of a pass.
-
-    Ahead of the loop go products and reductions, and what they need; an elementwise operation alone
-    is better done where its result is used. One on what the loop computes is done there at once:
-    behind it, that would come from memory.
-    """
-    carried = depends_on(nodes, carry_in)
-    within = set(nodes)
+    nodes = spec.nodes_of(roots.nodes)
+    within, carry_in = set(nodes), {c.read for c in spec.carries}
     ahead: set[Node] = set()
-    if hoist:
+    if spec.hoist:
+        carried = depends_on(nodes, carry_in)
         heavy = [n for n in nodes if n.op in _HEAVY and n not in carried]
-        ahead = set(reachable(heavy, stop=lambda n: n not in within))
-    for_the_carry = set(reachable(carry_out, stop=lambda n: n not in within or n in carry_in))
-    found: dict[Node, str] = {}
-    for node in nodes:
-        if node in for_the_carry:
-            found[node] = BEFORE if node in ahead else LOOP
-            continue
-        computed = {found[i] for i in node.inputs if i in found and not is_leaf(i)}
-        at_once = node.op in OPS and LOOP in computed and AFTER not in computed
-        found[node] = LOOP if at_once and not is_leaf(node) else AFTER
-    return found
+        ahead = set(reachable(heavy, lambda n: n not in within))
+    carry_out = [o.node for o in roots.outputs if o.argument in spec.carry_by_name]
+    for_the_carry = set(reachable(carry_out, lambda n: n not in within or n in carry_in))
+    section: dict[Node, str] = {}
+    for n in nodes:
+        if n in for_the_carry:
+            section[n] = BEFORE if n in ahead else LOOP
+        else:
+            section[n] = LOOP if _at_once(spec, n, section) else AFTER
+    return Sections.made(spec, roots, section)
+
+
+def _at_once(spec: PassSpec, n: Node, section: dict[Node, str]) -> bool:
+    """Whether n is an elementwise operation on values of the loop, and on none from after it."""
+    read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
+    return n.op in OPS and not spec.is_leaf(n) and LOOP in read and AFTER not in read
+
+
+def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
+    """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
+    roots = sections.roots
+    short = {c.name for c in spec.carries if not c.kept}
+    if not short:
+        return sections
+    in_two_slots = {c.read for c in spec.carries if not c.kept}
+    in_two_slots |= {o.node for o in roots.outputs if o.argument in short}
+    make = maker(spec, roots)
+    section: dict[Node, str] = {}
+    bridges: dict[Node, Node] = {}
+    bridged: dict[Node, Node] = {}
+
+    def seen_from(n: Node, i: Node) -> Node:
+        new = bridged.get(i, i)
+        if sections.of[n] != AFTER or _whole(i) not in in_two_slots:
+            return new
+        if i not in bridges:
+            bridges[i] = make.copy(new)
+            section[bridges[i]] = LOOP
+        return bridges[i]
+
+    for n, when in sections.of.items():
+        stays = spec.is_leaf(n) or n.op == "slice"
+        bridged[n] = n if stays else make.with_inputs(n, partial(seen_from, n))
+        section[bridged[n]] = when
+    roots = roots.mapped(lambda n: bridged.get(n, n))
+    return Sections.made(spec, roots, {n: section[n] for n in spec.nodes_of(roots.nodes)})
+
+
+def _whole(n: Node) -> Node:
+    """What n is a slice of; n itself if it is none."""
+    while n.op == "slice":
+        n = n.inputs[0]
+    return n

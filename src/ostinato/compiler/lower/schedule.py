@@ -3,170 +3,202 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import ONCE, SUM, Node
+from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
+from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
 
 ACCUMULATE, REDUCE, BLOCK, SUMMED = "accumulate", "reduce", "block", "sum"
+_VIEWS = ("slice", "concat")  # these compute nothing
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is emitted together: accumulations, a block of one width, a reduction, a sum."""
+    """What is emitted together: accumulations, a block of one width, a reduction, or a sum."""
 
     kind: str
-    nodes: list[Node]
+    nodes: tuple[Node, ...]
 
 
-def schedule(
-    nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int, kept: set[Node]
-) -> list[Item]:
-    """The items of a section, in order: products as early as can be, then the largest block.
+Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
+
+
+def schedule(spec: PassSpec, sections: Sections, max_block: int) -> Schedule:
+    """Every section in order: products as early as possible, then the largest block.
 
     Args:
-        kept: what lies in memory whoever reads it: results, and what other sections read.
+        max_block: how many instructions a block may have.
     """
-    items = _Schedule(nodes, is_leaf, max_block).run()
-    return _Postponed(items, is_leaf, max_block, kept).items
+    found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
+    for n in sections.computed:
+        found[sections.of[n]].append(n)
+    return {s: _Scheduler(spec, nodes, max_block).items() for s, nodes in found.items()}
 
 
-def same_row(n: Node, i: Node) -> bool:
-    """Whether n reads i within its strip (a column that broadcasts must lie in memory)."""
+def same_strip(n: Node, i: Node) -> bool:
+    """Whether n reads i within its strip. A column that n spreads must lie in memory."""
     return i.width == n.width and n.op != "spread"
 
 
-class _Schedule:
-    def __init__(self, nodes: list[Node], is_leaf: Callable[[Node], bool], max_block: int):
+class _Scheduler:
+    """Orders the nodes of one section."""
+
+    def __init__(self, spec: PassSpec, nodes: list[Node], max_block: int):
+        self.spec = spec
         self.mine = set(nodes)
-        self.pending = [n for n in nodes if n.op not in ("slice", "concat")]
-        self.is_leaf = is_leaf
+        self.pending = [n for n in nodes if n.op not in _VIEWS]
         self.max_block = max_block
         self.done: set[Node] = set()
 
-    def run(self) -> list[Item]:
+    def items(self) -> tuple[Item, ...]:
         items = []
         while self.pending:
             item = self.next_item()
             items.append(item)
             self.done.update(item.nodes)
             self.pending = [n for n in self.pending if n not in self.done]
-        return items
+        return tuple(items)
 
     def next_item(self) -> Item:
         products = [n for n in self.pending if n.op == "accumulate" and self.ready(n)]
         if products:
-            return Item(ACCUMULATE, products)
+            return Item(ACCUMULATE, tuple(products))
         for n in self.pending:
             if n.op in ("row_sum", "row_max") and self.ready(n):
-                return Item(REDUCE, [n])
+                return Item(REDUCE, (n,))
         block = self.largest_block()
         if block:
-            return Item(BLOCK, block)
+            return Item(BLOCK, tuple(block))
         for n in self.pending:
             if n.kind == SUM and self.ready(n):
-                return Item(SUMMED, [n])
+                return Item(SUMMED, (n,))
         raise Unsupported("the step graph has no order of computing", self.pending[0].op)
 
     def ready(self, n: Node) -> bool:
-        return all(self.available(i, None) for i in n.inputs)
+        return all(self.available(i) for i in n.inputs)
 
-    def available(self, n: Node, block: set[Node] | None) -> bool:
-        """Whether n can be read: it lies in memory, or in this block."""
-        if n.kind == ONCE or n.op == "const" or self.is_leaf(n) or n in self.done:
+    def available(self, n: Node, block: Container[Node] = ()) -> bool:
+        """Whether n can be read: it lies in memory, or in a register of this block."""
+        if n.kind == ONCE or n.op == "const" or self.spec.is_leaf(n) or n in self.done:
             return True
-        if block is not None and n in block:
+        if n in block:
             return True
-        if n.op in ("slice", "concat"):
-            return all(self.available(i, None) for i in n.inputs)
+        if n.op in _VIEWS:
+            return all(self.available(i) for i in n.inputs)
         return n not in self.mine
 
     def largest_block(self) -> list[Node]:
-        """The longest run of elementwise operations of one width that can be played now."""
-        best: list[Node] = []
+        """The longest run of elementwise operations of one width that can be computed now."""
         candidates = [n for n in self.pending if n.op in OPS or n.op == "spread"]
-        for width in sorted({n.width for n in candidates}):
-            block: list[Node] = []
-            members: set[Node] = set()
-            size = 0
-            for n in candidates:
-                cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
-                if n.width != width or size + cost > self.max_block:
-                    continue
-                if all(self.available(i, members if same_row(n, i) else None) for i in n.inputs):
-                    block.append(n)
-                    members.add(n)
-                    size += cost
-            if len(block) > len(best):
-                best = block
-        return best
+        widths = sorted({n.width for n in candidates})
+        return max((self.block(candidates, w) for w in widths), key=len, default=[])
+
+    def block(self, candidates: list[Node], width: int) -> list[Node]:
+        members: dict[Node, None] = {}
+        size = 0
+        for n in candidates:
+            cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
+            if n.width != width or size + cost > self.max_block:
+                continue
+            if all(self.available(i, members if same_strip(n, i) else ()) for i in n.inputs):
+                members[n] = None
+                size += cost
+        return list(members)
 
 
-class _Postponed:
-    """Items in which a value that one later block alone reads is computed there, in a register.
+def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) -> Schedule:
+    """Values that only one later block reads are computed in that block, in a register.
 
-    Else it would go through memory. What it is computed from must be there anyway, at the price of
-    one further operand at the most.
+    Otherwise they would go through memory. What such a value is computed from must be in memory
+    anyway, at the price of at most one further operand.
     """
+    kept = _kept(sections)
+    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
 
-    def __init__(
-        self, items: list[Item], is_leaf: Callable[[Node], bool], max_block: int, kept: set[Node]
-    ):
-        self.items = items
-        self.is_leaf = is_leaf
-        self.max_block = max_block
+
+def _kept(sections: Sections) -> set[Node]:
+    """What lies in memory whoever reads it: results, and what views and other sections read."""
+    kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
+    for n in sections.computed:
+        own = sections.of[n]
+        kept |= {i for i in n.inputs if n.op in _VIEWS or sections.of.get(i) != own}
+    return kept
+
+
+class _Sinking:
+    """Moves operations of one section from their blocks into later ones."""
+
+    def __init__(self, spec: PassSpec, kept: set[Node], items: tuple[Item, ...], max_block: int):
+        self.spec = spec
         self.kept = kept
+        self.max_block = max_block
+        self.kinds = [item.kind for item in items]
+        self.nodes = [list(item.nodes) for item in items]
         self.item_of = {n: k for k, item in enumerate(items) for n in item.nodes}
         self.users: dict[Node, set[Node]] = defaultdict(set)
-        for item in items:
-            for n in item.nodes:
-                for i in n.inputs:
-                    self.users[i].add(n)
-        for item in reversed(items):
-            if item.kind == BLOCK:
-                for n in reversed(list(item.nodes)):
-                    self.postpone(n)
-        self.items = [item for item in items if item.nodes]
+        for n in self.item_of:
+            for i in n.inputs:
+                self.users[i].add(n)
 
-    def postpone(self, n: Node) -> None:
-        here = self.item_of[n]
-        there = {self.item_of[m] for m in self.users[n]}
-        if n in self.kept or len(there) != 1 or (later := there.pop()) == here:
+    def items(self) -> tuple[Item, ...]:
+        for k in reversed(range(len(self.nodes))):
+            if self.kinds[k] == BLOCK:
+                for n in reversed(self.nodes[k].copy()):
+                    self.sink(n)
+        found = zip(self.kinds, self.nodes, strict=True)
+        return tuple([Item(kind, tuple(nodes)) for kind, nodes in found if nodes])
+
+    def sink(self, n: Node) -> None:
+        later = self.only_reader(n)
+        cone = None if later is None else self.cone(n)
+        if later is None or cone is None or not self.takes(later, n, cone):
             return
-        block = self.items[later].nodes
-        cone = self.cone(n)
-        if self.items[later].kind != BLOCK or cone is None or block[0].width != n.width:
-            return
-        if not all(m.op in OPS for m in self.users[n]) or len(block) + len(cone) > self.max_block:
-            return
-        read = {i for m in block for i in m.inputs}
-        further = {i for m in cone for i in m.inputs if i.op != "const"} - read - set(cone)
-        if len(further) > 1:
-            return
+        block = self.nodes[later]
         first = min(block.index(m) for m in self.users[n])
         block[first:first] = cone
         for m in cone:
-            self.items[here].nodes.remove(m)
+            self.nodes[self.item_of[m]].remove(m)
             self.item_of[m] = later
+
+    def only_reader(self, n: Node) -> int | None:
+        """The later item that alone reads n, if there is one."""
+        readers = {self.item_of[m] for m in self.users[n]}
+        if n in self.kept or len(readers) != 1:
+            return None
+        (later,) = readers
+        return None if later == self.item_of[n] else later
+
+    def takes(self, later: int, n: Node, cone: list[Node]) -> bool:
+        """Whether the item can compute the cone of n, for one further operand at the most."""
+        block = self.nodes[later]
+        if self.kinds[later] != BLOCK or block[0].width != n.width:
+            return False
+        if not all(m.op in OPS for m in self.users[n]) or len(block) + len(cone) > self.max_block:
+            return False
+        read = {i for m in block for i in m.inputs}
+        further = {i for m in cone for i in m.inputs if i.op != "const"} - read - set(cone)
+        return len(further) <= 1
 
     def cone(self, n: Node) -> list[Node] | None:
         """n and what is computed for it alone, in order; None where that reads a register."""
         found: list[Node] = []
         for i in dict.fromkeys(n.inputs):
-            if i.op == "const" or self.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
+            if i.op == "const" or self.spec.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
                 continue
             alone = self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
             part = self.cone(i) if alone else None
             if part is None:
                 return None
             found += part
-        simple = n.op in OPS and all(same_row(n, i) or i.op == "const" for i in n.inputs)
+        simple = n.op in OPS and all(same_strip(n, i) or i.op == "const" for i in n.inputs)
         return [*found, n] if simple else None
 
     def in_memory(self, n: Node) -> bool:
         here = self.item_of.get(n)
-        if here is None or self.items[here].kind != BLOCK or n in self.kept:
+        if here is None or self.kinds[here] != BLOCK or n in self.kept:
             return True
         return any(self.item_of[m] != here or m.op not in OPS for m in self.users[n])

@@ -15,7 +15,7 @@ from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.backward.weight_grads import Gradients
+    from ostinato.compiler.backward.weight_grads import WeightGradients
     from ostinato.compiler.lower.spec import Lowered
 
 Tensors = Sequence[Tensor | None]
@@ -56,7 +56,7 @@ class Bound:
         positions: Mapping[str, int],
         tapes: dict[str, int],
         as_they_are: Container[int],
-        gradients: Gradients | None,
+        gradients: WeightGradients | None,
         dtype: torch.dtype,
         engine: str,
     ):
@@ -78,7 +78,7 @@ class Bound:
             self.program = self._play_reference
 
     def _find(
-        self, key: Any, positions: Mapping[str, int], gradients: Gradients | None
+        self, key: Any, positions: Mapping[str, int], gradients: WeightGradients | None
     ) -> tuple[int, int, int, int, int]:
         if isinstance(key, Node):
             if self._lies_there(key) and len(key.shape) <= 2:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.compiler.backward.weight_grads import Gradients
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import Node
 from ostinato.compiler.play.bindings import Bound
 from ostinato.engine import native
 
 if TYPE_CHECKING:
-    from ostinato.compiler.backward.liveness import Flow
+    from ostinato.compiler.backward.liveness import Liveness
+    from ostinato.compiler.backward.weight_grads import WeightGradients
     from ostinato.compiler.capture.recording import Recording
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
 
@@ -85,8 +85,8 @@ class BoundForward(NamedTuple):
 class BoundBackward(NamedTuple):
     bound: Bound
     played: Any
-    gradients: Gradients
-    flow: Flow
+    gradients: WeightGradients
+    flow: Liveness
     unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
@@ -279,10 +279,10 @@ class CompiledStep:
         used, wanted, ragged = key
         first_x = self.n_captured + self.n_states
         y_used, x_wanted = used[: self.n_ys], wanted[first_x:]
-        flow = self.planner.flow(y_used, used[self.n_ys :], ragged)
+        flow = self.planner.liveness(y_used, used[self.n_ys :], ragged)
         init_wanted = tuple(map(operator.and_, wanted[self.n_captured : first_x], flow.leaves))
         plan = self.planner.backward(y_used, flow.leaves, x_wanted, forward.plan)
-        gradients, tapes = Gradients(plan, self.dtype), forward.plan.lowered.tapes
+        gradients, tapes = plan.gradients, forward.plan.lowered.tapes
         bound = Bound(
             plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
             self.engine,

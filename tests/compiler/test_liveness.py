@@ -1,4 +1,4 @@
-"""Gradients that are not there: None, and not zeros; and no pole is met on the way to them."""
+"""Gradients that do not exist are None, not zeros; and no pole is met on the way to them."""
 
 import itertools
 import warnings

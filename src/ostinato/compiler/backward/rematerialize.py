@@ -1,0 +1,162 @@
+"""Which values of the forward pass are saved, and which the backward pass computes again.
+
+Every value is either *at hand* (xs and most leaves of the carry are stored anyway), or cheap to
+compute again from its inputs, or expensive. The values to save are a minimum cut between the
+expensive ones and those that the backward pass reads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.graph.order import depends_on, reachable
+from ostinato.engine.ops import OPS
+
+if TYPE_CHECKING:
+    from ostinato.compiler.graph.from_aten import Backward, Forward
+
+_CHEAP = {name for name, op in OPS.items() if not op.expensive} | {"spread", "concat", "slice"}
+
+
+class Stored(NamedTuple):
+    """What a forward pass stores for the backward pass, besides xs."""
+
+    leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
+    saved: list[Node]
+
+
+def choose_stored(f: Forward, g: Backward) -> Stored:
+    """What training stores.
+
+    A leaf that is no output is not stored if the other values do not become more by that: a running
+    maximum is the larger of two values which are needed anyway.
+
+    Args:
+        g: the gradients of all outputs and leaves.
+    """
+    wanted = (True,) * len(f.xs)
+    kept = (True,) * len(f.states)
+    saved = saved_for(g, wanted, at_hand(f, kept))
+    for i, new in enumerate(f.new_states):
+        if new in f.ys:
+            continue
+        fewer = (*kept[:i], False, *kept[i + 1 :])
+        others = saved_for(g, wanted, at_hand(f, fewer))
+        # Only what is computed can be saved: neither the leaf itself nor some columns of it.
+        computed = all(n.op not in ("state", "slice") for n in others)
+        if computed and _width(others) < new.width + _width(saved):
+            kept, saved = fewer, others
+    return Stored(kept, saved)
+
+
+def at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
+    """What the backward pass finds: xs, and the leaves of the carry that are stored."""
+    pairs = zip(f.states, f.new_states, kept, strict=True)
+    return {*f.xs, *(n for old, new, there in pairs if there for n in (old, new))}
+
+
+def saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
+    """The values to save for these gradients."""
+    roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
+    roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
+    return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
+
+
+def _width(nodes: list[Node]) -> int:
+    return sum(n.width for n in nodes)
+
+
+def choose_saved(
+    backward_roots: list[Node], cotangents: set[Node], at_hand: set[Node]
+) -> list[Node]:
+    """The values to save for the backward pass, as few columns as possible.
+
+    Args:
+        backward_roots: the gradients that are wanted.
+        cotangents: the gradients that the backward pass is given; a node that depends on one of
+            them belongs to the backward pass, every other one to the forward pass.
+        at_hand: xs, and the leaves of the carry that are stored at every step.
+    """
+    nodes = reachable(backward_roots)
+    backward = depends_on(nodes, cotangents)
+    needed = {
+        n
+        for node in nodes
+        if node in backward or node in backward_roots
+        for n in node.inputs
+        if n.kind == ROWS and n not in backward
+    }
+    wanted = {n for n in needed if not _free(n, at_hand)}
+    return sorted(_smallest_cut(wanted, at_hand), key=lambda n: n.index)
+
+
+def recomputable(roots: Iterable[Node], saved: set[Node]) -> bool:
+    """Whether cheap operations alone compute the roots from what is saved or at hand."""
+    found = reachable(roots, lambda n: _free(n, saved))
+    return all(_free(n, saved) or n.op in _CHEAP for n in found)
+
+
+def _free(n: Node, at_hand: set[Node]) -> bool:
+    return n in at_hand or n.op == "const" or n.kind != ROWS
+
+
+def _smallest_cut(wanted: set[Node], at_hand: set[Node]) -> list[Node]:
+    """The fewest columns from which all of `wanted` can be computed again cheaply.
+
+    If there are several minimum cuts, this is the one nearest to `wanted`. The cut follows from a
+    maximum flow, which is found along shortest paths (Edmonds and Karp 1972).
+    """
+    cone = reachable(wanted, lambda n: _free(n, at_hand) or n.op not in _CHEAP)
+    cone = [n for n in cone if not _free(n, at_hand)]
+    left = _capacities(cone, wanted, at_hand)
+    while _SOURCE in (toward_sink := _paths_to_sink(left)):
+        path = [_SOURCE]
+        while path[-1] != _SINK:
+            path.append(toward_sink[path[-1]])
+        flow = min(left[a][b] for a, b in pairwise(path))
+        for a, b in pairwise(path):
+            left[a][b] -= flow
+            left[b][a] += flow
+    return [n for n in cone if (n, "out") in toward_sink and (n, "in") not in toward_sink]
+
+
+_SOURCE, _SINK = "expensive", "wanted"
+Capacities = dict[Any, dict[Any, float]]  # of the edges, less the flow through them
+
+
+def _capacities(cone: list[Node], wanted: set[Node], at_hand: set[Node]) -> Capacities:
+    """A node is an edge from (n, "in") to (n, "out"), which costs its width to cut."""
+    left: Capacities = defaultdict(dict)
+
+    def edge(a: Any, b: Any, capacity: float) -> None:
+        left[a][b] = capacity
+        left[b].setdefault(a, 0)
+
+    for n in cone:
+        edge((n, "in"), (n, "out"), n.width)
+        if n.op not in _CHEAP:
+            edge(_SOURCE, (n, "in"), inf)
+        else:
+            for i in n.inputs:
+                if not _free(i, at_hand):
+                    edge((i, "out"), (n, "in"), inf)
+        if n in wanted:
+            edge((n, "out"), _SINK, inf)
+    return left
+
+
+def _paths_to_sink(left: Capacities) -> dict[Any, Any]:
+    """For each vertex that can still send flow to the sink, the next one on a shortest path."""
+    following: dict[Any, Any] = {_SINK: None}
+    queue = [_SINK]
+    for v in queue:
+        for u in left[v]:
+            if u not in following and left[u][v] > 0:
+                following[u] = v
+                queue.append(u)
+    return following
