@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import ostinato
-from ostinato.compiler import cache, graph, lower
+from ostinato.compiler import graph, lower
 from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
@@ -44,7 +44,7 @@ def programs(step: Any, init: Any, xs: Any, monkeypatch: pytest.MonkeyPatch) -> 
         return real(program, kind)
 
     monkeypatch.setattr(native, "make", noted)
-    cache._entries.clear()
+    ostinato.forget(step)
     carry, ys = ostinato.scan(step, init, xs)
     leaves = pytree.tree_leaves((carry, ys))
     torch.autograd.backward([y.sum() for y in leaves if y.requires_grad])
