@@ -143,8 +143,7 @@ class Bucket:
 
 _buckets: dict[Any, Bucket] = {}
 _recordings: dict[Any, int] = defaultdict(int)  # by code
-_suspected: set[Any] = set()
-_warned: set[Any] = set()
+_refusals: dict[Any, int] = defaultdict(int)  # by code and reason
 
 
 def engine() -> str:
@@ -340,12 +339,10 @@ def refuse(step: Any, refusal: Unsupported | None) -> None:
     if refusal is None:
         return
     key = code_key(step), refusal.reason
-    if isinstance(refusal, SideEffect) and key not in _suspected:
-        _suspected.add(key)  # it may happen once, as when a memo is filled: said the next time
+    _refusals[key] += 1
+    # A side effect may happen once, as when a memo is filled: it is said the second time.
+    if _refusals[key] != 1 + isinstance(refusal, SideEffect):
         return
-    if key in _warned:
-        return
-    _warned.add(key)
     operation = f" ({refusal.op})" if refusal.op else ""
     _warn(
         f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "

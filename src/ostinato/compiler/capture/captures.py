@@ -32,7 +32,6 @@ _PLAIN = {
     torch.Size, torch.layout, torch.memory_format,
 }  # fmt: skip
 _LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
-_MARKS: list[object] = []  # of tensors in a trail, by the order in which they are met
 # Functions that may change an argument in place: the position and the name of what says so.
 _MAY_BE_IN_PLACE = {
     **dict.fromkeys(
@@ -71,7 +70,7 @@ class Search(OwnMode):
 
     def __init__(self, known: list[Tensor]):
         super().__init__()
-        self.marks: dict[int, object] = {}  # id → what stands for the tensor in the trail
+        self.marks: dict[int, int] = {}  # id → the tensor's number in the trail
         self.alive: list[Tensor] = []  # so that ids stay theirs
         self.outside: list[tuple[Tensor, int | None]] = []  # with their versions
         for t in known:
@@ -86,10 +85,7 @@ class Search(OwnMode):
         self.unclear = False  # an argument is of a kind whose text may not say all of it
 
     def meet(self, t: Tensor) -> None:
-        n = len(self.alive)
-        if n == len(_MARKS):
-            _MARKS.append(object())
-        self.marks[id(t)] = _MARKS[n]
+        self.marks[id(t)] = len(self.alive)
         self.alive.append(t)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
