@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import _native, scan
-from playing import Played, play
-from steps import Case, Kit, make
+from zoo.playing import Played, play
+from zoo.steps import Case, Kit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),

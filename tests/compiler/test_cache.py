@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from small import Cell, D, H, assert_like_the_loop, weight
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import ostinato
 from ostinato.compiler import captures
-from playing import counting
+from zoo.playing import counting
+from zoo.small import Cell, D, H, assert_like_the_loop, weight
 
 
 @pytest.mark.filterwarnings("error")

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
-from small import Cell, D, H, assert_like_the_loop, module, weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ostinato
 from ostinato.compiler.captures import reach
+from zoo import small
+from zoo.small import Cell, D, H, assert_like_the_loop, module, weight
 
 WORLDS: dict[str, Callable[[], Iterator[Any]]] = {}
 

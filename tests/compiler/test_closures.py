@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from small import D, H, module, outcome, weight
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import ostinato
 from ostinato.compiler.walk import Walk
-from playing import loop
+from zoo.playing import loop
+from zoo.small import D, H, module, outcome, weight
 
 
 @pytest.fixture(autouse=True)

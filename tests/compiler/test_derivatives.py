@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
-from small import B, D, H, T, assert_same, both, inputs, leaf, rnn
 from torch import Tensor, nn
 
 from ostinato import scan
-from playing import loop, rows_apart
+from zoo.playing import loop, rows_apart
+from zoo.small import B, D, H, T, assert_same, both, inputs, leaf, rnn
 
 
 @pytest.fixture(autouse=True)

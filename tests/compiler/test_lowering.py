@@ -15,8 +15,8 @@ from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.lower.hoist import choose_saved
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program
-from playing import loop, rows_apart
-from steps import make
+from zoo.playing import loop, rows_apart
+from zoo.steps import make
 
 B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
 from ostinato.compiler import cache
 from ostinato.engine import native
-from playing import loop
+from zoo.playing import loop
+from zoo.small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_steps import Draw, random_case
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from playing import Played, assert_close, counting, loop, play, rows_apart
-from steps import Case
+from zoo.playing import Played, assert_close, counting, loop, play, rows_apart
+from zoo.random_steps import Draw, random_case
+from zoo.steps import Case
 
 
 class Hypothesis:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from small import B, D, H, T, assert_same, both, gradients, inputs, leaf, rnn
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from playing import loop
+from zoo.playing import loop
+from zoo.small import B, D, H, T, assert_same, both, gradients, inputs, leaf, rnn
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from wild_steps import WILD
 
 import ostinato
-from playing import assert_close, counting, loop, play, rows_apart
-from steps import ZOO, Case, Kit, make
+from zoo.playing import assert_close, counting, loop, play, rows_apart
+from zoo.steps import ZOO, Case, Kit, make
+from zoo.wild import WILD
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +21,8 @@ from torch.utils.checkpoint import checkpoint
 import ostinato
 from ostinato import scan
 from ostinato.compiler.torch_compat import OwnMode
-from playing import counting, loop, rows_apart
+from zoo.playing import counting, loop, rows_apart
+from zoo.small import B, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import D, H, weight
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 import ostinato
 from ostinato.compiler import containers
-from playing import loop
+from zoo.playing import loop
+from zoo.small import D, H, weight
 
 B, T = 3, 5
 

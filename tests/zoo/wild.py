@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steps import Case, Kit, inputs, states
+from zoo.steps import Case, Kit, inputs, states
 
 
 def heads(kit: Kit) -> Case:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from playing import loop
+from zoo.playing import loop
 
 D = torch.float64
 T, B, H = 5, 3, 4

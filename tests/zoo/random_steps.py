@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steps import Case, Kit
+from zoo.steps import Case, Kit
 
 Move = Callable[[list[Tensor]], Tensor]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from steps import Case
+from zoo.steps import Case
 
 ENGINES = ("native", "reference", "eager")
 
