@@ -1,4 +1,4 @@
-"""A small RNN with its inputs, a small module, and comparisons of any scan with the loop's."""
+"""A small RNN and a small world with their inputs, and comparisons of any scan with the loop's."""
 
 from __future__ import annotations
 
@@ -67,33 +67,103 @@ def outcome(how: Any, step: Any, init: Tensor, xs: Tensor, leaves: list[Tensor])
     return outs + [z if g is None else g for g, z in zip(grads, zeros, strict=True)]
 
 
-def assert_like_the_loop(step: Any, leaves: list[Tensor], when: str = "") -> None:
-    init, xs = torch.randn(3, H, dtype=D), torch.randn(5, 3, H, dtype=D)
-    theirs = outcome(loop, step, init, xs, leaves)
-    ours = outcome(scan, step, init, xs, leaves)
+def given(seed: int = 0, dtype: torch.dtype = D) -> tuple[Tensor, Tensor]:
+    """init and xs, the same for the same seed."""
+    random = torch.Generator().manual_seed(seed)
+    init, xs = (torch.randn(s, dtype=D, generator=random) for s in ((B, H), (T, B, H)))
+    return init.to(dtype), xs.to(dtype)
+
+
+def assert_like_the_loop(step: Any, leaves: list[Tensor], when: str = "") -> list[Tensor]:
+    """Values and gradients of scan are the loop's, which are returned."""
+    theirs = outcome(loop, step, *given(), leaves)
+    ours = outcome(scan, step, *given(), leaves)
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, rtol=1e-11, atol=1e-11), f"{when}: {(a - b).abs().max()}"
+        assert torch.allclose(a, b, rtol=1e-11, atol=1e-11, equal_nan=True), (
+            f"{when}: {(a - b).abs().max()}"
+        )
+    return theirs
 
 
 class Cell(nn.Module):
+    """A cell whose forward reads something of every kind that modules hold."""
+
     gain = 1.0
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.W = weight()
-        self.act: Any = nn.Tanh()
-        self.drop = nn.Dropout(0.5)
-        self.config = types.SimpleNamespace(scale=1.0)
-        self._scales = [1.0]
+        self.W, self.act, self.drop = weight(), nn.Tanh(), nn.Dropout(0.5)
+        self.config, self._scales = types.SimpleNamespace(scale=1.0), [1.0]
         self.listed = [torch.ones(H, dtype=D)]
         self.register_buffer("shift", torch.zeros(H, dtype=D))
 
-    def squash(self, a):
-        return self.act(a) * SCALE
+    def squash(self, a: Tensor) -> Tensor:
+        return self.act(a)
 
-    def forward(self, h, x):
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
         a = self.squash(x + h @ self.W + self.shift) * self.config.scale * self._scales[0]
         return a * self.gain * self.listed[0] * (1 if self.training else 0.5)
 
 
-SCALE = 1.0
+class World:
+    """What the steps of a test read and change: weights, numbers, containers, objects, modules.
+
+    A test writes its steps over `w`, a world, and its changes as statements: "w.k = 0.5".
+    """
+
+    def __init__(self) -> None:
+        class Base:
+            k, n = 1.0, 0
+
+            def act(self, a: Tensor) -> Tensor:
+                return torch.tanh(a) * self.k
+
+        class Thing(Base):
+            @property
+            def double(self) -> float:
+                return 2 * self.k
+
+            @staticmethod
+            def still(a: Tensor) -> Tensor:
+                return torch.tanh(a)
+
+            def __call__(self, a: Tensor) -> Tensor:
+                return torch.tanh(a) * self.k
+
+            def count(self) -> int:
+                self.n += 1
+                return self.n
+
+        self.W, self.V, self.b = weight(), weight(), weight(H)
+        self.weights = [weight(), weight()]
+        self.linear, self.cell = module(nn.Linear, H, H), Cell()
+        self.stack = nn.Sequential(nn.Linear(H, H), nn.LeakyReLU(0.1)).to(D)
+        self.k: Any = 1.0
+        self.n, self.mode, self.flag, self.maybe = 0, "tanh", True, None
+        self.log: list[Any] = []
+        self.memo: Any = None
+        self.table: dict[Any, Any] = {"k": 1.0, "in": {"k": [1.0, 2.0]}, "pair": (1.0, 2.0)}
+        self.listed: Any = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        self.act: Any = torch.tanh
+        self.inner = types.SimpleNamespace(k=1.0, W=weight(), deep=types.SimpleNamespace(k=1.0))
+        self.Base, self.Thing, self.thing = Base, Thing, Thing()
+        self.config = types.ModuleType("config_of_a_test")
+        vars(self.config).update(k=1.0)
+        self.scope: dict[str, Any] = {"torch": torch, "w": self, "k": 1.0, "n": 0}
+        self.step: Any = None
+
+    def do(self, statement: str) -> None:
+        exec(statement, {"torch": torch, "nn": nn, "w": self, "weight": weight, "D": D, "H": H})
+
+    def function(self, body: str) -> Any:
+        """`def step(h, x)` with globals of its own: the world's scope."""
+        exec("def step(h, x):\n    " + body.replace("\n", "\n    "), self.scope)
+        return self.scope["step"]
+
+    def leaves(self) -> list[Tensor]:
+        """Each tensor that a gradient may be wanted of, once."""
+        found: dict[int, Tensor] = {}
+        for held in [*vars(self).values(), *getattr(self.inner, '__dict__', {}).values()]:
+            many = held.parameters() if isinstance(held, nn.Module) else pytree.tree_leaves(held)
+            found |= {id(t): t for t in many if isinstance(t, Tensor)}
+        return [t for t in found.values() if t.requires_grad and t.is_leaf]
