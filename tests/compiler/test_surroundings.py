@@ -714,22 +714,6 @@ def test_what_has_no_gradient_is_played_where_none_is_wanted(step):
     assert_same(ours, loop(step, init, xs))
 
 
-def test_a_mistake_in_a_step_is_the_users_own_error():
-    """No word of how it was watched."""
-    _, init, xs = inputs()
-    calls = []
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        calls.append(1)
-        raise KeyError("mine")
-
-    with warnings.catch_warnings(), pytest.raises(KeyError, match="mine") as raised:
-        warnings.simplefilter("error")
-        scan(step, init, xs)
-    assert len(calls) == 1  # what the first run left is put back before the second
-    assert "watched" not in str(raised.value)
-
-
 def test_modules_copied_saved_and_moved():
     net, other = net_and_loop()
     _, init, xs = inputs()
@@ -749,74 +733,6 @@ def test_modules_copied_saved_and_moved():
 
 
 # ------------------------------------------------------------- what a step does beside computing
-
-
-def test_random_steps_draw_what_the_loop_draws():
-    W, init, xs = inputs()
-    own = torch.Generator()
-    steps = [
-        lambda h, x: nn.functional.dropout(torch.tanh(x + h @ W), 0.5),
-        lambda h, x: torch.tanh(x + h @ W) + torch.randn_like(h),
-        lambda h, x: torch.tanh(x + h @ W) * torch.bernoulli(torch.full_like(h, 0.5)),
-        lambda h, x: torch.tanh(x + h @ W) + torch.randn(h.shape, dtype=D, generator=own),
-    ]
-    for step in steps:
-        for _ in range(2):
-            states = []
-            for how in (loop, scan):
-                torch.manual_seed(7)
-                own.manual_seed(7)
-                outs = gradients(how, step, [W, init, xs], init, xs)
-                states.append((outs, torch.get_rng_state(), own.get_state()))
-            assert_same(*states)
-
-
-def test_recording_leaves_the_random_state_alone():
-    W, init, xs = inputs()
-    before = torch.get_rng_state()
-    scan(lambda h, x: torch.tanh(x + h @ W) * 0.75, init, xs)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_step_that_changes_captured_tensors():
-    """Not pure, so the loop plays it; recording must leave no mark."""
-    _, init, xs = (t.detach() for t in inputs())
-    norms = [nn.BatchNorm1d(H).to(D) for _ in range(2)]
-    for _ in range(2):
-        outs = [
-            how(lambda h, x, norm=norm: torch.tanh(x + norm(h)), init, xs)
-            for how, norm in zip((loop, scan), norms, strict=True)
-        ]
-        assert_same(*outs)
-        assert_same(norms[0].state_dict(), norms[1].state_dict())
-    count = torch.zeros((), dtype=D)
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        count.add_(1)
-        return torch.tanh(x + h) * count
-
-    for _ in range(2):
-        count.zero_()
-        theirs = loop(step, init, xs)
-        assert count == T
-        count.zero_()
-        assert_same(scan(step, init, xs), theirs)
-        assert count == T
-
-
-def test_a_step_that_changes_its_carry_or_input():
-    W, init, xs = (t.detach() for t in inputs())
-
-    def changes_carry(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h.mul_(0.5).add_(x) @ W)
-
-    def changes_x(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h @ W + x.mul_(0.5))
-
-    for step in (changes_carry, changes_x):
-        for _ in range(2):
-            theirs = loop(step, init.clone(), xs.clone())
-            assert_same(scan(step, init.clone(), xs.clone()), theirs)
 
 
 def test_steps_with_the_batch_size_written_in():
