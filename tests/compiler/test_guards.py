@@ -802,19 +802,3 @@ def test_one_code_with_other_globals():
     for _ in range(2):
         for scope in scopes:
             assert_like_the_loop(scope["make"](w), w.leaves())
-
-
-def test_a_function_can_be_copied_and_pickled_by_value():
-    """What scan remembers in a function's own dictionary, if anything, stays there."""
-    w = World()
-
-    def step(h, x):
-        return torch.tanh(x + h @ w.W)
-
-    assert_like_the_loop(step, w.leaves())
-    for remembered in vars(step).values():
-        assert pickle.loads(pickle.dumps(remembered)) is copy.deepcopy(remembered) is None
-    again = types.FunctionType(step.__code__, step.__globals__, "again", None, step.__closure__)
-    for found in (*vars(step).values(), None):
-        vars(again).update(dict.fromkeys(vars(step), found))
-        assert_like_the_loop(again, w.leaves())

@@ -33,18 +33,6 @@ def test_hooks_on_weights_see_the_whole_gradient_once():
     assert_same(seen[0], seen[1])
 
 
-def test_hooks_inside_a_step():
-    W, init, xs = inputs()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        a = torch.tanh(x + h @ W)
-        if a.requires_grad:
-            a.register_hook(lambda g: g.clamp(-0.2, 0.2))
-        return a
-
-    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [W, init, xs]))
-
-
 def test_a_hook_on_the_carry():
     """It sees the gradient of the step before, too, whose output it is."""
     W, init, xs = inputs()

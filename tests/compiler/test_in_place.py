@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import types
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import ostinato
 from ostinato import scan
 from zoo.playing import loop
-from zoo.small import B, D, H, T, assert_same, both, given, inputs, leaf, rnn, weight
+from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn, weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 
@@ -119,38 +122,69 @@ def test_changes_in_place_of_what_is_computed_of_parameters_alone():
     both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, c, init, xs]))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
-@pytest.mark.parametrize("name", ["captured", "x", "h"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda z: z[0].add_(1),
-        lambda z: z.detach().add_(1),
-        lambda z: z.data.__setitem__(0, 1),
-        lambda z: z.view(-1)[0].mul_(2),
-        lambda z: z.T.__iadd__(1),
-        lambda z: z.unbind(0)[1].zero_(),
-        lambda z: nn.functional.relu(z, inplace=True),
-        lambda z: nn.functional.elu(z[1:], 1.0, True),
-        lambda z: torch.neg(z, out=z[:]),
-        lambda z: torch._foreach_add_([z[:1]], 1.0),
+VIEWS = {
+    "row": lambda z: z[0].add_(1),
+    "detached": lambda z: z.detach().add_(1),
+    "data": lambda z: z.data.__setitem__(0, 1),
+    "reshaped": lambda z: z.view(-1)[0].mul_(2),
+    "transposed": lambda z: z.T.__iadd__(1),
+    "unbound": lambda z: z.unbind(0)[1].zero_(),
+    "relu": lambda z: nn.functional.relu(z, inplace=True),
+    "elu": lambda z: nn.functional.elu(z[1:], 1.0, True),
+    "out": lambda z: torch.neg(z, out=z[:]),
+    "foreach": lambda z: torch._foreach_add_([z[:1]], 1.0),
+}
+NORMS = {
+    "batch_norm": lambda z, m, v: torch.batch_norm(z, None, None, m, v, True, 0.1, 1e-5, False),
+    "functional": lambda z, m, v: nn.functional.batch_norm(z, m, v, training=True),
+    "instance": lambda z, m, v: nn.functional.instance_norm(z[:, :, None].repeat(1, 1, 2), m, v)[
+        ..., 0
     ],
-)
-def test_changes_in_place_through_a_view(name, change):
-    W = weight()
+    "statistics": lambda z, m, v: z + torch.batch_norm_update_stats(z, m, v, 0.1)[0],
+}
+
+
+def of_views(change: Any, name: str) -> Any:
+    def step(t: Any, h: Tensor, x: Tensor) -> Tensor:
+        y = torch.tanh(x + h @ t.W)
+        with torch.no_grad():
+            change({"captured": t.captured, "x": x, "h": h}[name])
+        return y
+
+    return step
+
+
+# What steps change in place, of tensors `t` that they capture, of their carry and their input.
+STEPS = {
+    **{f"{view} of {of}": of_views(change, of)
+       for view, change in VIEWS.items() for of in ("captured", "x", "h")},
+    **{f"norm: {name}": lambda t, h, x, f=f: torch.tanh(f(h @ t.W + x, t.mean, t.var))
+       for name, f in NORMS.items()},
+    "norm: module": lambda t, h, x: torch.tanh(x + t.norm(h)),
+    "counter": lambda t, h, x: torch.tanh(x + h) * t.count.add_(1),
+    "carry": lambda t, h, x: torch.tanh(h.mul_(0.5).add_(x) @ t.W),
+    "input": lambda t, h, x: torch.tanh(h @ t.W + x.mul_(0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
+    """Captured tensors, buffers, the first carry and xs; for two calls."""
     found = []
-    for how in (loop, ostinato.scan):
-        torch.manual_seed(1)
-        (h, xs), captured = given(), torch.randn(B, H, dtype=D)
-
-        def step(h, x, captured=captured):
-            y = torch.tanh(x + h @ W)
+    for how in (loop, scan):
+        torch.manual_seed(0)
+        t = types.SimpleNamespace(
+            W=weight(), captured=torch.randn(B, H, dtype=D), mean=torch.zeros(H, dtype=D),
+            var=torch.ones(H, dtype=D), norm=nn.BatchNorm1d(H).to(D),
+            count=torch.zeros((), dtype=D),
+        )  # fmt: skip
+        for i in range(2):
+            h, xs = given(i)
             with torch.no_grad():
-                change({"captured": captured, "x": x, "h": h}[name])
-            return y
-
-        found.append([(*how(step, h, xs), h.clone(), xs.clone(), captured.clone())])
-    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+                outs = how(lambda h, x, t=t: STEPS[name](t, h, x), h, xs)
+            state = [t.captured, t.mean, t.var, t.count, *t.norm.buffers()]
+            found.append([*outs, h, xs, *(of.clone() for of in state)])
+    assert_same(found[2:], found[:2], 1e-12)
 
 
 def test_changes_in_place_of_its_own():
@@ -162,71 +196,12 @@ def test_changes_in_place_of_its_own():
         z = nn.functional.relu(y.clone(), inplace=True)
         return torch.tanh(y + z)
 
-    for _ in range(2):
-        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+    both(lambda how: how(step, init, xs))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
-@pytest.mark.parametrize(
-    "normalise",
-    [
-        lambda z, m, v: torch.batch_norm(z, None, None, m, v, True, 0.1, 1e-5, False),
-        lambda z, m, v: nn.functional.batch_norm(z, m, v, training=True),
-        lambda z, m, v: nn.functional.instance_norm(z[:, :, None].repeat(1, 1, 2), m, v)[..., 0],
-        lambda z, m, v: z + torch.batch_norm_update_stats(z, m, v, 0.1)[0],
-    ],
-)
-def test_running_statistics(normalise):
-    W, (init, xs), found = weight(), given(), []
-    for how in (loop, ostinato.scan):
-        m, v = torch.zeros(H, dtype=D), torch.ones(H, dtype=D)
-        how(lambda h, x, m=m, v=v: torch.tanh(normalise(h @ W + x, m, v)), init, xs)
-        found.append((m, v))
-    torch.testing.assert_close(found[1], found[0])
+# ------------------------------------------- values of captured tensors that a step reads in Python
 
-
-def test_a_step_that_changes_captured_tensors():
-    """Not pure, so the loop plays it; recording must leave no mark."""
-    _, init, xs = (t.detach() for t in inputs())
-    norms = [nn.BatchNorm1d(H).to(D) for _ in range(2)]
-    for _ in range(2):
-        outs = [
-            how(lambda h, x, norm=norm: torch.tanh(x + norm(h)), init, xs)
-            for how, norm in zip((loop, scan), norms, strict=True)
-        ]
-        assert_same(*outs)
-        assert_same(norms[0].state_dict(), norms[1].state_dict())
-    count = torch.zeros((), dtype=D)
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        count.add_(1)
-        return torch.tanh(x + h) * count
-
-    for _ in range(2):
-        count.zero_()
-        theirs = loop(step, init, xs)
-        assert count == T
-        count.zero_()
-        assert_same(scan(step, init, xs), theirs)
-        assert count == T
-
-
-def test_a_step_that_changes_its_carry_or_input():
-    W, init, xs = (t.detach() for t in inputs())
-
-    def changes_carry(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h.mul_(0.5).add_(x) @ W)
-
-    def changes_x(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h @ W + x.mul_(0.5))
-
-    for step in (changes_carry, changes_x):
-        for _ in range(2):
-            theirs = loop(step, init.clone(), xs.clone())
-            assert_same(scan(step, init.clone(), xs.clone()), theirs)
-
-
-CELLS = {
+READS = {
     "tolist": lambda t: t.tolist()[0],
     "numpy": lambda t: float(t.numpy()[0]),
     "asarray": lambda t: float(np.asarray(t).sum()),
@@ -244,10 +219,9 @@ CELLS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", READS)
 def test_values_that_leave_a_tensor(name):
-    read, W, (init, xs) = CELLS[name], weight(), given()
+    read, W, (init, xs) = READS[name], weight(), given()
     t = torch.tensor([0.25, 0.75], dtype=D)
 
     def step(h, x):
@@ -256,11 +230,9 @@ def test_values_that_leave_a_tensor(name):
     for value in (0.25, 0.0, 0.9):
         t.fill_(value)
         t.grad = torch.full_like(t, value)
-        for ours, theirs in zip(ostinato.scan(step, init, xs), loop(step, init, xs), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        both(lambda how: how(step, init, xs))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 def test_a_mask_of_columns():
     W, (init, xs) = weight(), given()
     mask = torch.ones(H, dtype=torch.bool)
@@ -271,7 +243,48 @@ def test_a_mask_of_columns():
     for off in ((0,), (1,), (0, 2), ()):
         mask[:] = True
         mask[list(off)] = False
-        grads = [
-            torch.autograd.grad(how(step, init, xs)[0].sum(), W)[0] for how in (ostinato.scan, loop)
-        ]
-        torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+        both(lambda how: torch.autograd.grad(how(step, init, xs)[0].sum(), W))
+
+
+MASKED = {
+    "where": lambda a, m: torch.where(m, a, 0.5),
+    "masked_fill": lambda a, m: a.masked_fill(m, 0.5),
+    "product": lambda a, m: a * m,
+    "and": lambda a, m: torch.where(m & (a > 0), a, -a),
+    "not": lambda a, m: torch.where(~m, a, -a) + a.masked_fill(m, 1),
+    "converted": lambda a, m: a * m.to(a.dtype) + a * m,
+}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (H,)])
+@pytest.mark.parametrize("name", MASKED)
+def test_truth_values_that_change_in_place(name, shape):
+    """From all false on: what the engine reads of them may then be zeros for another reason."""
+    everything = torch.zeros(64, dtype=torch.bool)
+    n = math.prod(shape)
+    mask, W, (init, xs) = everything[:n].view(shape), weight(), given()
+
+    def step(h, x):
+        return torch.tanh(x + MASKED[name](h @ W, mask))
+
+    for change in (
+        lambda: None,
+        lambda: everything[n:].fill_(True),  # beside it in memory
+        lambda: mask.view(-1)[::2].fill_(True),
+        mask.logical_not_,
+    ):
+        change()
+        both(lambda how: gradients(how, step, [W], init, xs))
+
+
+def test_truth_values_of_weights():
+    W, gate, (init, xs) = weight(), weight(H, H), given()
+
+    def step(h, x):
+        a = torch.where(gate[0] > 0, h @ W, x)
+        return torch.tanh(a * (gate > 0)[1] + torch.where(gate.t() > 0, gate, 0.0)[2])
+
+    for _ in range(2):
+        both(lambda how: gradients(how, step, [W, gate], init, xs))
+        with torch.no_grad():
+            gate.neg_()

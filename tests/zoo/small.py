@@ -163,7 +163,7 @@ class World:
     def leaves(self) -> list[Tensor]:
         """Each tensor that a gradient may be wanted of, once."""
         found: dict[int, Tensor] = {}
-        for held in [*vars(self).values(), *getattr(self.inner, '__dict__', {}).values()]:
+        for held in [*vars(self).values(), *getattr(self.inner, "__dict__", {}).values()]:
             many = held.parameters() if isinstance(held, nn.Module) else pytree.tree_leaves(held)
             found |= {id(t): t for t in many if isinstance(t, Tensor)}
         return [t for t in found.values() if t.requires_grad and t.is_leaf]
