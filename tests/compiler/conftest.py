@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from ostinato.engine import native
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # steps.py and playing.py
 
 
 @pytest.fixture(autouse=True)

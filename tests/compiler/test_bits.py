@@ -427,6 +427,8 @@ def in_a_process(path: Path, isa: str, threads: int, names: list[str]) -> dict[s
 
 
 @pytest.mark.skipif(not VECTORS, reason="no vector kernels for this machine")
+@pytest.mark.slow
+@pytest.mark.process
 def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
     few = ["gru_reset_before", "lstm_layer_norm"]  # base makes its fused multiply-adds in software
     runs = [(VECTORS[0], 1, NAMES), *((isa, 2, NAMES) for isa in VECTORS[1:])]
@@ -447,6 +449,8 @@ def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
     "name, value",
     [("OSTINATO_ISA", "mmx"), ("OSTINATO_NUM_THREADS", "0"), ("OSTINATO_NUM_THREADS", "many")],
 )
+@pytest.mark.slow
+@pytest.mark.process
 def test_an_environment_that_means_nothing_is_refused(name, value):
     script = (
         "import torch, ostinato\n"

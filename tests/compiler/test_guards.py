@@ -17,8 +17,8 @@ import functools
 import logging
 import math
 import operator
-import pickle
 import random
+import sys
 import types
 import typing
 import unittest.mock
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ostinato
+from zoo.objects import HARD, beside
 from zoo.playing import counting, loop
 from zoo.small import Cell, D, H, World, assert_like_the_loop, given, module, weight
 
@@ -160,6 +161,11 @@ NUMBERS: dict[str, tuple[Any, ...]] = {
     "defaults": (with_defaults, "",
         "w.k = 0.5; w.step.__defaults__ = (0.5,)", "w.n = w.step.__kwdefaults__['shift'] = 1",
         "w.n = 2; w.step.__kwdefaults__ = {'shift': 2}"),
+    "method of a class": (lambda w: w.Thing.scaled,
+        "w.Thing.scaled = classmethod(lambda cls, h, x: torch.tanh(x + h) * cls.k)",
+        "w.Thing.k = 0.5", "w.Base.k = 2.0; del w.Thing.k"),
+    "partial of a partial": (lambda w: functools.partial(functools.partial(scaled, W=w.W), k=w.k),
+        "", "w.k = 0.5; w.step = None"),
     "partial": (lambda w: functools.partial(scaled, W=w.W, k=w.k), "",
         "w.k = w.step.keywords['k'] = 0.5", "w.W = w.step.keywords['W'] = weight()"),
     "decorated": (lambda w: decorated(over(w.k), w.inner.k), "",
@@ -304,6 +310,12 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
         "torch.tanh(h + (2 * x if hasattr(w.W, 'marked') else x))", "", "w.W.marked = 1"),
     "globals()": (lambda w: w.function("return torch.tanh(x + h) * globals()['k']"), "",
         "w.scope['k'] = 0.5"),
+    "module imported inside": (
+        lambda w: w.function("import config_of_a_test as c\nreturn torch.tanh(x + h) * c.k"),
+        "sys.modules['config_of_a_test'] = w.config", "w.config.k = 0.5"),
+    "name imported inside": (
+        lambda w: w.function("from config_of_a_test import k\nreturn torch.tanh(x + h) * k"),
+        "sys.modules['config_of_a_test'] = w.config", "w.config.k = 0.5"),
     "vars of a module": ("torch.tanh(x + h) * vars(w.config)[''.join('k')]", "",
         "w.config.k = 0.5", "w.config.k = 1.0"),
     "method of a dict": (lambda w: lambda h, x, get=w.table.get: torch.tanh(x + h) * get("k", 3.0),
@@ -416,6 +428,7 @@ def assert_noticed(row: tuple[Any, ...], anew: bool, most_runs: float) -> None:
             step = make(w) if anew else w.step
             assert runs(step) <= most_runs, f"after {change} it is run again at each call"
     finally:
+        sys.modules.pop("config_of_a_test", None)
         if hasattr(w, "hook"):
             w.hook.remove()
 
@@ -519,52 +532,6 @@ def test_twenty_epochs():
         assert runs(step) == 0
 
 
-class Frame:
-    """As a table of pandas: columns by name and by attribute, and special methods of its own."""
-
-    def __init__(self, **columns: Any):
-        self.__dict__["_columns"] = {k: np.asarray(v) for k, v in columns.items()}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_columns"][name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def __getitem__(self, name: str) -> Any:
-        return self._columns[name]
-
-    def __len__(self) -> int:
-        return len(next(iter(self._columns.values())))
-
-    def __eq__(self, other: object) -> Any:
-        return Frame(**{k: v == other for k, v in self._columns.items()})
-
-    def __bool__(self) -> bool:
-        raise ValueError("the truth value of a table is ambiguous")
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class Scaler:
-    """As scikit-learn's, fitted: arrays and numbers as attributes."""
-
-    def __init__(self) -> None:
-        self.mean_, self.scale_, self.n_samples_seen_ = np.zeros(H), np.ones(H), np.int64(7)
-
-
-def beside(what: str) -> Any:
-    logger = logging.getLogger("of_a_test")
-    if what == "ArgumentParser":
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--rate", type=float, default=0.1)
-        return types.SimpleNamespace(parser=parser, args=parser.parse_args([]))
-    logger.isEnabledFor(10)  # it keeps the answer
-    kinds = {"logger": logger, "table": Frame(a=np.ones(3), b=np.arange(3.0)), "scaler": Scaler(),
-             "counter": types.SimpleNamespace(calls=0, losses=[])}  # fmt: skip
-    return kinds[what]
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("what", ["logger", "ArgumentParser", "table", "scaler", "counter"])
 @pytest.mark.parametrize("where", ["beside it in a module", "in a closure", "read"])
@@ -605,50 +572,6 @@ def test_what_lies_beside_a_step_costs_nothing(what, where):
 # ------------------------------------------------------------------------- what is hard to look at
 
 
-def raising(*names: str) -> Any:
-    """An object of which nothing that these methods are asked for can be had."""
-
-    def refuse(self: Any, *_: Any) -> Any:
-        raise ValueError("not of me")
-
-    asked = ("__class__", "__dict__")
-    body = {name: property(refuse) if name in asked else refuse for name in names}
-    return type("Raising", (), {**body, "k": 0.5})()
-
-
-def nested() -> Any:
-    outermost: dict[str, Any] = {}
-    inner = outermost
-    for _ in range(500):
-        inner["in"] = inner = {}
-    return outermost
-
-
-def in_itself() -> Any:
-    made: list[Any] = []
-    made.append(made)
-    return made
-
-
-HARD: dict[str, Any] = {
-    "__iter__": lambda: raising("__iter__"),
-    "__dict__": lambda: raising("__dict__"),
-    "__class__": lambda: raising("__class__"),
-    "__getattr__": lambda: raising("__getattr__"),
-    "__eq__": lambda: raising("__eq__", "__hash__"),
-    "__bool__": lambda: raising("__bool__", "__len__", "__repr__"),
-    "SystemRandom": random.SystemRandom,
-    "uninitialized": lambda: types.SimpleNamespace(W=nn.UninitializedParameter(), k=0.5),
-    "nested": nested,
-    "in itself": in_itself,
-    "Mock": unittest.mock.Mock,
-    "Mock of a module": lambda: unittest.mock.Mock(spec=nn.Linear),
-    "long": lambda: list(range(10**5)),
-    "TorchScript": lambda: torch.jit.script(nn.Tanh()),
-    "compiled": lambda: torch.compile(nn.Tanh(), backend="eager"),
-}
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["in a closure", "an attribute", "in a list"])
 @pytest.mark.parametrize("name", HARD)
@@ -665,26 +588,6 @@ def test_objects_that_are_hard_to_look_at(name, where):
     }
     for _ in range(3):
         assert_like_the_loop(steps[where], leaves, name)
-
-
-def test_a_module_whose_missing_attributes_are_another_error():
-    class Evasive(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module(nn.Linear, H, H)
-
-        def __getattr__(self, name: str) -> Any:
-            try:
-                return super().__getattr__(name)
-            except AttributeError:
-                raise KeyError(name) from None
-
-        def forward(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(x + self.inner(h))
-
-    step = Evasive()
-    for _ in range(2):
-        assert_like_the_loop(step, list(step.parameters()))
 
 
 def test_tensors_that_hold_each_other():

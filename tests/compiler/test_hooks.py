@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import ostinato
 from ostinato import scan
 from zoo.playing import loop
-from zoo.small import B, D, H, T, assert_same, both, given, inputs, leaf, rnn, weight
+from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf, rnn, weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays")
 
@@ -108,62 +108,6 @@ def test_hooks_on_what_a_step_computes():
         torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-11)
 
 
-class _Scaled(torch.autograd.Function):
-    factor = 1.0
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Tensor:
-        return a.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * _Scaled.factor * _of_the_module()
-
-
-FACTOR = {"now": 1.0}
-
-
-def _of_the_module() -> float:
-    return FACTOR["now"]
-
-
-class _Hidden:
-    """What it holds no path leads to."""
-
-    def __init__(self, W: Tensor):
-        self.W = W
-
-    def __call__(self, h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + _Scaled.apply(h) @ getattr(self, "W"))  # noqa: B009
-
-
-@pytest.mark.parametrize("kind", ["function", "opaque", "module"])
-def test_what_is_read_in_the_backward_pass_alone_may_change(kind, monkeypatch):
-    W, init, xs = inputs()
-    linear = nn.Linear(H, H, dtype=D)
-    linear.register_full_backward_hook(lambda m, ins, outs: (ins[0] * FACTOR["now"],))
-
-    def function(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + _Scaled.apply(h) @ W)
-
-    def module(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + linear(h))
-
-    step = {"function": function, "opaque": _Hidden(W), "module": module}[kind]
-    wanted = [init, xs, *(linear.parameters() if kind == "module" else [W])]
-    saw = []
-    for factor, of_the_class in ((1.0, 1.0), (0.5, 1.0), (0.5, -1.0), (1.0, 1.0)):
-        monkeypatch.setitem(FACTOR, "now", factor)
-        monkeypatch.setattr(_Scaled, "factor", of_the_class)
-
-        def f(how: Any) -> Any:
-            return torch.autograd.grad(how(step, init, xs)[1].sum(), wanted)
-
-        both(f)
-        saw.append(f(scan)[0])
-    assert not torch.equal(saw[0], saw[1])
-
-
 def _with_backward(backward):
     class Own(torch.autograd.Function):
         @staticmethod
@@ -191,45 +135,62 @@ def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(by_a_hook):
     both(lambda how: torch.autograd.grad(1000 * how(step, init, xs)[1].sum(), [b, init]))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
-@pytest.mark.parametrize("kind", ["list", "class", "hook", "tensor"])
-def test_what_a_backward_pass_reads_may_change_before_it(kind):
-    """The factor of a gradient reversal, say."""
-    W, init, xs = inputs()
-    factor, held = [2.0], torch.tensor(2.0, dtype=D)
-
-    class Settings:
-        factor = 2.0
-
+def reads_in_backward(kind: str, w: World) -> Any:
+    """A step whose backward pass alone reads a factor: of a gradient reversal, say."""
     reads = {
-        "list": lambda g: g * factor[0],
-        "class": lambda g: g * Settings.factor,
-        "tensor": lambda g: g * held,
+        "attribute": lambda g: g * w.k,
+        "list": lambda g: g * w.listed[0],
+        "class": lambda g: g * w.Thing.k,
+        "helper": lambda g: g * helper(),
+        "tensor": lambda g: g * w.memo,
+        "hook": lambda g: g * w.k,
+        "computed name": lambda g: g * w.k,
     }
-    turned = None if kind == "hook" else _with_backward(reads[kind])
+    helper = lambda: w.table["k"]  # noqa: E731
+    if kind == "module":
+        w.linear.register_full_backward_hook(lambda m, ins, outs: (ins[0] * w.k,))
+        return lambda h, x: torch.tanh(x + w.linear(h))
+    turned = _with_backward(reads[kind])
+    if kind == "computed name":
+        return lambda h, x: torch.tanh(turned(h @ getattr(w, "".join("W")) + x))
 
-    def step(h, x):
-        z = h @ W + x
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        z = h @ w.W + x
         if kind != "hook":
             z = turned(z)
         elif z.requires_grad:
-            z.register_hook(lambda g: g * factor[0])
+            z.register_hook(reads[kind])
         return torch.tanh(z)
 
-    def put(value):
-        factor[0] = Settings.factor = value
-        held.fill_(value)
+    return step
 
-    def run(how):
+
+@pytest.mark.parametrize(
+    "kind", ["attribute", "list", "class", "helper", "tensor", "hook", "module", "computed name"]
+)
+def test_what_a_backward_pass_reads_may_change(kind):
+    """Between two calls, and between the forward and the backward pass of one."""
+    w, (_, init, xs) = World(), inputs()
+    step, saw = reads_in_backward(kind, w), []
+    w.memo = torch.tensor(1.0, dtype=D)
+    wanted = [w.W if kind != "module" else w.linear.weight, init, xs]
+
+    def put(k: float) -> None:
+        w.k = w.listed[0] = w.Thing.k = w.table["k"] = k
+        w.memo.fill_(k)
+
+    def run(how: Any) -> Any:
         found = []
-        for before, after in ((2.0, 5.0), (3.0, 3.0), (2.0, -1.0)):
+        for before, after in ((2.0, 2.0), (0.5, 0.5), (2.0, 5.0), (3.0, 3.0), (2.0, -1.0)):
             put(before)
             ys = how(step, init, xs)[1]
             put(after)
-            found.append(torch.autograd.grad(ys.sum(), [W, init, xs]))
+            found.append(torch.autograd.grad(ys.sum(), wanted))
+        saw.append(found[1][0] - found[0][0])
         return found
 
     both(run)
+    assert all(difference.abs().max() > 1e-3 for difference in saw)
 
 
 class Twice(torch.autograd.Function):

@@ -13,6 +13,7 @@ import copy
 import functools
 import gc
 import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,8 @@ EFFECTS: dict[str, tuple[str, str, str]] = {
     "counter in __dict__": ("vars(w)['n'] += 1", f"{USUAL} / w.n", "w.n"),
     "counter by setattr": ("setattr(w, 'n', w.n + 1)", f"{USUAL} / w.n", "w.n"),
     "counter in a module": ("w.config.k += 1", f"{USUAL} / w.config.k", "w.config.k"),
+    "counter in an imported module": ("import config_of_a_test as c\nc.k += 1", f"{USUAL} / c.k",
+        "w.config.k"),
     "counter of a submodule": ("w.stack[1].negative_slope /= 2", "w.stack(x + h)",
         "w.stack[1].negative_slope"),
     "global": ("global n\nn += 1", f"{USUAL} / n", "w.scope['n']"),
@@ -125,6 +128,7 @@ def played(how: Any, row: tuple[str, str, str], calls: int = 3) -> list[Any]:
     body, result, left = row
     w, step = world_of(body, result)
     leaves, found = w.leaves(), []
+    sys.modules["config_of_a_test"] = w.config
     if how is not loop:
         ostinato.explain(step, *given())
     for i in range(calls):
@@ -132,6 +136,7 @@ def played(how: Any, row: tuple[str, str, str], calls: int = 3) -> list[Any]:
         got = outcome(how, step, *given(i), leaves)
         state = eval(left, {"torch": torch, "random": random, "np": np, "w": w})
         found.append((got, copy.deepcopy(pytree.tree_map_only(Tensor, Tensor.detach, state))))
+    del sys.modules["config_of_a_test"]
     return found
 
 

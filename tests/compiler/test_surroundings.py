@@ -24,7 +24,21 @@ import ostinato
 from ostinato import scan
 from ostinato.compiler.torch_compat import OwnMode
 from zoo.playing import counting, loop, rows_apart
-from zoo.small import B, Cell, D, H, T, assert_same, gradients, inputs, leaf, rnn, weight
+from zoo.small import (
+    B,
+    Cell,
+    D,
+    H,
+    Net,
+    T,
+    assert_same,
+    gradients,
+    inputs,
+    leaf,
+    module,
+    rnn,
+    weight,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
@@ -34,27 +48,8 @@ def seeded():
     torch.manual_seed(0)
 
 
-class Net(nn.Module):
-    """A projection, a scan, a readout; with `how` the loop, what is expected of it."""
-
-    def __init__(self, how: Any = scan):
-        super().__init__()
-        self.how = how
-        self.into = nn.Linear(H, H).to(D)
-        self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
-        self.layer = ostinato.nn.GRU(H, H).to(D)
-        self.unused = nn.Parameter(torch.randn(3, dtype=D))
-
-    def step(self, h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(self.into(x) + h @ self.W)
-
-    def forward(self, init: Tensor, xs: Tensor) -> Tensor:
-        carry, ys = self.how(self.step, init, torch.relu(xs) * 2)
-        return torch.sin(ys) + carry + self.layer(ys)[0]
-
-
 def net_and_loop() -> tuple[Net, Net]:
-    net, other = Net(scan), Net(loop)
+    net, other = (Net(how, module(ostinato.nn.GRU, H, H)) for how in (scan, loop))
     other.load_state_dict(net.state_dict())
     return net, other
 
@@ -366,6 +361,8 @@ def test_a_mode_that_overrides_functions():
             assert_same(gradients(scan, step, [W, init, xs], init, xs), other)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_mode_in_a_fresh_process():
     """Where nobody has used a default device yet."""
     script = """
@@ -477,6 +474,8 @@ def test_gradients_with_a_lazy_sign(rows, width):
     assert_same(*found)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_where_torch_lends_no_table_of_functions():
     """As earlier versions of PyTorch: where tensors lie is asked by method calls."""
     script = """

@@ -167,3 +167,20 @@ class World:
             many = held.parameters() if isinstance(held, nn.Module) else pytree.tree_leaves(held)
             found |= {id(t): t for t in many if isinstance(t, Tensor)}
         return [t for t in found.values() if t.requires_grad and t.is_leaf]
+
+
+class Net(nn.Module):
+    """A projection, a scan, a readout; with the loop as `how`, what is expected of it."""
+
+    def __init__(self, how: Any = scan, layer: nn.Module | None = None):
+        super().__init__()
+        self.how, self.layer = how, layer
+        self.into, self.W = module(nn.Linear, H, H), weight()
+        self.unused = nn.Parameter(torch.randn(3, dtype=D))
+
+    def step(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.into(x) + h @ self.W)
+
+    def forward(self, init: Tensor, xs: Tensor, how: Any = None) -> Tensor:
+        carry, ys = (how or self.how)(self.step, init, torch.relu(xs) * 2)
+        return torch.sin(ys) + carry + (0 if self.layer is None else self.layer(ys)[0])
