@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from ostinato import _native, scan
 from zoo.playing import Played, play
-from zoo.steps import Case, Kit, make
+from zoo.steps import LINEAR, Case, Kit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -290,16 +290,6 @@ def test_long_sequences_pass_their_own_chunks():
         part = weighted(scan, rows_of_weights(case, weights, index), case, rows(init, index, 0),
                         rows(xs, index, 1))  # fmt: skip
         assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
-
-
-LINEAR = {  # the new carry is a sum of products, which lies where an output does
-    "x last": lambda h, x, A, U, b: h @ A + x @ U,
-    "x first": lambda h, x, A, U, b: x @ U + torch.tanh(h) @ A,
-    "one product": lambda h, x, A, U, b: torch.cat([h, x], 1) @ torch.cat([A, U]),
-    "with a bias": lambda h, x, A, U, b: torch.nn.functional.linear(x, U.t(), b) + h @ A,
-    "twice": lambda h, x, A, U, b: (h @ A + x @ U) @ A + x @ U,
-    "and the carry": lambda h, x, A, U, b: h + (h @ A + x @ U),
-}
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -9,19 +9,15 @@ each, values and gradients are the loop's: of the step as it was, and of one mad
 
 from __future__ import annotations
 
-import argparse
 import collections
-import copy
 import enum
 import functools
-import logging
+import gc
 import math
 import operator
-import random
 import sys
 import types
 import typing
-import unittest.mock
 import warnings
 import weakref
 from typing import Any
@@ -323,7 +319,8 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "other mappings": ("torch.tanh(x + h) * w.table['k']",
         "w.table = collections.OrderedDict(k=2.0)",
         "w.table['k'] = 3.0", "w.table = collections.UserDict(k=2.0)", "w.table['k'] = 4.0",
-        "w.table = collections.defaultdict(float, k=5.0)", "w.table['k'] = 6.0"),
+        "w.table = collections.defaultdict(float, k=5.0)", "w.table['k'] = 6.0",
+        "w.table = type('Own', (dict,), {})(k=7.0)", "w.table['k'] = 8.0"),
     "long list": ("torch.tanh(x + h) * w.listed[-1]", "w.listed = [1.0] * 5000",
         "w.listed[-1] = 0.5"),
     "NumPy integer": ("torch.tanh(x + h) * int(w.k)", "w.k = np.int64(2)", "w.k = np.int64(3)"),
@@ -366,6 +363,21 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "order of operations": (
         "(lambda p, q: p - q if getattr(w, 'fl' + 'ag') else q - p)(torch.tanh(h), x @ w.W)", "",
         "w.flag = False", "w.flag = True"),
+    "order of outputs": (
+        "(lambda p, q: (p, q) if getattr(w, 'fl' + 'ag') else (q, p))(torch.tanh(h @ w.W), x)", "",
+        "w.flag = False", "w.flag = True"),
+    "transposed or not": ("torch.tanh(h @ (w.W.T if getattr(w, 'fl' + 'ag') else w.W.mT.T) + x)",
+        "", "w.flag = False", "w.flag = True"),
+    "one derived weight or another": (
+        "(lambda p, q: x + h @ (p if getattr(w, 'fl' + 'ag') else q))(w.W * 0.5, w.W * 0.25)", "",
+        "w.flag = False", "w.flag = True"),
+    "list in an enumeration": ("torch.tanh(x + h) * w.mode.value[0]",
+        "w.mode = enum.Enum('E', {'A': [1.0]}).A", "w.mode.value[0] = 0.5"),
+    "dispatched function": ("w.act(x + h)",
+        "w.act = functools.singledispatch(lambda a: torch.tanh(a))",
+        "w.act.register(Tensor, lambda a: torch.sigmoid(a))"),
+    "function that says it is another": ("w.act(x + h)",
+        "w.act = functools.wraps(F.relu)(lambda a: F.relu(a) * w.k)", "w.k = 0.5"),
     "one intermediate or another": (
         "(lambda p, q: p if getattr(w, 'fl' + 'ag') else q)(torch.tanh(h @ w.W), torch.tanh(x))",
         "", "w.flag = False", "w.flag = True"),
@@ -399,6 +411,8 @@ LOOPED: dict[str, tuple[Any, ...]] = {
         "w.first = torch.randn(3, H, dtype=D)", "w.first = w.W[:3].detach()"),
     "tensor of an array": ("torch.tanh(x + h) * torch.from_numpy(w.memo)",
         "w.memo = np.ones(H)", "w.memo[1] = 0.5"),
+    "True for 1": ("x + h * (~torch.full((H,), getattr(w, ''.join('k')))).to(D)",
+        "w.k = True", "w.k = 1", "w.k = True"),
     "a list for a tuple": ("h + w.W[getattr(w, ''.join('k'))].sum() * x",
         "w.k = (0, 1)", "w.k = [0, 1]", "w.k = (0, 1)"),
     "an index of its own": ("h + w.W[getattr(w, ''.join('k'))] * x",
@@ -451,6 +465,17 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
 def test_a_change_is_noticed(name, anew):
     most = math.inf if name in LOOPED else name in SEARCHED
     assert_noticed(CHANGES[name], anew, most)
+
+
+def test_steps_made_again_where_others_lay():
+    """What is remembered of a step that has gone says nothing of what took its place in memory."""
+    for i in range(12):
+        W, k = weight(), 1.0 + i % 3
+        step = lambda h, x, W=W, k=k: torch.tanh(x + h @ W) * k  # noqa: E731
+        assert_like_the_loop(step, [W])
+        assert_like_the_loop(over(W.detach()[0] * k), [])
+        del step
+        gc.collect()  # so that ids are used again
 
 
 def test_the_checker_can_fail(monkeypatch):

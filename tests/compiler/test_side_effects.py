@@ -54,6 +54,8 @@ EFFECTS: dict[str, tuple[str, str, str]] = {
         "w.table"),
     "defaultdict": ("w.counts['n'] += 1", f"{USUAL} / w.counts['n']", "w.counts"),
     "Counter": ("w.counter['n'] += 1", f"{USUAL} / w.counter['n']", "w.counter"),
+    "subclass of dict": ("w.attributes.n += 1", f"{USUAL} / w.attributes.n",
+        "dict(w.attributes)"),
     "OrderedDict": ("w.ordered.move_to_end('a')\nw.ordered['a'] += 1", f"{USUAL} / w.ordered['a']",
         "list(w.ordered.items())"),
     "list": ("w.log.append(1.0)", f"{USUAL} / len(w.log)", "w.log"),
@@ -102,6 +104,12 @@ EFFECTS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
+class Attributes(dict[str, Any]):
+    """As configurations often are."""
+
+    __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
+
+
 def world_of(body: str, result: str) -> tuple[World, Any]:
     """The same world and step each time."""
     torch.manual_seed(0)
@@ -109,6 +117,7 @@ def world_of(body: str, result: str) -> tuple[World, Any]:
     np.random.seed(0)
     w = World()
     w.generator = torch.Generator().manual_seed(0)
+    w.attributes = Attributes(n=0)
     w.counts, w.counter = collections.defaultdict(int), collections.Counter()
     w.listed = [1.0 + i / 8 for i in range(4 * T)]
     w.ordered = collections.OrderedDict(a=1, b=2)

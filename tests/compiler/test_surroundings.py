@@ -84,14 +84,9 @@ def test_autocast(dtype):
         assert_same(gradients(scan, step, [W, init], init, xs), exact, 1e-5)
         ours = gradients(scan, inside, [W, init], init, xs)
         assert_same(ours, gradients(loop, inside, [W, init], init, xs), 1e-6)
-
-
-def test_autocast_of_two_dtypes_in_turn():
-    W, init, xs = inputs(torch.float32)
-    step = lambda h, x: torch.tanh(x + h @ W).float()  # noqa: E731
-    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
-        with torch.autocast("cpu", dtype):
-            assert_same(scan(step, init, xs), loop(step, init, xs), 1e-6)
+        for other in (torch.float16, torch.bfloat16):
+            with torch.autocast("cpu", other):
+                assert_same(scan(step, init, xs), loop(step, init, xs), 1e-6)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -696,48 +691,29 @@ def test_steps_with_the_batch_size_written_in():
                 )
 
 
-def test_xs_without_rows():
-    """A number for each step, shared by all rows: the loop, and a word about it."""
-    W, init, _ = inputs()
-    times = torch.rand(T, dtype=D)
-
-    def step(h: Tensor, dt: Tensor) -> Tensor:
-        return h + dt * torch.tanh(h @ W)
-
-    with pytest.warns(UserWarning, match="slow loop.*batch"):
-        ours = scan(step, init, times)
-    assert_same(ours, loop(step, init, times))
-
-
-def empty_steps() -> dict[str, Any]:
-    W, empty = weight(), torch.zeros(H, 0, dtype=D, requires_grad=True)
-    return {
-        "captured": lambda h, x: torch.tanh(x + h @ W + (h @ empty) @ empty.t()),
-        "within": lambda h, x: torch.tanh(x + h @ W + h[:, :0].sum(1, keepdim=True)),
-        "an output": lambda h, x: (torch.tanh(x + h @ W), h[:, :0]),
-    }
+# A step of a weight and an empty one, the shape of xs, and a word of what the engine cannot play.
+FOR_THE_LOOP: dict[str, tuple[Any, tuple[int, ...], str]] = {
+    "empty and captured": (
+        lambda W, e: lambda h, x: torch.tanh(x + h @ W + (h @ e) @ e.t()), (T, B, H), "empty"),
+    "empty within": (
+        lambda W, e: lambda h, x: torch.tanh(x + h @ W + h[:, :0].sum(1, keepdim=True)), (T, B, H),
+        "empty"),
+    "empty output": (
+        lambda W, e: lambda h, x: (torch.tanh(x + h @ W), h[:, :0]), (T, B, H), "empty"),
+    "empty input": (
+        lambda W, e: lambda h, x: torch.tanh(h @ W + x.sum(1, keepdim=True)), (T, B, 0), "empty"),
+    "a number a step": (lambda W, e: lambda h, dt: h + dt * torch.tanh(h @ W), (T,), "batch"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(empty_steps()))
-def test_empty_tensors(name):
-    """Where a step meets one, the engine has nothing to play: the loop, and a word about it."""
-    step = empty_steps()[name]
-    _, init, xs = inputs()
-    with pytest.warns(UserWarning, match="slow loop.*empty"):
+@pytest.mark.parametrize("name", FOR_THE_LOOP)
+def test_what_is_for_the_loop(name):
+    """And a word about it."""
+    make, shape, message = FOR_THE_LOOP[name]
+    step, init, xs = make(weight(), leaf(H, 0)), leaf(B, H), leaf(*shape)
+    with pytest.warns(UserWarning, match=f"slow loop.*{message}"):
         ours = gradients(scan, step, [init, xs], init, xs)
     assert_same(ours, gradients(loop, step, [init, xs], init, xs))
-
-
-def test_empty_inputs():
-    W, init, _ = inputs()
-    xs = torch.zeros(T, B, 0, dtype=D)
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h @ W + x.sum(1, keepdim=True))
-
-    with pytest.warns(UserWarning, match="slow loop.*empty"):
-        ours = scan(step, init, xs)
-    assert_same(ours, loop(step, init, xs))
 
 
 @pytest.mark.parametrize("method", ["__enter__", "__exit__"])

@@ -918,6 +918,16 @@ PAIRS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     ),
 }
 
+# The new carry is a sum of products, which lies where an output does.
+LINEAR: dict[str, Callable[..., Tensor]] = {
+    "x last": lambda h, x, A, U, b: h @ A + x @ U,
+    "x first": lambda h, x, A, U, b: x @ U + torch.tanh(h) @ A,
+    "one product": lambda h, x, A, U, b: torch.cat([h, x], 1) @ torch.cat([A, U]),
+    "with a bias": lambda h, x, A, U, b: torch.nn.functional.linear(x, U.t(), b) + h @ A,
+    "twice": lambda h, x, A, U, b: (h @ A + x @ U) @ A + x @ U,
+    "and the carry": lambda h, x, A, U, b: h + (h @ A + x @ U),
+}
+
 
 class Depth(nn.Module):
     """A module with every kind of thing a step may reach through one."""
