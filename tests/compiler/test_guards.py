@@ -151,20 +151,20 @@ NUMBERS: dict[str, tuple[Any, ...]] = {
     "class attribute": ("torch.tanh(x + h) * w.Thing.k", "",
         "w.Base.k = 0.5", "w.Thing.k = 2.0", "del w.Thing.k"),
     "closure": (lambda w: over(w.k), "", *(
-        f"w.k = w.step.__closure__[0].cell_contents = {k}"
+        f"w.k = w.last.__closure__[0].cell_contents = {k}"
         for k in ("0.5", "2", "weight(H)", "0.25", "np.float64(0.75)"))),
     "defaults": (with_defaults, "",
-        "w.k = 0.5; w.step.__defaults__ = (0.5,)", "w.n = w.step.__kwdefaults__['shift'] = 1",
-        "w.n = 2; w.step.__kwdefaults__ = {'shift': 2}"),
+        "w.k = 0.5; w.last.__defaults__ = (0.5,)", "w.n = w.last.__kwdefaults__['shift'] = 1",
+        "w.n = 2; w.last.__kwdefaults__ = {'shift': 2}"),
     "method of a class": (lambda w: w.Thing.scaled,
         "w.Thing.scaled = classmethod(lambda cls, h, x: torch.tanh(x + h) * cls.k)",
         "w.Thing.k = 0.5", "w.Base.k = 2.0; del w.Thing.k"),
     "partial of a partial": (lambda w: functools.partial(functools.partial(scaled, W=w.W), k=w.k),
-        "", "w.k = 0.5; w.step = None"),
+        "", "w.k = 0.5; w.last = None"),
     "partial": (lambda w: functools.partial(scaled, W=w.W, k=w.k), "",
-        "w.k = w.step.keywords['k'] = 0.5", "w.W = w.step.keywords['W'] = weight()"),
+        "w.k = w.last.keywords['k'] = 0.5", "w.W = w.last.keywords['W'] = weight()"),
     "decorated": (lambda w: decorated(over(w.k), w.inner.k), "",
-        "w.k = 0.5; w.step = None", "w.inner.k = 0.25; w.step = None"),
+        "w.k = 0.5; w.last = None", "w.inner.k = 0.25; w.last = None"),
     "string": ("torch.tanh(x + h) if w.mode == 'tanh' else torch.sigmoid(x + h)", "",
         "w.mode = 'sigmoid'", "w.mode = 'ta' + 'nh'"),
     "flag": ("torch.tanh(x + h) if w.flag else x - h", "", "w.flag = False"),
@@ -190,7 +190,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "function": ("w.act(x + h)", "", "w.act = torch.sigmoid", "w.act = F.silu",
         "w.act = nn.Softplus()", "w.act = lambda a: a * 0.5", "w.act = lambda a: a * 0.25"),
     "function in a closure": (lambda w: squashed(w.act), "",
-        "w.act = w.step.__closure__[0].cell_contents = torch.sin"),
+        "w.act = w.last.__closure__[0].cell_contents = torch.sin"),
     "code": ("w.act(x + h)", "w.act = lambda a: a * 2",
         "w.act.__code__ = (lambda a: a * 3).__code__"),
     "method": ("w.thing.act(x + h)", "",
@@ -209,9 +209,9 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "class of an object": ("w.thing.act(x + h)", "",
         "w.thing.__class__ = type('Other', (w.Thing,), dict(act=lambda self, a: 2 * a))"),
     "equal objects": (lambda w: w.thing, "w.thing = Equal(w.W, 1.0)",
-        "w.thing = Equal(w.V, 1.0); w.step = None", "w.thing = Equal(w.V, 0.5); w.step = None"),
+        "w.thing = Equal(w.V, 1.0); w.last = None", "w.thing = Equal(w.V, 0.5); w.last = None"),
     "methods of equal objects": (lambda w: w.thing.step, "w.thing = Equal(w.W, 1.0)",
-        "w.thing = Equal(w.V, 1.0); w.step = None", "w.thing.k = 0.5"),
+        "w.thing = Equal(w.V, 1.0); w.last = None", "w.thing.k = 0.5"),
     "the same function twice": ("w.act(w.inner.f(x) + w.inner.g(h))",
         "w.inner.f, w.inner.g, w.act = torch.tanh, torch.sigmoid, torch.tanh",
         "w.act = torch.sigmoid", "w.inner.f, w.inner.g = torch.sigmoid, torch.tanh"),
@@ -254,7 +254,7 @@ MODULES: dict[str, tuple[Any, ...]] = {
     "state loaded": ("torch.tanh(w.linear(h) + x)", "",
         "w.linear.load_state_dict(nn.Linear(H, H).state_dict())"),
     "cells of ours": (lambda w: w.cell.step, "w.cell = ostinato.nn.RNNCell(H, H).to(D)",
-        "w.cell.nonlinearity = 'relu'; w.step = None",
+        "w.cell.nonlinearity = 'relu'; w.last = None",
         "w.cell.bias_hh = nn.Parameter(torch.ones(H, dtype=D))"),
 }  # fmt: skip
 
@@ -267,8 +267,8 @@ TENSORS: dict[str, tuple[Any, ...]] = {
         "w.weights[0] = weight()", "w.weights.append(weight())", "w.weights.reverse()",
         "del w.weights[:2]"),
     "tensor in a closure": (lambda w: over(w.b), "",
-        "w.b = w.step.__closure__[0].cell_contents = weight(H)",
-        "w.b = w.step.__closure__[0].cell_contents = weight(H).detach()"),
+        "w.b = w.last.__closure__[0].cell_contents = weight(H)",
+        "w.b = w.last.__closure__[0].cell_contents = weight(H).detach()"),
     "tied and untied": ("torch.tanh(x @ w.V + h @ w.W)", "",
         "w.V = w.W", "w.V = weight()", "w.W, w.V = w.V, w.W", "w.W = w.V", "w.W = w.V.detach()"),
     "parameters tied": ("torch.tanh(w.linear(x) + w.stack[0](h))", "",
@@ -278,10 +278,10 @@ TENSORS: dict[str, tuple[Any, ...]] = {
         "w.V.requires_grad_(False)", "w.inner.W.requires_grad_(False)", "w.V.requires_grad_()",
         "w.inner.W.requires_grad_()"),
     "tensors in a closure": (lambda w: joined(w.V, w.W), "", *(
-        f"{change}; w.step = None" for change in (
+        f"{change}; w.last = None" for change in (
             "w.V = w.W", "w.V = weight()", "w.W, w.V = w.V, w.W", "w.W = w.V.detach()"))),
     "modules in a closure": (lambda w: joined(w.linear, w.stack[0]), "", *(
-        f"{change}; w.step = None" for change in (
+        f"{change}; w.last = None" for change in (
             "w.stack[0] = w.linear", "w.linear = nn.Linear(H, H).to(D)",
             "w.linear.requires_grad_(False)", "w.linear.weight.requires_grad_()",
             "w.linear = w.stack[1]"))),
@@ -339,9 +339,9 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
         "w.Thing.__getattr__ = lambda self, name: self.__dict__['hidden']; w.thing.hidden = 2.0",
         "w.thing.hidden = 0.5"),
     "parametrization": (lambda w: w.cell, "w.cell.eval()",
-        "nn.utils.parametrizations.weight_norm(w.cell, 'W'); w.step = None",
+        "nn.utils.parametrizations.weight_norm(w.cell, 'W'); w.last = None",
         "w.cell.parametrizations.W.original0.data.mul_(2)",
-        "nn.utils.parametrize.remove_parametrizations(w.cell, 'W'); w.step = None"),
+        "nn.utils.parametrize.remove_parametrizations(w.cell, 'W'); w.last = None"),
     "set": ("torch.tanh(x + h) if 'on' in w.memo else x - h",
         "w.memo = {'on'}", "w.memo.clear()", "w.memo.add('on')"),
     "slots": ("torch.tanh(x + h @ w.thing.W) * w.thing.k",
@@ -434,11 +434,11 @@ def assert_noticed(row: tuple[Any, ...], anew: bool, most_runs: float) -> None:
         for change in row[1:]:
             exec(change, {**globals(), "w": w})
             for _ in range(2):  # as found, and as remembered
-                w.step = make(w) if anew or w.step is None else w.step
-                now = assert_like_the_loop(w.step, w.leaves(), f"after {change}")
+                w.last = make(w) if anew or w.last is None else w.last
+                now = assert_like_the_loop(w.last, w.leaves(), f"after {change}")
             assert before is None or not _same(now, before), f"{change} changes nothing here"
             before = now
-            step = make(w) if anew else w.step
+            step = make(w) if anew else w.last
             assert runs(step) <= most_runs, f"after {change} it is run again at each call"
     finally:
         sys.modules.pop("config_of_a_test", None)

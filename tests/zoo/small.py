@@ -150,10 +150,7 @@ class World:
         self.config = types.ModuleType("config_of_a_test")
         vars(self.config).update(k=1.0)
         self.scope: dict[str, Any] = {"torch": torch, "w": self, "k": 1.0, "n": 0}
-        self.step: Any = None
-
-    def do(self, statement: str) -> None:
-        exec(statement, {"torch": torch, "nn": nn, "w": self, "weight": weight, "D": D, "H": H})
+        self.last: Any = None  # the step that was made last
 
     def function(self, body: str) -> Any:
         """`def step(h, x)` with globals of its own: the world's scope."""
