@@ -6,6 +6,7 @@ Everything is compared with the plain loop in float64; where the loop raises, sc
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,35 +25,75 @@ def seeded():
     torch.manual_seed(0)
 
 
-# Steps over a weight, and over a view of it that wants a gradient, too.
-CAPTURED = {
+@torch.no_grad()
+def quiet(a: Tensor) -> Tensor:
+    return a * 2
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, more: float = 0.0) -> Tensor:
+        return w.sign() + more
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return g, None
+
+
+def kinks(h: Tensor, x: Tensor, a: Tensor, init: Tensor) -> Any:
+    """Ties, zeros and the branch not taken: PyTorch's own subgradients."""
+    zero = x * 0
+    b = torch.relu(zero) + zero.abs() + zero.clamp(0, 1) + torch.maximum(zero, zero)
+    b = b + torch.minimum(x, x) + zero.sign() + nn.functional.elu(zero)
+    rooted = torch.where(x > 0, (x * h).abs().sqrt(), torch.tanh(x + a))
+    return torch.tanh(a + b), (rooted, b.norm(dim=1), torch.maximum(x, init))
+
+
+# Steps over a weight, a view of it that may want a gradient, and the first carry.
+STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "once": lambda W, V, init: rnn(W),
     "twice": lambda W, V, init: (
         lambda h, x, again=[W]: torch.tanh(x @ W + h @ W + h @ again[0].t())),
     "beside a view": lambda W, V, init: lambda h, x: torch.tanh(x @ V + h @ W + V[0]),
     "a view alone": lambda W, V, init: lambda h, x: torch.tanh(x @ V + h),
     "beside the first carry": lambda W, V, init: lambda h, x: torch.tanh(x + h @ W) + init,
+    "masked by constants": lambda W, V, init: (
+        lambda h, x: torch.tanh(x + h @ W.masked_fill(torch.ones(H, dtype=D) > 0.5, 0.5))
+        + W[0].masked_fill(torch.zeros(H, dtype=D) > 0.5, 0.0)),
+    "kinks": lambda W, V, init: lambda h, x: kinks(h, x, h @ W, init),
+    "rounded": lambda W, V, init: lambda h, x: (lambda a: a + (a.round() - a).detach())(h @ W + x),
+    "without gradient": lambda W, V, init: (
+        lambda h, x: torch.tanh(x + h @ W + quiet(h) + h.detach() @ V.detach())),
+    # a carry of two, the second of which wants no gradient at first
+    "counter in the carry": lambda W, V, init: (
+        lambda c, x: ((torch.tanh(x + c[0] @ W) / (c[1] + 1), c[1] + 1), (c[0], c[1] * 2))),
+    "carry handed over": lambda W, V, init: lambda c, x: (torch.tanh(x + c[1] @ W), 0.5 * c[0]),
+    # custom functions of captured tensors alone
+    "custom": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(W)),
+    "custom times itself": lambda W, V, init: lambda h, x: x + h @ (Rounded.apply(W) * W),
+    "custom twice": lambda W, V, init: lambda h, x: x + h @ Rounded.apply(Rounded.apply(W), 0.5),
+    "custom of a product": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(W * 1)),
+    "custom of a view": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(V)),
+    "custom of no leaf": lambda W, V, init: (
+        lambda A: lambda h, x: torch.tanh(x + h @ Rounded.apply(A)))(W * 2),
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 @pytest.mark.parametrize("which", ["W", "W init", "W xs", "W init xs", "init xs"])
-@pytest.mark.parametrize("name", CAPTURED)
-def test_what_is_captured(name, which):
-    W, init, xs = inputs()
+@pytest.mark.parametrize("name", STEPS)
+def test_who_wants_a_gradient(name, which):
+    W, init, xs = (t.detach() for t in inputs())
+    xs[1], xs[2, :, 0] = 0, init[:, 0]
     for t, of in ((W, "W"), (init, "init"), (xs, "xs")):
         t.requires_grad_(of in which.split())
     V = W.t()
     leaves = [t for t in (W, V, init, xs) if t.requires_grad]
-    step = CAPTURED[name](W, V, init)
+    start = (init, torch.zeros_like(init)) if "carry" in name and "first" not in name else init
 
-    def f(how: Any) -> Any:
-        carry, ys = how(step, init, xs)
-        outs = [o for o in (ys, carry) if o.requires_grad]
-        grads = [torch.autograd.grad(o.square().sum(), leaves, allow_unused=True,
-                                     retain_graph=True) for o in outs]  # fmt: skip
-        return [[torch.zeros(1) if g is None else g for g in of] for of in grads]
-
-    both(f)
+    both(lambda how: gradients(how, STEPS[name](W, V, init), leaves, start, xs))
+    if name == "masked by constants":
+        assert ostinato.explain(STEPS[name](W, V, init), start, xs).native
 
 
 def test_a_first_call_without_gradients_leaves_later_ones_whole():
@@ -125,39 +166,6 @@ def test_two_scans_that_share_weights_and_accumulate():
         grads.append([t.grad.clone() for t in (W, init, xs)])
         W.grad = init.grad = xs.grad = None
     assert_same(*grads)
-
-
-def test_a_carry_leaf_that_wants_no_gradient():
-    W, init, xs = inputs()
-    count = torch.zeros(B, 1, dtype=D)
-
-    def step(carry: Any, x: Tensor) -> Any:
-        h, n = carry
-        n = n + 1
-        return (torch.tanh(x + h @ W) / n, n), (h, n)
-
-    def f(how: Any) -> Any:
-        (h, n), (hs, ns) = how(step, (init, count), xs)
-        return torch.autograd.grad((h * n).sum() + (hs * ns).sum(), [W, init, xs]), n.detach()
-
-    both(f)
-
-
-def test_a_carry_that_becomes_differentiable_in_the_first_step():
-    """Nothing requires grad but a weight that the carry meets on its way."""
-    W, init, xs = inputs()
-
-    def step(carry: Any, x: Tensor) -> Any:
-        a, b = carry
-        return (torch.tanh(x + b @ W), 0.5 * a)
-
-    def f(how: Any) -> Any:
-        carry, ys = how(step, (init.detach(), init.detach()), xs.detach())
-        return [
-            torch.autograd.grad(t.square().sum(), W, retain_graph=True)[0] for t in (*carry, *ys)
-        ]
-
-    both(f)
 
 
 def flags(how: Any, step: Any, init: Any, xs: Any, **options: Any) -> list[bool]:
@@ -243,24 +251,8 @@ def test_unused_outputs():
         both(f)
 
 
-def test_parts_without_gradient_inside_a_step():
+def test_a_step_without_gradients():
     W, init, xs = inputs()
-    V = leaf(H, H)
-
-    @torch.no_grad()
-    def quiet(h: Tensor) -> Tensor:
-        return h @ V
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        a = torch.tanh(x + h @ W + quiet(h) + h.detach() @ V.detach())
-        return a + (a.round() - a).detach()
-
-    def f(how: Any) -> Any:
-        return torch.autograd.grad(
-            how(step, init, xs)[1].square().sum(), [W, init, xs, V], allow_unused=True
-        )[:3]
-
-    both(f)
 
     @torch.no_grad()
     def all_quiet(h: Tensor, x: Tensor) -> Tensor:
@@ -339,28 +331,6 @@ def test_nan_and_infinity_flow_as_in_the_loop():
             return outs, torch.autograd.grad(total, leaves)
 
         both(f)
-
-
-def test_gradients_where_functions_have_none():
-    """Ties, zeros, kinks and the branch not taken: PyTorch's own subgradients."""
-    W, init, xs = (t.detach() for t in inputs())
-    xs[1] = 0
-    xs[2, :, 0] = init[:, 0]
-    for t in (W, init, xs):
-        t.requires_grad_()
-
-    def step(h: Tensor, x: Tensor) -> Any:
-        zero = x * 0
-        kinks = torch.relu(zero) + zero.abs() + zero.clamp(0, 1) + torch.maximum(zero, zero)
-        kinks = kinks + torch.minimum(x, x) + zero.sign() + torch.nn.functional.elu(zero)
-        rooted = torch.where(x > 0, (x * h).abs().sqrt(), torch.tanh(x + h @ W))
-        return torch.tanh(h @ W + kinks), (rooted, kinks.norm(dim=1), torch.maximum(x, init))
-
-    def f(how: Any) -> Any:
-        carry, ys = how(step, init, xs)
-        return torch.autograd.grad(carry.sum() + sum(y.sum() for y in ys), [W, init, xs])
-
-    both(f)
 
 
 @pytest.mark.filterwarnings("error")  # an empty batch is no fault of the step: not a word
@@ -442,56 +412,6 @@ def test_frozen_gates_of_a_carry_with_one_number_a_row():
 
     init, xs = leaf(4, 1), leaf(7, 4, 5).detach()  # nobody else reads the product's gradient then
     both(lambda how: gradients(how, step, [init], init, xs))
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, w, more=0.0):
-        return w.sign() + more
-
-    @staticmethod
-    def backward(ctx, g):
-        return g, None
-
-
-@pytest.mark.filterwarnings("ignore:scan plays")
-@pytest.mark.parametrize(
-    "weights",
-    [
-        lambda W: _Rounded.apply(W),
-        lambda W: _Rounded.apply(W) * W,
-        lambda W: _Rounded.apply(_Rounded.apply(W), 0.5),
-        lambda W: _Rounded.apply(W * 1),
-        lambda W: _Rounded.apply(W.t()),
-    ],
-)
-@pytest.mark.parametrize("is_leaf", [True, False])
-def test_a_custom_function_of_captured_tensors_alone(weights, is_leaf):
-    V, init, xs = inputs()
-    W = V if is_leaf else V * 2
-
-    def step(h, x):
-        return torch.tanh(x + h @ weights(W))
-
-    def gradients_of(how):
-        return torch.autograd.grad(how(step, init, xs)[1].sum(), [V, init, xs], retain_graph=True)
-
-    both(gradients_of)
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_mask_of_constants_on_a_parameter():
-    W, init, xs = inputs()
-
-    def step(h, x):
-        some, none = torch.ones(H, dtype=D) > 0.5, torch.zeros(H, dtype=D) > 0.5
-        return torch.tanh(x + h @ W.masked_fill(some, 0.5)) + W[0].masked_fill(none, 0.0)
-
-    def gradients_of(how):
-        ys = how(step, init, xs)[1]
-        return torch.autograd.grad(ys.sum(), [W, init, xs], allow_unused=True)
-
-    both(gradients_of)
 
 
 @pytest.mark.filterwarnings("ignore:scan plays")

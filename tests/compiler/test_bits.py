@@ -59,21 +59,7 @@ def case_of(name: str, n_hidden: int = H) -> Case:
 
 
 def weighted(scanned: Any, weights: list[Tensor], case: Case, init: Any, xs: Any) -> Played:
-    """`scanned(step, init, xs)` and its gradients for given weights of carry and outputs."""
-    leaves = pytree.tree_map(lambda t: t.clone().requires_grad_(t.is_floating_point()), (init, xs))
-    init_, xs_ = leaves
-    carry, ys = scanned(case.step, init_, xs_)
-    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
-    given = [t for t in pytree.tree_leaves(leaves) if t.requires_grad]
-    wanted = [*case.wanted, *given]
-    pairs = [(o, w) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
-    grads = torch.autograd.grad([o for o, _ in pairs], wanted, [w for _, w in pairs],
-                                allow_unused=True)  # fmt: skip
-    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)]
-    n, p = len(pytree.tree_leaves(carry)), len(case.wanted)
-    s = p + len(pytree.tree_leaves(init))
-    values = [o.detach() for o in outs]
-    return Played(values[:n], values[n:], grads[:p], grads[p:s], grads[s:])
+    return play(scanned, case, init, xs, weights=weights)
 
 
 def weights_for(case: Case, T: int, B: int, seed: int = 3) -> list[Tensor]:

@@ -14,22 +14,8 @@ from torch.utils import _pytree as pytree
 
 from ostinato import scan
 from zoo.playing import Played, assert_close, counting, loop, play, rows_apart
-from zoo.random_steps import Draw, random_case
+from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case
-
-
-class Hypothesis:
-    """Choices by hypothesis, which then looks for the smallest step that fails."""
-
-    def __init__(self, data: st.DataObject):
-        self.data = data
-
-    def integer(self, low: int, high: int) -> int:
-        return self.data.draw(st.integers(low, high))
-
-    def pick(self, items: Any) -> Any:
-        return items[self.integer(0, len(items) - 1)]
-
 
 _numbers = itertools.count()
 

@@ -42,9 +42,15 @@ def both(f: Callable[[Any], Any]) -> None:
         assert_same(f(scan), expected)
 
 
-def gradients(how: Any, step: Any, leaves: list[Tensor], init: Tensor, xs: Tensor) -> Any:
+def gradients(how: Any, step: Any, leaves: list[Tensor], init: Any, xs: Any) -> Any:
+    """Carry, outputs and the gradients of the sum of their squares, zeros where there is none."""
     carry, ys = how(step, init, xs)
-    return carry, ys, torch.autograd.grad(ys.square().sum() + carry.sum(), leaves)
+    outs = [o for o in pytree.tree_leaves((carry, ys)) if o.requires_grad]
+    if not outs:
+        return carry, ys, None
+    found = torch.autograd.grad(sum((o * o).sum() for o in outs), leaves, allow_unused=True)
+    zeros = map(torch.zeros_like, leaves)
+    return carry, ys, [z if g is None else g for g, z in zip(found, zeros, strict=True)]
 
 
 def weight(*shape: int) -> nn.Parameter:
