@@ -19,10 +19,9 @@ from ostinato import scan
 from zoo.playing import loop
 from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn
 
+pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+NARROW = torch.linspace(-1, 1, 2 * H, dtype=D).view(H, 2)
 
 
 @torch.no_grad()
@@ -79,7 +78,6 @@ STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 @pytest.mark.parametrize("which", ["W", "W init", "W xs", "W init xs", "init xs"])
 @pytest.mark.parametrize("name", STEPS)
 def test_who_wants_a_gradient(name, which):
@@ -227,28 +225,28 @@ def test_a_counter_goes_on_through_truncated_sequences():
     both(f)
 
 
-def test_unused_outputs():
-    """Any subset of the outputs may be used; the others count nothing."""
-    W, init, xs = inputs()
-    V, start = leaf(H, 2), leaf(B, H)
+@pytest.mark.parametrize("wanted", range(1, 16))
+def test_any_outputs_are_used_and_any_inputs_want_gradients(wanted):
+    """The outputs that are not used count nothing."""
+    W, init, xs, start = *inputs(), leaf(B, H)
+    leaves = [t.requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate((W, init, start, xs))]
 
     def step(carry: Any, x: Tensor) -> Any:
         a, b = carry
-        a, b = torch.tanh(x + a @ W), 0.5 * b + a
-        return (a, b), (a @ V, b.sum(1, keepdim=True), 2 * x)
+        a = torch.tanh(x + a @ W)
+        return (a, 0.5 * b + a.detach()), (a @ NARROW, b.sum(1, keepdim=True), 2 * x)
 
-    wanted = [W, V, init, start, xs]
-    for used in range(1, 32):
+    def f(how: Any, used: int) -> Any:
+        carry, ys = how(step, (init, start), xs)
+        outs = [o for i, o in enumerate((*carry, *ys)) if used >> i & 1 and o.requires_grad]
+        inputs_ = [t for t in leaves if t.requires_grad]
+        if not outs:
+            return []
+        grads = torch.autograd.grad(sum(o.square().sum() for o in outs), inputs_, allow_unused=True)
+        return [torch.zeros(1) if g is None else g for g in grads]
 
-        def f(how: Any, used: int = used) -> Any:
-            carry, ys = how(step, (init, start), xs)
-            outs = [o for i, o in enumerate((*carry, *ys)) if used >> i & 1]
-            grads = torch.autograd.grad(
-                sum(o.square().sum() for o in outs), wanted, allow_unused=True
-            )
-            return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]  # noqa: B905
-
-        both(f)
+    for used in range(1, 32) if wanted == 15 else (1, 2, 4, 8, 16, 31):
+        both(lambda how, used=used: f(how, used))
 
 
 def test_a_step_without_gradients():
@@ -372,21 +370,13 @@ def test_the_checker_can_fail():
         both(f)
 
 
-NARROW = torch.linspace(-1, 1, 2 * H, dtype=D).view(H, 2)
-
-
 @pytest.mark.filterwarnings("error", "ignore:.* was recorded")  # it is played by the engine
 @pytest.mark.parametrize("reduce", [torch.sum, torch.mean, torch.amax])
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        lambda c, p: [c, p],
-        lambda c, p: [p, c],
-        lambda c, p: [c, p, c + 1, p @ NARROW],
-        lambda c, p: [torch.zeros_like(c[:, :2]), p],
-        lambda c, p: [torch.cat([c[:, :1], p], 1), p * 1.0],
-    ],
-)
+@pytest.mark.parametrize("pieces", [
+    lambda c, p: [c, p], lambda c, p: [p, c], lambda c, p: [c, p, c + 1, p @ NARROW],
+    lambda c, p: [torch.zeros_like(c[:, :2]), p],
+    lambda c, p: [torch.cat([c[:, :1], p], 1), p * 1.0],
+])  # fmt: skip
 def test_a_product_behind_the_first_piece_of_a_concatenation(pieces, reduce):
     def step(c, x):
         return torch.tanh(reduce(torch.cat(pieces(c, c @ W), 1), dim=-1, keepdim=True) + x)
@@ -414,7 +404,6 @@ def test_frozen_gates_of_a_carry_with_one_number_a_row():
     both(lambda how: gradients(how, step, [init], init, xs))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 def test_a_step_that_turns_gradients_on():
     W, init, xs = inputs()
     init, xs = init.detach(), xs.detach()
@@ -433,7 +422,6 @@ def test_a_step_that_turns_gradients_on():
     both(last)
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 @pytest.mark.parametrize("factors", [{"beta": 0}, {"alpha": 0}, {"beta": 2, "alpha": 0.5}])
 def test_a_part_of_a_sum_that_counts_for_nothing(factors):
     W, init, xs = inputs()
@@ -448,7 +436,6 @@ def test_a_part_of_a_sum_that_counts_for_nothing(factors):
     assert_same(scan(step, init, xs), loop(step, init, xs))
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 @pytest.mark.parametrize("asks", [lambda h: torch.is_inference_mode_enabled(), Tensor.is_inference])
 def test_a_step_that_asks_for_inference_mode(asks):
     W, init, xs = inputs()
@@ -465,7 +452,6 @@ def test_a_step_that_asks_for_inference_mode(asks):
             )
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 def test_a_step_that_leaves_gradients_on_or_off():
     W, init, xs = inputs()
     on = [True]
@@ -484,7 +470,6 @@ def test_a_step_that_leaves_gradients_on_or_off():
     assert found[: len(found) // 2] == found[len(found) // 2 :]
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 def test_a_backward_pass_in_a_step():
     init, xs = given()
     for _ in range(2):

@@ -14,11 +14,6 @@ from zoo.playing import loop, rows_apart
 from zoo.small import B, D, H, Net, T, assert_same, both, inputs, leaf, rnn
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def test_gradients_against_finite_differences():
     W, init, xs = leaf(2, 2), leaf(2, 2), leaf(3, 2, 2)
 

@@ -16,11 +16,6 @@ from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf,
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays")
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def test_hooks_on_weights_see_the_whole_gradient_once():
     W, init, xs = inputs()
     seen: list[Tensor] = []
@@ -64,7 +59,6 @@ def test_a_hook_on_the_carry():
     assert len(W._backward_hooks) == T  # the loop's, and none of a call that was only watched
 
 
-@pytest.mark.filterwarnings("ignore:scan plays")
 def test_what_hooks_on_gradients_collect():
     W, (init, xs) = weight(), given()
     seen = []

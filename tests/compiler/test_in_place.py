@@ -18,11 +18,6 @@ from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, l
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("what", ["W", "init", "xs", "b", "base"])
 def test_what_changes_between_forward_and_backward_raises(what):
     W, init, xs = inputs()

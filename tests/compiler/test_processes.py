@@ -24,11 +24,6 @@ from zoo.small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def in_threads(n: int, work: Callable[[int], None]) -> None:
     errors: list[str] = []
     barrier = threading.Barrier(n)

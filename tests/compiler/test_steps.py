@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from zoo.playing import assert_close, counting, loop, play, rows_apart
+from zoo.small import both, gradients
 from zoo.steps import PAIRS, SQUARE, ZOO, Case, Depth, Kit, make
 from zoo.wild import WILD
 
@@ -199,39 +200,6 @@ def test_tensors_of_any_layout():
                 torch.testing.assert_close(a, b_, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_into_some_inputs_only():
-    """Each subset of what requires grad gives the loop's gradients, through each output alone."""
-    kit = Kit(D, 4, 4)
-    # Sixteen sets of flags with one code: said, and meant.
-    warnings.filterwarnings("ignore", message=".*was recorded")
-    for flags in range(1, 16):
-        leaves = [kit.normal(4, 4), kit.normal(3, 4), kit.normal(3, 4), kit.normal(5, 3, 4)]
-        for i, leaf in enumerate(leaves):
-            leaf.requires_grad_(bool(flags >> i & 1))
-        W, h, k, xs = leaves
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-
-        def step(carry: Any, x: Tensor, W: Tensor = W) -> Any:
-            a, b = carry
-            a = torch.tanh(x + a @ W)
-            return (a, b * 0.5 + a.detach()), (a * 2, x.sum(1, keepdim=True), b)
-
-        for which in range(5):
-            found = []
-            for how in (loop, ostinato.scan):
-                carry, ys = how(step, (h, k), xs)
-                out = [*carry, *ys][which]
-                if not out.requires_grad:
-                    found.append([torch.zeros_like(t) for t in wanted])
-                    continue
-                grads = torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
-                found.append(
-                    [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]  # noqa: B905
-                )
-            for a, b in zip(*found, strict=True):
-                torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
-
-
 def test_the_same_tensor_in_several_roles():
     """One tensor as first carry and captured, as two leaves of the carry, as two of xs."""
     kit = Kit(D, 4, 4)
@@ -242,13 +210,7 @@ def test_the_same_tensor_in_several_roles():
         return torch.tanh(x[0] + a @ W), 0.5 * b + a * x[1]
 
     for init in ((h, h), (W, h), (W, W)):
-        found = []
-        for how in (loop, ostinato.scan):
-            _, (a, b) = how(step, init, (xs, xs))
-            grads = torch.autograd.grad((a * b).sum(), [W, h, xs], allow_unused=True)
-            found.append([a, b, *(g for g in grads if g is not None)])
-        for a, b in zip(*found, strict=True):
-            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+        both(lambda how, init=init: gradients(how, step, [W, h, xs], init, (xs, xs)))
 
 
 def test_a_deep_module():

@@ -43,11 +43,6 @@ from zoo.small import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def net_and_loop() -> tuple[Net, Net]:
     net, other = (Net(how, module(ostinato.nn.GRU, H, H)) for how in (scan, loop))
     other.load_state_dict(net.state_dict())
