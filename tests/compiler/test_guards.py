@@ -519,12 +519,12 @@ def test_values_weights_and_sizes_of_a_recorded_step_may_change():
 
 
 ATTRIBUTES = {
-    "a number": ("torch.tanh(x + h @ w.W) * w.k", "w.k = 0.1 * i"),
+    "a number": ("torch.tanh(x + h @ w.W) * w.k", "w.k = 0.05 * i"),
     "an entry of a dict": (
-        "torch.tanh(x + h @ w.W) * w.table['seed']", "w.table['seed'] = 0.1 * i"),
-    "a string": ("torch.tanh(x + h @ w.W) * len(w.mode)", "w.mode = 'layer' + 'a' * i"),
+        "torch.tanh(x + h @ w.W) * w.table['seed']", "w.table['seed'] = 0.05 * i"),
+    "a string": ("torch.tanh(x + h @ w.W) / len(w.mode)", "w.mode = 'layer' + 'a' * i"),
     "what the step does not use": ("(w.layer_id, torch.tanh(x + h @ w.W))[1]", "w.layer_id = i"),
-    "a module's": (lambda w: w.cell, "w.cell.gain = 0.1 * i; w.cell.eval()"),
+    "a module's": (lambda w: w.cell, "w.cell.gain = 0.05 * i; w.cell.eval()"),
 }  # fmt: skip
 
 
@@ -547,7 +547,7 @@ def test_twenty_modules_that_differ_in_an_attribute(name):
 def test_twenty_epochs():
     """An entry that counts on between calls, and comes back."""
     w = World()
-    step = maker("torch.tanh(x + h @ w.W) * (1 + w.table['epoch'])")(w)
+    step = maker("torch.tanh(x + h @ w.W) / (1 + w.table['epoch'])")(w)
     for _ in range(2):
         for w.table["epoch"] in range(20):
             assert_like_the_loop(step, w.leaves(), f"epoch {w.table['epoch']}")
