@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.compiler import cache
 from ostinato.engine import native
 
 T, B, F, H = 20, 24, 3, 8
@@ -52,7 +51,6 @@ def test_memory():
     assert e.saved_bytes == 4 * B * (T * 4 * H + (T + 1) * 2 * H)
     step, init = lstm(), (torch.zeros(B, H, requires_grad=True), torch.zeros(B, H))
     xs = torch.randn(T, B, F, requires_grad=True)
-    cache._buckets.clear()
     native.workspaces_of_the_process.cache_clear()
     _, ys = ostinato.scan(step, init, xs)
     ys.sum().backward()
@@ -123,18 +121,6 @@ def test_to_divide_by_a_power_of_two_is_to_multiply():
         h, _ = step(h, x)
         expected.append(h)
     assert torch.equal(ostinato.scan(step, init, xs)[1], torch.stack(expected))
-
-
-def test_a_module_that_is_not_there_yet():
-    def step(h, x):
-        if len(h) > 100:
-            import not_there_yet  # noqa: F401
-        return torch.tanh(h + x)
-
-    init, xs = torch.zeros(2, 3), torch.ones(4, 2, 3)
-    found = ostinato.explain(step, init, xs)
-    assert not found.native and "import not_there_yet" in found.reason and not found.advice
-    assert ostinato.explain(step, init, xs).native
 
 
 @pytest.mark.parametrize("init", [torch.zeros(3, 3), torch.zeros(())])

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from playing import ENGINES, assert_close, loop, play, rows_apart
-from steps import Case, make
+from zoo.playing import ENGINES, assert_close, loop, play, rows_apart
+from zoo.steps import Case, make
 
 D = torch.float64
 T, B, F, H = 6, 4, 3, 3  # F = H, so that a state can also be an input

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ostinato import scan
-from playing import ENGINES
+from zoo.playing import ENGINES
 
 D = torch.float64
 T, B, F, H = 6, 4, 3, 3

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from ostinato.engine import native
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # steps.py and playing.py
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +20,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import _native, scan
-from playing import Played, play
-from steps import Case, Kit, make
+from zoo.playing import Played, play
+from zoo.steps import LINEAR, Case, Kit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -59,21 +59,7 @@ def case_of(name: str, n_hidden: int = H) -> Case:
 
 
 def weighted(scanned: Any, weights: list[Tensor], case: Case, init: Any, xs: Any) -> Played:
-    """`scanned(step, init, xs)` and its gradients for given weights of carry and outputs."""
-    leaves = pytree.tree_map(lambda t: t.clone().requires_grad_(t.is_floating_point()), (init, xs))
-    init_, xs_ = leaves
-    carry, ys = scanned(case.step, init_, xs_)
-    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
-    given = [t for t in pytree.tree_leaves(leaves) if t.requires_grad]
-    wanted = [*case.wanted, *given]
-    pairs = [(o, w) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
-    grads = torch.autograd.grad([o for o, _ in pairs], wanted, [w for _, w in pairs],
-                                allow_unused=True)  # fmt: skip
-    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)]
-    n, p = len(pytree.tree_leaves(carry)), len(case.wanted)
-    s = p + len(pytree.tree_leaves(init))
-    values = [o.detach() for o in outs]
-    return Played(values[:n], values[n:], grads[:p], grads[p:s], grads[s:])
+    return play(scanned, case, init, xs, weights=weights)
 
 
 def weights_for(case: Case, T: int, B: int, seed: int = 3) -> list[Tensor]:
@@ -292,16 +278,6 @@ def test_long_sequences_pass_their_own_chunks():
         assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
 
 
-LINEAR = {  # the new carry is a sum of products, which lies where an output does
-    "x last": lambda h, x, A, U, b: h @ A + x @ U,
-    "x first": lambda h, x, A, U, b: x @ U + torch.tanh(h) @ A,
-    "one product": lambda h, x, A, U, b: torch.cat([h, x], 1) @ torch.cat([A, U]),
-    "with a bias": lambda h, x, A, U, b: torch.nn.functional.linear(x, U.t(), b) + h @ A,
-    "twice": lambda h, x, A, U, b: (h @ A + x @ U) @ A + x @ U,
-    "and the carry": lambda h, x, A, U, b: h + (h @ A + x @ U),
-}
-
-
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_linear_row_does_not_depend_on_the_others(name, reverse):
@@ -427,6 +403,8 @@ def in_a_process(path: Path, isa: str, threads: int, names: list[str]) -> dict[s
 
 
 @pytest.mark.skipif(not VECTORS, reason="no vector kernels for this machine")
+@pytest.mark.slow
+@pytest.mark.process
 def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
     few = ["gru_reset_before", "lstm_layer_norm"]  # base makes its fused multiply-adds in software
     runs = [(VECTORS[0], 1, NAMES), *((isa, 2, NAMES) for isa in VECTORS[1:])]
@@ -447,6 +425,8 @@ def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
     "name, value",
     [("OSTINATO_ISA", "mmx"), ("OSTINATO_NUM_THREADS", "0"), ("OSTINATO_NUM_THREADS", "many")],
 )
+@pytest.mark.slow
+@pytest.mark.process
 def test_an_environment_that_means_nothing_is_refused(name, value):
     script = (
         "import torch, ostinato\n"

@@ -7,16 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
-from small import B, D, H, T, assert_same, both, inputs, leaf, rnn
 from torch import Tensor, nn
 
 from ostinato import scan
-from playing import loop, rows_apart
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+from zoo.playing import loop, rows_apart
+from zoo.small import B, D, H, Net, T, assert_same, both, inputs, leaf, rnn
 
 
 def test_gradients_against_finite_differences():
@@ -101,27 +96,16 @@ def test_transforms():
     both(lambda how: vmap(f(how), (0, None))(many, init))
     both(lambda how: vmap(grad(f(how)), (0, None))(many, init))
 
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.W = nn.Parameter(W)
-
-        def step(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(x + h @ self.W)
-
-        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
-            return how(self.step, init, xs)[1]
-
     net = Net()
-    net(scan, init, xs)
+    net(init, xs)
     swapped = {"W": torch.randn(H, H, dtype=D, requires_grad=True)}
-    both(lambda how: functional_call(net, swapped, (how, init, xs)).detach())
+    both(lambda how: functional_call(net, swapped, (init, xs, how)).detach())
     both(lambda how: torch.autograd.grad(
-        functional_call(net, swapped, (how, init, xs)).sum(), swapped["W"]))  # fmt: skip
-    both(lambda how: net(how, init, xs).detach())
+        functional_call(net, swapped, (init, xs, how)).sum(), swapped["W"]))  # fmt: skip
+    both(lambda how: net(init, xs, how).detach())
 
     def loss_of_a_row(how: Any) -> Any:
-        return lambda p, h, x: functional_call(net, p, (how, h[None], x[:, None])).square().sum()
+        return lambda p, h, x: functional_call(net, p, (h[None], x[:, None], how)).square().sum()
 
     weights = {"W": W}
     both(lambda how: vmap(grad(loss_of_a_row(how)), (None, 0, 1))(weights, init, xs)["W"])
@@ -131,24 +115,13 @@ def test_meta_learning():
     """Weights that functional_call lends to a module, gone again before the backward pass."""
     from torch.func import functional_call
 
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.W = nn.Parameter(torch.randn(H, H, dtype=D) / 2)
-
-        def step(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(x + h @ self.W)
-
-        def forward(self, how: Any, init: Tensor, xs: Tensor) -> Tensor:
-            return how(self.step, init, xs)[1]
-
     net = Net()
     _, init, xs = (t.detach() for t in inputs())
 
     def f(how: Any) -> Any:
         fast: Tensor = net.W
         for _ in range(3):
-            loss = functional_call(net, {"W": fast}, (how, init, xs)).square().mean()
+            loss = functional_call(net, {"W": fast}, (init, xs, how)).square().mean()
             fast = fast - 0.5 * torch.autograd.grad(loss, fast, create_graph=True)[0]
         return torch.autograd.grad(fast.square().sum(), net.W)
 

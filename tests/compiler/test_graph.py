@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small import B, D, H, T, assert_like_the_loop, weight
 from torch import Tensor
 
 import ostinato
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.ops import OPS
+from zoo.small import B, D, H, T, assert_like_the_loop, weight
 
 # ------------------------------------------------------------------------------------ identities
 

@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
-from small import D, H, weight
 from torch import nn
 
 from ostinato import explain, scan
-from playing import loop, rows_apart
+from zoo.playing import loop, rows_apart
+from zoo.small import D, H, weight
 
 B = 3
 

@@ -25,8 +25,8 @@ from ostinato.compiler.lower.roots import split_outputs
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
 from ostinato.engine import native
 from ostinato.engine.program import Code, Kind, Program
-from playing import loop, rows_apart
-from steps import make
+from zoo.playing import loop, rows_apart
+from zoo.steps import make
 
 B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
 

@@ -13,21 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from ostinato.compiler import cache
 from ostinato.engine import native
-from playing import loop
+from zoo.playing import loop
+from zoo.small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def in_threads(n: int, work: Callable[[int], None]) -> None:
@@ -73,6 +67,7 @@ def test_several_threads_scan_at_once(intraop):
     in_threads(4, work)
 
 
+@pytest.mark.slow
 def test_threads_that_first_use_other_outputs_at_once():
     """Each set of outputs has a backward pass of its own, made of one recording."""
     torch.set_num_threads(1)
@@ -104,7 +99,7 @@ def _other_outputs_at_once(seed: int) -> None:
         used = [y for j, y in enumerate(ys) if which >> j & 1]
         return torch.autograd.grad(sum(y.square().sum() for y in used), [U, W, xs])
 
-    cache._entries.clear()
+    step.__code__ = step.__code__.replace(co_name=f"step_{seed}")  # recorded for each seed
     with torch.no_grad():
         scan(step, init, xs)
 
@@ -156,6 +151,8 @@ for B in (1, 3, 8, 16):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_few_rows_leave_pytorch_its_threads():
     """OpenMP ends those that a smaller team does not need; to make them again takes long."""
     done = subprocess.run(
@@ -198,6 +195,7 @@ def in_a_fork(work: Callable[[], None]) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.process
 def test_a_forked_child_plays():
     """After the parent has used two threads: what was recorded before, and a new step."""
     torch.set_num_threads(2)
@@ -238,6 +236,7 @@ class Scanned(torch.utils.data.Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.process
 def test_workers_of_a_data_loader():
     torch.set_num_threads(2)
     data = Scanned(torch.randn(H, H, dtype=D))
@@ -292,6 +291,7 @@ def test_a_signal_in_the_middle_leaves_the_engine_usable(alarm):
     )
 
 
+@pytest.mark.slow
 def test_no_signal_is_lost(alarm, monkeypatch):
     """What a handler raises is dropped where it runs inside a __del__; so scan has none."""
     torch.set_num_threads(2)
@@ -349,6 +349,8 @@ for part in (0.1, 0.3, 0.6):  # in the forward pass, and in the backward pass
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_ctrl_c_in_a_long_scan():
     """KeyboardInterrupt comes once the call is back; the next ones find the threads as ever."""
     done = subprocess.run(

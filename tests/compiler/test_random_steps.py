@@ -6,29 +6,16 @@ import itertools
 import warnings
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_steps import Draw, random_case
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from playing import Played, assert_close, counting, loop, play, rows_apart
-from steps import Case
-
-
-class Hypothesis:
-    """Choices by hypothesis, which then looks for the smallest step that fails."""
-
-    def __init__(self, data: st.DataObject):
-        self.data = data
-
-    def integer(self, low: int, high: int) -> int:
-        return self.data.draw(st.integers(low, high))
-
-    def pick(self, items: Any) -> Any:
-        return items[self.integer(0, len(items) - 1)]
-
+from zoo.playing import Played, assert_close, counting, loop, play, rows_apart
+from zoo.random_steps import Draw, Hypothesis, random_case
+from zoo.steps import Case
 
 _numbers = itertools.count()
 
@@ -59,6 +46,7 @@ def assert_right(ours: Played, theirs: Played) -> None:
         assert error <= 1e-9 * scale + 1e-12, (name, error, scale)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
@@ -80,11 +68,11 @@ def test_a_random_step(data):
     assert said or calls <= 1, f"played by the loop in silence: {calls} calls for {T} steps"
 
 
-def test_few_of_them_fall_back():
+@pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 120), marks=pytest.mark.slow)])
+def test_few_of_them_fall_back(seeds):
     """And each that does names an operation or a reason. At most one in twenty."""
     reasons = []
-    n = 120
-    for seed in range(n):
+    for seed in seeds:
         torch.manual_seed(seed)
         case = random_case(Draw(seed))
         init, xs = case.init(3), case.xs(4, 3)
@@ -95,16 +83,17 @@ def test_few_of_them_fall_back():
             assert "slow loop: " in said and len(said.split("slow loop: ")[1]) > 10
         else:
             assert calls <= 1, (seed, calls)
-    assert len(reasons) <= n // 20, f"{len(reasons)} of {n} fell back:\n" + "\n".join(reasons)
+    assert len(reasons) <= len(seeds) // 20, "\n".join([f"{len(reasons)} fell back:", *reasons])
 
 
-def test_float_keeps_to_double():
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 60), marks=pytest.mark.slow)])
+def test_float_keeps_to_double(seeds):
     """The same drawn steps in float32, against float64, where the step itself is no amplifier.
 
     PyTorch's own float32 loop shows how much a step amplifies rounding; the engine, whose order of
     sums is another, may be some times as far off, and an ulp or two where the loop is exact.
     """
-    for seed in range(60):
+    for seed in seeds:
         torch.manual_seed(seed)
         exact_case = random_case(Draw(seed))
         single = random_case(Draw(seed))

@@ -6,20 +6,20 @@ nothing fails too: once recorded, a step is called at most once by a forward and
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
-from wild_steps import WILD
 
 import ostinato
-from playing import assert_close, counting, loop, play, rows_apart
-from steps import ZOO, Case, Kit, make
+from zoo.playing import assert_close, counting, loop, play, rows_apart
+from zoo.small import both, gradients
+from zoo.steps import PAIRS, SQUARE, ZOO, Case, Depth, Kit, make
+from zoo.wild import WILD
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -148,33 +148,6 @@ def test_sizes_around_the_tiles(name, F, H):
     assert_native(case, init, xs)
 
 
-SQUARE = {
-    "x + h": lambda W, V: lambda h, x: torch.tanh(x + h),
-    "h + x": lambda W, V: lambda h, x: h + x,
-    "one weight": lambda W, V: lambda h, x: torch.tanh(x @ W + h @ W),
-    "(x + h) W": lambda W, V: lambda h, x: torch.tanh((x + h) @ W),
-    "linear": lambda W, V: lambda h, x: x @ W + h @ V,
-    "x alone": lambda W, V: lambda h, x: torch.tanh(x @ W),
-    "h alone": lambda W, V: lambda h, x: (torch.tanh(h @ W), x @ V),
-    "x is the carry": lambda W, V: lambda h, x: (x, h @ W),
-    "h stays": lambda W, V: lambda h, x: (h, h + x),
-    "h comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), h),
-    "x comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W), x),
-    "both and twice": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), (h, x, h, x + h, x + h)),
-    "x h": lambda W, V: lambda h, x: torch.tanh(x * h) @ W,
-    "h h": lambda W, V: lambda h, x: torch.tanh(h * h + h @ W) + x,
-    "h W h": lambda W, V: lambda h, x: torch.tanh(h * (h @ W) + x),
-    "x (h W) V": lambda W, V: lambda h, x: torch.tanh(x * (h @ W)) @ V,
-    "W V": lambda W, V: lambda h, x: torch.tanh(h @ (W @ V) + x),
-    "W + V": lambda W, V: lambda h, x: torch.tanh(h @ (W + V.t()) + x @ (W * V)),
-    "one column + x": lambda W, V: lambda h, x: x + h @ W[:, :1],
-    "x + one column": lambda W, V: lambda h, x: torch.tanh(h @ V[:1].t() + x @ W),
-    "one column of each": lambda W, V: lambda h, x: torch.tanh(x * (h @ V[:, 1:2]) + x @ W[:, :1]),
-    "one row of x": lambda W, V: lambda h, x: (torch.tanh(h @ W + x[:, :1]), h - x[:, 3:]),
-    "row of a weight": lambda W, V: lambda h, x: torch.tanh(h * W[0] + x * V[:, 1]),
-}
-
-
 @pytest.mark.parametrize("name", SQUARE)
 def test_square_steps(name):
     """Inputs, states and weights of one width: values and gradients that fall together."""
@@ -187,28 +160,6 @@ def test_square_steps(name):
             ours = play(ostinato.scan, case, init, xs, reverse=reverse)
             assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-12)
     assert_native(case, init, xs)
-
-
-PAIRS = {
-    "swap": lambda W, V: lambda s, x: ((s[1], s[0] + x), s[0]),
-    "shift": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[0]), s[1]),
-    "the same twice": lambda W, V: lambda s, x: (torch.tanh(s[0] + s[1] + x),) * 2,
-    "sums": lambda W, V: lambda s, x: ((s[0] + x, s[0]), s[0] - x),
-    "crossed": lambda W, V: (
-        lambda s, x: (
-            torch.tanh(s[1] @ W + x),
-            torch.sigmoid(s[0] @ W + s[1] @ V),
-        )
-    ),
-    "one idle": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1]), s[0] * s[1]),
-    "one zeroed": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1] * 0), s[1]),
-    "one detached": lambda W, V: (
-        lambda s, x: (
-            (torch.tanh(s[0] @ W + x), 0.5 * s[1] + s[0].detach() @ V),
-            s[1],
-        )
-    ),
-}
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -249,39 +200,6 @@ def test_tensors_of_any_layout():
                 torch.testing.assert_close(a, b_, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_into_some_inputs_only():
-    """Each subset of what requires grad gives the loop's gradients, through each output alone."""
-    kit = Kit(D, 4, 4)
-    # Sixteen sets of flags with one code: said, and meant.
-    warnings.filterwarnings("ignore", message=".*was recorded")
-    for flags in range(1, 16):
-        leaves = [kit.normal(4, 4), kit.normal(3, 4), kit.normal(3, 4), kit.normal(5, 3, 4)]
-        for i, leaf in enumerate(leaves):
-            leaf.requires_grad_(bool(flags >> i & 1))
-        W, h, k, xs = leaves
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-
-        def step(carry: Any, x: Tensor, W: Tensor = W) -> Any:
-            a, b = carry
-            a = torch.tanh(x + a @ W)
-            return (a, b * 0.5 + a.detach()), (a * 2, x.sum(1, keepdim=True), b)
-
-        for which in range(5):
-            found = []
-            for how in (loop, ostinato.scan):
-                carry, ys = how(step, (h, k), xs)
-                out = [*carry, *ys][which]
-                if not out.requires_grad:
-                    found.append([torch.zeros_like(t) for t in wanted])
-                    continue
-                grads = torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
-                found.append(
-                    [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]  # noqa: B905
-                )
-            for a, b in zip(*found, strict=True):
-                torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
-
-
 def test_the_same_tensor_in_several_roles():
     """One tensor as first carry and captured, as two leaves of the carry, as two of xs."""
     kit = Kit(D, 4, 4)
@@ -292,31 +210,7 @@ def test_the_same_tensor_in_several_roles():
         return torch.tanh(x[0] + a @ W), 0.5 * b + a * x[1]
 
     for init in ((h, h), (W, h), (W, W)):
-        found = []
-        for how in (loop, ostinato.scan):
-            _, (a, b) = how(step, init, (xs, xs))
-            grads = torch.autograd.grad((a * b).sum(), [W, h, xs], allow_unused=True)
-            found.append([a, b, *(g for g in grads if g is not None)])
-        for a, b in zip(*found, strict=True):
-            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
-
-
-class Depth(nn.Module):
-    """A module with every kind of thing a step may reach through one."""
-
-    def __init__(self, kit: Kit):
-        super().__init__()
-        self.layers = nn.ModuleList([kit.linear(kit.H, kit.H) for _ in range(2)])
-        self.scales = nn.ParameterList([kit.weight(kit.H) for _ in range(2)])
-        self.named = nn.ParameterDict({"in": kit.weight(kit.F, kit.H)})
-        self.register_buffer("mask", (kit.uniform(kit.H) > 0.3).to(kit.dtype))
-        self.act = nn.ModuleDict({"tanh": nn.Tanh()})
-
-    def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        h = h * self.mask + x @ self.named["in"]
-        for layer, scale in zip(self.layers, self.scales, strict=True):
-            h = self.act["tanh"](layer(h)) * scale
-        return h
+        both(lambda how, init=init: gradients(how, step, [W, h, xs], init, (xs, xs)))
 
 
 def test_a_deep_module():
@@ -326,64 +220,6 @@ def test_a_deep_module():
     init, xs = kit.normal(5, 8), kit.normal(7, 5, 5)
     assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-12)
     assert_native(case, init, xs)
-
-
-def test_a_step_made_in_every_way():
-    """One formula as closure, default argument, partial, method, static method, lambda, global."""
-    kit = Kit(D, 4, 4)
-    W = kit.weight(4, 4)
-
-    class Holder:
-        W = None
-
-        def bound(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(h @ self.W + x)
-
-        @classmethod
-        def of_class(cls, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(h @ cls.W + x)
-
-        @staticmethod
-        def static(h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(h @ Holder.W + x)
-
-    Holder.W = W
-
-    def default(h: Tensor, x: Tensor, W: Tensor = W) -> Tensor:
-        return torch.tanh(h @ W + x)
-
-    def keyword(h: Tensor, x: Tensor, *, W: Tensor = W) -> Tensor:
-        return torch.tanh(h @ W + x)
-
-    def first(W: Tensor, h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(h @ W + x)
-
-    @functools.wraps(first)
-    def wrapped(h: Tensor, x: Tensor) -> Tensor:
-        return first(W, h, x)
-
-    namespace = {"torch": torch, "W": W}
-    exec("def in_globals(h, x): return torch.tanh(h @ W + x)", namespace)
-    steps = [
-        default,
-        keyword,
-        functools.partial(first, W),
-        functools.partial(functools.partial(first, W)),
-        Holder().bound,
-        Holder.of_class,
-        Holder.static,
-        wrapped,
-        namespace["in_globals"],
-        lambda h, x: default(h, x),
-        lambda h, x, Ws=[W]: torch.tanh(h @ Ws[0] + x),
-        lambda h, x, Ws={"a": {"b": W}}: torch.tanh(h @ Ws["a"]["b"] + x),
-    ]
-    init, xs = kit.normal(3, 4), kit.normal(5, 3, 4)
-    expected = play(loop, Case(default, [W], None, None), init, xs)
-    for step in steps:
-        case = Case(step, [W], None, None)
-        assert_close(play(ostinato.scan, case, init, xs), expected, 1e-12)
-        assert_native(case, init, xs)
 
 
 def test_the_checker_sees_a_silent_fallback(monkeypatch):

@@ -12,6 +12,7 @@ and played from the recording whose operations were the same.
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 import warnings
@@ -361,8 +362,6 @@ def _warn(text: str) -> None:
 def code_key(step: Any) -> Any:
     """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
     step = _unwrapped(step)
-    if isinstance(step, types.MethodType):
-        step = step.__func__
     if isinstance(step, types.FunctionType):
         return step.__code__
     return type(step).__module__, type(step).__qualname__
@@ -370,15 +369,20 @@ def code_key(step: Any) -> Any:
 
 def name_of(step: Any) -> str:
     step = _unwrapped(step)
-    if isinstance(step, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
-        return step.__qualname__
-    return type(step).__name__
+    return getattr(step, "__qualname__", type(step).__name__)
 
 
 def _unwrapped(step: Any) -> Any:
-    while isinstance(step, types.FunctionType) and "__wrapped__" in vars(step):
-        step = vars(step)["__wrapped__"]
-    return step
+    """The function inside methods, partials and what functools.wraps has wrapped."""
+    while True:
+        if isinstance(step, types.MethodType):
+            step = step.__func__
+        elif isinstance(step, functools.partial):
+            step = step.func
+        elif isinstance(step, types.FunctionType) and "__wrapped__" in vars(step):
+            step = vars(step)["__wrapped__"]
+        else:
+            return step
 
 
 def _owner_of(step: Any) -> Any:

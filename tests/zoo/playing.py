@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from steps import Case
+from zoo.steps import Case
 
 ENGINES = ("native", "reference", "eager")
 
@@ -104,18 +104,21 @@ def play(
     xs: Any,
     *,
     seed: int = 1,
+    weights: list[Tensor] | None = None,
     **options: Any,
 ) -> Played:
-    """`how(step, init, xs, **options)`, and the gradients of a random weighting of its outputs.
+    """`how(step, init, xs, **options)`, and the gradients of a weighting of its outputs.
 
-    init and xs are taken anew as leaves; a gradient that autograd does not give is zero.
+    The weights are random unless given, those of the carry first. init and xs are taken anew as
+    leaves; a gradient that autograd does not give is zero.
     """
     init = pytree.tree_map(_as_leaf, init)
     xs = pytree.tree_map(_as_leaf, xs)
     carry, ys = how(case.step, init, xs, **options)
     outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
     random = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(o.shape, generator=random, dtype=torch.float64) for o in outs]
+    if weights is None:
+        weights = [torch.randn(o.shape, generator=random, dtype=torch.float64) for o in outs]
     inputs_ = [*case.wanted, *pytree.tree_leaves(init), *pytree.tree_leaves(xs)]
     pairs = [(o, w.to(o.dtype)) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
     wanted = [t for t in inputs_ if t.requires_grad]

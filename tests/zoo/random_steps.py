@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from steps import Case, Kit
+from zoo.steps import Case, Kit
 
 Move = Callable[[list[Tensor]], Tensor]
 
@@ -28,6 +29,19 @@ class Draw:
 
     def integer(self, low: int, high: int) -> int:
         return self.random.randint(low, high)
+
+    def pick(self, items: Any) -> Any:
+        return items[self.integer(0, len(items) - 1)]
+
+
+class Hypothesis:
+    """Choices by hypothesis, which then looks for the smallest step that fails."""
+
+    def __init__(self, data: st.DataObject):
+        self.data = data
+
+    def integer(self, low: int, high: int) -> int:
+        return self.data.draw(st.integers(low, high))
 
     def pick(self, items: Any) -> Any:
         return items[self.integer(0, len(items) - 1)]

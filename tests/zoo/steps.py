@@ -865,3 +865,83 @@ def helper_functions(kit: Kit) -> Case:
         return h @ W
 
     return Case(lambda h, x: torch.tanh(project(x) + recur(h)), [U, W, b], states(kit), inputs(kit))
+
+
+# --------------------------------------------------------------- inputs and states of one width
+
+
+# Of two square weights: values and gradients that fall together.
+SQUARE: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "x + h": lambda W, V: lambda h, x: torch.tanh(x + h),
+    "h + x": lambda W, V: lambda h, x: h + x,
+    "one weight": lambda W, V: lambda h, x: torch.tanh(x @ W + h @ W),
+    "(x + h) W": lambda W, V: lambda h, x: torch.tanh((x + h) @ W),
+    "linear": lambda W, V: lambda h, x: x @ W + h @ V,
+    "x alone": lambda W, V: lambda h, x: torch.tanh(x @ W),
+    "h alone": lambda W, V: lambda h, x: (torch.tanh(h @ W), x @ V),
+    "x is the carry": lambda W, V: lambda h, x: (x, h @ W),
+    "h stays": lambda W, V: lambda h, x: (h, h + x),
+    "h comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), h),
+    "x comes out": lambda W, V: lambda h, x: (torch.tanh(h @ W), x),
+    "both and twice": lambda W, V: lambda h, x: (torch.tanh(h @ W + x), (h, x, h, x + h, x + h)),
+    "x h": lambda W, V: lambda h, x: torch.tanh(x * h) @ W,
+    "h h": lambda W, V: lambda h, x: torch.tanh(h * h + h @ W) + x,
+    "h W h": lambda W, V: lambda h, x: torch.tanh(h * (h @ W) + x),
+    "x (h W) V": lambda W, V: lambda h, x: torch.tanh(x * (h @ W)) @ V,
+    "W V": lambda W, V: lambda h, x: torch.tanh(h @ (W @ V) + x),
+    "W + V": lambda W, V: lambda h, x: torch.tanh(h @ (W + V.t()) + x @ (W * V)),
+    "one column + x": lambda W, V: lambda h, x: x + h @ W[:, :1],
+    "x + one column": lambda W, V: lambda h, x: torch.tanh(h @ V[:1].t() + x @ W),
+    "one column of each": lambda W, V: lambda h, x: torch.tanh(x * (h @ V[:, 1:2]) + x @ W[:, :1]),
+    "one row of x": lambda W, V: lambda h, x: (torch.tanh(h @ W + x[:, :1]), h - x[:, 3:]),
+    "row of a weight": lambda W, V: lambda h, x: torch.tanh(h * W[0] + x * V[:, 1]),
+}
+# Of two square weights, for a carry of two.
+PAIRS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "swap": lambda W, V: lambda s, x: ((s[1], s[0] + x), s[0]),
+    "shift": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[0]), s[1]),
+    "the same twice": lambda W, V: lambda s, x: (torch.tanh(s[0] + s[1] + x),) * 2,
+    "sums": lambda W, V: lambda s, x: ((s[0] + x, s[0]), s[0] - x),
+    "crossed": lambda W, V: (
+        lambda s, x: (
+            torch.tanh(s[1] @ W + x),
+            torch.sigmoid(s[0] @ W + s[1] @ V),
+        )
+    ),
+    "one idle": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1]), s[0] * s[1]),
+    "one zeroed": lambda W, V: lambda s, x: ((torch.tanh(s[0] @ W + x), s[1] * 0), s[1]),
+    "one detached": lambda W, V: (
+        lambda s, x: (
+            (torch.tanh(s[0] @ W + x), 0.5 * s[1] + s[0].detach() @ V),
+            s[1],
+        )
+    ),
+}
+
+# The new carry is a sum of products, which lies where an output does.
+LINEAR: dict[str, Callable[..., Tensor]] = {
+    "x last": lambda h, x, A, U, b: h @ A + x @ U,
+    "x first": lambda h, x, A, U, b: x @ U + torch.tanh(h) @ A,
+    "one product": lambda h, x, A, U, b: torch.cat([h, x], 1) @ torch.cat([A, U]),
+    "with a bias": lambda h, x, A, U, b: torch.nn.functional.linear(x, U.t(), b) + h @ A,
+    "twice": lambda h, x, A, U, b: (h @ A + x @ U) @ A + x @ U,
+    "and the carry": lambda h, x, A, U, b: h + (h @ A + x @ U),
+}
+
+
+class Depth(nn.Module):
+    """A module with every kind of thing a step may reach through one."""
+
+    def __init__(self, kit: Kit):
+        super().__init__()
+        self.layers = nn.ModuleList([kit.linear(kit.H, kit.H) for _ in range(2)])
+        self.scales = nn.ParameterList([kit.weight(kit.H) for _ in range(2)])
+        self.named = nn.ParameterDict({"in": kit.weight(kit.F, kit.H)})
+        self.register_buffer("mask", (kit.uniform(kit.H) > 0.3).to(kit.dtype))
+        self.act = nn.ModuleDict({"tanh": nn.Tanh()})
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        h = h * self.mask + x @ self.named["in"]
+        for layer, scale in zip(self.layers, self.scales, strict=True):
+            h = self.act["tanh"](layer(h)) * scale
+        return h

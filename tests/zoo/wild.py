@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steps import Case, Kit, inputs, states
+import ostinato
+from zoo.steps import Case, Kit, inputs, states
 
 
 def heads(kit: Kit) -> Case:
@@ -70,6 +71,16 @@ def _overwritten(a: Tensor) -> Tensor:
 def _without_gradient(a: Tensor) -> Tensor:
     with torch.no_grad():
         return 3 * a
+
+
+def _differentiated(h: Tensor) -> Tensor:
+    if h.requires_grad:
+        return h - 0.1 * torch.autograd.grad(h.square().sum(), h, create_graph=True)[0]
+    return 0.8 * h
+
+
+def _add(h: Tensor, x: Tensor) -> Tensor:
+    return torch.tanh(h + x)
 
 
 _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
@@ -159,6 +170,18 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "data": lambda a, h, x: a + 2 * a.data,
     "overwritten": lambda a, h, x: _overwritten(a),
     "changes_a_copy": lambda a, h, x: a + h.clone().mul_(2),
+    "differentiated": lambda a, h, x: h - 0.1 * torch.func.grad(lambda q: (q**3).sum())(h) + x,
+    "differentiated_if_it_can_be": lambda a, h, x: _differentiated(h) + x,
+    # for which the engine has no rule
+    "scan_inside": lambda a, h, x: ostinato.scan(_add, h, torch.stack([x, a]))[0],
+    "stack": lambda a, h, x: torch.stack([h, x])[1] * 0.5 + h,
+    "stack_mean": lambda a, h, x: torch.stack([h, a]).mean(0),
+    "stack_unbind": lambda a, h, x: sum(torch.stack([h, a]).unbind(0)) / 2,
+    "new_axis": lambda a, h, x: torch.tanh(h[None][0] + x),
+    "new_axis_cat": lambda a, h, x: torch.tanh(torch.cat([h[None], x[None]]).sum(0)),
+    "new_full": lambda a, h, x: h.new_full((), 0.5) * h + x,
+    "rounded_quotient": lambda a, h, x: torch.div(h, 0.3, rounding_mode="floor") + x,
+    "written_into": lambda a, h, x: h / 2 + x + torch.tanh(a.detach(), out=torch.empty_like(a)),
     # other dtypes inside
     "float_inside": lambda a, h, x: (a.float() * 2).to(a.dtype),
     "made_of_numbers": lambda a, h, x: (

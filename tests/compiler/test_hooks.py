@@ -1,0 +1,232 @@
+"""Hooks and backward passes of the user's own: they see the loop's gradients, as often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ostinato
+from ostinato import scan
+from zoo.playing import loop
+from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf, rnn, weight
+
+pytestmark = pytest.mark.filterwarnings("ignore:scan plays")
+
+
+def test_hooks_on_weights_see_the_whole_gradient_once():
+    W, init, xs = inputs()
+    seen: list[Tensor] = []
+    W.register_hook(lambda g: seen.append(g.clone()))
+    accumulated: list[int] = []
+    W.register_post_accumulate_grad_hook(lambda p: accumulated.append(1))
+    scan(rnn(W), init, xs)[1].sum().backward()
+    assert len(seen) == len(accumulated) == 1
+    loop(rnn(W), init, xs)[1].sum().backward()
+    assert_same(seen[0], seen[1])
+
+
+def test_a_hook_on_the_carry():
+    """It sees the gradient of the step before, too, whose output it is."""
+    W, init, xs = inputs()
+
+    def guarded(h: Tensor, x: Tensor) -> Tensor:
+        if h.requires_grad:
+            h.register_hook(lambda g: g.clamp(-0.1, 0.1))
+        return torch.tanh(x + h @ W)
+
+    def always(h: Tensor, x: Tensor) -> Tensor:
+        h.register_hook(lambda g: 2 * g)
+        return torch.tanh(x + h @ W)
+
+    def on_weights(h: Tensor, x: Tensor) -> Tensor:
+        if W.requires_grad:
+            W.register_hook(lambda g: 2 * g)
+        return torch.tanh(x + h @ W)
+
+    for step in (guarded, always):
+
+        def f(how: Any, step: Any = step) -> Any:
+            start = init.clone()  # the loop's hooks stay on it
+            return torch.autograd.grad(how(step, start, xs)[1].sum(), [W, init, xs])
+
+        with pytest.warns(UserWarning, match="hangs a hook"):
+            both(f)
+    with pytest.warns(UserWarning, match="hangs a hook"):
+        scan(on_weights, init, xs)
+    assert len(W._backward_hooks) == T  # the loop's, and none of a call that was only watched
+
+
+def test_what_hooks_on_gradients_collect():
+    W, (init, xs) = weight(), given()
+    seen = []
+
+    def step(h, x):
+        p = h @ W
+        if p.requires_grad:
+            p.register_hook(lambda g: seen.append(g.shape))
+        return torch.tanh(p + x)
+
+    for _ in range(2):
+        seen.clear()
+        ostinato.scan(step, init, xs)[1].sum().backward()
+        assert seen == [(B, H)] * T
+
+
+def test_hooks_on_what_a_step_computes():
+    """Without a guard for calls in which no gradient is wanted."""
+    W, (init, xs) = weight(), given()
+
+    def clipped(h, x):
+        p = h @ W
+        p.register_hook(lambda g: g.clamp(-0.1, 0.1))
+        return torch.tanh(p + x)
+
+    def retained(h, x):
+        p = h @ W
+        p.retain_grad()
+        return torch.tanh(p + x)
+
+    def checked(h, x):
+        p = torch.tanh(h @ W + x)
+        assert p.requires_grad
+        return p
+
+    for step in (clipped, retained, checked):
+        grads = [
+            torch.autograd.grad(how(step, init, xs)[1].square().sum(), W)
+            for how in (ostinato.scan, loop)
+        ]
+        torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-11)
+
+
+def _with_backward(backward):
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            return a * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return backward(g)
+
+    return Own.apply
+
+
+@pytest.mark.parametrize("by_a_hook", [False, True])
+def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(by_a_hook):
+    b, init, xs = leaf(H), leaf(B, H), leaf(T, B, H)
+    clipped = _with_backward(lambda g: g.clamp(-100, 100))
+
+    def step(h, x):
+        p = b * 1 if by_a_hook else clipped(b * 1)
+        if by_a_hook and p.requires_grad:
+            p.register_hook(lambda g: g.clamp(-100, 100))
+        return torch.tanh(h + x + p)
+
+    both(lambda how: torch.autograd.grad(1000 * how(step, init, xs)[1].sum(), [b, init]))
+
+
+def reads_in_backward(kind: str, w: World) -> Any:
+    """A step whose backward pass alone reads a factor: of a gradient reversal, say."""
+    reads = {
+        "attribute": lambda g: g * w.k,
+        "list": lambda g: g * w.listed[0],
+        "class": lambda g: g * w.Thing.k,
+        "helper": lambda g: g * helper(),
+        "tensor": lambda g: g * w.memo,
+        "hook": lambda g: g * w.k,
+        "computed name": lambda g: g * w.k,
+    }
+    helper = lambda: w.table["k"]  # noqa: E731
+    if kind == "module":
+        w.linear.register_full_backward_hook(lambda m, ins, outs: (ins[0] * w.k,))
+        return lambda h, x: torch.tanh(x + w.linear(h))
+    turned = _with_backward(reads[kind])
+    if kind == "computed name":
+        return lambda h, x: torch.tanh(turned(h @ getattr(w, "".join("W")) + x))
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        z = h @ w.W + x
+        if kind != "hook":
+            z = turned(z)
+        elif z.requires_grad:
+            z.register_hook(reads[kind])
+        return torch.tanh(z)
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "kind", ["attribute", "list", "class", "helper", "tensor", "hook", "module", "computed name"]
+)
+def test_what_a_backward_pass_reads_may_change(kind):
+    """Between two calls, and between the forward and the backward pass of one."""
+    w, (_, init, xs) = World(), inputs()
+    step, saw = reads_in_backward(kind, w), []
+    w.memo = torch.tensor(1.0, dtype=D)
+    wanted = [w.W if kind != "module" else w.linear.weight, init, xs]
+
+    def put(k: float) -> None:
+        w.k = w.listed[0] = w.Thing.k = w.table["k"] = k
+        w.memo.fill_(k)
+
+    def run(how: Any) -> Any:
+        found = []
+        for before, after in ((2.0, 2.0), (0.5, 0.5), (2.0, 5.0), (3.0, 3.0), (2.0, -1.0)):
+            put(before)
+            ys = how(step, init, xs)[1]
+            put(after)
+            found.append(torch.autograd.grad(ys.sum(), wanted))
+        saw.append(found[1][0] - found[0][0])
+        return found
+
+    both(run)
+    assert all(difference.abs().max() > 1e-3 for difference in saw)
+
+
+class Twice(torch.autograd.Function):
+    """Makes zeros of a gradient that is not there."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * 2
+
+
+@pytest.mark.parametrize("lengths", [None, [T, 0, 2]])
+@pytest.mark.parametrize("which", ["captured", "init", "xs"])
+def test_what_no_gradient_reaches_is_not_gone_back_to(which, lengths, monkeypatch):
+    """Neither hooks nor functions before it run: there zeros would come of it."""
+    W, init, _ = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        V = given["captured"].detach()
+        h = h.detach() if which == "init" else h
+        return torch.tanh(h @ W + (x.detach() if which == "xs" else x) @ V)
+
+    def found() -> Any:
+        seen.clear()
+        leaves = {
+            "captured": leaf(H, H),
+            "init": init.detach().requires_grad_(),
+            "xs": leaf(T, B, H),
+        }
+        for t in leaves.values():
+            t.register_hook(lambda g: seen.append(g is None))
+        given.update({name: Twice.apply(t) for name, t in leaves.items()})
+        carry, ys = scan(step, given["init"], given["xs"], lengths=lengths)
+        (ys.square().sum() + carry.sum()).backward()
+        assert True not in seen
+        return len(seen), [t.grad is None for t in leaves.values()]
+
+    seen: list[bool] = []
+    given: dict[str, Tensor] = {}
+    ours = found(), found()
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    assert ours == (found(), found())

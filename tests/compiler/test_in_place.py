@@ -1,0 +1,275 @@
+"""Tensors that change in place: between two calls, between two passes, and by the step itself."""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ostinato import scan
+from zoo.playing import loop
+from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn, weight
+
+pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
+
+
+@pytest.mark.parametrize("what", ["W", "init", "xs", "b", "base"])
+def test_what_changes_between_forward_and_backward_raises(what):
+    W, init, xs = inputs()
+    b, base = leaf(H), leaf(H, H)
+    V = base.t()  # a view: its base is what changes
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ W + h @ W + b + h @ V) * h
+
+    for _ in range(2):
+        ys = scan(step, init, xs)[1]
+        with torch.no_grad():
+            {"W": W, "init": init, "xs": xs, "b": b, "base": base}[what].mul_(2.0)
+        if what == "b":  # the gradient does not need it, as the loop's does not: right, or raises
+            try:
+                found = torch.autograd.grad(ys.sum(), [W, init, xs])
+            except RuntimeError:
+                continue
+            with torch.no_grad():
+                b.div_(2.0)
+            assert_same(found, torch.autograd.grad(loop(step, init, xs)[1].sum(), [W, init, xs]))
+            continue
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(ys.sum(), [W, init, xs])
+
+
+@pytest.mark.parametrize("used", ["changed", "other", "both"])
+@pytest.mark.parametrize("which", ["ys", "carry"])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_outputs_may_change_before_the_backward_pass(which, tracked, used):
+    """tanh's gradient is read from its output: a changed output must not be believed."""
+    W, init, xs = inputs()
+    found = []
+    for how in (scan, loop):
+        carry, ys = how(rnn(W), init, xs)
+        changed, other = (ys, carry) if which == "ys" else (carry, ys)
+        kept = other.detach().clone()
+        if how is loop:
+            changed = changed * (3.0 if tracked else 1.0)
+        else:
+            with torch.set_grad_enabled(tracked):
+                changed.mul_(3.0)
+        assert torch.equal(other, kept)
+        total = {
+            "changed": changed.sum(),
+            "other": other.sum(),
+            "both": changed.sum() + other.sum(),
+        }
+        found.append(torch.autograd.grad(total[used], [W, init, xs]))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("which", ["W", "init", "xs"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda t: torch.empty(0, dtype=t.dtype),
+        lambda t: t.detach().float(),
+        lambda t: torch.randn_like(t),
+    ],
+)
+def test_data_replaced_before_the_backward_pass(which, data):
+    """Its version does not tell: memory of another size, or with other values, would be read."""
+    W, init, xs = inputs()
+
+    def step(h, x):
+        return torch.tanh(x * h @ W)
+
+    _, ys = scan(step, init, xs)
+    replaced = {"W": W, "init": init, "xs": xs}[which]
+    replaced.data = data(replaced)
+    with pytest.raises(RuntimeError, match=r"other data|modified by an inplace|expected|shape"):
+        torch.autograd.grad(ys.sum(), [W, init, xs])
+
+
+@pytest.mark.filterwarnings("error")
+def test_changes_in_place_of_what_is_computed_of_parameters_alone():
+    """The derivative of a maximum has some; two of them are of one tensor."""
+    b, c, init, xs = leaf(H), leaf(H), leaf(B, H), leaf(T, B, H)
+
+    def step(h, x):
+        twice = b * 2
+        before = twice.exp()
+        twice.mul_(0.5).add_(c)
+        return torch.tanh(x + h * torch.maximum(b, c) + before * torch.minimum(twice, c))
+
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, c, init, xs]))
+
+
+VIEWS = {
+    "row": lambda z: z[0].add_(1),
+    "detached": lambda z: z.detach().add_(1),
+    "data": lambda z: z.data.__setitem__(0, 1),
+    "reshaped": lambda z: z.view(-1)[0].mul_(2),
+    "transposed": lambda z: z.T.__iadd__(1),
+    "unbound": lambda z: z.unbind(0)[1].zero_(),
+    "relu": lambda z: nn.functional.relu(z, inplace=True),
+    "elu": lambda z: nn.functional.elu(z[1:], 1.0, True),
+    "out": lambda z: torch.neg(z, out=z[:]),
+    "foreach": lambda z: torch._foreach_add_([z[:1]], 1.0),
+}
+NORMS = {
+    "batch_norm": lambda z, m, v: torch.batch_norm(z, None, None, m, v, True, 0.1, 1e-5, False),
+    "functional": lambda z, m, v: nn.functional.batch_norm(z, m, v, training=True),
+    "instance": lambda z, m, v: nn.functional.instance_norm(z[:, :, None].repeat(1, 1, 2), m, v)[
+        ..., 0
+    ],
+    "statistics": lambda z, m, v: z + torch.batch_norm_update_stats(z, m, v, 0.1)[0],
+}
+
+
+def of_views(change: Any, name: str) -> Any:
+    def step(t: Any, h: Tensor, x: Tensor) -> Tensor:
+        y = torch.tanh(x + h @ t.W)
+        with torch.no_grad():
+            change({"captured": t.captured, "x": x, "h": h}[name])
+        return y
+
+    return step
+
+
+# What steps change in place, of tensors `t` that they capture, of their carry and their input.
+STEPS = {
+    **{f"{view} of {of}": of_views(change, of)
+       for view, change in VIEWS.items() for of in ("captured", "x", "h")},
+    **{f"norm: {name}": lambda t, h, x, f=f: torch.tanh(f(h @ t.W + x, t.mean, t.var))
+       for name, f in NORMS.items()},
+    "norm: module": lambda t, h, x: torch.tanh(x + t.norm(h)),
+    "counter": lambda t, h, x: torch.tanh(x + h) * t.count.add_(1),
+    "carry": lambda t, h, x: torch.tanh(h.mul_(0.5).add_(x) @ t.W),
+    "input": lambda t, h, x: torch.tanh(h @ t.W + x.mul_(0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
+    """Captured tensors, buffers, the first carry and xs; for two calls."""
+    found = []
+    for how in (loop, scan):
+        torch.manual_seed(0)
+        t = types.SimpleNamespace(
+            W=weight(), captured=torch.randn(B, H, dtype=D), mean=torch.zeros(H, dtype=D),
+            var=torch.ones(H, dtype=D), norm=nn.BatchNorm1d(H).to(D),
+            count=torch.zeros((), dtype=D),
+        )  # fmt: skip
+        for i in range(2):
+            h, xs = given(i)
+            with torch.no_grad():
+                outs = how(lambda h, x, t=t: STEPS[name](t, h, x), h, xs)
+            state = [t.captured, t.mean, t.var, t.count, *t.norm.buffers()]
+            found.append([*outs, h, xs, *(of.clone() for of in state)])
+    assert_same(found[2:], found[:2], 1e-12)
+
+
+def test_changes_in_place_of_its_own():
+    W, (init, xs) = weight(), given()
+
+    def step(h, x):
+        y = x + h @ W
+        y[:, 0].mul_(2)
+        z = nn.functional.relu(y.clone(), inplace=True)
+        return torch.tanh(y + z)
+
+    both(lambda how: how(step, init, xs))
+
+
+# ------------------------------------------- values of captured tensors that a step reads in Python
+
+READS = {
+    "tolist": lambda t: t.tolist()[0],
+    "numpy": lambda t: float(t.numpy()[0]),
+    "asarray": lambda t: float(np.asarray(t).sum()),
+    "float64": lambda t: float(np.float64(t[0])),
+    "norm": lambda t: float(np.linalg.norm(t.detach().numpy())),
+    "equal": lambda t: 2.0 if torch.equal(t, torch.zeros_like(t)) else 1.0,
+    "allclose": lambda t: 2.0 if torch.allclose(t, torch.zeros_like(t)) else 1.0,
+    "how many": lambda t: float(t[t > 0.5].numel()),
+    "nonzero": lambda t: float(len((t > 0.5).nonzero())),
+    "text": lambda t: float(f"{t.sum():.3f}"),
+    "contains": lambda t: 2.0 if 0.0 in t else 1.0,
+    "data_ptr": lambda t: float(np.ctypeslib.as_array(t.numpy()).max()),
+    "version": lambda t: float(t._version % 7),
+    "grad": lambda t: 0.5 if t.grad is None else float(t.grad.sum()),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_values_that_leave_a_tensor(name):
+    read, W, (init, xs) = READS[name], weight(), given()
+    t = torch.tensor([0.25, 0.75], dtype=D)
+
+    def step(h, x):
+        return torch.tanh(x + h @ W * read(t))
+
+    for value in (0.25, 0.0, 0.9):
+        t.fill_(value)
+        t.grad = torch.full_like(t, value)
+        both(lambda how: how(step, init, xs))
+
+
+def test_a_mask_of_columns():
+    W, (init, xs) = weight(), given()
+    mask = torch.ones(H, dtype=torch.bool)
+
+    def step(h, x):
+        return torch.tanh(x + (h @ W[:, mask]).sum(1, keepdim=True))
+
+    for off in ((0,), (1,), (0, 2), ()):
+        mask[:] = True
+        mask[list(off)] = False
+        both(lambda how: torch.autograd.grad(how(step, init, xs)[0].sum(), W))
+
+
+MASKED = {
+    "where": lambda a, m: torch.where(m, a, 0.5),
+    "masked_fill": lambda a, m: a.masked_fill(m, 0.5),
+    "product": lambda a, m: a * m,
+    "and": lambda a, m: torch.where(m & (a > 0), a, -a),
+    "not": lambda a, m: torch.where(~m, a, -a) + a.masked_fill(m, 1),
+    "converted": lambda a, m: a * m.to(a.dtype) + a * m,
+}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (H,)])
+@pytest.mark.parametrize("name", MASKED)
+def test_truth_values_that_change_in_place(name, shape):
+    """From all false on: what the engine reads of them may then be zeros for another reason."""
+    everything = torch.zeros(64, dtype=torch.bool)
+    n = math.prod(shape)
+    mask, W, (init, xs) = everything[:n].view(shape), weight(), given()
+
+    def step(h, x):
+        return torch.tanh(x + MASKED[name](h @ W, mask))
+
+    for change in (
+        lambda: None,
+        lambda: everything[n:].fill_(True),  # beside it in memory
+        lambda: mask.view(-1)[::2].fill_(True),
+        mask.logical_not_,
+    ):
+        change()
+        both(lambda how: gradients(how, step, [W], init, xs))
+
+
+def test_truth_values_of_weights():
+    W, gate, (init, xs) = weight(), weight(H, H), given()
+
+    def step(h, x):
+        a = torch.where(gate[0] > 0, h @ W, x)
+        return torch.tanh(a * (gate > 0)[1] + torch.where(gate.t() > 0, gate, 0.0)[2])
+
+    for _ in range(2):
+        both(lambda how: gradients(how, step, [W, gate], init, xs))
+        with torch.no_grad():
+            gate.neg_()

@@ -1,0 +1,143 @@
+"""Imports point one way, as DESIGN.md says; the engine and the lowering never import torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "ostinato"
+# From the bottom up: each may import what stands before it. Names on one line import none of it.
+PACKAGE = """
+    _native
+    engine
+    _extras environment errors files tree
+    eager
+    arguments
+    compiler
+    _scan
+    _explain
+    data
+    datasets
+    nn
+    hyperparameters
+    models
+    metrics
+    training
+    baselines rundir report
+    runtime export
+    estimators
+    cli
+"""
+COMPILER = """
+    errors torch_compat
+    capture
+    graph
+    lower backward
+    plan
+    play
+    cache
+    __init__
+"""
+WITHOUT_TORCH = ("engine", "compiler/lower")
+
+
+def imported(source: str) -> Iterator[str]:
+    """Each module or name that a source imports, as a dotted name; not those for types alone."""
+    tree = ast.parse(source)
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "wanted absolute imports"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path: Path, root: Path) -> str:
+    return path.relative_to(root).parts[0].removesuffix(".py").removesuffix(".pyi")
+
+
+def upwards(root: Path, order: str) -> list[str]:
+    """Imports within a package that do not point down, and files that have no place in it."""
+    height = {name: i for i, line in enumerate(order.split("\n")) for name in line.split()}
+    package = "ostinato." + "".join(f"{p}." for p in root.relative_to(ROOT).parts)
+    names = {part(path, root) for path in root.rglob("*.py*")} - {"__pycache__"}
+    wrong = []
+    for path in sorted(root.rglob("*.py")):
+        here = part(path, root)
+        if here == "__init__" and root == ROOT:
+            continue  # the public names, resolved lazily
+        if here not in height:
+            wrong.append(f"{path.relative_to(ROOT)}: say in tests/test_imports.py where it stands")
+            continue
+        for name in imported(path.read_text()):
+            there = name.removeprefix(package).partition(".")[0]
+            ours = name.startswith(package) and there in names and there != here
+            if ours and height.get(there, len(height)) >= height[here]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    return wrong
+
+
+def test_imports_of_the_package_point_down():
+    assert upwards(ROOT, PACKAGE) == []
+
+
+def test_imports_of_the_compiler_point_down():
+    assert upwards(ROOT / "compiler", COMPILER) == []
+
+
+@pytest.mark.parametrize("folder", WITHOUT_TORCH)
+def test_no_torch(folder):
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        found = [name for name in imported(path.read_text()) if name.partition(".")[0] == "torch"]
+        assert not found, path
+
+
+@pytest.mark.process
+def test_the_engine_needs_no_torch():
+    script = """
+        import sys
+        sys.modules["torch"] = None  # an import of it fails
+        from ostinato.engine import native, ops, program, reference
+        assert "base" in native.available_isas()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_checker_can_fail(tmp_path, monkeypatch):
+    """On an import upwards, one beside, one in a function, and a file that has no place."""
+    monkeypatch.setattr("test_imports.ROOT", tmp_path)
+    files = {
+        "engine/a.py": "from ostinato import tree\nimport numpy",
+        "tree.py": "def f():\n    from ostinato.engine import a\n    from ostinato.files import b",
+        "files.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ostinato.cli",
+        "cli/x.py": "import ostinato.tree",
+        "new.py": "",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert upwards(tmp_path, PACKAGE) == [
+        "engine/a.py imports ostinato.tree",
+        "new.py: say in tests/test_imports.py where it stands",
+        "tree.py imports ostinato.files.b",
+    ]
+    assert list(imported("import torch.nn\nfrom torch import fx as t")) == ["torch.nn", "torch.fx"]
