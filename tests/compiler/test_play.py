@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.compiler.play.step import Player, Rows
+from ostinato.compiler.play.step import CompiledStep, RowOrder
 from ostinato.engine import native
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 8, 31, 32, 33, 128, 257])
 def test_groups_of_falling_lengths(n_rows):
     lengths = torch.randint(0, 50, (n_rows,), generator=torch.Generator().manual_seed(n_rows))
-    rows = Rows.of(lengths)
+    rows = RowOrder.of(lengths)
     order = rows.order or list(range(n_rows))
     assert sorted(order) == list(range(n_rows))
     assert rows.ordered_lengths == lengths[order].tolist()
@@ -26,7 +26,7 @@ def test_groups_of_falling_lengths(n_rows):
 @pytest.mark.parametrize("n_rows", [32, 64, 256])
 def test_threads_have_level_shares(n_rows, n_threads):
     lengths = torch.arange(1, n_rows + 1)
-    ordered = Rows.of(lengths).ordered_lengths
+    ordered = RowOrder.of(lengths).ordered_lengths
     begins = _begins(n_rows)
     bounds = [begins[(len(begins) - 1) * i // n_threads] for i in range(n_threads + 1)]
     shares = [sum(ordered[first:end]) for first, end in pairwise(bounds)]
@@ -35,7 +35,7 @@ def test_threads_have_level_shares(n_rows, n_threads):
 
 @pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
 def test_forward_is_played_again_only_after_a_change_in_place(lengths, monkeypatch):
-    forward, played = Player.forward, []
+    forward, played = CompiledStep.forward, []
 
     def counted(*args, **kwargs):
         played.append(1)
@@ -51,7 +51,7 @@ def test_forward_is_played_again_only_after_a_change_in_place(lengths, monkeypat
 
     init, xs = torch.zeros(3, 4), torch.randn(5, 3, 4)
     expected = torch.autograd.grad(ys().sum(), W)[0]
-    monkeypatch.setattr(Player, "forward", counted)
+    monkeypatch.setattr(CompiledStep, "forward", counted)
     assert torch.equal(torch.autograd.grad(ys().sum(), W)[0], expected)
     assert len(played) == 1
     changed = ys()
