@@ -36,12 +36,14 @@ PACKAGE = """
 """
 COMPILER = """
     errors torch_compat
+    inputs
     capture
     graph
     lower backward
     plan
     play
     cache
+    verify
     __init__
 """
 WITHOUT_TORCH = ("engine", "compiler/lower")

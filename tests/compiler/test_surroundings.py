@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import io
 import subprocess
@@ -738,17 +739,17 @@ def test_an_interrupt_while_a_mode_is_entered_or_left(kind, method, monkeypatch)
 def test_an_interrupt_while_torch_calls_one_of_its_functions():
     """It then holds the mode in a generator, and puts it back when the traceback is forgotten."""
     W, init, xs = inputs()
-    held = []
+    held = contextvars.ContextVar("held", default=None)  # no container that scan would restore
 
     def interrupted(h: Tensor, x: Tensor) -> Tensor:
-        held.append(torch.overrides._pop_mode_temporarily())
-        held[0].__enter__()
+        held.set(torch.overrides._pop_mode_temporarily())
+        held.get().__enter__()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         scan(interrupted, init, xs)
     assert torch._C._len_torch_function_stack() == 0
-    held.clear()
+    held.set(None)
     assert torch._C._len_torch_function_stack() == 1
     W[:, 0].relu().sum().item()  # what a step must not do
     step = lambda h, x: torch.tanh(h @ W + x)  # noqa: E731

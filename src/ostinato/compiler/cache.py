@@ -291,7 +291,10 @@ def _recorded(
         search = search_step(a)
     effects = observation.snapshots.refusal()
     if effects is not None:
-        raise effects
+        try:
+            raise effects
+        finally:
+            del effects  # whose traceback holds this frame, and with it tensors
     compiled = bucket.by_operations.get(search.did)
     if search.keeps_some():
         raise Unsupported(

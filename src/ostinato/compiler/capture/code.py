@@ -34,7 +34,8 @@ def is_fixed(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
         # Where it was written, and where it says: functools.wraps copies that from what it wraps.
         written, says = value.__globals__.get("__name__"), value.__module__
-        return is_fixed_name(written) and is_fixed_name(says)
+        made_here = written == "functools" and value.__closure__ is not None  # singledispatch, say
+        return is_fixed_name(written) and is_fixed_name(says) and not made_here
     return isinstance(value, type) and is_fixed_name(value.__module__)
 
 

@@ -140,6 +140,9 @@ class Walk:
         self.tensors.append(value)
         self.tensor_variables.append(v)
         own = object.__getattribute__(value, "__dict__")
+        if self.asked - own.keys():
+            absent = self.constant(self.asked - own.keys())
+            self.check(f"{v}.__dict__.keys().isdisjoint({absent})", path)
         if own and id(value) not in self.seen:
             self.seen[id(value)] = v
             self.snapshots.add(own)
@@ -147,7 +150,10 @@ class Walk:
                 self.read(f"{v}.__dict__[{name!r}]", own[name], f"{path}.{name}")
 
     def function(self, f: types.FunctionType, v: str, path: str) -> None:
-        self.check(f"{v}.__code__ is {self.constant(f.__code__)}", path)
+        code = self.constant(f.__code__)
+        self.check(f"{v}.__code__ is {code} or {v}.__code__ == {code}", path)
+        if f.__dict__:
+            self.names_in(f.__dict__, f"{v}.__dict__", path)
         if id(f.__code__) not in self.codes:  # it did not run
             return
         for name in ("__defaults__", "__kwdefaults__"):
@@ -161,23 +167,22 @@ class Walk:
                 self.opaque = f"the variable {name} of {path} has no value yet"
             else:
                 self.read(f"{v}.__closure__[{i}].cell_contents", inside, name)
-        if f.__dict__:
-            self.names_in(f.__dict__, f"{v}.__dict__", path)
         if not is_fixed_name(f.__globals__.get("__name__")):
-            names = globals_of(f.__code__)
-            self.snapshots.add_names(f.__globals__, names)
-            scope = ""
-            for name in sorted(names):
-                if name in f.__globals__:
-                    scope = scope or self.variable(f"{v}.__globals__")
-                    self.read(f"{scope}[{name!r}]", f.__globals__[name], name)
-                elif name in sys.modules and not is_fixed_name(name):  # imported by the step
-                    modules = self.constant(sys.modules)
-                    self.read(f"{modules}[{name!r}]", sys.modules[name], name)
+            self.scope(f.__globals__, globals_of(f.__code__), f"{v}.__globals__")
 
-    def method(self, m: types.MethodType, v: str, path: str) -> None:
-        self.read(f"{v}.__func__", m.__func__, path)
-        self.read(f"{v}.__self__", m.__self__, f"{path}.__self__")
+    def scope(self, scope: dict[str, Any], names: frozenset[str], expression: str) -> None:
+        """The globals that code mentions, there or not, and the modules that it imports."""
+        self.snapshots.add_names(scope, names)
+        v = self.variable(expression) if names else ""
+        for name in sorted(names & scope.keys()):
+            self.read(f"{v}[{name!r}]", scope[name], name)
+        absent = names - scope.keys()
+        if absent:  # builtins, most often
+            self.check(f"{v}.keys().isdisjoint({self.constant(absent)})", min(absent))
+        for name in sorted(absent & sys.modules.keys()):
+            if not is_fixed_name(name):
+                modules = self.constant(sys.modules)
+                self.read(f"{modules}[{name!r}]", sys.modules[name], name)
 
     def builtin(self, f: types.BuiltinFunctionType, v: str, path: str) -> None:
         """Of a module it stays as it is; else it is a method of some object."""
@@ -188,11 +193,11 @@ class Walk:
             self.read(f"{v}.__self__", f.__self__, f"{path}.__self__")
 
     def parts(self, value: Any, v: str, path: str) -> None:
-        """An object that stands around functions: partial, staticmethod, property, lru_cache."""
+        """An object around functions: a method, partial, staticmethod, property, lru_cache."""
         self.check(f"type({v}) is {self.constant(type(value))}", path)
         if hasattr(value, "cache_info"):
             self.opaque = f"what {path} remembers (functools.lru_cache) is not seen"
-        for name in ("func", "args", "keywords", "__func__", "fget", "fset", "__wrapped__"):
+        for name in ("func", "args", "keywords", "__func__", "__self__", "fget", "__wrapped__"):
             if hasattr(value, name):
                 self.read(f"{v}.{name}", getattr(value, name), path)
         if not is_fixed(type(value)):
@@ -398,12 +403,18 @@ class Walk:
 
 _KINDS: list[tuple[Any, Callable[..., None]]] = [
     (types.FunctionType, Walk.function),
-    (types.MethodType, Walk.method),
     (types.BuiltinFunctionType, Walk.builtin),
     (types.ModuleType, Walk.module),
     (type, Walk.class_),
     (
-        (functools.partial, staticmethod, classmethod, property, functools._lru_cache_wrapper),
+        (
+            types.MethodType,
+            functools.partial,
+            staticmethod,
+            classmethod,
+            property,
+            functools._lru_cache_wrapper,
+        ),
         Walk.parts,
     ),
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), Walk.script),
