@@ -1,12 +1,12 @@
 // Plays: equal bits whatever the threads, several at once, and after one that failed.
-#include "../executor.h"
+#include "play/executor.h"
 
 #include <atomic>
 #include <new>
 #include <thread>
 
-#include "../dispatch.h"
-#include "../threads.h"
+#include "kernels/dispatch.h"
+#include "play/threads.h"
 #include "allocations.h"
 #include "openmp_stand_in.h"
 #include "programs.h"

@@ -2,7 +2,7 @@
 // AddressSanitizer watches that memory: every argument ends where the program's reach ends.
 #include <cstdio>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
 #include "programs.h"
 
 namespace ostinato {

@@ -1,10 +1,10 @@
 // Every kernel against a slow, obvious version, on every instruction set of this machine.
-#include "../kernels.h"
+#include "kernels/kernels.h"
 
 #include <algorithm>
 #include <limits>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
 #include "tests.h"
 
 namespace ostinato {

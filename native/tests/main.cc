@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <functional>
 
-#include "../dispatch.h"
-#include "../threads.h"
+#include "kernels/dispatch.h"
+#include "play/threads.h"
 #include "tests.h"
 
 int main(int n_words, char** words) {

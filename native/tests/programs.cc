@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
 
 namespace ostinato {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "../executor.h"
+#include "play/executor.h"
 #include "tests.h"
 
 namespace ostinato {

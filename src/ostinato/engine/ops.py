@@ -1,6 +1,6 @@
 """The elementwise operations: what each one means, in NumPy.
 
-One row per operation, by the names of `native/ops.def`; tests compare the two tables. Operands are
+One row per operation, by the names of `native/kernels/ops.def`; tests compare the two tables. Operands are
 arrays that broadcast against each other, `s` is the instruction's scalar. Truth values are 1 and 0.
 """
 

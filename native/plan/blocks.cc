@@ -1,11 +1,11 @@
-#include "block.h"
+#include "plan/blocks.h"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <string_view>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace ostinato {
 namespace {

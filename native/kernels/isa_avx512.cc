@@ -1,5 +1,5 @@
 // AVX-512 F, DQ, VL, BW (x86-64-v4).
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #include <cmath>
 #include <cstring>
@@ -10,11 +10,11 @@
 namespace ostinato {
 namespace isa_avx512 {
 namespace {  // a copy of its own: no function compiled for this set may serve another
-#include "vec_avx512.h"
-#include "vec_generic.h"
-#include "math-inl.h"
-#include "gemm-inl.h"
-#include "elementwise-inl.h"
+#include "kernels/vec_avx512.h"
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/elementwise-inl.h"
 }  // namespace
 }  // namespace isa_avx512
 

@@ -1,9 +1,9 @@
-#include "program.h"
+#include "program/program.h"
 
 #include <stdexcept>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace ostinato {
 namespace {

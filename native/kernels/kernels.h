@@ -8,13 +8,13 @@ namespace ostinato {
 // Elementwise kernels: an operation's number is an instruction's, those after them are the engine's own.
 enum Op : int32_t {
 #define OP(name, arity, expression) kOp_##name,
-#include "ops.def"
+#include "kernels/ops.def"
 #undef OP
   kOpCount,
   kFirstPair = kOpCount,
   kBeforePairs = kFirstPair - 1,  // from which the first pair counts on
 #define PAIR(first, second, place) kPair_##first##_##second##_##place,
-#include "pairs.def"
+#include "kernels/pairs.def"
 #undef PAIR
   kBroadcast,  // of a row's first column
   kElementwiseCount

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "program.h"
+#include "program/program.h"
 
 namespace ostinato {
 

@@ -16,8 +16,8 @@
 #include <utility>
 #include <vector>
 
-#include "executor.h"
-#include "tensors.h"
+#include "play/executor.h"
+#include "python/tensors.h"
 
 namespace ostinato {
 

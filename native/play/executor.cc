@@ -16,16 +16,16 @@
 //   its share of the gradients that are too large for an accumulator a group, and of the other sums
 // Of a single group each thread plays some steps of `before`, some columns of `loop`, and of `after` some
 // steps, or for sums some of their rows, with a barrier between what depends on each other.
-#include "executor.h"
+#include "play/executor.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
-#include "block.h"
-#include "dispatch.h"
-#include "threads.h"
+#include "plan/blocks.h"
+#include "kernels/dispatch.h"
+#include "play/threads.h"
 #if OSTINATO_X86
 #include <immintrin.h>
 #endif

@@ -47,7 +47,7 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar
       return expression;                                                    \
     }                                                                       \
   };
-#include "ops.def"
+#include "kernels/ops.def"
 #undef OP
 
 template <class V, class F>
@@ -124,11 +124,11 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
 #define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
-#include "ops.def"
+#include "kernels/ops.def"
 #undef OP
 #define PAIR(first, second, place) \
   k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
-#include "pairs.def"
+#include "kernels/pairs.def"
 #undef PAIR
   k.elementwise[kBroadcast] = broadcast<V>;
   return k;

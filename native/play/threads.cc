@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "play/threads.h"
 
 #include <dlfcn.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 // A program from rows of integers, as src/ostinato/engine/program.py writes them.
 #include <stdexcept>
 
-#include "program.h"
+#include "program/program.h"
 
 namespace ostinato {
 namespace {

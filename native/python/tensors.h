@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "executor.h"
+#include "play/executor.h"
 
 namespace ostinato {
 

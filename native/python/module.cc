@@ -8,10 +8,10 @@
 
 #include <cstdlib>
 
-#include "dispatch.h"
-#include "executor.h"
-#include "passes.h"
-#include "threads.h"
+#include "kernels/dispatch.h"
+#include "play/executor.h"
+#include "python/passes.h"
+#include "play/threads.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

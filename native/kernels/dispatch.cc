@@ -1,4 +1,4 @@
-#include "dispatch.h"
+#include "kernels/dispatch.h"
 
 #include <stdexcept>
 
@@ -6,12 +6,12 @@ namespace ostinato {
 
 const OpRow kOpRows[kOpCount] = {
 #define OP(name, arity, expression) {#name, arity},
-#include "ops.def"
+#include "kernels/ops.def"
 #undef OP
 };
 const PairRow kPairRows[kPairCount] = {
 #define PAIR(first, second, place) {kOp_##first, kOp_##second, place},
-#include "pairs.def"
+#include "kernels/pairs.def"
 #undef PAIR
 };
 

@@ -1,4 +1,4 @@
-#include "columns.h"
+#include "plan/column_sharing.h"
 
 namespace ostinato {
 namespace {

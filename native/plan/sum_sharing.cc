@@ -1,4 +1,4 @@
-#include "sums.h"
+#include "plan/sum_sharing.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // Portable C++: the definition the vector units are compared with, bit for bit.
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #include <cmath>
 #include <cstring>
@@ -9,10 +9,10 @@
 namespace ostinato {
 namespace isa_base {
 namespace {  // a copy of its own: no function compiled for this set may serve another
-#include "vec_generic.h"
-#include "math-inl.h"
-#include "gemm-inl.h"
-#include "elementwise-inl.h"
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/elementwise-inl.h"
 }  // namespace
 }  // namespace isa_base
 

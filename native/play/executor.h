@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "columns.h"
-#include "program.h"
-#include "sums.h"
-#include "workspaces.h"
+#include "plan/column_sharing.h"
+#include "program/program.h"
+#include "plan/sum_sharing.h"
+#include "play/workspaces.h"
 
 namespace ostinato {
 
