@@ -120,7 +120,7 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.lanes = V::kLanes;
   k.gemm = gemm<V, NV>;
   k.outer = outer<V, NV>;
-  k.row_sums = row_sums<V>;
+  k.column_sums = column_sums<V>;
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
 #define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;

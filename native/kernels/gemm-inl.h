@@ -28,7 +28,7 @@ template <class T> struct Product {
   int n_factors;
   RowList<const T> init;  // no rows: zero
   RowList<T> out;
-  Ahead* ahead;  // or null
+  Prefetcher* ahead;  // or null
   const Factor<T>* outer;  // a factor of one column, that begins the chain; or null
 };
 
@@ -61,7 +61,7 @@ inline void gemm_tile(const Product<typename V::Scalar>& p, int64_t row, int64_t
     const int64_t step = others ? p.ahead->step() / int64_t(sizeof(T)) : L;
     for (int64_t k = 0, end = K; k < K; end = K) {
       const T* ahead = w + (K - k) * ldw + tile % NV * K * L;
-      if (others) end = k + p.ahead->take(K - k, ahead);
+      if (others) end = k + p.ahead->template take<V>(K - k, ahead);
       OSTINATO_UNROLLED_4 for (; k < end; k++, w += ldw, ahead += kAhead ? step : L) {
         __builtin_prefetch(ahead, 0, 2);
         V b[NV];
@@ -142,7 +142,7 @@ void gemm_panels(const Product<typename V::Scalar>& p, int64_t column) {
 
 template <class V, int NV, bool kAhead>
 void gemm_of(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
-          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
+          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Prefetcher* ahead) {
   constexpr int L = V::kLanes, PW = NV * L;
   const bool outer = n_rows > 2 && n_factors > 1 && factors[0].K == 1;
   const Product<typename V::Scalar> p{factors + outer, n_factors - outer, init, out, ahead, outer ? factors : nullptr};
@@ -167,12 +167,12 @@ void gemm_of(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factor
 // Two functions, so that each tile is called from one place, and is inlined there (10 % of short products).
 template <class V, int NV>
 void gemm(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factors, int n_factors,
-          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Ahead* ahead) {
+          RowList<const typename V::Scalar> init, RowList<typename V::Scalar> out, Prefetcher* ahead) {
   if (ahead) gemm_of<V, NV, true>(n_rows, N, factors, n_factors, init, out, ahead);
   else gemm_of<V, NV, false>(n_rows, N, factors, n_factors, init, out, nullptr);
 }
 
-// Sums of NV vectors of columns at once: one alone would wait for each addition.
+// SumSharing of NV vectors of columns at once: one alone would wait for each addition.
 template <class V, int NV, bool kSum, bool kScaled>
 inline void sums_of_vectors(int64_t n_rows, RowList<const typename V::Scalar> a, int64_t column, typename V::Scalar* sum,
                             RowList<const typename V::Scalar> scale, typename V::Scalar* scaled, int tail) {
@@ -208,7 +208,7 @@ void all_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, ty
   if (n < N) sums_of_vectors<V, 1, kSum, kScaled>(n_rows, a, n, sum, scale, scaled, int(N - n));
 }
 template <class V>
-void row_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* sum,
+void column_sums(int64_t n_rows, int64_t N, RowList<const typename V::Scalar> a, typename V::Scalar* sum,
               RowList<const typename V::Scalar> scale, typename V::Scalar* scaled) {
   if (sum && scaled) all_sums<V, true, true>(n_rows, N, a, sum, scale, scaled);
   else if (sum) all_sums<V, true, false>(n_rows, N, a, sum, scale, scaled);

@@ -17,13 +17,13 @@ int arity(int32_t kernel) {
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
 }
 
-// Strips grow while they fit into two thirds of L1. Against one third of 48 KB: −3 % of sLSTM, −1 % of LEM, LSTM.
-int64_t near_strips() {
+// Bytes that the strips of a block's operands may have and stay in L1.
+int64_t near_strip_bytes() {
   int64_t l1 = 0;
 #ifdef _SC_LEVEL1_DCACHE_SIZE
   l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 where it is not known
 #endif
-  return std::min(kNearStrips, (l1 > 0 ? l1 : int64_t(1) << 15) * 2 / 3);
+  return std::min(kNearStripBytes, l1_for_strips(l1 > 0 ? l1 : kUnknownL1Bytes));
 }
 
 bool has_scalar(int32_t op) {
@@ -41,21 +41,21 @@ int32_t pair_of(int32_t first, int32_t second, int place) {
 
 }  // namespace
 
-Block::Block(const Instruction* head, int64_t item) : width(head->n) {
+BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
   for (const Instruction* x = head + 1; x <= head + head->count; x++)
     for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
   for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
     const bool broadcast = x->code == Code::kBroadcast;
-    steps.push_back({broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
+    operations.push_back({broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
   }
-  for (size_t i = 0; i < steps.size();)
+  for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
   renumber_registers();
   const int64_t near = operands_used_again();
-  while (strip < kLongestStrip && 2 * strip * near * item <= near_strips() && 2 * strip * n_registers <= kRegisters) strip *= 2;
+  while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() && 2 * strip * n_registers <= kRegisterElements) strip *= 2;
 }
 
-int16_t Block::find(const Operand& o, bool one_column) {
+int16_t BlockPlan::find(const Operand& o, bool one_column) {
   if (o.buffer == -1) return 0;  // not looked at
   if (o.buffer < -1) {
     const int number = -2 - o.buffer;
@@ -69,11 +69,11 @@ int16_t Block::find(const Operand& o, bool one_column) {
 }
 
 // Without those whose only reader has joined their writer.
-void Block::renumber_registers() {
+void BlockPlan::renumber_registers() {
   const int16_t first = int16_t(streams.size());
   std::vector<int16_t> number(size_t(n_registers), -1);
   n_registers = 0;
-  for (Step& x : steps)
+  for (Operation& x : operations)
     for (int i : {0, 1, 2, 3})
       if (x.which[i] >= first && (i == 3 || i < arity(x.kernel))) {
         int16_t& found = number[size_t(x.which[i] - first)];
@@ -82,9 +82,9 @@ void Block::renumber_registers() {
       }
 }
 
-int64_t Block::operands_used_again() const {
+int64_t BlockPlan::operands_used_again() const {
   std::vector<int> uses(streams.size() + size_t(n_registers));
-  for (const Step& x : steps) {
+  for (const Operation& x : operations) {
     for (int operand = 0; operand < arity(x.kernel); operand++) uses[size_t(x.which[operand])]++;
     uses[size_t(x.which[3])]++;
   }
@@ -92,36 +92,36 @@ int64_t Block::operands_used_again() const {
 }
 
 // Where a register holds a step's result for one later step alone, both become one. Whether they did.
-bool Block::join_reader(size_t first) {
-  const int16_t result = steps[first].which[3];
+bool BlockPlan::join_reader(size_t first) {
+  const int16_t result = operations[first].which[3];
   if (result < int16_t(streams.size())) return false;
   size_t second = 0;
   int reads = 0, place = 0;
-  for (size_t i = first + 1; i < steps.size(); i++) {
-    for (int operand = 0; operand < arity(steps[i].kernel); operand++)
-      if (steps[i].which[operand] == result) second = i, place = operand, reads++;
-    if (steps[i].which[3] == result) break;
+  for (size_t i = first + 1; i < operations.size(); i++) {
+    for (int operand = 0; operand < arity(operations[i].kernel); operand++)
+      if (operations[i].which[operand] == result) second = i, place = operand, reads++;
+    if (operations[i].which[3] == result) break;
   }
   if (reads != 1) return false;
-  const Step &x = steps[first], &y = steps[second];
+  const Operation &x = operations[first], &y = operations[second];
   const int32_t kernel = pair_of(x.kernel, y.kernel, place);
   if (kernel < 0) return false;
   for (size_t i = first + 1; i < second; i++)
     for (int operand = 0; operand < arity(x.kernel); operand++)
-      if (overlap(x.which[operand], steps[i].which[3])) return false;
-  Step both{kernel, has_scalar(x.kernel) ? x.s : y.s, {}};
+      if (overlap(x.which[operand], operations[i].which[3])) return false;
+  Operation both{kernel, has_scalar(x.kernel) ? x.s : y.s, {}};
   int n = 0;
   for (int operand = 0; operand < arity(x.kernel); operand++) both.which[n++] = x.which[operand];
   for (int operand = 0; operand < arity(y.kernel); operand++)
     if (operand != place) both.which[n++] = y.which[operand];
   both.which[3] = y.which[3];
-  steps[second] = both;
-  steps.erase(steps.begin() + int64_t(first));
+  operations[second] = both;
+  operations.erase(operations.begin() + int64_t(first));
   return true;
 }
 
 // Whether two entries of the table share an element.
-bool Block::overlap(int16_t x, int16_t y) const {
+bool BlockPlan::overlap(int16_t x, int16_t y) const {
   const int16_t n = int16_t(streams.size());
   if (x >= n || y >= n) return x == y;
   return !apart(streams[size_t(x)].operand, width, streams[size_t(y)].operand, width);

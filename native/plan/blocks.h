@@ -4,17 +4,18 @@
 #include <vector>
 
 #include "program/program.h"
+#include "tuning.h"
 
 namespace ostinato {
 
-constexpr int64_t kStrip = 128, kLongestStrip = 512;  // columns of a strip, in rows of one stride
-constexpr int64_t kRegisters = 2 * kMaxRegisters * kStrip;  // elements of all registers of a thread
-constexpr int64_t kNearStrips = 1 << 15;  // bytes, at most, of those of all operands that a block uses again
+// Elements of all registers of a thread: 48 registers of twice the usual strip.
+constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
 
-// Operations find their operands in a table: the streams, each place in memory once, then the registers.
-struct Block {
+// Operations find their operands in a table: first the streams, which are operands in memory, each once;
+// then the registers.
+struct BlockPlan {
   struct Stream { Operand operand; bool one_column; };  // one column: what kBroadcast reads
-  struct Step {
+  struct Operation {
     int32_t kernel;  // an Op
     double s;
     int16_t which[4];  // a, b, c and d in the table
@@ -22,10 +23,10 @@ struct Block {
   int64_t width = 0, strip = kStrip;
   int n_registers = 0;
   std::vector<Stream> streams;
-  std::vector<Step> steps;
+  std::vector<Operation> operations;
 
-  Block() = default;
-  Block(const Instruction* head, int64_t item);  // item: bytes of an element
+  BlockPlan() = default;
+  BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
 
  private:
   int16_t find(const Operand& o, bool one_column = false);

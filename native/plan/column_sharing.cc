@@ -19,22 +19,22 @@ class Analysis {
  public:
   explicit Analysis(const Program& program) : p_(program) {}
 
-  Columns run() {
+  ColumnSharing run() {
     if (reaches_other_steps(p_.before) || reaches_other_steps(p_.after)) return {};
-    find_tasks();
+    find_stages();
     find_accesses_of_blocks();
-    for (Columns::Task& task : columns_.tasks)
-      if (p_.instructions[task.begin].code == Code::kGemm) find_pieces(task);
-    for (const Columns::Task& task : columns_.tasks)
-      if (depends_on_itself(accesses(task))) return {};
-    find_meetings();
+    for (ColumnSharing::Stage& stage : columns_.stages)
+      if (p_.instructions[stage.begin].code == Code::kGemm) find_pieces(stage);
+    for (const ColumnSharing::Stage& stage : columns_.stages)
+      if (depends_on_itself(accesses(stage))) return {};
+    find_barriers();
     find_weights();
     return columns_;
   }
 
  private:
   const Program& p_;
-  Columns columns_;
+  ColumnSharing columns_;
   std::vector<Access> of_blocks_;
 
   // Whether a section that threads share by steps has one of them write what another reads.
@@ -51,24 +51,24 @@ class Analysis {
     return false;
   }
 
-  void find_tasks() {
+  void find_stages() {
     for (int32_t i = p_.loop.begin; i < p_.loop.end;) {
       const Instruction& x = p_.instructions[i];
-      Columns::Task task{i, i + 1};
-      if (x.code == Code::kBlock) task.end += x.count;
+      ColumnSharing::Stage stage{i, i + 1};
+      if (x.code == Code::kBlock) stage.end += x.count;
       if (x.code == Code::kGemm) {
-        while (task.end < p_.loop.end && beside(task, p_.instructions[task.end])) task.end++;
-        if (task.end == i + 1)
-          while (task.factors < kMostFactors && task.end < p_.loop.end && continues(x, p_.instructions[task.end])) task.end++, task.factors++;
+        while (stage.end < p_.loop.end && beside(stage, p_.instructions[stage.end])) stage.end++;
+        if (stage.end == i + 1)
+          while (stage.factors < kMaxFactors && stage.end < p_.loop.end && continues(x, p_.instructions[stage.end])) stage.end++, stage.factors++;
       }
-      i = task.end;
-      columns_.tasks.push_back(task);
+      i = stage.end;
+      columns_.stages.push_back(stage);
     }
   }
   // Whether a product has the factor of those before and nothing to do with their results.
-  bool beside(const Columns::Task& task, const Instruction& next) const {
+  bool beside(const ColumnSharing::Stage& stage, const Instruction& next) const {
     if (next.code != Code::kGemm) return false;
-    for (int32_t i = task.begin; i < task.end; i++) {
+    for (int32_t i = stage.begin; i < stage.end; i++) {
       const Instruction& x = p_.instructions[i];
       if (x.k != next.k || !same(x.a, next.a) || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
           overlap(x.c, x.n, next.d, next.n) || overlap(x.d, x.n, next.a, next.k))
@@ -82,9 +82,9 @@ class Analysis {
 
   // A product's columns are cut where those begin or end that a block reads or writes at once: r, z and
   // n of a GRU are each shared like the state.
-  void find_pieces(Columns::Task& task) {
-    for (int32_t i = task.begin; i < task.end; i++) columns_.weights += double(p_.instructions[i].k) * p_.instructions[i].n;
-    for (int32_t i = task.begin; i < (task.factors > 1 ? task.begin + 1 : task.end); i++) {
+  void find_pieces(ColumnSharing::Stage& stage) {
+    for (int32_t i = stage.begin; i < stage.end; i++) columns_.weights += double(p_.instructions[i].k) * p_.instructions[i].n;
+    for (int32_t i = stage.begin; i < (stage.factors > 1 ? stage.begin + 1 : stage.end); i++) {
       const Instruction& x = p_.instructions[i];
       std::vector<int32_t> cuts{0, x.n};
       for (const Operand* o : {&x.d, &x.c})
@@ -94,36 +94,36 @@ class Analysis {
               if (cut > 0 && cut < x.n) cuts.push_back(cut);
       std::sort(cuts.begin(), cuts.end());
       for (size_t j = 1; j < cuts.size(); j++)
-        if (cuts[j] > cuts[j - 1]) task.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
+        if (cuts[j] > cuts[j - 1]) stage.pieces.push_back({i, cuts[j - 1], cuts[j] - cuts[j - 1]});
     }
   }
   void find_accesses_of_blocks() {
-    for (const Columns::Task& task : columns_.tasks)
-      if (p_.instructions[task.begin].code == Code::kBlock)
-        for (const Access& x : accesses(task))
+    for (const ColumnSharing::Stage& stage : columns_.stages)
+      if (p_.instructions[stage.begin].code == Code::kBlock)
+        for (const Access& x : accesses(stage))
           if (x.by == By::kShare) of_blocks_.push_back(x);
   }
 
-  std::vector<Access> accesses(const Columns::Task& task) const {
+  std::vector<Access> accesses(const ColumnSharing::Stage& stage) const {
     std::vector<Access> found;
     const auto add = [&](const Operand& o, int32_t begin, int32_t width, bool write, By by) {
       if (o.buffer < 0) return;
       const Access x{o.buffer, o.column + begin, width, o.dt, write, by};
       if (std::find(found.begin(), found.end(), x) == found.end()) found.push_back(x);
     };
-    const Instruction& head = p_.instructions[task.begin];
+    const Instruction& head = p_.instructions[stage.begin];
     switch (head.code) {
       case Code::kGemm:
-        for (int32_t i = task.begin; i < task.begin + task.factors; i++)
+        for (int32_t i = stage.begin; i < stage.begin + stage.factors; i++)
           add(p_.instructions[i].a, 0, p_.instructions[i].k, false, By::kAll);
-        for (const Columns::Piece& piece : task.pieces) {
+        for (const ColumnSharing::Piece& piece : stage.pieces) {
           const Instruction& x = p_.instructions[piece.gemm];
           add(x.c, piece.begin, piece.width, false, By::kShare);
           add(x.d, piece.begin, piece.width, true, By::kShare);
         }
         break;
       case Code::kBlock:
-        for (int32_t i = task.begin + 1; i < task.end; i++) {
+        for (int32_t i = stage.begin + 1; i < stage.end; i++) {
           const Instruction& x = p_.instructions[i];
           const bool broadcast = x.code == Code::kBroadcast;
           add(x.a, 0, broadcast ? 1 : head.n, false, broadcast ? By::kAll : By::kShare);
@@ -144,7 +144,7 @@ class Analysis {
     switch (p_.buffers[x.buffer].kind) {
       case Kind::kTime:
       case Kind::kTape:
-      case Kind::kChunk: return apart == 0;  // threads meet between chunks
+      case Kind::kChunk: return apart == 0;  // threads barrier_before between chunks
       case Kind::kPair: return apart % 2 == 0;
       default: return true;
     }
@@ -163,33 +163,33 @@ class Analysis {
   }
 
   // Over three steps: a pair's slots come again after two.
-  void find_meetings() {
+  void find_barriers() {
     std::vector<Access> since;  // the last meeting
     for (int64_t t = 0; t < 3; t++)
-      for (Columns::Task& task : columns_.tasks) {
-        std::vector<Access> now = accesses(task);
+      for (ColumnSharing::Stage& stage : columns_.stages) {
+        std::vector<Access> now = accesses(stage);
         for (Access& x : now) x.step = t;
         for (const Access& x : now)
-          for (const Access& y : since) task.meet = task.meet || conflict(x, y);
-        if (task.meet) since.clear();
+          for (const Access& y : since) stage.barrier_before = stage.barrier_before || conflict(x, y);
+        if (stage.barrier_before) since.clear();
         since.insert(since.end(), now.begin(), now.end());
       }
-    for (const Columns::Task& task : columns_.tasks) columns_.meetings += task.meet;
+    for (const ColumnSharing::Stage& stage : columns_.stages) columns_.barriers += stage.barrier_before;
   }
 
   void find_weights() {
-    columns_.of_loop.assign(p_.weights.size(), false);
+    columns_.loop_only.assign(p_.weights.size(), false);
     for (bool loop : {true, false})
       for (int32_t i = 0; i < int32_t(p_.instructions.size()); i++) {
         const Instruction& x = p_.instructions[i];
         const bool in_loop = i >= p_.loop.begin && i < p_.loop.end;
-        if (x.code == Code::kGemm && in_loop == loop) columns_.of_loop[x.weight] = loop;
+        if (x.code == Code::kGemm && in_loop == loop) columns_.loop_only[x.weight] = loop;
       }
   }
 };
 
 }  // namespace
 
-Columns columns_of(const Program& program) { return Analysis(program).run(); }
+ColumnSharing find_column_sharing(const Program& program) { return Analysis(program).run(); }
 
 }  // namespace ostinato

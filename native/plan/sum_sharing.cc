@@ -13,13 +13,13 @@ bool within(const Operand& x, int32_t nx, const Operand& y, int32_t ny) {
 class Finder {
  public:
   explicit Finder(const Program& program) : p_(program), terms_(program.gradients.size()) {
-    found_.scaled.resize(p_.instructions.size(), -1);
+    found_.scaled_with.resize(p_.instructions.size(), -1);
     found_.skipped.resize(p_.instructions.size());
     found_.copied.resize(p_.gradients.size());
     for (int32_t i = p_.after.begin; i < p_.after.end; i++)
       if (is_sum(at(i))) terms_[size_t(at(i).weight)]++;
   }
-  Sums run() {
+  SumSharing run() {
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
       std::vector<int32_t> sums, products;  // with nothing between them that could write what they read
       for (; i < p_.after.end && is_sum(at(i)); i++)
@@ -47,18 +47,18 @@ class Finder {
   void join(int32_t i, const std::vector<int32_t>& products) {
     for (int32_t j : products) {
       if (found_.skipped[size_t(j)] || at(j).k != 1 || at(j).n != at(i).n || !same(at(j).b, at(i).a)) continue;
-      found_.scaled[size_t(i)] = j;
+      found_.scaled_with[size_t(i)] = j;
       found_.skipped[size_t(j)] = true;
       return;
     }
   }
   const Program& p_;
   std::vector<int> terms_;  // of each gradient
-  Sums found_;
+  SumSharing found_;
 };
 
 }  // namespace
 
-Sums sums_of(const Program& program) { return Finder(program).run(); }
+SumSharing find_sum_sharing(const Program& program) { return Finder(program).run(); }
 
 }  // namespace ostinato

@@ -15,6 +15,8 @@
 #include <immintrin.h>
 #endif
 
+#include "tuning.h"
+
 namespace ostinato {
 namespace {
 
@@ -57,8 +59,6 @@ Runtime find_runtime() {
   found.name = path.substr(path.rfind('/') + 1);
   return found.parallel && found.thread_id && found.team_size && found.most ? found : r;
 }
-
-constexpr int kSpins = 512;  // before a thread lets another have its core: some 20 µs
 
 std::atomic<bool> busy{false};
 
@@ -118,7 +118,7 @@ void Barrier::wait(int id, int n) {
     for (int i = 0; int32_t(of_[other].n.load(std::memory_order_acquire) - mine) < 0; i++) {
       if (i < kSpins) {
 #if OSTINATO_X86
-        if (i > kSpins / 64) _mm_pause();
+        if (i > kSpinsWithoutPause) _mm_pause();
 #endif
       } else {
         std::this_thread::yield();
@@ -148,17 +148,16 @@ void time_meetings(void* context, int id, int n) {
 
 }  // namespace
 
-double meeting_ns(int n) {
+double barrier_ns(int n) {
   using std::chrono::steady_clock;
-  constexpr int64_t kFresh = 20'000'000;
-  static std::atomic<int64_t> when[Barrier::kMost + 1];
-  static std::atomic<double> found[Barrier::kMost + 1];
+  static std::atomic<int64_t> when[Barrier::kMaxThreads + 1];
+  static std::atomic<double> found[Barrier::kMaxThreads + 1];
   const int64_t now = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
-  if (const int64_t then = when[n].load(); then != 0 && now - then < kFresh) return found[n].load();
-  Meetings meetings{{}, n};
-  parallel(n, time_meetings, &meetings);
-  found[n] = meetings.ns, when[n] = now;
-  return meetings.ns;
+  if (const int64_t then = when[n].load(); then != 0 && now - then < kBarrierTimeIsFreshNs) return found[n].load();
+  Meetings barriers{{}, n};
+  parallel(n, time_meetings, &barriers);
+  found[n] = barriers.ns, when[n] = now;
+  return barriers.ns;
 }
 
 }  // namespace ostinato

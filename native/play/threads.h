@@ -15,20 +15,20 @@ void parallel(int wanted, void (*body)(void* context, int id, int n), void* cont
 // The runtime in use, for people: the file's name, or why there is none.
 std::string threading_runtime();
 
-// A few threads meet, again and again; they spin, since every one of them is known to be running. Each has
+// A few threads barrier_before, again and again; they spin, since every one of them is known to be running. Each has
 // a line of its own that the others read: to arrive is one write, to leave costs one way between cores.
 class Barrier {
  public:
-  static constexpr int kMost = 8;
+  static constexpr int kMaxThreads = 8;
   void wait(int id, int n);
 
  private:
   struct alignas(64) Arrivals { std::atomic<uint32_t> n{0}; };
-  Arrivals of_[kMost];
+  Arrivals of_[kMaxThreads];
 };
 
-// Nanoseconds for n threads to meet: infinite where the runtime gives fewer, and while another caller has
+// Nanoseconds for n threads to barrier_before: infinite where the runtime gives fewer, and while another caller has
 // them. At most 20 ms old: cores that a machine shares with others move together and apart.
-double meeting_ns(int n);
+double barrier_ns(int n);
 
 }  // namespace ostinato

@@ -1,4 +1,4 @@
-// Memory that plays leave to the next ones, of whatever program: so the forward and the backward pass,
+// Workspace that plays leave to the next ones, of whatever program: so the forward and the backward pass,
 // or two layers, use the same lines of the caches (5 % of a call on one row).
 #pragma once
 #include <atomic>
@@ -18,16 +18,18 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
+#include "tuning.h"
+
 namespace ostinato {
 
 // In one piece, 64-byte aligned; grows, never shrinks.
-class Memory {
+class Workspace {
  public:
-  Memory() = default;
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory() { std::free(data_); }
-  char* get(int64_t bytes) {  // a multiple of 64
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() { std::free(data_); }
+  char* reserve(int64_t bytes) {  // a multiple of 64
     if (bytes > size_) {
       std::free(data_);
       size_ = 0;
@@ -73,14 +75,14 @@ class Workspaces {
   ~Workspaces() {
     for (auto& place : kept_) delete place.load();
   }
-  std::unique_ptr<Memory> take() {
+  std::unique_ptr<Workspace> take() {
     for (auto& place : kept_)
-      if (Memory* memory = place.exchange(nullptr)) return std::unique_ptr<Memory>(memory);
-    return std::make_unique<Memory>();
+      if (Workspace* memory = place.exchange(nullptr)) return std::unique_ptr<Workspace>(memory);
+    return std::make_unique<Workspace>();
   }
-  void give(std::unique_ptr<Memory> memory) {
+  void give(std::unique_ptr<Workspace> memory) {
     for (auto& place : kept_) {
-      Memory* none = nullptr;
+      Workspace* none = nullptr;
       if (!place.compare_exchange_strong(none, memory.get())) continue;
       memory.release();
       return;
@@ -89,7 +91,7 @@ class Workspaces {
   int64_t kept_bytes() {  // for tests: a play that begins meanwhile may find none, and make its own
     int64_t bytes = 0;
     for (auto& place : kept_) {
-      std::unique_ptr<Memory> memory(place.exchange(nullptr));
+      std::unique_ptr<Workspace> memory(place.exchange(nullptr));
       if (!memory) continue;
       bytes += memory->size();
       give(std::move(memory));
@@ -98,8 +100,7 @@ class Workspaces {
   }
 
  private:
-  static constexpr int kMost = 4;  // that many callers at once find theirs again
-  std::atomic<Memory*> kept_[kMost]{};
+  std::atomic<Workspace*> kept_[kKeptWorkspaces]{};
 };
 
 }  // namespace ostinato

@@ -81,6 +81,7 @@ struct Carry {
   int32_t final;  // argument [B, width] that receives the last slot; −1: not wanted
 };
 struct Section { int32_t begin, end; };
+struct Range { int64_t begin, end; };  // of rows, columns, steps or groups
 
 struct Program {
   int32_t n_arguments = 0;

@@ -36,13 +36,13 @@ template <class T> void bind_program(nb::module_& m, const char* name) {
         new (self) Executor<T>(read_program(values, scalars), workspaces);
       }, "values"_a, "scalars"_a, "workspaces"_a, nb::keep_alive<1, 4>())
       .def("play", [](Executor<T>& self, const Addresses& arguments, int64_t n_steps, int64_t n_rows, Integers rows,
-                      Integers lengths, int threads, const std::string& isa, int64_t worth) {
-        play(self, arguments.list, {n_steps, n_rows, std::move(rows), std::move(lengths)}, threads, isa, worth);
-      }, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a, "threads"_a, "isa"_a, "worth"_a = Play().worth)
+                      Integers lengths, int threads, const std::string& isa, int64_t work_per_thread) {
+        play(self, arguments.list, {n_steps, n_rows, std::move(rows), std::move(lengths)}, threads, isa, work_per_thread);
+      }, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a, "threads"_a, "isa"_a, "work_per_thread"_a = PlayRequest().work_per_thread)
       .def("needed_bytes", [](const Executor<T>& self, int64_t n_steps, int64_t n_rows, int threads,
                               const std::string& isa) {
         if (n_steps < 1 || n_rows < 1) throw std::invalid_argument("wanted at least one step and one row");
-        Play p;
+        PlayRequest p;
         p.T = n_steps, p.B = n_rows, p.threads = threads, p.isa = isa;
         return self.needed_bytes(p);
       }, "n_steps"_a, "n_rows"_a, "threads"_a, "isa"_a);

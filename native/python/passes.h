@@ -35,11 +35,11 @@ struct Size {
 
 template <class T>
 void play(Executor<T>& executor, const std::vector<Argument>& arguments, const Size& size, int threads,
-          const std::string& isa, int64_t worth = Play().worth) {
+          const std::string& isa, int64_t work_per_thread = PlayRequest().work_per_thread) {
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (size.n_steps < 1 || size.n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
-  if (worth < 0) throw std::invalid_argument("play: worth is 1 or more, or 0: as measured");
+  if (work_per_thread < 0) throw std::invalid_argument("play: work_per_thread is 1 or more, or 0: as measured");
   for (const Integers* list : {&size.order, &size.lengths})
     if (!list->empty() && int64_t(list->size()) != size.n_rows)
       throw std::invalid_argument("play: rows and lengths need one number for each row");
@@ -47,8 +47,8 @@ void play(Executor<T>& executor, const std::vector<Argument>& arguments, const S
     if (row < 0 || row >= size.n_rows) throw std::invalid_argument("play: rows has a number out of range");
   for (int64_t length : size.lengths)
     if (length < 0 || length > size.n_steps) throw std::invalid_argument("play: lengths has a number out of range");
-  Play p;
-  p.T = size.n_steps, p.B = size.n_rows, p.arguments = arguments.data(), p.threads = threads, p.worth = worth, p.isa = isa;
+  PlayRequest p;
+  p.T = size.n_steps, p.B = size.n_rows, p.arguments = arguments.data(), p.threads = threads, p.work_per_thread = work_per_thread, p.isa = isa;
   if (!size.order.empty()) p.rows = size.order.data();
   if (!size.lengths.empty()) p.lengths = size.lengths.data();
   nanobind::gil_scoped_release release;
@@ -57,7 +57,7 @@ void play(Executor<T>& executor, const std::vector<Argument>& arguments, const S
   engine_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Memory for saved values that tapes gave back, for the next: new pages cost.
+// Workspace for saved values that tapes gave back, for the next: new pages cost.
 using Spare = Objects;
 
 // What the backward pass needs of the forward pass. Outputs stay out of it: they hold the graph, and the

@@ -52,8 +52,8 @@ const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70
 
 std::string name(const Size& size, const Setting& setting) {
   return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
-         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads worth " +
-         std::to_string(setting.worth) + ", " + setting.isa;
+         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads work_per_thread " +
+         std::to_string(setting.work_per_thread) + ", " + setting.isa;
 }
 
 // The second product of the loop is added to the first, instead of lying beside it.
@@ -61,24 +61,24 @@ Program with_a_sum(Program program) {
   Instruction* loop = program.instructions.data() + program.loop.begin;
   loop[1].d = loop[1].c = loop[0].d;
   loop[3].b = loop[3].a;  // what it made before
-  CHECK(continues(loop[0], loop[1]) && columns_of(program).tasks[0].factors == 2, "");
+  CHECK(continues(loop[0], loop[1]) && find_column_sharing(program).stages[0].factors == 2, "");
   return program;
 }
 
 void check_sums() {
   const Program program = sample_program(3, 5, false);
-  const Sums sums = sums_of(program);
+  const SumSharing sums = find_sum_sharing(program);
   const int32_t first = program.after.begin, whole = first + 4;
   CHECK(sums.copies.size() == 1 && sums.copied == std::vector<bool>({0, 0, 0, 0, 1, 0}), "");
   CHECK(sums.copies[0].to == 4 && sums.copies[0].from == 3 && sums.copies[0].column == 1, "");
   for (int32_t i = 0; i < int32_t(program.instructions.size()); i++) {
-    CHECK(sums.scaled[size_t(i)] == (i == whole ? whole + 1 : -1), std::to_string(i));
+    CHECK(sums.scaled_with[size_t(i)] == (i == whole ? whole + 1 : -1), std::to_string(i));
     CHECK(sums.skipped[size_t(i)] == (i == first + 3 || i == whole + 1), std::to_string(i));
   }
   Program twice = program;  // a second term: neither a copy, nor played with another
   for (int32_t i : {first + 3, whole + 1}) twice.instructions.push_back(twice.instructions[size_t(i)]);
   twice.after.end += 2;
-  CHECK(sums_of(twice).copies.empty() && sums_of(twice).scaled == std::vector<int32_t>(twice.instructions.size(), -1), "");
+  CHECK(find_sum_sharing(twice).copies.empty() && find_sum_sharing(twice).scaled_with == std::vector<int32_t>(twice.instructions.size(), -1), "");
 }
 
 template <class T> void check_equal_bits() {
@@ -92,9 +92,9 @@ template <class T> void check_equal_bits() {
         setting.isa = "base";
         const Values<T> wanted = played(executor, program, setting);
         for (int threads : {1, 2, 3, 4})
-          for (int64_t worth : {Play().worth, int64_t(1)})  // by rows, and where they are few by columns
+          for (int64_t work_per_thread : {PlayRequest().work_per_thread, int64_t(1)})  // by rows, and where they are few by columns
             for (const std::string& isa : available_isas()) {
-              setting.threads = threads, setting.worth = worth, setting.isa = isa;
+              setting.threads = threads, setting.work_per_thread = work_per_thread, setting.isa = isa;
               CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
             }
       }
@@ -110,7 +110,7 @@ void check_far_plays() {
         Setting setting(size.T, size.B, ragged, Random(11));
         setting.isa = "base";
         const Values<float> wanted = played(executor, program, setting);
-        setting.isa = available_isas()[0], setting.worth = 1;
+        setting.isa = available_isas()[0], setting.work_per_thread = 1;
         for (int threads : {1, 2}) {
           setting.threads = threads;
           CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
@@ -125,7 +125,7 @@ void check_fewer_threads() {
   for (int64_t rows : {33, 3}) {
     Setting setting(5, rows, true, Random(11));
     const auto wanted = played(executor, program, setting);
-    setting.threads = 4, setting.worth = 1;
+    setting.threads = 4, setting.work_per_thread = 1;
     for (int most : {1, 2, 3}) {
       openmp_stand_in_limit(most);
       CHECK(equal(played(executor, program, setting), wanted), std::to_string(rows) + " rows, " + std::to_string(most));
@@ -135,36 +135,36 @@ void check_fewer_threads() {
 }
 
 // Before each of: the products, the block after them, the reductions (two), the last block.
-std::vector<bool> meetings(const Program& program) {
+std::vector<bool> barriers(const Program& program) {
   std::vector<bool> found;
-  for (const Columns::Task& task : columns_of(program).tasks) found.push_back(task.meet);
+  for (const ColumnSharing::Stage& stage : find_column_sharing(program).stages) found.push_back(stage.barrier_before);
   return found;
 }
-void check_meetings() {
+void check_barriers() {
   using Found = std::vector<bool>;
   for (bool descending : {false, true}) {
     const Program sample = sample_program(3, 40, descending);
     Program program = sample;
-    const Columns columns = columns_of(program);
-    CHECK(columns.tasks[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.meetings == 2, "");
-    CHECK(columns.of_loop == (Found{false, true, true}), "");
-    CHECK(meetings(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
+    const ColumnSharing columns = find_column_sharing(program);
+    CHECK(columns.stages[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.barriers == 2, "");
+    CHECK(columns.loop_only == (Found{false, true, true}), "");
+    CHECK(barriers(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
     Program bare = program;
     for (size_t i = size_t(bare.loop.begin); i < size_t(bare.loop.end); i++)
       if (bare.instructions[i].code == Code::kRowSum || bare.instructions[i].code == Code::kRowMax)
         bare.instructions[i] = bare.instructions[size_t(bare.loop.begin)];  // the first product again
     for (Instruction& x : bare.instructions) if (x.code == Code::kBroadcast) x.code = Code::kOp, x.op = kOp_copy, x.a = {0, 0, 0};
-    CHECK(meetings(bare)[0] && !meetings(bare)[1], "products read the whole state of the step before");
+    CHECK(barriers(bare)[0] && !barriers(bare)[1], "products read the whole state of the step before");
 
     Instruction& last = program.instructions[size_t(program.loop.end) - 1];
     last.d = {6, 7, 0};  // over what the products wrote, but not in the same columns
-    CHECK(meetings(program) == (Found{true, true, true, false, true}), "");
+    CHECK(barriers(program) == (Found{true, true, true, false, true}), "");
     last.d = {6, 0, 0}, last.a = {6, 7, 0};  // in one block: reads what another thread may be writing
-    CHECK(columns_of(program).tasks.empty(), "");
+    CHECK(find_column_sharing(program).stages.empty(), "");
     for (const Section& section : {sample.before, sample.after}) {  // by steps, which are apart
       Program reaching = sample;
       reaching.instructions[size_t(section.begin)].a = {1, 0, 1}, reaching.instructions[size_t(section.begin)].d = {1, 0, 0};
-      CHECK(columns_of(reaching).tasks.empty(), "");
+      CHECK(find_column_sharing(reaching).stages.empty(), "");
     }
   }
 }
@@ -192,7 +192,7 @@ void check_concurrent_plays() {
   int64_t most = 0;
   for (const auto& [T, B] : {std::pair<int64_t, int64_t>{3, 9}, {5, 33}, {1, 1}, {7, 20}, {9, 5}}) {
     settings.emplace_back(T, B, B > 10, Random(11));
-    settings.back().threads = 2, settings.back().worth = 1;
+    settings.back().threads = 2, settings.back().work_per_thread = 1;
     wanted.push_back(played(executor, program, settings.back()));
     most = std::max(most, executor.needed_bytes(settings.back().play(nullptr)));
   }
@@ -272,7 +272,7 @@ void check_memory_past_all_numbers() {
   const int64_t one = 1, some = int64_t(1) << 32, most = INT64_MAX;
   std::vector<Argument> none(size_t(program.n_arguments));
   for (const auto& [T, B] : {std::pair{one, most}, {most, one}, {most, most}, {some, some}, {some, some / 2}, {some / 4, some / 4}}) {
-    Play play;
+    PlayRequest play;
     play.T = T, play.B = B, play.arguments = none.data(), play.isa = "base";
     CHECK(throws<std::length_error>([&] { executor.needed_bytes(play); }), std::to_string(T) + ", " + std::to_string(B));
     CHECK(throws<std::length_error>([&] { executor.play(play); }), std::to_string(T) + ", " + std::to_string(B));
@@ -292,7 +292,7 @@ void check_memory() {
       Workspaces own;
       Executor<float> executor(program, own);
       Setting setting(9, rows, false, Random(11));
-      setting.threads = 2, setting.worth = 1;
+      setting.threads = 2, setting.work_per_thread = 1;
       CHECK(own.kept_bytes() == 0, "before the first play");
       for (int i = 0; i < 50; i++) {
         played(executor, program, setting);
@@ -312,7 +312,7 @@ void test_executor() {
   check_equal_bits<double>();
   check_far_plays();
   check_fewer_threads();
-  check_meetings();
+  check_barriers();
   check_concurrent_plays();
   check_unknown_instruction_set();
   if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);

@@ -63,7 +63,7 @@ bool play(const Program& program, Random& random) {
   // Lengths that do not fall, which is the caller's to see to: another result, within the memory.
   if (random.chance(20)) std::reverse(setting.lengths.begin(), setting.lengths.end());
   setting.threads = int(1 + random.below(3)), setting.isa = random.pick(available_isas());
-  setting.worth = random.chance(70) ? 1 : INT64_MAX;  // few rows are shared by columns, or are one thread's
+  setting.work_per_thread = random.chance(70) ? 1 : INT64_MAX;  // few rows are shared by columns, or are one thread's
   const bool transposed = random.chance(30);
   Workspaces workspaces;  // as large as this play needs
   Executor<float> executor(program, workspaces);

@@ -93,7 +93,7 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
   rest.offset += cut;
   const Factor<T> factors[2] = {{cut, a.list(), packed.data()}, {K - cut, rest, second}};
   if (init != Init::kNone) added = init == Init::kInPlace ? out.list() : c.list();
-  Ahead ahead;
+  Prefetcher ahead;
   ahead.add(w.data(), 64 * random.below(20));
   kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list(), random.chance(50) ? &ahead : nullptr);
   for (int64_t r = 0; r < rows; r++)
@@ -142,13 +142,13 @@ template <class T> void check_products(const Kernels<T>& kernels) {
 
 // ---- sums and the largest of a row
 
-template <class T> void check_row_sums(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
+template <class T> void check_column_sums(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
   Matrix<T> a(rows, N, random), scale(rows, 1, random), sum(1, N, random), scaled(1, N, random);
   Matrix<T> only_sum = sum, only_scaled = scaled;
   const Matrix<T> sum_before = sum, scaled_before = scaled;
-  kernels.row_sums(rows, N, a.list(), sum.data(), scale.list(), scaled.data());
-  kernels.row_sums(rows, N, a.list(), only_sum.data(), {}, nullptr);
-  kernels.row_sums(rows, N, a.list(), nullptr, scale.list(), only_scaled.data());
+  kernels.column_sums(rows, N, a.list(), sum.data(), scale.list(), scaled.data());
+  kernels.column_sums(rows, N, a.list(), only_sum.data(), {}, nullptr);
+  kernels.column_sums(rows, N, a.list(), nullptr, scale.list(), only_scaled.data());
   for (int64_t n = 0; n < N; n++) {
     T wanted = sum_before.at(0, n), wanted_scaled = scaled_before.at(0, n), size = std::fabs(wanted_scaled);
     for (int64_t r = 0; r < rows; r++) {
@@ -156,7 +156,7 @@ template <class T> void check_row_sums(const Kernels<T>& kernels, int64_t rows, 
       wanted_scaled = multiply_add(scale.at(r, 0), a.at(r, n), wanted_scaled);
       size += std::fabs(scale.at(r, 0) * a.at(r, n));
     }
-    const std::string what = "row_sums, " + shape(kernels.name, rows, 0, N);
+    const std::string what = "column_sums, " + shape(kernels.name, rows, 0, N);
     CHECK(same(sum.at(0, n), wanted) && same(only_sum.at(0, n), wanted), what);
     CHECK(agrees(scaled.at(0, n), wanted_scaled, size, rows) && same(only_scaled.at(0, n), scaled.at(0, n)), what);
   }
@@ -190,7 +190,7 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
   Random random(2);
   for (int64_t N : kColumns)
     for (int64_t rows = 1; rows <= 5; rows++) {
-      check_row_sums(kernels, rows, N, random);
+      check_column_sums(kernels, rows, N, random);
       check_reductions(kernels, rows, N, random);
     }
 }
@@ -200,7 +200,7 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
 void check_ahead() {
   Random random(7);
   for (int i = 0; i < 200; i++) {
-    Ahead ahead;
+    Prefetcher ahead;
     std::vector<char> memory(64 * 160);
     std::vector<bool> fetched(memory.size() / 64);
     const int64_t begin = 64 * random.below(40), middle = 64 * (40 + random.below(40)), end = 64 * (80 + random.below(80));
@@ -209,7 +209,7 @@ void check_ahead() {
     while (true) {
       const int64_t wanted = 4 + random.below(160);
       const float* at = nullptr;
-      const int64_t n = ahead.take(wanted, at);
+      const int64_t n = ahead.take<Random>(wanted, at);
       CHECK(0 < n && n <= wanted && (at || n == wanted), std::to_string(n));
       if (!at) break;
       for (int64_t k = 0; k < n; k++) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data() + k * ahead.step()) / 64)] = true;
@@ -219,15 +219,15 @@ void check_ahead() {
       CHECK(fetched[size_t(line)] ? inside : !inside || last, std::to_string(line));
     }
     const float* left = nullptr;
-    CHECK(ahead.take(8, left) == 8 && !left, "nothing is left");
+    CHECK(ahead.take<Random>(8, left) == 8 && !left, "nothing is left");
   }
-  Ahead full;
+  Prefetcher full;
   char line;
   for (int i = 0; i < 1000; i++) full.add(&line, 0), full.add(&full, 1);  // as many as there is room for
   full.begin(1);
   full.clear();
   const float* none = nullptr;
-  CHECK(full.take(8, none) == 8 && !none, "");
+  CHECK(full.take<Random>(8, none) == 8 && !none, "");
 }
 
 // ---- elementwise operations

@@ -173,9 +173,9 @@ Setting::Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random)
   rows.resize(size_t(B));
   std::iota(rows.rbegin(), rows.rend(), 0);
 }
-Play Setting::play(const Argument* arguments) const {
-  Play p;
-  p.T = T, p.B = B, p.arguments = arguments, p.threads = threads, p.worth = worth, p.isa = isa;
+PlayRequest Setting::play(const Argument* arguments) const {
+  PlayRequest p;
+  p.T = T, p.B = B, p.arguments = arguments, p.threads = threads, p.work_per_thread = work_per_thread, p.isa = isa;
   if (!lengths.empty()) p.lengths = lengths.data(), p.rows = rows.data();
   return p;
 }

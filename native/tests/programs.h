@@ -42,12 +42,12 @@ template <class T> class Arrays {
 struct Setting {
   int64_t T, B;
   int threads = 1;
-  int64_t worth = Play().worth;
+  int64_t work_per_thread = PlayRequest().work_per_thread;
   std::string isa;
   std::vector<int64_t> lengths, rows;
 
   Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random);
-  Play play(const Argument* arguments) const;
+  PlayRequest play(const Argument* arguments) const;
 };
 
 }  // namespace ostinato

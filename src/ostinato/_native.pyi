@@ -66,7 +66,7 @@ class _Program:
         lengths: list[int],
         threads: int,
         isa: str,
-        worth: int = 0,
+        work_per_thread: int = 0,
     ) -> None: ...
     def needed_bytes(self, n_steps: int, n_rows: int, threads: int, isa: str) -> int: ...
 

@@ -66,7 +66,7 @@ def threading_runtime() -> str:
 
 
 def n_groups(n_rows: int) -> int:
-    """Groups of rows whose weight gradients are summed apart; see `native/play/executor.h`."""
+    """Groups of rows whose weight gradients are summed apart; see `native/play/request.h`."""
     return _native.n_groups(n_rows)
 
 
@@ -113,5 +113,5 @@ def forget_at_full_collections(memory: dict[Any, Any]) -> None:
 
 
 def addresses(numbers: list[int]) -> Any:
-    """(address, time stride, row stride) of each argument, in elements; see `native/play/executor.h`."""
+    """(address, time stride, row stride) of each argument, in elements; see `native/play/request.h`."""
     return _native.Addresses(numbers)
