@@ -15,14 +15,10 @@
 namespace ostinato {
 
 enum class Kind : int32_t {
-  kTime,    // argument, [slots, B, width], bound with its strides; `extra` slots beyond T (0 or 1)
-  kVector,  // argument, [width], the same for every row and step
-  kLocal,   // own memory, [width], written by `once`
-  kStep,    // own memory, [B, width], lives within one step
-  kChunk,   // own memory, [steps of a chunk, B, width], lives from a section into the next
-  kPair,    // own memory, [2, B, width]: a carry of which only the last two slots are needed
-  kTape,    // argument, [slots, B, width], dense, written and read by programs only: slab after slab, so that
-            // threads share a page where one's ends alone; its order depends on T, B and how many there are
+#define KIND(name, python_name) name,
+#include "program/kinds.def"
+#undef KIND
+  kEnd
 };
 struct Buffer {
   Kind kind;
@@ -54,14 +50,9 @@ inline bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) {
 }
 
 enum class Code : int32_t {
-  kGemm,       // d[n] = c[n] (or 0) + a[k] · weight
-  kBlock,      // the next `count` instructions, strip by strip
-  kOp,         // in a block: d = op(a, b, c, s)
-  kBroadcast,  // in a block: d = a's first column
-  kRowSum,     // d[1] = Σ a[n]
-  kRowMax,     // d[1] = max a[n]
-  kOuter,      // gradient[weight][k, n] += a[k]ᵀ b[n] over rows and steps
-  kColumnSum,  // gradient[weight][n] += Σ a[n] over rows and steps
+#define CODE(name, python_name) name,
+#include "program/codes.def"
+#undef CODE
 };
 struct Instruction {
   Code code;
@@ -101,9 +92,9 @@ constexpr int32_t kMaxBlock = 64;  // instructions of one block
 // played on any B and T without a further check.
 void validate(const Program& program);
 
-// A program from integers and one scalar an instruction, in the order in which the structs above name
-// their members. Throws std::invalid_argument where they end early, go on, or do not fit; what the
-// program means is validate's to check.
+// A program from integers, in the order of program/layout.h, and one scalar an instruction. Throws
+// std::invalid_argument where they end early, go on, or do not fit; what the program means is validate's to
+// check.
 Program read_program(const std::vector<int64_t>& values, const std::vector<double>& scalars);
 
 }  // namespace ostinato

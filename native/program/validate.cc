@@ -42,7 +42,7 @@ class Validator {
     for (size_t i = 0; i < p_.buffers.size(); i++) {
       const Buffer& b = p_.buffers[i];
       where_ = "buffer " + std::to_string(i);
-      require(b.kind >= Kind::kTime && b.kind <= Kind::kTape, where_ + ": unknown kind");
+      require(b.kind >= Kind{} && b.kind < Kind::kEnd, where_ + ": unknown kind");
       require(b.width > 0 && b.width <= kMaxWidth, where_ + ": width");
       require(b.extra == 0 || (b.extra == 1 && (b.kind == Kind::kTime || b.kind == Kind::kTape)), where_ + ": extra slots");
       if (b.kind == Kind::kTime || b.kind == Kind::kVector || b.kind == Kind::kTape) argument(b.argument);

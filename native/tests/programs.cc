@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "kernels/dispatch.h"
+#include "program/layout.h"
 
 namespace ostinato {
 namespace {
@@ -49,6 +50,16 @@ Instruction broadcast(Operand d, Operand a) {
   x.d = d, x.a = a;
   return x;
 }
+
+struct Writer {
+  std::vector<int64_t> out;
+  template <class M> void number(const char*, M& member) { out.push_back(int64_t(member)); }
+  template <class M> void part(const char*, M& member) { visit(*this, member); }
+  template <class M> void list(const char*, std::vector<M>& members) {
+    out.push_back(int64_t(members.size()));
+    for (M& member : members) visit(*this, member);
+  }
+};
 
 }  // namespace
 
@@ -102,26 +113,10 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
 }
 
 std::vector<int64_t> numbers(const Program& p) {
-  std::vector<int64_t> out{p.n_arguments, p.descending};
-  const auto add = [&](std::initializer_list<int64_t> list) { out.insert(out.end(), list); };
-  add({int64_t(p.buffers.size())});
-  for (const Buffer& b : p.buffers) add({int64_t(b.kind), b.width, b.extra, b.argument});
-  add({int64_t(p.weights.size())});
-  for (const Weight& w : p.weights) {
-    add({w.K, w.N, int64_t(w.blocks.size())});
-    for (const WeightBlock& b : w.blocks) add({b.argument, b.k0, b.nk, b.n0, b.nn, b.row, b.column});
-  }
-  add({int64_t(p.gradients.size())});
-  for (const Gradient& g : p.gradients) add({g.K, g.N, g.argument, g.transposed});
-  add({int64_t(p.carries.size())});
-  for (const Carry& c : p.carries) add({c.buffer, c.init, c.final});
-  add({int64_t(p.instructions.size())});
-  for (const Instruction& x : p.instructions) {
-    add({int64_t(x.code), x.op, x.n, x.k, x.weight, x.count});
-    for (const Operand& o : {x.d, x.a, x.b, x.c}) add({o.buffer, o.column, o.dt});
-  }
-  for (const Section& s : {p.once, p.before, p.loop, p.after}) add({s.begin, s.end});
-  return out;
+  Program copy = p;
+  Writer writer;
+  visit(writer, copy);
+  return writer.out;
 }
 std::vector<double> scalars(const Program& p) {
   std::vector<double> out;

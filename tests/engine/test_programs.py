@@ -48,7 +48,7 @@ def play_native(
 ) -> None:  # fmt: skip
     made = native.make(program, arrays[0].dtype) if made is None else made
     numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
-    # work_per_thread=1: threads share the columns of a few rows, however little there is to multiply.
+    # work_per_thread=1: threads share the columns of a few rows, however little there is to do.
     made.play(native.addresses(numbers), T, B, rows, lengths, threads, isa, work_per_thread=1)
 
 

@@ -89,13 +89,13 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/python/tensors.h` for the first three; the fourth is
-# os.environ.get without its encoding and decoding.
+# Called too often for a function between. The first is in `native/python/watched.h`, the next two
+# are in `native/python/cache_key.h`; the fourth is os.environ.get without encoding and decoding.
 watched: Callable[..., list[Any] | None] = getattr(_native, "watched", _not_there)
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
-# See `native/python/passes.h`; the last: nanoseconds in which the engine has played, since the start.
+# See `native/python/passes.h`. The last says for how many nanoseconds the engine has played.
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
@@ -113,5 +113,5 @@ def forget_at_full_collections(memory: dict[Any, Any]) -> None:
 
 
 def addresses(numbers: list[int]) -> Any:
-    """(address, time stride, row stride) of each argument, in elements; see `native/play/request.h`."""
+    """(address, time stride, row stride) of each argument; see `native/play/request.h`."""
     return _native.Addresses(numbers)

@@ -1,7 +1,8 @@
 """The elementwise operations: what each one means, in NumPy.
 
-One row per operation, by the names of `native/kernels/ops.def`; tests compare the two tables. Operands are
-arrays that broadcast against each other, `s` is the instruction's scalar. Truth values are 1 and 0.
+One row per operation, by the names of `native/kernels/ops.def`; tests compare the two tables.
+Operands are arrays that broadcast against each other, `s` is the instruction's scalar. Truth values
+are 1 and 0.
 """
 
 from __future__ import annotations
