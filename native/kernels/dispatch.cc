@@ -67,6 +67,8 @@ std::vector<std::string> available_isas() {
 }
 
 template <> const Kernels<float>& kernels<float>(const std::string& isa) { return find(isa).float_kernels(); }
-template <> const Kernels<double>& kernels<double>(const std::string& isa) { return find(isa).double_kernels(); }
+template <> const Kernels<double>& kernels<double>(const std::string& isa) {
+  return find(isa).double_kernels();
+}
 
 }  // namespace ostinato

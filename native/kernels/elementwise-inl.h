@@ -2,20 +2,33 @@
 // instruction set.
 #pragma once
 
-// out = f(a, b, c) over a block of rows; rows that follow each other in memory are one long row.
+// out = f(a, b, c) over some rows. Rows that follow each other in memory are one long row.
 template <class V, int kArity, class F>
-inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, F f) {
+inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table,
+                        const int16_t* which, F f) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes;
-  // One by one: of an array GCC keeps a copy on the stack, for which a short row waits.
+  // Not arrays: GCC keeps an array on the stack, and a short row waits for it.
   const T *pa = nullptr, *pb = nullptr, *pc = nullptr;
   int64_t sa = N, sb = N, sc = N;
-  if (kArity > 0) pa = table[which[0]].data, sa = table[which[0]].stride;
-  if (kArity > 1) pb = table[which[1]].data, sb = table[which[1]].stride;
-  if (kArity > 2) pc = table[which[2]].data, sc = table[which[2]].stride;
+  if (kArity > 0) {
+    pa = table[which[0]].data;
+    sa = table[which[0]].stride;
+  }
+  if (kArity > 1) {
+    pb = table[which[1]].data;
+    sb = table[which[1]].stride;
+  }
+  if (kArity > 2) {
+    pc = table[which[2]].data;
+    sc = table[which[2]].stride;
+  }
   T* d = table[which[3]].data;
   const int64_t sd = table[which[3]].stride;
-  if (n_rows > 1 && sa == N && sb == N && sc == N && sd == N) N *= n_rows, n_rows = 1;
+  if (n_rows > 1 && sa == N && sb == N && sc == N && sd == N) {
+    N *= n_rows;
+    n_rows = 1;
+  }
   const int tail = int(uint64_t(N) % L);
   const int64_t full = N - tail;
   for (int64_t r = 0; r < n_rows; r++) {
@@ -39,23 +52,25 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar
   }
 }
 
-#define OP(name, arity, expression)                                         \
-  struct Of_##name {                                                        \
-    static constexpr int kArity = arity;                                    \
-    template <class V> static V of(V a, V b, V c, typename V::Scalar s) {   \
-      (void)a, (void)b, (void)c, (void)s;                                   \
-      return expression;                                                    \
-    }                                                                       \
+#define OP(name, arity, expression)                                       \
+  struct Of_##name {                                                      \
+    static constexpr int kArity = arity;                                  \
+    template <class V> static V of(V a, V b, V c, typename V::Scalar s) { \
+      (void)a, (void)b, (void)c, (void)s;                                 \
+      return expression;                                                  \
+    }                                                                     \
   };
 #include "kernels/ops.def"
 #undef OP
 
 template <class V, class F>
-void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
+void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+        typename V::Scalar s) {
   elementwise<V, F::kArity>(n_rows, N, table, which, [s](V a, V b, V c) { return F::of(a, b, c, s); });
 }
 template <class V, class First, class Second, int kPlace>
-void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which, typename V::Scalar s) {
+void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+          typename V::Scalar s) {
   static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < 2, "three operands");
   elementwise<V, First::kArity + Second::kArity - 1>(n_rows, N, table, which, [s](V a, V b, V c) {
     const V x = First::of(a, b, c, s), next = First::kArity == 1 ? b : c, last = c;
@@ -63,11 +78,11 @@ void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, cons
   });
 }
 
-// A row folded into sixteen lanes (lane j holds elements j, j+16, …), then 8, 4, 2, 1: the same tree
-// whatever the vector's width.
+// Folds a row into sixteen lanes (lane j holds elements j, j+16, …), these into 8, 4, 2, 1: the same tree
+// whatever the width of a vector.
 template <class V, class F>
-inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out,
-                        typename V::Scalar neutral, F f) {
+inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a,
+                        Rows<typename V::Scalar> out, typename V::Scalar neutral, F f) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, M = 16 / L;
   for (int64_t r = 0; r < n_rows; r++) {
@@ -84,7 +99,7 @@ inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar
       for (int j = 0; j < 16; j++) rest[j] = i + j < N ? p[i + j] : neutral;
       for (int j = 0; j < M; j++) f(acc[j], V::load(rest + j * L)).store(lanes + j * L);
     }
-    for (int width = 8; width >= 1; width /= 2) {  // in vectors again: one rounding rule for all
+    for (int width = 8; width >= 1; width /= 2) {  // in vectors too: one rounding rule for all folds
       for (int j = 0; j < 16; j++) folded[j] = lanes[(j + width) % 16];
       for (int j = 0; j < M; j++) f(V::load(lanes + j * L), V::load(folded + j * L)).store(lanes + j * L);
     }
@@ -98,7 +113,8 @@ void row_sum(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<t
 template <class V>
 void row_max(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
   using T = typename V::Scalar;
-  reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(), [](V x, V y) { return max_nan(x, y); });
+  reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(),
+                 [](V x, V y) { return max_nan(x, y); });
 }
 template <class V>
 void broadcast(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,

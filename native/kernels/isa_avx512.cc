@@ -9,7 +9,7 @@
 
 namespace ostinato {
 namespace isa_avx512 {
-namespace {  // a copy of its own: no function compiled for this set may serve another
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
 #include "kernels/vec_avx512.h"
 #include "kernels/vec_generic.h"
 #include "kernels/math-inl.h"

@@ -1,4 +1,4 @@
-// Portable C++: the definition the vector units are compared with, bit for bit.
+// Portable C++: the definition that the vector units are compared with, bit for bit.
 #include "kernels/kernels.h"
 
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace ostinato {
 namespace isa_base {
-namespace {  // a copy of its own: no function compiled for this set may serve another
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
 #include "kernels/vec_generic.h"
 #include "kernels/math-inl.h"
 #include "kernels/gemm-inl.h"

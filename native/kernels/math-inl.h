@@ -7,7 +7,7 @@
 template <class V> using IfFloat = std::enable_if_t<std::is_same_v<typename V::Scalar, float>, V>;
 template <class V> using IfDouble = std::enable_if_t<std::is_same_v<typename V::Scalar, double>, V>;
 
-// min and max hand back their second operand when either is NaN: x stands second.
+// min and max return their second operand if either is NaN: x stands second.
 template <class V> inline V clamp(V x, float low, float high) {
   return max_raw(V::all(low), min_raw(V::all(high), x));
 }
@@ -15,8 +15,8 @@ template <class V> inline V max_nan(V a, V b) { return select(equal(a, a), max_r
 template <class V> inline V min_nan(V a, V b) { return select(equal(a, a), min_raw(a, b), a); }
 template <class V, class M> inline V truth(M mask, V) { return select(mask, V::all(1), V::all(0)); }
 
-// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; ln 2 in two parts, so that r is exact
-// to float32's precision. Returns e^r − 1; n by reference.
+// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2. ln 2 is taken in two parts, so that r is exact
+// to float32's precision. Returns e^r − 1, and n by reference.
 template <class V> inline V expm1_reduced(V x, V& n) {
   n = round(mul(x, V::all(1.44269504088896341f)));
   V r = fma(n, V::all(-0.693359375f), x);
@@ -35,14 +35,14 @@ template <class V> inline IfFloat<V> exp(V x) {
   return scaled(p, n);
 }
 
-// 1 / (1 + e^−x). From e^88.38 on 2^n is infinite: 0, where the value is no normal number.
+// 1 / (1 + e^−x). For x < −88.38, 2^n is infinite and the result 0; the value would be no normal number.
 template <class V> inline IfFloat<V> sigmoid(V x) {
   V n, p = add(expm1_reduced(clamp(neg(x), -87.f, 89.f), n), V::all(1));
   return div(V::all(1), fma(p, power_of_two(n), V::all(1)));
 }
 
-// u / (u + 2) with u = e^2|x| − 1 = 2^n · (e^r − 1) + (2^n − 1): exact to the last bits near 0, too. From
-// 10 on that is 1. Against a polynomial below 0.625 and 1 − 2 / (e^2|x| + 1) above: two thirds of the time.
+// u / (u + 2) with u = e^2|x| − 1 = 2^n · (e^r − 1) + (2^n − 1), which is exact to the last bits near 0, too;
+// 1 for |x| ≥ 10. Two thirds of the time of a polynomial below 0.625 and 1 − 2 / (e^2|x| + 1) above.
 template <class V> inline IfFloat<V> tanh(V x) {
   V a = min_raw(V::all(10), abs(x)), n, p = expm1_reduced(add(a, a), n), s = power_of_two(n);
   V u = fma(p, s, sub(s, V::all(1)));
@@ -80,10 +80,10 @@ template <class V> inline IfFloat<V> log(V x) {
   return select(equal(x, x), y, x);
 }
 
-// log(1 + e^x) = max(x, 0) + log1p(u) with u = e^−|x|. log1p(u) = 2 artanh(s) with s = u / (u + 2) ≤ ⅓, where
-// artanh(s) / s is a polynomial in s² (Chebyshev's for (artanh(s) / s − 1) / s²: 4·10⁻⁹ off at the most).
-// 2 s = u − u s: what rounding did to s counts less. Against log1p by the logarithm of 1 + u and what rounding
-// took from it: half the time.
+// log(1 + e^x) = max(x, 0) + log1p(u) with u = e^−|x|. log1p(u) = 2 artanh(s) with s = u / (u + 2) ≤ ⅓, and
+// artanh(s) / s is a polynomial in s² (Chebyshev's for (artanh(s) / s − 1) / s², 4·10⁻⁹ off at most). 2 s is
+// taken as u − u s, in which the rounding error of s counts less. Half the time of log1p as log(1 + u) with a
+// correction for the rounding of 1 + u.
 template <class V> inline IfFloat<V> softplus(V x) {
   V u = exp(neg(abs(x))), s = div(u, add(u, V::all(2))), t = mul(s, s), twice = fma(neg(u), s, u);
   V p = V::all(1.1612165e-1f);
@@ -94,10 +94,20 @@ template <class V> inline IfFloat<V> softplus(V x) {
   return add(max_raw(V::all(0), x), fma(p, mul(twice, t), twice));
 }
 
-template <class V> inline IfDouble<V> exp(V x) { return per_lane(x, [](double v) { return std::exp(v); }); }
-template <class V> inline IfDouble<V> log(V x) { return per_lane(x, [](double v) { return std::log(v); }); }
-template <class V> inline IfDouble<V> tanh(V x) { return per_lane(x, [](double v) { return std::tanh(v); }); }
-template <class V> inline IfDouble<V> sigmoid(V x) { return per_lane(x, [](double v) { return 1 / (1 + std::exp(-v)); }); }
+template <class V> inline IfDouble<V> exp(V x) {
+  return per_lane(x, [](double v) { return std::exp(v); });
+}
+template <class V> inline IfDouble<V> log(V x) {
+  return per_lane(x, [](double v) { return std::log(v); });
+}
+template <class V> inline IfDouble<V> tanh(V x) {
+  return per_lane(x, [](double v) { return std::tanh(v); });
+}
+template <class V> inline IfDouble<V> sigmoid(V x) {
+  return per_lane(x, [](double v) { return 1 / (1 + std::exp(-v)); });
+}
 template <class V> inline IfDouble<V> softplus(V x) {
-  return per_lane(x, [](double v) { return (v > 0 ? v : v == v ? 0. : v) + std::log1p(std::exp(-std::fabs(v))); });
+  return per_lane(x, [](double v) {
+    return (v > 0 ? v : v == v ? 0. : v) + std::log1p(std::exp(-std::fabs(v)));
+  });
 }

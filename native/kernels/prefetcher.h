@@ -25,7 +25,8 @@ class Prefetcher {
   // sequences). Ranges for which there is no room are left out.
   void add(const void* data, int64_t bytes) {
     const char* at = static_cast<const char*>(data);
-    for (const char* line = at; line < at + bytes; line += kPageBytes - reinterpret_cast<uintptr_t>(line) % kPageBytes) {
+    for (const char* line = at; line < at + bytes;
+         line += kPageBytes - reinterpret_cast<uintptr_t>(line) % kPageBytes) {
       const uintptr_t page = reinterpret_cast<uintptr_t>(line) / kPageBytes;
       if (page != last_page_) __builtin_prefetch(line, 0, 2);
       last_page_ = page;
@@ -46,8 +47,8 @@ class Prefetcher {
   int64_t step() const { return step_; }  // bytes from one fetch to the next
 
   // Takes up to n fetches. Sets `at` to where they begin and returns how many they are; returns n and leaves
-  // `at` where nothing is left. Ranges that are much shorter than n are fetched here and now. Caller: a type of
-  // the calling file's own, so that no copy compiled for one instruction set serves another.
+  // `at` where nothing is left. Ranges that are much shorter than n are fetched here and now. Caller: a type
+  // of the calling file's own, so that no copy compiled for one instruction set serves another.
   template <class Caller, class T> int64_t take(int64_t n, const T*& at) {
     for (int64_t lines = 0; first_ < n_ && lines < n / 4; first_++) {
       Range& x = ranges_[first_];

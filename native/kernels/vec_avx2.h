@@ -39,7 +39,7 @@ inline Avx2 power_of_two(Avx2 k) {
   __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(k.v), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(e, 23))};
 }
-// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. 2^128 and 2^−150 are no floats: in two steps.
+// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. In two steps, as 2^128 and 2^−150 are no floats.
 inline Avx2 scaled(Avx2 x, Avx2 n) {
   const Avx2 half = round(mul(n, Avx2::all(.5f)));
   return mul(mul(x, power_of_two(half)), power_of_two(sub(n, half)));
@@ -58,7 +58,8 @@ template <class F> inline Avx2 per_lane(Avx2 a, F f) {
 }
 template <class F> inline Avx2 per_lane2(Avx2 a, Avx2 b, F f) {
   float x[8], y[8];
-  a.store(x), b.store(y);
+  a.store(x);
+  b.store(y);
   for (int i = 0; i < 8; i++) x[i] = f(x[i], y[i]);
   return Avx2::load(x);
 }

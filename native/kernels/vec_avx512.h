@@ -31,7 +31,9 @@ inline __mmask16 equal(Avx512 a, Avx512 b) { return _mm512_cmp_ps_mask(a.v, b.v,
 inline Avx512 select(__mmask16 m, Avx512 t, Avx512 f) { return {_mm512_mask_blend_ps(m, f.v, t.v)}; }
 inline Avx512 min_raw(Avx512 a, Avx512 b) { return {_mm512_min_ps(a.v, b.v)}; }  // b where one is NaN
 inline Avx512 max_raw(Avx512 a, Avx512 b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Avx512 round(Avx512 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Avx512 round(Avx512 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 inline Avx512 power_of_two(Avx512 k) {
   __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(k.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(e, 23))};
@@ -51,7 +53,8 @@ template <class F> inline Avx512 per_lane(Avx512 a, F f) {
 }
 template <class F> inline Avx512 per_lane2(Avx512 a, Avx512 b, F f) {
   float x[16], y[16];
-  a.store(x), b.store(y);
+  a.store(x);
+  b.store(y);
   for (int i = 0; i < 16; i++) x[i] = f(x[i], y[i]);
   return Avx512::load(x);
 }

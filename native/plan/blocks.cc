@@ -21,7 +21,7 @@ int arity(int32_t kernel) {
 int64_t near_strip_bytes() {
   int64_t l1 = 0;
 #ifdef _SC_LEVEL1_DCACHE_SIZE
-  l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 where it is not known
+  l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 if it is not known
 #endif
   return std::min(kNearStripBytes, l1_for_strips(l1 > 0 ? l1 : kUnknownL1Bytes));
 }
@@ -31,11 +31,13 @@ bool has_scalar(int32_t op) {
   return name == "fill" || (name.size() > 2 && name.substr(name.size() - 2) == "_s");
 }
 
-// The kernel of two operations, the first's result being the second's operand at `place`; −1: none.
+// The kernel of two operations, where the first one's result is operand number `place` of the second; −1:
+// none.
 int32_t pair_of(int32_t first, int32_t second, int place) {
   if (second == kOp_add || second == kOp_mul) place = 0;
   for (int32_t i = 0; i < kPairCount; i++)
-    if (kPairRows[i].first == first && kPairRows[i].second == second && kPairRows[i].place == place) return kFirstPair + i;
+    if (kPairRows[i].first == first && kPairRows[i].second == second && kPairRows[i].place == place)
+      return kFirstPair + i;
   return -1;
 }
 
@@ -44,15 +46,19 @@ int32_t pair_of(int32_t first, int32_t second, int place) {
 BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
   for (const Instruction* x = head + 1; x <= head + head->count; x++)
     for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
-  for (const Instruction* x = head + 1; x <= head + head->count; x++) {  // now registers have their numbers
+  // Registers come after the streams in the table, so operands are numbered when all streams are known.
+  for (const Instruction* x = head + 1; x <= head + head->count; x++) {
     const bool broadcast = x->code == Code::kBroadcast;
-    operations.push_back({broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
+    operations.push_back(
+        {broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
   }
   for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
   renumber_registers();
   const int64_t near = operands_used_again();
-  while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() && 2 * strip * n_registers <= kRegisterElements) strip *= 2;
+  while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() &&
+         2 * strip * n_registers <= kRegisterElements)
+    strip *= 2;
 }
 
 int16_t BlockPlan::find(const Operand& o, bool one_column) {
@@ -68,7 +74,7 @@ int16_t BlockPlan::find(const Operand& o, bool one_column) {
   return int16_t(streams.size() - 1);
 }
 
-// Without those whose only reader has joined their writer.
+// Leaves out registers whose only reader has joined their writer.
 void BlockPlan::renumber_registers() {
   const int16_t first = int16_t(streams.size());
   std::vector<int16_t> number(size_t(n_registers), -1);
@@ -91,7 +97,8 @@ int64_t BlockPlan::operands_used_again() const {
   return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
 }
 
-// Where a register holds a step's result for one later step alone, both become one. Whether they did.
+// If a register holds an operation's result for one later operation alone, joins both. Returns whether it
+// did.
 bool BlockPlan::join_reader(size_t first) {
   const int16_t result = operations[first].which[3];
   if (result < int16_t(streams.size())) return false;
@@ -99,7 +106,11 @@ bool BlockPlan::join_reader(size_t first) {
   int reads = 0, place = 0;
   for (size_t i = first + 1; i < operations.size(); i++) {
     for (int operand = 0; operand < arity(operations[i].kernel); operand++)
-      if (operations[i].which[operand] == result) second = i, place = operand, reads++;
+      if (operations[i].which[operand] == result) {
+        second = i;
+        place = operand;
+        reads++;
+      }
     if (operations[i].which[3] == result) break;
   }
   if (reads != 1) return false;

@@ -1,4 +1,4 @@
-// A block as it is played.
+// A block as it is played: pairs of operations joined, operands numbered, the strip chosen.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -14,11 +14,14 @@ constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
 // Operations find their operands in a table: first the streams, which are operands in memory, each once;
 // then the registers.
 struct BlockPlan {
-  struct Stream { Operand operand; bool one_column; };  // one column: what kBroadcast reads
+  struct Stream {
+    Operand operand;
+    bool one_column;  // what kBroadcast reads
+  };
   struct Operation {
-    int32_t kernel;  // an Op
+    int32_t kernel;  // an Op, of one operation or of a pair
     double s;
-    int16_t which[4];  // a, b, c and d in the table
+    int16_t which[4];  // places of a, b, c and d in the table
   };
   int64_t width = 0, strip = kStrip;
   int n_registers = 0;

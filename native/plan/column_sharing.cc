@@ -3,21 +3,25 @@
 namespace ostinato {
 namespace {
 
-// What one instruction reads or writes, and which thread does.
-enum class By { kShare, kAll, kFirst };  // each its share of these columns; each all of them; the first thread
+// Which threads read or write some columns: each thread its share, each thread all, or the first thread
+// alone.
+enum class By { kShare, kAll, kFirst };
+
+// What one instruction reads or writes.
 struct Access {
   int32_t buffer, column, width, dt;
   bool write;
   By by;
   int64_t step = 0;
   bool operator==(const Access& x) const {
-    return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write && by == x.by;
+    return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write &&
+           by == x.by;
   }
 };
 
-class Analysis {
+class ColumnAnalysis {
  public:
-  explicit Analysis(const Program& program) : p_(program) {}
+  explicit ColumnAnalysis(const Program& program) : p_(program) {}
 
   ColumnSharing run() {
     if (reaches_other_steps(p_.before) || reaches_other_steps(p_.after)) return {};
@@ -37,7 +41,7 @@ class Analysis {
   ColumnSharing columns_;
   std::vector<Access> of_blocks_;
 
-  // Whether a section that threads share by steps has one of them write what another reads.
+  // Whether in a section that threads share by steps, one thread would write what another reads.
   bool reaches_other_steps(const Section& section) const {
     std::vector<Access> found;
     for (int32_t i = section.begin; i < section.end; i++) {
@@ -59,19 +63,24 @@ class Analysis {
       if (x.code == Code::kGemm) {
         while (stage.end < p_.loop.end && beside(stage, p_.instructions[stage.end])) stage.end++;
         if (stage.end == i + 1)
-          while (stage.factors < kMaxFactors && stage.end < p_.loop.end && continues(x, p_.instructions[stage.end])) stage.end++, stage.factors++;
+          while (stage.factors < kMaxFactors && stage.end < p_.loop.end &&
+                 continues(x, p_.instructions[stage.end])) {
+            stage.end++;
+            stage.factors++;
+          }
       }
       i = stage.end;
       columns_.stages.push_back(stage);
     }
   }
-  // Whether a product has the factor of those before and nothing to do with their results.
+  // Whether a product has the factor of the stage's products and is independent of their results.
   bool beside(const ColumnSharing::Stage& stage, const Instruction& next) const {
     if (next.code != Code::kGemm) return false;
     for (int32_t i = stage.begin; i < stage.end; i++) {
       const Instruction& x = p_.instructions[i];
-      if (x.k != next.k || !same(x.a, next.a) || overlap(x.d, x.n, next.d, next.n) || overlap(x.d, x.n, next.c, next.n) ||
-          overlap(x.c, x.n, next.d, next.n) || overlap(x.d, x.n, next.a, next.k))
+      if (x.k != next.k || !same(x.a, next.a) || overlap(x.d, x.n, next.d, next.n) ||
+          overlap(x.d, x.n, next.c, next.n) || overlap(x.c, x.n, next.d, next.n) ||
+          overlap(x.d, x.n, next.a, next.k))
         return false;
     }
     return true;
@@ -80,10 +89,11 @@ class Analysis {
     return x.buffer == y.buffer && x.column < y.column + ny && y.column < x.column + nx;
   }
 
-  // A product's columns are cut where those begin or end that a block reads or writes at once: r, z and
-  // n of a GRU are each shared like the state.
+  // Cuts a product's columns where columns begin or end that a block reads or writes at once. So r, z and n
+  // of a GRU are each shared in the same way as the state.
   void find_pieces(ColumnSharing::Stage& stage) {
-    for (int32_t i = stage.begin; i < stage.end; i++) columns_.weights += double(p_.instructions[i].k) * p_.instructions[i].n;
+    for (int32_t i = stage.begin; i < stage.end; i++)
+      columns_.weights += double(p_.instructions[i].k) * p_.instructions[i].n;
     for (int32_t i = stage.begin; i < (stage.factors > 1 ? stage.begin + 1 : stage.end); i++) {
       const Instruction& x = p_.instructions[i];
       std::vector<int32_t> cuts{0, x.n};
@@ -135,6 +145,7 @@ class Analysis {
       default:
         add(head.a, 0, head.n, false, By::kFirst);
         add(head.d, 0, 1, true, By::kFirst);
+        break;
     }
     return found;
   }
@@ -144,7 +155,7 @@ class Analysis {
     switch (p_.buffers[x.buffer].kind) {
       case Kind::kTime:
       case Kind::kTape:
-      case Kind::kChunk: return apart == 0;  // threads barrier_before between chunks
+      case Kind::kChunk: return apart == 0;  // threads meet between chunks
       case Kind::kPair: return apart % 2 == 0;
       default: return true;
     }
@@ -162,9 +173,9 @@ class Analysis {
     return false;
   }
 
-  // Over three steps: a pair's slots come again after two.
+  // Over three steps, because a pair's slots are used again after two.
   void find_barriers() {
-    std::vector<Access> since;  // the last meeting
+    std::vector<Access> since;  // the last barrier
     for (int64_t t = 0; t < 3; t++)
       for (ColumnSharing::Stage& stage : columns_.stages) {
         std::vector<Access> now = accesses(stage);
@@ -190,6 +201,6 @@ class Analysis {
 
 }  // namespace
 
-ColumnSharing find_column_sharing(const Program& program) { return Analysis(program).run(); }
+ColumnSharing find_column_sharing(const Program& program) { return ColumnAnalysis(program).run(); }
 
 }  // namespace ostinato

@@ -1,4 +1,4 @@
-// Which sums of a program are taken at once, and which are not taken at all, as another has the same terms.
+// Which sums of `after` are taken together, and which are copies of a part of another one.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -10,10 +10,15 @@ namespace ostinato {
 inline bool is_sum(const Instruction& x) { return x.code == Code::kOuter || x.code == Code::kColumnSum; }
 
 struct SumSharing {
-  struct Copy { int32_t to, from, column; };  // gradients, and where in the second the first one begins
-  std::vector<int32_t> scaled_with;  // of each sum of columns: the product of one column with the same rows, or −1
-  std::vector<bool> skipped;    // of each instruction: played with another, or a copy
-  std::vector<bool> copied;     // of each gradient
+  // Gradient `to` is gradient `from`, from a column on.
+  struct Copy {
+    int32_t to, from, column;
+  };
+  // By instruction. For a sum of columns: the outer product of one column with the same rows, which is taken
+  // in the same pass; or −1.
+  std::vector<int32_t> scaled_with;
+  std::vector<bool> skipped;  // by instruction: whether it is played with another one, or is a copy
+  std::vector<bool> copied;   // by gradient
   std::vector<Copy> copies;
 };
 

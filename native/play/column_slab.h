@@ -13,8 +13,8 @@ namespace ostinato {
 namespace {
 
 template <class T>
-void multiply_part(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t n_rows, int64_t N,
-                   Factor<T>* factors, RowList<T> init, RowList<T> out) {
+void multiply_part(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t n_rows,
+                   int64_t N, Factor<T>* factors, RowList<T> init, RowList<T> out) {
   if (!worker.session.single_use)
     return worker.kernels.gemm(n_rows, N, factors, stage.factors, init, out, nullptr);
   multiply_while_packing(worker, n_rows, N, factors, stage.factors, init, out,
@@ -25,8 +25,8 @@ void multiply_part(const Worker<T>& worker, const ColumnSharing::Stage& stage, i
 
 // A part's columns lie in one piece of the result.
 template <class T>
-void multiply_into_place(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t, Span span,
-                         int64_t N, Factor<T>* factors) {
+void multiply_into_place(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t,
+                         Span span, int64_t N, Factor<T>* factors) {
   const Instruction& x = worker.program.instructions[stage.begin];
   const ColumnSharing::Piece& piece = stage.pieces[0];
   const int64_t column = piece.begin + part_columns(piece.width, part, worker.session.n_parts).begin;
@@ -42,21 +42,22 @@ void multiply_into_place(const Worker<T>& worker, const ColumnSharing::Stage& st
 // A part's columns lie in several pieces: they are multiplied beside one another, and the result is laid
 // where it belongs.
 template <class T>
-void multiply_in_pieces(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t, Span span,
-                        int64_t N, Factor<T>* factors) {
+void multiply_in_pieces(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t,
+                        Span span, int64_t N, Factor<T>* factors) {
   const int64_t n_rows = span.end - span.begin;
   T* out[kSingleGroupRows];
   for (int64_t r = 0; r < n_rows; r++) out[r] = worker.memory.product + r * padded(N);
-  const auto for_pieces = [&](auto f) {  // f(its product, its column there, the row, where it lies, its width)
-    int64_t n = 0;
-    for (const ColumnSharing::Piece& piece : stage.pieces) {
-      const Range mine = part_columns(piece.width, part, worker.session.n_parts);
-      const Instruction& gemm = worker.program.instructions[piece.gemm];
-      for (int64_t r = 0; r < n_rows; r++)
-        f(gemm, piece.begin + mine.begin, span.begin + r, out[r] + n, mine.end - mine.begin);
-      n += mine.end - mine.begin;
-    }
-  };
+  const auto for_pieces =
+      [&](auto f) {  // f(its product, its column there, the row, where it lies, its width)
+        int64_t n = 0;
+        for (const ColumnSharing::Piece& piece : stage.pieces) {
+          const Range mine = part_columns(piece.width, part, worker.session.n_parts);
+          const Instruction& gemm = worker.program.instructions[piece.gemm];
+          for (int64_t r = 0; r < n_rows; r++)
+            f(gemm, piece.begin + mine.begin, span.begin + r, out[r] + n, mine.end - mine.begin);
+          n += mine.end - mine.begin;
+        }
+      };
   for_pieces([&](const Instruction& x, int64_t column, int64_t row, T* to, int64_t n) {
     if (x.c.buffer == -1) {
       std::memset(to, 0, sizeof(T) * size_t(n));
@@ -71,8 +72,8 @@ void multiply_in_pieces(const Worker<T>& worker, const ColumnSharing::Stage& sta
 }
 
 template <class T>
-void play_part_of_gemms(const Worker<T>& worker, const ColumnSharing::Stage& stage, const T* packed, int64_t part,
-                        int64_t t, Span span) {
+void play_part_of_gemms(const Worker<T>& worker, const ColumnSharing::Stage& stage, const T* packed,
+                        int64_t part, int64_t t, Span span) {
   const int64_t n_rows = span.end - span.begin, N = part_width(stage, part, worker.session.n_parts);
   if (N == 0) return;
   T* a[kMaxFactors][kSingleGroupRows];

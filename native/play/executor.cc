@@ -5,7 +5,7 @@
 //             store carries · sum what is all the slab's own
 //   barrier   if the program has gradients
 //   sum       a share of the late gradients, and of the sums of groups: weight_grads.h
-// Vocabulary: group (request.h), slab, part, player (session.h), window, span (rows.h), chunk (memory_plan.h).
+// Vocabulary: group (request.h); slab, part, player, chunk (session.h); window, span (rows.h).
 //
 // The parts of the executor are headers whose contents have internal linkage, included here alone: as one
 // translation unit GCC inlines what is called once.
@@ -35,7 +35,8 @@ template <class T> void prepare(Worker<T>& worker) {
   if (worker.leads()) load_carries(worker);
 }
 template <class T> void play_all_steps(Worker<T>& worker) {
-  const int64_t T_steps = worker.T_steps, chunk = worker.session.chunk, n_chunks = (T_steps + chunk - 1) / chunk;
+  const int64_t T_steps = worker.T_steps, chunk = worker.session.chunk,
+                n_chunks = (T_steps + chunk - 1) / chunk;
   for (int64_t i = 0; i < n_chunks; i++) {
     const int64_t begin = (worker.program.descending ? n_chunks - 1 - i : i) * chunk;
     const Range steps{begin, std::min(T_steps, begin + chunk)};
@@ -116,10 +117,12 @@ void add_placements(Session<T>& s, const MemoryPlan<T>& plan, int64_t slab, T* l
       case Kind::kLocal: s.placements.push_back({locals, 0, 0, 0, nullptr}); break;
       default: {
         const bool wraps = slots > 1 && (b.kind == Kind::kPair || slots < s.request.T);
-        s.placements.push_back({memory - first * row, slots == 1 ? 0 : n * row, row, wraps ? slots : 0, nullptr});
+        s.placements.push_back(
+            {memory - first * row, slots == 1 ? 0 : n * row, row, wraps ? slots : 0, nullptr});
       }
     }
-    locals += plan.local(i), memory += n * plan.buffer_of_a_row(i);
+    locals += plan.local(i);
+    memory += n * plan.buffer_of_a_row(i);
   }
 }
 template <class T> void add_accumulators(Session<T>& s, const MemoryPlan<T>& plan, int64_t slab, T* memory) {

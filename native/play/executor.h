@@ -28,7 +28,8 @@ struct PlannedProgram {
 
 template <class T> class Executor {
  public:
-  Executor(Program program, Workspaces& workspaces) : plan_(std::move(program), sizeof(T)), workspaces_(workspaces) {}
+  Executor(Program program, Workspaces& workspaces)
+      : plan_(std::move(program), sizeof(T)), workspaces_(workspaces) {}
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 

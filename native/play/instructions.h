@@ -14,7 +14,8 @@ namespace {
 // ---- Products
 
 template <class T>
-void play_gemm(Worker<T>& worker, const Instruction* x, int n_factors, const GatheredRows<T>& out, const Window& w) {
+void play_gemm(Worker<T>& worker, const Instruction* x, int n_factors, const GatheredRows<T>& out,
+               const Window& w) {
   const Session<T>& s = worker.session;
   RowList<T> init;
   if (x->c.buffer != -1) init = worker.gather(*x, 1, x->c, w).rows;
@@ -36,16 +37,19 @@ void play_gemm(Worker<T>& worker, const Instruction* x, int n_factors, const Gat
 }
 
 // Whether the next product multiplies the same row, and its weight and result lie beside this one's.
-template <class T> bool continues_beside(const Worker<T>& worker, const Instruction& x, const Instruction& next) {
+template <class T> bool continues_beside(const Worker<T>& worker, const Instruction& x,
+                                         const Instruction& next) {
   const std::vector<T*>& packed = worker.session.packed;
   return next.code == Code::kGemm && next.k == x.k && same(next.a, x.a) && x.a.buffer != x.d.buffer &&
          next.d.buffer == x.d.buffer && next.d.dt == x.d.dt && next.d.column == x.d.column + x.n &&
-         (x.c.buffer != x.d.buffer || same(x.c, x.d)) && (next.c.buffer != x.d.buffer || same(next.c, next.d)) &&
-         x.n % worker.kernels.panel == 0 && packed[next.weight] == packed[x.weight] + int64_t(x.k) * x.n;
+         (x.c.buffer != x.d.buffer || same(x.c, x.d)) &&
+         (next.c.buffer != x.d.buffer || same(next.c, next.d)) && x.n % worker.kernels.panel == 0 &&
+         packed[next.weight] == packed[x.weight] + int64_t(x.k) * x.n;
 }
 // Two products of one row as one: each alone has too few chains of additions to hide their latency.
 template <class T>
-void play_gemm_pair(Worker<T>& worker, const Instruction& x, const Instruction& next, RowList<T> out, const Window& w) {
+void play_gemm_pair(Worker<T>& worker, const Instruction& x, const Instruction& next, RowList<T> out,
+                    const Window& w) {
   T* row = out[0];
   for (const Instruction* half : {&x, &next}) {
     const size_t bytes = sizeof(T) * size_t(half->n);

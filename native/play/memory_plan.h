@@ -17,14 +17,17 @@ namespace {
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 inline int64_t padded(int64_t width) { return round_up(width, kRowPadding); }
-inline int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }  // steps of one late product
+inline int64_t late_steps(int64_t B) {
+  return std::max<int64_t>(1, kGemmRows / B);
+}  // steps of one late product
 
 const ColumnSharing kNotShared{};
 
 template <class T> class MemoryPlan {
  public:
   // n_parts: how many threads share the columns of a step; 1: none do.
-  MemoryPlan(const PlannedProgram& plan, const PlayRequest& request, int64_t n_parts, const Kernels<T>& kernels)
+  MemoryPlan(const PlannedProgram& plan, const PlayRequest& request, int64_t n_parts,
+             const Kernels<T>& kernels)
       : program_(plan.program), columns_(n_parts > 1 ? plan.columns : kNotShared), sums_(plan.sums),
         n_lists_(plan.n_lists), T_(request.T), B_(request.B), panel_(kernels.panel), lanes_(kernels.lanes),
         n_groups_(ostinato::n_groups(request.B)),
@@ -152,10 +155,11 @@ template <class T> class MemoryPlan {
 
   int64_t bytes() const {
     int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights()) + kThreadGapBytes;
-    for (int64_t slab = 0; slab < n_slabs_; slab++) n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab));
+    for (int64_t slab = 0; slab < n_slabs_; slab++)
+      n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab));
     const int64_t lists = bytes_of<RowCache<T>>(n_lists_) + bytes_of<T*>(n_lists_ * rows_of_a_list());
-    return n + n_players() * (bytes_of<T>(registers()) + bytes_of<T>(product()) + bytes_of<T>(panels()) + lists +
-                              kThreadGapBytes);
+    return n + n_players() * (bytes_of<T>(registers()) + bytes_of<T>(product()) + bytes_of<T>(panels()) +
+                              lists + kThreadGapBytes);
   }
 
  private:

@@ -23,7 +23,8 @@ void transpose(int64_t R, int64_t C, const T* in, int64_t in_stride, T* out, int
 }
 #if OSTINATO_X86
 // Four rows and columns at a time: a third of the time.
-inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, float* out,
+                      int64_t out_stride) {
   const int64_t R4 = R / 4 * 4, C4 = C / 4 * 4;
   for (int64_t r = 0; r < R4; r += 4)
     for (int64_t c = 0; c < C4; c += 4) {
@@ -44,7 +45,8 @@ template <class T> int64_t panel_width(const Kernels<T>& kernels, int64_t n_colu
 
 // Columns [n0, n1) of a weight, into a panel of some width.
 template <class T>
-void pack_columns(const PlayRequest& request, const Weight& w, int64_t n0, int64_t n1, T* out, int64_t width) {
+void pack_columns(const PlayRequest& request, const Weight& w, int64_t n0, int64_t n1, T* out,
+                  int64_t width) {
   int64_t covered = 0;
   for (const WeightBlock& b : w.blocks) covered += int64_t(b.nk) * b.nn;
   if (covered < int64_t(w.K) * w.N)
@@ -54,11 +56,13 @@ void pack_columns(const PlayRequest& request, const Weight& w, int64_t n0, int64
     if (from >= to) continue;
     const Argument& matrix = request.arguments[b.argument];
     const int64_t row_stride = matrix.time, column_stride = matrix.row;
-    const T* src = static_cast<const T*>(matrix.data) + b.row * row_stride + (b.column + from - b.n0) * column_stride;
+    const T* src =
+        static_cast<const T*>(matrix.data) + b.row * row_stride + (b.column + from - b.n0) * column_stride;
     T* dst = out + b.k0 * width + (from - n0);
     if (row_stride == 1) {  // transposed in memory: read along k
       for (int64_t k = 0; k < b.nk; k += kPackRows)
-        transpose(to - from, std::min<int64_t>(kPackRows, b.nk - k), src + k, column_stride, dst + k * width, width);
+        transpose(to - from, std::min<int64_t>(kPackRows, b.nk - k), src + k, column_stride, dst + k * width,
+                  width);
     } else {
       for (int64_t k = 0; k < b.nk; k++)
         for (int64_t n = 0; n < to - from; n++) dst[k * width + n] = src[k * row_stride + n * column_stride];
@@ -114,7 +118,8 @@ template <class T> void pack_weights(const Worker<T>& worker) {
     const int64_t panel = worker.kernels.panel;
     const Range mine = worker.share_of((w.N + panel - 1) / panel);
     for (int64_t q = mine.begin; q < mine.end; q++)
-      pack_panel(worker, w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel), s.packed[i] + q * panel * w.K);
+      pack_panel(worker, w, q * panel, std::min<int64_t>(w.N, (q + 1) * panel),
+                 s.packed[i] + q * panel * w.K);
   }
   for (size_t i = 0; i < s.columns.stages.size(); i++) {
     const ColumnSharing::Stage& stage = s.columns.stages[i];
@@ -129,8 +134,8 @@ template <class T> void pack_weights(const Worker<T>& worker) {
 // Weights that multiply once are packed panel by panel in one place, which stays in the caches: two thirds
 // of the time at 1024 units. pack_one(factor, first column, end, out) packs a panel.
 template <class T, class F>
-void multiply_while_packing(const Worker<T>& worker, int64_t n_rows, int64_t N, Factor<T>* factors, int n_factors,
-                            RowList<T> init, RowList<T> out, F pack_one) {
+void multiply_while_packing(const Worker<T>& worker, int64_t n_rows, int64_t N, Factor<T>* factors,
+                            int n_factors, RowList<T> init, RowList<T> out, F pack_one) {
   const Kernels<T>& kernels = worker.kernels;
   for (int64_t n0 = 0; n0 < N; n0 += kernels.panel) {
     const int64_t n1 = std::min(N, n0 + kernels.panel);
@@ -140,8 +145,8 @@ void multiply_while_packing(const Worker<T>& worker, int64_t n_rows, int64_t N, 
       factors[f].w = to;
       to += factors[f].K * panel_width(kernels, n1 - n0);
     }
-    kernels.gemm(n_rows, n1 - n0, factors, n_factors, {init.first, init.offset + n0}, {out.first, out.offset + n0},
-                 nullptr);
+    kernels.gemm(n_rows, n1 - n0, factors, n_factors, {init.first, init.offset + n0},
+                 {out.first, out.offset + n0}, nullptr);
   }
 }
 

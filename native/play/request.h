@@ -8,12 +8,12 @@
 namespace ostinato {
 
 // Where an argument lies; strides are in elements. What they mean depends on what the program uses it as:
-//   buffer over time (Kind::kTime)  element (slot, row, column) = data[slot · time + row · this->row + column]
-//   tape (Kind::kTape)              rows of `row` elements, in an order of the engine's own
-//   weight or gradient              element (i, j) = data[i · time + j · row]; a gradient has row = 1
-//   vector                          dense, [width]
-//   carry's init and final          [B, width]: element (r, column) = data[r · row + column].
-//                                   data = null: the carry begins with zeros; the last carry is not wanted
+//   over time (Kind::kTime)     element (slot, r, column) = data[slot · time + r · row + column]
+//   tape (Kind::kTape)          rows of `row` elements, in an order of the engine's own
+//   weight or gradient          element (i, j) = data[i · time + j · row]; a gradient has row = 1
+//   vector                      dense, [width]
+//   init and final of a carry   [B, width]: element (r, column) = data[r · row + column].
+//                               data = null: the carry begins with zeros; the last carry is not wanted
 struct Argument {
   void* data;
   int64_t time, row;

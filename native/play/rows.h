@@ -31,7 +31,8 @@ template <class T> class Worker {
       : session(s), request(s.request), program(s.plan.program), kernels(s.kernels), slab(slab_number),
         share(share_number), n_shares(share_count), T_steps(s.request.T), B_rows(s.request.B),
         groups{s.first_group(slab_number), s.first_group(slab_number + 1)}, memory(s.memory[share_number]),
-        prefetcher(!s.near_weights), placements_(s.placements.data() + slab_number * program.buffers.size()) {}
+        prefetcher(!s.near_weights), placements_(s.placements.data() + slab_number * program.buffers.size()) {
+  }
 
   Session<T>& session;
   const PlayRequest& request;
@@ -86,7 +87,9 @@ template <class T> class Worker {
     const Placement<T>& p = placements_[o.buffer];
     return slot(p, o, t) + (p.rows ? p.rows[row] : row) * p.row;
   }
-  int64_t window_rows(const Window& w) const { return session.begins[w.groups.end] - session.begins[w.groups.begin]; }
+  int64_t window_rows(const Window& w) const {
+    return session.begins[w.groups.end] - session.begins[w.groups.begin];
+  }
 
   // All rows of an instruction's operand number `which`, over a window: step after step.
   GatheredRows<T> gather(const Instruction& x, int which, const Operand& o, const Window& w) {
@@ -99,7 +102,10 @@ template <class T> class Worker {
       const int64_t phase = p.n_slots ? w.steps.begin % p.n_slots : 0;
       if (list.n_rows == n_rows && list.n_steps == n_steps && (list.phase == phase || n_steps == 1))
         return {{list.rows, origin - list.origin}, n_rows * n_steps};
-      list.n_rows = n_rows, list.n_steps = n_steps, list.phase = phase, list.origin = origin;
+      list.n_rows = n_rows;
+      list.n_steps = n_steps;
+      list.phase = phase;
+      list.origin = origin;
     }
     int64_t n = 0;
     for_steps(w.steps, [&](int64_t t) {

@@ -3,6 +3,7 @@
 //   slab     consecutive groups, played from the first step to the last by one thread
 //   part     some columns of a step. Where a single group is played by several threads, each plays parts
 //   player   whoever has memory of its own: a slab, or a thread that plays parts
+//   chunk    the steps between two visits to `before` and `after`: see kChunkRows
 // There are as many slabs, or as many parts, as threads were asked for, at most. If the runtime gives fewer
 // threads, each plays several.
 #pragma once
@@ -49,17 +50,18 @@ template <class T> struct Session {
 
   // What a player has for itself.
   struct PlayerMemory {
-    T* registers;           // then the scratch of outer products
+    T* registers;            // then the scratch of outer products
     RowCache<T>* row_lists;  // [n_lists]
-    T* product;             // a part's result of several pieces
-    T* panel;               // of each factor, where weights are used once
+    T* product;              // a part's result of several pieces
+    T* panel;                // of each factor, where weights are used once
   };
-  std::vector<PlayerMemory> memory = {};                // by player
-  std::vector<Placement<T>> placements = {};            // by slab, then by buffer
-  std::vector<T*> packed = {};                          // by weight
-  std::vector<T*> packed_parts = {};                    // by stage of the shared columns, then by part
-  std::vector<std::vector<Rows<T>>> accumulators = {};  // by gradient, then by group; none: summed late, or copied
-  int64_t begins[kMaxGroups + 1] = {};                  // group_begin of each
+  std::vector<PlayerMemory> memory = {};      // by player
+  std::vector<Placement<T>> placements = {};  // by slab, then by buffer
+  std::vector<T*> packed = {};                // by weight
+  std::vector<T*> packed_parts = {};          // by stage of the shared columns, then by part
+  std::vector<std::vector<Rows<T>>> accumulators =
+      {};                               // by gradient, then by group; none: summed late, or copied
+  int64_t begins[kMaxGroups + 1] = {};  // group_begin of each
   Barrier barrier = {};
 
   int64_t first_group(int64_t slab) const { return n_groups * slab / n_slabs; }

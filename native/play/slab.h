@@ -18,7 +18,8 @@ namespace {
 template <class T, class F> void for_carries(const Worker<T>& worker, F f) {
   const int64_t *begins = worker.session.begins, *order = worker.request.rows;
   for (const Carry& c : worker.program.carries)
-    for (int64_t r = begins[worker.groups.begin]; r < begins[worker.groups.end]; r++) f(c, r, order ? order[r] : r);
+    for (int64_t r = begins[worker.groups.begin]; r < begins[worker.groups.end]; r++)
+      f(c, r, order ? order[r] : r);
 }
 template <class T> bool is_given(const Worker<T>& worker, int32_t argument) {
   return argument != -1 && worker.request.arguments[argument].data;
@@ -41,7 +42,8 @@ template <class T> void load_carries(const Worker<T>& worker) {
 template <class T> void store_carries(const Worker<T>& worker) {
   for_carries(worker, [&](const Carry& c, int64_t r, int64_t callers_row) {
     if (!is_given(worker, c.final)) return;
-    const T* const slot = worker.address({c.buffer, 0, 0}, worker.program.descending ? 0 : worker.length(r), r);
+    const T* const slot =
+        worker.address({c.buffer, 0, 0}, worker.program.descending ? 0 : worker.length(r), r);
     std::memcpy(row_of_argument(worker, c.final, callers_row), slot,
                 sizeof(T) * worker.program.buffers[c.buffer].width);
   });
@@ -62,13 +64,15 @@ template <class T> void look_ahead(Worker<T>& worker, Range groups, int64_t t) {
     const Placement<T>& p = worker.placement(o);
     const int64_t bytes = worker.program.buffers[o.buffer].width * int64_t(sizeof(T));
     const int64_t row_bytes = p.row * int64_t(sizeof(T));
-    const bool dense = !p.rows && row_bytes >= bytes && row_bytes < bytes + kLineBytes;  // no line between rows
+    const bool dense =
+        !p.rows && row_bytes >= bytes && row_bytes < bytes + kLineBytes;  // no line between rows
     worker.for_spans([&](Span span) {
       if (dense) {
         const int64_t n = span.end - span.begin;
         return worker.prefetcher.add(worker.address(o, next, span.begin), n * row_bytes);
       }
-      for (int64_t r = span.begin; r < span.end; r++) worker.prefetcher.add(worker.address(o, next, r), bytes);
+      for (int64_t r = span.begin; r < span.end; r++)
+        worker.prefetcher.add(worker.address(o, next, r), bytes);
     });
   }
   const int64_t n_rows = s.begins[groups.end] - s.begins[groups.begin];

@@ -32,7 +32,8 @@ struct Runtime {
 int visit(dl_phdr_info* info, size_t, void* out) {
   const char* base = std::strrchr(info->dlpi_name, '/');
   base = base ? base + 1 : info->dlpi_name;
-  if (!std::strstr(base, "libgomp") && !std::strstr(base, "libiomp5") && !std::strstr(base, "libomp")) return 0;
+  if (!std::strstr(base, "libgomp") && !std::strstr(base, "libiomp5") && !std::strstr(base, "libomp"))
+    return 0;
   *static_cast<std::string*>(out) = info->dlpi_name;
   return 1;
 }
@@ -62,12 +63,16 @@ Runtime find_runtime() {
 
 std::atomic<bool> busy{false};
 
-// In a child forked after the first use: its threads are gone, and the loader's lock may be held for
-// ever, so nothing is looked up there.
+// Whether this is a child that was forked after the first use. Its threads are gone, and the loader's lock
+// may be held for ever, so nothing is looked up there.
 bool forked() {
   static std::atomic<bool> child{false};
-  static const bool watched = (pthread_atfork(nullptr, nullptr, [] { child = true; busy = false; }), true);
-  return watched && child;
+  const auto in_child = [] {
+    child = true;
+    busy = false;
+  };
+  static const bool registered = pthread_atfork(nullptr, nullptr, in_child) == 0;
+  return registered && child;
 }
 
 // Looked up again until found: torch may be imported after us.
@@ -102,8 +107,8 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   const Runtime& r = runtime();
   if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
   Call call{body, context, &r, wanted};
-  // Always as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for, and
-  // the next larger one has to make them again (40 times the time, at 2 and 8 threads in turn).
+  // Always at least as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for,
+  // and the next larger team has to start them again (40 times the time, at 2 and 8 threads in turn).
   r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);
   busy = false;
 }
@@ -114,7 +119,7 @@ void Barrier::wait(int id, int n) {
   if (n == 1) return;
   const uint32_t mine = of_[id].n.load(std::memory_order_relaxed) + 1;
   of_[id].n.store(mine, std::memory_order_release);
-  for (int other = 0; other < n; other++)  // one that is past this meeting may have arrived at the next
+  for (int other = 0; other < n; other++)  // which may already have arrived at the next meeting
     for (int i = 0; int32_t(of_[other].n.load(std::memory_order_acquire) - mine) < 0; i++) {
       if (i < kSpins) {
 #if OSTINATO_X86
@@ -128,16 +133,16 @@ void Barrier::wait(int id, int n) {
 
 namespace {
 
-struct Meetings {
+struct BarrierTiming {
   Barrier barrier;
   int wanted;
   double ns = std::numeric_limits<double>::infinity();
 };
-void time_meetings(void* context, int id, int n) {
-  Meetings& m = *static_cast<Meetings*>(context);
+void time_barrier(void* context, int id, int n) {
+  BarrierTiming& m = *static_cast<BarrierTiming*>(context);
   if (n < m.wanted) return;
-  m.barrier.wait(id, n);  // all have begun
-  for (int burst = 0; burst < 3; burst++) {  // the best of a few: an interruption only adds
+  m.barrier.wait(id, n);                     // all have begun
+  for (int burst = 0; burst < 3; burst++) {  // the shortest of three: an interruption only adds
     constexpr int kTimes = 4;
     const auto begin = std::chrono::steady_clock::now();
     for (int i = 0; i < kTimes; i++) m.barrier.wait(id, n);
@@ -153,11 +158,13 @@ double barrier_ns(int n) {
   static std::atomic<int64_t> when[Barrier::kMaxThreads + 1];
   static std::atomic<double> found[Barrier::kMaxThreads + 1];
   const int64_t now = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
-  if (const int64_t then = when[n].load(); then != 0 && now - then < kBarrierTimeIsFreshNs) return found[n].load();
-  Meetings barriers{{}, n};
-  parallel(n, time_meetings, &barriers);
-  found[n] = barriers.ns, when[n] = now;
-  return barriers.ns;
+  if (const int64_t then = when[n].load(); then != 0 && now - then < kBarrierTimeIsFreshNs)
+    return found[n].load();
+  BarrierTiming timing{{}, n};
+  parallel(n, time_barrier, &timing);
+  found[n] = timing.ns;
+  when[n] = now;
+  return timing.ns;
 }
 
 }  // namespace ostinato

@@ -42,17 +42,18 @@ template <class T> void clear_accumulators(const Worker<T>& worker) {
 }
 
 template <class T>
-void add_outer_product(Worker<T>& worker, int64_t K, int64_t N, const GatheredRows<T>& a, const GatheredRows<T>& b,
-                       Rows<T> sum) {
+void add_outer_product(Worker<T>& worker, int64_t K, int64_t N, const GatheredRows<T>& a,
+                       const GatheredRows<T>& b, Rows<T> sum) {
   T* const scratch = worker.memory.registers + kRegisterElements;
   for (int64_t r = 0; r < a.n; r += kOuterRows)
-    worker.kernels.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), sum.data, sum.stride,
-                         scratch);
+    worker.kernels.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), sum.data,
+                         sum.stride, scratch);
 }
 
 // Adds a chunk of one group to some rows and columns of the accumulator.
 template <class T>
-void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range steps, Range rows, Range columns) {
+void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range steps, Range rows,
+                Range columns) {
   const Session<T>& s = worker.session;
   const Window window{{group, group + 1}, steps};
   const int64_t K = rows.end - rows.begin, N = columns.end - columns.begin;
@@ -72,7 +73,8 @@ void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range st
                                       scaled_sum);
   }
   a.column += int32_t(rows.begin);
-  if (K > 0) add_outer_product(worker, K, N, worker.gather(x, 0, a, window), worker.gather(x, 1, b, window), sum);
+  if (K > 0)
+    add_outer_product(worker, K, N, worker.gather(x, 0, a, window), worker.gather(x, 1, b, window), sum);
 }
 
 // ---- After the last step
@@ -93,7 +95,8 @@ template <class T> void sum_late_gradient(Worker<T>& worker, const Instruction& 
       add_outer_product(worker, mine.end - mine.begin, width, worker.gather(x, 0, a, window),
                         worker.gather(x, 1, b, window), sum);
     }
-    b.column += int32_t(width), sum.data += width;
+    b.column += int32_t(width);
+    sum.data += width;
   }
 }
 template <class T> void sum_late_gradients(Worker<T>& worker) {
@@ -147,10 +150,12 @@ template <class T> void copy_sum(const Worker<T>& worker, const SumSharing::Copy
   T* const to = result_of(worker, size_t(copy.to)).data + (begin - copy.column);
   std::memcpy(to, result_of(worker, size_t(copy.from)).data + begin, sizeof(T) * size_t(end - begin));
 }
-template <class T> void write_transposed(const Worker<T>& worker, size_t gradient, Range rows, Range columns) {
+template <class T> void write_transposed(const Worker<T>& worker, size_t gradient, Range rows,
+                                         Range columns) {
   const Rows<T> out = result_of(worker, gradient), sum = worker.session.accumulators[gradient][0];
   for (int64_t k = rows.begin; k < rows.end; k++)
-    for (int64_t n = columns.begin; n < columns.end; n++) out.data[n * out.stride + k] = sum.data[k * sum.stride + n];
+    for (int64_t n = columns.begin; n < columns.end; n++)
+      out.data[n * out.stride + k] = sum.data[k * sum.stride + n];
 }
 // Pairs of different slabs. Threads share the rows of the result, so that no two write to one line; of a
 // vector or a transposed result, the columns.

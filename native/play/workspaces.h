@@ -1,5 +1,5 @@
-// Workspace that plays leave to the next ones, of whatever program: so the forward and the backward pass,
-// or two layers, use the same lines of the caches (5 % of a call on one row).
+// Memory that plays leave to the next ones, of any program. So the forward and the backward pass, or two
+// layers, use the same lines of the caches: 5 % of a call on one row.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -22,18 +22,18 @@
 
 namespace ostinato {
 
-// In one piece, 64-byte aligned; grows, never shrinks.
+// One piece of memory, aligned to lines. It grows and never shrinks.
 class Workspace {
  public:
   Workspace() = default;
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   ~Workspace() { std::free(data_); }
-  char* reserve(int64_t bytes) {  // a multiple of 64
+  char* reserve(int64_t bytes) {  // a multiple of kLineBytes
     if (bytes > size_) {
       std::free(data_);
       size_ = 0;
-      data_ = static_cast<char*>(std::aligned_alloc(64, size_t(bytes)));
+      data_ = static_cast<char*>(std::aligned_alloc(kLineBytes, size_t(bytes)));
       if (!data_) throw std::bad_alloc();
       size_ = bytes;
     }
@@ -49,13 +49,15 @@ class Workspace {
   int64_t size_ = 0;
 };
 
-// Pieces of one memory, one after the other. AddressSanitizer sees where each ends.
+// Pieces of one memory, one after the other. With AddressSanitizer a line that nobody may touch follows each.
 #if OSTINATO_ADDRESS_SANITIZER
-constexpr int64_t kBetween = 64;
+constexpr int64_t kGapBytes = kLineBytes;
 #else
-constexpr int64_t kBetween = 0;
+constexpr int64_t kGapBytes = 0;
 #endif
-template <class U> int64_t bytes_of(int64_t n) { return (n * int64_t(sizeof(U)) + 63) / 64 * 64 + kBetween; }
+template <class U> int64_t bytes_of(int64_t n) {
+  return (n * int64_t(sizeof(U)) + kLineBytes - 1) / kLineBytes * kLineBytes + kGapBytes;
+}
 template <class U> U* piece(char*& memory, int64_t n) {
   U* const found = reinterpret_cast<U*>(memory);
   memory += bytes_of<U>(n);
@@ -65,8 +67,8 @@ template <class U> U* piece(char*& memory, int64_t n) {
   return found;
 }
 
-// For each of a few callers at once the memory of the largest play that it had.
-// No lock: a child forked while another thread holds one would wait for ever.
+// Keeps a workspace for each of a few callers at once, as large as that of its largest play.
+// There is no lock: a child forked while another thread holds one would wait for ever.
 class Workspaces {
  public:
   Workspaces() = default;
@@ -88,7 +90,8 @@ class Workspaces {
       return;
     }
   }
-  int64_t kept_bytes() {  // for tests: a play that begins meanwhile may find none, and make its own
+  // For tests: a play that begins meanwhile may find no workspace, and make its own.
+  int64_t kept_bytes() {
     int64_t bytes = 0;
     for (auto& place : kept_) {
       std::unique_ptr<Workspace> memory(place.exchange(nullptr));

@@ -1,12 +1,13 @@
-// What the engine executes: plain structs, the same for every cell. src/ostinato/engine/program.py
-// builds them; src/ostinato/engine/reference.py says in NumPy what each instruction means.
+// What the engine executes: plain structs, the same for every cell. src/ostinato/engine/program.py builds
+// them; src/ostinato/engine/reference.py defines in NumPy what each instruction means.
 //
-// Vocabulary
-//   argument   an array of the caller's, bound at each play: matrix, vector, or [T(+1), B, W] over time
+//   argument   an array of the caller's, bound at each play: a matrix, a vector, or [T (+ 1), B, width]
 //   buffer     a named place for values: an argument, or memory of the engine's own
-//   operand    a buffer at time t + dt, from a column on; or a *register*, a strip of a block
-//   section    once · before · loop · after: see DESIGN; each a range of instructions
-//   carry      the recurrent state: slot t (or t+1) of a buffer is what step t reads
+//   operand    columns of a buffer at time t + dt, from a column on; or a register
+//   register   a strip of values within a block
+//   section    once · before · loop · after: each a range of instructions. `once` is played once, `loop` step
+//              by step; `before` and `after` run over all steps of a chunk at once
+//   carry      the recurrent state: slot t (descending: t + 1) of a buffer is what step t reads
 #pragma once
 #include <cstdint>
 #include <string>
@@ -27,7 +28,7 @@ struct Buffer {
   int32_t argument;  // kTime, kVector, kTape
 };
 
-// A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) from the argument, at (row, column) on.
+// A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) is the argument's, from (row, column) on.
 struct WeightBlock {
   int32_t argument, k0, nk, n0, nn, row, column;
 };
@@ -37,14 +38,14 @@ struct Weight {
 };
 
 struct Operand {
-  int32_t buffer = -1;  // ≥ 0 a buffer; −1 none; ≤ −2 the register −2 − buffer
+  int32_t buffer = -1;  // ≥ 0: a buffer; −1: none; ≤ −2: register number −2 − buffer
   int32_t column = 0;
   int32_t dt = 0;
 };
 inline bool same(const Operand& x, const Operand& y) {
   return x.buffer == y.buffer && x.column == y.column && x.dt == y.dt;
 }
-// Whether operands of nx and ny columns share no element at one step.
+// Whether operands of nx and ny columns share no element, at one step.
 inline bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) {
   return x.buffer != y.buffer || x.dt != y.dt || x.column + nx <= y.column || y.column + ny <= x.column;
 }
@@ -63,16 +64,20 @@ struct Instruction {
   Operand d, a, b, c;
 };
 struct Gradient {
-  int32_t K, N, argument;  // summed over rows and steps into the argument's [K, N]
-  bool transposed = false;  // … into its [N, K]
+  int32_t K, N, argument;   // the sum over rows and steps is written to the argument, [K, N]
+  bool transposed = false;  // the argument is [N, K]
 };
 struct Carry {
   int32_t buffer;
   int32_t init;   // argument [B, width] that fills the first slot; −1: zeros
   int32_t final;  // argument [B, width] that receives the last slot; −1: not wanted
 };
-struct Section { int32_t begin, end; };
-struct Range { int64_t begin, end; };  // of rows, columns, steps or groups
+struct Section {
+  int32_t begin, end;  // instructions
+};
+struct Range {
+  int64_t begin, end;  // rows, columns, steps or groups
+};
 
 struct Program {
   int32_t n_arguments = 0;
@@ -88,7 +93,7 @@ struct Program {
 constexpr int32_t kMaxRegisters = 48;
 constexpr int32_t kMaxBlock = 64;  // instructions of one block
 
-// Throws std::invalid_argument that names the instruction and the rule it breaks. What passes can be
+// Throws std::invalid_argument, which names the instruction and the rule it breaks. A valid program can be
 // played on any B and T without a further check.
 void validate(const Program& program);
 

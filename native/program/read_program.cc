@@ -15,7 +15,8 @@ class Reader {
   template <class M> void part(const char*, M& member) { visit(*this, member); }
   template <class M> void list(const char*, std::vector<M>& members) {
     const int32_t n = next();
-    if (n < 0 || size_t(n) > values_.size()) throw std::invalid_argument("invalid program: a count out of range");
+    if (n < 0 || size_t(n) > values_.size())
+      throw std::invalid_argument("invalid program: a count out of range");
     for (int32_t i = 0; i < n; i++) {
       members.emplace_back();
       visit(*this, members.back());

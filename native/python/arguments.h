@@ -66,15 +66,16 @@ inline Argument dense_vector(const View& v, Addresses& all) {
   return {copy.data(), 0, 0};
 }
 
-inline Argument argument_of(const ArgumentSource& source, nanobind::handle tensor, int64_t n_steps, int64_t n_rows,
-                            Addresses& all) {
+inline Argument argument_of(const ArgumentSource& source, nanobind::handle tensor, int64_t n_steps,
+                            int64_t n_rows, Addresses& all) {
   if (tensor.is_none()) {
     if (source.how != How::kRows) throw std::invalid_argument("a tensor is missing");
     return {nullptr, 0, 0};
   }
   const View v = view_of(tensor);
   switch (source.how) {
-    case How::kStrided: return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.strides[0], v.strides[1]};
+    case How::kStrided:
+      return v.n_axes < 2 ? Argument{v.data, 0, 0} : Argument{v.data, v.strides[0], v.strides[1]};
     case How::kVector: return dense_vector(v, all);
     case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
     case How::kRows: return {v.data, 0, v.elements() / n_rows};

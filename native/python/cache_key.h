@@ -17,7 +17,8 @@ inline nanobind::object modes() {
   for (const nanobind::object& count : names.unusual_modes)
     if (PyObject_IsTrue(count().ptr())) return nanobind::none();
   if (nanobind::cast<int64_t>(names.forward_ad.attr(names.current_level)) >= 0) return nanobind::none();
-  int64_t found = int64_t(reinterpret_cast<uintptr_t>(names.default_dtype().ptr()));  // dtypes are never freed
+  int64_t found =
+      int64_t(reinterpret_cast<uintptr_t>(names.default_dtype().ptr()));  // dtypes are never freed
   for (const nanobind::object& mode : names.usual_modes) found = 2 * found + nanobind::cast<bool>(mode());
   return nanobind::cast(2 * found + nanobind::cast<bool>(names.autocast(names.cpu)));
 }
@@ -29,9 +30,9 @@ class TensorDescriber {
 
   void add_number(int64_t n) { found_.push_back(n); }
 
-  // Adds a tensor's dtype, class, whether it requires gradients, and its axes but for the first `skip`: the last
-  // of these are its rows. False if it is unusual: not a plain tensor of the CPU, or of other rows than those
-  // before.
+  // Adds a tensor's dtype, class, whether it requires gradients, and its axes but for the first `skip`: the
+  // last of these are its rows. False if it is unusual: not a plain tensor of the CPU, or of other rows than
+  // those before.
   bool add(nanobind::handle t, int64_t skip) {
     const TorchNames& names = torch_names();
     if (!names.is_plain(t) || nanobind::cast<bool>(t.attr(names.is_neg)())) return false;
@@ -67,10 +68,10 @@ class TensorDescriber {
   int64_t n_rows_ = 0;
 };
 
-// The key of a call's tensors. Time and rows are left out: of init the axes up to `axis`, of xs the first two.
-// Of captured tensors it also says which are one and the same. None if something is unusual.
-inline nanobind::object described(const nanobind::list& captured, const nanobind::list& init, const nanobind::list& xs,
-                                  int64_t axis) {
+// The key of a call's tensors. Time and rows are left out: of init the axes up to `axis`, of xs the first
+// two. Of captured tensors it also says which are one and the same. None if something is unusual.
+inline nanobind::object described(const nanobind::list& captured, const nanobind::list& init,
+                                  const nanobind::list& xs, int64_t axis) {
   TensorDescriber describer;
   describer.add_number(int64_t(captured.size()));
   describer.add_number(int64_t(init.size()));

@@ -23,22 +23,25 @@ struct CallShape {
 };
 
 inline void check(const CallShape& shape) {
-  if (shape.n_steps < 1 || shape.n_rows < 1) throw std::invalid_argument("play: wanted at least one step and one row");
+  if (shape.n_steps < 1 || shape.n_rows < 1)
+    throw std::invalid_argument("play: wanted at least one step and one row");
   for (const Integers* list : {&shape.order, &shape.lengths})
     if (!list->empty() && int64_t(list->size()) != shape.n_rows)
       throw std::invalid_argument("play: rows and lengths need one number for each row");
   for (int64_t row : shape.order)
     if (row < 0 || row >= shape.n_rows) throw std::invalid_argument("play: rows has a number out of range");
   for (int64_t length : shape.lengths)
-    if (length < 0 || length > shape.n_steps) throw std::invalid_argument("play: lengths has a number out of range");
+    if (length < 0 || length > shape.n_steps)
+      throw std::invalid_argument("play: lengths has a number out of range");
 }
 
 template <class T>
-void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, const CallShape& shape, int threads,
-                 const std::string& isa, int64_t work_per_thread = 0) {
+void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, const CallShape& shape,
+                 int threads, const std::string& isa, int64_t work_per_thread = 0) {
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
-  if (work_per_thread < 0) throw std::invalid_argument("play: work_per_thread is 1 or more, or 0: as measured");
+  if (work_per_thread < 0)
+    throw std::invalid_argument("play: work_per_thread is 1 or more, or 0: as measured");
   check(shape);
   PlayRequest request;
   request.T = shape.n_steps;

@@ -21,7 +21,8 @@
 
 namespace ostinato {
 
-using SourceTuples = std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>;  // see ArgumentSource
+using SourceTuples =
+    std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>;  // see ArgumentSource
 
 // ---- Tensors, as a pass wants them
 
@@ -34,7 +35,9 @@ inline nanobind::object dense_from(int64_t axis, nanobind::object tensor) {
     if (v.shape[i] != 1 && v.strides[i] != expected) return tensor.attr("contiguous")();
   return tensor;
 }
-inline nanobind::object without_lazy_sign(nanobind::handle tensor) { return tensor.attr(torch_names().resolve_neg)(); }
+inline nanobind::object without_lazy_sign(nanobind::handle tensor) {
+  return tensor.attr(torch_names().resolve_neg)();
+}
 inline nanobind::tuple shape_of(std::initializer_list<int64_t> first, const Integers& rest) {
   const auto shape = nanobind::steal<nanobind::tuple>(PyTuple_New(Py_ssize_t(first.size() + rest.size())));
   Py_ssize_t i = 0;
@@ -42,7 +45,9 @@ inline nanobind::tuple shape_of(std::initializer_list<int64_t> first, const Inte
   for (int64_t n : rest) PyTuple_SetItem(shape.ptr(), i++, PyLong_FromLongLong(n));
   return shape;
 }
-inline nanobind::tuple shape_of(nanobind::handle tensor) { return nanobind::tuple(tensor.attr(torch_names().shape)); }
+inline nanobind::tuple shape_of(nanobind::handle tensor) {
+  return nanobind::tuple(tensor.attr(torch_names().shape));
+}
 inline void append(Objects& list, nanobind::handle more) {
   for (nanobind::handle x : more) list.push_back(nanobind::borrow(x));
 }
@@ -60,8 +65,10 @@ class PassBase {
   }
 
  protected:
-  void run_program(const TensorLists& lists, const CallShape& shape, int threads, const std::string& isa) const {
-    if (auto* program = program_as<float>()) return call_engine(*program, find(lists, shape).list, shape, threads, isa);
+  void run_program(const TensorLists& lists, const CallShape& shape, int threads,
+                   const std::string& isa) const {
+    if (auto* program = program_as<float>())
+      return call_engine(*program, find(lists, shape).list, shape, threads, isa);
     if (auto* program = program_as<double>())
       return call_engine(*program, find(lists, shape).list, shape, threads, isa);
     nanobind::list shown;
@@ -87,7 +94,8 @@ class PassBase {
     Addresses found;
     found.list.reserve(sources_.size());
     for (const ArgumentSource& x : sources_)
-      found.list.push_back(argument_of(x, lists[x.list].at(size_t(x.at)), shape.n_steps, shape.n_rows, found));
+      found.list.push_back(
+          argument_of(x, lists[x.list].at(size_t(x.at)), shape.n_steps, shape.n_rows, found));
     return found;
   }
 
@@ -102,13 +110,13 @@ class ForwardPass : public PassBase {
   //   keeps           whether each leaf of the carry is kept at every step
   //   y_is_carry      the leaf of the carry that each output is, or −1
   //   tape_width      elements of all tapes, for one row and step
-  ForwardPass(nanobind::object program, const SourceTuples& sources, nanobind::handle dtype, int64_t n_captured,
-              std::vector<Integers> state_shapes, std::vector<bool> keeps, std::vector<Integers> y_shapes,
-              Integers y_is_carry, bool reverse, int64_t tape_width)
+  ForwardPass(nanobind::object program, const SourceTuples& sources, nanobind::handle dtype,
+              int64_t n_captured, std::vector<Integers> state_shapes, std::vector<bool> keeps,
+              std::vector<Integers> y_shapes, Integers y_is_carry, bool reverse, int64_t tape_width)
       : PassBase(std::move(program), sources, dtype), first_init_(size_t(n_captured)),
-        first_x_(first_init_ + state_shapes.size()), state_shapes_(std::move(state_shapes)), keeps_(std::move(keeps)),
-        y_shapes_(std::move(y_shapes)), y_is_carry_(std::move(y_is_carry)), tape_width_(tape_width),
-        spare_(std::make_shared<SpareMemory>()) {
+        first_x_(first_init_ + state_shapes.size()), state_shapes_(std::move(state_shapes)),
+        keeps_(std::move(keeps)), y_shapes_(std::move(y_shapes)), y_is_carry_(std::move(y_is_carry)),
+        tape_width_(tape_width), spare_(std::make_shared<SpareMemory>()) {
     PyObject *const one = PyLong_FromLong(reverse ? -1 : 1), *const none = Py_None;
     output_slots_ = nanobind::steal(reverse ? PySlice_New(none, one, none) : PySlice_New(one, none, none));
     Py_DECREF(one);
@@ -118,8 +126,8 @@ class ForwardPass : public PassBase {
   //   given             captured tensors; init, [B, …] or [1, B, …]; xs, [T, B, …]
   //   once              what was computed of captured tensors alone
   //   order, lengths    of a ragged batch, else empty
-  nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths, int threads,
-                       const std::string& isa) const {
+  nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths,
+                       int threads, const std::string& isa) const {
     TensorLists lists;
     append(lists[kGiven], given);
     auto tape = std::make_unique<Tape>();
@@ -220,16 +228,16 @@ class BackwardPass : public PassBase {
   BackwardPass(nanobind::object program, const SourceTuples& sources, nanobind::handle dtype, int64_t n_ys,
                std::vector<bool> init_wanted, std::vector<bool> x_wanted,
                const std::vector<std::pair<Integers, bool>>& sums)
-      : PassBase(std::move(program), sources, dtype), n_ys_(size_t(n_ys)), init_wanted_(std::move(init_wanted)),
-        x_wanted_(std::move(x_wanted)) {
+      : PassBase(std::move(program), sources, dtype), n_ys_(size_t(n_ys)),
+        init_wanted_(std::move(init_wanted)), x_wanted_(std::move(x_wanted)) {
     for (const auto& [shape, zeros] : sums) sums_.emplace_back(nanobind::tuple(nanobind::cast(shape)), zeros);
   }
 
   // Returns the sums; and the gradients of init and of xs, None for those not wanted.
   //   given    as to the forward pass
   //   grads    of outputs, then of the last carry; each a tensor or None
-  nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once, nanobind::iterable grads,
-                       const std::string& isa) const {
+  nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once,
+                       nanobind::iterable grads, const std::string& isa) const {
     TensorLists lists;
     lists[kTensors] = tape.tensors;
     append_grads(lists[kTensors], grads);

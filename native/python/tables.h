@@ -56,7 +56,9 @@ class PathLister {
  public:
   Table<int64_t> found;
 
-  template <class M> void number(const char* name, M& member) { found.emplace_back(path_ + name, int64_t(member)); }
+  template <class M> void number(const char* name, M& member) {
+    found.emplace_back(path_ + name, int64_t(member));
+  }
   template <class M> void part(const std::string& name, M& member) {
     const std::string before = path_;
     path_ += name + ".";
@@ -71,7 +73,8 @@ class PathLister {
   std::string path_;
 };
 
-inline Table<int64_t> numbers_by_path(const std::vector<int64_t>& values, const std::vector<double>& scalars) {
+inline Table<int64_t> numbers_by_path(const std::vector<int64_t>& values,
+                                      const std::vector<double>& scalars) {
   Program p = read_program(values, scalars);
   PathLister lister;
   visit(lister, p);

@@ -17,8 +17,8 @@ using SpareMemory = Objects;
 
 // Outputs stay out of it: they hold the graph of autograd, and the graph holds the tape.
 struct Tape {
-  Objects tensors;         // x…, init…, carry…: None for what is not kept
-  size_t first_carry = 0;  // among these
+  Objects tensors;          // x…, init…, carry…: None for what is not kept
+  size_t first_carry = 0;   // among these
   nanobind::object memory;  // of the saved values; None where there are none
   std::shared_ptr<SpareMemory> spare;
   CallShape shape{};
@@ -27,8 +27,8 @@ struct Tape {
 
   Tape() = default;
   Tape(const Tape&) = delete;
-  // Gives the memory back. Not done by __del__ in Python: there the interpreter runs signal handlers and drops
-  // the exceptions that they raise, so that a Ctrl-C was lost.
+  // Gives the memory back. Not done by __del__ in Python: there the interpreter runs signal handlers and
+  // drops the exceptions that they raise, so that a Ctrl-C was lost.
   ~Tape() {
     if (spare && !memory.is_none()) spare->push_back(std::move(memory));
   }
@@ -47,15 +47,17 @@ struct Tape {
       const Given& was = given_.at(i);
       const bool same_tensor = all[i].ptr() == was.tensor;  // hooks on saved tensors may give another one
       if (v.dtype != was.dtype || v.elements() != was.elements || (same_tensor && v.data != was.data))
-        throw std::runtime_error("scan: a tensor that the step takes from outside, or init or xs, was given other data "
-                                 "(.data, .to(), .double()) between the forward and the backward pass");
+        throw std::runtime_error(
+            "scan: a tensor that the step takes from outside, or init or xs, was given other data "
+            "(.data, .to(), .double()) between the forward and the backward pass");
     }
   }
 
   // Whether no carry was changed in place: outputs are the carries that the backward pass reads.
   bool holds() const {
     for (size_t i = first_carry; i < tensors.size(); i++)
-      if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0) return false;
+      if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0)
+        return false;
     return true;
   }
 

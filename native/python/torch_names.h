@@ -36,7 +36,8 @@ struct TorchNames {
     for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_is_tracing",
                              "_len_torch_function_stack"})
       unusual_modes.push_back(internal.attr(name));
-    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"}) usual_modes.push_back(torch.attr(name));
+    for (const char* name : {"is_grad_enabled", "is_inference_mode_enabled"})
+      usual_modes.push_back(torch.attr(name));
     usual_modes.push_back(internal.attr("_get_deterministic_algorithms"));
   }
   bool is_plain(nanobind::handle object) const {  // no subclass, which may do other things

@@ -22,7 +22,8 @@ inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
   if (at == At::kItem && (PyList_Check(container) || PyTuple_Check(container))) {
     const Py_ssize_t i = PyLong_AsSsize_t(key);
     if (i < 0 || i >= Py_SIZE(container)) return nanobind::object();
-    return nanobind::borrow(PyList_Check(container) ? PyList_GetItem(container, i) : PyTuple_GetItem(container, i));
+    return nanobind::borrow(PyList_Check(container) ? PyList_GetItem(container, i)
+                                                    : PyTuple_GetItem(container, i));
   }
   PyObject* found = nullptr;
   switch (at) {
@@ -57,8 +58,8 @@ inline nanobind::object now_at(At at, PyObject* container, PyObject* key) {
 // The tensors at watched places (how, container, key, what was there), if all else is as it was; else
 // None. `tensor` marks the places of tensors, `absent` those where nothing was. See Reach in
 // ostinato/compiler/captures.py.
-inline nanobind::object watched(const nanobind::list& places, nanobind::handle tensor, nanobind::handle absent,
-                                nanobind::handle equal) {
+inline nanobind::object watched(const nanobind::list& places, nanobind::handle tensor,
+                                nanobind::handle absent, nanobind::handle equal) {
   nanobind::list tensors;
   for (nanobind::handle place : places) {
     PyObject* const p = place.ptr();
@@ -68,7 +69,8 @@ inline nanobind::object watched(const nanobind::list& places, nanobind::handle t
     if (!now.is_valid()) now = nanobind::borrow(absent);
     if (now.is(was)) continue;
     if (was.is(tensor)) {
-      if (!torch_names().is_plain(now) && !nanobind::isinstance(now, torch_names().tensor)) return nanobind::none();
+      if (!torch_names().is_plain(now) && !nanobind::isinstance(now, torch_names().tensor))
+        return nanobind::none();
       tensors.append(now);
     } else if (!nanobind::cast<bool>(equal(now, was))) {
       return nanobind::none();

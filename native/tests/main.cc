@@ -16,7 +16,10 @@ int main(int n_words, char** words) {
     std::fprintf(stderr, "%s: wanted a number of mutated programs, not %s\n", words[0], words[1]);
     return 2;
   }
-  const struct { const char* name; std::function<void()> run; } tests[] = {
+  const struct {
+    const char* name;
+    std::function<void()> run;
+  } tests[] = {
       {"kernels", test_kernels},
       {"executor", test_executor},
       {"refusals", test_refusals},

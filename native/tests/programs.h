@@ -15,8 +15,10 @@ Program sample_program(int32_t F, int32_t H, bool descending);
 std::vector<int64_t> numbers(const Program& program);
 std::vector<double> scalars(const Program& program);
 
-// Strides of an argument, and how many elements the program may touch: the rules in program.h, anew.
-struct Extent { int64_t time = 0, row = 0, size = 0; };
+// Strides of an argument, and how many elements of it the program may touch, by the rules of request.h.
+struct Extent {
+  int64_t time = 0, row = 0, size = 0;
+};
 std::vector<Extent> extents(const Program& program, int64_t T, int64_t B, bool transposed);
 
 // Arguments, each in memory of its own that ends where the program's reach ends.
@@ -38,7 +40,7 @@ template <class T> class Arrays {
   std::vector<Argument> arguments_;
 };
 
-// How a program is played: `lengths` falling, and the caller's rows in another order, or neither.
+// How a program is played: ragged, with falling lengths and the caller's rows in another order; or not.
 struct Setting {
   int64_t T, B;
   int threads = 1;
@@ -47,7 +49,7 @@ struct Setting {
   std::vector<int64_t> lengths, rows;
 
   Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random);
-  PlayRequest play(const Argument* arguments) const;
+  PlayRequest request(const Argument* arguments) const;
 };
 
 }  // namespace ostinato
