@@ -1,4 +1,4 @@
-// What the loop reads and writes for the first time at each step, so that the step before can prefetch it.
+// The rows that each step of the loop touches for the first time, so that the step before can prefetch them.
 #pragma once
 #include <cstdint>
 #include <vector>

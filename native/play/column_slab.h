@@ -1,7 +1,11 @@
-// A single group, played by several threads: its rows are too few to give each thread a slab. What they
-// share, with a barrier between what depends on each other:
-//   before, after     steps of the chunk; of a sum, rows of its result
-//   loop              columns of each step, as planned in plan/column_sharing.h
+// A single group, played by several threads: it has too few rows to give each thread a slab.
+//
+//   section   each thread plays
+//   before    some steps of the chunk
+//   loop      some columns of each step, as planned in plan/column_sharing.h
+//   after     some steps of the chunk; of a sum over rows and steps, some rows of its result, or some columns
+//             if that is a vector
+// There is a barrier between sections, and before instructions that read the results of other threads.
 #pragma once
 #include <cstring>
 

@@ -1,5 +1,5 @@
-// Instructions over a window: what is played once a window (products, sums) and once a step (blocks,
-// reductions along a row).
+// Instructions over a window. Products and sums over rows take all rows of the window at once; blocks and
+// reductions along a row are played step by step.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -64,8 +64,8 @@ void play_gemm_pair(Worker<T>& worker, const Instruction& x, const Instruction& 
   worker.kernels.gemm(1, x.n + next.n, &factor, 1, out, out, nullptr);
 }
 
-// The products from x on that are played at once; `left` instructions are left in the section. Returns how
-// many they are.
+// Plays the products from x on that can be played at once, and returns how many they are. `left` instructions
+// are left in the section.
 template <class T> int play_gemms(Worker<T>& worker, const Instruction* x, int left, const Window& w) {
   const GatheredRows<T> out = worker.gather(x[0], 0, x[0].d, w);
   if (out.n == 1 && !worker.session.single_use && left > 1 && continues_beside(worker, x[0], x[1]) &&
@@ -81,7 +81,7 @@ template <class T> int play_gemms(Worker<T>& worker, const Instruction* x, int l
 
 // ---- Blocks and reductions
 
-// Some columns of a block: the whole list of operations on one strip while it is in L1, then on the next.
+// Some columns of a block: all operations on one strip, while it is in L1, then on the next.
 template <class T>
 void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns) {
   const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);

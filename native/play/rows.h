@@ -1,6 +1,6 @@
-// One thread at work, and where the rows of its slab lie.
+// A thread at work, and where the rows of its slab lie.
 //
-//   window   groups × steps: what an instruction is played over
+//   window   groups × steps, over which an instruction is played
 //   span     rows [begin, end) that live at one step. Rows end at different steps in a ragged batch, where
 //            lengths fall within each group; so the living rows of a group are its first ones
 #pragma once
@@ -25,8 +25,8 @@ template <class T> struct GatheredRows {
 
 template <class T> class Worker {
  public:
-  // The thread does share number `share` of `n_shares` of all work that is not one slab's. If threads share
-  // columns, all of them play slab 0, and meet at barriers.
+  // Of the work that belongs to no slab, the thread does share number `share` of `n_shares`. If threads share
+  // columns, all of them play slab 0 and meet at barriers.
   Worker(Session<T>& s, int64_t slab_number, int64_t share_number, int64_t share_count)
       : session(s), request(s.request), program(s.plan.program), kernels(s.kernels), slab(slab_number),
         share(share_number), n_shares(share_count), T_steps(s.request.T), B_rows(s.request.B),

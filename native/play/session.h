@@ -17,7 +17,7 @@ namespace ostinato {
 
 static_assert(kMaxGroups == Barrier::kMaxThreads, "so many play, whether they share rows or columns");
 
-// Where a slab finds a buffer: element (slot, row, column) = data[slot · time + row · this->row + column].
+// Where a slab finds a buffer: element (slot, r, column) = data[slot · time + r · row + column].
 template <class T> struct Placement {
   T* data;
   int64_t time, row;
@@ -59,8 +59,8 @@ template <class T> struct Session {
   std::vector<Placement<T>> placements = {};  // by slab, then by buffer
   std::vector<T*> packed = {};                // by weight
   std::vector<T*> packed_parts = {};          // by stage of the shared columns, then by part
-  std::vector<std::vector<Rows<T>>> accumulators =
-      {};                               // by gradient, then by group; none: summed late, or copied
+  // By gradient, then by group; none if the gradient is summed late or copied.
+  std::vector<std::vector<Rows<T>>> accumulators = {};
   int64_t begins[kMaxGroups + 1] = {};  // group_begin of each
   Barrier barrier = {};
 

@@ -51,9 +51,9 @@ template <class T> void store_carries(const Worker<T>& worker) {
 
 // ---- Chunks
 
-// Has the products of step t prefetch what the next step reads and writes for the first time. The processor's
-// own prefetchers do not see it coming: one kernel's code serves all operands, one after the other. Where
-// threads share columns nothing is gained, because another thread is about to write to the same lines.
+// Has the products of step t prefetch the rows that the next step reads and writes for the first time. The
+// processor's own prefetchers miss them, because the code of one kernel serves all operands in turn. Where
+// threads share columns nothing is gained: another thread is about to write to the same lines.
 template <class T> void look_ahead(Worker<T>& worker, Range groups, int64_t t) {
   const Session<T>& s = worker.session;
   const int64_t next = worker.program.descending ? t - 1 : t + 1;

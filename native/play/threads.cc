@@ -88,14 +88,14 @@ const Runtime& runtime() {
   return *found.load();
 }
 
-struct Call {
+struct ParallelCall {
   void (*body)(void*, int, int);
   void* context;
   const Runtime* runtime;
   int wanted;
 };
 void enter(void* p) {
-  const Call* call = static_cast<Call*>(p);
+  const ParallelCall* call = static_cast<ParallelCall*>(p);
   const int id = call->runtime->thread_id(), n = std::min(call->wanted, call->runtime->team_size());
   if (id < n) call->body(call->context, id, n);
 }
@@ -106,7 +106,7 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   if (forked() || wanted <= 1) return body(context, 0, 1);
   const Runtime& r = runtime();
   if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
-  Call call{body, context, &r, wanted};
+  ParallelCall call{body, context, &r, wanted};
   // Always at least as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for,
   // and the next larger team has to start them again (40 times the time, at 2 and 8 threads in turn).
   r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);

@@ -6,9 +6,9 @@
 namespace ostinato {
 namespace {
 
-class Reader {
+class NumberReader {
  public:
-  explicit Reader(const std::vector<int64_t>& values) : values_(values) {}
+  explicit NumberReader(const std::vector<int64_t>& values) : values_(values) {}
 
   template <class M> void number(const char*, M& member) { member = M(next()); }
   void number(const char*, bool& member) { member = next() != 0; }
@@ -41,7 +41,7 @@ class Reader {
 }  // namespace
 
 Program read_program(const std::vector<int64_t>& values, const std::vector<double>& scalars) {
-  Reader reader(values);
+  NumberReader reader(values);
   Program p;
   visit(reader, p);
   reader.end();

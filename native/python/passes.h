@@ -105,7 +105,7 @@ class PassBase {
 
 class ForwardPass : public PassBase {
  public:
-  // What is known of a recorded step in one direction. Shapes are those of a row.
+  // A recorded step in one direction. Shapes are those of a row.
   //   n_captured      tensors that the step takes from outside
   //   keeps           whether each leaf of the carry is kept at every step
   //   y_is_carry      the leaf of the carry that each output is, or −1
@@ -124,7 +124,7 @@ class ForwardPass : public PassBase {
 
   // Returns the outputs [T, B, …] and the last carry, shaped as init, in one list; and the tape.
   //   given             captured tensors; init, [B, …] or [1, B, …]; xs, [T, B, …]
-  //   once              what was computed of captured tensors alone
+  //   once              tensors that were computed from captured tensors alone
   //   order, lengths    of a ragged batch, else empty
   nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths,
                        int threads, const std::string& isa) const {
@@ -196,11 +196,11 @@ class ForwardPass : public PassBase {
     return shape_of({tape.shape.n_steps + extra_slots, tape.shape.n_rows}, row_shape);
   }
 
-  // What an earlier tape gave back, if it fits. If it does not, all of it is of calls of another size: it is
-  // freed, so that never more is kept than was in use at once.
+  // Memory that an earlier tape gave back, if it fits. If it does not, all spare memory is of calls of
+  // another size: it is freed, so that never more is kept than was in use at once.
   nanobind::object tape_memory(int64_t size) const {
     if (size == 0) return nanobind::none();
-    size += kPageBytes / int64_t(sizeof(float));  // at most what next_page skips at its beginning
+    size += kPageBytes / int64_t(sizeof(float));  // next_page skips less than that
     if (!spare_->empty()) {
       const nanobind::object memory = std::move(spare_->back());
       spare_->pop_back();

@@ -13,15 +13,15 @@
 
 namespace ostinato {
 
-template <class N> using Table = std::vector<std::pair<std::string, N>>;
+template <class N> using NamedValues = std::vector<std::pair<std::string, N>>;
 
-inline Table<int> ops() {  // names and arities
-  Table<int> rows;
+inline NamedValues<int> ops() {  // names and arities
+  NamedValues<int> rows;
   for (const OpRow& row : kOpRows) rows.emplace_back(row.name, row.arity);
   return rows;
 }
 
-inline std::map<std::string, Table<int64_t>> tables() {
+inline std::map<std::string, NamedValues<int64_t>> tables() {
   return {
       {"Kind",
        {
@@ -54,7 +54,7 @@ inline std::map<std::string, Table<int64_t>> tables() {
 // Every number of a program by its path, like instructions.2.a.buffer.
 class PathLister {
  public:
-  Table<int64_t> found;
+  NamedValues<int64_t> found;
 
   template <class M> void number(const char* name, M& member) {
     found.emplace_back(path_ + name, int64_t(member));
@@ -73,8 +73,8 @@ class PathLister {
   std::string path_;
 };
 
-inline Table<int64_t> numbers_by_path(const std::vector<int64_t>& values,
-                                      const std::vector<double>& scalars) {
+inline NamedValues<int64_t> numbers_by_path(const std::vector<int64_t>& values,
+                                            const std::vector<double>& scalars) {
   Program p = read_program(values, scalars);
   PathLister lister;
   visit(lister, p);

@@ -15,7 +15,7 @@ namespace ostinato {
 // Memory that tapes gave back, for later tapes: new pages cost a fault each.
 using SpareMemory = Objects;
 
-// Outputs stay out of it: they hold the graph of autograd, and the graph holds the tape.
+// A tape does not hold the outputs: these hold the graph of autograd, which holds the tape.
 struct Tape {
   Objects tensors;          // x…, init…, carry…: None for what is not kept
   size_t first_carry = 0;   // among these
