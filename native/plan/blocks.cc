@@ -31,8 +31,7 @@ bool has_scalar(int32_t op) {
   return name == "fill" || (name.size() > 2 && name.substr(name.size() - 2) == "_s");
 }
 
-// The kernel of two operations, where the first one's result is operand number `place` of the second; −1:
-// none.
+// The kernel of two operations, where the first one's result is operand `place` of the second; −1: none.
 int32_t pair_of(int32_t first, int32_t second, int place) {
   if (second == kOp_add || second == kOp_mul) place = 0;
   for (int32_t i = 0; i < kPairCount; i++)
@@ -97,8 +96,7 @@ int64_t BlockPlan::operands_used_again() const {
   return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
 }
 
-// If a register holds an operation's result for one later operation alone, joins both. Returns whether it
-// did.
+// If a register holds a result for one later operation alone, joins the two. Returns whether it did.
 bool BlockPlan::join_reader(size_t first) {
   const int16_t result = operations[first].which[3];
   if (result < int16_t(streams.size())) return false;

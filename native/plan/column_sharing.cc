@@ -3,8 +3,7 @@
 namespace ostinato {
 namespace {
 
-// Which threads read or write some columns: each thread its share, each thread all, or the first thread
-// alone.
+// Who reads or writes some columns: each thread its share, each thread all, or the first thread alone.
 enum class By { kShare, kAll, kFirst };
 
 // What one instruction reads or writes.

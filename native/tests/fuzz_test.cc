@@ -70,8 +70,7 @@ constexpr int64_t kMaxElements = 1 << 16;  // larger programs are valid, and tak
 // Plays the program within exactly the memory that it may touch. False if that is too large to try.
 bool play_within_memory(const Program& program, Random& random) {
   Setting setting(1 + random.below(5), 1 + random.below(20), random.chance(50), random);
-  // Lengths that do not fall are the caller's mistake: the result is another one, but stays within the
-  // memory.
+  // Lengths that do not fall are the caller's mistake: another result, which stays within the memory.
   if (random.chance(20)) std::reverse(setting.lengths.begin(), setting.lengths.end());
   setting.threads = int(1 + random.below(3));
   setting.isa = random.pick(available_isas());
