@@ -22,7 +22,7 @@ test: env
 
 env: $(STAMP)
 
-NATIVE := $(wildcard native/*.*) CMakeLists.txt pyproject.toml
+NATIVE := $(wildcard native/*.* native/*/*.*) CMakeLists.txt pyproject.toml
 $(STAMP): $(NATIVE)
 	@command -v $${CXX:-c++} >/dev/null || { echo "ostinato needs a C++17 compiler (Debian, Ubuntu: sudo apt-get install g++; Fedora: sudo dnf install gcc-c++; macOS: xcode-select --install)" >&2; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit('ostinato needs Python 3.10 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...' if sys.version_info < (3, 10) else 0)"

@@ -1,12 +1,12 @@
-// Plays: equal bits whatever the threads, several at once, and after one that failed.
-#include "../executor.h"
+// Plays: equal bits with any number of threads, from several callers at once, and after a play that failed.
+#include "play/executor.h"
 
 #include <atomic>
 #include <new>
 #include <thread>
 
-#include "../dispatch.h"
-#include "../threads.h"
+#include "kernels/dispatch.h"
+#include "play/threads.h"
 #include "allocations.h"
 #include "openmp_stand_in.h"
 #include "programs.h"
@@ -26,7 +26,7 @@ template <class T> Values<T> seen(const Program& program, const Arrays<T>& array
 }
 template <class T> Values<T> played(Executor<T>& executor, const Program& program, const Setting& setting) {
   Arrays<T> arrays(program, setting.T, setting.B, Random(7));
-  executor.play(setting.play(arrays.arguments()));
+  executor.play(setting.request(arrays.arguments()));
   return seen(program, arrays);
 }
 bool equal(const Values<float>& a, const Values<float>& b) {
@@ -37,23 +37,37 @@ bool equal(const Values<float>& a, const Values<float>& b) {
 bool equal(const Values<double>& a, const Values<double>& b) {  // no promise of bits
   bool all = a.size() == b.size();
   for (size_t i = 0; all && i < a.size(); i++)
-    for (size_t k = 0; all && k < a[i].size(); k++) all = std::fabs(a[i][k] - b[i][k]) <= 1e-10 * (1 + std::fabs(b[i][k]));
+    for (size_t k = 0; all && k < a[i].size(); k++)
+      all = std::fabs(a[i][k] - b[i][k]) <= 1e-10 * (1 + std::fabs(b[i][k]));
   return all;
 }
 
-struct Size { int32_t F, H; int64_t T, B; };
-// One row; a few of each; past a chunk of 32 or 256 rows a group; a gradient above 1 MB, summed late;
-// gradients summed late over several chunks and slabs; one row of columns that fill every panel; one row
-// and seven over several chunks, columns for each of four threads, or for three; a sum of a single row;
-// weights that multiply once.
-const Size kSizes[] = {{1, 2, 1, 1},   {3, 5, 4, 3},   {16, 17, 5, 9}, {3, 5, 70, 33},  {2, 66, 3, 34},
-                       {3, 520, 2, 9}, {3, 5, 12, 13}, {3, 64, 7, 1},  {20, 100, 40, 1}, {3, 41, 11, 7},
-                       {1, 40, 9, 2},  {20, 150, 1, 1},  {3, 70, 1, 6}};
+struct SampleSize {
+  int32_t F, H;
+  int64_t T, B;
+};
+// clang-format off
+const SampleSize kSizes[] = {
+    {1, 2, 1, 1},      // one row, one step
+    {3, 5, 4, 3},      // a few of each
+    {16, 17, 5, 9},    // two groups
+    {3, 5, 70, 33},    // several chunks, of 32 rows a group
+    {2, 66, 3, 34},    // columns beyond one panel
+    {3, 520, 2, 9},    // a gradient above 1 MB, summed late
+    {3, 5, 12, 13},    // gradients summed late over several chunks and slabs
+    {3, 64, 7, 1},     // one row, columns that fill every panel
+    {20, 100, 40, 1},  // one row over several chunks, columns for four threads
+    {3, 41, 11, 7},    // seven rows, columns for three threads
+    {1, 40, 9, 2},     // a sum of a single row
+    {20, 150, 1, 1},   // weights that are used once, one row
+    {3, 70, 1, 6},     // the same, six rows
+};
+// clang-format on
 
-std::string name(const Size& size, const Setting& setting) {
-  return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) + ", B " +
-         std::to_string(size.B) + ", " + std::to_string(setting.threads) + " threads worth " +
-         std::to_string(setting.worth) + ", " + setting.isa;
+std::string name(const SampleSize& size, const Setting& setting) {
+  return "F " + std::to_string(size.F) + ", H " + std::to_string(size.H) + ", T " + std::to_string(size.T) +
+         ", B " + std::to_string(size.B) + ", " + std::to_string(setting.threads) +
+         " threads, work per thread " + std::to_string(setting.work_per_thread) + ", " + setting.isa;
 }
 
 // The second product of the loop is added to the first, instead of lying beside it.
@@ -61,48 +75,55 @@ Program with_a_sum(Program program) {
   Instruction* loop = program.instructions.data() + program.loop.begin;
   loop[1].d = loop[1].c = loop[0].d;
   loop[3].b = loop[3].a;  // what it made before
-  CHECK(continues(loop[0], loop[1]) && columns_of(program).tasks[0].factors == 2, "");
+  CHECK(continues(loop[0], loop[1]) && find_column_sharing(program).stages[0].factors == 2, "");
   return program;
 }
 
 void check_sums() {
   const Program program = sample_program(3, 5, false);
-  const Sums sums = sums_of(program);
+  const SumSharing sums = find_sum_sharing(program);
   const int32_t first = program.after.begin, whole = first + 4;
   CHECK(sums.copies.size() == 1 && sums.copied == std::vector<bool>({0, 0, 0, 0, 1, 0}), "");
   CHECK(sums.copies[0].to == 4 && sums.copies[0].from == 3 && sums.copies[0].column == 1, "");
   for (int32_t i = 0; i < int32_t(program.instructions.size()); i++) {
-    CHECK(sums.scaled[size_t(i)] == (i == whole ? whole + 1 : -1), std::to_string(i));
+    CHECK(sums.scaled_with[size_t(i)] == (i == whole ? whole + 1 : -1), std::to_string(i));
     CHECK(sums.skipped[size_t(i)] == (i == first + 3 || i == whole + 1), std::to_string(i));
   }
   Program twice = program;  // a second term: neither a copy, nor played with another
   for (int32_t i : {first + 3, whole + 1}) twice.instructions.push_back(twice.instructions[size_t(i)]);
   twice.after.end += 2;
-  CHECK(sums_of(twice).copies.empty() && sums_of(twice).scaled == std::vector<int32_t>(twice.instructions.size(), -1), "");
+  CHECK(find_sum_sharing(twice).copies.empty() &&
+            find_sum_sharing(twice).scaled_with == std::vector<int32_t>(twice.instructions.size(), -1),
+        "");
 }
 
 template <class T> void check_equal_bits() {
-  for (const Size& size : kSizes)
+  for (const SampleSize& size : kSizes)
     for (bool descending : {false, true})
       for (int kind : {0, 1, 2}) {
         const bool ragged = kind == 1;
-        const Program sample = sample_program(size.F, size.H, descending), program = kind == 2 ? with_a_sum(sample) : sample;
+        const Program sample = sample_program(size.F, size.H, descending),
+                      program = kind == 2 ? with_a_sum(sample) : sample;
         Executor<T> executor(program, workspaces);
         Setting setting(size.T, size.B, ragged, Random(11));
         setting.isa = "base";
         const Values<T> wanted = played(executor, program, setting);
         for (int threads : {1, 2, 3, 4})
-          for (int64_t worth : {Play().worth, int64_t(1)})  // by rows, and where they are few by columns
+          for (int64_t work_per_thread :
+               {PlayRequest().work_per_thread, int64_t(1)})  // by rows, and where they are few by columns
             for (const std::string& isa : available_isas()) {
-              setting.threads = threads, setting.worth = worth, setting.isa = isa;
+              setting.threads = threads;
+              setting.work_per_thread = work_per_thread;
+              setting.isa = isa;
               CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
             }
       }
 }
 
-// More over time than stays in the caches: the next step is fetched while one is played.
+// More is read and written over time than stays in the caches: each step prefetches the next one's rows.
 void check_far_plays() {
-  for (const Size& size : {Size{1, 34, 1900, 3}, Size{1, 8, 1500, 31}})  // 2 MB for each slab, and more
+  for (const SampleSize& size :
+       {SampleSize{1, 34, 1900, 3}, SampleSize{1, 8, 1500, 31}})  // 2 MB for each slab, and more
     for (bool descending : {false, true})
       for (bool ragged : {false, true}) {
         const Program program = sample_program(size.F, size.H, descending);
@@ -110,7 +131,8 @@ void check_far_plays() {
         Setting setting(size.T, size.B, ragged, Random(11));
         setting.isa = "base";
         const Values<float> wanted = played(executor, program, setting);
-        setting.isa = available_isas()[0], setting.worth = 1;
+        setting.isa = available_isas()[0];
+        setting.work_per_thread = 1;
         for (int threads : {1, 2}) {
           setting.threads = threads;
           CHECK(equal(played(executor, program, setting), wanted), name(size, setting));
@@ -125,46 +147,60 @@ void check_fewer_threads() {
   for (int64_t rows : {33, 3}) {
     Setting setting(5, rows, true, Random(11));
     const auto wanted = played(executor, program, setting);
-    setting.threads = 4, setting.worth = 1;
+    setting.threads = 4;
+    setting.work_per_thread = 1;
     for (int most : {1, 2, 3}) {
       openmp_stand_in_limit(most);
-      CHECK(equal(played(executor, program, setting), wanted), std::to_string(rows) + " rows, " + std::to_string(most));
+      CHECK(equal(played(executor, program, setting), wanted),
+            std::to_string(rows) + " rows, " + std::to_string(most));
     }
     openmp_stand_in_limit(16);
   }
 }
 
-// Before each of: the products, the block after them, the reductions (two), the last block.
-std::vector<bool> meetings(const Program& program) {
+// Whether there is a barrier before each stage: the products, the block after them, the two reductions, the
+// last block.
+std::vector<bool> barriers(const Program& program) {
   std::vector<bool> found;
-  for (const Columns::Task& task : columns_of(program).tasks) found.push_back(task.meet);
+  for (const ColumnSharing::Stage& stage : find_column_sharing(program).stages)
+    found.push_back(stage.barrier_before);
   return found;
 }
-void check_meetings() {
+void check_barriers() {
   using Found = std::vector<bool>;
   for (bool descending : {false, true}) {
     const Program sample = sample_program(3, 40, descending);
     Program program = sample;
-    const Columns columns = columns_of(program);
-    CHECK(columns.tasks[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.meetings == 2, "");
-    CHECK(columns.of_loop == (Found{false, true, true}), "");
-    CHECK(meetings(program) == (Found{false, false, true, false, true}), "the state is written before the reductions' meeting");
+    const ColumnSharing columns = find_column_sharing(program);
+    CHECK(columns.stages[0].pieces.size() == 2 && columns.weights == 2 * 40 * 40 && columns.barriers == 2,
+          "");
+    CHECK(columns.loop_only == (Found{false, true, true}), "");
+    CHECK(barriers(program) == (Found{false, false, true, false, true}),
+          "the state is written before the barrier of the reductions");
     Program bare = program;
     for (size_t i = size_t(bare.loop.begin); i < size_t(bare.loop.end); i++)
       if (bare.instructions[i].code == Code::kRowSum || bare.instructions[i].code == Code::kRowMax)
         bare.instructions[i] = bare.instructions[size_t(bare.loop.begin)];  // the first product again
-    for (Instruction& x : bare.instructions) if (x.code == Code::kBroadcast) x.code = Code::kOp, x.op = kOp_copy, x.a = {0, 0, 0};
-    CHECK(meetings(bare)[0] && !meetings(bare)[1], "products read the whole state of the step before");
+    for (Instruction& x : bare.instructions) {
+      if (x.code != Code::kBroadcast) continue;
+      x.code = Code::kOp;
+      x.op = kOp_copy;
+      x.a = {0, 0, 0};
+    }
+    CHECK(barriers(bare)[0] && !barriers(bare)[1], "products read the whole state of the step before");
 
     Instruction& last = program.instructions[size_t(program.loop.end) - 1];
     last.d = {6, 7, 0};  // over what the products wrote, but not in the same columns
-    CHECK(meetings(program) == (Found{true, true, true, false, true}), "");
-    last.d = {6, 0, 0}, last.a = {6, 7, 0};  // in one block: reads what another thread may be writing
-    CHECK(columns_of(program).tasks.empty(), "");
+    CHECK(barriers(program) == (Found{true, true, true, false, true}), "");
+    last.d = {6, 0, 0};
+    last.a = {6, 7, 0};  // in one block: reads what another thread may be writing
+    CHECK(find_column_sharing(program).stages.empty(), "");
     for (const Section& section : {sample.before, sample.after}) {  // by steps, which are apart
       Program reaching = sample;
-      reaching.instructions[size_t(section.begin)].a = {1, 0, 1}, reaching.instructions[size_t(section.begin)].d = {1, 0, 0};
-      CHECK(columns_of(reaching).tasks.empty(), "");
+      Instruction& first = reaching.instructions[size_t(section.begin)];
+      first.a = {1, 0, 1};
+      first.d = {1, 0, 0};
+      CHECK(find_column_sharing(reaching).stages.empty(), "");
     }
   }
 }
@@ -192,9 +228,9 @@ void check_concurrent_plays() {
   int64_t most = 0;
   for (const auto& [T, B] : {std::pair<int64_t, int64_t>{3, 9}, {5, 33}, {1, 1}, {7, 20}, {9, 5}}) {
     settings.emplace_back(T, B, B > 10, Random(11));
-    settings.back().threads = 2, settings.back().worth = 1;
+    settings.back().threads = 2, settings.back().work_per_thread = 1;
     wanted.push_back(played(executor, program, settings.back()));
-    most = std::max(most, executor.needed_bytes(settings.back().play(nullptr)));
+    most = std::max(most, executor.needed_bytes(settings.back().request(nullptr)));
   }
   std::atomic<int> wrong{0};
   std::vector<std::thread> callers;
@@ -225,10 +261,11 @@ void check_unknown_instruction_set() {
   const Program program = sample_program(3, 5, false);
   Executor<float> executor(program, workspaces);
   Setting good(4, 9, false, Random(11)), bad = good;
-  good.threads = 2, bad.isa = "mmx";
+  good.threads = 2;
+  bad.isa = "mmx";
   const auto wanted = played(executor, program, good);
   CHECK(throws<std::invalid_argument>([&] { played(executor, program, bad); }), "");
-  CHECK(throws<std::invalid_argument>([&] { executor.needed_bytes(bad.play(nullptr)); }), "");
+  CHECK(throws<std::invalid_argument>([&] { executor.needed_bytes(bad.request(nullptr)); }), "");
   CHECK(equal(played(executor, program, good), wanted), "");
 }
 
@@ -246,7 +283,7 @@ void check_allocations_that_fail(bool first) {
     Executor<float>& executor = first ? fresh : steady;
     Arrays<float> arrays(program, setting.T, setting.B, Random(7));
     allocations_left = failures;
-    failed = throws<std::bad_alloc>([&] { executor.play(setting.play(arrays.arguments())); });
+    failed = throws<std::bad_alloc>([&] { executor.play(setting.request(arrays.arguments())); });
     allocations_left = -1;
     CHECK(failed || equal(seen(program, arrays), wanted), std::to_string(failures));
     CHECK(equal(played(executor, program, setting), wanted), std::to_string(failures));
@@ -261,7 +298,7 @@ void check_memory_that_cannot_be_had() {
   const Setting good(4, 9, false, Random(11)), huge(1, int64_t(1) << 24, false, Random(11));  // 2^50 bytes
   const auto wanted = played(executor, program, good);
   std::vector<Argument> none(size_t(program.n_arguments));
-  CHECK(throws<std::bad_alloc>([&] { executor.play(huge.play(none.data())); }), "");
+  CHECK(throws<std::bad_alloc>([&] { executor.play(huge.request(none.data())); }), "");
   CHECK(equal(played(executor, program, good), wanted), "");
 }
 
@@ -271,16 +308,28 @@ void check_memory_past_all_numbers() {
   Executor<float> executor(program, workspaces);
   const int64_t one = 1, some = int64_t(1) << 32, most = INT64_MAX;
   std::vector<Argument> none(size_t(program.n_arguments));
-  for (const auto& [T, B] : {std::pair{one, most}, {most, one}, {most, most}, {some, some}, {some, some / 2}, {some / 4, some / 4}}) {
-    Play play;
-    play.T = T, play.B = B, play.arguments = none.data(), play.isa = "base";
-    CHECK(throws<std::length_error>([&] { executor.needed_bytes(play); }), std::to_string(T) + ", " + std::to_string(B));
-    CHECK(throws<std::length_error>([&] { executor.play(play); }), std::to_string(T) + ", " + std::to_string(B));
+  for (const auto& [T, B] : {std::pair{one, most},
+                             {most, one},
+                             {most, most},
+                             {some, some},
+                             {some, some / 2},
+                             {some / 4, some / 4}}) {
+    PlayRequest request;
+    request.T = T;
+    request.B = B;
+    request.arguments = none.data();
+    request.isa = "base";
+    CHECK(throws<std::length_error>([&] { executor.needed_bytes(request); }),
+          std::to_string(T) + ", " + std::to_string(B));
+    CHECK(throws<std::length_error>([&] { executor.play(request); }),
+          std::to_string(T) + ", " + std::to_string(B));
   }
   Program wide = program;
   for (int i = 0; i < 1 << 14; i++) wide.weights.push_back({1 << 24, 1 << 24, {}});
   Executor<float> weights(wide, workspaces);
-  CHECK(throws<std::length_error>([&] { weights.needed_bytes(Setting(1, 1, false, Random(11)).play(nullptr)); }), "");
+  CHECK(throws<std::length_error>(
+            [&] { weights.needed_bytes(Setting(1, 1, false, Random(11)).request(nullptr)); }),
+        "");
 }
 
 // ---- memory
@@ -292,11 +341,12 @@ void check_memory() {
       Workspaces own;
       Executor<float> executor(program, own);
       Setting setting(9, rows, false, Random(11));
-      setting.threads = 2, setting.worth = 1;
+      setting.threads = 2;
+      setting.work_per_thread = 1;
       CHECK(own.kept_bytes() == 0, "before the first play");
       for (int i = 0; i < 50; i++) {
         played(executor, program, setting);
-        CHECK(own.kept_bytes() == executor.needed_bytes(setting.play(nullptr)), std::to_string(i));
+        CHECK(own.kept_bytes() == executor.needed_bytes(setting.request(nullptr)), std::to_string(i));
       }
     }
   }
@@ -312,7 +362,7 @@ void test_executor() {
   check_equal_bits<double>();
   check_far_plays();
   check_fewer_threads();
-  check_meetings();
+  check_barriers();
   check_concurrent_plays();
   check_unknown_instruction_set();
   if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);

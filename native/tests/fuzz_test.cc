@@ -2,7 +2,7 @@
 // AddressSanitizer watches that memory: every argument ends where the program's reach ends.
 #include <cstdio>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
 #include "programs.h"
 
 namespace ostinato {
@@ -20,8 +20,12 @@ bool refused(const Integers& values, const std::vector<double>& factors) {
   return false;
 }
 
-// Around what validate allows (−49 is the last register), and the ends of int32.
-const int64_t kEdges[] = {-51, -50, -49, -3, -2, -1, 0, 1, 2, 5, 64, 65, 127, 1 << 24, (1 << 24) + 1,
+// Numbers around the limits of validate (−49 is the last register), and the ends of int32.
+const int64_t kEdges[] = {-51,       -50,       -49,
+                          -3,        -2,        -1,
+                          0,         1,         2,
+                          5,         64,        65,
+                          127,       1 << 24,   (1 << 24) + 1,
                           INT32_MAX, INT32_MIN, int64_t(INT32_MAX) + 1};
 
 class Mutator {
@@ -32,18 +36,24 @@ class Mutator {
     const int64_t n = int64_t(values.size()), kind = random.below(20);
     if (kind == 0) values.resize(size_t(random.below(n)));
     else if (kind == 1) std::reverse(values.begin() + random.below(n), values.end());
-    else if (kind == 2) for (int64_t& value : values) value = random.below(24) - 3;
+    else if (kind == 2)
+      for (int64_t& value : values) value = random.below(24) - 3;
     else if (kind == 3 && !factors.empty()) factors.resize(size_t(random.below(int64_t(factors.size()) + 2)));
-    else for (int64_t i = random.below(3); i >= 0; i--) change_one(values[size_t(random.below(n))], values);
+    else
+      for (int64_t i = random.below(3); i >= 0; i--) change_one(values[size_t(random.below(n))], values);
   }
   // One more instruction, the same as some other.
   void insert(Program& p) {
     const Instruction copy = random.pick(p.instructions);
     const int32_t at = int32_t(random.below(int64_t(p.instructions.size())));
     for (int32_t i = 0; i < at; i++)
-      if (p.instructions[size_t(i)].code == Code::kBlock && i + p.instructions[size_t(i)].count >= at) p.instructions[size_t(i)].count++;
+      if (p.instructions[size_t(i)].code == Code::kBlock && i + p.instructions[size_t(i)].count >= at)
+        p.instructions[size_t(i)].count++;
     p.instructions.insert(p.instructions.begin() + at, copy);
-    for (Section* s : {&p.once, &p.before, &p.loop, &p.after}) s->begin += s->begin > at, s->end += s->end > at;
+    for (Section* s : {&p.once, &p.before, &p.loop, &p.after}) {
+      s->begin += s->begin > at;
+      s->end += s->end > at;
+    }
   }
 
   Random random;
@@ -55,30 +65,34 @@ class Mutator {
   }
 };
 
-constexpr int64_t kMostElements = 1 << 16;  // larger ones are valid, and take long
+constexpr int64_t kMaxElements = 1 << 16;  // larger programs are valid, and take long
 
-// False where the program is too large to try.
-bool play(const Program& program, Random& random) {
+// Plays the program within exactly the memory that it may touch. False if that is too large to try.
+bool play_within_memory(const Program& program, Random& random) {
   Setting setting(1 + random.below(5), 1 + random.below(20), random.chance(50), random);
-  // Lengths that do not fall, which is the caller's to see to: another result, within the memory.
+  // Lengths that do not fall are the caller's mistake: another result, which stays within the memory.
   if (random.chance(20)) std::reverse(setting.lengths.begin(), setting.lengths.end());
-  setting.threads = int(1 + random.below(3)), setting.isa = random.pick(available_isas());
-  setting.worth = random.chance(70) ? 1 : INT64_MAX;  // few rows are shared by columns, or are one thread's
+  setting.threads = int(1 + random.below(3));
+  setting.isa = random.pick(available_isas());
+  setting.work_per_thread =
+      random.chance(70) ? 1 : INT64_MAX;  // few rows are shared by columns, or are one thread's
   const bool transposed = random.chance(30);
   Workspaces workspaces;  // as large as this play needs
   Executor<float> executor(program, workspaces);
-  const int64_t needed = executor.needed_bytes(setting.play(nullptr));
+  const int64_t needed = executor.needed_bytes(setting.request(nullptr));
   int64_t elements = needed / int64_t(sizeof(float));
   for (const Extent& extent : extents(program, setting.T, setting.B, transposed)) elements += extent.size;
-  if (elements > kMostElements) return false;
+  if (elements > kMaxElements) return false;
   Arrays<float> arrays(program, setting.T, setting.B, random, transposed);
-  executor.play(setting.play(arrays.arguments()));
-  CHECK(workspaces.kept_bytes() == needed, std::to_string(workspaces.kept_bytes()) + " bytes for " + std::to_string(needed));
+  executor.play(setting.request(arrays.arguments()));
+  CHECK(workspaces.kept_bytes() == needed,
+        std::to_string(workspaces.kept_bytes()) + " bytes for " + std::to_string(needed));
   return true;
 }
 
 std::vector<Program> samples() {
-  return {sample_program(3, 5, false), sample_program(2, 66, true), sample_program(17, 16, true), sample_program(1, 2, false)};
+  return {sample_program(3, 5, false), sample_program(2, 66, true), sample_program(17, 16, true),
+          sample_program(1, 2, false)};
 }
 
 }  // namespace
@@ -114,9 +128,15 @@ void test_fuzzed_programs(int64_t iterations) {
     Integers values = numbers(base);
     std::vector<double> factors = scalars(base);
     if (random.chance(90)) mutator.change(values, factors);
-    if (refused(values, factors)) { n_refused++; continue; }
+    if (refused(values, factors)) {
+      n_refused++;
+      continue;
+    }
     const Program program = read_program(values, factors);
-    if (!play(program, random)) { n_large++; continue; }
+    if (!play_within_memory(program, random)) {
+      n_large++;
+      continue;
+    }
     n_played++;
     if (random.chance(5)) pool = first;
     pool.push_back(program);

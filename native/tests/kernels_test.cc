@@ -1,10 +1,10 @@
 // Every kernel against a slow, obvious version, on every instruction set of this machine.
-#include "../kernels.h"
+#include "kernels/kernels.h"
 
 #include <algorithm>
 #include <limits>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
 #include "tests.h"
 
 namespace ostinato {
@@ -24,10 +24,11 @@ void pack(int64_t K, int64_t N, const T* src, int64_t stride, const Kernels<T>& 
   }
 }
 
-// Around the tiles (16, 32 and 64 columns; two and three panels for one row) and the vectors.
-const int64_t kColumns[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 80, 95, 96, 112, 127, 129, 195, 257};
+// Around the tiles (16, 32 and 64 columns; two and three panels of one row) and around the vectors.
+const int64_t kColumns[] = {1,  2,  3,  4,  5,  7,  8,  9,  15,  16,  17,  31,  33, 47,
+                            48, 49, 63, 64, 65, 80, 95, 96, 112, 127, 129, 195, 257};
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
-constexpr int64_t kMostRows = 17;  // a full tile of 8, two, and one row more
+constexpr int64_t kMaxRows = 17;  // a full tile of 8, two, and one row more
 
 // Rows with a gap between them that nobody may touch; the last ends where the memory ends. Their list
 // points before them, by its offset.
@@ -73,7 +74,8 @@ bool agrees(double got, double wanted, double size, int64_t terms) {
 }
 
 std::string shape(const char* isa, int64_t rows, int64_t K, int64_t N) {
-  return std::string(isa) + ", " + std::to_string(rows) + " rows, K " + std::to_string(K) + ", N " + std::to_string(N);
+  return std::string(isa) + ", " + std::to_string(rows) + " rows, K " + std::to_string(K) + ", N " +
+         std::to_string(N);
 }
 
 // ---- products
@@ -82,7 +84,8 @@ enum class Init { kNone, kOther, kInPlace };
 
 // The product as one factor, or cut into two at `cut` of K.
 template <class T>
-void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, int64_t cut, Random& random) {
+void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Init init, int64_t cut,
+                Random& random) {
   Matrix<T> a(rows, K, random), w(K, N, random), c(rows, N, random), out(rows, N, random);
   if (init == Init::kInPlace) c = out;
   std::vector<T> packed(size_t(whole(N, kernels.lanes) * K));
@@ -93,9 +96,10 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
   rest.offset += cut;
   const Factor<T> factors[2] = {{cut, a.list(), packed.data()}, {K - cut, rest, second}};
   if (init != Init::kNone) added = init == Init::kInPlace ? out.list() : c.list();
-  Ahead ahead;
-  ahead.add(w.data(), 64 * random.below(20));
-  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list(), random.chance(50) ? &ahead : nullptr);
+  Prefetcher prefetcher;
+  prefetcher.add(w.data(), 64 * random.below(20));
+  kernels.gemm(rows, N, factors + (cut == 0), cut == 0 ? 1 : 2, added, out.list(),
+               random.chance(50) ? &prefetcher : nullptr);
   for (int64_t r = 0; r < rows; r++)
     for (int64_t n = 0; n < N; n++) {
       T wanted = init == Init::kNone ? T(0) : c.at(r, n), size = std::fabs(wanted);
@@ -108,7 +112,8 @@ void check_gemm(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, I
   CHECK(out.gaps_untouched(), "gemm, " + shape(kernels.name, rows, K, N));
 }
 
-template <class T> void check_outer(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N, Random& random) {
+template <class T> void check_outer(const Kernels<T>& kernels, int64_t rows, int64_t K, int64_t N,
+                                    Random& random) {
   Matrix<T> a(rows, K, random), b(rows, N, random), out(K, N, random);
   const Matrix<T> before = out;
   std::vector<T> scratch(size_t(outer_scratch(K, kernels.panel)));
@@ -129,11 +134,11 @@ template <class T> void check_products(const Kernels<T>& kernels) {
   Random random(1);
   for (int64_t N : kColumns)
     for (int64_t K : kDepths)
-      for (int64_t rows = 1; rows <= kMostRows; rows++)
+      for (int64_t rows = 1; rows <= kMaxRows; rows++)
         for (Init init : {Init::kNone, Init::kOther, Init::kInPlace})
           for (int64_t cut : {int64_t(0), K / 3}) check_gemm(kernels, rows, K, N, init, cut, random);
   for (int64_t N : kColumns)
-    for (int64_t K = 1; K <= kMostRows; K++)
+    for (int64_t K = 1; K <= kMaxRows; K++)
       for (int64_t rows : {1, 2, 5, 31}) check_outer(kernels, rows, K, N, random);
   for (int64_t N : {64, 65, 256, 257, 300})  // packed, where that is four panels or more
     for (int64_t K : {kPackedColumns - 1, kPackedColumns, kPackedColumns + 1, int64_t(71)})
@@ -142,13 +147,14 @@ template <class T> void check_products(const Kernels<T>& kernels) {
 
 // ---- sums and the largest of a row
 
-template <class T> void check_row_sums(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
+template <class T> void check_column_sums(const Kernels<T>& kernels, int64_t rows, int64_t N,
+                                          Random& random) {
   Matrix<T> a(rows, N, random), scale(rows, 1, random), sum(1, N, random), scaled(1, N, random);
   Matrix<T> only_sum = sum, only_scaled = scaled;
   const Matrix<T> sum_before = sum, scaled_before = scaled;
-  kernels.row_sums(rows, N, a.list(), sum.data(), scale.list(), scaled.data());
-  kernels.row_sums(rows, N, a.list(), only_sum.data(), {}, nullptr);
-  kernels.row_sums(rows, N, a.list(), nullptr, scale.list(), only_scaled.data());
+  kernels.column_sums(rows, N, a.list(), sum.data(), scale.list(), scaled.data());
+  kernels.column_sums(rows, N, a.list(), only_sum.data(), {}, nullptr);
+  kernels.column_sums(rows, N, a.list(), nullptr, scale.list(), only_scaled.data());
   for (int64_t n = 0; n < N; n++) {
     T wanted = sum_before.at(0, n), wanted_scaled = scaled_before.at(0, n), size = std::fabs(wanted_scaled);
     for (int64_t r = 0; r < rows; r++) {
@@ -156,9 +162,10 @@ template <class T> void check_row_sums(const Kernels<T>& kernels, int64_t rows, 
       wanted_scaled = multiply_add(scale.at(r, 0), a.at(r, n), wanted_scaled);
       size += std::fabs(scale.at(r, 0) * a.at(r, n));
     }
-    const std::string what = "row_sums, " + shape(kernels.name, rows, 0, N);
+    const std::string what = "column_sums, " + shape(kernels.name, rows, 0, N);
     CHECK(same(sum.at(0, n), wanted) && same(only_sum.at(0, n), wanted), what);
-    CHECK(agrees(scaled.at(0, n), wanted_scaled, size, rows) && same(only_scaled.at(0, n), scaled.at(0, n)), what);
+    CHECK(agrees(scaled.at(0, n), wanted_scaled, size, rows) && same(only_scaled.at(0, n), scaled.at(0, n)),
+          what);
   }
   CHECK(sum.gaps_untouched() && scaled.gaps_untouched(), shape(kernels.name, rows, 0, N));
 }
@@ -175,13 +182,15 @@ template <class T> T larger(T a, T b) { return a != a ? a : b != b ? b : a > b ?
 
 template <class T> void check_reductions(const Kernels<T>& kernels, int64_t rows, int64_t N, Random& random) {
   Matrix<T> a(rows, N, random), sums(rows, 1, random), most(rows, 1, random);
-  if (random.chance(30)) a.at(rows - 1, N - 1) = random.pick(std::initializer_list<T>{NAN, INFINITY, -INFINITY});
+  if (random.chance(30))
+    a.at(rows - 1, N - 1) = random.pick(std::initializer_list<T>{NAN, INFINITY, -INFINITY});
   kernels.row_sum(rows, N, {a.data(), a.stride()}, {sums.data(), sums.stride()});
   kernels.row_max(rows, N, {a.data(), a.stride()}, {most.data(), most.stride()});
   for (int64_t r = 0; r < rows; r++) {
     const T sum = sixteen_lanes(a, r, N, T(0), [](T x, T y) { return x + y; });
     CHECK(same(sums.at(r, 0), sum), "row_sum, " + shape(kernels.name, rows, 0, N));
-    CHECK(same(most.at(r, 0), sixteen_lanes(a, r, N, T(-INFINITY), larger<T>)), "row_max, " + shape(kernels.name, rows, 0, N));
+    CHECK(same(most.at(r, 0), sixteen_lanes(a, r, N, T(-INFINITY), larger<T>)),
+          "row_max, " + shape(kernels.name, rows, 0, N));
   }
   CHECK(sums.gaps_untouched() && most.gaps_untouched(), shape(kernels.name, rows, 0, N));
 }
@@ -190,54 +199,72 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
   Random random(2);
   for (int64_t N : kColumns)
     for (int64_t rows = 1; rows <= 5; rows++) {
-      check_row_sums(kernels, rows, N, random);
+      check_column_sums(kernels, rows, N, random);
       check_reductions(kernels, rows, N, random);
     }
 }
 
-// Whatever is taken in whatever parts, no line is left out, but for a range's last ones, that are fetched at
-// once; and none beyond the end.
-void check_ahead() {
+// Taken in parts of any size, no line is left out, but for the last ones of a range, which are fetched at
+// once; and no line beyond the end is fetched.
+void check_prefetcher() {
   Random random(7);
   for (int i = 0; i < 200; i++) {
-    Ahead ahead;
+    Prefetcher prefetcher;
     std::vector<char> memory(64 * 160);
     std::vector<bool> fetched(memory.size() / 64);
-    const int64_t begin = 64 * random.below(40), middle = 64 * (40 + random.below(40)), end = 64 * (80 + random.below(80));
-    ahead.add(memory.data() + begin, middle - begin), ahead.add(memory.data() + middle, end - middle);
-    ahead.begin(random.below(400));
+    const int64_t begin = 64 * random.below(40), middle = 64 * (40 + random.below(40)),
+                  end = 64 * (80 + random.below(80));
+    prefetcher.add(memory.data() + begin, middle - begin),
+        prefetcher.add(memory.data() + middle, end - middle);
+    prefetcher.begin(random.below(400));
     while (true) {
       const int64_t wanted = 4 + random.below(160);
       const float* at = nullptr;
-      const int64_t n = ahead.take(wanted, at);
+      const int64_t n = prefetcher.take<Random>(wanted, at);
       CHECK(0 < n && n <= wanted && (at || n == wanted), std::to_string(n));
       if (!at) break;
-      for (int64_t k = 0; k < n; k++) fetched[size_t((reinterpret_cast<const char*>(at) - memory.data() + k * ahead.step()) / 64)] = true;
+      for (int64_t k = 0; k < n; k++)
+        fetched[size_t((reinterpret_cast<const char*>(at) - memory.data() + k * prefetcher.step()) / 64)] =
+            true;
     }
     for (int64_t line = 0; line < int64_t(fetched.size()); line++) {
       const bool inside = 64 * line >= begin && 64 * line < end, last = 64 * line >= end - 64 * 32;
       CHECK(fetched[size_t(line)] ? inside : !inside || last, std::to_string(line));
     }
     const float* left = nullptr;
-    CHECK(ahead.take(8, left) == 8 && !left, "nothing is left");
+    CHECK(prefetcher.take<Random>(8, left) == 8 && !left, "nothing is left");
   }
-  Ahead full;
+  Prefetcher full;
   char line;
   for (int i = 0; i < 1000; i++) full.add(&line, 0), full.add(&full, 1);  // as many as there is room for
   full.begin(1);
   full.clear();
   const float* none = nullptr;
-  CHECK(full.take(8, none) == 8 && !none, "");
+  CHECK(full.take<Random>(8, none) == 8 && !none, "");
 }
 
 // ---- elementwise operations
 
-// What they mean is compared with NumPy in tests/engine/test_functions.py. Here: any length and
-// stride, any bits, in place; the same result as the portable kernel's.
+// tests/engine/test_functions.py compares their meaning with NumPy. Here they are compared with the portable
+// kernel, with any length and stride, any bits, and in place.
 template <class T> T any_value(Random& random) {
   using Limits = std::numeric_limits<T>;
-  const T special[] = {0, T(-0.), 1, -1, Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(), -Limits::quiet_NaN(),
-                       Limits::max(), Limits::lowest(), Limits::min(), Limits::denorm_min(), T(3e9), T(-3e9), 88, -88};
+  const T special[] = {0,
+                       T(-0.),
+                       1,
+                       -1,
+                       Limits::infinity(),
+                       -Limits::infinity(),
+                       Limits::quiet_NaN(),
+                       -Limits::quiet_NaN(),
+                       Limits::max(),
+                       Limits::lowest(),
+                       Limits::min(),
+                       Limits::denorm_min(),
+                       T(3e9),
+                       T(-3e9),
+                       88,
+                       -88};
   if (random.chance(40)) return random.pick(special);
   if (random.chance(50)) return T(8 * random.number());
   uint32_t bits[2] = {uint32_t(random.below(1ll << 32)), uint32_t(random.below(1ll << 32))};
@@ -261,8 +288,10 @@ template <class T> struct Operands {
   }
 };
 
-template <class T> void check_operation(const Kernels<T>& kernels, int op, int64_t rows, int64_t N, Random& random) {
-  const std::string what = (op < 0 ? "broadcast" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
+template <class T> void check_operation(const Kernels<T>& kernels, int op, int64_t rows, int64_t N,
+                                        Random& random) {
+  const std::string what =
+      (op < 0 ? "broadcast" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
   Operands<T> theirs(rows, N, random), ours = theirs;
   const T s = random.chance(30) ? any_value<T>(random) : T(random.number());
   const bool in_place = op >= 0 && random.chance(30);
@@ -281,10 +310,12 @@ template <class T> void check_operations(const Kernels<T>& kernels) {
   }
 }
 
-// Two operations at once have the bits of one after the other.
-template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t rows, int64_t N, Random& random) {
+// Two operations at once give the same bits as one after the other.
+template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t rows, int64_t N,
+                                   Random& random) {
   const PairRow& row = kPairRows[pair];
-  const std::string what = kOpRows[row.first].name + std::string(" ") + kOpRows[row.second].name + shape(kernels.name, rows, 0, N);
+  const std::string what =
+      kOpRows[row.first].name + std::string(" ") + kOpRows[row.second].name + shape(kernels.name, rows, 0, N);
   Operands<T> one_by_one(rows, N, random), at_once = one_by_one;
   const T s = T(random.number());
   const bool in_place = random.chance(30);
@@ -306,7 +337,7 @@ template <class T> void check_pairs(const Kernels<T>& kernels) {
     for (int64_t N = 1; N <= 35; N++) check_pair(kernels, pair, 1 + N % 3, N, random);
 }
 
-// The portable kernel is the others' measure: what it might get wrong with them.
+// The others are compared with the portable kernel: signs that it might get wrong as they do.
 template <class T> void check_signed_zeros(const Kernels<T>& kernels) {
   Random random(4);
   for (int64_t N : {1, 5, 16, 33}) {
@@ -314,12 +345,18 @@ template <class T> void check_signed_zeros(const Kernels<T>& kernels) {
     const auto all = [&](int op, T a, T s, T wanted) {
       for (int64_t n = 0; n < N; n++) x.a.at(0, n) = a;
       x.run(kernels, op, 1, N, s, false);
-      for (int64_t n = 0; n < N; n++) CHECK(same(x.out.at(0, n), wanted), kOpRows[op].name + shape(kernels.name, 1, 0, N));
+      for (int64_t n = 0; n < N; n++)
+        CHECK(same(x.out.at(0, n), wanted), kOpRows[op].name + shape(kernels.name, 1, 0, N));
     };
     const T minus = T(-0.);
-    all(kOp_neg, 0, 0, minus), all(kOp_neg, minus, 0, 0);
-    all(kOp_fill, 1, minus, minus), all(kOp_copy, minus, 0, minus), all(kOp_sign, minus, 0, 0);
-    all(kOp_add_s, minus, minus, minus), all(kOp_mul_s, 1, minus, minus), all(kOp_tanh, minus, 0, minus);
+    all(kOp_neg, 0, 0, minus);
+    all(kOp_neg, minus, 0, 0);
+    all(kOp_fill, 1, minus, minus);
+    all(kOp_copy, minus, 0, minus);
+    all(kOp_sign, minus, 0, 0);
+    all(kOp_add_s, minus, minus, minus);
+    all(kOp_mul_s, 1, minus, minus);
+    all(kOp_tanh, minus, 0, minus);
   }
 }
 
@@ -360,7 +397,7 @@ template <class T> void check_all(const std::string& isa) {
 
 void test_kernels() {
   check_that_the_checks_can_fail();
-  check_ahead();
+  check_prefetcher();
   for (const std::string& isa : available_isas()) check_all<float>(isa), check_all<double>(isa);
 }
 

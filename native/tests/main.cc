@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <functional>
 
-#include "../dispatch.h"
-#include "../threads.h"
+#include "kernels/dispatch.h"
+#include "play/threads.h"
 #include "tests.h"
 
 int main(int n_words, char** words) {
@@ -16,7 +16,10 @@ int main(int n_words, char** words) {
     std::fprintf(stderr, "%s: wanted a number of mutated programs, not %s\n", words[0], words[1]);
     return 2;
   }
-  const struct { const char* name; std::function<void()> run; } tests[] = {
+  const struct {
+    const char* name;
+    std::function<void()> run;
+  } tests[] = {
       {"kernels", test_kernels},
       {"executor", test_executor},
       {"refusals", test_refusals},

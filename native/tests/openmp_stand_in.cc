@@ -20,9 +20,11 @@ struct Member {
 };
 void* run(void* p) {
   const Member& member = *static_cast<Member*>(p);
-  thread_id = member.id, team_size = member.n;
+  thread_id = member.id;
+  team_size = member.n;
   member.body(member.context);
-  thread_id = 0, team_size = 1;
+  thread_id = 0;
+  team_size = 1;
   return nullptr;
 }
 

@@ -2,14 +2,20 @@
 
 #include <numeric>
 
-#include "../dispatch.h"
+#include "kernels/dispatch.h"
+#include "program/layout.h"
 
 namespace ostinato {
 namespace {
 
-// Of sample_program.
-enum Argument_ : int32_t { kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape, kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kArguments };
-enum Buffer_ : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape };
+// Arguments and buffers of sample_program.
+// clang-format off
+enum SampleArgument : int32_t {
+  kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape,
+  kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kArguments
+};
+enum SampleBuffer : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape };
+// clang-format on
 
 Operand in(int32_t buffer, int32_t column = 0, int32_t dt = 0) { return {buffer, column, dt}; }
 Operand reg(int32_t number) { return {-2 - number, 0, 0}; }
@@ -21,34 +27,62 @@ Instruction blank(Code code) {
 }
 Instruction block(int32_t n, int32_t count) {
   Instruction x = blank(Code::kBlock);
-  x.n = n, x.count = count;
+  x.n = n;
+  x.count = count;
   return x;
 }
 Instruction op(Op name, Operand d, Operand a, Operand b = {}, Operand c = {}, double s = 0) {
   Instruction x = blank(Code::kOp);
-  x.op = name, x.d = d, x.a = a, x.b = b, x.c = c, x.s = s;
+  x.op = name;
+  x.d = d;
+  x.a = a;
+  x.b = b;
+  x.c = c;
+  x.s = s;
   return x;
 }
 Instruction gemm(int32_t weight, int32_t k, int32_t n, Operand d, Operand a, Operand c = {}) {
   Instruction x = blank(Code::kGemm);
-  x.weight = weight, x.k = k, x.n = n, x.d = d, x.a = a, x.c = c;
+  x.weight = weight;
+  x.k = k;
+  x.n = n;
+  x.d = d;
+  x.a = a;
+  x.c = c;
   return x;
 }
 Instruction reduction(Code code, int32_t n, Operand d, Operand a) {
   Instruction x = blank(code);
-  x.n = n, x.d = d, x.a = a;
+  x.n = n;
+  x.d = d;
+  x.a = a;
   return x;
 }
 Instruction sum(Code code, int32_t gradient, int32_t k, int32_t n, Operand a, Operand b = {}) {
   Instruction x = blank(code);
-  x.weight = gradient, x.k = k, x.n = n, x.a = a, x.b = b;
+  x.weight = gradient;
+  x.k = k;
+  x.n = n;
+  x.a = a;
+  x.b = b;
   return x;
 }
 Instruction broadcast(Operand d, Operand a) {
   Instruction x = blank(Code::kBroadcast);
-  x.d = d, x.a = a;
+  x.d = d;
+  x.a = a;
   return x;
 }
+
+struct Writer {
+  std::vector<int64_t> out;
+  template <class M> void number(const char*, M& member) { out.push_back(int64_t(member)); }
+  template <class M> void part(const char*, M& member) { visit(*this, member); }
+  template <class M> void list(const char*, std::vector<M>& members) {
+    out.push_back(int64_t(members.size()));
+    for (M& member : members) visit(*this, member);
+  }
+};
 
 }  // namespace
 
@@ -57,15 +91,15 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   Program p;
   p.n_arguments = kArguments;
   p.descending = descending;
-  p.buffers = {{Kind::kTime, F, 0, kX},      {Kind::kTime, H, 1, kStates}, {Kind::kVector, H, 0, kBias},
-               {Kind::kLocal, H, 0, -1},     {Kind::kChunk, H, 0, -1},     {Kind::kPair, H, 0, -1},
-               {Kind::kStep, 2 * H, 0, -1},  {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
+  p.buffers = {{Kind::kTime, F, 0, kX},     {Kind::kTime, H, 1, kStates}, {Kind::kVector, H, 0, kBias},
+               {Kind::kLocal, H, 0, -1},    {Kind::kChunk, H, 0, -1},     {Kind::kPair, H, 0, -1},
+               {Kind::kStep, 2 * H, 0, -1}, {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
                {Kind::kTape, H, 0, kTape}};
-  const int32_t half = H / 2;  // W's halves stand in the argument the other way round, one row apart
+  const int32_t half = H / 2;  // the halves of W stand in the argument in the other order, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}},
                {H, H, {{kW, 0, H, 0, H, 0, 0}}}};
-  p.gradients = {{F, H, kGradU, true},      {H, H, kGradW, false},        {1, H, kGradBias, false},
+  p.gradients = {{F, H, kGradU, true},     {H, H, kGradW, false},        {1, H, kGradBias, false},
                  {1, H, kGradTape, false}, {1, H - 1, kGradPart, false}, {1, H, kGradColumn, false}};
   p.carries = {{bStates, kInit, kLast}, {bFollower, -1, -1}};
   const auto section = [&](const std::vector<Instruction>& list) {
@@ -102,26 +136,10 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
 }
 
 std::vector<int64_t> numbers(const Program& p) {
-  std::vector<int64_t> out{p.n_arguments, p.descending};
-  const auto add = [&](std::initializer_list<int64_t> list) { out.insert(out.end(), list); };
-  add({int64_t(p.buffers.size())});
-  for (const Buffer& b : p.buffers) add({int64_t(b.kind), b.width, b.extra, b.argument});
-  add({int64_t(p.weights.size())});
-  for (const Weight& w : p.weights) {
-    add({w.K, w.N, int64_t(w.blocks.size())});
-    for (const WeightBlock& b : w.blocks) add({b.argument, b.k0, b.nk, b.n0, b.nn, b.row, b.column});
-  }
-  add({int64_t(p.gradients.size())});
-  for (const Gradient& g : p.gradients) add({g.K, g.N, g.argument, g.transposed});
-  add({int64_t(p.carries.size())});
-  for (const Carry& c : p.carries) add({c.buffer, c.init, c.final});
-  add({int64_t(p.instructions.size())});
-  for (const Instruction& x : p.instructions) {
-    add({int64_t(x.code), x.op, x.n, x.k, x.weight, x.count});
-    for (const Operand& o : {x.d, x.a, x.b, x.c}) add({o.buffer, o.column, o.dt});
-  }
-  for (const Section& s : {p.once, p.before, p.loop, p.after}) add({s.begin, s.end});
-  return out;
+  Program copy = p;
+  Writer writer;
+  visit(writer, copy);
+  return writer.out;
 }
 std::vector<double> scalars(const Program& p) {
   std::vector<double> out;
@@ -130,8 +148,10 @@ std::vector<double> scalars(const Program& p) {
 }
 
 std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transposed) {
-  // Elements i · time + j · row + c of an argument, for i < I, j < J, c < C.
-  struct Use { int32_t argument; int64_t I, J, C; };
+  struct Use {  // of elements i · time + j · row + c, for i < I, j < J, c < C
+    int32_t argument;
+    int64_t I, J, C;
+  };
   std::vector<Use> uses;
   for (const Buffer& b : p.buffers) {
     if (b.kind == Kind::kTime) uses.push_back({b.argument, T + b.extra, B, b.width});
@@ -142,8 +162,10 @@ std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transpo
     for (int32_t argument : {c.init, c.final})
       if (argument != -1) uses.push_back({argument, 1, B, p.buffers[size_t(c.buffer)].width});
   for (const Weight& w : p.weights)
-    for (const WeightBlock& b : w.blocks) uses.push_back({b.argument, int64_t(b.row) + b.nk, int64_t(b.column) + b.nn, 1});
-  for (const Gradient& g : p.gradients) uses.push_back({g.argument, g.transposed ? g.N : g.K, 1, g.transposed ? g.K : g.N});
+    for (const WeightBlock& b : w.blocks)
+      uses.push_back({b.argument, int64_t(b.row) + b.nk, int64_t(b.column) + b.nn, 1});
+  for (const Gradient& g : p.gradients)
+    uses.push_back({g.argument, g.transposed ? g.N : g.K, 1, g.transposed ? g.K : g.N});
 
   std::vector<Use> most(size_t(p.n_arguments), {0, 1, 1, 1});
   for (const Use& use : uses) {
@@ -153,7 +175,7 @@ std::vector<Extent> extents(const Program& p, int64_t T, int64_t B, bool transpo
   std::vector<Extent> found;
   for (const Use& m : most)
     found.push_back(transposed && m.C == 1 ? Extent{1, m.I, 0} : Extent{m.J * m.C, m.C, 0});
-  for (const Buffer& b : p.buffers) {  // dense, whatever else the argument is
+  for (const Buffer& b : p.buffers) {  // a tape is dense, whatever else the argument is
     if (b.kind != Kind::kTape) continue;
     const Use& m = most[size_t(b.argument)];
     found[size_t(b.argument)] = {m.J * m.C, m.C, 0};
@@ -173,10 +195,18 @@ Setting::Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random)
   rows.resize(size_t(B));
   std::iota(rows.rbegin(), rows.rend(), 0);
 }
-Play Setting::play(const Argument* arguments) const {
-  Play p;
-  p.T = T, p.B = B, p.arguments = arguments, p.threads = threads, p.worth = worth, p.isa = isa;
-  if (!lengths.empty()) p.lengths = lengths.data(), p.rows = rows.data();
+PlayRequest Setting::request(const Argument* arguments) const {
+  PlayRequest p;
+  p.T = T;
+  p.B = B;
+  p.arguments = arguments;
+  p.threads = threads;
+  p.work_per_thread = work_per_thread;
+  p.isa = isa;
+  if (!lengths.empty()) {
+    p.lengths = lengths.data();
+    p.rows = rows.data();
+  }
   return p;
 }
 

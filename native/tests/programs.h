@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "../executor.h"
+#include "play/executor.h"
 #include "tests.h"
 
 namespace ostinato {
@@ -15,8 +15,10 @@ Program sample_program(int32_t F, int32_t H, bool descending);
 std::vector<int64_t> numbers(const Program& program);
 std::vector<double> scalars(const Program& program);
 
-// Strides of an argument, and how many elements the program may touch: the rules in program.h, anew.
-struct Extent { int64_t time = 0, row = 0, size = 0; };
+// Strides of an argument, and how many elements of it the program may touch, by the rules of request.h.
+struct Extent {
+  int64_t time = 0, row = 0, size = 0;
+};
 std::vector<Extent> extents(const Program& program, int64_t T, int64_t B, bool transposed);
 
 // Arguments, each in memory of its own that ends where the program's reach ends.
@@ -38,16 +40,16 @@ template <class T> class Arrays {
   std::vector<Argument> arguments_;
 };
 
-// How a program is played: `lengths` falling, and the caller's rows in another order, or neither.
+// How a program is played: ragged, with falling lengths and the caller's rows in another order; or not.
 struct Setting {
   int64_t T, B;
   int threads = 1;
-  int64_t worth = Play().worth;
+  int64_t work_per_thread = PlayRequest().work_per_thread;
   std::string isa;
   std::vector<int64_t> lengths, rows;
 
   Setting(int64_t n_steps, int64_t n_rows, bool ragged, Random random);
-  Play play(const Argument* arguments) const;
+  PlayRequest request(const Argument* arguments) const;
 };
 
 }  // namespace ostinato

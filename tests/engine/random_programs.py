@@ -315,7 +315,7 @@ class Maker:
 
 
 def numbers_of(arrays: list[Any], what: list[str]) -> list[int]:
-    """(address, stride, stride) of each argument, in elements, as `native/executor.h` says."""
+    """(address, stride, stride) of each argument, in elements, as `native/play/request.h` says."""
     found: list[int] = []
     for array, kind in zip(arrays, what, strict=True):
         strides = [s // array.itemsize for s in array.strides]

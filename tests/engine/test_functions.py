@@ -64,7 +64,7 @@ def worst_ulp(got: Any, exact: Any) -> float:
 def test_the_tables_agree():
     """ops.py, the compiled table and its source have the same names, arities and order."""
     assert [(name, op.arity) for name, op in OPS.items()] == _native.ops()
-    source = Path(__file__).parents[2] / "native" / "ops.def"
+    source = Path(__file__).parents[2] / "native" / "kernels" / "ops.def"
     rows = [line[3:].split(",")[:2] for line in source.read_text().splitlines()
             if line.startswith("OP(")]  # fmt: skip
     assert [(name, int(arity)) for name, arity in rows] == _native.ops()

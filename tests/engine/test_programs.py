@@ -48,8 +48,8 @@ def play_native(
 ) -> None:  # fmt: skip
     made = native.make(program, arrays[0].dtype) if made is None else made
     numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
-    # worth=1: threads share the columns of a few rows, however little there is to multiply.
-    made.play(native.addresses(numbers), T, B, rows, lengths, threads, isa, worth=1)
+    # work_per_thread=1: threads share the columns of a few rows, however little there is to do.
+    made.play(native.addresses(numbers), T, B, rows, lengths, threads, isa, work_per_thread=1)
 
 
 @pytest.mark.parametrize("wide", [False, True])

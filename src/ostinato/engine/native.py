@@ -65,7 +65,7 @@ def threading_runtime() -> str:
 
 
 def n_groups(n_rows: int) -> int:
-    """Groups of rows whose weight gradients are summed apart; see `native/executor.h`."""
+    """Groups of rows whose weight gradients are summed apart; see `native/play/request.h`."""
     return _native.n_groups(n_rows)
 
 
@@ -88,17 +88,17 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. See `native/tensors.h` for the first two; the third is
-# os.environ.get without its encoding and decoding.
+# Called too often for a function between. The first two are in `native/python/cache_key.h`; the third
+# is os.environ.get without encoding and decoding.
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
-# See `native/passes.h`; the last: nanoseconds in which the engine has played, since the start.
+# See `native/python/passes.h`. The last says for how many nanoseconds the engine has played.
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 
 
 def addresses(numbers: list[int]) -> Any:
-    """(address, time stride, row stride) of each argument, in elements; see `native/executor.h`."""
+    """(address, time stride, row stride) of each argument; see `native/play/request.h`."""
     return _native.Addresses(numbers)

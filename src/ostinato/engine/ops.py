@@ -1,7 +1,8 @@
 """The elementwise operations: what each one means, in NumPy.
 
-One row per operation, by the names of `native/ops.def`; tests compare the two tables. Operands are
-arrays that broadcast against each other, `s` is the instruction's scalar. Truth values are 1 and 0.
+One row per operation, by the names of `native/kernels/ops.def`; tests compare the two tables.
+Operands are arrays that broadcast against each other, `s` is the instruction's scalar. Truth values
+are 1 and 0.
 
 An operation is *expensive* if computing it again costs more than keeping its result: sixteen kept
 values are one cache line written and two read. exp, tanh, sigmoid and all that is faster are not.

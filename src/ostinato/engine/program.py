@@ -1,7 +1,7 @@
 """Programs, as the native engine and the NumPy reference execute them.
 
-The same structures as `native/program.h`, which explains the vocabulary. A program knows neither T
-nor B: they come with each play.
+The same structures as `native/program/program.h`, which explains the vocabulary. A program knows
+neither T nor B: they come with each play.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Program:
         return self.once + self.before + self.loop + self.after
 
     def numbers(self) -> tuple[list[int], list[float]]:
-        """The program as `native/module.cc` reads it: integers, and one scalar an instruction."""
+        """Integers in the order of `native/program/layout.h`, and one scalar an instruction."""
         out: list[int] = [self.n_arguments, int(self.descending), len(self.buffers)]
         for b in self.buffers:
             out += [b.kind, b.width, b.extra, b.argument]

@@ -143,7 +143,7 @@ class Walk:
         if self.asked - own.keys():
             absent = self.constant(self.asked - own.keys())
             self.check(f"{v}.__dict__.keys().isdisjoint({absent})", path)
-        if own and id(value) not in self.seen:
+        if (own or self.asked) and id(value) not in self.seen:
             self.seen[id(value)] = v
             self.snapshots.add(own)
             for name in sorted(self.names & own.keys()):
@@ -380,7 +380,8 @@ class Walk:
         cls = type(value)
         self.read(f"type({v})", cls, path)
         d = _dict_of(value) or {}
-        self.names_in(d, own, path)
+        whole = is_fixed(cls) and not isinstance(value, nn.Module)  # PyTorch reads it unnamed
+        self.names_in(d, own, path, whole)
         mentioned = sorted({*self.names, *more} - d.keys())
         names = [n for n in mentioned if n in self.asked or _in_bases(cls, -1, n)]
         slots = _slots_of(cls)
@@ -396,8 +397,8 @@ class Walk:
             known = self.constant(frozenset(names))
             self.check(f"{own}.keys().isdisjoint({known})", f"{path}.{names[0]}")
 
-    def names_in(self, d: dict[str, Any], own: str, path: str) -> None:
-        for name in sorted(d.keys() if self.everything else self.names & d.keys()):
+    def names_in(self, d: dict[str, Any], own: str, path: str, whole: bool = False) -> None:
+        for name in sorted(d.keys() if whole or self.everything else self.names & d.keys()):
             self.read(f"{own}[{name!r}]", d[name], f"{path}.{name}")
 
 

@@ -25,7 +25,7 @@ _WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
 
 
 class How(IntEnum):
-    """How an argument lies in a tensor; see `native/tensors.h`."""
+    """How an argument lies in a tensor; see `native/python/how.def`."""
 
     STRIDED = 0
     VECTOR = 1

@@ -1,0 +1,151 @@
+// Elementwise operations and reductions along rows, included inside the namespace of one
+// instruction set.
+#pragma once
+
+// out = f(a, b, c) over some rows. Rows that follow each other in memory are one long row.
+template <class V, int kArity, class F>
+inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table,
+                        const int16_t* which, F f) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes;
+  // Not arrays: GCC keeps an array on the stack, and a short row waits for it.
+  const T *pa = nullptr, *pb = nullptr, *pc = nullptr;
+  int64_t sa = N, sb = N, sc = N;
+  if (kArity > 0) {
+    pa = table[which[0]].data;
+    sa = table[which[0]].stride;
+  }
+  if (kArity > 1) {
+    pb = table[which[1]].data;
+    sb = table[which[1]].stride;
+  }
+  if (kArity > 2) {
+    pc = table[which[2]].data;
+    sc = table[which[2]].stride;
+  }
+  T* d = table[which[3]].data;
+  const int64_t sd = table[which[3]].stride;
+  if (n_rows > 1 && sa == N && sb == N && sc == N && sd == N) {
+    N *= n_rows;
+    n_rows = 1;
+  }
+  const int tail = int(uint64_t(N) % L);
+  const int64_t full = N - tail;
+  for (int64_t r = 0; r < n_rows; r++) {
+    V a = V::all(0), b = a, c = a;
+    _Pragma("GCC unroll 2") for (int64_t i = 0; i < full; i += L) {
+      if (kArity > 0) a = V::load(pa + i);
+      if (kArity > 1) b = V::load(pb + i);
+      if (kArity > 2) c = V::load(pc + i);
+      f(a, b, c).store(d + i);
+    }
+    if (tail) {
+      if (kArity > 0) a = V::load(pa + full, tail);
+      if (kArity > 1) b = V::load(pb + full, tail);
+      if (kArity > 2) c = V::load(pc + full, tail);
+      f(a, b, c).store(d + full, tail);
+    }
+    if (kArity > 0) pa += sa;
+    if (kArity > 1) pb += sb;
+    if (kArity > 2) pc += sc;
+    d += sd;
+  }
+}
+
+#define OP(name, arity, expression)                                       \
+  struct Of_##name {                                                      \
+    static constexpr int kArity = arity;                                  \
+    template <class V> static V of(V a, V b, V c, typename V::Scalar s) { \
+      (void)a, (void)b, (void)c, (void)s;                                 \
+      return expression;                                                  \
+    }                                                                     \
+  };
+#include "kernels/ops.def"
+#undef OP
+
+template <class V, class F>
+void op(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+        typename V::Scalar s) {
+  elementwise<V, F::kArity>(n_rows, N, table, which, [s](V a, V b, V c) { return F::of(a, b, c, s); });
+}
+template <class V, class First, class Second, int kPlace>
+void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+          typename V::Scalar s) {
+  static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < 2, "three operands");
+  elementwise<V, First::kArity + Second::kArity - 1>(n_rows, N, table, which, [s](V a, V b, V c) {
+    const V x = First::of(a, b, c, s), next = First::kArity == 1 ? b : c, last = c;
+    return kPlace == 0 ? Second::of(x, next, last, s) : Second::of(next, x, last, s);
+  });
+}
+
+// Folds a row into sixteen lanes (lane j holds elements j, j+16, …), these into 8, 4, 2, 1: the same tree
+// whatever the width of a vector.
+template <class V, class F>
+inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a,
+                        Rows<typename V::Scalar> out, typename V::Scalar neutral, F f) {
+  using T = typename V::Scalar;
+  constexpr int L = V::kLanes, M = 16 / L;
+  for (int64_t r = 0; r < n_rows; r++) {
+    const T* p = a.data + r * a.stride;
+    V acc[M];
+    for (int j = 0; j < M; j++) acc[j] = V::all(neutral);
+    int64_t i = 0;
+    for (; i + 16 <= N; i += 16)
+      for (int j = 0; j < M; j++) acc[j] = f(acc[j], V::load(p + i + j * L));
+    T lanes[16];
+    for (int j = 0; j < M; j++) acc[j].store(lanes + j * L);
+    T rest[16], folded[16];
+    if (i < N) {
+      for (int j = 0; j < 16; j++) rest[j] = i + j < N ? p[i + j] : neutral;
+      for (int j = 0; j < M; j++) f(acc[j], V::load(rest + j * L)).store(lanes + j * L);
+    }
+    for (int width = 8; width >= 1; width /= 2) {  // in vectors too: one rounding rule for all folds
+      for (int j = 0; j < 16; j++) folded[j] = lanes[(j + width) % 16];
+      for (int j = 0; j < M; j++) f(V::load(lanes + j * L), V::load(folded + j * L)).store(lanes + j * L);
+    }
+    out.data[r * out.stride] = lanes[0];
+  }
+}
+template <class V>
+void row_sum(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+  reduce_rows<V>(n_rows, N, a, out, 0, [](V x, V y) { return add(x, y); });
+}
+template <class V>
+void row_max(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
+  using T = typename V::Scalar;
+  reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(),
+                 [](V x, V y) { return max_nan(x, y); });
+}
+template <class V>
+void broadcast(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
+               typename V::Scalar) {
+  const Rows<typename V::Scalar> a = table[which[0]], out = table[which[3]];
+  for (int64_t r = 0; r < n_rows; r++) {
+    const V x = V::all(a.data[r * a.stride]);
+    typename V::Scalar* d = out.data + r * out.stride;
+    int64_t i = 0;
+    for (; i + V::kLanes <= N; i += V::kLanes) x.store(d + i);
+    if (i < N) x.store(d + i, int(N - i));
+  }
+}
+
+template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* name) {
+  Kernels<typename V::Scalar> k{};
+  k.name = name;
+  k.panel = NV * V::kLanes;
+  k.lanes = V::kLanes;
+  k.gemm = gemm<V, NV>;
+  k.outer = outer<V, NV>;
+  k.column_sums = column_sums<V>;
+  k.row_sum = row_sum<V>;
+  k.row_max = row_max<V>;
+#define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
+#include "kernels/ops.def"
+#undef OP
+#define PAIR(first, second, place) \
+  k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
+#include "kernels/pairs.def"
+#undef PAIR
+  k.elementwise[kBroadcast] = broadcast<V>;
+  return k;
+}

@@ -1,0 +1,29 @@
+// AVX2 and FMA (x86-64-v3).
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <immintrin.h>
+
+namespace ostinato {
+namespace isa_avx2 {
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
+#include "kernels/vec_avx2.h"
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/elementwise-inl.h"
+}  // namespace
+}  // namespace isa_avx2
+
+const Kernels<float>& kernels_avx2_float() {
+  static const auto k = isa_avx2::make_kernels<isa_avx2::Avx2, 2>("avx2");
+  return k;
+}
+const Kernels<double>& kernels_avx2_double() {
+  static const auto k = isa_avx2::make_kernels<isa_avx2::Generic<double, 4>, 2>("avx2");
+  return k;
+}
+}  // namespace ostinato

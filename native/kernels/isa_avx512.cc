@@ -1,0 +1,29 @@
+// AVX-512 F, DQ, VL, BW (x86-64-v4).
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <immintrin.h>
+
+namespace ostinato {
+namespace isa_avx512 {
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
+#include "kernels/vec_avx512.h"
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/elementwise-inl.h"
+}  // namespace
+}  // namespace isa_avx512
+
+const Kernels<float>& kernels_avx512_float() {
+  static const auto k = isa_avx512::make_kernels<isa_avx512::Avx512, 4>("avx512");
+  return k;
+}
+const Kernels<double>& kernels_avx512_double() {
+  static const auto k = isa_avx512::make_kernels<isa_avx512::Generic<double, 4>, 2>("avx512");
+  return k;
+}
+}  // namespace ostinato

@@ -1,0 +1,27 @@
+// Portable C++: the definition that the vector units are compared with, bit for bit.
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+namespace ostinato {
+namespace isa_base {
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/elementwise-inl.h"
+}  // namespace
+}  // namespace isa_base
+
+const Kernels<float>& kernels_base_float() {
+  static const auto k = isa_base::make_kernels<isa_base::Generic<float, 4>, 4>("base");
+  return k;
+}
+const Kernels<double>& kernels_base_double() {
+  static const auto k = isa_base::make_kernels<isa_base::Generic<double, 4>, 2>("base");
+  return k;
+}
+}  // namespace ostinato

@@ -1,0 +1,94 @@
+// What an instruction set offers: a table of kernels for each element type. isa_*.cc make the tables.
+#pragma once
+#include <cstdint>
+
+#include "kernels/prefetcher.h"
+#include "tuning.h"
+
+namespace ostinato {
+
+// Elementwise kernels. The first kOpCount are the operations that instructions name; after them come pairs of
+// operations, which the engine makes itself.
+enum Op : int32_t {
+#define OP(name, arity, expression) kOp_##name,
+#include "kernels/ops.def"
+#undef OP
+  kOpCount,
+  kFirstPair = kOpCount,
+  kBeforePairs = kFirstPair - 1,  // so that the next name is kFirstPair
+#define PAIR(first, second, place) kPair_##first##_##second##_##place,
+#include "kernels/pairs.def"
+#undef PAIR
+  kBroadcast,  // of a row's first column
+  kElementwiseCount
+};
+constexpr int32_t kPairCount = kBroadcast - kFirstPair;
+struct OpRow {
+  const char* name;
+  int arity;
+};
+extern const OpRow kOpRows[kOpCount];
+struct PairRow {  // see pairs.def
+  int32_t first, second;
+  int place;
+};
+extern const PairRow kPairRows[kPairCount];
+
+// Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
+template <class T> struct Rows {
+  T* data;
+  int64_t stride;
+};
+
+// Rows by where each begins, all moved by one offset.
+template <class T> struct RowList {
+  T* const* first = nullptr;  // null: no rows
+  int64_t offset = 0;
+  T* operator[](int64_t r) const { return first[r] + offset; }
+  RowList from(int64_t r) const { return first ? RowList{first + r, offset} : *this; }
+  operator RowList<const T>() const { return {first, offset}; }
+};
+
+// One product of a sum of products: a [n_rows, K] times w. w is packed in panels, [⌈N/panel⌉][K][panel]; the
+// last panel is as many whole vectors wide as it needs.
+template <class T> struct Factor {
+  int64_t K;
+  RowList<const T> a;
+  const T* w;
+};
+
+// Elements of scratch that `outer` needs: a panel of b, and a padded to whole tiles of 6 columns.
+constexpr int64_t outer_scratch(int64_t K, int64_t panel) {
+  return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6);
+}
+
+template <class T> struct Kernels {
+  const char* name;
+  int64_t panel;  // columns of one packed panel: what a register tile covers
+  int64_t lanes;  // of a vector
+
+  // out[r][0…N) = init[r][0…N) + Σ_factors Σ_k a[r][k] · w[k][0…N), factor after factor and k ascending in
+  // one chain of fused multiply-adds. If init has no rows it is zero. prefetcher may be null.
+  void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, RowList<const T> init,
+               RowList<T> out, Prefetcher* prefetcher);
+
+  // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending, over at most kOuterRows rows.
+  // out: [K, N] with row stride ld. scratch: outer_scratch(K, panel) elements.
+  void (*outer)(int64_t n_rows, int64_t K, int64_t N, RowList<const T> a, RowList<const T> b, T* out,
+                int64_t ld, T* scratch);
+
+  // sum[0…N) += Σ_r a[r][0…N) and scaled[0…N) += Σ_r scale[r][0] · a[r][0…N), r ascending. sum or scaled may
+  // be null.
+  void (*column_sums)(int64_t n_rows, int64_t N, RowList<const T> a, T* sum, RowList<const T> scale,
+                      T* scaled);
+
+  // out[r] = Σ_c a[r][c], and max_c a[r][c], in sixteen lanes that are then folded 8, 4, 2, 1.
+  void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+  void (*row_max)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+
+  // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
+  void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table,
+                                         const int16_t* which, T s);
+};
+
+}  // namespace ostinato

@@ -1,0 +1,65 @@
+// Eight float32 lanes (AVX2 + FMA). Included inside the namespace of the instruction set.
+#pragma once
+
+struct Avx2 {
+  using Scalar = float;
+  static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
+  __m256 v;
+  static Avx2 all(float x) { return {_mm256_set1_ps(x)}; }
+  static Avx2 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static __m256i first(int n) {  // lanes 0 … n−1
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Avx2 load(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void store(float* p, int n) const { _mm256_maskstore_ps(p, first(n), v); }
+};
+using Mask256 = __m256;
+
+inline Avx2 add(Avx2 a, Avx2 b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Avx2 sub(Avx2 a, Avx2 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Avx2 mul(Avx2 a, Avx2 b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Avx2 div(Avx2 a, Avx2 b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Avx2 fma(Avx2 a, Avx2 b, Avx2 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Avx2 sqrt(Avx2 a) { return {_mm256_sqrt_ps(a.v)}; }
+inline Avx2 neg(Avx2 a) { return {_mm256_xor_ps(a.v, _mm256_set1_ps(-0.f))}; }
+inline Avx2 abs(Avx2 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v)}; }
+inline Avx2 copysign(Avx2 a, Avx2 s) {
+  return {_mm256_or_ps(abs(a).v, _mm256_and_ps(s.v, _mm256_set1_ps(-0.f)))};
+}
+inline Mask256 less(Avx2 a, Avx2 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ); }
+inline Mask256 less_equal(Avx2 a, Avx2 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ); }
+inline Mask256 equal(Avx2 a, Avx2 b) { return _mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ); }
+inline Avx2 select(Mask256 m, Avx2 t, Avx2 f) { return {_mm256_blendv_ps(f.v, t.v, m)}; }
+inline Avx2 min_raw(Avx2 a, Avx2 b) { return {_mm256_min_ps(a.v, b.v)}; }  // b where one is NaN
+inline Avx2 max_raw(Avx2 a, Avx2 b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Avx2 round(Avx2 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Avx2 power_of_two(Avx2 k) {
+  __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(k.v), _mm256_set1_epi32(127));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(e, 23))};
+}
+// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. In two steps, as 2^128 and 2^−150 are no floats.
+inline Avx2 scaled(Avx2 x, Avx2 n) {
+  const Avx2 half = round(mul(n, Avx2::all(.5f)));
+  return mul(mul(x, power_of_two(half)), power_of_two(sub(n, half)));
+}
+inline void split_exponent(Avx2 x, Avx2& m, Avx2& e) {
+  __m256i b = _mm256_castps_si256(x.v);
+  __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(b, _mm256_set1_epi32(0x3f3504f3)), 23);
+  m.v = _mm256_castsi256_ps(_mm256_sub_epi32(b, _mm256_slli_epi32(k, 23)));
+  e.v = _mm256_cvtepi32_ps(k);
+}
+template <class F> inline Avx2 per_lane(Avx2 a, F f) {
+  float x[8];
+  a.store(x);
+  for (float& v : x) v = f(v);
+  return Avx2::load(x);
+}
+template <class F> inline Avx2 per_lane2(Avx2 a, Avx2 b, F f) {
+  float x[8], y[8];
+  a.store(x);
+  b.store(y);
+  for (int i = 0; i < 8; i++) x[i] = f(x[i], y[i]);
+  return Avx2::load(x);
+}

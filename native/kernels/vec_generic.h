@@ -1,0 +1,112 @@
+// A vector in plain C++ (with the vector extensions of GCC and Clang): the portable definition of float32,
+// with the same fused operations as the vector units; and float64 on every instruction set. Included inside
+// the namespace of one instruction set: see isa_*.cc.
+#pragma once
+
+template <class T, int N>
+struct Generic {
+  using Scalar = T;
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef T Lanes __attribute__((vector_size(N * sizeof(T))));
+  typedef Bits Mask __attribute__((vector_size(N * sizeof(T))));
+  static constexpr int kLanes = N;
+  static constexpr int kRegisters = 16;  // of the smallest instruction set
+  Lanes v;
+  static Generic all(T x) { return {x - Lanes{}}; }  // −0 − 0 is −0, where −0 + 0 is not
+  static Generic load(const T* p) {
+    Generic r;
+    std::memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  static Generic load(const T* p, int n) {
+    Generic r{Lanes{}};
+    std::memcpy(&r.v, p, n * sizeof(T));
+    return r;
+  }
+  void store(T* p) const { std::memcpy(p, &v, sizeof v); }
+  void store(T* p, int n) const { std::memcpy(p, &v, n * sizeof(T)); }
+};
+
+template <class T, int N> using GMask = typename Generic<T, N>::Mask;
+template <class T, int N> inline Generic<T, N> add(Generic<T, N> a, Generic<T, N> b) { return {a.v + b.v}; }
+template <class T, int N> inline Generic<T, N> sub(Generic<T, N> a, Generic<T, N> b) { return {a.v - b.v}; }
+template <class T, int N> inline Generic<T, N> mul(Generic<T, N> a, Generic<T, N> b) { return {a.v * b.v}; }
+template <class T, int N> inline Generic<T, N> div(Generic<T, N> a, Generic<T, N> b) { return {a.v / b.v}; }
+template <class T, int N> inline Generic<T, N> neg(Generic<T, N> a) { return {-a.v}; }
+// float32 must round once, like the vector units. float64 promises no bits and stays fast.
+template <int N> inline Generic<float, N> fma(Generic<float, N> a, Generic<float, N> b, Generic<float, N> c) {
+  for (int i = 0; i < N; i++) c.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+  return c;
+}
+template <int N> inline Generic<double, N> fma(Generic<double, N> a, Generic<double, N> b,
+                                               Generic<double, N> c) {
+  return {a.v * b.v + c.v};
+}
+template <class T, int N> inline GMask<T, N> less(Generic<T, N> a, Generic<T, N> b) { return a.v < b.v; }
+template <class T, int N> inline GMask<T, N> less_equal(Generic<T, N> a, Generic<T, N> b) {
+  return a.v <= b.v;
+}
+template <class T, int N> inline GMask<T, N> equal(Generic<T, N> a, Generic<T, N> b) { return a.v == b.v; }
+template <class T, int N, class M> inline Generic<T, N> select(M m, Generic<T, N> t, Generic<T, N> f) {
+  for (int i = 0; i < N; i++) f.v[i] = m[i] ? t.v[i] : f.v[i];
+  return f;
+}
+template <class T, int N, class F> inline Generic<T, N> per_lane(Generic<T, N> a, F f) {
+  for (int i = 0; i < N; i++) a.v[i] = f(a.v[i]);
+  return a;
+}
+template <class T, int N, class F> inline Generic<T, N> per_lane2(Generic<T, N> a, Generic<T, N> b, F f) {
+  for (int i = 0; i < N; i++) a.v[i] = f(a.v[i], b.v[i]);
+  return a;
+}
+template <class T, int N> inline Generic<T, N> abs(Generic<T, N> a) {
+  return per_lane(a, [](T x) { return std::fabs(x); });
+}
+template <class T, int N> inline Generic<T, N> sqrt(Generic<T, N> a) {
+  return per_lane(a, [](T x) { return std::sqrt(x); });
+}
+template <class T, int N> inline Generic<T, N> copysign(Generic<T, N> a, Generic<T, N> s) {
+  return per_lane2(a, s, [](T x, T y) { return std::copysign(x, y); });
+}
+// The nearest integer, ties to even.
+template <int N> inline Generic<float, N> round(Generic<float, N> a) {
+  return per_lane(a, [](float x) { return std::nearbyint(x); });
+}
+// Integers as the vector units convert and add them: a number that does not fit becomes −2³¹, and sums wrap.
+inline uint32_t bits_of(float x) {
+  uint32_t b;
+  std::memcpy(&b, &x, 4);
+  return b;
+}
+inline float float_of(uint32_t b) {
+  float x;
+  std::memcpy(&x, &b, 4);
+  return x;
+}
+inline uint32_t integer_of(float x) {
+  return std::fabs(x) < 2147483648.f ? uint32_t(int32_t(x)) : 0x80000000u;
+}
+template <int N> inline Generic<float, N> power_of_two(Generic<float, N> k) {
+  return per_lane(k, [](float x) { return float_of((integer_of(x) + 127u) << 23); });
+}
+// x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. In two steps, as 2^128 and 2^−150 are no floats.
+template <int N> inline Generic<float, N> scaled(Generic<float, N> x, Generic<float, N> n) {
+  const Generic<float, N> half = round(mul(n, Generic<float, N>::all(.5f)));
+  return mul(mul(x, power_of_two(half)), power_of_two(sub(n, half)));
+}
+// x = m·2^e with m in [√½, √2), for normal positive x.
+template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, N>& m, Generic<float, N>& e) {
+  for (int i = 0; i < N; i++) {
+    const uint32_t b = bits_of(x.v[i]);
+    const int32_t k = int32_t(b - 0x3f3504f3u) >> 23;
+    m.v[i] = float_of(b - (uint32_t(k) << 23));
+    e.v[i] = float(k);
+  }
+}
+// The smaller (larger) of a and b; b where one is NaN.
+template <class T, int N> inline Generic<T, N> min_raw(Generic<T, N> a, Generic<T, N> b) {
+  return select(less(a, b), a, b);
+}
+template <class T, int N> inline Generic<T, N> max_raw(Generic<T, N> a, Generic<T, N> b) {
+  return select(less(b, a), a, b);
+}

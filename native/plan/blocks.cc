@@ -1,0 +1,139 @@
+#include "plan/blocks.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "kernels/kernels.h"
+
+namespace ostinato {
+namespace {
+
+int arity(int32_t kernel) {
+  if (kernel == kBroadcast) return 1;
+  if (kernel < kOpCount) return kOpRows[kernel].arity;
+  const PairRow& pair = kPairRows[kernel - kFirstPair];
+  return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
+}
+
+// Bytes that the strips of a block's operands may have and stay in L1.
+int64_t near_strip_bytes() {
+  int64_t l1 = 0;
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+  l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 if it is not known
+#endif
+  return std::min(kNearStripBytes, l1_for_strips(l1 > 0 ? l1 : kUnknownL1Bytes));
+}
+
+bool has_scalar(int32_t op) {
+  const std::string_view name = kOpRows[op].name;
+  return name == "fill" || (name.size() > 2 && name.substr(name.size() - 2) == "_s");
+}
+
+// The kernel of two operations, where the first one's result is operand `place` of the second; −1: none.
+int32_t pair_of(int32_t first, int32_t second, int place) {
+  if (second == kOp_add || second == kOp_mul) place = 0;
+  for (int32_t i = 0; i < kPairCount; i++)
+    if (kPairRows[i].first == first && kPairRows[i].second == second && kPairRows[i].place == place)
+      return kFirstPair + i;
+  return -1;
+}
+
+}  // namespace
+
+BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
+  for (const Instruction* x = head + 1; x <= head + head->count; x++)
+    for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
+  // Registers come after the streams in the table, so operands are numbered when all streams are known.
+  for (const Instruction* x = head + 1; x <= head + head->count; x++) {
+    const bool broadcast = x->code == Code::kBroadcast;
+    operations.push_back(
+        {broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
+  }
+  for (size_t i = 0; i < operations.size();)
+    if (!join_reader(i)) i++;
+  renumber_registers();
+  const int64_t near = operands_used_again();
+  while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() &&
+         2 * strip * n_registers <= kRegisterElements)
+    strip *= 2;
+}
+
+int16_t BlockPlan::find(const Operand& o, bool one_column) {
+  if (o.buffer == -1) return 0;  // not looked at
+  if (o.buffer < -1) {
+    const int number = -2 - o.buffer;
+    n_registers = std::max(n_registers, number + 1);
+    return int16_t(streams.size() + number);
+  }
+  for (size_t i = 0; i < streams.size(); i++)
+    if (same(streams[i].operand, o) && streams[i].one_column == one_column) return int16_t(i);
+  streams.push_back({o, one_column});
+  return int16_t(streams.size() - 1);
+}
+
+// Leaves out registers whose only reader has joined their writer.
+void BlockPlan::renumber_registers() {
+  const int16_t first = int16_t(streams.size());
+  std::vector<int16_t> number(size_t(n_registers), -1);
+  n_registers = 0;
+  for (Operation& x : operations)
+    for (int i : {0, 1, 2, 3})
+      if (x.which[i] >= first && (i == 3 || i < arity(x.kernel))) {
+        int16_t& found = number[size_t(x.which[i] - first)];
+        if (found < 0) found = int16_t(n_registers++);
+        x.which[i] = int16_t(first + found);
+      }
+}
+
+int64_t BlockPlan::operands_used_again() const {
+  std::vector<int> uses(streams.size() + size_t(n_registers));
+  for (const Operation& x : operations) {
+    for (int operand = 0; operand < arity(x.kernel); operand++) uses[size_t(x.which[operand])]++;
+    uses[size_t(x.which[3])]++;
+  }
+  return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
+}
+
+// If a register holds a result for one later operation alone, joins the two. Returns whether it did.
+bool BlockPlan::join_reader(size_t first) {
+  const int16_t result = operations[first].which[3];
+  if (result < int16_t(streams.size())) return false;
+  size_t second = 0;
+  int reads = 0, place = 0;
+  for (size_t i = first + 1; i < operations.size(); i++) {
+    for (int operand = 0; operand < arity(operations[i].kernel); operand++)
+      if (operations[i].which[operand] == result) {
+        second = i;
+        place = operand;
+        reads++;
+      }
+    if (operations[i].which[3] == result) break;
+  }
+  if (reads != 1) return false;
+  const Operation &x = operations[first], &y = operations[second];
+  const int32_t kernel = pair_of(x.kernel, y.kernel, place);
+  if (kernel < 0) return false;
+  for (size_t i = first + 1; i < second; i++)
+    for (int operand = 0; operand < arity(x.kernel); operand++)
+      if (overlap(x.which[operand], operations[i].which[3])) return false;
+  Operation both{kernel, has_scalar(x.kernel) ? x.s : y.s, {}};
+  int n = 0;
+  for (int operand = 0; operand < arity(x.kernel); operand++) both.which[n++] = x.which[operand];
+  for (int operand = 0; operand < arity(y.kernel); operand++)
+    if (operand != place) both.which[n++] = y.which[operand];
+  both.which[3] = y.which[3];
+  operations[second] = both;
+  operations.erase(operations.begin() + int64_t(first));
+  return true;
+}
+
+// Whether two entries of the table share an element.
+bool BlockPlan::overlap(int16_t x, int16_t y) const {
+  const int16_t n = int16_t(streams.size());
+  if (x >= n || y >= n) return x == y;
+  return !apart(streams[size_t(x)].operand, width, streams[size_t(y)].operand, width);
+}
+
+}  // namespace ostinato

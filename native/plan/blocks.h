@@ -1,0 +1,42 @@
+// A block as it is played: pairs of operations joined, operands numbered, the strip chosen.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "program/program.h"
+#include "tuning.h"
+
+namespace ostinato {
+
+// Elements of all registers of a thread: 48 registers of twice the usual strip.
+constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
+
+// Operations find their operands in a table: first the streams, which are operands in memory, each once;
+// then the registers.
+struct BlockPlan {
+  struct Stream {
+    Operand operand;
+    bool one_column;  // what kBroadcast reads
+  };
+  struct Operation {
+    int32_t kernel;  // an Op, of one operation or of a pair
+    double s;
+    int16_t which[4];  // places of a, b, c and d in the table
+  };
+  int64_t width = 0, strip = kStrip;
+  int n_registers = 0;
+  std::vector<Stream> streams;
+  std::vector<Operation> operations;
+
+  BlockPlan() = default;
+  BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
+
+ private:
+  int16_t find(const Operand& o, bool one_column = false);
+  void renumber_registers();
+  int64_t operands_used_again() const;
+  bool join_reader(size_t first);
+  bool overlap(int16_t x, int16_t y) const;
+};
+
+}  // namespace ostinato

@@ -1,0 +1,45 @@
+// Plays a program over time.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "plan/blocks.h"
+#include "plan/column_sharing.h"
+#include "plan/look_ahead.h"
+#include "plan/sum_sharing.h"
+#include "play/request.h"
+#include "play/workspaces.h"
+#include "program/program.h"
+
+namespace ostinato {
+
+// A validated program with all that can be planned before T and B are known.
+struct PlannedProgram {
+  PlannedProgram(Program unchecked, int64_t item);  // item: bytes of an element
+
+  Program program;
+  std::vector<BlockPlan> blocks;  // by instruction; empty where that does not begin a block
+  ColumnSharing columns;
+  SumSharing sums;
+  std::vector<Operand> streamed;  // see streamed_operands
+  std::vector<int> first_list;    // by instruction: its first list of rows (see RowCache)
+  int n_lists = 0;
+};
+
+template <class T> class Executor {
+ public:
+  Executor(Program program, Workspaces& workspaces)
+      : plan_(std::move(program), sizeof(T)), workspaces_(workspaces) {}
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  void play(const PlayRequest& request);
+  int64_t needed_bytes(const PlayRequest& request) const;  // of workspace, at most
+  int32_t n_arguments() const { return plan_.program.n_arguments; }
+
+ private:
+  const PlannedProgram plan_;
+  Workspaces& workspaces_;
+};
+
+}  // namespace ostinato

@@ -1,0 +1,47 @@
+// What a caller asks of one play of a program.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "tuning.h"
+
+namespace ostinato {
+
+// Where an argument lies; strides are in elements. What they mean depends on what the program uses it as:
+//   over time (Kind::kTime)     element (slot, r, column) = data[slot · time + r · row + column]
+//   tape (Kind::kTape)          rows of `row` elements, in an order of the engine's own
+//   weight or gradient          element (i, j) = data[i · time + j · row]; a gradient has row = 1
+//   vector                      dense, [width]
+//   init and final of a carry   [B, width]: element (r, column) = data[r · row + column].
+//                               data = null: the carry begins with zeros; the last carry is not wanted
+struct Argument {
+  void* data;
+  int64_t time, row;
+};
+
+struct PlayRequest {
+  int64_t T = 0, B = 0;
+  const Argument* arguments = nullptr;  // [n_arguments]
+  // [B], or null. The engine plays rows in an order of its own: its row r is row rows[r] of the arguments.
+  const int64_t* rows = nullptr;
+  // [B], or null: all rows have T steps. Of the engine's rows, falling within each group.
+  const int64_t* lengths = nullptr;
+  // At most. What a program wrote to a tape can only be read with the same number of threads.
+  int threads = 1;
+  // The work of a step (see kWorkPerBarrierNs) from which one more thread shares the columns of a single
+  // group; 0: from what a barrier costs now, as measured.
+  int64_t work_per_thread = 0;
+  std::string isa;
+};
+
+// Rows are played in groups. The sums of weight gradients are taken group by group, then of pairs of groups,
+// of pairs of pairs, and so on: since the groups depend on B alone, no number of threads changes their bits.
+// The number of groups is a power of two, so that threads, whose number mostly is one too, have equally many.
+inline int64_t n_groups(int64_t B) {
+  int64_t n = 1;
+  while (n < kMaxGroups && 2 * n * kGroupRows <= B) n *= 2;
+  return n;
+}
+inline int64_t group_begin(int64_t B, int64_t group) { return B * group / n_groups(B); }
+
+}  // namespace ostinato

@@ -1,0 +1,170 @@
+#include "play/threads.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#if defined(__linux__)
+#include <link.h>
+#endif
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <thread>
+#if OSTINATO_X86
+#include <immintrin.h>
+#endif
+
+#include "tuning.h"
+
+namespace ostinato {
+namespace {
+
+struct Runtime {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+  int (*thread_id)() = nullptr;
+  int (*team_size)() = nullptr;
+  int (*most)() = nullptr;
+  std::string name = "none loaded in this process";
+};
+
+#if defined(__linux__)
+int visit(dl_phdr_info* info, size_t, void* out) {
+  const char* base = std::strrchr(info->dlpi_name, '/');
+  base = base ? base + 1 : info->dlpi_name;
+  if (!std::strstr(base, "libgomp") && !std::strstr(base, "libiomp5") && !std::strstr(base, "libomp"))
+    return 0;
+  *static_cast<std::string*>(out) = info->dlpi_name;
+  return 1;
+}
+std::string loaded_runtime() {
+  std::string path;
+  dl_iterate_phdr(visit, &path);
+  return path;
+}
+#else
+std::string loaded_runtime() { return ""; }
+#endif
+
+Runtime find_runtime() {
+  Runtime r;
+  const std::string path = loaded_runtime();
+  void* handle = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (!handle) return r;
+  auto symbol = [&](const char* name) { return dlsym(handle, name); };
+  Runtime found;
+  found.parallel = reinterpret_cast<decltype(r.parallel)>(symbol("GOMP_parallel"));
+  found.thread_id = reinterpret_cast<int (*)()>(symbol("omp_get_thread_num"));
+  found.team_size = reinterpret_cast<int (*)()>(symbol("omp_get_num_threads"));
+  found.most = reinterpret_cast<int (*)()>(symbol("omp_get_max_threads"));
+  found.name = path.substr(path.rfind('/') + 1);
+  return found.parallel && found.thread_id && found.team_size && found.most ? found : r;
+}
+
+std::atomic<bool> busy{false};
+
+// Whether this is a child that was forked after the first use. Its threads are gone, and the loader's lock
+// may be held for ever, so nothing is looked up there.
+bool forked() {
+  static std::atomic<bool> child{false};
+  const auto in_child = [] {
+    child = true;
+    busy = false;
+  };
+  static const bool registered = pthread_atfork(nullptr, nullptr, in_child) == 0;
+  return registered && child;
+}
+
+// Looked up again until found: torch may be imported after us.
+const Runtime& runtime() {
+  static std::atomic<const Runtime*> found{nullptr};
+  static const Runtime none;
+  if (const Runtime* r = found.load()) return *r;
+  Runtime r = find_runtime();
+  if (!r.parallel) return none;
+  const Runtime* fresh = new Runtime(r);
+  const Runtime* expected = nullptr;
+  if (!found.compare_exchange_strong(expected, fresh)) delete fresh;
+  return *found.load();
+}
+
+struct ParallelCall {
+  void (*body)(void*, int, int);
+  void* context;
+  const Runtime* runtime;
+  int wanted;
+};
+void enter(void* p) {
+  const ParallelCall* call = static_cast<ParallelCall*>(p);
+  const int id = call->runtime->thread_id(), n = std::min(call->wanted, call->runtime->team_size());
+  if (id < n) call->body(call->context, id, n);
+}
+
+}  // namespace
+
+void parallel(int wanted, void (*body)(void*, int, int), void* context) {
+  if (forked() || wanted <= 1) return body(context, 0, 1);
+  const Runtime& r = runtime();
+  if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
+  ParallelCall call{body, context, &r, wanted};
+  // Always at least as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for,
+  // and the next larger team has to start them again (40 times the time, at 2 and 8 threads in turn).
+  r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);
+  busy = false;
+}
+
+std::string threading_runtime() { return forked() ? "forked process: one thread" : runtime().name; }
+
+void Barrier::wait(int id, int n) {
+  if (n == 1) return;
+  const uint32_t mine = of_[id].n.load(std::memory_order_relaxed) + 1;
+  of_[id].n.store(mine, std::memory_order_release);
+  for (int other = 0; other < n; other++)  // which may already have arrived at the next meeting
+    for (int i = 0; int32_t(of_[other].n.load(std::memory_order_acquire) - mine) < 0; i++) {
+      if (i < kSpins) {
+#if OSTINATO_X86
+        if (i > kSpinsWithoutPause) _mm_pause();
+#endif
+      } else {
+        std::this_thread::yield();
+      }
+    }
+}
+
+namespace {
+
+struct BarrierTiming {
+  Barrier barrier;
+  int wanted;
+  double ns = std::numeric_limits<double>::infinity();
+};
+void time_barrier(void* context, int id, int n) {
+  BarrierTiming& m = *static_cast<BarrierTiming*>(context);
+  if (n < m.wanted) return;
+  m.barrier.wait(id, n);                     // all have begun
+  for (int burst = 0; burst < 3; burst++) {  // the shortest of three: an interruption only adds
+    constexpr int kTimes = 4;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kTimes; i++) m.barrier.wait(id, n);
+    const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - begin;
+    if (id == 0) m.ns = std::min(m.ns, spent.count() / kTimes);
+  }
+}
+
+}  // namespace
+
+double barrier_ns(int n) {
+  using std::chrono::steady_clock;
+  static std::atomic<int64_t> when[Barrier::kMaxThreads + 1];
+  static std::atomic<double> found[Barrier::kMaxThreads + 1];
+  const int64_t now = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
+  if (const int64_t then = when[n].load(); then != 0 && now - then < kBarrierTimeIsFreshNs)
+    return found[n].load();
+  BarrierTiming timing{{}, n};
+  parallel(n, time_barrier, &timing);
+  found[n] = timing.ns;
+  when[n] = now;
+  return timing.ns;
+}
+
+}  // namespace ostinato

@@ -1,0 +1,180 @@
+// Gradients of weights: sums over rows and steps.
+//
+//   early    every group has an accumulator and adds to it chunk by chunk, while rows are near
+//              clear_accumulators · accumulate, once a chunk · sum_own_groups · barrier · sum_groups
+//   late     a gradient too large for that is summed after the last step, straight into the result: every
+//            thread sums its own rows of the result over all rows of the batch
+//              sum_late_gradients
+//   copied   its terms are some columns of another gradient's: see plan/sum_sharing.h
+// The groups are summed in pairs, then pairs of pairs, into the first one's accumulator. This is the result
+// itself, unless that is transposed.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "play/memory_plan.h"
+#include "play/rows.h"
+
+namespace ostinato {
+namespace {
+
+template <class T> Rows<T> result_of(const Worker<T>& worker, size_t gradient) {
+  return result_of<T>(worker.program.gradients[gradient], worker.request);
+}
+
+template <class T> void clear(const Gradient& g, Rows<T> sum) {
+  if (sum.stride == g.N) {
+    std::memset(sum.data, 0, sizeof(T) * g.K * g.N);
+  } else {
+    for (int64_t k = 0; k < g.K; k++) std::memset(sum.data + k * sum.stride, 0, sizeof(T) * g.N);
+  }
+}
+template <class T> void clear_accumulators(const Worker<T>& worker) {
+  for (size_t i = 0; i < worker.program.gradients.size(); i++) {
+    const Gradient& g = worker.program.gradients[i];
+    const std::vector<Rows<T>>& sums = worker.session.accumulators[i];
+    if (sums.empty()) {
+      if (worker.share == 0) clear(g, result_of(worker, i));
+    } else if (worker.leads()) {
+      for (int64_t group = worker.groups.begin; group < worker.groups.end; group++) clear(g, sums[group]);
+    }
+  }
+}
+
+template <class T>
+void add_outer_product(Worker<T>& worker, int64_t K, int64_t N, const GatheredRows<T>& a,
+                       const GatheredRows<T>& b, Rows<T> sum) {
+  T* const scratch = worker.memory.registers + kRegisterElements;
+  for (int64_t r = 0; r < a.n; r += kOuterRows)
+    worker.kernels.outer(std::min(kOuterRows, a.n - r), K, N, a.rows.from(r), b.rows.from(r), sum.data,
+                         sum.stride, scratch);
+}
+
+// Adds a chunk of one group to some rows and columns of the accumulator.
+template <class T>
+void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range steps, Range rows,
+                Range columns) {
+  const Session<T>& s = worker.session;
+  const Window window{{group, group + 1}, steps};
+  const int64_t K = rows.end - rows.begin, N = columns.end - columns.begin;
+  const size_t number = size_t(&x - worker.program.instructions.data());
+  if (s.plan.sums.skipped[number] || s.accumulators[x.weight].empty() || N == 0) return;
+  Rows<T> sum = s.accumulators[x.weight][group];
+  sum.data += rows.begin * sum.stride + columns.begin;
+  Operand a = x.a, b = x.b;
+  (x.code == Code::kOuter ? b : a).column += int32_t(columns.begin);
+  const GatheredRows<T> first = worker.gather(x, 0, a, window);
+  if (x.code == Code::kColumnSum) {
+    const int32_t scaled = s.plan.sums.scaled_with[number];
+    if (scaled < 0) return worker.kernels.column_sums(first.n, N, first.rows, sum.data, {}, nullptr);
+    const Instruction& y = worker.program.instructions[scaled];
+    T* const scaled_sum = s.accumulators[y.weight][group].data + columns.begin;
+    return worker.kernels.column_sums(first.n, N, first.rows, sum.data, worker.gather(y, 0, y.a, window).rows,
+                                      scaled_sum);
+  }
+  a.column += int32_t(rows.begin);
+  if (K > 0)
+    add_outer_product(worker, K, N, worker.gather(x, 0, a, window), worker.gather(x, 1, b, window), sum);
+}
+
+// ---- After the last step
+
+template <class T> void sum_late_gradient(Worker<T>& worker, const Instruction& x) {
+  const Range mine = worker.share_of(x.k);
+  if (mine.begin == mine.end) return;
+  Operand a = x.a, b = x.b;
+  a.column += int32_t(mine.begin);
+  Rows<T> sum = result_of(worker, size_t(x.weight));
+  sum.data += mine.begin * sum.stride;
+  const int64_t steps = late_steps(worker.B_rows), n_blocks = (worker.T_steps + steps - 1) / steps;
+  for (int64_t n = 0; n < x.n; n += kLateColumns) {
+    const int64_t width = std::min<int64_t>(kLateColumns, x.n - n);
+    for (int64_t j = 0; j < n_blocks; j++) {
+      const int64_t t0 = (worker.program.descending ? n_blocks - 1 - j : j) * steps;
+      const Window window{{0, worker.session.n_groups}, {t0, std::min(worker.T_steps, t0 + steps)}};
+      add_outer_product(worker, mine.end - mine.begin, width, worker.gather(x, 0, a, window),
+                        worker.gather(x, 1, b, window), sum);
+    }
+    b.column += int32_t(width);
+    sum.data += width;
+  }
+}
+template <class T> void sum_late_gradients(Worker<T>& worker) {
+  const Section& after = worker.program.after;
+  for (int32_t i = after.begin; i < after.end; i++) {
+    const Instruction& x = worker.program.instructions[i];
+    if (x.code == Code::kBlock) i += x.count;
+    if (x.code == Code::kOuter && worker.session.accumulators[x.weight].empty()) sum_late_gradient(worker, x);
+  }
+}
+
+template <class T> int64_t slab_of(const Session<T>& s, int64_t group) {
+  int64_t slab = 0;
+  while (group >= s.first_group(slab + 1)) slab++;
+  return slab;
+}
+// f(first group of the left half, and of the right half, the slab that has both or −1), in order.
+template <class T, class F> void for_pairs_of_groups(const Session<T>& s, size_t gradient, F f) {
+  const int64_t n_groups = int64_t(s.accumulators[gradient].size());
+  for (int64_t n = 1; n < n_groups; n *= 2)
+    for (int64_t left = 0; left + n < n_groups; left += 2 * n) {
+      const int64_t slab = slab_of(s, left);
+      f(left, left + n, slab == slab_of(s, std::min(left + 2 * n, n_groups) - 1) ? slab : -1);
+    }
+}
+// Adds rows × columns of the right group's sum to the left one's.
+template <class T>
+void add_pair(const Session<T>& s, size_t gradient, int64_t left, int64_t right, Range rows, Range columns) {
+  const Rows<T> a = s.accumulators[gradient][left], b = s.accumulators[gradient][right];
+  for (int64_t k = rows.begin; k < rows.end; k++) {
+    T* const sum = a.data + k * a.stride;
+    const T* const term = b.data + k * b.stride;
+    for (int64_t n = columns.begin; n < columns.end; n++) sum[n] += term[n];
+  }
+}
+// A slab sums pairs that are all its own while others still play: 6 % of a backward pass at 32 units, since
+// little is left to be fetched from another core.
+template <class T> void sum_own_groups(const Worker<T>& worker) {
+  for (size_t i = 0; i < worker.program.gradients.size(); i++) {
+    const Gradient& g = worker.program.gradients[i];
+    for_pairs_of_groups(worker.session, i, [&](int64_t left, int64_t right, int64_t slab) {
+      if (slab == worker.slab) add_pair(worker.session, i, left, right, {0, g.K}, {0, g.N});
+    });
+  }
+}
+
+template <class T> void copy_sum(const Worker<T>& worker, const SumSharing::Copy& copy, Range columns) {
+  const int64_t begin = std::max<int64_t>(columns.begin, copy.column);
+  const int64_t end = std::min<int64_t>(columns.end, copy.column + worker.program.gradients[copy.to].N);
+  if (begin >= end) return;
+  T* const to = result_of(worker, size_t(copy.to)).data + (begin - copy.column);
+  std::memcpy(to, result_of(worker, size_t(copy.from)).data + begin, sizeof(T) * size_t(end - begin));
+}
+template <class T> void write_transposed(const Worker<T>& worker, size_t gradient, Range rows,
+                                         Range columns) {
+  const Rows<T> out = result_of(worker, gradient), sum = worker.session.accumulators[gradient][0];
+  for (int64_t k = rows.begin; k < rows.end; k++)
+    for (int64_t n = columns.begin; n < columns.end; n++)
+      out.data[n * out.stride + k] = sum.data[k * sum.stride + n];
+}
+// Pairs of different slabs. Threads share the rows of the result, so that no two write to one line; of a
+// vector or a transposed result, the columns.
+template <class T> void sum_groups(const Worker<T>& worker) {
+  const Session<T>& s = worker.session;
+  for (size_t i = 0; i < worker.program.gradients.size(); i++) {
+    const Gradient& g = worker.program.gradients[i];
+    if (s.accumulators[i].empty()) continue;
+    const bool by_rows = g.K > 1 && !g.transposed;
+    const Range rows = by_rows ? worker.share_of(g.K) : Range{0, g.K};
+    const Range columns = by_rows ? Range{0, g.N} : worker.share_of(g.N);
+    for_pairs_of_groups(s, i, [&](int64_t left, int64_t right, int64_t slab) {
+      if (slab < 0) add_pair(s, i, left, right, rows, columns);
+    });
+    for (const SumSharing::Copy& copy : s.plan.sums.copies)
+      if (size_t(copy.from) == i) copy_sum(worker, copy, columns);
+    if (g.transposed) write_transposed(worker, i, rows, columns);
+  }
+}
+
+}  // namespace
+}  // namespace ostinato

@@ -1,0 +1,219 @@
+#include "program/program.h"
+
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace ostinato {
+namespace {
+
+constexpr int32_t kMaxWidth = 1 << 24;
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("invalid program: " + what); }
+void require(bool holds, const std::string& what) {
+  if (!holds) fail(what);
+}
+
+class Validator {
+ public:
+  explicit Validator(const Program& program) : p_(program) {}
+
+  void run() {
+    buffers();
+    weights();
+    gradients();
+    carries();
+    section(p_.once, 0, "once");
+    section(p_.before, p_.once.end, "before");
+    section(p_.loop, p_.before.end, "loop");
+    section(p_.after, p_.loop.end, "after");
+    require(p_.after.end == int64_t(p_.instructions.size()), "the sections do not cover the instructions");
+  }
+
+ private:
+  const Program& p_;
+  std::string where_;
+  bool in_loop_ = false, in_after_ = false;
+
+  void argument(int32_t index) const {
+    require(index >= 0 && index < p_.n_arguments,
+            where_ + ": argument " + std::to_string(index) + " does not exist");
+  }
+  void buffers() {
+    require(p_.n_arguments >= 0 && p_.n_arguments <= 4096, "number of arguments");
+    for (size_t i = 0; i < p_.buffers.size(); i++) {
+      const Buffer& b = p_.buffers[i];
+      where_ = "buffer " + std::to_string(i);
+      require(b.kind >= Kind{} && b.kind < Kind::kEnd, where_ + ": unknown kind");
+      require(b.width > 0 && b.width <= kMaxWidth, where_ + ": width");
+      require(b.extra == 0 || (b.extra == 1 && (b.kind == Kind::kTime || b.kind == Kind::kTape)),
+              where_ + ": extra slots");
+      if (b.kind == Kind::kTime || b.kind == Kind::kVector || b.kind == Kind::kTape) argument(b.argument);
+    }
+  }
+  void weights() {
+    for (size_t i = 0; i < p_.weights.size(); i++) {
+      const Weight& w = p_.weights[i];
+      where_ = "weight " + std::to_string(i);
+      require(w.K > 0 && w.N > 0 && w.K <= kMaxWidth && w.N <= kMaxWidth, where_ + ": shape");
+      for (size_t j = 0; j < w.blocks.size(); j++) {
+        const WeightBlock& b = w.blocks[j];
+        argument(b.argument);
+        for (size_t k = 0; k < j; k++) {
+          const WeightBlock& c = w.blocks[k];
+          require(b.k0 >= c.k0 + c.nk || c.k0 >= b.k0 + b.nk || b.n0 >= c.n0 + c.nn || c.n0 >= b.n0 + b.nn,
+                  where_ + ": blocks overlap");
+        }
+        require(b.k0 >= 0 && b.nk > 0 && b.nk <= w.K - b.k0 && b.n0 >= 0 && b.nn > 0 && b.nn <= w.N - b.n0 &&
+                    b.row >= 0 && b.column >= 0 && b.row <= kMaxWidth && b.column <= kMaxWidth,
+                where_ + ": a block lies outside");
+      }
+    }
+  }
+  void gradients() {
+    for (size_t i = 0; i < p_.gradients.size(); i++) {
+      const Gradient& g = p_.gradients[i];
+      where_ = "gradient " + std::to_string(i);
+      require(g.K > 0 && g.N > 0 && g.K <= kMaxWidth && g.N <= kMaxWidth, where_ + ": shape");
+      argument(g.argument);
+    }
+  }
+  void carries() {
+    for (size_t i = 0; i < p_.carries.size(); i++) {
+      const Carry& c = p_.carries[i];
+      where_ = "carry " + std::to_string(i);
+      require(c.buffer >= 0 && c.buffer < int64_t(p_.buffers.size()), where_ + ": buffer");
+      const Buffer& b = p_.buffers[c.buffer];
+      require(b.kind == Kind::kPair || b.extra == 1, where_ + ": its buffer has no slot beyond T");
+      if (c.init != -1) argument(c.init);
+      if (c.final != -1) argument(c.final);
+    }
+  }
+  void section(const Section& s, int32_t begin, const char* name) {
+    const bool once = &s == &p_.once;
+    in_loop_ = &s == &p_.loop;
+    in_after_ = &s == &p_.after;
+    require(s.begin == begin && s.end >= s.begin && s.end <= int64_t(p_.instructions.size()),
+            std::string("section ") + name + ": bounds");
+    for (int32_t i = s.begin; i < s.end; i++) {
+      where_ = std::string(name) + ", instruction " + std::to_string(i);
+      const Instruction& x = p_.instructions[i];
+      if (x.code == Code::kBlock) {
+        require(x.n > 0 && x.count > 0 && x.count <= kMaxBlock && x.count <= s.end - i - 1,
+                where_ + ": block");
+        block(x, i, once);
+        i += x.count;
+      } else {
+        instruction(x, once);
+      }
+    }
+  }
+  struct Use {  // of memory, in a block
+    const Operand* o;
+    int32_t n;
+    bool result;
+  };
+  void block(const Instruction& head, int32_t at, bool once) {
+    bool written[kMaxRegisters] = {};
+    std::vector<Use> uses;
+    for (int32_t j = 1; j <= head.count; j++) {
+      const Instruction& x = p_.instructions[at + j];
+      where_ = "instruction " + std::to_string(at + j);
+      const int32_t n_read = x.code == Code::kBroadcast ? 1 : head.n;  // columns of a
+      const int n_operands = arity(x);
+      const Operand* in[3] = {&x.a, &x.b, &x.c};
+      for (int i = 0; i < n_operands; i++) read(*in[i], n_read, once, written);
+      for (int i = n_operands; i < 3; i++) require(in[i]->buffer == -1, where_ + ": too many operands");
+      write(x.d, head.n, once, written);
+      for (const Operand* o : {&x.a, &x.b, &x.c, &x.d})
+        if (o->buffer >= 0) uses.push_back({o, o == &x.a ? n_read : head.n, o == &x.d});
+    }
+    // A strip of columns is played from the first operation to the last before the next strip is.
+    for (const Use& x : uses)
+      for (const Use& y : uses)
+        if (x.result && !apart(*x.o, x.n, *y.o, y.n) && (x.o->column != y.o->column || x.n != y.n))
+          fail("the block of instruction " + std::to_string(at) +
+               ": a result and another operand overlap in part");
+  }
+  int arity(const Instruction& x) const {
+    if (x.code != Code::kOp) {
+      require(x.code == Code::kBroadcast, where_ + ": not allowed in a block");
+      return 1;
+    }
+    require(x.op >= 0 && x.op < kOpCount, where_ + ": unknown operation");
+    return kOpRows[x.op].arity;
+  }
+  void read(const Operand& o, int32_t n, bool once, const bool* written) const {
+    if (o.buffer > -2) return memory(o, n, once, false);
+    const int64_t r = -2 - int64_t(o.buffer);
+    require(r < kMaxRegisters && written[r], where_ + ": reads a register that nothing has written");
+  }
+  void write(const Operand& o, int32_t n, bool once, bool* written) const {
+    if (o.buffer > -2) return memory(o, n, once, true);
+    const int64_t r = -2 - int64_t(o.buffer);
+    require(r < kMaxRegisters, where_ + ": register");
+    written[r] = true;
+  }
+  void instruction(const Instruction& x, bool once) {  // outside a block
+    const auto none = [&](const Operand& o) { require(o.buffer == -1, where_ + ": too many operands"); };
+    require(!once, where_ + ": `once` holds elementwise blocks only");
+    switch (x.code) {
+      case Code::kGemm: {
+        require(x.weight >= 0 && x.weight < int64_t(p_.weights.size()), where_ + ": weight");
+        require(p_.weights[x.weight].K == x.k && p_.weights[x.weight].N == x.n,
+                where_ + ": shape of the weight");
+        memory(x.a, x.k, once, false);
+        memory(x.d, x.n, once, true);
+        none(x.b);
+        if (x.c.buffer != -1) memory(x.c, x.n, once, false);
+        require(apart(x.a, x.k, x.d, x.n), where_ + ": the product overwrites its factor");
+        require(x.c.buffer == -1 || same(x.c, x.d) || apart(x.c, x.n, x.d, x.n),
+                where_ + ": init and result overlap in part");
+        break;
+      }
+      case Code::kRowSum:
+      case Code::kRowMax:
+        memory(x.a, x.n, once, false);
+        memory(x.d, 1, once, true);
+        none(x.b);
+        none(x.c);
+        break;
+      case Code::kOuter:
+      case Code::kColumnSum: {
+        require(in_after_, where_ + ": sums over rows and steps belong into `after`");
+        require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
+        const Gradient& g = p_.gradients[x.weight];
+        const bool outer = x.code == Code::kOuter;
+        require(g.K == (outer ? x.k : 1) && g.N == x.n, where_ + ": shape of the gradient");
+        memory(x.a, outer ? x.k : x.n, once, false);
+        if (outer) memory(x.b, x.n, once, false);
+        else none(x.b);
+        none(x.c);
+        none(x.d);
+        break;
+      }
+      default: fail(where_ + ": not allowed outside a block");
+    }
+  }
+  void memory(const Operand& o, int64_t n, bool once, bool write) const {
+    require(o.buffer >= 0 && o.buffer < int64_t(p_.buffers.size()), where_ + ": operand names no buffer");
+    const Buffer& b = p_.buffers[o.buffer];
+    require(o.column >= 0 && n > 0 && o.column + n <= b.width, where_ + ": columns outside the buffer");
+    const bool constant = b.kind == Kind::kVector || b.kind == Kind::kLocal;
+    require(o.dt == 0 || (o.dt == 1 && !constant && (b.kind == Kind::kPair || b.extra == 1)),
+            where_ + ": time shift");
+    require(!once || constant, where_ + ": `once` has no rows");
+    // Outside the loop an instruction is played over many steps before the next one is.
+    require(in_loop_ || (b.kind != Kind::kStep && b.kind != Kind::kPair),
+            where_ + ": a value that lives within a step, outside the loop");
+    require(!write || b.kind != Kind::kVector, where_ + ": writes an argument that is shared by all rows");
+    require(!write || once || !constant, where_ + ": writes a vector outside `once`");
+  }
+};
+
+}  // namespace
+
+void validate(const Program& program) { Validator(program).run(); }
+
+}  // namespace ostinato

@@ -1,0 +1,61 @@
+// A play that Python asks for: checked, and without the GIL.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "play/executor.h"
+#include "python/arguments.h"
+
+namespace ostinato {
+
+inline std::atomic<int64_t> engine_ns{0};  // in which the engine has played, since the start
+
+// A call's steps and rows. The order and the lengths of the engine's rows are empty where they are the
+// caller's order, and where all rows have all steps.
+struct CallShape {
+  int64_t n_steps, n_rows;
+  Integers order, lengths;
+};
+
+inline void check(const CallShape& shape) {
+  if (shape.n_steps < 1 || shape.n_rows < 1)
+    throw std::invalid_argument("play: wanted at least one step and one row");
+  for (const Integers* list : {&shape.order, &shape.lengths})
+    if (!list->empty() && int64_t(list->size()) != shape.n_rows)
+      throw std::invalid_argument("play: rows and lengths need one number for each row");
+  for (int64_t row : shape.order)
+    if (row < 0 || row >= shape.n_rows) throw std::invalid_argument("play: rows has a number out of range");
+  for (int64_t length : shape.lengths)
+    if (length < 0 || length > shape.n_steps)
+      throw std::invalid_argument("play: lengths has a number out of range");
+}
+
+template <class T>
+void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, const CallShape& shape,
+                 int threads, const std::string& isa, int64_t work_per_thread = 0) {
+  if (int64_t(arguments.size()) != executor.n_arguments())
+    throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
+  if (work_per_thread < 0)
+    throw std::invalid_argument("play: work_per_thread is 1 or more, or 0: as measured");
+  check(shape);
+  PlayRequest request;
+  request.T = shape.n_steps;
+  request.B = shape.n_rows;
+  request.arguments = arguments.data();
+  request.threads = threads;
+  request.work_per_thread = work_per_thread;
+  request.isa = isa;
+  if (!shape.order.empty()) request.rows = shape.order.data();
+  if (!shape.lengths.empty()) request.lengths = shape.lengths.data();
+  nanobind::gil_scoped_release release;
+  const auto begin = std::chrono::steady_clock::now();
+  executor.play(request);
+  engine_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace ostinato

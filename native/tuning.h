@@ -1,0 +1,119 @@
+// The engine's constants, each with its arithmetic. They assume caches as on current x86-64 cores: L1 of
+// 32 to 48 KB, L2 of 1 to 2 MB, lines of 64 bytes, pages of 4 KB. A percentage is the measured difference
+// to the alternative named beside it. The tile sizes of the products stand in kernels/gemm-inl.h.
+#pragma once
+#include <cstdint>
+
+namespace ostinato {
+
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kPageBytes = 4096;
+
+// ---- Row groups: see n_groups in play/request.h
+
+// Also the most threads that play together, whether they share rows or columns.
+constexpr int64_t kMaxGroups = 8;
+// Rows of a group, at least.
+constexpr int64_t kGroupRows = 4;
+// Rows of a single group, at most: from twice kGroupRows rows on there are two groups.
+constexpr int64_t kSingleGroupRows = 2 * kGroupRows - 1;
+
+// ---- Chunks of steps, products, rows of the loop
+
+// A chunk is as many steps as hold this many rows of a group. The accumulators of a group are visited once
+// a chunk, so a long chunk reads and writes them rarely.
+constexpr int64_t kChunkRows = 256;
+// Where the accumulators of a group stay in L1 and L2 (below kNearSumBytes), visiting them is cheap, and a
+// short chunk keeps the intermediate values near as well: 5 % at H = 32, 2 % at H = 128.
+constexpr int64_t kNearChunkRows = 32;
+constexpr int64_t kNearSumBytes = 1 << 17;
+// Rows of one product: 256 rows × 256 floats of its factor are 256 KB and stay in L2.
+constexpr int64_t kGemmRows = 256;
+// Rows played together in the loop: 32 rows × 512 floats of gates are 64 KB, in L2 beside the weights …
+constexpr int64_t kLoopRows = 32;
+// … if these are at most 512 KB. Larger weights are read once a step for all rows of the slab.
+constexpr int64_t kNearWeightBytes = 1 << 19;
+// Rows of a register tile whose columns fill a panel; estimates how many lines a product can prefetch.
+constexpr int64_t kTileRows = 6;
+// Products that are summed in one pass over their result.
+constexpr int kMaxFactors = 3;
+
+// ---- Packing
+
+// Rows of a panel that are filled at once from a transposed weight. 16 floats are one line of each source
+// column: 1/8 less time than with 64 rows.
+constexpr int64_t kPackRows = 16;
+
+// ---- Memory
+
+// Bytes between what two threads write: one page. The processor prefetches within a page, and would take
+// from another core the lines that that core is about to write (a third of the time at 32 rows × 32 units).
+constexpr int64_t kThreadGapBytes = kPageBytes;
+// If a slab reads and writes more than 2 MB over time, its data comes from L3 or memory: then each step
+// prefetches the rows of the next one.
+constexpr int64_t kFarBytes = 1 << 21;
+// Of one play; a double, because the estimate may exceed the integers.
+constexpr double kMaxPlayBytes = 0x1p62;
+// Bounds for that estimate: the widest panel and the widest vector of all kernels (AVX-512, float32).
+constexpr int64_t kMaxPanel = 64;
+constexpr int64_t kMaxLanes = 16;
+// Columns to which rows of own memory are padded: 16 floats are one line.
+constexpr int64_t kRowPadding = 16;
+// Callers that at the same time find the workspace of an earlier play again.
+constexpr int kKeptWorkspaces = 4;
+
+// ---- Weight gradients
+
+// Rows of one call of the outer-product kernel. 128 rows: level, but 3 % slower for a large result.
+constexpr int64_t kOuterRows = 256;
+// A result with at least this many rows reads each row of b often enough to copy it beside the others first.
+constexpr int64_t kPackedColumns = 60;
+// An accumulator above 1 MB does not stay in L2: its gradient is summed once, after the last step, straight
+// into the result …
+constexpr int64_t kLateBytes = 1 << 20;
+// … in strips of columns: 256 rows × 512 floats of b are 512 KB and stay in L2 for all rows of the result.
+constexpr int64_t kLateColumns = 512;
+// So is any gradient over at most this many rows a group: clearing and adding accumulators would cost more.
+constexpr int64_t kLateRows = 64;
+
+// ---- Elementwise blocks
+
+// Columns of a strip if a block plays one row at a time; short rows fill a strip together. 128 floats are
+// 512 bytes, so the strips of 60 operands stay in an L1 of 32 KB.
+constexpr int64_t kStrip = 128;
+constexpr int64_t kLongestStrip = 512;
+// A strip doubles while the strips of all operands that are used again fit into 2/3 of L1, and into 32 KB.
+// With 1/3 of a 48-KB L1: sLSTM 3 % slower, LEM and LSTM 1 %.
+constexpr int64_t kNearStripBytes = 1 << 15;
+constexpr int64_t l1_for_strips(int64_t l1_bytes) { return l1_bytes * 2 / 3; }
+constexpr int64_t kUnknownL1Bytes = 1 << 15;
+
+// ---- Prefetching: see Prefetcher in kernels/prefetcher.h
+
+// Ranges shorter than this many lines are fetched at once instead of a line at each k.
+constexpr int64_t kWorthwhileLines = 32;
+constexpr int kMaxRanges = 512;
+
+// ---- Threads that share columns
+
+// A thread's columns begin at a multiple of 16 floats, one line, so that no two threads write to one line.
+constexpr int64_t kShareColumns = 16;
+// The work of a step is weights · (rows + 2): the weights are read whatever the rows are, which costs as
+// much as two rows. About 70 units take a nanosecond. A barrier plus fetching what another core has written
+// takes 2 · barrier_ns, so one more thread pays from 140 · barrier_ns units on, for each barrier of a step.
+constexpr double kWorkPerBarrierNs = 140;
+// Units of a whole play (about 40 µs): below, waking a thread takes longer than it saves.
+constexpr double kLeastSharedWork = 3e6;
+// Packing a weight costs as much as this many multiplications by it.
+constexpr double kPackWork = 12;
+
+// ---- Waiting
+
+// Polls at a barrier before a thread lets another have its core: about 20 µs.
+constexpr int kSpins = 512;
+// The first 8 polls do not pause, which would delay a thread whose partners are about to arrive.
+constexpr int kSpinsWithoutPause = kSpins / 64;
+// How long a measured barrier time is used. Cores that a machine shares with others move together and apart.
+constexpr int64_t kBarrierTimeIsFreshNs = 20'000'000;
+
+}  // namespace ostinato
