@@ -1,5 +1,5 @@
 // What a recording depends on, as a key for the cache: modes of PyTorch, and a description of the tensors.
-// The slow twins that name a reason are in ostinato/compiler/cache.py.
+// The slow twins that name a reason are in ostinato/compiler/inputs.py.
 #pragma once
 #include <algorithm>
 #include <cstdint>

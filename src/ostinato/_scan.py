@@ -20,7 +20,7 @@ from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.verify import check_call, verified
-from ostinato.eager import Ragged, Step, Tree, check_output_axes, eager_scan, rows_like
+from ostinato.eager import RowSpans, Step, Tree, check_output_axes, eager_scan, rows_like
 from ostinato.engine import native
 
 
@@ -186,5 +186,5 @@ def _with_restarts(a: Arguments) -> Arguments:
         return step(tree.unflatten(new, carry_spec), tree.unflatten(leaves, xs_spec))
 
     xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
-    lengths = Ragged(ragged.lengths, None, [], ragged.n_steps)
+    lengths = RowSpans(ragged.lengths, None, [], ragged.n_steps)
     return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.eager import (
-    Ragged,
+    RowSpans,
     Step,
     Tree,
     check_tensors,
@@ -32,7 +32,7 @@ class Arguments:
     xs_spec: Any
     dim: int
     reverse: bool
-    ragged: Ragged
+    ragged: RowSpans
     of_layer: bool  # leaves are `[1, B, …]`
     # Of a layer's step: the tensors that it takes from outside, and all else that it depends on.
     weights: list[Tensor] | None = None
@@ -79,10 +79,10 @@ def checked(
     xs_leaves, xs_spec = tree.flatten(xs)
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
-    ragged = Ragged(None, None, [], n_steps)
+    ragged = RowSpans(None, None, [], n_steps)
     a = Arguments(
         step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer
     )
     if lengths is not None or resets is not None or restart is not None:
-        a.ragged = Ragged.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
+        a.ragged = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
     return a

@@ -15,7 +15,7 @@ Step = Callable[[Tree, Tree], Any]
 
 
 def eager_scan(
-    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: Ragged
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans
 ) -> tuple[Tree, Tree]:
     """The definition of scan: a plain loop in PyTorch, with which every faster path is compared."""
     init_leaves, carry_spec = tree.flatten(init)
@@ -105,7 +105,7 @@ def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
             )
 
 
-class Ragged:
+class RowSpans:
     """Which rows are alive at step t, and which restart before it: `lengths` and `resets`."""
 
     __slots__ = ("lengths", "n_steps", "restart_leaves", "starts")
@@ -131,7 +131,7 @@ class Ragged:
         resets: Tensor | None,
         restart: Tree | None,
         reverse: bool,
-    ) -> Ragged:
+    ) -> RowSpans:
         """Check the three arguments once, so that the loop can trust them."""
         n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
         if not all(leaf.dim() and leaf.shape[0] == n_rows for leaf in init_leaves):
@@ -145,14 +145,14 @@ class Ragged:
         if resets is None:
             if restart is not None:
                 raise ValueError("scan: restart= was given without resets=, so it would do nothing")
-            return Ragged(lengths, None, [], n_steps)
+            return RowSpans(lengths, None, [], n_steps)
         starts = _check_resets(resets, n_rows, n_steps).clone().to(device)
         if lengths is not None:  # a mark in the padding means nothing
             starts = starts & (torch.arange(n_steps, device=device)[:, None] < lengths)
         if reverse:  # a segment that begins at t ends, seen from behind, before t−1
             starts = torch.cat([starts[1:], torch.zeros_like(starts[:1])])
         if restart is None:
-            return Ragged(
+            return RowSpans(
                 lengths, starts, [torch.zeros_like(leaf) for leaf in init_leaves], n_steps
             )
         restart_leaves, spec = tree.flatten(restart)
@@ -161,7 +161,7 @@ class Ragged:
                 f"scan: restart is {describe(restart)}; wanted init's structure, {describe(init)}"
             )
         fits = [_broadcast(r, leaf) for r, leaf in zip(restart_leaves, init_leaves, strict=True)]
-        return Ragged(lengths, starts, fits, n_steps)
+        return RowSpans(lengths, starts, fits, n_steps)
 
     def select_valid(self, xs_leaves: list[Tensor], dim: int) -> list[Tensor]:
         """xs with the padding replaced by each row's own last valid element.

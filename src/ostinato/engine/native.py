@@ -88,8 +88,8 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. The first two are in `native/python/cache_key.h`; the third
-# is os.environ.get without encoding and decoding.
+# Called too often for a function between. The first two are in `native/python/cache_key.h`; the
+# third is os.environ.get without encoding and decoding.
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)

@@ -143,7 +143,8 @@ class Walk:
         if self.asked - own.keys():
             absent = self.constant(self.asked - own.keys())
             self.check(f"{v}.__dict__.keys().isdisjoint({absent})", path)
-        if (own or self.asked) and id(value) not in self.seen:
+        may_gain = not {"getattr", "hasattr"}.isdisjoint(self.names)
+        if (own or may_gain) and id(value) not in self.seen:
             self.seen[id(value)] = v
             self.snapshots.add(own)
             for name in sorted(self.names & own.keys()):

@@ -16,7 +16,7 @@ from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.step import CompiledStep, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
-from ostinato.eager import Ragged, eager_scan
+from ostinato.eager import RowSpans, eager_scan
 
 if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards
@@ -51,7 +51,7 @@ class ScanCall:
         """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
-        ragged = Ragged(lengths, None, [], n_steps)
+        ragged = RowSpans(lengths, None, [], n_steps)
         if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
