@@ -98,14 +98,15 @@ class Bucket:
 
     Attributes:
         owners: by id, which may come to be another object's.
-        by_operations: what a run of the step did → the recording of it.
+        by_operations: what a run of the step did → the recording of it. Of a layer's step: what its
+            weights are → the recording, or why there is none.
         names: those that observed code mentions, for the next observation.
         changed: the path of the guard that failed last.
     """
 
     entries: list[Entry] = field(default_factory=list)
     owners: dict[int, Owner] = field(default_factory=dict)
-    by_operations: dict[Any, CompiledStep] = field(default_factory=dict)
+    by_operations: dict[Any, Any] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     changed: str = ""
 
@@ -213,15 +214,16 @@ def forget(step: Any) -> None:
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
     key = described(weights)
-    if type(key) is tuple:
+    if key not in bucket.by_operations:
         check_tensors(weights)
-    compiled = bucket.by_operations.get(key)
-    if compiled is None:
         try:
-            compiled = bucket.by_operations[key] = _compiled(a, weights, None)
+            bucket.by_operations[key] = _compiled(a, weights, None)
         except Unsupported as refusal:
-            return Found(None, [], refusal.bare())
-    return Found(compiled, weights)
+            bucket.by_operations[key] = refusal.bare()
+    known = bucket.by_operations[key]
+    if isinstance(known, Unsupported):
+        return Found(None, [], known)
+    return Found(known, weights)
 
 
 def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
@@ -250,11 +252,10 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         search, compiled = _recorded(a, bucket, observation)
     except Unsupported as refusal:
         why = refusal.bare()  # its frames hold tensors, and this one
-    except (*NOT_OF_A_STEP, KeyboardInterrupt):
+    except BaseException as error:
         observation.snapshots.put_back()
-        raise
-    except Exception as error:
-        observation.snapshots.put_back()
+        if not isinstance(error, Exception) or isinstance(error, NOT_OF_A_STEP):
+            raise
         a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
         why = Unsupported(f"the step fails while it is watched ({error_in_short(error)})")
     effects = observation.snapshots.refusal()
@@ -285,16 +286,12 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
 
 def _recorded(
     a: Arguments, bucket: Bucket, observation: Observation
-) -> tuple[Search, CompiledStep]:
-    """Run the step, and record it unless it did what it did before."""
+) -> tuple[Search, CompiledStep | None]:
+    """Run the step, and record it unless it did what it did before, or has side effects."""
     with observation:
         search = search_step(a)
-    effects = observation.snapshots.refusal()
-    if effects is not None:
-        try:
-            raise effects
-        finally:
-            del effects  # whose traceback holds this frame, and with it tensors
+    if observation.snapshots.refusal() is not None:
+        return search, None
     compiled = bucket.by_operations.get(search.did)
     if search.keeps_some():
         raise Unsupported(
