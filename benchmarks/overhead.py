@@ -7,6 +7,9 @@ The engine counts its own time. The bounds are on a run without the stopwatch.
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import logging
 import subprocess
 import sys
 import time
@@ -29,6 +32,7 @@ from ostinato.engine import native
 T, B, H = 4, 4, 8
 ANEW = "by path, step made anew"
 WANTED_US = {"by path": 80.0, "searched": 200.0, ANEW: 100.0}
+WANTED_BESIDE_US = 50.0
 WANTED_IMPORT_MS, WANTED_HELP_S = 30.0, 0.3
 
 ENGINE, AROUND_ENGINE = "engine", "binding"
@@ -164,11 +168,101 @@ def specs(quick: bool) -> list[Spec]:
         Spec(f"overhead/{kind}", lambda kind=kind: _overhead_row(kind, calls))  # type: ignore[misc]
         for kind in WANTED_US
     ]
+    beside = [
+        Spec(f"overhead/beside {what}", lambda what=what: _beside_row(what, calls))  # type: ignore[misc]
+        for what in BESIDE
+    ]
     return [
         *rows,
+        *beside,
+        Spec("overhead/twenty modules", lambda: _twenty_row(calls)),
         Spec("overhead/import", lambda: _import_row(repeats)),
         Spec("overhead/help", lambda: _help_row(repeats)),
     ]
+
+
+def beside(what: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """One call of scan without gradients: of a plain step, and of one that reads something more."""
+    W, init, xs = torch.randn(H, H), torch.zeros(B, H), torch.randn(T, B, H)
+    read = BESIDE[what]()
+
+    def plain(h: Any, x: Any) -> Any:
+        return torch.tanh(x + h @ W)
+
+    def more(h: Any, x: Any) -> Any:
+        return torch.tanh(x + h @ W) * read()
+
+    return lambda: ostinato.scan(plain, init, xs), lambda: ostinato.scan(more, init, xs)
+
+
+def _logger() -> Callable[[], float]:
+    log = logging.getLogger("ostinato.benchmarks")
+    log.isEnabledFor(logging.DEBUG)  # it remembers the answer, which would be a side effect
+
+    def read() -> float:
+        log.debug("a step")
+        return 0.5
+
+    return read
+
+
+def _namespace() -> Callable[[], float]:
+    options = argparse.Namespace(scale=0.5, name="a run")
+    return lambda: options.scale
+
+
+def _column() -> Callable[[], float]:
+    import pandas
+
+    table = pandas.DataFrame({"scale": [0.5, 1.0], "name": ["a", "b"]})
+    return lambda: float(table["scale"].iloc[0])
+
+
+BESIDE: dict[str, Callable[[], Callable[[], float]]] = {
+    "a logger": _logger,
+    "a Namespace": _namespace,
+    "a column of a DataFrame": _column,
+}
+
+
+def _beside_row(what: str, calls: int) -> Row:
+    title = f"B {B}, T {T}, H {H}, forward: a step that reads {what}, beside one that does not"
+    try:
+        plain, more = beside(what)
+    except ModuleNotFoundError as error:
+        return Row(f"overhead/beside {what}", f"{title}; {error.name} is not installed", ())
+    timings = [
+        _timing("a plain step", _calls(plain, calls)),
+        _timing("beside it", _calls(more, calls)),
+    ]
+    extra = 1e6 * (timings[1].median_s - timings[0].median_s)
+    bound = Bound("more than the plain step", WANTED_BESIDE_US, extra, False, "µs")
+    return Row(f"overhead/beside {what}", title, tuple(timings), bounds=(bound,))
+
+
+class _Numbered(torch.nn.Module):
+    """A module that differs from its sisters in attributes that its step reads."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.config = number, {"seed": number}
+        self.linear = torch.nn.Linear(H, H)
+
+    def forward(self, h: Any, x: Any) -> Any:
+        return torch.tanh(self.linear(h) + x) if self.number + self.config["seed"] >= 0 else h
+
+
+def _twenty_row(calls: int) -> Row:
+    """Twenty modules in turn, and one of them: each call."""
+    modules = [_Numbered(i) for i in range(20)]
+    init, xs = torch.zeros(B, H), torch.randn(T, B, H)
+    turn = itertools.cycle(modules)
+    with torch.no_grad():
+        one = _timing("one module", _calls(lambda: ostinato.scan(modules[0], init, xs), calls))
+        all_ = _timing("twenty", _calls(lambda: ostinato.scan(next(turn), init, xs), calls))
+    bound = Bound("twenty modules to one", 1.25, all_.median_s / one.median_s, False)
+    title = f"B {B}, T {T}, H {H}, forward: twenty modules of one class, different in an attribute"
+    return Row("overhead/twenty modules", title, (one, all_), bounds=(bound,))
 
 
 def _overhead_row(kind: str, calls: int) -> Row:
