@@ -18,13 +18,14 @@ TINY = 2.0**-126  # the smallest normal float32
 rng = np.random.default_rng(0)
 # Every exponent and sign, NaNs and infinities among them, as likely as any other.
 PATTERNS = rng.integers(0, 2**32, 300_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
-# Where exp, tanh and sigmoid are neither 0, 1 nor infinite.
+# Where exp, exp2, tanh and sigmoid are neither 0, 1 nor infinite.
 GRID = np.concatenate(
-    [np.linspace(-110, 110, 300_001), np.linspace(-10, 10, 200_001), np.linspace(-1, 1, 100_001)]
+    [np.linspace(-155, 155, 400_001), np.linspace(-10, 10, 200_001), np.linspace(-1, 1, 100_001)]
 ).astype(np.float32)
 SPECIAL = np.array(
     [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-39, -1e-39, TINY, -TINY]
     + [sign * x for sign in (1, -1) for x in (88.722839, 88.72284, 87.33655, 103.97, 104.0)]
+    + [sign * x for sign in (1, -1) for x in (126.0, 127.99999, 128.0, 149.5, 150.0, 150.00002)]
     + [sign * x for sign in (1, -1) for x in (8.66, 9.0, 16.6, 17.4, 3.4e38, 0.5, 1.0, 2.0)],
     np.float32,
 )
@@ -86,9 +87,9 @@ def test_the_instruction_sets():
 
 
 # Own vector functions with a published bound; softplus is made of them; the others are libm's.
-BOUNDS = {"exp": 2.5, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.5, "log": 2.5, "log1p": 1.0,
-          "expm1": 1.0, "erf": 1.0, "sin": 1.0, "cos": 1.0, "sqrt": 0.5, "abs": 0.0, "neg": 0.0,
-          "copy": 0.0, "sign": 0.0}  # fmt: skip
+BOUNDS = {"exp": 2.5, "exp2": 1.0, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.5, "log": 2.5,
+          "log1p": 1.0, "expm1": 1.0, "erf": 1.0, "sin": 1.0, "cos": 1.0, "sqrt": 0.5, "abs": 0.0,
+          "neg": 0.0, "copy": 0.0, "sign": 0.0}  # fmt: skip
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -106,11 +107,15 @@ def test_values_that_are_exact(isa):
         assert run(isa, name, zeros).tobytes() == zeros.tobytes(), name
     assert run(isa, "neg", zeros).tobytes() == (-zeros).tobytes()
     assert run(isa, "exp", zeros).tolist() == [1, 1]
+    whole = np.arange(-160, 160, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(run(isa, "exp2", whole), np.exp2(whole.astype(float)).astype("f4"))
     assert run(isa, "sigmoid", zeros).tolist() == [0.5, 0.5]
     small = np.array([1e-45, -1e-45, 1e-40, -1e-40, TINY, 1e-30, -1e-20], np.float32)
     assert np.array_equal(run(isa, "tanh", small), small)
     ends = np.array([-np.inf, np.inf, -200, 200], np.float32)
-    assert run(isa, "exp", ends).tolist() == [0, np.inf, 0, np.inf]
+    for name in ("exp", "exp2"):
+        assert run(isa, name, ends).tolist() == [0, np.inf, 0, np.inf]
     assert run(isa, "tanh", ends).tolist() == [-1, 1, -1, 1]
     assert run(isa, "sigmoid", ends)[[1, 3]].tolist() == [1, 1]
     assert run(isa, "sigmoid", ends)[[0, 2]].tolist() == [0, 0]
@@ -119,7 +124,7 @@ def test_values_that_are_exact(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
+@pytest.mark.parametrize("name", ["exp", "exp2", "tanh", "sigmoid"])
 def test_functions_never_fall_as_their_argument_grows(name, isa):
     """Not promised to the last bit, but a step backwards of more than two ulp is a seam."""
     x = np.sort(GRID)
@@ -222,7 +227,7 @@ def test_not_a_number(isa):
 def test_instruction_sets_agree_bit_for_bit(name):
     """On every pattern of bits. What a NaN carries besides being one is nobody's promise."""
     b, c = rng.permutation(POINTS), rng.permutation(POINTS)
-    some = slice(None) if name in ("exp", "tanh", "sigmoid") else slice(None, None, 7)
+    some = slice(None) if name in ("exp", "exp2", "tanh", "sigmoid") else slice(None, None, 7)
     operands_ = [np.ascontiguousarray(x[some]) for x in (POINTS, b, c)]
     results = [bits(run(isa, name, *operands_, s=0.3)) for isa in ISAS]
     assert all(r == results[0] for r in results[1:])

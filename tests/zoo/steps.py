@@ -482,6 +482,19 @@ def slstm_stabilised(kit: Kit) -> Case:
     return Case(step, [U, W, b], init, inputs(kit))
 
 
+@zoo
+def half_lives(kit: Kit) -> Case:
+    """A leaky integrator whose units learn how often they halve in a step."""
+    U, W, rate = kit.weight(kit.F, 2 * kit.H), kit.weight(kit.H, kit.H), kit.weight(kit.H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        new, often = (x @ U).chunk(2, -1)
+        kept = torch.exp2(-F.softplus(often + rate))
+        return kept * h + (1 - kept) * torch.tanh(new + h @ W)
+
+    return Case(step, [U, W, rate], states(kit), inputs(kit))
+
+
 # ----------------------------------------------------------------------------------------- others
 
 

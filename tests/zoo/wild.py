@@ -192,8 +192,8 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
 _ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
     F.elu, F.selu, F.celu, F.mish, F.relu6, F.softshrink, F.hardshrink, F.hardswish, F.hardsigmoid,
     F.hardtanh, F.tanhshrink, F.softplus, F.softsign, F.logsigmoid, F.gelu, F.silu, F.leaky_relu,
-    torch.sigmoid, torch.erf, torch.exp, torch.expm1, torch.sin, torch.cos, torch.atan, torch.sign,
-    torch.square, torch.abs, torch.reciprocal,
+    torch.sigmoid, torch.erf, torch.exp, torch.exp2, torch.expm1, torch.sin, torch.cos, torch.atan,
+    torch.sign, torch.square, torch.abs, torch.reciprocal,
 ]  # fmt: skip
 _OF_POSITIVE: list[Callable[[Tensor], Tensor]] = [torch.rsqrt, torch.log1p, torch.log, torch.sqrt]
 _FORMULAS |= {

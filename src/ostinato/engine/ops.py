@@ -5,7 +5,8 @@ Operands are arrays that broadcast against each other, `s` is the instruction's 
 are 1 and 0.
 
 An operation is *expensive* if computing it again costs more than keeping its result: sixteen kept
-values are one cache line written and two read. exp, tanh, sigmoid and all that is faster are not.
+values are one cache line written and two read. exp, exp2, tanh, sigmoid and all that is faster are
+not.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ OPS: dict[str, Op] = {
     "sign": Op(1, lambda a, s: (a > 0) * 1.0 - (a < 0)),  # of NaN 0, as PyTorch's
     "sqrt": Op(1, lambda a, s: np.sqrt(a)),
     "exp": Op(1, lambda a, s: np.exp(a)),
+    "exp2": Op(1, lambda a, s: np.exp2(a)),
     "log": Op(1, lambda a, s: np.log(a), expensive=True),
     "log1p": Op(1, lambda a, s: np.log1p(a), expensive=True),
     "expm1": Op(1, lambda a, s: np.expm1(a), expensive=True),

@@ -35,6 +35,7 @@ ONE_OPERATION = {  # ATen's name: the engine's
     "cos": "cos",
     "erf": "erf",
     "exp": "exp",
+    "exp2": "exp2",
     "expm1": "expm1",
     "log": "log",
     "log1p": "log1p",
