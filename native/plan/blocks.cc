@@ -26,6 +26,7 @@ int64_t near_strip_bytes() {
   return std::min(kNearStripBytes, l1_for_strips(l1 > 0 ? l1 : kUnknownL1Bytes));
 }
 
+// Whether an operation reads its instruction's scalar: by its name, as ops.def says.
 bool has_scalar(int32_t op) {
   const std::string_view name = kOpRows[op].name;
   return name == "fill" || (name.size() > 2 && name.substr(name.size() - 2) == "_s");
