@@ -65,7 +65,7 @@ class Cell:
     starts: tuple[float, ...] = (0.0,)
 
     def gflop(self, shape: Shape) -> float:
-        """GFLOP of the matrix products of one time sequence, forward and backward.
+        """GFLOP of the matrix products of one training call, forward and backward.
 
         With the weights of the carry there are three products, with those of x two, since no
         gradient of x is wanted. Elementwise operations are not counted.

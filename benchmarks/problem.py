@@ -61,7 +61,7 @@ class Problem:
         rng = np.random.default_rng(seed)
         T, B, F, H = shape.T, shape.B, shape.F, shape.H
         self.tolerance = tolerance(shape)
-        bound = H**-0.5  # torch.nn's start
+        bound = H**-0.5  # torch.nn's initial weights are uniform within ±1/√H
         self.params = {
             name: rng.uniform(-bound, bound, size).astype(np.float32)
             for name, size in cell.shapes(F, H).items()

@@ -51,7 +51,7 @@ def study(subject: Subject, rounds: int) -> list[dict[str, Any]]:
     """One row for every piece of work of a model; rounds: see `in_turn`."""
     threads = torch.get_num_threads()
     theirs, ours = subject.make(), subject.make()
-    torch.set_num_threads(threads)  # some packages change it for everyone
+    torch.set_num_threads(threads)  # some packages change it for the whole process
     ours.model.load_state_dict(theirs.model.state_dict())
     ostinato.accelerate(ours.model)
     layers = inspect(ours.model)

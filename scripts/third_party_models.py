@@ -75,7 +75,8 @@ def resemblyzer() -> Made:
     encoder = VoiceEncoder("cpu", verbose=False)
     recording = speech(30.0, pitch=120.0)
     mels = np.stack([wav_to_mel_spectrogram(speech(9.0, 90.0 + 20 * i)) for i in range(8)])
-    utterances = torch.from_numpy(mels[:, :800]).reshape(8 * 5, 160, -1)  # 5 of 1.6 s a speaker
+    # Five utterances of 1.6 s (160 frames) for each of 8 speakers.
+    utterances = torch.from_numpy(mels[:, :800]).reshape(8 * 5, 160, -1)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-4)
 
     def embed() -> list[Tensor]:

@@ -191,8 +191,8 @@ class RowSpans:
     def select_valid(self, xs_leaves: list[Tensor], dim: int) -> list[Tensor]:
         """xs with the padding of each row replaced by the last valid element of that row.
 
-        Multiplying by a mask would not do, since padding may be NaN and 0 · NaN is NaN in every
-        gradient. Zeros would not do either, since a step may divide by x.
+        Multiplying by a mask would not do, since padding may be NaN, and 0 · NaN makes gradients
+        NaN. Zeros would not do either, since a step may divide by x.
         """
         if self.lengths is None:
             return xs_leaves
@@ -238,12 +238,12 @@ class RowSpans:
     def taken(self, carry: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
         """The carry that is handed to the step at time t.
 
-        A row that is not alive hands over once more the carry of the last step that it played. Its
-        present carry may be a pole of the step, and 0 · inf is NaN in every gradient.
+        A row that is not alive gets once more the carry that it had before the last step it played.
+        Its present carry may be a pole of the step, and 0 · inf makes gradients NaN.
 
         Args:
             carry: the carry of all rows now.
-            before: the carry that was handed to the step played before.
+            before: the carry that was handed to the previous step.
         """
         if self.lengths is None:
             return carry

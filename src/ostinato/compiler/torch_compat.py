@@ -238,12 +238,13 @@ _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lam
 def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
     """A context for extra calls of a step, which must go unnoticed.
 
-    The user's hooks on saved tensors (checkpointing) see none of theirs, but `pack` does.
+    The user's hooks on saved tensors (checkpointing) see no tensor of these calls.
     `torch.nn.utils.parametrize.cached` caches nothing. Inference mode is off, so that a recording
     made under it can be differentiated later.
 
     Args:
-        pack: called with each tensor that autograd saves; returns the tensor to be saved.
+        pack: maps each tensor that autograd saves to the tensor to be saved; called only where the
+            user has such hooks, or where PyTorch cannot say.
     """
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
