@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
             print(page(options.file), end="")
             return 0
         if options.json is not None:
-            check_target(options.json)  # now, not after minutes of measuring
+            check_target(options.json)  # before minutes of measuring
     except (OSError, ValueError) as error:
         parser.error(str(error))
     _prepare(options.threads)
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(threads: int) -> None:
     machine.use_cores(threads)
-    # One function of ours is played in many shapes; scan warns that it records each.
+    # The benchmarks play one step function in many shapes, and scan warns of many recordings.
     warnings.filterwarnings("ignore", message=r".* was recorded \d+ times")
     import torch
 

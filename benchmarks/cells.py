@@ -1,7 +1,7 @@
-"""The recurrent steps, in plain PyTorch, and the shapes at which they are played.
+"""The recurrent steps in plain PyTorch, and the shapes in which they are played.
 
-Written as a user writes them; the same functions go to `ostinato.scan`, to PyTorch's own scan and
-through a Python loop. Weights lie as torch.nn's: `[G·H, F]` and `[G·H, H]`.
+The steps are written as a user writes them. `ostinato.scan`, PyTorch's own scan and the Python loop
+play the same functions. Weights have torch.nn's layout, `[G·H, F]` and `[G·H, H]`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ Params = Any  # a tuple of tensors, in the order of Cell.shapes
 
 @dataclass(frozen=True)
 class Shape:
+    """Sizes of one problem: B batch rows, T time steps, F features, H hidden size."""
+
     name: str
     B: int
     T: int
@@ -36,21 +38,24 @@ SHAPES = (
     Shape("large", 64, 128, 256, 512),
     Shape("few", 4, 100, 64, 256),
 )
-# Of steps that no library has.
+# For steps that no library has.
 CUSTOM_SHAPES = (*SHAPES[:2], Shape("stream128", 1, 100, 8, 128))
 
 
-# For --quick: one that fills the register tiles, one of a single row.
+# For --quick: one shape fills the register tiles, one has a single row.
 QUICK_SHAPES = (Shape("notebook", 16, 6, 16, 32), Shape("stream", 1, 6, 8, 32))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A step and what its parameters are.
+    """A step and the shapes of its parameters.
 
-    step: (params, carry, x) → (carry, y); the carry is a tuple of `carries` tensors `[B, H]`.
-    gates: G, so that the products of a step are [B, F]·[F, G·H] and [B, H]·[H, G·H].
-    starts: what each tensor of the carry begins with.
+    Attributes:
+        name: "gru", for instance.
+        gates: G; the products of a step are [B, F]·[F, G·H] and [B, H]·[H, G·H].
+        step: (params, carry, x) → (carry, y); the carry is a tuple of tensors `[B, H]`.
+        shapes: (F, H) → the shape of each parameter, by name.
+        starts: the value that fills each tensor of the first carry.
     """
 
     name: str
@@ -60,8 +65,11 @@ class Cell:
     starts: tuple[float, ...] = (0.0,)
 
     def gflop(self, shape: Shape) -> float:
-        """Of forward and backward: three products with the carry's weights, two with those of x
-        (whose own gradient nobody asks for). What is done element by element does not count."""
+        """GFLOP of the matrix products of one training call, forward and backward.
+
+        With the weights of the carry there are three products, with those of x two, since no
+        gradient of x is wanted. Elementwise operations are not counted.
+        """
         T, B, F, H = shape.T, shape.B, shape.F, shape.H
         return 2 * T * B * self.gates * H * (2 * F + 3 * H) / 1e9
 
@@ -75,6 +83,7 @@ def _torch_shapes(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]
 
 
 def rnn_step(params: Params, carry: Any, x: Any) -> Any:
+    """A simple recurrent network (Elman 1990)."""
     w_ih, w_hh, b_ih, b_hh = params
     (h,) = carry
     h = torch.tanh(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
@@ -82,6 +91,7 @@ def rnn_step(params: Params, carry: Any, x: Any) -> Any:
 
 
 def gru_step(params: Params, carry: Any, x: Any) -> Any:
+    """A gated recurrent unit (Cho et al. 2014), the reset gate after the product as in torch.nn."""
     w_ih, w_hh, b_ih, b_hh = params
     (h,) = carry
     x_r, x_z, x_n = F.linear(x, w_ih, b_ih).chunk(3, 1)
@@ -93,6 +103,7 @@ def gru_step(params: Params, carry: Any, x: Any) -> Any:
 
 
 def lstm_step(params: Params, carry: Any, x: Any) -> Any:
+    """Long short-term memory (Hochreiter & Schmidhuber 1997)."""
     w_ih, w_hh, b_ih, b_hh = params
     h, c = carry
     i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, 1)

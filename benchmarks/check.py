@@ -1,4 +1,4 @@
-"""`check`: all bounds as gates."""
+"""`check`: measures a row again while it misses a bound."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ TRIES = 3
 
 
 def judged(spec: Spec) -> Row:
-    """A row whose every bound is the best of up to three measurements.
+    """Measure a row up to three times, until all its bounds are met; each bound keeps its best.
 
-    Another process that wakes up can only slow us down or slow the peer down for one of them; what
-    fails three times is not the weather's fault.
+    Another process that wakes up may spoil one measurement. A bound that is missed three times is
+    missed for another reason.
     """
     row = spec.measure()
     for _ in range(TRIES - 1):

@@ -1,4 +1,4 @@
-"""One row of a benchmark: those admitted, timed together with the machine's own rate."""
+"""One row of a benchmark: the admitted contenders and torch.mm, timed in the same rounds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from benchmarks.results import Absent, Row
 
 @dataclass(frozen=True)
 class Measured:
-    """One row's contest, before it is judged."""
+    """The timings of one row, not yet compared with bounds.
 
-    samples: dict[str, Samples]  # ours first
+    Attributes:
+        samples: by the contender's name; the first is ours.
+        absent: contenders that were not timed.
+        mm_gflops: the rate of torch.mm in the same rounds.
+        latency_ns: one-way latency between two cores, before and after.
+    """
+
+    samples: dict[str, Samples]
     absent: tuple[Absent, ...]
     mm_gflops: float
     latency_ns: tuple[float | None, float | None]
@@ -24,7 +31,7 @@ class Measured:
         return next(iter(self.samples.values()))
 
     def row(self, name: str, title: str, gflop: float, helpers: Sequence[str] = ()) -> Row:
-        """helpers: contenders that are our own, shown without a ratio."""
+        """The row without bounds; helpers: our other contenders, which get no ratio."""
         timings = [
             s.timing(None if s is self.ours or n in helpers else self.ours)
             for n, s in self.samples.items()
@@ -35,7 +42,7 @@ class Measured:
 
 
 def contest(found: Sequence[Contender | Absent], quick: bool) -> Measured:
-    """Time those who compete, with torch.mm in the same rounds."""
+    """Time the contenders that are not absent, with torch.mm in the same rounds."""
     contenders = [c for c in found if isinstance(c, Contender)]
     absent = tuple(c for c in found if isinstance(c, Absent))
     before = machine.latency_ns()

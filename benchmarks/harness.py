@@ -1,10 +1,12 @@
 """Timing several contenders in one process.
 
-A *round* calls every contender once round the circle, so that all see the same weather; a ratio is
-taken within each round, and its median over the rounds is the result. Within its turn a contender
-first waits until the threads of the one before it have gone to sleep (OpenMP's spin for some
-milliseconds, on the cores that it needs), plays untimed to bring its own data into the caches, and
-is then timed over a *block* of calls that is long beside the clock.
+In a *round* every contender has one turn, so that all see the machine in the same state. A ratio is
+taken within each round; the result is the median of the ratios. In its turn a contender
+
+    1. waits until the threads of the contender before it sleep, since OpenMP's threads spin for
+       some milliseconds on the cores that it needs,
+    2. runs untimed, to bring its data into the caches,
+    3. is timed over a *block* of calls, which is much longer than the resolution of the clock.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ import numpy as np
 
 from benchmarks.results import Timing
 
-# A block's length, unless one call is longer. Training is call after call: caches, threads and the
-# allocator's pages are in their steady state, which a call or two after the others is not.
+# The length of a block, unless one call is longer. Training makes call after call, with caches,
+# threads and the allocator's pages in a steady state; one or two calls do not reach that state.
 BLOCK_S = 20e-3
-SLEEP_S = 4e-3  # libgomp spins 300 000 pauses of some 40 cycles: about 4 ms
+SLEEP_S = 4e-3  # libgomp spins for 300 000 pauses of some 40 cycles at some 3 GHz: 4 ms
 
 
 @dataclass(frozen=True)
 class Contender:
-    """run: one call; whatever it computes is finished when it returns."""
+    """A named function to be timed.
+
+    Attributes:
+        run: makes one call, which is finished when it returns.
+        note: a remark for the table.
+    """
 
     name: str
     run: Callable[[], Any]
@@ -37,10 +44,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Effort:
-    """rounds: at most this many.
-    share_s: a contender whose rounds would take longer than this plays in every second, fourth …
-        round only, so that any two contenders meet in all rounds of the slower one.
-    least: rounds that every contender gets.
+    """How long to measure.
+
+    Attributes:
+        rounds: the number of rounds.
+        share_s: the seconds that one contender may take in all. A slower one is timed in every
+            second, fourth … round only; so two contenders share all rounds of the slower one.
+        least: the number of rounds in which every contender is timed at least.
     """
 
     rounds: int = 13
@@ -49,22 +59,22 @@ class Effort:
 
 
 QUICK = Effort(rounds=2, share_s=0.2, least=1)
-FAR = (
-    2.5  # times slower than the second: can become neither the fastest peer nor the fastest of all
-)
+# A contender this many times slower than the second fastest can become neither the fastest peer nor
+# the fastest of all. It is timed in every fourth round.
+FAR = 2.5
 FAR_STRIDE = 4
-LONG_S = 0.05  # beside a call this long cold caches and sleeping threads do not count
+LONG_S = 0.05  # from this length of a call on, cold caches and sleeping threads do not matter
 
 
 @dataclass
 class Samples:
-    """Seconds a call, by round."""
+    """The seconds that one call took, by round."""
 
     contender: Contender
     by_round: dict[int, float] = field(default_factory=dict)
 
     def timing(self, ours: Samples | None = None) -> Timing:
-        """Summary; with `ours`, also the ratio to it."""
+        """Median and quartiles; with `ours`, also the ratio to it."""
         q1, middle, q3 = np.percentile(list(self.by_round.values()), [25, 50, 75]).tolist()
         return Timing(
             self.contender.name, middle, q1, q3, len(self.by_round),
@@ -73,13 +83,13 @@ class Samples:
 
 
 def ratio(a: Samples, b: Samples) -> float:
-    """Time of a over time of b: the median of the rounds in which both were timed."""
+    """The time of a over the time of b: the median over the rounds in which both were timed."""
     both = sorted(a.by_round.keys() & b.by_round.keys())
     return float(np.median([a.by_round[r] / b.by_round[r] for r in both]))
 
 
 def seconds(run: Callable[[], Any], calls: int = 1) -> float:
-    """Seconds a call."""
+    """The seconds that one call takes, averaged over `calls`."""
     begin = time.perf_counter()
     for _ in range(calls):
         run()
@@ -87,7 +97,7 @@ def seconds(run: Callable[[], Any], calls: int = 1) -> float:
 
 
 def measure(contenders: Sequence[Contender], effort: Effort) -> list[Samples]:
-    """Time all contenders, in the order given; all must have run before (compiled, admitted)."""
+    """Time all contenders, in the order given. All must have run before, and be compiled."""
     once = [_once(c) for c in contenders]
     second = sorted(once)[min(1, len(once) - 1)]
     plans = [_plan(c, s, s > FAR * second, effort) for c, s in zip(contenders, once, strict=True)]
@@ -104,21 +114,23 @@ def measure(contenders: Sequence[Contender], effort: Effort) -> list[Samples]:
 
 
 def _once(contender: Contender) -> float:
-    """Seconds of a call, roughly."""
+    """The seconds that one call takes, roughly."""
     first = seconds(contender.run)
     return first if first > LONG_S else min(seconds(contender.run) for _ in range(3))
 
 
 @dataclass(frozen=True)
 class _Plan:
+    """How one contender is timed."""
+
     samples: Samples
     untimed: int  # calls before a block
-    calls: int  # in a block
-    stride: int  # timed in every stride-th round
+    calls: int  # calls in a block
+    stride: int  # it is timed in every stride-th round
 
 
 def _plan(contender: Contender, once: float, far: bool, effort: Effort) -> _Plan:
-    """far: far behind two others, so that it decides nothing."""
+    """far: the contender is so slow that its ratio decides no bound."""
     calls = max(1, math.ceil(BLOCK_S / once))
     untimed = 0 if once > LONG_S else max(1, calls // 4)
     stride = 1
@@ -134,6 +146,7 @@ def _plan(contender: Contender, once: float, far: bool, effort: Effort) -> _Plan
 
 
 def _turn(plan: _Plan) -> float:
+    """One turn: the seconds that one call takes."""
     time.sleep(SLEEP_S)
     run = plan.samples.contender.run
     for _ in range(plan.untimed):

@@ -1,4 +1,4 @@
-"""The other libraries' way through the notebook's training iteration."""
+"""The notebook's training iteration in PyTorch, JAX and Keras."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def makers(task: Task, quick: bool) -> list[Maker]:
 def _torch(task: Task, compiled: bool) -> Entrant:
     net, batches = TorchNet(task.net()), task.batches()
     optimizer = torch.optim.RMSprop(net.parameters(), lr=RATE, alpha=DECAY, eps=EPS, foreach=True)
-    for p in net.parameters():  # as TensorFlow began; torch would begin at zero
+    for p in net.parameters():  # mean squares begin at one as in TensorFlow; in torch at zero
         optimizer.state[p] = {"step": torch.tensor(0.0), "square_avg": torch.ones_like(p)}
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _jax(task: Task, quick: bool) -> Entrant:
 
 
 class _JaxRun:
-    """Training under jit; its state moves on with every call."""
+    """Training under jit; each call is one iteration and updates the state."""
 
     def __init__(self, task: Task, update: Any, optimizer: Any):
         self.task, self.update, self.optimizer = task, update, optimizer
@@ -130,7 +130,7 @@ def _keras(task: Task) -> Entrant:
     )
     optimizer = keras.optimizers.RMSprop(RATE, rho=DECAY, epsilon=EPS)
     optimizer.build(model.trainable_variables)
-    for square in optimizer._velocities:  # as TensorFlow began; Keras would begin at zero
+    for square in optimizer._velocities:  # mean squares begin at one as in TensorFlow
         square.assign(np.ones(square.shape, np.float32))
     model.compile(
         optimizer=optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)

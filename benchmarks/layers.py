@@ -1,4 +1,4 @@
-"""`layers`: what ostinato.nn's layers cost over scan itself, and what ragged batches save."""
+"""`layers`: the time of ostinato.nn's layers over that of scan, and the gain by ragged batches."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _layer_row(cell: Cell, shape: Shape, quick: bool) -> Row:
 
 
 class Ragged:
-    """A batch of rows of lengths uniform in 1…T, and a gradient of each output."""
+    """A ragged batch: lengths uniform in 1…T, xs `[T, B, F]` and a gradient of ys `[T, B, H]`."""
 
     def __init__(self, shape: Shape):
         rng = np.random.default_rng(0)
@@ -95,6 +95,7 @@ class Ragged:
             self.state = torch.nn.LSTM(shape.F, shape.H).state_dict()
 
     def ours(self, lengths: Tensor | None) -> Entrant:
+        """ostinato's LSTM with these lengths, or padded."""
         layer = ostinato.nn.LSTM(self.shape.F, self.shape.H)
         layer.load_state_dict(self.state)
         weights = list(layer.parameters())
@@ -106,7 +107,7 @@ class Ragged:
         return Entrant(run, _answer)
 
     def packed(self, dtype: torch.dtype) -> Entrant:
-        """torch's LSTM from a packed sequence to a packed sequence."""
+        """torch.nn's LSTM, from a packed sequence to a packed sequence."""
         layer = torch.nn.LSTM(self.shape.F, self.shape.H)
         layer.load_state_dict(self.state)
         layer = layer.to(dtype)

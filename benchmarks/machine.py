@@ -1,4 +1,4 @@
-"""The machine under a benchmark: what it is, how fast it multiplies, how fast its cores talk."""
+"""The machine under a benchmark: its parts, its rate of multiplication, latency between cores."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PEERS = ("torch", "jax", "jaxlib", "keras", "optax", "numpy")
 
 
 def use_cores(n: int) -> None:
-    """Keep this process on its first n cores, so that every library's own pool has as many."""
+    """Bind this process to its first n cores, so that every library makes a pool of n threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
-    # No pool of compilers beside the contenders; read when torch's compiler is imported.
+    # torch's compiler reads this at import: no pool of compiler processes beside the contenders.
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(n))
 
 
 def report() -> dict[str, Any]:
-    """What the figures depend on; measured now."""
+    """The properties of the machine and the packages on which figures depend, measured now."""
     import torch
 
     from ostinato.engine import native
@@ -54,14 +54,14 @@ def report() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """What changes from one minute to the next."""
+    """The properties that may change within minutes: the rate of torch.mm, the latency."""
     mm = multiply()
     mm()
     return {"mm_gflops": MM_GFLOP / min(_seconds(mm) for _ in range(5)), "latency_ns": latency_ns()}
 
 
 def multiply() -> Any:
-    """torch.mm on 2048×2048 float32, to be called."""
+    """A function that runs torch.mm once on 2048×2048 float32."""
     import torch
 
     a, b = (torch.randn(MM_SIZE, MM_SIZE) for _ in range(2))
@@ -70,16 +70,16 @@ def multiply() -> Any:
 
 
 def latency_ns() -> float | None:
-    """One-way latency of a cache line between two cores; None where it cannot be measured."""
+    """The one-way latency of a cache line between two cores; None where it cannot be measured."""
     program, cores = _built("pingpong"), _cores()
     return None if program is None or len(cores) < 2 else _run(program, cores[:2])
 
 
 @functools.cache
 def peak_gflops() -> float | None:
-    """Of float32 multiply-adds on the registers of all cores in use: no program is faster.
+    """The rate of float32 multiply-adds on registers, on all cores in use.
 
-    None where it cannot be measured.
+    No program is faster. None where it cannot be measured.
     """
     program = _built("peak")
     return None if program is None else _run(program, _cores())
@@ -96,7 +96,7 @@ def _cores() -> list[int]:
 
 @functools.cache
 def _built(name: str) -> Path | None:
-    """A measuring program, built for this process; None without Linux or a C compiler."""
+    """Compile `name`.c for this process; None without Linux or a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
         return None
@@ -109,7 +109,7 @@ def _built(name: str) -> Path | None:
     return program
 
 
-_kept: list[Any] = []  # the folders live as long as the process
+_kept: list[Any] = []  # keeps the folders of `_built` until the process ends
 
 
 def _version(package: str) -> str | None:

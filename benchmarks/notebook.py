@@ -1,9 +1,9 @@
-"""The notebook's training iteration: data, start, right answer.
+"""The notebook's training iteration: data, initial weights, right answer.
 
-Everybody draws the same batches from `ostinato.data.Batches`, starts with the same weights, reads
-the last state through a linear layer, takes the mean cross-entropy, and updates by RMSProp as
-TensorFlow 1 had it (decay 0.9, ε = 1e-10, mean squares that begin at one). The losses and the
-weights of the first iterations are compared with a float64 run.
+Every contender draws the same batches from `ostinato.data.Batches`, starts from the same weights,
+reads the last state through a linear layer, takes the mean cross-entropy, and updates by RMSProp as
+in TensorFlow 1 (decay 0.9, ε = 1e-10, mean squares that begin at one). The losses and weights of
+the first iterations are compared with a float64 run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ostinato.models import ClassifierNet
 
 SHAPE = SHAPES[0]
 RATE, DECAY, EPS = 1e-3, 0.9, 1e-10
-CHECKED = 3  # iterations
+CHECKED = 3  # iterations whose losses are compared
 
 
 class TorchNet(torch.nn.Module):
-    """torch.nn's layers with our network's weights."""
+    """The network in torch.nn's layers, with the weights of ours."""
 
     def __init__(self, net: Any):
         super().__init__()
@@ -43,7 +43,7 @@ class TorchNet(torch.nn.Module):
 
 
 class Task:
-    """The notebook's data and start."""
+    """The notebook's data and initial weights."""
 
     def __init__(self) -> None:
         from ostinato import datasets
@@ -54,14 +54,14 @@ class Task:
         return Batches(self.X, self.y, SHAPE.B, seed=0)
 
     def net(self) -> ClassifierNet:
-        """Always with the same start."""
+        """A new network, always with the same weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return ClassifierNet(SHAPE.F, 10, hidden_size=SHAPE.H)
 
     @cached_property
     def right(self) -> Answer:
-        """The first iterations by torch.nn in float64, the update written out."""
+        """The answer after the first iterations: torch.nn in float64, the update written out."""
         net = TorchNet(self.net()).double()
         batches, params = self.batches(), list(net.parameters())
         squares = [torch.ones_like(p) for p in params]
@@ -79,7 +79,7 @@ class Task:
 
 
 def answer(losses: list[float], w_hh: Any, v: Any) -> Answer:
-    """w_hh `[H, H]` and v `[C, H]` as torch keeps them, tensors or arrays."""
+    """An answer from tensors or arrays: w_hh `[H, H]` and v `[C, H]`, in torch's layout."""
     found = {"losses": losses, "w_hh": w_hh, "v": v}
     return {
         name: np.asarray(a.detach() if isinstance(a, torch.Tensor) else a)
@@ -90,7 +90,13 @@ def answer(losses: list[float], w_hh: Any, v: Any) -> Answer:
 def entrant(
     run: Callable[[], float], weights: Callable[[], tuple[Any, Any]], note: str = ""
 ) -> Entrant:
-    """run: one iteration, gives the loss; weights: (w_hh, v) now."""
+    """An entrant whose answer is the losses of the first iterations and the weights after them.
+
+    Args:
+        run: makes one iteration and returns the loss.
+        weights: the present (w_hh, v).
+        note: a remark for the table.
+    """
 
     def checked(first: float) -> Answer:
         losses = [first, *(run() for _ in range(CHECKED - 1))]

@@ -1,8 +1,8 @@
-"""`overhead`: what a call of scan costs beside the engine's work, and what importing costs.
+"""`overhead`: the time of a call of scan without the engine's work, and the time of an import.
 
-Shapes are so small that the engine has next to nothing to do. Time is taken apart by a stopwatch
-around the functions of the compiler: each part is what its functions spend outside the other parts.
-The engine counts its own time. The bounds are on a run without the stopwatch.
+Shapes are so small that the engine has next to nothing to do. A stopwatch around functions of the
+compiler divides the time into parts: a part is the time spent in its functions, without the parts
+called inside them. The engine counts its own time. The bounds are on a run without the stopwatch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WANTED_BESIDE_US = 50.0
 WANTED_IMPORT_MS, WANTED_HELP_S = 30.0, 0.3
 
 ENGINE, AROUND_ENGINE = "engine", "binding"
-# part → the functions whose time it is, but for that of parts inside them
+# part → its functions; the time of another part called inside them is not counted
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "guards, or a run of the step": [(cache.Bucket, "fitting"), (cache, "_searched")],
     "cache key": [(cache, "find")],
@@ -48,7 +48,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
 
 
 class Stopwatch:
-    """Nanoseconds spent in each part, outside the parts inside it."""
+    """Nanoseconds spent in each part, without the parts called inside it."""
 
     def __init__(self) -> None:
         self.spent: dict[str, int] = {}
@@ -56,6 +56,8 @@ class Stopwatch:
         self._since = 0
 
     def watched(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time counted for `part`."""
+
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self._switch()
             self._parts.append(part)
@@ -68,6 +70,7 @@ class Stopwatch:
         return wrapped
 
     def _switch(self) -> None:
+        """Count the time since the last switch for the innermost active part."""
         now = time.perf_counter_ns()
         if self._parts:
             part = self._parts[-1]
@@ -77,7 +80,7 @@ class Stopwatch:
 
 @contextmanager
 def watching(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[Stopwatch]:
-    """All functions of `parts` called inside are watched."""
+    """A context in which a stopwatch counts the time of all functions of `parts`."""
     watch = Stopwatch()
     with ExitStack() as stack:
         for part, functions in parts.items():
@@ -92,7 +95,10 @@ def _weights() -> list[torch.Tensor]:
 
 
 class _Model(torch.nn.Module):
-    """Whose step is a closure over itself, made for each call; it has something beside it, too."""
+    """A model whose step is a closure over the model, made anew at each call.
+
+    It also has layers that the step does not use.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +110,10 @@ class _Model(torch.nn.Module):
 
 
 def training(kind: str, n_steps: int) -> Callable[[], Any]:
-    """One forward and backward pass of a small RNN, its step new to scan."""
+    """A function that makes one forward and backward pass of a small RNN.
+
+    Its step is one that scan has not recorded yet. kind: see `WANTED_US`.
+    """
     model = _Model()
     U, W, b = weights = [model.U, model.W, model.b]
     init, xs = torch.zeros(B, H, requires_grad=True), torch.randn(n_steps, B, H)
@@ -113,7 +122,7 @@ def training(kind: str, n_steps: int) -> Callable[[], Any]:
     def closure(h: Any, x: Any) -> Any:
         return torch.tanh(x @ U + h @ W + b)
 
-    # No path leads to what getattr finds: the step must be run at every call to see what it takes.
+    # getattr with a computed name cannot be guarded, so this step is searched at every call.
     def opaque(h: Any, x: Any) -> Any:
         return getattr(torch, activation)(x @ U + h @ W + b)
 
@@ -131,7 +140,7 @@ def training(kind: str, n_steps: int) -> Callable[[], Any]:
 
 
 class _Nothing(torch.autograd.Function):
-    """What autograd itself costs: a function of the same tensors whose results are ready made."""
+    """The cost of autograd alone: a function of the same tensors that returns stored results."""
 
     made: tuple[Any, ...]  # outputs and gradients
 
@@ -148,7 +157,7 @@ class _Nothing(torch.autograd.Function):
 
 
 def nothing() -> Callable[[], Any]:
-    """As `training`, of a function that computes nothing."""
+    """As `training`, for an autograd function that computes nothing."""
     tensors = (*_weights(), torch.zeros(B, H, requires_grad=True))
     xs, d_ys = torch.randn(T, B, H), torch.randn(T, B, H)
     outputs = torch.zeros(T, B, H), torch.zeros(B, H)
@@ -266,8 +275,8 @@ def _twenty_row(calls: int) -> Row:
 
 
 def _overhead_row(kind: str, calls: int) -> Row:
-    # As in every program that trains: torch's optimisers import it, and scan then has to tell
-    # whether torch.compile is looking on.
+    # torch's optimizers import it, so every training program has it. scan must then find out
+    # whether torch.compile traces the call.
     import torch._dynamo  # noqa: F401
 
     before = machine.latency_ns()
@@ -288,7 +297,7 @@ def _overhead_row(kind: str, calls: int) -> Row:
 
 
 def _total(kind: str, n_steps: int, calls: int) -> list[int]:
-    """Nanoseconds of each call but for those in the engine."""
+    """Nanoseconds of each call, without those in the engine."""
     found = []
     run = training(kind, n_steps)
     _warm(run)
@@ -333,7 +342,7 @@ def _warm(run: Callable[[], Any]) -> None:
 
 
 def _import_row(repeats: int) -> Row:
-    """In a fresh process, once torch is there."""
+    """The time of an import in a fresh process, after torch was imported."""
     code = (
         "import time, torch; begin = time.perf_counter(); import ostinato; ostinato.scan; "
         "print(time.perf_counter() - begin)"
@@ -345,6 +354,7 @@ def _import_row(repeats: int) -> Row:
 
 
 def _help_row(repeats: int) -> Row:
+    """The time of a whole process that prints the help."""
     times = []
     for _ in range(repeats + 1):
         begin = time.perf_counter_ns()

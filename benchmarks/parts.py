@@ -1,12 +1,12 @@
-"""Where the time of one training call of scan goes: the engine, autograd, and all the rest.
+"""The time of one training call of scan, divided: the engine, autograd, and the rest.
 
     python -m benchmarks.parts [CELL/SHAPE …]
 
-The rows of `python -m benchmarks scan`, without the peers: medians over two seconds of
-calls. Autograd is what PyTorch does between the call of a function that can be differentiated and
-that function's own code, and back; the rest is ostinato's Python and the tensors it makes. To see
-inside the engine, build it with symbols, but with -O3, as it is shipped, and record this with
-`perf record -e cpu-clock`.
+It measures rows of `python -m benchmarks scan` without the peers, as medians over two seconds of
+calls. "Autograd" is PyTorch's time between the call of a differentiable function and the code of
+that function, forward and backward. "The rest" is ostinato's Python and the tensors that it makes.
+To profile the engine itself, build it with symbols and with -O3, as it is shipped, and run this
+program under `perf record -e cpu-clock`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WATCHED: dict[str, list[tuple[Any, str]]] = {
 
 
 def timed(seconds: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, with the seconds that the engine plays in it."""
+    """The function; each call appends the seconds that the engine played in it."""
 
     def wrapper(*args: Any) -> Any:
         begin = native.engine_ns()

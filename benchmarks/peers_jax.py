@@ -1,4 +1,4 @@
-"""JAX: lax.scan under jit, the best of several forms."""
+"""JAX: lax.scan under jit, in the fastest of several forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Run = TypeVar("Run", bound=Callable[[], Any])
 
 # (unroll, whether x is projected for all steps ahead of the loop)
 FORMS = ((1, False), (4, False), (8, False), (4, True))
-TRIES = 2  # calls by which the best form is chosen
+TRIES = 2  # timed calls of each form, to choose the fastest
 
 
 def peers(problem: Problem, quick: bool) -> list[Maker]:
@@ -25,7 +25,11 @@ def peers(problem: Problem, quick: bool) -> list[Maker]:
 
 
 def require_jax() -> Any:
-    """JAX, on the CPU."""
+    """JAX, set to the CPU.
+
+    Raises:
+        NotHereError: it is not installed.
+    """
     if importlib.util.find_spec("jax") is None:
         raise NotHereError("not installed")
     import jax
@@ -66,13 +70,17 @@ def _lstm(gates: Any, recur: Callable[[Any], Any], carry: Any) -> Any:
     return (h, c), h
 
 
-STEPS = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}  # (projection of x, of h, carry) → (carry, y)
+# (projection of x, function that projects h, carry) → (carry, y)
+STEPS = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
 
 
 def recurrence(name: str, unroll: int, hoist: bool) -> Callable[[Any, Any, Any], Any]:
-    """(weights `[F, G·H]`, `[H, G·H]` and two biases, init, xs) → ys.
+    """A function (weights, init, xs) → ys; weights are `[F, G·H]`, `[H, G·H]` and two biases.
 
-    hoist: project all of x ahead of the loop, in one product.
+    Args:
+        name: of the cell.
+        unroll: as for lax.scan.
+        hoist: whether x is projected for all time steps before the loop, in one product.
     """
     from jax import lax
 
@@ -90,7 +98,7 @@ def recurrence(name: str, unroll: int, hoist: bool) -> Callable[[Any, Any, Any],
 
 
 def _make(problem: Problem, forms: tuple[tuple[int, bool], ...]) -> Entrant:
-    """Compile every form, keep the fastest."""
+    """Compile every form, and take the fastest."""
     jax = require_jax()
     w_ih, w_hh, b_ih, b_hh = problem.params.values()
     weights = tuple(map(jax.numpy.asarray, (w_ih.T.copy(), w_hh.T.copy(), b_ih, b_hh)))
@@ -113,7 +121,7 @@ def _make(problem: Problem, forms: tuple[tuple[int, bool], ...]) -> Entrant:
 def fastest(
     forms: tuple[tuple[int, bool], ...], form: Callable[[int, bool], Run]
 ) -> tuple[Run, str]:
-    """The fastest form, compiled, and its description."""
+    """The run of the fastest form, compiled, and a note that describes the form."""
     runs = [form(*f) for f in forms]
     for run in runs:
         run()

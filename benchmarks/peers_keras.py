@@ -1,4 +1,4 @@
-"""Keras 3, on JAX where that is installed (the fastest of its backends on a CPU)."""
+"""Keras 3 on JAX, the fastest of its backends on a CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from benchmarks.peers_jax import require_jax
 from benchmarks.problem import Answer, Entrant, Maker, NotHereError, Problem
 
 LAYERS = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
-# Where Keras keeps torch's gates: GRU z, r, n for r, z, n; LSTM in the same order i, f, g, o.
+# The position of each of Keras's gates in torch's order: Keras's GRU has z, r, n and torch's r, z,
+# n; the LSTM of both has i, f, g, o.
 GATES = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 1, 2, 3)}
 
 
@@ -23,6 +24,11 @@ def peers(problem: Problem) -> list[Maker]:
 
 
 def require_keras() -> Any:
+    """Keras with its JAX backend.
+
+    Raises:
+        NotHereError: Keras or JAX is not installed.
+    """
     if importlib.util.find_spec("keras") is None:
         raise NotHereError("not installed")
     if importlib.util.find_spec("jax") is None:
@@ -59,7 +65,7 @@ def _make(problem: Problem) -> Entrant:
 
 
 def weights(name: str, params: list[Any]) -> list[Any]:
-    """torch's weights as a Keras layer takes them."""
+    """torch's weights in the layout of a Keras layer: kernel, recurrent kernel, bias."""
     w_ih, w_hh, b_ih, b_hh = (_reordered(name, p) for p in params)
     bias = np.stack([b_ih, b_hh]) if name == "gru" else b_ih + b_hh
     return [w_ih.T.copy(), w_hh.T.copy(), bias]
@@ -68,13 +74,17 @@ def weights(name: str, params: list[Any]) -> list[Any]:
 def _answer(problem: Problem, ran: Any) -> Answer:
     ys, ((kernel, recurrent, bias), init) = ran
     name = problem.cell.name
-    biases = bias if name == "gru" else (bias, bias)  # one bias: the gradient of both of torch's
+    # Keras's RNN and LSTM have one bias; its gradient is that of both biases of torch.
+    biases = bias if name == "gru" else (bias, bias)
     torch_order = [_reordered(name, np.asarray(g)) for g in (kernel.T, recurrent.T, *biases)]
     found = dict(zip(problem.names, [*torch_order, *map(np.asarray, init)], strict=True))
     return {"ys": np.asarray(ys).swapaxes(0, 1), **found}
 
 
 def _reordered(name: str, p: Any) -> Any:
-    """The gates of `[G·H, …]` in the other library's order (the exchange is its own inverse)."""
+    """`[G·H, …]` with the gates in the other library's order, from torch to Keras or back.
+
+    The permutation is its own inverse.
+    """
     gates = np.split(p, len(GATES[name]))
     return np.concatenate([gates[i] for i in GATES[name]])

@@ -1,4 +1,4 @@
-"""PyTorch's ways to play a recurrence, and ostinato's."""
+"""The ways of PyTorch to train a recurrence, and that of ostinato."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks.problem import Entrant, Maker, NotHereError, Problem, loop
 
 LAYERS = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
 CELLS = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell, "lstm": torch.nn.LSTMCell}
-# PyTorch's scan is the slowest by far (its eager form traces the step again at every call); more
-# steps would only take more time.
+# The largest T for PyTorch's scan. It is the slowest by far, since its eager form traces the step
+# again at every call.
 SCAN_STEPS = 100
 
 
@@ -36,7 +36,7 @@ def ours(problem: Problem) -> Maker:
 
 
 def peers(problem: Problem, compiled: bool) -> list[Maker]:
-    """PyTorch's, those that its compiler makes only if asked for."""
+    """PyTorch's layer, scan and loop; layer and scan under torch.compile, too, if `compiled`."""
     name = problem.cell.name
     makers = []
     if name in LAYERS:
@@ -46,7 +46,7 @@ def peers(problem: Problem, compiled: bool) -> list[Maker]:
             makers.append(Maker(f"{layer}, compiled", lambda: _compiled(_layer, problem, False)))
     makers.append(Maker("PyTorch scan", lambda: _scan(problem)))
     if compiled:
-        torch._dynamo.reset()  # what it compiled for another row, with its limit of recompilations
+        torch._dynamo.reset()  # earlier rows would count towards its limit of recompilations
         makers.append(Maker("PyTorch scan, compiled", lambda: _compiled(_scan, problem, True)))
     makers.append(Maker("PyTorch loop", lambda: _loop(problem)))
     return makers
@@ -55,7 +55,12 @@ def peers(problem: Problem, compiled: bool) -> list[Maker]:
 def _entrant(
     problem: Problem, play: Callable[[Tensor], Tensor], leaves: Any, note: str = ""
 ) -> Entrant:
-    """play: xs `[T, B, F]` to ys `[T, B, H]`; leaves: as `problem.names`."""
+    """An entrant that trains.
+
+    Args:
+        play: xs `[T, B, F]` → ys `[T, B, H]`.
+        leaves: the tensors whose gradients are wanted, in the order of `problem.names`.
+    """
     xs, d_ys = torch.tensor(problem.xs), torch.tensor(problem.d_ys)
 
     def run() -> Any:
@@ -66,7 +71,7 @@ def _entrant(
 
 
 def _layer(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entrant:
-    """torch.nn's layer: time-major, without autograd's work on x."""
+    """torch.nn's layer, time-major, without a gradient of x; through: wraps the played function."""
     _, init = problem.tensors(torch.float32)
     layer = LAYERS[problem.cell.name](problem.shape.F, problem.shape.H)
     _copy(layer, problem, "_l0")
@@ -80,7 +85,7 @@ def _layer(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Ent
 
 
 def _loop(problem: Problem) -> Entrant:
-    """A Python loop: over torch.nn's cell where there is one, else over the step."""
+    """A Python loop over torch.nn's cell if there is one, else over the step."""
     params, init = problem.tensors(torch.float32)
     kind = CELLS.get(problem.cell.name)
     if kind is None:
@@ -104,8 +109,8 @@ def _loop(problem: Problem) -> Entrant:
 def _scan(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entrant:
     """PyTorch's own prototype of scan.
 
-    Every tensor that the step returns is cloned and init wants gradients: without that the compiled
-    form refuses a carry that is also an output, or one computed by tanh (pytorch 195977).
+    The step returns clones, and init requires gradients. Otherwise the compiled form refuses a
+    carry that is also an output, or one computed by tanh (pytorch issue 195977).
     """
     from torch._higher_order_ops.scan import scan
 
@@ -126,10 +131,12 @@ def _scan(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entr
 
 
 def _compiled(make: Callable[..., Entrant], problem: Problem, whole: bool) -> Entrant:
-    """`make` with its function through torch.compile, for this shape alone.
+    """`make`, its played function compiled by torch.compile for this shape alone.
 
-    whole: as one graph. scan compiles only so; nn.RNN, GRU and LSTM not: torch.compile breaks the
-        graph at them and leaves their own kernels as they are.
+    Args:
+        whole: whether it must become one graph. scan compiles only as one graph. nn.RNN, GRU and
+            LSTM never do: torch.compile breaks the graph at them and leaves their kernels as they
+            are.
     """
     if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
         raise NotHereError("torch.compile needs a C++ compiler")
@@ -137,12 +144,13 @@ def _compiled(make: Callable[..., Entrant], problem: Problem, whole: bool) -> En
 
 
 def _torch_names(problem: Problem, suffix: str) -> list[str]:
-    """torch.nn's names of the parameters: weight_ih_l0 for w_ih."""
+    """torch.nn's names of the parameters, such as weight_ih_l0 for w_ih."""
     long = {"w": "weight", "b": "bias"}
     return [f"{long[p[0]]}{p[1:]}{suffix}" for p in problem.params]
 
 
 def _copy(module: torch.nn.Module, problem: Problem, suffix: str) -> None:
+    """Load the problem's parameters into a layer or cell of torch.nn."""
     names = _torch_names(problem, suffix)
     module.load_state_dict(
         {n: torch.tensor(p) for n, p in zip(names, problem.params.values(), strict=True)}

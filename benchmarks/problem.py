@@ -1,4 +1,4 @@
-"""One recurrence to be trained for one call, its right answer, and who may compete."""
+"""One training call of a recurrence, its right answer, and the contenders that reach it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from benchmarks.cells import Cell, Shape
 from benchmarks.harness import Contender
 from benchmarks.results import Absent
 
-Answer = dict[str, NDArray[Any]]  # "ys" [T, B, H], "d_<parameter>", "d_init0" …
+Answer = dict[str, NDArray[Any]]  # "ys" [T, B, H], "d_<parameter>", "d_init0", …
 
 
 class NotHereError(Exception):
-    """A contender cannot compete, and why."""
+    """A contender cannot compete here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """run: one call, finished when it returns.
-    answer: what `run` returned the first time, under the names of the right answer.
+    """A contender that was built but not yet checked.
+
+    Attributes:
+        run: makes one call, which is finished when it returns.
+        answer: turns the result of the first run into an answer.
+        note: a remark for the table.
     """
 
     run: Callable[[], Any]
@@ -36,21 +40,28 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Maker:
-    """make: builds the entrant (compiles it); raises NotHereError, or what the library raises."""
+    """A contender still to be built.
+
+    Attributes:
+        make: builds and compiles the entrant. It raises NotHereError, or the library's own error.
+    """
 
     name: str
     make: Callable[[], Entrant]
 
 
 class Problem:
-    """Forward, then backward from given gradients of all outputs: those of parameters and init."""
+    """Train once: ys from xs, then the gradients of parameters and init from gradients of ys.
+
+    xs `[T, B, F]`, init a tuple of `[B, H]`, d_ys `[T, B, H]`, all NumPy float32.
+    """
 
     def __init__(self, cell: Cell, shape: Shape, seed: int = 0):
         self.cell, self.shape = cell, shape
         rng = np.random.default_rng(seed)
         T, B, F, H = shape.T, shape.B, shape.F, shape.H
         self.tolerance = tolerance(shape)
-        bound = H**-0.5  # torch.nn's start
+        bound = H**-0.5  # torch.nn's initial weights are uniform within ±1/√H
         self.params = {
             name: rng.uniform(-bound, bound, size).astype(np.float32)
             for name, size in cell.shapes(F, H).items()
@@ -61,18 +72,18 @@ class Problem:
 
     @property
     def names(self) -> list[str]:
-        """Of the gradients, in the order in which torch's entrants return them."""
+        """The names of the gradients, in the order in which torch's entrants return them."""
         return [f"d_{p}" for p in self.params] + [f"d_init{i}" for i in range(len(self.init))]
 
     def tensors(self, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Parameters and init as leaves that want gradients."""
+        """Parameters and init as leaf tensors that require gradients."""
         params = (torch.tensor(p, dtype=dtype, requires_grad=True) for p in self.params.values())
         init = (torch.tensor(h, dtype=dtype, requires_grad=True) for h in self.init)
         return tuple(params), tuple(init)
 
     @cached_property
     def right(self) -> Answer:
-        """By a plain loop in float64."""
+        """The answer by a plain loop in float64."""
         params, carry = self.tensors(torch.float64)
         leaves = (*params, *carry)
         ys = loop(self.cell, params, carry, torch.tensor(self.xs, dtype=torch.float64))
@@ -80,17 +91,17 @@ class Problem:
         return self.answer((ys, grads))
 
     def answer(self, ran: Any) -> Answer:
-        """From (ys, gradients in the order of `names`), tensors."""
+        """An answer from a pair of tensors: (ys, gradients in the order of `names`)."""
         ys, grads = ran
         found = {"ys": ys, **dict(zip(self.names, grads, strict=True))}
         return {name: np.asarray(t.detach()) for name, t in found.items()}
 
 
 def tolerance(shape: Shape) -> float:
-    """Of the largest error over the largest value, for each tensor.
+    """The allowed error of each tensor, relative to its largest value: 4 ε T √(F + H).
 
-    A step rounds sums of F + H products, ε·√(F + H) relative, and at worst the errors of all T
-    steps add up (a stable recurrence damps them, so that this is generous).
+    A step sums F + H products with a relative error of about ε √(F + H). At worst the errors of all
+    T steps add up; a stable recurrence damps them. The factor 4 is a margin.
     """
     return 4 * shape.T * (shape.F + shape.H) ** 0.5 * float(np.finfo(np.float32).eps)
 
@@ -105,7 +116,7 @@ def loop(cell: Cell, params: Any, carry: Any, xs: Tensor) -> Tensor:
 
 
 def difference(answer: Answer, right: Answer, tolerance: float) -> str | None:
-    """What is wrong with an answer, in words; None if it is right."""
+    """How an answer differs from the right one, in words; None if it is right."""
     missing = right.keys() - answer.keys()
     if missing:
         return f"gave no {', '.join(sorted(missing))}"
@@ -114,7 +125,7 @@ def difference(answer: Answer, right: Answer, tolerance: float) -> str | None:
         if found.shape != wanted.shape:
             return f"{name} has the shape {found.shape}, wanted {wanted.shape}"
         error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-        if not error <= tolerance:  # also NaN
+        if not error <= tolerance:  # true for NaN, too
             return f"{name} is off by {error:.1e} of its largest value (allowed {tolerance:.1e})"
     return None
 
@@ -122,9 +133,9 @@ def difference(answer: Answer, right: Answer, tolerance: float) -> str | None:
 def admit(
     ours: Maker, peers: Sequence[Maker], right: Answer, tolerance: float
 ) -> list[Contender | Absent]:
-    """Build every contender and let those compete whose answer is right.
+    """Build every contender, and admit those whose answer is right.
 
-    A peer that cannot be built is listed with its own error's words.
+    A peer that cannot be built, fails, or is wrong becomes Absent, with the reason.
 
     Raises:
         AssertionError: our own answer is wrong.
@@ -142,7 +153,7 @@ def _admitted(peer: Maker, right: Answer, tolerance: float) -> Contender | Absen
         answer = entrant.answer(entrant.run())
     except NotHereError as reason:
         return Absent(peer.name, str(reason))
-    except Exception as error:  # another library's failure is a finding, not ours to raise
+    except Exception as error:  # any failure of another library is a result of the benchmark
         first_line = str(error).strip().partition("\n")[0]
         return Absent(peer.name, f"fails: {type(error).__name__}: {first_line}"[:200])
     wrong = difference(answer, right, tolerance)

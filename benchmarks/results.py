@@ -1,4 +1,4 @@
-"""What a benchmark finds: frozen values, to and from JSON."""
+"""The results of a benchmark: frozen values, written to and read from JSON."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from statistics import median
 from typing import Any
 
 FORMAT = 1
-# Twice the run's usual latency between the cores, or half of it, is another state of the machine:
-# the two states seen are 25 ns and 150 to 200 ns, and within one state it varies by a quarter.
+# A latency between cores of twice the median of the run, or half of it, means that the machine was
+# in another state. Two states were seen, of 25 ns and of 150 to 200 ns; within a state the latency
+# varies by a quarter.
 OTHER_STATE = 2.0
-SHARED = 0.75  # of the run's best rate of torch.mm; alone it stays within a tenth
+# A rate of torch.mm below this share of the run's best means that another program used the cores.
+# Without one, rates stay within a tenth.
+SHARED = 0.75
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call of one contender took: median and quartiles over `rounds` rounds."""
+    """The seconds that one call of a contender took: median and quartiles over `rounds` rounds."""
 
     name: str
     median_s: float
     q1_s: float
     q3_s: float
     rounds: int
-    ratio: float | None = None  # its time over ours, round by round, then the median
+    ratio: float | None = None  # its time over ours: the median of the ratios in each round
     note: str = ""
 
 
@@ -39,7 +42,14 @@ class Absent:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a row must show."""
+    """A bound that a row must meet.
+
+    Attributes:
+        what: the name of the measured quantity.
+        wanted: the bound.
+        value: the measured value, in `unit`.
+        at_least: whether larger values are better.
+    """
 
     what: str
     wanted: float
@@ -49,19 +59,28 @@ class Bound:
 
     @property
     def met(self) -> bool:
+        """Whether the value reaches the bound."""
         return self.value >= self.wanted if self.at_least else self.value <= self.wanted
 
     def better(self, other: Bound) -> Bound:
+        """Whichever of two measurements of one bound has the better value."""
         return max(self, other, key=lambda b: b.value if b.at_least else -b.value)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a benchmark.
+    """One problem of a benchmark and its timings.
 
-    latency_ns: one-way latency of a cache line between two cores, before and after the row; None
-        where it was not measured.
-    mm_gflops: the rate of torch.mm on 2048×2048 float32, taken in the same rounds.
+    Attributes:
+        name: "cell/shape", for instance.
+        title: a description for people.
+        timings: those of the contenders; the first is ours.
+        absent: contenders that were not timed.
+        bounds: the bounds that this row must meet.
+        gflop: the matrix products of one call.
+        mm_gflops: the rate of torch.mm on 2048×2048 float32 in the same rounds.
+        latency_ns: one-way latency of a cache line between two cores, before and after the row;
+            None where it was not measured.
     """
 
     name: str
@@ -69,7 +88,7 @@ class Row:
     timings: tuple[Timing, ...]
     absent: tuple[Absent, ...] = ()
     bounds: tuple[Bound, ...] = ()
-    gflop: float | None = None  # matrix products of one call
+    gflop: float | None = None
     mm_gflops: float | None = None
     latency_ns: tuple[float | None, float | None] = (None, None)
 
@@ -79,6 +98,7 @@ class Row:
 
     @property
     def fastest_peer(self) -> Timing | None:
+        """The fastest contender that has a ratio to ours; None if there is none."""
         peers = [t for t in self.timings if t.ratio is not None]
         return min(peers, key=lambda t: t.median_s, default=None)
 
@@ -93,7 +113,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Results:
-    """One benchmark's run."""
+    """One run of a benchmark; `machine` and `machine_after` are the machine before and after it."""
 
     benchmark: str
     command: str
@@ -103,7 +123,7 @@ class Results:
     rows: tuple[Row, ...] = ()
 
     def doubt(self, row: Row) -> str | None:
-        """Why a row should not be compared with the others of this run, if so."""
+        """Why a row should not be compared with the others of this run; None if it can be."""
         known = [x for r in self.rows for x in r.latency_ns if x is not None]
         mine = [x for x in row.latency_ns if x is not None]
         if mine:
@@ -119,7 +139,7 @@ class Results:
 
 
 def save(path: Path, results: Results) -> None:
-    """Put a run into the file, beside what other benchmarks left there."""
+    """Write a run into the file; the runs of other benchmarks in it stay."""
     kept = _sections(path) if path.exists() else {}
     kept[results.benchmark] = asdict(results)
     text = json.dumps({"format": FORMAT, "benchmarks": kept}, indent=1)
@@ -129,10 +149,10 @@ def save(path: Path, results: Results) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Whether `save` will be able to write there.
+    """Check that `save` will be able to write there.
 
     Raises:
-        ValueError: there is no such folder, or the file is something else.
+        ValueError: the folder does not exist, or the file holds something else.
     """
     if not path.resolve().parent.is_dir():
         raise ValueError(f"{path}: there is no such folder; make it first")
@@ -141,7 +161,11 @@ def check_target(path: Path) -> None:
 
 
 def load(path: Path) -> list[Results]:
-    """All runs in the file."""
+    """All runs in the file.
+
+    Raises:
+        ValueError: the file is not a result of this version.
+    """
     return [_results(section) for section in _sections(path).values()]
 
 

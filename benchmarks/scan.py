@@ -1,4 +1,4 @@
-"""`scan`: training by ostinato.scan against every library's recurrence, and of steps none has."""
+"""`scan`: training by ostinato.scan against every library, and of steps that no library has."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from benchmarks.harness import Contender
 from benchmarks.problem import Maker, Problem, admit
 from benchmarks.results import Absent, Bound, Row, Spec
 
-# Training time of the fastest peer over ours.
+# The wanted ratios: the training time of the fastest peer over ours, by shape and cell.
 WANTED = {
     "notebook": {"rnn": 2.1, "gru": 2.2, "lstm": 1.25},
     "pixels": {"rnn": 4.2, "gru": 4.2, "lstm": 2.0},
     "sensor": {"rnn": 3.2, "gru": 3.3, "lstm": 2.1},
     "stream": {"rnn": 1.15, "gru": 1.6, "lstm": 1.5},
     "large": {"rnn": 1.4, "gru": 1.5, "lstm": 1.3},
-    "few": {"rnn": 1.0, "gru": 1.0, "lstm": 1.0},  # rows; whoever swaps a layer must not lose
+    "few": {"rnn": 1.0, "gru": 1.0, "lstm": 1.0},  # few rows: a swapped layer must not be slower
 }
-WANTED_OF_MM = {"rnn/notebook": 0.8, "rnn/large": 0.8}  # our rate over torch.mm's
-# Of a step that no library has: our rate over our own GRU's; the Python loop's time over ours.
+WANTED_OF_MM = {"rnn/notebook": 0.8, "rnn/large": 0.8}  # our rate over that of torch.mm
+# For steps that no library has: our rate over that of our GRU; the loop's time over ours.
 WANTED_OF_GRU, WANTED_OVER_LOOP = 0.7, 10.0
 
 
@@ -60,10 +60,12 @@ def _bound(row: Callable[..., Row], *arguments: Any) -> Callable[[], Row]:
 
 
 def _entered(problem: Problem, peers: Sequence[Maker]) -> list[Contender | Absent]:
+    """Ours and the peers, admitted or absent."""
     return admit(peers_torch.ours(problem), peers, problem.right, problem.tolerance)
 
 
 def _library_row(cell: Cell, shape: Shape, quick: bool) -> Row:
+    """A step that the libraries have, beside all of them."""
     problem = Problem(cell, shape)
     compiled = not quick or (cell, shape.name) == (RNN, "notebook")
     peers = [
@@ -85,7 +87,7 @@ def _library_row(cell: Cell, shape: Shape, quick: bool) -> Row:
 
 
 def _custom_row(cell: Cell, shape: Shape, quick: bool) -> Row:
-    """A step that no library has, beside our own GRU."""
+    """A step that no library has, beside PyTorch's loop and scan, and our own GRU."""
     problem = Problem(cell, shape)
     gru = "ostinato.nn.GRU"
     found = _entered(problem, peers_torch.peers(problem, not quick))

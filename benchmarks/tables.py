@@ -8,7 +8,7 @@ from benchmarks.results import Bound, Results, Row, Timing
 
 
 def duration(s: float) -> str:
-    """Three digits and a unit."""
+    """Seconds as text, with three digits and a unit."""
     unit, size = ("s", 1.0) if s >= 1 else ("ms", 1e-3) if s >= 1e-3 else ("µs", 1e-6)
     value = s / size
     return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.3g} {unit}"
@@ -20,7 +20,10 @@ def bound(b: Bound) -> str:
 
 
 def needed(row: Row, b: Bound) -> float | None:
-    """GFLOP/s of matrix products at which we would meet a bound on a ratio to a peer."""
+    """The rate, in GFLOP/s of matrix products, at which we would meet a bound on a peer's ratio.
+
+    None for other bounds.
+    """
     peer = next((t for t in row.timings if b.what == f"{t.name} over ours"), None)
     return None if peer is None or row.gflop is None else row.gflop * b.wanted / peer.median_s
 
@@ -86,7 +89,7 @@ def state(s: dict[str, Any]) -> str:
 
 
 def summary_lines(results: Results) -> list[str]:
-    """What was missed, and the rows that saw another machine than the rest."""
+    """The missed bounds, and the rows that were timed in another state of the machine."""
     bounds = [(row, b) for row in results.rows for b in row.bounds]
     missed = [f"  {row.name}: {bound(b)}" for row, b in bounds if not b.met]
     lines = [f"{len(bounds) - len(missed)} of {len(bounds)} bounds met", *missed]

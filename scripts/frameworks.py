@@ -4,10 +4,11 @@
     python scripts/frameworks.py
 
 In each framework two models with the same weights are trained alike by the framework's own loop,
-one of them after `ostinato.accelerate(model)`. The table says how far their losses differ, how many
-times the native engine played, and how far outputs differ when each reads the other's checkpoint.
-Exits 1 if a loss differs by more than 1e-4 of itself, a layer was not swapped, the engine did not
-play every step forward and backward, or a checkpoint did not pass.
+one of them after `ostinato.accelerate(model)`. The table gives the difference of their losses, the
+number of passes that the native engine played, and the difference of outputs after each model has
+loaded the other's checkpoint. Exits 1 if a loss differs by more than 1e-4 of itself, a layer was
+not swapped, the engine did not play every training step forward and backward, or outputs after
+loading a checkpoint differ by more than 1e-4.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ import ostinato
 from ostinato.compiler.play.step import CompiledStep
 from ostinato.nn import inspect
 
-N_STEPS, BATCH = 12, 16
-RELATIVE = 1e-4  # float32 sums in another order, N_STEPS times
+N_STEPS, BATCH = 12, 16  # training steps, and sequences in each
+RELATIVE = 1e-4  # tolerance: both ways sum float32 in different orders, in N_STEPS training steps
 X = torch.randn(N_STEPS * BATCH, 20, 8, generator=torch.Generator().manual_seed(1))
 Y = (X[:, :, 0].cumsum(1)[:, -1] > 0).long()
 HEAD = ["framework", "swapped", "played forward, backward", "largest relative difference of losses",
@@ -54,7 +55,14 @@ class Classifier(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Framework:
-    """make() a model, train(model, folder) → losses and a checkpoint, load(model, checkpoint)."""
+    """How one framework makes, trains and loads a model.
+
+    Attributes:
+        package: its name in the package index.
+        make: returns a new model.
+        train: (model, folder) → (the loss of every training step, the path of a checkpoint).
+        load: (model, checkpoint) → the module with the weights of the checkpoint.
+    """
 
     package: str
     make: Callable[[], Any]
@@ -124,7 +132,7 @@ def in_skorch() -> Framework:
 
 
 def in_transformers() -> Framework:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is to be fetched
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing may be downloaded
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -168,7 +176,7 @@ def in_transformers() -> Framework:
 
 
 def study(framework: Framework, folder: Path) -> tuple[list[str], bool]:
-    """A row of the table, and whether all is as it should be."""
+    """A row of the table, and whether every condition of this script holds in it."""
     torch.manual_seed(0)
     theirs, ours = framework.make(), framework.make()
     ours.load_state_dict(theirs.state_dict())
@@ -189,10 +197,10 @@ def study(framework: Framework, folder: Path) -> tuple[list[str], bool]:
            f"{to_torch:.1e}", f"{from_torch:.1e}"]  # fmt: skip
     fine = (
         len(losses) == N_STEPS
-        and len(set(wanted)) == N_STEPS  # it moves
+        and len(set(wanted)) == N_STEPS  # training changes the loss
         and max(differences) <= RELATIVE
         and n_swapped == len(layers) == 1
-        and min(n_forward, n_backward) >= 2 * N_STEPS  # of two layers
+        and min(n_forward, n_backward) >= 2 * N_STEPS  # the LSTM has two layers, so two scans
         and max(to_torch, from_torch) <= RELATIVE
     )
     return row, fine
@@ -200,12 +208,15 @@ def study(framework: Framework, folder: Path) -> tuple[list[str], bool]:
 
 def trained(framework: Framework, model: Any, folder: Path) -> tuple[list[float], Path]:
     folder.mkdir(parents=True)
-    torch.manual_seed(0)  # of dropout and shuffling
+    torch.manual_seed(0)  # for dropout and shuffling
     return framework.train(model, folder)
 
 
 def apart(one: Any, other: Any) -> float:
-    """The largest difference of their outputs; infinite if both are torch.nn's, or both ours."""
+    """The largest difference of the outputs of two models, one with torch.nn's LSTM, one with ours.
+
+    Infinite if both have the same class of LSTM.
+    """
     if type(lstm_of(one)) is type(lstm_of(other)):
         return math.inf
     with torch.no_grad():
@@ -217,15 +228,15 @@ def lstm_of(model: Any) -> Any:
 
 
 def counted(f: Any, name: str) -> Any:
-    def wrapper(player: CompiledStep, *args: Any, **kwargs: Any) -> Any:
-        plays[name] += player.engine == "native"
-        return f(player, *args, **kwargs)
+    def wrapper(compiled: CompiledStep, *args: Any, **kwargs: Any) -> Any:
+        plays[name] += compiled.engine == "native"
+        return f(compiled, *args, **kwargs)
 
     return wrapper
 
 
 def main() -> int:
-    warnings.simplefilter("ignore")  # the frameworks' own, of workers and the like
+    warnings.simplefilter("ignore")  # the frameworks warn of few workers and the like
     for name in ("forward", "backward"):
         setattr(CompiledStep, name, counted(getattr(CompiledStep, name), name))
     rows, all_fine = [], True

@@ -2,9 +2,9 @@
 
     python scripts/kill_and_resume.py [--kills 20] [--iterations 600] [--seed 0]
 
-Prints a table, one line a kill, and exits 1 if any run ended differently. The moments are spread
-over the whole life of the process, imports and the writing of results included; where the process
-had not come to its first checkpoint, resuming begins anew, which must give the same bits too.
+Prints a table, one line a kill, and exits 1 if any result differs. The moments are spread over the
+whole life of the process, imports and the writing of results included. If a process is killed
+before its first checkpoint, resuming begins anew, and must give the same bits, too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
             run = Path(folder, f"killed-{n_killed + 1}")
             moment = moments.uniform(0, life)
             if not was_killed(train(run, options.iterations), moment):
-                life = moment  # the machine is quicker than it was
+                life = moment  # the process ended earlier than the uninterrupted one did
                 shutil.rmtree(run)
                 continue
             n_killed += 1
@@ -63,7 +63,7 @@ def seconds_of(command: list[str]) -> float:
 
 
 def was_killed(command: list[str], moment: float) -> bool:
-    """Kill -9 after so many seconds; False if it ended by itself before."""
+    """Run the command and kill it (SIGKILL) after `moment` seconds; False if it ended before."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(moment)
@@ -75,6 +75,7 @@ def was_killed(command: list[str], moment: float) -> bool:
 
 
 def train(run: Path, iterations: int) -> list[str]:
+    """The command that trains into the folder `run`."""
     flags = [*FLAGS, "--iterations", str(iterations), "--output", str(run)]
     return [sys.executable, "-m", "ostinato.cli", "train", "mnist", *flags]
 
@@ -88,7 +89,7 @@ def checkpoint_iteration(run: Path) -> str:
 
 
 def contents(run: Path) -> dict[str, object]:
-    """Everything that must be equal: all but clock times."""
+    """The results of a run that must be equal: everything but clock times."""
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluation = json.loads((run / "evaluation.json").read_text())
     for entry in (*metrics, evaluation):

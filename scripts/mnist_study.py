@@ -1,9 +1,9 @@
-"""The figures of docs/mnist.md: accuracy and time of the main job, over seeds.
+"""The figures of docs/mnist.md: accuracy and time of a training on MNIST, over seeds.
 
-    python scripts/mnist_study.py choose     settings for the GRU, on a validation part
-    python scripts/mnist_study.py table      the table, on the test images; writes docs/mnist.md
+    python scripts/mnist_study.py choose     ranks settings of the GRU on validation images
+    python scripts/mnist_study.py table      measures on the test images, and writes docs/mnist.md
 
-Run it on a quiet machine: the times are wall-clock times of whole trainings.
+Run it while no other program uses the cores: the times are wall-clock times of whole trainings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ostinato.engine import native
 PAGE = Path(__file__).parent.parent / "docs" / "mnist.md"
 N_VALIDATION = 10_000
 
-# Candidates for the GRU; `choose` ranks them by accuracy on the last 10,000 training images.
+# Settings for the GRU; `choose` ranks them by accuracy on the last 10,000 training images.
 CANDIDATES: list[dict[str, Any]] = [
     {"optimizer": optimizer, "learning_rate": rate, "schedule": "cosine", "clip_norm": 1.0}
     for optimizer, rate in [
@@ -32,7 +32,7 @@ CANDIDATES: list[dict[str, Any]] = [
         ("adam", 4e-3),
     ]
 ]
-# What `choose` found best (see docs/mnist.md).
+# The best settings by `choose` (see docs/mnist.md).
 GRU: dict[str, Any] = {
     "cell": "gru", "optimizer": "adam", "learning_rate": 4e-3, "schedule": "cosine",
     "clip_norm": 1.0,

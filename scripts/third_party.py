@@ -1,4 +1,4 @@
-"""What accelerate does to models of other people's packages.
+"""The effect of accelerate on models of other people's packages: results and time.
 
     python scripts/third_party.py                      the table, on standard output
     python scripts/third_party.py --only Resemblyzer   one model; --list names them
@@ -7,9 +7,10 @@
 
 The page is benchmarks/results/third_party.md.
 
-Every model is made twice, alike, and one of the two is accelerated. Both do the same work from the
-same random state, and their results are compared; then they work in turn, and the table gives the
-medians. Run it on a quiet machine. The models are in third_party_models.py.
+Every model is made twice with the same weights, and one of the two is accelerated. Both do the same
+work from the same random state, and their results are compared. Then they work in turn, and the
+table gives median times. Run it while no other program uses the cores. The models are in
+third_party_models.py.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ostinato.engine import native
 from ostinato.nn import inspect
 
 BEGIN, END = "<!-- third-party -->", "<!-- /third-party -->"
-SLEEP_S = 5e-3  # OpenMP's threads spin for about 4 ms after their work, on the cores we need
+SLEEP_S = 5e-3  # OpenMP's threads spin for about 4 ms after their work, on cores that are needed
 HEAD = [
     "model", "work", "swapped", "left alone", "largest difference", "relative",
     "torch.nn", "accelerated", "times faster",
@@ -47,10 +48,10 @@ HEAD = [
 
 
 def study(subject: Subject, rounds: int) -> list[dict[str, Any]]:
-    """A row for every work of a model."""
+    """One row for every piece of work of a model; rounds: see `in_turn`."""
     threads = torch.get_num_threads()
     theirs, ours = subject.make(), subject.make()
-    torch.set_num_threads(threads)  # some packages change it for everyone
+    torch.set_num_threads(threads)  # some packages change it for the whole process
     ours.model.load_state_dict(theirs.model.state_dict())
     ostinato.accelerate(ours.model)
     layers = inspect(ours.model)
@@ -75,6 +76,7 @@ def study(subject: Subject, rounds: int) -> list[dict[str, Any]]:
 
 
 def seeded(work: Work) -> list[Tensor]:
+    """The results of the work from a fixed random state."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -82,7 +84,7 @@ def seeded(work: Work) -> list[Tensor]:
 
 
 def differences(wanted: list[Tensor], got: list[Tensor]) -> tuple[float, float]:
-    """The largest, and the largest in proportion to the largest value of its tensor."""
+    """The largest absolute difference, and the largest relative to the peak of its tensor."""
     absolute = relative = 0.0
     for before, after in zip(wanted, got, strict=True):
         difference = float((after.double() - before.double()).abs().max())
@@ -93,7 +95,7 @@ def differences(wanted: list[Tensor], got: list[Tensor]) -> tuple[float, float]:
 
 
 def in_turn(before: Work, after: Work, rounds: int) -> list[list[float]]:
-    """Seconds of every round, of either; each first works once for its own caches."""
+    """The seconds of both in every round; each works once untimed before, to fill the caches."""
     seconds: list[list[float]] = [[], []]
     for _ in range(rounds):
         for work, taken in zip((before, after), seconds, strict=True):
@@ -150,7 +152,7 @@ def replaced(page: str, text: str) -> str:
 
 
 def write(path: Path, content: str) -> None:
-    """All or nothing."""
+    """Write the file as a whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(content)
@@ -159,6 +161,7 @@ def write(path: Path, content: str) -> None:
 
 
 def missing(subject: Subject) -> list[str]:
+    """The modules of a subject that are not installed."""
     return [m for m in subject.modules if importlib.util.find_spec(m) is None]
 
 

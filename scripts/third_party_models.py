@@ -1,7 +1,7 @@
-"""Models of other people's packages, each with realistic work to do: see third_party.py.
+"""Models of other people's packages, each with realistic work, for third_party.py.
 
-Weights and data come from inside the packages, or are made here: nothing is downloaded. A package
-is imported when its model is made.
+Weights and data are parts of the packages or are made here; nothing is downloaded. A package is
+imported when its model is made.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ RATE = 16_000  # samples of speech a second
 
 @dataclass(frozen=True)
 class Work:
-    """One thing that a model does.
+    """One piece of work of a model.
 
-    run: does it once and returns what is compared: outputs, or the gradients of an iteration.
+    Attributes:
+        run: does the work once and returns the tensors to be compared: outputs, or the gradients of
+            one training iteration.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Made:
-    """A model and its work; the model's layers are swapped in place."""
+    """A model and its work. `works` use this model object, so they use its swapped layers, too."""
 
     model: torch.nn.Module
     works: list[Work]
@@ -46,8 +48,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Subject:
-    """modules: what must be importable. install: pip's arguments that make them so.
-    package: the one whose version is told. make: builds the same model at every call.
+    """A model of a package, not yet built.
+
+    Attributes:
+        name: the model's name in the table.
+        package: the package whose version the table gives.
+        modules: the modules that must be importable.
+        install: the arguments of pip that install them.
+        make: builds the same model at every call.
     """
 
     name: str
@@ -57,7 +65,7 @@ class Subject:
     make: Callable[[], Made]
 
 
-# Resemblyzer: a speaker's voice as a vector. LSTM of three layers; weights in the package.
+# Resemblyzer turns a voice into a vector: an LSTM of three layers, weights in the package.
 
 
 def resemblyzer() -> Made:
@@ -67,14 +75,15 @@ def resemblyzer() -> Made:
     encoder = VoiceEncoder("cpu", verbose=False)
     recording = speech(30.0, pitch=120.0)
     mels = np.stack([wav_to_mel_spectrogram(speech(9.0, 90.0 + 20 * i)) for i in range(8)])
-    utterances = torch.from_numpy(mels[:, :800]).reshape(8 * 5, 160, -1)  # 5 of 1.6 s a speaker
+    # Five utterances of 1.6 s (160 frames) for each of 8 speakers.
+    utterances = torch.from_numpy(mels[:, :800]).reshape(8 * 5, 160, -1)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-4)
 
     def embed() -> list[Tensor]:
         return [torch.from_numpy(encoder.embed_utterance(recording))]
 
     def loss() -> Tensor:
-        """GE2E (Wan et al. 2018), each utterance beside the mean of every speaker's."""
+        """GE2E (Wan et al. 2018): compares each utterance with the mean of every speaker."""
         voices = encoder(utterances).reshape(8, 5, -1)
         centroids = F.normalize(voices.mean(1), dim=1)
         similarity = 10.0 * voices.flatten(0, 1) @ centroids.T - 5.0
@@ -89,10 +98,10 @@ def resemblyzer() -> Made:
     )
 
 
-# kraken: text recognition. Pages: bidirectional LSTMs along x and along y; weights in the package.
-# Lines: its default network, untrained; three bidirectional LSTMs over packed sequences.
+# kraken recognizes text. For pages: bidirectional LSTMs along x and y, weights in the package. For
+# lines: its default network, untrained, with three bidirectional LSTMs over packed sequences.
 
-PAGE = (1200, 1800)  # pixels; the network's own height
+PAGE = (1200, 1800)  # width and height in pixels; the network wants this height
 
 
 def kraken_pages() -> Made:
@@ -152,7 +161,7 @@ def kraken_lines() -> Made:
     )
 
 
-# neuralforecast: models of time series, fitted here to the airline passengers in the package.
+# neuralforecast has models of time series, fitted here to the airline passengers in the package.
 
 
 def neuralforecast_gru() -> Made:
@@ -192,13 +201,13 @@ def forecaster(kind: type) -> Made:
 
     def loss() -> Tensor:
         model.train()
-        model.trainer = None  # so that there is none to log to
+        model.trainer = None  # a training step logs to its trainer
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same windows every time
+            torch.manual_seed(0)  # draws the same windows every time
             return model.training_step(model.kept_batch, 0)
 
     def train() -> list[Tensor]:
-        horizon = model.h  # which a training step changes, and predict needs
+        horizon = model.h  # a training step changes it, and predict needs it
         found = iterate(model, loss, optimizer)
         model.h = horizon
         return found
@@ -212,7 +221,7 @@ def forecaster(kind: type) -> Made:
     )
 
 
-# sb3-contrib: PPO with recurrent actor and critic, on CartPole, which is played here.
+# sb3-contrib has PPO with a recurrent actor and critic; here it plays CartPole.
 
 N_ENVIRONMENTS, N_STEPS = 8, 128
 
@@ -251,7 +260,7 @@ def recurrent_ppo() -> Made:
 
 
 def recurrent_ppo_with_resets() -> Made:
-    """The same, where an accelerated layer plays its episodes in one call, not step by step."""
+    """RecurrentPPO whose accelerated layers play all episodes in one call with resets=."""
     made = recurrent_ppo()
     step_by_step = made.model._process_sequence
 
@@ -268,7 +277,8 @@ def recurrent_ppo_with_resets() -> Made:
     return Made(made.model, made.works[1:])
 
 
-# Silero VAD: where there is speech. Compiled by TorchScript in the package, so left alone.
+# Silero VAD finds speech in a recording. The package has it compiled by TorchScript, so accelerate
+# leaves it alone.
 
 
 def silero() -> Made:
@@ -314,7 +324,7 @@ SUBJECTS = [
 def iterate(
     model: torch.nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer
 ) -> list[Tensor]:
-    """One iteration of training; gives the gradients."""
+    """Make one training iteration and return the gradients."""
     optimizer.zero_grad()
     loss().backward()
     optimizer.step()
@@ -327,7 +337,7 @@ def gradients(model: torch.nn.Module) -> list[Tensor]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the packages say while they work."""
+    """A context without the warnings and log messages of the packages."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -339,10 +349,10 @@ def quiet() -> Iterator[None]:
 
 
 def speech(seconds: float, pitch: float) -> np.ndarray:
-    """Something like speech, float32 `[RATE · seconds]`: vowels of a voice of this pitch, in Hz.
+    """Synthetic vowels in a voice of this pitch (Hz), float32 `[RATE · seconds]`.
 
-    Pulses whose rate wanders, through three resonances that change four times a second (formants
-    of five vowels, after Peterson and Barney 1952), with a breath after every sixth vowel.
+    Pulses of varying rate pass through three resonances, which change four times a second (formants
+    of five vowels, after Peterson and Barney 1952). After every sixth vowel there is a pause.
     """
     from scipy.signal import lfilter
 
@@ -370,7 +380,7 @@ def austen_lines(n: int) -> list[str]:
 
 
 def drawn(lines: list[str], shape: tuple[int, int], size: int) -> Any:
-    """An image, width × height, of black text on white, in a font of this size."""
+    """An RGB image of black text on white; shape: (width, height); size: of the font."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", shape, "white")

@@ -1,12 +1,12 @@
 """A pytest plugin: PyTorch's own tests with ostinato's recurrent layers in place of torch.nn's.
 
-torch_rnn_tests.py uses it. By itself, in the folder `test` of PyTorch's sources:
+torch_rnn_tests.py uses it. To use it alone, in the folder `test` of PyTorch's sources:
 
     PYTHONPATH=…/scripts python -m pytest --noconftest -p torch_rnn_plugin --ostinato test_nn.py
 
-With --ostinato the six classes are exchanged before any test is imported, and at the end it says
-how many calls of theirs the native engine played: without those the tests would show nothing.
---outcomes FILE writes how each test ended, and the counts, as JSON.
+With --ostinato the six classes are replaced before any test is imported. At the end the plugin
+prints how many calls of the layers the native engine played: without such calls the tests would
+prove nothing. --outcomes FILE writes the outcome of each test and the counts as JSON.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from ostinato.nn import cells, layers
 
 CLASSES = ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"]
 NAMESPACES = [torch.nn, torch.nn.modules, torch.nn.modules.rnn]
-WORST_LAST = ["passed", "skipped", "xfailed", "failed"]  # a test has several phases
+# A test has several phases; its outcome is the one of them that stands last here.
+WORST_LAST = ["passed", "skipped", "xfailed", "failed"]
 
-# What tests of PyTorch 2.4 to 2.6 import from torch.testing, and later ones have otherwise.
+# Names that the tests of PyTorch 2.4 to 2.6 import from torch.testing, and that later versions of
+# torch.testing have under other names.
 HELPERS = "torch.testing._internal."
 FORMER_NAMES = {
     (f"{HELPERS}common_utils", "skipIfMps"): lambda module: module.skipIfMPS,
@@ -39,8 +41,8 @@ FORMER_NAMES = {
 }
 
 outcomes: dict[str, str] = {}
-calls: Counter[str] = Counter()  # of the layers, by what played them
-_plays: Counter[str] = Counter()  # scans of layers, and those that the engine played
+calls: Counter[str] = Counter()  # forward calls of the layers, by what played them
+_plays: Counter[str] = Counter()  # "scan": scans of layers; "engine": those that the engine played
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -61,27 +63,30 @@ def pytest_configure(config: Any) -> None:
 
 
 def count() -> None:
-    """Have every forward of ours say who played it: the engine, scan's loop, or torch.nn."""
-    for module in (layers, cells):
-        module.scan = noted(module.scan, "scan")  # type: ignore[attr-defined]
+    """Wrap every forward of ours to count what played it: the engine, scan's loop, or torch.nn."""
+    cells.scan = noted(cells.scan, "scan")
     layers.scan_layer = noted(layers.scan_layer, "scan")
-    _scan._played = noted(_scan._played, "engine")  # gives None where the loop must play
+    _scan._by_the_engine = noted(_scan._by_the_engine, "engine")
     for name in CLASSES:
         cls = getattr(ostinato.nn, name)
         cls.forward = told(cls.forward)
 
 
 def noted(f: Any, name: str) -> Any:
+    """The function; its calls are counted in `_plays`."""
+
     @functools.wraps(f)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
-        _plays[name] += result is not None
+        _plays[name] += 1
         return result
 
     return wrapper
 
 
 def told(forward: Any) -> Any:
+    """The forward; its calls are counted in `calls`."""
+
     @functools.wraps(forward)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = _plays.copy()

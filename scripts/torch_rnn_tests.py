@@ -2,10 +2,11 @@
 
     python scripts/torch_rnn_tests.py DIRECTORY [--select EXPRESSION] [FILE …]
 
-DIRECTORY is the folder `test` of PyTorch's sources, best of the version installed: the tests are
-run where they lie, no part of them is in ostinato. They need `pip install expecttest`. Every test
-whose name fits (rnn, gru, lstm, packed, cell) runs twice, and what ends differently is listed.
-Exits 1 if a test passes with torch.nn's classes alone. torch_rnn_plugin.py exchanges the classes.
+DIRECTORY is the folder `test` of PyTorch's sources, preferably of the version installed. The tests
+run where they are; no part of them is in ostinato. They need `pip install expecttest`. Every test
+whose name fits (rnn, gru, lstm, packed, cell) runs twice, and every difference of outcome is
+listed. Exits 1 if a test passes with torch.nn's classes alone, or if the native engine played no
+call. torch_rnn_plugin.py replaces the classes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def run(directory: Path, files: list[str], select: str, flags: list[str]) -> dict[str, Any]:
-    """How each test ended and what played the layers."""
+    """Run the tests once: the outcome of each, and the counts of what played the layers."""
     here = str(Path(__file__).resolve().parent)
     paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:

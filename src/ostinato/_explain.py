@@ -1,4 +1,4 @@
-"""`explain`: what was recorded of a step, and what it costs."""
+"""`explain`: the products and operations that were recorded of a step, and their cost."""
 
 from __future__ import annotations
 
@@ -40,25 +40,27 @@ class Product:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `scan` does with a step.
+    """How `scan` plays a step.
 
     Attributes:
-        native: whether the engine plays it.
-        reason: why not, or "".
-        operation: the operation that cannot be played, or "".
-        advice: what to change, or "".
+        native: whether the engine plays the step.
+        reason: why it does not, or "".
+        operation: the operation that the engine cannot play, or "".
+        advice: a change of the step that would help, or "".
         hoisted: products taken out of the time loop, forward.
         loop_products: products in the time loop, forward.
         loop_ops: elementwise operations in the time loop, forward, by name, in order.
         backward_loop_products, backward_loop_ops: the same for the backward pass.
-        saved_bytes: kept for the backward pass: saved values and states (xs are not counted).
-        engine_bytes: the engine's own memory, of the pass that needs more: weights in panels,
-            values of some steps, sums of gradients. It is kept for the next pass, of any step.
-        flops: of a forward and a backward pass, matrix products only; a multiply-add counts 2.
+        saved_bytes: bytes kept for the backward pass: saved values and carries, without xs.
+        engine_bytes: bytes of the engine's workspace, for whichever pass needs more: packed
+            weights, values of a few time steps, accumulators of weight gradients. The workspace is
+            kept for the next pass of any step.
+        flops: floating-point operations of the matrix products, forward and backward; a
+            multiply-add counts 2.
         isa: the instruction set.
-        threads: threads in use.
-        expected_ms: `flops` at the rate at which the engine multiplies large matrices here. A step
-            that is mostly elementwise takes longer.
+        threads: the number of threads in use.
+        expected_ms: the time of `flops` at the rate at which the engine multiplies large matrices
+            on this machine: a lower bound. A step that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
     """
 
@@ -81,7 +83,7 @@ class Explanation:
     n_rows: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The attributes as plain values: numbers, strings, tuples and dicts."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -106,13 +108,16 @@ class Explanation:
 
 
 def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
-    """What `scan(step, init, xs)` does: how it is played, or why the slow loop plays it.
+    """Explain how `scan(step, init, xs)` is played: natively and at what cost, or why not.
+
+    The step is recorded and verified as at its first call of `scan`: its first time steps run in
+    the engine and in the loop. The sequence is not played.
 
     Args:
-        step, init, xs, dim: as for `scan`. The step is recorded, nothing is computed.
+        step, init, xs, dim: as for `scan`.
 
     Returns:
-        An `Explanation`; print it, or take its attributes.
+        An `Explanation`, to be printed or read by attribute.
 
     Raises:
         TypeError, ValueError: as `scan`.
@@ -224,7 +229,10 @@ def _flops(lowered: Lowered, n_steps: int, n_rows: int) -> int:
 
 @functools.cache
 def multiply_rate(kind: np.dtype[Any], threads: int, isa: str) -> float:
-    """FLOP per second of the engine on products of `[256, 512] @ [512, 512]`, the best of five."""
+    """FLOP per second of the engine on products of `[256, 512] @ [512, 512]`: the best of five.
+
+    Measured once per process, dtype, number of threads and instruction set.
+    """
     n_steps, n_rows, width = 8, 256, 512
     program = native.make(
         Program(

@@ -1,5 +1,7 @@
-"""Optional dependencies: imported where they are used, and named with the command that installs
-them when they are missing."""
+"""Optional dependencies are imported where they are used.
+
+If one is missing, the error names the command that installs it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(extra: str, *packages: str) -> Iterator[None]:
-    """Around imports: a missing one of `packages` becomes an error that says what to install.
+    """A context for imports: if one of `packages` is missing, the error says what to install.
+
+    Errors of other imports pass through unchanged.
+
+    Args:
+        extra: the extra of ostinato that installs the packages.
+        packages: names of top-level modules.
 
     Raises:
-        ModuleNotFoundError: one of `packages` is not installed. Other failing imports stay as they
-            are.
+        ModuleNotFoundError: one of `packages` is not installed.
 
     Example:
         >>> with needs("torch", "no_torch"):

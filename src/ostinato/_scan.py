@@ -1,8 +1,8 @@
-"""`scan`: one step, played over every element of a sequence.
+"""`scan`: one step, applied to every element of a sequence.
 
-Its arguments are checked (`arguments.py`), the step is found among those recorded, or recorded now
-(`compiler/cache.py`), and played by the engine (`compiler/play/`). A step that cannot be recorded
-plays the loop that defines scan (`eager.py`).
+`arguments.py` checks the arguments, `compiler/cache.py` finds the recorded step or records it, and
+`compiler/play/` plays it in the engine. A step that cannot be recorded is played by the eager loop
+(`eager.py`), which is the definition of scan.
 """
 
 from __future__ import annotations
@@ -45,19 +45,20 @@ def scan(
     Args:
         step: a pure function of the carry and one element of `xs`, batch first. If its result has
             the structure of `init` it is the new carry, and also the output; otherwise it is a
-            pair (new carry, y), where y is a tensor or any structure of tensors.
+            pair (new carry, y), where y is a tensor or any structure of tensors, or None for no
+            output.
         init: the first carry: a tensor `[B, …]`, or a tuple, list or dict of such.
         xs: the sequence: a tensor, or a structure of tensors, all of the same length T along `dim`
             (`[T, B, F]` for `dim=0`).
         dim: the axis of `xs` and of `ys` that is time.
         reverse: play from t = T−1 down to 0. `ys` stay in the order of `xs`.
-        lengths: `[B]` integers in 0…T: row b has only the steps t < lengths[b]. Beyond, its carry
-            stays, its outputs are zero, and nothing flows back from them. Every leaf of `init`, of
-            `xs` and of the outputs then has the rows as its first axis (beside time).
+        lengths: `[B]` integers in 0…T: row b has only the steps t < lengths[b]. At later steps its
+            carry stays, its outputs are zero, and it adds nothing to any gradient. Every leaf of
+            `init`, of `xs` and of the outputs needs the rows as its first axis (beside time).
         resets: `[T, B]` bool: marks the first element of a new segment within a row. Going forward
             the row restarts before t; in reverse, where the segment ends at t, before t−1.
-        restart: the carry a row restarts from, shaped like `init` or broadcastable to it.
-            Default: zeros.
+        restart: the carry that a row restarts from, shaped like `init` or broadcastable to it;
+            zeros by default.
 
     Returns:
         `(carry, ys)`: the carry after the last step, with the structure of `init`, and the outputs
@@ -68,6 +69,7 @@ def scan(
             neither that of `init` nor a pair that begins with it.
         ValueError: the time axis is empty or its length differs between leaves of `xs`; the step
             changes the shape or dtype of the carry; lengths, resets or restart do not fit.
+        RuntimeError: OSTINATO_CHECK=1 is set, and the first steps differ from those of the loop.
 
     Example:
         >>> import torch, ostinato
@@ -100,15 +102,15 @@ def scan_layer(
     restart: Any = None,
     of_layer: bool = False,
 ) -> tuple[Tree, Tree]:
-    """`scan` for a layer, which knows its weights: nothing of its step has to be guarded.
+    """`scan` for a layer: the layer passes its weights, so its step needs no guards.
+
+    The layer makes sure that torch.compile does not trace this call.
 
     Args:
-        weights: every tensor that the step takes from outside.
-        variant: everything else that it depends on, hashable.
-        of_layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`. Views
-            would do the same, at a node in the graph for each: a tenth of a short call.
-
-    A layer sees to it that it is not traced.
+        weights: every tensor that the step captures.
+        variant: every other value that the step depends on, hashable.
+        of_layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`. Removing
+            it by views would add an autograd node for each, a tenth of the time of a short call.
     """
     a = checked(step, init, xs, 0, reverse, lengths, resets, restart, of_layer)
     a.weights, a.variant = weights, variant
@@ -116,7 +118,7 @@ def scan_layer(
 
 
 def _played(a: Arguments) -> tuple[Tree, Tree]:
-    """By the engine, or by the eager loop where the engine cannot."""
+    """Play in the engine, or in the eager loop if the engine cannot play the step."""
     if cache.engine() != "eager":
         try:
             call, refusal = compiled(a)
@@ -136,11 +138,11 @@ def _played(a: Arguments) -> tuple[Tree, Tree]:
 
 
 def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
-    """The recorded step with its tensors; or None, and why the loop plays.
+    """The recorded step with its tensors; or None and the reason why the loop must play.
 
     Raises:
-        Unsupported: these tensors cannot be played, whatever the step. Where that is not the
-            step's doing, Elsewhere.
+        Unsupported: the engine can play no step on these tensors.
+        Elsewhere: the same, for a reason that a user need not be warned of (a GPU, a transform).
     """
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
@@ -169,9 +171,10 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
 
 
 def _with_restarts(a: Arguments) -> Arguments:
-    """Resets as a part of the step: its carry is selected before, from marks that come with xs.
+    """The arguments with the resets made a part of the step.
 
-    xs_leaves, before and after: `[T, B, …]`.
+    The new step replaces the carry of rows that restart, then calls the given step. The marks
+    `[T, B]` and the restart values, repeated to `[T, B, …]`, become further leaves of xs.
     """
     ragged, step, carry_spec, xs_spec = a.ragged, a.step, a.carry_spec, a.xs_spec
     assert ragged.starts is not None

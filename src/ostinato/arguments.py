@@ -1,4 +1,4 @@
-"""What `scan` was given, checked and taken apart."""
+"""The arguments of `scan`, checked and flattened."""
 
 from __future__ import annotations
 
@@ -20,42 +20,57 @@ from ostinato.eager import (
 )
 
 
-@dataclass(slots=True)  # made with every call: a frozen one takes five times as long
+@dataclass(slots=True)  # not frozen: made at every call, and freezing takes five times as long
 class Arguments:
-    """The arguments of one call."""
+    """The arguments of one call of `scan`.
+
+    Attributes:
+        step: the step to be played.
+        given: the caller's step; with resets, `step` is a wrapper of it.
+        leaves: the leaves of init as given: `[B, …]`, or `[1, B, …]` if of_layer.
+        carry_spec: the structure of init.
+        xs_leaves: the leaves of xs, time along `dim`.
+        xs_spec: the structure of xs.
+        dim, reverse: as for `scan`.
+        ragged: lengths, resets and restart.
+        of_layer: whether the first and the last carry have torch.nn's axis of layers.
+        weights: the tensors that a layer's step captures; None for a step of the user.
+        variant: every other value that a layer's step depends on, hashable.
+    """
 
     step: Step
-    given: Step  # the caller's: of `step`, with resets, a part
-    leaves: list[Tensor]  # of init, as given
+    given: Step
+    leaves: list[Tensor]
     carry_spec: Any
-    xs_leaves: list[Tensor]  # time along `dim`
+    xs_leaves: list[Tensor]
     xs_spec: Any
     dim: int
     reverse: bool
     ragged: RowSpans
-    of_layer: bool  # leaves are `[1, B, …]`
-    # Of a layer's step: the tensors that it takes from outside, and all else that it depends on.
+    of_layer: bool
     weights: list[Tensor] | None = None
     variant: Any = None
 
     @property
     def init_leaves(self) -> list[Tensor]:
-        """`[B, …]`."""
+        """The leaves of init, `[B, …]`."""
         return [leaf.squeeze(0) for leaf in self.leaves] if self.of_layer else self.leaves
 
     @property
     def init(self) -> Tree:
+        """The first carry in the user's structure, its leaves `[B, …]`."""
         return tree.unflatten(self.init_leaves, self.carry_spec)
 
     @property
     def first_x(self) -> list[Tensor]:
-        """The leaves of the first element of xs."""
+        """The leaves of xs at t = 0, `[B, …]`."""
         return [leaf.select(self.dim, 0) for leaf in self.xs_leaves]
 
     def flat(self, states: list[Tensor], xs: list[Tensor]) -> tuple[list[Tensor], Tree]:
-        """The step on leaves: the leaves of the new carry, and the output."""
+        """Call the step on leaves: (leaves of the new carry, output)."""
         carry, x = tree.unflatten(states, self.carry_spec), tree.unflatten(xs, self.xs_spec)
-        like = tree.unflatten(self.leaves, self.carry_spec)  # no operation, which would be recorded
+        # The leaves as given: squeezing them would be recorded as an operation of the step.
+        like = tree.unflatten(self.leaves, self.carry_spec)
         return split_result(self.step(carry, x), like, self.carry_spec)
 
 
@@ -70,6 +85,11 @@ def checked(
     restart: Any = None,
     of_layer: bool = False,
 ) -> Arguments:
+    """The arguments of `scan`, checked.
+
+    Raises:
+        TypeError, ValueError: as `scan`.
+    """
     try:
         dim = operator.index(dim)
     except TypeError:

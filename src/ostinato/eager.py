@@ -1,4 +1,7 @@
-"""The definition of `scan`: a plain loop in PyTorch, and the checks of its arguments."""
+"""The definition of `scan`: a plain loop in PyTorch; and checks of tensors, carries and outputs.
+
+A row is *alive* at time step t if t < lengths[row].
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,20 @@ Step = Callable[[Tree, Tree], Any]
 def eager_scan(
     step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans
 ) -> tuple[Tree, Tree]:
-    """The definition of scan: a plain loop in PyTorch, with which every faster path is compared."""
+    """Play `step` in a plain Python loop: the definition of scan.
+
+    Every faster path is compared with it.
+
+    Args:
+        step, init, xs, dim, reverse: as for `scan`.
+        ragged: lengths, resets and restart of `scan`, checked.
+
+    Returns:
+        `(carry, ys)` as `scan` returns them.
+
+    Raises:
+        TypeError, ValueError: a result of the step does not fit `init`, `dim` or earlier results.
+    """
     init_leaves, carry_spec = tree.flatten(init)
     xs_leaves, xs_spec = tree.flatten(xs)
     n_steps = ragged.n_steps
@@ -25,7 +41,7 @@ def eager_scan(
     carry_leaves: list[Tensor] = init_leaves
     taken = ragged.taken_first(init_leaves)
     outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
-    output_spec: Any = ()  # of no structure
+    output_spec: Any = ()  # before the first step: equal to no structure
     for t in reversed(range(n_steps)) if reverse else range(n_steps):
         before = taken = ragged.taken(ragged.restarted(carry_leaves, t), taken, t)
         x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
@@ -47,7 +63,12 @@ def eager_scan(
 
 
 def split_result(result: Any, init: Tree, carry_spec: tree.Spec) -> tuple[list[Tensor], Tree]:
-    """What a step returned, as (leaves of the new carry, output)."""
+    """Take a step's result apart: (leaves of the new carry, output).
+
+    Raises:
+        TypeError: the result is neither structured like init nor a pair that begins so, or it
+            contains an object that is not a tensor.
+    """
     result = _in_order(result, init)
     leaves, spec = tree.flatten(result)
     if spec == carry_spec:
@@ -59,7 +80,7 @@ def split_result(result: Any, init: Tree, carry_spec: tree.Spec) -> tuple[list[T
         leaves, spec = tree.flatten(carry)
         if spec == carry_spec:
             check_tensors("the new carry that step returned", leaves)
-            y = () if y is None else y  # no output
+            y = () if y is None else y
             check_tensors("the output that step returned", tree.leaves(y))
             return leaves, y
     raise TypeError(
@@ -81,7 +102,7 @@ def _in_order(carry: Any, init: Tree) -> Any:
 
 
 def check_output_axes(y_leaves: list[Tensor], dim: int) -> None:
-    """Time must find its place among the axes of every output."""
+    """Raise ValueError if an output has too few axes to put time at `dim`."""
     for y in y_leaves:
         if not -y.dim() - 1 <= dim <= y.dim():
             raise ValueError(
@@ -91,7 +112,7 @@ def check_output_axes(y_leaves: list[Tensor], dim: int) -> None:
 
 
 def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
-    """The carry must keep its shapes and dtypes, or it could not be carried on."""
+    """Raise ValueError if the step changed the shape or dtype of a leaf of the carry."""
     for i, (old, new) in enumerate(zip(init_leaves, leaves, strict=True)):
         if old.shape != new.shape:
             raise ValueError(
@@ -106,7 +127,7 @@ def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
 
 
 class RowSpans:
-    """Which rows are alive at step t, and which restart before it: `lengths` and `resets`."""
+    """Which rows are alive at time step t, and which restart before it: `lengths` and `resets`."""
 
     __slots__ = ("lengths", "n_steps", "restart_leaves", "starts")
 
@@ -118,8 +139,8 @@ class RowSpans:
         n_steps: int,
     ):
         self.lengths = lengths  # [B] int64
-        self.starts = starts  # [T, B] bool: the row restarts before step t, in playing order
-        self.restart_leaves = restart_leaves
+        self.starts = starts  # [T, B] bool: the row restarts before step t is played
+        self.restart_leaves = restart_leaves  # [B, …] like the leaves of init; none without resets
         self.n_steps = n_steps
 
     @staticmethod
@@ -132,7 +153,11 @@ class RowSpans:
         restart: Tree | None,
         reverse: bool,
     ) -> RowSpans:
-        """Check the three arguments once, so that the loop can trust them."""
+        """Check lengths, resets and restart once, so that the loop can trust them.
+
+        Raises:
+            TypeError, ValueError: one of them, or init, has the wrong shape, dtype or values.
+        """
         n_rows = init_leaves[0].shape[0] if init_leaves[0].dim() else 0
         if not all(leaf.dim() and leaf.shape[0] == n_rows for leaf in init_leaves):
             raise ValueError(
@@ -147,9 +172,9 @@ class RowSpans:
                 raise ValueError("scan: restart= was given without resets=, so it would do nothing")
             return RowSpans(lengths, None, [], n_steps)
         starts = _check_resets(resets, n_rows, n_steps).clone().to(device)
-        if lengths is not None:  # a mark in the padding means nothing
+        if lengths is not None:  # marks in the padding are ignored
             starts = starts & (torch.arange(n_steps, device=device)[:, None] < lengths)
-        if reverse:  # a segment that begins at t ends, seen from behind, before t−1
+        if reverse:  # a segment that begins at t is left between the steps t and t−1
             starts = torch.cat([starts[1:], torch.zeros_like(starts[:1])])
         if restart is None:
             return RowSpans(
@@ -164,10 +189,10 @@ class RowSpans:
         return RowSpans(lengths, starts, fits, n_steps)
 
     def select_valid(self, xs_leaves: list[Tensor], dim: int) -> list[Tensor]:
-        """xs with the padding replaced by each row's own last valid element.
+        """xs with the padding of each row replaced by the last valid element of that row.
 
-        A mask that multiplies would not do: padding may be NaN, and 0 · NaN poisons gradients.
-        Padding with zeros would not do either: a step may divide by x.
+        Multiplying by a mask would not do, since padding may be NaN, and 0 · NaN makes gradients
+        NaN. Zeros would not do either, since a step may divide by x.
         """
         if self.lengths is None:
             return xs_leaves
@@ -175,9 +200,9 @@ class RowSpans:
         steps = torch.arange(self.n_steps, device=last.device)
         index = torch.minimum(steps[:, None], last)  # [T, B]
         rows = torch.arange(len(last), device=last.device)
-        alive = self.lengths > 0  # a row without any element takes those of the longest row
-        rows = torch.where(alive, rows, self.lengths.argmax())
-        if not bool(alive.any()):
+        has_steps = self.lengths > 0  # rows of length 0 take the elements of the longest row
+        rows = torch.where(has_steps, rows, self.lengths.argmax())
+        if not bool(has_steps.any()):
             return [torch.zeros_like(leaf) for leaf in xs_leaves]
         index = index[:, rows]
         selected = []
@@ -192,6 +217,7 @@ class RowSpans:
         return selected
 
     def restarted(self, carry: list[Tensor], t: int) -> list[Tensor]:
+        """The carry before step t, with the restart value in rows that restart there."""
         if self.starts is None:
             return carry
         start = self.starts[t]
@@ -199,7 +225,10 @@ class RowSpans:
         return [torch.where(rows_like(start, c), r, c) for r, c in pairs]
 
     def taken_first(self, init: list[Tensor]) -> list[Tensor]:
-        """What rows take for their carry before they have a step: the longest row's for none."""
+        """The carry that `taken` gives rows which have not played a step: init.
+
+        Rows of length 0 get the init of the longest row.
+        """
         if self.lengths is None:
             return init
         rows = torch.arange(len(self.lengths), device=self.lengths.device)
@@ -207,9 +236,14 @@ class RowSpans:
         return [leaf[rows] for leaf in init]
 
     def taken(self, carry: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
-        """The carry that a step takes; of rows that are not alive, that of their own last step.
+        """The carry that is handed to the step at time t.
 
-        Where they stand now a step may have a pole, and 0 · inf poisons gradients.
+        A row that is not alive gets once more the carry that it had before the last step it played.
+        Its present carry may be a pole of the step, and 0 · inf makes gradients NaN.
+
+        Args:
+            carry: the carry of all rows now.
+            before: the carry that was handed to the previous step.
         """
         if self.lengths is None:
             return carry
@@ -218,7 +252,7 @@ class RowSpans:
         return [torch.where(rows_like(alive, now), now, then) for now, then in pairs]
 
     def kept(self, after: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
-        """The new carry of living rows, the old one of the others."""
+        """The carry after step t: the new one in rows that are alive, the old one elsewhere."""
         if self.lengths is None:
             return after
         alive = t < self.lengths
@@ -226,6 +260,7 @@ class RowSpans:
         return [torch.where(rows_like(alive, new), new, old) for new, old in pairs]
 
     def silenced(self, ys: list[Tensor], t: int) -> list[Tensor]:
+        """The outputs of step t, with zeros in rows that are not alive."""
         if self.lengths is None:
             return ys
         alive = t < self.lengths
@@ -239,7 +274,7 @@ class RowSpans:
 
 
 def rows_like(rows: Tensor, leaf: Tensor) -> Tensor:
-    """A mask `[B]`, shaped to broadcast over a leaf `[B, …]`."""
+    """A mask `[B]`, reshaped to `[B, 1, …]`, which broadcasts over a leaf `[B, …]`."""
     return rows.reshape(-1, *[1] * (leaf.dim() - 1))
 
 
@@ -264,13 +299,13 @@ def _check_lengths(lengths: Tensor | list[int], n_rows: int, n_steps: int) -> Te
         raise ValueError(
             f"scan: lengths is {describe(given)}; wanted {n_rows} integers, one for each row"
         )
-    numbers = given.tolist()  # checked as such: a µs where tensors take twenty
+    numbers = given.tolist()  # comparing Python integers takes 1 µs, comparing tensors 20 µs
     if numbers and not 0 <= min(numbers) <= max(numbers) <= n_steps:
         row = next(row for row, n in enumerate(numbers) if not 0 <= n <= n_steps)
         raise ValueError(
             f"scan: lengths[{row}] is {numbers[row]}; wanted 0 to {n_steps}, the steps of xs"
         )
-    # A copy: the caller may refill his buffer before the backward pass.
+    # Copied, since the caller may overwrite the tensor before the backward pass.
     return given.to(torch.int64, copy=True)
 
 
@@ -285,7 +320,11 @@ def _check_resets(resets: Tensor, n_rows: int, n_steps: int) -> Tensor:
 
 
 def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
-    """A tensor, on the CPU, of what may be any object."""
+    """`value`, which may be any object, as a tensor on the CPU.
+
+    Raises:
+        TypeError: it cannot be one; `name` and `wanted` are words for the message.
+    """
     try:
         return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError):
@@ -297,7 +336,11 @@ def is_integer(dtype: torch.dtype) -> bool:
 
 
 def time_length(xs_leaves: list[Tensor], dim: int) -> int:
-    """T, the same for all leaves."""
+    """T, the number of time steps.
+
+    Raises:
+        ValueError: a leaf has no axis `dim`, leaves differ in T, or T is 0.
+    """
     shape = xs_leaves[0].shape
     if len(xs_leaves) == 1 and dim == 0 and shape and shape[0]:
         return shape[0]
@@ -321,6 +364,7 @@ def time_length(xs_leaves: list[Tensor], dim: int) -> int:
 
 
 def check_tensors(name: str, leaves: list[Any]) -> None:
+    """Raise TypeError if a leaf is not a tensor, or there is none (an output may have none)."""
     if not leaves and name != "the output that step returned":
         raise TypeError(f"scan: {name} is empty; wanted a tensor, or a tuple, list or dict of them")
     for leaf in leaves:
@@ -332,7 +376,7 @@ def check_tensors(name: str, leaves: list[Any]) -> None:
 
 
 def describe(tree: Tree) -> str:
-    """A value in a few words, for error messages: tensors as dtype[shape], structures spelt out."""
+    """A value in a few words, for error messages: tensors as dtype[shape], structures in full."""
     if isinstance(tree, Tensor):
         return f"{str(tree.dtype).removeprefix('torch.')}{list(tree.shape)}"
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Where a run took place: versions, machine, threads, git state."""
+"""The environment of a run: versions, machine, threads, git state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """The surroundings of a result, for its later readers.
+    """The environment in which a result was made, to be stored beside the result.
 
     Example:
         >>> sorted(environment())
@@ -43,19 +43,22 @@ def environment() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str | None]:
-    """Version of each package that ostinato uses; None where it is not installed."""
+    """The version of each package that ostinato uses; None for one that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def cores() -> int:
-    """The cores this process may use (a container or taskset can leave fewer than there are)."""
+    """The number of cores that this process may use.
+
+    A container or taskset can make it smaller than the number of cores of the machine.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """The processor's own name, where the system tells it."""
+    """The model name of the processor, or its architecture where the system gives no name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text("utf-8", errors="replace").splitlines():
@@ -65,15 +68,15 @@ def cpu_model() -> str:
 
 
 def torch_threads() -> int | None:
-    """The number of threads of PyTorch; None if PyTorch is not loaded."""
+    """PyTorch's number of threads; None if PyTorch is not loaded."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else None
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit, and whether files differ from it; None outside a checkout.
+    """The commit, and whether tracked files differ from it; None outside a checkout.
 
-    The checkout is that of the working directory, or else the one that contains this package.
+    The checkout is that of the working directory, or else that of this package.
     """
     for folder in (Path.cwd(), Path(__file__).parent):
         commit = _git(folder, "rev-parse", "HEAD")
@@ -95,6 +98,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
         result = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
         )
-    except (FileNotFoundError, subprocess.TimeoutExpired):  # no git here, or a huge checkout
+    except (FileNotFoundError, subprocess.TimeoutExpired):  # no git, or a huge checkout
         return None
     return result.stdout.strip() if result.returncode == 0 else None

@@ -1,10 +1,15 @@
-"""Why a step cannot be played by the engine."""
+"""Reasons why the engine cannot play a step, raised as exceptions."""
 
 from __future__ import annotations
 
 
-class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
-    """Why a step cannot be played by the engine; the eager loop plays it instead."""
+class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
+    """The engine cannot play a step; the eager loop plays it instead.
+
+    Attributes:
+        reason: why.
+        op: the name of the operation that the engine cannot play, or None.
+    """
 
     def __init__(self, reason: str, op: str | None = None):
         super().__init__(reason)
@@ -12,23 +17,24 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, and no error)
         self.op = op
 
     def bare(self) -> Unsupported:
-        """To be kept: without what it was raised from, whose frames hold all that was at hand."""
+        """A copy to be kept, without traceback and cause, whose frames would hold tensors."""
         return type(self)(self.reason, self.op)
 
 
 class SideEffect(Unsupported):
-    """The step changes something that it reaches."""
+    """The step changes a value that it reaches, or the state of a random generator."""
 
 
 class Elsewhere(Unsupported):
-    """Not the step's doing: a GPU, a transform, a processor. No reason to warn."""
+    """The reason is not in the step (a GPU, a transform, the processor), so nobody is warned."""
 
 
-# Raised while a step runs they are no word on it: a signal handler's (TimeoutError), say.
+# Errors that say nothing about the step that raises them: a TimeoutError, which is an OSError, may
+# come from a signal handler. They are passed on to the caller of scan.
 NOT_OF_A_STEP = (OSError, MemoryError)
 
 
 def error_in_short(error: Exception) -> str:
-    """For a reason that names it."""
+    """The class and the first line of an error, to be quoted in a reason."""
     first_line = str(error).split("\n")[0]
     return f"{type(error).__name__}: {first_line}"

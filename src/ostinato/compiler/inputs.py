@@ -1,4 +1,8 @@
-"""The kinds of tensors that scan is given, and the modes that are on: a recording is of these."""
+"""The properties of a call that its recording depends on: active modes, and kinds of tensors.
+
+`native/python/cache_key.h` has the fast way for usual calls. It gives None for all others, which
+are described or refused here.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ from ostinato.engine import native
 
 
 def modes() -> Any:
-    """The modes that a recording depends on.
+    """The active modes that a recording depends on, hashable.
 
     Raises:
-        Elsewhere: the eager loop must play, whatever the step and the tensors are.
+        Elsewhere: under these modes the eager loop must play every step.
     """
     reason = native.unavailable()
     if reason is not None:
@@ -36,7 +40,7 @@ def modes() -> Any:
 
 
 def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
-    """Why these leaves cannot be played; the rows of init lie along `axis`."""
+    """Why the engine can play no step on these leaves; `axis` is the batch axis of init."""
     try:
         check_tensors([*init, *xs])
     except Elsewhere as reason:
@@ -52,7 +56,11 @@ def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
 
 
 def described(tensors: list[Any]) -> Any:
-    """What a recording depends on of tensors: kinds, shapes, and which are one and the same."""
+    """The properties of tensors that a recording depends on, hashable.
+
+    These are classes, shapes, dtypes, requires_grad and the like, and which tensors are the same
+    object.
+    """
     found = native.described(tensors, [], [], 0)
     if found is not None:
         return found
@@ -62,13 +70,13 @@ def described(tensors: list[Any]) -> Any:
             (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
              first.setdefault(id(t), i))
             for i, t in enumerate(tensors)
-            if isinstance(t, Tensor)  # where another object has taken its place
+            if isinstance(t, Tensor)  # another object may have replaced a captured tensor
         ]
     )  # fmt: skip
 
 
 def check_tensors(tensors: Sequence[Any]) -> None:
-    """Raise Elsewhere if these tensors need the eager loop, whatever the step."""
+    """Raise Elsewhere if the engine can play no step on these tensors."""
     for t in tensors:
         if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")

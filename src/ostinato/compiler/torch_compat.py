@@ -1,7 +1,7 @@
-"""Everything the compiler needs of PyTorch beyond its everyday surface.
+"""Everything that the compiler needs of PyTorch beyond its everyday surface.
 
-Two subjects: torch.compile (a call of scan inside it is a clean graph break), and the modes that
-are active around a call (how a step is run without anybody's notice).
+There are two subjects: torch.compile, in which a call of scan is a clean graph break; and the modes
+that are active around a call, so that extra runs of a step go unnoticed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from torch.utils._device import DeviceContext
 
 from ostinato.engine import native
 
-# The decorator that torch.compile offers for this imports torch._dynamo, which takes a second. A
-# function marked by `out_of_graph` is not traced, nor is what it calls, where this PyTorch can be
-# told so (`own_frame`); where it cannot, and dynamo `looks_on`, the call goes through `disabled`.
+# The decorator torch.compiler.disable imports torch._dynamo, which takes a second. So functions are
+# marked by `out_of_graph`: newer versions of PyTorch then trace neither them nor their callees. On
+# older versions, a call that dynamo would trace (`looks_on`) goes through `disabled`.
 
-_frame_callback: Any = None  # of torch._dynamo, once that is there
+_frame_callback: Any = None  # torch._dynamo's query for its frame callback, once it is imported
 
 
 def looks_on() -> bool:
-    """Whether torch.compile would trace the functions called here (or this torch cannot say)."""
+    """Whether torch.compile would trace functions that are called now.
+
+    Also true if torch._dynamo is imported and this version of PyTorch cannot say.
+    """
     global _frame_callback
-    if torch.compiler.is_dynamo_compiling():  # it is looking here; what follows it warns of
+    if torch.compiler.is_dynamo_compiling():  # dynamo traces this line, and warns of the next ones
         return True
     if _frame_callback is None:
         if "torch._dynamo" not in sys.modules:
@@ -45,7 +48,9 @@ _disabled: dict[Any, Callable[..., Any]] = {}
 
 
 def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
-    if function not in _disabled:  # not functools.cache: dynamo looks through that, and warns
+    """The function under torch._dynamo.disable."""
+    # A dictionary, since dynamo looks through functools.cache, and warns.
+    if function not in _disabled:
         import torch._dynamo
 
         _disabled[function] = torch._dynamo.disable(function)
@@ -53,17 +58,19 @@ def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Stance:
-    """PyTorch has one for all threads: the first sets it, and it ends with the last.
+    """The stance of torch.compile, which PyTorch has once for all threads.
 
-    Setting it takes 10 µs: only where a step was seen that has something compiled.
+    The first thread that runs a step sets "force_eager", and the last one restores the stance.
+    Setting it takes 10 µs, so this is done only after a step with a compiled part was seen
+    (`needed`).
     """
 
     lock, threads, needed = threading.Lock(), 0, False
-    of_ours: Any = None
+    current: Any = None
 
 
 def as_written() -> AbstractContextManager[None]:
-    """What torch.compile made is run as it was before."""
+    """A context in which functions made by torch.compile run as they were written."""
     return _as_written() if _Stance.needed else _NOTHING
 
 
@@ -74,7 +81,7 @@ _NOTHING = nullcontext()
 def _as_written() -> Iterator[None]:
     with _Stance.lock:
         if not _Stance.threads:
-            _Stance.of_ours = torch.compiler.set_stance("force_eager")
+            _Stance.current = torch.compiler.set_stance("force_eager")
         _Stance.threads += 1
     try:
         yield
@@ -82,11 +89,11 @@ def _as_written() -> Iterator[None]:
         with _Stance.lock:
             _Stance.threads -= 1
             if not _Stance.threads:
-                _Stance.of_ours.__exit__(None, None, None)
+                _Stance.current.__exit__(None, None, None)
 
 
 def source_of(function: Any) -> Any:
-    """What a function of a step was before torch.compile."""
+    """The function that was given to torch.compile; `function` itself if it was not compiled."""
     source = vars(function).get("_torchdynamo_orig_callable")
     if source is None:
         return function
@@ -95,19 +102,20 @@ def source_of(function: Any) -> Any:
 
 
 def expect_compiled() -> None:
-    """Some step has parts that torch.compile made."""
+    """Note that some step has a part made by torch.compile: from now on, `as_written` acts."""
     _Stance.needed = True
 
 
 def out_of_graph(function: Any) -> Any:
+    """Mark a function as a graph break of torch.compile."""
     function._torchdynamo_disable = True
     return own_frame(function)
 
 
 def own_frame(function: Any) -> Any:
-    """Called from outside of a graph neither it nor what it calls is traced."""
+    """Mark a function so that, called outside of a graph, neither it nor its callees are traced."""
     frames = torch._C._dynamo.eval_frame
-    # Older versions trace it, and warn.
+    # Versions of PyTorch without these attributes trace it, and warn.
     if hasattr(frames, "set_code_exec_strategy") and hasattr(frames, "_FrameExecStrategy"):
         skip = frames._FrameAction.SKIP
         frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
@@ -118,7 +126,7 @@ _forward_ad = torch.autograd.forward_ad
 
 
 def transformed() -> str | None:
-    """What is active that must see every operation, so that the eager loop has to run."""
+    """Why the eager loop has to run: a mode that must see every operation is active; or None."""
     if native.modes() is not None and not is_searching():
         return None
     mode = _get_current_function_mode()
@@ -139,9 +147,10 @@ def transformed() -> str | None:
 
 
 def default_devices() -> tuple[torch.device, ...] | None:
-    """Where a step's new tensors go by `with torch.device` or set_default_device, outermost first.
+    """The devices of active `with torch.device` and set_default_device, outermost first.
 
-    None if a mode is among them that overrides functions in another way.
+    They decide where a step makes new tensors. None if another mode that overrides functions is
+    active.
     """
     modes = torch.overrides._get_current_function_mode_stack()
     if not all(isinstance(mode, DeviceContext) for mode in modes):
@@ -157,18 +166,21 @@ _searching = _Searching()
 
 
 def is_searching() -> bool:
-    """Whether a step is being searched for what it captures: a scan within it plays the loop."""
+    """Whether this thread searches a step for its captured tensors.
+
+    A scan within the step then plays the loop.
+    """
     return _searching.active
 
 
 def is_recorded() -> bool:
-    """Whether somebody records operations: a step that is searched or recorded, say."""
+    """Whether operations are being recorded, for instance those of a step."""
     return is_searching() or torch._C._len_torch_dispatch_stack() > 0
 
 
 @contextmanager
 def searching() -> Iterator[None]:
-    """A step is searched: a scan within it must show its operations."""
+    """A context in which a step is searched: a scan within it must show its operations."""
     _searching.active = True
     try:
         yield
@@ -177,10 +189,11 @@ def searching() -> Iterator[None]:
 
 
 class OwnMode(TorchFunctionMode):
-    """What sees torch's functions while it is entered, and not after.
+    """A mode that sees torch's functions while it is entered, and never afterwards.
 
-    Where an interrupt comes as one of them is called, the mode is neither on PyTorch's stack nor
-    gone: a generator in the traceback holds it, and puts it there when that is forgotten.
+    PyTorch takes a mode off its stack while the mode handles a function. If an interrupt comes at
+    that moment, a generator in the traceback still holds the mode, and puts it back on the stack
+    when the traceback is freed. `left` says that such a mode must be ignored.
     """
 
     left = False
@@ -193,10 +206,10 @@ class OwnMode(TorchFunctionMode):
 
 @contextmanager
 def among_ours() -> Iterator[None]:
-    """A step runs under modes of ours: what is compiled in it as it is written.
+    """A context in which a step runs under our modes, and its compiled parts run as written.
 
-    Afterwards PyTorch's modes are what they were: an interrupt may come while one is entered or
-    left, and it would stay, and see all that follows.
+    Afterwards PyTorch's stacks of modes are as before. Without this, a mode that is entered or left
+    while an interrupt comes would stay active and see all later operations.
     """
     functions, dispatches = (
         torch._C._len_torch_function_stack(),
@@ -216,17 +229,22 @@ def _same(t: Tensor) -> Tensor:
     return t
 
 
-# What is on top of the hooks on saved tensors, or None. Older versions of PyTorch do not say.
+# The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
+# such hooks.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
 
 
 @contextmanager
 def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
-    """Extra calls of a step must not be noticed.
+    """A context for extra calls of a step, which must go unnoticed.
 
-    Hooks on saved tensors (checkpoints) see nothing, but `pack` what is saved;
-    `torch.nn.utils.parametrize.cached` keeps nothing of them; what is recorded under inference mode
-    can be differentiated later.
+    The user's hooks on saved tensors (checkpointing) see no tensor of these calls.
+    `torch.nn.utils.parametrize.cached` caches nothing. Inference mode is off, so that a recording
+    made under it can be differentiated later.
+
+    Args:
+        pack: maps each tensor that autograd saves to the tensor to be saved; called only where the
+            user has such hooks, or where PyTorch cannot say.
     """
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:

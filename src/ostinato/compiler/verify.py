@@ -1,4 +1,8 @@
-"""A few real steps by the engine beside the eager loop: once for every batch size of a step."""
+"""Verification: the engine's first time steps are compared with those of the eager loop.
+
+This happens once for every batch size of a step, with gradients; with OSTINATO_CHECK=1 at every
+call.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +22,31 @@ from ostinato.compiler.torch_compat import undisturbed
 if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards, Observation
 
-N_STEPS = 3
+N_STEPS = 3  # compared time steps, at most
 
 
 def verified(call: ScanCall, guards: Guards | None) -> Unsupported | None:
-    """Why the loop must play a step with that many rows, or None; looked at once."""
+    """Why the loop must play this step with this many rows, or None.
+
+    The steps are compared at the first call with this many rows; the verdict is kept.
+    """
     known = call.compiled.verified
     if call.n_rows not in known:
         if call.arguments.weights is not None:
-            known[call.n_rows] = _differs(call)
+            known[call.n_rows] = _difference(call)
         else:
-            known[call.n_rows] = _undone(call, frozenset() if guards is None else guards.names)
+            names = frozenset() if guards is None else guards.names
+            known[call.n_rows] = _difference_or_side_effect(call, names)
     return known[call.n_rows]
 
 
 def check_call(call: ScanCall) -> None:
-    """Compare the first steps with the loop: what OSTINATO_CHECK=1 asks for, at every call.
+    """Compare the first time steps with the loop, as OSTINATO_CHECK=1 asks for at every call.
 
     Raises:
         RuntimeError: they differ.
     """
-    why_not = _differs(call)
+    why_not = _difference(call)
     if why_not is not None:
         raise RuntimeError(
             f"OSTINATO_CHECK: {name_of(call.arguments.given)}: {why_not.reason}. It reads what no "
@@ -46,8 +54,11 @@ def check_call(call: ScanCall) -> None:
         )
 
 
-def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
-    """`_differs`, and whether the step has side effects with that many rows: they are undone."""
+def _difference_or_side_effect(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
+    """The difference from the loop, or else a side effect that the step has with this many rows.
+
+    Side effects are undone.
+    """
     from ostinato.compiler.capture.guards import Observation
 
     try:
@@ -55,7 +66,7 @@ def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
     except Unsupported as refusal:
         return refusal.bare()
     try:
-        why_not = _differs(call, observation)
+        why_not = _difference(call, observation)
     finally:
         effects = observation.snapshots.refusal()
         if effects is not None:
@@ -63,15 +74,15 @@ def _undone(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
     return why_not or effects
 
 
-def _differs(call: ScanCall, observation: Observation | None = None) -> Unsupported | None:
-    """Compare a few real steps with the eager loop, once for each batch size.
+def _difference(call: ScanCall, observation: Observation | None = None) -> Unsupported | None:
+    """How the engine's first time steps differ from those of the eager loop, or None.
 
-    And the course that the step takes with that many rows with the recorded one, since control flow
-    on the batch size may show in the gradients alone. Not with a single row, where PyTorch itself
-    takes other courses (nothing to sum over).
+    The step is also recorded with this many rows, and its operations are compared with those of the
+    recording: control flow on the batch size may change the gradients alone. A single row is left
+    out, since PyTorch itself uses other operations for it (there is nothing to sum over).
     """
     if call.n_rows > 1:
-        from ostinato.compiler.capture.record import check_batch  # not a part of every start
+        from ostinato.compiler.capture.record import check_batch  # here, to keep imports fast
 
         try:
             with observation or nullcontext():
@@ -80,7 +91,7 @@ def _differs(call: ScanCall, observation: Observation | None = None) -> Unsuppor
             return refusal.bare()
     differentiable = torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
-        # Those made under torch.inference_mode can have no gradients.
+        # A tensor made under torch.inference_mode can get gradients only as a clone.
         inputs = [
             (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
             for t in call.tensors()
@@ -93,7 +104,7 @@ def _differs(call: ScanCall, observation: Observation | None = None) -> Unsuppor
                 expected = call.replay(captured, init, few)
         except NOT_OF_A_STEP:
             raise
-        except Exception as error:  # as it will in the loop
+        except Exception as error:  # the loop will raise it to the user
             return Unsupported(f"the step fails ({error_in_short(error)})")
         ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
         pairs = list(zip([*ys, *finals], expected, strict=True))
@@ -108,7 +119,7 @@ def _differs(call: ScanCall, observation: Observation | None = None) -> Unsuppor
 def _gradients(
     pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """The gradients of both ways in all inputs, where there are any."""
+    """Pairs of the gradients of all inputs, by the engine and by the loop; [] if there are none."""
     wanted = [t for t in inputs if t.requires_grad]
     if not any(theirs.requires_grad for _, theirs in pairs):
         return []
@@ -126,6 +137,7 @@ def _gradients(
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    """Whether two results agree within `tolerance`, relative to the largest value or to 1."""
     ours, theirs = ours.detach(), theirs.detach()
     if ours.shape != theirs.shape:
         return False

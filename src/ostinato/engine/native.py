@@ -1,4 +1,4 @@
-"""The native engine: which instruction set, how many threads, and programs made ready to play."""
+"""The native engine: its instruction set, its threads, and programs validated for play."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 try:
     from ostinato import _native
-except ImportError as error:  # a source tree that was not built
+except ImportError as error:  # in a source tree that was not built
     _native: Any = None  # type: ignore[no-redef]
     _missing: str | None = f"the native module is missing ({error}); pip install . builds it"
 else:
@@ -23,7 +23,7 @@ else:
 
 @functools.cache
 def unavailable() -> str | None:
-    """Why the native engine cannot be used here, or None."""
+    """Why the native engine cannot be used in this process, or None."""
     if _missing is not None:
         return _missing
     if best_isa() == "base" and "OSTINATO_ISA" not in os.environ:
@@ -32,13 +32,17 @@ def unavailable() -> str | None:
 
 
 def available_isas() -> list[str]:
-    """Instruction sets with kernels that this machine has, the best first."""
+    """The instruction sets of this machine for which there are kernels, the best first."""
     return _native.available_isas()
 
 
 @functools.cache
 def best_isa() -> str:
-    """The instruction set in use: the best one, or what OSTINATO_ISA names."""
+    """The instruction set in use: OSTINATO_ISA if set, else the best one.
+
+    Raises:
+        ValueError: this machine does not have the instruction set that OSTINATO_ISA names.
+    """
     wanted = os.environ.get("OSTINATO_ISA")
     have = available_isas()
     if wanted is None:
@@ -50,7 +54,11 @@ def best_isa() -> str:
 
 @functools.cache
 def threads_from_environment() -> int | None:
-    """OSTINATO_NUM_THREADS, if set."""
+    """OSTINATO_NUM_THREADS as a number; None if it is not set.
+
+    Raises:
+        ValueError: it is not a positive whole number.
+    """
     text = os.environ.get("OSTINATO_NUM_THREADS")
     if text is None:
         return None
@@ -60,19 +68,25 @@ def threads_from_environment() -> int | None:
 
 
 def threading_runtime() -> str:
-    """The OpenMP runtime of this process that the engine plays on."""
+    """The name of the OpenMP runtime of this process, whose threads the engine uses."""
     return _native.threading_runtime()
 
 
 def n_groups(n_rows: int) -> int:
-    """Groups of rows whose weight gradients are summed apart; see `native/play/request.h`."""
+    """The number of row groups with an accumulator of their own; see `native/play/request.h`."""
     return _native.n_groups(n_rows)
 
 
 def make(program: Program, dtype: np.dtype[Any], workspaces: Any = None) -> Any:
-    """A program for elements of `dtype` (float32 or float64), validated, ready to play.
+    """Make a program ready to play.
 
-    workspaces: what its plays take memory from, and give it back to; None: those of the process.
+    Args:
+        program: the program, which is validated here and trusted afterwards.
+        dtype: float32 or float64.
+        workspaces: the pool that lends each play its memory; None: the pool of the process.
+
+    Raises:
+        ValueError: the program is invalid.
     """
     integers, scalars = program.numbers()
     kind = _native.Program32 if dtype == np.float32 else _native.Program64
@@ -88,17 +102,23 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Called too often for a function between. The first two are in `native/python/cache_key.h`; the
-# third is os.environ.get without encoding and decoding.
+# Native functions under Python names, without a Python function around them: every call of scan
+# calls them, and a Python function would cost time.
+# Keys of the cache, see `native/python/cache_key.h`:
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
+# os.environ.get without encoding and decoding:
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
-# See `native/python/passes.h`. The last says for how many nanoseconds the engine has played.
+# Passes, see `native/python/passes.h`:
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
+# The nanoseconds that the engine has played since the process began:
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 
 
 def addresses(numbers: list[int]) -> Any:
-    """(address, time stride, row stride) of each argument; see `native/play/request.h`."""
+    """The arguments of a play: an address, a time stride and a row stride of each, in one list.
+
+    Strides are in elements; see `native/play/request.h`.
+    """
     return _native.Addresses(numbers)

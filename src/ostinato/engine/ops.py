@@ -1,12 +1,12 @@
-"""The elementwise operations: what each one means, in NumPy.
+"""The elementwise operations, defined in NumPy.
 
 One row per operation, by the names of `native/kernels/ops.def`; tests compare the two tables.
-Operands are arrays that broadcast against each other, `s` is the instruction's scalar. Truth values
-are 1 and 0.
+Operands are arrays that broadcast against each other; `s` is the scalar of the instruction. Truth
+values are 1 and 0.
 
-An operation is *expensive* if computing it again costs more than keeping its result: sixteen kept
-values are one cache line written and two read. exp, exp2, tanh, sigmoid and all that is faster are
-not.
+An operation is *expensive* if computing it again in the backward pass costs more than keeping its
+result. Keeping sixteen float32 values costs one cache line written and two read. exp, exp2, tanh,
+sigmoid and all faster operations are not expensive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = Any
 class Op(NamedTuple):
     arity: int
     meaning: Callable[..., Array]  # meaning(operands…, s)
-    expensive: bool = False  # to compute again: the backward pass reads a kept value instead
+    expensive: bool = False  # its result is kept for the backward pass, not computed again
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
@@ -48,7 +48,7 @@ OPS: dict[str, Op] = {
     "fill": Op(0, lambda s: s),
     "neg": Op(1, lambda a, s: -a),
     "abs": Op(1, lambda a, s: np.abs(a)),
-    "sign": Op(1, lambda a, s: (a > 0) * 1.0 - (a < 0)),  # of NaN 0, as PyTorch's
+    "sign": Op(1, lambda a, s: (a > 0) * 1.0 - (a < 0)),  # 0 for NaN, as in PyTorch
     "sqrt": Op(1, lambda a, s: np.sqrt(a)),
     "exp": Op(1, lambda a, s: np.exp(a)),
     "exp2": Op(1, lambda a, s: np.exp2(a)),
@@ -91,6 +91,6 @@ OPS: dict[str, Op] = {
     "lerp": Op(3, lambda a, b, c, s: a + c * (b - a)),
     "tanh_backward": Op(2, lambda a, b, s: a * (1 - b * b)),
     "sigmoid_backward": Op(2, lambda a, b, s: a * b * (1 - b)),
-    # a, the gradient of max(b, c), for b; halved where they are equal, as in PyTorch.
+    # The gradient of b, from a, the gradient of max(b, c). Half of it where b = c, as in PyTorch.
     "max_backward": Op(3, lambda a, b, c, s: np.where(b < c, 0, np.where(b == c, a * 0.5, a))),
 }

@@ -1,7 +1,7 @@
-"""Programs, as the native engine and the NumPy reference execute them.
+"""Programs, which the native engine and the NumPy reference execute.
 
-The same structures as `native/program/program.h`, which explains the vocabulary. A program knows
-neither T nor B: they come with each play.
+The structures are those of `native/program/program.h`, which explains the vocabulary. T and B are
+not parts of a program: each play sets them.
 """
 
 from __future__ import annotations
@@ -15,32 +15,38 @@ OP_NUMBERS = {name: i for i, name in enumerate(OPS)}
 
 
 class Kind(IntEnum):
+    """The kinds of buffers; see `native/program/kinds.def`."""
+
     TIME = 0  # argument [slots, B, width]
-    VECTOR = 1  # argument [width]
-    LOCAL = 2  # [width], written by `once`
-    STEP = 3  # [B, width], lives within one step
-    CHUNK = 4  # [steps, B, width], lives from a section into the next
+    VECTOR = 1  # argument [width], the same for every row and step
+    LOCAL = 2  # [width], written by the section `once`
+    STEP = 3  # [B, width], lives within one time step
+    CHUNK = 4  # [steps of a chunk, B, width], lives from one section into the next
     PAIR = 5  # [2, B, width], a carry of which only the last two slots are needed
-    TAPE = 6  # argument [slots, B, width] that programs alone read, dense, in an order of their own
+    TAPE = 6  # argument [slots, B, width], dense, in an order that only programs know
 
 
 class Code(IntEnum):
-    GEMM = 0
-    BLOCK = 1
-    OP = 2
-    BROADCAST = 3
-    ROW_SUM = 4
-    ROW_MAX = 5
-    OUTER = 6
-    COLUMN_SUM = 7
+    """The codes of instructions, with operands d, a, b, c; see `native/program/codes.def`."""
+
+    GEMM = 0  # d[n] = c[n] (or 0) + a[k] · weight
+    BLOCK = 1  # play the next `count` instructions strip by strip
+    OP = 2  # in a block: d = op(a, b, c, s)
+    BROADCAST = 3  # in a block: d = the first column of a
+    ROW_SUM = 4  # d[1] = Σ a[n]
+    ROW_MAX = 5  # d[1] = max a[n]
+    OUTER = 6  # gradient[k, n] += a[k]ᵀ b[n], summed over rows and steps
+    COLUMN_SUM = 7  # gradient[n] += Σ a[n], summed over rows and steps
 
 
 @dataclass(frozen=True)
 class Buffer:
+    """A named place for values: an argument, or memory of the engine."""
+
     kind: Kind
     width: int
-    extra: int = 0
-    argument: int = -1
+    extra: int = 0  # slots beyond T; of TIME and TAPE
+    argument: int = -1  # of TIME, VECTOR and TAPE
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class WeightBlock:
 
 @dataclass(frozen=True)
 class Weight:
+    """A matrix [K, N], made of blocks of arguments."""
+
     K: int
     N: int
     blocks: tuple[WeightBlock, ...]
@@ -65,6 +73,8 @@ class Weight:
 
 @dataclass(frozen=True)
 class Gradient:
+    """An argument [K, N] that receives a sum over rows and time steps."""
+
     K: int
     N: int
     argument: int
@@ -73,14 +83,18 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Carry:
+    """A buffer whose slot t (descending: t + 1) is the carry that step t reads."""
+
     buffer: int
-    init: int  # argument; −1: zeros
-    final: int  # argument; −1: not wanted
+    init: int  # argument [B, width]; −1: zeros
+    final: int  # argument [B, width]; −1: not wanted
 
 
 @dataclass(frozen=True)
 class Operand:
-    buffer: int = -1  # ≥ 0 a buffer; −1 none; ≤ −2 the register −2 − buffer
+    """Columns of a buffer, from `column` on, at time t + dt; or a register."""
+
+    buffer: int = -1  # ≥ 0: a buffer; −1: none; ≤ −2: the register −2 − buffer
     column: int = 0
     dt: int = 0
 
@@ -98,13 +112,15 @@ def register(index: int) -> Operand:
 
 @dataclass(frozen=True)
 class Instruction:
+    """One operation of a section; d is the result, a, b and c are read."""
+
     code: Code
-    op: str = "copy"
-    n: int = 0
-    k: int = 0
-    weight: int = 0
-    count: int = 0
-    s: float = 0.0
+    op: str = "copy"  # of OP: a name in `OPS`
+    n: int = 0  # columns; see `Code`
+    k: int = 0  # GEMM, OUTER: columns of a
+    weight: int = 0  # GEMM: an index into weights; OUTER, COLUMN_SUM: into gradients
+    count: int = 0  # BLOCK: the number of its instructions
+    s: float = 0.0  # OP: the scalar
     d: Operand = NONE
     a: Operand = NONE
     b: Operand = NONE
@@ -113,8 +129,14 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
+    """A flat list of instructions in four sections, and the memory that they use.
+
+    `once` is played once, `loop` time step by time step. `before` and `after` are played for all
+    steps of a chunk at once.
+    """
+
     n_arguments: int
-    descending: bool
+    descending: bool  # plays t = T−1 … 0
     buffers: tuple[Buffer, ...]
     weights: tuple[Weight, ...]
     gradients: tuple[Gradient, ...]
@@ -129,7 +151,11 @@ class Program:
         return self.once + self.before + self.loop + self.after
 
     def numbers(self) -> tuple[list[int], list[float]]:
-        """Integers in the order of `native/program/layout.h`, and one scalar an instruction."""
+        """The program as integers and scalars, as the native engine reads it.
+
+        The integers are in the order of `native/program/layout.h`; the scalars are the `s` of all
+        instructions.
+        """
         out: list[int] = [self.n_arguments, int(self.descending), len(self.buffers)]
         for b in self.buffers:
             out += [b.kind, b.width, b.extra, b.argument]

@@ -1,8 +1,7 @@
 """The NumPy interpreter of programs: the slow, obvious definition of every instruction.
 
-It plays one row group after the other would make no difference to it: it takes the whole batch at
-once, step by step, and adds gradients up in float arrays. The native engine agrees with it within
-the rounding of fused multiply-adds.
+It plays the whole batch at once, time step by time step, and adds up gradients in one array. The
+native engine plays groups of rows, and agrees with it within rounding.
 """
 
 from __future__ import annotations
@@ -26,14 +25,16 @@ def play(
     rows: Sequence[int] | None = None,
     lengths: Sequence[int] | None = None,
 ) -> None:
-    """Play a program on arrays, in place.
+    """Play a program on arrays; results are written into the arguments.
 
     Args:
-        arguments: `[slots, B, …]` for a time buffer, `[K, N]` a matrix, `[W]` a vector, `[B, …]`
-            the first and the last carry (None: zeros, and not wanted); as `Program.arguments`
-            numbers them.
-        rows: row of the program's own buffers → row of the arguments.
-        lengths: `[B]` steps of each row of the program's own buffers; None: all `n_steps`.
+        program: a valid program.
+        arguments: as the program numbers them: `[slots, B, …]` for a TIME or TAPE buffer, `[K, N]`
+            for a weight or gradient, `[width]` for a VECTOR, `[B, …]` for the first and the last
+            carry. None as the first carry means zeros, None as the last that it is not wanted.
+        n_steps, n_rows: T and B.
+        rows: the row of the arguments for each row of the engine; None: the same.
+        lengths: `[B]` time steps of each row of the engine; None: all have `n_steps`.
     """
     _Reference(program, arguments, n_steps, n_rows, rows, lengths).run()
 
@@ -62,11 +63,12 @@ class _Reference:
                 self.buffers.append(self.arguments[b.argument])
             elif b.kind == Kind.LOCAL:
                 self.buffers.append(np.zeros(b.width, dtype))
-            else:  # every slot is kept: the reference saves no memory
+            else:  # memory for every slot, though the kind may need less
                 self.buffers.append(np.zeros((n_steps + 1, n_rows, b.width), dtype))
         self.weights = [self.weight(w, dtype) for w in program.weights]
 
     def weight(self, w: Any, dtype: Any) -> Array:
+        """A weight `[K, N]`, put together from its blocks."""
         out = np.zeros((w.K, w.N), dtype)
         for b in w.blocks:
             source = self.arguments[b.argument]
@@ -101,13 +103,15 @@ class _Reference:
                 final.reshape(len(batch), -1)[self.rows] = value
 
     def place(self, buffer: int, rows: Array) -> Array:
-        """Where rows lie in a buffer."""
+        """The rows of a buffer in which these rows of the engine lie."""
         return self.rows[rows] if self.p.buffers[buffer].kind == Kind.TIME else rows
 
     def given(self, argument: int) -> bool:
+        """Whether a carry has this argument, and the caller passed an array for it."""
         return argument != -1 and self.arguments[argument] is not None
 
     def section(self, instructions: tuple[Instruction, ...], t: int, alive: Array) -> None:
+        """Play a section at time t for the rows `alive`."""
         registers: dict[int, Any] = {}
         n = 0
         for x in instructions:
@@ -124,9 +128,10 @@ class _Reference:
             elif x.code == Code.BROADCAST:
                 self.write(x.d, t, alive, n, registers, self.read(x.a, t, alive, 1, registers))
             else:
-                self.alone(x, t, alive)
+                self.outside_block(x, t, alive)
 
-    def alone(self, x: Instruction, t: int, alive: Array) -> None:
+    def outside_block(self, x: Instruction, t: int, alive: Array) -> None:
+        """Play a product or a sum."""
         width = x.k if x.code in (Code.GEMM, Code.OUTER) else x.n
         a = self.read(x.a, t, alive, width, {})
         if x.code == Code.GEMM:
@@ -146,6 +151,7 @@ class _Reference:
                 out += a.sum(0)
 
     def read(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any]) -> Array:
+        """n columns of an operand, `[rows, n]`, or `[1, n]` where all rows share them."""
         if o.buffer <= -2:
             return registers[o.register]
         buffer = self.buffers[o.buffer]
@@ -157,6 +163,7 @@ class _Reference:
     def write(
         self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any
     ) -> None:
+        """Write n columns of an operand."""
         if o.buffer <= -2:
             like = next(b.dtype for b in self.buffers)
             registers[o.register] = np.broadcast_to(np.asarray(value, like), (len(alive), n))

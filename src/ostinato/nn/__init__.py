@@ -1,4 +1,4 @@
-"""torch.nn's recurrent layers and cells as step functions over `scan`, and `accelerate`."""
+"""torch.nn's recurrent layers and cells, played by `scan`; and `accelerate`, to swap them in."""
 
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN

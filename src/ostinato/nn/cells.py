@@ -1,7 +1,7 @@
 """RNNCell, GRUCell and LSTMCell: torch.nn's cells, each one step of `scan`.
 
-A cell gives the same bits as a layer that plays the same steps. For a whole sequence, hand
-`cell.step` to `scan`: that is one call, where a Python loop over the cell is T.
+A cell gives the same bits as a layer that plays the same steps. For a whole sequence, pass
+`cell.step` to `scan`: this is one call, whereas a Python loop over the cell makes T calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ostinato.nn.steps import ACTIVATIONS, gru_step, lstm_step, rnn_step
 
 
 class _Cell(torch.nn.modules.rnn.RNNCellBase):
-    """What the three cells share. torch.nn's own class stands behind it in their bases."""
+    """The common part of the three cells; each also inherits from torch.nn's class of its name."""
 
     @property
     def step(self) -> Step:
@@ -41,12 +41,12 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the cell.
         """
         if (
-            torch.compiler.is_dynamo_compiling()  # one step, which goes into the compiled graph
-            or is_recorded()  # or into that of a step which calls this cell
+            torch.compiler.is_dynamo_compiling()  # torch's operations go into the compiled graph
+            or is_recorded()  # a step that calls this cell is recorded with torch's operations
             or not self._fits(input, hx)
             or not playable(input, self.weight_ih)
         ):
-            return super().forward(input, hx)  # where something is wrong, torch says what
+            return super().forward(input, hx)  # raises torch's error where an argument is wrong
         batched = input.dim() == 2
         x = input if batched else input[None]
         if hx is None:
@@ -58,6 +58,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         return carry if batched else map_hidden(lambda leaf: leaf[0], carry)
 
     def _fits(self, input: Tensor, hx: Hidden) -> bool:
+        """Whether input and hx have the axes, widths and dtype that the cell wants."""
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             return False
         if isinstance(self, torch.nn.RNNCell) and self.nonlinearity not in ACTIVATIONS:
@@ -76,10 +77,11 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
-    """torch.nn.RNNCell as a step function.
+    """torch.nn.RNNCell, played by `scan`: the same constructor, parameters and results.
 
     h' = f(W_ih x + b_ih + W_hh h + b_hh),   f = tanh or relu
 
+    Source and shapes: `ostinato.nn.steps.rnn_step`.
     Example:
         >>> import torch, ostinato
         >>> cell = ostinato.nn.RNNCell(28, 128)
@@ -98,7 +100,10 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
-    """torch.nn.GRUCell as a step function; the equations: `ostinato.nn.steps.gru_step`."""
+    """torch.nn.GRUCell, played by `scan`: the same constructor, parameters and results.
+
+    Equations and source: `ostinato.nn.steps.gru_step`.
+    """
 
     torch_class = torch.nn.GRUCell
 
@@ -108,9 +113,10 @@ class GRUCell(_Cell, torch.nn.GRUCell):
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
-    """torch.nn.LSTMCell as a step function; the equations: `ostinato.nn.steps.lstm_step`.
+    """torch.nn.LSTMCell, played by `scan`: the same constructor, parameters and results.
 
-    Its carry is the pair (h, c), and so are the outputs of `scan(cell.step, …)`.
+    Equations and source: `ostinato.nn.steps.lstm_step`. The carry is the pair (h, c), and so is
+    the output of `scan(cell.step, …)`.
     """
 
     torch_class = torch.nn.LSTMCell

@@ -1,4 +1,4 @@
-"""What layers and cells share."""
+"""Functions that layers and cells share."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from torch import Tensor
 from ostinato.engine import native
 
 _PLAIN, _DTYPES = (Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
-Hidden = Any  # what torch.nn calls hx: a tensor h, or for the LSTM a pair (h, c)
+# torch.compiler.is_exporting exists since PyTorch 2.7.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+Hidden = Any  # a hidden state, as torch.nn's hx: a tensor h, or for the LSTM a pair (h, c)
 
 
 def playable(x: Tensor, weight: Tensor) -> bool:
-    """Whether `scan` is the way to play this input; if not, torch's own kernels are.
+    """Whether `scan` should play this input; otherwise torch.nn's own forward does.
 
-    They are where the engine has no kernel for the processor, on other devices, in half precision,
-    under autocast (a carry keeps its dtype, autocast would change it), while a graph is traced
-    (the loop would be unrolled into it), for subclasses of Tensor, which have a meaning of their
-    own for torch's operations, and where there is nothing to compute.
+    torch.nn plays
+
+        * if the engine has no kernel for the processor,
+        * on devices other than the CPU,
+        * in dtypes other than float32 and float64,
+        * under autocast, which would change the dtype of the carry,
+        * while a graph is traced, since the loop would be unrolled into it,
+        * for subclasses of Tensor, which may give torch's operations another meaning,
+        * if the weight is empty.
     """
     return (
-        not is_exporting()  # first: what follows cannot be traced
+        not is_exporting()  # first, since torch.export cannot trace the other conditions
         and native.unavailable() is None
         and type(x) in _PLAIN
         and type(weight) in _PLAIN
@@ -35,19 +41,20 @@ def playable(x: Tensor, weight: Tensor) -> bool:
         and x.dtype is weight.dtype
         and x.dtype in _DTYPES
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._is_tracing()  # torch.jit.is_tracing, but a function less
+        and not torch._C._is_tracing()  # as torch.jit.is_tracing(), with one call less
     )
 
 
 def map_hidden(f: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    """f of h, or of both h and c."""
+    """f(h), or for a pair (f(h), f(c))."""
     return f(hidden) if isinstance(hidden, Tensor) else tuple(f(leaf) for leaf in hidden)
 
 
 def scriptable(module: Any) -> torch.nn.Module:
-    """What torch.jit.script is to compile in place of a layer or cell: torch's own.
+    """The module that torch.jit.script compiles in place of a layer or cell.
 
-    A subclass has no such twin: only its author knows what it computes.
+    For our classes it is a copy with torch.nn's class. A subclass is returned as it is, since it
+    may compute something else.
     """
     if "torch_class" not in vars(type(module)):
         return module

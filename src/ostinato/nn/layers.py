@@ -1,8 +1,9 @@
 """RNN, GRU and LSTM: torch.nn's layers, played by `scan`, one scan per layer and direction.
 
-Inside, everything is time-major and batched: xs `[T, B, F]`, hidden states `[L·D, B, H]` with D
-directions. What the user sees (batch_first, unbatched or packed) is taken off at the border and put
-back on there. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in torch.nn.
+The *inner layout* is time-major and batched: xs `[T, B, F]`, hidden states `[L·D, B, H]` with D
+directions. `forward` converts the user's layout (batch_first, unbatched or packed) to the inner
+layout, and converts the results back. A *hidden* is a tensor h, or for LSTM a pair (h, c), as in
+torch.nn.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 @dataclass(frozen=True)
 class _Ragged:
-    """How the rows differ in time, in the inner layout."""
+    """Lengths, resets and restart, checked, in the inner layout."""
 
     lengths: Any = None  # [B] int64, or None
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
-    packed: bool = False  # whether the input was; then rows are sorted, the longest first
+    packed: bool = False  # whether the input was packed; then rows are sorted, the longest first
 
 
 class _Layer(torch.nn.RNNBase):
-    """What the three layers share. torch.nn's own class stands behind it in their bases."""
+    """The common part of the three layers; each also inherits from torch.nn's class of its name."""
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
-        """The cell with these weights: w_ih, w_hh, and where they exist b_ih, b_hh, w_hr."""
+        """The step function with these weights: w_ih, w_hh, and if there are b_ih, b_hh, w_hr.
+
+        all_states: whether the output of a step is its whole hidden, not h alone.
+        """
         raise NotImplementedError
 
     @torch_compat.own_frame
@@ -57,22 +61,23 @@ class _Layer(torch.nn.RNNBase):
         restart: Hidden = None,
         return_all_states: bool = False,
     ) -> tuple[Any, ...]:
-        """Play the sequence: torch.nn's forward, with four keywords more.
+        """Play the sequence: torch.nn's forward with four more keywords.
 
         Args:
             input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed: a
-                PackedSequence, or `ostinato.data.Ragged`, which comes out as a PackedSequence.
+                PackedSequence, or `ostinato.data.Ragged`, whose output is a PackedSequence.
             hx: the first hidden state `[L·D, B, H]` (unbatched `[L·D, H]`; for LSTM a pair h, c);
                 zeros by default.
             lengths: `[B]` integers in 0…T, in any order (unbatched: one integer): row b has only
-                the steps t < lengths[b]. Beyond them its outputs are zero, its state stays, and
-                nothing flows back from them. A row of length 0 ends as it began.
+                the steps t < lengths[b]. At later steps its outputs are zero, its state stays, and
+                it adds nothing to any gradient. A row of length 0 keeps its first state.
             resets: bool, `[T, B]`, laid out as the input is (with batch_first `[B, T]`, unbatched
                 `[T]`; for a packed input `[T, B]`, rows as before packing): marks the first element
                 of a new segment. Going forward the row restarts before t; in reverse, where the
                 segment ends at t, before t−1.
-            restart: what a row restarts from, like hx or broadcastable to it; zeros by default.
-            return_all_states: give the hidden states after every step as a third result.
+            restart: the state that a row restarts from, like hx or broadcastable to it; zeros by
+                default.
+            return_all_states: return the hidden states after every step as a third result.
 
         Returns:
             `(output, h_n)` as torch.nn gives them: the top layer's `[T, B, D·H]`, laid out as the
@@ -105,7 +110,7 @@ class _Layer(torch.nn.RNNBase):
         if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
             with torch.autocast(self._weight.device.type, enabled=False):
                 return self.forward(
-                    input.to(self._weight.dtype),  # a carry keeps its dtype
+                    input.to(self._weight.dtype),  # autocast would change the dtype of the carry
                     None if hx is None else map_hidden(lambda h: h.to(self._weight.dtype), hx),
                     lengths=lengths,
                     resets=resets,
@@ -117,13 +122,13 @@ class _Layer(torch.nn.RNNBase):
                 raise ValueError("lengths= was given with a packed input, which brings its own")
             return self._forward_packed(input, hx, resets, restart, return_all_states)
         if not self._has_known_axes(input, hx):
-            return super().forward(input, hx)  # which says what is wrong
+            return super().forward(input, hx)  # raises torch's error
         return self._forward_padded(input, hx, lengths, resets, restart, return_all_states)
 
     def _forward_usual(self, input: Any, hx: Hidden) -> tuple[Tensor, Hidden] | None:
-        """One layer of one direction over a whole batch, without what other cases need; else None.
+        """One layer in one direction over a batch, time-major or batch_first; None otherwise.
 
-        A tenth of a call of 150 µs.
+        This short way saves a tenth of a call that takes 150 µs.
         """
         if type(input) is not Tensor or input.dim() != 3:
             return None
@@ -146,11 +151,11 @@ class _Layer(torch.nn.RNNBase):
     def _scan(
         self, weights: list[Any], all_states: bool, hx: Hidden, xs: Tensor, **options: Any
     ) -> tuple[Hidden, Any]:
-        """One layer in one direction; options: see `scan_layer`."""
-        there = [w for w in weights if w is not None]
+        """Play one layer in one direction; options are those of `scan_layer`."""
+        captured = [w for w in weights if w is not None]
         variant = self.mode, self.bias, self.proj_size > 0, all_states
         step = self._step(weights, all_states)
-        return scan_layer(step, there, variant, hx, xs, **options)
+        return scan_layer(step, captured, variant, hx, xs, **options)
 
     def _forward_padded(
         self,
@@ -161,20 +166,22 @@ class _Layer(torch.nn.RNNBase):
         restart: Hidden,
         all_states: bool,
     ) -> tuple[Any, ...]:
+        """`forward` of a batched or unbatched tensor."""
         batched = input.dim() == 3
         swapped = batched and self.batch_first
 
         def enter(given: Tensor) -> Tensor:
-            """`[T, B, …]` from the layout of the input."""
+            """From the user's layout to `[T, B, …]`."""
             return given.unsqueeze(1) if not batched else _swap(given, 0) if swapped else given
 
         def leave(played: Tensor, dim: int) -> Tensor:
-            """The layout of the input, from one with T and B at `dim`."""
+            """From the inner layout, T and B at the axes `dim` and `dim + 1`, to the user's."""
             if not batched:
                 return played.squeeze(dim + 1)
             return _swap(played, dim) if swapped else played
 
         def rows(hidden: Hidden) -> Hidden:
+            """From the user's layout to `[L·D, B, H]`."""
             return hidden if batched else map_hidden(lambda leaf: leaf.unsqueeze(1), hidden)
 
         xs = enter(input)
@@ -200,8 +207,9 @@ class _Layer(torch.nn.RNNBase):
         restart: Hidden,
         all_states: bool,
     ) -> tuple[Any, ...]:
+        """`forward` of a packed input."""
         data, batch_sizes, sorted_indices, unsorted_indices = packed
-        xs, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # rows sorted
+        xs, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # rows stay sorted
         hx = self._zero_hidden(xs) if hx is None else self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
         if resets is not None:
@@ -220,7 +228,7 @@ class _Layer(torch.nn.RNNBase):
     def _play(
         self, xs: Tensor, hx: Hidden, ragged: _Ragged, all_states: bool
     ) -> tuple[Tensor, Hidden, Hidden]:
-        """The stack of layers, in the inner layout: (output, h_n, states)."""
+        """Play all layers and directions, in the inner layout: (output, h_n, states)."""
         only_lengths = ragged.lengths is not None and ragged.resets is None and not all_states
         if only_lengths and not self._plays(xs):
             return self._play_in_torch(xs, hx, ragged.lengths)
@@ -253,7 +261,7 @@ class _Layer(torch.nn.RNNBase):
         return xs, _stack(h_n), _stack(states) if all_states else None
 
     def _drop(self, xs: Tensor, ragged: _Ragged) -> Tensor:
-        """Dropout in the layout in which torch draws it: the same seed, the same elements."""
+        """Dropout between layers, in torch's layout: the same seed drops the same elements."""
         if not ragged.packed:
             return F.dropout(xs, self.dropout)
         data, batch_sizes, _, _ = pack_padded_sequence(xs, ragged.lengths)
@@ -263,7 +271,10 @@ class _Layer(torch.nn.RNNBase):
     def _play_in_torch(
         self, xs: Tensor, hx: Hidden, lengths: Tensor
     ) -> tuple[Tensor, Hidden, None]:
-        """Lengths by torch's packed path, which knows no rows of length 0."""
+        """Play rows of given lengths by torch's packed path, which accepts no row of length 0.
+
+        Rows of length 0 are given one step of zeros; their results are replaced afterwards.
+        """
         empty = (lengths == 0).to(xs.device)[:, None]
         packed = pack_padded_sequence(
             torch.where(empty, 0.0, xs), lengths.clamp(min=1), enforce_sorted=False
@@ -276,16 +287,22 @@ class _Layer(torch.nn.RNNBase):
         return torch.where(empty, 0.0, output), h_n[0] if isinstance(hx, Tensor) else h_n, None
 
     def _refresh(self) -> None:
-        """torch's `_update_flat_weights`, which looks every parameter up by two calls."""
+        """Update `_flat_weights` if a parameter was replaced.
+
+        torch's `_update_flat_weights` alone would make two calls for every parameter.
+        """
         now = map(self._parameters.get, self._flat_weights_names)
-        if not all(map(is_, now, self._flat_weights)):  # another one, or one that is computed anew
+        # A parametrized weight is no parameter, so that it is computed anew here.
+        if not all(map(is_, now, self._flat_weights)):
             self._update_flat_weights()
 
     @property
     def _weight(self) -> Any:
-        return self._flat_weights[0]  # not by its name: a parametrization would compute it anew
+        # Taken from the list, since a parametrized attribute is computed anew at every access.
+        return self._flat_weights[0]
 
     def _plays(self, input: Tensor | PackedSequence) -> bool:
+        """Whether `scan` should play this input; see `playable`."""
         x = input.data if isinstance(input, PackedSequence) else input
         return playable(x, self._weight)
 
@@ -294,6 +311,7 @@ class _Layer(torch.nn.RNNBase):
         return pack_sequence([torch.tensor(row, **like) for row in ragged], enforce_sorted=False)
 
     def _zero_hidden(self, xs: Tensor) -> Hidden:
+        """torch.nn's default for hx, in the inner layout."""
         n_states = self.num_layers * (2 if self.bidirectional else 1)
         h = xs.new_zeros(n_states, xs.shape[1], self.proj_size or self.hidden_size)
         if self.mode != "LSTM":
@@ -301,9 +319,9 @@ class _Layer(torch.nn.RNNBase):
         return h, xs.new_zeros(n_states, xs.shape[1], self.hidden_size)
 
     def _fits(self, hx: Hidden, n_rows: int) -> bool:
-        """Whether torch's `check_forward_args` will find nothing in the states of one layer.
+        """Whether hx has the shape that one layer in one direction wants.
 
-        It takes five times as long.
+        torch's `check_forward_args`, which raises the error, takes five times as long.
         """
         top = 1, n_rows, self.proj_size or self.hidden_size
         if self.mode != "LSTM":
@@ -311,7 +329,7 @@ class _Layer(torch.nn.RNNBase):
         return len(hx) == 2 and hx[0].shape == top and hx[1].shape == (1, n_rows, self.hidden_size)
 
     def _has_known_axes(self, input: Tensor, hx: Hidden) -> bool:
-        """Whether the axes are those of a batch or of one sequence, with at least one step."""
+        """Whether the axes are those of a batch or of one sequence, with at least one time step."""
         if input.dim() not in (2, 3):
             return False
         leaves = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
@@ -327,7 +345,8 @@ class RNN(_Layer, torch.nn.RNN):
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh),   f = tanh or relu
 
-    `forward` also takes lengths, resets, restart and return_all_states.
+    Source: `ostinato.nn.steps.rnn_step`. `forward` also takes lengths, resets, restart and
+    return_all_states.
 
     Example:
         >>> import torch, ostinato
@@ -348,7 +367,7 @@ class RNN(_Layer, torch.nn.RNN):
 class GRU(_Layer, torch.nn.GRU):
     """torch.nn.GRU, played by `scan`: the same constructor, parameters, results and state_dict.
 
-    The equations are those of `ostinato.nn.steps.gru_step`. `forward` also takes lengths, resets,
+    Equations and source: `ostinato.nn.steps.gru_step`. `forward` also takes lengths, resets,
     restart and return_all_states.
 
     Example: two episodes in one row, the second beginning at t = 6.
@@ -370,7 +389,7 @@ class GRU(_Layer, torch.nn.GRU):
 class LSTM(_Layer, torch.nn.LSTM):
     """torch.nn.LSTM, played by `scan`: the same constructor, parameters, results and state_dict.
 
-    The equations are those of `ostinato.nn.steps.lstm_step`. `forward` also takes lengths, resets,
+    Equations and source: `ostinato.nn.steps.lstm_step`. `forward` also takes lengths, resets,
     restart and return_all_states.
 
     Example: the cell states of all steps.
@@ -393,11 +412,13 @@ class LSTM(_Layer, torch.nn.LSTM):
 def _row(hidden: Hidden, i: int) -> Hidden:
     """The hidden state of one layer and direction, `[B, H]`."""
     if isinstance(hidden, Tensor):
-        return hidden.squeeze(0) if len(hidden) == 1 else hidden[i]  # the only one: not copied
+        # A hidden of one layer is squeezed, since the backward pass of an index makes a copy.
+        return hidden.squeeze(0) if len(hidden) == 1 else hidden[i]
     return tuple([_row(leaf, i) for leaf in hidden])
 
 
 def _stack(hiddens: list[Hidden]) -> Hidden:
+    """`[L·D, …]` from the hiddens of the layers and directions in order."""
     if isinstance(hiddens[0], Tensor):
         return hiddens[0].unsqueeze(0) if len(hiddens) == 1 else torch.stack(hiddens)
     return tuple([_stack(list(leaves)) for leaves in zip(*hiddens, strict=True)])
@@ -412,7 +433,11 @@ def _select(tensor: Tensor, dim: int, indices: Tensor | None) -> Tensor:
 
 
 def _expand(restart: Hidden, hx: Hidden) -> Hidden:
-    """restart with the shape of hx."""
+    """restart, expanded to the shape of hx.
+
+    Raises:
+        ValueError: it does not broadcast to that shape.
+    """
     given = (restart,) if isinstance(restart, Tensor) else tuple(restart)
     wanted = (hx,) if isinstance(hx, Tensor) else hx
     try:
@@ -440,7 +465,11 @@ def _check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
 
 
 def _check_lengths(lengths: Any, xs: Tensor) -> Tensor:
-    """`[B]` int64, on the CPU, where torch wants lengths."""
+    """lengths as `[B]` int64 on the CPU, where torch's packing functions want them.
+
+    Raises:
+        TypeError, ValueError: they are not B integers from 0 to T.
+    """
     n_steps, n_rows = xs.shape[:2]
     given = as_tensor("lengths", lengths, f"{n_rows} integers, one for each row of the batch")
     if not is_integer(given.dtype) or given.numel() != n_rows:

@@ -1,9 +1,8 @@
-"""The recurrent cells as step functions: plain PyTorch, one step each.
+"""The recurrent cells as step functions in plain PyTorch.
 
-Every layer of `ostinato.nn` is one of these, played by `scan`. A step is written so that an engine
-that records it can take it apart: one projection of x, which does not depend on the carry and may
-run for all steps at once, and one of the carry, which may not.
-
+Every layer of `ostinato.nn` is one of these, played by `scan`. Each step has one projection of x
+and one of the carry. They are separate products, since the projection of x can be hoisted out of
+the time loop.
 Shapes: x `[B, F]`, h and c `[B, H]` (with a projection h is `[B, P]`). The weights are torch.nn's:
 w_ih `[G·H, F]`, w_hh `[G·H, H or P]`, biases `[G·H]` or None, w_hr `[P, H]` or None.
 """
@@ -29,7 +28,7 @@ def rnn_step(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> Step:
-    """Elman's network (1990).
+    """The step of a simple recurrent network (Elman 1990).
 
     h' = f(W_ih x + b_ih + W_hh h + b_hh),   f = tanh or relu
     """
@@ -44,7 +43,9 @@ def rnn_step(
 def gru_step(
     w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Step:
-    """Gated recurrent unit (Cho et al. 2014; the reset gate after the product, as in cuDNN).
+    """The step of a gated recurrent unit (Cho et al. 2014).
+
+    As in torch.nn and cuDNN, the reset gate is applied after the product with the carry.
 
     r  = σ(W_ir x + b_ir + W_hr h + b_hr)
     z  = σ(W_iz x + b_iz + W_hz h + b_hz)
@@ -72,15 +73,15 @@ def lstm_step(
     *,
     give_cells: bool = True,
 ) -> Step:
-    """Long short-term memory (Hochreiter & Schmidhuber 1997, forget gate Gers et al. 2000,
-    projection Sak et al. 2014).
+    """The step of a long short-term memory (Hochreiter & Schmidhuber 1997).
 
+    The forget gate is that of Gers et al. 2000, the projection that of Sak et al. 2014.
     i, f, o = σ(W_i· x + b_i· + W_h· h + b_h·)
     g  = tanh(W_ig x + b_ig + W_hg h + b_hg)
     c' = f ⊙ c + i ⊙ g
     h' = W_hr (o ⊙ tanh(c')),   without a projection o ⊙ tanh(c')
 
-    Its output is (h', c'), or without give_cells h' alone.
+    The carry is (h, c). The output is (h', c') if give_cells, else h'.
     """
 
     def step(carry: tuple[Tensor, Tensor], x: Tensor) -> tuple[Any, Tensor]:

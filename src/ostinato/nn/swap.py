@@ -1,8 +1,8 @@
-"""accelerate and restore: a model's recurrent layers change their class, and nothing else.
+"""accelerate and restore change the class of a model's recurrent layers, and nothing else.
 
-A layer of `ostinato.nn` has the attributes of torch.nn's, so its object can become one by changing
-its `__class__`: parameters, hooks, training mode, sharing and identity stay as they are, and an
-optimizer made before still works.
+A layer of `ostinato.nn` has the same attributes as torch.nn's layer, so setting `__class__` turns
+one into the other. Parameters, hooks, training mode, sharing and identity stay, and an optimizer
+made before still works.
 """
 
 from __future__ import annotations
@@ -28,17 +28,24 @@ _TORCH: dict[type, type] = {  # ours → torch's
 }
 _OURS: dict[type, type] = {theirs: ours for ours, theirs in _TORCH.items()}
 _NAMES = {theirs.__name__ for theirs in _OURS}
-_MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies remember it too
+_MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies have it, too
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What `inspect` says of one recurrent layer."""
+    """The state of one recurrent layer of a model.
 
-    name: str  # within the model; "" is the model itself
+    Attributes:
+        name: the layer's name within the model; "" for the model itself.
+        type: the name of its class, "LSTM" for instance.
+        accelerated: whether it is a layer of ostinato.
+        reason: why accelerate leaves it alone, or has not swapped it; "" if it is accelerated.
+    """
+
+    name: str
     type: str
     accelerated: bool
-    reason: str  # why it is left alone; "" if it is not
+    reason: str
 
     def __str__(self) -> str:
         state = "accelerated" if self.accelerated else f"left alone: {self.reason}"
@@ -52,15 +59,15 @@ def accelerate(
 
     Only the class of the layers changes. Parameters, hooks, parametrizations, training mode, shared
     layers and the identity of every object stay, so that an optimizer made before still works.
-    What cannot be done exactly is left alone, with a warning that says why: `print(*inspect(model),
-    sep="\\n")` lists it all. The logger is "ostinato".
+    A layer that cannot be swapped exactly is left alone, and a warning of the logger "ostinato"
+    says why. `print(*inspect(model), sep="\\n")` lists all layers.
 
     Args:
-        model: any module; it may itself be such a layer.
-        verify: a tuple of inputs. The model runs on them before and after, in eval mode, without
-            gradients and from the same random state, and the results are compared.
-        tolerance: the largest absolute difference verify accepts, in place of the bound derived in
-            `ostinato.nn.verify`.
+        model: any module; it may itself be a recurrent layer.
+        verify: a tuple of inputs. The model runs on them before and after the swap, in eval mode,
+            without gradients and from the same random state, and the results are compared.
+        tolerance: the largest absolute difference that verify accepts; by default the bound
+            derived in `ostinato.nn.verify`.
 
     Returns:
         The same model.
@@ -103,9 +110,12 @@ def accelerate(
 
 
 def restore(model: Model) -> Model:
-    """Undo `accelerate`: every layer it swapped has torch.nn's class again. Returns the model.
+    """Undo `accelerate`: every layer that it swapped gets torch.nn's class again, in place.
 
-    Layers that were built as ostinato's stay so.
+    Layers that were built as ostinato's keep their class.
+
+    Returns:
+        The same model.
 
     Raises:
         TypeError: model is not a module.
@@ -125,7 +135,7 @@ def restore(model: Model) -> Model:
 
 
 def inspect(model: torch.nn.Module) -> list[LayerReport]:
-    """What each recurrent layer of a model is: accelerated, or left alone and why.
+    """List the recurrent layers of a model: accelerated, or left alone and why.
 
     Raises:
         TypeError: model is not a module.
@@ -135,7 +145,7 @@ def inspect(model: torch.nn.Module) -> list[LayerReport]:
 
 
 def _recurrent(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
-    """Every recurrent layer once, with the first name it has, whoever wrote it."""
+    """Every recurrent layer once, under its first name, subclasses and look-alikes included."""
     return [(name, m) for name, m in model.named_modules() if _is_recurrent(m)]
 
 
@@ -157,7 +167,7 @@ def _is_accelerated(module: torch.nn.Module) -> bool:
 
 
 def _reason_against(module: torch.nn.Module) -> str:
-    """Why a layer of torch's must be left alone; empty if it need not be."""
+    """Why a layer must be left alone; "" if it can be swapped."""
     plain = _plain_class(module)
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by TorchScript, its code is fixed"
@@ -185,7 +195,7 @@ def _swap_back(module: torch.nn.Module) -> None:
 
 def _change_class(module: torch.nn.Module, wanted: type) -> None:
     old = type(module)
-    if parametrize.is_parametrized(module):  # the same class of its own, upon another base
+    if parametrize.is_parametrized(module):  # copy the class of this module onto the new base
         own = {k: v for k, v in vars(old).items() if k not in ("__dict__", "__weakref__")}
         wanted = type(old.__name__, (wanted,), own)
     module.__class__ = wanted

@@ -1,14 +1,15 @@
-"""Whether a model gives the same numbers after its recurrent layers were swapped.
+"""Verification: a model gives the same numbers after its recurrent layers were swapped.
 
-The bound. Two correct ways to play a layer differ by the order in which they sum. A sum of
-K = F + H products of numbers around 1 has a rounding error of about ε √K, made anew at every step
-of every layer; a recurrence that does not amplify hands it on, so that after n steps it is at most
+The bound. Two correct ways to play a layer differ in the order of their sums. A sum of K = F + H
+products of numbers around 1 has a rounding error of about ε √K, and every step of every layer adds
+one such error. A recurrence that does not amplify errors passes them on, so that after n steps the
+error is at most
 
     ε √K n · max(1, |y|)
 
-where n counts the steps of all swapped layers, K is that of the widest, and y is the output. A
-model whose recurrence does amplify (a chaotic one) exceeds it honestly, and needs a tolerance of
-its own.
+where n counts the steps of all swapped layers, K is that of the widest layer, and y is the output.
+A model whose recurrence amplifies errors (a chaotic one) exceeds this bound without a mistake, and
+needs a tolerance of its own.
 """
 
 from __future__ import annotations
@@ -25,12 +26,21 @@ _log = logging.getLogger("ostinato")
 
 
 class Verification:
-    """A model's results before a change, with which those after it are compared."""
+    """The results of a model before the swap, to be compared with its results after."""
 
     def __init__(
         self, model: torch.nn.Module, inputs: tuple[Any, ...], layers: list[torch.nn.Module]
     ) -> None:
-        """Run the model, and count the steps that the layers to be swapped play meanwhile."""
+        """Run the model, and count the time steps that `layers` play.
+
+        Args:
+            inputs: the positional arguments of the model.
+            layers: the layers that will be swapped.
+
+        Raises:
+            TypeError: inputs is not a tuple.
+            ValueError: the model returns no tensor.
+        """
         if not isinstance(inputs, tuple):
             raise TypeError(
                 f"verify is a {type(inputs).__name__}; wanted a tuple of the model's inputs, "
@@ -50,7 +60,14 @@ class Verification:
         self.n_terms = max((_width(layer) for layer in layers), default=0)
 
     def compare(self, tolerance: float | None) -> None:
-        """Run the model again and raise ValueError where its results are not the same."""
+        """Run the model again and compare.
+
+        Args:
+            tolerance: the largest accepted absolute difference; None: the bound derived above.
+
+        Raises:
+            ValueError: the number of results differs, or a result differs by more.
+        """
         largest = 0.0
         results = _run(self.model, self.inputs)
         if len(results) != len(self.reference):
@@ -89,15 +106,15 @@ class Verification:
 
 
 def _width(layer: Any) -> int:
-    """K, of the widest layer in a stack."""
+    """K of the widest layer in a stack."""
     below = layer.hidden_size * (2 if getattr(layer, "bidirectional", False) else 1)
     return max(layer.input_size, below) + layer.hidden_size
 
 
 def _run(model: torch.nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """All tensors that the model returns, in eval mode, leaving modes and random state alone."""
+    """The tensors that the model returns in eval mode; its modes and the random state stay."""
     modes = [(module, module.training) for module in model.modules()]
-    copies = pytree.tree_map_only(Tensor, torch.clone, inputs)  # a model may write into them
+    copies = pytree.tree_map_only(Tensor, torch.clone, inputs)  # the model may change them in place
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -114,7 +131,10 @@ def _run(model: torch.nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
 
 
 def _largest_difference(before: Tensor, after: Tensor) -> float:
-    """Largest absolute difference; infinite where the shapes differ, NaN where one is NaN alone."""
+    """The largest absolute difference.
+
+    It is infinite if shapes or dtypes differ, and NaN if one value alone is NaN.
+    """
     if before.shape != after.shape or before.dtype != after.dtype:
         return float("inf")
     if not before.numel():
