@@ -131,9 +131,7 @@ def _slice_backward(
     return _embedded(c, g, shape, dim, _bounds(c, shape[dim % len(shape)], start, end, step))
 
 
-@rule("narrow")
-def _narrow(c: Context, a: Value, dim: int, start: int, length: int) -> Any:
-    return _slice(c, a, dim, start, start + length)
+rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start + length))
 
 
 @rule("select")
@@ -157,15 +155,9 @@ def _pieces(c: Context, a: Value, dim: int) -> list[Node]:
     return pieces
 
 
-@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
-      "unsafe_chunk")  # fmt: skip
-def _split(c: Context, a: Value, sizes: Any, dim: int = 0) -> Any:
-    return _pieces(c, a, dim)
-
-
-@rule("unbind")
-def _unbind(c: Context, a: Value, dim: int = 0) -> Any:
-    return _pieces(c, a, dim)
+rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
+     "unsafe_chunk")(lambda c, a, sizes, dim=0: _pieces(c, a, dim))  # fmt: skip
+rule("unbind")(lambda c, a, dim=0: _pieces(c, a, dim))
 
 
 @rule("cat", "concat", "stack")
@@ -177,40 +169,22 @@ def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
 # ---- constants
 
 
-@rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
-      "_efficientzerotensor")  # fmt: skip
-def _zeros(c: Context, *_: Any) -> Any:
-    return c.b.const(0.0)
-
-
-@rule("ones", "ones_like", "new_ones")
-def _ones(c: Context, *_: Any) -> Any:
-    return c.b.const(1.0)
-
-
-@rule("full", "full_like", "fill")
-def _full(c: Context, _: Any, value: Any) -> Any:
-    return c.b.const(_number(c, value))
-
-
-@rule("new_full")
-def _new_full(c: Context, a: Value, size: Any, value: Any) -> Any:
-    return c.b.const(_number(c, value))
-
-
-@rule("scalar_tensor")
-def _scalar_tensor(c: Context, value: Any) -> Any:
-    return c.b.const(float(value))
-
-
-def _number(c: Context, value: Any) -> float:
+def _number(c: Context, value: Any) -> Node:
     if isinstance(value, Value):
         if value.node.op != "const":
             raise c.refuse("needs a number that is known when the step is recorded")
-        return value.node.s
+        value = value.node.s
     if isinstance(value, Batch):
         raise c.refuse("computes with the batch size")
-    return float(value)
+    return c.b.const(float(value))
+
+
+rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
+     "_efficientzerotensor")(lambda c, *_: c.b.const(0.0))  # fmt: skip
+rule("ones", "ones_like", "new_ones")(lambda c, *_: c.b.const(1.0))
+rule("full", "full_like", "fill")(lambda c, _, value: _number(c, value))
+rule("new_full")(lambda c, a, size, value: _number(c, value))
+rule("scalar_tensor")(_number)
 
 
 # ---- products
