@@ -13,8 +13,7 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ostinato.compiler.graph.node import ROWS, Node
-from ostinato.compiler.graph.order import depends_on, reachable
+from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable
 from ostinato.engine.ops import OPS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.left_to_torch import evaluate
 from ostinato.compiler.graph.node import SUM, Node
 
 if TYPE_CHECKING:

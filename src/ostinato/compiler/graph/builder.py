@@ -201,7 +201,7 @@ class Builder:
         kwargs: tuple[tuple[str, Any], ...] = (),
         out: int = 0,
     ) -> Node:
-        """An ATen call on tensors without a batch, left to PyTorch: `evaluate.py` computes it.
+        """An ATen call on tensors without a batch, left to PyTorch: `left_to_torch.py` computes it.
 
         Args:
             args, kwargs: of the call, with `Slot(i)` in the place of inputs[i].

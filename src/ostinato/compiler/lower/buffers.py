@@ -14,9 +14,8 @@ from typing import Any
 
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
-from ostinato.compiler.lower.nodes import Accumulation
 from ostinato.compiler.lower.schedule import BLOCK, Item, Schedule, same_strip
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.lower.spec import Accumulation, PassSpec
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
 

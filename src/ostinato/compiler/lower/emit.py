@@ -9,9 +9,8 @@ from ostinato.compiler.lower.buffers import Storage, StorageMaker
 from ostinato.compiler.lower.emit_block import BlockWriter
 from ostinato.compiler.lower.emit_sums import Rectangle, in_layers, sum_terms
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.nodes import Accumulation
 from ostinato.compiler.lower.schedule import BLOCK, REDUCE, SUMMED, Item, Schedule
-from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, PassSpec, SumPart
+from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
 from ostinato.engine.program import (
     NONE,
     Buffer,

@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ostinato.compiler.graph.node import ONCE, Node
-from ostinato.compiler.graph.order import depends_on
-from ostinato.compiler.lower.roots import Roots, maker
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.graph.node import ONCE, Node, depends_on
+from ostinato.compiler.lower.spec import PassSpec, Roots, maker
 
 _STAGES = {"matmul", "row_sum", "row_max"}  # these need all columns of what they read
 

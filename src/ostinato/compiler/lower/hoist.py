@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ostinato.compiler.graph.node import Node
-from ostinato.compiler.graph.order import depends_on, reachable
-from ostinato.compiler.lower.roots import Roots, maker
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.graph.node import Node, depends_on, reachable
+from ostinato.compiler.lower.spec import PassSpec, Roots, maker
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"

@@ -13,9 +13,8 @@ from ostinato.compiler.lower.emit import emit
 from ostinato.compiler.lower.emit_block import MAX_BLOCK, BlockTooLarge
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
 from ostinato.compiler.lower.hoist import bridge_carries, hoist
-from ostinato.compiler.lower.roots import split_outputs
 from ostinato.compiler.lower.schedule import schedule, sink
-from ostinato.compiler.lower.spec import Lowered, PassSpec
+from ostinato.compiler.lower.spec import Lowered, PassSpec, split_outputs
 
 
 def lower(spec: PassSpec) -> Lowered:

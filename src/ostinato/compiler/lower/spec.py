@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, count
 from typing import Any
 
-from ostinato.compiler.graph.node import ONCE, Node
-from ostinato.compiler.graph.order import reachable
+from ostinato.compiler.graph.node import ONCE, ROWS, Node, reachable
 from ostinato.engine.program import Program
 
 
@@ -104,3 +104,123 @@ class Lowered:
     arguments: tuple[Any, ...]
     tapes: dict[str, int]  # arguments made for saved values → width
     saved: tuple[Leaf, ...]  # where each saved value lies
+
+
+# ---- between the two: the passes of the lowering rewrite the roots, and make nodes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Accumulation(Node):
+    """start + a₁W₁ + a₂W₂ + …, added up in one place.
+
+    The start is `init`, or the sum of `vectors`, or zero; there are never vectors beside an init.
+    Its `inputs` are these nodes: the products, the vectors, init.
+    """
+
+    products: tuple[tuple[Node, Node], ...]  # (a, W)
+    vectors: tuple[Node, ...]
+    init: Node | None
+
+
+class NodeMaker:
+    """Makes nodes, each numbered behind all those before it.
+
+    Args:
+        nodes: the graph that the new nodes belong to.
+    """
+
+    def __init__(self, nodes: Iterable[Node]):
+        self._numbers = count(1 + max((n.index for n in nodes), default=-1))
+
+    def node(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
+        """An operation without a scalar that gives rows as wide as `like`."""
+        return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
+
+    def copy(self, n: Node) -> Node:
+        if n.op == "absent":
+            n = Node("const", (), (0.0,), ROWS, n.shape, next(self._numbers))
+        return self.node("copy", (n,), n)
+
+    def total(self, terms: list[Node], like: Node) -> Node:
+        """The sum of the terms, added from the first to the last."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.node("add", (total, term), like)
+        return total
+
+    def accumulation(
+        self,
+        products: Iterable[tuple[Node, Node]],
+        vectors: Iterable[Node],
+        init: Node | None,
+        like: Node,
+    ) -> Accumulation:
+        products, vectors = tuple(products), tuple(vectors)
+        inputs = (*chain(*products), *vectors, *(() if init is None else (init,)))
+        return Accumulation(
+            "accumulate", inputs, (), ROWS, like.shape, next(self._numbers), products, vectors, init
+        )
+
+    def with_inputs(self, n: Node, new: Callable[[Node], Node]) -> Node:
+        """n on `new` of each of its inputs; n itself where these are the same."""
+        inputs = tuple([new(i) for i in n.inputs])
+        if inputs == n.inputs:
+            return n
+        if isinstance(n, Accumulation):
+            rest = iter(inputs)
+            products = [(next(rest), next(rest)) for _ in n.products]
+            vectors = [next(rest) for _ in n.vectors]
+            return self.accumulation(products, vectors, next(rest, None), n)
+        return Node(n.op, inputs, n.attrs, n.kind, n.shape, next(self._numbers))
+
+
+@dataclass(frozen=True)
+class Roots:
+    """What a pass must compute, as nodes: the value that the passes of the lowering rewrite."""
+
+    outputs: tuple[Output, ...]  # those of the carries first
+    saved: tuple[Node, ...]
+    sums: Mapping[str, Node]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [*(o.node for o in self.outputs), *self.saved, *self.sums.values()]
+
+    def mapped(self, new: Callable[[Node], Node]) -> Roots:
+        """The same roots, with `new` of each node."""
+        return Roots(
+            tuple([replace(o, node=new(o.node)) for o in self.outputs]),
+            tuple([new(n) for n in self.saved]),
+            {name: new(n) for name, n in self.sums.items()},
+        )
+
+
+def maker(spec: PassSpec, roots: Roots) -> NodeMaker:
+    """A maker of nodes that may stand beside those of the roots."""
+    return NodeMaker(reachable(roots.nodes, spec.is_leaf))
+
+
+def split_outputs(spec: PassSpec) -> Roots:
+    """Every output piece by piece: a concatenation is written where each piece belongs.
+
+    A piece that lies somewhere already, or that is wanted in two places, is copied.
+    """
+    carries = [Output(c.written, c.name, c.dt_out) for c in spec.carries]
+    roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
+    make = maker(spec, roots)
+    taken: set[Node] = set()
+    pieces = []
+    for o in roots.outputs:
+        column = o.column
+        for n in o.node.inputs if o.node.op == "concat" else (o.node,):
+            piece = make.copy(n) if n in taken or _lies_somewhere(spec, n) else n
+            taken.add(piece)
+            pieces.append(replace(o, node=piece, column=column))
+            column += piece.width
+    saved = [make.copy(n) if n in taken else n for n in spec.saved]
+    return Roots(tuple(pieces), tuple(saved), spec.sums)
+
+
+def _lies_somewhere(spec: PassSpec, n: Node) -> bool:
+    """Whether no instruction of the pass writes this value."""
+    return spec.is_leaf(n) or n.kind == ONCE or n.op in ("const", "slice", "absent")
