@@ -76,7 +76,7 @@ class StorageMaker:
             spec = self.spec
             carry = spec.carry_by_name.get(name)
             if carry is not None and not carry.kept:
-                b = Buffer(Kind.PAIR, carry.width)
+                b = Buffer(Kind.PAIR, carry.read.width)
             else:
                 own = name.startswith("tape") or name in spec.hidden
                 extra = int(name.startswith("carry"))  # one slot more than there are steps

@@ -104,8 +104,7 @@ class _Emitter:
         return self.places[n]
 
     def carry(self, c: CarrySpec) -> Carry:
-        init = -1 if c.init is None else self.make.argument(c.init)
-        final = -1 if c.final is None else self.make.argument(c.final)
+        init, final = self.make.argument(c.init), self.make.argument(c.final)
         return Carry(self.make.buffer_of(c.name), init, final)
 
     # ---- accumulations

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from ostinato.compiler.graph.node import ONCE, Node, depends_on
-from ostinato.compiler.lower.spec import PassSpec, Roots, maker
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 
 _STAGES = {"matmul", "row_sum", "row_max"}  # these need all columns of what they read
 
@@ -46,7 +46,7 @@ class _Fusion:
 
     def __init__(self, spec: PassSpec, roots: Roots, nodes: list[Node]):
         self.spec = spec
-        self.make = maker(spec, roots)
+        self.make = NodeMaker(spec, roots)
         computed = [n for n in nodes if not spec.is_leaf(n)]
         self.has_product = _with_product(computed)
         self.absorbed = _absorbed(computed, roots.nodes, self.has_product)

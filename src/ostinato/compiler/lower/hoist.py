@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ostinato.compiler.graph.node import Node, depends_on, reachable
-from ostinato.compiler.lower.spec import PassSpec, Roots, maker
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
@@ -83,7 +83,7 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
         return sections
     in_two_slots = {c.read for c in spec.carries if not c.kept}
     in_two_slots |= {o.node for o in roots.outputs if o.argument in short}
-    make = maker(spec, roots)
+    make = NodeMaker(spec, roots)
     section: dict[Node, str] = {}
     bridges: dict[Node, Node] = {}
     bridged: dict[Node, Node] = {}

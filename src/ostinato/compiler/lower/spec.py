@@ -34,15 +34,12 @@ class Output:
 
 @dataclass(frozen=True)
 class CarrySpec:
-    """A leaf of the carry: read at slot t + dt_in, written at slot t + dt_out."""
+    """A leaf of the carry: read at slot t + dt_in of the pass, written at slot t + dt_out."""
 
     name: str
-    width: int
     kept: bool  # every slot is kept, in the argument `name`; otherwise only the last two
-    dt_in: int
-    dt_out: int
-    init: str | None
-    final: str | None
+    init: str
+    final: str
     read: Node
     written: Node
 
@@ -60,6 +57,14 @@ class PassSpec:
     descending: bool = False  # from the last step to the first
     hoist: bool = False  # products that do not depend on the carry are taken ahead of the loop
 
+    @property
+    def dt_in(self) -> int:
+        return int(self.descending)
+
+    @property
+    def dt_out(self) -> int:
+        return int(not self.descending)
+
     def is_leaf(self, n: Node) -> bool:
         return n in self.leaves
 
@@ -74,7 +79,7 @@ class PassSpec:
         for o in self.outputs:
             of_outputs.setdefault(o.argument, o.node.width)
         of_leaves = {leaf.argument: leaf.width for leaf in self.leaves.values()}
-        return of_outputs | of_leaves | {c.name: c.width for c in self.carries}
+        return of_outputs | of_leaves | {c.name: c.read.width for c in self.carries}
 
     def nodes_of(self, roots: Iterable[Node]) -> list[Node]:
         """Rows and sums that the roots are computed from, leaves included, in order."""
@@ -123,14 +128,11 @@ class Accumulation(Node):
 
 
 class NodeMaker:
-    """Makes nodes, each numbered behind all those before it.
+    """Makes nodes that may stand beside those of the roots: each is numbered behind all others."""
 
-    Args:
-        nodes: the graph that the new nodes belong to.
-    """
-
-    def __init__(self, nodes: Iterable[Node]):
-        self._numbers = count(1 + max((n.index for n in nodes), default=-1))
+    def __init__(self, spec: PassSpec, roots: Roots):
+        there = reachable(roots.nodes, spec.is_leaf)
+        self._numbers = count(1 + max((n.index for n in there), default=-1))
 
     def node(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
@@ -195,19 +197,14 @@ class Roots:
         )
 
 
-def maker(spec: PassSpec, roots: Roots) -> NodeMaker:
-    """A maker of nodes that may stand beside those of the roots."""
-    return NodeMaker(reachable(roots.nodes, spec.is_leaf))
-
-
 def split_outputs(spec: PassSpec) -> Roots:
     """Every output piece by piece: a concatenation is written where each piece belongs.
 
     A piece that lies somewhere already, or that is wanted in two places, is copied.
     """
-    carries = [Output(c.written, c.name, c.dt_out) for c in spec.carries]
+    carries = [Output(c.written, c.name, spec.dt_out) for c in spec.carries]
     roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
-    make = maker(spec, roots)
+    make = NodeMaker(spec, roots)
     taken: set[Node] = set()
     pieces = []
     for o in roots.outputs:
