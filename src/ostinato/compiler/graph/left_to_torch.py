@@ -76,6 +76,8 @@ def _full(b: Builder, value: Value, truth: bool, kind: str) -> Node:
 
 # ---- their tensors
 
+VIEWS = ("aten.view.default", "aten._unsafe_view.default")
+
 
 def evaluate(
     node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
@@ -110,6 +112,8 @@ def _computed(
         row, column = node.attrs
         n_rows, n_columns = node.shape
         return inputs[0][row : row + n_rows, column : column + n_columns]
+    if node.op in VIEWS:  # of a transposed sum, too, which PyTorch does not view
+        return inputs[0].reshape(node.shape)
     (args, kwargs), out = node.attrs
     _, name, overload = node.op.split(".")
     result = getattr(getattr(torch.ops.aten, name), overload)(

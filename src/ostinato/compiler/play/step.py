@@ -87,7 +87,6 @@ class BoundBackward(NamedTuple):
     played: Any
     gradients: WeightGradients
     flow: Liveness
-    unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
 class SavedForward(NamedTuple):
@@ -237,11 +236,7 @@ class CompiledStep:
         found = [*way.gradients.of(sums, given, once), *others]
         if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
             raise Unsupported("a gradient that autograd does not have met a pole")
-        settled = way.flow.settled
-        n_steps = 1 if settled == 1 else min(given[-1].shape[0], settled)
-        if n_steps not in way.unreached:
-            way.unreached[n_steps] = way.flow.unreached(n_steps)
-        for i in way.unreached[n_steps]:
+        for i in way.flow.unreached(len(given[-1])):
             found[i] = None
         return found
 
@@ -251,23 +246,15 @@ class CompiledStep:
         made = self._forward.get((train, reverse, scale))
         if made is None:
             plan = self.planner.forward(train, reverse, scale)
-            tapes = plan.lowered.tapes
             bound = Bound(
-                plan.lowered, self._forward_at, tapes, self._as_they_are, None, self.dtype,
-                self.engine,
+                plan.lowered, self._forward_at, plan.lowered.tapes, self._as_they_are, None,
+                self.dtype, self.engine,
             )  # fmt: skip
+            y_is_carry = [-1 if i is None else i for i in plan.y_is_carry]
             played = native.forward_pass(
-                bound.program,
-                bound.sources,
-                self.dtype,
-                n_captured=self.n_captured,
-                state_shapes=self._state_shapes,
-                keeps=plan.keeps,
-                y_shapes=self._y_shapes,
-                y_is_carry=[-1 if i is None else i for i in plan.y_is_carry],
-                reverse=reverse,
-                tape_width=bound.tape_width,
-            )
+                bound.program, bound.sources, self.dtype, self.n_captured, self._state_shapes,
+                plan.keeps, self._y_shapes, y_is_carry, reverse, bound.tape_width,
+            )  # fmt: skip
             made = BoundForward(plan, bound, played, {})
             self._forward[train, reverse, scale] = made
         self._by_rows[key] = made
@@ -291,8 +278,8 @@ class CompiledStep:
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
         )  # fmt: skip
-        made = forward.backward[key] = BoundBackward(bound, played, gradients, flow, {})
-        return made
+        forward.backward[key] = BoundBackward(bound, played, gradients, flow)
+        return forward.backward[key]
 
 
 def _positions(counts: dict[str, int]) -> dict[str, int]:
