@@ -17,7 +17,7 @@ from ostinato.compiler import graph, lower
 from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.lower.emit_block import MAX_BLOCK, MAX_REGISTERS
+from ostinato.compiler.lower.emit import MAX_BLOCK, MAX_REGISTERS
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
 from ostinato.compiler.lower.lower import lower as lower_pass
 from ostinato.compiler.lower.spec import (

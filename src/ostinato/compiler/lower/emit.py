@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
-from ostinato.compiler.lower.emit_block import BlockWriter
-from ostinato.compiler.lower.emit_sums import Rectangle, in_layers, sum_terms
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.schedule import BLOCK, REDUCE, SUMMED, Item, Schedule
 from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
@@ -23,7 +22,18 @@ from ostinato.engine.program import (
     Program,
     Weight,
     WeightBlock,
+    register,
 )
+
+MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
+PANEL = 64  # columns of a register tile of the widest vectors
+
+Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
+Pairs = list[tuple[Node, Node]]  # factors and weights
+
+
+class BlockTooLarge(Exception):  # noqa: N818
+    """A block needs more instructions or registers than the engine has."""
 
 
 def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) -> Lowered:
@@ -37,17 +47,9 @@ def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) 
     carries = tuple([emitter.carry(c) for c in spec.carries])
     storage = emitter.make.storage()
     program = Program(
-        n_arguments=len(storage.arguments),
-        descending=spec.descending,
-        buffers=storage.buffers,
-        weights=tuple(emitter.weights),
-        gradients=tuple(emitter.gradients),
-        carries=carries,
-        once=tuple(emitter.once),
-        before=before,
-        loop=loop,
-        after=after,
-    )
+        len(storage.arguments), spec.descending, storage.buffers, tuple(emitter.weights),
+        tuple(emitter.gradients), carries, tuple(emitter.once), before, loop, after,
+    )  # fmt: skip
     saved = tuple([_saved_leaf(storage, n) for n in sections.roots.saved])
     return Lowered(program, storage.arguments, dict(storage.tapes), saved)
 
@@ -56,9 +58,6 @@ def _saved_leaf(storage: Storage, n: Node) -> Leaf:
     place = storage.places[n]
     name = storage.arguments[storage.buffers[place.buffer].argument]
     return Leaf(name, storage.tapes[name], place.dt, place.column)
-
-
-Pairs = list[tuple[Node, Node]]  # factors and weights
 
 
 class _Emitter:
@@ -77,8 +76,7 @@ class _Emitter:
         out: list[Instruction] = []
         for item in items:
             if item.kind == BLOCK:
-                writer = BlockWriter(item.nodes, self.spec.leaves, self.places, self.operand)
-                out += writer.instructions()
+                out += _BlockWriter(item.nodes, self).instructions()
             elif item.kind == REDUCE:
                 out.append(self.reduction(item.nodes[0]))
             elif item.kind == SUMMED:
@@ -252,3 +250,173 @@ def _apart(x: Instruction, y: Instruction) -> bool:
     """Whether two results share no column."""
     same = (x.d.buffer, x.d.dt) == (y.d.buffer, y.d.dt)
     return not same or x.d.column + x.n <= y.d.column or y.d.column + y.n <= x.d.column
+
+
+# ---- blocks of elementwise operations: which values registers hold, and when
+
+
+class _BlockWriter:
+    """Writes a block: a value without a place is held in a register until it is last read."""
+
+    def __init__(self, nodes: tuple[Node, ...], emitter: _Emitter):
+        self.nodes, self.emitter = nodes, emitter
+        self.width = nodes[0].width
+        self.last_use = {x: i for i, n in enumerate(nodes) for x in n.inputs}
+        self.free = list(range(MAX_REGISTERS - 1, -1, -1))
+        self.holding: dict[Node, int] = {}
+        self.out: list[Instruction] = []
+
+    def instructions(self) -> list[Instruction]:
+        for i, n in enumerate(self.nodes):
+            self.add(i, n)
+        if len(self.out) > MAX_BLOCK:
+            raise BlockTooLarge
+        return [Instruction(Code.BLOCK, n=self.width, count=len(self.out)), *self.out]
+
+    def add(self, i: int, n: Node) -> None:
+        """Compute n, the i-th node of the block."""
+        temporary: list[int] = []
+        source = n.inputs[0] if n.op == "spread" else None
+        if source is not None and source.op != "const":
+            code, operands = Code.BROADCAST, [self.emitter.operand(source)]
+        else:
+            code, operands = Code.OP, [self.read(x, temporary) for x in n.inputs]
+        for x in dict.fromkeys(n.inputs):
+            if x in self.holding and self.last_use[x] == i:
+                self.free.append(self.holding.pop(x))
+        self.free += temporary
+        if n in self.emitter.places:
+            d = self.emitter.operand(n)
+        else:
+            self.holding[n] = self.take()
+            d = register(self.holding[n])
+        op, s = ("copy", 0.0) if n.op == "spread" else (n.op, n.s)
+        a, b, c = [*operands, NONE, NONE, NONE][:3]
+        self.out.append(Instruction(code, op, s=s, d=d, a=a, b=b, c=c))
+
+    def read(self, x: Node, temporary: list[int]) -> Operand:
+        """An operand as wide as the block. A register filled for it is added to `temporary`."""
+        if x in self.holding:
+            return register(self.holding[x])
+        constant = x.op == "const" and not self.emitter.spec.is_leaf(x)
+        if not constant and x.width == self.width:
+            return self.emitter.operand(x)
+        d = register(self.take())
+        temporary.append(d.register)
+        if constant:
+            self.out.append(Instruction(Code.OP, "fill", d=d, s=x.s))
+        else:
+            self.out.append(Instruction(Code.BROADCAST, d=d, a=self.emitter.operand(x)))
+        return d
+
+    def take(self) -> int:
+        if not self.free:
+            raise BlockTooLarge
+        return self.free.pop()
+
+
+# ---- sums over rows and steps: their terms, and the memory they are summed in
+
+
+@dataclass(frozen=True)
+class SumTerm:
+    """aᵀ b, `[K, N]`, or b alone, `[1, N]`: added to a rectangle of the result."""
+
+    row: int
+    column: int
+    K: int
+    N: int
+    a: Operand | None
+    b: Operand
+
+    @property
+    def rectangle(self) -> Rectangle:
+        return self.row, self.column, self.K, self.N
+
+    def right_of(self, left: SumTerm) -> bool:
+        """Whether it continues `left` to the right: the same rows, and b side by side."""
+        return (
+            (left.row, left.K, left.a) == (self.row, self.K, self.a)
+            and left.column + left.N == self.column
+            and _continues(left.b, left.N, self.b)
+        )
+
+    def below(self, above: SumTerm) -> bool:
+        """Whether it continues `above` downwards: the same columns, and a side by side."""
+        return (
+            above.a is not None
+            and self.a is not None
+            and (above.column, above.N, above.b) == (self.column, self.N, self.b)
+            and above.row + above.K == self.row
+            and _continues(above.a, above.K, self.a)
+        )
+
+
+def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumTerm], bool]:
+    """The terms of an `outer` or `column_sum` node; and whether they give its transpose.
+
+    The engine's vectors run along the second factor, which had better be the wider one.
+    """
+    if node.op == "column_sum":
+        terms = [
+            SumTerm(row, column, 1, a.width, None, operand(a))
+            for (row, column), a in zip(node.attrs, node.inputs, strict=True)
+        ]
+        return _joined(terms), False
+    n_rows, n_columns = node.shape
+    transposed = n_columns < min(n_rows, PANEL)
+    terms = []
+    for (row, column), a, b in zip(node.attrs, node.inputs[::2], node.inputs[1::2], strict=True):
+        if transposed:
+            row, column, a, b = column, row, b, a
+        terms.append(SumTerm(row, column, a.width, b.width, operand(a), operand(b)))
+    return _joined(terms), transposed
+
+
+def in_layers(terms: list[SumTerm]) -> dict[Rectangle, int]:
+    """The layer of each rectangle: rectangles that overlap are summed apart, in different ones."""
+    layer_of: dict[Rectangle, int] = {}
+    layers: list[list[Rectangle]] = []
+    for rectangle in dict.fromkeys(t.rectangle for t in terms):
+        fitting = (
+            k
+            for k, others in enumerate(layers)
+            if not any(_overlap(rectangle, other) for other in others)
+        )
+        layer = next(fitting, len(layers))
+        if layer == len(layers):
+            layers.append([])
+        layers[layer].append(rectangle)
+        layer_of[rectangle] = layer
+    return layer_of
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    (r, c, K, N), (q, d, k, n) = a, b
+    return not (r + K <= q or q + k <= r or c + N <= d or d + n <= c)
+
+
+def _joined(terms: list[SumTerm]) -> list[SumTerm]:
+    """The terms, with those that continue each other as one.
+
+    Several terms for one place stay as they are: they must all cut it the same way.
+    """
+    if len({(t.row, t.column) for t in terms}) < len(terms):
+        return terms
+    wide: list[SumTerm] = []
+    for t in sorted(terms, key=lambda t: (t.row, t.column)):
+        if wide and t.right_of(wide[-1]):
+            wide[-1] = replace(wide[-1], N=wide[-1].N + t.N)
+        else:
+            wide.append(t)
+    high: list[SumTerm] = []
+    for t in sorted(wide, key=lambda t: (t.column, t.row)):
+        if high and t.below(high[-1]):
+            high[-1] = replace(high[-1], K=high[-1].K + t.K)
+        else:
+            high.append(t)
+    return high
+
+
+def _continues(first: Operand, width: int, second: Operand) -> bool:
+    return replace(first, column=first.column + width) == second
