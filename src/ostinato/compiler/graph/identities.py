@@ -40,7 +40,7 @@ Rewrite = Callable[["Builder", Elementwise], Node | None]
 
 def simplified(b: Builder, e: Elementwise) -> Node | None:
     """The node that stands for the result without computing `e`, if an identity finds one."""
-    for rewrite in (_all_absent, _folded, *REWRITES.get(e.name, ())):
+    for rewrite in (_absent, _folded, *REWRITES.get(e.name, ())):
         node = rewrite(b, e)
         if node is not None:
             return node
@@ -61,18 +61,20 @@ def are_absent(nodes: Sequence[Node]) -> bool:
 
 # ---- absent gradients: autograd would not have computed these at all
 
-
-def _all_absent(b: Builder, e: Elementwise) -> Node | None:
-    return b.absent(e.width) if all(n.op == "absent" for n in e.operands) else None
-
-
-def _absent_factor(b: Builder, e: Elementwise) -> Node | None:
-    return b.absent(e.width) if any(n.op == "absent" for n in e.operands) else None
+_LINEAR_IN_THE_FIRST = {  # operand, a gradient
+    "copy", "div", "max_backward", "mul_s", "neg", "sigmoid_backward", "tanh_backward",
+}  # fmt: skip
 
 
-def _absent_first(b: Builder, e: Elementwise) -> Node | None:
-    """Of an operation that is linear in its first operand, a gradient."""
-    return b.absent(e.width) if e.operands[0].op == "absent" else None
+def _absent(b: Builder, e: Elementwise) -> Node | None:
+    gone = [n.op == "absent" for n in e.operands]
+    if e.name == "mul":
+        absent = any(gone)
+    elif e.name == "select":
+        absent = are_absent(e.operands[1:])
+    else:
+        absent = all(gone) or (gone[0] and e.name in _LINEAR_IN_THE_FIRST)
+    return b.absent(e.width) if absent else None
 
 
 def _absent_term(b: Builder, e: Elementwise) -> Node | None:
@@ -84,11 +86,6 @@ def _absent_term(b: Builder, e: Elementwise) -> Node | None:
         other = b.widen(right, e.width)
         return other if e.name == "add" else b.op("neg", other)
     return None
-
-
-def _absent_branches(b: Builder, e: Elementwise) -> Node | None:
-    """A selection of an absent gradient or zero."""
-    return b.absent(e.width) if are_absent(e.operands[1:]) else None
 
 
 # ---- constants
@@ -191,16 +188,12 @@ def _divisor(node: Node) -> Node | None:
 REWRITES: dict[str, tuple[Rewrite, ...]] = {
     "add": (_absent_term, _add_zero, _add_negative),
     "add_s": (_add_s_zero,),
-    "copy": (_absent_first, _itself),
-    "div": (_absent_first, _sign_last),
-    "max_backward": (_absent_first,),
-    "mul": (_absent_factor, _gradient_of_quotient, _sign_last),
-    "mul_s": (_absent_first, _times_one, _scaled_twice),
-    "neg": (_absent_first, _negated_twice),
-    "select": (_absent_branches,),
-    "sigmoid_backward": (_absent_first,),
+    "copy": (_itself,),
+    "div": (_sign_last,),
+    "mul": (_gradient_of_quotient, _sign_last),
+    "mul_s": (_times_one, _scaled_twice),
+    "neg": (_negated_twice,),
     "sub": (_absent_term, _subtract_zero, _subtract_negative),
-    "tanh_backward": (_absent_first,),
 }
 
 

@@ -63,7 +63,7 @@ def left_to_torch(
     # Not in place: another call may need the tensor as it was.
     name = ".".join([functional(part) for part in call.name.split(".")])
     return [
-        b.call(name, tuple(inputs), args, kind, tuple(shape or ()), kwargs, out)
+        b.node(name, inputs, ((args, kwargs), out), kind, tuple(shape or ()))
         for out, shape in enumerate(shapes)
     ]
 
