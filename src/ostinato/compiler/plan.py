@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
-from ostinato.compiler.backward.rematerialize import (
-    Stored,
-    at_hand,
-    choose_stored,
-    recomputable,
-    saved_for,
-)
+from ostinato.compiler.backward.rematerialize import Stored, choose_stored, is_enough
 from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
@@ -157,22 +151,16 @@ class Planner:
         y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
         leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
+        leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
             CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
-            for i, (kept, old, new) in enumerate(
-                zip(stored.leaves, f.states, f.new_states, strict=True)
-            )
+            for i, (kept, old, new) in leaf
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
-            leaves,
-            tuple(carries),
-            tuple(outputs),
-            tuple(stored.saved),
-            hidden=self._hidden(scale),
-            descending=reverse,
-            hoist=scale.hoist,
-        )
+            leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
+            hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
+        )  # fmt: skip
         repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         return ForwardPlan(
             reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry, tuple(repeated)
@@ -193,8 +181,7 @@ class Planner:
             Unsupported: `forward` does not store enough for these gradients.
         """
         g = self.gradients(y_used, reached)
-        there = at_hand(self.graph.forward, forward.keeps)
-        if not recomputable(saved_for(g, x_wanted, there), {*forward.saved, *there}):
+        if not is_enough(self.graph.forward, g, x_wanted, Stored(forward.keeps, forward.saved)):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         descending = not forward.reverse
         # The gradient of the carry is a carry that runs the other way.
@@ -208,15 +195,11 @@ class Planner:
         leaves |= {c.read: Leaf(c.name, c.read.width, int(descending)) for c in carries}
         d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
         sums = sums_in(g.d_captured)
+        outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
-            leaves,
-            tuple(carries),
-            tuple([Output(n, f"d_x{i}") for i, n in d_xs.items()]),
-            sums=sums,
-            hidden=self._hidden(forward.scale),
-            descending=descending,
-            hoist=forward.scale.hoist,
-        )
+            leaves, tuple(carries), tuple(outputs), sums=sums,
+            hidden=self._hidden(forward.scale), descending=descending, hoist=forward.scale.hoist,
+        )  # fmt: skip
         lowered = lower(spec)
         gradients = WeightGradients(lowered, sums, g.d_captured, self.graph.dtype)
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
@@ -230,9 +213,6 @@ class Planner:
         f, reverse = self.graph.forward, forward.reverse
         leaves = dict(zip(forward.saved, forward.lowered.saved, strict=True))
         for states, dt in ((f.new_states, not reverse), (f.states, reverse)):
-            leaves |= {
-                n: Leaf(f"carry{i}", n.width, int(dt))
-                for i, n in enumerate(states)
-                if forward.keeps[i]
-            }
+            kept = [(i, n) for i, n in enumerate(states) if forward.keeps[i]]
+            leaves |= {n: Leaf(f"carry{i}", n.width, int(dt)) for i, n in kept}
         return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}

@@ -6,16 +6,13 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ostinato.compiler.graph.left_to_torch import VIEWS, evaluate
 from ostinato.compiler.graph.node import SUM, Node
-
-if TYPE_CHECKING:
-    from ostinato.compiler.lower.spec import Lowered, SumPart
+from ostinato.compiler.lower.spec import Lowered, SumPart
 
 
 def sums_in(gradients: Iterable[Node | None]) -> dict[str, Node]:

@@ -79,56 +79,49 @@ def _unit(c: Context, shape: Shape, dim: int) -> int:
     return columns(shape[dim + 1 :])
 
 
-def _bounds(c: Context, size: Any, start: Any, end: Any, step: int) -> tuple[int, int]:
-    """The first index of a slice, and the one behind its last."""
+def _slice_of(
+    c: Context, shape: Shape, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> tuple[int, int]:
+    """The first column of a slice, and the one behind its last."""
+    size = shape[dim % len(shape)]
     if isinstance(size, Batch) or step != 1:
         raise c.refuse("takes part of the batch, or every n-th column")
     low, high, _ = slice(start, end).indices(size)
-    return low, max(low, high)
+    unit = _unit(c, shape, dim)
+    return low * unit, max(low, high) * unit
 
 
-def _bounds_of_one(c: Context, size: Any, index: int) -> tuple[int, int]:
+def _element_of(c: Context, shape: Shape, dim: int, index: int) -> tuple[int, int]:
+    """The first column of an element, and the one behind its last."""
+    size = shape[dim % len(shape)]
     if isinstance(size, Batch):
         raise c.refuse("takes one row of the batch")
-    index %= size
-    return index, index + 1
-
-
-def _cut(c: Context, a: Value, dim: int, bounds: tuple[int, int]) -> Node:
-    """Of a, what lies between the bounds along `dim`."""
-    unit = _unit(c, a.shape, dim)
-    return c.b.slice(c.as_rows(a), bounds[0] * unit, bounds[1] * unit)
-
-
-def _embedded(c: Context, g: Value, shape: Shape, dim: int, bounds: tuple[int, int]) -> Node:
-    """The gradient of a cut: absent outside the bounds."""
     unit = _unit(c, shape, dim)
-    before, after = bounds[0] * unit, (shape[dim % len(shape)] - bounds[1]) * unit
+    return index % size * unit, (index % size + 1) * unit
+
+
+def _embedded(c: Context, g: Value, shape: Shape, first: int, end: int) -> Node:
+    """The gradient of some columns: absent outside of them."""
     pieces = [c.as_rows(g)]
-    if before:
-        pieces.insert(0, c.b.absent(before))
-    if after:
-        pieces.append(c.b.absent(after))
+    if first:
+        pieces.insert(0, c.b.absent(first))
+    if end < columns(shape):
+        pieces.append(c.b.absent(columns(shape) - end))
     return c.b.concat(pieces)
 
 
 @rule("slice")
-def _slice(
-    c: Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Any:
+def _slice(c: Context, a: Value, *args: Any) -> Any:
     if c.shapes[0] == a.shape:
         return a
-    return _cut(c, a, dim, _bounds(c, a.shape[dim % len(a.shape)], start, end, step))
+    first, end = _slice_of(c, a.shape, *args)
+    return c.b.slice(c.as_rows(a), first, end)
 
 
 @rule("slice_backward")
-def _slice_backward(
-    c: Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int
-) -> Any:
+def _slice_backward(c: Context, g: Value, _: Any, *args: Any) -> Any:
     shape = c.shapes[0]
-    if g.shape == shape:
-        return g
-    return _embedded(c, g, shape, dim, _bounds(c, shape[dim % len(shape)], start, end, step))
+    return g if g.shape == shape else _embedded(c, g, shape, *_slice_of(c, shape, *args))
 
 
 rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start + length))
@@ -136,13 +129,13 @@ rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start +
 
 @rule("select")
 def _select(c: Context, a: Value, dim: int, index: int) -> Any:
-    return _cut(c, a, dim, _bounds_of_one(c, a.shape[dim % len(a.shape)], index))
+    first, end = _element_of(c, a.shape, dim, index)
+    return c.b.slice(c.as_rows(a), first, end)
 
 
 @rule("select_backward")
-def _select_backward(c: Context, g: Value, sizes: Any, dim: int, index: int) -> Any:
-    shape = c.shapes[0]
-    return _embedded(c, g, shape, dim, _bounds_of_one(c, shape[dim % len(shape)], index))
+def _select_backward(c: Context, g: Value, _: Any, dim: int, index: int) -> Any:
+    return _embedded(c, g, c.shapes[0], *_element_of(c, c.shapes[0], dim, index))
 
 
 def _pieces(c: Context, a: Value, dim: int) -> list[Node]:

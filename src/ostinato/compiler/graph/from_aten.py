@@ -63,23 +63,20 @@ class StepGraph:
 
     def __init__(self, recording: Recording, dtype: Any):
         _check_dtypes(recording, dtype)
-        self.recording = recording
+        self.recording = r = recording
         self.dtype = dtype
-        self._values = _Values(recording, Builder(), {})
-        self.forward = self._forward()
-
-    def _forward(self) -> Forward:
-        r, values = self.recording, self._values
+        self._values = values = _Values(recording, Builder(), {})
         values.take_from_outside()
         states = values.inputs("state", r.states)
         xs = values.inputs("x", r.xs)
         for call in r.calls[: r.n_forward]:
             values.translate(call)
-        return Forward(states, xs, values.whole(r.new_states), values.whole(r.ys))
+        self.forward = Forward(states, xs, values.whole(r.new_states), values.whole(r.ys))
 
     def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
-        r, values = self.recording, self._values.copy()
+        r, there = self.recording, self._values
+        values = _Values(r, there.b, dict(there.known))
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used)
         gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
@@ -100,7 +97,9 @@ class StepGraph:
                 values.b.absent(state.width) if i is None else values.whole([i])[0]
                 for state, i in zip(self.forward.states, r.d_states, strict=True)
             ),
-            d_xs=tuple([values.gradient_of_x(i) for i in r.d_xs]),
+            d_xs=tuple(
+                None if i is None or values.is_absent(i) else values.whole([i])[0] for i in r.d_xs
+            ),
             absent=values.absent(),
         )
 
@@ -138,9 +137,6 @@ class _Values:
         self.recording = recording
         self.b = b
         self.known = known
-
-    def copy(self) -> _Values:
-        return _Values(self.recording, self.b, dict(self.known))
 
     # ---- what goes in
 
@@ -201,9 +197,6 @@ class _Values:
             nodes.append(self.b.widen(v.node, v.width))
         return tuple(nodes)
 
-    def gradient_of_x(self, i: int | None) -> Node | None:
-        return None if i is None or self.is_absent(i) else self.whole([i])[0]
-
     def sum_of(self, i: int | None) -> Node | None:
         """The gradient of a captured tensor."""
         if i is None or self.is_absent(i):
@@ -224,7 +217,11 @@ class _Values:
         kinds = self._kinds_read(call)
         makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
         makes_constant = not kinds and name in RULES  # zeros, full …
-        if ROWS in kinds or makes_rows or makes_constant:
+        by_rule = ROWS in kinds or makes_rows or makes_constant
+        known = name in RULES if by_rule else call.name.startswith("aten.")
+        if not known:
+            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
+        if by_rule:
             outs = self._by_rule(call, name, shapes, kinds)
         else:
             outs = self._left_to_torch(call, name, shapes, SUM if SUM in kinds else ONCE)
@@ -238,8 +235,6 @@ class _Values:
         return {n.kind for n in nodes if n.op not in ("const", "absent")}
 
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
-        if name not in RULES:
-            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         if SUM in kinds:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
         args = [self._value(a) for a in call.args]
@@ -269,8 +264,6 @@ class _Values:
         return Context(self.b, shapes, call.name, tuple(truths), gives_truths)
 
     def _left_to_torch(self, call: Call, name: str, shapes: list[Any], kind: str) -> list[Any]:
-        if not call.name.startswith("aten."):
-            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         r = self.recording
         if r.runs_python_backward and not is_linear(name, [self.known[i] for i in refs_in(call)]):
             raise Unsupported(

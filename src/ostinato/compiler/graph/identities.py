@@ -100,28 +100,16 @@ def _folded(b: Builder, e: Elementwise) -> Node | None:
         return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))), e.width)
 
 
-def _add_zero(b: Builder, e: Elementwise) -> Node | None:
-    """x + 0 = x: the same bits, except that −0 + 0 would be 0 and here remains −0."""
-    left, right = e.operands
-    if is_zero(left):
+def _neutral(b: Builder, e: Elementwise) -> Node | None:
+    """x + 0 = x − 0 = x · 1 = x: the same bits, except that −0 + 0 would be 0 and here remains −0.
+
+    x − (−0) is taken as x + 0.
+    """
+    left, right = e.operands[0], e.operands[-1]
+    if e.name == "add" and is_zero(left):
         return b.widen(right, e.width)
-    return b.widen(left, e.width) if is_zero(right) else None
-
-
-def _subtract_zero(b: Builder, e: Elementwise) -> Node | None:
-    """x − 0 = x: the same bits; and x − (−0) as x + 0."""
-    left, right = e.operands
-    return b.widen(left, e.width) if is_zero(right) else None
-
-
-def _add_s_zero(b: Builder, e: Elementwise) -> Node | None:
-    """As _add_zero."""
-    return b.widen(e.operands[0], e.width) if e.s == 0 else None
-
-
-def _times_one(b: Builder, e: Elementwise) -> Node | None:
-    """x · 1 = x: the same bits."""
-    return b.widen(e.operands[0], e.width) if e.s == 1 else None
+    neutral = {"add_s": e.s == 0, "mul_s": e.s == 1}.get(e.name, is_zero(right))
+    return b.widen(left, e.width) if neutral else None
 
 
 def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
@@ -186,14 +174,14 @@ def _divisor(node: Node) -> Node | None:
 
 
 REWRITES: dict[str, tuple[Rewrite, ...]] = {
-    "add": (_absent_term, _add_zero, _add_negative),
-    "add_s": (_add_s_zero,),
+    "add": (_absent_term, _neutral, _add_negative),
+    "add_s": (_neutral,),
     "copy": (_itself,),
     "div": (_sign_last,),
     "mul": (_gradient_of_quotient, _sign_last),
-    "mul_s": (_times_one, _scaled_twice),
+    "mul_s": (_neutral, _scaled_twice),
     "neg": (_negated_twice,),
-    "sub": (_absent_term, _subtract_zero, _subtract_negative),
+    "sub": (_absent_term, _neutral, _subtract_negative),
 }
 
 

@@ -116,8 +116,7 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
     places = outputs | _laid_out(make, kinds, units.neighbours())
     for u, group in members.items():
         for n in group:
-            column = places[u].column + units.column(n)
-            make.places[n] = replace(places[u], column=column)
+            make.places[n] = replace(places[u], column=places[u].column + units.place(n)[1])
     return make.storage()
 
 
@@ -192,19 +191,16 @@ class _Units:
                     self.owner[piece], self.offset[piece] = n, column
                     column += piece.width
 
-    def unit(self, n: Node) -> Node:
-        """The value in whose place n lies, which lies in the place of no other."""
-        while n in self.owner and n not in self.outputs:
-            n = self.owner[n]
-        return n
-
-    def column(self, n: Node) -> int:
-        """Where in its unit a value begins."""
+    def place(self, n: Node) -> tuple[Node, int]:
+        """The value in whose place n lies, which lies in no other's; and n's column in it."""
         column = 0
         while n in self.owner and n not in self.outputs:
             column += self.offset.get(n, 0)
             n = self.owner[n]
-        return column
+        return n, column
+
+    def unit(self, n: Node) -> Node:
+        return self.place(n)[0]
 
     def in_memory(self, n: Node) -> bool:
         """Whether a value needs a place; otherwise a register of its block holds it."""

@@ -50,14 +50,11 @@ def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) 
         len(storage.arguments), spec.descending, storage.buffers, tuple(emitter.weights),
         tuple(emitter.gradients), carries, tuple(emitter.once), before, loop, after,
     )  # fmt: skip
-    saved = tuple([_saved_leaf(storage, n) for n in sections.roots.saved])
-    return Lowered(program, storage.arguments, dict(storage.tapes), saved)
-
-
-def _saved_leaf(storage: Storage, n: Node) -> Leaf:
-    place = storage.places[n]
-    name = storage.arguments[storage.buffers[place.buffer].argument]
-    return Leaf(name, storage.tapes[name], place.dt, place.column)
+    saved = []
+    for place in (storage.places[n] for n in sections.roots.saved):
+        name = storage.arguments[storage.buffers[place.buffer].argument]
+        saved.append(Leaf(name, storage.tapes[name], place.dt, place.column))
+    return Lowered(program, storage.arguments, dict(storage.tapes), tuple(saved))
 
 
 class _Emitter:
@@ -156,27 +153,16 @@ class _Emitter:
         return rows
 
     def product(self, row: list[Accumulation], runs: list[Pairs], first: bool) -> Instruction:
-        """One product whose columns belong to the accumulations of a row.
-
-        Args:
-            first: it starts them; otherwise it adds to them.
-        """
+        """One product whose columns belong to the accumulations of a row; the first starts them."""
         weight = self.weight(row, runs)
-        return Instruction(
-            Code.GEMM,
-            n=weight.N,
-            k=weight.K,
-            weight=self.weights.setdefault(weight, len(self.weights)),
-            d=self.operand(row[0]),
-            c=self.start(row, first),
-            a=self.operand(runs[0][0][0]),
-        )
-
-    def start(self, row: list[Accumulation], first: bool) -> Operand:
-        """What a product is added to."""
+        number = self.weights.setdefault(weight, len(self.weights))
+        d = self.operand(row[0])
         if not first or row[0].init is not None:
-            return self.operand(row[0])
-        return self.bias(row) if row[0].vectors else NONE
+            c = d
+        else:
+            c = self.bias(row) if row[0].vectors else NONE
+        a = self.operand(runs[0][0][0])
+        return Instruction(Code.GEMM, n=weight.N, k=weight.K, weight=number, d=d, c=c, a=a)
 
     def weight(self, row: list[Accumulation], runs: list[Pairs]) -> Weight:
         blocks = []

@@ -200,7 +200,7 @@ class Roots:
 def split_outputs(spec: PassSpec) -> Roots:
     """Every output piece by piece: a concatenation is written where each piece belongs.
 
-    A piece that lies somewhere already, or that is wanted in two places, is copied.
+    A piece that no instruction of the pass writes, or that is wanted in two places, is copied.
     """
     carries = [Output(c.written, c.name, spec.dt_out) for c in spec.carries]
     roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
@@ -210,14 +210,10 @@ def split_outputs(spec: PassSpec) -> Roots:
     for o in roots.outputs:
         column = o.column
         for n in o.node.inputs if o.node.op == "concat" else (o.node,):
-            piece = make.copy(n) if n in taken or _lies_somewhere(spec, n) else n
+            written = n.kind != ONCE and n.op not in ("const", "slice", "absent")
+            piece = n if written and not (spec.is_leaf(n) or n in taken) else make.copy(n)
             taken.add(piece)
             pieces.append(replace(o, node=piece, column=column))
             column += piece.width
     saved = [make.copy(n) if n in taken else n for n in spec.saved]
     return Roots(tuple(pieces), tuple(saved), spec.sums)
-
-
-def _lies_somewhere(spec: PassSpec, n: Node) -> bool:
-    """Whether no instruction of the pass writes this value."""
-    return spec.is_leaf(n) or n.kind == ONCE or n.op in ("const", "slice", "absent")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ostinato.compiler.capture.recording import Recording
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
 
+Tensors = Sequence[Tensor]
+Flags = tuple[bool, ...]
+
 
 @dataclass(frozen=True)
 class RowOrder:
@@ -79,7 +82,7 @@ class BoundForward(NamedTuple):
     bound: Bound
     played: Any  # the native pass
     # by which gradients are given, which wanted, and whether the batch is ragged
-    backward: dict[tuple[tuple[bool, ...], tuple[bool, ...], bool], BoundBackward]
+    backward: dict[tuple[Flags, Flags, bool], BoundBackward]
 
 
 class BoundBackward(NamedTuple):
@@ -148,10 +151,9 @@ class CompiledStep:
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n, n_ys = len(recording.xs), self.n_states, self.n_ys
-        taped: dict[str, int] = {"x": n_xs, "init": n, "carry": n}
-        self._forward_at = _positions({**taped, "y": n_ys, "final": n})
+        self._forward_at = _positions(x=n_xs, init=n, carry=n, y=n_ys, final=n)
         self._backward_at = _positions(
-            {**taped, "d_y": n_ys, "d_final": n, "d_init": n, "d_x": n_xs}
+            x=n_xs, init=n, carry=n, d_y=n_ys, d_final=n, d_init=n, d_x=n_xs
         )
 
     def without_grad(self, n_steps: int, ragged: bool) -> list[int]:
@@ -175,12 +177,7 @@ class CompiledStep:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self,
-        given: Sequence[Tensor],
-        n_rows: int,
-        reverse: bool,
-        rows: RowOrder | None,
-        train: bool,
+        self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool
     ) -> tuple[list[Tensor], SavedForward]:
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
@@ -210,10 +207,10 @@ class CompiledStep:
     def backward(
         self,
         tape: SavedForward,
-        given: Sequence[Tensor],
-        grads: Sequence[Tensor | None],
-        used: tuple[bool, ...],
-        wanted: tuple[bool, ...],
+        given: Tensors,
+        grads: Any,
+        used: Flags,
+        wanted: Flags,
         ragged: bool,
     ) -> list[Tensor | None]:
         """The gradients of the tensors given; None for those not wanted, or that none reaches.
@@ -261,7 +258,7 @@ class CompiledStep:
         return made
 
     def _make_backward(
-        self, key: tuple[tuple[bool, ...], tuple[bool, ...], bool], forward: BoundForward
+        self, key: tuple[Flags, Flags, bool], forward: BoundForward
     ) -> BoundBackward:
         used, wanted, ragged = key
         first_x = self.n_captured + self.n_states
@@ -282,7 +279,7 @@ class CompiledStep:
         return forward.backward[key]
 
 
-def _positions(counts: dict[str, int]) -> dict[str, int]:
+def _positions(**counts: int) -> dict[str, int]:
     """Of x0, x1, …, init0, … in a list of them all."""
     names = [f"{name}{i}" for name, count in counts.items() for i in range(count)]
     return {name: i for i, name in enumerate(names)}
