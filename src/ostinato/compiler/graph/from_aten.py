@@ -10,7 +10,6 @@ means. If it has none, it depends on captured tensors alone and is left to PyTor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -173,8 +172,7 @@ class _Values:
     def set_absent(self, numbers: Iterable[int]) -> None:
         for i in numbers:
             shape = self.recording.shapes[i]
-            width = math.prod(n for n in shape if isinstance(n, int))
-            self.known[i] = Value(self.b.absent(width), shape)
+            self.known[i] = Value(self.b.absent(columns(shape)), shape)
 
     # ---- what comes out
 

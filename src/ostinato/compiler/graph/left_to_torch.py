@@ -31,19 +31,11 @@ def fixed(shape: Shape) -> tuple[int, ...]:
 
 
 def left_to_torch(
-    b: Builder,
-    call: Call,
-    values: Mapping[int, Value],
-    kind: str,
-    shapes: Sequence[Shape | None],
-    dtypes: Sequence[torch.dtype],
+    b: Builder, call: Call, values: Mapping[int, Value], kind: str, shapes: Any, dtypes: Any
 ) -> list[Node]:
     """The nodes of the results, of kind once or sum.
 
-    Args:
-        values: by number, what the call may read.
-        shapes: of the results; None for one that is not computed.
-        dtypes: by number.
+    Values and dtypes are found by number; shapes are those of the results.
     """
     read = [values[i].node for i in refs_in(call)]
     if call.name in _SHORT_CUTS and not call.kwargs:
@@ -82,12 +74,7 @@ VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 def evaluate(
     node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """The tensor of a node, and in `known` those of all that it is computed from.
-
-    Args:
-        captured: the tensors that the step takes from outside.
-        dtype: the floating-point type of the step.
-    """
+    """The tensor of a node, and in `known` those of all that it is computed from."""
     if node not in known:
         inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
         known[node] = _computed(node, inputs, captured, dtype)

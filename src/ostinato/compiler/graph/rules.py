@@ -69,11 +69,7 @@ class Context:
     # ---- arguments as nodes
 
     def node(self, v: Any, shape: Shape | None = None) -> Node:
-        """An operand of an elementwise operation: rows, a vector, or a number.
-
-        Args:
-            shape: of the operation's result, if that is not the first result of the call.
-        """
+        """An operand of an elementwise operation whose result has this shape, or the call's."""
         if not isinstance(v, Value):
             return self.b.const(float(v))
         self.refuse_transposed(v)

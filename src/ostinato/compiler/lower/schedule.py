@@ -28,11 +28,7 @@ Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
 
 
 def schedule(spec: PassSpec, sections: Sections, max_block: int) -> Schedule:
-    """Every section in order: products as early as possible, then the largest block.
-
-    Args:
-        max_block: how many instructions a block may have.
-    """
+    """Every section in order: products as early as possible, then the largest block."""
     found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
     for n in sections.computed:
         found[sections.of[n]].append(n)
