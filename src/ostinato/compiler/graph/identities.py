@@ -101,14 +101,14 @@ def _folded(b: Builder, e: Elementwise) -> Node | None:
 
 
 def _neutral(b: Builder, e: Elementwise) -> Node | None:
-    """x + 0 = x − 0 = x · 1 = x: the same bits, except that −0 + 0 would be 0 and here remains −0.
+    """x + 0, x − 0, x · 1 and a copy are x: the same bits, except that −0 + 0 would be 0.
 
     x − (−0) is taken as x + 0.
     """
     left, right = e.operands[0], e.operands[-1]
     if e.name == "add" and is_zero(left):
         return b.widen(right, e.width)
-    neutral = {"add_s": e.s == 0, "mul_s": e.s == 1}.get(e.name, is_zero(right))
+    neutral = {"add_s": e.s == 0, "copy": True, "mul_s": e.s == 1}.get(e.name, is_zero(right))
     return b.widen(left, e.width) if neutral else None
 
 
@@ -118,31 +118,17 @@ def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
     return b.op("mul_s", x.inputs[0], s=e.s * x.s) if x.op == "mul_s" else None
 
 
-def _itself(b: Builder, e: Elementwise) -> Node | None:
-    return b.widen(e.operands[0], e.width)
-
-
 # ---- signs: rounding is symmetric about zero, so a sign may move without changing a bit
 
 
-def _add_negative(b: Builder, e: Elementwise) -> Node | None:
-    """x + (−y) = x − y."""
-    left, right = e.operands
+def _sign_within(b: Builder, e: Elementwise) -> Node | None:
+    """x + (−y) = x − y, (−x) + y = y − x, x − (−y) = x + y, and −(−x) = x."""
+    left, right = e.operands[0], e.operands[-1]
+    if e.name == "neg":
+        return b.widen(left.inputs[0], e.width) if left.op == "neg" else None
     if right.op == "neg":
-        return b.op("sub", left, right.inputs[0])
-    return b.op("sub", right, left.inputs[0]) if left.op == "neg" else None
-
-
-def _subtract_negative(b: Builder, e: Elementwise) -> Node | None:
-    """x − (−y) = x + y."""
-    left, right = e.operands
-    return b.op("add", left, right.inputs[0]) if right.op == "neg" else None
-
-
-def _negated_twice(b: Builder, e: Elementwise) -> Node | None:
-    """−(−x) = x."""
-    (x,) = e.operands
-    return b.widen(x.inputs[0], e.width) if x.op == "neg" else None
+        return b.op("sub" if e.name == "add" else "add", left, right.inputs[0])
+    return b.op("sub", right, left.inputs[0]) if (e.name, left.op) == ("add", "neg") else None
 
 
 def _sign_last(b: Builder, e: Elementwise) -> Node | None:
@@ -174,14 +160,14 @@ def _divisor(node: Node) -> Node | None:
 
 
 REWRITES: dict[str, tuple[Rewrite, ...]] = {
-    "add": (_absent_term, _neutral, _add_negative),
+    "add": (_absent_term, _neutral, _sign_within),
     "add_s": (_neutral,),
-    "copy": (_itself,),
+    "copy": (_neutral,),
     "div": (_sign_last,),
     "mul": (_gradient_of_quotient, _sign_last),
     "mul_s": (_neutral, _scaled_twice),
-    "neg": (_negated_twice,),
-    "sub": (_absent_term, _neutral, _subtract_negative),
+    "neg": (_sign_within,),
+    "sub": (_absent_term, _neutral, _sign_within),
 }
 
 
