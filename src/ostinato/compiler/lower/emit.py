@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
@@ -206,7 +207,7 @@ class _Emitter:
         }
         return [
             Instruction(Code.COLUMN_SUM, n=t.N, weight=gradients[t.rectangle], a=t.b)
-            if t.a is None
+            if t.a == NONE
             else Instruction(Code.OUTER, n=t.N, k=t.K, weight=gradients[t.rectangle], a=t.a, b=t.b)
             for t in terms
         ]
@@ -312,7 +313,7 @@ class SumTerm:
     column: int
     K: int
     N: int
-    a: Operand | None
+    a: Operand  # or NONE
     b: Operand
 
     @property
@@ -330,9 +331,7 @@ class SumTerm:
     def below(self, above: SumTerm) -> bool:
         """Whether it continues `above` downwards: the same columns, and a side by side."""
         return (
-            above.a is not None
-            and self.a is not None
-            and (above.column, above.N, above.b) == (self.column, self.N, self.b)
+            (above.column, above.N, above.b) == (self.column, self.N, self.b)
             and above.row + above.K == self.row
             and _continues(above.a, above.K, self.a)
         )
@@ -345,8 +344,8 @@ def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumT
     """
     if node.op == "column_sum":
         terms = [
-            SumTerm(row, column, 1, a.width, None, operand(a))
-            for (row, column), a in zip(node.attrs, node.inputs, strict=True)
+            SumTerm(row, column, 1, b.width, NONE, operand(b))
+            for (row, column), b in zip(node.attrs, node.inputs, strict=True)
         ]
         return _joined(terms), False
     n_rows, n_columns = node.shape
@@ -362,18 +361,9 @@ def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumT
 def in_layers(terms: list[SumTerm]) -> dict[Rectangle, int]:
     """The layer of each rectangle: rectangles that overlap are summed apart, in different ones."""
     layer_of: dict[Rectangle, int] = {}
-    layers: list[list[Rectangle]] = []
     for rectangle in dict.fromkeys(t.rectangle for t in terms):
-        fitting = (
-            k
-            for k, others in enumerate(layers)
-            if not any(_overlap(rectangle, other) for other in others)
-        )
-        layer = next(fitting, len(layers))
-        if layer == len(layers):
-            layers.append([])
-        layers[layer].append(rectangle)
-        layer_of[rectangle] = layer
+        taken = {layer for other, layer in layer_of.items() if _overlap(rectangle, other)}
+        layer_of[rectangle] = next(k for k in count() if k not in taken)
     return layer_of
 
 

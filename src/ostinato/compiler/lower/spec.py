@@ -34,7 +34,7 @@ class Output:
 
 @dataclass(frozen=True)
 class CarrySpec:
-    """A leaf of the carry: read at slot t + dt_in of the pass, written at slot t + dt_out."""
+    """A leaf of the carry: step t reads slot t and writes slot t + 1; if descending, vice versa."""
 
     name: str
     kept: bool  # every slot is kept, in the argument `name`; otherwise only the last two
@@ -56,14 +56,6 @@ class PassSpec:
     hidden: frozenset[str] = frozenset()  # kept carries that only the two passes read
     descending: bool = False  # from the last step to the first
     hoist: bool = False  # products that do not depend on the carry are taken ahead of the loop
-
-    @property
-    def dt_in(self) -> int:
-        return int(self.descending)
-
-    @property
-    def dt_out(self) -> int:
-        return int(not self.descending)
 
     def is_leaf(self, n: Node) -> bool:
         return n in self.leaves
@@ -202,7 +194,7 @@ def split_outputs(spec: PassSpec) -> Roots:
 
     A piece that no instruction of the pass writes, or that is wanted in two places, is copied.
     """
-    carries = [Output(c.written, c.name, spec.dt_out) for c in spec.carries]
+    carries = [Output(c.written, c.name, int(not spec.descending)) for c in spec.carries]
     roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
     make = NodeMaker(spec, roots)
     taken: set[Node] = set()
