@@ -212,7 +212,8 @@ class _Values:
         """Find the nodes of what a call gives, from those of what it reads."""
         name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
         shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
-        kinds = self._kinds_read(call)
+        read = [self.known[i].node for i in refs_in(call)]
+        kinds = {n.kind for n in read if n.op not in ("const", "absent")}  # these have none yet
         makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
         makes_constant = not kinds and name in RULES  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
@@ -226,11 +227,6 @@ class _Values:
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is not None and out is not None:
                 self.known[i] = out if isinstance(out, Value) else Value(out, shape or ())
-
-    def _kinds_read(self, call: Call) -> set[str]:
-        """The kinds of what a call reads; constants and absent gradients are of no kind yet."""
-        nodes = [self.known[i].node for i in refs_in(call)]
-        return {n.kind for n in nodes if n.op not in ("const", "absent")}
 
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
         if SUM in kinds:

@@ -64,15 +64,11 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
     for n in nodes:
         if n in for_the_carry:
             section[n] = BEFORE if n in ahead else LOOP
-        else:
-            section[n] = LOOP if _at_once(spec, n, section) else AFTER
+            continue
+        read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
+        elementwise = n.op in OPS and not spec.is_leaf(n)
+        section[n] = LOOP if elementwise and LOOP in read and AFTER not in read else AFTER
     return Sections.made(spec, roots, section)
-
-
-def _at_once(spec: PassSpec, n: Node, section: dict[Node, str]) -> bool:
-    """Whether n is an elementwise operation on values of the loop, and on none from after it."""
-    read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
-    return n.op in OPS and not spec.is_leaf(n) and LOOP in read and AFTER not in read
 
 
 def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:

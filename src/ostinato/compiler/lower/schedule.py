@@ -112,17 +112,12 @@ def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) ->
     Otherwise they would go through memory. What such a value is computed from must be in memory
     anyway, at the price of at most one further operand.
     """
-    kept = _kept(sections)
-    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
-
-
-def _kept(sections: Sections) -> set[Node]:
-    """What lies in memory whoever reads it: results, and what views and other sections read."""
+    # These lie in memory whoever reads them: results, and what views and other sections read.
     kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
     for n in sections.computed:
         own = sections.of[n]
         kept |= {i for i in n.inputs if n.op in _VIEWS or sections.of.get(i) != own}
-    return kept
+    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
 
 
 class _Sinking:
@@ -149,9 +144,13 @@ class _Sinking:
         return tuple([Item(kind, tuple(nodes)) for kind, nodes in found if nodes])
 
     def sink(self, n: Node) -> None:
-        later = self.only_reader(n)
-        cone = None if later is None else self.cone(n)
-        if later is None or cone is None or not self.takes(later, n, cone):
+        """Move n, and what is computed for it alone, to the later item that alone reads it."""
+        readers = {self.item_of[m] for m in self.users[n]}
+        if n in self.kept or len(readers) != 1 or self.item_of[n] in readers:
+            return
+        (later,) = readers
+        cone = self.cone(n)
+        if cone is None or not self.takes(later, n, cone):
             return
         block = self.nodes[later]
         first = min(block.index(m) for m in self.users[n])
@@ -159,14 +158,6 @@ class _Sinking:
         for m in cone:
             self.nodes[self.item_of[m]].remove(m)
             self.item_of[m] = later
-
-    def only_reader(self, n: Node) -> int | None:
-        """The later item that alone reads n, if there is one."""
-        readers = {self.item_of[m] for m in self.users[n]}
-        if n in self.kept or len(readers) != 1:
-            return None
-        (later,) = readers
-        return None if later == self.item_of[n] else later
 
     def takes(self, later: int, n: Node, cone: list[Node]) -> bool:
         """Whether the item can compute the cone of n, for one further operand at the most."""
