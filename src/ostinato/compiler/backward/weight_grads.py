@@ -59,9 +59,9 @@ class WeightGradients:
         dtype: torch.dtype,
     ):
         self._dtype = dtype
-        self._d_captured = d_captured
         self._memory = _memory(lowered, sums, d_captured)
-        self._itself = [self._is_a_sum(n) for n in d_captured]
+        self._gradients = [(n, self._is_a_sum(n)) for n in d_captured]
+        self._computes = any(n is not None and itself is None for n, itself in self._gradients)
         self.positions = {name: self._memory[n].first for name, n in sums.items()}
         self.sums = [(m.shape, m.zeros) for m in self._memory.values() for _ in range(m.n_layers)]
 
@@ -73,13 +73,12 @@ class WeightGradients:
         Args:
             once: the tensors that are known so far; those computed here are added.
         """
-        pairs = list(zip(self._d_captured, self._itself, strict=True))
-        if any(node is not None and itself is None for node, itself in pairs):
+        if self._computes:
             for of_sum, m in self._memory.items():
                 layers = sums[m.first : m.first + m.n_layers]
                 once[of_sum] = functools.reduce(torch.add, layers).view(of_sum.shape)
         found: list[Tensor | None] = []
-        for node, itself in pairs:
+        for node, itself in self._gradients:
             if node is None:
                 found.append(None)
             elif itself is not None:

@@ -231,10 +231,14 @@ class _Values:
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
         if SUM in kinds:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
+        dtypes, first = self.recording.dtypes, call.outs[0]
+        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
+        gives_truths = first is not None and dtypes[first] is torch.bool
+        context = Context(self.b, shapes, call.name, tuple(truths), gives_truths)
         args = [self._value(a) for a in call.args]
         kwargs = {k: self._value(v) for k, v in call.kwargs.items() if k not in _PLACEMENT}
         try:
-            outs = RULES[name](self._context(call, shapes), *args, **kwargs)
+            outs = RULES[name](context, *args, **kwargs)
         except Unsupported:
             raise
         except Exception as error:  # arguments that nobody thought of: the loop knows them
@@ -249,13 +253,6 @@ class _Values:
         if isinstance(argument, (list, tuple)):
             return [self._value(a) for a in argument]
         return argument
-
-    def _context(self, call: Call, shapes: list[Any]) -> Context:
-        dtypes = self.recording.dtypes
-        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
-        first = call.outs[0]
-        gives_truths = first is not None and dtypes[first] is torch.bool
-        return Context(self.b, shapes, call.name, tuple(truths), gives_truths)
 
     def _left_to_torch(self, call: Call, name: str, shapes: list[Any], kind: str) -> list[Any]:
         r = self.recording

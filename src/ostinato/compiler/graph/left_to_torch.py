@@ -120,10 +120,6 @@ def _filled(leaf: Any, inputs: list[Tensor]) -> Any:
 # ---- calls that need no node of their own; each function gives None where it does not apply
 
 
-def _itself(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    return read[0]
-
-
 def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
     """Of what is transposed, what it was; of an outer product, the other way about."""
     (node,) = read
@@ -133,8 +129,7 @@ def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
 
 
 def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    (node,) = read
-    return b.view(node, fixed(shape), SUM) if node.kind == SUM else None
+    return b.view(read[0], fixed(shape), SUM) if read[0].kind == SUM else None
 
 
 def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
@@ -148,8 +143,8 @@ def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
 _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
     "aten._unsafe_view.default": _view_of_sum,
     "aten.add.Tensor": _sum_of_sums,
-    "aten.alias.default": _itself,
-    "aten.detach.default": _itself,
+    "aten.alias.default": lambda b, read, shape: read[0],
+    "aten.detach.default": lambda b, read, shape: read[0],
     "aten.t.default": _transposed,
     "aten.view.default": _view_of_sum,
 }

@@ -79,9 +79,8 @@ class _Scheduler:
 
     def available(self, n: Node, block: Container[Node] = ()) -> bool:
         """Whether n can be read: it lies in memory, or in a register of this block."""
-        if n.kind == ONCE or n.op == "const" or self.spec.is_leaf(n) or n in self.done:
-            return True
-        if n in block:
+        there = n in self.done or n in block or self.spec.is_leaf(n)
+        if there or n.kind == ONCE or n.op == "const":
             return True
         if n.op in _VIEWS:
             return all(self.available(i) for i in n.inputs)

@@ -133,14 +133,13 @@ class CompiledStep:
         # batch size → None where it was compared with the eager loop, or why the loop must play it
         self.verified: dict[int, Unsupported | None] = {}
         self.dtype = dtype
-        self.engine = engine  # "native" or "reference"
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
         self._forward: dict[tuple[bool, bool, Scale], BoundForward] = {}
         recording = planner.graph.recording
         self.n_captured = len(recording.captured)
-        self._as_they_are = {
-            at for at, i in enumerate(recording.captured) if recording.dtypes[i] is dtype
-        }
+        captured = enumerate(recording.captured)
+        as_they_are = {at for at, i in captured if recording.dtypes[i] is dtype}
+        self._bound = functools.partial(Bound, as_they_are, dtype, engine)
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
@@ -205,14 +204,9 @@ class CompiledStep:
         return outs, SavedForward(held, once, way)
 
     def backward(
-        self,
-        tape: SavedForward,
-        given: Tensors,
-        grads: Any,
-        used: Flags,
-        wanted: Flags,
-        ragged: bool,
-    ) -> list[Tensor | None]:
+        self, tape: SavedForward, given: Tensors, grads: Any,
+        used: Flags, wanted: Flags, ragged: bool,
+    ) -> list[Tensor | None]:  # fmt: skip
         """The gradients of the tensors given; None for those not wanted, or that none reaches.
 
         Args:
@@ -243,10 +237,7 @@ class CompiledStep:
         made = self._forward.get((train, reverse, scale))
         if made is None:
             plan = self.planner.forward(train, reverse, scale)
-            bound = Bound(
-                plan.lowered, self._forward_at, plan.lowered.tapes, self._as_they_are, None,
-                self.dtype, self.engine,
-            )  # fmt: skip
+            bound = self._bound(plan.lowered, self._forward_at, plan.lowered.tapes)
             y_is_carry = [-1 if i is None else i for i in plan.y_is_carry]
             played = native.forward_pass(
                 bound.program, bound.sources, self.dtype, self.n_captured, self._state_shapes,
@@ -267,10 +258,7 @@ class CompiledStep:
         init_wanted = tuple(map(operator.and_, wanted[self.n_captured : first_x], flow.leaves))
         plan = self.planner.backward(y_used, flow.leaves, x_wanted, forward.plan)
         gradients, tapes = plan.gradients, forward.plan.lowered.tapes
-        bound = Bound(
-            plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
-            self.engine,
-        )  # fmt: skip
+        bound = self._bound(plan.lowered, self._backward_at, tapes, gradients)
         played = native.backward_pass(
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
