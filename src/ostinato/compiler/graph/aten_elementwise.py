@@ -114,11 +114,6 @@ def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
     return c.elementwise("select", mask, value, a)
 
 
-@rule("copy")
-def _copy(c: Context, a: Value, b: Value, *_: Any) -> Any:
-    return c.elementwise("copy", c.truth(1, b) if c.gives_truths else b)
-
-
 # ---- calls that are one expression
 
 RULES.update({
@@ -127,6 +122,7 @@ RULES.update({
     "bitwise_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
     "clamp_max": lambda c, a, high: c.elementwise("min", a, high),
     "clamp_min": lambda c, a, low: c.elementwise("max", a, low),
+    "copy": lambda c, a, b, *_: c.elementwise("copy", c.truth(1, b) if c.gives_truths else b),
     "ge": lambda c, a, b: c.elementwise("le", b, a),
     "gt": lambda c, a, b: c.elementwise("lt", b, a),
     "hardtanh": lambda c, a, low=-1, high=1: _clamp(c, a, low, high),

@@ -17,14 +17,10 @@ from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
 # ---- views
 
 
-@rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")
-def _same(c: Context, a: Value, *_: Any, **__: Any) -> Any:
-    return a
-
-
-@rule("_to_copy")
-def _to_copy(c: Context, a: Value, **_: Any) -> Any:
-    return c.truth(0, a) if c.gives_truths else a
+rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")(
+    lambda c, a, *_, **__: a
+)
+rule("_to_copy")(lambda c, a, **_: c.truth(0, a) if c.gives_truths else a)
 
 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import TypeVar
 
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
@@ -25,6 +26,8 @@ from ostinato.engine.program import (
     WeightBlock,
     register,
 )
+
+T = TypeVar("T")
 
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
 PANEL = 64  # columns of a register tile of the widest vectors
@@ -123,13 +126,7 @@ class _Emitter:
 
         They stay in their order, wherever the factors lie: the order decides the bits.
         """
-        runs: list[Pairs] = []
-        for pair in n.products:
-            if runs and self.side_by_side(runs[-1][-1][0], pair[0]):
-                runs[-1].append(pair)
-            else:
-                runs.append([pair])
-        return runs
+        return _runs(n.products, lambda left, right: self.side_by_side(left[0], right[0]))
 
     def side_by_side(self, left: Node, right: Node) -> bool:
         a, b = self.operand(left), self.operand(right)
@@ -140,18 +137,14 @@ class _Emitter:
     ) -> list[list[Accumulation]]:
         """The accumulations in rows that lie side by side and multiply the same factors."""
 
-        def alike(left: Accumulation, right: Accumulation) -> bool:
+        def together(left: Accumulation, right: Accumulation) -> bool:
             factors, others = ([a for a, _ in runs[n][k]] for n in (left, right))
-            return factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
+            alike = factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
+            return alike and self.side_by_side(left, right)
 
-        rows: list[list[Accumulation]] = []
         places = {n: self.operand(n) for n in nodes}
-        for n in sorted(nodes, key=lambda n: (places[n].buffer, places[n].column)):
-            if rows and self.side_by_side(rows[-1][-1], n) and alike(rows[-1][-1], n):
-                rows[-1].append(n)
-            else:
-                rows.append([n])
-        return rows
+        ordered = sorted(nodes, key=lambda n: (places[n].buffer, places[n].column))
+        return _runs(ordered, together)
 
     def product(self, row: list[Accumulation], runs: list[Pairs], first: bool) -> Instruction:
         """One product whose columns belong to the accumulations of a row; the first starts them."""
@@ -219,6 +212,17 @@ class _Emitter:
         part = SumPart(self.sum_names[node], row, column, node.shape[1], layer)
         self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
         return len(self.gradients) - 1
+
+
+def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]:
+    """The items, in runs of neighbours that belong together."""
+    runs: list[list[T]] = []
+    for item in items:
+        if runs and together(runs[-1][-1], item):
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs
 
 
 def _start_kind(n: Accumulation) -> tuple[bool, bool]:
@@ -320,21 +324,17 @@ class SumTerm:
     def rectangle(self) -> Rectangle:
         return self.row, self.column, self.K, self.N
 
-    def right_of(self, left: SumTerm) -> bool:
-        """Whether it continues `left` to the right: the same rows, and b side by side."""
+    def continued_by(self, right: SumTerm) -> bool:
+        """Whether the other lies to the right of this one: the same rows, and b side by side."""
         return (
-            (left.row, left.K, left.a) == (self.row, self.K, self.a)
-            and left.column + left.N == self.column
-            and _continues(left.b, left.N, self.b)
+            (self.row, self.K, self.a) == (right.row, right.K, right.a)
+            and self.column + self.N == right.column
+            and replace(self.b, column=self.b.column + self.N) == right.b
         )
 
-    def below(self, above: SumTerm) -> bool:
-        """Whether it continues `above` downwards: the same columns, and a side by side."""
-        return (
-            (above.column, above.N, above.b) == (self.column, self.N, self.b)
-            and above.row + above.K == self.row
-            and _continues(above.a, above.K, self.a)
-        )
+    @property
+    def transposed(self) -> SumTerm:
+        return SumTerm(self.column, self.row, self.N, self.K, self.b, self.a)
 
 
 def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumTerm], bool]:
@@ -379,20 +379,10 @@ def _joined(terms: list[SumTerm]) -> list[SumTerm]:
     """
     if len({(t.row, t.column) for t in terms}) < len(terms):
         return terms
-    wide: list[SumTerm] = []
-    for t in sorted(terms, key=lambda t: (t.row, t.column)):
-        if wide and t.right_of(wide[-1]):
-            wide[-1] = replace(wide[-1], N=wide[-1].N + t.N)
-        else:
-            wide.append(t)
-    high: list[SumTerm] = []
-    for t in sorted(wide, key=lambda t: (t.column, t.row)):
-        if high and t.below(high[-1]):
-            high[-1] = replace(high[-1], K=high[-1].K + t.K)
-        else:
-            high.append(t)
-    return high
+    wide = _widened(terms)
+    return [t.transposed for t in _widened([t.transposed for t in wide])]
 
 
-def _continues(first: Operand, width: int, second: Operand) -> bool:
-    return replace(first, column=first.column + width) == second
+def _widened(terms: list[SumTerm]) -> list[SumTerm]:
+    runs = _runs(sorted(terms, key=lambda t: (t.row, t.column)), SumTerm.continued_by)
+    return [replace(run[0], N=sum(t.N for t in run)) for run in runs]
