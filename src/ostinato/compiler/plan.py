@@ -95,11 +95,7 @@ class Planner:
         self._made: dict[Any, Any] = {}
 
     def check(self) -> None:
-        """Lower both passes, so that a step which cannot be played is refused before it is.
-
-        Raises:
-            Unsupported: see the reason.
-        """
+        """Lower both passes: what cannot be played raises Unsupported before it is."""
         forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
         self.backward((True,) * n_ys, self.all_leaves, (True,) * n_xs, forward)

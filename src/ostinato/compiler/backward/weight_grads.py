@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,10 @@ from ostinato.compiler.graph.left_to_torch import VIEWS, evaluate
 from ostinato.compiler.graph.node import SUM, Node
 from ostinato.compiler.lower.spec import Lowered, SumPart
 
+Gradients = Sequence[Node | None]  # of captured tensors, where they have one
 
-def sums_in(gradients: Iterable[Node | None]) -> dict[str, Node]:
+
+def sums_in(gradients: Gradients) -> dict[str, Node]:
     """The sums that gradients of captured tensors are computed from, by name."""
     sums: dict[str, Node] = {}
     stack = [n for n in gradients if n is not None]
@@ -52,11 +54,7 @@ class WeightGradients:
     """
 
     def __init__(
-        self,
-        lowered: Lowered,
-        sums: Mapping[str, Node],
-        d_captured: Sequence[Node | None],
-        dtype: torch.dtype,
+        self, lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients, dtype: torch.dtype
     ):
         self._dtype = dtype
         self._memory = _memory(lowered, sums, d_captured)
@@ -104,7 +102,7 @@ def _viewed(node: Node) -> Node:
 
 
 def _memory(
-    lowered: Lowered, sums: Mapping[str, Node], d_captured: Sequence[Node | None]
+    lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients
 ) -> dict[Node, SumMemory]:
     """Of each sum; a gradient that is a view of it decides the shape."""
     parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in sums}

@@ -64,11 +64,6 @@ def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
     return c.b.call("aten.sum.dim_IntList", (whole,), args, SUM, c.shapes[0])
 
 
-@rule("mean")
-def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    return _mean_of(c, _row(c, a, dims, "mean"), a.width)
-
-
 @rule("var")
 def _var(c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: Any = 0) -> Any:
     """Σ (x − μ)² / (n − correction)."""
@@ -80,9 +75,8 @@ def _var(c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: A
     return c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / (n - correction))
 
 
-@rule("std")
-def _std(c: Context, a: Value, *args: Any, **kwargs: Any) -> Any:
-    return c.op("sqrt", _var(c, a, *args, **kwargs))
+rule("mean")(lambda c, a, dims=None, keepdim=False: _mean_of(c, _row(c, a, dims, "mean"), a.width))
+rule("std")(lambda c, a, *args, **kwargs: c.op("sqrt", _var(c, a, *args, **kwargs)))
 
 
 @rule("amax")

@@ -70,7 +70,8 @@ class StepGraph:
         xs = values.inputs("x", r.xs)
         for call in r.calls[: r.n_forward]:
             values.translate(call)
-        self.forward = Forward(states, xs, values.whole(r.new_states), values.whole(r.ys))
+        new_states, ys = (tuple(map(values.whole, given)) for given in (r.new_states, r.ys))
+        self.forward = Forward(states, xs, new_states, ys)
 
     def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
@@ -88,19 +89,14 @@ class StepGraph:
                 values.translate(call)
             if read:
                 gradients.update(given)
-        return Backward(
-            d_new_states=d_new_states,
-            d_ys=d_ys,
-            d_captured=tuple([values.sum_of(i) for i in r.d_captured]),
-            d_states=tuple(
-                values.b.absent(state.width) if i is None else values.whole([i])[0]
-                for state, i in zip(self.forward.states, r.d_states, strict=True)
-            ),
-            d_xs=tuple(
-                None if i is None or values.is_absent(i) else values.whole([i])[0] for i in r.d_xs
-            ),
-            absent=values.absent(),
+        d_captured = tuple([values.sum_of(i) for i in r.d_captured])
+        d_states = tuple(
+            values.b.absent(state.width) if i is None else values.whole(i)
+            for state, i in zip(self.forward.states, r.d_states, strict=True)
         )
+        d_xs = [None if i is None or values.is_absent(i) else values.whole(i) for i in r.d_xs]
+        absent = frozenset(filter(values.is_absent, values.known))
+        return Backward(d_new_states, d_ys, d_captured, d_states, tuple(d_xs), absent)
 
 
 def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
@@ -179,21 +175,14 @@ class _Values:
     def is_absent(self, i: int) -> bool:
         return self.known[i].node.op == "absent"
 
-    def absent(self) -> frozenset[int]:
-        return frozenset([i for i in self.known if self.is_absent(i)])
-
-    def whole(self, numbers: Iterable[int]) -> tuple[Node, ...]:
-        """Outputs: rows of their full width."""
-        nodes = []
-        for i in numbers:
-            v = self.known[i]
-            if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
-                raise Unsupported(
-                    f"the step returns {list(v.shape)}; every output needs the batch as its first "
-                    "axis"
-                )
-            nodes.append(self.b.widen(v.node, v.width))
-        return tuple(nodes)
+    def whole(self, i: int) -> Node:
+        """An output: rows of their full width."""
+        v = self.known[i]
+        if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
+            raise Unsupported(
+                f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
+            )
+        return self.b.widen(v.node, v.width)
 
     def sum_of(self, i: int | None) -> Node | None:
         """The gradient of a captured tensor."""

@@ -100,9 +100,9 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
         CannotHoist: see there; without hoisting the bits are the same.
     """
     make = StorageMaker(spec)
-    outputs = {
-        o.node: Operand(make.buffer_of(o.argument), o.column, o.dt) for o in sections.roots.outputs
-    }
+    outputs: dict[Node, Operand] = {}
+    for o in sections.roots.outputs:
+        outputs[o.node] = Operand(make.buffer_of(o.argument), o.column, o.dt)
     units = _Units(sections, items, set(outputs))
     members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
     for n in sections.computed:

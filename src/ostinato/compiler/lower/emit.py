@@ -32,8 +32,8 @@ T = TypeVar("T")
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
 PANEL = 64  # columns of a register tile of the widest vectors
 
-Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
 Pairs = list[tuple[Node, Node]]  # factors and weights
+Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
 
 
 class BlockTooLarge(Exception):  # noqa: N818
@@ -194,24 +194,19 @@ class _Emitter:
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
         terms, transposed = sum_terms(node, self.operand)
-        gradients = {
-            rectangle: self.gradient(node, rectangle, layer, transposed)
-            for rectangle, layer in in_layers(terms).items()
-        }
+        number: dict[Rectangle, int] = {}
+        for rectangle, layer in in_layers(terms).items():
+            row, column, K, N = rectangle
+            corner = (column, row) if transposed else (row, column)
+            part = SumPart(self.sum_names[node], *corner, node.shape[1], layer)
+            number[rectangle] = len(self.gradients)
+            self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
         return [
-            Instruction(Code.COLUMN_SUM, n=t.N, weight=gradients[t.rectangle], a=t.b)
+            Instruction(Code.COLUMN_SUM, n=t.N, weight=number[t.rectangle], a=t.b)
             if t.a == NONE
-            else Instruction(Code.OUTER, n=t.N, k=t.K, weight=gradients[t.rectangle], a=t.a, b=t.b)
+            else Instruction(Code.OUTER, n=t.N, k=t.K, weight=number[t.rectangle], a=t.a, b=t.b)
             for t in terms
         ]
-
-    def gradient(self, node: Node, rectangle: Rectangle, layer: int, transposed: bool) -> int:
-        row, column, K, N = rectangle
-        if transposed:
-            row, column = column, row
-        part = SumPart(self.sum_names[node], row, column, node.shape[1], layer)
-        self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
-        return len(self.gradients) - 1
 
 
 def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]:

@@ -103,6 +103,8 @@ class Lowered:
 
 # ---- between the two: the passes of the lowering rewrite the roots, and make nodes
 
+Pair = tuple[Node, Node]  # a factor and its weight
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Accumulation(Node):
@@ -112,7 +114,7 @@ class Accumulation(Node):
     Its `inputs` are these nodes: the products, the vectors, init.
     """
 
-    products: tuple[tuple[Node, Node], ...]  # (a, W)
+    products: tuple[Pair, ...]  # (a, W)
     vectors: tuple[Node, ...]
     init: Node | None
 
@@ -141,11 +143,7 @@ class NodeMaker:
         return total
 
     def accumulation(
-        self,
-        products: Iterable[tuple[Node, Node]],
-        vectors: Iterable[Node],
-        init: Node | None,
-        like: Node,
+        self, products: Iterable[Pair], vectors: Iterable[Node], init: Node | None, like: Node
     ) -> Accumulation:
         products, vectors = tuple(products), tuple(vectors)
         inputs = (*chain(*products), *vectors, *(() if init is None else (init,)))
