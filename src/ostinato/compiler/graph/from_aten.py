@@ -104,14 +104,11 @@ def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
 
     A sum of truth values may be a whole number: it is small enough to be exact in the step's type.
     """
-
-    def counts(call: Call) -> bool:
-        return call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
-
     usual = (dtype, torch.bool)
     for call in r.calls:
+        counts = call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
         for i in call.outs:
-            if i is not None and r.dtypes[i] not in usual and not counts(call):
+            if i is not None and r.dtypes[i] not in usual and not counts:
                 raise Unsupported(f"the step computes in {r.dtypes[i]} beside {dtype}", call.name)
     for i in (*r.captured, *r.states, *r.xs):
         if r.dtypes[i] not in usual:
