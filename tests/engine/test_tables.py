@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from ostinato import _native
-from ostinato.compiler.lower.emit_block import MAX_BLOCK, MAX_REGISTERS
-from ostinato.compiler.lower.emit_sums import PANEL
+from ostinato.compiler.lower.emit import MAX_BLOCK, MAX_REGISTERS, PANEL
 from ostinato.compiler.play import bindings
 from ostinato.engine import program as programs
 from ostinato.engine.program import OP_NUMBERS, Code, Instruction, Kind, Operand, Program

@@ -5,18 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
-from ostinato.compiler.backward.rematerialize import (
-    Stored,
-    at_hand,
-    choose_stored,
-    recomputable,
-    saved_for,
-)
+from ostinato.compiler.backward.rematerialize import Stored, choose_stored, is_enough
 from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
@@ -26,7 +20,8 @@ from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Flags = tuple[bool, ...]
 
 # Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
 # handful of rows does not fill the register tiles, and reloads the weights for each.
@@ -60,13 +55,13 @@ class Scale(NamedTuple):
     apart: bool  # carries that are outputs are stored apart from these
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is made once, and is a part of keys
 class ForwardPlan:
     reverse: bool
     scale: Scale
     lowered: Lowered
     saved: tuple[Node, ...]  # in the order of lowered.saved
-    keeps: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
+    keeps: Flags  # for each leaf of the carry: whether it is stored at every step
     y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
     repeated: tuple[int, ...]  # outputs that are the same leaf as an earlier output
 
@@ -75,28 +70,38 @@ class ForwardPlan:
 class BackwardPlan:
     lowered: Lowered
     gradients: WeightGradients
-    d_xs: tuple[bool, ...]  # for each leaf of xs: whether its gradient is computed
+    d_xs: Flags  # for each leaf of xs: whether its gradient is computed
+
+
+def _once(method: F) -> F:
+    """Each result of a method is made once, by one thread, and kept."""
+
+    @functools.wraps(method)
+    def made(self: Planner, *args: Any) -> Any:
+        key = method, *args
+        with _planning:
+            if key not in self._made:
+                self._made[key] = method(self, *args)
+            return self._made[key]
+
+    return cast(F, made)
 
 
 class Planner:
-    """Makes the plans of one recorded step, each once."""
+    """Makes the plans of one recorded step."""
 
     def __init__(self, recording: Recording, graph: StepGraph):
         self.recording, self.graph = recording, graph
-        self._made: dict[Hashable, Any] = {}
+        self._made: dict[Any, Any] = {}
 
     def check(self) -> None:
-        """Lower both passes, so that a step which cannot be played is refused before it is.
-
-        Raises:
-            Unsupported: see the reason.
-        """
+        """Lower both passes: what cannot be played raises Unsupported before it is."""
         forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
         self.backward((True,) * n_ys, self.all_leaves, (True,) * n_xs, forward)
 
     @property
-    def all_leaves(self) -> tuple[bool, ...]:
+    def all_leaves(self) -> Flags:
         return (True,) * len(self.graph.forward.states)
 
     def scale(self, n_rows: int) -> Scale:
@@ -105,53 +110,22 @@ class Planner:
         small = n_rows * width * self.graph.dtype.itemsize <= APART_BELOW
         return Scale(n_rows < HOIST_BELOW, small and native.n_groups(n_rows) > 1)
 
-    def forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
-        key = "forward", train, reverse, scale
-        return self._remembered(key, lambda: self._forward(train, reverse, scale))
+    @_once
+    def gradients(self, y_used: Flags, leaves: Flags) -> Backward:
+        return self.graph.backward(y_used, leaves)
 
-    def backward(
-        self,
-        y_used: tuple[bool, ...],
-        leaves: tuple[bool, ...],
-        x_wanted: tuple[bool, ...],
-        forward: ForwardPlan,
-    ) -> BackwardPlan:
-        """The pass that reads the tape of `forward`.
-
-        Args:
-            y_used: the outputs that have a gradient.
-            leaves: the leaves of the carry that a gradient ever reaches.
-            x_wanted: the leaves of xs whose gradient is wanted.
-
-        Raises:
-            Unsupported: `forward` does not store enough for these gradients.
-        """
-        key = "backward", y_used, leaves, x_wanted, forward.reverse, forward.scale
-        return self._remembered(key, lambda: self._backward(y_used, leaves, x_wanted, forward))
-
-    def liveness(self, y_used: tuple[bool, ...], last: tuple[bool, ...], ragged: bool) -> Liveness:
+    @_once
+    def liveness(self, y_used: Flags, last: Flags, ragged: bool) -> Liveness:
         """Which gradients exist, given the outputs and leaves of the last carry that have one."""
-        graph = functools.partial(self._gradients, y_used)
-        key = "liveness", y_used, last, ragged
-        return self._remembered(key, lambda: Liveness(self.recording, graph, last, ragged))
-
-    def _remembered(self, key: Hashable, make: Callable[[], T]) -> T:
-        with _planning:
-            if key not in self._made:
-                self._made[key] = make()
-            return cast(T, self._made[key])
-
-    def _gradients(self, y_used: tuple[bool, ...], leaves: tuple[bool, ...]) -> Backward:
-        return self._remembered(
-            ("graph", y_used, leaves), lambda: self.graph.backward(y_used, leaves)
-        )
+        graph = functools.partial(self.gradients, y_used)
+        return Liveness(self.recording, graph, last, ragged)
 
     # ---- what is stored, and where
 
-    @functools.cached_property
+    @_once
     def _stored(self) -> Stored:
         f = self.graph.forward
-        return choose_stored(f, self._gradients((True,) * len(f.ys), self.all_leaves))
+        return choose_stored(f, self.gradients((True,) * len(f.ys), self.all_leaves))
 
     def _shown(self, scale: Scale) -> list[Node]:
         """The leaves of the carry that are stored where the caller finds an output."""
@@ -162,89 +136,66 @@ class Planner:
         shown, leaves = self._shown(scale), self.graph.forward.new_states
         return frozenset(f"carry{i}" for i, n in enumerate(leaves) if n not in shown)
 
-    # ---- forward
+    # ---- the two passes
 
-    def _forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
+    @_once
+    def forward(self, train: bool, reverse: bool, scale: Scale) -> ForwardPlan:
+        """With `train`, a backward pass may follow."""
         f = self.graph.forward
         shown = self._shown(scale)
-        stored = self._stored if train else Stored(tuple([n in shown for n in f.new_states]), [])
+        stored = self._stored() if train else Stored(tuple([n in shown for n in f.new_states]), [])
         y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
-        before, after = _slots(reverse)
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
-        leaves |= {n: Leaf(f"carry{i}", n.width, before) for i, n in enumerate(f.states)}
+        leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
+        leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
-            CarrySpec(
-                name=f"carry{i}",
-                width=old.width,
-                kept=stored.leaves[i],
-                dt_in=before,
-                dt_out=after,
-                init=f"init{i}",
-                final=f"final{i}",
-                read=old,
-                written=new,
-            )
-            for i, (old, new) in enumerate(zip(f.states, f.new_states, strict=True))
+            CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
+            for i, (kept, old, new) in leaf
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
-            leaves,
-            tuple(carries),
-            tuple(outputs),
-            tuple(stored.saved),
-            hidden=self._hidden(scale),
-            descending=reverse,
-            hoist=scale.hoist,
-        )
+            leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
+            hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
+        )  # fmt: skip
         repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         return ForwardPlan(
             reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry, tuple(repeated)
         )
 
-    # ---- backward
-
-    def _backward(
-        self,
-        y_used: tuple[bool, ...],
-        reached: tuple[bool, ...],
-        x_wanted: tuple[bool, ...],
-        forward: ForwardPlan,
+    @_once
+    def backward(
+        self, y_used: Flags, reached: Flags, x_wanted: Flags, forward: ForwardPlan
     ) -> BackwardPlan:
-        g = self._gradients(y_used, reached)
-        there = at_hand(self.graph.forward, forward.keeps)
-        if not recomputable(saved_for(g, x_wanted, there), {*forward.saved, *there}):
+        """The pass that reads the tape of `forward`.
+
+        Args:
+            y_used: the outputs that have a gradient.
+            reached: the leaves of the carry that a gradient ever reaches.
+            x_wanted: the leaves of xs whose gradient is wanted.
+
+        Raises:
+            Unsupported: `forward` does not store enough for these gradients.
+        """
+        g = self.gradients(y_used, reached)
+        if not is_enough(self.graph.forward, g, x_wanted, Stored(forward.keeps, forward.saved)):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
-        before, after = _slots(forward.reverse)
+        descending = not forward.reverse
         # The gradient of the carry is a carry that runs the other way.
         carries = [
-            CarrySpec(
-                name=f"d_state{i}",
-                width=new.width,
-                kept=False,
-                dt_in=after,
-                dt_out=before,
-                init=f"d_final{i}",
-                final=f"d_init{i}",
-                read=new,
-                written=old,
-            )
+            CarrySpec(f"d_state{i}", False, f"d_final{i}", f"d_init{i}", new, old)
             for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True))
             if reached[i]
         ]
         leaves = self._forward_leaves(forward)
         leaves |= {n: Leaf(f"d_y{i}", n.width) for i, n in enumerate(g.d_ys) if n.op != "absent"}
-        leaves |= {c.read: Leaf(c.name, c.width, after) for c in carries}
+        leaves |= {c.read: Leaf(c.name, c.read.width, int(descending)) for c in carries}
         d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
         sums = sums_in(g.d_captured)
+        outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
-            leaves,
-            tuple(carries),
-            tuple([Output(n, f"d_x{i}") for i, n in d_xs.items()]),
-            sums=sums,
-            hidden=self._hidden(forward.scale),
-            descending=not forward.reverse,
-            hoist=forward.scale.hoist,
-        )
+            leaves, tuple(carries), tuple(outputs), sums=sums,
+            hidden=self._hidden(forward.scale), descending=descending, hoist=forward.scale.hoist,
+        )  # fmt: skip
         lowered = lower(spec)
         gradients = WeightGradients(lowered, sums, g.d_captured, self.graph.dtype)
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
@@ -255,16 +206,9 @@ class Planner:
         A step may hand on its carry or its input as it is: a node that is several of these is read
         from xs, or else from the old carry.
         """
-        f = self.graph.forward
+        f, reverse = self.graph.forward, forward.reverse
         leaves = dict(zip(forward.saved, forward.lowered.saved, strict=True))
-        before, after = _slots(forward.reverse)
-        for states, dt in ((f.new_states, after), (f.states, before)):
-            leaves |= {
-                n: Leaf(f"carry{i}", n.width, dt) for i, n in enumerate(states) if forward.keeps[i]
-            }
+        for states, dt in ((f.new_states, not reverse), (f.states, reverse)):
+            kept = [(i, n) for i, n in enumerate(states) if forward.keeps[i]]
+            leaves |= {n: Leaf(f"carry{i}", n.width, int(dt)) for i, n in kept}
         return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
-
-
-def _slots(reverse: bool) -> tuple[int, int]:
-    """Where the carry before a step and the one after it lie, counted from the step's own slot."""
-    return (1, 0) if reverse else (0, 1)

@@ -58,9 +58,16 @@ class Liveness:
         self.risky = any(_multiplies(recording, graph, s, self.leaves) for s in self._after)
         n = len(self._after)
         self.settled = n if self._again == n - 1 else sys.maxsize
+        self._unreached: dict[int, list[int]] = {}  # by steps
 
     def unreached(self, n_steps: int) -> list[int]:
         """The tensors that have no gradient: of captured ones, leaves of init, leaves of xs."""
+        n_steps = min(n_steps, self.settled)
+        if n_steps not in self._unreached:
+            self._unreached[n_steps] = self._without_gradient(n_steps)
+        return self._unreached[n_steps]
+
+    def _without_gradient(self, n_steps: int) -> list[int]:
         graphs = [self._graph(leaves) for leaves in self._after[:n_steps]]
         captured = _exists_in_any([g.d_captured for g in graphs])
         xs = _exists_in_any([g.d_xs for g in graphs])

@@ -8,17 +8,14 @@ expensive ones and those that the backward pass reads.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ostinato.compiler.graph.node import ROWS, Node
-from ostinato.compiler.graph.order import depends_on, reachable
+from ostinato.compiler.graph.from_aten import Backward, Forward
+from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable
 from ostinato.engine.ops import OPS
-
-if TYPE_CHECKING:
-    from ostinato.compiler.graph.from_aten import Backward, Forward
 
 _CHEAP = {name for name, op in OPS.items() if not op.expensive} | {"spread", "concat", "slice"}
 
@@ -27,7 +24,7 @@ class Stored(NamedTuple):
     """What a forward pass stores for the backward pass, besides xs."""
 
     leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
-    saved: list[Node]
+    saved: Sequence[Node]
 
 
 def choose_stored(f: Forward, g: Backward) -> Stored:
@@ -41,46 +38,48 @@ def choose_stored(f: Forward, g: Backward) -> Stored:
     """
     wanted = (True,) * len(f.xs)
     kept = (True,) * len(f.states)
-    saved = saved_for(g, wanted, at_hand(f, kept))
+    saved = _saved_for(g, wanted, _at_hand(f, kept))
     for i, new in enumerate(f.new_states):
         if new in f.ys:
             continue
         fewer = (*kept[:i], False, *kept[i + 1 :])
-        others = saved_for(g, wanted, at_hand(f, fewer))
+        others = _saved_for(g, wanted, _at_hand(f, fewer))
         # Only what is computed can be saved: neither the leaf itself nor some columns of it.
         computed = all(n.op not in ("state", "slice") for n in others)
-        if computed and _width(others) < new.width + _width(saved):
+        if computed and sum(n.width for n in others) < new.width + sum(n.width for n in saved):
             kept, saved = fewer, others
     return Stored(kept, saved)
 
 
-def at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
+def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: Stored) -> bool:
+    """Whether cheap operations compute these gradients from what is stored."""
+    there = _at_hand(f, stored.leaves)
+    roots, saved = _saved_for(g, x_wanted, there), {*stored.saved, *there}
+    found = reachable(roots, lambda n: _free(n, saved))
+    return all(_free(n, saved) or n.op in _CHEAP for n in found)
+
+
+def _at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
     """What the backward pass finds: xs, and the leaves of the carry that are stored."""
     pairs = zip(f.states, f.new_states, kept, strict=True)
     return {*f.xs, *(n for old, new, there in pairs if there for n in (old, new))}
 
 
-def saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
+def _saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
     """The values to save for these gradients."""
     roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
     roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
     return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
 
 
-def _width(nodes: list[Node]) -> int:
-    return sum(n.width for n in nodes)
-
-
 def choose_saved(
     backward_roots: list[Node], cotangents: set[Node], at_hand: set[Node]
 ) -> list[Node]:
-    """The values to save for the backward pass, as few columns as possible.
+    """The values to save for these roots of the backward pass, as few columns as possible.
 
     Args:
-        backward_roots: the gradients that are wanted.
         cotangents: the gradients that the backward pass is given; a node that depends on one of
             them belongs to the backward pass, every other one to the forward pass.
-        at_hand: xs, and the leaves of the carry that are stored at every step.
     """
     nodes = reachable(backward_roots)
     backward = depends_on(nodes, cotangents)
@@ -93,12 +92,6 @@ def choose_saved(
     }
     wanted = {n for n in needed if not _free(n, at_hand)}
     return sorted(_smallest_cut(wanted, at_hand), key=lambda n: n.index)
-
-
-def recomputable(roots: Iterable[Node], saved: set[Node]) -> bool:
-    """Whether cheap operations alone compute the roots from what is saved or at hand."""
-    found = reachable(roots, lambda n: _free(n, saved))
-    return all(_free(n, saved) or n.op in _CHEAP for n in found)
 
 
 def _free(n: Node, at_hand: set[Node]) -> bool:

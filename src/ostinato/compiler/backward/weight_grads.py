@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.left_to_torch import VIEWS, evaluate
 from ostinato.compiler.graph.node import SUM, Node
+from ostinato.compiler.lower.spec import Lowered, SumPart
 
-if TYPE_CHECKING:
-    from ostinato.compiler.lower.spec import Lowered, SumPart
-
-_VIEWS = ("aten.view.default", "aten._unsafe_view.default")
+Gradients = Sequence[Node | None]  # of captured tensors, where they have one
 
 
-def sums_in(gradients: Iterable[Node | None]) -> dict[str, Node]:
+def sums_in(gradients: Gradients) -> dict[str, Node]:
     """The sums that gradients of captured tensors are computed from, by name."""
     sums: dict[str, Node] = {}
     stack = [n for n in gradients if n is not None]
@@ -56,32 +54,36 @@ class WeightGradients:
     """
 
     def __init__(
-        self,
-        lowered: Lowered,
-        sums: Mapping[str, Node],
-        d_captured: Sequence[Node | None],
-        dtype: torch.dtype,
+        self, lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients, dtype: torch.dtype
     ):
         self._dtype = dtype
-        self._d_captured = d_captured
         self._memory = _memory(lowered, sums, d_captured)
-        self._itself = [self._is_a_sum(n) for n in d_captured]
+        self._gradients = [(n, self._is_a_sum(n)) for n in d_captured]
+        self._computes = any(n is not None and itself is None for n, itself in self._gradients)
         self.positions = {name: self._memory[n].first for name, n in sums.items()}
         self.sums = [(m.shape, m.zeros) for m in self._memory.values() for _ in range(m.n_layers)]
 
     def of(
         self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
     ) -> list[Tensor | None]:
-        """The gradient of each captured tensor, after the backward pass was played."""
+        """The gradient of each captured tensor, after the backward pass was played.
+
+        Args:
+            once: the tensors that are known so far; those computed here are added.
+        """
+        if self._computes:
+            for of_sum, m in self._memory.items():
+                layers = sums[m.first : m.first + m.n_layers]
+                once[of_sum] = functools.reduce(torch.add, layers).view(of_sum.shape)
         found: list[Tensor | None] = []
-        for node, itself in zip(self._d_captured, self._itself, strict=True):
+        for node, itself in self._gradients:
             if node is None:
                 found.append(None)
             elif itself is not None:
                 found.append(sums[itself])
             else:
                 # autograd's are dense; this one may be a view of a transposed sum
-                found.append(self._computed(node, sums, captured, once).contiguous())
+                found.append(evaluate(node, captured, once, self._dtype).contiguous())
         return found
 
     def _is_a_sum(self, node: Node | None) -> int | None:
@@ -91,43 +93,16 @@ class WeightGradients:
             return None
         return memory.first
 
-    def _computed(
-        self,
-        node: Node,
-        sums: Sequence[Tensor],
-        captured: Sequence[Tensor],
-        once: dict[Node, Tensor],
-    ) -> Tensor:
-        if node in once:
-            return once[node]
-        memory = self._memory.get(node)
-        if memory is not None:
-            value = sums[memory.first]
-            for layer in sums[memory.first + 1 : memory.first + memory.n_layers]:
-                value = value + layer
-            value = value.view(node.shape)
-        elif node.kind == SUM and node.op in _VIEWS:
-            value = self._computed(node.inputs[0], sums, captured, once).reshape(node.shape)
-        elif node.kind == SUM and node.op == "aten.t.default":
-            value = self._computed(node.inputs[0], sums, captured, once).t()
-        else:
-            for n in node.inputs:
-                if n.kind == SUM:
-                    self._computed(n, sums, captured, once)
-            value = evaluate(node, captured, once, self._dtype)
-        once[node] = value
-        return value
-
 
 def _viewed(node: Node) -> Node:
     """What node is a view of; node itself if it is none."""
-    while node.op in _VIEWS:
+    while node.op in VIEWS:
         node = node.inputs[0]
     return node
 
 
 def _memory(
-    lowered: Lowered, sums: Mapping[str, Node], d_captured: Sequence[Node | None]
+    lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients
 ) -> dict[Node, SumMemory]:
     """Of each sum; a gradient that is a view of it decides the shape."""
     parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in sums}

@@ -1,58 +1,37 @@
 """Rules of elementwise calls: arithmetic, comparisons, activations and their gradients.
 
-A new call `f` that is one operation of the engine is a row in ONE_OPERATION, beside its rows in
-native/ops.def and engine/ops.py. One that consists of operations which the engine has is a rule:
-`_square` and `_silu` are short ones. The gradient of a call is recorded as ATen calls, too, and
-needs rules for those that are new.
+A new call that is one operation of the engine is an entry of ONE_OPERATION, beside its rows in
+native/kernels/ops.def and engine/ops.py. One that consists of operations which the engine has is a rule:
+`square` and `silu` are short ones. The gradient of a call is recorded as ATen calls, too, and needs
+rules for those that are new.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.graph.rules import Context, Value, rule
+from ostinato.compiler.graph.rules import RULES, Context, Rule, Value, rule
 
 # ---- calls that are one operation
 
-ONE_OPERATION = {  # ATen's name: the engine's
-    # arithmetic
-    "abs": "abs",
-    "div": "div",
+_OF_THE_SAME_NAME = (
+    "abs", "cos", "div", "eq", "erf", "exp", "exp2", "expm1", "le", "log", "log1p", "lt", "mul",
+    "ne", "neg", "sigmoid", "sigmoid_backward", "sign", "sin", "sqrt", "tanh", "tanh_backward",
+)  # fmt: skip
+ONE_OPERATION = {name: name for name in _OF_THE_SAME_NAME} | {  # ATen's name: the engine's
     "maximum": "max",
     "minimum": "min",
-    "mul": "mul",
     "multiply": "mul",
-    "neg": "neg",
     "sgn": "sign",
-    "sign": "sign",
-    "sqrt": "sqrt",
     "true_divide": "div",
-    # functions
-    "cos": "cos",
-    "erf": "erf",
-    "exp": "exp",
-    "exp2": "exp2",
-    "expm1": "expm1",
-    "log": "log",
-    "log1p": "log1p",
-    "sigmoid": "sigmoid",
-    "sigmoid_backward": "sigmoid_backward",
-    "sin": "sin",
-    "tanh": "tanh",
-    "tanh_backward": "tanh_backward",
-    # comparisons, and truth values, which are 1 and 0
+    # of truth values, which are 1 and 0
     "__and__": "mul",
     "__or__": "max",
     "bitwise_and": "mul",
     "bitwise_or": "max",
-    "eq": "eq",
-    "le": "le",
-    "lt": "lt",
-    "ne": "ne",
 }
 
 
@@ -60,8 +39,7 @@ def _one_operation(op: str, c: Context, *values: Any) -> Any:
     return c.elementwise(op, *values)
 
 
-for _name, _op in ONE_OPERATION.items():
-    rule(_name)(partial(_one_operation, _op))
+RULES.update({name: partial(_one_operation, op) for name, op in ONE_OPERATION.items()})
 
 
 # ---- arithmetic
@@ -72,7 +50,7 @@ def _add(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     if c.gives_truths:
         raise c.refuse("adds truth values; | says the same")
     if isinstance(b, Value) and alpha != 1:
-        b = Value(c.op("mul_s", c.node(b), s=float(alpha)), b.shape)
+        b = Value(c.op("mul_s", c.node(b), s=alpha), b.shape)
     elif alpha != 1:
         b = b * alpha
     return c.elementwise("add", a, b)
@@ -83,38 +61,14 @@ def _sub(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     return c.elementwise("sub", a, b) if alpha == 1 else _add(c, a, b, alpha=-alpha)
 
 
-@rule("rsub")
-def _rsub(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
-    return _sub(c, b, a, alpha=alpha)
-
-
-@rule("reciprocal")
-def _reciprocal(c: Context, a: Value) -> Any:
-    return c.elementwise("div", 1.0, a)
-
-
-@rule("rsqrt")
-def _rsqrt(c: Context, a: Value) -> Any:
-    return c.op("rdiv_s", c.elementwise("sqrt", a), s=1.0)
-
-
-@rule("square")
-def _square(c: Context, a: Value) -> Any:
-    return c.elementwise("mul", a, a)
-
-
-def _cube(c: Context, a: Value) -> Any:
-    return c.op("mul", _square(c, a), c.node(a))
-
-
-_POWERS: dict[float, Callable[[Context, Value], Any]] = {
-    -1.0: _reciprocal,
-    -0.5: _rsqrt,
+_POWERS: dict[float, Rule] = {
+    -1.0: lambda c, a: c.elementwise("div", 1.0, a),
+    -0.5: lambda c, a: c.op("rdiv_s", c.elementwise("sqrt", a), s=1.0),
     0.0: lambda c, a: c.b.const(1.0),
     0.5: lambda c, a: c.elementwise("sqrt", a),
     1.0: lambda c, a: a,
-    2.0: _square,
-    3.0: _cube,
+    2.0: lambda c, a: c.elementwise("mul", a, a),
+    3.0: lambda c, a: c.op("mul", c.elementwise("mul", a, a), c.node(a)),
 }
 
 
@@ -133,30 +87,15 @@ def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
     return c.elementwise("lerp", a, b, weight)
 
 
-@rule("addcmul")
-def _addcmul(c: Context, a: Value, x: Value, y: Value, value: float = 1) -> Any:
-    product = c.op("mul_s", c.elementwise("mul", x, y), s=float(value))
-    return c.op("add", c.node(a), product)
+def _plus_scaled(op: str, c: Context, a: Value, x: Value, y: Value, value: float = 1) -> Any:
+    scaled = c.op("mul_s", c.elementwise(op, x, y), s=value)
+    return c.op("add", c.node(a), scaled)
 
 
-@rule("addcdiv")
-def _addcdiv(c: Context, a: Value, x: Value, y: Value, value: float = 1) -> Any:
-    quotient = c.op("mul_s", c.elementwise("div", x, y), s=float(value))
-    return c.op("add", c.node(a), quotient)
-
-
-@rule("max")
-def _max(c: Context, a: Value, *rest: Any) -> Any:
+def _larger(name: str, which: str, c: Context, a: Value, *rest: Any) -> Any:
     if len(rest) == 1 and isinstance(rest[0], Value):
-        return c.elementwise("max", a, rest[0])
-    raise c.refuse("indices of the largest element are not supported; amax gives the value")
-
-
-@rule("min")
-def _min(c: Context, a: Value, *rest: Any) -> Any:
-    if len(rest) == 1 and isinstance(rest[0], Value):
-        return c.elementwise("min", a, rest[0])
-    raise c.refuse("indices of the smallest element are not supported; amin gives the value")
+        return c.elementwise(name, a, rest[0])
+    raise c.refuse(f"indices of the {which} element are not supported; a{name} gives the value")
 
 
 @rule("clamp", "clip")
@@ -168,49 +107,6 @@ def _clamp(c: Context, a: Value, min: Any = None, max: Any = None) -> Any:
     return a
 
 
-@rule("clamp_min")
-def _clamp_min(c: Context, a: Value, low: Any) -> Any:
-    return c.elementwise("max", a, low)
-
-
-@rule("clamp_max")
-def _clamp_max(c: Context, a: Value, high: Any) -> Any:
-    return c.elementwise("min", a, high)
-
-
-# ---- comparisons and truth values
-
-
-@rule("gt")
-def _gt(c: Context, a: Any, b: Any) -> Any:
-    return c.elementwise("lt", b, a)
-
-
-@rule("ge")
-def _ge(c: Context, a: Any, b: Any) -> Any:
-    return c.elementwise("le", b, a)
-
-
-@rule("logical_not", "bitwise_not")
-def _not(c: Context, a: Value) -> Any:
-    return c.elementwise("eq_s", a, s=0.0)
-
-
-@rule("logical_and")
-def _and(c: Context, a: Value, b: Value) -> Any:
-    return c.elementwise("mul", c.truth(0, a), c.truth(1, b))
-
-
-@rule("logical_or")
-def _or(c: Context, a: Value, b: Value) -> Any:
-    return c.elementwise("max", c.truth(0, a), c.truth(1, b))
-
-
-@rule("where")
-def _where(c: Context, condition: Value, a: Any, b: Any) -> Any:
-    return c.elementwise("select", condition, a, b)
-
-
 @rule("masked_fill")
 def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
     if c.gives_truths and not isinstance(value, Value):
@@ -218,23 +114,39 @@ def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
     return c.elementwise("select", mask, value, a)
 
 
-@rule("copy")
-def _copy(c: Context, a: Value, b: Value, *_: Any) -> Any:
-    return c.elementwise("copy", c.truth(1, b) if c.gives_truths else b)
+# ---- calls that are one expression
+
+RULES.update({
+    "addcdiv": partial(_plus_scaled, "div"),
+    "addcmul": partial(_plus_scaled, "mul"),
+    "bitwise_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
+    "clamp_max": lambda c, a, high: c.elementwise("min", a, high),
+    "clamp_min": lambda c, a, low: c.elementwise("max", a, low),
+    "copy": lambda c, a, b, *_: c.elementwise("copy", c.truth(1, b) if c.gives_truths else b),
+    "ge": lambda c, a, b: c.elementwise("le", b, a),
+    "gt": lambda c, a, b: c.elementwise("lt", b, a),
+    "hardtanh": lambda c, a, low=-1, high=1: _clamp(c, a, low, high),
+    "logical_and": lambda c, a, b: c.elementwise("mul", c.truth(0, a), c.truth(1, b)),
+    "logical_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
+    "logical_or": lambda c, a, b: c.elementwise("max", c.truth(0, a), c.truth(1, b)),
+    "max": partial(_larger, "max", "largest"),
+    "min": partial(_larger, "min", "smallest"),
+    "reciprocal": _POWERS[-1.0],
+    "relu": lambda c, a: c.elementwise("max", a, 0.0),
+    "rsqrt": _POWERS[-0.5],
+    "rsub": lambda c, a, b, alpha=1: _sub(c, b, a, alpha),
+    "square": _POWERS[2.0],
+    "where": lambda c, condition, a, b: c.elementwise("select", condition, a, b),
+})  # fmt: skip
 
 
 # ---- activations and their gradients. Where one is 0 it is selected, never multiplied: a gradient
 # that is infinite, or NaN, does not pass a closed gate.
 
 
-@rule("relu")
-def _relu(c: Context, a: Value) -> Any:
-    return c.elementwise("max", a, 0.0)
-
-
 @rule("threshold_backward")
 def _threshold_backward(c: Context, g: Value, y: Value, threshold: float) -> Any:
-    closed = c.op("le_s", c.node(y), s=float(threshold))
+    closed = c.op("le_s", c.node(y), s=threshold)
     return c.op("select", closed, c.b.const(0.0), c.node(g))
 
 
@@ -246,14 +158,9 @@ def _inside(c: Context, x: Node, low: float, high: float) -> Node:
     return c.op("mul", c.op("gt_s", x, s=low), c.op("lt_s", x, s=high))
 
 
-@rule("hardtanh")
-def _hardtanh(c: Context, a: Value, low: float = -1, high: float = 1) -> Any:
-    return _clamp(c, a, low, high)
-
-
 @rule("hardtanh_backward")
 def _hardtanh_backward(c: Context, g: Value, a: Value, low: float, high: float) -> Any:
-    inside = _inside(c, c.node(a), float(low), float(high))
+    inside = _inside(c, c.node(a), low, high)
     return c.op("select", inside, c.node(g), c.b.const(0.0))
 
 
@@ -272,22 +179,22 @@ def _hardsigmoid_backward(c: Context, g: Value, a: Value) -> Any:
 @rule("leaky_relu")
 def _leaky_relu(c: Context, a: Value, slope: float = 0.01) -> Any:
     x = c.node(a)
-    return c.op("select", c.op("gt_s", x, s=0.0), x, c.op("mul_s", x, s=float(slope)))
+    return c.op("select", c.op("gt_s", x, s=0.0), x, c.op("mul_s", x, s=slope))
 
 
 @rule("leaky_relu_backward")
 def _leaky_relu_backward(c: Context, g: Value, a: Value, slope: float, _: bool) -> Any:
     d = c.node(g)
-    return c.op("select", c.op("gt_s", c.node(a), s=0.0), d, c.op("mul_s", d, s=float(slope)))
+    return c.op("select", c.op("gt_s", c.node(a), s=0.0), d, c.op("mul_s", d, s=slope))
 
 
 @rule("elu")
 def _elu(c: Context, a: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
     """scale · a where a > 0, else alpha · scale · (exp(input_scale · a) − 1)."""
     x = c.node(a)
-    negative = c.op("expm1", c.op("mul_s", x, s=float(input_scale)))
-    negative = c.op("mul_s", negative, s=float(alpha * scale))
-    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", x, s=float(scale)), negative)
+    negative = c.op("expm1", c.op("mul_s", x, s=input_scale))
+    negative = c.op("mul_s", negative, s=alpha * scale)
+    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", x, s=scale), negative)
 
 
 @rule("elu_backward")
@@ -296,12 +203,12 @@ def _elu_backward(
 ) -> Any:
     x, d = c.node(a), c.node(g)
     if is_result:
-        slope = c.op("mul_s", c.op("add_s", x, s=float(alpha * scale)), s=float(input_scale))
+        slope = c.op("mul_s", c.op("add_s", x, s=alpha * scale), s=input_scale)
     else:
-        e = c.op("exp", c.op("mul_s", x, s=float(input_scale)))
-        slope = c.op("mul_s", e, s=float(alpha * scale * input_scale))
+        e = c.op("exp", c.op("mul_s", x, s=input_scale))
+        slope = c.op("mul_s", e, s=alpha * scale * input_scale)
     negative = c.op("mul", d, slope)
-    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", d, s=float(scale)), negative)
+    return c.op("select", c.op("gt_s", x, s=0.0), c.op("mul_s", d, s=scale), negative)
 
 
 @rule("silu")
@@ -372,13 +279,13 @@ def _log_sigmoid_backward(c: Context, g: Value, a: Value, _: Any) -> Any:
 def _softplus(c: Context, a: Value, beta: float = 1, threshold: float = 20) -> Any:
     """log(1 + e^(beta · a)) / beta, or a where beta · a is above the threshold."""
     x = c.node(a)
-    z = c.op("mul_s", x, s=float(beta))
-    soft = c.op("mul_s", c.op("softplus", z), s=1 / float(beta))
-    return c.op("select", c.op("gt_s", z, s=float(threshold)), x, soft)
+    z = c.op("mul_s", x, s=beta)
+    soft = c.op("mul_s", c.op("softplus", z), s=1 / beta)
+    return c.op("select", c.op("gt_s", z, s=threshold), x, soft)
 
 
 @rule("softplus_backward")
 def _softplus_backward(c: Context, g: Value, a: Value, beta: float, threshold: float) -> Any:
-    z, d = c.op("mul_s", c.node(a), s=float(beta)), c.node(g)
+    z, d = c.op("mul_s", c.node(a), s=beta), c.node(g)
     soft = c.op("mul", d, c.op("sigmoid", z))
-    return c.op("select", c.op("gt_s", z, s=float(threshold)), d, soft)
+    return c.op("select", c.op("gt_s", z, s=threshold), d, soft)

@@ -22,82 +22,14 @@ def _axes(a: Value, dims: Any) -> list[int]:
     return sorted(int(d) % n for d in ([dims] if isinstance(dims, int) else dims))
 
 
-def _row_axes(c: Context, a: Value, dims: Any, what: str) -> list[int]:
+def _row(c: Context, a: Value, dims: Any, what: str) -> Node:
+    """The operand of a reduction over all that a row has."""
     axes = _axes(a, dims)
     if a.shape.index(Batch(1)) in axes:
         raise c.refuse(f"takes the {what} over the batch")
-    return axes
-
-
-def _row_reduction(c: Context, name: str, a: Value, axes: list[int]) -> Node:
-    """A reduction over all that a row has."""
     if columns(tuple(n for i, n in enumerate(a.shape) if i not in axes)) != 1:
         raise c.refuse(f"reduces axes {axes} of {list(a.shape)}; wanted all axes of a row")
-    return c.b.reduce(name, c.node(a), a.width)
-
-
-@rule("sum")
-def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes, batch = _axes(a, dims), a.shape.index(Batch(1))
-    of_row = columns(tuple(a.shape[i] for i in axes))  # elements that are added within a row
-    if batch not in axes:
-        return Value(a.node, c.shapes[0]) if of_row == 1 else _row_reduction(c, "row_sum", a, axes)
-    total = c.b.column_sum(c.as_rows(a))
-    if of_row == 1:
-        return c.b.view(total, tuple(c.shapes[0]), SUM)
-    of_one_row = tuple(1 if isinstance(n, Batch) else n for n in a.shape)
-    whole = c.b.view(total, of_one_row, SUM)
-    args = (Slot(0), tuple(axes), keepdim)
-    return c.b.call("aten.sum.dim_IntList", (whole,), args, SUM, c.shapes[0])
-
-
-@rule("mean")
-def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes = _row_axes(c, a, dims, "mean")
-    total = _row_reduction(c, "row_sum", a, axes)
-    return c.op("mul_s", total, s=1 / math.prod(a.shape[i] for i in axes))
-
-
-@rule("var")
-def _variance(
-    c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: bool = False
-) -> Any:
-    """Σ (x − μ)² / (n − correction)."""
-    axes = _row_axes(c, a, dims, "variance")
-    n, correction = a.width, 1 if correction is None else correction
-    if n <= correction:
-        raise c.refuse(f"of {n} columns, less {correction}, there is no variance")
-    mean = c.op("mul_s", _row_reduction(c, "row_sum", a, axes), s=1 / n)
-    centred = c.op("sub", c.node(a), mean)
-    return c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / (n - correction))
-
-
-@rule("std")
-def _deviation(c: Context, a: Value, *args: Any, **kwargs: Any) -> Any:
-    return c.op("sqrt", _variance(c, a, *args, **kwargs))
-
-
-@rule("amax")
-def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    return _row_reduction(c, "row_max", a, _row_axes(c, a, dims, "maximum"))
-
-
-@rule("amin")
-def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    negative = Value(c.op("neg", c.node(a)), a.shape)
-    return c.op("neg", _amax(c, negative, dims, keepdim))
-
-
-@rule("linalg_vector_norm")
-def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
-    axes = _axes(a, dims)
-    if order != 2 or a.shape.index(Batch(1)) in axes:
-        raise c.refuse("only the 2-norm of a row is supported")
-    square = Value(c.op("mul", c.node(a), c.node(a)), a.shape)
-    return c.op("sqrt", _row_reduction(c, "row_sum", square, axes))
-
-
-# ---- sums over all columns of a row, as nodes
+    return c.node(a)
 
 
 def _sum_of(c: Context, x: Node, n: int) -> Node:
@@ -112,46 +44,99 @@ def _sum_of_squares(c: Context, x: Node, n: int) -> Node:
     return _sum_of(c, c.op("mul", x, x), n)
 
 
+def _over_batch(c: Context, x: Node, shape: tuple[int, ...]) -> Node:
+    return c.b.view(c.b.column_sum(x), shape, SUM)
+
+
+@rule("sum")
+def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
+    axes, batch = _axes(a, dims), a.shape.index(Batch(1))
+    of_row = columns(tuple(a.shape[i] for i in axes))  # elements that are added within a row
+    if batch not in axes:
+        if of_row == 1:
+            return Value(a.node, c.shapes[0])
+        return _sum_of(c, _row(c, a, dims, "sum"), a.width)
+    x = c.as_rows(a)
+    if of_row == 1:
+        return _over_batch(c, x, tuple(c.shapes[0]))
+    whole = _over_batch(c, x, tuple(1 if isinstance(n, Batch) else n for n in a.shape))
+    args = (Slot(0), tuple(axes), keepdim)
+    return c.b.call("aten.sum.dim_IntList", (whole,), args, SUM, c.shapes[0])
+
+
+@rule("var")
+def _var(c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: Any = 0) -> Any:
+    """Σ (x − μ)² / (n − correction)."""
+    x, n = _row(c, a, dims, "variance"), a.width
+    correction = 1 if correction is None else correction
+    if n <= correction:
+        raise c.refuse(f"of {n} columns, less {correction}, there is no variance")
+    centred = c.op("sub", x, _mean_of(c, x, n))
+    return c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / (n - correction))
+
+
+rule("mean")(lambda c, a, dims=None, keepdim=False: _mean_of(c, _row(c, a, dims, "mean"), a.width))
+rule("std")(lambda c, a, *args, **kwargs: c.op("sqrt", _var(c, a, *args, **kwargs)))
+
+
+@rule("amax")
+def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
+    return c.b.reduce("row_max", _row(c, a, dims, "maximum"), a.width)
+
+
+@rule("amin")
+def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
+    negative = c.op("neg", _row(c, a, dims, "maximum"))
+    return c.op("neg", c.b.reduce("row_max", negative, a.width))
+
+
+@rule("linalg_vector_norm")
+def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
+    if order != 2 or a.shape.index(Batch(1)) in _axes(a, dims):
+        raise c.refuse("only the 2-norm of a row is supported")
+    return c.op("sqrt", _sum_of_squares(c, _row(c, a, dims, "norm"), a.width))
+
+
 # ---- softmax
 
 
-def _check_all_columns(c: Context, a: Value, dim: int) -> None:
+def _all_columns(c: Context, a: Value, dim: int) -> tuple[Node, int]:
+    """The operand of a softmax, and how many columns it has."""
     wide = [i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1]
     if wide != [dim % len(a.shape)]:
         raise c.refuse("wanted over all columns of a row")
+    return c.as_rows(a), a.width
 
 
 @rule("_softmax")
 def _softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    _check_all_columns(c, a, dim)
-    x = c.as_rows(a)
-    e = c.op("exp", c.op("sub", x, c.b.reduce("row_max", x, a.width)))
-    return c.op("div", e, _sum_of(c, e, a.width))
+    x, n = _all_columns(c, a, dim)
+    e = c.op("exp", c.op("sub", x, c.b.reduce("row_max", x, n)))
+    return c.op("div", e, _sum_of(c, e, n))
 
 
 @rule("_softmax_backward_data")
 def _softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
     """p · (g − Σ g·p)."""
-    _check_all_columns(c, y, dim)
-    p, d = c.as_rows(y), c.as_rows(g)
-    return c.op("mul", p, c.op("sub", d, _sum_of(c, c.op("mul", d, p), y.width)))
+    p, n = _all_columns(c, y, dim)
+    d = c.as_rows(g)
+    return c.op("mul", p, c.op("sub", d, _sum_of(c, c.op("mul", d, p), n)))
 
 
 @rule("_log_softmax")
 def _log_softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    _check_all_columns(c, a, dim)
-    x = c.as_rows(a)
-    shifted = c.op("sub", x, c.b.reduce("row_max", x, a.width))
-    return c.op("sub", shifted, c.op("log", _sum_of(c, c.op("exp", shifted), a.width)))
+    x, n = _all_columns(c, a, dim)
+    shifted = c.op("sub", x, c.b.reduce("row_max", x, n))
+    return c.op("sub", shifted, c.op("log", _sum_of(c, c.op("exp", shifted), n)))
 
 
 @rule("_log_softmax_backward_data")
 def _log_softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
     """g − exp(y) · Σ g."""
-    _check_all_columns(c, y, dim)
+    out, n = _all_columns(c, y, dim)
     d = c.as_rows(g)
-    total = _sum_of(c, d, y.width)
-    return c.op("sub", d, c.op("mul", c.op("exp", c.as_rows(y)), total))
+    total = _sum_of(c, d, n)
+    return c.op("sub", d, c.op("mul", c.op("exp", out), total))
 
 
 # ---- layer normalization: Ba, Kiros, Hinton 2016, arXiv:1607.06450
@@ -166,7 +151,7 @@ def _layer_norm(c: Context, a: Value, shape: Any, weight: Any, bias: Any, eps: f
     mean = _mean_of(c, x, n)
     centred = c.op("sub", x, mean)
     variance = c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / n)
-    scale = c.op("rdiv_s", c.op("sqrt", c.op("add_s", variance, s=float(eps))), s=1.0)
+    scale = c.op("rdiv_s", c.op("sqrt", c.op("add_s", variance, s=eps)), s=1.0)
     out = c.op("mul", centred, scale)
     if weight is not None:
         out = c.op("mul", out, c.node(weight))
@@ -187,9 +172,4 @@ def _layer_norm_backward(
     mean_dn = _mean_of(c, c.op("mul", dn, normal), n)
     inner = c.op("sub", c.op("sub", dn, mean_d), c.op("mul", normal, mean_dn))
     dx = c.op("mul", inner, scale.node)
-
-    def summed(node: Node) -> Node:
-        total = c.b.column_sum(c.b.widen(node, n))
-        return c.b.view(total, tuple(shape), SUM)
-
-    return [dx, summed(c.op("mul", d, normal)), summed(d)]
+    return [dx, *(_over_batch(c, y, tuple(shape)) for y in (c.op("mul", d, normal), d))]

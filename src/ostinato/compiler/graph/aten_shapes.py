@@ -17,14 +17,10 @@ from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
 # ---- views
 
 
-@rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")
-def _same(c: Context, a: Value, *_: Any, **__: Any) -> Any:
-    return a
-
-
-@rule("_to_copy")
-def _to_copy(c: Context, a: Value, **_: Any) -> Any:
-    return c.truth(0, a) if c.gives_truths else a
+rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")(
+    lambda c, a, *_, **__: a
+)
+rule("_to_copy")(lambda c, a, **_: c.truth(0, a) if c.gives_truths else a)
 
 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")
@@ -79,72 +75,63 @@ def _unit(c: Context, shape: Shape, dim: int) -> int:
     return columns(shape[dim + 1 :])
 
 
-def _bounds(c: Context, size: Any, start: Any, end: Any, step: int) -> tuple[int, int]:
-    """The first index of a slice, and the one behind its last."""
+def _slice_of(
+    c: Context, shape: Shape, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> tuple[int, int]:
+    """The first column of a slice, and the one behind its last."""
+    size = shape[dim % len(shape)]
     if isinstance(size, Batch) or step != 1:
         raise c.refuse("takes part of the batch, or every n-th column")
     low, high, _ = slice(start, end).indices(size)
-    return low, max(low, high)
+    unit = _unit(c, shape, dim)
+    return low * unit, max(low, high) * unit
 
 
-def _bounds_of_one(c: Context, size: Any, index: int) -> tuple[int, int]:
+def _element_of(c: Context, shape: Shape, dim: int, index: int) -> tuple[int, int]:
+    """The first column of an element, and the one behind its last."""
+    size = shape[dim % len(shape)]
     if isinstance(size, Batch):
         raise c.refuse("takes one row of the batch")
-    index %= size
-    return index, index + 1
-
-
-def _cut(c: Context, a: Value, dim: int, bounds: tuple[int, int]) -> Node:
-    """Of a, what lies between the bounds along `dim`."""
-    unit = _unit(c, a.shape, dim)
-    return c.b.slice(c.as_rows(a), bounds[0] * unit, bounds[1] * unit)
-
-
-def _embedded(c: Context, g: Value, shape: Shape, dim: int, bounds: tuple[int, int]) -> Node:
-    """The gradient of a cut: absent outside the bounds."""
     unit = _unit(c, shape, dim)
-    before, after = bounds[0] * unit, (shape[dim % len(shape)] - bounds[1]) * unit
+    return index % size * unit, (index % size + 1) * unit
+
+
+def _embedded(c: Context, g: Value, shape: Shape, first: int, end: int) -> Node:
+    """The gradient of some columns: absent outside of them."""
     pieces = [c.as_rows(g)]
-    if before:
-        pieces.insert(0, c.b.absent(before))
-    if after:
-        pieces.append(c.b.absent(after))
+    if first:
+        pieces.insert(0, c.b.absent(first))
+    if end < columns(shape):
+        pieces.append(c.b.absent(columns(shape) - end))
     return c.b.concat(pieces)
 
 
 @rule("slice")
-def _slice(
-    c: Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Any:
+def _slice(c: Context, a: Value, *args: Any) -> Any:
     if c.shapes[0] == a.shape:
         return a
-    return _cut(c, a, dim, _bounds(c, a.shape[dim % len(a.shape)], start, end, step))
+    first, end = _slice_of(c, a.shape, *args)
+    return c.b.slice(c.as_rows(a), first, end)
 
 
 @rule("slice_backward")
-def _slice_backward(
-    c: Context, g: Value, sizes: Any, dim: int, start: int, end: int, step: int
-) -> Any:
+def _slice_backward(c: Context, g: Value, _: Any, *args: Any) -> Any:
     shape = c.shapes[0]
-    if g.shape == shape:
-        return g
-    return _embedded(c, g, shape, dim, _bounds(c, shape[dim % len(shape)], start, end, step))
+    return g if g.shape == shape else _embedded(c, g, shape, *_slice_of(c, shape, *args))
 
 
-@rule("narrow")
-def _narrow(c: Context, a: Value, dim: int, start: int, length: int) -> Any:
-    return _slice(c, a, dim, start, start + length)
+rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start + length))
 
 
 @rule("select")
 def _select(c: Context, a: Value, dim: int, index: int) -> Any:
-    return _cut(c, a, dim, _bounds_of_one(c, a.shape[dim % len(a.shape)], index))
+    first, end = _element_of(c, a.shape, dim, index)
+    return c.b.slice(c.as_rows(a), first, end)
 
 
 @rule("select_backward")
-def _select_backward(c: Context, g: Value, sizes: Any, dim: int, index: int) -> Any:
-    shape = c.shapes[0]
-    return _embedded(c, g, shape, dim, _bounds_of_one(c, shape[dim % len(shape)], index))
+def _select_backward(c: Context, g: Value, _: Any, dim: int, index: int) -> Any:
+    return _embedded(c, g, c.shapes[0], *_element_of(c, c.shapes[0], dim, index))
 
 
 def _pieces(c: Context, a: Value, dim: int) -> list[Node]:
@@ -157,15 +144,9 @@ def _pieces(c: Context, a: Value, dim: int) -> list[Node]:
     return pieces
 
 
-@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
-      "unsafe_chunk")  # fmt: skip
-def _split(c: Context, a: Value, sizes: Any, dim: int = 0) -> Any:
-    return _pieces(c, a, dim)
-
-
-@rule("unbind")
-def _unbind(c: Context, a: Value, dim: int = 0) -> Any:
-    return _pieces(c, a, dim)
+rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
+     "unsafe_chunk")(lambda c, a, sizes, dim=0: _pieces(c, a, dim))  # fmt: skip
+rule("unbind")(lambda c, a, dim=0: _pieces(c, a, dim))
 
 
 @rule("cat", "concat", "stack")
@@ -177,40 +158,22 @@ def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
 # ---- constants
 
 
-@rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
-      "_efficientzerotensor")  # fmt: skip
-def _zeros(c: Context, *_: Any) -> Any:
-    return c.b.const(0.0)
-
-
-@rule("ones", "ones_like", "new_ones")
-def _ones(c: Context, *_: Any) -> Any:
-    return c.b.const(1.0)
-
-
-@rule("full", "full_like", "fill")
-def _full(c: Context, _: Any, value: Any) -> Any:
-    return c.b.const(_number(c, value))
-
-
-@rule("new_full")
-def _new_full(c: Context, a: Value, size: Any, value: Any) -> Any:
-    return c.b.const(_number(c, value))
-
-
-@rule("scalar_tensor")
-def _scalar_tensor(c: Context, value: Any) -> Any:
-    return c.b.const(float(value))
-
-
-def _number(c: Context, value: Any) -> float:
+def _number(c: Context, value: Any) -> Node:
     if isinstance(value, Value):
         if value.node.op != "const":
             raise c.refuse("needs a number that is known when the step is recorded")
-        return value.node.s
+        value = value.node.s
     if isinstance(value, Batch):
         raise c.refuse("computes with the batch size")
-    return float(value)
+    return c.b.const(float(value))
+
+
+rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
+     "_efficientzerotensor")(lambda c, *_: c.b.const(0.0))  # fmt: skip
+rule("ones", "ones_like", "new_ones")(lambda c, *_: c.b.const(1.0))
+rule("full", "full_like", "fill")(lambda c, _, value: _number(c, value))
+rule("new_full")(lambda c, a, size, value: _number(c, value))
+rule("scalar_tensor")(_number)
 
 
 # ---- products

@@ -17,13 +17,8 @@ from itertools import pairwise
 from typing import Any
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.identities import (
-    Elementwise,
-    are_absent,
-    in_best_form,
-    is_zero,
-    simplified,
-)
+from ostinato.compiler.graph import identities
+from ostinato.compiler.graph.identities import Elementwise, are_absent, is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
 
@@ -35,12 +30,7 @@ class Builder:
         self._made: dict[Any, Node] = {}
 
     def node(
-        self,
-        op: str,
-        inputs: Sequence[Node],
-        attrs: tuple[Any, ...],
-        kind: str,
-        shape: tuple[int, ...],
+        self, op: str, inputs: Sequence[Node], attrs: Any, kind: str, shape: tuple[int, ...]
     ) -> Node:
         """The node as it is described; the methods below find the canonical one."""
         key = (op, tuple(n.index for n in inputs), repr(attrs), kind, shape)
@@ -77,13 +67,13 @@ class Builder:
         if len(widths) > 1:
             raise Unsupported(f"operands of {sorted(widths)} columns cannot be combined", name)
         e = Elementwise(name, operands, s, widths.pop() if widths else 1)
-        known = simplified(self, e)
+        known = identities.simplified(self, e)
         if known is not None:
             return known
         e = e._replace(operands=tuple([self._zero_if_absent(n) for n in operands]))
         if any(n.op == "concat" for n in e.operands):
             return self._piece_by_piece(e)
-        e = in_best_form(self, e)
+        e = identities.in_best_form(self, e)
         return self.node(e.name, e.operands, (float(e.s),), ROWS, (e.width,))
 
     def _zero_if_absent(self, node: Node) -> Node:
@@ -109,13 +99,9 @@ class Builder:
         if node.op in ("const", "absent"):
             return self.widen(node, width)
         if node.op == "concat":
-            return self.concat(
-                [
-                    self.slice(piece, max(start - at, 0), min(stop - at, piece.width))
-                    for at, piece in _pieces(node)
-                    if at < stop and at + piece.width > start
-                ]
-            )
+            there = [(at, n) for at, n in _pieces(node) if at < stop and at + n.width > start]
+            cut = [self.slice(n, max(start - at, 0), min(stop - at, n.width)) for at, n in there]
+            return self.concat(cut)
         if node.op == "spread":
             return self.widen(node.inputs[0], width)
         if node.op == "matmul":
@@ -192,22 +178,13 @@ class Builder:
     # ---- once, or sum
 
     def call(
-        self,
-        name: str,
-        inputs: Sequence[Node],
-        args: tuple[Any, ...],
-        kind: str,
-        shape: tuple[int, ...],
-        kwargs: tuple[tuple[str, Any], ...] = (),
-        out: int = 0,
+        self, name: str, inputs: Sequence[Node], args: Any, kind: str, shape: tuple[int, ...]
     ) -> Node:
-        """An ATen call on tensors without a batch, left to PyTorch: `evaluate.py` computes it.
+        """An ATen call on tensors without a batch, left to PyTorch: see `left_to_torch.py`.
 
-        Args:
-            args, kwargs: of the call, with `Slot(i)` in the place of inputs[i].
-            out: which of the results of the call.
+        args: with `Slot(i)` in the place of inputs[i].
         """
-        return self.node(name, inputs, ((args, kwargs), out), kind, shape)
+        return self.node(name, inputs, ((args, ()), 0), kind, shape)
 
     def view(self, node: Node, shape: tuple[int, ...], kind: str) -> Node:
         """The same elements in another shape; a view of a view is one view."""

@@ -10,7 +10,6 @@ means. If it has none, it depends on captured tensors alone and is left to PyTor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -63,23 +62,21 @@ class StepGraph:
 
     def __init__(self, recording: Recording, dtype: Any):
         _check_dtypes(recording, dtype)
-        self.recording = recording
+        self.recording = r = recording
         self.dtype = dtype
-        self._values = _Values(recording, Builder(), {})
-        self.forward = self._forward()
-
-    def _forward(self) -> Forward:
-        r, values = self.recording, self._values
+        self._values = values = _Values(recording, Builder(), {})
         values.take_from_outside()
         states = values.inputs("state", r.states)
         xs = values.inputs("x", r.xs)
         for call in r.calls[: r.n_forward]:
             values.translate(call)
-        return Forward(states, xs, values.whole(r.new_states), values.whole(r.ys))
+        new_states, ys = (tuple(map(values.whole, given)) for given in (r.new_states, r.ys))
+        self.forward = Forward(states, xs, new_states, ys)
 
     def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
-        r, values = self.recording, self._values.copy()
+        r, there = self.recording, self._values
+        values = _Values(r, there.b, dict(there.known))
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used)
         gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
@@ -92,17 +89,14 @@ class StepGraph:
                 values.translate(call)
             if read:
                 gradients.update(given)
-        return Backward(
-            d_new_states=d_new_states,
-            d_ys=d_ys,
-            d_captured=tuple([values.sum_of(i) for i in r.d_captured]),
-            d_states=tuple(
-                values.b.absent(state.width) if i is None else values.whole([i])[0]
-                for state, i in zip(self.forward.states, r.d_states, strict=True)
-            ),
-            d_xs=tuple([values.gradient_of_x(i) for i in r.d_xs]),
-            absent=values.absent(),
+        d_captured = tuple([values.sum_of(i) for i in r.d_captured])
+        d_states = tuple(
+            values.b.absent(state.width) if i is None else values.whole(i)
+            for state, i in zip(self.forward.states, r.d_states, strict=True)
         )
+        d_xs = [None if i is None or values.is_absent(i) else values.whole(i) for i in r.d_xs]
+        absent = frozenset(filter(values.is_absent, values.known))
+        return Backward(d_new_states, d_ys, d_captured, d_states, tuple(d_xs), absent)
 
 
 def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
@@ -110,14 +104,11 @@ def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
 
     A sum of truth values may be a whole number: it is small enough to be exact in the step's type.
     """
-
-    def counts(call: Call) -> bool:
-        return call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
-
     usual = (dtype, torch.bool)
     for call in r.calls:
+        counts = call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
         for i in call.outs:
-            if i is not None and r.dtypes[i] not in usual and not counts(call):
+            if i is not None and r.dtypes[i] not in usual and not counts:
                 raise Unsupported(f"the step computes in {r.dtypes[i]} beside {dtype}", call.name)
     for i in (*r.captured, *r.states, *r.xs):
         if r.dtypes[i] not in usual:
@@ -138,9 +129,6 @@ class _Values:
         self.recording = recording
         self.b = b
         self.known = known
-
-    def copy(self) -> _Values:
-        return _Values(self.recording, self.b, dict(self.known))
 
     # ---- what goes in
 
@@ -177,32 +165,21 @@ class _Values:
     def set_absent(self, numbers: Iterable[int]) -> None:
         for i in numbers:
             shape = self.recording.shapes[i]
-            width = math.prod(n for n in shape if isinstance(n, int))
-            self.known[i] = Value(self.b.absent(width), shape)
+            self.known[i] = Value(self.b.absent(columns(shape)), shape)
 
     # ---- what comes out
 
     def is_absent(self, i: int) -> bool:
         return self.known[i].node.op == "absent"
 
-    def absent(self) -> frozenset[int]:
-        return frozenset([i for i in self.known if self.is_absent(i)])
-
-    def whole(self, numbers: Iterable[int]) -> tuple[Node, ...]:
-        """Outputs: rows of their full width."""
-        nodes = []
-        for i in numbers:
-            v = self.known[i]
-            if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
-                raise Unsupported(
-                    f"the step returns {list(v.shape)}; every output needs the batch as its first "
-                    "axis"
-                )
-            nodes.append(self.b.widen(v.node, v.width))
-        return tuple(nodes)
-
-    def gradient_of_x(self, i: int | None) -> Node | None:
-        return None if i is None or self.is_absent(i) else self.whole([i])[0]
+    def whole(self, i: int) -> Node:
+        """An output: rows of their full width."""
+        v = self.known[i]
+        if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
+            raise Unsupported(
+                f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
+            )
+        return self.b.widen(v.node, v.width)
 
     def sum_of(self, i: int | None) -> Node | None:
         """The gradient of a captured tensor."""
@@ -221,10 +198,15 @@ class _Values:
         """Find the nodes of what a call gives, from those of what it reads."""
         name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
         shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
-        kinds = self._kinds_read(call)
+        read = [self.known[i].node for i in refs_in(call)]
+        kinds = {n.kind for n in read if n.op not in ("const", "absent")}  # these have none yet
         makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
         makes_constant = not kinds and name in RULES  # zeros, full …
-        if ROWS in kinds or makes_rows or makes_constant:
+        by_rule = ROWS in kinds or makes_rows or makes_constant
+        known = name in RULES if by_rule else call.name.startswith("aten.")
+        if not known:
+            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
+        if by_rule:
             outs = self._by_rule(call, name, shapes, kinds)
         else:
             outs = self._left_to_torch(call, name, shapes, SUM if SUM in kinds else ONCE)
@@ -232,20 +214,17 @@ class _Values:
             if i is not None and out is not None:
                 self.known[i] = out if isinstance(out, Value) else Value(out, shape or ())
 
-    def _kinds_read(self, call: Call) -> set[str]:
-        """The kinds of what a call reads; constants and absent gradients are of no kind yet."""
-        nodes = [self.known[i].node for i in refs_in(call)]
-        return {n.kind for n in nodes if n.op not in ("const", "absent")}
-
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
-        if name not in RULES:
-            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         if SUM in kinds:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
+        dtypes, first = self.recording.dtypes, call.outs[0]
+        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
+        gives_truths = first is not None and dtypes[first] is torch.bool
+        context = Context(self.b, shapes, call.name, tuple(truths), gives_truths)
         args = [self._value(a) for a in call.args]
         kwargs = {k: self._value(v) for k, v in call.kwargs.items() if k not in _PLACEMENT}
         try:
-            outs = RULES[name](self._context(call, shapes), *args, **kwargs)
+            outs = RULES[name](context, *args, **kwargs)
         except Unsupported:
             raise
         except Exception as error:  # arguments that nobody thought of: the loop knows them
@@ -261,16 +240,7 @@ class _Values:
             return [self._value(a) for a in argument]
         return argument
 
-    def _context(self, call: Call, shapes: list[Any]) -> Context:
-        dtypes = self.recording.dtypes
-        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
-        first = call.outs[0]
-        gives_truths = first is not None and dtypes[first] is torch.bool
-        return Context(self.b, shapes, call.name, tuple(truths), gives_truths)
-
     def _left_to_torch(self, call: Call, name: str, shapes: list[Any], kind: str) -> list[Any]:
-        if not call.name.startswith("aten."):
-            raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         r = self.recording
         if r.runs_python_backward and not is_linear(name, [self.known[i] for i in refs_in(call)]):
             raise Unsupported(

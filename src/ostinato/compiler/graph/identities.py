@@ -40,7 +40,7 @@ Rewrite = Callable[["Builder", Elementwise], Node | None]
 
 def simplified(b: Builder, e: Elementwise) -> Node | None:
     """The node that stands for the result without computing `e`, if an identity finds one."""
-    for rewrite in (_all_absent, _folded, *REWRITES.get(e.name, ())):
+    for rewrite in (_absent, _folded, *REWRITES.get(e.name, ())):
         node = rewrite(b, e)
         if node is not None:
             return node
@@ -61,18 +61,20 @@ def are_absent(nodes: Sequence[Node]) -> bool:
 
 # ---- absent gradients: autograd would not have computed these at all
 
-
-def _all_absent(b: Builder, e: Elementwise) -> Node | None:
-    return b.absent(e.width) if all(n.op == "absent" for n in e.operands) else None
-
-
-def _absent_factor(b: Builder, e: Elementwise) -> Node | None:
-    return b.absent(e.width) if any(n.op == "absent" for n in e.operands) else None
+_LINEAR_IN_THE_FIRST = {  # operand, a gradient
+    "copy", "div", "max_backward", "mul_s", "neg", "sigmoid_backward", "tanh_backward",
+}  # fmt: skip
 
 
-def _absent_first(b: Builder, e: Elementwise) -> Node | None:
-    """Of an operation that is linear in its first operand, a gradient."""
-    return b.absent(e.width) if e.operands[0].op == "absent" else None
+def _absent(b: Builder, e: Elementwise) -> Node | None:
+    gone = [n.op == "absent" for n in e.operands]
+    if e.name == "mul":
+        absent = any(gone)
+    elif e.name == "select":
+        absent = are_absent(e.operands[1:])
+    else:
+        absent = all(gone) or (gone[0] and e.name in _LINEAR_IN_THE_FIRST)
+    return b.absent(e.width) if absent else None
 
 
 def _absent_term(b: Builder, e: Elementwise) -> Node | None:
@@ -84,11 +86,6 @@ def _absent_term(b: Builder, e: Elementwise) -> Node | None:
         other = b.widen(right, e.width)
         return other if e.name == "add" else b.op("neg", other)
     return None
-
-
-def _absent_branches(b: Builder, e: Elementwise) -> Node | None:
-    """A selection of an absent gradient or zero."""
-    return b.absent(e.width) if are_absent(e.operands[1:]) else None
 
 
 # ---- constants
@@ -103,28 +100,16 @@ def _folded(b: Builder, e: Elementwise) -> Node | None:
         return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))), e.width)
 
 
-def _add_zero(b: Builder, e: Elementwise) -> Node | None:
-    """x + 0 = x: the same bits, except that −0 + 0 would be 0 and here remains −0."""
-    left, right = e.operands
-    if is_zero(left):
+def _neutral(b: Builder, e: Elementwise) -> Node | None:
+    """x + 0, x − 0, x · 1 and a copy are x: the same bits, except that −0 + 0 would be 0.
+
+    x − (−0) is taken as x + 0.
+    """
+    left, right = e.operands[0], e.operands[-1]
+    if e.name == "add" and is_zero(left):
         return b.widen(right, e.width)
-    return b.widen(left, e.width) if is_zero(right) else None
-
-
-def _subtract_zero(b: Builder, e: Elementwise) -> Node | None:
-    """x − 0 = x: the same bits; and x − (−0) as x + 0."""
-    left, right = e.operands
-    return b.widen(left, e.width) if is_zero(right) else None
-
-
-def _add_s_zero(b: Builder, e: Elementwise) -> Node | None:
-    """As _add_zero."""
-    return b.widen(e.operands[0], e.width) if e.s == 0 else None
-
-
-def _times_one(b: Builder, e: Elementwise) -> Node | None:
-    """x · 1 = x: the same bits."""
-    return b.widen(e.operands[0], e.width) if e.s == 1 else None
+    neutral = {"add_s": e.s == 0, "copy": True, "mul_s": e.s == 1}.get(e.name, is_zero(right))
+    return b.widen(left, e.width) if neutral else None
 
 
 def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
@@ -133,31 +118,17 @@ def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
     return b.op("mul_s", x.inputs[0], s=e.s * x.s) if x.op == "mul_s" else None
 
 
-def _itself(b: Builder, e: Elementwise) -> Node | None:
-    return b.widen(e.operands[0], e.width)
-
-
 # ---- signs: rounding is symmetric about zero, so a sign may move without changing a bit
 
 
-def _add_negative(b: Builder, e: Elementwise) -> Node | None:
-    """x + (−y) = x − y."""
-    left, right = e.operands
+def _sign_within(b: Builder, e: Elementwise) -> Node | None:
+    """x + (−y) = x − y, (−x) + y = y − x, x − (−y) = x + y, and −(−x) = x."""
+    left, right = e.operands[0], e.operands[-1]
+    if e.name == "neg":
+        return b.widen(left.inputs[0], e.width) if left.op == "neg" else None
     if right.op == "neg":
-        return b.op("sub", left, right.inputs[0])
-    return b.op("sub", right, left.inputs[0]) if left.op == "neg" else None
-
-
-def _subtract_negative(b: Builder, e: Elementwise) -> Node | None:
-    """x − (−y) = x + y."""
-    left, right = e.operands
-    return b.op("add", left, right.inputs[0]) if right.op == "neg" else None
-
-
-def _negated_twice(b: Builder, e: Elementwise) -> Node | None:
-    """−(−x) = x."""
-    (x,) = e.operands
-    return b.widen(x.inputs[0], e.width) if x.op == "neg" else None
+        return b.op("sub" if e.name == "add" else "add", left, right.inputs[0])
+    return b.op("sub", right, left.inputs[0]) if (e.name, left.op) == ("add", "neg") else None
 
 
 def _sign_last(b: Builder, e: Elementwise) -> Node | None:
@@ -189,18 +160,14 @@ def _divisor(node: Node) -> Node | None:
 
 
 REWRITES: dict[str, tuple[Rewrite, ...]] = {
-    "add": (_absent_term, _add_zero, _add_negative),
-    "add_s": (_add_s_zero,),
-    "copy": (_absent_first, _itself),
-    "div": (_absent_first, _sign_last),
-    "max_backward": (_absent_first,),
-    "mul": (_absent_factor, _gradient_of_quotient, _sign_last),
-    "mul_s": (_absent_first, _times_one, _scaled_twice),
-    "neg": (_absent_first, _negated_twice),
-    "select": (_absent_branches,),
-    "sigmoid_backward": (_absent_first,),
-    "sub": (_absent_term, _subtract_zero, _subtract_negative),
-    "tanh_backward": (_absent_first,),
+    "add": (_absent_term, _neutral, _sign_within),
+    "add_s": (_neutral,),
+    "copy": (_neutral,),
+    "div": (_sign_last,),
+    "mul": (_gradient_of_quotient, _sign_last),
+    "mul_s": (_neutral, _scaled_twice),
+    "neg": (_sign_within,),
+    "sub": (_absent_term, _neutral, _sign_within),
 }
 
 

@@ -1,7 +1,7 @@
 """Calls without a batch: PyTorch computes them, once a scan.
 
-In: a recorded call that reads no rows. Out: nodes named after the call, with its arguments as they
-were recorded and a `Slot` in the place of each tensor; `evaluate.py` computes them.
+`left_to_torch` makes nodes of a recorded call that reads no rows. They are named after the call and
+hold its arguments, with a `Slot` in the place of each tensor. `evaluate` computes their tensors.
 
     once   of captured tensors alone, as `V - V.t()`: before the first step
     sum    of a sum over the batch, as the gradient `dW.t()`: after the last step of the backward
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ostinato.compiler.capture.recording import Batch, Call, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
@@ -30,19 +31,11 @@ def fixed(shape: Shape) -> tuple[int, ...]:
 
 
 def left_to_torch(
-    b: Builder,
-    call: Call,
-    values: Mapping[int, Value],
-    kind: str,
-    shapes: Sequence[Shape | None],
-    dtypes: Sequence[torch.dtype],
+    b: Builder, call: Call, values: Mapping[int, Value], kind: str, shapes: Any, dtypes: Any
 ) -> list[Node]:
     """The nodes of the results, of kind once or sum.
 
-    Args:
-        values: by number, what the call may read.
-        shapes: of the results; None for one that is not computed.
-        dtypes: by number.
+    Values and dtypes are found by number; shapes are those of the results.
     """
     read = [values[i].node for i in refs_in(call)]
     if call.name in _SHORT_CUTS and not call.kwargs:
@@ -62,7 +55,7 @@ def left_to_torch(
     # Not in place: another call may need the tensor as it was.
     name = ".".join([functional(part) for part in call.name.split(".")])
     return [
-        b.call(name, tuple(inputs), args, kind, tuple(shape or ()), kwargs, out)
+        b.node(name, inputs, ((args, kwargs), out), kind, tuple(shape or ()))
         for out, shape in enumerate(shapes)
     ]
 
@@ -73,11 +66,58 @@ def _full(b: Builder, value: Value, truth: bool, kind: str) -> Node:
     return b.node("full", (), (number, truth), kind, value.shape)
 
 
+# ---- their tensors
+
+VIEWS = ("aten.view.default", "aten._unsafe_view.default")
+
+
+def evaluate(
+    node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor], dtype: torch.dtype
+) -> Tensor:
+    """The tensor of a node, and in `known` those of all that it is computed from."""
+    if node not in known:
+        inputs = [evaluate(n, captured, known, dtype) for n in node.inputs]
+        known[node] = _computed(node, inputs, captured, dtype)
+    return known[node]
+
+
+def _computed(
+    node: Node, inputs: list[Tensor], captured: Sequence[Tensor], dtype: torch.dtype
+) -> Tensor:
+    if node.op == "captured":
+        return captured[node.attrs[0]].detach()
+    if node.op == "full":
+        number, truth = node.attrs
+        kind = torch.bool if truth else dtype
+        return torch.full(node.shape, number, dtype=kind, device="cpu")
+    if node.op == "zeros":
+        return torch.zeros(node.shape, dtype=dtype, device="cpu")
+    if node.op == "part":
+        start = node.attrs[0]
+        return inputs[0][start : start + node.width]
+    if node.op == "block":
+        row, column = node.attrs
+        n_rows, n_columns = node.shape
+        return inputs[0][row : row + n_rows, column : column + n_columns]
+    if node.op in VIEWS:  # of a transposed sum, too, which PyTorch does not view
+        return inputs[0].reshape(node.shape)
+    (args, kwargs), out = node.attrs
+    _, name, overload = node.op.split(".")
+    result = getattr(getattr(torch.ops.aten, name), overload)(
+        *(_filled(a, inputs) for a in args), **{k: _filled(v, inputs) for k, v in kwargs}
+    )
+    return result[out] if isinstance(result, (tuple, list)) else result
+
+
+def _filled(leaf: Any, inputs: list[Tensor]) -> Any:
+    """An argument of the call, with the inputs in their slots."""
+    # Not inside `_computed`: a function that names itself there is a cycle, and holds the tensors.
+    if isinstance(leaf, Slot):
+        return inputs[leaf.index]
+    return [_filled(x, inputs) for x in leaf] if isinstance(leaf, tuple) else leaf
+
+
 # ---- calls that need no node of their own; each function gives None where it does not apply
-
-
-def _itself(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    return read[0]
 
 
 def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
@@ -89,8 +129,7 @@ def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
 
 
 def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    (node,) = read
-    return b.view(node, fixed(shape), SUM) if node.kind == SUM else None
+    return b.view(read[0], fixed(shape), SUM) if read[0].kind == SUM else None
 
 
 def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
@@ -104,8 +143,8 @@ def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
 _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
     "aten._unsafe_view.default": _view_of_sum,
     "aten.add.Tensor": _sum_of_sums,
-    "aten.alias.default": _itself,
-    "aten.detach.default": _itself,
+    "aten.alias.default": lambda b, read, shape: read[0],
+    "aten.detach.default": lambda b, read, shape: read[0],
     "aten.t.default": _transposed,
     "aten.view.default": _view_of_sum,
 }

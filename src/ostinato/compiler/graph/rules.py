@@ -69,19 +69,15 @@ class Context:
     # ---- arguments as nodes
 
     def node(self, v: Any, shape: Shape | None = None) -> Node:
-        """An operand of an elementwise operation: rows, a vector, or a number.
-
-        Args:
-            shape: of the operation's result, if that is not the first result of the call.
-        """
+        """An operand of an elementwise operation whose result has this shape, or the call's."""
         if not isinstance(v, Value):
             return self.b.const(float(v))
-        self.refuse_transposed(v)
+        if v.transposed:
+            raise self.refuse("works on a transposed batch")
         return v.node if v.rows else self._broadcast(v, shape or self.shapes[0] or ())
 
     def as_rows(self, v: Value) -> Node:
         """A value as rows of its full width."""
-        self.refuse_transposed(v)
         node = self.node(v) if v.rows else self._flat(v.node, v.width)
         return self.b.widen(node, v.width)
 
@@ -90,10 +86,6 @@ class Context:
         if self.truths[position]:
             return v
         return Value(self.op("ne", self.node(v), self.b.const(0.0)), v.shape)
-
-    def refuse_transposed(self, v: Value) -> None:
-        if v.transposed:
-            raise self.refuse("works on a transposed batch")
 
     def _broadcast(self, v: Value, result: Shape) -> Node:
         """A tensor without batch as one row, of one column or of all that the result has."""

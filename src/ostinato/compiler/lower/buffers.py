@@ -14,9 +14,8 @@ from typing import Any
 
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
-from ostinato.compiler.lower.nodes import Accumulation
 from ostinato.compiler.lower.schedule import BLOCK, Item, Schedule, same_strip
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.lower.spec import Accumulation, PassSpec
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
 
@@ -77,7 +76,7 @@ class StorageMaker:
             spec = self.spec
             carry = spec.carry_by_name.get(name)
             if carry is not None and not carry.kept:
-                b = Buffer(Kind.PAIR, carry.width)
+                b = Buffer(Kind.PAIR, carry.read.width)
             else:
                 own = name.startswith("tape") or name in spec.hidden
                 extra = int(name.startswith("carry"))  # one slot more than there are steps
@@ -101,9 +100,9 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
         CannotHoist: see there; without hoisting the bits are the same.
     """
     make = StorageMaker(spec)
-    outputs = {
-        o.node: Operand(make.buffer_of(o.argument), o.column, o.dt) for o in sections.roots.outputs
-    }
+    outputs: dict[Node, Operand] = {}
+    for o in sections.roots.outputs:
+        outputs[o.node] = Operand(make.buffer_of(o.argument), o.column, o.dt)
     units = _Units(sections, items, set(outputs))
     members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
     for n in sections.computed:
@@ -117,8 +116,7 @@ def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Stora
     places = outputs | _laid_out(make, kinds, units.neighbours())
     for u, group in members.items():
         for n in group:
-            column = places[u].column + units.column(n)
-            make.places[n] = replace(places[u], column=column)
+            make.places[n] = replace(places[u], column=places[u].column + units.place(n)[1])
     return make.storage()
 
 
@@ -193,19 +191,16 @@ class _Units:
                     self.owner[piece], self.offset[piece] = n, column
                     column += piece.width
 
-    def unit(self, n: Node) -> Node:
-        """The value in whose place n lies, which lies in the place of no other."""
-        while n in self.owner and n not in self.outputs:
-            n = self.owner[n]
-        return n
-
-    def column(self, n: Node) -> int:
-        """Where in its unit a value begins."""
+    def place(self, n: Node) -> tuple[Node, int]:
+        """The value in whose place n lies, which lies in no other's; and n's column in it."""
         column = 0
         while n in self.owner and n not in self.outputs:
             column += self.offset.get(n, 0)
             n = self.owner[n]
-        return column
+        return n, column
+
+    def unit(self, n: Node) -> Node:
+        return self.place(n)[0]
 
     def in_memory(self, n: Node) -> bool:
         """Whether a value needs a place; otherwise a register of its block holds it."""

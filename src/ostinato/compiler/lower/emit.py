@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TypeVar
 
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
-from ostinato.compiler.lower.emit_block import BlockWriter
-from ostinato.compiler.lower.emit_sums import Rectangle, in_layers, sum_terms
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.nodes import Accumulation
 from ostinato.compiler.lower.schedule import BLOCK, REDUCE, SUMMED, Item, Schedule
-from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, PassSpec, SumPart
+from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
 from ostinato.engine.program import (
     NONE,
     Buffer,
@@ -24,7 +24,20 @@ from ostinato.engine.program import (
     Program,
     Weight,
     WeightBlock,
+    register,
 )
+
+T = TypeVar("T")
+
+MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
+PANEL = 64  # columns of a register tile of the widest vectors
+
+Pairs = list[tuple[Node, Node]]  # factors and weights
+Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
+
+
+class BlockTooLarge(Exception):  # noqa: N818
+    """A block needs more instructions or registers than the engine has."""
 
 
 def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) -> Lowered:
@@ -38,28 +51,14 @@ def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) 
     carries = tuple([emitter.carry(c) for c in spec.carries])
     storage = emitter.make.storage()
     program = Program(
-        n_arguments=len(storage.arguments),
-        descending=spec.descending,
-        buffers=storage.buffers,
-        weights=tuple(emitter.weights),
-        gradients=tuple(emitter.gradients),
-        carries=carries,
-        once=tuple(emitter.once),
-        before=before,
-        loop=loop,
-        after=after,
-    )
-    saved = tuple([_saved_leaf(storage, n) for n in sections.roots.saved])
-    return Lowered(program, storage.arguments, dict(storage.tapes), saved)
-
-
-def _saved_leaf(storage: Storage, n: Node) -> Leaf:
-    place = storage.places[n]
-    name = storage.arguments[storage.buffers[place.buffer].argument]
-    return Leaf(name, storage.tapes[name], place.dt, place.column)
-
-
-Pairs = list[tuple[Node, Node]]  # factors and weights
+        len(storage.arguments), spec.descending, storage.buffers, tuple(emitter.weights),
+        tuple(emitter.gradients), carries, tuple(emitter.once), before, loop, after,
+    )  # fmt: skip
+    saved = []
+    for place in (storage.places[n] for n in sections.roots.saved):
+        name = storage.arguments[storage.buffers[place.buffer].argument]
+        saved.append(Leaf(name, storage.tapes[name], place.dt, place.column))
+    return Lowered(program, storage.arguments, dict(storage.tapes), tuple(saved))
 
 
 class _Emitter:
@@ -78,8 +77,7 @@ class _Emitter:
         out: list[Instruction] = []
         for item in items:
             if item.kind == BLOCK:
-                writer = BlockWriter(item.nodes, self.spec.leaves, self.places, self.operand)
-                out += writer.instructions()
+                out += _BlockWriter(item.nodes, self).instructions()
             elif item.kind == REDUCE:
                 out.append(self.reduction(item.nodes[0]))
             elif item.kind == SUMMED:
@@ -105,8 +103,7 @@ class _Emitter:
         return self.places[n]
 
     def carry(self, c: CarrySpec) -> Carry:
-        init = -1 if c.init is None else self.make.argument(c.init)
-        final = -1 if c.final is None else self.make.argument(c.final)
+        init, final = self.make.argument(c.init), self.make.argument(c.final)
         return Carry(self.make.buffer_of(c.name), init, final)
 
     # ---- accumulations
@@ -129,13 +126,7 @@ class _Emitter:
 
         They stay in their order, wherever the factors lie: the order decides the bits.
         """
-        runs: list[Pairs] = []
-        for pair in n.products:
-            if runs and self.side_by_side(runs[-1][-1][0], pair[0]):
-                runs[-1].append(pair)
-            else:
-                runs.append([pair])
-        return runs
+        return _runs(n.products, lambda left, right: self.side_by_side(left[0], right[0]))
 
     def side_by_side(self, left: Node, right: Node) -> bool:
         a, b = self.operand(left), self.operand(right)
@@ -146,41 +137,26 @@ class _Emitter:
     ) -> list[list[Accumulation]]:
         """The accumulations in rows that lie side by side and multiply the same factors."""
 
-        def alike(left: Accumulation, right: Accumulation) -> bool:
+        def together(left: Accumulation, right: Accumulation) -> bool:
             factors, others = ([a for a, _ in runs[n][k]] for n in (left, right))
-            return factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
+            alike = factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
+            return alike and self.side_by_side(left, right)
 
-        rows: list[list[Accumulation]] = []
         places = {n: self.operand(n) for n in nodes}
-        for n in sorted(nodes, key=lambda n: (places[n].buffer, places[n].column)):
-            if rows and self.side_by_side(rows[-1][-1], n) and alike(rows[-1][-1], n):
-                rows[-1].append(n)
-            else:
-                rows.append([n])
-        return rows
+        ordered = sorted(nodes, key=lambda n: (places[n].buffer, places[n].column))
+        return _runs(ordered, together)
 
     def product(self, row: list[Accumulation], runs: list[Pairs], first: bool) -> Instruction:
-        """One product whose columns belong to the accumulations of a row.
-
-        Args:
-            first: it starts them; otherwise it adds to them.
-        """
+        """One product whose columns belong to the accumulations of a row; the first starts them."""
         weight = self.weight(row, runs)
-        return Instruction(
-            Code.GEMM,
-            n=weight.N,
-            k=weight.K,
-            weight=self.weights.setdefault(weight, len(self.weights)),
-            d=self.operand(row[0]),
-            c=self.start(row, first),
-            a=self.operand(runs[0][0][0]),
-        )
-
-    def start(self, row: list[Accumulation], first: bool) -> Operand:
-        """What a product is added to."""
+        number = self.weights.setdefault(weight, len(self.weights))
+        d = self.operand(row[0])
         if not first or row[0].init is not None:
-            return self.operand(row[0])
-        return self.bias(row) if row[0].vectors else NONE
+            c = d
+        else:
+            c = self.bias(row) if row[0].vectors else NONE
+        a = self.operand(runs[0][0][0])
+        return Instruction(Code.GEMM, n=weight.N, k=weight.K, weight=number, d=d, c=c, a=a)
 
     def weight(self, row: list[Accumulation], runs: list[Pairs]) -> Weight:
         blocks = []
@@ -218,24 +194,30 @@ class _Emitter:
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
         terms, transposed = sum_terms(node, self.operand)
-        gradients = {
-            rectangle: self.gradient(node, rectangle, layer, transposed)
-            for rectangle, layer in in_layers(terms).items()
-        }
+        number: dict[Rectangle, int] = {}
+        for rectangle, layer in in_layers(terms).items():
+            row, column, K, N = rectangle
+            corner = (column, row) if transposed else (row, column)
+            part = SumPart(self.sum_names[node], *corner, node.shape[1], layer)
+            number[rectangle] = len(self.gradients)
+            self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
         return [
-            Instruction(Code.COLUMN_SUM, n=t.N, weight=gradients[t.rectangle], a=t.b)
-            if t.a is None
-            else Instruction(Code.OUTER, n=t.N, k=t.K, weight=gradients[t.rectangle], a=t.a, b=t.b)
+            Instruction(Code.COLUMN_SUM, n=t.N, weight=number[t.rectangle], a=t.b)
+            if t.a == NONE
+            else Instruction(Code.OUTER, n=t.N, k=t.K, weight=number[t.rectangle], a=t.a, b=t.b)
             for t in terms
         ]
 
-    def gradient(self, node: Node, rectangle: Rectangle, layer: int, transposed: bool) -> int:
-        row, column, K, N = rectangle
-        if transposed:
-            row, column = column, row
-        part = SumPart(self.sum_names[node], row, column, node.shape[1], layer)
-        self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
-        return len(self.gradients) - 1
+
+def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]:
+    """The items, in runs of neighbours that belong together."""
+    runs: list[list[T]] = []
+    for item in items:
+        if runs and together(runs[-1][-1], item):
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs
 
 
 def _start_kind(n: Accumulation) -> tuple[bool, bool]:
@@ -254,3 +236,148 @@ def _apart(x: Instruction, y: Instruction) -> bool:
     """Whether two results share no column."""
     same = (x.d.buffer, x.d.dt) == (y.d.buffer, y.d.dt)
     return not same or x.d.column + x.n <= y.d.column or y.d.column + y.n <= x.d.column
+
+
+# ---- blocks of elementwise operations: which values registers hold, and when
+
+
+class _BlockWriter:
+    """Writes a block: a value without a place is held in a register until it is last read."""
+
+    def __init__(self, nodes: tuple[Node, ...], emitter: _Emitter):
+        self.nodes, self.emitter = nodes, emitter
+        self.width = nodes[0].width
+        self.last_use = {x: i for i, n in enumerate(nodes) for x in n.inputs}
+        self.free = list(range(MAX_REGISTERS - 1, -1, -1))
+        self.holding: dict[Node, int] = {}
+        self.out: list[Instruction] = []
+
+    def instructions(self) -> list[Instruction]:
+        for i, n in enumerate(self.nodes):
+            self.add(i, n)
+        if len(self.out) > MAX_BLOCK:
+            raise BlockTooLarge
+        return [Instruction(Code.BLOCK, n=self.width, count=len(self.out)), *self.out]
+
+    def add(self, i: int, n: Node) -> None:
+        """Compute n, the i-th node of the block."""
+        temporary: list[int] = []
+        source = n.inputs[0] if n.op == "spread" else None
+        if source is not None and source.op != "const":
+            code, operands = Code.BROADCAST, [self.emitter.operand(source)]
+        else:
+            code, operands = Code.OP, [self.read(x, temporary) for x in n.inputs]
+        for x in dict.fromkeys(n.inputs):
+            if x in self.holding and self.last_use[x] == i:
+                self.free.append(self.holding.pop(x))
+        self.free += temporary
+        if n in self.emitter.places:
+            d = self.emitter.operand(n)
+        else:
+            self.holding[n] = self.take()
+            d = register(self.holding[n])
+        op, s = ("copy", 0.0) if n.op == "spread" else (n.op, n.s)
+        a, b, c = [*operands, NONE, NONE, NONE][:3]
+        self.out.append(Instruction(code, op, s=s, d=d, a=a, b=b, c=c))
+
+    def read(self, x: Node, temporary: list[int]) -> Operand:
+        """An operand as wide as the block. A register filled for it is added to `temporary`."""
+        if x in self.holding:
+            return register(self.holding[x])
+        constant = x.op == "const" and not self.emitter.spec.is_leaf(x)
+        if not constant and x.width == self.width:
+            return self.emitter.operand(x)
+        d = register(self.take())
+        temporary.append(d.register)
+        if constant:
+            self.out.append(Instruction(Code.OP, "fill", d=d, s=x.s))
+        else:
+            self.out.append(Instruction(Code.BROADCAST, d=d, a=self.emitter.operand(x)))
+        return d
+
+    def take(self) -> int:
+        if not self.free:
+            raise BlockTooLarge
+        return self.free.pop()
+
+
+# ---- sums over rows and steps: their terms, and the memory they are summed in
+
+
+@dataclass(frozen=True)
+class SumTerm:
+    """aᵀ b, `[K, N]`, or b alone, `[1, N]`: added to a rectangle of the result."""
+
+    row: int
+    column: int
+    K: int
+    N: int
+    a: Operand  # or NONE
+    b: Operand
+
+    @property
+    def rectangle(self) -> Rectangle:
+        return self.row, self.column, self.K, self.N
+
+    def continued_by(self, right: SumTerm) -> bool:
+        """Whether the other lies to the right of this one: the same rows, and b side by side."""
+        return (
+            (self.row, self.K, self.a) == (right.row, right.K, right.a)
+            and self.column + self.N == right.column
+            and replace(self.b, column=self.b.column + self.N) == right.b
+        )
+
+    @property
+    def transposed(self) -> SumTerm:
+        return SumTerm(self.column, self.row, self.N, self.K, self.b, self.a)
+
+
+def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumTerm], bool]:
+    """The terms of an `outer` or `column_sum` node; and whether they give its transpose.
+
+    The engine's vectors run along the second factor, which had better be the wider one.
+    """
+    if node.op == "column_sum":
+        terms = [
+            SumTerm(row, column, 1, b.width, NONE, operand(b))
+            for (row, column), b in zip(node.attrs, node.inputs, strict=True)
+        ]
+        return _joined(terms), False
+    n_rows, n_columns = node.shape
+    transposed = n_columns < min(n_rows, PANEL)
+    terms = []
+    for (row, column), a, b in zip(node.attrs, node.inputs[::2], node.inputs[1::2], strict=True):
+        if transposed:
+            row, column, a, b = column, row, b, a
+        terms.append(SumTerm(row, column, a.width, b.width, operand(a), operand(b)))
+    return _joined(terms), transposed
+
+
+def in_layers(terms: list[SumTerm]) -> dict[Rectangle, int]:
+    """The layer of each rectangle: rectangles that overlap are summed apart, in different ones."""
+    layer_of: dict[Rectangle, int] = {}
+    for rectangle in dict.fromkeys(t.rectangle for t in terms):
+        taken = {layer for other, layer in layer_of.items() if _overlap(rectangle, other)}
+        layer_of[rectangle] = next(k for k in count() if k not in taken)
+    return layer_of
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    (r, c, K, N), (q, d, k, n) = a, b
+    return not (r + K <= q or q + k <= r or c + N <= d or d + n <= c)
+
+
+def _joined(terms: list[SumTerm]) -> list[SumTerm]:
+    """The terms, with those that continue each other as one.
+
+    Several terms for one place stay as they are: they must all cut it the same way.
+    """
+    if len({(t.row, t.column) for t in terms}) < len(terms):
+        return terms
+    wide = _widened(terms)
+    return [t.transposed for t in _widened([t.transposed for t in wide])]
+
+
+def _widened(terms: list[SumTerm]) -> list[SumTerm]:
+    runs = _runs(sorted(terms, key=lambda t: (t.row, t.column)), SumTerm.continued_by)
+    return [replace(run[0], N=sum(t.N for t in run)) for run in runs]

@@ -12,12 +12,10 @@ rows, and hoisting does: hoistable products come first in any case.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ostinato.compiler.graph.node import ONCE, Node
-from ostinato.compiler.graph.order import depends_on
-from ostinato.compiler.lower.roots import Roots, maker
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.graph.node import ONCE, Node, depends_on
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 
 _STAGES = {"matmul", "row_sum", "row_max"}  # these need all columns of what they read
 
@@ -32,23 +30,12 @@ def fuse_gemm(spec: PassSpec, roots: Roots) -> Roots:
     return roots.mapped(fusion.fused)
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """The terms of a chain, each list in the order in which the step adds them."""
-
-    hoistable: list[Node]
-    recurrent: list[Node]
-    vectors: list[Node]
-    others: list[Node]
-    ready: list[Node]  # those of the others that do not have to wait longer than the products
-
-
 class _Fusion:
     """Fuses the nodes of a pass, one after the other."""
 
     def __init__(self, spec: PassSpec, roots: Roots, nodes: list[Node]):
         self.spec = spec
-        self.make = maker(spec, roots)
+        self.make = NodeMaker(spec, roots)
         computed = [n for n in nodes if not spec.is_leaf(n)]
         self.has_product = _with_product(computed)
         self.absorbed = _absorbed(computed, roots.nodes, self.has_product)
@@ -66,17 +53,19 @@ class _Fusion:
         return self._fused[n]
 
     def fuse(self, n: Node) -> Node:
-        chain = self.chain(n) if n in self.has_product else None
-        if chain is not None:
-            return self.added_up(n, chain)
+        added_up = self.added_up(n) if n in self.has_product else None
+        if added_up is not None:
+            return added_up
         if n.op == "concat":  # its pieces are written where it lies
             return self.make.with_inputs(n, lambda i: self.make.copy(self.fused(i)))
         return self.make.with_inputs(n, self.fused)
 
-    def added_up(self, n: Node, chain: _Chain) -> Node:
-        """The chain as accumulations, written [ ], and additions of what they do not contain.
+    def added_up(self, n: Node) -> Node | None:
+        """The chain that ends in n, as accumulations and additions of what they do not contain.
 
-        It is added up from left to right. The first line whose terms there are applies:
+        None if each product in it is one of a chain of its own. Otherwise the chain is added up
+        from left to right; [ ] is an accumulation; *ready* are those of the others that do not have
+        to wait longer than the products. The first line whose terms there are applies:
 
             hoistable, recurrent; a new carry   [recurrent] + [vectors + hoistable] + others
             hoistable, recurrent; hoisting      [[vectors + hoistable] + recurrent] + others
@@ -88,50 +77,38 @@ class _Fusion:
         place for what is hoisted. That depends on the number of rows and on whether a backward pass
         may follow, and the bits must not.
         """
-        hoistable, recurrent, vectors = chain.hoistable, chain.recurrent, chain.vectors
-        others = [self.fused(m) for m in chain.others]
-        if hoistable and recurrent and n in self.new_carry:
-            ahead = self.accumulation(n, hoistable, vectors)
-            terms = [self.accumulation(n, recurrent), ahead, *others]
-        elif hoistable and recurrent and self.spec.hoist:
-            ahead = self.accumulation(n, hoistable, vectors)
-            terms = [self.accumulation(n, recurrent, init=ahead), *others]
-        elif hoistable or not chain.ready:
-            terms = [self.accumulation(n, hoistable + recurrent, vectors), *others]
-        else:
-            start = [self.fused(m) for m in chain.ready] + vectors
-            init = self.make.total(start, n) if len(start) > 1 else self.make.copy(start[0])
-            rest = [self.fused(m) for m in chain.others if m not in chain.ready]
-            terms = [self.accumulation(n, recurrent, init=init), *rest]
-        return self.make.total(terms, n)
-
-    def accumulation(
-        self,
-        n: Node,
-        products: list[Node],
-        vectors: list[Node] | None = None,
-        init: Node | None = None,
-    ) -> Node:
-        pairs = [(self.fused(m.inputs[0]), m.inputs[1]) for m in products]
-        return self.make.accumulation(pairs, vectors or [], init, n)
-
-    def chain(self, n: Node) -> _Chain | None:
-        """The chain that ends in n; None if each product in it is one of a chain of its own."""
         terms = self.terms(n)
         products = [m for m in terms if m.op == "matmul" and (m is n or m in self.absorbed)]
         if not products:
             return None
+        hoistable = [m for m in products if m.inputs[0] not in self.carried]
+        recurrent = [m for m in products if m.inputs[0] in self.carried]
         vectors = [m for m in terms if m.kind == ONCE and m.width == n.width]
         others = [m for m in terms if m not in products and m not in vectors]
         wide = [m for m in others if m.width == n.width and m.op != "const"]
         last = max(self.level[m.inputs[0]] for m in products)
-        return _Chain(
-            hoistable=[m for m in products if m.inputs[0] not in self.carried],
-            recurrent=[m for m in products if m.inputs[0] in self.carried],
-            vectors=vectors,
-            others=others,
-            ready=[m for m in wide if self.level[m] <= last],
-        )
+        ready = [m for m in wide if self.level[m] <= last]
+        rest = [self.fused(m) for m in others]
+        if hoistable and recurrent and n in self.new_carry:
+            ahead = self.accumulation(n, hoistable, vectors)
+            sums = [self.accumulation(n, recurrent), ahead]
+        elif hoistable and recurrent and self.spec.hoist:
+            ahead = self.accumulation(n, hoistable, vectors)
+            sums = [self.accumulation(n, recurrent, init=ahead)]
+        elif hoistable or not ready:
+            sums = [self.accumulation(n, hoistable + recurrent, vectors)]
+        else:
+            start = [self.fused(m) for m in ready] + vectors
+            init = self.make.total(start, n) if len(start) > 1 else self.make.copy(start[0])
+            rest = [self.fused(m) for m in others if m not in ready]
+            sums = [self.accumulation(n, recurrent, init=init)]
+        return self.make.total([*sums, *rest], n)
+
+    def accumulation(
+        self, n: Node, products: list[Node], vectors: Sequence[Node] = (), init: Node | None = None
+    ) -> Node:
+        pairs = [(self.fused(m.inputs[0]), m.inputs[1]) for m in products]
+        return self.make.accumulation(pairs, vectors, init, n)
 
     def terms(self, n: Node) -> list[Node]:
         """What is added in n, through the additions that n alone reads, in order."""

@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ostinato.compiler.graph.node import Node
-from ostinato.compiler.graph.order import depends_on, reachable
-from ostinato.compiler.lower.roots import Roots, maker
-from ostinato.compiler.lower.spec import PassSpec
+from ostinato.compiler.graph.node import Node, depends_on, reachable
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
@@ -66,15 +64,11 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
     for n in nodes:
         if n in for_the_carry:
             section[n] = BEFORE if n in ahead else LOOP
-        else:
-            section[n] = LOOP if _at_once(spec, n, section) else AFTER
+            continue
+        read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
+        elementwise = n.op in OPS and not spec.is_leaf(n)
+        section[n] = LOOP if elementwise and LOOP in read and AFTER not in read else AFTER
     return Sections.made(spec, roots, section)
-
-
-def _at_once(spec: PassSpec, n: Node, section: dict[Node, str]) -> bool:
-    """Whether n is an elementwise operation on values of the loop, and on none from after it."""
-    read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
-    return n.op in OPS and not spec.is_leaf(n) and LOOP in read and AFTER not in read
 
 
 def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
@@ -85,7 +79,7 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
         return sections
     in_two_slots = {c.read for c in spec.carries if not c.kept}
     in_two_slots |= {o.node for o in roots.outputs if o.argument in short}
-    make = maker(spec, roots)
+    make = NodeMaker(spec, roots)
     section: dict[Node, str] = {}
     bridges: dict[Node, Node] = {}
     bridged: dict[Node, Node] = {}

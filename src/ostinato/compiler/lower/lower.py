@@ -9,13 +9,11 @@ from dataclasses import replace
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.buffers import CannotHoist, assign_buffers, elide_copies
-from ostinato.compiler.lower.emit import emit
-from ostinato.compiler.lower.emit_block import MAX_BLOCK, BlockTooLarge
+from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, emit
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
 from ostinato.compiler.lower.hoist import bridge_carries, hoist
-from ostinato.compiler.lower.roots import split_outputs
 from ostinato.compiler.lower.schedule import schedule, sink
-from ostinato.compiler.lower.spec import Lowered, PassSpec
+from ostinato.compiler.lower.spec import Lowered, PassSpec, split_outputs
 
 
 def lower(spec: PassSpec) -> Lowered:

@@ -28,11 +28,7 @@ Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
 
 
 def schedule(spec: PassSpec, sections: Sections, max_block: int) -> Schedule:
-    """Every section in order: products as early as possible, then the largest block.
-
-    Args:
-        max_block: how many instructions a block may have.
-    """
+    """Every section in order: products as early as possible, then the largest block."""
     found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
     for n in sections.computed:
         found[sections.of[n]].append(n)
@@ -83,9 +79,8 @@ class _Scheduler:
 
     def available(self, n: Node, block: Container[Node] = ()) -> bool:
         """Whether n can be read: it lies in memory, or in a register of this block."""
-        if n.kind == ONCE or n.op == "const" or self.spec.is_leaf(n) or n in self.done:
-            return True
-        if n in block:
+        there = n in self.done or n in block or self.spec.is_leaf(n)
+        if there or n.kind == ONCE or n.op == "const":
             return True
         if n.op in _VIEWS:
             return all(self.available(i) for i in n.inputs)
@@ -116,17 +111,12 @@ def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) ->
     Otherwise they would go through memory. What such a value is computed from must be in memory
     anyway, at the price of at most one further operand.
     """
-    kept = _kept(sections)
-    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
-
-
-def _kept(sections: Sections) -> set[Node]:
-    """What lies in memory whoever reads it: results, and what views and other sections read."""
+    # These lie in memory whoever reads them: results, and what views and other sections read.
     kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
     for n in sections.computed:
         own = sections.of[n]
         kept |= {i for i in n.inputs if n.op in _VIEWS or sections.of.get(i) != own}
-    return kept
+    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
 
 
 class _Sinking:
@@ -153,9 +143,13 @@ class _Sinking:
         return tuple([Item(kind, tuple(nodes)) for kind, nodes in found if nodes])
 
     def sink(self, n: Node) -> None:
-        later = self.only_reader(n)
-        cone = None if later is None else self.cone(n)
-        if later is None or cone is None or not self.takes(later, n, cone):
+        """Move n, and what is computed for it alone, to the later item that alone reads it."""
+        readers = {self.item_of[m] for m in self.users[n]}
+        if n in self.kept or len(readers) != 1 or self.item_of[n] in readers:
+            return
+        (later,) = readers
+        cone = self.cone(n)
+        if cone is None or not self.takes(later, n, cone):
             return
         block = self.nodes[later]
         first = min(block.index(m) for m in self.users[n])
@@ -163,14 +157,6 @@ class _Sinking:
         for m in cone:
             self.nodes[self.item_of[m]].remove(m)
             self.item_of[m] = later
-
-    def only_reader(self, n: Node) -> int | None:
-        """The later item that alone reads n, if there is one."""
-        readers = {self.item_of[m] for m in self.users[n]}
-        if n in self.kept or len(readers) != 1:
-            return None
-        (later,) = readers
-        return None if later == self.item_of[n] else later
 
     def takes(self, later: int, n: Node, cone: list[Node]) -> bool:
         """Whether the item can compute the cone of n, for one further operand at the most."""

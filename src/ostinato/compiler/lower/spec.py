@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, count
 from typing import Any
 
-from ostinato.compiler.graph.node import ONCE, Node
-from ostinato.compiler.graph.order import reachable
+from ostinato.compiler.graph.node import ONCE, ROWS, Node, reachable
 from ostinato.engine.program import Program
 
 
@@ -34,15 +34,12 @@ class Output:
 
 @dataclass(frozen=True)
 class CarrySpec:
-    """A leaf of the carry: read at slot t + dt_in, written at slot t + dt_out."""
+    """A leaf of the carry: step t reads slot t and writes slot t + 1; if descending, vice versa."""
 
     name: str
-    width: int
     kept: bool  # every slot is kept, in the argument `name`; otherwise only the last two
-    dt_in: int
-    dt_out: int
-    init: str | None
-    final: str | None
+    init: str
+    final: str
     read: Node
     written: Node
 
@@ -70,11 +67,9 @@ class PassSpec:
     @cached_property
     def widths(self) -> Mapping[str, int]:
         """Of the arguments over time, and of the carries."""
-        of_outputs: dict[str, int] = {}
-        for o in self.outputs:
-            of_outputs.setdefault(o.argument, o.node.width)
+        of_outputs = {o.argument: o.node.width for o in self.outputs}
         of_leaves = {leaf.argument: leaf.width for leaf in self.leaves.values()}
-        return of_outputs | of_leaves | {c.name: c.width for c in self.carries}
+        return of_outputs | of_leaves | {c.name: c.read.width for c in self.carries}
 
     def nodes_of(self, roots: Iterable[Node]) -> list[Node]:
         """Rows and sums that the roots are computed from, leaves included, in order."""
@@ -104,3 +99,109 @@ class Lowered:
     arguments: tuple[Any, ...]
     tapes: dict[str, int]  # arguments made for saved values → width
     saved: tuple[Leaf, ...]  # where each saved value lies
+
+
+# ---- between the two: the passes of the lowering rewrite the roots, and make nodes
+
+Pair = tuple[Node, Node]  # a factor and its weight
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Accumulation(Node):
+    """start + a₁W₁ + a₂W₂ + …, added up in one place.
+
+    The start is `init`, or the sum of `vectors`, or zero; there are never vectors beside an init.
+    Its `inputs` are these nodes: the products, the vectors, init.
+    """
+
+    products: tuple[Pair, ...]  # (a, W)
+    vectors: tuple[Node, ...]
+    init: Node | None
+
+
+class NodeMaker:
+    """Makes nodes that may stand beside those of the roots: each is numbered behind all others."""
+
+    def __init__(self, spec: PassSpec, roots: Roots):
+        there = reachable(roots.nodes, spec.is_leaf)
+        self._numbers = count(1 + max((n.index for n in there), default=-1))
+
+    def node(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
+        """An operation without a scalar that gives rows as wide as `like`."""
+        return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
+
+    def copy(self, n: Node) -> Node:
+        if n.op == "absent":
+            n = Node("const", (), (0.0,), ROWS, n.shape, next(self._numbers))
+        return self.node("copy", (n,), n)
+
+    def total(self, terms: list[Node], like: Node) -> Node:
+        """The sum of the terms, added from the first to the last."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.node("add", (total, term), like)
+        return total
+
+    def accumulation(
+        self, products: Iterable[Pair], vectors: Iterable[Node], init: Node | None, like: Node
+    ) -> Accumulation:
+        products, vectors = tuple(products), tuple(vectors)
+        inputs = (*chain(*products), *vectors, *(() if init is None else (init,)))
+        return Accumulation(
+            "accumulate", inputs, (), ROWS, like.shape, next(self._numbers), products, vectors, init
+        )
+
+    def with_inputs(self, n: Node, new: Callable[[Node], Node]) -> Node:
+        """n on `new` of each of its inputs; n itself where these are the same."""
+        inputs = tuple([new(i) for i in n.inputs])
+        if inputs == n.inputs:
+            return n
+        if isinstance(n, Accumulation):
+            rest = iter(inputs)
+            products = [(next(rest), next(rest)) for _ in n.products]
+            vectors = [next(rest) for _ in n.vectors]
+            return self.accumulation(products, vectors, next(rest, None), n)
+        return Node(n.op, inputs, n.attrs, n.kind, n.shape, next(self._numbers))
+
+
+@dataclass(frozen=True)
+class Roots:
+    """What a pass must compute, as nodes: the value that the passes of the lowering rewrite."""
+
+    outputs: tuple[Output, ...]  # those of the carries first
+    saved: tuple[Node, ...]
+    sums: Mapping[str, Node]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [*(o.node for o in self.outputs), *self.saved, *self.sums.values()]
+
+    def mapped(self, new: Callable[[Node], Node]) -> Roots:
+        """The same roots, with `new` of each node."""
+        return Roots(
+            tuple([replace(o, node=new(o.node)) for o in self.outputs]),
+            tuple([new(n) for n in self.saved]),
+            {name: new(n) for name, n in self.sums.items()},
+        )
+
+
+def split_outputs(spec: PassSpec) -> Roots:
+    """Every output piece by piece: a concatenation is written where each piece belongs.
+
+    A piece that no instruction of the pass writes, or that is wanted in two places, is copied.
+    """
+    carries = [Output(c.written, c.name, int(not spec.descending)) for c in spec.carries]
+    roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
+    make = NodeMaker(spec, roots)
+    taken: set[Node] = set()
+    pieces = []
+    for o in roots.outputs:
+        column = o.column
+        for n in o.node.inputs if o.node.op == "concat" else (o.node,):
+            written = n.kind != ONCE and n.op not in ("const", "slice", "absent")
+            piece = n if written and not (spec.is_leaf(n) or n in taken) else make.copy(n)
+            taken.add(piece)
+            pieces.append(replace(o, node=piece, column=column))
+            column += piece.width
+    saved = [make.copy(n) if n in taken else n for n in spec.saved]
+    return Roots(tuple(pieces), tuple(saved), spec.sums)

@@ -55,11 +55,9 @@ class ScanCall:
         if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
-            from ostinato.compiler.capture.recording import (
-                recorded_step,  # not a part of every start
-            )
+            from ostinato.compiler.capture import recording  # not a part of every start
 
-            again = recorded_step(self.compiled.planner.recording, captured)
+            again = recording.recorded_step(self.compiled.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
         else:
             with among_ours(), swapped(self.captured, captured):
@@ -116,13 +114,13 @@ class _ScanFunction(torch.autograd.Function):
 def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     call: ScanCall = ctx.call
     tape, tensors = ctx.tape, ctx.saved_tensors
-    again = torch.is_grad_enabled() or transformed() is not None
-    for g in grads:
+    again = torch.is_grad_enabled() or transformed() is not None  # itself being differentiated
+    for g in grads:  # a generator takes longer
         if g is not None and _is_vectorised(g):
             again = True
     if call.guards is not None and call.guards.tensors(call.arguments.given) is None:
         again = True  # the code of the backward pass would read other values than were recorded
-    if again:  # itself being differentiated
+    if again:
         return (None, *_replayed(call, tensors, grads))
     if not tape.held.holds():  # an output was changed in place, as those of a loop may be
         _, tape = call.forward(tensors, train=True)
@@ -161,9 +159,7 @@ def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
     return outs
 
 
-def _replayed(
-    call: ScanCall, tensors: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
-) -> list[Tensor | None]:
+def _replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
     """The gradients by the eager loop, themselves differentiable: slower, never wrong."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -171,12 +167,11 @@ def _replayed(
         outs = _again(call, inputs)
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
-    results: list[Tensor | None] = [None] * len(inputs)
-    if pairs:
-        found = torch.autograd.grad(
-            [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs],
-            create_graph=differentiable, allow_unused=True,
-        )  # fmt: skip
-        for i, g in zip(wanted, found, strict=True):
-            results[i] = g
-    return results
+    if not pairs:
+        return [None] * len(inputs)
+    found = torch.autograd.grad(
+        [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs],
+        create_graph=differentiable, allow_unused=True,
+    )  # fmt: skip
+    gradients = dict(zip(wanted, found, strict=True))
+    return [gradients.get(i) for i in range(len(inputs))]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.left_to_torch import evaluate
 from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
 
@@ -39,9 +39,10 @@ class Bound:
     """A lowered pass with what plays it, and how its arguments are found among tensors.
 
     Args:
+        as_they_are: captured tensors of the engine's type, by position; others are truth values.
+        engine: "native" or "reference".
         positions: of each named tensor among those of a pass.
         tapes: the widths of the tapes that lie one after the other in the tape's memory.
-        as_they_are: captured tensors of the engine's type, by position; others are truth values.
         gradients: of a backward pass.
 
     Attributes:
@@ -51,18 +52,11 @@ class Bound:
     """
 
     def __init__(
-        self,
-        lowered: Lowered,
-        positions: Mapping[str, int],
-        tapes: dict[str, int],
-        as_they_are: Container[int],
-        gradients: WeightGradients | None,
-        dtype: torch.dtype,
-        engine: str,
-    ):
-        self.lowered = lowered
-        self._as_they_are = as_they_are
-        self.dtype = dtype
+        self, as_they_are: Container[int], dtype: torch.dtype, engine: str, lowered: Lowered,
+        positions: Mapping[str, int], tapes: dict[str, int],
+        gradients: WeightGradients | None = None,
+    ):  # fmt: skip
+        self.lowered, self.dtype, self._as_they_are = lowered, dtype, as_they_are
         self.tapes: dict[str, tuple[int, int]] = {}  # name → width, and width of those before it
         self.tape_width = 0
         for name, width in tapes.items():

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ostinato.compiler.capture.recording import Recording
     from ostinato.compiler.plan import ForwardPlan, Planner, Scale
 
+Tensors = Sequence[Tensor]
+Flags = tuple[bool, ...]
+
 
 @dataclass(frozen=True)
 class RowOrder:
@@ -79,7 +82,7 @@ class BoundForward(NamedTuple):
     bound: Bound
     played: Any  # the native pass
     # by which gradients are given, which wanted, and whether the batch is ragged
-    backward: dict[tuple[tuple[bool, ...], tuple[bool, ...], bool], BoundBackward]
+    backward: dict[tuple[Flags, Flags, bool], BoundBackward]
 
 
 class BoundBackward(NamedTuple):
@@ -87,7 +90,6 @@ class BoundBackward(NamedTuple):
     played: Any
     gradients: WeightGradients
     flow: Liveness
-    unreached: dict[int, list[int]]  # tensors without a gradient, by how many steps are played
 
 
 class SavedForward(NamedTuple):
@@ -131,14 +133,13 @@ class CompiledStep:
         # batch size → None where it was compared with the eager loop, or why the loop must play it
         self.verified: dict[int, Unsupported | None] = {}
         self.dtype = dtype
-        self.engine = engine  # "native" or "reference"
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
         self._forward: dict[tuple[bool, bool, Scale], BoundForward] = {}
         recording = planner.graph.recording
         self.n_captured = len(recording.captured)
-        self._as_they_are = {
-            at for at, i in enumerate(recording.captured) if recording.dtypes[i] is dtype
-        }
+        captured = enumerate(recording.captured)
+        as_they_are = {at for at, i in captured if recording.dtypes[i] is dtype}
+        self._bound = functools.partial(Bound, as_they_are, dtype, engine)
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
@@ -149,10 +150,9 @@ class CompiledStep:
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n, n_ys = len(recording.xs), self.n_states, self.n_ys
-        taped: dict[str, int] = {"x": n_xs, "init": n, "carry": n}
-        self._forward_at = _positions({**taped, "y": n_ys, "final": n})
+        self._forward_at = _positions(x=n_xs, init=n, carry=n, y=n_ys, final=n)
         self._backward_at = _positions(
-            {**taped, "d_y": n_ys, "d_final": n, "d_init": n, "d_x": n_xs}
+            x=n_xs, init=n, carry=n, d_y=n_ys, d_final=n, d_init=n, d_x=n_xs
         )
 
     def without_grad(self, n_steps: int, ragged: bool) -> list[int]:
@@ -176,12 +176,7 @@ class CompiledStep:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self,
-        given: Sequence[Tensor],
-        n_rows: int,
-        reverse: bool,
-        rows: RowOrder | None,
-        train: bool,
+        self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool
     ) -> tuple[list[Tensor], SavedForward]:
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
@@ -209,14 +204,9 @@ class CompiledStep:
         return outs, SavedForward(held, once, way)
 
     def backward(
-        self,
-        tape: SavedForward,
-        given: Sequence[Tensor],
-        grads: Sequence[Tensor | None],
-        used: tuple[bool, ...],
-        wanted: tuple[bool, ...],
-        ragged: bool,
-    ) -> list[Tensor | None]:
+        self, tape: SavedForward, given: Tensors, grads: Any,
+        used: Flags, wanted: Flags, ragged: bool,
+    ) -> list[Tensor | None]:  # fmt: skip
         """The gradients of the tensors given; None for those not wanted, or that none reaches.
 
         Args:
@@ -237,11 +227,7 @@ class CompiledStep:
         found = [*way.gradients.of(sums, given, once), *others]
         if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
             raise Unsupported("a gradient that autograd does not have met a pole")
-        settled = way.flow.settled
-        n_steps = 1 if settled == 1 else min(given[-1].shape[0], settled)
-        if n_steps not in way.unreached:
-            way.unreached[n_steps] = way.flow.unreached(n_steps)
-        for i in way.unreached[n_steps]:
+        for i in way.flow.unreached(len(given[-1])):
             found[i] = None
         return found
 
@@ -251,30 +237,19 @@ class CompiledStep:
         made = self._forward.get((train, reverse, scale))
         if made is None:
             plan = self.planner.forward(train, reverse, scale)
-            tapes = plan.lowered.tapes
-            bound = Bound(
-                plan.lowered, self._forward_at, tapes, self._as_they_are, None, self.dtype,
-                self.engine,
-            )  # fmt: skip
+            bound = self._bound(plan.lowered, self._forward_at, plan.lowered.tapes)
+            y_is_carry = [-1 if i is None else i for i in plan.y_is_carry]
             played = native.forward_pass(
-                bound.program,
-                bound.sources,
-                self.dtype,
-                n_captured=self.n_captured,
-                state_shapes=self._state_shapes,
-                keeps=plan.keeps,
-                y_shapes=self._y_shapes,
-                y_is_carry=[-1 if i is None else i for i in plan.y_is_carry],
-                reverse=reverse,
-                tape_width=bound.tape_width,
-            )
+                bound.program, bound.sources, self.dtype, self.n_captured, self._state_shapes,
+                plan.keeps, self._y_shapes, y_is_carry, reverse, bound.tape_width,
+            )  # fmt: skip
             made = BoundForward(plan, bound, played, {})
             self._forward[train, reverse, scale] = made
         self._by_rows[key] = made
         return made
 
     def _make_backward(
-        self, key: tuple[tuple[bool, ...], tuple[bool, ...], bool], forward: BoundForward
+        self, key: tuple[Flags, Flags, bool], forward: BoundForward
     ) -> BoundBackward:
         used, wanted, ragged = key
         first_x = self.n_captured + self.n_states
@@ -283,19 +258,16 @@ class CompiledStep:
         init_wanted = tuple(map(operator.and_, wanted[self.n_captured : first_x], flow.leaves))
         plan = self.planner.backward(y_used, flow.leaves, x_wanted, forward.plan)
         gradients, tapes = plan.gradients, forward.plan.lowered.tapes
-        bound = Bound(
-            plan.lowered, self._backward_at, tapes, self._as_they_are, gradients, self.dtype,
-            self.engine,
-        )  # fmt: skip
+        bound = self._bound(plan.lowered, self._backward_at, tapes, gradients)
         played = native.backward_pass(
             bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
             gradients.sums,
         )  # fmt: skip
-        made = forward.backward[key] = BoundBackward(bound, played, gradients, flow, {})
-        return made
+        forward.backward[key] = BoundBackward(bound, played, gradients, flow)
+        return forward.backward[key]
 
 
-def _positions(counts: dict[str, int]) -> dict[str, int]:
+def _positions(**counts: int) -> dict[str, int]:
     """Of x0, x1, …, init0, … in a list of them all."""
     names = [f"{name}{i}" for name, count in counts.items() for i in range(count)]
     return {name: i for i, name in enumerate(names)}
