@@ -94,6 +94,32 @@ def by_a_pattern(w: World) -> Any:
     return step
 
 
+def family() -> tuple[Any, type, type]:
+    """An object whose method calls that of its class's base, and this one its own base's."""
+
+    class First:
+        def core(self, h: Tensor) -> Tensor:
+            return h * 0.5
+
+    class Second(First):
+        pass
+
+    class Third(Second):
+        def core(self, h: Tensor) -> Tensor:
+            return super().core(h) + h
+
+    return Third(), First, Second
+
+
+def dispatched(w: World) -> Any:
+    @functools.singledispatch
+    def act(a: Any) -> Any:
+        return a
+
+    act.register(Tensor, lambda a: torch.tanh(a) * w.k)
+    return act
+
+
 class Kind(enum.Enum):
     TANH, SIGMOID = 1, 2
 
@@ -292,8 +318,27 @@ TENSORS: dict[str, tuple[Any, ...]] = {
         "w.W = w.W.detach().requires_grad_()"),
 }  # fmt: skip
 
+# Attributes that are absent when the step is recorded, and come; and methods that super() finds.
+COMING: dict[str, tuple[Any, ...]] = {
+    "submodule, by getattr": (
+        "(lambda f: torch.tanh(x + h) if f is None else f(x + h))(getattr(w.linear, 'norm', None))",
+        "", "w.linear.norm = nn.Softplus()"),
+    "buffer, by hasattr": ("torch.tanh(x + h) * (2 if hasattr(w.linear, 'scale') else 1)", "",
+        "w.linear.register_buffer('scale', torch.ones(1))"),
+    "of a class": ("torch.tanh(x + h) * getattr(w.thing, 'gain', 1.0)", "", "w.Base.gain = 0.5"),
+    "by an exception": (lambda w: w.function(
+        "try: return torch.tanh(x + h) * w.inner.gain\nexcept AttributeError: return x + h"), "",
+        "w.inner.gain = 0.5"),
+    "super()": (lambda w: lambda h, x: torch.tanh(x + w.last_of_line.core(h)),
+        "w.last_of_line, w.First, w.Second = family()",
+        "w.First.core = lambda self, h: h * 0.25", "w.Second.core = lambda self, h: h * 3"),
+    "function that is not called": ("torch.tanh(x + h) * w.act.gain",
+        "w.act = lambda a: a; w.act.gain = 1.0", "w.act.gain = 0.5"),
+}  # fmt: skip
+
 # Python need not show these reads: such a step may be run once a call.
 SEARCHED: dict[str, tuple[Any, ...]] = {
+    "dispatched by type": ("w.act(x + h)", "w.act = dispatched(w)", "w.k = 0.5"),
     "computed name": ("torch.tanh(x + h @ w.W) * getattr(w, ''.join(['k']))", "",
         "w.k = 0.5", "w.k = 2.0", "w.k = 0.5"),
     "names in strings": (
@@ -418,7 +463,7 @@ LOOPED: dict[str, tuple[Any, ...]] = {
         "w.k = type('I', (), dict(__index__=lambda self: self.i))(); w.k.i = 0", "w.k.i = 1"),
 }  # fmt: skip
 
-CHANGES = {**NUMBERS, **FUNCTIONS, **MODULES, **TENSORS, **SEARCHED, **LOOPED}
+CHANGES = {**NUMBERS, **FUNCTIONS, **MODULES, **TENSORS, **COMING, **SEARCHED, **LOOPED}
 
 
 def maker(step: Any) -> Any:

@@ -14,6 +14,7 @@ import functools
 import gc
 import random
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -434,3 +435,56 @@ def test_labels_of_the_profiler():
 
     assert_like_the_loop(step, [W])
     assert ostinato.explain(step, *given()).native
+
+
+def test_parameters_replaced_for_a_while():
+    """functional_call puts tensors in the place of parameters, and the parameters back."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.again = module(nn.Linear, H, H), module(nn.Linear, H, H)
+
+        def forward(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(self.into(x) + self.again(h))
+
+    m = Two()
+    before = dict(m.named_parameters())
+    others = {name: p.detach() * 0.9 for name, p in before.items()}
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.func.functional_call(m, others, (h, x))
+
+    for _ in range(2):
+        assert_like_the_loop(step, [])
+        assert all(p is before[name] for name, p in m.named_parameters())
+
+
+def test_a_number_that_is_new_at_each_call():
+    """It is recorded so many times, and then the loop plays: some recordings cost milliseconds."""
+    w, W = types.SimpleNamespace(k=0.0), weight()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ W) * w.k
+
+    for i in range(90):
+        w.k = 1 + i / 100
+        assert_like_the_loop(step, [W])
+    with counting(step) as calls:
+        for i in range(90, 96):
+            w.k = 1 + i / 100
+            ostinato.scan(step, *given())
+    assert calls[0] >= 5 * T  # of six calls at most one is looked at
+
+
+def test_recorded_while_anomalies_are_detected():
+    W = weight()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ W)
+
+    with torch.autograd.set_detect_anomaly(True):
+        assert_like_the_loop(step, [W])
+    with counting(step) as calls:
+        ostinato.scan(step, *(t.requires_grad_() for t in given()))
+    assert calls[0] == 0

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.captures import Search, search_step
@@ -228,17 +229,27 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
 
 def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
+    random = torch.get_rng_state()
     try:
         search = search_step(a)
     except Elsewhere:
         raise
     except Unsupported as refusal:
+        torch.set_rng_state(random)
         return owner.refuse(refusal)
     compiled = bucket.by_operations.get(search.did)
-    if compiled is None or search.unclear or search.keeps_some():
-        return None
-    owner.refusal = None
-    return Found(compiled, search.captured)
+    if compiled is not None and not search.unclear and not search.keeps_some():
+        owner.refusal = None
+        return Found(compiled, search.captured)
+    torch.set_rng_state(random)  # as if it had not run
+    if len(bucket.by_operations) >= MAX_ENTRIES:
+        return owner.refuse(
+            Unsupported(
+                "the step does something else at each call: pass numbers that change through xs, "
+                "or as tensors"
+            )
+        )
+    return None
 
 
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:

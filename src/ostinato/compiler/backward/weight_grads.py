@@ -6,13 +6,16 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ostinato.compiler.graph.left_to_torch import VIEWS, evaluate
 from ostinato.compiler.graph.node import SUM, Node
-from ostinato.compiler.lower.spec import Lowered, SumPart
+
+if TYPE_CHECKING:
+    from ostinato.compiler.lower.spec import Lowered, SumPart
 
 Gradients = Sequence[Node | None]  # of captured tensors, where they have one
 

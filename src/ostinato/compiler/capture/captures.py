@@ -233,9 +233,10 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
 def search_step(a: Arguments) -> Search:
     """Run a step once, for the tensors it takes from outside and for what it did.
 
-    It runs with the very tensors, and in the caller's mode: a tensor that the step keeps is then one
-    that the loop would have, with a gradient. Where the caller has hooks on saved tensors, these see
-    nothing, and the tensors are saved detached: an output that its own graph holds is never freed.
+    It runs with the very tensors, and in the caller's mode: a tensor that the step keeps is then
+    one that the loop would have, with a gradient. Where the caller has hooks on saved tensors,
+    these see nothing, and the tensors are saved detached: an output that its own graph holds is
+    never freed.
 
     Raises:
         Unsupported: it does what the loop alone can do.

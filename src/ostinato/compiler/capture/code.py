@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dis
 import functools
+import sys
 import types
 from typing import Any
 
 from torch import nn
 
-# Modules whose functions and classes mean the same as long as a program runs.
-_FIXED = {
-    "torch", "math", "cmath", "numpy", "builtins", "operator", "functools", "typing", "enum", "abc",
-}  # fmt: skip
+# Packages whose functions and classes mean the same as long as a program runs, beside the standard
+# library.
+_FIXED = {"torch", "numpy"}
 # Of our own package the steps of cells are read like a user's, and the models.
 _OURS_TO_READ = ("ostinato.nn.steps", "ostinato.models")
 
@@ -34,7 +34,7 @@ def is_fixed(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
         # Where it was written, and where it says: functools.wraps copies that from what it wraps.
         written, says = value.__globals__.get("__name__"), value.__module__
-        made_here = written == "functools" and value.__closure__ is not None  # singledispatch, say
+        made_here = is_of_the_library(written) and value.__closure__  # by singledispatch, say
         return is_fixed_name(written) and is_fixed_name(says) and not made_here
     return isinstance(value, type) and is_fixed_name(value.__module__)
 
@@ -42,7 +42,14 @@ def is_fixed(value: Any) -> bool:
 def is_fixed_name(module: Any) -> bool:
     name = str(module)
     root = name.partition(".")[0]
-    return root in _FIXED or (root == "ostinato" and not name.startswith(_OURS_TO_READ))
+    ours = root == "ostinato" and not name.startswith(_OURS_TO_READ)
+    return root in _FIXED or ours or is_of_the_library(name)
+
+
+def is_of_the_library(module: Any) -> bool:
+    """Whether a module is of Python's standard library."""
+    root = str(module).partition(".")[0]
+    return root in sys.stdlib_module_names and root != "__main__"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -26,7 +26,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ostinato.compiler.capture.code import code_of, is_fixed_name, literal_name, names_of
+from ostinato.compiler.capture.code import (
+    code_of,
+    is_fixed_name,
+    is_of_the_library,
+    literal_name,
+    names_of,
+)
 from ostinato.compiler.capture.reads import Walk
 from ostinato.compiler.capture.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
@@ -34,6 +40,10 @@ from ostinato.compiler.errors import Unsupported
 # C functions that read by a name which may be computed, and others that may read anything.
 _BY_NAME = (getattr, hasattr)
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
+# Modules whose code computes nothing of a step: output, and imports.
+_BESIDE = {"logging", "warnings", "importlib"}
+# What code mentions that goes on where an attribute is missing.
+_CATCHES = {"AttributeError", "Exception", "suppress"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
 MOST_SAVES = 32  # code objects before which the surroundings are saved
 
@@ -84,7 +94,7 @@ class Observation:
         self.step, self.names = step, set(known)
         self.codes: dict[int, types.CodeType] = {}  # all that ran, by id
         self.users: set[int] = set()  # those of the step, not of PyTorch
-        self.asked: set[str | None] = set()  # names given to getattr and hasattr; None: computed
+        self.asked: set[str] = set()  # names of attributes that may be absent
         self._imports = 0  # that are going on
         self.opaque: str | None = None
         self.snapshots = Snapshots()
@@ -92,9 +102,8 @@ class Observation:
         self._saves = 0
         code = code_of(step)
         if code is not None:
-            self.names |= names_of(code)
             self.codes[id(code)] = code
-            self.users.add(id(code))
+            self._read(code)
         self._save()
 
     def __enter__(self) -> None:
@@ -120,25 +129,32 @@ class Observation:
             if id(code) not in self.codes:
                 self.codes[id(code)] = code
                 if self._is_of_the_step(frame):
-                    self.users.add(id(code))
-                    self.names |= names_of(code)
+                    self._read(code)
                     self._save()
         elif kind == "c_call" and id(code) in self.users:
-            if function in _BY_NAME:
-                self.asked.add(literal_name(frame))
-            if function in _ANYWHERE or None in self.asked:
+            name = literal_name(frame) if function in _BY_NAME else None
+            if name is not None:
+                self.asked.add(name)
+            elif function in _BY_NAME or function in _ANYWHERE:
                 self.opaque = f"{function.__name__}() may read what the code does not name"
             elif isinstance(getattr(function, "__self__", None), random.Random):
                 self.snapshots.add_generator(function.__self__)
 
+    def _read(self, code: types.CodeType) -> None:
+        """Note the names that code of the step mentions."""
+        self.users.add(id(code))
+        self.names |= names_of(code)
+        if not _CATCHES.isdisjoint(code.co_names):  # an attribute may be absent, and come
+            self.asked |= names_of(code)
+
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
-        name = frame.f_globals.get("__name__")
-        if is_fixed_name(name):
+        name = str(frame.f_globals.get("__name__"))
+        if name.partition(".")[0] in _BESIDE:
             return False
-        if str(name).partition(".")[0] not in sys.stdlib_module_names or name == "__main__":
-            return True
-        return frame.f_back is not None and id(frame.f_back.f_code) in self.users
+        if is_of_the_library(name):
+            return frame.f_back is not None and id(frame.f_back.f_code) in self.users
+        return not is_fixed_name(name)
 
     def _save(self) -> None:
         """Save what the code that has just begun could change."""

@@ -6,6 +6,7 @@ import collections
 import enum
 import functools
 import io
+import logging
 import sys
 import types
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class Walk:
     """
 
     def __init__(
-        self, names: set[str], codes: dict[int, Any], snapshots: Snapshots, asked: set[str | None]
+        self, names: set[str], codes: dict[int, Any], snapshots: Snapshots, asked: set[str]
     ):
         """asked: names of attributes that may be absent, and come."""
         self.names, self.codes, self.snapshots, self.asked = set(names), codes, snapshots, asked
@@ -64,6 +65,7 @@ class Walk:
         self.alive: list[Any] = []  # so that ids stay theirs
         self.at = "step"
         self.hooks_of_all_modules = False
+        self.trees: set[int] = set()  # modules that are saved with all their parts
         if "random" in self.names:
             snapshots.add_global_generators()
 
@@ -110,7 +112,9 @@ class Walk:
             self.number(value, v, path)
         elif id(value) in self.seen:
             self.check(f"{v} is {self.seen[id(value)]}", path)
-        elif is_fixed(value) or isinstance(value, _DESCRIPTORS):
+        elif is_fixed(value) or isinstance(value, logging.Logger):
+            self.is_same(v, value, path)
+        elif isinstance(value, _DESCRIPTORS):
             self.check(f"{v} is {self.constant(value)}", path)
         elif is_generator(value):
             self.generator(value, v, path)
@@ -219,18 +223,20 @@ class Walk:
         named = {
             n for b in bases for n, value in vars(b).items() if n in self.names or self.ran(value)
         }
-        named |= {"forward"} if issubclass(cls, nn.Module) else set()
+        named |= self.asked | ({"forward"} if issubclass(cls, nn.Module) else set())
         for base in bases:
             self.snapshots.add(base)
             i = cls.__mro__.index(base)
             own = self.variable(f"{v}.__mro__[{i}].__dict__")
             for name in sorted(named & vars(base).keys()):
                 self.read(f"{own}[{name!r}]", vars(base)[name], f"{path}.{name}")
-            below = [n for n in sorted(named - vars(base).keys()) if _in_bases(cls, i, n)]
+            absent = sorted(named - vars(base).keys())
+            below = [n for n in absent if n in self.asked or _in_bases(cls, i, n)]
             if below:  # it may be set here later, and hide that of a base
                 names = self.constant(frozenset(below))
                 self.check(f"{own}.keys().isdisjoint({names})", f"{path}.{below[0]}")
-            named -= vars(base).keys()
+            if "super" not in self.names:
+                named -= vars(base).keys()
 
     def ran(self, attribute: Any) -> bool:
         """Whether a function, or what stands around one, is among the code that ran."""
@@ -327,9 +333,14 @@ class Walk:
         torchs = [b for b in type(m).__mro__ if is_fixed(b) and b not in nn.Module.__mro__]
         whole = bool(torchs) or not _ALL_PARTS.isdisjoint(self.names)
         self.hooks(d, own, "", path)
+        if id(m) not in self.trees:
+            self.save_tree(m)
         for part in ("_parameters", "_buffers", "_modules"):
-            self.snapshots.add(d[part])
             inside = ""
+            missing = self.asked - d[part].keys()
+            if missing:
+                missing_names = self.constant(missing)
+                self.check(f"{own}[{part!r}].keys().isdisjoint({missing_names})", path)
             for name, value in d[part].items():
                 if whole or name in self.names:
                     inside = inside or self.variable(f"{own}[{part!r}]")
@@ -345,6 +356,16 @@ class Walk:
                 if isinstance(value, kinds) and name not in self.names and name != "training":
                     self.read(f"{own}[{name!r}]", value, f"{path}.{name}")
         self.attributes(m, v, own, path, "forward")
+
+    def save_tree(self, m: nn.Module) -> None:
+        """Save a module with all that it holds, before code below it runs.
+
+        torch.func.functional_call, and contexts like it, replace parameters for a while.
+        """
+        for part in m.modules():
+            self.trees.add(id(part))
+            for name in ("_parameters", "_buffers", "_modules"):
+                self.snapshots.add(part.__dict__[name])
 
     def hooks(self, d: dict[str, Any], own: str, prefix: str, path: str) -> None:
         """Dictionaries of hooks, whose keys are numbers that no two hooks share."""
@@ -381,7 +402,8 @@ class Walk:
         cls = type(value)
         self.read(f"type({v})", cls, path)
         d = _dict_of(value) or {}
-        whole = is_fixed(cls) and not isinstance(value, nn.Module)  # PyTorch reads it unnamed
+        torchs = cls.__module__.partition(".")[0] == "torch"
+        whole = torchs and not isinstance(value, nn.Module)  # PyTorch reads it unnamed
         self.names_in(d, own, path, whole)
         mentioned = sorted({*self.names, *more} - d.keys())
         names = [n for n in mentioned if n in self.asked or _in_bases(cls, -1, n)]

@@ -1,9 +1,9 @@
 """Rules of elementwise calls: arithmetic, comparisons, activations and their gradients.
 
 A new call that is one operation of the engine is an entry of ONE_OPERATION, beside its rows in
-native/kernels/ops.def and engine/ops.py. One that consists of operations which the engine has is a rule:
-`square` and `silu` are short ones. The gradient of a call is recorded as ATen calls, too, and needs
-rules for those that are new.
+native/kernels/ops.def and engine/ops.py. One that consists of operations which the engine has is a
+rule: `square` and `silu` are short ones. The gradient of a call is recorded as ATen calls, too, and
+needs rules for those that are new.
 """
 
 from __future__ import annotations
