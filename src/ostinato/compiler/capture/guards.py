@@ -40,8 +40,8 @@ from ostinato.compiler.errors import Unsupported
 # C functions that read by a name which may be computed, and others that may read anything.
 _BY_NAME = (getattr, hasattr)
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
-# Modules whose code computes nothing of a step: output, and imports.
-_BESIDE = {"logging", "warnings", "importlib"}
+# Modules whose code computes nothing of a step: output, imports, texts for errors.
+_BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
 # What code mentions that goes on where an attribute is missing.
 _CATCHES = {"AttributeError", "Exception", "suppress"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
@@ -149,11 +149,11 @@ class Observation:
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
-        name = str(frame.f_globals.get("__name__"))
-        if name.partition(".")[0] in _BESIDE:
+        name, caller = frame.f_globals.get("__name__"), frame.f_back
+        if any(_root(f) in _BESIDE for f in (frame, caller)):
             return False
         if is_of_the_library(name):
-            return frame.f_back is not None and id(frame.f_back.f_code) in self.users
+            return caller is not None and id(caller.f_code) in self.users
         return not is_fixed_name(name)
 
     def _save(self) -> None:
@@ -186,3 +186,8 @@ class Observation:
         if walk.opaque is None and found.tensors(self.step) is None:
             found.opaque = f"{found.changed} is another at each look"
         return found, walk.tensors
+
+
+def _root(frame: types.FrameType | None) -> str:
+    """The package that a frame's code lies in."""
+    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
