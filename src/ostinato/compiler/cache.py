@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.captures import Search, search_step
-from ostinato.compiler.capture.guards import Guards, Observation
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
     Elsewhere,
@@ -34,11 +32,13 @@ from ostinato.compiler.errors import (
     Unsupported,
     error_in_short,
 )
-from ostinato.compiler.inputs import check_tensors, described, modes, unplayable
+from ostinato.compiler.inputs import check_tensors, described, modes
 from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.captures import Search
+    from ostinato.compiler.capture.guards import Guards, Observation
     from ostinato.compiler.play.step import CompiledStep
 
 ENGINES = ("native", "reference", "eager")
@@ -50,7 +50,7 @@ WARN_AFTER = 8  # recordings of one piece of code
 class Entry(NamedTuple):
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
-    described: Any  # the tensors that the guards find: dtypes, shapes, which are one and the same
+    described: Any  # the tensors that the guards find, and the leaves of init and xs
     compiled: CompiledStep | None
     refusal: Unsupported | None  # why there is none
 
@@ -120,25 +120,25 @@ class Bucket:
                 self.owners.pop(next(iter(self.owners)), None)
         return known
 
-    def fitting(self, owner: Owner, step: Any) -> Found | None:
+    def fitting(self, owner: Owner, a: Arguments) -> Found | None:
         """The entry whose guards hold."""
-        found = None if owner.hint is None else self._try(owner.hint, step)
+        found = None if owner.hint is None else self._try(owner.hint, a)
         if found is not None:
             return found
         for entry in self.entries:
-            found = None if entry is owner.hint else self._try(entry, step)
+            found = None if entry is owner.hint else self._try(entry, a)
             if found is not None:
                 owner.hint = entry
                 return found
         return None
 
-    def _try(self, entry: Entry, step: Any) -> Found | None:
-        tensors = entry.guards.tensors(step)
+    def _try(self, entry: Entry, a: Arguments) -> Found | None:
+        tensors = entry.guards.tensors(a.given)
         if tensors is None:
             self.changed = entry.guards.changed
             return None
-        if described(tensors) != entry.described:
-            self.changed = "the shape or dtype of a captured tensor, or whether it wants gradients,"
+        if described(tensors, a) != entry.described:
+            self.changed = "the shape or dtype of a tensor, or whether it wants gradients,"
             return None
         captured = [tensors[i] for i in entry.positions]
         return Found(entry.compiled, captured, entry.refusal, entry.guards)
@@ -166,12 +166,8 @@ def find(a: Arguments) -> Found:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, Elsewhere.
     """
-    on = modes()
-    leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
-    if leaves is None:
-        raise unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
-    code, restarts = code_key(a.given), a.step is not a.given
-    key = code, leaves, a.carry_spec, a.xs_spec, restarts, a.variant, on, engine()
+    restarts = a.step is not a.given
+    key = code_key(a.given), a.carry_spec, a.xs_spec, restarts, a.variant, modes(), engine()
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
@@ -180,9 +176,10 @@ def find(a: Arguments) -> Found:
     if a.weights is not None:
         return _with_weights(a, a.weights, bucket)
     owner = bucket.owner(a.given)
-    found = None if owner.searched else bucket.fitting(owner, a.given)
+    found = None if owner.searched else bucket.fitting(owner, a)
     if found is not None:
         return found
+    described([], a)  # raises where these leaves cannot be played
     if owner.waits():
         return Found(None, [], owner.refusal)
     if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
@@ -214,7 +211,7 @@ def forget(step: Any) -> None:
 
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
-    key = described(weights)
+    key = described(weights, a)
     if key not in bucket.by_operations:
         check_tensors(weights)
         try:
@@ -229,6 +226,8 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
 
 def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
+    from ostinato.compiler.capture.captures import search_step  # not a part of every start
+
     random = torch.get_rng_state()
     try:
         search = search_step(a)
@@ -254,6 +253,8 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
 
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     """Record a step that is new, or that reads other values than before."""
+    from ostinato.compiler.capture.guards import Observation  # not a part of every start
+
     search, compiled, why = None, None, None
     try:
         observation = Observation(a.given, bucket.names)
@@ -291,7 +292,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         return Found(compiled, captured) if why is None else owner.refuse(why)
     if len(bucket.entries) < MAX_ENTRIES:
         positions = [at[id(t)] for t in captured]
-        bucket.entries.insert(0, Entry(guards, positions, described(tensors), compiled, why))
+        bucket.entries.insert(0, Entry(guards, positions, described(tensors, a), compiled, why))
     return Found(compiled, captured, why, guards)
 
 
@@ -299,6 +300,8 @@ def _recorded(
     a: Arguments, bucket: Bucket, observation: Observation
 ) -> tuple[Search, CompiledStep | None]:
     """Run the step, and record it unless it did what it did before, or has side effects."""
+    from ostinato.compiler.capture.captures import search_step
+
     with observation:
         search = search_step(a)
     if observation.snapshots.refusal() is not None:

@@ -7,7 +7,7 @@ are described or refused here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
 from ostinato.engine import native
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
 
 
 def modes() -> Any:
@@ -55,24 +58,29 @@ def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
     return Elsewhere("a tensor is of a kind that the engine does not know")
 
 
-def described(tensors: list[Any]) -> Any:
-    """The properties of tensors that a recording depends on, hashable.
+def described(tensors: list[Any], a: Arguments) -> Any:
+    """Everything that a recording depends on of the leaves of init and xs, and of other tensors.
 
-    These are classes, shapes, dtypes, requires_grad and the like, and which tensors are the same
-    object.
+    Their kinds and shapes, and which of `tensors` are one and the same object. An element of
+    `tensors` may be no tensor any more; it is then left out.
+
+    Raises:
+        Unsupported: the leaves cannot be played, whatever the step; see `unplayable`.
     """
-    found = native.described(tensors, [], [], 0)
+    found = native.described(tensors, a.leaves, a.xs_leaves, int(a.of_layer))
     if found is not None:
         return found
+    leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
+    if leaves is None:
+        raise unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
     first: dict[int, int] = {}
-    return tuple(
-        [
-            (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
-             first.setdefault(id(t), i))
-            for i, t in enumerate(tensors)
-            if isinstance(t, Tensor)  # another object may have replaced a captured tensor
-        ]
-    )  # fmt: skip
+    kinds = [
+        (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
+         first.setdefault(id(t), i))
+        for i, t in enumerate(tensors)
+        if isinstance(t, Tensor)
+    ]  # fmt: skip
+    return leaves, tuple(kinds)
 
 
 def check_tensors(tensors: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.left_to_torch import VIEWS, evaluate
+from ostinato.compiler.graph.evaluate import VIEWS, evaluate
 from ostinato.compiler.graph.node import SUM, Node
 
 if TYPE_CHECKING:

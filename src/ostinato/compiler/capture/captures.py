@@ -142,14 +142,14 @@ class Search(OwnMode):
             return
         raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
-    def finish(self, result: Any) -> None:
+    def finish(self, result: Any, a: Arguments) -> None:
         """The step has returned."""
         leaves, spec = tree.flatten(result)
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
         if any(version_of(t) != version for t, version in self.outside):
             raise Unsupported("the step changes its carry, its input or a captured tensor in place")
         check_tensors(self.captured)
-        self.did = tuple(self.trail), described(self.captured)
+        self.did = tuple(self.trail), described(self.captured, a)
 
     def made_with_gradient(self, result: Any) -> bool:
         """Whether the step made something with a gradient; not by views of what has one."""
@@ -253,5 +253,5 @@ def search_step(a: Arguments) -> Search:
         if not before and search.made_with_gradient((new_states, y)):
             raise Unsupported("the step turns gradients on where they are off")
     check_carry(states, new_states)
-    search.finish((new_states, y))
+    search.finish((new_states, y), a)
     return search

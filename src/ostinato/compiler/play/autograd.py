@@ -12,7 +12,6 @@ from torch import Tensor
 from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
-from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.step import CompiledStep, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
@@ -60,6 +59,8 @@ class ScanCall:
             again = recording.recorded_step(self.compiled.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
         else:
+            from ostinato.compiler.capture.captures import swapped
+
             with among_ours(), swapped(self.captured, captured):
                 first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
                 carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.left_to_torch import evaluate
+from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
 
