@@ -36,6 +36,7 @@ def played(layer: torch.nn.Module, case: Case, dtype: torch.dtype) -> tuple[Any,
     return results, gradients(results, [x, *leaves, *layer.parameters()])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(case=cases())
 def test_as_torch_in_float64(case):

@@ -42,6 +42,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", VARIANTS, ids=lambda e: e.plan.get("optimizer", "adam"))
 def test_a_run_killed_after_any_iteration_and_resumed_ends_with_the_same_bits(experiment, tmp_path):
     whole = experiment.run(callbacks=[Checkpoint(tmp_path / "whole", every=1000)])
