@@ -36,7 +36,7 @@ PACKAGE = """
 """
 COMPILER = """
     errors torch_compat
-    inputs
+    inputs steps
     capture
     graph
     lower backward

@@ -36,8 +36,8 @@ template <class V> inline IfFloat<V> exp(V x) {
   return scaled(p, n);
 }
 
-// 2^x = 2^n · 2^r with n = round(x) and r = x − n, which is exact, |r| ≤ ½. Within 1 ulp; exact for a whole x.
-// 0 for x ≤ −150, infinite for x ≥ 128.
+// 2^x = 2^n · 2^r with n = round(x) and r = x − n, which is exact, |r| ≤ ½. Within 1 ulp; exact for a
+// whole x. 0 for x ≤ −150, infinite for x ≥ 128.
 template <class V> inline IfFloat<V> exp2(V x) {
   x = clamp(x, -151.f, 129.f);
   V n = round(x), r = sub(x, n);

@@ -19,6 +19,7 @@ from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.steps import warn_refused
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, eager_scan, rows_like
 from ostinato.engine import native
@@ -124,11 +125,11 @@ def _played(a: Arguments) -> tuple[Tree, Tree]:
             call, refusal = compiled(a)
             if call is not None:
                 return _by_the_engine(a, call)
-            cache.refuse(a.given, refusal)
+            warn_refused(a.given, refusal)
         except Elsewhere:
             pass
         except Unsupported as refusal:
-            cache.refuse(a.given, refusal)
+            warn_refused(a.given, refusal)
     xs = tree.unflatten(a.xs_leaves, a.xs_spec)
     carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged)
     if a.of_layer:

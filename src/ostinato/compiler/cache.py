@@ -12,12 +12,6 @@ and played from the recording whose operations were the same.
 
 from __future__ import annotations
 
-import functools
-import sys
-import types
-import warnings
-import weakref
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,11 +22,11 @@ from torch import Tensor
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
     Elsewhere,
-    SideEffect,
     Unsupported,
     error_in_short,
 )
 from ostinato.compiler.inputs import check_tensors, described, modes
+from ostinato.compiler.steps import code_key, count_recording, owner_of, weak_reference
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -44,7 +38,6 @@ if TYPE_CHECKING:
 ENGINES = ("native", "reference", "eager")
 MAX_BUCKETS = 128
 MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
-WARN_AFTER = 8  # recordings of one piece of code
 
 
 class Entry(NamedTuple):
@@ -112,10 +105,10 @@ class Bucket:
     changed: str = ""
 
     def owner(self, step: Any) -> Owner:
-        of = _owner_of(step)
+        of = owner_of(step)
         known = self.owners.get(id(of))
         if known is None or known.of() is not of:
-            known = self.owners[id(of)] = Owner(_reference(of))
+            known = self.owners[id(of)] = Owner(weak_reference(of))
             while len(self.owners) > 4 * MAX_ENTRIES:
                 self.owners.pop(next(iter(self.owners)), None)
         return known
@@ -145,8 +138,6 @@ class Bucket:
 
 
 _buckets: dict[Any, Bucket] = {}
-_recordings: dict[Any, int] = defaultdict(int)  # by code
-_refusals: dict[Any, int] = defaultdict(int)  # by code and reason
 
 
 def engine() -> str:
@@ -335,86 +326,8 @@ def _unsafe(search: Search, compiled: CompiledStep, guards: Guards) -> Unsupport
 def _compiled(
     a: Arguments, captured: list[Tensor], observation: Observation | None, changed: str = ""
 ) -> CompiledStep:
-    """Count and compile; changed: what is not as it was at the recording before."""
     from ostinato.compiler import compile_step
 
-    code = code_key(a.given)
-    _recordings[code] += 1
-    ours = a.weights is not None or str(getattr(a.given, "__module__", "")).startswith("ostinato.")
-    if _recordings[code] == WARN_AFTER + 1 and not ours:
-        _warn(
-            f"{name_of(a.given)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
-            "changes between calls; pass what changes through xs, or as a tensor"
-        )
+    if a.weights is None:
+        count_recording(a.given, changed)
     return compile_step(a, captured, observation, engine())
-
-
-def refuse(step: Any, refusal: Unsupported | None) -> None:
-    """Say once per step function why the eager loop plays it."""
-    if refusal is None:
-        return
-    key = code_key(step), refusal.reason
-    _refusals[key] += 1
-    # A side effect may happen once, as when a memo is filled: it is said the second time.
-    if _refusals[key] != 1 + isinstance(refusal, SideEffect):
-        return
-    operation = f" ({refusal.op})" if refusal.op else ""
-    _warn(
-        f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
-        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
-    )
-
-
-def _warn(text: str) -> None:
-    """A warning that points to the caller of ostinato."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ostinato."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, stacklevel=level)
-
-
-def code_key(step: Any) -> Any:
-    """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
-    step = _unwrapped(step)
-    if isinstance(step, types.FunctionType):
-        return step.__code__
-    return type(step).__module__, type(step).__qualname__
-
-
-def name_of(step: Any) -> str:
-    step = _unwrapped(step)
-    return getattr(step, "__qualname__", type(step).__name__)
-
-
-def _unwrapped(step: Any) -> Any:
-    """The function inside methods, partials and what functools.wraps has wrapped."""
-    while True:
-        if isinstance(step, types.MethodType):
-            step = step.__func__
-        elif isinstance(step, functools.partial):
-            step = step.func
-        elif isinstance(step, types.FunctionType) and "__wrapped__" in vars(step):
-            step = vars(step)["__wrapped__"]
-        else:
-            return step
-
-
-def _owner_of(step: Any) -> Any:
-    """The object that a step is a method of, or the first that it closes over; else the step."""
-    if isinstance(step, types.MethodType):
-        return step.__self__
-    if isinstance(step, types.FunctionType):
-        for cell in step.__closure__ or ():
-            try:
-                if type(cell.cell_contents).__weakrefoffset__:
-                    return cell.cell_contents
-            except ValueError:  # a variable that is not bound yet
-                continue
-    return step
-
-
-def _reference(of: Any) -> Callable[[], Any]:
-    try:
-        return weakref.ref(of)
-    except TypeError:  # nothing is remembered of it
-        return lambda: None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ostinato.compiler.cache import name_of
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.steps import name_of
 from ostinato.compiler.torch_compat import undisturbed
 
 if TYPE_CHECKING:

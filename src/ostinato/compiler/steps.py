@@ -1,0 +1,101 @@
+"""A step as a Python object: its code, its name, the object behind it; and warnings about it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+import warnings
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from ostinato.compiler.errors import SideEffect, Unsupported
+
+WARN_AFTER = 8  # recordings of one piece of code
+_recordings: dict[Any, int] = defaultdict(int)  # by code
+_refusals: dict[Any, int] = defaultdict(int)  # by code and reason
+
+
+def code_key(step: Any) -> Any:
+    """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
+    step = _unwrapped(step)
+    if isinstance(step, types.FunctionType):
+        return step.__code__
+    return type(step).__module__, type(step).__qualname__
+
+
+def name_of(step: Any) -> str:
+    step = _unwrapped(step)
+    return step.__qualname__ if isinstance(step, types.FunctionType) else type(step).__name__
+
+
+def _unwrapped(step: Any) -> Any:
+    """The function inside methods, partials and what functools.wraps has wrapped."""
+    while True:
+        if isinstance(step, types.MethodType):
+            step = step.__func__
+        elif isinstance(step, functools.partial):
+            step = step.func
+        elif isinstance(step, types.FunctionType) and "__wrapped__" in vars(step):
+            step = vars(step)["__wrapped__"]
+        else:
+            return step
+
+
+def owner_of(step: Any) -> Any:
+    """The object that a step is a method of, or the first that it closes over; else the step."""
+    if isinstance(step, types.MethodType):
+        return step.__self__
+    if isinstance(step, types.FunctionType):
+        for cell in step.__closure__ or ():
+            try:
+                if type(cell.cell_contents).__weakrefoffset__:
+                    return cell.cell_contents
+            except ValueError:  # a variable that is not bound yet
+                continue
+    return step
+
+
+def weak_reference(of: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(of)
+    except TypeError:  # nothing is remembered of it
+        return lambda: None
+
+
+def count_recording(step: Any, changed: str) -> None:
+    """Say once that a step is recorded again and again; changed: what differs this time."""
+    code = code_key(step)
+    _recordings[code] += 1
+    ours = str(getattr(_unwrapped(step), "__module__", "")).startswith("ostinato.")
+    if _recordings[code] == WARN_AFTER + 1 and not ours:
+        _warn(
+            f"{name_of(step)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
+            "changes between calls; pass what changes through xs, or as a tensor"
+        )
+
+
+def warn_refused(step: Any, refusal: Unsupported | None) -> None:
+    """Say once per step function why the eager loop plays it."""
+    if refusal is None:
+        return
+    key = code_key(step), refusal.reason
+    _refusals[key] += 1
+    # A side effect may happen once, as when a memo is filled: it is said the second time.
+    if _refusals[key] != 1 + isinstance(refusal, SideEffect):
+        return
+    operation = f" ({refusal.op})" if refusal.op else ""
+    _warn(
+        f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
+        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
+    )
+
+
+def _warn(text: str) -> None:
+    """A warning that points to the caller of ostinato."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ostinato."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
