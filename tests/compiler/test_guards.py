@@ -329,6 +329,13 @@ COMING: dict[str, tuple[Any, ...]] = {
     "by an exception": (lambda w: w.function(
         "try: return torch.tanh(x + h) * w.inner.gain\nexcept AttributeError: return x + h"), "",
         "w.inner.gain = 0.5"),
+    "by any exception": (lambda w: w.function(
+        "try: return torch.tanh(x + h) * w.inner.gain\nexcept: return x + h"), "",
+        "w.inner.gain = 0.5"),
+    "sentinel": ("torch.tanh(x + h) if w.mode is w.tokens[0] else x + h",
+        "w.tokens = [object(), object()]; w.mode = w.tokens[1]", "w.mode = w.tokens[0]"),
+    "dotted name": ("torch.tanh(x + h) * operator.attrgetter('inner.deep.k')(w)", "",
+        "w.inner.deep.k = 0.5"),
     "super()": (lambda w: lambda h, x: torch.tanh(x + w.last_of_line.core(h)),
         "w.last_of_line, w.First, w.Second = family()",
         "w.First.core = lambda self, h: h * 0.25", "w.Second.core = lambda self, h: h * 3"),
@@ -367,6 +374,8 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
         "w.table = type('Own', (dict,), {})(k=7.0)", "w.table['k'] = 8.0"),
     "long list": ("torch.tanh(x + h) * w.listed[-1]", "w.listed = [1.0] * 5000",
         "w.listed[-1] = 0.5"),
+    "name or another": ("torch.tanh(x + h) * getattr(w, w.maybe or 'k')", "w.gain = 3.0",
+        "w.maybe = 'gain'"),
     "NumPy integer": ("torch.tanh(x + h) * int(w.k)", "w.k = np.int64(2)", "w.k = np.int64(3)"),
     "special methods": ("torch.tanh(x + h) * w.thing['k'] * len(w.thing) * float(w.thing)",
         "w.Thing.__getitem__ = lambda self, i: self.k; w.Thing.__len__ = lambda self: int(self.k);"
@@ -429,6 +438,8 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
 
 # What these do with it is for the loop.
 LOOPED: dict[str, tuple[Any, ...]] = {
+    "subclass of float": ("torch.tanh(x + h) * w.k", "w.k = type('F', (float,), {})(0.5)",
+        "w.k = type(w.k)(0.25)"),
     "dtype": ("(x + h).to(w.mode).to(D)", "w.mode = torch.float32", "w.mode = torch.float16"),
     "indices": ("torch.tanh(h + x[:, w.listed])", "w.listed = [0, 1, 1, 2]", "w.listed[1] = 3"),
     "hooks on all gradients": ("torch.tanh(x + w.linear(h))", "",

@@ -460,6 +460,37 @@ def test_parameters_replaced_for_a_while():
         assert all(p is before[name] for name, p in m.named_parameters())
 
 
+def test_an_iterator_named_in_a_helper():
+    """The step catches all errors, and must not catch that it is refused."""
+    W, numbers = weight(), iter(range(1, 1000))
+
+    def helper(h: Tensor) -> Tensor:
+        return h * next(numbers)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        try:
+            return torch.tanh(helper(h) + x @ W)
+        except Exception:
+            return h
+
+    for how in (ostinato.scan, ostinato.scan):
+        how(step, *given())
+    assert next(numbers) == 2 * T + 1
+
+
+def test_an_effect_behind_many_functions():
+    w = types.SimpleNamespace(n=0)
+    scope: dict[str, Any] = {"w": w}
+    for i in range(40):
+        exec(f"def f{i}(a): return a + {i}", scope)
+    exec("def last(a):\n    w.n += 1\n    return a", scope)
+    calls = "".join(f"f{i}(" for i in range(40))
+    exec(f"def step(h, x): return last(h + x + 0 * {calls}h{')' * 40})", scope)
+    for call in range(1, 4):
+        ostinato.scan(scope["step"], *given())
+        assert w.n == T * call
+
+
 def test_a_number_that_is_new_at_each_call():
     """It is recorded so many times, and then the loop plays: some recordings cost milliseconds."""
     w, W = types.SimpleNamespace(k=0.0), weight()

@@ -3,8 +3,8 @@
     bucket    all that is known of one code with arguments of one kind
     entry     one set of guards, and the compiled step that is played where they hold; entries share
               it where the step did the same operations
-    owner     the object that a step is a method of, or closes over: twenty modules of one class are
-              twenty owners, and each finds its entry at once
+    owner     the object that a step is a method of, or closes over. It remembers the entry that
+              fitted last, so that twenty modules of one class do not try each other's guards
 
 A step whose guards are opaque, or that varies without end, is *searched*: it is run once a call,
 and played from the recording whose operations were the same.
@@ -73,7 +73,7 @@ class Owner:
     waited: int = 0
 
     def waits(self) -> bool:
-        """Whether the loop plays, unseen: a refused step is looked at ever more rarely."""
+        """Whether to play the loop without observing the step: it is at calls 1, 2, 4, 8, …"""
         if self.refusal is None:
             return False
         self.waited += 1
@@ -109,8 +109,7 @@ class Bucket:
         known = self.owners.get(id(of))
         if known is None or known.of() is not of:
             known = self.owners[id(of)] = Owner(weak_reference(of))
-            while len(self.owners) > 4 * MAX_ENTRIES:
-                self.owners.pop(next(iter(self.owners)), None)
+            _bound(self.owners, 4 * MAX_ENTRIES)
         return known
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
@@ -162,8 +161,7 @@ def find(a: Arguments) -> Found:
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
-        while len(_buckets) > MAX_BUCKETS:  # the one that was made first
-            _buckets.pop(next(iter(_buckets)), None)
+        _bound(_buckets, MAX_BUCKETS)
     if a.weights is not None:
         return _with_weights(a, a.weights, bucket)
     owner = bucket.owner(a.given)
@@ -176,6 +174,12 @@ def find(a: Arguments) -> Found:
     if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
         found = _searched(a, bucket, owner)
     return _observed(a, bucket, owner) if found is None else found
+
+
+def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
+    """Forget those that were made first."""
+    while len(known) > most:
+        known.pop(next(iter(known)), None)
 
 
 def forget(step: Any) -> None:
@@ -196,7 +200,7 @@ def forget(step: Any) -> None:
         >>> ostinato.forget(step)
     """
     code = code_key(step)
-    for key in [key for key in _buckets if key[0] == code]:
+    for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)
 
 
@@ -209,6 +213,7 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
             bucket.by_operations[key] = _compiled(a, weights, None)
         except Unsupported as refusal:
             bucket.by_operations[key] = refusal.bare()
+        _bound(bucket.by_operations)
     known = bucket.by_operations[key]
     if isinstance(known, Unsupported):
         return Found(None, [], known)
@@ -268,7 +273,11 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         raise why
     if effects is not None:
         return owner.refuse(effects)
-    guards, tensors = observation.guards()
+    try:
+        guards, tensors = observation.guards()
+    except Unsupported as refusal:
+        observation.snapshots.put_back()
+        return owner.refuse(refusal)
     bucket.names |= guards.names
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}
@@ -307,8 +316,7 @@ def _recorded(
         compiled = _compiled(a, search.captured, observation, bucket.changed)
         if not (search.unclear or compiled.planner.recording.runs_python_backward):
             bucket.by_operations[search.did] = compiled
-            while len(bucket.by_operations) > MAX_ENTRIES:  # the one that was made first
-                bucket.by_operations.pop(next(iter(bucket.by_operations)), None)
+            _bound(bucket.by_operations)
     return search, compiled
 
 

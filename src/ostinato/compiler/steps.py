@@ -45,7 +45,7 @@ def _unwrapped(step: Any) -> Any:
 
 
 def owner_of(step: Any) -> Any:
-    """The object that a step is a method of, or the first that it closes over; else the step."""
+    """The object that a step is a method of, or the first that it closes over; else its code."""
     if isinstance(step, types.MethodType):
         return step.__self__
     if isinstance(step, types.FunctionType):
@@ -55,6 +55,7 @@ def owner_of(step: Any) -> Any:
                     return cell.cell_contents
             except ValueError:  # a variable that is not bound yet
                 continue
+        return step.__code__
     return step
 
 
@@ -69,7 +70,7 @@ def count_recording(step: Any, changed: str) -> None:
     """Say once that a step is recorded again and again; changed: what differs this time."""
     code = code_key(step)
     _recordings[code] += 1
-    ours = str(getattr(_unwrapped(step), "__module__", "")).startswith("ostinato.")
+    ours = _is_ours(getattr(_unwrapped(step), "__module__", ""))
     if _recordings[code] == WARN_AFTER + 1 and not ours:
         _warn(
             f"{name_of(step)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
@@ -93,9 +94,13 @@ def warn_refused(step: Any, refusal: Unsupported | None) -> None:
     )
 
 
+def _is_ours(module: Any) -> bool:
+    return str(module).startswith("ostinato.")
+
+
 def _warn(text: str) -> None:
     """A warning that points to the caller of ostinato."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ostinato."):
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, stacklevel=level)

@@ -59,7 +59,8 @@ def names_of(code: types.CodeType) -> frozenset[str]:
     for constant in code.co_consts:
         if isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
             texts += [c for c in constant if isinstance(c, str)]
-    return frozenset(code.co_names) | {text for text in texts if text.isidentifier()}
+    parts = {part for text in texts for part in text.split(".")}  # also of "cfg.gain"
+    return frozenset(code.co_names) | {part for part in parts if part.isidentifier()}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -76,17 +77,22 @@ def globals_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(names.union(*map(globals_of, inner)))
 
 
-def literal_name(frame: types.FrameType) -> str | None:
-    """The attribute that a call of getattr or hasattr, which begins here, names in the code."""
+def names_a_literal(frame: types.FrameType) -> bool:
+    """Whether the call of getattr or hasattr that begins here names its attribute in the code."""
     before: list[dis.Instruction] = []
     for i in dis.get_instructions(frame.f_code):
-        if i.opname in ("CACHE", "PRECALL", "EXTENDED_ARG"):
+        if i.opname in ("CACHE", "EXTENDED_ARG"):
             continue
         if i.offset >= frame.f_lasti:
             break
         before.append(i)
+    joins = i.is_jump_target
+    if before and before[-1].opname == "PRECALL":  # of Python 3.11
+        joins |= before.pop().is_jump_target
     if not i.opname.startswith("CALL") or i.arg not in (2, 3) or len(before) < 3:
-        return None
-    name, simple = before[1 - i.arg], i.arg == 2 or before[-1].opname.startswith("LOAD_")
-    literal = simple and name.opname == "LOAD_CONST" and isinstance(name.argval, str)
-    return name.argval if literal else None
+        return False
+    arguments = before[1 - i.arg :]
+    straight = not joins and not any(part.is_jump_target for part in arguments)
+    name, last = arguments[0], arguments[-1]
+    literal = name.opname == "LOAD_CONST" and isinstance(name.argval, str)
+    return straight and literal and last.opname.startswith("LOAD_")

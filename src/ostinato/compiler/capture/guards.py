@@ -30,7 +30,7 @@ from ostinato.compiler.capture.code import (
     code_of,
     is_fixed_name,
     is_of_the_library,
-    literal_name,
+    names_a_literal,
     names_of,
 )
 from ostinato.compiler.capture.reads import Walk
@@ -40,12 +40,9 @@ from ostinato.compiler.errors import Unsupported
 # C functions that read by a name which may be computed, and others that may read anything.
 _BY_NAME = (getattr, hasattr)
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
-# Modules whose code computes nothing of a step: output, imports, texts for errors.
+# Packages that only report: what they read does not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
-# What code mentions that goes on where an attribute is missing.
-_CATCHES = {"AttributeError", "Exception", "suppress"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
-MOST_SAVES = 32  # code objects before which the surroundings are saved
 
 
 class Guards:
@@ -94,12 +91,11 @@ class Observation:
         self.step, self.names = step, set(known)
         self.codes: dict[int, types.CodeType] = {}  # all that ran, by id
         self.users: set[int] = set()  # those of the step, not of PyTorch
-        self.asked: set[str] = set()  # names of attributes that may be absent
         self._imports = 0  # that are going on
         self.opaque: str | None = None
         self.snapshots = Snapshots()
         self.walk: Walk | None = None
-        self._saves = 0
+        self._refusal: Unsupported | None = None
         code = code_of(step)
         if code is not None:
             self.codes[id(code)] = code
@@ -116,6 +112,8 @@ class Observation:
         sys.setprofile(None if enable else self._before)
         if enable:
             enable()
+        if self._refusal is not None:
+            raise self._refusal
 
     def _event(self, frame: types.FrameType, kind: Any, function: Any) -> None:
         if callable(self._before):
@@ -132,10 +130,8 @@ class Observation:
                     self._read(code)
                     self._save()
         elif kind == "c_call" and id(code) in self.users:
-            name = literal_name(frame) if function in _BY_NAME else None
-            if name is not None:
-                self.asked.add(name)
-            elif function in _BY_NAME or function in _ANYWHERE:
+            computed = function in _BY_NAME and not names_a_literal(frame)
+            if computed or function in _ANYWHERE:
                 self.opaque = f"{function.__name__}() may read what the code does not name"
             elif isinstance(getattr(function, "__self__", None), random.Random):
                 self.snapshots.add_generator(function.__self__)
@@ -144,8 +140,6 @@ class Observation:
         """Note the names that code of the step mentions."""
         self.users.add(id(code))
         self.names |= names_of(code)
-        if not _CATCHES.isdisjoint(code.co_names):  # an attribute may be absent, and come
-            self.asked |= names_of(code)
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
@@ -158,15 +152,20 @@ class Observation:
 
     def _save(self) -> None:
         """Save what the code that has just begun could change."""
-        if self._saves < MOST_SAVES:
-            self._saves += 1
+        try:
             self.walk = self._walked()
+        except Unsupported as refusal:
+            self._refusal = refusal.bare()  # raised again at the end: the step may catch it here
+            raise
 
     def _walked(self) -> Walk:
-        walk = Walk(self.names, self.codes, self.snapshots, self.asked)
+        walk = Walk(self.names, self.codes, self.snapshots)
         walk.opaque = self.opaque
         try:
             walk.visit(self.step, "v0", "step")
+            walk.check(
+                f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}", "ties"
+            )
         except RecursionError:
             walk.opaque = "containers are nested too deeply"
         except (Unsupported, MemoryError):

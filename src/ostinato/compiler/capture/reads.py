@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from ostinato.compiler import torch_compat
 from ostinato.compiler.capture.code import globals_of, is_fixed, is_fixed_name
-from ostinato.compiler.capture.snapshots import Snapshots, is_generator
+from ostinato.compiler.capture.snapshots import MOST_BYTES, Snapshots, is_generator
 from ostinato.compiler.errors import Unsupported
 
 _ATOMS = (int, bool, float, complex, str, bytes, type(None), type(...), slice, range)
@@ -49,11 +49,8 @@ class Walk:
     value differs.
     """
 
-    def __init__(
-        self, names: set[str], codes: dict[int, Any], snapshots: Snapshots, asked: set[str]
-    ):
-        """asked: names of attributes that may be absent, and come."""
-        self.names, self.codes, self.snapshots, self.asked = set(names), codes, snapshots, asked
+    def __init__(self, names: set[str], codes: dict[int, Any], snapshots: Snapshots):
+        self.names, self.codes, self.snapshots = set(names), codes, snapshots
         self.everything = not {"__dict__", "vars"}.isdisjoint(self.names)
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -65,6 +62,7 @@ class Walk:
         self.alive: list[Any] = []  # so that ids stay theirs
         self.at = "step"
         self.hooks_of_all_modules = False
+        self.objects: list[str] = []  # variables of objects, which are not one and the same
         self.trees: set[int] = set()  # modules that are saved with all their parts
         if "random" in self.names:
             snapshots.add_global_generators()
@@ -115,7 +113,9 @@ class Walk:
         elif is_fixed(value) or isinstance(value, logging.Logger):
             self.is_same(v, value, path)
         elif isinstance(value, _DESCRIPTORS):
-            self.check(f"{v} is {self.constant(value)}", path)
+            of = self.constant(ref(getattr(value, "__objclass__", type(value))))
+            same = f"getattr({v}, '__name__', '') == {getattr(value, '__name__', '')!r}"
+            self.check(f"{same} and getattr({v}, '__objclass__', type({v})) is {of}()", path)
         elif is_generator(value):
             self.generator(value, v, path)
         else:
@@ -144,11 +144,9 @@ class Walk:
         self.tensors.append(value)
         self.tensor_variables.append(v)
         own = object.__getattribute__(value, "__dict__")
-        if self.asked - own.keys():
-            absent = self.constant(self.asked - own.keys())
-            self.check(f"{v}.__dict__.keys().isdisjoint({absent})", path)
-        may_gain = not {"getattr", "hasattr"}.isdisjoint(self.names)
-        if (own or may_gain) and id(value) not in self.seen:
+        absent = self.constant(self.names - own.keys())
+        self.check(f"{v}.__dict__.keys().isdisjoint({absent})", path)
+        if id(value) not in self.seen:
             self.seen[id(value)] = v
             self.snapshots.add(own)
             for name in sorted(self.names & own.keys()):
@@ -190,8 +188,10 @@ class Walk:
                 self.read(f"{modules}[{name!r}]", sys.modules[name], name)
 
     def builtin(self, f: types.BuiltinFunctionType, v: str, path: str) -> None:
-        """Of a module it stays as it is; else it is a method of some object."""
-        if isinstance(f.__self__, (types.ModuleType, type, types.NoneType)):
+        """A function of a module is compared by identity, a method by its name and its object."""
+        if f is getattr or f is hasattr:
+            self.opaque = f"{path} may read what the code does not name"
+        elif isinstance(f.__self__, (types.ModuleType, type, types.NoneType)):
             self.check(f"{v} is {self.constant(f)}", path)
         else:
             self.check(f"{v}.__name__ == {f.__name__!r}", path)
@@ -220,23 +220,17 @@ class Walk:
         if not is_fixed(type(cls)):
             self.read(f"type({v})", type(cls), path)
         bases = [b for b in cls.__mro__ if not (is_fixed(b) or _is_written_in_c(b))]
-        named = {
-            n for b in bases for n, value in vars(b).items() if n in self.names or self.ran(value)
-        }
-        named |= self.asked | ({"forward"} if issubclass(cls, nn.Module) else set())
+        named = {n for b in bases for n, value in vars(b).items() if self.ran(value)}
+        named |= self.names | ({"forward"} if issubclass(cls, nn.Module) else set())
         for base in bases:
             self.snapshots.add(base)
-            i = cls.__mro__.index(base)
-            own = self.variable(f"{v}.__mro__[{i}].__dict__")
+            own = self.variable(f"{v}.__mro__[{cls.__mro__.index(base)}].__dict__")
             for name in sorted(named & vars(base).keys()):
                 self.read(f"{own}[{name!r}]", vars(base)[name], f"{path}.{name}")
-            absent = sorted(named - vars(base).keys())
-            below = [n for n in absent if n in self.asked or _in_bases(cls, i, n)]
-            if below:  # it may be set here later, and hide that of a base
-                names = self.constant(frozenset(below))
-                self.check(f"{own}.keys().isdisjoint({names})", f"{path}.{below[0]}")
+            absent = named - vars(base).keys()  # it may be set here later, and hide that of a base
+            self.check(f"{own}.keys().isdisjoint({self.constant(absent)})", path)
             if "super" not in self.names:
-                named -= vars(base).keys()
+                named = absent
 
     def ran(self, attribute: Any) -> bool:
         """Whether a function, or what stands around one, is among the code that ran."""
@@ -299,7 +293,7 @@ class Walk:
 
     def array(self, value: np.ndarray[Any, Any], v: str, path: str) -> None:
         """A NumPy array, compared by its bytes where these are few."""
-        if type(value) is not np.ndarray or value.dtype.hasobject or value.nbytes > 1 << 16:
+        if type(value) is not np.ndarray or value.dtype.hasobject or value.nbytes > MOST_BYTES:
             self.opaque = f"the contents of {path} (an array) are not seen"
             return
         known = self.constant((value.dtype, value.shape, value.tobytes()))
@@ -337,10 +331,8 @@ class Walk:
             self.save_tree(m)
         for part in ("_parameters", "_buffers", "_modules"):
             inside = ""
-            missing = self.asked - d[part].keys()
-            if missing:
-                missing_names = self.constant(missing)
-                self.check(f"{own}[{part!r}].keys().isdisjoint({missing_names})", path)
+            absent = self.constant(self.names - d[part].keys())
+            self.check(f"{own}[{part!r}].keys().isdisjoint({absent})", path)
             for name, value in d[part].items():
                 if whole or name in self.names:
                     inside = inside or self.variable(f"{own}[{part!r}]")
@@ -384,6 +376,7 @@ class Walk:
 
     def object(self, value: Any, v: str, path: str) -> None:
         """Any other object: its class, and the attributes that are named."""
+        self.objects.append(v)
         d = _dict_of(value)
         if d is not None:
             self.snapshots.add(d)
@@ -393,8 +386,9 @@ class Walk:
                 self.read(f"{own}['_value_']", value._value_, f"{path}.value")
         else:
             self.attributes(value, v, "", path)
-        contents = isinstance(value, (list, tuple, dict, set, frozenset))
-        if d is None and not contents and not _slots_of(type(value)) and type(value) is not object:
+        seen = (list, tuple, dict, set, frozenset, object, functools.partial)
+        hidden = any(_is_written_in_c(b) and b not in seen for b in type(value).__mro__)
+        if hidden and not isinstance(value, (enum.Enum, types.SimpleNamespace)):
             self.opaque = f"the contents of {path} (a {type(value).__name__}) are not seen"
 
     def attributes(self, value: Any, v: str, own: str, path: str, *more: str) -> None:
@@ -405,8 +399,7 @@ class Walk:
         torchs = cls.__module__.partition(".")[0] == "torch"
         whole = torchs and not isinstance(value, nn.Module)  # PyTorch reads it unnamed
         self.names_in(d, own, path, whole)
-        mentioned = sorted({*self.names, *more} - d.keys())
-        names = [n for n in mentioned if n in self.asked or _in_bases(cls, -1, n)]
+        names = sorted({*self.names, *more} - d.keys())
         slots = _slots_of(cls)
         for name in names:
             if name in slots:
@@ -416,9 +409,8 @@ class Walk:
                     self.opaque = f"{path}.{name} has no value yet"
                 else:
                     self.read(f"{v}.{name}", inside, f"{path}.{name}")
-        if own and names:  # of the class: the object itself may get one later
-            known = self.constant(frozenset(names))
-            self.check(f"{own}.keys().isdisjoint({known})", f"{path}.{names[0]}")
+        if own:  # the object may get one of them later
+            self.check(f"{own}.keys().isdisjoint({self.constant(frozenset(names))})", path)
 
     def names_in(self, d: dict[str, Any], own: str, path: str, whole: bool = False) -> None:
         for name in sorted(d.keys() if whole or self.everything else self.names & d.keys()):
@@ -484,8 +476,3 @@ def _slots_of(cls: type) -> dict[str, types.MemberDescriptorType]:
         for name, slot in vars(base).items()
         if isinstance(slot, types.MemberDescriptorType)
     }
-
-
-def _in_bases(cls: type, i: int, name: str) -> bool:
-    """Whether a base behind the i-th has an attribute of that name that an object could hide."""
-    return any(name in vars(base) for base in cls.__mro__[i + 1 :])

@@ -20,6 +20,7 @@ import torch
 
 from ostinato.compiler.errors import SideEffect, Unsupported
 
+MOST_BYTES = 1 << 16  # of an array that is compared
 _NOTHING = object()
 _NUMBERS = (int, float, complex, bool, str, bytes)
 
@@ -156,7 +157,7 @@ def _put_item(item: tuple[dict[str, Any], str], before: dict[str, Any]) -> None:
 
 
 def _bytes(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
-    return {} if a.dtype.hasobject else {0: a.tobytes()}
+    return {} if a.dtype.hasobject or a.nbytes > MOST_BYTES else {0: a.tobytes()}
 
 
 def _put_bytes(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
