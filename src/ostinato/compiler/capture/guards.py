@@ -113,7 +113,7 @@ class Observation:
         if enable:
             enable()
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.bare() from None  # the kept one never holds this frame
 
     def _event(self, frame: types.FrameType, kind: Any, function: Any) -> None:
         if callable(self._before):
@@ -163,9 +163,9 @@ class Observation:
         walk.opaque = self.opaque
         try:
             walk.visit(self.step, "v0", "step")
-            walk.check(
-                f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}", "ties"
-            )
+            objects = ", ".join(walk.objects)
+            distinct = f"len({{*map(id, [{objects}])}}) == {len(walk.objects)}"
+            walk.check(distinct, "which objects are one and the same")
         except RecursionError:
             walk.opaque = "containers are nested too deeply"
         except (Unsupported, MemoryError):
