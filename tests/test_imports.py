@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 PACKAGE = """
     _native
     engine
-    _extras environment errors files tree
+    _extras environment errors files interrupt tree
     eager
     arguments
     compiler

@@ -29,6 +29,8 @@ Value = Any  # None | bool | int | float | str: what a flat TOML table can hold,
 T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
+# A training may be resumed with other values of these: they end it or look at it.
+EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every"})
 
 
 class HyperparameterError(ValueError, TypeError):
@@ -192,7 +194,7 @@ class Training(Declared):
     )
     schedule: Literal["constant", "cosine", "step"] = declare(
         "constant",
-        "How the learning rate moves: cosine falls to zero, "
+        "How the learning rate moves: cosine falls to zero at the last iteration, "
         "step multiplies it by step_gamma every step_size iterations.",
     )
     warmup: int = declare(

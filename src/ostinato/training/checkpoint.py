@@ -6,10 +6,13 @@ A checkpoint is a directory of two files that belong together:
                              best.NAME          those of the best report, if they are to be restored
                              optimizer.I.NAME   what the optimiser keeps for parameter I
                              random             the state of PyTorch's generator (dropout)
+                             losses             of every tenth iteration, float64
     checkpoint.json          everything else: the iteration, the plan, where the batches stand, the
                              reports, and the SHA-256 of the other file. Floats are exact.
 
-The learning rate is a function of the iteration and needs no state. The pair is written and
+The learning rate is a function of the iteration and needs no state. Nothing in here knows the end:
+the last checkpoint of a finished training stands before the report at the end, so that a longer
+plan goes on from it exactly as if it had been the plan from the start. The pair is written and
 replaced as one (see `ostinato.files`): whenever a run is killed, the last checkpoint or the one
 before it is there, whole.
 """
@@ -30,15 +33,15 @@ from ostinato.training.history import History
 from ostinato.training.run import Best, Run
 from ostinato.training.tensor_file import fill, pack, unpack
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 
 
 class Checkpoint(Callback):
     """Keeps the last checkpoint of a training in a directory.
 
-    It is written at the start, every so many iterations, and at the end, also when interrupted with
-    Ctrl-C. A training that diverged leaves the last checkpoint from before.
+    It is written at the start, every so many iterations, after the last one, and when interrupted
+    with Ctrl-C or SIGTERM. A training that stopped early or diverged leaves the last one before.
 
     Args:
         directory: belongs to the checkpoint alone; what it held is replaced.
@@ -56,12 +59,16 @@ class Checkpoint(Callback):
             write(run, self.directory)
 
     def on_iteration(self, run: Run) -> None:
-        # An update may leave weights that are not finite, before any loss shows it.
-        if run.iteration % self.every == 0 and _is_finite(run.net):
-            write(run, self.directory)
+        if run.iteration % self.every == 0 or run.iteration == run.total:
+            self._write(run)
 
     def on_end(self, run: Run) -> None:
-        if run.history.outcome != "running" and _is_finite(run.net):
+        if run.history.outcome == "interrupted":
+            self._write(run)
+
+    def _write(self, run: Run) -> None:
+        # An update may leave weights that are not finite, before any loss shows it.
+        if _is_finite(run.net):
             write(run, self.directory)
 
 
@@ -72,6 +79,7 @@ def write(run: Run, directory: Path) -> None:
     for i, kept in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": t for name, t in kept.items() if t is not None}
     tensors["random"] = torch.get_rng_state()
+    tensors["losses"] = torch.tensor(run.history.losses, dtype=torch.float64)
     content = pack(tensors)
     state = {
         "format": FORMAT,
@@ -82,7 +90,6 @@ def write(run: Run, directory: Path) -> None:
         "elapsed_s": run.elapsed_s,
         "batches": run.batches.state_dict(),
         "best": {"loss": run.best.loss, "iteration": run.best.iteration, "waited": run.best.waited},
-        "outcome": run.history.outcome,
         "reports": run.history.reports,
     }
     text = json.dumps(state, indent=1, allow_nan=False)
@@ -93,14 +100,20 @@ def restore(run: Run, directory: Path) -> None:
     """Bring a run, and PyTorch's random state, to where a checkpoint was written.
 
     Raises:
-        ValueError: there is no whole checkpoint, or it is of another plan, network or data.
+        ValueError: there is no whole checkpoint, it is of another plan, network or data, or later
+            than the plan's end.
     """
     state, tensors = read(directory)
     differences = run.plan.differences(state["plan"])
     if differences:
         raise ValueError(
             f"the checkpoint in {directory} was made with another plan ({'; '.join(differences)}); "
-            "a training is resumed with the plan it began with"
+            "a training is resumed with the plan it began with, only for longer or shorter"
+        )
+    if state["iteration"] > run.total:
+        raise ValueError(
+            f"the checkpoint in {directory} is of iteration {state['iteration']}, and the "
+            f"plan asks for {run.total}; wanted as many or more"
         )
     fill(run.net, _under("net.", tensors), str(directory / TENSORS))
     _restore_optimizer(run.optimizer, _under("optimizer.", tensors))
@@ -109,8 +122,9 @@ def restore(run: Run, directory: Path) -> None:
     if state["last"] is not None:
         run.loss, run.train_accuracy, run.learning_rate = state["last"]
     run.best = Best(**state["best"], weights=_under("best.", tensors))
-    outcome = "running" if state["outcome"] == "interrupted" else state["outcome"]
-    run.history = History(state["reports"], run.iteration, run.best.iteration, outcome)
+    run.history = History(
+        state["reports"], run.iteration, run.best.iteration, losses=tensors["losses"].tolist()
+    )
     run.elapsed_before = state["elapsed_s"]
     run.resumed = True
     torch.set_rng_state(tensors["random"])

@@ -7,6 +7,8 @@ from typing import Any
 
 Report = dict[str, Any]
 
+LOSS_EVERY = 10  # iterations between two of the losses: 500 points of the notebook's 5,000
+
 
 @dataclass
 class History:
@@ -17,6 +19,8 @@ class History:
             fraction), loss and train_accuracy (of that iteration's batch, before its update; of
             the last batch for the report at the end), learning_rate, with a validation set
             validation_loss and validation_accuracy, and elapsed_s (seconds since the start).
+        losses: the loss of every tenth iteration, from the first (0, 10, 20, …), of its batch
+            before its update: the whole course, finer than the reports.
         iterations: updates made.
         best_iteration: of the report with the lowest validation loss; None without validation.
         outcome: "finished", "stopped early", "interrupted"; "running" until it ends, and for ever
@@ -31,6 +35,7 @@ class History:
     iterations: int = 0
     best_iteration: int | None = None
     outcome: str = "running"
+    losses: list[float] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> list[Any]:
         """One entry of all reports."""

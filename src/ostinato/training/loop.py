@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ostinato.data import Batches
+from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
 from ostinato.training import checkpoint, optimizers
 from ostinato.training.callbacks import Callback, tell
 from ostinato.training.evaluation import evaluate
 from ostinato.training.examples import Examples, cross_entropy
-from ostinato.training.history import History, Report
-from ostinato.training.interrupt import Interrupt
+from ostinato.training.history import LOSS_EVERY, History, Report
 from ostinato.training.plan import Plan
 from ostinato.training.run import Diverged, Run
 from ostinato.training.schedules import learning_rate
@@ -36,17 +37,15 @@ def train(
     """Train a classifying network, in place.
 
     The same network, batches, plan and number of threads give the same bits, also when the
-    training is interrupted anywhere and resumed from a checkpoint. The random state of the caller
-    is neither used nor changed.
+    training is interrupted anywhere and resumed. The caller's random state is not touched.
 
     Args:
         net: the network; its weights are where the training begins.
         batches: the data; y are the classes, integers 0…C−1. Its batch size must be the plan's.
         plan: how to train.
-        validation: (X, y), evaluated at every report; needed for `patience`, and for
-            `restore_best` to have an effect.
+        validation: (X, y), evaluated at every report; `patience` and `restore_best` need it.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
-        sample_weight: `[N]`, the weight of each example. The loss of a batch is the weighted mean
+        sample_weight: `[N]`, the weight of each example; the loss of a batch is the weighted mean
             of its examples' losses. Validation is not weighted.
         callbacks: called in their order.
         resume: directory of a checkpoint to go on from, written by `Checkpoint`.
@@ -57,24 +56,13 @@ def train(
     Raises:
         Diverged: the loss became NaN or infinite.
         ValueError: the arguments do not fit together, or the checkpoint does not fit them.
-        KeyboardInterrupt: Ctrl-C; raised between two iterations, after `on_end` of the callbacks.
-
-    Example:
-        >>> import numpy as np
-        >>> from ostinato.data import Batches
-        >>> from ostinato.models import ClassifierNet
-        >>> X = np.random.default_rng(0).normal(size=(60, 5, 1)).astype("float32")
-        >>> y = (X.sum((1, 2)) > 0).astype("int64")
-        >>> net = ClassifierNet(n_features=1, n_classes=2, hidden_size=8)
-        >>> plan = Plan(iterations=150, batch_size=20, optimizer="adam", learning_rate=0.02)
-        >>> history = train(net, Batches(X, y, 20), plan)
-        >>> history["iteration"], history["loss"][-1] < 0.3
-        ([0, 150], True)
+        KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM. Raised between two iterations, after
+            `on_end` of the callbacks.
     """
     _check_plan(plan, batches, validation)
     examples = Examples(batches, net.config["n_classes"], class_weight, sample_weight)
-    optimizer = optimizers.build(plan, net)
-    run = Run(net, optimizer, batches, plan, total=plan.total_iterations(batches.n_examples))
+    total = plan.total_iterations(batches.n_examples)
+    run = Run(net, optimizers.build(plan, net), batches, plan, total)
     with Interrupt() as interrupt, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(plan.seed)
         if resume is not None:
@@ -85,33 +73,43 @@ def train(
             while not run.ended:
                 if interrupt.requested:
                     run.history.outcome = "interrupted"
-                    raise KeyboardInterrupt
+                    interrupt.end()
                 x, lengths, y, weights = examples.next()
                 logits = net(x, lengths)
                 loss = cross_entropy(logits, y, weights)
-                run.loss = _finite("the loss", loss.item(), run)
-                run.train_accuracy = (logits.argmax(1) == y).double().mean().item()
-                run.learning_rate = learning_rate(plan, run.iteration, run.total)
+                _measure(run, loss, logits, y)
                 if run.iteration % plan.eval_every == 0:
                     _report(run, validation, callbacks)
-                    if run.best.waited == plan.patience:
-                        run.history.outcome = "stopped early"
+                    if run.ended:  # the validation loss has not fallen for too long
                         break
-                optimizer.zero_grad()
-                loss.backward()
-                if plan.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(net.parameters(), plan.clip_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = run.learning_rate
-                optimizer.step()
-                run.iteration += 1
-                run.history.iterations = run.iteration
+                _update(run, loss)
                 tell(callbacks, "on_iteration", run)
             _finish(run, validation, callbacks)
         finally:
             net.eval()
             tell(callbacks, "on_end", run)
     return run.history
+
+
+def _measure(run: Run, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+    """What the batch says of the network before it learns from it."""
+    run.loss = _finite("the loss", loss.item(), run)
+    run.train_accuracy = (logits.argmax(1) == y).double().mean().item()
+    run.learning_rate = learning_rate(run.plan, run.iteration, run.total)
+    if run.iteration == LOSS_EVERY * len(run.history.losses):
+        run.history.losses.append(run.loss)
+
+
+def _update(run: Run, loss: Tensor) -> None:
+    run.optimizer.zero_grad()
+    loss.backward()
+    if run.plan.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.net.parameters(), run.plan.clip_norm)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.learning_rate
+    run.optimizer.step()
+    run.iteration += 1
+    run.history.iterations = run.iteration
 
 
 def _report(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
@@ -131,6 +129,9 @@ def _report(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Ca
     report["elapsed_s"] = run.elapsed_s
     run.history.reports.append(report)
     tell(callbacks, "on_report", run, report)
+    patience = run.plan.patience
+    if patience is not None and run.best.waited >= patience:
+        run.history.outcome = "stopped early"
 
 
 def _finish(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
@@ -139,8 +140,7 @@ def _finish(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Ca
         _report(run, validation, callbacks)
     if run.best.weights:
         run.net.load_state_dict(run.best.weights)
-    if run.history.outcome != "stopped early":
-        run.history.outcome = "finished"
+    run.history.outcome = "finished" if run.iteration >= run.total else "stopped early"
 
 
 def _finite(what: str, value: float, run: Run) -> float:

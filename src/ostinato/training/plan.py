@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training, documented
+from ostinato.hyperparameters import DEFAULT_ITERATIONS, EXTENDABLE, Training, documented
 
 
 @documented
@@ -50,9 +50,12 @@ class Plan(Training):
         return asdict(self)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Where a saved plan differs from this one, in words: ["learning_rate: 0.1, not 0.2"]."""
+        """Where a saved plan differs from this one, in words: ["learning_rate: 0.1, not 0.2"].
+
+        How long to train, and when to report, may differ: what was done until now stays valid.
+        """
         return [
             f"{f.name}: {other.get(f.name)!r}, not {getattr(self, f.name)!r}"
             for f in fields(self)
-            if other.get(f.name) != getattr(self, f.name)
+            if f.name not in EXTENDABLE and other.get(f.name) != getattr(self, f.name)
         ]

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ostinato.training.interrupt import Interrupt
+from ostinato.interrupt import Interrupt, Terminated, sigterm_unwinds
 
 
 def test_the_first_ctrl_c_is_a_request_and_the_second_is_at_once():
@@ -56,3 +56,26 @@ def test_other_threads_may_train():
     thread.start()
     thread.join()
     assert errors == []
+
+
+def test_sigterm_is_a_request_however_often_it_comes():
+    with pytest.raises(Terminated) as caught, Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_unwinds_once_outside_of_a_training():
+    unwound = []
+    with pytest.raises(Terminated), sigterm_unwinds():
+        try:
+            with Interrupt():
+                pass
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            unwound.append("to the end")
+    assert unwound == ["to the end"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM: where a program may end, and how."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NoReturn
+
+
+class Terminated(SystemExit):
+    """SIGTERM came. A program that does not catch it ends with 143, as a shell reports SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Interrupt:
+    """While this context is entered, Ctrl-C and SIGTERM only set `requested`.
+
+    Whoever reads it ends at a good moment with `end`. A second Ctrl-C raises KeyboardInterrupt at
+    once, for an iteration that takes too long; a second SIGTERM does not, since some programs send
+    two. A request that nobody acted on takes effect at the end of the context. Outside the main
+    thread, where Python delivers no signals, nothing is changed, and neither is the handling of a
+    signal that the program handles in its own way.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._terminated = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number, usual in (
+                (signal.SIGINT, (signal.default_int_handler,)),
+                (signal.SIGTERM, (signal.SIG_DFL, _terminate)),
+            ):
+                if signal.getsignal(number) in usual:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.requested and error is None:
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Raise Terminated after a SIGTERM, KeyboardInterrupt after Ctrl-C."""
+        raise Terminated if self._terminated else KeyboardInterrupt
+
+    def _note(self, number: int, _: Any) -> None:
+        if number == signal.SIGTERM:
+            self._terminated = True
+        elif self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Within this context SIGTERM raises Terminated, so that files half written are removed."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+    raise Terminated
