@@ -119,7 +119,7 @@ def test_index_errors(index, message):
         (np.array([["a"]]), [0, 1], "values are <U1"),
         (np.zeros((3, 1)), [0, 2], "run from 0 to 2; wanted 0 to 3"),
         (np.zeros((3, 1)), [1, 3], "run from 1 to 3"),
-        (np.zeros((3, 1)), [0, 2, 1, 3], "without ever decreasing"),
+        (np.zeros((3, 1)), [0, 2, 1, 3], "offsets decrease from 2 to 1 at entry 2"),
         (np.zeros((3, 1)), [0.0, 3.0], "offsets are float64"),
         (np.zeros((0, 1)), np.zeros(0, int), "offsets are int64"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostinato.data import Ragged, read
+from ostinato.data import Ragged, read, read_stream
 
 TS = b"@classLabel true a b\n@data\n1,2:3,4:a\n5:6:b\n"
 
@@ -22,6 +22,24 @@ def test_npz_arrays(tmp_path):
     assert X_read.dtype == np.float32
     np.testing.assert_array_equal(X_read, X)
     assert y_read.tolist() == ["a", "b"]
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path, caplog):
+    path = saved(tmp_path / "a.npz", X=np.zeros((2, 3)), Y=[0, 1], offsets=[0, 2])
+    read(path)
+    assert caplog.messages == [f"{path}: ignored the arrays Y, offsets"]
+    caplog.clear()
+    read(saved(path, X=np.zeros((2, 3)), y=[0, 1]))
+    assert not caplog.messages
+
+
+def test_a_stream_is_recognised_by_its_content(tmp_path):
+    X, y = read_stream(TS, "input")
+    assert read_stream(gzip.compress(TS), "input")[0].equals(X) and y.tolist() == ["a", "b"]
+    path = saved(tmp_path / "a.npz", values=X.values, offsets=X.offsets)
+    assert read_stream(path.read_bytes(), "input")[0].equals(X)
+    with pytest.raises(ValueError, match="input, line 1: found 'x,y' before @data"):
+        read_stream(b"x,y", "input")
 
 
 def test_npz_two_axes_without_labels(tmp_path):
@@ -66,7 +84,12 @@ def test_damaged_gzip(tmp_path, content):
         ({"values": np.zeros((2, 3))}, "found the arrays values; wanted X"),
         ({}, "found the arrays none"),
         ({"X": np.zeros(3)}, r"X has shape \[3\]"),
-        ({"X": np.array([None, "a"])}, r"cannot be read as .npz \(Object arrays cannot be loaded"),
+        ({"X": np.array([None, "a"])}, "X is an array of Python objects.* as values=.* offsets="),
+        ({"X": np.zeros((2, 3)), "y": np.array([None, "a"])}, "y is an array of Python .*astype"),
+        (
+            {"X": np.full((1, 1), 1e300)},
+            r"X has 1e\+300 at example 0, step 0, feature 0, which overf",
+        ),
         ({"X": np.array([["a"]])}, "X has dtype <U1"),
         ({"X": np.zeros((3, 2)), "y": np.zeros(2)}, "X has 3 examples and y has 2 entries"),
         ({"X": np.zeros((3, 2)), "y": np.array(1)}, "X has 3 examples and y has a single value"),

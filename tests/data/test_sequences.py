@@ -88,8 +88,8 @@ def test_the_step_of_a_ragged_sequence_after_an_end():
 
 
 def test_beyond_float32_is_refused_without_a_warning(recwarn):
-    with pytest.raises(ValueError, match="X has inf at example 0, step 1, feature 0"):
-        as_sequences(np.array([[0.0, 1e300]]))
-    with pytest.raises(ValueError, match="X has inf at example 0, step 1, feature 0"):
-        as_sequences([[0.0, 1e300], [1.0]])
+    message = r"X has -1e\+300 at example 1, step 0, feature 0, which overflows float32"
+    for X in (np.array([[0.0, np.inf], [-1e300, np.nan]]), [[0.0, 1.0], [-1e300]]):
+        with pytest.raises(ValueError, match=message):
+            as_sequences(X)
     assert not recwarn.list

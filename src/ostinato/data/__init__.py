@@ -7,7 +7,7 @@ Nothing here imports torch.
 from ostinato.data.batches import Batches
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.ragged import Ragged
-from ostinato.data.readers import read
+from ostinato.data.readers import read, read_stream
 from ostinato.data.sequences import as_sequences
 
-__all__ = ["Batches", "LabelEncoder", "Ragged", "as_sequences", "read"]
+__all__ = ["Batches", "LabelEncoder", "Ragged", "as_sequences", "read", "read_stream"]

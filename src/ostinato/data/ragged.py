@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -46,8 +46,9 @@ class Ragged:
     offsets: np.ndarray  # [N + 1] int64
 
     def __init__(self, values: Any, offsets: Any) -> None:
-        self.values = _check_values(np.asarray(values))
-        self.offsets = _check_offsets(np.asarray(offsets), len(self.values))
+        values = _check_values(np.asarray(values))
+        self.offsets = _check_offsets(np.asarray(offsets), len(values))
+        self.values = as_float32(values, self.place)
 
     @classmethod
     def from_list(cls, sequences: Sequence[Any]) -> Ragged:
@@ -146,6 +147,11 @@ class Ragged:
             raise IndexError(f"index {index[wrong[0]]} is out of range for {n} sequences")
         return np.where(index < 0, index + n, index).astype(np.int64)
 
+    def place(self, row: int, feature: int) -> str:
+        """An entry of values in words, for messages."""
+        example = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"example {example}, step {row - int(self.offsets[example])}, feature {feature}"
+
     def _stretch(self, start: int, stop: int) -> Ragged:
         """Sequences start…stop−1, sharing memory."""
         offsets = self.offsets[start : stop + 1]
@@ -158,6 +164,24 @@ class Ragged:
         # row r of the result lies in its sequence at r − offsets[i], hence at …
         shift = np.repeat(self.offsets[positions] - offsets[:-1], lengths)
         return Ragged(self.values[shift + np.arange(offsets[-1])], offsets)
+
+
+def as_float32(array: np.ndarray, place: Callable[..., str]) -> np.ndarray:
+    """The numbers as float32, C-contiguous; `place` gives an index in words.
+
+    Raises:
+        ValueError: a number is finite, and too large for float32.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return np.ascontiguousarray(array, dtype=np.float32)
+    except FloatingPointError:
+        largest = np.finfo(np.float32).max
+        first = tuple(np.argwhere(np.isfinite(array) & (abs(array) > largest))[0].tolist())
+        raise ValueError(
+            f"X has {array[first]} at {place(*first)}, which overflows float32 (at most "
+            f"{largest:.1e}); wanted smaller numbers: scale that feature down"
+        ) from None
 
 
 def _offsets_of(lengths: Any) -> np.ndarray:
@@ -181,8 +205,7 @@ def _check_values(values: np.ndarray) -> np.ndarray:
             f"Ragged: values are {values.dtype}{list(values.shape)}; "
             "wanted numbers of shape [all steps, features]"
         )
-    with np.errstate(over="ignore"):  # beyond float32's range is inf, which as_sequences refuses
-        return np.ascontiguousarray(values, dtype=np.float32)
+    return values
 
 
 def _check_offsets(offsets: np.ndarray, n_steps: int) -> np.ndarray:
@@ -192,9 +215,16 @@ def _check_offsets(offsets: np.ndarray, n_steps: int) -> np.ndarray:
             "wanted integers of shape [sequences + 1]"
         )
     offsets = offsets.astype(np.int64)
-    if offsets[0] != 0 or offsets[-1] != n_steps or (np.diff(offsets) < 0).any():
+    if offsets[0] != 0 or offsets[-1] != n_steps:
         raise ValueError(
             f"Ragged: offsets run from {offsets[0]} to {offsets[-1]}; wanted 0 to {n_steps}, "
-            "the steps in values, without ever decreasing"
+            "the steps in values"
+        )
+    decreases = np.flatnonzero(np.diff(offsets) < 0)
+    if len(decreases):
+        i = decreases[0]
+        raise ValueError(
+            f"Ragged: offsets decrease from {offsets[i]} to {offsets[i + 1]} at entry {i + 1}; "
+            "wanted the start of each sequence where the one before it ends"
         )
     return offsets

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import io
+import logging
 import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import Sequences, shape_sequences
 from ostinato.data.ts import parse_ts
+
+_log = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
@@ -22,6 +27,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
 
     `.npz`: NumPy arrays, by name: `X` of shape `[N, T, F]` (or `[N, T]` for one feature), or
     `values` `[ΣT, F]` and `offsets` `[N + 1]` as in `Ragged`; `y` `[N]` if there are labels.
+    Other arrays are ignored, with a warning in the log.
 
     `.ts`, `.ts.gz`: the text format of the UEA & UCR time series archive (see
     `ostinato.data.ts`), with class labels as strings or regression targets as float64.
@@ -49,26 +55,37 @@ def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
     """
     path = Path(path)
     name = path.name.lower()
-    if name.endswith(".npz"):
-        return _read_npz(path)
-    if name.endswith((".ts", ".ts.gz")):
-        return _read_ts(path)
+    readers = {".npz": _read_npz, ".ts": parse_ts, ".ts.gz": _read_ts_gz}
+    for ending, reader in readers.items():
+        if name.endswith(ending):
+            with path.open("rb") as file:
+                return reader(file, str(path))
     raise ValueError(f"{path}: unknown kind of file; wanted the ending .npz, .ts or .ts.gz")
 
 
-def _read_ts(path: Path) -> tuple[Sequences, np.ndarray | None]:
-    if path.suffix.lower() == ".ts":
-        with path.open("rb") as lines:
-            return parse_ts(lines, str(path))
+def read_stream(content: bytes, name: str) -> tuple[Sequences, np.ndarray | None]:
+    """`read` of the content of a file that has no name of its own: its first bytes tell the kind.
+
+    Args:
+        content: of an `.npz`, `.ts` or `.ts.gz` file.
+        name: what errors call it.
+    """
+    file = io.BytesIO(content)
+    if content.startswith(b"PK"):
+        return _read_npz(file, name)
+    return _read_ts_gz(file, name) if content.startswith(b"\x1f\x8b") else parse_ts(file, name)
+
+
+def _read_ts_gz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
     try:
-        with gzip.open(path, "rb") as lines:
-            return parse_ts(lines, str(path))
+        with gzip.open(file, "rb") as lines:
+            return parse_ts(lines, name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-        raise ValueError(f"{path}: not a whole gzip file ({problem})") from None
+        raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
 
 
-def _read_npz(path: Path) -> tuple[Sequences, np.ndarray | None]:
-    arrays, names = _load_arrays(path)
+def _read_npz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
+    arrays = _load_arrays(file, name)
     try:
         if "X" in arrays:
             X = shape_sequences(arrays["X"])
@@ -76,28 +93,47 @@ def _read_npz(path: Path) -> tuple[Sequences, np.ndarray | None]:
             X = Ragged(arrays["values"], arrays["offsets"])
         else:
             raise ValueError(
-                f"found the arrays {', '.join(names) or 'none'}; wanted X [N, T, F] or [N, T], "
+                f"found the arrays {', '.join(arrays) or 'none'}; wanted X [N, T, F] or [N, T], "
                 "or values and offsets, and y if there are labels"
             )
     except ValueError as problem:
-        raise ValueError(f"{path}: {problem}") from None
+        raise ValueError(f"{name}: {problem}") from None
     y = arrays.get("y")
     if y is not None and (y.ndim == 0 or len(y) != len(X)):
         found = f"{len(y)} entries" if y.ndim else "a single value"
-        raise ValueError(f"{path}: X has {len(X)} examples and y has {found}; wanted as many")
+        raise ValueError(f"{name}: X has {len(X)} examples and y has {found}; wanted as many")
+    used = {"X", "y"} if "X" in arrays else {"values", "offsets", "y"}
+    if ignored := [key for key in arrays if key not in used]:
+        _log.warning("%s: ignored the arrays %s", name, ", ".join(ignored))
     return X, y
 
 
-def _load_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays that `read` knows, and the names of all that are in the file."""
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path}: not an .npz archive; wanted a file made by numpy.savez")
-        file.seek(0)
-        known = ("X", "values", "offsets", "y")
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files if name in known}
-                return arrays, archive.files
-        except Exception as problem:  # a damaged archive can raise nearly anything
-            raise ValueError(f"{path}: cannot be read as .npz ({problem})") from problem
+def _load_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray | None]:
+    """The arrays in the file; None stands for those that `read` has no use for."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{name}: not an .npz archive; wanted a file made by numpy.savez")
+    file.seek(0)
+    key = ""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = dict.fromkeys(archive.files)
+            for key in arrays.keys() & _ARRAYS.keys():
+                arrays[key] = archive[key]
+            return arrays
+    except Exception as problem:  # a damaged archive can raise nearly anything
+        if str(problem).startswith("Object arrays"):
+            raise ValueError(
+                f"{name}: {key} is an array of Python objects, which is not read, since reading it "
+                f"could run code; {_ARRAYS[key]}"
+            ) from None
+        raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
+
+
+# The arrays that are read, and how to save what came as an array of objects.
+_ARRAYS = {
+    "X": "save sequences of different lengths as values=numpy.concatenate(X) and "
+    "offsets=numpy.cumsum([0, *map(len, X)])",
+    "values": "save it as numbers: values.astype(float)",
+    "offsets": "save it as integers: offsets.astype(int)",
+    "y": "save it as strings or integers: y.astype(str)",
+}

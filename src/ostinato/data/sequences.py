@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ostinato.data.ragged import Ragged
+from ostinato.data.ragged import Ragged, as_float32
 
 Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
 
@@ -18,7 +18,7 @@ def as_sequences(X: Any) -> Sequences:
         X: one of
             an array `[N, T, F]`, or `[N, T]` for one feature; anything that NumPy reads as such,
             a torch tensor included;
-            a list of N arrays `[T_i, F]`, or `[T_i]` for one feature;
+            a list or object array of N arrays `[T_i, F]`, or `[T_i]` for one feature;
             a `Ragged`.
             Numbers of any real dtype.
 
@@ -28,8 +28,8 @@ def as_sequences(X: Any) -> Sequences:
 
     Raises:
         ValueError: X has another number of axes, no examples, no steps or no features; sequences
-            differ in features; a value is not a number, is NaN or infinite, or becomes infinite
-            as float32. The message names the first offender.
+            differ in features; a value is not a number, is NaN or infinite, or overflows float32.
+            The message names the first offender.
 
     Example:
         >>> import numpy as np
@@ -41,7 +41,7 @@ def as_sequences(X: Any) -> Sequences:
         >>> as_sequences([[1.0, 2.0], [3.0, float("nan")]])
         Traceback (most recent call last):
         ...
-        ValueError: X has nan at example 1, step 1, feature 0; wanted finite float32 numbers: \
+        ValueError: X has NaN at example 1, step 1, feature 0; wanted finite float32 numbers: \
 fill missing values in, or leave the example out
     """
     sequences = shape_sequences(X)
@@ -54,6 +54,10 @@ def shape_sequences(X: Any) -> Sequences:
     """`as_sequences` without looking at the values: missing ones (NaN) pass."""
     if isinstance(X, Ragged):
         return X
+    if not isinstance(X, (list, tuple)):
+        X = _array(X, "X")
+        if X.dtype == object and X.ndim > 0:  # of arrays, or of Python's numbers
+            X = X.tolist()
     if isinstance(X, (list, tuple)):
         arrays = [_numbers(x, f"X[{i}]") for i, x in enumerate(X)]
         if len({array.shape for array in arrays}) > 1:
@@ -62,27 +66,55 @@ def shape_sequences(X: Any) -> Sequences:
     else:
         array = _numbers(X, "X")
     if array.ndim == 2:
+        if array.shape[1] == 0:  # in scikit-learn's words, which its check_estimator looks for
+            raise ValueError(
+                f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
+            )
         array = array[:, :, None]
     if array.ndim != 3:
         raise ValueError(
             f"X has shape {list(array.shape)}; wanted [examples, steps, features], "
-            "[examples, steps] for one feature, or a list of arrays [steps, features]"
+            "[examples, steps] for one feature, or a list of arrays [steps, features]. "
+            "Reshape your data: a single sequence x is X = x[None]"
         )
-    with np.errstate(over="ignore"):  # beyond float32's range is inf, which is refused by name
-        return np.ascontiguousarray(array, dtype=np.float32)
+    return as_float32(array, place)
 
 
-def _numbers(value: Any, name: str) -> np.ndarray:
+def place(example: int, step: int, feature: int) -> str:
+    """An index into `[N, T, F]` in words, for messages."""
+    return f"example {example}, step {step}, feature {feature}"
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    if hasattr(value, "toarray"):  # the sparse arrays of SciPy have it
+        raise TypeError(
+            f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
+        )
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError:
         raise ValueError(
             f"{name} is a nested list whose parts differ in length; wanted an array "
             "[steps, features] for each sequence, and a list of such"
         ) from None
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    array = _array(value, name)
+    if array.dtype == object and array.ndim > 0:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} has an object that is no number ({error}); wanted real numbers"
+            ) from None
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {array.dtype}; wanted real numbers, "
+            "as two features for the real and the imaginary part"
+        )
     if array.dtype.kind not in "biuf":
-        hint = "; pass sequences of different lengths as a list" if array.dtype == object else ""
-        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers{hint}")
+        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")
     return array
 
 
@@ -105,16 +137,10 @@ def _check_finite(sequences: Sequences) -> None:
     finite = np.isfinite(values)
     if finite.all():
         return
-    *place, feature = (int(i) for i in np.argwhere(~finite)[0])
-    if isinstance(sequences, Ragged):
-        (row,) = place
-        example = int(np.searchsorted(sequences.offsets, row, side="right")) - 1
-        step = row - int(sequences.offsets[example])
-        value = values[row, feature]
-    else:
-        example, step = place
-        value = values[example, step, feature]
+    first = tuple(np.argwhere(~finite)[0].tolist())
+    where = sequences.place(*first) if isinstance(sequences, Ragged) else place(*first)
+    value = "NaN" if np.isnan(values[first]) else values[first]
     raise ValueError(
-        f"X has {value} at example {example}, step {step}, feature {feature}; wanted finite "
-        "float32 numbers: fill missing values in, or leave the example out"
+        f"X has {value} at {where}; wanted finite float32 numbers: "
+        "fill missing values in, or leave the example out"
     )

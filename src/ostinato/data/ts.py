@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from ostinato.data.ragged import as_float32
 from ostinato.data.sequences import Sequences, shape_sequences
 
 
@@ -152,8 +153,7 @@ class _Form:
                     f"found {n_steps} values a dimension; wanted {self.n_steps}, "
                     "since the header says @equalLength true"
                 )
-        with np.errstate(over="ignore"):  # beyond float32's range is inf, which as_sequences names
-            return np.array(columns, np.float64).T.astype(np.float32)
+        return as_float32(np.array(columns).T, lambda step, i: f"step {step}, dimension {i + 1}")
 
 
 def _values(text: str, dimension: int) -> list[float]:

@@ -1,0 +1,76 @@
+"""The columns of data frames, by which a model knows its features again.
+
+The rules and the texts are scikit-learn's, which every estimator's user knows; written anew, since
+scikit-learn takes a second to import.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+_SHOWN = 5
+
+
+def column_names(X: Any) -> np.ndarray | None:
+    """`[T]`, the names of a data frame's columns; None if X is no data frame, or has numbers there.
+
+    Raises:
+        TypeError: some names are strings and some are not.
+    """
+    names = getattr(X, "columns", None)
+    if names is None or len(names) == 0:
+        return None
+    kinds = sorted({type(name).__name__ for name in names})
+    if "str" not in kinds:
+        return None
+    if len(kinds) > 1:
+        raise TypeError(
+            "Feature names are only supported if all input features have string names, but your "
+            f"input has {kinds} as column name types; convert them with "
+            "X.columns = X.columns.astype(str)"
+        )
+    return np.array(list(names), dtype=object)
+
+
+def check_columns(X: Any, wanted: np.ndarray | None) -> None:
+    """Whether a data frame has the columns, in their order, of the one that was trained on.
+
+    Warns:
+        UserWarning: one of the two has no names.
+
+    Raises:
+        ValueError: the names differ.
+    """
+    came = column_names(X)
+    if came is None or wanted is None:
+        if wanted is not None:
+            warnings.warn(
+                "X does not have valid feature names, but SequenceClassifier was fitted with "
+                "feature names",
+                stacklevel=2,
+            )
+        elif came is not None:
+            warnings.warn(
+                "X has feature names, but SequenceClassifier was fitted without feature names",
+                stacklevel=2,
+            )
+        return
+    if came.tolist() == wanted.tolist():
+        return
+    unseen, missing = sorted({*came} - {*wanted}), sorted({*wanted} - {*came})
+    text = "The feature names should match those that were passed during fit.\n"
+    if unseen:
+        text += f"Feature names unseen at fit time:\n{_listed(unseen)}"
+    if missing:
+        text += f"Feature names seen at fit time, yet now missing:\n{_listed(missing)}"
+    if not unseen and not missing:
+        text += "Feature names must be in the same order as they were in fit.\n"
+    raise ValueError(text)
+
+
+def _listed(names: list[str]) -> str:
+    more = ["- ...\n"] if len(names) > _SHOWN else []
+    return "".join([*(f"- {name}\n" for name in names[:_SHOWN]), *more])
