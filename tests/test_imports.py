@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 PACKAGE = """
     _native
     engine
-    _extras environment errors files interrupt tree
+    _extras anatomy environment errors files interrupt tree
+    picture
     eager
     arguments
     compiler

@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from cli_examples import process
 
-from ostinato.cli import picture
-from ostinato.cli.anatomy import Anatomy, table
+from ostinato import picture
+from ostinato.anatomy import Anatomy, table
 
 KINDS = list(itertools.product(["rnn", "gru", "lstm"], [1, 3], [False, True]))
 

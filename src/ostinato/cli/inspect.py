@@ -8,10 +8,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import files
+from ostinato import files, picture
+from ostinato.anatomy import Anatomy, table
 from ostinato.cli import config as configuration
-from ostinato.cli import picture, runs, sources
-from ostinato.cli.anatomy import Anatomy, table
+from ostinato.cli import runs, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.picture import plain
+from ostinato.picture import plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from ostinato.cli.anatomy import Anatomy
+from ostinato.anatomy import Anatomy
 
 LEFT_OUT = "…"  # stands for the columns that are not drawn
 ASCII = str.maketrans(
@@ -146,33 +146,50 @@ STYLE = """
   text { font: 15px system-ui, sans-serif; text-anchor: middle; fill: #222 }
   .weight { font-style: italic; fill: #555 }
   .box { fill: #eef3fa; stroke: #345; stroke-width: 1.5 }
-  .way { stroke: #345; stroke-width: 1.5; fill: none; marker-end: url(#tip) }
+  .way { stroke: #345; stroke-width: 1.5; fill: none }
+  .tip { fill: #345 }
 """
+TIP = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+    'orient="auto"><path class="tip" d="M0 0L8 4L0 8z"></path></marker></defs>'
+)
 
 
 def svg(anatomy: Anatomy) -> str:
     """The same drawing as a picture that any browser shows."""
+    width, height, body = _drawing(anatomy)
+    foot = _text(width // 2, height + 16, caption(anatomy))
+    size = f'viewBox="0 0 {width} {height + 30}" width="{width}" height="{height + 30}"'
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">
+<title>{escape(caption(anatomy))}, unrolled over time</title>
+<style>{STYLE}</style>
+<rect width="100%" height="100%" fill="white"/>
+{body}
+{foot}
+</svg>
+"""
+
+
+def inline_svg(anatomy: Anatomy) -> str:
+    """The same within an HTML page, which has the style for its classes."""
+    width, height, body = _drawing(anatomy)
+    return (
+        f'<svg class="unrolled" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(caption(anatomy))}, unrolled over time">\n{body}\n</svg>'
+    )
+
+
+def _drawing(anatomy: Anatomy) -> tuple[int, int, str]:
+    """Width, height and elements."""
     names, stack = columns(anatomy), layers(anatomy)
     x = [LEFT + COLUMN * i for i in range(len(names))]
-    parts, top = [_svg_readout(anatomy, x)], TOP
+    parts, top = [TIP, _svg_readout(anatomy, x)], TOP
     for cells in stack:
         parts.append(_svg_layer(cells, names, x, top))
         top += CELL_H * len(cells) + GAP
     foot = top + 14
     parts.append(_svg_inputs(f"U{stack[-1][0].mark.rstrip('→')}", names, x, foot))
-    width, height = x[-1] + LEFT, foot + 56
-    parts.append(_text(width // 2, foot + 42, caption(anatomy)))
-    body = "\n".join(parts)
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" \
-width="{width}" height="{height}" role="img">
-<title>{escape(caption(anatomy))}, unrolled over time</title>
-<style>{STYLE}</style>
-<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" \
-orient="auto"><path d="M0 0L8 4L0 8z" fill="#345"/></marker></defs>
-<rect width="100%" height="100%" fill="white"/>
-{body}
-</svg>
-"""
+    return x[-1] + LEFT, foot + 26, "\n".join(parts)
 
 
 def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
@@ -205,7 +222,7 @@ def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int) -> str:
     for i, name in enumerate(names):
         if name != LEFT_OUT:
             size = f'width="{BOX_W}" height="{CELL_H}"'
-            parts.append(f'<rect class="box" x="{x[i] - half}" y="{top}" {size} rx="4"/>')
+            parts.append(f'<rect class="box" x="{x[i] - half}" y="{top}" {size} rx="4"></rect>')
         parts.append(_text(x[i], y + 5, name if name == LEFT_OUT else f"s{cell.mark}_{name}"))
     for left, right in pairwise(x):
         start, end = left + half, right - half
@@ -237,4 +254,4 @@ def _text(x: int, y: int, words: str, kind: str = "") -> str:
 
 def _way(path: str) -> str:
     """A line that ends in an arrow head."""
-    return f'<path class="way" d="{path}"/>'
+    return f'<path class="way" d="{path}" marker-end="url(#tip)"></path>'
