@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+from test_loop import CtrlC
 from training_examples import Experiment
 
-from ostinato.training import MetricsFile, Progress
+from ostinato.training import Checkpoint, LossFile, MetricsFile, Progress
 
 
 class Terminal(io.StringIO):
@@ -18,6 +20,29 @@ def test_the_metrics_file_has_the_reports_exactly(tmp_path):
     file.write_text("an old one\n")
     _, history = Experiment().run(callbacks=[MetricsFile(file)])
     assert [json.loads(line) for line in file.read_text().splitlines()] == history.reports
+
+
+def test_the_loss_file_has_the_loss_of_every_tenth_iteration_exactly(tmp_path):
+    file = tmp_path / "losses.csv"
+    file.write_text("an old one\n")
+    _, history = Experiment(plan={"eval_every": 10}).run(callbacks=[LossFile(file)])
+    lines = file.read_text().splitlines()
+    assert lines[0] == "iteration,loss"
+    written = [(int(i), float(loss)) for i, loss in (line.split(",") for line in lines[1:])]
+    assert written == history.course
+    reported = list(zip(history["iteration"], history["loss"], strict=True))
+    assert written == reported[:2] == [(0, history.losses[0]), (10, history.losses[1])]
+
+
+def test_a_resumed_loss_file_is_that_of_an_uninterrupted_training(tmp_path):
+    plan = {"iterations": 34}
+    Experiment(plan=plan).run(callbacks=[LossFile(tmp_path / "whole.csv")])
+    parts = [LossFile(tmp_path / "losses.csv"), Checkpoint(tmp_path / "c")]
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(plan=plan).run(callbacks=[CtrlC(22), *parts])
+    Experiment(plan=plan).run(callbacks=parts, resume=tmp_path / "c")
+    assert (tmp_path / "losses.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len((tmp_path / "whole.csv").read_text().splitlines()) == 1 + 4
 
 
 def test_progress_is_a_line_for_each_report_where_there_is_no_terminal():

@@ -69,5 +69,5 @@ def assert_same_end(
     ):
         assert a.numpy().tobytes() == b.numpy().tobytes(), name
     assert without_clock(one[1]) == without_clock(other[1])
-    for name in ("iterations", "best_iteration", "outcome"):
+    for name in ("iterations", "best_iteration", "outcome", "losses"):
         assert getattr(one[1], name) == getattr(other[1], name)

@@ -3,7 +3,7 @@
 from ostinato._extras import needs
 
 with needs("torch", "torch"):
-    from ostinato.training.callbacks import Callback, MetricsFile, Progress
+    from ostinato.training.callbacks import Callback, LossFile, MetricsFile, Progress
     from ostinato.training.checkpoint import Checkpoint
     from ostinato.training.evaluation import Evaluation, evaluate, logits
     from ostinato.training.history import History
@@ -19,6 +19,7 @@ __all__ = [
     "Diverged",
     "Evaluation",
     "History",
+    "LossFile",
     "MetricsFile",
     "Plan",
     "Progress",

@@ -53,6 +53,38 @@ class MetricsFile(Callback):
             file.write(_line(report))
 
 
+class LossFile(Callback):
+    """Writes the losses of `History` as CSV, a line for every tenth iteration (floats are exact).
+
+    As for `MetricsFile`, the file begins with those of the checkpoint, or with none.
+
+    Args:
+        path: the file; an old one is replaced.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._written = 0
+
+    def on_start(self, run: Run) -> None:
+        write_bytes(self.path, b"iteration,loss\n")
+        self._written = 0
+        self._write(run)
+
+    def on_iteration(self, run: Run) -> None:
+        if len(run.history.losses) > self._written:
+            self._write(run)
+
+    def on_end(self, run: Run) -> None:
+        self.on_iteration(run)
+
+    def _write(self, run: Run) -> None:
+        new = run.history.course[self._written :]
+        with self.path.open("ab") as file:
+            file.write("".join(f"{iteration},{loss!r}\n" for iteration, loss in new).encode())
+        self._written = len(run.history.losses)
+
+
 def _line(report: Report) -> bytes:
     return json.dumps(report, allow_nan=False).encode() + b"\n"
 

@@ -37,6 +37,11 @@ class History:
     outcome: str = "running"
     losses: list[float] = field(default_factory=list)
 
+    @property
+    def course(self) -> list[tuple[int, float]]:
+        """The losses with their iterations: (0, 2.31), (10, 2.25), …"""
+        return [(LOSS_EVERY * i, loss) for i, loss in enumerate(self.losses)]
+
     def __getitem__(self, name: str) -> list[Any]:
         """One entry of all reports."""
         return [report[name] for report in self.reports]
