@@ -39,7 +39,7 @@ def test_a_resumed_loss_file_is_that_of_an_uninterrupted_training(tmp_path):
     Experiment(plan=plan).run(callbacks=[LossFile(tmp_path / "whole.csv")])
     parts = [LossFile(tmp_path / "losses.csv"), Checkpoint(tmp_path / "c")]
     with pytest.raises(KeyboardInterrupt):
-        Experiment(plan=plan).run(callbacks=[CtrlC(22), *parts])
+        Experiment(plan=plan).run(callbacks=[CtrlC(21), *parts])
     Experiment(plan=plan).run(callbacks=parts, resume=tmp_path / "c")
     assert (tmp_path / "losses.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len((tmp_path / "whole.csv").read_text().splitlines()) == 1 + 4
