@@ -155,8 +155,9 @@ def test_accuracy_by_step(tmp_path: Path) -> None:
     rows = page.tables["Accuracy by rows read"]
     assert [row[0] for row in rows[1:]] == ["4", "7", "11", "14", "18", "21", "25", "28"]
     assert number(rows[4][1]) == pytest.approx(100 * data.accuracy_by_step[13], abs=0.0051)
-    # 0.9 · 0.97 = 0.873 is first reached by 0.1 + 0.87 · t / 27 at t = 24, the 25th row
-    assert "nine tenths of that are reached after 25." in page.sections["steps"]
+    # nine tenths of the rise are first reached by 0.1 + 0.87 · t / 27 at t = 25, the 26th row
+    told = "10.00\u202f% after the first row, 97.00\u202f% after all 28; nine tenths of the rise are "
+    assert f"{told}made, and kept, after 26." in page.sections["steps"]
     chance = np.bincount(data.y_true).max() / 300
     assert f"most frequent class, {100 * chance:.2f}" in page.sections["steps"]
 

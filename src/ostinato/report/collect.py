@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato._extras import needs
+from ostinato.anatomy import Anatomy
 from ostinato.data import LabelEncoder, Ragged, as_sequences
 from ostinato.report.contents import ReportData, StepView
 
@@ -24,6 +25,7 @@ def collect(
     *,
     title: str,
     metrics: Sequence[Mapping[str, Any]] = (),
+    losses: Sequence[tuple[int, float]] = (),
     evaluation: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
@@ -40,7 +42,7 @@ def collect(
         classifier: fitted.
         X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
         y: `[N]` their labels, each one of `classifier.classes_`.
-        title, metrics, evaluation, config, environment: passed on, see `ReportData`.
+        title, metrics, losses, evaluation, config, environment: passed on, see `ReportData`.
         n_hardest: how many examples to show step by step.
 
     Raises:
@@ -56,6 +58,7 @@ def collect(
         )
     y_true = LabelEncoder(classifier.classes_).encode(labels, name="collect: y")
     classes = [str(label) for label in classifier.classes_]
+    lengths = _lengths(sequences)
     chosen = _hardest(proba, y_true, n_hardest)
     return ReportData(
         title=title,
@@ -68,6 +71,22 @@ def collect(
         environment=dict(environment or {}),
         hardest=_views(classifier, sequences, classes, y_true, proba, chosen),
         accuracy_by_step=_accuracy_by_step(classifier, sequences, y_true),
+        losses=list(losses),
+        network=_network(classifier, lengths),
+        lengths=(int(lengths.min()), int(lengths.max())),
+    )
+
+
+def _network(classifier: SequenceClassifier, lengths: np.ndarray) -> Anatomy:
+    config = classifier.net_.config
+    return Anatomy(
+        config["cell"],
+        int(lengths[0]) if (lengths == lengths[0]).all() else None,
+        config["n_features"],
+        config["hidden_size"],
+        config["n_classes"],
+        config["num_layers"],
+        config["bidirectional"],
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ostinato.anatomy import Anatomy
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class ReportData:
         environment: what `environment.json` holds.
         hardest: the test examples to show step by step, the hardest first.
         accuracy_by_step: `[T]` test accuracy when only the first t + 1 steps are read, or None.
+        losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
+        network: the sizes of the network, or None.
+        lengths: steps of the shortest and of the longest test sequence, or None.
 
     Raises:
         ValueError: the shapes do not fit each other, or y_true names a class that is not there.
@@ -80,6 +85,9 @@ class ReportData:
     environment: dict[str, Any]
     hardest: list[StepView]
     accuracy_by_step: np.ndarray | None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    network: Anatomy | None = None
+    lengths: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         n_classes = len(self.classes)

@@ -10,52 +10,109 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from ostinato.report import parts
 from ostinato.report.markup import short
 from ostinato.report.svg import ACCENT, ACCENT_RGB, MUTED, WRONG, WRONG_RGB, inline_svg, tinted
 
 MAX_NAMED_CLASSES = 60  # more classes than this leave no room for their names
+MAX_BATCHES = 500  # points of the loss of single batches
 MAX_MARKERS = 40  # more points than this are a line without dots
 
 
-def curves(
-    name: str, label: str, title: str, metrics: Sequence[dict[str, Any]], keys: dict[str, str]
+def loss_curve(
+    label: str, metrics: Sequence[dict[str, Any]], losses: Sequence[tuple[int, float]]
 ) -> str:
-    """Metrics over iterations, a line for each of `keys` (metric → legend) that was reported."""
-    present = [key for key in keys if any(key in report for report in metrics)]
-    iterations = np.array([report["iteration"] for report in metrics])
+    """The loss over iterations: of single batches faint, their running mean, validation.
+
+    Without `losses` the batches are those of the reports.
+    """
 
     def draw(fig: Figure) -> None:
         ax = fig.add_subplot()
-        for key, colour, marker in zip(present, (ACCENT, WRONG), "os", strict=False):
-            values = np.array([report.get(key, np.nan) for report in metrics], dtype=float)
-            known = np.isfinite(values)
-            few = known.sum() <= MAX_MARKERS
-            ax.plot(
-                iterations[known],
-                values[known],
-                color=colour,
-                label=keys[key],
-                marker=marker if few else None,
-                markersize=3.5,
-            )
-        ax.set_title(title, loc="left", fontsize=10)
-        ax.set_xlabel("iteration")
-        ax.margins(x=0.03)
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
-        if title == "Accuracy":
-            _share_axis(ax)
-            ax.set_ylim(top=1.02)
-        elif _spans_decades(ax):
+        if losses:
+            _course(ax, np.array(losses, dtype=float))
+        else:
+            _reports(ax, metrics, "loss", ACCENT, "o", "training batch")
+        _reports(ax, metrics, "validation_loss", WRONG, "s", "validation")
+        _iteration_axis(ax, "Loss")
+        if _spans_decades(ax):
             ax.set_yscale("log")
             # By default 10 to a power, in mathematics, which the page shows as it is written.
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
         else:
             ax.set_ylim(bottom=0)
-        if len(present) > 1:
-            ax.legend()
 
-    return inline_svg(name, label, (4.7, 3.0), draw)
+    return inline_svg("loss", label, (4.7, 3.0), draw)
+
+
+def accuracy_curve(label: str, metrics: Sequence[dict[str, Any]]) -> str:
+    """The accuracy over iterations, on an axis for what was reported after the start."""
+
+    def draw(fig: Figure) -> None:
+        ax = fig.add_subplot()
+        _reports(ax, metrics, "train_accuracy", ACCENT, "o", "training batch")
+        _reports(ax, metrics, "validation_accuracy", WRONG, "s", "validation")
+        _iteration_axis(ax, "Accuracy")
+        _share_axis(ax)
+        ax.set_ylim(*accuracy_limits(metrics))
+
+    return inline_svg("accuracy", label, (4.7, 3.0), draw)
+
+
+def accuracy_limits(metrics: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """The accuracies that the axis shows: all but those before the first update, if far below."""
+    shares = [[r[k] for k in r if k.endswith("accuracy")] for r in metrics]
+    low, high = _range(np.concatenate(shares[1:] or shares))
+    start = min(shares[0])
+    return (low, high) if start < low - (high - low) else _range(np.concatenate(shares))
+
+
+def _range(shares: np.ndarray) -> tuple[float, float]:
+    """Limits a little beyond the finite values, at least two per cent apart."""
+    shares = shares[np.isfinite(shares)]
+    low, high = (shares.min(), shares.max()) if len(shares) else (0.0, 1.0)
+    margin = max(0.06 * (high - low), 0.01)
+    return max(0.0, low - margin), min(1.0, high) + margin
+
+
+def _course(ax: Axes, losses: np.ndarray) -> None:
+    """`[K, 2]` iterations and losses of single batches."""
+    iterations, values = losses.T
+    window = max(1, len(values) // 25)
+    shown = parts.extremes(values, MAX_BATCHES)
+    mean = parts.running_mean(values, window)
+    smooth = np.unique(np.linspace(0, len(values) - 1, MAX_BATCHES).round().astype(int))
+    ax.plot(
+        iterations[shown], values[shown], color=MUTED, alpha=0.5, linewidth=0.6, label="a batch"
+    )
+    told = f"mean of {window} batches" if window > 1 else "training batch"
+    ax.plot(iterations[smooth], mean[smooth], color=ACCENT, label=told)
+
+
+def _reports(
+    ax: Axes, metrics: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str
+) -> None:
+    """One entry of the reports over iterations, where it was reported."""
+    known = [r for r in metrics if np.isfinite(r.get(key, np.nan))]
+    if known:
+        ax.plot(
+            [r["iteration"] for r in known],
+            [r[key] for r in known],
+            color=colour,
+            label=label,
+            marker=marker if len(known) <= MAX_MARKERS else None,
+            markersize=3.5,
+        )
+
+
+def _iteration_axis(ax: Axes, title: str) -> None:
+    ax.set_title(title, loc="left", fontsize=10)
+    ax.set_xlabel("iteration")
+    ax.margins(x=0.03)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    if len(ax.lines) > 1:
+        ax.legend()
 
 
 def _spans_decades(ax: Axes) -> bool:
@@ -65,18 +122,19 @@ def _spans_decades(ax: Axes) -> bool:
 
 def accuracy_by_step(label: str, accuracy: np.ndarray, chance: float, unit: str) -> str:
     """Accuracy `[T]` after each step; `chance` is the share of the most frequent class."""
-    steps = np.arange(1, len(accuracy) + 1)
+    ends = parts.edges(len(accuracy))[1:]
+    shown = parts.means(accuracy)
 
     def draw(fig: Figure) -> None:
         ax = fig.add_subplot()
         ax.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-        ax.plot(steps, accuracy, color=ACCENT)
-        ax.plot(steps[-1], accuracy[-1], "o", color=ACCENT, markersize=5)
+        ax.plot(ends, shown, color=ACCENT)
+        ax.plot(len(accuracy), accuracy[-1], "o", color=ACCENT, markersize=5)
         ax.set_xlabel(f"{unit}s read")
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 7, 10]))
         _share_axis(ax)
-        ax.set_ylim(0, 1.02)
+        ax.set_ylim(*_range(np.append(accuracy, chance)))
 
     return inline_svg("accuracy-by-step", label, (4.7, 3.0), draw)
 

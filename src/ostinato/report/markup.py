@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+NARROW = 5  # columns that a phone has room for
 
 # What neither HTML nor UTF-8 can carry: control characters, lone surrogates, non-characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -68,20 +70,29 @@ def omitted(sentence: str) -> str:
     return f'<p class="omitted">{text(sentence)}</p>'
 
 
+SCROLLS = '<p class="scrolls">Wider than the screen: it scrolls sideways \u2192</p>'
+
+
 def figure(svg: str, caption: str = "", *, below: str = "", wide: bool = False) -> str:
     """A figure of markup, with a caption of text. A wide one scrolls on small screens."""
     told = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    frame = 'class="scroll wide" tabindex="0"' if wide else 'class="scroll"'
-    return f"<figure><div {frame}>{svg}</div>{below}{told}</figure>"
+    if not wide:
+        return f'<figure><div class="scroll">{svg}</div>{below}{told}</figure>'
+    frame = f'<div class="scroll wide" tabindex="0">{svg}</div>'
+    return f"<figure>{SCROLLS}{frame}{below}{told}</figure>"
 
 
-def table(caption: str, header: Iterable[str], rows: Iterable[str], css_class: str) -> str:
-    """A table that scrolls by itself where the page is narrow; header cells and rows are markup."""
+def table(caption: str, header: Sequence[str], rows: Iterable[str], css_class: str) -> str:
+    """A table that scrolls by itself where the page is narrow; header cells and rows are markup.
+
+    One that is wider than a phone says so there: what is cut off may not show.
+    """
+    told = SCROLLS if len(header) > NARROW else ""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
     body = "\n".join(rows)
     return (
         f'<div class="scroll" role="region" aria-label="{text(caption)}" tabindex="0">'
-        f'<table class="{css_class}"><caption>{text(caption)}</caption>\n'
+        f'{told}<table class="{css_class}"><caption>{text(caption)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 

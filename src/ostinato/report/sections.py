@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from ostinato import picture
 from ostinato.report import figures, markup, steps, tables
 from ostinato.report.contents import ReportData, StepView
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
+from ostinato.report.parts import MOST
 
 MAX_TABLE_CLASSES = 20  # more classes than this are an image, not a table of counts
 
@@ -26,7 +29,8 @@ def header(data: ReportData) -> str:
         _tile(
             percent(accuracy),
             f"accuracy on all {count(n)} test examples",
-            f"95\u202f% interval {percent(low)} to {percent(high)}",
+            f"95\u202f% interval {percent(low)} to {percent(high)}; "
+            f"always the most frequent class: {percent(_chance(data))}",
         )
     ]
     if "notebook_128" in data.evaluation:
@@ -34,18 +38,57 @@ def header(data: ReportData) -> str:
         tiles.append(_tile(share, "accuracy on the notebook's first 128 test images"))
     loss = test.get("loss", _cross_entropy(data))
     tiles.append(_tile(f"{loss:.4f}", "test loss", "mean cross-entropy in nats"))
-    if iterations := _iterations(data):
-        tiles.append(_tile(count(iterations), "iterations of training"))
-    if "elapsed_s" in data.evaluation:
-        tiles.append(_tile(markup.duration(data.evaluation["elapsed_s"]), "elapsed"))
-    machine = _machine(data.environment)
-    below = f'<p class="machine">{text(machine)}</p>' if machine else ""
+    tiles += _training_tiles(data)
+    told = [_sizes(data), _machine(data.environment)]
+    below = "".join(f'<p class="machine">{text(line)}</p>' for line in told if line)
+    if command := _command(data.environment):
+        below += f'<pre class="command"><code>{text(command)}</code></pre>'
     links = "".join(f'<a href="#{identity}">{text(name)}</a>' for identity, name in _CONTENTS)
     return (
         f"<header>\n<h1>{text(data.title)}</h1>\n{below}"
         f'<dl class="tiles">{"".join(tiles)}</dl>\n'
         f'<nav aria-label="Sections">{links}</nav>\n</header>'
     )
+
+
+def _training_tiles(data: ReportData) -> list[str]:
+    tiles = []
+    iterations, elapsed = _iterations(data), data.evaluation.get("elapsed_s")
+    if iterations:
+        each = f"{1000 * elapsed / iterations:.2f}\u202fms each" if elapsed else ""
+        tiles.append(_tile(count(iterations), "iterations of training", each))
+    if elapsed is not None:
+        tiles.append(_tile(markup.duration(elapsed), "elapsed"))
+    if data.network is not None:
+        tiles.append(_tile(count(data.network.parameters), "parameters"))
+    return tiles
+
+
+def _sizes(data: ReportData) -> str:
+    """The data in a line: how many sequences, how long, of how many numbers, and classes."""
+    if data.network is None or data.lengths is None:
+        return ""
+    n_train = data.environment.get("data", {}).get("n_train")
+    examples = f"{count(n_train)} training and " if n_train else ""
+    examples += f"{count(len(data.y_true))} test sequences"
+    low, high = data.lengths
+    steps = f"{count(low)} to {count(high)} steps" if low < high else _plural(low, "step")
+    features = _plural(data.network.n_features, "number")
+    return f"{examples} of {steps} of {features}, {count(len(data.classes))} classes"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
+def _command(environment: dict[str, Any]) -> str:
+    """The command that made the run, to be pasted into a shell."""
+    return shlex.join(map(str, environment.get("command", [])))
+
+
+def _chance(data: ReportData) -> float:
+    """The accuracy of always naming the most frequent class."""
+    return float(np.bincount(data.y_true).max() / len(data.y_true))
 
 
 def _tile(number: str, name: str, detail: str = "") -> str:
@@ -82,28 +125,34 @@ def _machine(environment: dict[str, Any]) -> str:
     return " \u00b7 ".join(str(part) for part in parts if part)
 
 
+def network(data: ReportData) -> str:
+    if data.network is None:
+        return section("network", "Network", omitted("The sizes of the network are unknown."))
+    told = f"{picture.caption(data.network)}, {count(data.network.parameters)} parameters"
+    equations = "\n".join(data.network.equations)
+    return section(
+        "network",
+        "Network",
+        markup.figure(picture.inline_svg(data.network), f"{told}, unrolled over time", wide=True),
+        f"<details><summary>The equations</summary><pre>{text(equations)}</pre></details>",
+    )
+
+
 def training(data: ReportData) -> str:
     if not data.metrics:
         return section("training", "Training", omitted("No curves: the run kept no metrics."))
-    loss = figures.curves(
-        "loss",
-        _curve_label("Loss", "loss", data.metrics),
-        "Loss",
-        data.metrics,
-        {"loss": "training batch", "validation_loss": "validation"},
+    loss = figures.loss_curve(_curve_label("Loss", "loss", data.metrics), data.metrics, data.losses)
+    accuracy = figures.accuracy_curve(
+        _curve_label("Accuracy", "train_accuracy", data.metrics), data.metrics
     )
-    accuracy = figures.curves(
-        "accuracy",
-        _curve_label("Accuracy", "train_accuracy", data.metrics),
-        "Accuracy",
-        data.metrics,
-        {"train_accuracy": "training batch", "validation_accuracy": "validation"},
-    )
+    start = data.metrics[0]["train_accuracy"]
+    below = start < figures.accuracy_limits(data.metrics)[0]
+    cut = f"Below the axis: {percent(start)} before the first update." if below else ""
     return section(
         "training",
         "Training",
         note("Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."),
-        f'<div class="grid">{markup.figure(loss)}\n{markup.figure(accuracy)}</div>',
+        f'<div class="grid">{markup.figure(loss)}\n{markup.figure(accuracy, cut)}</div>',
         f"<details><summary>The numbers</summary>{tables.metrics_table(data.metrics)}</details>",
     )
 
@@ -122,13 +171,11 @@ def by_step(data: ReportData) -> str:
     accuracy = data.accuracy_by_step
     if accuracy is None:
         return section("steps", heading, omitted(_no_steps(data)))
-    chance = float(np.bincount(data.y_true).max() / len(data.y_true))
-    near = int(np.argmax(accuracy >= 0.9 * accuracy[-1])) + 1
     told = (
-        f"{percent(accuracy[-1])} after all {len(accuracy)}; nine tenths of that are reached "
-        f"after {near}. Dotted: always the most frequent class, {percent(chance)}."
+        f"{_rise(accuracy, len(data.y_true), unit)} "
+        f"Dotted: always the most frequent class, {percent(_chance(data))}."
     )
-    svg = figures.accuracy_by_step(f"{heading}: {told}", accuracy, chance, unit)
+    svg = figures.accuracy_by_step(f"{heading}: {told}", accuracy, _chance(data), unit)
     return section(
         "steps",
         heading,
@@ -139,6 +186,24 @@ def by_step(data: ReportData) -> str:
         ),
         f'<div class="grid">{markup.figure(svg, told)}\n{tables.steps_table(accuracy, unit)}</div>',
     )
+
+
+def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
+    """From the first answer to the last in a sentence, which names a step only if there is a rise.
+
+    A rise is real if it is more than three of its standard errors: √(p(1−p)/n) for each of the two
+    shares, p estimated as (k + 1)/(n + 2), which is never quite 0 or 1.
+    """
+    first, last = float(accuracy[0]), float(accuracy[-1])
+    told = f"{percent(first)} after the first {unit}, {percent(last)} after all {len(accuracy)}"
+    estimates = (np.array([first, last]) * n + 1) / (n + 2)
+    error = float(np.sqrt((estimates * (1 - estimates)).sum() / n))
+    if abs(last - first) <= 3 * error:
+        return f"{told}: no more apart than chance makes them with {_plural(n, 'example')}."
+    if last < first:
+        return f"{told}."
+    below = np.flatnonzero(accuracy < first + 0.9 * (last - first))
+    return f"{told}; nine tenths of the rise are made, and kept, after {below[-1] + 2}."
 
 
 def confusion(data: ReportData) -> str:
@@ -191,6 +256,11 @@ def hardest(data: ReportData) -> str:
         told += (
             f", and its belief after every {unit}: how the probabilities of the classes move as it "
             "reads."
+        )
+    if any(len(view.x) > MOST for view in data.hardest):
+        told += (
+            f" What is longer than {MOST} steps is drawn in {MOST} parts: beliefs as their means, "
+            "lines through the lowest and highest values."
         )
     return section(
         "hardest",
@@ -273,7 +343,10 @@ def configuration(data: ReportData) -> str:
 def environment(data: ReportData) -> str:
     if not data.environment:
         return section("environment", "Environment", omitted("The environment is unknown."))
-    return section("environment", "Environment", markup.settings(data.environment))
+    told = data.environment
+    if "command" in told:
+        told = {**told, "command": _command(told)}
+    return section("environment", "Environment", markup.settings(told))
 
 
 def _confusion(data: ReportData) -> np.ndarray:
@@ -297,6 +370,7 @@ def _no_steps(data: ReportData) -> str:
 
 
 IN_ORDER: list[Callable[[ReportData], str]] = [
+    network,
     training,
     by_step,
     confusion,
@@ -307,6 +381,7 @@ IN_ORDER: list[Callable[[ReportData], str]] = [
     environment,
 ]
 _CONTENTS = [
+    ("network", "Network"),
     ("training", "Training"),
     ("steps", "By step"),
     ("confusion", "Confusion"),

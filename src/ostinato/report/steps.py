@@ -1,7 +1,8 @@
 """One example seen step by step: what was read, the beliefs beside it, the hidden states.
 
 A picture is read from top to bottom, so its time axis runs down, row t of the picture level with
-the belief after row t. Time of any other sequence runs to the right.
+the belief after row t. Time of any other sequence runs to the right; a long one is drawn by equal
+parts of it (`parts.py`), so that a report of thousands of steps stays small.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ostinato.report import parts
 from ostinato.report.contents import StepView
 from ostinato.report.markup import short
 from ostinato.report.svg import ACCENT, INK, LINE, MUTED, WRONG, diverging, inline_svg, tinted
@@ -21,7 +23,7 @@ from ostinato.report.svg import ACCENT, INK, LINE, MUTED, WRONG, diverging, inli
 IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are shown as pictures
 MAX_LANES = 12  # of more classes, those that were believed in most
 MAX_LINES = 12  # more features than this are a heat map, not lines
-MAX_COLUMNS = 1200  # longer sequences are thinned: a page has no more pixels across
+MAX_ROWS = 128  # of a heat map; more features or units than this are drawn by equal parts
 LANE = 0.88  # height of a belief of 1 in its lane
 
 
@@ -118,19 +120,19 @@ def _features(ax: Axes, x: np.ndarray) -> None:
     if n_features > MAX_LINES:
         _heat_map(ax, x / (np.abs(x).max() or 1.0))
         return
-    middles = np.arange(n_steps) + 0.5
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if n_steps == 1 else {}
     for i, feature in enumerate(x.T):
         strength = 1 - 0.7 * i / n_features
-        ax.plot(middles, feature, color=INK, alpha=strength, linewidth=1.1, **marker)
+        shown = parts.extremes(feature)
+        ax.plot(shown + 0.5, feature[shown], color=INK, alpha=strength, linewidth=1.1, **marker)
 
 
 def _heat_map(ax: Axes, values: np.ndarray) -> None:
     """`[T, K]` values in [−1, 1], time to the right."""
     n_steps, n_rows = values.shape
     extent = (0, n_steps, n_rows, 0)
-    thinned = values[:: -(-n_steps // MAX_COLUMNS)]
-    ax.imshow(diverging(thinned.T), interpolation="none", extent=extent, aspect="auto")
+    shown = parts.means(parts.means(values).T, MAX_ROWS)
+    ax.imshow(diverging(shown), interpolation="none", extent=extent, aspect="auto")
     ax.grid(False)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
@@ -173,10 +175,11 @@ def _beliefs_down(ax: Axes, view: StepView, classes: Sequence[str], lanes: list[
 def _beliefs_across(ax: Axes, view: StepView, classes: Sequence[str], lanes: list[int]) -> None:
     assert view.beliefs is not None
     bottoms = np.arange(len(lanes))[::-1]
+    edges, beliefs = parts.edges(len(view.beliefs)), parts.means(view.beliefs)
     for bottom, c in zip(bottoms, lanes, strict=True):
         ax.axhline(bottom, color=LINE, linewidth=0.8)
-        heights = bottom + LANE * view.beliefs[:, c]
-        ax.stairs(heights, baseline=bottom, fill=True, color=_colour(view, classes[c]))
+        heights = bottom + LANE * beliefs[:, c]
+        ax.stairs(heights, edges, baseline=bottom, fill=True, color=_colour(view, classes[c]))
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.set_ylim(-0.05, len(lanes))

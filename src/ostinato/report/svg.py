@@ -108,6 +108,8 @@ def _attribute(key: str, value: str, name: str) -> str:
         return f"{name}-{value}"
     if key == "href":
         return value.replace("#", f"#{name}-", 1) if value.startswith("#") else value
+    if key == "d":  # matplotlib writes a millionth of a point
+        return re.sub(r"\d+\.\d{3,}", lambda hit: f"{float(hit[0]):.2f}", value)
     value = value.replace("url(#", f"url(#{name}-")
     if key == "style":
         value = re.sub(r"font: (\S+) [^;]*", r"font-size: \1", value)

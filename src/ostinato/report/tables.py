@@ -47,10 +47,12 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
 def _confusion_cell(number: int, share: float, correct: bool) -> str:
     if number == 0:
         return '<td class="zero">0</td>'
-    # The root lets a single mistake show; at most 60 % of colour keeps the number readable on it.
-    colour, scale = ("--low", 55) if correct else ("--high", 110)
-    strength = min(60, scale * np.sqrt(share))
-    tint = f"color-mix(in srgb, var({colour}) {strength:.0f}%, transparent)"
+    # The root and the start at 20 % let a single mistake show, on black too; at most 60 % of
+    # colour keeps the number readable on it.
+    colour, strength = (
+        ("--low", 55 * np.sqrt(share)) if correct else ("--high", 20 + 90 * share**0.5)
+    )
+    tint = f"color-mix(in srgb, var({colour}) {min(60, strength):.0f}%, transparent)"
     return f'<td style="background:{tint}">{count(number)}</td>'
 
 
