@@ -80,13 +80,15 @@ def _course(ax: Axes, losses: np.ndarray) -> None:
     """`[K, 2]` iterations and losses of single batches."""
     iterations, values = losses.T
     window = max(1, len(values) // 25)
-    shown = parts.extremes(values, MAX_BATCHES)
+    told = "training batch"
+    if window > 1:
+        told = f"mean of {window} of them"
+        every = f"a batch every {iterations[1] - iterations[0]:.0f} iterations"
+        shown = parts.extremes(values, MAX_BATCHES)
+        faint: dict[str, Any] = {"color": MUTED, "alpha": 0.5, "linewidth": 0.6, "label": every}
+        ax.plot(iterations[shown], values[shown], **faint)
     mean = parts.running_mean(values, window)
     smooth = np.unique(np.linspace(0, len(values) - 1, MAX_BATCHES).round().astype(int))
-    ax.plot(
-        iterations[shown], values[shown], color=MUTED, alpha=0.5, linewidth=0.6, label="a batch"
-    )
-    told = f"mean of {window} batches" if window > 1 else "training batch"
     ax.plot(iterations[smooth], mean[smooth], color=ACCENT, label=told)
 
 

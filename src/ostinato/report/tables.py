@@ -47,11 +47,10 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
 def _confusion_cell(number: int, share: float, correct: bool) -> str:
     if number == 0:
         return '<td class="zero">0</td>'
-    # The root and the start at 20 % let a single mistake show, on black too; at most 60 % of
+    # The root and the start at 12 % let a single mistake show, on black too; at most 60 % of
     # colour keeps the number readable on it.
-    colour, strength = (
-        ("--low", 55 * np.sqrt(share)) if correct else ("--high", 20 + 90 * share**0.5)
-    )
+    root = np.sqrt(share)
+    colour, strength = ("--low", 55 * root) if correct else ("--high", 12 + 100 * root)
     tint = f"color-mix(in srgb, var({colour}) {min(60, strength):.0f}%, transparent)"
     return f'<td style="background:{tint}">{count(number)}</td>'
 
