@@ -57,6 +57,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory() -> int | None:
+    """The bytes of memory that this process may use; None where the system does not say.
+
+    A container can make it smaller than the memory of the machine.
+    """
+    if not hasattr(os, "sysconf"):
+        return None
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in (  # of control groups, version 2 and 1
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
+        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+            found.append(int(text))
+    return min(found)
+
+
 def cpu_model() -> str:
     """The model name of the processor, or its architecture where the system gives no name."""
     info = Path("/proc/cpuinfo")

@@ -19,7 +19,11 @@ def rows(text):
 def test_evaluate_measures_what_the_run_measured(ostinato, trained):
     result = json.loads(ostinato("evaluate", trained, "--json").out)
     assert result == json.loads((trained / "evaluation.json").read_text())["test"]
-    assert f"accuracy {result['accuracy']:.4f}" in ostinato("evaluate", trained).out
+    shown = ostinato("evaluate", trained).out
+    assert (
+        f"accuracy {100 * result['accuracy']:.2f} %   always the most frequent class 50.00 %"
+        in shown
+    )
 
 
 def test_evaluate_on_a_file_also_of_a_bare_model(ostinato, trained, tmp_path):

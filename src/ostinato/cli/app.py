@@ -12,6 +12,8 @@ import typer
 import ostinato
 from ostinato.cli import doctor, evaluate, inspect, predict, train
 from ostinato.cli.failures import Failure
+from ostinato.cli.flags import Command
+from ostinato.cli.output import notes
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -21,12 +23,11 @@ TORCH_EXTRA = {"torch", "sklearn", "tqdm", "matplotlib"}
 app = typer.Typer(
     name="ostinato",
     help="Train, run and ship recurrent sequence models on ordinary CPUs.",
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (train.train, evaluate.evaluate, predict.predict, inspect.inspect, doctor.doctor):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -39,7 +40,8 @@ def _print_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Version."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -53,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     0 done · 1 the run failed · 2 usage or bad input · 130 interrupted · 141 nobody reads the output
     """
     try:
-        result = app(args=argv, prog_name="ostinato", standalone_mode=False)
+        with notes():
+            result = app(args=argv, prog_name="ostinato", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
-    except SystemExit:  # Typer raises it when the reader of its help has gone
-        return BROKEN_PIPE
+    except SystemExit as end:  # of Typer: completion is done, or the reader of its help has gone
+        return BROKEN_PIPE if end.code else OK
     except BrokenPipeError:
         # The interpreter flushes both streams once more when it ends, and would fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -93,6 +96,8 @@ def _explain(error: Exception) -> tuple[int, str | None]:
         bad_name = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
         code = BAD_INPUT if isinstance(error, bad_name) else FAILED
         return code, f"ostinato: {files + ': ' if files else ''}{error.strerror}"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # of PyTorch
+        return FAILED, "ostinato: the memory is full; a smaller network or batch takes less"
     if isinstance(error, ValueError) and _raised_by_ostinato(error):
         return BAD_INPUT, f"ostinato: {error}"
     return FAILED, None

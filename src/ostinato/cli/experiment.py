@@ -6,6 +6,7 @@ This module imports torch; commands import it when they train.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 
 from ostinato import environment, files, report, training
-from ostinato.cli import sources
+from ostinato.cli import limits, sources
 from ostinato.cli.config import Config
+from ostinato.cli.evaluate import measure
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.output import predictions_csv
 from ostinato.cli.rundir import RunDir
@@ -74,6 +76,7 @@ def run(
     settings: Config,
     open_run: Callable[[], RunDir] | None = None,
     resumed: RunDir | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Train and measure.
 
@@ -81,6 +84,7 @@ def run(
         settings: the resolved configuration.
         open_run: gives the directory of the run, once it is needed; None: nothing is kept.
         resumed: the run to go on with.
+        quiet: no progress on stderr.
 
     Raises:
         BadInput, ValueError: the data or the settings cannot be used.
@@ -92,9 +96,10 @@ def run(
     surroundings = environment.environment() | {"data": _data(settings, train, test)}
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
+    limits.check_memory(settings, surroundings["data"])
     model = SequenceClassifier(**estimator_parameters(settings, train.y))
     recorder = Recorder(open_run, settings, surroundings) if open_run else None
-    _fit(model, train, recorder, _checkpoint(resumed))
+    _fit(model, train, recorder, _checkpoint(resumed), quiet)
     kept = recorder.run if recorder else None
     evaluation = _evaluate(model, test, settings)
     if kept is not None:
@@ -115,7 +120,7 @@ def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | N
     if given is None or given == "balanced":
         return given
     labels = {str(label): label for label in np.unique(y).tolist()}
-    weights = {}
+    weights: dict[Any, float] = {}
     for pair in given.split(","):
         name, equals, number = pair.rpartition("=")
         try:
@@ -124,11 +129,16 @@ def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | N
             equals, weight = "", 0.0
         if not equals:
             raise BadInput(f"--class-weight {given}: wanted balanced, or label=weight,label=weight")
+        if not 0 <= weight < math.inf:
+            raise BadInput(f"--class-weight: {pair.strip()}; wanted a number, 0 or more")
         if name.strip() not in labels:
             raise BadInput(
                 f"--class-weight: there is no class {name.strip()!r}; there are {', '.join(labels)}"
             )
-        weights[labels[name.strip()]] = weight
+        label = labels[name.strip()]
+        if label in weights:
+            raise BadInput(f"--class-weight: {name.strip()} is there twice; wanted one weight")
+        weights[label] = weight
     return weights
 
 
@@ -160,10 +170,14 @@ def _checkpoint(run: RunDir | None) -> str | None:
 
 
 def _fit(
-    model: SequenceClassifier, train: Part, recorder: Recorder | None, resume: str | None
+    model: SequenceClassifier,
+    train: Part,
+    recorder: Recorder | None,
+    resume: str | None,
+    quiet: bool,
 ) -> None:
     callbacks: list[training.Callback] = [recorder] if recorder else []
-    callbacks.append(training.Progress())
+    callbacks += [] if quiet else [training.Progress()]
     try:
         model.fit(train.X, train.y, callbacks=callbacks, resume=resume)
     except training.Diverged as error:
@@ -187,11 +201,10 @@ def _how_to_go_on(run: RunDir | None) -> str:
 
 def _evaluate(model: SequenceClassifier, test: Part, settings: Config) -> dict[str, Any]:
     history = model.history_
-    evaluation: dict[str, Any] = {"test": model.evaluate(test.X, test.y)}
+    evaluation: dict[str, Any] = {"test": measure(model, test)}
     if settings.data.source == "mnist":
         first = slice(NOTEBOOK_IMAGES)
-        accuracy = model.score(test.X[first], test.y[first])
-        evaluation["notebook_128"] = {"accuracy": float(accuracy)}
+        evaluation["notebook_128"] = measure(model, Part(test.X[first], test.y[first]))
     return evaluation | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,

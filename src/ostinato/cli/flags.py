@@ -1,4 +1,7 @@
-"""Flags made from the configuration: a command takes `given` and shows a flag per parameter."""
+"""Flags made from the configuration: a command takes `given` and shows a flag per parameter.
+
+`Command` shows them in `--help` under the sections of the configuration.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,25 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from ostinato.cli.config import OPTIONS, Option
+
+
+class Command(TyperCommand):
+    """A command whose help has a heading for each section of the configuration."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                argument = parameter.param_type_name == "argument"
+                heading = getattr(parameter, "rich_help_panel", None)
+                heading = heading or ("Arguments" if argument else "Options")
+                groups.setdefault(heading, []).append(record)
+        for heading in sorted(groups, key=lambda h: h.startswith("[")):
+            with formatter.section(heading):
+                formatter.write_dl(groups[heading])
 
 
 def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -48,11 +68,17 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
             help=_help(o),
             metavar=None if o.type is bool else _metavar(o),
             show_default=False,
+            rich_help_panel=f"[{o.section}]",
+            autocompletion=_completion(o.choices) if o.choices else None,
         )
         kind: Any = Optional[bool] if o.type is bool else Optional[str]  # noqa: UP045  typer of 3.10
         yield inspect.Parameter(
             o.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
         )
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 
 
 def _metavar(o: Option) -> str:
@@ -62,6 +88,8 @@ def _metavar(o: Option) -> str:
 
 
 def _help(o: Option) -> str:
+    if o.key in defaults.HELP:
+        return f"{o.help} {defaults.HELP[o.key]}"
     if o.default is None:
         return o.help
     default = str(o.default).lower() if o.type is bool else o.default

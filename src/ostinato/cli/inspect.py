@@ -8,14 +8,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import files, picture
+from ostinato import picture
 from ostinato.anatomy import Anatomy, table
 from ostinato.cli import config as configuration
 from ostinato.cli import runs, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
-from ostinato.cli.output import say, say_json
+from ostinato.cli.output import Overwrite, check_file, say, say_json, write
 from ostinato.hyperparameters import Fitting
 
 MNIST_SHAPES = {"rows": (28, 28), "columns": (28, 28), "pixels": (784, 1), "permuted": (784, 1)}
@@ -34,9 +34,12 @@ def inspect(
         Optional[Path],  # noqa: UP045  typer of Python 3.10
         typer.Option(help="Write the picture to this file."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Show a network: shapes, parameters, cost, picture."""
+    if svg is not None:
+        check_file(svg, overwrite)
     if Path(what).is_dir() and what not in sources.BUILT_IN:
         if given:
             flag = configuration.OPTIONS[next(iter(given))].flag
@@ -45,7 +48,7 @@ def inspect(
     else:
         anatomy = _of_source(what, configuration.resolve(given))
     if svg is not None:
-        files.write_text(svg, picture.svg(anatomy))
+        write(svg, picture.svg(anatomy))
     if as_json:
         say_json(anatomy.as_dict())
     else:

@@ -1,18 +1,106 @@
-"""Printing results: text, JSON and CSV."""
+"""Results on stdout or in a file: text, JSON and CSV. Notes on stderr."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import logging
+import os
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from ostinato import files
+from ostinato.cli.failures import BadInput
 from ostinato.picture import plain
 
 if TYPE_CHECKING:
     import numpy as np
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Neither progress nor notes; results and errors stay.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
+
+
+class _Notes(logging.Handler):
+    """Shows what the package logs as notes on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"ostinato: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Show notes until the command ends."""
+    logger, handler = logging.getLogger("ostinato"), _Notes()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def hush(quiet: bool) -> None:
+    """Leave out notes, if `quiet`, until the command ends."""
+    logging.getLogger("ostinato").setLevel(logging.ERROR if quiet else logging.NOTSET)
+
+
+def check_file(path: Path, overwrite: bool) -> None:
+    """Whether `path` can be written and, without `overwrite`, nothing would be lost.
+
+    Raises:
+        BadInput: it cannot; nothing is left of the try.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.is_file() and not overwrite:
+            raise BadInput(f"{path} is there already; take another name, or --overwrite")
+        if path.is_file() or not path.exists():
+            folder = Path(os.path.realpath(path)).parent
+            if not folder.exists():
+                raise BadInput(f"{path}: there is no directory {folder}; make it first")
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
+
+
+def check_directory(path: Path) -> None:
+    """Whether a directory can be made at `path`, or be written to if it is there.
+
+    Raises:
+        BadInput: it cannot; nothing is left of the try.
+    """
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # which refuses a name that is too long
+        place = path
+        while not place.exists():
+            place = place.parent
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be made or written: {error.strerror}") from None
+
+
+def write(path: Path | None, text: str) -> None:
+    """Write a result to a file that `check_file` allows; to stdout for None."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        files.write_text(path, text)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def say(text: str) -> None:

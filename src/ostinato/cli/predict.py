@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from ostinato import files
 from ostinato.cli import runs, sources
-from ostinato.cli.output import predictions_csv
+from ostinato.cli.output import Overwrite, Quiet, check_file, hush, predictions_csv, write
 
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help=".npz or .ts; needs no labels.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help=sources.FILE_HELP + " It needs no labels.")
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045  typer of Python 3.10
-        typer.Option(help="Write the CSV here instead of to stdout."),
+        typer.Option("--output", "-o", help="Write the CSV here instead of to stdout."),
     ] = None,
+    overwrite: Overwrite = False,
     proba: Annotated[bool, typer.Option("--proba", help="The probability of every class.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict the class of each sequence, as CSV."""
+    hush(quiet)
+    if output == Path("-"):
+        output = None
+    if output is not None:
+        check_file(output, overwrite)
     trained = runs.find(run)
     X, y = sources.read(file, trained.reading_of(file))
 
     from ostinato.estimators import load
 
     model = load(trained.model)
-    text = predictions_csv(model.classes_, model.predict_proba(X), y, all_classes=proba)
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        files.write_text(output, text)
+    sources.check_fits(file, X, None, model)
+    write(output, predictions_csv(model.classes_, model.predict_proba(X), y, all_classes=proba))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,17 @@ from ostinato.cli.failures import BadInput
 if TYPE_CHECKING:
     import numpy as np
 
+    from ostinato import SequenceClassifier
     from ostinato.data import Ragged
 
     Sequences = np.ndarray | Ragged
 
 BUILT_IN = ("mnist", "vowels")
 SUFFIXES = (".npz", ".ts", ".ts.gz")
+STDIN = "-"
+FILE_HELP = ".npz or .ts; - reads one of them from standard input."
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,21 +69,52 @@ def load(config: DataConfig, seed: int) -> tuple[Part, Part]:
         whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
         return Part(*whole.train), Part(*whole.test)
     train = read_labelled(source)
-    if config.test is not None:
-        return train, read_labelled(known(config.test))
-    return split(train, config.test_fraction, seed)
+    if config.test is None:
+        return split(train, config.test_fraction, seed)
+    test = read_labelled(known(config.test))
+    _check_alike(source, train, config.test, test)
+    _tell_shared(train.X, test.X, config.test)
+    return train, test
 
 
 def read(source: str, as_sequence: str = "rows") -> tuple[Sequences, np.ndarray | None]:
     """Sequences and labels, if any, of a file; of a built-in data set, its test part."""
-    source = known(source)
     if source in BUILT_IN:
         part = load(DataConfig(source, as_sequence), seed=0)[1]  # type: ignore[arg-type]
         return part.X, part.y
     from ostinato import data
 
-    X, y = data.read(source)
-    return data.as_sequences(X), y
+    if source == STDIN:
+        source = "standard input"
+        X, y = data.read_stream(_stdin(), source)
+    else:
+        X, y = data.read(known(source))
+    try:
+        X = data.as_sequences(X)
+    except ValueError as problem:
+        raise BadInput(f"{source}: {problem}") from None
+    return X, None if y is None else _labels(source, y)
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise BadInput("standard input is closed; wanted a file's content there")
+    return sys.stdin.buffer.read()
+
+
+def _labels(source: str, y: np.ndarray) -> np.ndarray:
+    """The labels of a file, `[N]`; bytes, as NumPy's S makes them, become strings."""
+    import numpy as np
+
+    if y.ndim != 1:
+        hint = "y.ravel()" if y.size == len(y) else "of rows with a one each, y.argmax(axis=1)"
+        raise BadInput(
+            f"{source}: y has shape {list(y.shape)}; wanted [{len(y)}], a label for each example: "
+            f"{hint} makes them"
+        )
+    if y.dtype.kind not in "biufUS":
+        raise BadInput(f"{source}: y is {y.dtype}; wanted labels as integers or strings")
+    return np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
 
 
 def read_labelled(source: str, as_sequence: str = "rows") -> Part:
@@ -86,6 +124,51 @@ def read_labelled(source: str, as_sequence: str = "rows") -> Part:
     if y.dtype.kind == "f" and (y != y.round()).any():
         raise BadInput(f"{source}: y holds numbers such as {y[y != y.round()][0]}; wanted classes")
     return Part(X, y)
+
+
+def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: SequenceClassifier) -> None:
+    """Whether a model can be used on these examples.
+
+    Raises:
+        BadInput, ValueError: another number of features, or labels that the model does not know.
+    """
+    from ostinato.data import LabelEncoder
+
+    if n_features(X) != model.n_features_in_:
+        raise BadInput(
+            f"{source}: X has {n_features(X)} features a step; wanted {model.n_features_in_}, as the "
+            "model was trained with"
+        )
+    if y is not None:
+        LabelEncoder(model.classes_).encode(y, name=f"{source}: y")
+
+
+def _check_alike(source: str, train: Part, name: str, test: Part) -> None:
+    """Whether what is learnt from one file can be tested on the other."""
+    from ostinato.data import LabelEncoder
+
+    wanted, came = n_features(train.X), n_features(test.X)
+    if came != wanted:
+        raise BadInput(f"{name}: X has {came} features a step; wanted {wanted}, as in {source}")
+    LabelEncoder.fit(train.y)[0].encode(test.y, name=f"{name}: y")
+
+
+def n_features(X: Sequences) -> int:
+    return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
+
+
+def _tell_shared(train: Sequences, test: Sequences, name: str) -> None:
+    """A note if examples of the test part are also learnt from."""
+    learnt = {hash(x.tobytes()) for x in train}
+    shared = sum(hash(x.tobytes()) in learnt for x in test)
+    if shared:
+        _log.warning(
+            "%s: %s of the %s test examples are among the training examples too; "
+            "the accuracy on them says nothing about new data",
+            name,
+            "all" if shared == len(test) else f"{shared:,}",
+            f"{len(test):,}",
+        )
 
 
 def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
@@ -117,7 +200,7 @@ def describe(train: Part, test: Part) -> dict[str, Any]:
     return {
         "n_train": len(train.X),
         "n_test": len(test.X),
-        "n_features": int(train.X.n_features if ragged else train.X.shape[2]),  # type: ignore[union-attr]
+        "n_features": n_features(train.X),
         "max_length": int(train.X.max_length if ragged else train.X.shape[1]),  # type: ignore[union-attr]
         "n_classes": len(np.unique(train.y)),
     }

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import rundir, runs, sources
+from ostinato.cli import limits, rundir, runs, sources
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
-from ostinato.cli.output import say, say_json
+from ostinato.cli.output import Quiet, check_directory, hush, percent, say, say_json
 from ostinato.cli.rundir import RunDir
 
 # `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
@@ -28,7 +28,9 @@ def train(
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory for the run; NAME-N takes the next free number."),
+        typer.Option(
+            "--output", "-o", help="Directory for the run; NAME-N takes the next free number."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output.")
@@ -50,11 +52,13 @@ def train(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object with the results on stdout.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a classifier. The defaults are the notebook's experiment: rnn, 5000 iterations.
 
     Parameters come from flags, then --set, then --config, then the defaults.
     """
+    hush(quiet)
     from_file = configuration.read_file(config) if config else {}
     from_source = {"data.source": source} if source else {}
     from_sets = configuration.read_sets(set_ or [])
@@ -66,25 +70,33 @@ def train(
         return
     sources.known(settings.data.source)
     sources.check(settings.data)
+    limits.check_threads(settings.run.threads)
     if run is None and output is not None:
         rundir.check(output, overwrite)
     if run is not None and run.is_finished():
         _tell_finished(run, as_json)
         return
-    _train(settings, output, run, overwrite, as_json)
+    if output is not None:
+        check_directory(output)
+    _train(settings, output, run, overwrite, as_json, quiet)
 
 
 def _train(
-    settings: Config, output: Path | None, run: RunDir | None, overwrite: bool, as_json: bool
+    settings: Config,
+    output: Path | None,
+    run: RunDir | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from ostinato.cli import experiment
 
     if run is not None:
-        result = experiment.run(settings, lambda: run, resumed=run)
+        result = experiment.run(settings, lambda: run, resumed=run, quiet=quiet)
     elif output is not None:
-        result = experiment.run(settings, lambda: rundir.create(output, overwrite))
+        result = experiment.run(settings, lambda: rundir.create(output, overwrite), quiet=quiet)
     else:
-        result = experiment.run(settings)
+        result = experiment.run(settings, quiet=quiet)
     if as_json:
         say_json({**result.evaluation, "run": str(result.run.path) if result.run else None})
     else:
@@ -130,10 +142,9 @@ def _summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     test = evaluation["test"]
     rows = []
     if "notebook_128" in evaluation:
-        accuracy = evaluation["notebook_128"]["accuracy"]
-        rows.append(("accuracy on the notebook's 128 images", _percent(accuracy)))
+        rows += _accuracy("the notebook's 128 images", evaluation["notebook_128"])
     rows += [
-        (f"accuracy on all {test['n']:,} test examples", _percent(test["accuracy"])),
+        *_accuracy(f"all {test['n']:,} test examples", test),
         ("loss on them", f"{test['loss']:.4f}"),
         ("elapsed time", f"{evaluation['elapsed_s']:.1f} s"),
     ]
@@ -146,5 +157,9 @@ def _summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     return "\n".join(lines)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _accuracy(on: str, measured: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(f"accuracy on {on}", percent(measured["accuracy"]))]
+    if "most_frequent_class" in measured:  # runs of older versions lack it
+        share = percent(measured["most_frequent_class"])
+        rows.append(("  always the most frequent class", share))
+    return rows

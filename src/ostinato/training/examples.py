@@ -102,6 +102,12 @@ def example_weights(
             if not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(f"class_weight[{label!r}] is {weight}; wanted a number, 0 or more")
             weights[y == label] *= weight
+        weighed = [label for label in np.unique(y).tolist() if class_weight.get(label, 1) > 0]
+        if len(weighed) < 2:
+            raise ValueError(
+                f"class_weight leaves {len(weighed)} of the classes a weight above zero; "
+                "wanted two or more to tell apart"
+            )
     return weights.astype(np.float32)
 
 
