@@ -15,7 +15,7 @@ from ostinato.report.contents import ReportData, StepView
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
 
-BATCH_FLOATS = 2**24  # states and logits of one batch, all steps: 64 MiB
+BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
 
 
 def collect(

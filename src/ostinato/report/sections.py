@@ -195,7 +195,9 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
     shares, p estimated as (k + 1)/(n + 2), which is never quite 0 or 1.
     """
     first, last = float(accuracy[0]), float(accuracy[-1])
-    told = f"{percent(first)} after the first {unit}, {percent(last)} after all {len(accuracy)}"
+    told = (
+        f"{percent(first)} after the first {unit}, {percent(last)} after all {count(len(accuracy))}"
+    )
     estimates = (np.array([first, last]) * n + 1) / (n + 2)
     error = float(np.sqrt((estimates * (1 - estimates)).sum() / n))
     if abs(last - first) <= 3 * error:
@@ -203,7 +205,7 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
     if last < first:
         return f"{told}."
     below = np.flatnonzero(accuracy < first + 0.9 * (last - first))
-    return f"{told}; nine tenths of the rise are made, and kept, after {below[-1] + 2}."
+    return f"{told}; nine tenths of the rise are made, and kept, after {count(int(below[-1]) + 2)}."
 
 
 def confusion(data: ReportData) -> str:

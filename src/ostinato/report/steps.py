@@ -23,7 +23,8 @@ from ostinato.report.svg import ACCENT, INK, LINE, MUTED, WRONG, diverging, inli
 IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are shown as pictures
 MAX_LANES = 12  # of more classes, those that were believed in most
 MAX_LINES = 12  # more features than this are a heat map, not lines
-MAX_ROWS = 128  # of a heat map; more features or units than this are drawn by equal parts
+LINE_POINTS = 1000  # of all lines of an example together
+MAX_ROWS = {"features": 64, "units": 128}  # of a heat map; more are drawn by equal parts
 LANE = 0.88  # height of a belief of 1 in its lane
 
 
@@ -76,7 +77,7 @@ def hidden_states(label: str, view: StepView, unit: str) -> str:
     def across(fig: Figure) -> None:
         top, bottom = fig.subplots(2, 1, height_ratios=(1, 2), sharex=True)
         _features(top, view.x)
-        _heat_map(bottom, states)
+        _heat_map(bottom, states, MAX_ROWS["units"])
         bottom.set_ylabel(f"{n_units} hidden units")
         _time_axis(bottom, unit)
 
@@ -118,20 +119,20 @@ def _features(ax: Axes, x: np.ndarray) -> None:
     n_steps, n_features = x.shape
     ax.set_ylabel("feature" if n_features == 1 else f"{n_features} features")
     if n_features > MAX_LINES:
-        _heat_map(ax, x / (np.abs(x).max() or 1.0))
+        _heat_map(ax, x / (np.abs(x).max() or 1.0), MAX_ROWS["features"])
         return
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if n_steps == 1 else {}
     for i, feature in enumerate(x.T):
         strength = 1 - 0.7 * i / n_features
-        shown = parts.extremes(feature)
+        shown = parts.extremes(feature, min(parts.MOST, LINE_POINTS // n_features))
         ax.plot(shown + 0.5, feature[shown], color=INK, alpha=strength, linewidth=1.1, **marker)
 
 
-def _heat_map(ax: Axes, values: np.ndarray) -> None:
+def _heat_map(ax: Axes, values: np.ndarray, most: int) -> None:
     """`[T, K]` values in [−1, 1], time to the right."""
     n_steps, n_rows = values.shape
     extent = (0, n_steps, n_rows, 0)
-    shown = parts.means(parts.means(values).T, MAX_ROWS)
+    shown = parts.means(parts.means(values).T, most)
     ax.imshow(diverging(shown), interpolation="none", extent=extent, aspect="auto")
     ax.grid(False)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -108,13 +108,33 @@ def _attribute(key: str, value: str, name: str) -> str:
         return f"{name}-{value}"
     if key == "href":
         return value.replace("#", f"#{name}-", 1) if value.startswith("#") else value
-    if key == "d":  # matplotlib writes a millionth of a point
-        return re.sub(r"\d+\.\d{3,}", lambda hit: f"{float(hit[0]):.2f}", value)
+    if key == "d":
+        return _path(value)
     value = value.replace("url(#", f"url(#{name}-")
     if key == "style":
         value = re.sub(r"font: (\S+) [^;]*", r"font-size: \1", value)
         value = re.sub("#[0-9a-f]{6}", lambda hit: _VARIABLES.get(hit[0], hit[0]), value)
     return value
+
+
+def _path(d: str) -> str:
+    """A path to a tenth of a point, with H and V along an axis: a third of matplotlib's."""
+    drawn = []
+    at: list[str] = []
+    for command, rest in re.findall(r"([MLQCz])([^MLQCz]*)", d):
+        if command in "QC":  # curves are small: markers
+            drawn.append(f"{command}{' '.join(f'{float(n):.2f}' for n in rest.split())}")
+            at = []
+            continue
+        to = [f"{float(number):.1f}" for number in rest.split()]
+        if command == "L" and at and to[1] == at[1]:
+            drawn.append(f"H{to[0]}")
+        elif command == "L" and at and to[0] == at[0]:
+            drawn.append(f"V{to[1]}")
+        else:
+            drawn.append(command + " ".join(to))
+        at = to
+    return "".join(drawn)
 
 
 def tinted(values: np.ndarray, rgb: tuple[float, float, float]) -> np.ndarray:
