@@ -13,6 +13,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
+from ostinato.cli import defaults
 from ostinato.cli.config import OPTIONS, Option
 
 
@@ -69,7 +70,7 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
             metavar=None if o.type is bool else _metavar(o),
             show_default=False,
             rich_help_panel=f"[{o.section}]",
-            autocompletion=_completion(o.choices) if o.choices else None,
+            autocompletion=completion(o.choices) if o.choices else None,
         )
         kind: Any = Optional[bool] if o.type is bool else Optional[str]  # noqa: UP045  typer of 3.10
         yield inspect.Parameter(
@@ -77,7 +78,8 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
         )
 
 
-def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+def completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """What a shell offers for a word that has been begun."""
     return lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 
 

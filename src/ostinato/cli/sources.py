@@ -43,6 +43,8 @@ def known(source: str | None) -> str:
         raise BadInput(f"what should be learnt? wanted {wanted}")
     if source in BUILT_IN:
         return source
+    if source == STDIN:
+        raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
     if not source.endswith(SUFFIXES):
         raise BadInput(f"{source!r} is no data set; wanted {wanted}")
     path = Path(source)
@@ -107,10 +109,10 @@ def _labels(source: str, y: np.ndarray) -> np.ndarray:
     import numpy as np
 
     if y.ndim != 1:
-        hint = "y.ravel()" if y.size == len(y) else "of rows with a one each, y.argmax(axis=1)"
+        hint = "y.ravel() makes" if y.size == len(y) else "of one-hot rows, y.argmax(axis=1) makes"
         raise BadInput(
             f"{source}: y has shape {list(y.shape)}; wanted [{len(y)}], a label for each example: "
-            f"{hint} makes them"
+            f"{hint} such labels"
         )
     if y.dtype.kind not in "biufUS":
         raise BadInput(f"{source}: y is {y.dtype}; wanted labels as integers or strings")
@@ -136,8 +138,8 @@ def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: SequenceC
 
     if n_features(X) != model.n_features_in_:
         raise BadInput(
-            f"{source}: X has {n_features(X)} features a step; wanted {model.n_features_in_}, as the "
-            "model was trained with"
+            f"{source}: X has {n_features(X)} features a step; wanted {model.n_features_in_}, as "
+            "the model was trained with"
         )
     if y is not None:
         LabelEncoder(model.classes_).encode(y, name=f"{source}: y")

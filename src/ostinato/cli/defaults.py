@@ -1,0 +1,72 @@
+"""Defaults that follow the size of a person's own file; the data sets in the package keep theirs.
+
+5,000 iterations are the notebook's ten epochs of MNIST, but thousands of epochs of 100 examples.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ostinato.cli.config import Config, Given
+from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
+
+EPOCHS = 30
+PATIENCE = 5  # reports, where there is something to validate on and no length is given
+BATCHES_AN_EPOCH = 8  # of fewer, 30 epochs would be too few updates to learn from
+SMALLEST_BATCH = 8
+REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
+
+# What the help of these flags says instead of a number that holds for MNIST alone.
+HELP = {
+    "training.iterations": f"Of a FILE: see --epochs, but {DEFAULT_ITERATIONS} at most.",
+    "training.epochs": f"Default for a FILE: {EPOCHS}.",
+    "training.batch_size": "Default: 128; for a FILE of few examples, about an eighth of them.",
+    "training.eval_every": "Default: 1000; for a FILE about once an epoch.",
+    "training.patience": f"Default: none; {PATIENCE} for a FILE with validation and no length.",
+    "run.checkpoint_every": "Default: 1000; for a FILE at every report.",
+}
+
+
+def for_file(settings: Config, given: Given, n_examples: int) -> Config:
+    """The settings with defaults for a file, where nothing else is given.
+
+    Args:
+        settings: resolved, with the defaults of the notebook.
+        given: what the person set; None, as an unset option has, is no default's business.
+        n_examples: of the training part, those for validation included.
+    """
+    training = settings.training
+    n = max(1, round(n_examples * (1 - training.validation_fraction)))
+    batch = training.batch_size if "training.batch_size" in given else _batch_size(n)
+    batches = n / min(batch, n)  # an epoch
+    length = {k: given.get(f"training.{k}") for k in ("iterations", "epochs")}
+    chosen: Given = {"training.batch_size": batch}
+    if not any(length.values()):
+        length = _length(batches)
+        chosen |= {f"training.{name}": value for name, value in length.items()}
+        if training.validation_fraction and "training.patience" not in given:
+            chosen["training.patience"] = PATIENCE
+    total = length["iterations"] or (length["epochs"] or 0) * batches
+    every = given.get("training.eval_every") or _eval_every(batches, total)
+    chosen |= {"training.eval_every": every}
+    if "run.checkpoint_every" not in given:
+        chosen["run.checkpoint_every"] = every
+    return settings.updated(chosen)
+
+
+def _batch_size(n: int) -> int:
+    """A power of two, so that an epoch has some batches; not above the notebook's."""
+    fitting = 2 ** int(math.log2(max(1, n / BATCHES_AN_EPOCH)))
+    return min(max(fitting, SMALLEST_BATCH), Training.batch_size)
+
+
+def _length(batches: float) -> dict[str, float | None]:
+    if EPOCHS * batches <= DEFAULT_ITERATIONS:
+        return {"iterations": None, "epochs": float(EPOCHS)}
+    return {"iterations": DEFAULT_ITERATIONS, "epochs": None}
+
+
+def _eval_every(batches: float, total: float) -> int:
+    """About once an epoch, within the bounds for the number of reports."""
+    once = min(batches, total / REPORTS_AT_LEAST)
+    return max(1, round(once), math.ceil(total / REPORTS_AT_MOST))
