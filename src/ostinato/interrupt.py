@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 class Terminated(SystemExit):
     """SIGTERM came. A program that does not catch it ends with 143, as a shell reports SIGTERM."""
 
+    exit_code = 128 + signal.SIGTERM
+
     def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+        super().__init__(self.exit_code)
 
 
 class Interrupt:

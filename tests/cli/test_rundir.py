@@ -57,7 +57,8 @@ def test_a_name_that_asks_for_a_number_takes_the_next_number(tmp_path):
 
 
 def test_reopen(tmp_path):
-    assert rundir.reopen(tmp_path / "nothing") is None
+    with pytest.raises(RunDirError, match=r"nothing: there is no run to resume$"):
+        rundir.reopen(tmp_path / "nothing")
     begun(tmp_path / "run-3")
     assert rundir.reopen(tmp_path / "run-3") == RunDir(tmp_path / "run-3")
     with pytest.raises(RunDirError, match=r"the newest is .*run-3"):
@@ -67,9 +68,12 @@ def test_reopen(tmp_path):
         rundir.reopen(tmp_path / "file")
 
 
-def test_finished_is_what_has_an_evaluation(tmp_path):
+def test_finished_is_what_has_a_whole_evaluation(tmp_path):
     run = begun(tmp_path / "run")
+    results = {"test": {"n": 1}, "elapsed_s": 1.0, "iterations": 2, "outcome": "finished"}
     assert run.is_run()
-    assert not run.is_finished()
+    assert run.results() is None
     files.write_json(run.evaluation, {})
-    assert run.is_finished()
+    assert run.results() is None
+    files.write_json(run.evaluation, results)
+    assert run.results() == results

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ostinato.cli.config import Config
 
 def test_a_run_leaves_what_it_promises(trained):
     assert {p.name for p in trained.iterdir()} == {
-        "model", "config.toml", "metrics.jsonl", "evaluation.json", "predictions.csv",
+        "model", "config.toml", "metrics.jsonl", "losses.csv", "evaluation.json", "predictions.csv",
         "environment.json", "report.html", "checkpoint",
     }  # fmt: skip
     assert {p.name for p in (trained / "model").iterdir()} == {"model.safetensors", "config.json"}
@@ -22,7 +23,8 @@ def test_a_run_leaves_what_it_promises(trained):
     assert evaluation["test"]["accuracy"] > 0.9
     assert evaluation["iterations"] == 200
     assert "notebook_128" not in evaluation
-    assert [line["iteration"] for line in lines(trained / "metrics.jsonl")] == [0, 200]
+    reports = [line["iteration"] for line in lines(trained / "metrics.jsonl")]
+    assert reports == [*range(0, 200, 6), 200]  # 48 examples in eights: once an epoch
     environment = json.loads((trained / "environment.json").read_text())
     assert environment["threads"]["torch"] == 1
     assert environment["data"]["n_train"] == 48
@@ -78,7 +80,7 @@ def test_json_is_all_there_is_on_stdout(ostinato, data, tmp_path):
 
 def test_reports_at_zero_every_so_many_and_the_end(ostinato, data):
     outcome = ostinato("train", data, *SMALL, "--iterations", 7, "--eval-every", 3)
-    reports = [line.split()[1] for line in outcome.err.splitlines()]
+    reports = [line.split()[1] for line in outcome.err.splitlines() if line.startswith("iter")]
     assert reports == ["0", "3", "6", "7"]
 
 
@@ -131,10 +133,33 @@ def test_an_existing_output_is_refused_before_anything_is_done(ostinato, trained
     assert (trained / "evaluation.json").stat().st_mtime_ns == before
 
 
+def test_the_time_of_evaluation_and_report_is_shown(ostinato, data, tmp_path):
+    arguments = ("train", data, *SMALL, "--iterations", 5)
+    outcome = ostinato(*arguments, "--output", tmp_path / "run")
+    assert re.search(r"^evaluation and report: \d+\.\d s$", outcome.err, re.MULTILINE)
+    assert re.search(r"^evaluation and report +\d+\.\d s$", outcome.out, re.MULTILINE)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["evaluation_s"] > 0
+    assert re.search(r"^evaluation +\d+\.\d s$", ostinato(*arguments).out, re.MULTILINE)
+
+
+def test_the_losses_are_kept_and_a_resumed_run_has_the_same(ostinato, trained, data):
+    written = (trained / "losses.csv").read_text()
+    assert [line.split(",")[0] for line in written.splitlines()] == [
+        "iteration", *map(str, range(0, 200, 10))
+    ]  # fmt: skip
+    (trained / "evaluation.json").unlink()  # as if it had been killed before its end
+    page = (trained / "report.html").read_text()
+    assert ostinato("train", "--resume", "--output", trained).code == 0
+    assert (trained / "losses.csv").read_text() == written
+    figure = re.compile(r'<svg[^>]*aria-label="Loss over.*?</svg>', re.DOTALL)
+    now = (trained / "report.html").read_text()
+    assert figure.search(now)[0] == figure.search(page)[0]
+
+
 def test_overwrite_begins_again(ostinato, trained, data):
     outcome = ostinato("train", data, *SMALL, "--iterations", 5, "--output", trained, "--overwrite")
     assert outcome.code == 0
-    assert [line["iteration"] for line in lines(trained / "metrics.jsonl")] == [0, 5]
+    assert [line["iteration"] for line in lines(trained / "metrics.jsonl")][-1] == 5
 
 
 def test_a_finished_run_is_left_alone(ostinato, trained):
@@ -150,14 +175,6 @@ def test_resume_refuses_other_parameters_by_both_values(ostinato, trained):
     assert outcome.code == 2
     assert "model.hidden_size is now 5" in outcome.err
     assert "began with 4" in outcome.err
-
-
-def test_resume_where_nothing_was_begun_begins(ostinato, data, tmp_path):
-    outcome = ostinato(
-        "train", data, *SMALL, "--iterations", 3, "--resume", "--output", tmp_path / "new"
-    )
-    assert outcome.code == 0
-    assert (tmp_path / "new" / "evaluation.json").is_file()
 
 
 def test_resume_refuses_data_that_has_changed(ostinato, trained, data):

@@ -14,6 +14,7 @@ from ostinato.cli import doctor, evaluate, inspect, predict, train
 from ostinato.cli.failures import Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
+from ostinato.interrupt import Terminated, sigterm_unwinds
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -53,12 +54,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0 done · 1 the run failed · 2 usage or bad input · 130 interrupted · 141 nobody reads the output
+    · 143 ended by SIGTERM
     """
     try:
-        with notes():
+        with notes(), sigterm_unwinds():
             result = app(args=argv, prog_name="ostinato", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
+    except Terminated as end:
+        print("ended by SIGTERM", file=sys.stderr)
+        return end.exit_code
     except SystemExit as end:  # of Typer: completion is done, or the reader of its help has gone
         return BROKEN_PIPE if end.code else OK
     except BrokenPipeError:

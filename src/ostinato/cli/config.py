@@ -59,6 +59,9 @@ class RunConfig(Declared):
     """[run]"""
 
     checkpoint_every: int = declare(1000, "Iterations between checkpoints.", low=1)
+    from_: str | None = declare(
+        None, "Begin with the weights of this run or saved model, and its [model].", cli_name="from"
+    )
     threads: int | None = declare(None, "Threads; PyTorch chooses if not given.", low=1)
 
 

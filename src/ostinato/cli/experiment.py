@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +18,15 @@ import numpy as np
 import torch
 
 from ostinato import environment, files, report, training
-from ostinato.cli import limits, sources
+from ostinato.cli import limits, runs, sources
 from ostinato.cli.config import Config
 from ostinato.cli.evaluate import measure
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.output import predictions_csv
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.sources import Part
-from ostinato.estimators import SequenceClassifier
+from ostinato.estimators import SequenceClassifier, load
+from ostinato.interrupt import Terminated
 
 NOTEBOOK_IMAGES = 128
 
@@ -49,11 +52,14 @@ class Recorder(training.Callback):
 
     def on_start(self, run: training.Run) -> None:
         self.run = self._open_run()
-        if not run.resumed:
+        if run.resumed:
+            self.run.go_on(self._settings.toml())
+        else:
             self.run.begin(self._settings.toml(), self._environment)
         every = self._settings.run.checkpoint_every
         self._parts = [
             training.MetricsFile(self.run.metrics),
+            training.LossFile(self.run.losses),
             training.Checkpoint(self.run.checkpoint, every),
         ]
         for part in self._parts:
@@ -72,8 +78,21 @@ class Recorder(training.Callback):
             part.on_end(run)
 
 
+class Start(training.Callback):
+    """Begins a new training with given weights."""
+
+    def __init__(self, weights: dict[str, torch.Tensor]):
+        self._weights = weights
+
+    def on_start(self, run: training.Run) -> None:
+        if not run.resumed:
+            run.net.load_state_dict(self._weights)
+
+
 def run(
     settings: Config,
+    train: Part,
+    test: Part,
     open_run: Callable[[], RunDir] | None = None,
     resumed: RunDir | None = None,
     quiet: bool = False,
@@ -82,6 +101,7 @@ def run(
 
     Args:
         settings: the resolved configuration.
+        train, test: the data.
         open_run: gives the directory of the run, once it is needed; None: nothing is kept.
         resumed: the run to go on with.
         quiet: no progress on stderr.
@@ -89,22 +109,58 @@ def run(
     Raises:
         BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged.
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     settings = _with_threads(settings)
-    train, test = sources.load(settings.data, settings.training.seed)
     surroundings = environment.environment() | {"data": _data(settings, train, test)}
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, surroundings["data"])
     model = SequenceClassifier(**estimator_parameters(settings, train.y))
+    checkpoint = _checkpoint(resumed)
     recorder = Recorder(open_run, settings, surroundings) if open_run else None
-    _fit(model, train, recorder, _checkpoint(resumed), quiet)
-    kept = recorder.run if recorder else None
-    evaluation = _evaluate(model, test, settings)
-    if kept is not None:
-        _keep(kept, model, test, evaluation, settings)
-    return Result(evaluation, kept)
+    callbacks: list[training.Callback] = [recorder] if recorder else []
+    if settings.run.from_ is not None and checkpoint is None:
+        callbacks.insert(0, Start(_weights(settings.run.from_, train)))
+    if not quiet:
+        callbacks.append(training.Progress())
+    try:
+        model.fit(train.X, train.y, callbacks=callbacks, resume=checkpoint)
+        evaluation = _results(recorder.run if recorder else None, model, test, settings)
+        if not quiet:
+            print(f"evaluation and report: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
+    except training.Diverged as error:
+        kept = recorder.run if recorder else None
+        where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""
+        raise Failure(f"{error}{where}") from None
+    except (KeyboardInterrupt, Terminated) as error:
+        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
+        raise Interrupted(_how_to_go_on(recorder.run if recorder else None), code) from None
+    return Result(evaluation, recorder.run if recorder else None)
+
+
+def _weights(origin: str, train: Part) -> dict[str, torch.Tensor]:
+    """The weights of a model that reads the same features and tells the same classes apart."""
+    model = load(runs.find(Path(origin)).model)
+    came, wanted = sources.n_features(train.X), model.n_features_in_
+    if came != wanted:
+        raise BadInput(
+            f"--from {origin} was trained on {wanted} features a step, and the data have {came}; "
+            "wanted the same"
+        )
+    known, labels = model.classes_.tolist(), np.unique(train.y).tolist()
+    if known != labels:
+        raise BadInput(
+            f"--from {origin} tells the classes {_some(known)} apart, and the data have "
+            f"{_some(labels)}; wanted the same"
+        )
+    weights: dict[str, torch.Tensor] = model.net_.state_dict()
+    return weights
+
+
+def _some(labels: list[Any], most: int = 10) -> str:
+    shown = ", ".join(map(repr, labels[:most]))
+    return shown if len(labels) <= most else f"{shown}, … ({len(labels)})"
 
 
 def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
@@ -154,7 +210,7 @@ def _data(settings: Config, train: Part, test: Part) -> dict[str, Any]:
 
 
 def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
-    began = json.loads(run.environment.read_text("utf-8"))["data"]
+    began = run.surroundings().get("data", data)
     if began != data:
         files = ", ".join(data["sha256"]) or "the data set"
         raise BadInput(
@@ -167,25 +223,6 @@ def _checkpoint(run: RunDir | None) -> str | None:
     if run is None or not (files.current(run.checkpoint) / "checkpoint.json").is_file():
         return None
     return str(run.checkpoint)
-
-
-def _fit(
-    model: SequenceClassifier,
-    train: Part,
-    recorder: Recorder | None,
-    resume: str | None,
-    quiet: bool,
-) -> None:
-    callbacks: list[training.Callback] = [recorder] if recorder else []
-    callbacks += [] if quiet else [training.Progress()]
-    try:
-        model.fit(train.X, train.y, callbacks=callbacks, resume=resume)
-    except training.Diverged as error:
-        kept = recorder.run if recorder else None
-        where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""
-        raise Failure(f"{error}{where}") from None
-    except KeyboardInterrupt:
-        raise Interrupted(_how_to_go_on(recorder.run if recorder else None)) from None
 
 
 def _how_to_go_on(run: RunDir | None) -> str:
@@ -213,6 +250,20 @@ def _evaluate(model: SequenceClassifier, test: Part, settings: Config) -> dict[s
     }
 
 
+def _results(
+    run: RunDir | None, model: SequenceClassifier, test: Part, settings: Config
+) -> dict[str, Any]:
+    """Measure and write the results; evaluation.json last, as it says that the run is finished."""
+    began = time.perf_counter()
+    evaluation = _evaluate(model, test, settings)
+    if run is not None:
+        _keep(run, model, test, evaluation, settings)
+    evaluation["evaluation_s"] = time.perf_counter() - began
+    if run is not None:
+        files.write_json(run.evaluation, evaluation)
+    return evaluation
+
+
 def _keep(
     run: RunDir,
     model: SequenceClassifier,
@@ -220,7 +271,7 @@ def _keep(
     evaluation: dict[str, Any],
     settings: Config,
 ) -> None:
-    """Write the results; evaluation.json last, since its presence says that the run is finished."""
+    """The model, the predictions and the report."""
     model.save(run.model)
     proba = model.predict_proba(test.X)
     files.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
@@ -230,12 +281,12 @@ def _keep(
         test.y,
         title=_title(settings),
         metrics=model.history_.reports,
+        losses=model.history_.course,
         evaluation=evaluation,
         config=settings.tables(),
-        environment=json.loads(run.environment.read_text("utf-8")),
+        environment=run.surroundings(),
     )
     report.write_report(run.report, contents)
-    files.write_json(run.evaluation, evaluation)
 
 
 def _title(settings: Config) -> str:

@@ -14,4 +14,10 @@ class BadInput(Failure):
 
 
 class Interrupted(Failure):
+    """By Ctrl-C, or by SIGTERM if `exit_code` says so."""
+
     exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = exit_code):
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -3,6 +3,7 @@
 model/             what `.save(dir)` writes
 config.toml        the resolved configuration
 metrics.jsonl      one report a line
+losses.csv         the loss of every tenth iteration
 evaluation.json    the results; written last, so its presence says that the run is finished
 predictions.csv    the test part: index, label, prediction, probability
 environment.json   versions, machine, git state
@@ -12,9 +13,12 @@ checkpoint/        where an interrupted run goes on
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,9 @@ from typing import Any
 from ostinato import files
 
 HEADER = "# ostinato: the resolved configuration of this run\n"  # marks a directory as a run
+
+
+RESULTS = {"test", "elapsed_s", "iterations", "outcome"}  # of evaluation.json, at least
 
 
 class RunDirError(ValueError):
@@ -45,6 +52,10 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def losses(self) -> Path:
+        return self.path / "losses.csv"
 
     @property
     def evaluation(self) -> Path:
@@ -72,19 +83,50 @@ class RunDir:
         with self.config.open("rb") as file:
             return file.read(len(HEADER)) == HEADER.encode()
 
-    def is_finished(self) -> bool:
-        return self.evaluation.is_file()
+    def results(self) -> dict[str, Any] | None:
+        """What evaluation.json holds; None while the run is not finished.
+
+        A damaged one counts as none: the results are then written again from the checkpoint.
+        """
+        try:
+            results = json.loads(self.evaluation.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        whole = isinstance(results, dict) and results.keys() >= RESULTS
+        return results if whole and isinstance(results["test"], dict) else None
+
+    def surroundings(self) -> dict[str, Any]:
+        """What environment.json holds; empty if the run was stopped before it was written.
+
+        Raises:
+            RunDirError: it is damaged.
+        """
+        try:
+            known = json.loads(self.environment.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            known = None
+        if not isinstance(known, dict):
+            raise RunDirError(f"{self.environment} is damaged: it is no JSON object; copy it again")
+        return known
 
     def begin(self, config_toml: str, environment: dict[str, Any]) -> None:
         """The files that say what is about to run."""
         files.write_text(self.config, HEADER + config_toml)
         files.write_json(self.environment, environment)
 
+    def go_on(self, config_toml: str) -> None:
+        """Before more is trained: the run is no longer finished, and its configuration is this."""
+        # In this order: a run killed in between is unfinished, and not finished for too little.
+        self.evaluation.unlink(missing_ok=True)
+        files.write_text(self.config, HEADER + config_toml)
+
     def clear(self) -> None:
         """Remove the files of the run, and nothing else that may lie beside them."""
         # evaluation.json goes first, so that a run half removed does not look finished;
         # config.toml goes last, so that it still looks like a run.
-        results = (self.evaluation, self.report, self.predictions, self.metrics)
+        results = (self.evaluation, self.report, self.predictions, self.metrics, self.losses)
         for path in (*results, self.environment, self.checkpoint, self.model, self.config):
             for each in (path, *files.leftovers(path)):
                 _remove(each)
@@ -126,11 +168,12 @@ def create(output: Path, overwrite: bool = False) -> RunDir:
     return run
 
 
-def reopen(output: Path) -> RunDir | None:
-    """The run to resume at `output`, or None if nothing has been begun there.
+def reopen(output: Path) -> RunDir:
+    """The run to resume at `output`.
 
     Raises:
-        RunDirError: what is there is not a run, or `output` names no run in particular.
+        RunDirError: nothing has been begun there, what is there is not a run, or `output` names
+            no run in particular.
     """
     if output.name.endswith("-N"):
         newest = max(_numbers(output), default=None)
@@ -139,9 +182,36 @@ def reopen(output: Path) -> RunDir | None:
     run = RunDir(output)
     if run.is_run():
         return run
-    if os.path.lexists(output) and not _is_empty_directory(output):
-        raise RunDirError(f"{output} is not the directory of an ostinato run; nothing to resume")
-    return None
+    if not os.path.lexists(output):
+        raise RunDirError(f"{output}: there is no run to resume{_near(output)}")
+    if _is_empty_directory(output):
+        raise RunDirError(
+            f"{output} is empty, so there is no run to resume{_near(output)}; "
+            "--overwrite instead of --resume begins one"
+        )
+    raise RunDirError(
+        f"{output} is not the directory of an ostinato run; nothing to resume{_near(output)}"
+    )
+
+
+def _near(output: Path, most: int = 3) -> str:
+    """The runs that may have been meant, for an error: those with like names, or the newest."""
+    place = output.parent if output.parent.is_dir() else output.parent.parent
+    names = {str(run.path.relative_to(place)): run.path for run in _runs_under(place)}
+    like = difflib.get_close_matches(str(output.relative_to(place)), names, n=most)
+    if like:
+        return f"; did you mean {' or '.join(str(names[name]) for name in like)}?"
+    newest = sorted(names.values(), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = ", ".join(map(str, newest[:most]))
+    return f"; the newest near it: {found}" if found else ""
+
+
+def _runs_under(place: Path) -> Iterator[RunDir]:
+    """The runs in a directory, and in the directories in it."""
+    for pattern in ("*/config.toml", "*/*/config.toml"):
+        for config in place.glob(pattern):
+            if RunDir(config.parent).is_run():
+                yield RunDir(config.parent)
 
 
 def _remove(path: Path) -> None:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ostinato import files
 from ostinato.cli import config as configuration
-from ostinato.cli.config import Config
+from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.rundir import RunDir
+from ostinato.hyperparameters import EXTENDABLE
+
+# What a finished run may be given more of: the rest of EXTENDABLE only looks at a training.
+LENGTH = ("training.iterations", "training.epochs")
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,21 @@ class Trained:
         return self.config.data.as_sequence if self.config and source == "mnist" else "rows"
 
     def environment(self) -> dict[str, Any]:
-        return json.loads(self.run.environment.read_text("utf-8")) if self.run else {}
+        return self.run.surroundings() if self.run else {}
+
+    def network(self) -> Given:
+        """The [model] section that this model was built with.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        path = files.current(self.model) / "config.json"
+        options = [o for o in OPTIONS.values() if o.section == "model"]
+        try:
+            net = json.loads(path.read_bytes())["net"]
+            return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in options}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(f"{path} is missing or damaged; save the model again") from None
 
 
 def find(path: Path) -> Trained:
@@ -50,3 +69,68 @@ def find(path: Path) -> Trained:
 
 def read_config(run: RunDir) -> Config:
     return configuration.resolve(configuration.read_file(run.config))
+
+
+def with_origin(asked: Given) -> Given:
+    """What was asked for, with the [model] of the model that the weights come from, if any.
+
+    Raises:
+        BadInput: another network is asked for, into which the weights would not fit.
+    """
+    if asked.get("run.from") is None:
+        return asked
+    origin = Path(str(asked["run.from"])).resolve()
+    network = find(origin).network()
+    for key, value in network.items():
+        # Dropout has no weights, and may be another one from now on.
+        if key != "model.dropout" and asked.get(key, value) != value:
+            raise BadInput(
+                f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
+                "to begin with these weights, or leave out --from"
+            )
+    return network | asked | {"run.from": str(origin)}
+
+
+def continued(run: RunDir, asked: Given) -> Config:
+    """The configuration with which a run goes on: as it began, but for its length and reports.
+
+    Raises:
+        BadInput: something else is asked for.
+    """
+    began = read_config(run)
+    may_change = {"run.checkpoint_every", *(f"training.{name}" for name in EXTENDABLE)}
+    if began.training.validation_fraction:
+        may_change -= {"training.eval_every"}  # the weights of the best report are the result
+    changed = {k: v for k, v in asked.items() if v != began.get(k)}
+    changed = {k: v for k, v in changed.items() if v is not None or k not in LENGTH}
+    for key, value in changed.items():
+        if key not in may_change:
+            raise BadInput(
+                f"{key} is now {value}, but the run in {run.path} began with {began.get(key)}; a "
+                f"run is resumed as it began, but for {', '.join(sorted(may_change))}: leave that "
+                "out, or begin another run (--from begins one with these weights)"
+            )
+    return configuration.resolve({k: v for k, v in began.items() if v is not None}, changed)
+
+
+def is_done(run: RunDir, settings: Config) -> bool:
+    """Whether a run is finished, also under settings with which it goes on.
+
+    Raises:
+        BadInput: more is asked for, but the run would stop early again, where it did.
+    """
+    results = run.results()
+    if results is None:
+        return False
+    began = read_config(run).training
+    now, patience = settings.training, settings.training.patience
+    longer = (now.iterations, now.epochs) != (began.iterations, began.epochs)
+    if results["outcome"] != "stopped early":
+        return not longer
+    if longer and patience == began.patience:
+        raise BadInput(
+            f"the run in {run.path} stopped early, after {results['iterations']} iterations: the "
+            f"validation loss had not fallen for {patience} reports; go on with --patience none, "
+            "or with a larger number"
+        )
+    return patience == began.patience

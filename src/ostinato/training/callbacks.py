@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +13,8 @@ from typing import Any, TextIO
 from ostinato.files import write_bytes
 from ostinato.training.history import Report
 from ostinato.training.run import Run
+
+ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a person still waits
 
 
 class Callback:
@@ -90,7 +94,9 @@ def _line(report: Report) -> bytes:
 
 
 class Progress(Callback):
-    """Shows reports as lines, and on a terminal a bar with iterations/s, loss and time left.
+    """Shows reports as lines, each with iterations/s and the time left; on a terminal also a bar.
+
+    Where there is no bar, a line after the first second says how long the training will take.
 
     Args:
         stream: where to; by default stderr.
@@ -99,21 +105,31 @@ class Progress(Callback):
     def __init__(self, stream: TextIO | None = None):
         self.stream = sys.stderr if stream is None else stream
         self._bar: Any = None
+        self._pace: Pace | None = None
+        self._announced = False
 
     def on_start(self, run: Run) -> None:
+        self._pace, self._announced = None, False
         if self.stream.isatty():
             from tqdm import tqdm
 
+            width = _width(self.stream)
             self._bar = tqdm(
                 total=run.total,
                 initial=run.iteration,
                 file=self.stream,
                 unit="it",
-                dynamic_ncols=True,
+                dynamic_ncols=width is not None,
+                ncols=None if width else 80,
                 leave=False,
             )
 
     def on_iteration(self, run: Run) -> None:
+        if self._pace is None:
+            self._pace = Pace(run.iteration)
+        elif self._bar is None and not self._announced and self._pace.elapsed_s > ANNOUNCE_AFTER_S:
+            self._announced = True
+            self._print(f"{run.total:,} iterations: {self._pace.describe(run)}")
         if self._bar is not None:
             self._bar.set_postfix_str(
                 f"loss {run.loss:.4f}, accuracy {run.train_accuracy:.3f}", refresh=False
@@ -121,16 +137,64 @@ class Progress(Callback):
             self._bar.update()
 
     def on_report(self, run: Run, report: Report) -> None:
-        line = describe(report)
-        if self._bar is not None:
-            self._bar.write(line, file=self.stream)
-        else:
-            print(line, file=self.stream, flush=True)
+        pace = self._pace.describe(run) if self._pace and run.iteration < run.total else ""
+        self._print("   ".join(filter(None, [describe(report), pace])))
 
     def on_end(self, run: Run) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=self.stream)
+        else:
+            print(line, file=self.stream, flush=True)
+
+
+class Pace:
+    """Iterations a second since the first one, which is left out: it records and compiles."""
+
+    def __init__(self, iteration: int):
+        self._began = iteration
+        self._clock = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._clock
+
+    def describe(self, run: Run) -> str:
+        """The pace and the time left, in words; nothing before there is a second iteration."""
+        made = run.iteration - self._began
+        if not made:
+            return ""
+        rate = made / max(self.elapsed_s, 1e-9)
+        digits = 0 if rate >= 10 else 1 if rate >= 1 else 2
+        return f"{rate:,.{digits}f} it/s, {duration((run.total - run.iteration) / rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, to about a percent.
+
+    Example:
+        >>> duration(8.4), duration(75), duration(1860), duration(100_000)
+        ('8 s', '1 min 15 s', '31 min', '27 h 47 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _width(terminal: TextIO) -> int | None:
+    """The columns of a terminal; None where it does not know them, as some consoles do not."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or None
+    except OSError:  # also io.UnsupportedOperation: no file lies behind it
+        return None
 
 
 def describe(report: Report) -> str:
