@@ -76,9 +76,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(ostinato, data, tmp_p
     before = sorted(tmp_path.rglob("*"))
     outcome = ostinato("predict", "no run: it is not reached", data, "-o", tmp_path / name)
     assert outcome.code == 2
-    assert (
-        outcome.err == f"ostinato: {tmp_path / name}" + outcome.err.split(str(tmp_path / name))[1]
-    )
+    assert outcome.err.startswith(f"ostinato: {tmp_path / name}")
     assert message.format(folder=tmp_path) in outcome.err
     assert sorted(tmp_path.rglob("*")) == before
 
