@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -50,11 +51,56 @@ def packages() -> dict[str, str | None]:
 def cores() -> int:
     """The number of cores that this process may use.
 
-    A container or taskset can make it smaller than the number of cores of the machine.
+    taskset, or the CPU quota of a container, can make it smaller than the number of cores of the
+    machine. Of a quota of one core and a half, two can be used at times.
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    n = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    return n if quota is None else min(n, math.ceil(quota))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """The cores whose whole time the control groups of this process allow; None: all there are.
+
+    A group may use quota microseconds of processor time in each period, and its threads sleep for
+    the rest of it. The smallest quota counts, of the process's own groups and those around them.
+
+    Args:
+        root: where /proc and /sys lie.
+    """
+    listed = root / "proc/self/cgroup"
+    if not listed.is_file():
+        return None
+    quotas = []
+    for line in listed.read_text().splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if controllers == "":  # version 2
+            top, read = root / "sys/fs/cgroup", _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            top, read = root / "sys/fs/cgroup/cpu", _quota_of_version_1
+        else:
+            continue
+        own = top / path.lstrip("/")
+        around = [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
+        quotas += [quota for folder in around if (quota := read(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _quota_of_version_2(group: Path) -> float | None:
+    file = group / "cpu.max"
+    if not file.is_file():
+        return None
+    quota, period = file.read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_of_version_1(group: Path) -> float | None:
+    file = group / "cpu.cfs_quota_us"
+    if not file.is_file():
+        return None
+    quota, period = int(file.read_text()), int((group / "cpu.cfs_period_us").read_text())
+    return None if quota < 0 else quota / period
 
 
 def memory() -> int | None:

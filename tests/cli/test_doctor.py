@@ -69,6 +69,27 @@ def test_more_threads_than_cores_cost_time(ostinato, native, monkeypatch):
     assert findings(ostinato("doctor", "--json"))["threads"]["state"] == "slow"
 
 
+def test_a_busy_machine_costs_time(ostinato, native, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.4, 9.0, 9.0))
+    assert findings(ostinato("doctor", "--json"))["load"]["state"] == "ok"
+    monkeypatch.setattr("os.getloadavg", lambda: (3.5, 0.0, 0.0))
+    busy = findings(ostinato("doctor", "--json"))["load"]
+    assert busy["state"] == "slow"
+    assert "3.5 threads" in busy["value"]
+    assert "--threads 1" in busy["advice"]
+
+
+def test_a_quota_that_gives_no_whole_cores_costs_time(ostinato, native, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 2)
+    monkeypatch.setattr(environment, "cpu_quota", lambda: 1.5)
+    found = findings(ostinato("doctor", "--json"))["CPU quota"]
+    assert found["state"] == "slow"
+    assert found["advice"].endswith("--threads 1")
+    monkeypatch.setattr(environment, "cpu_quota", lambda: 2.0)
+    assert "CPU quota" not in findings(ostinato("doctor", "--json"))
+
+
 def test_a_missing_package_is_broken(ostinato, native, monkeypatch):
     known = environment.packages()
     monkeypatch.setattr(environment, "packages", lambda: known | {"torch": None})

@@ -62,7 +62,9 @@ class RunConfig(Declared):
     from_: str | None = declare(
         None, "Begin with the weights of this run or saved model, and its [model].", cli_name="from"
     )
-    threads: int | None = declare(None, "Threads; PyTorch chooses if not given.", low=1)
+    threads: int | None = declare(
+        None, "Threads. Default: PyTorch's number, no more than a CPU quota allows.", low=1
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ from ostinato.cli.output import say, say_json
 
 INSTALL_TORCH = "pip install 'ostinato[torch]'"
 MINIMAL_PYTHON = (3, 10)
+BUSY = 0.5  # of the cores: from here on a training meets another program on most of them
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Look at the installation, the engine and the threads."""
-    findings = [*_python(), *_packages(), *_engine(), *_threads(), *_denormals()]
+    findings = [*_python(), *_packages(), *_engine(), *_threads(), *_load(), *_denormals()]
     broken = any(f.state == "broken" for f in findings)
     if as_json:
         report: dict[str, Any] = {"healthy": not broken, "findings": [asdict(f) for f in findings]}
@@ -126,6 +128,34 @@ def _threads() -> list[Finding]:
     if variable and threads < cores // 2:
         return [Finding("threads", "slow", value, "cores stay idle: unset OMP_NUM_THREADS")]
     return [Finding("threads", "ok", value)]
+
+
+def _load() -> list[Finding]:
+    """Whether other programs want the cores, and whether the system gives the whole of them."""
+    cores, quota = environment.cores(), environment.cpu_quota()
+    findings = []
+    if quota is not None and quota < cores:
+        findings.append(
+            Finding(
+                "CPU quota",
+                "slow",
+                f"{quota:.2g} cores' time for {cores} threads, which sleep when it is used up",
+                "give the container whole cores, or train with --threads "
+                f"{max(1, math.floor(quota))}",
+            )
+        )
+    if hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0]
+        value = f"{load:.1f} threads of all programs wanted a core in the last minute"
+        if load > BUSY * cores:
+            advice = (
+                "threads that share cores with another program wait for each other; beside one, "
+                "--threads 1 (in a script: torch.set_num_threads(1)) may be many times faster"
+            )
+            findings.append(Finding("load", "slow", value, advice))
+        else:
+            findings.append(Finding("load", "ok", value))
+    return findings
 
 
 def _denormals() -> list[Finding]:

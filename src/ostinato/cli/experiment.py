@@ -199,10 +199,13 @@ def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | N
 
 
 def _with_threads(settings: Config) -> Config:
-    """Set the number of threads, and keep it in the configuration: some bits depend on it."""
-    if settings.run.threads is not None:
-        torch.set_num_threads(settings.run.threads)
-    return settings.updated({"run.threads": torch.get_num_threads()})
+    """Set the number of threads, and keep it in the configuration: some bits depend on it.
+
+    PyTorch's own choice does not know of the CPU quota of a container.
+    """
+    threads = settings.run.threads or min(torch.get_num_threads(), environment.cores())
+    torch.set_num_threads(threads)
+    return settings.updated({"run.threads": threads})
 
 
 def _data(settings: Config, train: Part, test: Part) -> dict[str, Any]:
