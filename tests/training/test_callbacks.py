@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 
 import pytest
 from test_loop import CtrlC
 from training_examples import Experiment
 
-from ostinato.training import Checkpoint, LossFile, MetricsFile, Progress
+from ostinato.training import Checkpoint, LossFile, MetricsFile, Progress, callbacks
 
 
 class Terminal(io.StringIO):
@@ -61,3 +63,38 @@ def test_progress_is_a_bar_on_a_terminal_and_the_lines_stay():
     text = stream.getvalue()
     assert text.count("iteration ") == len(history.reports)
     assert "\r" in text and "/14" in text and "it/s" in text and "accuracy" in text
+
+
+def test_each_line_has_the_pace_and_the_time_left_but_the_first_and_the_last():
+    stream = io.StringIO()
+    Experiment().run(callbacks=[Progress(stream)])
+    paced = [" it/s, under 1 s left" in line for line in stream.getvalue().splitlines()]
+    assert paced == [False, True, True, True, True, False]
+
+
+def test_after_a_second_a_line_says_how_long_it_will_take(monkeypatch):
+    monkeypatch.setattr(callbacks, "ANNOUNCE_AFTER_S", 0)
+    stream = io.StringIO()
+    Experiment().run(callbacks=[Progress(stream)])
+    lines = [line for line in stream.getvalue().splitlines() if not line.startswith("iteration")]
+    assert len(lines) == 1
+    assert re.fullmatch(r"14 iterations: [\d,.]+ it/s, under 1 s left", lines[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals of POSIX")
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (0, 120), (24, 120)])
+def test_the_bar_on_a_terminal_of_any_size_also_one_that_does_not_know_it(rows, columns):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with os.fdopen(slave, "w") as stream:
+        Experiment(plan={"eval_every": 14}).run(callbacks=[Progress(stream)])
+        shown = os.read(master, 100_000).decode()
+    os.close(master)
+    bar = next(part for part in re.split("[\r\n]", shown) if "/14" in part)
+    assert "it/s" in bar and "%|" in bar
+    assert len(bar) <= (columns if rows else 80)

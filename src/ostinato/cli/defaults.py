@@ -12,7 +12,9 @@ from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
 
 EPOCHS = 30
 PATIENCE = 5  # reports, where there is something to validate on and no length is given
-BATCHES_AN_EPOCH = 8  # of fewer, 30 epochs would be too few updates to learn from
+# Of fewer, 30 epochs are too few updates to learn from. Japanese Vowels as a file, 270 examples:
+# 94.6 % with the batches of 32 that follow, 65.7 % with the notebook's 128.
+BATCHES_AN_EPOCH = 8
 SMALLEST_BATCH = 8
 REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
 

@@ -113,14 +113,14 @@ class Progress(Callback):
         if self.stream.isatty():
             from tqdm import tqdm
 
-            width = _width(self.stream)
+            sized = _knows_its_size(self.stream)
             self._bar = tqdm(
                 total=run.total,
                 initial=run.iteration,
                 file=self.stream,
                 unit="it",
-                dynamic_ncols=width is not None,
-                ncols=None if width else 80,
+                dynamic_ncols=sized,
+                ncols=None if sized else 80,
                 leave=False,
             )
 
@@ -177,10 +177,12 @@ def duration(seconds: float) -> str:
     """Seconds in words, to about a percent.
 
     Example:
-        >>> duration(8.4), duration(75), duration(1860), duration(100_000)
-        ('8 s', '1 min 15 s', '31 min', '27 h 47 min')
+        >>> duration(0.4), duration(75), duration(1860), duration(100_000)
+        ('under 1 s', '1 min 15 s', '31 min', '27 h 47 min')
     """
     whole = round(seconds)
+    if not whole:
+        return "under 1 s"
     if whole < 60:
         return f"{whole} s"
     if whole < 600:
@@ -189,12 +191,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _width(terminal: TextIO) -> int | None:
-    """The columns of a terminal; None where it does not know them, as some consoles do not."""
+def _knows_its_size(terminal: TextIO) -> bool:
+    """Whether a terminal knows its rows and columns; of one that says 0, tqdm shows nothing."""
     try:
-        return os.get_terminal_size(terminal.fileno()).columns or None
+        return all(os.get_terminal_size(terminal.fileno()))
     except OSError:  # also io.UnsupportedOperation: no file lies behind it
-        return None
+        return False
 
 
 def describe(report: Report) -> str:
