@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
     """
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command(),
         "python": platform.python_version(),
         "packages": packages(),
         "machine": {
@@ -41,6 +41,14 @@ def environment() -> dict[str, Any]:
         },
         "git": git_state(),
     }
+
+
+def command() -> list[str]:
+    """The command that started this process, to be given again: `python -m …` for a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
 
 
 def packages() -> dict[str, str | None]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,13 +94,14 @@ def test_without_torch_the_command_that_installs_it_is_named(data):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_ends_with_130_and_can_be_resumed(data, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_code_and_the_run_can_be_resumed(data, tmp_path, number, code):
     run = tmp_path / "run"
     started = start(data, run, 1_000_000)
     wait_for(run / "checkpoint" / "checkpoint.json")
-    started.send_signal(signal.SIGINT)
+    started.send_signal(number)
     _, err = started.communicate(timeout=60)
-    assert started.returncode == 130
+    assert started.returncode == code
     assert f"ostinato train --resume --output {run}" in err
     assert "Traceback" not in err
 
@@ -138,3 +142,11 @@ def wait_for(path) -> None:
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
     line = [sys.executable, "-c", code, *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=60)
+
+
+def test_a_run_keeps_the_command_that_made_it(data, tmp_path):
+    arguments = ("train", data, *SMALL, "--iterations", 2, "--output", tmp_path / "my run")
+    assert process(*arguments).returncode == 0
+    kept = json.loads((tmp_path / "my run" / "environment.json").read_text())["command"]
+    assert kept == ["python", "-m", "ostinato.cli", *map(str, arguments)]
+    assert shlex.join(kept) in html.unescape((tmp_path / "my run" / "report.html").read_text())

@@ -120,16 +120,27 @@ def test_a_bidirectional_network_is_shown_without_beliefs(tmp_path: Path) -> Non
     assert "reads from both ends" in page.sections["steps"]
 
 
+def test_sizes_of_network_and_data(classifier: SequenceClassifier) -> None:
+    X, y = sequences()
+    data = collect(classifier, X, y, title="sizes")
+    assert data.lengths == (X.lengths.min(), X.lengths.max())
+    assert data.network is not None and data.network.n_steps is None
+    assert data.network.parameters == sum(p.numel() for p in classifier.net_.parameters())
+    same = collect(classifier, np.zeros((3, 6, 2), np.float32), y[:3], title="one length")
+    assert same.network is not None and same.network.n_steps == 6 and same.lengths == (6, 6)
+
+
 def test_what_is_passed_on_arrives(tmp_path: Path) -> None:
     X, y = sequences()
     model = fitted()
     metrics = [{"iteration": 0, "loss": 1.0, "train_accuracy": 0.5}]
     evaluation = {"test": model.evaluate(X, y)}
     data = collect(
-        model, X, y, title="t", metrics=metrics, evaluation=evaluation,
+        model, X, y, title="t", metrics=metrics, losses=[(0, 1.0)], evaluation=evaluation,
         config={"a": 1}, environment={"b": 2}, n_hardest=1,
     )  # fmt: skip
     assert (data.metrics, data.evaluation, data.title) == (metrics, evaluation, "t")
+    assert data.losses == [(0, 1.0)]
     assert (data.config, data.environment, len(data.hardest)) == ({"a": 1}, {"b": 2}, 1)
     write_report(tmp_path / "report.html", data)
     page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))

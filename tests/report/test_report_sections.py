@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
-from ostinato.report import ReportData, StepView, markup, sections, steps, tables, write_report
+from ostinato.anatomy import Anatomy
+from ostinato.report import (
+    ReportData,
+    StepView,
+    figures,
+    markup,
+    sections,
+    steps,
+    tables,
+    write_report,
+)
 
 
 def read(tmp_path: Path, data: ReportData) -> report_reader.Page:
@@ -52,6 +64,31 @@ def test_the_head_counts_for_itself_where_there_is_no_evaluation(tmp_path: Path)
     loss = -np.log([0.9, 0.8, 0.4, 0.7]).mean()
     assert f"{loss:.4f}" in head
     assert "notebook" not in head and "iterations" not in head and "elapsed" not in head
+
+
+def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
+    data = examples.run()
+    environment = {
+        **data.environment,
+        "data": {"n_train": 60000},
+        "command": ["ostinato", "train", "my data.npz", "--cell", "gru"],
+    }
+    network = Anatomy("gru", None, 1, 16, 10)
+    page = read(
+        tmp_path,
+        examples.without(data, environment=environment, network=network, lengths=(7, 2429)),
+    )
+    head = page.text.partition("Training")[0]
+    assert "60,000 training and 300 test sequences of 7 to 2,429 steps of 1 number, 10" in head
+    assert f"parameters{network.parameters:,}" in head
+    assert "15.14\u202fms each" in head  # 75.7 s for 5,000 iterations
+    assert "always the most frequent class: " in head
+    command = "ostinato train 'my data.npz' --cell gru"
+    assert shlex.split(command) == environment["command"]
+    assert command in head and command in page.sections["environment"]
+    picture = texts(page, "gru: T steps of 1, 16 hidden, 10 classes, unrolled over time")
+    assert picture.count("W") == 3 and "y" in picture
+    assert "z_t" in page.sections["network"]  # the equations
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -121,6 +158,33 @@ def test_the_curves_and_their_numbers(tmp_path: Path) -> None:
     assert "validation" not in texts(page, "Loss")
 
 
+def test_the_course_of_the_loss_is_faint_under_its_running_mean(tmp_path: Path) -> None:
+    losses = [(10 * i, 2.3 / (1 + i)) for i in range(500)]
+    shown = texts(read(tmp_path, examples.without(examples.run(), losses=losses)), "Loss over")
+    assert {"a batch every 10 iterations", "mean of 20 of them"} <= set(shown)
+    few = texts(read(tmp_path, examples.without(examples.run(), losses=losses[:9])), "Loss over")
+    assert not [told for told in few if "batch" in told or "mean" in told]  # one line: no legend
+
+
+def test_the_accuracy_axis_is_where_the_data_are(tmp_path: Path) -> None:
+    def with_shares(*shares: float) -> ReportData:
+        reports = [examples.report(1000 * i) for i in range(len(shares))]
+        for report, share in zip(reports, shares, strict=True):
+            report["train_accuracy"] = share
+        return examples.without(examples.run(), metrics=reports)
+
+    data = with_shares(0.08, 0.95, 0.91, 0.97)
+    low, high = figures.accuracy_limits(data.metrics)
+    assert 0.89 < low < 0.91 and 0.97 < high < 0.99
+    told = "Below the axis: 8.00\u202f% before the first update."
+    assert told in read(tmp_path, data).sections["training"]
+    for near in (with_shares(0.89, 0.95, 0.91, 0.97), with_shares(0.1, 0.3, 0.97)):
+        low, _ = figures.accuracy_limits(near.metrics)
+        assert low < near.metrics[0]["train_accuracy"]
+        assert "Below the axis" not in read(tmp_path, near).sections["training"]
+    assert figures.accuracy_limits(with_shares(1.0).metrics) == pytest.approx((0.99, 1.01))
+
+
 def test_validation_gets_its_own_curve(tmp_path: Path) -> None:
     metrics = [
         {**examples.report(i), "validation_loss": 0.5, "validation_accuracy": 0.9}
@@ -156,10 +220,31 @@ def test_accuracy_by_step(tmp_path: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["4", "7", "11", "14", "18", "21", "25", "28"]
     assert number(rows[4][1]) == pytest.approx(100 * data.accuracy_by_step[13], abs=0.0051)
     # nine tenths of the rise are first reached by 0.1 + 0.87 · t / 27 at t = 25, the 26th row
-    told = "10.00\u202f% after the first row, 97.00\u202f% after all 28; nine tenths of the rise are "
+    told = (
+        "10.00\u202f% after the first row, 97.00\u202f% after all 28; nine tenths of the rise are "
+    )
     assert f"{told}made, and kept, after 26." in page.sections["steps"]
     chance = np.bincount(data.y_true).max() / 300
     assert f"most frequent class, {100 * chance:.2f}" in page.sections["steps"]
+
+
+def test_no_step_is_named_where_chance_makes_the_difference(tmp_path: Path) -> None:
+    """300 examples: the standard error of a difference near 20 % is 3.3 %, three of them 9.8 %."""
+    rng = np.random.default_rng(0)
+    for first, last, named in ((0.2, 0.27, False), (0.2, 0.33, True), (0.33, 0.2, False)):
+        accuracy = np.linspace(first, last, 90)
+        accuracy[1:-1] += rng.uniform(-0.05, 0.05, 88)
+        data = examples.without(examples.run(), accuracy_by_step=accuracy)
+        told = read(tmp_path, data).sections["steps"]
+        assert ("nine tenths" in told) is named
+        noise = "no more apart than chance makes them with 300 examples" in told
+        assert noise is (abs(last - first) < 0.098)
+
+
+def test_a_rise_is_made_when_it_is_kept(tmp_path: Path) -> None:
+    accuracy = np.array([0.1, 0.95, 0.2, 0.95, 0.96])  # of 0.86; nine tenths: 0.874
+    told = read(tmp_path, examples.without(examples.run(), accuracy_by_step=accuracy))
+    assert "are made, and kept, after 4." in told.sections["steps"]
 
 
 def test_one_step_is_enough(tmp_path: Path) -> None:
@@ -220,6 +305,40 @@ def test_a_lane_is_as_long_as_the_belief() -> None:
         values, edges, baseline = patch.get_data()  # type: ignore[attr-defined]
         assert baseline == lane and edges.tolist() == [0, 1, 2]
         assert np.allclose(values - lane, steps.LANE * view.beliefs[:, lane])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("n_features", [1, 12, 300])
+def test_thousands_of_steps_make_no_large_page(tmp_path: Path, n_features: int) -> None:
+    """Of noise, the hardest to compress."""
+    rng = np.random.default_rng(0)
+    classes = [f"class {c}" for c in range(6)]
+    data = examples.without(
+        examples.run(n_classes=6, classes=classes),
+        hardest=[
+            examples.view(classes, rng.normal(size=(2429, n_features)), rng) for _ in range(6)
+        ],
+        accuracy_by_step=rng.uniform(size=2429),
+        losses=[(10 * i, loss) for i, loss in enumerate(rng.uniform(size=20_000))],
+    )
+    page = read(tmp_path, data)
+    assert (tmp_path / "report.html").stat().st_size < 500_000
+    assert "What is longer than 200 steps is drawn in 200 parts" in page.sections["hardest"]
+    assert page.tables["Accuracy by steps read"][-1][0] == "2429"
+
+
+def test_what_is_too_wide_for_a_phone_says_so(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.run())
+    assert page.sections["confusion"].count("scrolls sideways") == 1
+    assert page.sections["classes"].count("scrolls sideways") == 1
+    assert "scrolls sideways" not in page.sections["steps"]
+    small = read(tmp_path, examples.bare())
+    assert "scrolls sideways" not in small.sections["confusion"]
+
+
+def test_a_single_mistake_shows(tmp_path: Path) -> None:
+    matrix = np.array([[10_000, 1], [0, 10]])
+    tints = re.findall(r"var\(--(\w+)\) (\d+)%", tables.confusion_table(matrix, ["a", "b"]))
+    assert tints == [("low", "55"), ("high", "13"), ("low", "55")]
 
 
 def test_hidden_states_are_scaled_by_their_largest(tmp_path: Path) -> None:
