@@ -236,6 +236,21 @@ def test_weights_that_do_not_fit_are_refused(ostinato, trained, tmp_path, flags,
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_with_other_weights_is_resumed_without_them(
+    ostinato, data, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    flags = (data, "--from", trained.name, "--iterations", 20, "--threads", 1, "--batch-size", 8)
+    assert ostinato("train", *flags, "-o", "whole").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 13)
+        assert ostinato("train", *flags, "-o", "broken").code == 130
+    assert ostinato("train", *flags, "--resume", "-o", "broken", "--iterations", 15).code == 0
+    trained.rename(tmp_path / "elsewhere")
+    assert ostinato("train", "--resume", "-o", "broken", "--iterations", 20).code == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_dropout_may_change_with_other_weights(ostinato, data, trained):
     outcome = ostinato("train", data, "--from", trained, "--dropout", 0.5, "--print-config")
     shown = tomllib.loads(outcome.out)["model"]
@@ -305,6 +320,15 @@ def test_patience_comes_with_validation(ostinato, data):
     assert resolved(ostinato, data, "--validation-fraction", 0.2)["training"]["patience"] == 5
     given = ("--validation-fraction", 0.2, "--epochs", 9)
     assert "patience" not in resolved(ostinato, data, *given)["training"]
+
+
+def test_a_class_too_small_for_validation_is_named(ostinato, tmp_path):
+    file = tmp_path / "rare.npz"
+    np.savez(file, X=np.zeros((21, 3, 1), np.float32), y=[0, 1] * 10 + [2])
+    outcome = ostinato("train", file, "--validation-fraction", 0.2)
+    assert outcome.code == 2
+    assert "validation_fraction=0.2 cannot be taken from these classes" in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def test_what_is_given_stands(ostinato, data):

@@ -79,7 +79,7 @@ def with_origin(asked: Given) -> Given:
     """
     if asked.get("run.from") is None:
         return asked
-    origin = Path(str(asked["run.from"])).resolve()
+    origin = Path(str(asked["run.from"]))
     network = find(origin).network()
     for key, value in network.items():
         # Dropout has no weights, and may be another one from now on.
@@ -88,7 +88,7 @@ def with_origin(asked: Given) -> Given:
                 f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
                 "to begin with these weights, or leave out --from"
             )
-    return network | asked | {"run.from": str(origin)}
+    return network | asked
 
 
 def continued(run: RunDir, asked: Given) -> Config:

@@ -133,8 +133,10 @@ def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | No
 
 def _resolved(asked: Given) -> Given:
     """With absolute paths, which hold in every working directory."""
-    paths = {k: asked[k] for k in ("data.source", "data.test") if asked.get(k) is not None}
-    return asked | {key: sources.known(path) for key, path in paths.items()}
+    files = {k: asked[k] for k in ("data.source", "data.test") if asked.get(k) is not None}
+    asked = asked | {key: sources.known(path) for key, path in files.items()}
+    origin = asked.get("run.from")
+    return asked if origin is None else asked | {"run.from": str(Path(origin).resolve())}
 
 
 def _tell_finished(run: RunDir, as_json: bool) -> None:
