@@ -34,30 +34,24 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> History:
-    """Train a classifying network, in place.
+    """Train a classifying network, in place; in the end it is in evaluation mode.
 
     The same network, batches, plan and number of threads give the same bits, also when the
     training is interrupted anywhere and resumed. The caller's random state is not touched.
 
     Args:
         net: the network; its weights are where the training begins.
-        batches: the data; y are the classes, integers 0…C−1. Its batch size must be the plan's.
-        plan: how to train.
+        batches, plan: the data, y being classes 0…C−1, and how to train; of one batch size.
         validation: (X, y), evaluated at every report; `patience` and `restore_best` need it.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
-        sample_weight: `[N]`, the weight of each example; the loss of a batch is the weighted mean
-            of its examples' losses. Validation is not weighted.
+        sample_weight: `[N]`, of the examples in a batch's mean loss; validation is not weighted.
         callbacks: called in their order.
         resume: directory of a checkpoint to go on from, written by `Checkpoint`.
-
-    Returns:
-        The history. The network has its final weights and is in evaluation mode.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         ValueError: the arguments do not fit together, or the checkpoint does not fit them.
-        KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM. Raised between two iterations, after
-            `on_end` of the callbacks.
+        KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM; after an iteration, and after `on_end`.
     """
     _check_plan(plan, batches, validation)
     examples = Examples(batches, net.config["n_classes"], class_weight, sample_weight)
