@@ -1,3 +1,6 @@
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -47,10 +50,48 @@ def test_torch_tensors():
     assert isinstance(as_sequences([torch.ones(2, 3), torch.ones(4, 3)]), Ragged)
 
 
+def object_array(values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def test_an_object_array_of_arrays_is_what_a_list_of_them_is():
+    arrays = [np.ones((2, 3)), np.zeros((5, 3)), np.zeros((5, 3))]
+    assert as_sequences(object_array(arrays)).equals(Ragged.from_list(arrays))
+    assert as_sequences(object_array(arrays[:2])[1:]).shape == (1, 5, 3)
+    assert as_sequences(object_array([[1], [2, 3]])).equals(as_sequences([[1], [2, 3]]))
+
+
+def test_an_object_array_of_numbers():
+    X = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(as_sequences(X.astype(object)), as_sequences(X))
+    exact = np.array([[Decimal("0.5"), Fraction(1, 4)]], dtype=object)
+    assert as_sequences(exact).ravel().tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("X", [[[1.0, {}]], [object_array(["a", {}])]])
+def test_objects_that_are_no_numbers(X):
+    for each in (X, object_array(X)):
+        with pytest.raises(TypeError, match=r"X\[0\] has an object that is no number \("):
+            as_sequences(each)
+
+
+def test_text_among_numbers_is_not_read_as_a_number():
+    with pytest.raises(ValueError, match="wanted real numbers"):
+        as_sequences(np.array([[1.0, "2"]], dtype=object))
+
+
+def test_a_sparse_matrix_says_what_to_pass():
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"X is a sparse matrix.*pass X\.toarray\(\)"):
+        as_sequences(sparse.eye(3))
+
+
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.zeros(3), r"X has shape \[3\]; wanted \[examples, steps, features\]"),
+        (np.zeros(3), r"X has shape \[3\]; wanted \[examples, steps, .* Reshape your data"),
         (np.zeros((1, 2, 3, 4)), r"X has shape \[1, 2, 3, 4\]"),
         (5.0, r"X has shape \[\]"),
         ([1.0, 2.0], r"X has shape \[2\]"),
@@ -61,9 +102,9 @@ def test_torch_tensors():
         ([np.zeros((2, 1)), np.zeros((0, 1))], "example 1 of X has no steps"),
         ([np.zeros((2, 1)), np.zeros((3, 2))], "sequence 1 has 2 features, sequence 0 has 1"),
         ([[[1, 2], [3]], [[4, 5]]], r"X\[0\] is a nested list whose parts differ in length"),
-        (np.array([[1], [2, 3]], dtype=object), "dtype object; .* as a list"),
         (np.array([["a", "b"]]), "dtype <U1; wanted real numbers"),
-        (np.zeros((2, 3), complex), "dtype complex128"),
+        (np.zeros((2, 3), complex), "Complex data not supported: X has dtype complex128"),
+        (np.zeros((2, 0)), r"0 feature\(s\) \(shape=\(2, 0\)\) while a minimum of 1"),
         (None, "dtype object"),
     ],
 )
@@ -76,6 +117,7 @@ def test_refuses(X, message):
 def test_names_the_first_value_that_is_not_finite(value):
     X = np.zeros((4, 5, 3))
     X[2, 1, 2] = X[3, 0, 0] = value
+    value = "NaN" if np.isnan(value) else value
     with pytest.raises(ValueError, match=f"X has {value} at example 2, step 1, feature 2"):
         as_sequences(X)
     with pytest.raises(ValueError, match=f"X has {value} at example 2, step 1, feature 2"):

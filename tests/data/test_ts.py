@@ -52,7 +52,7 @@ def test_regression_targets():
 def test_missing_values_are_nan_and_refused_by_name():
     X, _ = parse("@missing true\n@classLabel true a\n@data\n1,2:3,4:a\n5,?:6,NaN:a\n")
     np.testing.assert_array_equal(X[1], [[5, 6], [np.nan, np.nan]])
-    with pytest.raises(ValueError, match="X has nan at example 1, step 1, feature 0"):
+    with pytest.raises(ValueError, match="X has NaN at example 1, step 1, feature 0"):
         as_sequences(X)
 
 

@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
+from ostinato.data.columns import column_names
 from ostinato.hyperparameters import Fitting, Model, documented
 from ostinato.models import ClassifierNet
-from ostinato.training import saved_model
+from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
-from ostinato.training.tensor_file import fill
-
-KIND = "sequence_classifier"
+from ostinato.training.fitted import FittedClassifier, check_like_trained, n_features
 
 
 @documented
@@ -33,9 +31,9 @@ KIND = "sequence_classifier"
 class SequenceClassifier(ClassifierMixin, BaseEstimator):
     """A recurrent network that tells classes of sequences apart.
 
-    Sequences `X` are an array `[N, T, F]`, an array `[N, T]` of sequences of single numbers, a
-    list of N arrays `[T_i, F]` of different lengths, or `data.Ragged`. Labels `y` are `[N]`
-    integers, strings or the like; predictions are given in the same.
+    Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
+    numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`.
+    Labels `y` are `[N]` integers, strings or the like; predictions are given in the same.
 
     Args:
         {hyperparameters}
@@ -43,14 +41,18 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
         class_weight: label -> weight, or "balanced"; labels not named weigh 1.
+        warm_start: `fit` goes on from the weights of the fitted model, if there are any. The
+            network must still have the same sizes and `y` the same classes. The optimiser begins
+            anew.
         verbose: 1 shows the progress on stderr.
 
     Attributes:
         classes_: `[C]`, the labels, sorted.
         net_: the `models.ClassifierNet`.
         history_: the `training.History` (not saved).
-        n_features_in_: F.
-        n_iter_: updates made.
+        n_features_in_: F; 1 for X of two axes.
+        feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
+        n_iter_: updates made by the last `fit`.
 
     Example:
         >>> import numpy as np
@@ -90,6 +92,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
     random_state: int | np.random.RandomState | None = Fitting.seed
     validation_fraction: float = Fitting.validation_fraction
     class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
+    warm_start: bool = False
     verbose: int = 0
 
     def fit(
@@ -102,7 +105,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
     ) -> SequenceClassifier:
-        """Train a new network.
+        """Train a new network, or with `warm_start` the fitted one.
 
         Args:
             X: the sequences, N of them.
@@ -119,52 +122,41 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
             training.Diverged: the loss became NaN or infinite.
         """
-        X = _check_sequences(X)
-        encoder, y = LabelEncoder.fit(_check_labels(y, len(X)))
-        if len(encoder) < 2:
-            raise ValueError(
-                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
-            )
-        n_features = _n_features(X)
-        if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, len(X))
         seed = self._seed()
         plan = self._plan(seed)
+        given = _checked(X, y, sample_weight)
         if validation is not None:
-            validation = self._check_validation(validation, encoder, n_features)
+            given = replace(given, validation=self._check_validation(validation, given))
         elif self.validation_fraction:
             checked = Fitting(validation_fraction=self.validation_fraction)
-            rest, held_out = _split(y, checked.validation_fraction, seed)
-            validation = X[held_out], y[held_out]
-            X, y = X[rest], y[rest]
-            sample_weight = None if sample_weight is None else sample_weight[rest]
-        plan = replace(plan, batch_size=min(plan.batch_size, len(X)))
-        net = self._build(n_features, len(encoder), seed)
+            given = _split(given, checked.validation_fraction, seed)
+        plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
+        net = self._start(given, seed)
         history = training.train(
             net,
-            Batches(X, y, plan.batch_size, seed=seed),
+            Batches(given.X, given.y, plan.batch_size, seed=seed),
             plan,
-            validation=validation,
-            class_weight=_class_weight_by_number(self.class_weight, encoder),
-            sample_weight=sample_weight,
+            validation=given.validation,
+            class_weight=_class_weight_by_number(self.class_weight, given.encoder),
+            sample_weight=given.sample_weight,
             callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
             resume=resume,
         )
-        self.classes_ = encoder.classes
-        self.n_features_in_ = n_features
-        self.net_ = net
-        self.history_ = history
         self.n_iter_ = history.iterations
-        return self
+        self.history_ = history
+        return self._take(FittedClassifier(net, given.encoder.classes, given.feature_names))
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""
-        best = self._logits(X).argmax(1).numpy()
-        return LabelEncoder(self.classes_).decode(best)
+        return self._fitted().predict(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each label, `[N, C]` in the order of `classes_`."""
-        return torch.softmax(self._logits(X).double(), dim=1).numpy()
+        return self._fitted().predict_proba(X)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of each probability, `[N, C]`; finite also where a probability is 0."""
+        return self._fitted().predict_log_proba(X)
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Measure the model on labelled sequences.
@@ -175,11 +167,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: y contains a label that the model does not know.
         """
-        check_is_fitted(self)
-        X = _check_features(X, self.n_features_in_)
-        labels = LabelEncoder(self.classes_).encode(_check_labels(y, len(X)))
-        result = training.evaluate(self.net_, X, labels)
-        return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
+        return self._fitted().evaluate(X, _check_labels(y))
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory, for `load`: all or nothing.
@@ -189,16 +177,17 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
-                labels are of a type that JSON has not.
+                labels are of a type that JSON has not; or a weight is NaN or infinite.
             OSError: it cannot be written.
         """
-        check_is_fitted(self)
+        names = self._fitted().feature_names
         model = saved_model.SavedModel(
-            kind=KIND,
+            kind=fitted.KIND,
             params=self.get_params(),
             net=self.net_.config,
             weights=self.net_.state_dict(),
             classes=self.classes_,
+            feature_names=None if names is None else names.tolist(),
             iterations=self.n_iter_,
         )
         saved_model.write(Path(path), model)
@@ -221,25 +210,44 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         """The hyperparameters of this kind; the seed follows from `random_state`."""
         return {f.name: getattr(self, f.name) for f in fields(kind) if f.name != "seed"}
 
-    def _build(self, n_features: int, n_classes: int, seed: int) -> ClassifierNet:
+    def _start(self, given: _Given, seed: int) -> ClassifierNet:
+        """The network to train: a new one, or a copy of the fitted one."""
+        F, C = n_features(given.X), len(given.encoder)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return ClassifierNet(n_features, n_classes, **self._own(Model))
+            net = ClassifierNet(F, C, **self._own(Model))
+        if self.warm_start and hasattr(self, "net_"):
+            _check_warm_start(self.net_, net, self.classes_, given.encoder.classes)
+            net.load_state_dict(self.net_.state_dict())
+        return net
 
     def _check_validation(
-        self, validation: tuple[Any, Any], encoder: LabelEncoder, n_features: int
+        self, validation: tuple[Any, Any], given: _Given
     ) -> tuple[np.ndarray | Ragged, np.ndarray]:
         if self.validation_fraction:
             raise ValueError(
                 f"validation was given, and validation_fraction={self.validation_fraction}; "
                 "wanted one of them"
             )
-        X = _check_features(validation[0], n_features)
-        return X, encoder.encode(_check_labels(validation[1], len(X)))
+        X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
+        labels = _check_labels(validation[1])
+        _check_lengths(X, labels)
+        return X, given.encoder.encode(labels)
 
-    def _logits(self, X: Any) -> torch.Tensor:
+    def _fitted(self) -> FittedClassifier:
         check_is_fitted(self)
-        return training.logits(self.net_, _check_features(X, self.n_features_in_))
+        return FittedClassifier(self.net_, self.classes_, getattr(self, "feature_names_in_", None))
+
+    def _take(self, trained: FittedClassifier) -> SequenceClassifier:
+        """Become fitted."""
+        self.net_ = trained.net
+        self.classes_ = trained.classes
+        self.n_features_in_ = trained.net.config["n_features"]
+        if trained.feature_names is not None:
+            self.feature_names_in_ = trained.feature_names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
 
 
 def load(path: str | Path) -> SequenceClassifier:
@@ -262,49 +270,117 @@ def load(path: str | Path) -> SequenceClassifier:
         True
     """
     path = Path(path)
-    params, net_params = (set(signature(c).parameters) for c in (SequenceClassifier, ClassifierNet))
-    saved = saved_model.read(path, KIND, params, net_params)
-    with torch.random.fork_rng(devices=[]):
-        net = ClassifierNet(**saved.net)
-    if net.config["n_classes"] != len(saved.classes):
+    saved = fitted.read(path)
+    unknown = sorted(saved.params.keys() - signature(SequenceClassifier).parameters.keys())
+    if unknown:
         raise ValueError(
-            f"{path} has {len(saved.classes)} labels for a network of {net.config['n_classes']} "
-            "classes; it is damaged"
+            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
+            "does not know; load the model with the version that saved it, or train again"
         )
-    fill(net, saved.weights, str(path))
     model = SequenceClassifier(**saved.params)
-    model.classes_ = saved.classes
-    model.net_ = net.eval()
-    model.n_features_in_ = net.config["n_features"]
     model.n_iter_ = saved.iterations
-    return model
+    return model._take(FittedClassifier.of(saved, path))
 
 
-def _check_sequences(X: Any) -> np.ndarray | Ragged:
-    if hasattr(X, "toarray"):  # the sparse arrays of SciPy have it
-        raise TypeError("X is a sparse matrix, and sparse data is not supported; pass X.toarray()")
-    return as_sequences(X)
+@dataclass(frozen=True)
+class _Given:
+    """What `fit` was given, checked.
+
+    Attributes:
+        X, y: the examples, and their class numbers `[N]`.
+        encoder: of the labels.
+        feature_names: of the columns of a data frame.
+        sample_weight: `[N]` float64.
+        validation: further (X, y).
+    """
+
+    X: np.ndarray | Ragged
+    y: np.ndarray
+    encoder: LabelEncoder
+    feature_names: np.ndarray | None
+    sample_weight: np.ndarray | None
+    validation: tuple[np.ndarray | Ragged, np.ndarray] | None = None
 
 
-def _check_labels(y: Any, n: int) -> np.ndarray:
+def _checked(X: Any, y: Any, sample_weight: Any) -> _Given:
+    feature_names = column_names(X)
+    X = as_sequences(X)
+    labels = _check_labels(y)
+    _check_lengths(X, labels)
+    encoder, numbers = LabelEncoder.fit(labels)
+    if len(encoder) < 2:
+        raise ValueError(
+            f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+        )
+    if sample_weight is not None:
+        sample_weight = check_sample_weight(sample_weight, len(X))
+    return _Given(X, numbers, encoder, feature_names, sample_weight)
+
+
+def _check_labels(y: Any) -> np.ndarray:
     if y is None:
         raise ValueError(
             "SequenceClassifier requires y to be passed, but the target y is None; "
             "wanted a label for each example"
         )
     labels = column_or_1d(y, warn=True)
-    if len(labels) != n:
-        raise ValueError(f"X has {n} examples and y has {len(labels)}; wanted a label for each")
     check_classification_targets(labels)
     return labels
 
 
-def _split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the examples to train on, and of those to validate with; both ascending."""
-    rest, held_out = train_test_split(
-        np.arange(len(y)), test_size=fraction, stratify=y, random_state=seed
+def _check_lengths(X: np.ndarray | Ragged, labels: np.ndarray) -> None:
+    if len(labels) != len(X):
+        raise ValueError(
+            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
+        )
+
+
+def _split(given: _Given, fraction: float, seed: int) -> _Given:
+    """Keep a share of the examples, of each class, for validation; both parts in their order."""
+    from sklearn.model_selection import train_test_split  # 50 ms, of the fits that need it
+
+    try:
+        parts = train_test_split(
+            np.arange(len(given.y)), test_size=fraction, stratify=given.y, random_state=seed
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"validation_fraction={fraction} cannot be taken from these classes: {error}"
+        ) from None
+    rest, held_out = map(np.sort, parts)
+    weights = given.sample_weight
+    return replace(
+        given,
+        X=given.X[rest],
+        y=given.y[rest],
+        sample_weight=None if weights is None else weights[rest],
+        validation=(given.X[held_out], given.y[held_out]),
     )
-    return np.sort(rest), np.sort(held_out)
+
+
+def _check_warm_start(
+    fitted: ClassifierNet, net: ClassifierNet, classes: np.ndarray, given: np.ndarray
+) -> None:
+    """Whether the weights of `fitted`, which tells `classes` apart, fit into `net`.
+
+    Dropout, and how weights begin, may differ.
+    """
+    instead = "; or fit with warm_start=False, to begin anew"
+    if classes.tolist() != given.tolist():
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to "
+            f"fit: it had {classes.tolist()}, and y has {given.tolist()}{instead}"
+        )
+    differences = [
+        f"{name}={fitted.config[name]!r}, not {net.config[name]!r}"
+        for name in net.config
+        if name not in ("dropout", "init") and fitted.config[name] != net.config[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
+            f"wanted the same{instead}"
+        )
 
 
 def _class_weight_by_number(
@@ -314,17 +390,3 @@ def _class_weight_by_number(
         return class_weight
     numbers = encoder.encode(class_weight, name="class_weight")
     return dict(zip(numbers.tolist(), class_weight.values(), strict=True))
-
-
-def _n_features(X: np.ndarray | Ragged) -> int:
-    return X.n_features if isinstance(X, Ragged) else X.shape[2]
-
-
-def _check_features(X: Any, wanted: int) -> np.ndarray | Ragged:
-    sequences = _check_sequences(X)
-    if _n_features(sequences) != wanted:
-        raise ValueError(
-            f"X has {_n_features(sequences)} features, but SequenceClassifier is expecting "
-            f"{wanted} features as input, those it was trained with"
-        )
-    return sequences

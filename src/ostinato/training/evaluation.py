@@ -1,4 +1,4 @@
-"""`logits` and `evaluate`: the answers of a network to many examples, in batches."""
+"""The answers of a network to many examples, in batches, and how good they are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,12 @@ def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE)
         net, X, batch_size: as for `logits`.
         y: `[N]` integers, the classes.
     """
-    answers = logits(net, X, batch_size).double()
+    return measure(logits(net, X, batch_size), y)
+
+
+def measure(logits: Tensor, y: Any) -> Evaluation:
+    """Loss and accuracy of a network's logits `[N, C]` for the classes y, `[N]` integers."""
+    answers = logits.double()
     labels = torch.from_numpy(class_indices(y, answers.shape[1]))
     if len(labels) != len(answers):
         raise ValueError(

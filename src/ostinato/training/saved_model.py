@@ -2,13 +2,18 @@
 
     model.safetensors   the weights, by their names in the network
     config.json         format, kind of estimator, its parameters ("params"), the arguments of the
-                        network ("net"), the labels ("classes"), the updates made ("iterations")
+                        network ("net"), the labels ("classes"), the names of a data frame's columns
+                        ("feature_names"), the updates made ("iterations"), and the SHA-256 of the
+                        other file ("sha256")
 
 Both files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
+Weights are read only if they are those that were saved, and finite. Format 1 had neither
+"feature_names" nor "sha256"; it is still read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +25,12 @@ from torch import Tensor
 
 from ostinato.data import LabelEncoder
 from ostinato.files import current, write_directory
-from ostinato.training.tensor_file import pack, unpack
+from ostinato.training.tensor_file import check_finite, pack, unpack
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, TENSORS = "config.json", "model.safetensors"
-_ENTRIES = {"format", "kind", "params", "net", "classes", "iterations"}
+_ENTRIES_1 = {"format", "kind", "params", "net", "classes", "iterations"}  # of format 1
+_ENTRIES = {*_ENTRIES_1, "feature_names", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class SavedModel:
         net: what its network's constructor was given.
         weights: of the network, by name.
         classes: `[C]` labels.
+        feature_names: of the columns, if the training data were a data frame.
         iterations: updates made.
     """
 
@@ -45,6 +52,7 @@ class SavedModel:
     net: dict[str, Any]
     weights: dict[str, Tensor]
     classes: np.ndarray
+    feature_names: list[str] | None
     iterations: int
 
 
@@ -53,32 +61,37 @@ def write(path: Path, model: SavedModel) -> None:
 
     Raises:
         ValueError: it exists and is something else than a saved model; or labels or parameters
-            are of a type that JSON has not.
+            are of a type that JSON has not; or a weight is NaN or infinite.
         OSError: it cannot be written.
     """
     _check_replaceable(path)
+    check_finite(model.weights, "the network")
+    content = pack(model.weights)
     config = {
         "format": FORMAT,
         "kind": model.kind,
         "params": {name: _plain(name, value) for name, value in model.params.items()},
         "net": model.net,
         "classes": LabelEncoder(model.classes).as_json(),
+        "feature_names": model.feature_names,
         "iterations": model.iterations,
+        "sha256": {TENSORS: hashlib.sha256(content).hexdigest()},
     }
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    write_directory(path, {TENSORS: pack(model.weights), CONFIG: text.encode()})
+    write_directory(path, {TENSORS: content, CONFIG: text.encode()})
 
 
-def read(path: Path, kind: str, params: set[str], net: set[str]) -> SavedModel:
+def read(path: Path, kind: str, net: set[str]) -> SavedModel:
     """Read what `write` wrote.
 
     Args:
         path: the directory.
         kind: the kind that is wanted.
-        params, net: the names that the two constructors know.
+        net: the names of the arguments of its network.
 
     Raises:
-        ValueError: a file is missing, damaged, foreign, or of another kind or format.
+        ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
+            a weight is NaN or infinite.
     """
     place = current(path)
     for name in (CONFIG, TENSORS):
@@ -88,19 +101,30 @@ def read(path: Path, kind: str, params: set[str], net: set[str]) -> SavedModel:
                 f"{CONFIG} and {TENSORS}"
             )
     config = _read_config(place / CONFIG, kind)
+    first = config["format"] == 1
     for part, came, wanted in (
-        ("the configuration", config, _ENTRIES),
-        ("'params'", config.get("params"), params),
+        ("the configuration", config, _ENTRIES_1 if first else _ENTRIES),
+        ("'params'", config.get("params"), None),
         ("'net'", config.get("net"), net),
         ("'classes'", config.get("classes"), {"dtype", "values"}),
+        ("'sha256'", config.get("sha256", {TENSORS: None}), {TENSORS}),
     ):
         _check_names(f"{path / CONFIG}: {part}", came, wanted)
+    content = (place / TENSORS).read_bytes()
+    if not first and hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
+        raise ValueError(
+            f"{path / TENSORS} is not the file that was saved: its SHA-256 differs from the one in "
+            f"{CONFIG}; copy both files again, or train again"
+        )
+    weights = unpack(content, str(path / TENSORS))
+    check_finite(weights, str(path / TENSORS))
     return SavedModel(
         kind=kind,
         params={name: _from_plain(value) for name, value in config["params"].items()},
         net=config["net"],
-        weights=unpack((place / TENSORS).read_bytes(), str(path / TENSORS)),
+        weights=weights,
         classes=LabelEncoder.from_json(config["classes"], f"{path / CONFIG}: 'classes'").classes,
+        feature_names=config.get("feature_names"),
         iterations=config["iterations"],
     )
 
@@ -113,16 +137,20 @@ def _read_config(file: Path, kind: str) -> dict[str, Any]:
     came = config.get("kind") if isinstance(config, dict) else None
     if came != kind:
         raise ValueError(f"{file} has the kind {came!r}; wanted {kind!r}, as save() writes it")
-    if config.get("format") != FORMAT:
+    if config.get("format") not in (1, FORMAT):
         raise ValueError(
-            f"{file} has format {config.get('format')!r}; this version of ostinato reads {FORMAT}"
+            f"{file} has format {config.get('format')!r}; this version of ostinato reads 1 to "
+            f"{FORMAT}: load the model with the version that saved it, or train again"
         )
     return config
 
 
-def _check_names(what: str, came: Any, wanted: set[str]) -> None:
-    names = set(came) if isinstance(came, dict) else set()
-    if names != wanted:
+def _check_names(what: str, came: Any, wanted: set[str] | None) -> None:
+    """Whether `came` is a dictionary with these names; with any, if `wanted` is None."""
+    if not isinstance(came, dict):
+        raise ValueError(f"{what} is {came!r}; wanted names and values; it is damaged")
+    names = set(came)
+    if wanted is not None and names != wanted:
         raise ValueError(
             f"{what} lacks {sorted(wanted - names)} and has {sorted(names - wanted)} beyond what "
             "is known; it is damaged, or of another version of ostinato"
@@ -149,7 +177,7 @@ def _is_ours(file: Path) -> bool:
         config = json.loads(file.read_bytes())
     except ValueError:
         return False
-    return isinstance(config, dict) and config.keys() >= _ENTRIES
+    return isinstance(config, dict) and config.keys() >= _ENTRIES_1
 
 
 def _plain(name: str, value: Any) -> Any:

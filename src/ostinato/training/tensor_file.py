@@ -26,6 +26,23 @@ def unpack(content: bytes, where: str) -> dict[str, Tensor]:
         ) from None
 
 
+def check_finite(tensors: dict[str, Tensor], where: str) -> None:
+    """Refuse NaN and infinity; `where` names the tensors' origin in errors.
+
+    Raises:
+        ValueError: a value is not finite; the message names the first one.
+    """
+    for name, tensor in tensors.items():
+        wrong = torch.nonzero(~torch.isfinite(tensor))
+        if len(wrong):
+            value = tensor[tuple(wrong[0])].item()
+            raise ValueError(
+                f"{where} has {value} in {name!r} at {wrong[0].tolist()}; wanted finite weights: "
+                "the training diverged or the file was altered; train again, with a lower "
+                "learning_rate or with clip_norm"
+            )
+
+
 def fill(net: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Set all weights of a network; `where` names their origin in errors.
 

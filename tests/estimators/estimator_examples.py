@@ -1,0 +1,36 @@
+"""What the tests of estimators share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ostinato import SequenceClassifier
+
+
+def up_or_down(n: int = 90, steps: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    X = np.random.default_rng(0).normal(size=(n, steps, 1))
+    return X, np.where(X.sum((1, 2)) > 0, "up", "down")
+
+
+def small(**parameters) -> SequenceClassifier:
+    defaults = {
+        "hidden_size": 8,
+        "iterations": 150,
+        "batch_size": 30,
+        "optimizer": "adam",
+        "learning_rate": 0.02,
+    }
+    return SequenceClassifier(**defaults | parameters)
+
+
+def weights(model: SequenceClassifier) -> bytes:
+    return b"".join(w.numpy().tobytes() for w in model.net_.state_dict().values())
+
+
+def saved(tmp_path: Path, **parameters) -> tuple[SequenceClassifier, Path]:
+    X, y = up_or_down()
+    model = small(iterations=2, **parameters).fit(X, y)
+    model.save(tmp_path / "model")
+    return model, tmp_path / "model"
