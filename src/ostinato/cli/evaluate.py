@@ -14,6 +14,7 @@ from ostinato.cli.sources import Part
 
 if TYPE_CHECKING:
     from ostinato import SequenceClassifier
+    from ostinato.training.fitted import FittedClassifier
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
     else:
         raise BadInput(f"{run} is a model without a run; name the FILE to evaluate it on")
 
-    from ostinato.estimators import load
+    from ostinato.training.fitted import load
 
     model = load(trained.model)
     sources.check_fits(file or str(run), part.X, part.y, model)
@@ -53,7 +54,7 @@ def evaluate(
         )
 
 
-def measure(model: SequenceClassifier, part: Part) -> dict[str, Any]:
+def measure(model: SequenceClassifier | FittedClassifier, part: Part) -> dict[str, Any]:
     """What the model's `evaluate` tells, and the share of the part's most frequent class.
 
     An answer that is always this class has that accuracy, without looking at a sequence.

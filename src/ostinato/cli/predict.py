@@ -33,8 +33,8 @@ def predict(
     trained = runs.find(run)
     X, y = sources.read(file, trained.reading_of(file))
 
-    from ostinato.estimators import load
+    from ostinato.training.fitted import load
 
     model = load(trained.model)
     sources.check_fits(file, X, None, model)
-    write(output, predictions_csv(model.classes_, model.predict_proba(X), y, all_classes=proba))
+    write(output, predictions_csv(model.classes, model.predict_proba(X), y, all_classes=proba))

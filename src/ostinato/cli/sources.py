@@ -15,8 +15,8 @@ from ostinato.cli.failures import BadInput
 if TYPE_CHECKING:
     import numpy as np
 
-    from ostinato import SequenceClassifier
     from ostinato.data import Ragged
+    from ostinato.training.fitted import FittedClassifier
 
     Sequences = np.ndarray | Ragged
 
@@ -128,7 +128,7 @@ def read_labelled(source: str, as_sequence: str = "rows") -> Part:
     return Part(X, y)
 
 
-def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: SequenceClassifier) -> None:
+def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: FittedClassifier) -> None:
     """Whether a model can be used on these examples.
 
     Raises:
@@ -136,13 +136,14 @@ def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: SequenceC
     """
     from ostinato.data import LabelEncoder
 
-    if n_features(X) != model.n_features_in_:
+    came, wanted = n_features(X), model.net.config["n_features"]
+    if came != wanted:
         raise BadInput(
-            f"{source}: X has {n_features(X)} features a step; wanted {model.n_features_in_}, as "
-            "the model was trained with"
+            f"{source}: X has {came} features a step; wanted {wanted}, "
+            "as the model was trained with"
         )
     if y is not None:
-        LabelEncoder(model.classes_).encode(y, name=f"{source}: y")
+        LabelEncoder(model.classes).encode(y, name=f"{source}: y")
 
 
 def _check_alike(source: str, train: Part, name: str, test: Part) -> None:
