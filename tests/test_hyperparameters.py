@@ -34,7 +34,8 @@ def defaults(cls: type) -> dict[str, object]:
 def test_the_classifier_has_every_hyperparameter_with_its_default_and_nothing_else():
     theirs = defaults(SequenceClassifier)
     theirs["seed"] = theirs.pop("random_state")  # as scikit-learn calls it
-    assert theirs.pop("verbose") == 0
+    own = {name: theirs.pop(name) for name in ("verbose", "warm_start")}  # scikit-learn's
+    assert own == {"verbose": 0, "warm_start": False}
     assert theirs == {name: each.default for name, each in HYPERPARAMETERS.items()}
 
 
