@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,10 @@ def threads_from_environment() -> int | None:
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"OSTINATO_NUM_THREADS={text}: wanted a whole number from 1 on")
     return int(text)
+
+
+# The engine's number of threads where PyTorch's own operations have another; None: they have one.
+own_threads: ContextVar[int | None] = ContextVar("own_threads", default=None)
 
 
 def threading_runtime() -> str:

@@ -21,6 +21,7 @@ from ostinato.training.history import LOSS_EVERY, History, Report
 from ostinato.training.plan import Plan
 from ostinato.training.run import Diverged, Run
 from ostinato.training.schedules import learning_rate
+from ostinato.training.threads import engine_first
 
 
 def train(
@@ -57,7 +58,7 @@ def train(
     examples = Examples(batches, net.config["n_classes"], class_weight, sample_weight)
     total = plan.total_iterations(batches.n_examples)
     run = Run(net, optimizers.build(plan, net), batches, plan, total)
-    with Interrupt() as interrupt, torch.random.fork_rng(devices=[]):
+    with Interrupt() as interrupt, engine_first(net), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(plan.seed)
         if resume is not None:
             checkpoint.restore(run, Path(resume))
