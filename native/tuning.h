@@ -116,4 +116,15 @@ constexpr int kSpinsWithoutPause = kSpins / 64;
 // How long a measured barrier time is used. Cores that a machine shares with others move together and apart.
 constexpr int64_t kBarrierTimeIsFreshNs = 20'000'000;
 
+// ---- A busy machine
+
+// Without a core for more than 0.4 ms, and for more than 1/10 of a call, a thread has been put aside for
+// another program (for some 3 ms); waking a sleeping thread takes 0.05 to 0.2 ms.
+constexpr int64_t kLostNs = 400'000;
+constexpr double kLostShare = 0.1;
+// How long a caller then plays alone: at least as long as some calls, and at most so long that it soon
+// finds out that the machine is free again.
+constexpr int64_t kLeastAloneNs = 20'000'000;
+constexpr int64_t kMostAloneNs = 160'000'000;
+
 }  // namespace ostinato

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <time.h>
 #if defined(__linux__)
 #include <link.h>
 #endif
@@ -15,6 +16,7 @@
 #include <immintrin.h>
 #endif
 
+#include "play/solitude.h"
 #include "tuning.h"
 
 namespace ostinato {
@@ -88,16 +90,32 @@ const Runtime& runtime() {
   return *found.load();
 }
 
+int64_t ns_of(clockid_t clock) {
+  timespec t;
+  clock_gettime(clock, &t);
+  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
+
+Solitude solitude;
+
 struct ParallelCall {
   void (*body)(void*, int, int);
   void* context;
   const Runtime* runtime;
   int wanted;
+  int64_t begin;
+  std::atomic<int64_t> lost{0};
 };
 void enter(void* p) {
-  const ParallelCall* call = static_cast<ParallelCall*>(p);
+  ParallelCall* call = static_cast<ParallelCall*>(p);
   const int id = call->runtime->thread_id(), n = std::min(call->wanted, call->runtime->team_size());
-  if (id < n) call->body(call->context, id, n);
+  if (id >= n) return;
+  const int64_t core = ns_of(CLOCK_THREAD_CPUTIME_ID);
+  call->body(call->context, id, n);
+  const int64_t lost = ns_of(CLOCK_MONOTONIC) - call->begin - (ns_of(CLOCK_THREAD_CPUTIME_ID) - core);
+  int64_t most = call->lost.load(std::memory_order_relaxed);
+  while (lost > most && !call->lost.compare_exchange_weak(most, lost)) {
+  }
 }
 
 }  // namespace
@@ -105,12 +123,17 @@ void enter(void* p) {
 void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   if (forked() || wanted <= 1) return body(context, 0, 1);
   const Runtime& r = runtime();
-  if (!r.parallel || busy.exchange(true)) return body(context, 0, 1);
-  ParallelCall call{body, context, &r, wanted};
+  if (!r.parallel) return body(context, 0, 1);
+  // If PyTorch's own operations have a team, too, then its threads wait and are waited for all the same.
+  const bool only_ours = r.most() == 1;
+  const int64_t now = ns_of(CLOCK_MONOTONIC);
+  if ((only_ours && solitude.lasts(now)) || busy.exchange(true)) return body(context, 0, 1);
+  ParallelCall call{body, context, &r, wanted, now};
   // Always at least as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for,
   // and the next larger team has to start them again (40 times the time, at 2 and 8 threads in turn).
   r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);
   busy = false;
+  solitude.after(call.begin, ns_of(CLOCK_MONOTONIC), call.lost);
 }
 
 std::string threading_runtime() { return forked() ? "forked process: one thread" : runtime().name; }

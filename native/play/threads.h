@@ -11,7 +11,8 @@ namespace ostinato {
 
 // Runs body(context, id, n) on n threads, n ≤ wanted, and returns when all are done. n < wanted where the
 // runtime gives fewer. A second caller at the same time, a forked child, and a process without an OpenMP
-// runtime play on their own thread alone.
+// runtime play on their own thread alone. So does a caller whose threads other programs put aside, see
+// solitude.h.
 void parallel(int wanted, void (*body)(void* context, int id, int n), void* context);
 
 // For people: the file name of the runtime in use, or why there is none.

@@ -22,6 +22,7 @@ int main(int n_words, char** words) {
   } tests[] = {
       {"kernels", test_kernels},
       {"executor", test_executor},
+      {"solitude", test_solitude},
       {"refusals", test_refusals},
       {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},
   };

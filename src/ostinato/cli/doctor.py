@@ -149,8 +149,8 @@ def _load() -> list[Finding]:
         value = f"{load:.1f} threads of all programs wanted a core in the last minute"
         if load > BUSY * cores:
             advice = (
-                "threads that share cores with another program wait for each other; beside one, "
-                "--threads 1 (in a script: torch.set_num_threads(1)) may be many times faster"
+                "threads that share cores with another program wait for each other; in a script, "
+                f"OSTINATO_NUM_THREADS={cores} with torch.set_num_threads(1) makes them fewer"
             )
             findings.append(Finding("load", "slow", value, advice))
         else:
