@@ -52,8 +52,21 @@ def test_control_groups_of_version_1(system):
     assert environment.cpu_quota(root) == 2.0
 
 
-def test_no_control_groups_set_no_quota(tmp_path):
+def test_no_control_groups_set_no_limits(tmp_path, system):
     assert environment.cpu_quota(tmp_path) is None
+    whole = environment.memory(tmp_path)
+    assert environment.memory(system({"proc/self/cgroup": "0::/\n"})) == whole
+
+
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        ("0::/job/task\n", "sys/fs/cgroup/job/memory.max"),
+        ("3:memory:/job/task\n", "sys/fs/cgroup/memory/job/memory.limit_in_bytes"),
+    ],
+)
+def test_memory_is_no_more_than_a_group_around_allows(system, listed, file):
+    assert environment.memory(system({"proc/self/cgroup": listed, file: "1000000\n"})) == 10**6
 
 
 @pytest.mark.parametrize(("quota", "wanted"), [(0.3, 1), (1.5, 2), (1000.0, None), (None, None)])

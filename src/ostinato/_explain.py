@@ -186,7 +186,7 @@ def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation
     width = sum(forward.lowered.tapes.values())
     states = sum(n.width for n, kept in zip(f.states, forward.keeps, strict=True) if kept)
     saved = element * n_rows * (width * n_steps + states * (n_steps + 1))
-    threads = native.threads_from_environment() or torch.get_num_threads()
+    threads = native.n_threads(torch.get_num_threads())
     isa, kind = native.best_isa(), np.dtype(str(compiled.dtype).removeprefix("torch."))
     return Explanation(
         native=True,

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,55 +78,53 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     Args:
         root: where /proc and /sys lie.
     """
-    listed = root / "proc/self/cgroup"
-    if not listed.is_file():
-        return None
     quotas = []
-    for line in listed.read_text().splitlines():
-        controllers, path = line.split(":", 2)[1:]
-        if controllers == "":  # version 2
-            top, read = root / "sys/fs/cgroup", _quota_of_version_2
-        elif "cpu" in controllers.split(","):
-            top, read = root / "sys/fs/cgroup/cpu", _quota_of_version_1
+    for group in _control_groups("cpu", root):
+        if (file := group / "cpu.max").is_file():  # version 2
+            quota, period = file.read_text().split()
+        elif (file := group / "cpu.cfs_quota_us").is_file():  # version 1
+            quota, period = file.read_text(), (group / "cpu.cfs_period_us").read_text()
         else:
             continue
-        own = top / path.lstrip("/")
-        around = [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
-        quotas += [quota for folder in around if (quota := read(folder)) is not None]
+        if quota != "max" and int(quota) >= 0:
+            quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
 
 
-def _quota_of_version_2(group: Path) -> float | None:
-    file = group / "cpu.max"
-    if not file.is_file():
-        return None
-    quota, period = file.read_text().split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _quota_of_version_1(group: Path) -> float | None:
-    file = group / "cpu.cfs_quota_us"
-    if not file.is_file():
-        return None
-    quota, period = int(file.read_text()), int((group / "cpu.cfs_period_us").read_text())
-    return None if quota < 0 else quota / period
-
-
-def memory() -> int | None:
+def memory(root: Path = Path("/")) -> int | None:
     """The bytes of memory that this process may use; None where the system does not say.
 
-    A container can make it smaller than the memory of the machine.
+    A control group can make it smaller than the memory of the machine.
+
+    Args:
+        root: where /proc and /sys lie.
     """
     if not hasattr(os, "sysconf"):
         return None
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in (  # of control groups, version 2 and 1
-        Path("/sys/fs/cgroup/memory.max"),
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ):
-        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-            found.append(int(text))
+    for group in _control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, of version 1
+            file = group / name
+            if file.is_file() and (text := file.read_text().strip()).isdecimal():
+                found.append(int(text))
     return min(found)
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of the control groups that this process is in, and of those around them."""
+    listed = root / "proc/self/cgroup"
+    if not listed.is_file():
+        return
+    for line in listed.read_text().splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if controllers == "":  # version 2
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        own = top / path.lstrip("/")
+        yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(top))
 
 
 def cpu_model() -> str:

@@ -152,3 +152,10 @@ def test_an_unknown_row_is_named_with_those_there_are(monkeypatch):
     monkeypatch.setattr("benchmarks.__main__._prepare", lambda threads: None)
     with pytest.raises(SystemExit, match=r"no such row of overhead; it has overhead/by path"):
         main(["overhead", "--rows", "nope"])
+
+
+def test_every_benchmark_has_a_title_on_the_page():
+    from benchmarks.__main__ import BENCHMARKS
+    from benchmarks.page import TITLES
+
+    assert tuple(TITLES) == BENCHMARKS

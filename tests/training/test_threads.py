@@ -9,6 +9,10 @@ from training_examples import Experiment
 from ostinato.engine import native
 from ostinato.training import Callback, threads
 
+pytestmark = pytest.mark.skipif(
+    native.unavailable() is not None, reason="without the engine, PyTorch keeps its threads"
+)
+
 
 class Seen(Callback):
     """The threads of PyTorch and of the engine during the training."""

@@ -150,7 +150,7 @@ def _load() -> list[Finding]:
         if load > BUSY * cores:
             advice = (
                 "threads that share cores with another program wait for each other; in a script, "
-                f"OSTINATO_NUM_THREADS={cores} with torch.set_num_threads(1) makes them fewer"
+                f"call torch.set_num_threads(1) and set OSTINATO_NUM_THREADS={cores}"
             )
             findings.append(Finding("load", "slow", value, advice))
         else:

@@ -128,7 +128,8 @@ def run(
         model.fit(train.X, train.y, callbacks=callbacks, resume=checkpoint)
         evaluation = _results(recorder.run if recorder else None, model, test, settings)
         if not quiet:
-            print(f"evaluation and report: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
+            name = "evaluation and report" if recorder else "evaluation"
+            print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
     except training.Diverged as error:
         kept = recorder.run if recorder else None
         where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""

@@ -14,7 +14,7 @@ from ostinato.cli.failures import BadInput
 from ostinato.cli.rundir import RunDir
 from ostinato.hyperparameters import EXTENDABLE
 
-# What a finished run may be given more of: the rest of EXTENDABLE only looks at a training.
+# The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
 LENGTH = ("training.iterations", "training.epochs")
 
 

@@ -72,6 +72,11 @@ def threads_from_environment() -> int | None:
 own_threads: ContextVar[int | None] = ContextVar("own_threads", default=None)
 
 
+def n_threads(of_pytorch: int) -> int:
+    """The most threads that the engine takes: its own number, if it has one, or PyTorch's."""
+    return own_threads.get() or threads_from_environment() or of_pytorch
+
+
 def threading_runtime() -> str:
     """The name of the OpenMP runtime of this process, whose threads the engine uses."""
     return _native.threading_runtime()

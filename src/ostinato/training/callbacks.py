@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ostinato.files import write_bytes
-from ostinato.training.history import Report
+from ostinato.training.history import LOSS_EVERY, Report
 from ostinato.training.run import Run
 
 ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a person still waits
@@ -83,10 +83,11 @@ class LossFile(Callback):
         self.on_iteration(run)
 
     def _write(self, run: Run) -> None:
-        new = run.history.course[self._written :]
+        new = run.history.losses[self._written :]
+        lines = [f"{LOSS_EVERY * (self._written + i)},{loss!r}\n" for i, loss in enumerate(new)]
         with self.path.open("ab") as file:
-            file.write("".join(f"{iteration},{loss!r}\n" for iteration, loss in new).encode())
-        self._written = len(run.history.losses)
+            file.write("".join(lines).encode())
+        self._written += len(new)
 
 
 def _line(report: Report) -> bytes:
@@ -132,7 +133,7 @@ class Progress(Callback):
             self._print(f"{run.total:,} iterations: {self._pace.describe(run)}")
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"loss {run.loss:.4f}, accuracy {run.train_accuracy:.3f}", refresh=False
+                f"loss {run.loss:.4f}, accuracy {percent(run.train_accuracy)}", refresh=False
             )
             self._bar.update()
 
@@ -211,12 +212,16 @@ def describe(report: Report) -> str:
         f"iteration {report['iteration']:6d}",
         f"epoch {report['epoch']:5.2f}",
         f"loss {report['loss']:.4f}",
-        f"training accuracy {report['train_accuracy']:.2%}".replace("%", " %"),
+        f"training accuracy {percent(report['train_accuracy'])}",
     ]
     if "validation_loss" in report:
         parts.append(f"validation loss {report['validation_loss']:.4f}")
-        parts.append(f"accuracy {report['validation_accuracy']:.2%}".replace("%", " %"))
+        parts.append(f"accuracy {percent(report['validation_accuracy'])}")
     return "   ".join([*parts, f"{report['elapsed_s']:.1f} s"])
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:

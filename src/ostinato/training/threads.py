@@ -9,8 +9,8 @@ import torch
 
 from ostinato.engine import native
 
-# Parameters up to which an update takes some ten microseconds on one core: the size from which
-# PyTorch divides an elementwise operation is 32,768 elements.
+# Up to this many parameters a training alone was as fast with one thread for PyTorch's own
+# operations as with two (ratios of 0.99 to 1.02 for four networks of 21,514 to 282,634).
 SMALL = 2**18
 
 
@@ -21,14 +21,14 @@ def engine_first(net: torch.nn.Module) -> Iterator[None]:
     Around the engine's work such a network has some ten operations of a few microseconds: readout,
     loss, update. A second thread gains nothing there. It spins for milliseconds after each of them,
     on a core that another program may want, and beside such a program each of them waits until the
-    thread has a core again: 28 ms an iteration instead of 2.4.
+    thread has a core again: 8.1 ms an iteration instead of 3.5 (`python -m benchmarks contention`).
     """
     threads = torch.get_num_threads()
     small = sum(p.numel() for p in net.parameters()) <= SMALL
     if not small or native.unavailable() is not None:
         yield
         return
-    token = native.own_threads.set(native.threads_from_environment() or threads)
+    token = native.own_threads.set(native.n_threads(threads))
     torch.set_num_threads(1)
     try:
         yield

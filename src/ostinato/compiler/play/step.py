@@ -189,9 +189,7 @@ class CompiledStep:
         way = self._by_rows.get(key) or self._forward_for(key)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
-        n_threads = (
-            native.own_threads.get() or native.threads_from_environment() or torch.get_num_threads()
-        )
+        n_threads = native.n_threads(torch.get_num_threads())
         outs, held = way.played.play(
             given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
         )
