@@ -109,10 +109,10 @@ def test_a_file_for_the_test_part(ostinato, data, tmp_path):
 
 
 def test_class_weights_reach_the_training_by_label(ostinato, data, monkeypatch):
-    from ostinato import training
+    from ostinato.training import loop
 
     seen = []
-    monkeypatch.setattr(training, "train", lambda *_, **options: seen.append(options) or 1 / 0)
+    monkeypatch.setattr(loop, "train", lambda *_, **options: seen.append(options) or 1 / 0)
     ostinato("train", data, "--class-weight", "up=0.5, down=2")
     ostinato("train", data, "--class-weight", "balanced")
     assert [options["class_weight"] for options in seen] == [{1: 0.5, 0: 2.0}, "balanced"]

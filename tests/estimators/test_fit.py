@@ -153,7 +153,7 @@ def test_the_validation_fraction_is_stratified_seeded_and_not_trained_on():
 
     class Look(Callback):
         def on_start(self, run):
-            seen.append((run.batches.y, run.batches.X))
+            seen.append((run.task.y, run.task.X))
 
     for random_state in (0, 0, 1):
         model = small(iterations=5, validation_fraction=0.2, random_state=random_state)

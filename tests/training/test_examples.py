@@ -7,8 +7,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from training_examples import ragged_examples
 
 from ostinato.data import Batches
+from ostinato.models import ClassifierNet
+from ostinato.training.classification import Classification
 from ostinato.training.examples import (
-    Examples,
     class_indices,
     cross_entropy,
     example_weights,
@@ -33,18 +34,19 @@ def test_tensors_of_ragged_sequences_are_padded_with_zeros():
         assert not x[row, lengths[row] :].any()
 
 
-def test_examples_are_those_of_the_batches():
+def test_the_task_takes_the_batches_in_turn():
     rng = np.random.default_rng(0)
     X, y, w = rng.normal(size=(7, 3, 2)), np.arange(7) % 3, rng.uniform(size=7)
-    examples = Examples(Batches(X, y, 2), n_classes=3, sample_weight=w)
+    task = Classification(Batches(X, y, 2), n_classes=3, sample_weight=w)
     same = Batches(X, y, 2)
+    net = ClassifierNet(2, 3, hidden_size=4)
     for _ in range(9):
         indices = same.next_indices()
-        x, lengths, labels, weights = examples.next()
-        assert np.array_equal(x.numpy(), X[indices].astype(np.float32))
-        assert lengths is None and labels.dtype == torch.int64
-        assert np.array_equal(labels.numpy(), y[indices])
-        assert np.array_equal(weights.numpy(), w[indices].astype(np.float32))
+        loss, measured = task.loss(net)
+        logits = net(torch.tensor(X[indices], dtype=torch.float32))
+        labels, weights = torch.tensor(y[indices]), torch.tensor(w[indices], dtype=torch.float32)
+        torch.testing.assert_close(loss, cross_entropy(logits, labels, weights))
+        assert measured == {"train_accuracy": (logits.argmax(1) == labels).double().mean().item()}
 
 
 def test_a_weight_of_two_counts_as_the_example_twice():

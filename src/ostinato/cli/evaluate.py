@@ -13,7 +13,6 @@ from ostinato.cli.output import Quiet, hush, percent, say, say_json
 from ostinato.cli.sources import Part
 
 if TYPE_CHECKING:
-    from ostinato import SequenceClassifier
     from ostinato.training.fitted import FittedClassifier
 
 
@@ -54,7 +53,7 @@ def evaluate(
         )
 
 
-def measure(model: SequenceClassifier | FittedClassifier, part: Part) -> dict[str, Any]:
+def measure(model: FittedClassifier, part: Part) -> dict[str, Any]:
     """What the model's `evaluate` tells, and the share of the part's most frequent class.
 
     An answer that is always this class has that accuracy, without looking at a sequence.

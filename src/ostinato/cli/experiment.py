@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.output import predictions_csv
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.sources import Part
-from ostinato.estimators import SequenceClassifier, load
+from ostinato.data import as_sequences
 from ostinato.interrupt import Terminated
+from ostinato.training.fitted import FittedClassifier, Labelled, load
+from ostinato.training.history import History
 
 NOTEBOOK_IMAGES = 128
 
@@ -78,17 +80,6 @@ class Recorder(training.Callback):
             part.on_end(run)
 
 
-class Start(training.Callback):
-    """Begins a new training with given weights."""
-
-    def __init__(self, weights: dict[str, torch.Tensor]):
-        self._weights = weights
-
-    def on_start(self, run: training.Run) -> None:
-        if not run.resumed:
-            run.net.load_state_dict(self._weights)
-
-
 def run(
     settings: Config,
     train: Part,
@@ -116,17 +107,29 @@ def run(
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, surroundings["data"])
-    model = SequenceClassifier(**estimator_parameters(settings, train.y))
+    given = Labelled.of(as_sequences(train.X), train.y)
+    weights = class_weight(settings.training.class_weight, train.y)
     checkpoint = _checkpoint(resumed)
+    start = None
+    if settings.run.from_ is not None and checkpoint is None:
+        start = _start(settings.run.from_, train)
     recorder = Recorder(open_run, settings, surroundings) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
-    if settings.run.from_ is not None and checkpoint is None:
-        callbacks.insert(0, Start(_weights(settings.run.from_, train)))
     if not quiet:
         callbacks.append(training.Progress())
     try:
-        model.fit(train.X, train.y, callbacks=callbacks, resume=checkpoint)
-        evaluation = _results(recorder.run if recorder else None, model, test, settings)
+        if fraction := settings.training.validation_fraction:
+            given = given.split(fraction, settings.training.seed)
+        model, history = FittedClassifier.fit(
+            given,
+            settings.model,
+            _plan(settings),
+            class_weight=weights,
+            start=start,
+            callbacks=callbacks,
+            resume=checkpoint,
+        )
+        evaluation = _results(recorder.run if recorder else None, model, history, test, settings)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
@@ -140,23 +143,22 @@ def run(
     return Result(evaluation, recorder.run if recorder else None)
 
 
-def _weights(origin: str, train: Part) -> dict[str, torch.Tensor]:
-    """The weights of a model that reads the same features and tells the same classes apart."""
+def _start(origin: str, train: Part) -> FittedClassifier:
+    """A model that reads the same features and tells the same classes apart."""
     model = load(runs.find(Path(origin)).model)
-    came, wanted = sources.n_features(train.X), model.n_features_in_
+    came, wanted = sources.n_features(train.X), model.net.config["n_features"]
     if came != wanted:
         raise BadInput(
             f"--from {origin} was trained on {wanted} features a step, and the data have {came}; "
             "wanted the same"
         )
-    known, labels = model.classes_.tolist(), np.unique(train.y).tolist()
+    known, labels = model.classes.tolist(), np.unique(train.y).tolist()
     if known != labels:
         raise BadInput(
             f"--from {origin} tells the classes {_some(known)} apart, and the data have "
             f"{_some(labels)}; wanted the same"
         )
-    weights: dict[str, torch.Tensor] = model.net_.state_dict()
-    return weights
+    return model
 
 
 def _some(labels: list[Any], most: int = 10) -> str:
@@ -164,12 +166,17 @@ def _some(labels: list[Any], most: int = 10) -> str:
     return shown if len(labels) <= most else f"{shown}, … ({len(labels)})"
 
 
+def _plan(settings: Config) -> training.Plan:
+    given = asdict(settings.training)
+    return training.Plan(**{f.name: given[f.name] for f in fields(training.Plan)})
+
+
 def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
-    """The configuration as arguments of the estimator."""
+    """The configuration as arguments of `SequenceClassifier`."""
     parameters = asdict(settings.model) | asdict(settings.training)
     parameters["random_state"] = parameters.pop("seed")
     parameters["class_weight"] = class_weight(settings.training.class_weight, y)
-    return parameters
+    return parameters | {"warm_start": False, "verbose": 0}
 
 
 def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | None:
@@ -240,8 +247,9 @@ def _how_to_go_on(run: RunDir | None) -> str:
     )
 
 
-def _evaluate(model: SequenceClassifier, test: Part, settings: Config) -> dict[str, Any]:
-    history = model.history_
+def _evaluate(
+    model: FittedClassifier, history: History, test: Part, settings: Config
+) -> dict[str, Any]:
     evaluation: dict[str, Any] = {"test": measure(model, test)}
     if settings.data.source == "mnist":
         first = slice(NOTEBOOK_IMAGES)
@@ -255,13 +263,13 @@ def _evaluate(model: SequenceClassifier, test: Part, settings: Config) -> dict[s
 
 
 def _results(
-    run: RunDir | None, model: SequenceClassifier, test: Part, settings: Config
+    run: RunDir | None, model: FittedClassifier, history: History, test: Part, settings: Config
 ) -> dict[str, Any]:
     """Measure and write the results; evaluation.json last, as it says that the run is finished."""
     began = time.perf_counter()
-    evaluation = _evaluate(model, test, settings)
+    evaluation = _evaluate(model, history, test, settings)
     if run is not None:
-        _keep(run, model, test, evaluation, settings)
+        _keep(run, model, history, test, evaluation, settings)
     evaluation["evaluation_s"] = time.perf_counter() - began
     if run is not None:
         files.write_json(run.evaluation, evaluation)
@@ -270,22 +278,23 @@ def _results(
 
 def _keep(
     run: RunDir,
-    model: SequenceClassifier,
+    model: FittedClassifier,
+    history: History,
     test: Part,
     evaluation: dict[str, Any],
     settings: Config,
 ) -> None:
     """The model, the predictions and the report."""
-    model.save(run.model)
+    model.save(run.model, estimator_parameters(settings, model.classes), history.iterations)
     proba = model.predict_proba(test.X)
-    files.write_text(run.predictions, predictions_csv(model.classes_, proba, test.y))
+    files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y))
     contents = report.collect(
         model,
         test.X,
         test.y,
         title=_title(settings),
-        metrics=model.history_.reports,
-        losses=model.history_.course,
+        metrics=history.reports,
+        losses=history.course,
         evaluation=evaluation,
         config=settings.tables(),
         environment=run.surroundings(),

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
-from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
+from ostinato.data import Ragged, as_sequences
 from ostinato.data.columns import column_names
 from ostinato.hyperparameters import Fitting, Model, documented
-from ostinato.models import ClassifierNet
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
-from ostinato.training.fitted import FittedClassifier, check_like_trained, n_features
+from ostinato.training.fitted import (
+    FittedClassifier,
+    Labelled,
+    check_lengths,
+    check_like_trained,
+    n_features,
+)
 
 
 @documented
@@ -123,28 +127,25 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed = self._seed()
-        plan = self._plan(seed)
+        plan = training.Plan(**self._own(training.Plan), seed=seed)
         given = _checked(X, y, sample_weight)
         if validation is not None:
             given = replace(given, validation=self._check_validation(validation, given))
         elif self.validation_fraction:
             checked = Fitting(validation_fraction=self.validation_fraction)
-            given = _split(given, checked.validation_fraction, seed)
-        plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
-        net = self._start(given, seed)
-        history = training.train(
-            net,
-            Batches(given.X, given.y, plan.batch_size, seed=seed),
+            given = given.split(checked.validation_fraction, seed)
+        trained, history = FittedClassifier.fit(
+            given,
+            Model(**self._own(Model)),
             plan,
-            validation=given.validation,
-            class_weight=_class_weight_by_number(self.class_weight, given.encoder),
-            sample_weight=given.sample_weight,
+            class_weight=self.class_weight,
+            start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,
             callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
             resume=resume,
         )
         self.n_iter_ = history.iterations
         self.history_ = history
-        return self._take(FittedClassifier(net, given.encoder.classes, given.feature_names))
+        return self._take(trained)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""
@@ -180,17 +181,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                 labels are of a type that JSON has not; or a weight is NaN or infinite.
             OSError: it cannot be written.
         """
-        names = self._fitted().feature_names
-        model = saved_model.SavedModel(
-            kind=fitted.KIND,
-            params=self.get_params(),
-            net=self.net_.config,
-            weights=self.net_.state_dict(),
-            classes=self.classes_,
-            feature_names=None if names is None else names.tolist(),
-            iterations=self.n_iter_,
-        )
-        saved_model.write(Path(path), model)
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -203,26 +194,12 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
 
-    def _plan(self, seed: int) -> training.Plan:
-        return training.Plan(**self._own(training.Plan), seed=seed)
-
     def _own(self, kind: type) -> dict[str, Any]:
         """The hyperparameters of this kind; the seed follows from `random_state`."""
         return {f.name: getattr(self, f.name) for f in fields(kind) if f.name != "seed"}
 
-    def _start(self, given: _Given, seed: int) -> ClassifierNet:
-        """The network to train: a new one, or a copy of the fitted one."""
-        F, C = n_features(given.X), len(given.encoder)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            net = ClassifierNet(F, C, **self._own(Model))
-        if self.warm_start and hasattr(self, "net_"):
-            _check_warm_start(self.net_, net, self.classes_, given.encoder.classes)
-            net.load_state_dict(self.net_.state_dict())
-        return net
-
     def _check_validation(
-        self, validation: tuple[Any, Any], given: _Given
+        self, validation: tuple[Any, Any], given: Labelled
     ) -> tuple[np.ndarray | Ragged, np.ndarray]:
         if self.validation_fraction:
             raise ValueError(
@@ -231,7 +208,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             )
         X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
         labels = _check_labels(validation[1])
-        _check_lengths(X, labels)
+        check_lengths(X, labels)
         return X, given.encoder.encode(labels)
 
     def _fitted(self) -> FittedClassifier:
@@ -282,39 +259,13 @@ def load(path: str | Path) -> SequenceClassifier:
     return model._take(FittedClassifier.of(saved, path))
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What `fit` was given, checked.
-
-    Attributes:
-        X, y: the examples, and their class numbers `[N]`.
-        encoder: of the labels.
-        feature_names: of the columns of a data frame.
-        sample_weight: `[N]` float64.
-        validation: further (X, y).
-    """
-
-    X: np.ndarray | Ragged
-    y: np.ndarray
-    encoder: LabelEncoder
-    feature_names: np.ndarray | None
-    sample_weight: np.ndarray | None
-    validation: tuple[np.ndarray | Ragged, np.ndarray] | None = None
-
-
-def _checked(X: Any, y: Any, sample_weight: Any) -> _Given:
+def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:
     feature_names = column_names(X)
     X = as_sequences(X)
     labels = _check_labels(y)
-    _check_lengths(X, labels)
-    encoder, numbers = LabelEncoder.fit(labels)
-    if len(encoder) < 2:
-        raise ValueError(
-            f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
-        )
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, len(X))
-    return _Given(X, numbers, encoder, feature_names, sample_weight)
+    return Labelled.of(X, labels, feature_names=feature_names, sample_weight=sample_weight)
 
 
 def _check_labels(y: Any) -> np.ndarray:
@@ -326,67 +277,3 @@ def _check_labels(y: Any) -> np.ndarray:
     labels = column_or_1d(y, warn=True)
     check_classification_targets(labels)
     return labels
-
-
-def _check_lengths(X: np.ndarray | Ragged, labels: np.ndarray) -> None:
-    if len(labels) != len(X):
-        raise ValueError(
-            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
-        )
-
-
-def _split(given: _Given, fraction: float, seed: int) -> _Given:
-    """Keep a share of the examples, of each class, for validation; both parts in their order."""
-    from sklearn.model_selection import train_test_split  # 50 ms, of the fits that need it
-
-    try:
-        parts = train_test_split(
-            np.arange(len(given.y)), test_size=fraction, stratify=given.y, random_state=seed
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"validation_fraction={fraction} cannot be taken from these classes: {error}"
-        ) from None
-    rest, held_out = map(np.sort, parts)
-    weights = given.sample_weight
-    return replace(
-        given,
-        X=given.X[rest],
-        y=given.y[rest],
-        sample_weight=None if weights is None else weights[rest],
-        validation=(given.X[held_out], given.y[held_out]),
-    )
-
-
-def _check_warm_start(
-    fitted: ClassifierNet, net: ClassifierNet, classes: np.ndarray, given: np.ndarray
-) -> None:
-    """Whether the weights of `fitted`, which tells `classes` apart, fit into `net`.
-
-    Dropout, and how weights begin, may differ.
-    """
-    instead = "; or fit with warm_start=False, to begin anew"
-    if classes.tolist() != given.tolist():
-        raise ValueError(
-            "warm_start can only be used where `y` has the same classes as in the previous call to "
-            f"fit: it had {classes.tolist()}, and y has {given.tolist()}{instead}"
-        )
-    differences = [
-        f"{name}={fitted.config[name]!r}, not {net.config[name]!r}"
-        for name in net.config
-        if name not in ("dropout", "init") and fitted.config[name] != net.config[name]
-    ]
-    if differences:
-        raise ValueError(
-            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
-            f"wanted the same{instead}"
-        )
-
-
-def _class_weight_by_number(
-    class_weight: Any, encoder: LabelEncoder
-) -> dict[int, float] | str | None:
-    if not isinstance(class_weight, Mapping):
-        return class_weight
-    numbers = encoder.encode(class_weight, name="class_weight")
-    return dict(zip(numbers.tolist(), class_weight.values(), strict=True))

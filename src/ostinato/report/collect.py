@@ -14,12 +14,14 @@ from ostinato.report.contents import ReportData, StepView
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
+    from ostinato.models import ClassifierNet
+    from ostinato.training.fitted import FittedClassifier
 
 BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
 
 
 def collect(
-    classifier: SequenceClassifier,
+    classifier: SequenceClassifier | FittedClassifier,
     X: Any,
     y: Any,
     *,
@@ -41,13 +43,15 @@ def collect(
     Args:
         classifier: fitted.
         X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
-        y: `[N]` their labels, each one of `classifier.classes_`.
+        y: `[N]` their labels, each one of the classes of the classifier.
         title, metrics, losses, evaluation, config, environment: passed on, see `ReportData`.
         n_hardest: how many examples to show step by step.
 
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
+    net: ClassifierNet = classifier.net_ if hasattr(classifier, "net_") else classifier.net
+    known = classifier.classes_ if hasattr(classifier, "classes_") else classifier.classes
     sequences = as_sequences(X)
     proba = classifier.predict_proba(sequences)
     labels = np.asarray(y)
@@ -56,8 +60,8 @@ def collect(
             f"collect: y has shape {list(labels.shape)}; wanted [{len(sequences)}], a label for "
             "each of X"
         )
-    y_true = LabelEncoder(classifier.classes_).encode(labels, name="collect: y")
-    classes = [str(label) for label in classifier.classes_]
+    y_true = LabelEncoder(known).encode(labels, name="collect: y")
+    classes = [str(label) for label in known]
     lengths = _lengths(sequences)
     chosen = _hardest(proba, y_true, n_hardest)
     return ReportData(
@@ -69,16 +73,16 @@ def collect(
         evaluation=dict(evaluation or {}),
         config=dict(config or {}),
         environment=dict(environment or {}),
-        hardest=_views(classifier, sequences, classes, y_true, proba, chosen),
-        accuracy_by_step=_accuracy_by_step(classifier, sequences, y_true),
+        hardest=_views(net, sequences, classes, y_true, proba, chosen),
+        accuracy_by_step=_accuracy_by_step(net, sequences, y_true),
         losses=list(losses),
-        network=_network(classifier, lengths),
+        network=_network(net, lengths),
         lengths=(int(lengths.min()), int(lengths.max())),
     )
 
 
-def _network(classifier: SequenceClassifier, lengths: np.ndarray) -> Anatomy:
-    config = classifier.net_.config
+def _network(net: ClassifierNet, lengths: np.ndarray) -> Anatomy:
+    config = net.config
     return Anatomy(
         config["cell"],
         int(lengths[0]) if (lengths == lengths[0]).all() else None,
@@ -103,7 +107,7 @@ def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
 
 
 def _views(
-    classifier: SequenceClassifier,
+    net: ClassifierNet,
     sequences: np.ndarray | Ragged,
     classes: list[str],
     y_true: np.ndarray,
@@ -111,8 +115,8 @@ def _views(
     chosen: np.ndarray,
 ) -> list[StepView]:
     steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
-    if not _reads_both_ways(classifier):
-        played = _play(classifier, sequences[chosen])
+    if not _reads_both_ways(net):
+        played = _play(net, sequences[chosen])
         steps = [
             (_softmax(logits[i, :length]), states[i, :length])
             for logits, states, lengths in played
@@ -131,15 +135,15 @@ def _views(
 
 
 def _accuracy_by_step(
-    classifier: SequenceClassifier, sequences: np.ndarray | Ragged, y_true: np.ndarray
+    net: ClassifierNet, sequences: np.ndarray | Ragged, y_true: np.ndarray
 ) -> np.ndarray | None:
     """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
-    if _reads_both_ways(classifier):
+    if _reads_both_ways(net):
         return None
     longest = _lengths(sequences).max()
     n_right = np.zeros(longest, dtype=np.int64)
     start = 0
-    for logits, _, lengths in _play(classifier, sequences):
+    for logits, _, lengths in _play(net, sequences):
         labels = y_true[start : start + len(logits)]
         right = logits.argmax(axis=2) == labels[:, None]
         last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
@@ -149,12 +153,11 @@ def _accuracy_by_step(
 
 
 def _play(
-    classifier: SequenceClassifier, sequences: np.ndarray | Ragged
+    net: ClassifierNet, sequences: np.ndarray | Ragged
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
     with needs("torch", "torch"):
         import torch
-    net = classifier.net_
     net.eval()  # no dropout
     all_lengths = _lengths(sequences)
     per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
@@ -174,8 +177,8 @@ def _lengths(sequences: np.ndarray | Ragged) -> np.ndarray:
     return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
 
 
-def _reads_both_ways(classifier: SequenceClassifier) -> bool:
-    return bool(classifier.net_.config["bidirectional"])
+def _reads_both_ways(net: ClassifierNet) -> bool:
+    return bool(net.config["bidirectional"])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ostinato.files import write_bytes
 from ostinato.training.history import LOSS_EVERY, Report
 from ostinato.training.run import Run
 
+SHARES = ("accuracy", "f1", "coverage")  # measures from 0 to 1, as the ends of their names
 ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a person still waits
 
 
@@ -132,9 +133,8 @@ class Progress(Callback):
             self._announced = True
             self._print(f"{run.total:,} iterations: {self._pace.describe(run)}")
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {run.loss:.4f}, accuracy {percent(run.train_accuracy)}", refresh=False
-            )
+            shown = [f"loss {run.loss:.4f}", *_measures(run.measured, "train_")]
+            self._bar.set_postfix_str(", ".join(shown), refresh=False)
             self._bar.update()
 
     def on_report(self, run: Run, report: Report) -> None:
@@ -212,12 +212,21 @@ def describe(report: Report) -> str:
         f"iteration {report['iteration']:6d}",
         f"epoch {report['epoch']:5.2f}",
         f"loss {report['loss']:.4f}",
-        f"training accuracy {percent(report['train_accuracy'])}",
+        *(f"training {measure}" for measure in _measures(report, "train_")),
     ]
     if "validation_loss" in report:
-        parts.append(f"validation loss {report['validation_loss']:.4f}")
-        parts.append(f"accuracy {percent(report['validation_accuracy'])}")
+        parts += [f"validation {measure}" for measure in _measures(report, "validation_")]
     return "   ".join([*parts, f"{report['elapsed_s']:.1f} s"])
+
+
+def _measures(report: Report, prefix: str) -> list[str]:
+    """The measures whose names begin so, in words; shares of 1 as percentages."""
+    return [
+        f"{name.removeprefix(prefix).replace('_', ' ')} "
+        + (percent(value) if name.endswith(SHARES) else f"{value:.4f}")
+        for name, value in report.items()
+        if name.startswith(prefix)
+    ]
 
 
 def percent(share: float) -> str:

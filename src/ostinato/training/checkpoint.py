@@ -5,6 +5,7 @@ A checkpoint is a directory of two files that belong together:
     checkpoint.safetensors   net.NAME           the weights
                              best.NAME          those of the best report, if they are to be restored
                              optimizer.I.NAME   what the optimiser keeps for parameter I
+                             task.NAME          what the task carries from batch to batch
                              random             the state of PyTorch's generator (dropout)
                              losses             of every tenth iteration, float64
     checkpoint.json          everything else: the iteration, the plan, where the batches stand, the
@@ -33,7 +34,7 @@ from ostinato.training.history import History
 from ostinato.training.run import Best, Run
 from ostinato.training.tensor_file import fill, pack, unpack
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 
 
@@ -78,6 +79,7 @@ def write(run: Run, directory: Path) -> None:
     tensors |= {f"best.{name}": w for name, w in run.best.weights.items()}
     for i, kept in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": t for name, t in kept.items() if t is not None}
+    tensors |= {f"task.{name}": t for name, t in run.task.tensors().items()}
     tensors["random"] = torch.get_rng_state()
     tensors["losses"] = torch.tensor(run.history.losses, dtype=torch.float64)
     content = pack(tensors)
@@ -86,9 +88,9 @@ def write(run: Run, directory: Path) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "plan": run.plan.as_dict(),
         "iteration": run.iteration,
-        "last": [run.loss, run.train_accuracy, run.learning_rate] if run.iteration else None,
+        "last": [run.loss, run.measured, run.learning_rate] if run.iteration else None,
         "elapsed_s": run.elapsed_s,
-        "batches": run.batches.state_dict(),
+        "task": run.task.state_dict(),
         "best": {"loss": run.best.loss, "iteration": run.best.iteration, "waited": run.best.waited},
         "reports": run.history.reports,
     }
@@ -117,10 +119,11 @@ def restore(run: Run, directory: Path) -> None:
         )
     fill(run.net, _under("net.", tensors), str(directory / TENSORS))
     _restore_optimizer(run.optimizer, _under("optimizer.", tensors))
-    run.batches.load_state_dict(state["batches"])
+    run.task.load_state_dict(state["task"])
+    run.task.load_tensors(_under("task.", tensors))
     run.iteration = state["iteration"]
     if state["last"] is not None:
-        run.loss, run.train_accuracy, run.learning_rate = state["last"]
+        run.loss, run.measured, run.learning_rate = state["last"]
     run.best = Best(**state["best"], weights=_under("best.", tensors))
     run.history = History(
         state["reports"], run.iteration, run.best.iteration, losses=tensors["losses"].tolist()

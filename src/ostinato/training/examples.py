@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.data import Batches, Ragged, as_sequences
+from ostinato.data import Ragged
 
 
 def tensors(X: np.ndarray | Ragged, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
@@ -25,29 +25,6 @@ def tensors(X: np.ndarray | Ragged, indices: np.ndarray) -> tuple[Tensor, Tensor
     x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
     np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # "clip" needs no buffer beside x
     return x, None
-
-
-class Examples:
-    """The data of a training: the batches in turn, as tensors."""
-
-    def __init__(
-        self,
-        batches: Batches,
-        n_classes: int,
-        class_weight: Mapping[int, float] | str | None = None,
-        sample_weight: Any = None,
-    ):
-        self.batches = batches
-        self.X = as_sequences(batches.X)
-        self.y = class_indices(batches.y, n_classes)
-        self.weights = example_weights(self.y, class_weight, sample_weight)
-
-    def next(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """x `[B, T, F]`, lengths `[B]` or None, y `[B]` int64, weights `[B]` float32 or None."""
-        indices = self.batches.next_indices()
-        x, lengths = tensors(self.X, indices)
-        weights = None if self.weights is None else torch.tensor(self.weights[indices])
-        return x, lengths, torch.tensor(self.y[indices]), weights
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:

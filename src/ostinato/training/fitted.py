@@ -1,8 +1,9 @@
-"""`FittedClassifier`: a trained network with its labels. It answers without scikit-learn."""
+"""`FittedClassifier`: a trained network with its labels, and its training. No scikit-learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,75 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data import LabelEncoder, Ragged, as_sequences
+from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
 from ostinato.data.columns import check_columns
+from ostinato.hyperparameters import Model
 from ostinato.models import ClassifierNet
-from ostinato.training import evaluation, saved_model
+from ostinato.training import evaluation, loop, saved_model
+from ostinato.training.callbacks import Callback
+from ostinato.training.history import History
+from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples to learn from, checked.
+
+    Attributes:
+        X, y: the sequences, N of them, and their class numbers `[N]`.
+        encoder: of the labels.
+        feature_names: of the columns, if X was a data frame.
+        sample_weight: `[N]` float64.
+        validation: further (X, y).
+    """
+
+    X: np.ndarray | Ragged
+    y: np.ndarray
+    encoder: LabelEncoder
+    feature_names: np.ndarray | None = None
+    sample_weight: np.ndarray | None = None
+    validation: tuple[np.ndarray | Ragged, np.ndarray] | None = None
+
+    @staticmethod
+    def of(X: np.ndarray | Ragged, labels: np.ndarray, **more: Any) -> Labelled:
+        """From a person's labels `[N]`; `more` are further attributes.
+
+        Raises:
+            ValueError: there are fewer than two classes, or not a label for each example.
+        """
+        check_lengths(X, labels)
+        encoder, numbers = LabelEncoder.fit(labels)
+        if len(encoder) < 2:
+            raise ValueError(
+                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+            )
+        return Labelled(X, numbers, encoder, **more)
+
+    def split(self, fraction: float, seed: int) -> Labelled:
+        """Keep a share of the examples, of each class, for validation; both in their order."""
+        from sklearn.model_selection import train_test_split  # half a second, where it is needed
+
+        try:
+            parts = train_test_split(
+                np.arange(len(self.y)), test_size=fraction, stratify=self.y, random_state=seed
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction={fraction} cannot be taken from these classes: {error}"
+            ) from None
+        rest, held_out = map(np.sort, parts)
+        weights = self.sample_weight
+        return replace(
+            self,
+            X=self.X[rest],
+            y=self.y[rest],
+            sample_weight=None if weights is None else weights[rest],
+            validation=(self.X[held_out], self.y[held_out]),
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +98,72 @@ class FittedClassifier:
     net: ClassifierNet
     classes: np.ndarray
     feature_names: np.ndarray | None = None
+
+    @staticmethod
+    def fit(
+        given: Labelled,
+        model: Model,
+        plan: Plan,
+        *,
+        class_weight: Mapping[Any, float] | str | None = None,
+        start: FittedClassifier | None = None,
+        callbacks: Sequence[Callback] = (),
+        resume: str | Path | None = None,
+    ) -> tuple[FittedClassifier, History]:
+        """Train a network.
+
+        Args:
+            given: the examples. Batches are no larger than they are many.
+            model, plan: the network, and how to train it.
+            class_weight: label -> weight, or "balanced".
+            start: a classifier of the same sizes and classes, with whose weights to begin.
+            callbacks, resume: see `train`.
+
+        Raises:
+            ValueError: something does not fit together.
+            Diverged: the loss became NaN or infinite.
+        """
+        plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(plan.seed)
+            net = ClassifierNet(n_features(given.X), len(given.encoder), **asdict(model))
+        if start is not None:
+            _check_start(start, net, given.encoder.classes)
+            net.load_state_dict(start.net.state_dict())
+        history = loop.train(
+            net,
+            Batches(given.X, given.y, plan.batch_size, seed=plan.seed),
+            plan,
+            validation=given.validation,
+            class_weight=_by_number(class_weight, given.encoder),
+            sample_weight=given.sample_weight,
+            callbacks=callbacks,
+            resume=resume,
+        )
+        return FittedClassifier(net, given.encoder.classes, given.feature_names), history
+
+    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+        """Write the directory of a saved model: all or nothing.
+
+        Args:
+            path: the directory.
+            params: what the constructor of `SequenceClassifier` takes.
+            iterations: updates made.
+
+        Raises:
+            ValueError, OSError: see `saved_model.write`.
+        """
+        names = self.feature_names
+        model = SavedModel(
+            kind=KIND,
+            params=params,
+            net=self.net.config,
+            weights=self.net.state_dict(),
+            classes=self.classes,
+            feature_names=None if names is None else names.tolist(),
+            iterations=iterations,
+        )
+        saved_model.write(path, model)
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedClassifier:
@@ -119,6 +247,13 @@ def check_like_trained(
     return sequences
 
 
+def check_lengths(X: np.ndarray | Ragged, labels: np.ndarray) -> None:
+    if len(labels) != len(X):
+        raise ValueError(
+            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
+        )
+
+
 def n_features(X: np.ndarray | Ragged) -> int:
     return X.n_features if isinstance(X, Ragged) else X.shape[2]
 
@@ -132,3 +267,33 @@ def _check_answers(logits: Tensor) -> None:
             "finite numbers: its weights or the values of X are too large for float32; scale X as "
             "for the training, or train again with a lower learning_rate"
         )
+
+
+def _check_start(start: FittedClassifier, net: ClassifierNet, classes: np.ndarray) -> None:
+    """Whether the weights of a fitted classifier fit a new one.
+
+    Dropout, and how weights begin, may differ.
+    """
+    instead = "; or fit with warm_start=False, to begin anew"
+    if start.classes.tolist() != classes.tolist():
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to "
+            f"fit: it had {start.classes.tolist()}, and y has {classes.tolist()}{instead}"
+        )
+    differences = [
+        f"{name}={start.net.config[name]!r}, not {net.config[name]!r}"
+        for name in net.config
+        if name not in ("dropout", "init") and start.net.config[name] != net.config[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
+            f"wanted the same{instead}"
+        )
+
+
+def _by_number(class_weight: Any, encoder: LabelEncoder) -> dict[int, float] | str | None:
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    numbers = encoder.encode(class_weight, name="class_weight")
+    return dict(zip(numbers.tolist(), class_weight.values(), strict=True))

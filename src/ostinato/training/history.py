@@ -16,9 +16,10 @@ class History:
 
     Attributes:
         reports: one dict each, in order: iteration (updates made), epoch (passes over the data, a
-            fraction), loss and train_accuracy (of that iteration's batch, before its update; of
-            the last batch for the report at the end), learning_rate, with a validation set
-            validation_loss and validation_accuracy, and elapsed_s (seconds since the start).
+            fraction), loss and what else the task measures, as train_accuracy (of that iteration's
+            batch, before its update; of the last batch for the report at the end), learning_rate,
+            with a validation set validation_loss and further measures, as validation_accuracy, and
+            elapsed_s (seconds since the start).
         losses: the loss of every tenth iteration, from the first (0, 10, 20, …), of its batch
             before its update: the whole course, finer than the reports.
         iterations: updates made.

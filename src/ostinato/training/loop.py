@@ -15,13 +15,17 @@ from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
 from ostinato.training import checkpoint, optimizers
 from ostinato.training.callbacks import Callback, tell
-from ostinato.training.evaluation import evaluate
-from ostinato.training.examples import Examples, cross_entropy
+from ostinato.training.classification import Classification
 from ostinato.training.history import LOSS_EVERY, History, Report
 from ostinato.training.plan import Plan
 from ostinato.training.run import Diverged, Run
 from ostinato.training.schedules import learning_rate
+from ostinato.training.task import Task
 from ostinato.training.threads import engine_first
+
+# Before this share of a schedule that falls to zero, patience ends nothing: the loss often falls
+# only when the steps become small.
+PATIENT_SHARE = 0.6
 
 
 def train(
@@ -54,10 +58,31 @@ def train(
         ValueError: the arguments do not fit together, or the checkpoint does not fit them.
         KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM; after an iteration, and after `on_end`.
     """
-    _check_plan(plan, batches, validation)
-    examples = Examples(batches, net.config["n_classes"], class_weight, sample_weight)
-    total = plan.total_iterations(batches.n_examples)
-    run = Run(net, optimizers.build(plan, net), batches, plan, total)
+    if plan.batch_size != batches.batch_size:
+        raise ValueError(
+            f"the plan has batch_size={plan.batch_size}, the batches have {batches.batch_size}; "
+            "wanted the same"
+        )
+    n_classes = net.config["n_classes"]
+    task = Classification(batches, n_classes, class_weight, sample_weight, validation)
+    return learn(net, task, plan, callbacks=callbacks, resume=resume)
+
+
+def learn(
+    net: torch.nn.Module,
+    task: Task,
+    plan: Plan,
+    *,
+    callbacks: Sequence[Callback] = (),
+    resume: str | Path | None = None,
+) -> History:
+    """`train` for any task."""
+    if plan.patience is not None and not task.has_validation:
+        raise ValueError(
+            f"patience={plan.patience} without a validation set; give one, or leave patience out"
+        )
+    total = plan.total_iterations(task.n_examples)
+    run = Run(net, optimizers.build(plan, net), task, plan, total)
     with Interrupt() as interrupt, engine_first(net), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(plan.seed)
         if resume is not None:
@@ -69,27 +94,24 @@ def train(
                 if interrupt.requested:
                     run.history.outcome = "interrupted"
                     interrupt.end()
-                x, lengths, y, weights = examples.next()
-                logits = net(x, lengths)
-                loss = cross_entropy(logits, y, weights)
-                _measure(run, loss, logits, y)
+                loss, run.measured = task.loss(net)
+                _measure(run, loss)
                 if run.iteration % plan.eval_every == 0:
-                    _report(run, validation, callbacks)
+                    _report(run, callbacks)
                     if run.ended:  # the validation loss has not fallen for too long
                         break
                 _update(run, loss)
                 tell(callbacks, "on_iteration", run)
-            _finish(run, validation, callbacks)
+            _finish(run, callbacks)
         finally:
             net.eval()
             tell(callbacks, "on_end", run)
     return run.history
 
 
-def _measure(run: Run, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+def _measure(run: Run, loss: Tensor) -> None:
     """What the batch says of the network before it learns from it."""
     run.loss = _finite("the loss", loss.item(), run)
-    run.train_accuracy = (logits.argmax(1) == y).double().mean().item()
     run.learning_rate = learning_rate(run.plan, run.iteration, run.total)
     if run.iteration == LOSS_EVERY * len(run.history.losses):
         run.history.losses.append(run.loss)
@@ -107,32 +129,38 @@ def _update(run: Run, loss: Tensor) -> None:
     run.history.iterations = run.iteration
 
 
-def _report(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
+def _report(run: Run, callbacks: Sequence[Callback]) -> None:
     report: Report = {
         "iteration": run.iteration,
-        "epoch": run.iteration * run.plan.batch_size / run.batches.n_examples,
+        "epoch": run.iteration * run.plan.batch_size / run.task.n_examples,
         "loss": run.loss,
-        "train_accuracy": run.train_accuracy,
+        **run.measured,
         "learning_rate": run.learning_rate,
     }
-    if validation is not None:
-        result = evaluate(run.net, *validation)
-        _finite("the validation loss", result.loss, run)
-        report |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
-        run.best.update(result.loss, run.iteration, run.net, keep=run.plan.restore_best)
+    if run.task.has_validation:
+        validated = run.task.validate(run.net)
+        loss = _finite("the validation loss", validated["validation_loss"], run)
+        report |= validated
+        run.best.update(loss, run.iteration, run.net, keep=run.plan.restore_best)
         run.history.best_iteration = run.best.iteration
     report["elapsed_s"] = run.elapsed_s
     run.history.reports.append(report)
     tell(callbacks, "on_report", run, report)
-    patience = run.plan.patience
-    if patience is not None and run.best.waited >= patience:
+    if _out_of_patience(run):
         run.history.outcome = "stopped early"
 
 
-def _finish(run: Run, validation: tuple[Any, Any] | None, callbacks: Sequence[Callback]) -> None:
+def _out_of_patience(run: Run) -> bool:
+    patience = run.plan.patience
+    if patience is None or run.best.waited < patience:
+        return False
+    return run.plan.schedule != "cosine" or run.iteration >= PATIENT_SHARE * run.total
+
+
+def _finish(run: Run, callbacks: Sequence[Callback]) -> None:
     """The report at the end, unless it is made already, and the best weights."""
     if run.history.reports[-1]["iteration"] != run.iteration:
-        _report(run, validation, callbacks)
+        _report(run, callbacks)
     if run.best.weights:
         run.net.load_state_dict(run.best.weights)
     run.history.outcome = "finished" if run.iteration >= run.total else "stopped early"
@@ -142,15 +170,3 @@ def _finite(what: str, value: float, run: Run) -> float:
     if not math.isfinite(value):
         raise Diverged(what, value, run.iteration)
     return value
-
-
-def _check_plan(plan: Plan, batches: Batches, validation: tuple[Any, Any] | None) -> None:
-    if plan.batch_size != batches.batch_size:
-        raise ValueError(
-            f"the plan has batch_size={plan.batch_size}, the batches have {batches.batch_size}; "
-            "wanted the same"
-        )
-    if plan.patience is not None and validation is None:
-        raise ValueError(
-            f"patience={plan.patience} without a validation set; give one, or leave patience out"
-        )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ostinato.data import Batches
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
+from ostinato.training.task import Measured, Task
 
 
 class Diverged(ArithmeticError):  # noqa: N818  it says what happened, as KeyboardInterrupt does
@@ -51,10 +51,11 @@ class Run:
     """A training in progress.
 
     Attributes:
-        net, optimizer, batches, plan: what is trained, and how.
+        net, optimizer, task, plan: what is trained, and how.
         total: updates that the plan asks for.
         iteration: updates made. Between two iterations everything in here belongs together.
-        loss, train_accuracy, learning_rate: of the last batch; NaN before the first.
+        loss, learning_rate: of the last batch; NaN before the first.
+        measured: what else the task says of the last batch, as {"train_accuracy": 0.5}.
         best: the best report so far; empty without a validation set.
         history: the reports so far.
         resumed: whether this run goes on from a checkpoint.
@@ -62,13 +63,13 @@ class Run:
 
     net: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    batches: Batches
+    task: Task
     plan: Plan
     total: int
     iteration: int = 0
     loss: float = float("nan")
-    train_accuracy: float = float("nan")
     learning_rate: float = float("nan")
+    measured: Measured = field(default_factory=dict)
     best: Best = field(default_factory=Best)
     history: History = field(default_factory=History)
     resumed: bool = False

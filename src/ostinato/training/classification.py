@@ -1,0 +1,68 @@
+"""`Classification`: the task of telling classes of sequences apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches, as_sequences
+from ostinato.training.evaluation import evaluate
+from ostinato.training.examples import class_indices, cross_entropy, example_weights, tensors
+from ostinato.training.task import Measured, Task
+
+
+class Classification(Task):
+    """Cross-entropy of a `models.ClassifierNet` on batches of labelled sequences.
+
+    Args:
+        batches: X as `data.as_sequences` takes it, y as classes 0…C−1.
+        n_classes: C.
+        class_weight: class -> weight, or "balanced"; classes not named weigh 1.
+        sample_weight: `[N]`, of the examples in a batch's mean loss.
+        validation: (X, y), not weighted.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        n_classes: int,
+        class_weight: Mapping[int, float] | str | None = None,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+    ):
+        self.n_examples, self.batch_size = batches.n_examples, batches.batch_size
+        self.batches = batches
+        self.X = as_sequences(batches.X)
+        self.y = class_indices(batches.y, n_classes)
+        self.weights = example_weights(self.y, class_weight, sample_weight)
+        self.validation = validation
+        self.has_validation = validation is not None
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        indices = self.batches.next_indices()
+        x, lengths = tensors(self.X, indices)
+        y = torch.tensor(self.y[indices])
+        weights = None if self.weights is None else torch.tensor(self.weights[indices])
+        logits = net(x, lengths)
+        accuracy = (logits.argmax(1) == y).double().mean().item()
+        return cross_entropy(logits, y, weights), {"train_accuracy": accuracy}
+
+    def validate(self, net: torch.nn.Module) -> Measured:
+        assert self.validation is not None
+        result = evaluate(net, *self.validation)
+        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        assert not tensors

@@ -1,0 +1,52 @@
+"""`Task`: what the training loop does not know about what is learnt."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Measured = dict[str, float]
+
+
+class Task(Protocol):
+    """Where batches come from, what an answer costs, and how good a network is.
+
+    Attributes:
+        n_examples: of an epoch.
+        batch_size: examples of a batch.
+        has_validation: whether there are validation data.
+    """
+
+    n_examples: int
+    batch_size: int
+    has_validation: bool
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        """The mean loss of the next batch, a scalar, and what else a report says of the batch.
+
+        The names of these measures begin with "train_": {"train_accuracy": 0.5}.
+        """
+
+    def validate(self, net: torch.nn.Module) -> Measured:
+        """Measures of the network on the validation data, "validation_loss" among them.
+
+        Names begin with "validation_". Called only if there are validation data.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the batches stand, as JSON values, from which the training goes on exactly."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the task that gave `state` stood.
+
+        Raises:
+            ValueError: it is the state of other data.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside the state: a carry from one batch to the next."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
