@@ -8,11 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ostinato import nn
 from ostinato.hyperparameters import Model, declare, documented
+from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
-
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +78,10 @@ class ClassifierNet(torch.nn.Module):
         checked = _Arguments(**given)
         _check_notebook_start(checked)
         self.config: dict[str, Any] = asdict(checked)
-        self.body = CELLS[checked.cell](
-            checked.n_features,
-            checked.hidden_size,
-            checked.num_layers,
-            batch_first=True,
-            # torch's layers warn about dropout where there is no second layer
-            dropout=checked.dropout if checked.num_layers > 1 else 0.0,
-            bidirectional=checked.bidirectional,
-            **({"nonlinearity": checked.nonlinearity} if checked.cell == "rnn" else {}),
-        )
+        self._arguments = checked
+        self.body = recurrent(checked, checked.n_features, checked.nonlinearity)
         self.dropout = torch.nn.Dropout(checked.dropout)
-        n_directions = 2 if checked.bidirectional else 1
-        self.readout = torch.nn.Linear(n_directions * checked.hidden_size, checked.n_classes)
+        self.readout = torch.nn.Linear(width(checked), checked.n_classes)
         initialize(self.body, self.readout, checked.init)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -105,13 +94,8 @@ class ClassifierNet(torch.nn.Module):
         Returns:
             `[B, C]`, before the softmax.
         """
-        _, last = self.body(x, lengths=lengths)
-        if self.config["cell"] == "lstm":
-            last, _ = last  # (h, c)
-        state = last[-1]  # of the top layer
-        if self.config["bidirectional"]:
-            state = torch.cat([last[-2], state], dim=1)
-        return self.readout(self.dropout(state))
+        _, carry = self.body(x, lengths=lengths)
+        return self.readout(self.dropout(last_state(self._arguments, carry)))
 
     def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The logits after every step, as if the sequence ended there.

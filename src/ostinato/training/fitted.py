@@ -159,8 +159,10 @@ class FittedClassifier:
             params=params,
             net=self.net.config,
             weights=self.net.state_dict(),
-            classes=self.classes,
-            feature_names=None if names is None else names.tolist(),
+            fitted={
+                "classes": LabelEncoder(self.classes).as_json(),
+                "feature_names": None if names is None else names.tolist(),
+            },
             iterations=iterations,
         )
         saved_model.write(path, model)
@@ -174,15 +176,17 @@ class FittedClassifier:
         """
         with torch.random.fork_rng(devices=[]):
             net = ClassifierNet(**saved.net)
-        if net.config["n_classes"] != len(saved.classes):
+        where = f"{path / saved_model.CONFIG}: 'classes'"
+        classes = LabelEncoder.from_json(saved.fitted["classes"], where).classes
+        if net.config["n_classes"] != len(classes):
             raise ValueError(
-                f"{path} has {len(saved.classes)} labels for a network of "
+                f"{path} has {len(classes)} labels for a network of "
                 f"{net.config['n_classes']} classes; it is damaged"
             )
         fill(net, saved.weights, str(path))
-        names = saved.feature_names
+        names = saved.fitted["feature_names"]
         columns = None if names is None else np.array(names, dtype=object)
-        return FittedClassifier(net.eval(), saved.classes, columns)
+        return FittedClassifier(net.eval(), classes, columns)
 
     def logits(self, X: Any) -> Tensor:
         """`[N, C]` float32.
@@ -226,7 +230,8 @@ def load(path: str | Path) -> FittedClassifier:
 
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
-    return saved_model.read(path, KIND, set(signature(ClassifierNet).parameters))
+    net = set(signature(ClassifierNet).parameters)
+    return saved_model.read(path, KIND, net, {"classes", "feature_names"})
 
 
 def check_like_trained(

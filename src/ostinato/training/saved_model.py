@@ -2,13 +2,13 @@
 
     model.safetensors   the weights, by their names in the network
     config.json         format, kind of estimator, its parameters ("params"), the arguments of the
-                        network ("net"), the labels ("classes"), the names of a data frame's columns
-                        ("feature_names"), the updates made ("iterations"), and the SHA-256 of the
-                        other file ("sha256")
+                        network ("net"), what the kind needs beside them, as labels ("fitted"), the
+                        updates made ("iterations"), and the SHA-256 of the other file ("sha256")
 
 Both files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
-Weights are read only if they are those that were saved, and finite. Format 1 had neither
-"feature_names" nor "sha256"; it is still read.
+Weights are read only if they are those that were saved, and finite. In formats 1 and 2, which are
+still read, "classes" and "feature_names" stood beside "net", as there were only classifiers; format
+1 had no "sha256".
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ostinato.data import LabelEncoder
 from ostinato.files import current, write_directory
 from ostinato.training.tensor_file import check_finite, pack, unpack
 
-FORMAT = 2
+FORMAT = 3
 CONFIG, TENSORS = "config.json", "model.safetensors"
-_ENTRIES_1 = {"format", "kind", "params", "net", "classes", "iterations"}  # of format 1
-_ENTRIES = {*_ENTRIES_1, "feature_names", "sha256"}
+_COMMON = {"format", "kind", "params", "net", "iterations"}
+_ENTRIES = {
+    1: {*_COMMON, "classes"},
+    2: {*_COMMON, "classes", "feature_names", "sha256"},
+    3: {*_COMMON, "fitted", "sha256"},
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class SavedModel:
         params: what its constructor was given.
         net: what its network's constructor was given.
         weights: of the network, by name.
-        classes: `[C]` labels.
-        feature_names: of the columns, if the training data were a data frame.
+        fitted: what else was found in the training, as JSON values: labels, scales, a vocabulary.
         iterations: updates made.
     """
 
@@ -51,8 +53,7 @@ class SavedModel:
     params: dict[str, Any]
     net: dict[str, Any]
     weights: dict[str, Tensor]
-    classes: np.ndarray
-    feature_names: list[str] | None
+    fitted: dict[str, Any]
     iterations: int
 
 
@@ -60,8 +61,8 @@ def write(path: Path, model: SavedModel) -> None:
     """Make `path` the directory of a model, all or nothing.
 
     Raises:
-        ValueError: it exists and is something else than a saved model; or labels or parameters
-            are of a type that JSON has not; or a weight is NaN or infinite.
+        ValueError: it exists and is something else than a saved model; or parameters are of
+            a type that JSON has not; or a weight is NaN or infinite.
         OSError: it cannot be written.
     """
     _check_replaceable(path)
@@ -72,8 +73,7 @@ def write(path: Path, model: SavedModel) -> None:
         "kind": model.kind,
         "params": {name: _plain(name, value) for name, value in model.params.items()},
         "net": model.net,
-        "classes": LabelEncoder(model.classes).as_json(),
-        "feature_names": model.feature_names,
+        "fitted": model.fitted,
         "iterations": model.iterations,
         "sha256": {TENSORS: hashlib.sha256(content).hexdigest()},
     }
@@ -81,37 +81,48 @@ def write(path: Path, model: SavedModel) -> None:
     write_directory(path, {TENSORS: content, CONFIG: text.encode()})
 
 
-def read(path: Path, kind: str, net: set[str]) -> SavedModel:
+def kind_of(path: Path) -> str:
+    """The kind of the saved model in a directory.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    _check_files(path)
+    return str(_read_config(current(path) / CONFIG).get("kind"))
+
+
+def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
     """Read what `write` wrote.
 
     Args:
         path: the directory.
         kind: the kind that is wanted.
         net: the names of the arguments of its network.
+        fitted: the names of what it needs beside them.
 
     Raises:
         ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
             a weight is NaN or infinite.
     """
+    _check_files(path)
     place = current(path)
-    for name in (CONFIG, TENSORS):
-        if not (place / name).is_file():
-            raise ValueError(
-                f"{path} has no {name}; wanted a directory that save() has written, with "
-                f"{CONFIG} and {TENSORS}"
-            )
-    config = _read_config(place / CONFIG, kind)
-    first = config["format"] == 1
+    config = _read_config(place / CONFIG)
+    if config.get("kind") != kind:
+        raise ValueError(
+            f"{place / CONFIG} has the kind {config.get('kind')!r}; wanted {kind!r}, as save() "
+            "writes it"
+        )
+    version = config["format"]
     for part, came, wanted in (
-        ("the configuration", config, _ENTRIES_1 if first else _ENTRIES),
+        ("the configuration", config, _ENTRIES[version]),
         ("'params'", config.get("params"), None),
         ("'net'", config.get("net"), net),
-        ("'classes'", config.get("classes"), {"dtype", "values"}),
+        ("'fitted'", _fitted(config), fitted),
         ("'sha256'", config.get("sha256", {TENSORS: None}), {TENSORS}),
     ):
         _check_names(f"{path / CONFIG}: {part}", came, wanted)
     content = (place / TENSORS).read_bytes()
-    if not first and hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
+    if version > 1 and hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
         raise ValueError(
             f"{path / TENSORS} is not the file that was saved: its SHA-256 differs from the one in "
             f"{CONFIG}; copy both files again, or train again"
@@ -123,21 +134,34 @@ def read(path: Path, kind: str, net: set[str]) -> SavedModel:
         params={name: _from_plain(value) for name, value in config["params"].items()},
         net=config["net"],
         weights=weights,
-        classes=LabelEncoder.from_json(config["classes"], f"{path / CONFIG}: 'classes'").classes,
-        feature_names=config.get("feature_names"),
+        fitted=_fitted(config),
         iterations=config["iterations"],
     )
 
 
-def _read_config(file: Path, kind: str) -> dict[str, Any]:
+def _fitted(config: dict[str, Any]) -> Any:
+    if config["format"] < 3:
+        return {"classes": config.get("classes"), "feature_names": config.get("feature_names")}
+    return config.get("fitted")
+
+
+def _check_files(path: Path) -> None:
+    for name in (CONFIG, TENSORS):
+        if not (current(path) / name).is_file():
+            raise ValueError(
+                f"{path} has no {name}; wanted a directory that save() has written, with "
+                f"{CONFIG} and {TENSORS}"
+            )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); it is damaged") from None
-    came = config.get("kind") if isinstance(config, dict) else None
-    if came != kind:
-        raise ValueError(f"{file} has the kind {came!r}; wanted {kind!r}, as save() writes it")
-    if config.get("format") not in (1, FORMAT):
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is no JSON object; it is damaged")
+    if config.get("format") not in _ENTRIES:
         raise ValueError(
             f"{file} has format {config.get('format')!r}; this version of ostinato reads 1 to "
             f"{FORMAT}: load the model with the version that saved it, or train again"
@@ -177,7 +201,7 @@ def _is_ours(file: Path) -> bool:
         config = json.loads(file.read_bytes())
     except ValueError:
         return False
-    return isinstance(config, dict) and config.keys() >= _ENTRIES_1
+    return isinstance(config, dict) and config.keys() >= _COMMON
 
 
 def _plain(name: str, value: Any) -> Any:

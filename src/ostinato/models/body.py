@@ -1,0 +1,42 @@
+"""The recurrent layers that every network here is built on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ostinato import nn
+from ostinato.hyperparameters import Model
+
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+def recurrent(model: Model, n_features: int, nonlinearity: str = "tanh") -> torch.nn.RNNBase:
+    """The layers of a network, batch first: x `[B, T, F]` to states `[B, T, directions · H]`.
+
+    Args:
+        model: cell, sizes, directions, dropout.
+        n_features: F.
+        nonlinearity: "tanh" or "relu", of the cell "rnn".
+    """
+    return CELLS[model.cell](
+        n_features,
+        model.hidden_size,
+        model.num_layers,
+        batch_first=True,
+        # torch's layers warn about dropout where there is no second layer
+        dropout=model.dropout if model.num_layers > 1 else 0.0,
+        bidirectional=model.bidirectional,
+        **({"nonlinearity": nonlinearity} if model.cell == "rnn" else {}),
+    )
+
+
+def last_state(model: Model, carry: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The top layer's last state `[B, directions · H]`, from the second result of the layers."""
+    states = carry[0] if isinstance(carry, tuple) else carry  # of an LSTM: (h, c)
+    return torch.cat([states[-2], states[-1]], dim=1) if model.bidirectional else states[-1]
+
+
+def width(model: Model) -> int:
+    """Values of a state of the top layer: H, twice as many in two directions."""
+    return (2 if model.bidirectional else 1) * model.hidden_size
