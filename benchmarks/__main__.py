@@ -1,4 +1,4 @@
-"""python -m benchmarks scan|iteration|layers|overhead|contention|check|report: see README.md."""
+"""python -m benchmarks scan|iteration|layers|overhead|…|check|report: see README.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks import machine, tables
 from benchmarks.check import judged
 from benchmarks.results import Results, Spec, check_target, save
 
-BENCHMARKS = ("scan", "iteration", "layers", "overhead", "contention")
+BENCHMARKS = ("scan", "iteration", "layers", "overhead", "startup", "contention")
 THREADS = 2
 
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "iteration": "the notebook's whole training iteration",
         "layers": "layers beside scan itself; ragged batches",
         "overhead": "a call of scan beside the engine's work; import; --help",
+        "startup": "a refusal, a prediction, a first iteration, first calls, in fresh processes",
         "contention": "the notebook's training iteration beside another program",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ def makers(task: Task, quick: bool) -> list[Maker]:
 
 
 def _torch(task: Task, compiled: bool) -> Entrant:
+    net, run = torch_script(task, compiled)
+    return entrant(run, lambda: (net.body.weight_hh_l0, net.readout.weight))
+
+
+def torch_script(task: Task, compiled: bool = False) -> tuple[TorchNet, Callable[[], float]]:
+    """The network, and a function that makes one iteration and returns the loss."""
     net, batches = TorchNet(task.net()), task.batches()
     optimizer = torch.optim.RMSprop(net.parameters(), lr=RATE, alpha=DECAY, eps=EPS, foreach=True)
     for p in net.parameters():  # mean squares begin at one as in TensorFlow; in torch at zero
@@ -43,7 +50,7 @@ def _torch(task: Task, compiled: bool) -> Entrant:
         optimizer.step()
         return loss.item()
 
-    return entrant(run, lambda: (net.body.weight_hh_l0, net.readout.weight))
+    return net, run
 
 
 def _jax(task: Task, quick: bool) -> Entrant:

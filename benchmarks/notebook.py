@@ -48,7 +48,9 @@ class Task:
     def __init__(self) -> None:
         from ostinato import datasets
 
-        self.X, self.y = datasets.mnist().train
+        mnist = datasets.mnist()
+        self.X, self.y = mnist.train
+        self.test = mnist.test
 
     def batches(self) -> Batches:
         return Batches(self.X, self.y, SHAPE.B, seed=0)

@@ -32,6 +32,7 @@ TITLES = {
     "iteration": "The notebook's whole training iteration",
     "layers": "Layers beside `scan`, and ragged batches",
     "overhead": "Overhead of a call, and of importing",
+    "startup": "From a standing start",
     "contention": "Beside another program",
 }
 

@@ -80,9 +80,8 @@ def test_a_saved_model_is_replaced_and_nothing_else_is(tmp_path):
 def changed(path: Path, **entries) -> None:
     config = json.loads((path / "config.json").read_text())
     for name, value in entries.items():
-        if isinstance(value, dict):
-            value = config[name] | value
-        config[name] = value
+        place = config["fitted"] if name == "classes" else config
+        place[name] = place[name] | value if isinstance(value, dict) else value
     (path / "config.json").write_text(json.dumps(config))
 
 
@@ -90,7 +89,7 @@ def changed(path: Path, **entries) -> None:
     ("entries", "message"),
     [
         ({"kind": "tagger"}, "has the kind 'tagger'; wanted 'sequence_classifier'"),
-        ({"format": 3}, "has format 3; this version of ostinato reads 1 to 2"),
+        ({"format": 4}, "has format 4; this version of ostinato reads 1 to 3"),
         ({"colour": 1}, r"the configuration lacks \[\] and has \['colour'\]"),
         ({"params": {"colour": 1}}, r"'params' has \['colour'\], which this version"),
         ({"net": {"colour": 1}}, r"'net' lacks \[\] and has \['colour'\]"),
@@ -137,10 +136,12 @@ def test_altered_weights_are_refused(tmp_path):
         load(path)
 
 
-def test_a_model_saved_before_there_were_digests_is_read(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_model_of_an_earlier_format_is_read(tmp_path, version):
     model, path = saved(tmp_path)
-    config = json.loads((path / "config.json").read_text()) | {"format": 1}
-    for new in ("sha256", "feature_names"):
+    config = json.loads((path / "config.json").read_text()) | {"format": version}
+    config |= config.pop("fitted")
+    for new in ("sha256", "feature_names") if version == 1 else ():
         del config[new]
     del config["params"]["warm_start"]
     (path / "config.json").write_text(json.dumps(config))
