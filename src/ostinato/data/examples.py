@@ -9,25 +9,42 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.ragged import Ragged
-from ostinato.data.roles import Roles
+from ostinato.data.roles import Roles, Shape
 from ostinato.data.sequences import Sequences, place
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where each step of the examples stands in the file, for messages.
+    """Where each value of the examples stands in the file, for messages.
 
     Attributes:
         unit: "line" of a text file, or "row" of a table; both count from 1.
-        numbers: of each step, `[ΣT]`; or, where a row holds a whole sequence, of each row, `[N]`.
-        by_step: which of the two.
-        columns: the column of each feature, or of each step where a column is a step.
+        numbers: of each step, `[ΣT]`, in a long table; else of each sequence, `[N]`.
+        columns: the columns of the features; those of the steps in a wide table.
+        shape: the shape of the table.
     """
 
     unit: str
     numbers: np.ndarray
-    by_step: bool
     columns: tuple[str, ...]
+    shape: Shape
+
+    def of(self, sequence: int, step: int, row: int, feature: int) -> str:
+        """The place of a value in words; `row` counts the steps of all sequences."""
+        if self.shape == "wide":
+            return f"{self.unit} {self.numbers[sequence]}, column {self.columns[step]!r}"
+        column = f"column {self.columns[feature]!r}"
+        if self.shape == "nested":
+            return f"{self.unit} {self.numbers[sequence]}, {column}, value {step + 1}"
+        return f"{self.unit} {self.numbers[row]}, {column}"
+
+    def select(self, chosen: np.ndarray, lengths: np.ndarray) -> Places:
+        """The places of the sequences at positions `chosen`; `lengths` are those of all."""
+        if self.shape != "long":
+            return replace(self, numbers=self.numbers[chosen])
+        ends = np.cumsum(lengths)
+        spans = [self.numbers[ends[i] - lengths[i] : ends[i]] for i in chosen]
+        return replace(self, numbers=np.concatenate([self.numbers[:0], *spans]))
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class Examples:
     X: Sequences
     y: Any = None
     features: tuple[str, ...] = ()
-    ids: np.ndarray = field(default=None)  # type: ignore[assignment]  # numbers, if not given
+    ids: np.ndarray = field(default=None)  # type: ignore[arg-type]  # 1…N, if not given
     groups: np.ndarray | None = None
     parts: np.ndarray | None = None
     times: list[np.ndarray] | None = None
@@ -111,34 +128,14 @@ class Examples:
             parts=maybe(self.parts),
             times=maybe(self.times),
             statics={name: of(values) for name, values in self.statics.items()},
-            places=self._places_of(chosen),
+            places=self.places and self.places.select(chosen, self.lengths),
         )
 
     def place(self, row: int, feature: int) -> str:
         """Where entry (row, feature) of `values` stands in the file, in words."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        i = int(np.searchsorted(starts, row, side="right")) - 1
-        while self.lengths[i] == 0:  # an empty sequence starts where the one before it does
-            i -= 1
-        step = row - int(starts[i])
+        ends = np.cumsum(self.lengths)
+        i = int(np.searchsorted(ends, row, side="right"))
+        step = row - int(ends[i] - self.lengths[i])
         if self.places is None:
             return f"{self.source or 'X'}: {place(i, step, feature)}"
-        where = self.places
-        number = where.numbers[row] if where.by_step else where.numbers[i]
-        is_step = len(where.columns) != len(self.features) or self._is_wide
-        column = where.columns[step if is_step else feature]
-        within = "" if where.by_step or is_step else f", value {step + 1}"
-        return f"{self.source}, {where.unit} {number}, column {column!r}{within}"
-
-    @property
-    def _is_wide(self) -> bool:
-        return self.roles is not None and self.roles.shape == "wide"
-
-    def _places_of(self, chosen: np.ndarray) -> Places | None:
-        if self.places is None or not self.places.by_step:
-            kept = None if self.places is None else self.places.numbers[chosen]
-            return None if kept is None else replace(self.places, numbers=kept)
-        ends = np.cumsum(self.lengths)
-        starts = ends - self.lengths
-        spans = [self.places.numbers[starts[i] : ends[i]] for i in chosen]
-        return replace(self.places, numbers=np.concatenate(spans) if spans else np.zeros(0, int))
+        return f"{self.source}, {self.places.of(i, step, row, feature)}"

@@ -1,0 +1,155 @@
+"""Tables in Parquet and Arrow files, and pyarrow's columns as ours."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data.content import check_memory
+from ostinato.data.table import Column, Nested, Place, Table, Text, Typed, Unusable, unnamed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_INDEX = re.compile(r"__index_level_\d+__")  # of a data frame, which is no data
+
+
+def parse_parquet(content: bytes, source: str) -> Table:
+    """The table of a Parquet file.
+
+    Raises:
+        ValueError: it is damaged, has no rows, needs more memory than there is, or has two columns
+            of one name.
+    """
+    with needs("tables", "pyarrow"):
+        import pyarrow as pa
+        from pyarrow import parquet
+    try:
+        file = parquet.ParquetFile(pa.BufferReader(content))
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
+        least = file.metadata.num_rows * max(len(file.schema_arrow), 1)  # a byte a value
+        check_memory(max(unpacked, least), source)
+        return arrow_table(file.read(), source)
+    except (pa.ArrowException, OSError) as problem:
+        raise ValueError(f"{source}: not a whole Parquet file ({_first_line(problem)})") from None
+
+
+def parse_arrow(content: bytes, source: str) -> Table:
+    """The table of an Arrow file, of a stream of Arrow's, or of a Feather file.
+
+    Raises:
+        ValueError: it is damaged, has no rows, or has two columns of one name.
+    """
+    with needs("tables", "pyarrow"):
+        import pyarrow as pa
+        from pyarrow import feather, ipc
+    try:
+        if content.startswith((b"ARROW1", b"FEA1")):
+            return arrow_table(feather.read_table(pa.BufferReader(content)), source)
+        return arrow_table(ipc.open_stream(pa.BufferReader(content)).read_all(), source)
+    except (pa.ArrowException, OSError) as problem:
+        raise ValueError(f"{source}: not a whole Arrow file ({_first_line(problem)})") from None
+
+
+def arrow_table(table: pa.Table, source: str) -> Table:
+    """A table of pyarrow's as ours."""
+    if len(table) == 0:
+        raise ValueError(f"{source}: the table has no rows; wanted at least one")
+    names = [name.strip().strip("\ufeff") for name in table.column_names]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(
+                f"{source}: the columns {names.index(name) + 1} and {i + 1} have the same name "
+                f"{name!r}; wanted a name of its own for each"
+            )
+
+    def place(row: int) -> str:
+        return f"{source}, row {row + 1}"
+
+    columns = {
+        name: arrow_column(name, place, values)
+        for name, values in zip(names, table.columns, strict=True)
+        if not _INDEX.fullmatch(name)
+    }
+    return Table(source, "row", np.arange(1, len(table) + 1), unnamed(columns, source))
+
+
+def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
+    """A column of pyarrow's as ours."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = values.type
+    is_ = pa.types
+    if is_.is_dictionary(kind):
+        return arrow_column(name, place, values.cast(kind.value_type))
+    if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
+        return _nested(name, place, values)
+    if is_.is_string(kind) or is_.is_large_string(kind) or str(kind) == "string_view":
+        return Text(name, place, values.cast(pa.large_string()), untyped=False)
+    if is_.is_timestamp(kind) or is_.is_date(kind):
+        try:
+            dates = values.cast(pa.timestamp("ns", getattr(kind, "tz", None)))
+        except pa.ArrowInvalid:
+            return Unusable(name, place, partial(_beyond_dates, name, place))
+        return Typed(name, place, dates.to_numpy().astype("datetime64[ns]"))
+    if is_.is_boolean(kind) and values.null_count == 0:
+        return Typed(name, place, values.to_numpy().astype(bool))
+    if is_.is_integer(kind) and values.null_count == 0 and kind != pa.uint64():
+        return Typed(name, place, values.to_numpy().astype(np.int64))
+    if is_.is_boolean(kind):
+        values, kind = values.cast(pa.int8()), pa.int8()
+    if is_.is_null(kind) or is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind):
+        numbers = pc.cast(values, pa.float64(), safe=False)
+        return Typed(name, place, numbers.to_numpy().astype(np.float64))
+    return Unusable(name, place, partial(_no_kind, name, place, str(kind)))
+
+
+def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if values.null_count:
+        row = pc.index(pc.is_null(values), True).as_py()
+        return Unusable(name, place, partial(_no_list, name, place, row))
+    lengths = pc.list_value_length(values).to_numpy().astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = pc.list_flatten(values)
+    if not isinstance(flat, pa.ChunkedArray):
+        flat = pa.chunked_array([flat])
+    return nested_column(name, place, offsets, partial(arrow_column, values=flat))
+
+
+def nested_column(name: str, place: Place, offsets: np.ndarray, inner: partial[Column]) -> Nested:
+    """A column of lists; `inner(name, place)` makes that of their values."""
+
+    def within(i: int) -> str:
+        row = int(np.searchsorted(offsets, i, side="right")) - 1
+        return f"{place(row)}, value {i - int(offsets[row]) + 1}"
+
+    return Nested(name, place, inner(name, within), offsets)
+
+
+def _no_kind(name: str, place: Place, kind: str) -> str:
+    return (
+        f"{place(0)}, column {name!r}: values of the type {kind}; wanted numbers, texts, dates, or "
+        "lists of them"
+    )
+
+
+def _no_list(name: str, place: Place, row: int) -> str:
+    return f"{place(row)}, column {name!r}: the list is missing; wanted one in each row"
+
+
+def _beyond_dates(name: str, place: Place) -> str:
+    return f"{place(0)}, column {name!r}: dates before 1677 or after 2262, which are not supported"
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__

@@ -1,0 +1,137 @@
+"""The content of a person's file: unpacked within limits, and as UTF-8 text."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+GZIP = b"\x1f\x8b"
+CHUNK = 1 << 24  # bytes unpacked at a time
+# Text packs to a tenth, at best a fortieth. A file that unpacks to more than a hundred times its
+# size is made to exhaust the memory, once it is large enough to matter.
+MAX_RATIO = 100
+MAX_UNPACKED = 1 << 28
+
+# How files begin that are no text, whatever their name says; and the names they should have.
+_BINARY = {
+    GZIP: "gzip; wanted a name that ends with .gz",
+    b"PK\x03\x04": "a ZIP archive or an Excel file; unpack it, or export it as CSV",
+    b"PAR1": "Parquet; wanted a name that ends with .parquet",
+    b"ARROW1": "Arrow; wanted a name that ends with .arrow",
+    b"\x93NUMPY": "a NumPy array; wanted a name that ends with .npy",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; export it as CSV",
+    b"SQLite format 3": "an SQLite database; export its table as CSV",
+    b"%PDF": "PDF; wanted a table of text",
+}
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def ending(path: Path) -> str:
+    """The ending that says how a file is read: ".csv" of both "a.csv" and "a.CSV.gz"."""
+    name = path.name.lower().removesuffix(".gz")
+    return name[name.rfind(".") :] if "." in name else ""
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the name says gzip."""
+    return path.name.lower().endswith(".gz")
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a file; of a file whose name ends with .gz, unpacked.
+
+    Raises:
+        ValueError: the gzip is damaged, ends early, or unpacks to more than `MAX_UNPACKED` bytes
+            and `MAX_RATIO` times its size; or the file is empty.
+        OSError: there is no such file, or it cannot be read.
+    """
+    content = _unpacked(path) if is_packed(path) else path.read_bytes()
+    if not content:
+        raise ValueError(f"{path}: the file is empty")
+    return content
+
+
+def read_text(path: Path) -> bytes:
+    """The bytes of a file of text: UTF-8 without its byte order mark, lines end with "\\n".
+
+    Raises:
+        ValueError: as `read_content`; or it is no text (the kind is named), or not UTF-8.
+    """
+    content = read_content(path)
+    for start, kind in _BINARY.items():
+        if content.startswith(start):
+            raise ValueError(f"{path}: the file is no text, but {kind}")
+    if content.startswith(_UTF16):
+        raise ValueError(
+            f"{path}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it"
+        )
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+        if b"\n" not in content:  # an old way to end lines
+            content = content.replace(b"\r", b"\n")
+    _check_utf8(content, path)
+    if (zero := content.find(b"\0")) >= 0:
+        raise ValueError(
+            f"{path}, line {line_of(content, zero)}: a zero byte, which no text contains; "
+            "the file is damaged, or no text"
+        )
+    if not content.strip():
+        raise ValueError(f"{path}: the file is empty but for blanks")
+    return content
+
+
+def line_of(content: bytes, position: int) -> int:
+    """The line that a byte stands in, from 1."""
+    return content.count(b"\n", 0, position) + 1
+
+
+def check_memory(n_bytes: int, what: str) -> None:
+    """Whether arrays of this size can be held: a small file may promise any number of rows.
+
+    Raises:
+        ValueError: they need more than the memory of this machine.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        return
+    if n_bytes > memory:
+        raise ValueError(
+            f"{what} needs {n_bytes / 1e9:,.0f} GB as arrays; this machine has "
+            f"{memory / 1e9:,.0f} GB"
+        )
+
+
+def _unpacked(path: Path) -> bytes:
+    allowed = max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size)
+    parts = []
+    size = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while part := file.read(CHUNK):
+                parts.append(part)
+                size += len(part)
+                if size > allowed:
+                    raise ValueError(
+                        f"{path}: {path.stat().st_size:,} bytes of gzip unpack to more than "
+                        f"{allowed:,}, as no file of data does; if it is meant, unpack it first"
+                    )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+        raise ValueError(f"{path}: not a whole gzip file ({problem})") from None
+    return b"".join(parts)
+
+
+def _check_utf8(content: bytes, path: Path) -> None:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        line = line_of(content, problem.start)
+        column = problem.start - content.rfind(b"\n", 0, problem.start)
+        raise ValueError(
+            f"{path}, line {line}: byte {column} is {content[problem.start]:#04x}, which is not "
+            "UTF-8; wanted UTF-8: iconv -f LATIN1 -t UTF-8 makes it of most older files"
+        ) from None

@@ -1,0 +1,137 @@
+"""Tables as JSON Lines: an object a line, whose keys are the columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data.arrow_tables import nested_column
+from ostinato.data.table import Column, Place, Table, Text, Typed, Unusable, shortened, unnamed
+
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
+
+
+def parse_json_lines(content: bytes, source: str) -> Table:
+    """A table; a key that a line lacks, and null, are a missing value.
+
+    Args:
+        content: UTF-8, an object a line.
+        source: the file's name, for messages.
+
+    Raises:
+        ValueError: a line is no JSON object, or has a key twice.
+
+    Example:
+        >>> from ostinato.data.json_lines import parse_json_lines
+        >>> table = parse_json_lines(b'{"id": 7, "x": [1, 2.5]}', "inline")
+        >>> table["x"].inner.numbers(), table["id"].labels()
+        (array([1. , 2.5]), array([7]))
+    """
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            rows.append(_object(line, f"{source}, line {number}"))
+            lines.append(number)
+    names = dict.fromkeys(chain.from_iterable(rows))
+    numbers = np.array(lines)
+
+    def place(row: int) -> str:
+        return f"{source}, line {numbers[row]}"
+
+    columns = {name: _column(name, place, [row.get(name) for row in rows]) for name in names}
+    return Table(source, "line", numbers, unnamed(columns, source))
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError(f"{where}: lists within lists without end; wanted an object") from None
+    except ValueError as problem:
+        hint = ""
+        if line.lstrip().startswith(b"[") or line.strip() == b"{":
+            hint = "; one value over several lines is not JSON Lines: write an object on each line"
+        raise ValueError(f"{where}: {problem}{hint}") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where}: found {_KINDS.get(type(value), 'null')}; wanted an object such as "
+            '{"id": 1, "x": 0.5}'
+        )
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = {name.strip(): value for name, value in pairs}
+    if len(values) < len(pairs):
+        names = [name.strip() for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} comes twice; wanted each once")
+    return values
+
+
+def _column(name: str, place: Place, values: list[Any]) -> Column:
+    present = {type(value) for value in values}
+    kinds = present - {type(None)}
+    if kinds <= {bool} and kinds == present:
+        return Typed(name, place, np.array(values, bool))
+    if kinds <= {int, float} or kinds == {bool}:
+        return Typed(name, place, _numbers(values, present))
+    if kinds == {str}:
+        with needs("tables", "pyarrow"):
+            import pyarrow as pa
+        texts = pa.chunked_array([pa.array(values, pa.large_string())])
+        return Text(name, place, texts, untyped=False)
+    if present == {list}:
+        offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(int)
+        return nested_column(
+            name, place, offsets, partial(_column, values=list(chain.from_iterable(values)))
+        )
+    return Unusable(name, place, _mixture(name, place, values))
+
+
+def _numbers(values: list[Any], present: set[type]) -> np.ndarray:
+    if present == {int}:
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            pass
+    return np.array([np.nan if value is None else _float(value) for value in values], np.float64)
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return np.inf
+
+
+def _mixture(name: str, place: Place, values: list[Any]) -> Callable[[], str]:
+    """What is wrong with values of several kinds: the first of a rarer one."""
+
+    def kind(value: Any) -> str:
+        missing = "null" if value is None else "an object"
+        return _KINDS.get(type(value), missing)
+
+    def problem() -> str:
+        counts: dict[str, int] = {}
+        for value in values:
+            counts[kind(value)] = counts.get(kind(value), 0) + 1
+        usual = max(counts, key=lambda k: counts[k])
+        if usual == "an object":
+            return (
+                f"{place(0)}, column {name!r}: an object; wanted numbers, texts, or lists of them"
+            )
+        row = next(i for i, value in enumerate(values) if kind(value) != usual)
+        return (
+            f"{place(row)}, column {name!r}: {shortened(values[row])} is {kind(values[row])}; "
+            f"wanted {usual}, as in {counts[usual]:,} of {len(values):,} values"
+        )
+
+    return problem
