@@ -204,7 +204,10 @@ class Training(Declared):
     step_gamma: float = declare(0.1, "Factor of each such change.", above=0)
     eval_every: int = declare(1000, "Iterations between two reports.", low=1)
     patience: int | None = declare(
-        None, "Stop after so many reports in a row without a lower validation loss.", low=1
+        None,
+        "Stop after so many reports in a row without a lower validation loss; with the schedule "
+        "cosine not before 60 % of it.",
+        low=1,
     )
     restore_best: bool = declare(
         True, "End with the weights of the report with the lowest validation loss."

@@ -21,7 +21,7 @@ def engine_first(net: torch.nn.Module) -> Iterator[None]:
     Around the engine's work such a network has some ten operations of a few microseconds: readout,
     loss, update. A second thread gains nothing there. It spins for milliseconds after each of them,
     on a core that another program may want, and beside such a program each of them waits until the
-    thread has a core again: 8.1 ms an iteration instead of 3.5 (`python -m benchmarks contention`).
+    thread has a core again: 5.6 ms an iteration instead of 2.8 (`python -m benchmarks contention`).
     """
     threads = torch.get_num_threads()
     small = sum(p.numel() for p in net.parameters()) <= SMALL
