@@ -28,7 +28,7 @@ PACKAGE = """
     nn
     hyperparameters
     models
-    metrics
+    metrics forecast_metrics forecast_baselines ngram
     training
     baselines rundir report
     runtime export

@@ -19,6 +19,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "accelerate": ("ostinato.nn", "accelerate"),
     "restore": ("ostinato.nn", "restore"),
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
+    "SequenceForecaster": ("ostinato.estimators", "SequenceForecaster"),
     "load": ("ostinato.estimators", "load"),
     "data": ("ostinato.data", None),
     "datasets": ("ostinato.datasets", None),
@@ -29,6 +30,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 }
 __all__ = [
     "SequenceClassifier",
+    "SequenceForecaster",
     "__version__",
     "accelerate",
     "data",
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.compiler.cache import forget
-    from ostinato.estimators import SequenceClassifier, load
+    from ostinato.estimators import SequenceClassifier, SequenceForecaster, load
     from ostinato.nn import accelerate, restore
 
 

@@ -6,8 +6,18 @@ Nothing here imports torch.
 
 from ostinato.data.batches import Batches
 from ostinato.data.labels import LabelEncoder
+from ostinato.data.panel import Panel, as_panel
 from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read, read_stream
 from ostinato.data.sequences import as_sequences
 
-__all__ = ["Batches", "LabelEncoder", "Ragged", "as_sequences", "read", "read_stream"]
+__all__ = [
+    "Batches",
+    "LabelEncoder",
+    "Panel",
+    "Ragged",
+    "as_panel",
+    "as_sequences",
+    "read",
+    "read_stream",
+]

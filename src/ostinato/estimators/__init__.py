@@ -4,5 +4,6 @@ from ostinato._extras import needs
 
 with needs("torch", "torch", "sklearn"):
     from ostinato.estimators.classifier import SequenceClassifier, load
+    from ostinato.estimators.forecaster import SequenceForecaster
 
-__all__ = ["SequenceClassifier", "load"]
+__all__ = ["SequenceClassifier", "SequenceForecaster", "load"]

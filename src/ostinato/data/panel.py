@@ -1,0 +1,313 @@
+"""`Panel`: many series of numbers over time, with what else is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.ragged import Ragged
+
+LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """N series to be forecast, stored end to end; made by `Panel.of` or `as_panel`.
+
+    Attributes:
+        target: `[ΣT]` float64, the values of all series; NaN where one is missing.
+        offsets: `[N + 1]` int64; series i is `target[offsets[i]:offsets[i + 1]]`, T_i values.
+        past: `[ΣT, P]` float64, inputs that are known as long as the target is.
+        future: `[ΣU, K]` float64, inputs that are known in advance, as the day of the week: U_i
+            steps from the first step of series i, at least T_i, and T_i + horizon to forecast what
+            follows its end.
+        future_offsets: `[N + 1]` int64, for `future` what `offsets` is for `target`.
+        static: `[N, S]` float64, inputs that do not change over time.
+    """
+
+    target: np.ndarray
+    offsets: np.ndarray
+    past: np.ndarray
+    future: np.ndarray
+    future_offsets: np.ndarray
+    static: np.ndarray
+
+    @staticmethod
+    def of(
+        target: Sequence[Any], *, past: Any = None, future: Any = None, static: Any = None
+    ) -> Panel:
+        """A panel from one array for each series.
+
+        Args:
+            target: N arrays `[T_i]`; NaN is a missing value.
+            past: N arrays `[T_i, P]`, or `[T_i]` for P = 1.
+            future: N arrays `[U_i, K]`, or `[U_i]` for K = 1, with U_i ≥ T_i.
+            static: `[N, S]`, or `[N]` for S = 1.
+
+        Raises:
+            ValueError, TypeError: shapes do not fit together; a value is infinite, too large for
+                float32 or no number; an input (not the target) is missing. The message names it.
+
+        Example:
+            >>> panel = Panel.of([[1.0, 2.0, 3.0], [4.0, 5.0]], static=[0, 1])
+            >>> len(panel), panel.lengths, panel.n_static
+            (2, array([3, 2]), 1)
+        """
+        if len(target) == 0:
+            raise ValueError("X has no series; wanted at least one")
+        series = [_column(values, f"series {i}") for i, values in enumerate(target)]
+        lengths = np.array([len(values) for values in series])
+        empty = np.flatnonzero(lengths == 0)
+        if len(empty):
+            raise ValueError(f"series {empty[0]} of X has no steps; wanted at least one")
+        offsets = _offsets(lengths)
+        _check_values(np.concatenate(series), _Place("X", offsets), missing=True)
+        before, _ = _inputs(past, "past", lengths, exactly=True)
+        known, ends = _inputs(future, "future", lengths, exactly=False)
+        fixed = _static(static, len(series))
+        return Panel(np.concatenate(series), offsets, before, known, ends, fixed)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """T of each series, `[N]` int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_past(self) -> int:
+        """P."""
+        return self.past.shape[1]
+
+    @property
+    def n_future(self) -> int:
+        """K."""
+        return self.future.shape[1]
+
+    @property
+    def n_static(self) -> int:
+        """S."""
+        return self.static.shape[1]
+
+    def series(self, i: int) -> np.ndarray:
+        """The values of series i, `[T_i]`."""
+        return self.target[self.offsets[i] : self.offsets[i + 1]]
+
+    def before(self, steps: int) -> Panel:
+        """The panel as it was `steps` steps before the end of each series.
+
+        What is known in advance stays: it was known then.
+
+        Raises:
+            ValueError: a series has no more steps than that.
+        """
+        lengths = self.lengths
+        short = np.flatnonzero(lengths <= steps)
+        if len(short):
+            raise ValueError(
+                f"series {short[0]} has {lengths[short[0]]} steps; wanted more than the {steps} "
+                "that are to be held back"
+            )
+        position = np.arange(len(self.target)) - np.repeat(self.offsets[:-1], lengths)
+        kept = position < np.repeat(lengths - steps, lengths)
+        return replace(
+            self,
+            target=self.target[kept],
+            offsets=_offsets(lengths - steps),
+            past=self.past[kept],
+        )
+
+
+def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
+    """Check series and bring them into the form that forecasting works on.
+
+    Args:
+        X: one of
+            an array `[T]`: a single series;
+            an array or data frame `[N, T]`: N series, a row each;
+            an array `[N, T, 1 + P]`: N series in column 0 with P past inputs;
+            a list or object array of N arrays `[T_i]` or `[T_i, 1 + P]`;
+            a `Ragged` of 1 + P features; a `Panel`.
+        future, static: as for `Panel.of`; of a single series `future` may be one array `[U, K]`,
+            and for arrays of one length `[N, U, K]`.
+
+    Raises:
+        ValueError, TypeError: see `Panel.of`.
+
+    Example:
+        >>> import numpy as np
+        >>> len(as_panel(np.zeros(9))), len(as_panel(np.zeros((4, 9))))
+        (1, 4)
+        >>> as_panel([np.zeros((9, 3)), np.zeros((5, 3))]).n_past
+        2
+    """
+    if isinstance(X, Panel):
+        if future is not None or static is not None:
+            raise ValueError("X is a Panel, which holds its inputs; future and static were given")
+        return X
+    if isinstance(X, Ragged):
+        arrays = list(X)
+    elif _is_one_series(X):
+        arrays = [_numbers(X, "X")]
+        future = [future] if isinstance(future, np.ndarray) and future.ndim < 3 else future
+    else:
+        arrays = _arrays(X, "X")
+    parts = [_two_axes(array, f"X[{i}]") for i, array in enumerate(arrays)]
+    widths = [part.shape[1] for part in parts]
+    if len(set(widths)) > 1:
+        i = next(i for i, width in enumerate(widths) if width != widths[0])
+        raise ValueError(
+            f"X[{i}] has {widths[i]} columns, X[0] has {widths[0]}; wanted the same in all series: "
+            "the target and the past inputs"
+        )
+    if widths and widths[0] == 0:
+        raise ValueError("X has no columns; wanted the target in the first")
+    past = [part[:, 1:] for part in parts] if widths and widths[0] > 1 else None
+    return Panel.of([part[:, 0] for part in parts], past=past, future=future, static=static)
+
+
+def _is_one_series(X: Any) -> bool:
+    if isinstance(X, (list, tuple)):
+        return len(X) > 0 and np.ndim(X[0]) == 0
+    return getattr(X, "ndim", None) == 1 and len(X) > 0 and np.ndim(X[0:1].tolist()[0]) == 0
+
+
+def _arrays(value: Any, name: str) -> list[np.ndarray]:
+    """The parts along the first axis of an array, or of a list of arrays."""
+    if hasattr(value, "toarray"):  # the sparse arrays of SciPy have it
+        raise TypeError(
+            f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
+        )
+    if isinstance(value, (list, tuple)):
+        return [_numbers(part, f"{name}[{i}]") for i, part in enumerate(value)]
+    array = np.asarray(value)
+    if array.ndim == 0:
+        raise ValueError(f"{name} is {value!r}; wanted an array of series, or a list of arrays")
+    if array.dtype == object:  # of arrays, or of Python's numbers
+        return _arrays(array.tolist(), name)
+    if array.ndim > 3:
+        raise ValueError(
+            f"{name} has shape {list(array.shape)}; wanted [T] for one series, [N, T], "
+            "[N, T, 1 + past inputs], or a list of arrays. Reshape your data"
+        )
+    if array.ndim == 2 and array.shape[1] == 0:  # in scikit-learn's words
+        raise ValueError(
+            f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
+        )
+    return list(_numbers(array, name))
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    """`value` as float64."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} is a nested list whose parts differ in length; wanted an array for each series"
+        ) from None
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
+    if array.dtype == object:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} has an object that is no number ({error}); wanted real numbers"
+            ) from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")
+    return array.astype(np.float64)
+
+
+def _column(value: Any, name: str) -> np.ndarray:
+    array = _numbers(value, name)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {list(array.shape)}; wanted [steps]")
+    return array
+
+
+def _two_axes(value: Any, name: str) -> np.ndarray:
+    array = _numbers(value, name)
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name} has shape {list(array.shape)}; wanted [steps] or [steps, columns]"
+        )
+    return array if array.ndim == 2 else array[:, None]
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _inputs(
+    value: Any, name: str, lengths: np.ndarray, exactly: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs over time, end to end, and their offsets; of no columns if there are none."""
+    if value is None:
+        return np.zeros((lengths.sum(), 0)), _offsets(lengths)
+    parts = [_two_axes(part, f"{name}[{i}]") for i, part in enumerate(_arrays(value, name))]
+    if len(parts) != len(lengths):
+        raise ValueError(
+            f"{name} is given for {len(parts)} series, and there are {len(lengths)}; wanted one "
+            "array for each"
+        )
+    for i, part in enumerate(parts):
+        if part.shape[1] != parts[0].shape[1]:
+            raise ValueError(
+                f"{name}[{i}] has {part.shape[1]} columns, {name}[0] has {parts[0].shape[1]}; "
+                "wanted the same in all"
+            )
+        if len(part) != lengths[i] if exactly else len(part) < lengths[i]:
+            wanted = "as many" if exactly else "as many or more"
+            raise ValueError(
+                f"{name}[{i}] has {len(part)} steps and series {i} has {lengths[i]}; "
+                f"wanted {wanted}"
+            )
+    offsets = _offsets(np.array([len(part) for part in parts]))
+    values = np.concatenate(parts)
+    _check_values(values, _Place(name, offsets), missing=False)
+    return values, offsets
+
+
+def _static(value: Any, n: int) -> np.ndarray:
+    if value is None:
+        return np.zeros((n, 0))
+    array = _numbers(value, "static")
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or len(array) != n:
+        raise ValueError(
+            f"static has shape {list(array.shape)}; wanted [{n}, S], a row for each series"
+        )
+    _check_values(array, lambda row, column: f"static[{row}, {column}]", missing=False)
+    return array
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Names a row and a column of series laid end to end, for messages."""
+
+    name: str
+    offsets: np.ndarray
+
+    def __call__(self, row: int, column: int) -> str:
+        i = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"{self.name}: series {i}, step {row - self.offsets[i]}, column {column}"
+
+
+def _check_values(values: np.ndarray, where: Callable[[int, int], str], missing: bool) -> None:
+    wrong = np.abs(values) > LARGEST  # False for NaN
+    if not missing:
+        wrong |= np.isnan(values)
+    if not wrong.any():
+        return
+    first = tuple(np.argwhere(wrong)[0].tolist())
+    value = values[first]
+    remedy = "" if missing else "; fill missing inputs in (only the target may have NaN)"
+    raise ValueError(
+        f"{where(first[0], first[-1] if len(first) == 2 else 0)} is {value}; "
+        f"wanted numbers that fit in float32, not infinity{remedy}"
+    )

@@ -1,0 +1,306 @@
+"""`SequenceForecaster`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from inspect import signature
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import forecast_metrics, training
+from ostinato.data.panel import as_panel
+from ostinato.hyperparameters import Model, Training, documented
+from ostinato.models.forecaster import NINE
+from ostinato.training import fitted_forecaster, saved_model
+from ostinato.training.fitted_forecaster import FittedForecaster
+from ostinato.training.windows import ForecastSettings
+
+# The share of the updates over which the learning rate rises, where `warmup` is None.
+WARM_UP = 0.05
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class SequenceForecaster(BaseEstimator):
+    """A recurrent network that forecasts the next values of one or many series.
+
+    Series `X` are an array `[T]` (one series), an array or data frame `[N, T]` (a row each), a list
+    or object array of N arrays `[T_i]` of different lengths, or a `data.Panel`. With a further axis
+    of columns, `[N, T, 1 + P]` or `[T_i, 1 + P]`, column 0 is the series, and the others are inputs
+    that are known as long as it is. NaN in a series is a missing value.
+
+    One network learns all series. It forecasts all steps at once, as quantiles that do not cross.
+
+    Args:
+        horizon: steps to forecast.
+        context: steps that the network reads; by default three horizons or two seasons, at
+            least 16.
+        season: steps of a season, for the seasonal naive baseline and MASE; 1: none.
+        scaling: "std": each window is scaled by the mean and the deviation of its context;
+            "mean_abs": by its mean absolute value.
+        quantiles: levels between 0 and 1, increasing, with 0.5 among them.
+        {hyperparameters}
+        warmup: iterations at the start over which the learning rate rises from zero; by default a
+            twentieth of all.
+        epochs: passes over all windows, instead of iterations.
+        batch_size: windows an update sees; all if there are fewer.
+        validation_windows: horizons at the end of each series that are kept from the training for
+            the validation loss, by which the best weights are chosen; 0: none.
+        random_state: an integer, from which the same training follows again; a
+            `numpy.random.RandomState`, or None for another one each time.
+        verbose: 1 shows the progress on stderr.
+
+    Attributes:
+        net_: the `models.ForecasterNet`.
+        history_: the `training.History` (not saved).
+        n_features_in_: 1 + P.
+        n_iter_: updates made by `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceForecaster
+        >>> wave = np.sin(2 * np.pi * np.arange(144) / 12)
+        >>> model = SequenceForecaster(horizon=6, season=12, hidden_size=16, iterations=150)
+        >>> forecast = model.fit(wave).predict(wave)
+        >>> forecast.shape
+        (1, 6)
+        >>> bool(np.abs(forecast - wave[:6]).max() < 0.4)
+        True
+    """
+
+    horizon: int = ForecastSettings.horizon
+    context: int | None = ForecastSettings.context
+    season: int = ForecastSettings.season
+    scaling: str = ForecastSettings.scaling
+    quantiles: Sequence[float] = NINE
+    cell: str = "gru"
+    hidden_size: int = 64
+    num_layers: int = Model.num_layers
+    bidirectional: bool = Model.bidirectional
+    dropout: float = Model.dropout
+    iterations: int | None = 2000
+    epochs: float | None = None
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    momentum: float = Training.momentum
+    weight_decay: float = Training.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int | None = None
+    step_size: int = Training.step_size
+    step_gamma: float = Training.step_gamma
+    eval_every: int = 100
+    patience: int | None = Training.patience
+    restore_best: bool = Training.restore_best
+    validation_windows: int = ForecastSettings.validation_windows
+    random_state: int | np.random.RandomState | None = Training.seed
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        future: Any = None,
+        static: Any = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceForecaster:
+        """Train a new network.
+
+        Args:
+            X: the series, N of them. What is not to be learnt from must not be in them.
+            y: not used: what is forecast lies in X. scikit-learn passes it.
+            future: N arrays `[U_i, K]`, or `[N, U, K]`: inputs known in advance, from the first
+                step of each series; here U_i = T_i suffices.
+            static: `[N, S]`, inputs that do not change over time.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        settings = ForecastSettings(**self._own(ForecastSettings))
+        panel = as_panel(X, future=future, static=static)
+        trained, history = FittedForecaster.fit(
+            panel,
+            settings,
+            Model(**self._own(Model)),
+            self._plan(),
+            quantiles=self.quantiles,
+            warm_up=WARM_UP if self.warmup is None else None,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.n_iter_ = history.iterations
+        self.history_ = history
+        return self._take(trained)
+
+    def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
+        """The medians of the `horizon` values that follow the end of each series, `[N, horizon]`.
+
+        Args:
+            X: the series; they need not be those of the training.
+            future: as for `fit`, but reaching `horizon` steps beyond the end of each series.
+            static: as for `fit`.
+
+        Raises:
+            ValueError: the series have other inputs than those trained on, `future` ends too
+                early, or a series has no value in its last `context` steps.
+        """
+        return self._fitted().predict(as_panel(X, future=future, static=static))
+
+    def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
+        """The quantiles of these values, `[N, horizon, Q]`, in the order of `quantiles`.
+
+        Args, Raises: as for `predict`.
+        """
+        return self._fitted().predict_quantiles(as_panel(X, future=future, static=static))
+
+    def score(self, X: Any, y: Any = None, *, future: Any = None, static: Any = None) -> float:
+        """Minus the weighted quantile loss (`forecast_metrics.wql`): 0 is perfect.
+
+        Args:
+            X: the series.
+            y: `[N, horizon]`, the values that follow their ends (`[N]` if horizon is 1). Without
+                it the last `horizon` values of each series are forecast from those before.
+            future, static: as for `predict`.
+        """
+        fitted = self._fitted()
+        if y is None:
+            panel = as_panel(X, future=future, static=static)
+            made = fitted.backtest(panel)
+            return -forecast_metrics.wql(made.actual, made.quantiles, fitted.levels)
+        answers = self.predict_quantiles(X, future=future, static=static)
+        actual = np.asarray(y, dtype=np.float64)
+        actual = actual[:, None] if actual.ndim == 1 and answers.shape[1] == 1 else actual
+        return -forecast_metrics.wql(actual, answers, fitted.levels)
+
+    def evaluate(
+        self,
+        X: Any,
+        *,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+        future: Any = None,
+        static: Any = None,
+    ) -> dict[str, float | int]:
+        """Forecast the last values of each series from those before, and measure.
+
+        Args:
+            X: the series.
+            windows: cutoffs for each series: horizon, horizon + stride, … steps before its end.
+            stride: steps from one cutoff to the next; by default the horizon.
+            season: steps of a season for MASE; by default that of the estimator.
+            future, static: as for `fit`.
+
+        Returns:
+            mase, wql, pinball, mae, coverage_80 (the share of values in the widest interval) and n,
+            the number of values; see `ostinato.forecast_metrics`. Errors: smaller is better.
+        """
+        panel = as_panel(X, future=future, static=static)
+        return self._fitted().evaluate(panel, windows, stride, season)
+
+    def baselines(
+        self,
+        X: Any,
+        *,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+    ) -> dict[str, dict[str, float | int]]:
+        """`evaluate` of the naive forecasts on the same windows: the last value, and of a season.
+
+        Args: as for `evaluate`.
+        """
+        fitted = self._fitted()
+        return fitted.baselines(as_panel(X), windows, stride, season)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory, for `load`: all or nothing.
+
+        The quantiles that are kept are those it was fitted with. A `RandomState` is not kept.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or a weight
+                is NaN or infinite.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _plan(self) -> training.Plan:
+        seed = self.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31)
+        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": int(seed)}
+        return training.Plan(**given)
+
+    def _own(self, kind: type) -> dict[str, Any]:
+        """The hyperparameters of this kind; the seed follows from `random_state`."""
+        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in _PARAMETERS}
+
+    def _fitted(self) -> FittedForecaster:
+        check_is_fitted(self)
+        return self._trained
+
+    def _take(self, trained: FittedForecaster) -> SequenceForecaster:
+        """Become fitted."""
+        self._trained = trained
+        self.net_ = trained.net
+        self.n_features_in_ = 1 + trained.net.config["n_past"]
+        return self
+
+
+_PARAMETERS = set(signature(SequenceForecaster).parameters)
+
+
+def load(path: str | Path) -> SequenceForecaster:
+    """Load a model that `save` wrote; it forecasts the same to the last bit.
+
+    Args:
+        path: its directory.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> X = np.random.default_rng(0).normal(size=(3, 30))
+        >>> model = SequenceForecaster(horizon=2, hidden_size=4, iterations=2).fit(X)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     model.save(f"{directory}/model")
+        ...     again = load(f"{directory}/model")
+        >>> bool((again.predict_quantiles(X) == model.predict_quantiles(X)).all())
+        True
+    """
+    path = Path(path)
+    saved = fitted_forecaster.read(path)
+    unknown = sorted(saved.params.keys() - (_PARAMETERS - {"quantiles"}))
+    if unknown:
+        raise ValueError(
+            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
+            "does not know; load the model with the version that saved it, or train again"
+        )
+    trained = FittedForecaster.of(saved, path)
+    model = SequenceForecaster(**saved.params, quantiles=trained.levels)
+    model.n_iter_ = saved.iterations
+    return model._take(trained)

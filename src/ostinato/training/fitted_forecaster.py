@@ -1,0 +1,413 @@
+"""`FittedForecaster`: a trained network that forecasts, and its training. No scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ostinato import forecast_baselines, forecast_metrics
+from ostinato.data.panel import Panel
+from ostinato.hyperparameters import Model
+from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
+from ostinato.training import forecasting, loop, saved_model
+from ostinato.training.callbacks import Callback
+from ostinato.training.forecasting import Forecasting
+from ostinato.training.history import History
+from ostinato.training.plan import Plan
+from ostinato.training.saved_model import SavedModel
+from ostinato.training.tensor_file import fill
+from ostinato.training.windows import (
+    Columns,
+    ForecastSettings,
+    Pairs,
+    Windows,
+    every_window,
+    last_windows,
+)
+
+KIND = "sequence_forecaster"
+_KEPT = {"context", "scaling", "season", "past", "future", "static"}
+
+Measures = dict[str, "float | int"]
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Forecasts of values that are known, each made as if its window's end were the present.
+
+    Attributes:
+        series, cutoffs: `[M]`, which series, and the first step forecast.
+        actual: `[M, h]`, what came; NaN where a value is missing.
+        quantiles: `[M, h, Q]`.
+        levels: of the quantiles, Q of them.
+    """
+
+    series: np.ndarray
+    cutoffs: np.ndarray
+    actual: np.ndarray
+    quantiles: np.ndarray
+    levels: tuple[float, ...]
+
+    def measures(self, panel: Panel, season: int) -> Measures:
+        """The measures of `forecast_metrics.measure`; MASE by each window's history."""
+        histories = _histories(panel, (self.series, self.cutoffs))
+        scales = [forecast_metrics.seasonal_scale(history, season) for history in histories]
+        return forecast_metrics.measure(self.actual, self.quantiles, self.levels, scales)
+
+
+@dataclass(frozen=True)
+class FittedForecaster:
+    """A trained network and what it needs to forecast in a person's units.
+
+    Attributes:
+        net: the network.
+        windows: how it is shown series.
+        season: steps of a season, for MASE and the seasonal naive baseline.
+    """
+
+    net: ForecasterNet
+    windows: Windows
+    season: int = 1
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels of the quantiles."""
+        return tuple(self.net.config["quantiles"])
+
+    @staticmethod
+    def fit(
+        panel: Panel,
+        settings: ForecastSettings,
+        model: Model,
+        plan: Plan,
+        *,
+        quantiles: Sequence[float] = NINE,
+        warm_up: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        resume: str | Path | None = None,
+    ) -> tuple[FittedForecaster, History]:
+        """Train a network.
+
+        Args:
+            panel: the series. Batches hold no more windows than there are.
+            settings, model, plan: what is forecast, the network, and how to train it.
+            quantiles: levels, with 0.5 among them.
+            warm_up: the share of the updates over which the learning rate rises, instead of
+                `plan.warmup` of them.
+            callbacks, resume: see `training.train`.
+
+        Raises:
+            ValueError: something does not fit together, or no series is long enough.
+            Diverged: the loss became NaN or infinite.
+        """
+        if model.init != "default":
+            raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
+        levels = check_levels(quantiles)
+        context, horizon = settings.n_context, settings.horizon
+        held_back = _held_back(panel, settings)
+        learnt = every_window(panel, context, horizon, held_back)
+        if not len(learnt[0]):
+            raise ValueError(
+                f"no series has a value to read and one to forecast within horizon={horizon} "
+                f"steps; the longest of {len(panel)} has {panel.lengths.max()} steps; wanted more "
+                "than horizon, or a shorter horizon"
+            )
+        windows = _windows(panel, settings, held_back)
+        plan = replace(plan, batch_size=min(plan.batch_size, len(learnt[0])))
+        if warm_up is not None:
+            plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(learnt[0]))))
+        task = Forecasting(
+            panel,
+            windows,
+            learnt,
+            levels,
+            plan.batch_size,
+            plan.seed,
+            _validation(panel, settings, held_back),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(plan.seed)
+            net = ForecasterNet(
+                horizon,
+                panel.n_past,
+                panel.n_future,
+                panel.n_static,
+                levels,
+                **{n: v for n, v in asdict(model).items() if n in _NET},
+            )
+        history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
+        return FittedForecaster(net, windows, settings.season), history
+
+    def predict(self, panel: Panel) -> np.ndarray:
+        """The medians of the steps that follow the end of each series, `[N, h]`.
+
+        Raises:
+            ValueError: the series have other inputs than those trained on; inputs known in advance
+                end too early; a series has no value in its last `context` steps.
+        """
+        return self.predict_quantiles(panel)[:, :, self.levels.index(0.5)]
+
+    def predict_quantiles(self, panel: Panel) -> np.ndarray:
+        """The quantiles of the steps that follow the end of each series, `[N, h, Q]`; increasing.
+
+        Raises:
+            ValueError: as for `predict`.
+        """
+        self._check_inputs(panel)
+        pairs = np.arange(len(panel)), panel.lengths
+        self._check_ends(panel)
+        return self._quantiles(panel, pairs)
+
+    def backtest(self, panel: Panel, windows: int = 1, stride: int | None = None) -> Backtest:
+        """Forecast the last values of each series, again and again, from what came before them.
+
+        The cutoffs roll back from the end of a series: horizon, horizon + stride, … steps before
+        it. No value at or after a cutoff affects its forecast, but for inputs known in advance.
+
+        Args:
+            panel: the series.
+            windows: cutoffs for each series, where it is long enough.
+            stride: steps from one to the next; by default the horizon.
+
+        Raises:
+            ValueError: other inputs than those trained on, or no series is long enough.
+        """
+        self._check_inputs(panel)
+        pairs = self._rolled_back(panel, windows, stride)
+        return self._tested(panel, pairs, self._quantiles(panel, pairs))
+
+    def evaluate(
+        self,
+        panel: Panel,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+    ) -> Measures:
+        """How good the forecasts of `backtest` are.
+
+        Args:
+            panel, windows, stride: see `backtest`.
+            season: steps of a season for MASE; by default the one it was fitted with.
+
+        Returns:
+            mase, wql, pinball, mae, coverage_80 (of the widest interval) and n; see
+            `forecast_metrics.measure`.
+        """
+        return self.backtest(panel, windows, stride).measures(panel, season or self.season)
+
+    def baselines(
+        self,
+        panel: Panel,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+    ) -> dict[str, Measures]:
+        """The measures of the naive forecasts on the windows of `evaluate`, by their names.
+
+        "last value", and where a season has more than one step "seasonal naive".
+        """
+        season = season or self.season
+        pairs = self._rolled_back(panel, windows, stride)
+        result = {}
+        for name, step in {"last value": 1, "seasonal naive": season}.items():
+            if name == "last value" or season > 1:
+                answers = self._naive(panel, pairs, step)
+                result[name] = self._tested(panel, pairs, answers).measures(panel, season)
+        return result
+
+    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+        """Write the directory of a saved model: all or nothing.
+
+        Args:
+            path: the directory.
+            params: what the constructor of `SequenceForecaster` takes, but for the quantiles, which
+                are the network's.
+            iterations: updates made.
+
+        Raises:
+            ValueError, OSError: see `saved_model.write`.
+        """
+        windows = self.windows
+        model = SavedModel(
+            kind=KIND,
+            params={name: value for name, value in params.items() if name != "quantiles"},
+            net=self.net.config,
+            weights=self.net.state_dict(),
+            fitted={
+                "context": windows.context,
+                "scaling": windows.scaling,
+                "season": self.season,
+                **{name: getattr(windows, name).as_json() for name in ("past", "future", "static")},
+            },
+            iterations=iterations,
+        )
+        saved_model.write(path, model)
+
+    @staticmethod
+    def of(saved: SavedModel, path: Path) -> FittedForecaster:
+        """The forecaster that a saved model describes; `path` is its origin, for errors.
+
+        Raises:
+            ValueError: the configuration and the weights do not belong together.
+        """
+        with torch.random.fork_rng(devices=[]):
+            net = ForecasterNet(**saved.net)
+        kept, horizon = saved.fitted, net.config["horizon"]
+        settings = ForecastSettings(
+            horizon=horizon,
+            context=kept["context"],
+            season=kept["season"],
+            scaling=kept["scaling"],
+        )
+        columns = {
+            name: Columns.from_json(
+                kept[name], net.config[f"n_{name}"], f"{path / saved_model.CONFIG}: {name!r}"
+            )
+            for name in ("past", "future", "static")
+        }
+        fill(net, saved.weights, str(path))
+        windows = Windows(settings.n_context, horizon, settings.scaling, **columns)
+        return FittedForecaster(net.eval(), windows, settings.season)
+
+    def _rolled_back(self, panel: Panel, windows: int, stride: int | None) -> Pairs:
+        """The windows of a backtest."""
+        context, horizon = self.windows.context, self.windows.horizon
+        stride = horizon if stride is None else stride
+        for name, value in (("windows", windows), ("stride", stride)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; wanted 1 or more")
+        pairs = last_windows(panel, context, horizon, windows, stride)
+        if not len(pairs[0]):
+            raise ValueError(
+                f"no series has a value to forecast in its last {horizon} steps and one before "
+                f"them; the longest of {len(panel)} has {panel.lengths.max()} steps"
+            )
+        return pairs
+
+    def _tested(self, panel: Panel, pairs: Pairs, quantiles: np.ndarray) -> Backtest:
+        return Backtest(*pairs, self.windows.actual(panel, *pairs), quantiles, self.levels)
+
+    def _naive(self, panel: Panel, pairs: Pairs, season: int) -> np.ndarray:
+        horizon = self.windows.horizon
+        answers = [
+            forecast_baselines.seasonal_naive(history, horizon, self.levels, season)
+            for history in _histories(panel, pairs)
+        ]
+        return np.array(answers)
+
+    def _quantiles(self, panel: Panel, pairs: Pairs) -> np.ndarray:
+        answers = forecasting.quantiles(self.net.eval(), self.windows, panel, pairs)
+        wrong = np.argwhere(~np.isfinite(answers))
+        if len(wrong):
+            window, step, _ = wrong[0].tolist()
+            raise ValueError(
+                f"the forecast of series {pairs[0][window]} is not finite at step {step}: the "
+                "weights or the values are too large for float32; scale the values, or train "
+                "again with a lower learning_rate"
+            )
+        return answers
+
+    def _check_inputs(self, panel: Panel) -> None:
+        """Whether there are as many inputs of each sort as in the training."""
+        came = (panel.n_past, panel.n_future, panel.n_static)
+        wanted = tuple(self.net.config[name] for name in ("n_past", "n_future", "n_static"))
+        if came[0] != wanted[0]:
+            raise ValueError(
+                f"X has {1 + came[0]} features, but SequenceForecaster is expecting "
+                f"{1 + wanted[0]} features as input: the target and {wanted[0]} past inputs"
+            )
+        for name, has, wants in zip(("future", "static"), came[1:], wanted[1:], strict=True):
+            if has != wants:
+                raise ValueError(f"{name} has {has} columns; wanted {wants}, as in the training")
+
+    def _check_ends(self, panel: Panel) -> None:
+        """Whether what follows the end of each series can be forecast."""
+        known = np.diff(panel.future_offsets) - panel.lengths
+        if panel.n_future and (known < self.windows.horizon).any():
+            i = int(np.argmax(known < self.windows.horizon))
+            raise ValueError(
+                f"future[{i}] reaches {known[i]} steps beyond the end of series {i}; wanted the "
+                f"{self.windows.horizon} that are forecast: inputs known in advance must be given "
+                "for them"
+            )
+        for i in range(len(panel)):
+            if not np.isfinite(panel.series(i)[-self.windows.context :]).any():
+                raise ValueError(
+                    f"series {i} has no value in its last {self.windows.context} steps, which the "
+                    "network reads; wanted one at least"
+                )
+
+
+_NET = set(signature(ForecasterNet).parameters)
+
+
+def load(path: str | Path) -> FittedForecaster:
+    """The forecaster in the directory of a saved model.
+
+    Raises:
+        ValueError: a file is missing, damaged, altered or foreign.
+    """
+    return FittedForecaster.of(read(Path(path)), Path(path))
+
+
+def read(path: Path) -> SavedModel:
+    """The saved forecaster in a directory, as values."""
+    return saved_model.read(path, KIND, _NET, _KEPT)
+
+
+def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:
+    """What the series of each window was before the cutoff."""
+    return [panel.series(i)[:cutoff] for i, cutoff in zip(*pairs, strict=True)]
+
+
+def _held_back(panel: Panel, settings: ForecastSettings) -> np.ndarray:
+    """How many steps of each series are kept from training, `[N]`: none of the too short ones."""
+    steps = settings.validation_windows * settings.horizon
+    return np.where(panel.lengths > steps + settings.horizon, steps, 0)
+
+
+def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Pairs | None:
+    """The windows that end in what is held back, a horizon apart; None if none are wanted.
+
+    Raises:
+        ValueError: no series is long enough.
+    """
+    if not settings.validation_windows:
+        return None
+    horizon = settings.horizon
+    series, cutoffs = last_windows(
+        panel, settings.n_context, horizon, settings.validation_windows, horizon
+    )
+    kept = held_back[series] > 0
+    if not kept.any():
+        raise ValueError(
+            f"validation_windows={settings.validation_windows} and horizon={horizon} need a series "
+            f"of {(settings.validation_windows + 1) * horizon + 1} steps with values near its end; "
+            f"the longest has {panel.lengths.max()}; give longer ones, or validation_windows=0"
+        )
+    return series[kept], cutoffs[kept]
+
+
+def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Windows:
+    """How windows are cut; inputs are standardised by what is learnt from."""
+    kept = panel.lengths - held_back
+    return Windows(
+        settings.n_context,
+        settings.horizon,
+        settings.scaling,
+        past=Columns.of(panel.past[_first(panel.offsets, kept)]),
+        future=Columns.of(panel.future[_first(panel.future_offsets, kept)]),
+        static=Columns.of(panel.static),
+    )
+
+
+def _first(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which rows are among the first `kept` `[N]` of their series."""
+    lengths = np.diff(offsets)
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) < np.repeat(kept, lengths)

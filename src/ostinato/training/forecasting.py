@@ -1,0 +1,116 @@
+"""`Forecasting`: the task of saying what comes next in series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches
+from ostinato.data.panel import Panel
+from ostinato.training.task import Measured, Task
+from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
+
+BATCH_SIZE = 1000
+
+
+class Forecasting(Task):
+    """The pinball loss of a `models.ForecasterNet` on windows of many series, in random order.
+
+    An epoch is every window once. A window counts as much as every other, in its own scale.
+
+    Args:
+        panel: the series.
+        windows: how windows are cut.
+        learnt: series and cutoffs of the windows to learn from.
+        levels: of the network's quantiles.
+        batch_size, seed: of the batches.
+        validation: series and cutoffs of the windows to validate on.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        windows: Windows,
+        learnt: Pairs,
+        levels: tuple[float, ...],
+        batch_size: int,
+        seed: int,
+        validation: Pairs | None = None,
+    ):
+        self.panel, self.windows = panel, windows
+        self.series, self.cutoffs = learnt
+        self.n_examples, self.batch_size = len(self.series), batch_size
+        self.batches = Batches(self.series, self.cutoffs, batch_size, seed=seed)
+        self.levels = torch.tensor(levels)
+        self.validation = validation
+        self.has_validation = validation is not None
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        chosen = self.batches.next_indices()
+        pairs = self.series[chosen], self.cutoffs[chosen]
+        total, count = self._pinball(net, pairs)
+        return total / count, {}
+
+    @torch.no_grad()
+    def validate(self, net: torch.nn.Module) -> Measured:
+        assert self.validation is not None
+        was_training = net.training
+        net.eval()
+        sums = [self._pinball(net, part) for part in parts(self.validation)]
+        net.train(was_training)
+        total = sum(loss.item() for loss, _ in sums)
+        return {"validation_loss": total / sum(count for _, count in sums)}
+
+    def _pinball(self, net: torch.nn.Module, pairs: Pairs) -> tuple[Tensor, int]:
+        """The sum of the losses of some windows, and how many there are."""
+        read = self.windows.contexts(self.panel, *pairs)
+        actual = scaled(self.windows.actual(self.panel, *pairs), read)
+        there = torch.isfinite(actual)
+        losses = pinball(actual.nan_to_num(), net(read.x, read.future), self.levels)
+        return (losses * there[:, :, None]).sum(), int(there.sum()) * len(self.levels)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        assert not tensors
+
+
+def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
+    """max(q · (y − f), (q − 1) · (y − f)) of y `[B, h]` and f `[B, h, Q]`, `[B, h, Q]`."""
+    errors = actual[:, :, None] - quantiles
+    return torch.maximum(levels * errors, (levels - 1) * errors)
+
+
+def scaled(actual: np.ndarray, read: Contexts) -> Tensor:
+    """Values `[B, h]` in the scale of their window, float32, cut off where the loss is."""
+    values = np.clip((actual - read.centre) / read.scale, -FARTHEST, FARTHEST)
+    return torch.tensor(values.astype(np.float32))
+
+
+@torch.no_grad()
+def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs) -> np.ndarray:
+    """What a network in evaluation mode forecasts after the cutoffs, `[M, h, Q]` float64."""
+    answers = []
+    for part in parts(pairs):
+        read = windows.contexts(panel, *part)
+        answer = net(read.x, read.future).double().numpy()
+        answers.append(read.centre[:, :, None] + read.scale[:, :, None] * answer)
+    return np.concatenate(answers)
+
+
+def parts(pairs: Pairs, size: int = BATCH_SIZE) -> Iterator[Pairs]:
+    """Windows, some at a time."""
+    series, cutoffs = pairs
+    for start in range(0, len(series), size):
+        yield series[start : start + size], cutoffs[start : start + size]

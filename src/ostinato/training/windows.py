@@ -1,0 +1,235 @@
+"""Windows of series: what a network reads before a cutoff, and what comes after it.
+
+A window of series i with cutoff t reads the `context` values y_{t−context}…y_{t−1} and forecasts
+y_t…y_{t+horizon−1}. Whatever lies before the first step of the series, or is missing, the network
+sees as missing. Nothing at or after t is read, except the inputs that are known in advance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data.panel import Panel
+from ostinato.hyperparameters import Declared, declare
+
+# Deviations below this share of the largest value are rounding: a mean of some hundred float64
+# values is wrong by up to some hundred times 2⁻⁵³, about 1e-14 of them.
+CONSTANT = 1e-12
+# Scaled values are cut off here for the loss: after a nearly constant context a jump may be so many
+# of its deviations, and the loss would say nothing of all other windows. The gradient of the
+# pinball loss does not depend on the size of an error.
+FARTHEST = 1e3
+
+
+@dataclass(frozen=True)
+class ForecastSettings(Declared):
+    """What is forecast, and from what."""
+
+    horizon: int = declare(1, "Steps to forecast.", low=1)
+    context: int | None = declare(
+        None,
+        "Steps that the network reads; by default three horizons or two seasons, at least 16.",
+        low=1,
+    )
+    season: int = declare(
+        1, "Steps of a season, for the seasonal naive baseline and MASE; 1: none.", low=1
+    )
+    scaling: Literal["std", "mean_abs"] = declare(
+        "std",
+        "How each window is scaled: by the mean and deviation of its context, or by its mean "
+        "absolute value.",
+    )
+    validation_windows: int = declare(
+        1, "Horizons at the end of each series that are kept for validation.", low=0
+    )
+
+    @property
+    def n_context(self) -> int:
+        """`context`, or its default."""
+        return self.context or max(3 * self.horizon, 2 * self.season, 16)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Mean and deviation of inputs, one for each column, by which they are standardised."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @staticmethod
+    def of(values: np.ndarray) -> Columns:
+        """From `[n, K]`; a constant column has the deviation 1."""
+        if not values.size:
+            return Columns((0.0,) * values.shape[1], (1.0,) * values.shape[1])
+        mean, deviation = values.mean(0), values.std(0)
+        constant = deviation <= CONSTANT * np.abs(values).max(0)
+        return Columns(tuple(mean.tolist()), tuple(np.where(constant, 1.0, deviation).tolist()))
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def standard(self, values: np.ndarray) -> np.ndarray:
+        """`[…, K]` with mean 0 and deviation 1, as the values were that this was made of."""
+        return (values - np.array(self.mean)) / np.array(self.deviation)
+
+    def as_json(self) -> dict[str, list[float]]:
+        return {name: list(values) for name, values in asdict(self).items()}
+
+    @staticmethod
+    def from_json(value: Any, n: int, where: str) -> Columns:
+        """What `as_json` gave, of n columns; `where` names it in errors.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if isinstance(value, dict) and value.keys() == {"mean", "deviation"}:
+            lists = [value["mean"], value["deviation"]]
+            if all(isinstance(x, list) and len(x) == n and all(map(_finite, x)) for x in lists):
+                mean, deviation = (tuple(map(float, x)) for x in lists)
+                if min(deviation, default=1.0) > 0:
+                    return Columns(mean, deviation)
+        raise ValueError(
+            f"{where} is {value!r}; wanted mean and deviation of {n} columns; it is damaged"
+        )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """What a network reads of B windows, and how its answers become values again.
+
+    Attributes:
+        x: `[B, context, 2 + P + K + S]` float32, see `models.ForecasterNet`.
+        future: `[B, horizon, K]` float32; None if K is 0.
+        centre, scale: `[B, 1]` float64; a value is centre + scale · answer, with scale above 0.
+    """
+
+    x: Tensor
+    future: Tensor | None
+    centre: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows are cut from series and scaled.
+
+    Attributes:
+        context, horizon, scaling: see `ForecastSettings`.
+        past, future, static: how inputs are standardised.
+    """
+
+    context: int
+    horizon: int
+    scaling: str
+    past: Columns
+    future: Columns
+    static: Columns
+
+    def contexts(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Contexts:
+        """What lies before the cutoffs.
+
+        Args:
+            panel: the series.
+            series, cutoffs: `[B]` integers; the cutoff t is the step that is forecast first, and
+                the inputs known in advance reach to step t + horizon − 1.
+        """
+        steps = cutoffs[:, None] + np.arange(-self.context, 0)  # [B, context]
+        inside = steps >= 0
+        rows = panel.offsets[series][:, None] + np.maximum(steps, 0)
+        values = np.where(inside, panel.target[rows], np.nan)
+        centre, scale = scales(values, self.scaling)
+        scaled = (values - centre) / scale
+        observed = np.isfinite(values)
+        parts = [np.where(observed, scaled, 0.0)[:, :, None], observed[:, :, None]]
+        if len(self.past):
+            parts.append(self.past.standard(panel.past[rows]) * inside[:, :, None])
+        if len(self.future):
+            rows = panel.future_offsets[series][:, None] + np.maximum(steps, 0)
+            parts.append(self.future.standard(panel.future[rows]) * inside[:, :, None])
+        if len(self.static):
+            static = self.static.standard(panel.static[series])[:, None, :]
+            parts.append(np.broadcast_to(static, (*steps.shape, static.shape[2])))
+        x = np.concatenate(parts, axis=2, dtype=np.float32)
+        return Contexts(torch.tensor(x), self._ahead(panel, series, cutoffs), centre, scale)
+
+    def _ahead(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Tensor | None:
+        if not len(self.future):
+            return None
+        steps = cutoffs[:, None] + np.arange(self.horizon)
+        values = panel.future[panel.future_offsets[series][:, None] + steps]
+        return torch.tensor(self.future.standard(values).astype(np.float32))
+
+    def actual(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+        """What came after the cutoffs, `[B, horizon]` float64; NaN where a value is missing."""
+        steps = cutoffs[:, None] + np.arange(self.horizon)
+        return panel.target[panel.offsets[series][:, None] + steps]
+
+
+def scales(values: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale of windows, each `[B, 1]`, from their contexts `[B, T]`; NaN is missing.
+
+    "std": mean and deviation; "mean_abs": 0 and the mean absolute value. A context without a
+    spread has its absolute value for scale, and 1 where that is 0 or nothing is observed.
+    """
+    observed = np.isfinite(values)
+    known = np.where(observed, values, 0.0)
+    n = np.maximum(observed.sum(1, keepdims=True), 1)
+    mean = known.sum(1, keepdims=True) / n
+    size = np.abs(known).sum(1, keepdims=True) / n
+    if scaling == "mean_abs":
+        centre, scale = np.zeros_like(mean), size
+    else:
+        spread = np.where(observed, values - mean, 0.0)
+        centre, scale = mean, np.sqrt((spread**2).sum(1, keepdims=True) / n)
+    scale = np.where(scale <= CONSTANT * size, size, scale)
+    return centre, np.where(scale > 0, scale, 1.0)
+
+
+Pairs = tuple[np.ndarray, np.ndarray]  # series [M] and cutoffs [M]
+
+
+def every_window(panel: Panel, context: int, horizon: int, held_back: np.ndarray) -> Pairs:
+    """All windows to learn from: they end before the last `held_back` `[N]` steps of each series.
+
+    A window has at least half of its context within the series, or as much as the series has.
+    """
+    last = panel.lengths - held_back - horizon
+    first = np.minimum((context + 1) // 2, last)
+    counts = np.where(last >= 1, last - first + 1, 0)
+    series = np.repeat(np.arange(len(panel)), counts)
+    steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return observed(panel, context, horizon, (series, first[series] + steps))
+
+
+def last_windows(panel: Panel, context: int, horizon: int, windows: int, stride: int) -> Pairs:
+    """The last windows of each series, a stride apart, the very last one ending with the series.
+
+    By series, and the earlier first. Series that are too short for all of them give those that
+    have a step before the cutoff.
+    """
+    back = stride * np.arange(windows - 1, -1, -1)
+    cutoffs = panel.lengths[:, None] - horizon - back  # [N, windows]
+    series = np.broadcast_to(np.arange(len(panel))[:, None], cutoffs.shape)
+    there = cutoffs >= 1
+    return observed(panel, context, horizon, (series[there], cutoffs[there]))
+
+
+def observed(panel: Panel, context: int, horizon: int, pairs: Pairs) -> Pairs:
+    """Those of the windows that have a value to read and one to forecast."""
+    series, cutoffs = pairs
+    before = np.concatenate([[0], np.cumsum(np.isfinite(panel.target))])  # observed before a row
+    start = panel.offsets[series]
+    cut = start + cutoffs
+    read = before[cut] - before[np.maximum(start, cut - context)]
+    ahead = before[cut + horizon] - before[cut]
+    usable = (read > 0) & (ahead > 0)
+    return series[usable], cutoffs[usable]
