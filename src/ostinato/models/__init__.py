@@ -1,5 +1,7 @@
 """Recurrent networks with a head for a task, as PyTorch modules."""
 
 from ostinato.models.classifier import ClassifierNet
+from ostinato.models.forecaster import ForecasterNet
+from ostinato.models.language import LanguageNet
 
-__all__ = ["ClassifierNet"]
+__all__ = ["ClassifierNet", "ForecasterNet", "LanguageNet"]

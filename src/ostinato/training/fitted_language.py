@@ -1,0 +1,321 @@
+"""`FittedLanguageModel`: a trained network with its vocabulary. No scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data.copies import Copies
+from ostinato.data.corpus import Corpus
+from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
+from ostinato.hyperparameters import Declared, declare
+from ostinato.models.language import LanguageArchitecture, LanguageNet
+from ostinato.training import loop, saved_model
+from ostinato.training.callbacks import Callback
+from ostinato.training.history import History
+from ostinato.training.language import Keyboard, Language, LanguageEvaluation, measure
+from ostinato.training.plan import Plan
+from ostinato.training.saved_model import SavedModel
+from ostinato.training.tensor_file import fill
+from ostinato.training.typing_session import TypingSession
+
+KIND = "language_model"
+COPIES = "copies"  # among the saved tensors, beside the weights
+
+
+@dataclass(frozen=True)
+class Reading(Declared):
+    """How documents become batches."""
+
+    level: Literal["character", "word", "piece"] = declare("character", "What a token is.")
+    vocabulary_size: int | None = declare(
+        None,
+        "V at most, the most frequent tokens; None keeps all characters, the words that occur "
+        "twice, or 8192 pieces.",
+        low=3,
+    )
+    truncate: int = declare(128, "Tokens through which a gradient goes back.", low=1)
+
+
+class Suggestion(NamedTuple):
+    """A token that may come next, and how likely it is among those that begin as typed."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A text that a model made.
+
+    Attributes:
+        text: without the prompt.
+        n_tokens: how many it has; fewer than wanted if the model ended the document.
+        copied: the share of its 20-grams (of tokens) that stand in the training documents, word for
+            word; None if it has too few to say. See `data.copies`.
+    """
+
+    text: str
+    n_tokens: int
+    copied: float | None
+
+
+@dataclass(frozen=True)
+class FittedLanguageModel:
+    """A trained network and what it needs to read and write texts.
+
+    Attributes:
+        net: the network.
+        vocabulary: of its tokens.
+        copies: knows the 20-grams of the training documents.
+    """
+
+    net: LanguageNet
+    vocabulary: Vocabulary
+    copies: Copies
+    _typing: TypingSession = field(init=False, repr=False, compare=False)
+    _keyboard: Keyboard = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_typing", TypingSession(self.net))
+        object.__setattr__(self, "_keyboard", Keyboard(self.vocabulary))
+
+    @staticmethod
+    def fit(
+        documents: Sequence[str],
+        architecture: LanguageArchitecture,
+        reading: Reading,
+        plan: Plan,
+        *,
+        validation: Sequence[str] | None = None,
+        start: FittedLanguageModel | None = None,
+        callbacks: Sequence[Callback] = (),
+        resume: str | Path | None = None,
+    ) -> tuple[FittedLanguageModel, History]:
+        """Train a network to foretell the next token of documents.
+
+        Args:
+            documents: the texts; their order is drawn by the plan's seed.
+            architecture, reading, plan: the network, and how to read and train. `plan.batch_size`
+                is the number of streams; there are no more than chunks of `truncate` tokens.
+            validation: further documents, measured at every report.
+            start: a model of the same vocabulary and sizes, with whose weights to begin.
+            callbacks, resume: see `training.train`.
+
+        Raises:
+            ValueError: something does not fit together.
+            Diverged: the loss became NaN or infinite.
+        """
+        check_documents(documents)
+        if validation is not None:
+            check_documents(validation, "validation")
+        if start is None:
+            vocabulary = Vocabulary.fit(documents, reading.level, reading.vocabulary_size)
+        else:
+            vocabulary = start.vocabulary
+        order = np.random.default_rng(plan.seed).permutation(len(documents))
+        corpus = Corpus.of([documents[i] for i in order], vocabulary)
+        n_streams = max(1, min(plan.batch_size, len(corpus) // reading.truncate))
+        plan = replace(plan, batch_size=n_streams)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(plan.seed)
+            net = LanguageNet(len(vocabulary), **_net_arguments(architecture))
+        if start is not None:
+            _check_start(start, net, reading)
+            net.load_state_dict(start.net.state_dict())
+        task = Language(corpus, vocabulary, n_streams, reading.truncate, validation)
+        history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
+        return FittedLanguageModel(net, vocabulary, Copies.of(corpus)), history
+
+    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+        """Write the directory of a saved model: all or nothing.
+
+        Args:
+            path: the directory.
+            params: what the constructor of `LanguageModel` takes.
+            iterations: updates made.
+
+        Raises:
+            ValueError, OSError: see `saved_model.write`.
+        """
+        hashes = torch.from_numpy(self.copies.hashes.view(np.int64))
+        model = SavedModel(
+            kind=KIND,
+            params=params,
+            net=self.net.config,
+            weights={**self.net.state_dict(), COPIES: hashes},
+            fitted={"vocabulary": self.vocabulary.as_json(), "one_in": self.copies.one_in},
+            iterations=iterations,
+        )
+        saved_model.write(path, model)
+
+    @staticmethod
+    def of(saved: SavedModel, path: Path) -> FittedLanguageModel:
+        """The model that a saved model describes; `path` is its origin, for errors.
+
+        Raises:
+            ValueError: the configuration, the vocabulary and the weights do not belong together.
+        """
+        with torch.random.fork_rng(devices=[]):
+            net = LanguageNet(**saved.net)
+        where = f"{path / saved_model.CONFIG}: 'vocabulary'"
+        vocabulary = Vocabulary.from_json(saved.fitted["vocabulary"], where)
+        if net.config["n_tokens"] != len(vocabulary):
+            raise ValueError(
+                f"{path} has {len(vocabulary)} tokens for a network of "
+                f"{net.config['n_tokens']}; it is damaged"
+            )
+        weights = dict(saved.weights)
+        hashes = weights.pop(COPIES, torch.empty(0, dtype=torch.int64))
+        fill(net, weights, str(path))
+        copies = Copies(hashes.clone().numpy().view(np.uint64), saved.fitted["one_in"])
+        return FittedLanguageModel(net.eval(), vocabulary, copies)
+
+    def evaluate(self, documents: Sequence[str]) -> LanguageEvaluation:
+        """How well the model foretells documents.
+
+        Raises:
+            ValueError: they are no texts, or have no character.
+        """
+        check_documents(documents)
+        return measure(self.net, self.vocabulary, documents)
+
+    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+        """The n likeliest continuations of a text that is being typed, the best first.
+
+        At the level "word" an unfinished word is completed: of "the quick br" words are suggested
+        that begin with "br"; fewer than n if there are not so many. The state after each key is
+        kept, so that only what is new is read, also after a key is taken back.
+        """
+        whole, beginning = self.vocabulary.typed(text)
+        logits = self._typing.logits(self.vocabulary.encode(whole)).double()
+        scores = logits.numpy()
+        found = self._keyboard.likeliest(scores, beginning, len(scores))
+        if not found:
+            return []
+        probability = torch.softmax(logits[found], dim=0).tolist()
+        texts = self.vocabulary.strings
+        return [Suggestion(texts[i], p) for i, p in zip(found, probability, strict=True)][:n]
+
+    def generate(
+        self,
+        prompt: str = "",
+        n: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Generated:
+        """Go on after a prompt until the model ends the document, n tokens at most.
+
+        Args:
+            prompt: the beginning of a document; "" begins a new one.
+            n: tokens at most.
+            temperature: divides the logits: below 1 the likely becomes likelier; at 0 the likeliest
+                token is taken.
+            top_k: draw among so many likeliest tokens only.
+            seed: the same seed gives the same text.
+
+        Raises:
+            ValueError: n or top_k is below 1, or temperature below 0.
+        """
+        for name, value in (("n", n), ("top_k", top_k)):
+            if value is not None and value < 1:
+                raise ValueError(f"generate: {name}={value}; wanted 1 or more")
+        if not temperature >= 0:
+            raise ValueError(f"generate: temperature={temperature}; wanted 0 or more")
+        drawn = list(self._draw(prompt, n, temperature, top_k, seed))
+        copied = self.copies.share(np.array(drawn, dtype=np.int32))
+        return Generated(self._written(prompt, drawn), len(drawn), copied)
+
+    def _draw(
+        self, prompt: str, n: int, temperature: float, top_k: int | None, seed: int
+    ) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        session = TypingSession(self.net)
+        tokens = self.vocabulary.encode(prompt).tolist()
+        for _ in range(n):
+            logits = session.logits(np.array(tokens, dtype=np.int32))
+            token = _drawn(logits, temperature, top_k, generator)
+            if token == END:
+                return
+            tokens.append(token)
+            yield token
+
+    def _written(self, prompt: str, drawn: list[int]) -> str:
+        """The text of drawn tokens, with the blank that stands between it and the prompt."""
+        before = self.vocabulary.decode(self.vocabulary.encode(prompt))
+        whole = self.vocabulary.decode([*self.vocabulary.encode(prompt).tolist(), *drawn])
+        return whole[len(before) :] if whole.startswith(before) else self.vocabulary.decode(drawn)
+
+
+def load(path: str | Path) -> FittedLanguageModel:
+    """The language model in the directory of a saved model.
+
+    Raises:
+        ValueError: a file is missing, damaged, altered or foreign.
+    """
+    return FittedLanguageModel.of(read(Path(path)), Path(path))
+
+
+def read(path: Path) -> SavedModel:
+    """The saved language model in a directory, as values."""
+    net = set(signature(LanguageNet).parameters)
+    return saved_model.read(path, KIND, net, {"vocabulary", "one_in"})
+
+
+def check_documents(documents: Any, name: str = "X") -> None:
+    """Refuse what is no sequence of texts.
+
+    Raises:
+        TypeError, ValueError: it is a single text, holds something else, or nothing.
+    """
+    if isinstance(documents, str | bytes) or not hasattr(documents, "__len__"):
+        raise TypeError(f"{name} is {type(documents).__name__}; wanted a list of texts, [text, …]")
+    for i, text in enumerate(documents):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{i}] is {type(text).__name__}; wanted a text (str)")
+    if not any(documents):
+        raise ValueError(f"{name} has {len(documents)} documents without a character; wanted texts")
+
+
+def _drawn(
+    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
+) -> int:
+    """A token drawn from logits `[V]`, never UNKNOWN."""
+    logits = logits.double().clone()
+    logits[UNKNOWN] = -torch.inf
+    if not temperature:
+        return int(logits.argmax())
+    if top_k is not None and top_k < len(logits):
+        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+    probability = torch.softmax(logits / temperature, dim=0)
+    return int(torch.multinomial(probability, 1, generator=generator))
+
+
+def _net_arguments(architecture: LanguageArchitecture) -> dict[str, Any]:
+    known = signature(LanguageNet).parameters
+    return {name: value for name, value in asdict(architecture).items() if name in known}
+
+
+def _check_start(start: FittedLanguageModel, net: LanguageNet, reading: Reading) -> None:
+    """Whether the weights of a fitted model fit a new one; dropout may differ."""
+    came = {**start.net.config, "level": start.vocabulary.level}
+    wanted = {**net.config, "level": reading.level}
+    differences = [
+        f"{name}={came[name]!r}, not {value!r}"
+        for name, value in wanted.items()
+        if name != "dropout" and came[name] != value
+    ]
+    if differences:
+        raise ValueError(
+            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
+            "wanted the same; or fit with warm_start=False, to begin anew"
+        )

@@ -1,0 +1,291 @@
+"""`Language`: the task of predicting the next token of documents."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data.corpus import Corpus, Streams
+from ostinato.data.vocabulary import END, SPECIAL, UNKNOWN, Vocabulary
+from ostinato.models.language import BLOCK, Carry, LanguageNet
+from ostinato.training.task import Measured, Task
+
+# A long document is measured in parts, each read after a part of what stands before it; a state
+# forgets within hundreds of tokens.
+PART, WARM_UP = 8192, 512
+READ_AT_ONCE = 128  # tokens of a row between two readouts
+ROWS_AT_ONCE = 32
+SUGGESTED = 3  # as on a phone
+
+
+class Language(Task):
+    """Truncated backpropagation through time over documents (Williams and Peng 1990).
+
+    Every batch is the next `truncate` tokens of each of `n_streams` streams. The state goes on from
+    batch to batch, the gradient does not; where a document begins the state is zero.
+
+    Args:
+        corpus: what is learnt.
+        vocabulary: of the tokens.
+        n_streams, truncate: B and T, the shape of a batch.
+        validation: further documents, as texts.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        vocabulary: Vocabulary,
+        n_streams: int,
+        truncate: int,
+        validation: Sequence[str] | None = None,
+    ):
+        self.streams = Streams(corpus, n_streams, truncate)
+        self.n_examples = self.streams.chunks_per_epoch * n_streams
+        self.batch_size = n_streams
+        self.vocabulary = vocabulary
+        self.validation = validation
+        self.has_validation = validation is not None
+        self.carry: Carry = None
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        assert isinstance(net, LanguageNet)
+        inputs, targets, resets = self.streams.next_chunk()
+        features, carry = net(
+            torch.from_numpy(inputs),
+            self.carry,
+            None if resets is None else torch.from_numpy(resets),
+        )
+        self.carry = _detached(carry)
+        loss = net.loss(features, torch.from_numpy(targets))
+        return loss, {"train_perplexity": _exp(loss.item())}
+
+    def validate(self, net: torch.nn.Module) -> Measured:
+        assert self.validation is not None and isinstance(net, LanguageNet)
+        result = measure(net, self.vocabulary, self.validation)
+        return {
+            "validation_loss": result.loss,
+            "validation_bits_per_character": result.bits_per_character,
+            "validation_perplexity": result.perplexity,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.streams.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.streams.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        if self.carry is None:
+            return {}
+        leaves = self.carry if isinstance(self.carry, tuple) else (self.carry,)
+        return {f"carry.{i}": leaf for i, leaf in enumerate(leaves)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        # Copied into memory that PyTorch has aligned, as for `training.examples.tensors`.
+        leaves = [tensors[f"carry.{i}"].clone() for i in range(len(tensors))]
+        self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+
+@dataclass(frozen=True)
+class LanguageEvaluation:
+    """How well a model foretells documents.
+
+    Attributes:
+        loss: mean cross-entropy of a token, in nats; the END of each document counts as one.
+        bits_per_character: bits of all tokens by the characters of the text. At the level "word"
+            it leaves out what the tokens do: blanks, and the letters of unknown words.
+        perplexity: exp(loss). It compares models of the same vocabulary only, so that V and the
+            share of unknown words stand beside it.
+        n_tokens: how many were foretold.
+        vocabulary_size: V.
+        unknown: share of tokens that are UNKNOWN.
+        top1, top3: share of tokens that were the likeliest, or among the three likeliest.
+        keystrokes_saved: share of keys that a person saves who types the documents and at each
+            token takes it from three suggestions, with one key, as soon as it is among them; the
+            suggestions are the likeliest tokens that begin with what is typed of it. An unknown
+            token is typed in full.
+    """
+
+    loss: float
+    bits_per_character: float
+    perplexity: float
+    n_tokens: int
+    vocabulary_size: int
+    unknown: float
+    top1: float
+    top3: float
+    keystrokes_saved: float
+
+
+def measure(
+    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str]
+) -> LanguageEvaluation:
+    """Measure a network on documents, in evaluation mode.
+
+    Raises:
+        ValueError: there is no character in any document.
+    """
+    characters = sum(map(len, documents))
+    if not characters:
+        raise ValueError(
+            f"the {len(documents)} documents have no character; wanted a text to measure"
+        )
+    keyboard = Keyboard(vocabulary)
+    nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
+    for logits, targets in answers(net, [vocabulary.encode(text) for text in documents]):
+        right = logits.gather(1, targets[:, None])
+        nats += (logits.double().logsumexp(1) - right[:, 0].double()).sum().item()
+        better = (logits > right).sum(1)
+        first += int((better < 1).sum())
+        third += int((better < SUGGESTED).sum())
+        unknown += int((targets == UNKNOWN).sum())
+        n += len(targets)
+        keyboard.type(logits.numpy(), targets.numpy())
+    keys = sum(map(vocabulary.keystrokes, documents))
+    return LanguageEvaluation(
+        loss=nats / n,
+        bits_per_character=nats / math.log(2) / characters,
+        perplexity=_exp(nats / n),
+        n_tokens=n,
+        vocabulary_size=len(vocabulary),
+        unknown=unknown / n,
+        top1=first / n,
+        top3=third / n,
+        keystrokes_saved=keyboard.saved / max(1, keys),
+    )
+
+
+class Keyboard:
+    """The suggestions of a keyboard, and the keys they save.
+
+    Suggested are tokens of two keys or more, since a suggestion costs one; where there are none, as
+    among characters, all tokens are. Tokens that begin with the same letters stand together in the
+    sorted vocabulary, so that they are a range of columns.
+
+    Attributes:
+        saved: keys saved so far; see `LanguageEvaluation.keystrokes_saved`.
+    """
+
+    def __init__(self, vocabulary: Vocabulary):
+        self._keys = vocabulary.keys()
+        suggested = [i for i, keys in enumerate(self._keys) if len(keys) > 1]
+        suggested = suggested or list(range(SPECIAL, len(self._keys)))
+        self._columns = np.array(sorted(suggested, key=self._keys.__getitem__))
+        self._sorted = [self._keys[i] for i in self._columns]
+        self._ranges: dict[int, list[tuple[int, int]]] = {}
+        self.saved = 0
+
+    def likeliest(self, scores: np.ndarray, beginning: str, n: int) -> list[int]:
+        """The n tokens with the highest scores, of `[V]`, that begin so, the best first."""
+        low, high = self._range(beginning)
+        columns = self._columns[low:high]
+        return columns[np.argsort(-scores[columns], kind="stable")[:n]].tolist()
+
+    def type(self, logits: np.ndarray, targets: np.ndarray) -> None:
+        """Count the keys that suggestions save at tokens `[N]`, foretold by logits `[N, V]`."""
+        in_order = logits[:, self._columns]
+        right = np.take_along_axis(logits, targets[:, None], 1)
+        ahead = (in_order > right).sum(1)
+        for i, target in enumerate(targets.tolist()):
+            most = len(self._keys[target]) - 1  # keys saved by a suggestion before the first letter
+            if most < 1:
+                continue
+            found = ahead[i] < SUGGESTED
+            self.saved += most if found else self._later(in_order[i], right[i], target)
+
+    def _later(self, in_order: np.ndarray, right: np.ndarray, target: int) -> int:
+        """Keys saved at a token that has to be typed in part."""
+        n_keys = len(self._keys[target])
+        for typed, (low, high) in enumerate(self._beginnings(target), start=1):
+            if (in_order[low:high] > right).sum() < SUGGESTED:
+                return n_keys - typed - 1
+        return 0
+
+    def _beginnings(self, target: int) -> list[tuple[int, int]]:
+        """The ranges of tokens with the same first letter, first two letters, and so on."""
+        if target not in self._ranges:
+            keys = self._keys[target]
+            self._ranges[target] = [self._range(keys[:n]) for n in range(1, len(keys) - 1)]
+        return self._ranges[target]
+
+    def _range(self, beginning: str) -> tuple[int, int]:
+        """The range of sorted texts that begin so."""
+        n, low = len(beginning), bisect_left(self._sorted, beginning)
+        return low, bisect_right(self._sorted, beginning, low, key=lambda text: text[:n])
+
+
+@torch.no_grad()
+def answers(net: LanguageNet, documents: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The network's logits `[n, V]` and the tokens that came `[n]`, of all tokens and ENDs, once.
+
+    Documents are read side by side, the longest with the longest. One of more than PART tokens is
+    read in parts, each after the WARM_UP tokens before it, whose answers are left out.
+    """
+    was_training = net.training
+    net.eval()
+    try:
+        parts = sorted(_parts(documents), key=lambda part: -len(part.tokens))
+        for start in range(0, len(parts), ROWS_AT_ONCE):
+            yield from _read(net, parts[start : start + ROWS_AT_ONCE])
+    finally:
+        net.train(was_training)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a document: the tokens [N + 1], each foretold from those before it."""
+
+    tokens: np.ndarray
+    skipped: int  # answers at the start that are left out
+
+
+def _parts(documents: Sequence[np.ndarray]) -> Iterator[_Part]:
+    for document in documents:
+        whole = np.concatenate([[END], document, [END]]).astype(np.int64)
+        for start in range(0, len(whole) - 1, PART):
+            before = max(0, start - WARM_UP)
+            yield _Part(whole[before : start + PART + 1], start - before)
+
+
+def _read(net: LanguageNet, parts: list[_Part]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The answers to parts, the longest first; rows that are at their end leave the batch."""
+    at_once = max(1, min(READ_AT_ONCE, BLOCK // net.config["n_tokens"]))
+    carry: Carry = None
+    for start in range(0, len(parts[0].tokens) - 1, at_once):
+        rows = [p for p in parts if len(p.tokens) - 1 > start]
+        tokens = np.zeros((len(rows), at_once + 1), dtype=np.int64)
+        counted = np.zeros((len(rows), at_once), dtype=bool)
+        for i, part in enumerate(rows):
+            piece = part.tokens[start : start + at_once + 1]
+            tokens[i, : len(piece)] = piece
+            counted[i, max(0, part.skipped - start) : len(piece) - 1] = True
+        carry = None if carry is None else _rows(carry, len(rows))
+        features, carry = net(torch.from_numpy(tokens[:, :-1].copy()), carry)
+        for f, y, keep in zip(features, tokens[:, 1:], counted, strict=True):
+            if keep.any():
+                yield net.logits(f[keep]), torch.from_numpy(y[keep])
+
+
+def _rows(carry: Carry, n: int) -> Carry:
+    """The state of the first n rows."""
+    if isinstance(carry, tuple):
+        return tuple(_rows(leaf, n) for leaf in carry)
+    return carry[:, :n].contiguous()
+
+
+def _detached(carry: Carry) -> Carry:
+    if isinstance(carry, tuple):
+        return tuple(leaf.detach() for leaf in carry)
+    return carry.detach()
+
+
+def _exp(loss: float) -> float:
+    """exp(loss), no larger than the largest float, since reports are JSON."""
+    return math.exp(min(loss, 700.0))
