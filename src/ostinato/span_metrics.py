@@ -1,0 +1,356 @@
+"""Spans written as tags, one a step, and how well predicted spans agree with the true ones.
+
+A *span* is a stretch of steps with a type: a name in a sentence, a gesture in a recording. A
+*scheme* writes spans as tags "letter-type", and "O" where there is none:
+
+    steps           Jane     Austen   wrote    Emma     .
+    spans           PER──────────┘             BOOK
+    iob2            B-PER    I-PER    O        B-BOOK   O       begin, inside
+    iobes           B-PER    E-PER    O        S-BOOK   O       begin, inside, end; single
+    bilou           B-PER    L-PER    O        U-BOOK   O       begin, inside, last; unit
+
+Tags are read strictly: only what the scheme can write is a span. An "I-PER" that follows no
+"B-PER" or "I-PER" belongs to none; neither does, in iobes, a "B-PER" whose "E-PER" is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+OUTSIDE = "O"
+
+
+class Span(NamedTuple):
+    """The steps start … stop−1 of a sequence, and their type."""
+
+    type: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """The letters of a scheme; a span that is not closed by a letter of its own has no `last`."""
+
+    begin: str
+    inside: str
+    last: str | None
+    single: str | None
+
+    @property
+    def letters(self) -> set[str]:
+        return {each for each in (self.begin, self.inside, self.last, self.single) if each}
+
+
+SCHEMES = {
+    "iob2": _Scheme("B", "I", None, None),
+    "iobes": _Scheme("B", "I", "E", "S"),
+    "bilou": _Scheme("B", "I", "L", "U"),
+}
+
+
+def spans(tags: Sequence[str], scheme: str = "iob2") -> list[Span]:
+    """The spans of a sequence of tags, in their order.
+
+    Args:
+        tags: `[T]`, as "B-PER" or "O"; "B" alone is a span of the type "".
+        scheme: "iob2", "iobes" or "bilou".
+
+    Raises:
+        ValueError: the scheme is not known, or a tag is none of it.
+
+    Example:
+        >>> spans(["B-PER", "I-PER", "O", "B-BOOK", "I-PER"])
+        [Span(type='PER', start=0, stop=2), Span(type='BOOK', start=3, stop=4)]
+        >>> spans(["B-PER", "E-PER", "O", "B-BOOK", "O"], "iobes")
+        [Span(type='PER', start=0, stop=2)]
+    """
+    letters = _scheme(scheme)
+    read = _closed if letters.last else _unclosed
+    return list(read([split_tag(tag, scheme) for tag in tags], letters))
+
+
+def to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
+    """Tags of any scheme as tags of iob2.
+
+    Args:
+        tags: `[T]`.
+        scheme: the one they are in.
+
+    Raises:
+        ValueError: the scheme is not known, a tag is none of it, or belongs to no span.
+
+    Example:
+        >>> to_iob2(["B-PER", "E-PER", "O", "S-BOOK"], "iobes")
+        ['B-PER', 'I-PER', 'O', 'B-BOOK']
+        >>> to_iob2(["O", "I-PER"], "iob2")
+        Traceback (most recent call last):
+        ...
+        ValueError: the tag 'I-PER' at step 1 belongs to no span: in iob2 a span is B-type, then \
+I-type; correct the tag, or name the scheme that the tags are in
+    """
+    found = spans(tags, scheme)
+    result = from_spans(found, len(tags))
+    for step, (came, written) in enumerate(zip(tags, result, strict=True)):
+        if came != OUTSIDE and written == OUTSIDE:
+            raise ValueError(
+                f"the tag {str(came)!r} at step {step} belongs to no span: in {scheme} a span is "
+                f"{_grammar(scheme)}; correct the tag, or name the scheme that the tags are in"
+            )
+    return result
+
+
+def from_spans(found: Iterable[Span], length: int, scheme: str = "iob2") -> list[str]:
+    """The tags `[length]` that write spans, which do not overlap.
+
+    Example:
+        >>> from_spans([Span("PER", 0, 2), Span("BOOK", 3, 4)], 5, "bilou")
+        ['B-PER', 'L-PER', 'O', 'U-BOOK', 'O']
+    """
+    letters = _scheme(scheme)
+    tags = [OUTSIDE] * length
+    for span in found:
+        written = [letters.begin] + [letters.inside] * (span.stop - span.start - 1)
+        if letters.last and len(written) > 1:
+            written[-1] = letters.last
+        if letters.single and len(written) == 1:
+            written[0] = letters.single
+        for step, letter in zip(range(span.start, span.stop), written, strict=True):
+            tags[step] = f"{letter}-{span.type}" if span.type else letter
+    return tags
+
+
+def scheme_of(labels: Iterable[object]) -> str | None:
+    """The scheme that a set of labels is written in, by their letters; None if they are no tags.
+
+    B and I alone are iob2, as in most files; E or S occur in iobes only, L or U in bilou only.
+
+    Example:
+        >>> scheme_of(["O", "B-PER", "I-PER"]), scheme_of(["O", "U-PER"]), scheme_of(["NOUN"])
+        ('iob2', 'bilou', None)
+    """
+    tags = {label for label in labels if label != OUTSIDE}
+    if not tags or not all(isinstance(tag, str) and tag[1:2] == "-" and tag[2:] for tag in tags):
+        return None
+    letters = {str(tag)[0] for tag in tags}
+    fitting = [name for name, scheme in SCHEMES.items() if letters <= scheme.letters]
+    return fitting[0] if fitting else None
+
+
+def can_follow(tag: str, before: str | None) -> bool:
+    """Whether a tag of iob2 can stand after another; `before` is None at a sequence's start.
+
+    Example:
+        >>> can_follow("I-PER", "B-PER"), can_follow("I-PER", "B-BOOK"), can_follow("I-PER", None)
+        (True, False, False)
+    """
+    letter, kind = split_tag(tag, "iob2")
+    if letter != "I":
+        return True
+    return before is not None and split_tag(before, "iob2") in (("B", kind), ("I", kind))
+
+
+@dataclass(frozen=True)
+class SpanScores:
+    """How predicted spans agree with the true ones. A span is right if type and extent are.
+
+    Attributes:
+        n_true, n_predicted, n_right: spans.
+        by_type: the same of each type that occurs, by its name.
+    """
+
+    n_true: int
+    n_predicted: int
+    n_right: int
+    by_type: dict[str, SpanScores] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> float:
+        """The share of the predicted spans that are right; 0 if there are none."""
+        return self.n_right / self.n_predicted if self.n_predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """The share of the true spans that were found; 0 if there are none."""
+        return self.n_right / self.n_true if self.n_true else 0.0
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall; 0 if no span is right."""
+        both = self.n_true + self.n_predicted
+        return 2 * self.n_right / both if both else 0.0
+
+
+def span_scores(
+    true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str = "iob2"
+) -> SpanScores:
+    """Compare the spans of predicted tags with those of the true ones.
+
+    The numbers are those of seqeval's strict mode with its average "micro".
+
+    Args:
+        true, predicted: N sequences of tags, of the same lengths.
+        scheme: of both.
+
+    Raises:
+        ValueError: the lengths differ, or a tag is none of the scheme.
+
+    Example:
+        >>> true = ["B-PER", "I-PER", "O", "B-BOOK"]
+        >>> scores = span_scores([true], [["B-PER", "O", "O", "B-BOOK"]])
+        >>> scores.precision, scores.recall, scores.f1, scores.by_type["BOOK"].f1
+        (0.5, 0.5, 0.5, 1.0)
+    """
+    n_true: Counter[str] = Counter()
+    n_predicted: Counter[str] = Counter()
+    n_right: Counter[str] = Counter()
+    for _, one, other in _pairs(true, predicted):
+        wanted, came = set(spans(one, scheme)), set(spans(other, scheme))
+        n_true.update(span.type for span in wanted)
+        n_predicted.update(span.type for span in came)
+        n_right.update(span.type for span in wanted & came)
+    by_type = {
+        kind: SpanScores(n_true[kind], n_predicted[kind], n_right[kind])
+        for kind in sorted(n_true.keys() | n_predicted.keys())
+    }
+    return SpanScores(n_true.total(), n_predicted.total(), n_right.total(), by_type)
+
+
+def span_errors(
+    true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str = "iob2"
+) -> dict[str, int]:
+    """What is wrong with the predicted spans: a count of each kind of error.
+
+    Returns:
+        A dict of, in this order,
+            "right": true spans that were predicted as they are;
+            "wrong type": true spans whose extent was predicted with another type;
+            "wrong extent": other true spans that a predicted one of their type overlaps;
+            "wrong both": other true spans that any predicted one overlaps;
+            "missed": true spans that none overlaps;
+            "spurious": predicted spans that overlap no true one.
+
+    Example:
+        >>> span_errors([["B-PER", "I-PER", "O"]], [["B-PER", "O", "B-BOOK"]])["wrong extent"]
+        1
+    """
+    kinds = ("right", "wrong type", "wrong extent", "wrong both", "missed", "spurious")
+    counts = dict.fromkeys(kinds, 0)
+    for _, one, other in _pairs(true, predicted):
+        wanted, came = spans(one, scheme), spans(other, scheme)
+        for span in wanted:
+            counts[_error(span, [each for each in came if _overlap(span, each)])] += 1
+        counts["spurious"] += sum(not any(_overlap(s, each) for s in wanted) for each in came)
+    return counts
+
+
+def token_accuracy(
+    true: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]
+) -> float:
+    """The share of steps whose label is right, over all sequences.
+
+    Example:
+        >>> token_accuracy([["a", "b"], ["a"]], [["a", "a"], ["a"]])
+        0.6666666666666666
+    """
+    right = total = 0
+    for _, one, other in _pairs(true, predicted):
+        right += sum(bool(a == b) for a, b in zip(one, other, strict=True))
+        total += len(one)
+    if not total:
+        raise ValueError("there are no steps to compare; wanted at least one")
+    return right / total
+
+
+def split_tag(tag: str, scheme: str) -> tuple[str, str]:
+    """A tag's letter and type: "B-PER" is ("B", "PER"), "O" is ("O", "").
+
+    Raises:
+        ValueError: it is no tag of the scheme.
+    """
+    letters = _scheme(scheme).letters
+    if tag == OUTSIDE:
+        return OUTSIDE, ""
+    letter, dash, kind = str(tag).partition("-")
+    if letter not in letters or bool(dash) != bool(kind):
+        wanted = ", ".join(f"{each}-type" for each in sorted(letters))
+        raise ValueError(f"the tag {str(tag)!r} is none of {scheme}; wanted {wanted} or O")
+    return letter, kind
+
+
+def _scheme(name: str) -> _Scheme:
+    if name not in SCHEMES:
+        raise ValueError(f"scheme={name!r}: wanted one of {', '.join(map(repr, SCHEMES))}")
+    return SCHEMES[name]
+
+
+def _grammar(name: str) -> str:
+    scheme = SCHEMES[name]
+    if scheme.last is None:
+        return f"{scheme.begin}-type, then {scheme.inside}-type"
+    return (
+        f"{scheme.begin}-type, then {scheme.inside}-type, then {scheme.last}-type, "
+        f"or {scheme.single}-type alone"
+    )
+
+
+def _unclosed(tags: list[tuple[str, str]], letters: _Scheme) -> Iterator[Span]:
+    """Spans that end where the next tag does not continue them."""
+    start, kind = None, ""
+    for step, (letter, of) in enumerate([*tags, (OUTSIDE, "")]):
+        if start is not None and (letter, of) != (letters.inside, kind):
+            yield Span(kind, start, step)
+            start = None
+        if letter == letters.begin:
+            start, kind = step, of
+
+
+def _closed(tags: list[tuple[str, str]], letters: _Scheme) -> Iterator[Span]:
+    """Spans that end with a letter of their own."""
+    start, kind = None, ""
+    for step, (letter, of) in enumerate(tags):
+        if letter == letters.begin:
+            start, kind = step, of
+            continue
+        if letter == letters.single:
+            yield Span(of, step, step + 1)
+        elif letter == letters.last and start is not None and of == kind:
+            yield Span(kind, start, step + 1)
+        elif letter == letters.inside and of == kind:
+            continue
+        start = None
+
+
+def _pairs(
+    true: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]
+) -> Iterator[tuple[int, list[str], list[str]]]:
+    """The sequences of both as lists, with their numbers."""
+    if len(true) != len(predicted):
+        raise ValueError(
+            f"there are {len(true)} true sequences and {len(predicted)} predicted ones; "
+            "wanted the same sequences"
+        )
+    for i, (one, other) in enumerate(zip(true, predicted, strict=True)):
+        if len(one) != len(other):
+            raise ValueError(
+                f"sequence {i} has {len(one)} true labels and {len(other)} predicted ones; "
+                "wanted one of each a step"
+            )
+        yield i, list(one), list(other)  # type: ignore[arg-type]
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.stop and other.start < one.stop
+
+
+def _error(span: Span, overlapping: list[Span]) -> str:
+    if span in overlapping:
+        return "right"
+    if any((each.start, each.stop) == (span.start, span.stop) for each in overlapping):
+        return "wrong type"
+    if any(each.type == span.type for each in overlapping):
+        return "wrong extent"
+    return "wrong both" if overlapping else "missed"
