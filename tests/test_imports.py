@@ -28,7 +28,7 @@ PACKAGE = """
     nn
     hyperparameters
     models
-    metrics forecast_metrics forecast_baselines ngram
+    metrics span_metrics forecast_metrics forecast_baselines ngram
     training
     baselines rundir report
     runtime export
