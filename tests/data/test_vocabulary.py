@@ -57,7 +57,7 @@ def test_words_are_cut_and_joined():
     words = [vocabulary.strings[i] for i in numbers]
     assert words[:10] == ["She", "said", ":", '"', "Don't", "go", "-", "-", "not", "yet"]
     assert words[words.index("Smith") :][:3] == ["Smith", "-", "Jones"] and "it's" in words
-    assert vocabulary.decode(numbers[:7]) == "She said: \"Don't go -"
+    assert vocabulary.decode(numbers[:7]) == "She said: \"Don't go-"
     again = vocabulary.decode(vocabulary.encode('He said "yes," and "no" (twice).'))
     assert again == '<unk> said "<unk>," <unk> "<unk>" (<unk>).'
 
