@@ -5,19 +5,27 @@ Nothing here imports torch.
 """
 
 from ostinato.data.batches import Batches
+from ostinato.data.examples import Examples
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.panel import Panel, as_panel
+from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read, read_stream
+from ostinato.data.roles import Roles
 from ostinato.data.sequences import as_sequences
+from ostinato.data.tables import read_examples
 
 __all__ = [
     "Batches",
+    "Examples",
     "LabelEncoder",
     "Panel",
+    "Preparation",
     "Ragged",
+    "Roles",
     "as_panel",
     "as_sequences",
     "read",
+    "read_examples",
     "read_stream",
 ]

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
+
+from ostinato.data.table import Nested, Table
+
+_log = logging.getLogger(__name__)
 
 Shape = Literal["long", "nested", "wide"]
 TaskName = Literal["classify", "tag", "forecast"]
+
+# Names by which a column without a role is known, in any case.
+_IDS = frozenset(["id", "sequence", "sequence_id", "seq_id", "series", "series_id", "unique_id"])
+_TIMES = frozenset(["time", "timestamp", "datetime", "date", "step", "t"])
+_NUMBERED = re.compile(r"(.*?)(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -54,3 +66,195 @@ class Roles:
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""
         return replace(self, target=None, group=None, split=None)
+
+
+def resolve(roles: Roles, table: Table) -> Roles:
+    """The roles with every name as the table has it, and with what is left open found out.
+
+    What is found out is said in the log, in one line.
+
+    Raises:
+        ValueError: a column does not exist, or has two roles; more than one reading is possible.
+    """
+    given = _exact(roles, table)
+    _check_apart(given, table)
+    full = given if given.shape else replace(given, shape=_shape(given, table))
+    full = _named(full, table)
+    if not full.features:
+        full = replace(full, features=_features(full, table))
+    if full.target and full.task is None:
+        full = replace(full, task=_task(full, table))
+    _tell(given, full, table)
+    return full
+
+
+def _exact(roles: Roles, table: Table) -> Roles:
+    def one(name: str | None, role: str) -> str | None:
+        return name if name is None else table.exact(name, role)
+
+    def some(names: tuple[str, ...], role: str) -> tuple[str, ...]:
+        return tuple(table.exact(name, role) for name in names)
+
+    return replace(
+        roles,
+        id=one(roles.id, "id"),
+        time=one(roles.time, "time"),
+        features=some(roles.features, "features"),
+        target=one(roles.target, "target"),
+        group=one(roles.group, "group"),
+        split=one(roles.split, "split"),
+        static=some(roles.static, "static"),
+        known=some(roles.known, "known"),
+    )
+
+
+def _check_apart(roles: Roles, table: Table) -> None:
+    """No column has two roles, but for an id that groups, and a series that is its own input."""
+    taken: dict[str, str] = {}
+    single = {name: getattr(roles, name) for name in ("id", "time", "target", "group", "split")}
+    several = [(name, "features") for name in roles.features]
+    several += [(name, "static") for name in roles.static]
+    for name, role in [(name, role) for role, name in single.items() if name] + several:
+        before = taken.setdefault(name, role)
+        allowed = {(role, role), ("id", "group")}
+        if roles.task == "forecast":
+            allowed.add(("target", "features"))
+        if (before, role) not in allowed:
+            raise ValueError(
+                f"{table.source}: the column {name!r} is both {before} and {role}; wanted one role "
+                "for each column"
+            )
+    for name in roles.features:
+        if roles.features.count(name) > 1:
+            raise ValueError(f"{table.source}: the column {name!r} is twice among the features")
+    for name in roles.known:
+        if name not in roles.features:
+            raise ValueError(
+                f"{table.source}: the column {name!r} is known ahead and not among the features; "
+                "wanted it in both"
+            )
+
+
+def _shape(roles: Roles, table: Table) -> Shape:
+    """The only shape that fits.
+
+    Raises:
+        ValueError: more than one does.
+    """
+    asked = roles.features or _rest(roles, table)
+    if any(isinstance(table[name], Nested) for name in asked):
+        return "nested"
+    if roles.time or roles.task in ("tag", "forecast"):
+        return "long"
+    if roles.id:
+        return "long" if _repeats(roles.id, table) else "wide"
+    if any(_repeats(name, table) for name in _called(_IDS, roles, table)):
+        return "long"
+    if not roles.features and _steps(roles, table):
+        return "wide"
+    raise ValueError(
+        f"{table.source}: is a row a step or a whole sequence? Name the column that tells "
+        "sequences apart with id (--id), or say shape='wide' (--shape wide) if each row is a "
+        f"sequence; the columns are {', '.join(map(repr, table.names[:20]))}"
+    )
+
+
+def _named(roles: Roles, table: Table) -> Roles:
+    """With the columns for id and time, if just one is called so."""
+    if roles.id is None:
+        found = [
+            name
+            for name in _called(_IDS, roles, table)
+            if (roles.shape == "long") == _repeats(name, table)
+        ]
+        if len(found) == 1:
+            roles = replace(roles, id=found[0])
+        elif roles.shape == "long" and roles.task not in ("tag", "forecast"):
+            raise ValueError(
+                f"{table.source}: which column tells the sequences apart? Name it with id (--id); "
+                f"the columns are {', '.join(map(repr, table.names[:20]))}"
+            )
+    if roles.time is None and roles.shape != "wide":
+        found = _called(_TIMES, roles, table)
+        if len(found) == 1:
+            roles = replace(roles, time=found[0])
+    return roles
+
+
+def _features(roles: Roles, table: Table) -> tuple[str, ...]:
+    """All columns without a role, if there is no doubt; a series needs none."""
+    if roles.task == "forecast":
+        return ()
+    if roles.shape == "wide" and (steps := _steps(roles, table)):
+        return steps
+    rest = _rest(roles, table)
+    if roles.shape == "nested":
+        rest = [name for name in rest if isinstance(table[name], Nested)]
+    elif texts := [name for name in rest if not table[name].is_numbers()]:
+        raise ValueError(
+            f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
+            "name the features (--features)"
+        )
+    if not rest:
+        raise ValueError(
+            f"{table.source}: no column is left for the features; the columns are "
+            f"{', '.join(map(repr, table.names[:20]))}"
+        )
+    return tuple(rest)
+
+
+def _task(roles: Roles, table: Table) -> TaskName:
+    if roles.shape == "long" or isinstance(table[roles.target or ""], Nested):
+        raise ValueError(
+            f"{table.source}: what is the target {roles.target!r} for? Give task: 'classify' (one "
+            "label for a sequence), 'tag' (one for each step) or 'forecast' (the series itself)"
+        )
+    return "classify"
+
+
+def _rest(roles: Roles, table: Table) -> list[str]:
+    """The columns without a role."""
+    taken = {roles.id, roles.time, roles.target, roles.group, roles.split, *roles.static}
+    return [name for name in table.names if name not in taken]
+
+
+def _called(names: frozenset[str], roles: Roles, table: Table) -> list[str]:
+    """Columns without a role that have one of these names."""
+    chosen = [n for n in _rest(roles, table) if n.casefold() in names and n not in roles.features]
+    if roles.shape == "nested" and names is _TIMES:
+        return [name for name in chosen if isinstance(table[name], Nested)]
+    return [name for name in chosen if not isinstance(table[name], Nested)]
+
+
+def _repeats(name: str, table: Table) -> bool:
+    """Whether some value of a column comes more than once."""
+    return len(table[name].factor()[1]) < len(table)
+
+
+def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
+    """The columns that are numbered one after the other (t0, t1, …), if they are of one name."""
+    numbered = [m for m in map(_NUMBERED.match, _rest(roles, table)) if m]
+    numbers = [int(m[2]) for m in numbered]
+    one_name = len({m[1] for m in numbered}) == 1
+    if len(numbers) < 2 or not one_name or any(b - a != 1 for a, b in pairwise(numbers)):
+        return ()
+    return tuple(m[0] for m in numbered)
+
+
+def _tell(given: Roles, full: Roles, table: Table) -> None:
+    """Say what was found out, and which columns are left out."""
+    said = []
+    if not given.shape:
+        said.append(f"shape {full.shape}")
+    for role in ("id", "time", "task"):
+        if getattr(given, role) != getattr(full, role):
+            said.append(f"{role} {getattr(full, role)!r}")
+    if full.features and not given.features:
+        names = [repr(name) for name in full.features]
+        shown = names if len(names) <= 8 else [*names[:4], "…", names[-1]]
+        said.append(f"{len(names)} features: {', '.join(shown)}")
+    left_out = [name for name in _rest(full, table) if name not in full.features]
+    if left_out:
+        said.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
+    if said:
+        _log.warning("%s: taken as %s", table.source, "; ".join(said))

@@ -1,0 +1,361 @@
+"""Tables as sequences: a row may be a step, or a sequence of lists, or a sequence of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.examples import Examples, Places
+from ostinato.data.ragged import Ragged
+from ostinato.data.roles import Roles, resolve
+from ostinato.data.sequences import Sequences
+from ostinato.data.table import Column, Nested, Table, Text, as_strings
+
+MAX_WORDS = 256  # of a feature that holds names; more are texts or ids, which teach nothing
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+def to_examples(table: Table, roles: Roles) -> Examples:
+    """The sequences in a table.
+
+    Raises:
+        ValueError: a column does not fit its role; the rows of a sequence are not together, or not
+            in the order of time; the place is named.
+    """
+    roles = resolve(roles, table)
+    build = {"long": _long, "nested": _nested, "wide": _wide}[roles.shape or "long"]
+    return build(table, roles)
+
+
+def _long(table: Table, roles: Roles) -> Examples:
+    """A row is a step."""
+    rows, codes, ids = _order(table, roles)
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    offsets = np.append(starts, len(codes))
+    times = None
+    if roles.time:
+        times = table[roles.time].times()[rows]
+        _check_times(times, offsets, lambda i: table[roles.time or ""].place(int(rows[i])))
+    columns = [table[name] for name in roles.features]
+    values, categories = _matrix(columns, len(table))
+
+    def once(name: str, missing: bool = False) -> np.ndarray:
+        return _once(table[name], rows, codes, starts, missing)
+
+    y: Any = None
+    if roles.target and roles.task == "classify":
+        y = once(roles.target)
+    elif roles.target and roles.task == "tag":
+        y = np.split(table[roles.target].labels()[rows], starts[1:])
+    elif roles.target:
+        y = np.split(table[roles.target].numbers()[rows], starts[1:])
+    return Examples(
+        X=_sequences(values[rows], offsets),
+        y=y,
+        features=roles.features,
+        ids=ids,
+        groups=once(roles.group) if roles.group else None,
+        parts=_parts(once(roles.split), table, roles) if roles.split else None,
+        times=None if times is None else np.split(times, starts[1:]),
+        statics={name: once(name, missing=True) for name in roles.static},
+        categories=categories,
+        roles=roles,
+        places=Places(table.unit, table.lines[rows], roles.features, "long"),
+        source=table.source,
+    )
+
+
+def _nested(table: Table, roles: Roles) -> Examples:
+    """A row is a sequence, whose features are lists."""
+    target = table[roles.target] if roles.target else None
+    lists = [_lists(table[name], name, roles) for name in roles.features]
+    if target is not None and roles.task != "classify":
+        lists = [*lists, _lists(target, target.name, roles)]
+    times = _lists(table[roles.time], roles.time, roles) if roles.time else None
+    offsets = _same_lengths([*lists, *([times] if times else [])])
+    columns = [column for nested in lists[: len(roles.features)] for column in _flat(nested)]
+    values, categories = _matrix(columns, int(offsets[-1]))
+    features = tuple(column.name for column in columns)
+    stamps = None
+    if times:
+        stamps = times.inner.times()
+        _check_times(stamps, offsets, times.inner.place)
+    y: Any = None
+    if target is not None and roles.task == "classify":
+        y = target.labels()
+    elif target is not None:
+        inner = lists[-1].inner
+        answers = inner.labels() if roles.task == "tag" else inner.numbers()
+        y = np.split(answers, offsets[1:-1])
+    return Examples(
+        X=_sequences(values, offsets),
+        y=y,
+        features=features,
+        times=None if stamps is None else np.split(stamps, offsets[1:-1]),
+        categories=categories,
+        places=Places(table.unit, table.lines, features, "nested"),
+        **_of_rows(table, roles),
+    )
+
+
+def _wide(table: Table, roles: Roles) -> Examples:
+    """A row is a sequence of one feature, and a column is a step."""
+    if roles.task in ("tag", "forecast"):
+        raise ValueError(
+            f"{table.source}: a wide table, in which a row is a sequence, has no answer for each "
+            f"step, as {roles.task} wants; write a row for each step (shape 'long')"
+        )
+    if roles.time:
+        raise ValueError(
+            f"{table.source}: a wide table has its steps in the order of its columns, and no "
+            "column of times"
+        )
+    values, categories = _matrix([table[name] for name in roles.features], len(table))
+    if categories:
+        name = next(iter(categories))
+        raise ValueError(
+            f"{table[name].place(0)}: a text; wanted numbers in all columns of a wide table that "
+            "are steps: name them with features (--features)"
+        )
+    return Examples(
+        X=values[:, :, None],
+        y=table[roles.target].labels() if roles.target else None,
+        features=("value",),
+        places=Places(table.unit, table.lines, roles.features, "wide"),
+        **_of_rows(table, roles),
+    )
+
+
+def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
+    """What belongs to each sequence, where a row is one."""
+    ids = None
+    if roles.id:
+        codes, values = table[roles.id].factor()
+        ids = table[roles.id].labels()
+        if len(values) < len(codes):
+            row = int(np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1) == 0)[0])
+            first = int(np.argmax(codes == codes[row]))
+            raise ValueError(
+                f"{table[roles.id].place(row)}: {values[codes[row]]!r} is the id of "
+                f"{table.unit} {table.lines[first]} too; wanted each id once"
+            )
+    every = np.arange(len(table))
+
+    def once(name: str) -> np.ndarray:
+        return _once(table[name], every, every, every, missing=True)
+
+    parts = None
+    if roles.split:
+        parts = _parts(table[roles.split].labels(), table, roles)
+    return {
+        "ids": ids,
+        "groups": table[roles.group].labels() if roles.group else None,
+        "parts": parts,
+        "statics": {name: once(name) for name in roles.static},
+        "roles": roles,
+        "source": table.source,
+    }
+
+
+def _order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows in the order of their sequences, the number of each row's sequence, the ids."""
+    rows = np.arange(len(table))
+    codes, ids = np.zeros(len(table), np.int64), np.array([1])
+    if roles.id:
+        codes, names = table[roles.id].factor()
+        if (codes < 0).any():
+            raise ValueError(
+                f"{table[roles.id].place(int(np.argmax(codes < 0)))}: the id is missing; wanted "
+                "one in each row"
+            )
+        ids = as_strings(names)
+    if not roles.sort:
+        _check_together(codes, table, roles)
+        return rows, codes, ids
+    if roles.id:
+        ids, ranks = np.unique(ids, return_inverse=True)
+        codes = ranks.reshape(-1)[codes]
+    times = table[roles.time].times() if roles.time else rows
+    rows = np.lexsort((times, codes))
+    return rows, codes[rows], ids
+
+
+def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
+    """The rows of each sequence follow each other."""
+    back = np.flatnonzero(np.diff(codes) < 0)
+    if not len(back):
+        return
+    row = int(back[0]) + 1
+    column = table[roles.id or ""]
+    before = int(np.flatnonzero(codes[:row] == codes[row])[-1])
+    raise ValueError(
+        f"{column.place(row)}: {as_strings(column.factor()[1])[codes[row]].item()!r} comes back "
+        f"after other ids (it stood at {table.unit} {table.lines[before]}); wanted the rows of a "
+        "sequence together, or sort=True (--sort)"
+    )
+
+
+def _check_times(times: np.ndarray, offsets: np.ndarray, place: Any) -> None:
+    """Within each sequence the times increase."""
+    later = times[1:] > times[:-1]
+    later[offsets[1:-1] - 1] = True  # from one sequence to the next
+    if later.all():
+        return
+    row = int(np.argmin(later)) + 1
+    if times[row] == times[row - 1]:
+        raise ValueError(
+            f"{place(row)}: the time {times[row]} comes twice in one sequence; wanted each once"
+        )
+    raise ValueError(
+        f"{place(row)}: the time {times[row]} follows {times[row - 1]}; wanted times that "
+        "increase within a sequence, or sort=True (--sort)"
+    )
+
+
+def _matrix(columns: Sequence[Column], n: int) -> tuple[np.ndarray, Mapping[str, tuple[str, ...]]]:
+    """Columns as features `[n, F]` float32, words as their places among the sorted ones."""
+    values = np.empty((n, len(columns)), np.float32)
+    categories = {}
+    for i, column in enumerate(columns):
+        if isinstance(column, Text) and not column.is_numbers() and not _is_spoilt(column):
+            values[:, i], categories[column.name] = _words(column)
+        else:
+            values[:, i] = _float32(column)
+    return values, categories
+
+
+def _is_spoilt(column: Text) -> bool:
+    """Whether most texts of a column are numbers, so that the others are mistakes."""
+    return column.share_of_numbers() >= 0.5
+
+
+def _words(column: Text) -> tuple[np.ndarray, tuple[str, ...]]:
+    codes, values = column.factor()
+    words = [str(value) for value in values.tolist()]
+    if len(words) > MAX_WORDS:
+        raise ValueError(
+            f"{column.place(0)}: a feature of {len(words):,} different texts; wanted numbers, or "
+            f"at most {MAX_WORDS:,} names"
+        )
+    order = sorted(range(len(words)), key=words.__getitem__)
+    ranks = np.full(len(words) + 1, np.nan)  # the last is that of −1, a missing one
+    ranks[order] = np.arange(len(words))
+    return ranks[codes], tuple(words[i] for i in order)
+
+
+def _float32(column: Column) -> np.ndarray:
+    numbers = column.numbers()
+    too_large = np.abs(numbers) > np.finfo(np.float32).max
+    if too_large.any():
+        row = int(np.argmax(too_large))
+        raise ValueError(
+            f"{column.place(row)}: {numbers[row]:g} overflows float32 (at most 3.4e+38); scale the "
+            "column down"
+        )
+    return numbers.astype(np.float32)
+
+
+def _sequences(values: np.ndarray, offsets: np.ndarray) -> Sequences:
+    """Steps end to end as an array, if the lengths are equal, or as a `Ragged`."""
+    lengths = np.diff(offsets)
+    if len(lengths) and (lengths == lengths[0]).all():
+        return values.reshape(len(lengths), int(lengths[0]), values.shape[1])
+    return Ragged(values, offsets)
+
+
+def _once(
+    column: Column, rows: np.ndarray, codes: np.ndarray, starts: np.ndarray, missing: bool
+) -> np.ndarray:
+    """The value that a column has in all rows of a sequence, for each sequence.
+
+    Args:
+        rows: the rows in order.
+        codes: the sequence of each of them.
+        starts: the first of each sequence among them.
+        missing: whether a value may be missing.
+    """
+    numbers, values = column.factor()
+    numbers = numbers[rows]
+    first = numbers[starts]
+    differs = numbers != np.repeat(first, np.diff(starts, append=len(rows)))
+    if differs.any():
+        i = int(np.argmax(differs))
+        start = int(starts[np.searchsorted(starts, i, side="right") - 1])
+
+        def said(number: int) -> str:
+            return "nothing" if number < 0 else repr(values[number : number + 1].tolist()[0])
+
+        raise ValueError(
+            f"{column.place(int(rows[i]))}: {said(numbers[i])}, and {said(numbers[start])} earlier "
+            "in the same sequence; wanted one value for a whole sequence"
+        )
+    if not missing and (first < 0).any():
+        i = int(starts[np.argmax(first < 0)])
+        raise ValueError(f"{column.place(int(rows[i]))}: the value is missing; wanted one")
+    if values.dtype == object:
+        return np.append(values, np.array([None]))[first] if missing else as_strings(values)[first]
+    if missing:
+        return np.append(values.astype(np.float64), np.nan)[first]
+    return values[first]
+
+
+def _parts(names: np.ndarray, table: Table, roles: Roles) -> np.ndarray:
+    """The names of parts as "train", "validation" and "test"."""
+    known = {name: part for part, names_of in PARTS.items() for name in names_of}
+    column = table[roles.split or ""]
+    for name in np.unique(names).tolist():
+        if str(name).casefold() not in known:
+            codes, values = column.factor()
+            row = int(np.argmax(codes == as_strings(values).tolist().index(name)))
+            raise ValueError(
+                f"{column.place(row)}: {name!r} is no part; wanted train, validation or test"
+            )
+    return np.array([known[str(name).casefold()] for name in names.tolist()])
+
+
+def _lists(column: Column, name: str, roles: Roles) -> Nested:
+    if isinstance(column, Nested):
+        return column
+    column.factor()  # says what is wrong with it, if it is not a single value
+    raise ValueError(
+        f"{column.place(0)}: a single value; wanted a list, since a row is a whole sequence; a "
+        "value that a sequence has once is static (--static)"
+    )
+
+
+def _same_lengths(lists: Sequence[Nested]) -> np.ndarray:
+    """The offsets that all lists have."""
+    offsets = lists[0].offsets
+    for column in lists:
+        wrong = np.flatnonzero(np.diff(column.offsets) != np.diff(offsets))
+        if len(wrong):
+            row = int(wrong[0])
+            came, wanted = np.diff(column.offsets)[row], np.diff(offsets)[row]
+            raise ValueError(
+                f"{column.place(row)}: {came} values, and {wanted} in {lists[0].name!r}; wanted "
+                "as many in all lists of a row"
+            )
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if len(empty):
+        raise ValueError(
+            f"{lists[0].place(int(empty[0]))}: an empty list; wanted at least one step"
+        )
+    return offsets
+
+
+def _flat(column: Nested) -> list[Column]:
+    """The features of a list: one, or, of a list of lists of one length, one for each place."""
+    inner = column.inner
+    if not isinstance(inner, Nested):
+        inner.name = column.name
+        return [inner]
+    raise ValueError(
+        f"{column.place(0)}: a list of lists; wanted a list of numbers for each feature, in a "
+        "column of its own"
+    )
