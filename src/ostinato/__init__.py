@@ -20,6 +20,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "restore": ("ostinato.nn", "restore"),
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
     "SequenceForecaster": ("ostinato.estimators", "SequenceForecaster"),
+    "LanguageModel": ("ostinato.estimators", "LanguageModel"),
     "load": ("ostinato.estimators", "load"),
     "data": ("ostinato.data", None),
     "datasets": ("ostinato.datasets", None),
@@ -29,6 +30,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "training": ("ostinato.training", None),
 }
 __all__ = [
+    "LanguageModel",
     "SequenceClassifier",
     "SequenceForecaster",
     "__version__",
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.compiler.cache import forget
-    from ostinato.estimators import SequenceClassifier, SequenceForecaster, load
+    from ostinato.estimators import LanguageModel, SequenceClassifier, SequenceForecaster, load
     from ostinato.nn import accelerate, restore
 
 

@@ -5,5 +5,6 @@ from ostinato._extras import needs
 with needs("torch", "torch", "sklearn"):
     from ostinato.estimators.classifier import SequenceClassifier, load
     from ostinato.estimators.forecaster import SequenceForecaster
+    from ostinato.estimators.language import LanguageModel
 
-__all__ = ["SequenceClassifier", "SequenceForecaster", "load"]
+__all__ = ["LanguageModel", "SequenceClassifier", "SequenceForecaster", "load"]

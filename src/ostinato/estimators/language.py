@@ -1,0 +1,259 @@
+"""`LanguageModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from inspect import signature
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import training
+from ostinato.data.documents import held_out
+from ostinato.hyperparameters import Fitting, Model, documented
+from ostinato.models.language import LanguageArchitecture
+from ostinato.training import fitted_language, saved_model
+from ostinato.training.fitted_language import (
+    FittedLanguageModel,
+    Generated,
+    Reading,
+    Suggestion,
+    check_documents,
+)
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class LanguageModel(BaseEstimator):
+    """A recurrent network that foretells the next character, word or word piece of texts.
+
+    Documents `X` are a list of N texts (str). A document is read from its beginning, with a state
+    of its own.
+
+    Args:
+        level: what a token is: "character"; "word", words and marks of punctuation; or "piece",
+            parts of words that the documents make frequent (by the library `tokenizers`, of the
+            extra `ostinato[text]`).
+        vocabulary_size: V at most, the most frequent tokens. None keeps all characters, the words
+            that occur twice, or 8,192 pieces; every other word is an unknown one.
+        {hyperparameters}
+        dropout: share of the embeddings, between layers and before the readout that is dropped, in
+            training only.
+        embedding_size: size of a token's embedding; 0 reads tokens one-hot.
+        tied: whether the readout has the embeddings as its weights, which saves V · H numbers.
+        truncate: tokens through which a gradient goes back; the state goes on.
+        batch_size: streams, places of the documents that are read side by side.
+        random_state: an integer, from which the same training follows again; a
+            `numpy.random.RandomState`, or None for another one each time.
+        validation_fraction: share of the documents kept for validation; where these are fewer than
+            two, the last part of each document.
+        warm_start: `fit` goes on from the weights and the vocabulary of the fitted model, if there
+            are any. The network must still have the same sizes. The optimiser begins anew.
+        verbose: 1 shows the progress on stderr.
+
+    Attributes:
+        net_: the `models.LanguageNet`.
+        vocabulary_: the `data.vocabulary.Vocabulary`.
+        history_: the `training.History` (not saved).
+        n_iter_: updates made by the last `fit`.
+
+    Example:
+        >>> from ostinato import LanguageModel
+        >>> texts = ["the cat sat on the mat. " * 9, "a dog and a cat. " * 9]
+        >>> model = LanguageModel(
+        ...     level="word", hidden_size=16, iterations=80, truncate=8, batch_size=4
+        ... )
+        >>> [suggestion.text for suggestion in model.fit(texts).suggest("the cat s", n=1)]
+        ['sat']
+        >>> model.generate("a dog", n=3, temperature=0).text
+        ' and a cat'
+    """
+
+    level: str = Reading.level
+    vocabulary_size: int | None = Reading.vocabulary_size
+    cell: str = "lstm"
+    hidden_size: int = Model.hidden_size
+    num_layers: int = Model.num_layers
+    dropout: float = Model.dropout
+    embedding_size: int = LanguageArchitecture.embedding_size
+    tied: bool = LanguageArchitecture.tied
+    truncate: int = Reading.truncate
+    iterations: int | None = Fitting.iterations
+    epochs: float | None = Fitting.epochs
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    momentum: float = Fitting.momentum
+    weight_decay: float = Fitting.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int = Fitting.warmup
+    step_size: int = Fitting.step_size
+    step_gamma: float = Fitting.step_gamma
+    eval_every: int = Fitting.eval_every
+    patience: int | None = Fitting.patience
+    restore_best: bool = Fitting.restore_best
+    random_state: int | np.random.RandomState | None = Fitting.seed
+    validation_fraction: float = Fitting.validation_fraction
+    warm_start: bool = False
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Sequence[str],
+        y: None = None,
+        *,
+        validation: Sequence[str] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> LanguageModel:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the documents.
+            y: ignored; scikit-learn passes it.
+            validation: further documents, measured at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        seed = self._seed()
+        architecture = LanguageArchitecture(**self._own(LanguageArchitecture, seed))
+        reading = Reading(**self._own(Reading, seed))
+        plan = training.Plan(**self._own(training.Plan, seed))
+        check_documents(X)
+        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
+        if validation is not None and fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={fraction}; wanted one of them"
+            )
+        if fraction:
+            X, validation = held_out(X, fraction, seed)
+        fitted, history = FittedLanguageModel.fit(
+            X,
+            architecture,
+            reading,
+            plan,
+            validation=validation,
+            start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.n_iter_ = history.iterations
+        self.history_ = history
+        return self._take(fitted)
+
+    def evaluate(self, X: Sequence[str]) -> dict[str, Any]:
+        """Measure the model on documents.
+
+        Returns:
+            What `training.language.LanguageEvaluation` describes, by name: loss (nats of a token),
+            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1, top3 and
+            keystrokes_saved.
+        """
+        return asdict(self._fitted().evaluate(X))
+
+    def score(self, X: Sequence[str], y: None = None) -> float:
+        """Minus the bits per character of documents: the larger, the better."""
+        return -self._fitted().evaluate(X).bits_per_character
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:
+        """The likeliest token after each text, `[N]`; an unfinished word is completed.
+
+        "" where no token begins as the unfinished word does.
+        """
+        fitted = self._fitted()
+        check_documents(X)
+        best = [fitted.suggest(text, 1) for text in X]
+        return np.array([found[0].text if found else "" for found in best], dtype=object)
+
+    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+        """The n likeliest continuations of a text that is being typed; an unfinished word is
+        completed. See `FittedLanguageModel.suggest`."""
+        return self._fitted().suggest(text, n)
+
+    def generate(
+        self,
+        prompt: str = "",
+        n: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Generated:
+        """Go on after a prompt with n tokens at most; see `FittedLanguageModel.generate`."""
+        return self._fitted().generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory, for `load`: all or nothing.
+
+        It has two files, see `ostinato.training.saved_model`. It holds hashes of the training
+        documents' 20-grams, and no text but its vocabulary. A `RandomState` is not kept.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or a weight
+                is NaN or infinite.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False
+        return tags
+
+    def _seed(self) -> int:
+        """An integer from random_state: itself if it is one."""
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _own(self, kind: type, seed: int) -> dict[str, Any]:
+        """The hyperparameters of this kind that the constructor takes, and the seed."""
+        names = {f.name for f in fields(kind)}
+        own = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {name: value for name, value in [*own.items(), ("seed", seed)] if name in names}
+
+    def _fitted(self) -> FittedLanguageModel:
+        check_is_fitted(self, "net_")
+        return self._model
+
+    def _take(self, fitted: FittedLanguageModel) -> LanguageModel:
+        """Become fitted."""
+        self._model = fitted  # it keeps the state of the text that is being typed
+        self.net_ = fitted.net
+        self.vocabulary_ = fitted.vocabulary
+        return self
+
+
+def load(path: str | Path) -> LanguageModel:
+    """Load a language model that `save` wrote; it answers the same to the last bit.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+    """
+    path = Path(path)
+    saved = fitted_language.read(path)
+    unknown = sorted(saved.params.keys() - signature(LanguageModel).parameters.keys())
+    if unknown:
+        raise ValueError(
+            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
+            "does not know; load the model with the version that saved it, or train again"
+        )
+    model = LanguageModel(**saved.params)
+    model.n_iter_ = saved.iterations
+    return model._take(FittedLanguageModel.of(saved, path))
