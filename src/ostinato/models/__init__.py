@@ -3,5 +3,6 @@
 from ostinato.models.classifier import ClassifierNet
 from ostinato.models.forecaster import ForecasterNet
 from ostinato.models.language import LanguageNet
+from ostinato.models.tagger import TaggerNet
 
-__all__ = ["ClassifierNet", "ForecasterNet", "LanguageNet"]
+__all__ = ["ClassifierNet", "ForecasterNet", "LanguageNet", "TaggerNet"]
