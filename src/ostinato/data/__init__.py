@@ -14,6 +14,7 @@ from ostinato.data.readers import read, read_stream
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import as_sequences
 from ostinato.data.tables import read_examples
+from ostinato.data.text import read_conll, read_documents
 
 __all__ = [
     "Batches",
@@ -26,6 +27,8 @@ __all__ = [
     "as_panel",
     "as_sequences",
     "read",
+    "read_conll",
+    "read_documents",
     "read_examples",
     "read_stream",
 ]

@@ -47,7 +47,7 @@ class Places:
         return replace(self, numbers=np.concatenate([self.numbers[:0], *spans]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """N sequences of F features, with their answers and their names in the file.
 
@@ -96,6 +96,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.X)
 
+    def __repr__(self) -> str:
+        lengths = self.lengths
+        steps = sorted({int(lengths.min(initial=0)), int(lengths.max(initial=0))})
+        shown = " to ".join(map(str, steps))
+        return f"Examples({len(self)} sequences of {shown} steps, {len(self.features)} features)"
+
     @property
     def lengths(self) -> np.ndarray:
         """Steps of each sequence, `[N]` int64."""
@@ -107,6 +113,17 @@ class Examples:
     def values(self) -> np.ndarray:
         """The steps of all sequences, end to end, `[ΣT, F]` float32."""
         return self.X.values if isinstance(self.X, Ragged) else self.X.reshape(-1, self.X.shape[2])
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """`[ΣT]`, whether a step lies after the last value of a series to be forecast."""
+        steps = np.arange(len(self.values))
+        if self.y is None or self.roles is None or self.roles.task != "forecast":
+            return np.zeros(len(steps), bool)
+        present = np.concatenate([np.isfinite(series) for series in self.y])
+        starts = np.cumsum(self.lengths) - self.lengths
+        last = np.maximum.reduceat(np.where(present, steps, -1), starts)
+        return steps > np.repeat(np.maximum(last, starts - 1), self.lengths)
 
     def select(self, indices: Any) -> Examples:
         """The examples at positions `[M]`, integers or booleans, in that order."""

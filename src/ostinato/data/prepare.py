@@ -104,7 +104,7 @@ class Preparation:
         features = []
         for i, name in enumerate(examples.features):
             if missing == "error":
-                _refuse_missing(examples, values[:, i], i)
+                _refuse_missing(examples, i)
             features.append(
                 _feature(name, values[:, i], examples.categories.get(name), standardize, examples)
             )
@@ -143,7 +143,7 @@ class Preparation:
             i = _position(feature, examples)
             column = values[:, i]
             if self.missing == "error":
-                _refuse_missing(examples, column, i)
+                _refuse_missing(examples, i)
             words = examples.categories.get(feature.name)
             place = partial(examples.place, feature=i)
             known = _as_trained(feature, column, words, examples, place)
@@ -333,8 +333,11 @@ def _codes(static: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
     return np.array([places.get(word, np.nan) for word in static.tolist()]), words
 
 
-def _refuse_missing(examples: Examples, column: np.ndarray, i: int) -> None:
-    absent = np.isnan(column)
+def _refuse_missing(examples: Examples, i: int) -> None:
+    """No value of feature i is missing; of a series' future only what is known ahead is wanted."""
+    absent = np.isnan(examples.values[:, i])
+    if absent.any() and examples.roles and examples.features[i] not in examples.roles.known:
+        absent &= ~examples.ahead
     if absent.any():
         n = int(absent.sum())
         also = f" ({n:,} such values in the column)" if n > 1 else ""

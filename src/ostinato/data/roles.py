@@ -244,7 +244,7 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
 def _tell(given: Roles, full: Roles, table: Table) -> None:
     """Say what was found out, and which columns are left out."""
     said = []
-    if not given.shape:
+    if given.shape is None and (full.shape == "wide" or given.id != full.id):
         said.append(f"shape {full.shape}")
     for role in ("id", "time", "task"):
         if getattr(given, role) != getattr(full, role):

@@ -129,6 +129,14 @@ class Column:
         """
         raise NotImplementedError
 
+    def texts(self) -> list[str]:
+        """The strings, without blanks at their ends.
+
+        Raises:
+            ValueError: the column holds no text, or a text is missing.
+        """
+        raise ValueError(f"{self.place(0)}: the column holds no text; wanted one in each row")
+
     def labels(self) -> np.ndarray:
         """`[N]`: the values of `factor`, strings as fixed-width NumPy strings.
 
@@ -195,6 +203,12 @@ class Text(Column):
         if not self._untyped or not len(values):
             return codes, values
         return _merged(codes, _typed(values))
+
+    def texts(self) -> list[str]:
+        texts = [(text or "").strip() for text in self._values.to_pylist()]
+        if "" in texts:
+            raise ValueError(f"{self.place(texts.index(''))}: the text is missing; wanted one")
+        return texts
 
     def times(self) -> np.ndarray:
         import pyarrow as pa

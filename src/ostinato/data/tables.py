@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from ostinato.data import arrays
 from ostinato.data.arrow_tables import parse_arrow, parse_parquet
 from ostinato.data.content import ending, read_content, read_text
 from ostinato.data.delimited import parse_delimited
@@ -47,8 +47,8 @@ def read_table(path: str | os.PathLike[str], separator: str | None = None) -> Ta
     if kind in _BINARY:
         return _BINARY[kind](read_content(path), str(path))
     raise ValueError(
-        f"{path}: unknown kind of table; wanted the ending {', '.join(ENDINGS)}, or one of them "
-        "with .gz"
+        f"{path}: unknown kind of file; wanted a table ({', '.join(ENDINGS)}) or arrays "
+        f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
     )
 
 
@@ -56,7 +56,7 @@ def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> E
     """The sequences in a file.
 
     Args:
-        path: a table (`read_table`).
+        path: a table (`read_table`), or a file of arrays (.npz, .npy, .ts).
         roles: what its columns are for; by default, what is unambiguous.
 
     Raises:
@@ -77,5 +77,6 @@ def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> E
 array(['a', 'b'], dtype='<U1'))
     """
     roles = roles or Roles()
-    table = read_table(path, roles.separator)
-    return to_examples(table, replace(roles, separator=roles.separator))
+    if ending(Path(path)) in arrays.ENDINGS:
+        return arrays.read_arrays(Path(path), roles)
+    return to_examples(read_table(path, roles.separator), roles)

@@ -1,0 +1,112 @@
+"""Examples from files that hold arrays: `.npz`, `.npy` and `.ts`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.content import GZIP, ending, read_content
+from ostinato.data.examples import Examples
+from ostinato.data.ragged import Ragged
+from ostinato.data.readers import read_stream
+from ostinato.data.roles import Roles
+from ostinato.data.sequences import Sequences, shape_sequences
+
+ENDINGS = (".npz", ".npy", ".ts")
+_COLUMN_ROLES = ("shape", "id", "time", "features", "target", "group", "split", "static", "known")
+
+
+def read_arrays(path: Path, roles: Roles) -> Examples:
+    """The examples of a file that says itself what is X and what is y.
+
+    To forecast, y `[N, T]` is the series; without a y, X is, of one feature.
+
+    Raises:
+        ValueError: the file is damaged; a role of a column is given; y does not fit the task.
+    """
+    source = str(path)
+    for role in _COLUMN_ROLES:
+        if getattr(roles, role):
+            raise ValueError(
+                f"{source}: {role} names a column, and a file of arrays has none; its arrays are X "
+                "and y; for named columns write a table (CSV, Parquet)"
+            )
+    content = read_content(path)
+    if content.startswith(GZIP):
+        raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
+    if ending(path) == ".npy":
+        X, y = _npy(content, source), None
+    else:
+        X, y = read_stream(content, source)
+    _check_content(X, source)
+    y = _answers(X, y, roles, source)
+    if roles.task == "forecast":
+        X = Ragged(_values(X)[:, :0], _offsets(X))
+    features = tuple(f"feature {i}" for i in range(_values(X).shape[1]))
+    return Examples(X=X, y=y, features=features, roles=roles, source=source)
+
+
+def _npy(content: bytes, source: str) -> Sequences:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        return shape_sequences(array)
+    except Exception as problem:  # a damaged file can raise nearly anything
+        hint = ""
+        if str(problem).startswith("Object arrays"):
+            hint = "; wanted numbers: X.astype(float)"
+        raise ValueError(f"{source}: cannot be read as .npy ({problem}){hint}") from None
+
+
+def _check_content(X: Sequences, source: str) -> None:
+    values = _values(X)
+    empty = np.flatnonzero(np.diff(_offsets(X)) == 0)
+    if len(X) == 0 or len(empty):
+        what = f"example {empty[0]} of X has no steps" if len(X) else "X has no examples"
+        raise ValueError(f"{source}: {what}; wanted at least one")
+    infinite = np.isinf(values)
+    if infinite.any():
+        row, feature = np.argwhere(infinite)[0].tolist()
+        place = Ragged(values, _offsets(X)).place(row, feature)
+        raise ValueError(
+            f"{source}: X is infinite at {place}; wanted finite numbers, or NaN where "
+            "one is missing"
+        )
+
+
+def _answers(X: Sequences, y: np.ndarray | None, roles: Roles, source: str) -> Any:
+    """y as the task wants it."""
+    if roles.task == "forecast":
+        series = _values(X) if y is None else y
+        if y is None and series.shape[1] != 1:
+            raise ValueError(
+                f"{source}: X has {series.shape[1]} features; wanted one, the series, or y [N, T]"
+            )
+        return np.split(_per_step(X, series, source).astype(np.float64), _offsets(X)[1:-1])
+    if roles.task == "tag":
+        if y is None:
+            raise ValueError(f"{source}: there is no y; wanted a label for each step, [N, T]")
+        return np.split(_per_step(X, y, source), _offsets(X)[1:-1])
+    return y
+
+
+def _per_step(X: Sequences, y: np.ndarray, source: str) -> np.ndarray:
+    """`[ΣT]`."""
+    n = len(_values(X))
+    if y.size != n:
+        raise ValueError(
+            f"{source}: y has shape {list(y.shape)}; wanted a value for each of the {n} steps of X"
+        )
+    return y.reshape(-1)
+
+
+def _values(X: Sequences) -> np.ndarray:
+    return X.values if isinstance(X, Ragged) else X.reshape(-1, X.shape[2])
+
+
+def _offsets(X: Sequences) -> np.ndarray:
+    if isinstance(X, Ragged):
+        return X.offsets
+    return np.arange(len(X) + 1) * X.shape[1]
