@@ -1,0 +1,82 @@
+"""`check`: what in a person's data would make results misleading, before anything is trained.
+
+repeats     the same sequence twice, on both sides, with different labels; groups on both sides
+windows     stretches of steps that sequences share
+near        sequences that nearly equal another
+shortcuts   labels that follow from the length, the first step, …
+contents    labels, columns, lengths and times
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.checks import contents, near, repeats, shortcuts, windows
+from ostinato.data.checks.finding import SEVERITIES, Finding
+from ostinato.data.checks.side import Side
+from ostinato.data.examples import Examples
+
+__all__ = ["Finding", "check"]
+
+
+def check(train: Any, test: Any = None) -> list[Finding]:
+    """Look for errors in sequences and their labels.
+
+    Args:
+        train: `Examples`; or anything with the attributes X and, if there are labels, y. Values
+            may be missing (NaN).
+        test: the same of a test part. Without it, `train` is one file that is to be split.
+
+    Returns:
+        The findings, the serious ones first. The same data give the same findings.
+
+    Raises:
+        ValueError: there are no sequences, or the parts differ in features.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato.data.checks import check
+        >>> from ostinato.data.examples import Examples
+        >>> X = np.random.default_rng(0).normal(size=(100, 20, 2)).astype(np.float32)
+        >>> y = np.arange(100) % 2
+        >>> [finding.code for finding in check(Examples(X, y))]
+        []
+        >>> [f.message for f in check(Examples(X[:80], y[:80]), Examples(X[70:], y[70:]))]
+        ['10 of 30 (33 %) test sequences are training sequences too; results on them say nothing \
+about new data']
+    """
+    side = Side.of(_examples(train), "" if test is None else "training")
+    other = None if test is None else Side.of(_examples(test), "test")
+    if other is not None and other.n_features != side.n_features:
+        raise ValueError(
+            f"the test part has {other.n_features} features a step, the training part "
+            f"{side.n_features}; wanted as many"
+        )
+    found = [*contents.labels(side, other), *contents.lengths(side), *contents.columns(side)]
+    found += contents.times(side)
+    first = repeats.first_equal(side, side)
+    copies = first != np.arange(len(side))
+    found += repeats.within(side, first, test_is_apart=other is not None)
+    found += near.within(side, copies, test_is_apart=other is not None)
+    if other is None:
+        found += windows.within(side, copies)
+    else:
+        found += contents.lengths(other)
+        found += contents.columns(other)
+        found += contents.times(other)
+        found += repeats.groups(side, other)
+        in_train = repeats.first_equal(side, other)
+        found += repeats.across(side, other, in_train)
+        found += windows.across(side, other, in_train >= 0)
+        found += near.across(side, other, in_train >= 0)
+    found += shortcuts.shortcuts(side)
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _examples(part: Any) -> Examples:
+    examples = part if isinstance(part, Examples) else Examples(part.X, getattr(part, "y", None))
+    if len(examples) == 0 or examples.values.shape[1] == 0:
+        raise ValueError("there are no sequences, or no features; wanted at least one of each")
+    return examples

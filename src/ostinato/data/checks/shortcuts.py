@@ -1,0 +1,176 @@
+"""Label shortcuts: what tells the label without the content of a sequence.
+
+A shallow tree is given one cue alone (the length, the first step, the missing values, …) and scored
+by cross-validation, in whole groups where there are groups. The score counts if it exceeds both the
+share of the most frequent class and the scores on permuted labels, by four standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ostinato.data import splits
+from ostinato.data.checks.finding import Finding, Severity
+from ostinato.data.checks.side import Side
+from ostinato.data.checks.tree import Bins, Tree
+
+SAMPLE, MOST_FEATURES, MOST_CLASSES = 10_000, 64, 64
+FOLDS, PERMUTATIONS = 5, 5
+FEWEST = 40  # sequences (or groups), below which no score can be told from chance
+ERRORS = 4
+# The part of the way from the baseline to 100 % from which a score is told, a warning, serious.
+TOLD, WARNING, SERIOUS = 0.1, 0.5, 0.9
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What a tree is given: `[N, D]` numbers, NaN for missing ones, and their names."""
+
+    code: str
+    what: str
+    values: np.ndarray
+    names: tuple[str, ...]
+    remedy: str
+
+
+def cues(side: Side, chosen: np.ndarray) -> Iterator[Cue]:
+    """The cues of the sequences at `chosen`, those that are the same for all left out."""
+    lengths = side.lengths[chosen]
+    columns = np.linspace(0, side.n_features - 1, min(side.n_features, MOST_FEATURES)).astype(int)
+    named = tuple(side.feature(int(f)) for f in columns)
+    if (lengths != lengths[0]).any():
+        yield Cue(
+            "shortcut-length",
+            "the length of a sequence alone",
+            lengths[:, None].astype(np.float64),
+            ("length",),
+            "is the length known when the model is used? If not, cut all to one length",
+        )
+    if (lengths > 1).all():
+        remedy = (
+            "is the label, or what is known only after it, written there? If so, leave that "
+            "{} or column out"
+        )
+        first, last = side.offsets[:-1][chosen], side.offsets[1:][chosen] - 1
+        for code, what, rows in (
+            ("shortcut-first-step", "the first step", first),
+            ("shortcut-last-step", "the last step", last),
+        ):
+            values = side.values[rows[:, None], columns].astype(np.float64)
+            yield Cue(code, f"{what} alone", values, named, remedy.format("step"))
+    missing = _missing_shares(side, chosen)[:, columns]
+    if (missing != missing[0]).any():
+        yield Cue(
+            "shortcut-missing",
+            "where values are missing",
+            missing,
+            named,
+            "fill missing values in alike for all classes, and leave out features that mark them",
+        )
+    yield Cue(
+        "shortcut-order",
+        "the place in the file alone",
+        chosen[:, None].astype(np.float64),
+        ("place",),
+        "the file is sorted by label, or was joined from parts: shuffle before cutting it in two, "
+        "and see that no feature tells the part",
+    )
+
+
+def _missing_shares(side: Side, chosen: np.ndarray) -> np.ndarray:
+    """The share of missing values of each feature, `[M, F]`."""
+    shares = np.zeros((len(chosen), side.n_features))
+    if not np.isnan(side.values).any():
+        return shares
+    for k, i in enumerate(chosen):
+        shares[k] = np.isnan(side.values[side.offsets[i] : side.offsets[i + 1]]).mean(axis=0)
+    return shares
+
+
+def shortcuts(side: Side) -> Iterator[Finding]:
+    """Cues that tell the label of a sequence."""
+    if side.labels is None or isinstance(side.examples.y, list):
+        return
+    generator = np.random.default_rng(0)
+    chosen, y = _sample(side, generator)
+    groups = side.examples.groups
+    groups = None if groups is None else np.unique(groups[chosen].astype(str),
+                                                   return_inverse=True)[1]  # fmt: skip
+    independent = len(chosen) if groups is None else int(groups.max()) + 1
+    if independent < FEWEST or len(np.unique(y)) < 2:
+        return
+    pairs = splits.folds(len(chosen), FOLDS, groups=groups, stratify=y)
+    counts = np.bincount(y)
+    for cue in cues(side, chosen):
+        bins = Bins.of(cue.values)(cue.values)
+        baseline = counts.max() / len(y)
+        right = _score(bins, y, pairs)
+        if not _counts(right, baseline, independent):
+            continue
+        permuted = [_score(bins, _permuted(y, groups, generator), pairs)
+                    for _ in range(PERMUTATIONS)]  # fmt: skip
+        baseline = max(baseline, *permuted)
+        if not _counts(right, baseline, independent):
+            continue
+        yield _finding(side, cue, right, counts.max() / len(y))
+
+
+def _sample(side: Side, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions `[M]` of sequences that are not empty, and class numbers; of the larger classes."""
+    assert side.labels is not None
+    usable = np.flatnonzero(side.lengths > 0)
+    codes = np.unique(side.labels[usable], return_inverse=True)[1]
+    large = np.argsort(np.bincount(codes), kind="stable")[::-1][:MOST_CLASSES]
+    usable = usable[np.isin(codes, large)]
+    chosen = np.sort(generator.permutation(usable)[:SAMPLE])
+    return chosen, np.unique(side.labels[chosen], return_inverse=True)[1]
+
+
+def _score(bins: np.ndarray, y: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The cross-validated accuracy of a shallow tree."""
+    n_classes = int(y.max()) + 1
+    depth = max(3, math.ceil(math.log2(n_classes)) + 1)
+    right = 0
+    for train, test in pairs:
+        tree = Tree.fit(bins[train], y[train], n_classes, depth)
+        right += int((tree.predict(bins[test]) == y[test]).sum())
+    return right / len(y)
+
+
+def _permuted(
+    y: np.ndarray, groups: np.ndarray | None, generator: np.random.Generator
+) -> np.ndarray:
+    """The labels in another order; if a group has one label, groups change labels as wholes."""
+    if groups is not None:
+        first = np.unique(groups, return_index=True)[1]
+        if (y == y[first][groups]).all():
+            return generator.permutation(y[first])[groups]
+    return generator.permutation(y)
+
+
+def _counts(right: float, baseline: float, independent: int) -> bool:
+    """Whether a score is above the baseline by a margin that chance does not give."""
+    error = math.sqrt(max(baseline * (1 - baseline), 1 / independent) / independent)
+    return right - baseline > max(ERRORS * error, TOLD * (1 - baseline))
+
+
+def _finding(side: Side, cue: Cue, right: float, majority: float) -> Finding:
+    way = (right - majority) / (1 - majority)
+    severity: Severity = "serious" if way >= SERIOUS else "warning" if way >= WARNING else "note"
+    if cue.code == "shortcut-order":  # a model does not see it; a split at random is not harmed
+        severity = "note" if way < WARNING else "warning"
+    elif cue.code in ("shortcut-length", "shortcut-missing") and severity == "note":
+        severity = "warning"  # what has no content should tell nothing
+    return Finding(
+        severity,
+        cue.code,
+        f"{cue.what} tells the label in {right:.1%} of the {side.sequences} (the most frequent "
+        f"label: {majority:.1%})".replace("%", " %"),
+        len(side),
+        tuple(dict.fromkeys(cue.names))[:3],
+        cue.remedy,
+    )

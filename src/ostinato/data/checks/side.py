@@ -1,0 +1,149 @@
+"""`Side`: the training or the test part as the checks read it, with a hash of every step.
+
+    step hash       64 bits of the F values of a step
+    sequence hash   64 bits of a sequence's steps: Σ_t step_hash[t] · BASE^t mod 2^64
+
+The sum S over all steps gives the hash of any stretch of steps: (S[end] − S[start]) · BASE^−start.
+A hash finds what may be equal; the steps themselves confirm it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.examples import Examples
+
+# Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
+SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485
+BASE_INVERSE = pow(BASE, -1, 2**64)
+_ROWS = 2**20  # values that are hashed at a time
+
+
+@dataclass(frozen=True)
+class Side:
+    """Sequences end to end.
+
+    Attributes:
+        name: "training", "test", or "" where there is one part only.
+        values, offsets: `[ΣT, F]` float32 and `[N + 1]`, as of a `Ragged`.
+        examples: where they come from.
+    """
+
+    name: str
+    values: np.ndarray
+    offsets: np.ndarray
+    examples: Examples
+
+    @staticmethod
+    def of(examples: Examples, name: str) -> Side:
+        offsets = np.concatenate([[0], np.cumsum(examples.lengths)]).astype(np.int64)
+        return Side(name, examples.values, offsets, examples)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_features(self) -> int:
+        return self.values.shape[1]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """`[N]`"""
+        return np.diff(self.offsets)
+
+    @property
+    def sequences(self) -> str:
+        """What its sequences are called in a message: `test sequences`"""
+        return f"{self.name} sequences".strip()
+
+    def place(self, i: Any) -> str:
+        """Sequence i by its name in the file."""
+        identity = self.examples.ids[i]
+        named = repr(str(identity)) if isinstance(identity, str) else identity
+        return f"{self.name} sequence {named}".strip()
+
+    def feature(self, f: int) -> str:
+        """Feature f by its name in the file, or by its number."""
+        return repr(self.examples.features[f]) if self.examples.features else f"feature {f}"
+
+    @cached_property
+    def step_hashes(self) -> np.ndarray:
+        """`[ΣT]` uint64; steps are equal if their values are: −0 is 0, and NaN is NaN."""
+        salts = np.arange(1, self.n_features + 1, dtype=np.uint64) * np.uint64(SPREAD)
+        hashes = np.empty(len(self.values), np.uint64)
+        rows = max(1, _ROWS // self.n_features)
+        for start in range(0, len(hashes), rows):
+            values = self.values[start : start + rows] + np.float32(0)
+            values[np.isnan(values)] = np.nan
+            words = values.view(np.uint32).astype(np.uint64)
+            hashes[start : start + rows] = mixed(words + salts).sum(axis=1, dtype=np.uint64)
+        return hashes
+
+    @cached_property
+    def sequence_hashes(self) -> np.ndarray:
+        """`[N]` uint64"""
+        return stretch_hashes(self.step_hashes, self.offsets[:-1], self.offsets[1:])
+
+    @cached_property
+    def label_codes(self) -> np.ndarray | None:
+        """Something of 64 bits for each label, `[N]`, or for a tagged sequence's labels together.
+
+        Equal for equal labels, on both sides. None where there are no classes.
+        """
+        if self.labels is None:
+            return None
+        names, where = np.unique(self.labels, return_inverse=True)
+        codes = np.array([hash_of_text(str(name)) for name in names], np.uint64)[where]
+        if len(codes) == len(self) and not isinstance(self.examples.y, list):
+            return codes
+        return stretch_hashes(codes, self.offsets[:-1], self.offsets[1:])
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels of sequences `[N]`, or of all steps `[ΣT]` to tag; None: no classes."""
+        y = self.examples.y
+        if y is None:
+            return None
+        labels = np.concatenate(y) if isinstance(y, list) else np.asarray(y)
+        if labels.dtype.kind == "f" and (isinstance(y, list) or (labels != labels.round()).any()):
+            return None  # a series or a number to predict
+        return labels.astype(str) if labels.dtype == object else labels
+
+
+def mixed(words: np.ndarray) -> np.ndarray:
+    """Each uint64 mixed by SplitMix64's last steps, so that every bit depends on every bit."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def powers(base: int, n: int) -> np.ndarray:
+    """base⁰ … base^(n − 1) mod 2⁶⁴."""
+    factors = np.full(n, base, np.uint64)
+    factors[:1] = 1
+    return np.multiply.accumulate(factors)
+
+
+def stretch_hashes(steps: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hashes of stretches of steps, the number of their steps included.
+
+    Args:
+        steps: `[ΣT]` uint64.
+        starts, ends: `[M]`, from start to before end.
+    """
+    sums = np.zeros(len(steps) + 1, np.uint64)
+    np.cumsum(steps * powers(BASE, len(steps)), out=sums[1:])
+    inverse = powers(BASE_INVERSE, len(steps) + 1)
+    lengths = (ends - starts).astype(np.uint64)
+    return mixed((sums[ends] - sums[starts]) * inverse[starts] + lengths * np.uint64(SPREAD))
+
+
+def hash_of_text(text: str) -> int:
+    """64 bits of a text, the same in every process (Python's own are not)."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
