@@ -10,11 +10,23 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.content import check_memory
-from ostinato.data.table import Column, Nested, Place, Table, Text, Typed, Unusable, unnamed
+from ostinato.data.table import (
+    Column,
+    Nested,
+    Place,
+    Table,
+    Text,
+    Typed,
+    Unusable,
+    place_of,
+    unnamed,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
+_BYTES = 8  # of a value: all numbers become float64
 _INDEX = re.compile(r"__index_level_\d+__")  # of a data frame, which is no data
 
 
@@ -30,10 +42,7 @@ def parse_parquet(content: bytes, source: str) -> Table:
         from pyarrow import parquet
     try:
         file = parquet.ParquetFile(pa.BufferReader(content))
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        unpacked = sum(group.total_byte_size for group in groups)
-        least = file.metadata.num_rows * max(len(file.schema_arrow), 1)  # a byte a value
-        check_memory(max(unpacked, least), source)
+        check_memory(_BYTES * _count_values(file.metadata), source)
         return arrow_table(file.read(), source)
     except (pa.ArrowException, OSError) as problem:
         raise ValueError(f"{source}: not a whole Parquet file ({_first_line(problem)})") from None
@@ -56,6 +65,12 @@ def parse_arrow(content: bytes, source: str) -> Table:
         raise ValueError(f"{source}: not a whole Arrow file ({_first_line(problem)})") from None
 
 
+def _count_values(metadata: parquet.FileMetaData) -> int:
+    """All values in all columns, those of lists included."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+
+
 def arrow_table(table: pa.Table, source: str) -> Table:
     """A table of pyarrow's as ours."""
     if len(table) == 0:
@@ -72,7 +87,7 @@ def arrow_table(table: pa.Table, source: str) -> Table:
         return f"{source}, row {row + 1}"
 
     columns = {
-        name: arrow_column(name, place, values)
+        name: arrow_column(name, place_of(place, name), values)
         for name, values in zip(names, table.columns, strict=True)
         if not _INDEX.fullmatch(name)
     }
@@ -96,7 +111,7 @@ def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
         try:
             dates = values.cast(pa.timestamp("ns", getattr(kind, "tz", None)))
         except pa.ArrowInvalid:
-            return Unusable(name, place, partial(_beyond_dates, name, place))
+            return Unusable(name, place, partial(_beyond_dates, place))
         return Typed(name, place, dates.to_numpy().astype("datetime64[ns]"))
     if is_.is_boolean(kind) and values.null_count == 0:
         return Typed(name, place, values.to_numpy().astype(bool))
@@ -107,7 +122,7 @@ def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
     if is_.is_null(kind) or is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind):
         numbers = pc.cast(values, pa.float64(), safe=False)
         return Typed(name, place, numbers.to_numpy().astype(np.float64))
-    return Unusable(name, place, partial(_no_kind, name, place, str(kind)))
+    return Unusable(name, place, partial(_no_kind, place, str(kind)))
 
 
 def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:
@@ -116,7 +131,7 @@ def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:
 
     if values.null_count:
         row = pc.index(pc.is_null(values), True).as_py()
-        return Unusable(name, place, partial(_no_list, name, place, row))
+        return Unusable(name, place, partial(_no_list, place, row))
     lengths = pc.list_value_length(values).to_numpy().astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = pc.list_flatten(values)
@@ -135,19 +150,16 @@ def nested_column(name: str, place: Place, offsets: np.ndarray, inner: partial[C
     return Nested(name, place, inner(name, within), offsets)
 
 
-def _no_kind(name: str, place: Place, kind: str) -> str:
-    return (
-        f"{place(0)}, column {name!r}: values of the type {kind}; wanted numbers, texts, dates, or "
-        "lists of them"
-    )
+def _no_kind(place: Place, kind: str) -> str:
+    return f"{place(0)}: values of the type {kind}; wanted numbers, texts, dates, or lists of them"
 
 
-def _no_list(name: str, place: Place, row: int) -> str:
-    return f"{place(row)}, column {name!r}: the list is missing; wanted one in each row"
+def _no_list(place: Place, row: int) -> str:
+    return f"{place(row)}: the list is missing; wanted one in each row"
 
 
-def _beyond_dates(name: str, place: Place) -> str:
-    return f"{place(0)}, column {name!r}: dates before 1677 or after 2262, which are not supported"
+def _beyond_dates(place: Place) -> str:
+    return f"{place(0)}: dates before 1677 or after 2262, which are not supported"
 
 
 def _first_line(problem: Exception) -> str:

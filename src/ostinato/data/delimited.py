@@ -21,7 +21,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.content import line_of
-from ostinato.data.table import Column, Table, Text, unnamed
+from ostinato.data.table import Column, Table, Text, place_of, unnamed
 
 SEPARATORS = (",", "\t", ";", "|")
 MAX_ROW = 1 << 26  # bytes; pyarrow reads a row as a whole
@@ -77,7 +77,7 @@ def parse_delimited(content: bytes, source: str, separator: str = ",") -> Table:
 
     columns: dict[str, Column] = {}
     for name, values in zip(layout.names, parsed.columns, strict=True):
-        columns[name] = Text(name, place, values, untyped=True)
+        columns[name] = Text(name, place_of(place, name), values, untyped=True)
     return Table(source, "line", layout.lines, unnamed(columns, source))
 
 

@@ -12,7 +12,17 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.arrow_tables import nested_column
-from ostinato.data.table import Column, Place, Table, Text, Typed, Unusable, shortened, unnamed
+from ostinato.data.table import (
+    Column,
+    Place,
+    Table,
+    Text,
+    Typed,
+    Unusable,
+    place_of,
+    shortened,
+    unnamed,
+)
 
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
 
@@ -45,7 +55,10 @@ def parse_json_lines(content: bytes, source: str) -> Table:
     def place(row: int) -> str:
         return f"{source}, line {numbers[row]}"
 
-    columns = {name: _column(name, place, [row.get(name) for row in rows]) for name in names}
+    columns = {
+        name: _column(name, place_of(place, name), [row.get(name) for row in rows])
+        for name in names
+    }
     return Table(source, "line", numbers, unnamed(columns, source))
 
 
@@ -93,7 +106,7 @@ def _column(name: str, place: Place, values: list[Any]) -> Column:
         return nested_column(
             name, place, offsets, partial(_column, values=list(chain.from_iterable(values)))
         )
-    return Unusable(name, place, _mixture(name, place, values))
+    return Unusable(name, place, _mixture(place, values))
 
 
 def _numbers(values: list[Any], present: set[type]) -> np.ndarray:
@@ -112,7 +125,7 @@ def _float(value: float) -> float:
         return np.inf
 
 
-def _mixture(name: str, place: Place, values: list[Any]) -> Callable[[], str]:
+def _mixture(place: Place, values: list[Any]) -> Callable[[], str]:
     """What is wrong with values of several kinds: the first of a rarer one."""
 
     def kind(value: Any) -> str:
@@ -125,13 +138,12 @@ def _mixture(name: str, place: Place, values: list[Any]) -> Callable[[], str]:
             counts[kind(value)] = counts.get(kind(value), 0) + 1
         usual = max(counts, key=lambda k: counts[k])
         if usual == "an object":
-            return (
-                f"{place(0)}, column {name!r}: an object; wanted numbers, texts, or lists of them"
-            )
+            return f"{place(0)}: an object; wanted numbers, texts, or lists of them"
         row = next(i for i, value in enumerate(values) if kind(value) != usual)
-        return (
-            f"{place(row)}, column {name!r}: {shortened(values[row])} is {kind(values[row])}; "
-            f"wanted {usual}, as in {counts[usual]:,} of {len(values):,} values"
-        )
+        came = f"{shortened(values[row])} is {kind(values[row])}"
+        if values[row] is None:
+            came = "the value is missing"
+        share = f"{counts[usual]:,} of {len(values):,} values"
+        return f"{place(row)}: {came}; wanted {usual}, as in {share}"
 
     return problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
             row = int(np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1) == 0)[0])
             first = int(np.argmax(codes == codes[row]))
             raise ValueError(
-                f"{table[roles.id].place(row)}: {values[codes[row]]!r} is the id of "
+                f"{table[roles.id].place(row)}: {values.tolist()[codes[row]]!r} is the id of "
                 f"{table.unit} {table.lines[first]} too; wanted each id once"
             )
     every = np.arange(len(table))
@@ -208,14 +209,20 @@ def _check_times(times: np.ndarray, offsets: np.ndarray, place: Any) -> None:
     if later.all():
         return
     row = int(np.argmin(later)) + 1
-    if times[row] == times[row - 1]:
+    came, before = (_shown(times[i]) for i in (row, row - 1))
+    if came == before:
         raise ValueError(
-            f"{place(row)}: the time {times[row]} comes twice in one sequence; wanted each once"
+            f"{place(row)}: the time {came} comes twice in one sequence; wanted each once"
         )
     raise ValueError(
-        f"{place(row)}: the time {times[row]} follows {times[row - 1]}; wanted times that "
+        f"{place(row)}: the time {came} follows {before}; wanted times that "
         "increase within a sequence, or sort=True (--sort)"
     )
+
+
+def _shown(time: Any) -> str:
+    """A time without zeros at its end."""
+    return re.sub(r"\.?0+$", "", str(time)) if "." in str(time) else str(time)
 
 
 def _matrix(columns: Sequence[Column], n: int) -> tuple[np.ndarray, Mapping[str, tuple[str, ...]]]:

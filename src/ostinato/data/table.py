@@ -27,6 +27,8 @@ MAX_NAME = 256  # characters of a label or an id: more is a text that came into 
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 _SHOWN = 20  # columns that a message lists
 
+_DATES = ("date", "utc")  # without and with a distance to UTC
+
 Place = Callable[[int], str]  # row → where it stands, in words
 Factor = tuple[np.ndarray, np.ndarray]  # (codes [N] int64, −1 if missing; values, each once)
 
@@ -84,19 +86,16 @@ class Table:
 
 
 class Column:
-    """One column; `place` says where a row of it stands.
+    """One column.
 
     Attributes:
         name: of the column.
+        place: says where the value of a row stands, in words.
     """
 
     def __init__(self, name: str, place: Place):
         self.name = name
-        self._row = place
-
-    def place(self, row: int) -> str:
-        """The place of a value in words."""
-        return f"{self._row(row)}, column {self.name!r}"
+        self.place = place
 
     def is_numbers(self) -> bool:
         """Whether `numbers` will succeed."""
@@ -217,12 +216,12 @@ class Text(Column):
         if self.is_numbers():
             return _no_missing(self.numbers(), self)
         texts = pc.utf8_trim_whitespace(self._values)
-        for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
+        for kind in _DATES:
             try:
-                return _no_missing(_datetimes(pc.cast(texts, kind)), self)
+                return _no_missing(_datetimes(pc.cast(texts, _type(kind))), self)
             except pa.ArrowInvalid:
                 continue
-        raise self._no_time(texts, pa.timestamp("ns"), pa.timestamp("ns", "UTC"))
+        raise self._no_time(texts)
 
     def _present(self) -> pa.ChunkedArray:
         """Without blanks around; null where a number is missing."""
@@ -271,33 +270,23 @@ class Text(Column):
         import pyarrow.compute as pc
 
         if not self._untyped:
-            first = pc.index(pc.is_valid(self._values), True).as_py()
-            text = self._values[max(first, 0)].as_py()
-            return ValueError(
-                f"{self.place(max(first, 0))}: {shortened(text)} is a text; wanted a number"
-            )
-        texts = self._present()
-        matches = pc.match_substring_regex(texts, r"^[+-]?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?$")
-        row = pc.index(matches, False).as_py()
+            row = max(pc.index(pc.is_valid(self._values), True).as_py(), 0)
+            text = self._values[row].as_py()
+            return ValueError(f"{self.place(row)}: {shortened(text)} is a text; wanted a number")
+        texts = self._unsigned()
+        doubtful = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
+        rows = np.flatnonzero(doubtful.to_numpy())
+        row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
         text = texts[row].as_py()
         hint = ""
         if text.replace(",", "", 1).lstrip("+-").isdecimal():
             hint = " with a point, not a comma, before its decimals"
         return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
 
-    def _no_time(self, texts: pa.ChunkedArray, *kinds: pa.DataType) -> ValueError:
+    def _no_time(self, texts: pa.ChunkedArray) -> ValueError:
         """The error for the first text that is no date, or none of the kind of the first one."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        def reads(text: Any, kind: pa.DataType) -> bool:
-            try:
-                return pc.cast(text, kind) is not None
-            except pa.ArrowInvalid:
-                return False
-
-        kind = next((k for k in kinds if reads(texts[0], k)), kinds[0])
-        row = next(i for i in range(len(texts)) if not reads(texts[i], kind))
+        kind = next((kind for kind in _DATES if _casts(texts[0], kind)), _DATES[0])
+        row = next(i for i in range(len(texts)) if not _casts(texts[i], kind))
         text = texts[row].as_py()
         if not text:
             return ValueError(f"{self.place(row)}: the time is missing; wanted one in each row")
@@ -407,6 +396,11 @@ def unnamed(columns: Mapping[str, Column], source: str) -> Mapping[str, Column]:
     return {name: column for name, column in columns.items() if name}
 
 
+def place_of(row: Place, name: str) -> Place:
+    """The places of a column's values, from those of its rows."""
+    return lambda i: f"{row(i)}, column {name!r}"
+
+
 def as_strings(values: np.ndarray) -> np.ndarray:
     """Objects that are strings as NumPy's strings; anything else as it is."""
     return values.astype(str) if values.dtype == object else values
@@ -435,6 +429,26 @@ def _no_missing(values: np.ndarray, column: Column) -> np.ndarray:
         row = int(np.argmax(missing))
         raise ValueError(f"{column.place(row)}: the time is missing; wanted one in each row")
     return values
+
+
+def _type(name: str) -> pa.DataType:
+    """A type of pyarrow's; "utc" is a date with its distance to UTC."""
+    import pyarrow as pa
+
+    kinds = {"float64": pa.float64(), "date": pa.timestamp("ns"), "utc": pa.timestamp("ns", "UTC")}
+    return kinds[name]
+
+
+def _casts(text: Any, kind: str) -> bool:
+    """Whether pyarrow reads a single text as a value of this type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.cast(text, _type(kind))
+    except pa.ArrowInvalid:
+        return False
+    return text.is_valid
 
 
 def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
