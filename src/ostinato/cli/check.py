@@ -1,0 +1,139 @@
+"""ostinato check FILE|RUN"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostinato.cli import config as configuration
+from ostinato.cli import runs, sources
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import with_flags
+from ostinato.cli.output import Quiet, hush, say, say_json
+
+if TYPE_CHECKING:
+    from ostinato.data.checks import Finding
+    from ostinato.data.examples import Examples
+
+SERIOUS = 1  # the exit code
+WIDTH = 100
+
+
+@with_flags("data", "task.classify", "task.tag", "task.forecast")
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|RUN|mnist|vowels", help="Data, or a run: its own parts."),
+    ],
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look for errors in data: leaks, copies, label shortcuts, gaps. Exit code 1 if serious."""
+    hush(quiet)
+    if Path(what).is_dir() and what not in sources.BUILT_IN:
+        if given:
+            flag = configuration.OPTIONS[next(iter(given))].flag
+            raise BadInput(f"{flag} is for a file; the run in {what} has its own data")
+        settings, is_run = _config_of(Path(what)), True
+    else:
+        settings = configuration.resolve({**given, "data.source": sources.known(what)})
+        is_run = False
+    train, test = _sides(settings, is_run)
+
+    from ostinato.data import checks
+
+    findings = checks.check(train, test)
+    n_serious = sum(finding.severity == "serious" for finding in findings)
+    if as_json:
+        say_json(
+            {
+                "source": settings.data.source,
+                "sequences": len(train),
+                "test_sequences": None if test is None else len(test),
+                "serious": n_serious,
+                "findings": [finding.as_json() for finding in findings],
+            }
+        )
+    else:
+        say("\n\n".join([_head(what, train, test), *map(_told, findings), _sum(findings)]))
+    if n_serious:
+        raise typer.Exit(SERIOUS)
+
+
+def _config_of(path: Path) -> Config:
+    trained = runs.find(path)
+    if trained.config is None:
+        raise BadInput(f"{path} is a model without a run; name the FILE to check")
+    return trained.config
+
+
+def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
+    """What is learnt from (and chosen by), and what is measured on; None: one file, not split."""
+    data, task = settings.data, settings.task
+    sources.check(data)
+    source = sources.known(data.source)
+    if source == "austen" or task.language is not None or source.endswith(sources.TEXTS):
+        raise BadInput(f"{data.source} is text; check looks at sequences of numbers and labels")
+    # Missing values are a finding here; and validation is a part of what the model has seen.
+    settings = replace(settings, data=replace(data, missing="mask")).updated(
+        {"training.validation_fraction": 0.0}
+    )
+    drawn = is_run and task.forecast is None  # a forecast is measured on the end of its series
+    if source in sources.BUILT_IN or (drawn and data.test is None and data.split is None):
+        parts = sources.load(settings)
+        return parts.train, parts.test
+    everything = sources.read(source, settings)
+    if data.test is not None:
+        return everything, sources.read(sources.known(data.test), settings)
+    return _divided(everything) if everything.parts is not None else (everything, None)
+
+
+def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
+    """By a column that names the parts, which may put a group on both sides: that is found."""
+    import numpy as np
+
+    from ostinato.data import splits
+
+    parts = splits.split(replace(everything, groups=None))
+    test = parts.pop("test", None)
+    seen = np.sort(np.concatenate(list(parts.values())))
+    return everything.select(seen), None if test is None else everything.select(test)
+
+
+def _head(what: str, train: Examples, test: Examples | None) -> str:
+    shortest, longest = int(train.lengths.min()), int(train.lengths.max())
+    steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    return (
+        f"{what}: {len(train):,} sequences"
+        + ("" if test is None else f" for training, {len(test):,} for testing")
+        + f"; {steps} steps, {sources.n_features(train.X)} features"
+    )
+
+
+def _told(finding: Finding) -> str:
+    """A finding as lines of text."""
+    more = "" if finding.count <= len(finding.places) else ", …"
+    lines = [
+        f"{finding.severity}: {finding.message} [{finding.code}]",
+        *([f"where: {'; '.join(finding.places)}{more}"] if finding.places else []),
+        f"do: {finding.remedy}",
+    ]
+    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
+    return "\n  ".join(line.replace("\n", "\n  ") for line in wrapped)
+
+
+def _sum(findings: list[Finding]) -> str:
+    if not findings:
+        return "nothing found"
+    severities = [finding.severity for finding in findings]
+    counts = {name: severities.count(name) for name in ("serious", "warning", "note")}  # type: ignore[arg-type]
+    told = [
+        f"{n} {name if n == 1 or name == 'serious' else name + 's'}" for name, n in counts.items()
+    ]
+    return ", ".join(told)
