@@ -22,13 +22,13 @@ PACKAGE = """
     arguments
     compiler
     _scan
-    _explain
+    _explain span_metrics
     data
     datasets
     nn
     hyperparameters
     models
-    metrics span_metrics forecast_metrics forecast_baselines ngram
+    metrics forecast_metrics forecast_baselines ngram
     training
     baselines rundir report
     runtime export

@@ -21,6 +21,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
     "SequenceForecaster": ("ostinato.estimators", "SequenceForecaster"),
     "LanguageModel": ("ostinato.estimators", "LanguageModel"),
+    "SequenceTagger": ("ostinato.estimators", "SequenceTagger"),
     "load": ("ostinato.estimators", "load"),
     "data": ("ostinato.data", None),
     "datasets": ("ostinato.datasets", None),
@@ -33,6 +34,7 @@ __all__ = [
     "LanguageModel",
     "SequenceClassifier",
     "SequenceForecaster",
+    "SequenceTagger",
     "__version__",
     "accelerate",
     "data",
@@ -53,7 +55,13 @@ if TYPE_CHECKING:
     from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.compiler.cache import forget
-    from ostinato.estimators import LanguageModel, SequenceClassifier, SequenceForecaster, load
+    from ostinato.estimators import (
+        LanguageModel,
+        SequenceClassifier,
+        SequenceForecaster,
+        SequenceTagger,
+        load,
+    )
     from ostinato.nn import accelerate, restore
 
 

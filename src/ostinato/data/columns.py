@@ -35,7 +35,7 @@ def column_names(X: Any) -> np.ndarray | None:
     return np.array(list(names), dtype=object)
 
 
-def check_columns(X: Any, wanted: np.ndarray | None) -> None:
+def check_columns(X: Any, wanted: np.ndarray | None, estimator: str = "SequenceClassifier") -> None:
     """Whether a data frame has the columns, in their order, of the one that was trained on.
 
     Warns:
@@ -48,13 +48,13 @@ def check_columns(X: Any, wanted: np.ndarray | None) -> None:
     if came is None or wanted is None:
         if wanted is not None:
             warnings.warn(
-                "X does not have valid feature names, but SequenceClassifier was fitted with "
+                f"X does not have valid feature names, but {estimator} was fitted with "
                 "feature names",
                 stacklevel=2,
             )
         elif came is not None:
             warnings.warn(
-                "X has feature names, but SequenceClassifier was fitted without feature names",
+                f"X has feature names, but {estimator} was fitted without feature names",
                 stacklevel=2,
             )
         return

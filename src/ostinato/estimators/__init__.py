@@ -6,5 +6,6 @@ with needs("torch", "torch", "sklearn"):
     from ostinato.estimators.classifier import SequenceClassifier, load
     from ostinato.estimators.forecaster import SequenceForecaster
     from ostinato.estimators.language import LanguageModel
+    from ostinato.estimators.tagger import SequenceTagger
 
-__all__ = ["LanguageModel", "SequenceClassifier", "SequenceForecaster", "load"]
+__all__ = ["LanguageModel", "SequenceClassifier", "SequenceForecaster", "SequenceTagger", "load"]

@@ -180,14 +180,16 @@ class TaggerNet(torch.nn.Module):
         return scores.argmax(2)
 
     def probabilities(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The probability of each label at each step, `[B, T, C]`; with a CRF given the whole row.
+        """The probability of each label at each step, `[B, T, C]` float64.
+
+        With a CRF it is given the whole row, and computed in float32.
 
         Args:
             scores, lengths: as for `losses`.
         """
         if self.crf is not None:
-            return self.crf.marginals(scores, lengths)
-        return torch.softmax(scores, dim=2)
+            return self.crf.marginals(scores, lengths).double()
+        return torch.softmax(scores.double(), dim=2)
 
 
 class _WordReader(torch.nn.Module):

@@ -1,0 +1,138 @@
+"""`as_steps` and `as_labels`: sequences of which every step has a label, as a person gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.ragged import Ragged
+from ostinato.data.sequences import as_sequences
+from ostinato.data.words import Words
+from ostinato.span_metrics import to_iob2
+
+Steps = np.ndarray | Ragged | Words
+
+
+def as_steps(X: Any) -> tuple[Steps, bool]:
+    """Sequences of vectors, numbers or words, as they are labelled; and whether X is only one.
+
+    Args:
+        X: N sequences: an array `[N, T, F]`; a list of arrays `[T_i, F]`, or `[T_i]` for one
+            feature; a `Ragged`; a list of lists of strings. Or one sequence: an array or data frame
+            `[T, F]`, or a list of strings.
+
+    Raises:
+        ValueError: X cannot be used; see `data.as_sequences`.
+        TypeError: X has words and something else.
+    """
+    if isinstance(X, (Ragged, Words)):
+        return X, False
+    if isinstance(X, np.ndarray) and (X.dtype.kind == "U" or (X.dtype == object and X.ndim == 1)):
+        X = list(X)
+    if isinstance(X, (list, tuple)):
+        if len(X) and isinstance(X[0], str):
+            return Words.of([X]), True
+        if isinstance(_first_step(X), str):
+            return Words.of(X), False
+        return as_sequences(X), False
+    if getattr(X, "ndim", None) == 2:  # also a data frame, a tensor
+        if hasattr(X, "toarray"):
+            return as_sequences(X), False  # which refuses sparse ones
+        values = np.asarray(X)
+        if values.shape[1] and len(values):
+            return as_sequences(values[None]), True
+    return as_sequences(X), False
+
+
+def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np.ndarray]:
+    """The labels of N sequences as arrays `[T_i]`; with a scheme, as tags of iob2.
+
+    Args:
+        y: N sequences of labels: integers, strings or truth values.
+        lengths: `[N]`, of the sequences that are labelled.
+        scheme: the one that the labels are in.
+
+    Raises:
+        ValueError: there is not a label for each step; a label is no such value, or none of the
+            scheme.
+    """
+    if y is None or (isinstance(y, (list, tuple)) and len(y) == 1 and y[0] is None):
+        raise ValueError(
+            "a tagger requires y to be passed, but the target y is None; wanted a label for each "
+            "step"
+        )
+    if isinstance(y, (str, bytes)) or not hasattr(y, "__len__") or len(y) != len(lengths):
+        came = f"{len(y)} sequences" if hasattr(y, "__len__") else repr(y)
+        raise ValueError(
+            f"X has {len(lengths)} sequences and y has {came}; wanted the labels of each sequence"
+        )
+    labels = [_labels_of(i, y[i], int(n), scheme) for i, n in enumerate(lengths)]
+    texts = [each.dtype.kind in "UO" and isinstance(each[0], str) for each in labels]
+    if any(texts) and not all(texts):
+        one, other = texts.index(True), texts.index(False)
+        raise ValueError(
+            f"the labels of sequence {one} are strings and those of sequence {other} are not; "
+            "wanted labels of one kind"
+        )
+    return labels
+
+
+def lengths_of(X: Any) -> np.ndarray:
+    """The steps of each sequence, `[N]`; X is `Steps`, or has `lengths`."""
+    return np.full(len(X), X.shape[1]) if isinstance(X, np.ndarray) else X.lengths
+
+
+def values_of(X: np.ndarray | Ragged) -> np.ndarray:
+    """The steps of all sequences, `[ΣT, F]`."""
+    return X.values if isinstance(X, Ragged) else X.reshape(-1, X.shape[2])
+
+
+def width_of(X: Steps) -> int | None:
+    """F; None of words."""
+    return None if isinstance(X, Words) else values_of(X).shape[1]
+
+
+def _first_step(X: Any) -> Any:
+    """The first step of the first sequence that has one; None if none has."""
+    for sequence in X:
+        if isinstance(sequence, (list, tuple)) and sequence:
+            return sequence[0]
+        if isinstance(sequence, np.ndarray) and sequence.size:
+            return sequence.flat[0]
+    return None
+
+
+def _labels_of(i: int, given: Any, length: int, scheme: str | None) -> np.ndarray:
+    try:
+        labels = np.asarray(given)
+    except ValueError:
+        raise ValueError(
+            f"sequence {i} of y is nested, with parts that differ in length; wanted [{length}], a "
+            "label for each step"
+        ) from None
+    if labels.ndim == 2 and labels.shape[1] == 1:  # a column of a table
+        labels = labels[:, 0]
+    if labels.shape != (length,):
+        raise ValueError(
+            f"sequence {i} has {length} steps in X and labels of shape {list(labels.shape)} in y; "
+            f"wanted [{length}], a label for each step"
+        )
+    if labels.dtype.kind == "f":
+        whole = np.isfinite(labels).all() and (labels == np.round(labels)).all()
+    elif labels.dtype == object:
+        whole = all(isinstance(label, (str, int, np.integer, np.bool_)) for label in labels)
+        whole = whole and len({isinstance(label, str) for label in labels}) == 1
+    else:
+        whole = labels.dtype.kind in "biuU"
+    if not whole:
+        raise ValueError(
+            f"Unknown label type: sequence {i} of y has labels of {labels.dtype}, as "
+            f"{labels[0]!r}; wanted integers, strings or truth values, all of one kind"
+        )
+    if scheme is None:
+        return labels
+    try:
+        return np.array(to_iob2([str(label) for label in labels], scheme))
+    except ValueError as error:
+        raise ValueError(f"sequence {i} of y: {error}") from None

@@ -1,0 +1,284 @@
+"""`SequenceTagger`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from inspect import signature
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import training
+from ostinato.data.steps import as_labels, as_steps, lengths_of
+from ostinato.hyperparameters import Fitting, Model, Training, documented
+from ostinato.training import fitted_tagger, saved_model
+from ostinato.training.fitted_tagger import FittedTagger, Tagged
+from ostinato.training.tagging import TaggerSettings
+
+# The share of the updates over which the learning rate rises, where `warmup` is None.
+WARM_UP = 0.05
+# The length of a training where neither epochs nor iterations are given.
+EPOCHS, AT_LEAST = 20, 500
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class SequenceTagger(BaseEstimator):
+    """A recurrent network that gives a label to every step of a sequence.
+
+    Sequences `X` are a list of arrays `[T_i, F]`, or `[T_i]` for one feature; an array `[N, T, F]`;
+    `data.Ragged`; or a list of lists of words. An array or data frame `[T, F]`, or a list of words,
+    is one sequence.
+
+    Labels `y` are a sequence for each sequence of X, a label for each step: integers, strings or
+    truth values. Predictions are given in the same: a list of N arrays `[T_i]`, and `[T]` where X
+    is one sequence.
+
+    With `scheme`, the labels write spans (names in a sentence, gestures in a recording) in that
+    scheme; predictions write them in iob2, and always validly. See `ostinato.span_metrics`.
+
+    Args:
+        crf: Learn which labels follow each other, with a linear-chain CRF; see
+            `ostinato.models.crf`.
+        scheme: "iob2", "iobes" or "bilou", or None, where labels are no spans.
+        standardize: Scale each feature by its mean and deviation in the training.
+        embedding_size: of words; of those of the vocabulary, each has an embedding.
+        character_size: of characters' embeddings, and of the states of the GRUs that read the
+            characters of a word; 0: they are not read.
+        vocabulary_size: words to know, the most frequent ones. All others are one unknown word.
+        {hyperparameters}
+        iterations: updates to make.
+        epochs: passes over the sequences; 20 if iterations is not given either, or as many as 500
+            updates are.
+        batch_size: sequences an update sees; all N if there are fewer.
+        dropout: between layers and before the readout, and of words' vectors; in training only.
+        warmup: iterations at the start over which the learning rate rises from zero; by default a
+            twentieth of all.
+        validation_fraction: share of the sequences kept from the training for validation.
+        random_state: an integer, from which the same training follows again; a
+            `numpy.random.RandomState`, or None for another one each time.
+        verbose: 1 shows the progress on stderr.
+
+    Attributes:
+        classes_: `[C]`, the labels, sorted; tags of iob2 if there is a scheme.
+        net_: the `models.TaggerNet`.
+        fitted_: the `training.fitted_tagger.FittedTagger`, which needs no scikit-learn.
+        history_: the `training.History` (not saved).
+        n_features_in_: F; not set for words.
+        feature_names_in_: `[F]`, the names of the columns, if X was a data frame.
+        n_iter_: updates made by `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceTagger
+        >>> X = np.random.default_rng(0).normal(size=(60, 9, 1))
+        >>> y = np.where(X.cumsum(1)[:, :, 0] > 0, "above", "below")  # of zero, their sum so far
+        >>> model = SequenceTagger(hidden_size=8, learning_rate=0.02).fit(X, y)
+        >>> model.score(X, y) > 0.9
+        True
+        >>> model.predict(np.array([[1.0], [-3.0], [1.0]]))
+        array(['above', 'below', 'below'], dtype='<U5')
+    """
+
+    cell: str = "lstm"
+    hidden_size: int = Model.hidden_size
+    num_layers: int = Model.num_layers
+    bidirectional: bool = True
+    dropout: float = Model.dropout
+    crf: bool = TaggerSettings.crf
+    scheme: str | None = TaggerSettings.scheme
+    standardize: bool = TaggerSettings.standardize
+    embedding_size: int = TaggerSettings.embedding_size
+    character_size: int = TaggerSettings.character_size
+    vocabulary_size: int = TaggerSettings.vocabulary_size
+    iterations: int | None = None
+    epochs: float | None = None
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    learning_rate: float = 4e-3
+    momentum: float = Training.momentum
+    weight_decay: float = Training.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int | None = None
+    step_size: int = Training.step_size
+    step_gamma: float = Training.step_gamma
+    eval_every: int = 100
+    patience: int | None = Training.patience
+    restore_best: bool = Training.restore_best
+    random_state: int | np.random.RandomState | None = Training.seed
+    validation_fraction: float = Fitting.validation_fraction
+    verbose: int = 0
+
+    # There is no ClassifierMixin: scikit-learn stratifies the folds of classifiers, for which it
+    # refuses labels that are sequences.
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceTagger:
+        """Train a new network.
+
+        Args:
+            X: the sequences, N of them, or one.
+            y: the labels of their steps.
+            validation: (X, y), evaluated at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        settings = TaggerSettings(**self._own(TaggerSettings))
+        plan = self._plan()
+        given = Tagged.of(X, y, settings.scheme)
+        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
+        if validation is not None and fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={fraction}; wanted one of them"
+            )
+        if validation is not None:
+            given = given.validated_by(*validation, settings.scheme)
+        elif fraction:
+            given = given.split(fraction, plan.seed)
+        trained, history = FittedTagger.fit(
+            given,
+            Model(**self._own(Model)),
+            settings,
+            _with_length(plan, len(given.y)),
+            warm_up=WARM_UP if self.warmup is None else None,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.n_iter_ = history.iterations
+        self.history_ = history
+        return self._take(trained)
+
+    def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
+        """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.
+
+        With a CRF, or with a scheme, they are those of the likeliest labelling of the sequence.
+        """
+        return self._fitted().predict(X)
+
+    def predict_proba(self, X: Any) -> list[np.ndarray] | np.ndarray:
+        """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]`.
+
+        They are in the order of `classes_`. With a CRF, they are given the whole sequence.
+        """
+        return self._fitted().predict_proba(X)
+
+    def score(self, X: Any, y: Any) -> float:
+        """The share of all steps whose label is predicted right."""
+        fitted = self._fitted()
+        sequences, is_one = as_steps(X)
+        labels = as_labels([y] if is_one else y, lengths_of(sequences), fitted.scheme)
+        answers = fitted.predict(X)
+        pairs = zip(labels, [answers] if is_one else answers, strict=True)
+        right = sum(int(np.sum(one == other)) for one, other in pairs)
+        return right / sum(map(len, labels))
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the model on labelled sequences.
+
+        Returns:
+            accuracy (share of the steps whose label is right), loss (−log P of the labels in nats,
+            a step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
+            words also unknown, the share of them that the training did not have.
+
+        Raises:
+            ValueError: y contains a label that the model does not know.
+        """
+        return self._fitted().evaluate(X, y)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory, for `load`: all or nothing.
+
+        A `RandomState` is not kept.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or the
+                labels are of a type that JSON has not; or a weight is NaN or infinite.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _plan(self) -> training.Plan:
+        seed = self.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31)
+        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": int(seed)}
+        return training.Plan(**given)
+
+    def _own(self, kind: type) -> dict[str, Any]:
+        """The hyperparameters of this kind."""
+        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in _PARAMETERS}
+
+    def _fitted(self) -> FittedTagger:
+        check_is_fitted(self, "fitted_")
+        return self.fitted_
+
+    def _take(self, trained: FittedTagger) -> SequenceTagger:
+        """Become fitted."""
+        self.fitted_ = trained
+        self.net_, self.classes_ = trained.net, trained.classes
+        for name, value in (
+            ("n_features_in_", trained.net.config["n_features"]),
+            ("feature_names_in_", trained.feature_names),
+        ):
+            if value is not None:
+                setattr(self, name, value)
+            elif hasattr(self, name):
+                delattr(self, name)
+        return self
+
+
+def _with_length(plan: training.Plan, n: int) -> training.Plan:
+    """The plan for n sequences, with a length if it has none."""
+    if plan.iterations is not None or plan.epochs is not None:
+        return plan
+    updates = -(-EPOCHS * n // min(plan.batch_size, n))
+    return replace(plan, iterations=max(updates, AT_LEAST))
+
+
+_PARAMETERS = set(signature(SequenceTagger).parameters)
+
+
+def load(path: str | Path) -> SequenceTagger:
+    """Load a tagger that `save` wrote; it predicts the same to the last bit.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+    """
+    path = Path(path)
+    saved = fitted_tagger.read(path)
+    unknown = sorted(saved.params.keys() - _PARAMETERS)
+    if unknown:
+        raise ValueError(
+            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
+            "does not know; load the model with the version that saved it, or train again"
+        )
+    model = SequenceTagger(**saved.params)
+    model.n_iter_ = saved.iterations
+    return model._take(FittedTagger.of(saved, path))

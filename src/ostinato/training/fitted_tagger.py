@@ -1,0 +1,424 @@
+"""`FittedTagger`: a trained network that labels every step, and its training. No scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ostinato.data import LabelEncoder, Ragged
+from ostinato.data.columns import check_columns, column_names
+from ostinato.data.steps import Steps, as_labels, as_steps, lengths_of, values_of, width_of
+from ostinato.data.words import Integers, Words, WordVocabulary
+from ostinato.hyperparameters import Model
+from ostinato.models.tagger import TaggerNet
+from ostinato.span_metrics import can_follow, span_scores
+from ostinato.training import loop, saved_model
+from ostinato.training.callbacks import Callback
+from ostinato.training.history import History
+from ostinato.training.plan import Plan
+from ostinato.training.saved_model import SavedModel
+from ostinato.training.tagging import (
+    Allowed,
+    Inputs,
+    Scores,
+    TaggerSettings,
+    Tagging,
+    measure,
+    scored,
+)
+from ostinato.training.tensor_file import fill
+from ostinato.training.windows import Columns
+
+KIND = "sequence_tagger"
+_KEPT = {"classes", "feature_names", "scale", "scheme", "vocabulary"}
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Sequences with a label for each step, checked.
+
+    Attributes:
+        X: the sequences, N of them.
+        y: the labels of each as class numbers.
+        encoder: of the labels.
+        feature_names: of the columns, if X was a data frame.
+        validation: further (X, y).
+    """
+
+    X: Steps
+    y: Integers
+    encoder: LabelEncoder
+    feature_names: np.ndarray | None = None
+    validation: tuple[Steps, Integers] | None = None
+
+    @staticmethod
+    def of(X: Any, y: Any, scheme: str | None = None) -> Tagged:
+        """From sequences as `as_steps` takes them and the labels of their steps.
+
+        Args:
+            X: N sequences, or one.
+            y: N sequences of labels, or those of the one.
+            scheme: how the labels write spans; they become those of iob2.
+
+        Raises:
+            ValueError: X or y cannot be used, there is not a label for each step, or there are
+                fewer than two different ones.
+            TypeError: X has words and something else.
+        """
+        sequences, is_one = as_steps(X)
+        labels = as_labels([y] if is_one else y, lengths_of(sequences), scheme)
+        encoder, numbers = LabelEncoder.fit(np.concatenate(labels))
+        if len(encoder) < 2:
+            raise ValueError(
+                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+            )
+        y = Integers(numbers, lengths_of(sequences))
+        return Tagged(sequences, y, encoder, column_names(X))
+
+    def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
+        """With further sequences, of the same features and labels, for validation."""
+        sequences, is_one = as_steps(X)
+        _check_features(sequences, width_of(self.X))
+        labels = as_labels([y] if is_one else y, lengths_of(sequences), scheme)
+        return replace(self, validation=(sequences, _encoded(self.encoder, labels)))
+
+    def split(self, fraction: float, seed: int) -> Tagged:
+        """Keep a share of the sequences, drawn at random, for validation; both in their order.
+
+        Raises:
+            ValueError: nothing would be left on one side.
+        """
+        n = len(self.y)
+        kept = round(fraction * n)
+        if not 0 < kept < n:
+            raise ValueError(
+                f"validation_fraction={fraction} of {n} sequences leaves {kept} for validation and "
+                f"{n - kept} to learn from; wanted one or more of each: give more sequences, or "
+                "cut a long one into parts"
+            )
+        order = np.random.default_rng(seed).permutation(n)
+        held_out, rest = np.sort(order[:kept]), np.sort(order[kept:])
+        return replace(
+            self,
+            X=self.X[rest],
+            y=self.y.take(rest),
+            validation=(self.X[held_out], self.y.take(held_out)),
+        )
+
+
+@dataclass(frozen=True)
+class FittedTagger:
+    """A trained network and what it needs to answer in a person's labels.
+
+    Sequences `X` are whatever `as_steps` takes.
+
+    Attributes:
+        net: the network.
+        classes: `[C]`, the labels by class number.
+        scale: of the features; None if they are left as they are, or words.
+        vocabulary: of the words; None if the steps are vectors.
+        scheme: how the labels of the training wrote spans; `classes` are then tags of iob2, and
+            predictions write spans as iob2 does.
+        feature_names: `[F]`, the columns of the data frame it was trained on; None if it was none.
+    """
+
+    net: TaggerNet
+    classes: np.ndarray
+    scale: Columns | None = None
+    vocabulary: WordVocabulary | None = None
+    scheme: str | None = None
+    feature_names: np.ndarray | None = None
+
+    @staticmethod
+    def fit(
+        given: Tagged,
+        model: Model,
+        settings: TaggerSettings,
+        plan: Plan,
+        *,
+        warm_up: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        resume: str | Path | None = None,
+    ) -> tuple[FittedTagger, History]:
+        """Train a network.
+
+        Args:
+            given: the sequences. Batches are no larger than they are many.
+            model, settings, plan: the network, and how to train it.
+            warm_up: the share of the updates over which the learning rate rises, instead of
+                `plan.warmup` of them.
+            callbacks, resume: see `training.train`.
+
+        Raises:
+            ValueError: something does not fit together.
+            Diverged: the loss became NaN or infinite.
+        """
+        if model.init != "default":
+            raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
+        plan = replace(plan, batch_size=min(plan.batch_size, len(given.y)))
+        if warm_up is not None:
+            plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(given.y))))
+        X, vocabulary, scale = given.X, None, None
+        if isinstance(X, Words):
+            vocabulary = WordVocabulary.fit(X, settings.vocabulary_size)
+        elif settings.standardize:
+            scale = Columns.of(values_of(X).astype(np.float64))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(plan.seed)
+            net = _net(len(given.encoder), X, vocabulary, model, settings)
+        trained = FittedTagger(
+            net,
+            given.encoder.classes,
+            scale,
+            vocabulary,
+            settings.scheme,
+            given.feature_names,
+        )
+        validation = given.validation
+        task = Tagging(
+            trained.inputs(X),
+            given.y,
+            plan.batch_size,
+            plan.seed,
+            once=_once(X, vocabulary),
+            allowed=trained.allowed,
+            validation=validation and (trained.inputs(validation[0]), validation[1]),
+        )
+        history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
+        return trained, history
+
+    @property
+    def allowed(self) -> Allowed | None:
+        """Which label may follow which, and which may be the first; None if all may."""
+        if self.scheme is None:
+            return None
+        tags = self.classes.tolist()
+        follow = [[can_follow(tag, before) for tag in tags] for before in tags]
+        return torch.tensor(follow), torch.tensor([can_follow(tag, None) for tag in tags])
+
+    def inputs(self, X: Steps) -> Inputs:
+        """Sequences as the network reads them: standardised, or words as numbers."""
+        if isinstance(X, Words):
+            assert self.vocabulary is not None
+            return self.vocabulary.code(X)
+        if self.scale is None:
+            return X
+        standard = self.scale.standard(values_of(X)).astype(np.float32)
+        return Ragged(standard, X.offsets) if isinstance(X, Ragged) else standard.reshape(X.shape)
+
+    def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
+        """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence.
+
+        Raises:
+            ValueError: X cannot be used, or has other features than the training data; or an
+                answer is NaN or infinite.
+        """
+        sequences, is_one = self._checked(X)
+        answers = self._predict(sequences)
+        return answers[0] if is_one else answers
+
+    def predict_proba(self, X: Any) -> list[np.ndarray] | np.ndarray:
+        """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
+
+        With a CRF they are given the whole sequence.
+        """
+        sequences, is_one = self._checked(X)
+        answers: list[np.ndarray] = [np.empty(0)] * len(sequences)
+        for batch in self._scored(sequences):
+            for i, row in batch.rows(self.net.probabilities(batch.scores, batch.lengths)):
+                answers[i] = row.copy()
+        return answers[0] if is_one else answers
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the tagger on labelled sequences.
+
+        Returns:
+            accuracy (share of the steps whose label is right), loss (−log P of the labels in nats,
+            a step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
+            words also unknown, the share of them that the training did not have.
+
+        Raises:
+            ValueError: as `predict`; or y has not a known label for each step.
+        """
+        sequences, is_one = self._checked(X)
+        labels = as_labels([y] if is_one else y, lengths_of(sequences), self.scheme)
+        numbers = _encoded(LabelEncoder(self.classes), labels)
+        result = measure(self.net, self.inputs(sequences), numbers, self.allowed)
+        measures: dict[str, Any] = asdict(result)
+        if self.scheme is not None:
+            predicted = self._predict(sequences)
+            scores = span_scores([a.tolist() for a in labels], [a.tolist() for a in predicted])
+            measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
+        if isinstance(sequences, Words):
+            measures["unknown"] = self._n_unknown(sequences) / result.n
+        return measures
+
+    def unknown(self, X: Any) -> int:
+        """How many words of X, in their places, the training did not have."""
+        sequences, _ = self._checked(X)
+        if not isinstance(sequences, Words):
+            raise ValueError("unknown: this tagger reads numbers; wanted one of words")
+        return self._n_unknown(sequences)
+
+    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+        """Write the directory of a saved model: all or nothing.
+
+        Args:
+            path: the directory.
+            params: what the constructor of `SequenceTagger` takes.
+            iterations: updates made.
+
+        Raises:
+            ValueError, OSError: see `saved_model.write`.
+        """
+        names = self.feature_names
+        model = SavedModel(
+            kind=KIND,
+            params=params,
+            net=self.net.config,
+            weights=self.net.state_dict(),
+            fitted={
+                "classes": LabelEncoder(self.classes).as_json(),
+                "scale": self.scale and self.scale.as_json(),
+                "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+                "scheme": self.scheme,
+                "feature_names": None if names is None else names.tolist(),
+            },
+            iterations=iterations,
+        )
+        saved_model.write(path, model)
+
+    @staticmethod
+    def of(saved: SavedModel, path: Path) -> FittedTagger:
+        """The tagger that a saved model describes; `path` is its origin, for errors.
+
+        Raises:
+            ValueError: the configuration, the labels and the weights do not belong together.
+        """
+        with torch.random.fork_rng(devices=[]):
+            net = TaggerNet(**saved.net)
+        where, kept, config = f"{path / saved_model.CONFIG}: ", saved.fitted, net.config
+        classes = LabelEncoder.from_json(kept["classes"], f"{where}'classes'").classes
+        if config["n_classes"] != len(classes):
+            raise ValueError(
+                f"{path} has {len(classes)} labels for a network of {config['n_classes']}; it is "
+                "damaged"
+            )
+        scale = vocabulary = None
+        if kept["vocabulary"] is not None:
+            vocabulary = WordVocabulary.from_json(kept["vocabulary"], f"{where}'vocabulary'")
+        if kept["scale"] is not None:
+            scale = Columns.from_json(kept["scale"], config["n_features"], f"{where}'scale'")
+        known = vocabulary and vocabulary.n_words
+        if known != config["n_words"] or (scale and vocabulary):
+            raise ValueError(
+                f"{path} has a vocabulary of {known} for a network of {config['n_words']} words; "
+                "it is damaged"
+            )
+        fill(net, saved.weights, str(path))
+        names = kept["feature_names"]
+        columns = None if names is None else np.array(names, dtype=object)
+        scheme = TaggerSettings(scheme=kept["scheme"]).scheme
+        return FittedTagger(net.eval(), classes, scale, vocabulary, scheme, columns)
+
+    def _checked(self, X: Any) -> tuple[Steps, bool]:
+        check_columns(X, self.feature_names, "SequenceTagger")
+        sequences, is_one = as_steps(X)
+        _check_features(sequences, self.net.config["n_features"])
+        return sequences, is_one
+
+    def _n_unknown(self, words: Words) -> int:
+        assert self.vocabulary is not None
+        return self.vocabulary.code(words).n_unknown
+
+    def _predict(self, sequences: Steps) -> list[np.ndarray]:
+        encoder, allowed = LabelEncoder(self.classes), self.allowed
+        answers: list[np.ndarray] = [np.empty(0)] * len(sequences)
+        for batch in self._scored(sequences):
+            for i, row in batch.rows(self.net.best(batch.scores, batch.lengths, allowed)):
+                answers[i] = encoder.decode(row)
+        return answers
+
+    def _scored(self, sequences: Steps) -> Any:
+        for batch in scored(self.net, self.inputs(sequences)):
+            _check_answers(batch)
+            yield batch
+
+
+def load(path: str | Path) -> FittedTagger:
+    """The tagger in the directory of a saved model.
+
+    Raises:
+        ValueError: a file is missing, damaged, altered or foreign.
+    """
+    return FittedTagger.of(read(Path(path)), Path(path))
+
+
+def read(path: Path) -> SavedModel:
+    """The saved tagger in a directory, as values."""
+    return saved_model.read(path, KIND, set(signature(TaggerNet).parameters), _KEPT)
+
+
+def _encoded(encoder: LabelEncoder, labels: list[np.ndarray]) -> Integers:
+    return Integers(encoder.encode(np.concatenate(labels)), [len(each) for each in labels])
+
+
+def _check_features(X: Steps, wanted: int | None) -> None:
+    came = width_of(X)
+    if (came is None) != (wanted is None):
+        has, wants = ("words", "numbers") if came is None else ("numbers", "words")
+        raise ValueError(f"X has {has}, but the tagger was trained with {wants}")
+    if came != wanted:
+        raise ValueError(
+            f"X has {came} features, but SequenceTagger is expecting {wanted} features as input, "
+            "those it was trained with"
+        )
+
+
+def _check_answers(batch: Scores) -> None:
+    for i, row in batch.rows(batch.scores):
+        if not np.isfinite(row).all():
+            step = int(np.argmin(np.isfinite(row).all(1)))
+            raise ValueError(
+                f"the network answers example {i}, step {step} with "
+                f"{row[step][~np.isfinite(row[step])][0]}; wanted finite numbers: its weights or "
+                "the values of X are too large for float32; scale X as for the training, or train "
+                "again with a lower learning_rate"
+            )
+
+
+def _net(
+    n_classes: int,
+    X: Steps,
+    vocabulary: WordVocabulary | None,
+    model: Model,
+    settings: TaggerSettings,
+) -> TaggerNet:
+    arguments = {name: value for name, value in asdict(model).items() if name != "init"}
+    arguments |= {"crf": settings.crf}
+    if vocabulary is None:
+        return TaggerNet(n_classes, width_of(X), **arguments)
+    return TaggerNet(
+        n_classes,
+        n_words=vocabulary.n_words,
+        n_characters=vocabulary.n_characters,
+        embedding_size=settings.embedding_size,
+        character_size=settings.character_size,
+        **arguments,
+    )
+
+
+def _once(X: Steps, vocabulary: WordVocabulary | None) -> np.ndarray | None:
+    """`[V]`, which words of the vocabulary occur once; of words only."""
+    if not isinstance(X, Words) or vocabulary is None:
+        return None
+    once = np.zeros(vocabulary.n_words, dtype=bool)
+    once[vocabulary.code(X).words[X.counts == 1]] = True
+    once[0] = False
+    return once

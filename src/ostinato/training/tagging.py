@@ -1,0 +1,199 @@
+"""`Tagging`: the task of giving every step of a sequence its label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches, Ragged
+from ostinato.data.steps import lengths_of
+from ostinato.data.words import UNKNOWN, CodedWords, Integers
+from ostinato.hyperparameters import Declared, declare
+from ostinato.models.tagger import NO_LABEL, TaggerNet, WordBatch
+from ostinato.training.examples import tensors
+from ostinato.training.task import Measured, Task
+
+Inputs = np.ndarray | Ragged | CodedWords
+Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
+
+# Answers are made for so many steps at a time, padding included: 33 MB for states of 2 · 128.
+STEPS_AT_ONCE = 2**15
+# The share of the occurrences of words seen once that are shown as the unknown word: from them the
+# network learns what to make of words that it has not seen (Lample et al. 2016).
+HIDDEN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class TaggerSettings(Declared):
+    """What a tagger is beside its recurrent layers."""
+
+    crf: bool = declare(False, "Learn which labels follow each other (a linear-chain CRF).")
+    scheme: Literal["iob2", "iobes", "bilou"] | None = declare(
+        None, "How the labels write spans, if they do; predictions are then valid iob2."
+    )
+    standardize: bool = declare(
+        True, "Scale each feature by its mean and deviation in the training."
+    )
+    embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
+    character_size: int = declare(
+        25, "Size of a character's embedding and of the states over characters; 0: none.", low=0
+    )
+    vocabulary_size: int = declare(20_000, "Words to know, the most frequent ones.", low=2)
+
+
+@dataclass(frozen=True)
+class TagMeasures:
+    """Loss and accuracy over n steps.
+
+    Attributes:
+        loss: −log P(labels | sequence) in nats, a step; without a CRF the mean cross-entropy.
+        accuracy: share of the steps whose label is right.
+    """
+
+    loss: float
+    accuracy: float
+    n: int
+
+
+class Tagging(Task):
+    """−log P of a `models.TaggerNet`'s labels, a step, on batches of labelled sequences.
+
+    A batch's loss is the sum over its sequences divided by the number of its steps.
+
+    Args:
+        X: the sequences, N of them.
+        y: the labels of each as classes 0…C−1.
+        batch_size, seed: of the batches.
+        once: `[V]`, which words of the vocabulary the training has once, if X are words.
+        allowed: see `models.TaggerNet.best`.
+        validation: further (X, y).
+    """
+
+    def __init__(
+        self,
+        X: Inputs,
+        y: Integers,
+        batch_size: int,
+        seed: int,
+        *,
+        once: np.ndarray | None = None,
+        allowed: Allowed | None = None,
+        validation: tuple[Inputs, Integers] | None = None,
+    ):
+        self.X, self.y = X, y
+        self.once = None if once is None else torch.from_numpy(once)
+        self.allowed = allowed
+        self.validation = validation
+        self.has_validation = validation is not None
+        everyone = np.arange(len(y))
+        self.batches = Batches(everyone, everyone, batch_size, seed=seed)
+        self.n_examples, self.batch_size = len(y), batch_size
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        assert isinstance(net, TaggerNet)
+        chosen = self.batches.next_indices()
+        x, lengths = inputs(self.X, chosen)
+        y = torch.from_numpy(self.y.padded(chosen, NO_LABEL))
+        if isinstance(x, WordBatch) and self.once is not None:
+            x = x._replace(words=_hidden(x.words, self.once))
+        scores = net(x, lengths)
+        labelled = y != NO_LABEL
+        n_steps = labelled.sum()
+        right = (net.best(scores.detach(), lengths, self.allowed) == y)[labelled]
+        accuracy = right.double().mean().item()
+        return net.losses(scores, y, lengths).sum() / n_steps, {"train_accuracy": accuracy}
+
+    def validate(self, net: torch.nn.Module) -> Measured:
+        assert self.validation is not None and isinstance(net, TaggerNet)
+        result = measure(net, *self.validation, self.allowed)
+        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        assert not tensors
+
+
+def inputs(X: Inputs, chosen: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:
+    """The sequences at positions `[B]` for a `TaggerNet`: x, and lengths where they differ."""
+    if not isinstance(X, CodedWords):
+        return tensors(X, chosen)
+    *arrays, lengths = map(torch.from_numpy, X.arrays(chosen))
+    return WordBatch(*arrays), lengths
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A network's scores of some sequences.
+
+    Attributes:
+        chosen: `[B]`, which ones.
+        scores: `[B, T, C]`.
+        lengths: `[B]`, or None if all are T.
+    """
+
+    chosen: np.ndarray
+    scores: Tensor
+    lengths: Tensor | None
+
+    def rows(self, values: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        """Each sequence's number, and its part `[T_i, …]` of values `[B, T, …]`."""
+        lengths = [values.shape[1]] * len(values) if self.lengths is None else self.lengths.tolist()
+        for i, length, row in zip(self.chosen.tolist(), lengths, values.numpy(), strict=True):
+            yield i, row[:length]
+
+
+@torch.no_grad()
+def scored(net: TaggerNet, X: Inputs) -> Iterator[Scores]:
+    """A network's scores of all sequences, in evaluation mode, in batches of similar length.
+
+    The mode that the network was in is kept.
+    """
+    was_training = net.training
+    net.eval()
+    for chosen in _by_length(lengths_of(X)):
+        x, lengths = inputs(X, chosen)
+        yield Scores(chosen, net(x, lengths), lengths)
+    net.train(was_training)
+
+
+@torch.no_grad()
+def measure(net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None) -> TagMeasures:
+    """Loss and accuracy of a network over labelled sequences."""
+    loss = right = 0.0
+    for batch in scored(net, X):
+        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
+        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
+        right += (net.best(batch.scores, batch.lengths, allowed) == labels).sum().item()
+    n = len(y.values)
+    return TagMeasures(loss / n, right / n, n)
+
+
+def _by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """All sequences in order of their length, in batches of STEPS_AT_ONCE or one sequence."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= STEPS_AT_ONCE:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _hidden(words: Tensor, once: Tensor) -> Tensor:
+    """Words `[U]`, of which some that occur once are shown as unknown."""
+    hidden = once[words] & (torch.rand(len(words)) < HIDDEN_SHARE)
+    return torch.where(hidden, UNKNOWN, words)
