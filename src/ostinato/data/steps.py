@@ -62,10 +62,11 @@ def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np
             "a tagger requires y to be passed, but the target y is None; wanted a label for each "
             "step"
         )
-    if isinstance(y, (str, bytes)) or not hasattr(y, "__len__") or len(y) != len(lengths):
-        came = f"{len(y)} sequences" if hasattr(y, "__len__") else repr(y)
+    is_list = hasattr(y, "__len__") and not isinstance(y, (str, bytes))
+    if not is_list or len(y) != len(lengths):
+        came = f"has {len(y)} sequences" if is_list else f"is {y!r}"
         raise ValueError(
-            f"X has {len(lengths)} sequences and y has {came}; wanted the labels of each sequence"
+            f"X has {len(lengths)} sequences and y {came}; wanted the labels of each sequence"
         )
     labels = [_labels_of(i, y[i], int(n), scheme) for i, n in enumerate(lengths)]
     texts = [each.dtype.kind in "UO" and isinstance(each[0], str) for each in labels]
@@ -128,7 +129,7 @@ def _labels_of(i: int, given: Any, length: int, scheme: str | None) -> np.ndarra
     if not whole:
         raise ValueError(
             f"Unknown label type: sequence {i} of y has labels of {labels.dtype}, as "
-            f"{labels[0]!r}; wanted integers, strings or truth values, all of one kind"
+            f"{labels.tolist()[0]!r}; wanted integers, strings or truth values, all of one kind"
         )
     if scheme is None:
         return labels
