@@ -98,8 +98,8 @@ class Examples:
 
     def __repr__(self) -> str:
         lengths = self.lengths
-        steps = sorted({int(lengths.min(initial=0)), int(lengths.max(initial=0))})
-        shown = " to ".join(map(str, steps))
+        shortest, longest = (lengths.min(), lengths.max()) if len(self) else (0, 0)
+        shown = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
         return f"Examples({len(self)} sequences of {shown} steps, {len(self.features)} features)"
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ def _long(table: Table, roles: Roles) -> Examples:
     if roles.target and roles.task == "classify":
         y = once(roles.target)
     elif roles.target and roles.task == "tag":
-        y = np.split(table[roles.target].labels()[rows], starts[1:])
+        y = _split(table[roles.target].labels()[rows], offsets)
     elif roles.target:
-        y = np.split(table[roles.target].numbers()[rows], starts[1:])
+        y = _split(table[roles.target].numbers()[rows], offsets)
     return Examples(
         X=_sequences(values[rows], offsets),
         y=y,
@@ -63,7 +64,7 @@ def _long(table: Table, roles: Roles) -> Examples:
         ids=ids,
         groups=once(roles.group) if roles.group else None,
         parts=_parts(once(roles.split), table, roles) if roles.split else None,
-        times=None if times is None else np.split(times, starts[1:]),
+        times=None if times is None else _split(times, offsets),
         statics={name: once(name, missing=True) for name in roles.static},
         categories=categories,
         roles=roles,
@@ -93,12 +94,12 @@ def _nested(table: Table, roles: Roles) -> Examples:
     elif target is not None:
         inner = lists[-1].inner
         answers = inner.labels() if roles.task == "tag" else inner.numbers()
-        y = np.split(answers, offsets[1:-1])
+        y = _split(answers, offsets)
     return Examples(
         X=_sequences(values, offsets),
         y=y,
         features=features,
-        times=None if stamps is None else np.split(stamps, offsets[1:-1]),
+        times=None if stamps is None else _split(stamps, offsets),
         categories=categories,
         places=Places(table.unit, table.lines, features, "nested"),
         **_of_rows(table, roles),
@@ -274,6 +275,12 @@ def _sequences(values: np.ndarray, offsets: np.ndarray) -> Sequences:
     if len(lengths) and (lengths == lengths[0]).all():
         return values.reshape(len(lengths), int(lengths[0]), values.shape[1])
     return Ragged(values, offsets)
+
+
+def _split(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    """Values end to end as one array for each sequence."""
+    places = offsets.tolist()
+    return [values[start:end] for start, end in pairwise(places)]
 
 
 def _once(

@@ -1,0 +1,86 @@
+"""Columns by name: what is found out, what is said of it, what is refused."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+pytest.importorskip("pyarrow")
+from ostinato.data.delimited import parse_delimited
+from ostinato.data.json_lines import parse_json_lines
+from ostinato.data.roles import Roles, resolve
+
+LONG = "ID,Time,x,y,mode\na,1,1,1,up\na,2,1,1,up\nb,1,1,1,down\n"
+WIDE = "label,t0,t1,t2\nup,1,2,3\ndown,1,2,3\n"
+
+
+def table(text):
+    if text.startswith("{"):
+        return parse_json_lines(text.encode(), "f.jsonl")
+    return parse_delimited(text.encode(), "f.csv")
+
+
+def test_all_names_given_are_taken_as_they_are_and_nothing_is_said(caplog):
+    roles = Roles("long", " ID ", "\ufeffTime", ("y", "x"), "mode", "classify")
+    found = resolve(roles, table(LONG))
+    assert found == Roles("long", "ID", "Time", ("y", "x"), "mode", "classify")
+    assert resolve(found, table(LONG)) == found
+    assert caplog.text == ""
+
+
+def test_what_is_found_out_is_said_in_one_line(caplog):
+    found = resolve(Roles(target="mode", task="classify"), table(LONG))
+    assert found == Roles("long", "ID", "Time", ("x", "y"), "mode", "classify")
+    assert [record.getMessage() for record in caplog.records] == [
+        "f.csv: taken as shape long; id 'ID'; time 'Time'; 2 features: 'x', 'y'"
+    ]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "wanted"),
+    [
+        (WIDE, Roles(target="label"), ("wide", None, ("t0", "t1", "t2"), "classify")),
+        (WIDE.replace("t", ""), Roles(target="label"), ("wide", None, ("0", "1", "2"), "classify")),
+        ("id," + WIDE.replace("\nup", "\n1,up").replace("\ndown", "\n2,down"),
+         Roles(target="label"), ("wide", "id", ("t0", "t1", "t2"), "classify")),
+        (LONG, Roles(target="mode", task="tag"), ("long", "ID", ("x", "y"), "tag")),
+        (LONG, Roles(target="x", task="forecast"), ("long", "ID", (), "forecast")),
+        ('{"id": 1, "x": [1], "y": [2], "z": "u"}', Roles(target="z"),
+         ("nested", "id", ("x", "y"), "classify")),
+        ('{"x": [1], "z": ["u"]}', Roles(target="z", task="tag"), ("nested", None, ("x",), "tag")),
+    ],
+)  # fmt: skip
+def test_what_is_unambiguous_is_found_out(text, given, wanted):
+    found = resolve(given, table(text))
+    assert (found.shape, found.id, found.features, found.task) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "wanted"),
+    [
+        ("a,b,c\n1,2,u\n3,4,v\n", Roles(target="c"),
+         "is a row a step or a whole sequence.*'a', 'b'"),
+        ("a,b,c\n1,2,u\n1,4,v\n", Roles("long", target="c", task="classify"), "which column tells"),
+        (LONG, Roles(id="ID", target="mode"), "what is the target 'mode' for"),
+        (LONG.replace("x", "mood").replace("1,1,up", "q,1,up"),
+         Roles(target="mode", task="classify"), "'mood' does not hold numbers; name the features"),
+        (LONG, Roles(id="ID", target="ID"), "'ID' is both id and target"),
+        (LONG, Roles(id="ID", features=("x", "x")), "'x' is twice among the features"),
+        (LONG, Roles(id="ID", features=("x",), known=("y",)), "'y' is known ahead and not among"),
+        ("id,z\na,u\na,u\n", Roles(id="id", target="z", task="tag"), "no column is left"),
+        (LONG, Roles(features=("x", "yy")), r"no column 'yy' \(asked for as features\).*mean 'y'"),
+        ("id," + ",".join(f"c{i}" for i in range(50)) + "\n1" + ",2" * 50 + "\n",
+         Roles(target="d"), r"'c18', … \(51 columns\)"),
+    ],
+)  # fmt: skip
+def test_what_is_ambiguous_or_wrong_is_refused(text, given, wanted):
+    with pytest.raises(ValueError, match=wanted) as error:
+        resolve(given, table(text))
+    assert str(error.value).startswith("f.")
+
+
+def test_columns_left_out_are_said(caplog):
+    resolve(Roles(id="ID", time="Time", features=("x",), target="mode", task="tag"), table(LONG))
+    assert caplog.messages == ["f.csv: taken as left out 'y'"]
