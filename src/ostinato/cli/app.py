@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ostinato
-from ostinato.cli import doctor, evaluate, inspect, predict, train
+from ostinato.cli import check, doctor, evaluate, inspect, predict, train
 from ostinato.cli.failures import Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
@@ -27,7 +27,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train.train, evaluate.evaluate, predict.predict, inspect.inspect, doctor.doctor):
+for _command in (
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    check.check,
+    inspect.inspect,
+    doctor.doctor,
+):
     app.command(cls=Command)(_command)
 
 

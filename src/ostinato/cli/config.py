@@ -1,6 +1,6 @@
-"""The configuration of a training run, in sections: [data], [model], [training], [run].
+"""The configuration of a training run: [data], [task], [model], [training], [run].
 
-[model] and [training] are the hyperparameters (`ostinato.hyperparameters`), the other two are
+[model] and [training] are the hyperparameters (`ostinato.hyperparameters`), the others are
 declared here in the same way. From the declarations follow the flags of the command line
 (`flags.py`), `--set section.key=value`, TOML files, and the `config.toml` of a run directory.
 Neither torch nor numpy is imported here: `ostinato --help` and `--print-config` stay quick.
@@ -44,7 +44,7 @@ class ConfigError(ValueError):
 class DataConfig(Declared):
     """[data]"""
 
-    source: str | None = declare(None, "What to learn: mnist, vowels, FILE.npz or FILE.ts.")
+    source: str | None = declare(None, "What to learn: mnist, vowels, austen, or a file.")
     as_sequence: Literal["rows", "columns", "pixels", "permuted"] = declare(
         "rows", "How an MNIST image becomes a sequence."
     )
@@ -52,6 +52,60 @@ class DataConfig(Declared):
     test_fraction: float = declare(
         0.2, "Share held out as the test part where no --test file is given.", above=0, below=1
     )
+    shape: Literal["long", "nested", "wide"] | None = declare(
+        None,
+        "How a table holds sequences: long (a row a step, with --id), nested (a row a sequence, "
+        "lists in its columns) or wide (a row a sequence, a column a step). Default: the one that "
+        "is possible.",
+    )
+    id: str | None = declare(None, "Column that names the sequence a row belongs to.")
+    time: str | None = declare(None, "Column that orders the steps of a sequence.")
+    features: str | None = declare(
+        None, "Columns to read at each step: a,b,c. Default: all without another role."
+    )
+    static: str | None = declare(None, "Columns with one value a sequence, for forecasts: a,b.")
+    known: str | None = declare(
+        None, "Columns among the features that are known ahead of time, for forecasts: a,b."
+    )
+    group: str | None = declare(
+        None, "Column whose groups (a person, a hospital, a book) stay on one side of each split."
+    )
+    split: str | None = declare(
+        None, "Column that says the part of a sequence: train, validation or test."
+    )
+    sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
+    separator: str | None = declare(None, "Between the fields of a CSV file. Default: a comma.")
+    missing: Literal["error", "mask", "fill", "forward"] = declare(
+        "error",
+        "Missing values: an error, zeros with a feature that says so, the training mean, or the "
+        "last value before.",
+    )
+    standardize: bool = declare(
+        True, "Scale each feature of a file by the mean and deviation of the training part."
+    )
+
+
+@dataclass(frozen=True)
+class TaskConfig(Declared):
+    """[task]"""
+
+    classify: str | None = declare(None, "Tell classes apart: the column of a sequence's label.")
+    tag: str | None = declare(None, "A label for each step: the column of the labels.")
+    forecast: str | None = declare(None, "The next values of a series: its column.")
+    language: str | None = declare(
+        None, "The next word or character of a text: its column, where the file is a table."
+    )
+    horizon: int | None = declare(None, "Steps to forecast.", low=1)
+    context: int | None = declare(
+        None, "Steps that a forecast reads. Default: three times the horizon, 24 at least.", low=1
+    )
+    season: int = declare(1, "Steps of a season, for the scale and the baseline.", low=1)
+    crf: bool = declare(False, "Learn which tags may follow each other (a linear-chain CRF).")
+    level: Literal["character", "word", "piece"] = declare(
+        "character", "What a language model reads and writes."
+    )
+    vocabulary: int = declare(10_000, "Most words, or word pieces, that it knows.", low=2)
+    truncate: int = declare(128, "Steps that its gradient goes back.", low=1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +126,7 @@ class Config:
     """Every parameter of a run. The defaults are the notebook's experiment."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     model: Model = field(default_factory=Model)
     training: Fitting = field(default_factory=Fitting)
     run: RunConfig = field(default_factory=RunConfig)

@@ -29,6 +29,69 @@ HELP = {
 }
 
 
+# Of each task, where nothing else is given. Rates, sizes and dropout are starting points that were
+# chosen by validation on training parts; docs/recipes.md has the figures.
+_SCHEDULE: Given = {
+    "training.optimizer": "adamw",
+    "training.clip_norm": 1.0,
+    "training.schedule": "cosine",
+}
+ARRAYS = (".npz", ".ts", ".ts.gz")  # files that hold X and y
+RECIPES: dict[str, Given] = {
+    "classify": _SCHEDULE
+    | {
+        "model.cell": "gru",
+        "model.hidden_size": 64,
+        "model.bidirectional": True,
+        "model.dropout": 0.3,
+        "training.learning_rate": 4e-3,
+    },
+    "tag": _SCHEDULE
+    | {
+        "model.cell": "lstm",
+        "model.hidden_size": 128,
+        "model.bidirectional": True,
+        "training.learning_rate": 4e-3,
+    },
+    "forecast": _SCHEDULE
+    | {
+        "model.cell": "gru",
+        "model.hidden_size": 64,
+        "training.learning_rate": 2e-3,
+        "training.batch_size": 64,
+        "training.iterations": 2000,
+        "training.eval_every": 100,
+    },
+    "language": _SCHEDULE
+    | {
+        "model.cell": "lstm",
+        "model.hidden_size": 512,
+        "training.learning_rate": 3e-3,
+        "training.batch_size": 32,
+        "training.epochs": 4.0,
+        "training.eval_every": 200,
+    },
+}
+_LENGTH = {"training.iterations", "training.epochs"}
+
+
+def for_task(task: str, settings: Config, given: Given) -> Config:
+    """The settings with the recipe of a task, but for what is given.
+
+    mnist, and files that hold X and y, keep the notebook's.
+    """
+    source = settings.data.source or ""
+    if source == "mnist" or source.endswith(ARRAYS):
+        return settings
+    set_by_person = {key for key, value in given.items() if value is not None}
+    recipe = {key: value for key, value in RECIPES[task].items() if key not in set_by_person}
+    if set_by_person & _LENGTH:
+        recipe = {key: value for key, value in recipe.items() if key not in _LENGTH}
+    elif recipe.keys() & _LENGTH:  # one of the two
+        recipe = dict.fromkeys(_LENGTH, None) | recipe
+    return settings.updated(recipe)
+
+
 def for_file(settings: Config, given: Given, n_examples: int) -> Config:
     """The settings with defaults for a file, where nothing else is given.
 

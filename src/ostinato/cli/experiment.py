@@ -6,31 +6,22 @@ This module imports torch; commands import it when they train.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from ostinato import environment, files, report, training
-from ostinato.cli import limits, runs, sources
+from ostinato import environment, files, training
+from ostinato.cli import limits
 from ostinato.cli.config import Config
-from ostinato.cli.evaluate import measure
 from ostinato.cli.failures import BadInput, Failure, Interrupted
-from ostinato.cli.output import predictions_csv
+from ostinato.cli.jobs.job import Job
 from ostinato.cli.rundir import RunDir
-from ostinato.cli.sources import Part
-from ostinato.data import as_sequences
 from ostinato.interrupt import Terminated
-from ostinato.training.fitted import FittedClassifier, Labelled, load
 from ostinato.training.history import History
-
-NOTEBOOK_IMAGES = 128
 
 
 @dataclass(frozen=True)
@@ -81,9 +72,7 @@ class Recorder(training.Callback):
 
 
 def run(
-    settings: Config,
-    train: Part,
-    test: Part,
+    job: Job,
     open_run: Callable[[], RunDir] | None = None,
     resumed: RunDir | None = None,
     quiet: bool = False,
@@ -91,8 +80,7 @@ def run(
     """Train and measure.
 
     Args:
-        settings: the resolved configuration.
-        train, test: the data.
+        job: what is learnt.
         open_run: gives the directory of the run, once it is needed; None: nothing is kept.
         resumed: the run to go on with.
         quiet: no progress on stderr.
@@ -102,34 +90,20 @@ def run(
         Failure: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    settings = _with_threads(settings)
-    surroundings = environment.environment() | {"data": _data(settings, train, test)}
+    settings = _with_threads(job.settings)
+    job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
+    surroundings = environment.environment() | {"data": job.description()}
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
-    limits.check_memory(settings, surroundings["data"])
-    given = Labelled.of(as_sequences(train.X), train.y)
-    weights = class_weight(settings.training.class_weight, train.y)
+    limits.check_memory(settings, job.least_memory())
     checkpoint = _checkpoint(resumed)
-    start = None
-    if settings.run.from_ is not None and checkpoint is None:
-        start = _start(settings.run.from_, train)
     recorder = Recorder(open_run, settings, surroundings) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
         callbacks.append(training.Progress())
     try:
-        if fraction := settings.training.validation_fraction:
-            given = given.split(fraction, settings.training.seed)
-        model, history = FittedClassifier.fit(
-            given,
-            settings.model,
-            _plan(settings),
-            class_weight=weights,
-            start=start,
-            callbacks=callbacks,
-            resume=checkpoint,
-        )
-        evaluation = _results(recorder.run if recorder else None, model, history, test, settings)
+        model, history = job.fit(callbacks, checkpoint)
+        evaluation = _results(recorder.run if recorder else None, job, model, history)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
@@ -143,69 +117,6 @@ def run(
     return Result(evaluation, recorder.run if recorder else None)
 
 
-def _start(origin: str, train: Part) -> FittedClassifier:
-    """A model that reads the same features and tells the same classes apart."""
-    model = load(runs.find(Path(origin)).model)
-    came, wanted = sources.n_features(train.X), model.net.config["n_features"]
-    if came != wanted:
-        raise BadInput(
-            f"--from {origin} was trained on {wanted} features a step, and the data have {came}; "
-            "wanted the same"
-        )
-    known, labels = model.classes.tolist(), np.unique(train.y).tolist()
-    if known != labels:
-        raise BadInput(
-            f"--from {origin} tells the classes {_some(known)} apart, and the data have "
-            f"{_some(labels)}; wanted the same"
-        )
-    return model
-
-
-def _some(labels: list[Any], most: int = 10) -> str:
-    shown = ", ".join(map(repr, labels[:most]))
-    return shown if len(labels) <= most else f"{shown}, … ({len(labels)})"
-
-
-def _plan(settings: Config) -> training.Plan:
-    given = asdict(settings.training)
-    return training.Plan(**{f.name: given[f.name] for f in fields(training.Plan)})
-
-
-def estimator_parameters(settings: Config, y: np.ndarray) -> dict[str, Any]:
-    """The configuration as arguments of `SequenceClassifier`."""
-    parameters = asdict(settings.model) | asdict(settings.training)
-    parameters["random_state"] = parameters.pop("seed")
-    parameters["class_weight"] = class_weight(settings.training.class_weight, y)
-    return parameters | {"warm_start": False, "verbose": 0}
-
-
-def class_weight(given: str | None, y: np.ndarray) -> str | dict[Any, float] | None:
-    """`balanced`, or the mapping meant by "cat=1,dog=2.5"."""
-    if given is None or given == "balanced":
-        return given
-    labels = {str(label): label for label in np.unique(y).tolist()}
-    weights: dict[Any, float] = {}
-    for pair in given.split(","):
-        name, equals, number = pair.rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            equals, weight = "", 0.0
-        if not equals:
-            raise BadInput(f"--class-weight {given}: wanted balanced, or label=weight,label=weight")
-        if not 0 <= weight < math.inf:
-            raise BadInput(f"--class-weight: {pair.strip()}; wanted a number, 0 or more")
-        if name.strip() not in labels:
-            raise BadInput(
-                f"--class-weight: there is no class {name.strip()!r}; there are {', '.join(labels)}"
-            )
-        label = labels[name.strip()]
-        if label in weights:
-            raise BadInput(f"--class-weight: {name.strip()} is there twice; wanted one weight")
-        weights[label] = weight
-    return weights
-
-
 def _with_threads(settings: Config) -> Config:
     """Set the number of threads, and keep it in the configuration: some bits depend on it.
 
@@ -214,10 +125,6 @@ def _with_threads(settings: Config) -> Config:
     threads = settings.run.threads or min(torch.get_num_threads(), environment.cores())
     torch.set_num_threads(threads)
     return settings.updated({"run.threads": threads})
-
-
-def _data(settings: Config, train: Part, test: Part) -> dict[str, Any]:
-    return {**sources.describe(train, test), "sha256": sources.digest(settings.data)}
 
 
 def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
@@ -247,61 +154,18 @@ def _how_to_go_on(run: RunDir | None) -> str:
     )
 
 
-def _evaluate(
-    model: FittedClassifier, history: History, test: Part, settings: Config
-) -> dict[str, Any]:
-    evaluation: dict[str, Any] = {"test": measure(model, test)}
-    if settings.data.source == "mnist":
-        first = slice(NOTEBOOK_IMAGES)
-        evaluation["notebook_128"] = measure(model, Part(test.X[first], test.y[first]))
-    return evaluation | {
+def _results(run: RunDir | None, job: Job, model: Any, history: History) -> dict[str, Any]:
+    """Measure and write the results; evaluation.json last, as it says that the run is finished."""
+    began = time.perf_counter()
+    evaluation = job.evaluate(model) | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,
         "outcome": history.outcome,
         "best_iteration": history.best_iteration,
     }
-
-
-def _results(
-    run: RunDir | None, model: FittedClassifier, history: History, test: Part, settings: Config
-) -> dict[str, Any]:
-    """Measure and write the results; evaluation.json last, as it says that the run is finished."""
-    began = time.perf_counter()
-    evaluation = _evaluate(model, history, test, settings)
     if run is not None:
-        _keep(run, model, history, test, evaluation, settings)
+        job.keep(run, model, history, evaluation)
     evaluation["evaluation_s"] = time.perf_counter() - began
     if run is not None:
         files.write_json(run.evaluation, evaluation)
     return evaluation
-
-
-def _keep(
-    run: RunDir,
-    model: FittedClassifier,
-    history: History,
-    test: Part,
-    evaluation: dict[str, Any],
-    settings: Config,
-) -> None:
-    """The model, the predictions and the report."""
-    model.save(run.model, estimator_parameters(settings, model.classes), history.iterations)
-    proba = model.predict_proba(test.X)
-    files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y))
-    contents = report.collect(
-        model,
-        test.X,
-        test.y,
-        title=_title(settings),
-        metrics=history.reports,
-        losses=history.course,
-        evaluation=evaluation,
-        config=settings.tables(),
-        environment=run.surroundings(),
-    )
-    report.write_report(run.report, contents)
-
-
-def _title(settings: Config) -> str:
-    source = Path(settings.data.source or "").name
-    return f"{source}, {settings.model.cell}, {settings.model.hidden_size} units"

@@ -11,7 +11,7 @@ import typer
 from ostinato import picture
 from ostinato.anatomy import Anatomy, table
 from ostinato.cli import config as configuration
-from ostinato.cli import runs, sources
+from ostinato.cli import jobs, runs, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
@@ -74,12 +74,13 @@ def _of_run(path: Path) -> Anatomy:
 
 def _of_source(source: str, config: Config) -> Anatomy:
     config = config.updated({"data.source": sources.known(source)})
+    config = jobs.with_defaults(config, {})
     sources.check(config.data)
     if source == "mnist":  # the sizes are known without reading 70,000 images
         n_steps, n_features = MNIST_SHAPES[config.data.as_sequence]
         n_classes = 10
     else:
-        data = sources.describe(*sources.load(config.data, config.training.seed))
+        data = jobs.read(config, {}).description()
         n_steps, n_features, n_classes = (
             data["max_length"],
             data["n_features"],

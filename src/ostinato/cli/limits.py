@@ -28,13 +28,13 @@ def check_threads(threads: int | None) -> None:
         )
 
 
-def check_memory(settings: Config, data: dict[str, Any]) -> None:
+def check_memory(settings: Config, needed: int) -> None:
     """Refuse a network whose training cannot fit into the memory of this machine.
 
     Args:
-        data: its sizes, as `sources.describe` gives them.
+        needed: bytes that the training takes at least.
     """
-    there, needed = environment.memory(), least_memory(settings, data)
+    there = environment.memory()
     if there is not None and needed > there:
         model = settings.model
         raise BadInput(
@@ -48,6 +48,10 @@ def least_memory(settings: Config, data: dict[str, Any]) -> int:
     """Bytes that a training takes at least: its weights, and the states of a batch.
 
     A weight is there with its gradient and what the optimizer keeps; a state with its gates.
+
+    Args:
+        data: n_train, max_length, n_features and n_classes; of another task than to classify, the
+            sizes that stand in for them.
     """
     m, plan = settings.model, settings.training
     B, T = min(plan.batch_size, data["n_train"]), data["max_length"]

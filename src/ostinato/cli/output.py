@@ -126,22 +126,28 @@ def csv_text(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def predictions_csv(
-    classes: np.ndarray, proba: np.ndarray, y: np.ndarray | None, all_classes: bool = False
+    classes: np.ndarray,
+    proba: np.ndarray,
+    y: np.ndarray | None,
+    all_classes: bool = False,
+    ids: np.ndarray | None = None,
 ) -> str:
-    """One line an example: index, label (if known), prediction and its probability.
+    """One line an example: index or id, label (if known), prediction and its probability.
 
     Args:
         classes: `[C]` labels.
         proba: `[N, C]` probabilities.
         y: `[N]` true labels, or None.
         all_classes: also a column for the probability of every class.
+        ids: `[N]` names of the examples.
     """
     best = proba.argmax(axis=1)
-    header = ["index", *(["label"] if y is not None else []), "prediction", "probability"]
+    header = ["index" if ids is None else "id", *(["label"] if y is not None else [])]
+    header += ["prediction", "probability"]
     header += [f"probability_{label}" for label in classes] if all_classes else []
     rows = (
         [
-            i,
+            i if ids is None else ids[i],
             *([y[i]] if y is not None else []),
             classes[best[i]],
             f"{p[best[i]]:.6f}",

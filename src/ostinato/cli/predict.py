@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato.cli import runs, sources
-from ostinato.cli.output import Overwrite, Quiet, check_file, hush, predictions_csv, write
+from ostinato.cli import jobs, runs, sources
+from ostinato.cli.output import Overwrite, Quiet, check_file, hush, write
 
 
 def predict(
@@ -24,17 +24,12 @@ def predict(
     proba: Annotated[bool, typer.Option("--proba", help="The probability of every class.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict the class of each sequence, as CSV."""
+    """Answer for each sequence of a file, as CSV."""
     hush(quiet)
     if output == Path("-"):
         output = None
     if output is not None:
         check_file(output, overwrite)
     trained = runs.find(run)
-    X, y = sources.read(file, trained.reading_of(file))
-
-    from ostinato.training.fitted import load
-
-    model = load(trained.model)
-    sources.check_fits(file, X, None, model)
-    write(output, predictions_csv(model.classes, model.predict_proba(X), y, all_classes=proba))
+    _, module = jobs.of_model(trained)
+    write(output, module.predicted(trained, file, proba))

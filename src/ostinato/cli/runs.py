@@ -30,6 +30,22 @@ class Trained:
         """How this model reads a data set's images as sequences."""
         return self.config.data.as_sequence if self.config and source == "mnist" else "rows"
 
+    def kind(self) -> str:
+        """The kind of the saved model.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        path = files.current(self.model) / "config.json"
+        try:
+            return str(json.loads(path.read_bytes())["kind"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+
+    def settings(self) -> Config:
+        """The configuration of the run; the defaults, for a model without one."""
+        return self.config or Config()
+
     def environment(self) -> dict[str, Any]:
         return self.run.surroundings() if self.run else {}
 

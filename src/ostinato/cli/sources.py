@@ -2,55 +2,67 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.config import DataConfig
+from ostinato.cli.config import Config, DataConfig, TaskConfig
+from ostinato.cli.defaults import ARRAYS
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ostinato.data import Ragged
+    from ostinato.data.examples import Examples
+    from ostinato.data.roles import Roles
     from ostinato.training.fitted import FittedClassifier
 
     Sequences = np.ndarray | Ragged
 
-BUILT_IN = ("mnist", "vowels")
-SUFFIXES = (".npz", ".ts", ".ts.gz")
+BUILT_IN = ("mnist", "vowels", "austen")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
+TEXTS = (".txt",)
+SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
-FILE_HELP = ".npz or .ts; - reads one of them from standard input."
+FILE_HELP = "A file as the run was trained on; - reads .npz or .ts from standard input."
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Part:
-    """Sequences `[N, T, F]` (or Ragged) and their labels `[N]`."""
+class Parts:
+    """What is learnt from, what the best weights are chosen by, and what is measured on."""
 
-    X: Sequences
-    y: np.ndarray
+    train: Examples
+    test: Examples
+    validation: Examples | None = None
 
 
 def known(source: str | None) -> str:
     """`source` as a run remembers it: a built-in name, or the absolute path of a readable file."""
-    wanted = f"{', '.join(BUILT_IN)}, or a file: {', '.join('FILE' + s for s in SUFFIXES)}"
+    endings = (".npz", ".ts", *TABLES, *TEXTS)
+    wanted = f"{', '.join(BUILT_IN)}, or a file: {', '.join('FILE' + s for s in endings)}"
     if source is None:
         raise BadInput(f"what should be learnt? wanted {wanted}")
     if source in BUILT_IN:
         return source
     if source == STDIN:
         raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
-    if not source.endswith(SUFFIXES):
+    if not source.lower().endswith(SUFFIXES):
         raise BadInput(f"{source!r} is no data set; wanted {wanted}")
     path = Path(source)
     if not path.is_file():
         raise BadInput(f"{source}: no such file")
     return str(path.resolve())
+
+
+def is_table(source: str) -> bool:
+    return source.lower().endswith(tuple(s + z for s in TABLES for z in ("", ".gz")))
 
 
 def check(config: DataConfig) -> None:
@@ -59,43 +71,156 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--test is for files; {config.source} has its own test part")
     if config.source != "mnist" and config.as_sequence != "rows":
         raise BadInput(f"--as-sequence is for mnist, not for {config.source}")
+    if config.test is not None and config.split is not None:
+        raise BadInput("--test and --split both say what to test on; wanted one of them")
+    if config.source is None or is_table(config.source):
+        return
+    for name in ("shape", "id", "time", "features", "group", "split", "separator"):
+        if getattr(config, name) is not None:
+            raise BadInput(f"--{name} is for tables, not for {config.source}; leave it out")
 
 
-def load(config: DataConfig, seed: int) -> tuple[Part, Part]:
-    """(training part, test part) of a source."""
+def roles(settings: Config) -> Roles:
+    """What the columns of a table are for."""
+    from ostinato.data.roles import Roles
+
+    data, task = settings.data, settings.task
+    tasks = ("classify", "tag", "forecast")
+    name = next((name for name in tasks if getattr(task, name) is not None), None)
+    return Roles(
+        shape=data.shape,
+        id=data.id,
+        time=data.time,
+        features=names(data.features),
+        target=name and getattr(task, name),
+        task=name,  # type: ignore[arg-type]  # one of these
+        group=data.group,
+        split=data.split,
+        static=names(data.static),
+        known=names(data.known),
+        sort=data.sort,
+        separator=data.separator,
+    )
+
+
+def without_target(settings: Config) -> Config:
+    """The settings for a file that need not have the target, nor what divided the data."""
+    data = replace(settings.data, group=None, split=None)
+    return replace(settings, data=data, task=TaskConfig())
+
+
+def names(listed: str | None) -> tuple[str, ...]:
+    """The names of columns in "a,b,c"; one with a comma in it is quoted, as in a CSV file."""
+    if listed is None:
+        return ()
+    (row,) = csv.reader([listed], skipinitialspace=True) if listed.strip() else ([],)
+    return tuple(name.strip() for name in row if name.strip())
+
+
+def load(settings: Config) -> Parts:
+    """The parts of a source with a label for each sequence or step.
+
+    Without a --test file and a --split column, parts are drawn: of each class its share, and each
+    --group whole.
+
+    Raises:
+        BadInput, ValueError: the data cannot be read, or cannot be divided so.
+    """
+    config = settings.data
     check(config)
     source = known(config.source)
     if source in BUILT_IN:
         from ostinato import datasets
 
         whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
-        return Part(*whole.train), Part(*whole.test)
-    train = read_labelled(source)
+        return _with_validation(_named(*whole.train), _named(*whole.test), settings)
+    everything = read_labelled(source, settings)
     if config.test is None:
-        return split(train, config.test_fraction, seed)
-    test = read_labelled(known(config.test))
-    _check_alike(source, train, config.test, test)
-    _tell_shared(train.X, test.X, config.test)
-    return train, test
+        return _divided(everything, settings)
+    test = read_labelled(known(config.test), settings)
+    _check_alike(everything, test)
+    _tell_shared(everything, test)
+    return _with_validation(everything, test, settings)
 
 
-def read(source: str, as_sequence: str = "rows") -> tuple[Sequences, np.ndarray | None]:
-    """Sequences and labels, if any, of a file; of a built-in data set, its test part."""
-    if source in BUILT_IN:
-        part = load(DataConfig(source, as_sequence), seed=0)[1]  # type: ignore[arg-type]
-        return part.X, part.y
+def _named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:
+    """Arrays as examples, their features called by their numbers."""
+    from ostinato.data.examples import Examples
+
+    return Examples(X, y, tuple(f"feature {i}" for i in range(n_features(X))), source=source)
+
+
+def _divided(everything: Examples, settings: Config) -> Parts:
+    import numpy as np
+
+    from ostinato.data import splits
+
+    stratify = everything.y if hasattr(everything.y, "dtype") else None
+    if everything.parts is not None:
+        found = splits.split(everything, everything.parts)
+        if "test" not in found:
+            raise BadInput(
+                f"--split {settings.data.split}: no sequence is in the part test; wanted some, or "
+                "--test FILE"
+            )
+    else:
+        if stratify is not None and np.unique(stratify, return_counts=True)[1].max() < 2:
+            raise BadInput(
+                "no class has two examples, so no test part can be held out; give --test"
+            )
+        shares, seed = settings.data.test_fraction, settings.training.seed
+        found = splits.split(everything, shares, seed, stratify=stratify)
+    parts = {name: everything.select(indices) for name, indices in found.items()}
+    if "validation" in parts:
+        return Parts(parts["train"], parts["test"], parts["validation"])
+    return _with_validation(parts["train"], parts["test"], settings)
+
+
+def _with_validation(train: Examples, test: Examples, settings: Config) -> Parts:
+    """The parts, a share of the training part kept for validation if one is wanted."""
+    from ostinato.data import splits
+
+    fraction = settings.training.validation_fraction
+    if not fraction:
+        return Parts(train, test)
+    stratify = train.y if hasattr(train.y, "dtype") else None
+    shares = {"train": 1 - fraction, "validation": fraction}
+    # Another seed than that of the test part: the two draws have nothing to do with each other.
+    found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1,
+                         stratify=stratify)  # fmt: skip
+    return Parts(train.select(found["train"]), test, train.select(found["validation"]))
+
+
+def read(source: str, settings: Config | None = None, as_sequence: str = "rows") -> Examples:
+    """The examples in a file, with their labels if it has any; of a data set, its test part.
+
+    Args:
+        source: a file, a built-in name, or - for standard input.
+        settings: of the run, which say what the columns of a table are for.
+        as_sequence: see `DataConfig`.
+    """
     from ostinato import data
 
+    if source in BUILT_IN:
+        from ostinato import datasets
+
+        whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
+        return _named(*whole.test)
     if source == STDIN:
         source = "standard input"
         X, y = data.read_stream(_stdin(), source)
+    elif is_table(known(source)):
+        from ostinato.data.tables import read_examples
+
+        return read_examples(source, roles(settings or Config()))
     else:
         X, y = data.read(known(source))
-    try:
-        X = data.as_sequences(X)
-    except ValueError as problem:
-        raise BadInput(f"{source}: {problem}") from None
-    return X, None if y is None else _labels(source, y)
+    if settings is None or settings.data.missing == "error":
+        try:
+            X = data.as_sequences(X)
+        except ValueError as problem:
+            raise BadInput(f"{source}: {problem}") from None
+    return _named(X, None if y is None else _labels(source, y), source)
 
 
 def _stdin() -> bytes:
@@ -119,74 +244,60 @@ def _labels(source: str, y: np.ndarray) -> np.ndarray:
     return np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
 
 
-def read_labelled(source: str, as_sequence: str = "rows") -> Part:
-    X, y = read(source, as_sequence)
+def read_labelled(source: str, settings: Config | None = None, as_sequence: str = "rows") -> Any:
+    """`read` of a file that must have labels."""
+    examples = read(source, settings, as_sequence)
+    y = examples.y
     if y is None:
         raise BadInput(f"{source} has no labels (y); without them there is nothing to compare with")
-    if y.dtype.kind == "f" and (y != y.round()).any():
+    if hasattr(y, "dtype") and y.dtype.kind == "f" and (y != y.round()).any():
         raise BadInput(f"{source}: y holds numbers such as {y[y != y.round()][0]}; wanted classes")
-    return Part(X, y)
+    return examples
 
 
-def check_fits(source: str, X: Sequences, y: np.ndarray | None, model: FittedClassifier) -> None:
-    """Whether a model can be used on these examples.
+def check_fits(source: str, examples: Examples, model: FittedClassifier, labels: bool) -> None:
+    """Whether a model can be used on these examples, and measured by their labels.
 
     Raises:
         BadInput, ValueError: another number of features, or labels that the model does not know.
     """
     from ostinato.data import LabelEncoder
 
-    came, wanted = n_features(X), model.net.config["n_features"]
-    if came != wanted:
+    came, wanted = n_features(examples.X), model.n_features
+    if came != wanted and examples.roles is None:  # columns of a table are found by their names
         raise BadInput(
             f"{source}: X has {came} features a step; wanted {wanted}, "
             "as the model was trained with"
         )
-    if y is not None:
-        LabelEncoder(model.classes).encode(y, name=f"{source}: y")
+    if labels:
+        LabelEncoder(model.classes).encode(examples.y, name=f"{source}: y")
 
 
-def _check_alike(source: str, train: Part, name: str, test: Part) -> None:
+def _check_alike(train: Examples, test: Examples) -> None:
     """Whether what is learnt from one file can be tested on the other."""
-    from ostinato.data import LabelEncoder
-
     wanted, came = n_features(train.X), n_features(test.X)
-    if came != wanted:
-        raise BadInput(f"{name}: X has {came} features a step; wanted {wanted}, as in {source}")
-    LabelEncoder.fit(train.y)[0].encode(test.y, name=f"{name}: y")
+    if came != wanted and test.roles is None:
+        raise BadInput(
+            f"{test.source}: X has {came} features a step; wanted {wanted}, as in {train.source}"
+        )
 
 
 def n_features(X: Sequences) -> int:
     return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
 
 
-def _tell_shared(train: Sequences, test: Sequences, name: str) -> None:
+def _tell_shared(train: Examples, test: Examples) -> None:
     """A note if examples of the test part are also learnt from."""
-    learnt = {hash(x.tobytes()) for x in train}
-    shared = sum(hash(x.tobytes()) in learnt for x in test)
+    learnt = {hash(x.tobytes()) for x in train.X}
+    shared = sum(hash(x.tobytes()) in learnt for x in test.X)
     if shared:
         _log.warning(
             "%s: %s of the %s test examples are among the training examples too; "
             "the accuracy on them says nothing about new data",
-            name,
+            test.source,
             "all" if shared == len(test) else f"{shared:,}",
             f"{len(test):,}",
         )
-
-
-def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
-    """Hold out `fraction` of every class, at least one example of each that has two or more."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    held_out = np.zeros(len(part.y), bool)
-    for label in np.unique(part.y):
-        members = generator.permutation(np.flatnonzero(part.y == label))
-        n = min(max(1, round(fraction * len(members))), len(members) - 1)
-        held_out[members[:n]] = True
-    if not held_out.any():
-        raise BadInput("no class has two examples, so no test part can be held out; give --test")
-    return Part(part.X[~held_out], part.y[~held_out]), Part(part.X[held_out], part.y[held_out])
 
 
 def digest(config: DataConfig) -> dict[str, str]:
@@ -195,15 +306,16 @@ def digest(config: DataConfig) -> dict[str, str]:
     return {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files}
 
 
-def describe(train: Part, test: Part) -> dict[str, Any]:
+def describe(parts: Parts) -> dict[str, Any]:
     """Sizes, for environment.json and `inspect`."""
     import numpy as np
 
-    ragged = not isinstance(train.X, np.ndarray)
+    train, y = parts.train, parts.train.y
+    labels = np.concatenate(y) if isinstance(y, list) else y
     return {
-        "n_train": len(train.X),
-        "n_test": len(test.X),
+        "n_train": len(train),
+        "n_test": len(parts.test),
         "n_features": n_features(train.X),
-        "max_length": int(train.X.max_length if ragged else train.X.shape[1]),  # type: ignore[union-attr]
-        "n_classes": len(np.unique(train.y)),
+        "max_length": int(train.lengths.max()),
+        "n_classes": len(np.unique(labels)),
     }

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import defaults, limits, rundir, runs, sources
+from ostinato.cli import jobs, limits, rundir, runs, sources, summaries
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import completion, with_flags
-from ostinato.cli.output import Quiet, check_directory, hush, percent, say, say_json
+from ostinato.cli.jobs.job import Job
+from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
 from ostinato.cli.rundir import RunDir
-from ostinato.cli.sources import Part
-
-Parts = tuple[Part, Part]  # to train on, to test with
 
 # `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
 
@@ -28,8 +26,8 @@ def train(
     source: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="mnist|vowels|FILE",
-            help="FILE: your own, .npz or .ts.",
+            metavar="mnist|vowels|austen|FILE",
+            help="FILE: your own, a table (.csv, .jsonl, .parquet, …), .npz, .ts or .txt.",
             autocompletion=completion(sources.BUILT_IN),
         ),
     ] = None,
@@ -66,9 +64,11 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier. The defaults are the notebook's experiment: rnn, 5000 iterations.
+    """Train a network: to classify, to tag, to forecast, or to foretell text.
 
-    A FILE of your own is read 30 times, in batches that fit its size.
+    The flag that names the target in a table names the task: --classify, --tag, --forecast or
+    --language. On mnist the defaults are the notebook's experiment; for data of your own they fit
+    the task and the size of the data, and are shown by --print-config.
 
     Parameters come from flags, then --set, then --config, then the defaults.
     """
@@ -82,7 +82,7 @@ def train(
     if run is None and output is not None and not print_config:
         rundir.check(output, overwrite)
         check_directory(output)
-    settings, parts = (runs.continued(run, asked), None) if run else _begun(asked)
+    settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
     if print_config:
         say(settings.toml().rstrip("\n"))
     elif run is not None and runs.is_done(run, settings):
@@ -91,36 +91,35 @@ def train(
         if run is not None:
             check_directory(run.path)
         open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
-        _train(settings, parts, open_run, run, as_json, quiet)
+        _train(job or jobs.again(settings), open_run, run, as_json, quiet)
 
 
 def _train(
-    settings: Config,
-    parts: Parts | None,
+    job: Job,
     open_run: Callable[[], RunDir] | None,
     resumed: RunDir | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    train, test = parts or sources.load(settings.data, settings.training.seed)
-
     from ostinato.cli import experiment
 
-    result = experiment.run(settings, train, test, open_run, resumed, quiet)
+    result = experiment.run(job, open_run, resumed, quiet)
     if as_json:
         say_json({**result.evaluation, "run": str(result.run.path) if result.run else None})
     else:
-        say(_summary(result.evaluation, result.run))
+        say(summaries.summary(result.evaluation, result.run))
 
 
-def _begun(asked: Given) -> tuple[Config, Parts | None]:
+def _begun(asked: Given) -> tuple[Config, Job | None]:
     """The configuration of a new run, and its data if they were read to find it."""
     asked = runs.with_origin(asked)
     settings = configuration.resolve(asked)
-    if settings.data.source in (None, *sources.BUILT_IN):
+    if settings.data.source is None:
         return settings, None
-    train, test = sources.load(settings.data, settings.training.seed)
-    return defaults.for_file(settings, asked, len(train.X)), (train, test)
+    if settings.data.source in sources.BUILT_IN:  # need not be read to say how it will be learnt
+        return jobs.with_defaults(settings, asked), None
+    job = jobs.read(settings, asked)
+    return job.settings, job
 
 
 def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | None:
@@ -144,34 +143,4 @@ def _tell_finished(run: RunDir, as_json: bool) -> None:
     if as_json:
         say_json({**evaluation, "run": str(run.path)})
     else:
-        say(f"{run.path} is finished; nothing is left to do.\n{_summary(evaluation, run)}")
-
-
-def _summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
-    test = evaluation["test"]
-    rows = []
-    if "notebook_128" in evaluation:
-        rows += _accuracy("the notebook's 128 images", evaluation["notebook_128"])
-    rows += [
-        *_accuracy(f"all {test['n']:,} test examples", test),
-        ("loss on them", f"{test['loss']:.4f}"),
-        ("elapsed time", f"{evaluation['elapsed_s']:.1f} s"),
-    ]
-    if "evaluation_s" in evaluation:  # runs of older versions lack it
-        name = "evaluation" if run is None else "evaluation and report"
-        rows.append((name, f"{evaluation['evaluation_s']:.1f} s"))
-    if run is not None:
-        rows.append(("report", str(run.report)))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}   {value}" for name, value in rows]
-    if run is None:
-        lines.append("Nothing was written; --output DIR keeps the model, the metrics and a report.")
-    return "\n".join(lines)
-
-
-def _accuracy(on: str, measured: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(f"accuracy on {on}", percent(measured["accuracy"]))]
-    if "most_frequent_class" in measured:  # runs of older versions lack it
-        share = percent(measured["most_frequent_class"])
-        rows.append(("  always the most frequent class", share))
-    return rows
+        say(f"{run.path} is finished; nothing is left to do.\n{summaries.summary(evaluation, run)}")

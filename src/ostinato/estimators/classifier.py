@@ -213,13 +213,15 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     def _fitted(self) -> FittedClassifier:
         check_is_fitted(self)
-        return FittedClassifier(self.net_, self.classes_, getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None)
+        return FittedClassifier(self.net_, self.classes_, names, self._preparation)
 
     def _take(self, trained: FittedClassifier) -> SequenceClassifier:
         """Become fitted."""
         self.net_ = trained.net
         self.classes_ = trained.classes
-        self.n_features_in_ = trained.net.config["n_features"]
+        self.n_features_in_ = trained.n_features
+        self._preparation = trained.preparation
         if trained.feature_names is not None:
             self.feature_names_in_ = trained.feature_names
         elif hasattr(self, "feature_names_in_"):

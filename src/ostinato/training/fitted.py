@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
 from ostinato.data.columns import check_columns
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+from ostinato.data.sequences import shape_sequences
 from ostinato.hyperparameters import Model
 from ostinato.models import ClassifierNet
 from ostinato.training import evaluation, loop, saved_model
@@ -93,11 +96,13 @@ class FittedClassifier:
         net: the network.
         classes: `[C]`, the labels by class number.
         feature_names: `[T]`, the columns of the data frame it was trained on; None if it was none.
+        preparation: what is done to examples before the network reads them; None: nothing.
     """
 
     net: ClassifierNet
     classes: np.ndarray
     feature_names: np.ndarray | None = None
+    preparation: Preparation | None = None
 
     @staticmethod
     def fit(
@@ -162,6 +167,7 @@ class FittedClassifier:
             fitted={
                 "classes": LabelEncoder(self.classes).as_json(),
                 "feature_names": None if names is None else names.tolist(),
+                "preparation": self.preparation and self.preparation.as_json(),
             },
             iterations=iterations,
         )
@@ -186,7 +192,32 @@ class FittedClassifier:
         fill(net, saved.weights, str(path))
         names = saved.fitted["feature_names"]
         columns = None if names is None else np.array(names, dtype=object)
-        return FittedClassifier(net.eval(), classes, columns)
+        kept = saved.fitted["preparation"]
+        preparation = None if kept is None else Preparation.from_json(kept)
+        return FittedClassifier(net.eval(), classes, columns, preparation)
+
+    @property
+    def n_features(self) -> int:
+        """Features of a step, before they are prepared."""
+        if self.preparation is None:
+            return int(self.net.config["n_features"])
+        return len(self.preparation.features)
+
+    def prepared(self, X: Any) -> Any:
+        """What the network reads of X: sequences, or `Examples` whose features have names.
+
+        Raises:
+            ValueError: X has other features than the training data, or cannot be used.
+        """
+        if self.preparation is None:
+            X = X.X if isinstance(X, Examples) else X
+            return check_like_trained(X, self.net.config["n_features"], self.feature_names)
+        if not isinstance(X, Examples) or X.roles is None:  # features by their order
+            X = shape_sequences(X.X if isinstance(X, Examples) else X)
+            names = tuple(feature.name for feature in self.preparation.features)
+            _check_number(X, len(names))
+            X = Examples(X, features=names)
+        return self.preparation.apply(X)
 
     def logits(self, X: Any) -> Tensor:
         """`[N, C]` float32.
@@ -195,8 +226,7 @@ class FittedClassifier:
             ValueError: X cannot be used, or has other features or columns than the training data;
                 or an answer is NaN or infinite.
         """
-        X = check_like_trained(X, self.net.config["n_features"], self.feature_names)
-        answers = evaluation.logits(self.net, X)
+        answers = evaluation.logits(self.net, self.prepared(X))
         _check_answers(answers)
         return answers
 
@@ -231,7 +261,7 @@ def load(path: str | Path) -> FittedClassifier:
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
     net = set(signature(ClassifierNet).parameters)
-    return saved_model.read(path, KIND, net, {"classes", "feature_names"})
+    return saved_model.read(path, KIND, net, {"classes", "feature_names", "preparation"})
 
 
 def check_like_trained(
@@ -244,12 +274,16 @@ def check_like_trained(
     """
     check_columns(X, feature_names)
     sequences = as_sequences(X)
+    _check_number(sequences, wanted)
+    return sequences
+
+
+def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
     if n_features(sequences) != wanted:
         raise ValueError(
             f"X has {n_features(sequences)} features, but SequenceClassifier is expecting {wanted} "
             "features as input, those it was trained with"
         )
-    return sequences
 
 
 def check_lengths(X: np.ndarray | Ragged, labels: np.ndarray) -> None:

@@ -141,7 +141,8 @@ def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
 
 def _fitted(config: dict[str, Any]) -> Any:
     if config["format"] < 3:
-        return {"classes": config.get("classes"), "feature_names": config.get("feature_names")}
+        names = ("classes", "feature_names", "preparation")
+        return {name: config.get(name) for name in names}
     return config.get("fitted")
 
 

@@ -1,0 +1,132 @@
+"""The tasks of the command line: which one a configuration asks for, and its job.
+
+The flag that names the target names the task. Files that hold X and y (.npz, .ts), and the data
+sets in the package, have theirs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from ostinato.cli import defaults
+from ostinato.cli.config import OPTIONS, Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs.job import Job
+from ostinato.cli.runs import Trained
+
+TASKS = ("classify", "tag", "forecast", "language")
+TEXTS = (".txt", ".txt.gz")
+KINDS = {
+    "sequence_classifier": "classify",
+    "sequence_tagger": "tag",
+    "sequence_forecaster": "forecast",
+    "language_model": "language",
+}
+BUILT_IN = {"mnist": "classify", "vowels": "classify", "austen": "language"}
+
+# Parameters that some tasks do not use; a parameter that is not here is for all.
+_TABLES = {"classify", "tag", "forecast"}
+_FOR = {
+    "data.shape": _TABLES,
+    "data.id": _TABLES,
+    "data.time": _TABLES,
+    "data.features": _TABLES,
+    "data.static": {"forecast"},
+    "data.known": {"forecast"},
+    "data.group": {"classify", "tag"},
+    "data.split": {"classify", "tag", "language"},
+    "data.sort": _TABLES,
+    "data.missing": {"classify", "tag"},
+    "data.standardize": {"classify", "tag"},
+    "data.test_fraction": {"classify", "tag", "language"},
+    "task.horizon": {"forecast"},
+    "task.context": {"forecast"},
+    "task.season": {"forecast"},
+    "task.crf": {"tag"},
+    "task.level": {"language"},
+    "task.vocabulary": {"language"},
+    "task.truncate": {"language"},
+    "model.init": {"classify"},
+    "model.bidirectional": {"classify", "tag", "forecast"},
+    "training.class_weight": {"classify"},
+    "training.validation_fraction": {"classify", "tag", "language"},
+}
+
+
+def task_of(settings: Config) -> str:
+    """The task that a configuration asks for.
+
+    Raises:
+        BadInput: two are asked for, or none where the file does not say it.
+    """
+    asked = [name for name in TASKS if getattr(settings.task, name) is not None]
+    if len(asked) > 1:
+        raise BadInput(f"--{asked[0]} and --{asked[1]} are two tasks; wanted one")
+    source = settings.data.source or ""
+    own = BUILT_IN.get(source)
+    if own is None and source.endswith(defaults.ARRAYS):
+        own = "classify"
+    if own is None and source.endswith(TEXTS):
+        own = "language"
+    if own is not None and asked and asked != [own]:
+        raise BadInput(f"--{asked[0]} is not for {source}, which is there to {own}")
+    if own is None and not asked:
+        wanted = ", ".join(f"--{name} COLUMN" for name in TASKS)
+        raise BadInput(f"{source}: what should be learnt of it? wanted one of {wanted}")
+    return own or asked[0]
+
+
+def with_defaults(settings: Config, given: Given) -> Config:
+    """The settings with the defaults of their task.
+
+    Args:
+        settings: resolved, with the defaults of the notebook.
+        given: what the person set: it is left alone.
+
+    Raises:
+        BadInput: a parameter is given that the task does not use.
+    """
+    task = task_of(settings)
+    for key, value in given.items():
+        if value != OPTIONS[key].default and task not in _FOR.get(key, {task}):
+            uses = ", ".join(sorted(_FOR[key]))
+            raise BadInput(f"{OPTIONS[key].flag} is for {uses}, not for {task}; leave it out")
+    return defaults.for_task(task, settings, given)
+
+
+def read(settings: Config, given: Given) -> Job:
+    """The job that a configuration asks for, its data read and checked; torch is not imported.
+
+    Args:
+        settings, given: as for `with_defaults`; further defaults follow from the data.
+
+    Raises:
+        BadInput, ValueError: the data or a parameter cannot be used.
+    """
+    settings = with_defaults(settings, given)
+    return _module(settings).read(settings, given)
+
+
+def again(settings: Config) -> Job:
+    """`read` for settings in which everything is decided, as those of a run that goes on."""
+    return _module(settings).read(settings, dict(settings.items()))
+
+
+def of_model(trained: Trained) -> tuple[str, ModuleType]:
+    """The task of a saved model, and the module that has its job.
+
+    Raises:
+        BadInput: it is of a kind that this version does not know.
+    """
+    kind = trained.kind()
+    if kind not in KINDS:
+        raise BadInput(
+            f"{trained.model} is a {kind!r}; wanted one of {', '.join(KINDS)}: use it with the "
+            "version of ostinato that saved it"
+        )
+    return KINDS[kind], import_module(f"ostinato.cli.jobs.{KINDS[kind]}")
+
+
+def _module(settings: Config) -> ModuleType:
+    return import_module(f"ostinato.cli.jobs.{task_of(settings)}")

@@ -1,0 +1,181 @@
+"""Training a classifier: X and y of a file, a table with `--classify COLUMN`, mnist and vowels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.cli import class_weights, defaults, limits, sources
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import predictions_csv
+from ostinato.cli.rundir import RunDir
+from ostinato.cli.runs import Trained
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+
+if TYPE_CHECKING:
+    from ostinato.training.callbacks import Callback
+    from ostinato.training.fitted import FittedClassifier
+    from ostinato.training.history import History
+
+NOTEBOOK_IMAGES = 128
+
+
+def read(settings: Config, given: Given) -> ClassifyJob:
+    """The job of a configuration; see `jobs.read`."""
+    parts = sources.load(settings)
+    if settings.data.source not in sources.BUILT_IN:
+        settings = defaults.for_file(settings, given, len(parts.train))
+    _check_labels(settings, parts)
+    return ClassifyJob(settings, parts)
+
+
+def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
+    """The measures of a saved classifier, on a file or on the test part of its run."""
+    if file is not None:
+        part = sources.read_labelled(file, trained.settings(), trained.reading_of(file))
+    elif trained.config is not None:
+        part = sources.load(trained.config).test
+    else:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+    from ostinato.training.fitted import load
+
+    model = load(trained.model)
+    sources.check_fits(file or str(trained.model), part, model, labels=True)
+    return measure(model, part)
+
+
+def predicted(trained: Trained, file: str, proba: bool) -> str:
+    """The likeliest class of each sequence in a file, as CSV."""
+    part = sources.read(file, sources.without_target(trained.settings()), trained.reading_of(file))
+
+    from ostinato.training.fitted import load
+
+    model = load(trained.model)
+    sources.check_fits(file, part, model, labels=False)
+    names = part.ids if part.roles is not None else None
+    return predictions_csv(model.classes, model.predict_proba(part), part.y, proba, names)
+
+
+@dataclass(frozen=True)
+class ClassifyJob:
+    """See `Job`."""
+
+    settings: Config
+    parts: sources.Parts
+
+    def description(self) -> dict[str, Any]:
+        return sources.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
+
+    def least_memory(self) -> int:
+        return limits.least_memory(self.settings, self.description())
+
+    def fit(
+        self, callbacks: Sequence[Callback], resume: str | None
+    ) -> tuple[FittedClassifier, History]:
+        from ostinato.cli.start import classifier
+        from ostinato.data import as_sequences
+        from ostinato.training import Plan
+        from ostinato.training.fitted import FittedClassifier, Labelled
+
+        settings, train, validation = self.settings, self.parts.train, self.parts.validation
+        preparation = self._preparation()
+        given = Labelled.of(as_sequences(_prepared(preparation, train)), train.y)
+        if validation is not None:
+            X = as_sequences(_prepared(preparation, validation))
+            numbers = given.encoder.encode(validation.y, name="validation: y")
+            given = replace(given, validation=(X, numbers))
+        begun = asdict(settings.training)
+        start = None
+        if settings.run.from_ is not None and resume is None:
+            start = classifier(settings.run.from_, train)
+        model, history = FittedClassifier.fit(
+            given,
+            settings.model,
+            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            class_weight=class_weights.parsed(settings.training.class_weight, train.y),
+            start=start,
+            callbacks=callbacks,
+            resume=resume,
+        )
+        return replace(model, preparation=preparation), history
+
+    def evaluate(self, model: FittedClassifier) -> dict[str, Any]:
+        test = self.parts.test
+        evaluation: dict[str, Any] = {"test": measure(model, test)}
+        if self.settings.data.source == "mnist":
+            evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
+        return evaluation
+
+    def keep(
+        self, run: RunDir, model: FittedClassifier, history: History, evaluation: dict[str, Any]
+    ) -> None:
+        from ostinato import files, report
+
+        settings, test = self.settings, self.parts.test
+        model.save(run.model, self._parameters(model), history.iterations)
+        proba = model.predict_proba(test)
+        names = test.ids if test.roles is not None else None
+        files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y, ids=names))
+        contents = report.collect(
+            model,
+            model.prepared(test),
+            test.y,
+            title=f"{Path(settings.data.source or '').name}, {settings.model.cell}, "
+            f"{settings.model.hidden_size} units",
+            metrics=history.reports,
+            losses=history.course,
+            evaluation=evaluation,
+            config=settings.tables(),
+            environment=run.surroundings(),
+        )
+        report.write_report(run.report, contents)
+
+    def _preparation(self) -> Preparation | None:
+        data = self.settings.data
+        if data.source == "mnist":  # its values lie between 0 and 1 already
+            return None
+        return Preparation.fit(self.parts.train, missing=data.missing, standardize=data.standardize)
+
+    def _parameters(self, model: FittedClassifier) -> dict[str, Any]:
+        """The configuration as arguments of `SequenceClassifier`."""
+        settings = self.settings
+        parameters = asdict(settings.model) | asdict(settings.training)
+        parameters["random_state"] = parameters.pop("seed")
+        weights = class_weights.parsed(settings.training.class_weight, model.classes)
+        return parameters | {"class_weight": weights, "warm_start": False, "verbose": 0}
+
+
+def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
+    """What the model's `evaluate` tells, and the share of the part's most frequent class.
+
+    An answer that is always this class has that accuracy, without looking at a sequence.
+    """
+    counts = np.unique(part.y, return_counts=True)[1]
+    most_frequent = float(counts.max() / len(part.y))
+    return {**model.evaluate(part, part.y), "most_frequent_class": most_frequent}
+
+
+def _prepared(preparation: Preparation | None, examples: Examples) -> Any:
+    return examples.X if preparation is None else preparation.apply(examples)
+
+
+def _check_labels(settings: Config, parts: sources.Parts) -> None:
+    """Whether what is learnt from one part can be measured on the others."""
+    from ostinato.data import LabelEncoder
+
+    encoder = LabelEncoder.fit(parts.train.y)[0]
+    name = settings.data.test or f"{settings.data.source}, the test part"
+    encoder.encode(parts.test.y, name=f"{name}: y")
+    class_weights.parsed(settings.training.class_weight, parts.train.y)
+    if len(encoder) < 2:
+        raise BadInput(
+            f"{settings.data.source} has one class only, {encoder.classes.tolist()[0]!r}, to learn "
+            "from; wanted two or more to tell apart"
+        )

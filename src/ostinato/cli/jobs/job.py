@@ -1,0 +1,44 @@
+"""`Job`: what the command line does for a task, from a person's file to results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ostinato.cli.config import Config
+from ostinato.cli.rundir import RunDir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ostinato.training.callbacks import Callback
+    from ostinato.training.history import History
+
+
+class Job(Protocol):
+    """A training on data that were read and checked. torch is imported by the methods alone.
+
+    Attributes:
+        settings: the configuration, with defaults that follow from the task and the data.
+    """
+
+    settings: Config
+
+    def description(self) -> dict[str, Any]:
+        """The sizes of the data and their digests: a run is resumed only with the same."""
+
+    def least_memory(self) -> int:
+        """Bytes that the training takes at least."""
+
+    def fit(self, callbacks: Sequence[Callback], resume: str | None) -> tuple[Any, History]:
+        """Train. The result is what `evaluate` and `keep` take.
+
+        Raises:
+            BadInput, ValueError: the data or the settings cannot be used.
+            Diverged: the loss became NaN or infinite.
+        """
+
+    def evaluate(self, model: Any) -> dict[str, Any]:
+        """The entries of evaluation.json that are the task's own, "test" among them."""
+
+    def keep(self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any]) -> None:
+        """Write the model, the predictions and the report."""
