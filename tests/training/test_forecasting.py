@@ -29,7 +29,7 @@ def task(given, **options):
 def network(given) -> ForecasterNet:
     torch.manual_seed(0)
     sizes = given.n_past, given.n_future, given.n_static
-    return ForecasterNet(HORIZON, *sizes, LEVELS, hidden_size=4).eval()
+    return ForecasterNet(HORIZON, *sizes, LEVELS, hidden_size=4, dropout=0.5).eval()
 
 
 def scaled_loss(given, cut, net, pairs) -> float:

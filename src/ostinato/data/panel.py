@@ -196,7 +196,8 @@ def _arrays(value: Any, name: str) -> list[np.ndarray]:
         )
     if array.ndim == 2 and array.shape[1] == 0:  # in scikit-learn's words
         raise ValueError(
-            f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
+            f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required; "
+            "wanted [series, steps]"
         )
     return list(_numbers(array, name))
 

@@ -1,0 +1,225 @@
+"""`SequenceForecaster`: what scikit-learn wants of it, and what its methods say."""
+
+from __future__ import annotations
+
+import doctest
+import pickle
+from inspect import signature
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.estimator_checks import check_estimator
+
+from ostinato import SequenceForecaster, forecast_metrics, training
+from ostinato.data.panel import as_panel
+from ostinato.estimators import forecaster
+from ostinato.estimators.forecaster import load
+from ostinato.hyperparameters import Model, Training, declarations
+from ostinato.training.windows import ForecastSettings
+
+STEPS = "the columns of X are steps of a series, and their number is a length"
+EXPECTED = {
+    "check_n_features_in": STEPS,
+    "check_n_features_in_after_fitting": STEPS,
+    "check_fit2d_1feature": "a series of one step has nothing to forecast; told in own words",
+    "check_fit1d": "an array [T] is one series",
+    "check_fit2d_predict1d": "an array [T] is one series",
+}
+RAN = 35  # with scikit-learn 1.6 to 1.9, without those that it skips
+
+
+def small(**parameters) -> SequenceForecaster:
+    defaults = {"horizon": 3, "context": 8, "hidden_size": 8, "iterations": 30, "batch_size": 16}
+    return SequenceForecaster(**defaults | parameters)
+
+
+def waves(n: int = 6, T: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    phase = rng.integers(0, 6, size=(n, 1))
+    return 3 + np.sin(2 * np.pi * (np.arange(T) + phase) / 6) + 0.1 * rng.normal(size=(n, T))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_an_estimator_of_scikit_learn():
+    estimator = small(horizon=1, context=4, hidden_size=4, iterations=5, validation_windows=0)
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    failed = {result["check_name"] for result in results if result["status"] == "failed"}
+    assert failed == EXPECTED.keys()
+    assert sum(result["status"] == "passed" for result in results) >= RAN - len(EXPECTED)
+
+
+def test_parameters_are_the_declared_ones():
+    own = {"quantiles", "random_state", "verbose"}
+    declared = {
+        each.name for kind in (ForecastSettings, Model, Training) for each in declarations(kind)
+    }
+    for_classifiers = {"init"}
+    wanted = (declared - {"seed"} - for_classifiers) | own
+    assert wanted <= signature(SequenceForecaster).parameters.keys() | for_classifiers
+    for name in signature(SequenceForecaster).parameters:
+        assert f"\n        {name}: " in SequenceForecaster.__doc__, name
+    assert "{hyperparameters}" not in SequenceForecaster.__doc__
+
+
+def test_it_forecasts_waves_better_than_the_baselines():
+    X = waves(n=30, T=48)
+    model = small(season=6, context=18, hidden_size=16, iterations=300, learning_rate=0.01)
+    came = model.fit(X[:, :-3]).evaluate(X)
+    naive = model.baselines(X)
+    for measure in ("mase", "wql"):
+        assert came[measure] < 0.9 * min(each[measure] for each in naive.values())
+    assert came["n"] == naive["last value"]["n"] == 90
+
+
+def test_series_of_different_lengths_missing_values_and_inputs():
+    rng = np.random.default_rng(0)
+    lengths = (40, 25, 33)
+    X = [rng.normal(size=(T, 2)) for T in lengths]
+    X[1][3:6, 0] = np.nan
+    inputs = {
+        "future": [rng.normal(size=(T + 3, 1)) for T in lengths],
+        "static": np.eye(3),
+    }
+    model = small().fit(X, **inputs)
+    assert model.n_features_in_ == 2
+    assert model.predict(X, **inputs).shape == (3, 3)
+    answer = model.predict_quantiles(X, **inputs)
+    assert answer.shape == (3, 3, 9) and (np.diff(answer, axis=2) >= 0).all()
+    assert np.isfinite(model.score(X, **inputs))
+    assert model.evaluate(X, windows=2, stride=1, **inputs)["n"] == 18
+    assert model.baselines(X, windows=2, stride=1)["last value"]["n"] == 18
+    with pytest.raises(ValueError, match="static has 0 columns; wanted 3"):
+        model.predict(X, future=inputs["future"])
+
+
+def test_a_single_series_is_one_row():
+    x = waves(1)[0]
+    model = small().fit(x)
+    assert model.predict(x).shape == (1, 3)
+    np.testing.assert_array_equal(model.predict(x), model.predict(x[None]))
+
+
+def test_the_median_is_predicted_and_other_quantiles_on_demand():
+    X = waves()
+    model = small(quantiles=(0.05, 0.5, 0.6)).fit(X)
+    assert model.predict_quantiles(X).shape == (6, 3, 3)
+    np.testing.assert_array_equal(model.predict_quantiles(X)[:, :, 1], model.predict(X))
+    assert not any(name.startswith("coverage") for name in model.evaluate(X))
+
+
+def test_the_score_is_minus_the_weighted_quantile_loss():
+    X = waves()
+    model = small().fit(X[:, :-3])
+    assert model.score(X) == -model.evaluate(X)["wql"]
+    after = model.score(X[:, :-3], X[:, -3:])
+    assert after == pytest.approx(model.score(X))
+    answers = model.predict_quantiles(X[:, :-3])
+    assert after == -forecast_metrics.wql(X[:, -3:], answers, model.quantiles)
+    assert model.score(X[:, :-3], X[:, -3:] + 9) < after < 0
+    one = small(horizon=1).fit(X)
+    assert one.score(X[:, :-1], X[:, -1]) == one.score(X[:, :-1], X[:, -1:])
+
+
+def test_clone_and_grid_search():
+    X = waves()
+    model = small(iterations=5)
+    assert clone(model).get_params() == model.get_params()
+    grid = {"hidden_size": [2, 4], "quantiles": [(0.5,), (0.1, 0.5, 0.9)]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X)
+    assert np.isfinite(search.best_score_)
+    assert cross_val_score(model, list(X), cv=2, error_score="raise").shape == (2,)
+
+
+def test_a_loaded_forecaster_is_the_same(tmp_path):
+    X = waves()
+    model = small(quantiles=[0.1, 0.5, 0.9], season=6, random_state=3).fit(X)
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert again.predict_quantiles(X).tobytes() == model.predict_quantiles(X).tobytes()
+    assert again.get_params() == model.get_params() | {"quantiles": (0.1, 0.5, 0.9)}
+    assert again.n_iter_ == 30
+    assert again.evaluate(X) == model.evaluate(X)
+    assert pickle.loads(pickle.dumps(model)).predict(X).tobytes() == model.predict(X).tobytes()
+
+
+def test_parameters_of_a_later_version_are_refused(tmp_path):
+    small(iterations=1).fit(waves()).save(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    file.write_text(file.read_text().replace('"verbose"', '"loudness"'))
+    with pytest.raises(ValueError, match=r"'loudness'.*does not know"):
+        load(tmp_path / "m")
+
+
+def test_random_state_decides_the_training():
+    X = waves()
+    same = [small(random_state=1).fit(X).predict(X) for _ in range(2)]
+    assert same[0].tobytes() == same[1].tobytes()
+    assert (small(random_state=2).fit(X).predict(X) != same[0]).any()
+    drawn = [small(random_state=np.random.RandomState(7)).fit(X).predict(X) for _ in range(2)]
+    assert drawn[0].tobytes() == drawn[1].tobytes()
+    small(random_state=None, iterations=1).fit(X)
+
+
+def test_a_twentieth_of_the_updates_warms_up_unless_told():
+    X = waves()
+    plan = {"iterations": 40, "eval_every": 1, "schedule": "constant"}
+    rates = small(**plan).fit(X).history_["learning_rate"]
+    assert rates[:3] == pytest.approx([1e-3, 2e-3, 2e-3])
+    rates = small(**plan, warmup=4).fit(X).history_["learning_rate"]
+    assert rates[:4] == pytest.approx([5e-4, 1e-3, 1.5e-3, 2e-3])
+
+
+def test_epochs_are_passes_over_all_windows():
+    X = waves(n=2, T=30)  # cutoffs 4 … 24 of each series, whose last horizon is kept
+    model = small(iterations=None, epochs=2, batch_size=10).fit(X)
+    assert model.n_iter_ == 9  # ⌈2 · 2 · 21 / 10⌉
+
+
+def test_callbacks_and_resume(tmp_path):
+    X = waves()
+    small().fit(X, callbacks=[training.Checkpoint(tmp_path / "c", every=10)])
+    again = small().fit(X, resume=tmp_path / "c")
+    assert again.predict(X).tobytes() == small().fit(X).predict(X).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"horizon": 0}, "horizon=0"),
+        ({"context": 2.5}, "context=2.5"),
+        ({"scaling": "log"}, "scaling='log': wanted one of 'std', 'mean_abs'"),
+        ({"quantiles": (0.1, 0.9)}, "0.5, the median"),
+        ({"validation_windows": -1}, "validation_windows=-1"),
+        ({"cell": "tree"}, "cell='tree'"),
+        ({"epochs": 1.0}, "both given"),
+        ({"warmup": -1}, "warmup=-1"),
+        ({"horizon": 40}, "longest of 6 has 40 steps"),
+    ],
+)
+def test_parameters_that_cannot_be_used_are_refused(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).fit(waves())
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_quantiles", "score", "evaluate"])
+def test_before_fit_there_is_nothing_to_ask(method):
+    with pytest.raises(NotFittedError):
+        getattr(SequenceForecaster(), method)(waves())
+
+
+def test_before_fit_there_is_nothing_to_save(tmp_path):
+    with pytest.raises(NotFittedError):
+        SequenceForecaster().save(tmp_path / "m")
+
+
+def test_a_panel_is_taken_as_it_is():
+    X = waves()
+    model = small().fit(as_panel(X))
+    np.testing.assert_array_equal(model.predict(as_panel(X)), model.predict(X))
+
+
+def test_examples():
+    assert doctest.testmod(forecaster).failed == 0
