@@ -191,7 +191,7 @@ def test_a_diverged_run_fails_and_keeps_its_last_good_checkpoint(ostinato, data,
     run = tmp_path / "run"
     outcome = ostinato(
         "train", data, *SMALL, "--optimizer", "sgd", "--learning-rate", 1e38, "--iterations", 50,
-        "--no-standardize", "--checkpoint-every", 1, "--output", run,
+        "--weight-decay", 10, "--checkpoint-every", 1, "--output", run,
     )  # fmt: skip
     assert outcome.code == 1
     assert "at iteration" in outcome.err
