@@ -93,6 +93,7 @@ def test_the_same_bits_from_every_format(rows):
     first = found["a.csv"]
     assert first.values[:, 0].tobytes() == wanted_a.tobytes()
     assert np.array_equal(first.values[:, 1], wanted_b, equal_nan=True)
+    assert first.y.tolist() == list({row["who"]: row["label"] for row in rows}.values())
     assert first.ids.tolist() == list(dict.fromkeys(row["who"] for row in rows))
     for name, examples in found.items():
         assert bits(examples) == bits(first), name

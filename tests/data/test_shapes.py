@@ -127,6 +127,7 @@ def test_places_name_the_value_in_every_shape(write):
     assert examples.select([2, 0]).place(4, 0) == f"{path}, line 4, column 'x'"
     path = write([([1, 2],), ([3, 4, 5],)], ("x",), ".jsonl")
     examples = read_examples(path, Roles())
+    assert examples.place(2, 0) == f"{path}, line 2, column 'x', value 1"
     assert examples.place(3, 0) == f"{path}, line 2, column 'x', value 2"
     assert examples.select([1]).place(2, 0) == f"{path}, line 2, column 'x', value 3"
     path = write([(1, 2), (3, 4)], ("s0", "s1"))
