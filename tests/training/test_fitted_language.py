@@ -15,7 +15,7 @@ from test_checkpoint import KillAfter, Killed
 from ostinato.data.vocabulary import END, UNKNOWN
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import Checkpoint, Plan
-from ostinato.training.fitted_language import FittedLanguageModel, Reading, load
+from ostinato.training.fitted_language import FittedLanguageModel, Reading, _drawn, load
 from ostinato.training.typing_session import TypingSession
 
 TEXTS = ["the cat sat on the mat. " * 6, "a dog and a cat, a dog and a man. " * 6, "the end."]
@@ -173,21 +173,16 @@ def test_words_go_on_after_the_prompt_with_a_blank():
 
 
 def test_temperature_and_top_k_draw_from_the_right_distribution():
-    model = fitted(iterations=10)
-    logits = TypingSession(model.net).logits(model.vocabulary.encode("a ")).double()
-    logits[UNKNOWN] = -torch.inf
-    kept = logits.topk(4)
-    wanted = dict.fromkeys(range(len(logits)), 0.0)
-    wanted |= dict(
-        zip(kept.indices.tolist(), torch.softmax(kept.values / 0.5, 0).tolist(), strict=True)
-    )
-    drawn = []
-    for seed in range(300):
-        tokens = list(model._draw("a ", 1, 0.5, 4, seed))
-        drawn += tokens or [END]
+    """4 standard errors; the temperature moves the largest probability by 20 of them."""
+    logits = torch.tensor([0.5, 9.0, 0.9, -1.0, 0.1, 0.6])  # UNKNOWN has the largest
+    kept = [0, 2, 4, 5]
+    softened = torch.softmax(logits[kept].double() / 0.3, 0)
+    wanted = {0: 0.0, 1: 0.0, 3: 0.0} | dict(zip(kept, softened.tolist(), strict=True))
+    generator, n = torch.Generator().manual_seed(0), 2000
+    drawn = np.array([_drawn(logits, 0.3, 4, generator) for _ in range(n)])
     for token, probability in wanted.items():
-        error = 4 * math.sqrt(probability * (1 - probability) / 300)
-        assert abs(np.mean(np.array(drawn) == token) - probability) <= error
+        error = 4 * math.sqrt(probability * (1 - probability) / n)
+        assert abs(np.mean(drawn == token) - probability) <= error
 
 
 def test_what_was_learnt_by_heart_is_counted_as_copied():

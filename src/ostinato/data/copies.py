@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ostinato.data.corpus import Corpus
-from ostinato.data.vocabulary import END
 
 LENGTH = 20
 MOST = 2**19  # hashes kept, about: 4 MB
@@ -62,14 +61,13 @@ def _sample(hashes: np.ndarray, one_in: int) -> np.ndarray:
 
 
 def _hashes(tokens: np.ndarray) -> np.ndarray:
-    """A hash of every 20-gram of tokens `[N]` without an END, uint64."""
+    """A hash of every 20-gram of tokens `[N]`, uint64. One with an END is in no generated text."""
     n = len(tokens) - LENGTH + 1
     if n < 1:
         return np.empty(0, dtype=np.uint64)
     values = tokens.astype(np.uint64) + np.uint64(1)
-    mixed, ends = np.zeros(n, dtype=np.uint64), np.zeros(n, dtype=bool)
+    mixed = np.zeros(n, dtype=np.uint64)
     for i in range(LENGTH):
         mixed = (mixed ^ (mixed >> np.uint64(29))) * _SPREAD + values[i : i + n]
-        ends |= tokens[i : i + n] == END
     mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX
-    return (mixed ^ (mixed >> np.uint64(29)))[~ends]
+    return mixed ^ (mixed >> np.uint64(29))
