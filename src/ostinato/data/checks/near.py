@@ -7,8 +7,8 @@
     variation   the root mean square of a sequence's deviations from its own means
 
 Two sequences of one length are near if their distance (root mean square over all values) is at
-most `NEAR` of the smaller variation. In dense data many are near by chance: a pair counts if, from
-the distances to the 32nd and further neighbours, no other was to be expected so near.
+most `NEAR` of the smaller variation. In dense data many are near by chance: from the distances to
+the 32nd and further neighbours follows how many others were to be expected so near.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from ostinato.data.checks.finding import Finding, share
 from ostinato.data.checks.side import Side, mixed
+from ostinato.data.checks.surprise import surprising
 
 NEAR = 0.05
 SERIOUS_SHARE = 0.01
@@ -29,7 +30,7 @@ _CELL = 4 * NEAR  # of the median variation: a near pair shares a coordinate's c
 _NEIGHBOURS = 3  # that each is compared with in its cell
 _MOST_PAIRS = 300_000
 _PROBES, _REFERENCE = 200, 8192  # pairs whose density is looked at, among so many sequences
-_EXPECTED = 0.1  # others so near by chance, at most
+_FALSE_SHARE = 0.1  # of the pairs told, at most so many are expected to be near by chance
 
 
 class _Pool:
@@ -175,14 +176,25 @@ def _by_chance(
     ranked = np.partition(np.maximum(squares, 0), (near - 1, far - 1), axis=1)
     r_near, r_far = ranked[:, near - 1] ** 0.5, ranked[:, far - 1] ** 0.5
     r = ((own - twin) ** 2).sum(axis=1) ** 0.5
-    tiny = np.finfo(np.float32).tiny
-    dimension = np.log(far / near) / np.log(np.maximum(r_far / np.maximum(r_near, tiny), 1.001))
-    expected = len(members) / m * near * (r / np.maximum(r_near, tiny)) ** dimension
-    chance = np.zeros(len(pairs), bool)
-    chance[looked] = expected > _EXPECTED
-    if len(looked) < len(pairs) and chance[looked].mean() >= 0.5:
-        chance[:] = True
+    r_near = np.maximum(r_near, 1e-9)
+    dimension = np.log(far / near) / np.log(np.maximum(r_far / r_near, 1.001))
+    expected = len(members) / m * near * (r / r_near) ** dimension
+    chance = np.ones(len(pairs), bool)
+    chance[looked] = ~_discoveries(expected, len(members) * len(looked) / len(pairs))
+    if len(looked) < len(pairs) and chance[looked].mean() < 0.5:
+        chance[:] = False
     return chance
+
+
+def _discoveries(expected: np.ndarray, n: float) -> np.ndarray:
+    """Which pairs count, `[K]` bool, so that few of them are near by chance.
+
+    Of n sequences, n · e have a neighbour at which e others were expected: the largest e is taken
+    of which n · e is a small share of the pairs up to it (as Benjamini and Hochberg do).
+    """
+    ranked = np.sort(expected)
+    fine = np.flatnonzero(n * ranked <= _FALSE_SHARE * np.arange(1, len(ranked) + 1))
+    return expected <= ranked[fine[-1]] if len(fine) else np.zeros(len(expected), bool)
 
 
 def within(side: Side, copies: np.ndarray, test_is_apart: bool) -> Iterator[Finding]:
@@ -212,11 +224,13 @@ def across(train: Side, test: Side, copies: np.ndarray) -> Iterator[Finding]:
     skip = np.concatenate([np.zeros(len(train), bool), copies])
     pairs, chance = near_pairs([train, test], skip)
     pairs = pairs[~chance & (pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
-    n = len(np.unique(pairs[:, 1]))
+    members = np.unique(pairs[:, 1]) - len(train)
+    n = len(members)
     if n == 0:
         return
+    serious = n >= SERIOUS_SHARE * len(test) and surprising(train, test, members)
     yield Finding(
-        "serious" if n >= SERIOUS_SHARE * len(test) else "warning",
+        "serious" if serious else "warning",
         "near-copies-across",
         f"{share(n, len(test))} test sequences are within {NEAR:.0%} of a training sequence",
         n,

@@ -8,9 +8,11 @@ import numpy as np
 
 from ostinato.data.checks.finding import Finding, plural, share
 from ostinato.data.checks.side import Side
+from ostinato.data.checks.surprise import surprising
 
 # Copies in one file matter as far as a split at random puts them on both sides.
 SERIOUS_SHARE = 0.05
+LEAK_SHARE = 0.01
 
 
 def first_equal(side: Side, others: Side) -> np.ndarray:
@@ -101,8 +103,9 @@ def across(train: Side, test: Side, first: np.ndarray) -> Iterator[Finding]:
     shared = np.flatnonzero(first >= 0)
     if len(shared) == 0:
         return
+    many = len(shared) >= LEAK_SHARE * len(test)
     yield Finding(
-        "serious",
+        "serious" if many or surprising(train, test, shared) else "warning",
         "same-sequence",
         f"{share(len(shared), len(test))} test sequences are training sequences too; results on "
         "them say nothing about new data",

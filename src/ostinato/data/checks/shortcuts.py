@@ -16,7 +16,7 @@ import numpy as np
 from ostinato.data import splits
 from ostinato.data.checks.finding import Finding, Severity
 from ostinato.data.checks.side import Side
-from ostinato.data.checks.tree import Bins, Tree
+from ostinato.data.checks.tree import BINS, Bins, Tree
 
 SAMPLE, MOST_FEATURES, MOST_CLASSES = 10_000, 64, 64
 FOLDS, PERMUTATIONS = 5, 5
@@ -116,7 +116,7 @@ def shortcuts(side: Side) -> Iterator[Finding]:
         baseline = max(baseline, *permuted)
         if not _counts(right, baseline, independent):
             continue
-        yield _finding(side, cue, right, counts.max() / len(y))
+        yield _finding(side, cue, right, counts.max() / len(y), _questions(cue, y))
 
 
 def _sample(side: Side, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +158,23 @@ def _counts(right: float, baseline: float, independent: int) -> bool:
     return right - baseline > max(ERRORS * error, TOLD * (1 - baseline))
 
 
-def _finding(side: Side, cue: Cue, right: float, majority: float) -> Finding:
+def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:
+    """The first three questions of a tree that has seen all of the cue, in words."""
+    sort = Bins.of(cue.values)
+    tree = Tree.fit(sort(cue.values), y, int(y.max()) + 1, 2)
+    asked = []
+    for feature, last in zip(tree.feature[1:], tree.last[1:], strict=True):
+        borders = sort.borders[feature]
+        if last < len(borders):
+            asked.append(f"{cue.names[feature]} below {borders[last]:g}")
+        elif last < BINS - 1:
+            asked.append(f"{cue.names[feature]} missing")
+    return tuple(dict.fromkeys(asked))
+
+
+def _finding(
+    side: Side, cue: Cue, right: float, majority: float, questions: tuple[str, ...]
+) -> Finding:
     way = (right - majority) / (1 - majority)
     severity: Severity = "serious" if way >= SERIOUS else "warning" if way >= WARNING else "note"
     if cue.code == "shortcut-order":  # a model does not see it; a split at random is not harmed
@@ -171,6 +187,6 @@ def _finding(side: Side, cue: Cue, right: float, majority: float) -> Finding:
         f"{cue.what} tells the label in {right:.1%} of the {side.sequences} (the most frequent "
         f"label: {majority:.1%})".replace("%", " %"),
         len(side),
-        tuple(dict.fromkeys(cue.names))[:3],
+        questions,
         cue.remedy,
     )

@@ -2,12 +2,9 @@
 
     window   `width` steps in a row of one sequence
     block    a window that starts at a multiple of `width`: 2 · width − 1 shared steps hold one
-    bits     how surprising a window is, −Σ log2 of the shares of its steps
 
-Sequences of few values, or of a slow signal, share windows by chance. A window counts if it has
-`SAFETY` times the bits that make one chance pair likely among all pairs of windows. A step has the
-bits of its values or of its change, whichever are fewer, and none where nothing changes. A window
-that many sequences share (a clock, a padding) does not count either.
+A window counts if it is too surprising to be shared by chance (see `surprise`), and if not many
+sequences share it (as a padding, say).
 """
 
 from __future__ import annotations
@@ -18,14 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ostinato.data.checks.finding import Finding, share
-from ostinato.data.checks.side import SPREAD, Side, mixed, stretch_hashes
+from ostinato.data.checks.side import Side, stretch_hashes
+from ostinato.data.checks.surprise import needed_bits, step_bits
 
-SAFETY = 3  # steps depend on each other: text of 4.2 bits a character has about 2 given the others
 NARROWEST = 4
 COMMON_SHARE, COMMON_COUNT = 0.25, 10
 SERIOUS_SHARE = 0.01
-_BUCKETS = 22  # bits of a table of counts: 2²² int64 are 32 MB; a collision takes bits away
-_CHANGE = 1e-4  # changes are told apart to this part of a feature's standard deviation
 
 
 @dataclass(frozen=True)
@@ -55,9 +50,8 @@ def shared_windows(
     Returns:
         None if sequences are too short for a window that cannot be shared by chance.
     """
-    bits = _bits(one, other)
-    total = float(len(one.values)) * len(other.values)
-    needed = SAFETY * np.log2(total)
+    bits = step_bits(one, other)
+    needed = needed_bits(float(len(one.values)) * len(other.values))
     width = _width(other, bits[1], needed)
     if width is None:
         return None
@@ -87,51 +81,11 @@ def shared_windows(
     return Shared(width, sequences, partner[hit][where])
 
 
-def _bits(one: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
-    """The bits of each step of both sides, `[ΣT]` each: of its values, or of its change."""
-    sides = (one,) if one is other else (one, other)
-    scale = np.nanstd(one.values[: 2**18], axis=0)
-    scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1) * _CHANGE
-    found: list[np.ndarray] = []
-    changes = [_changes(side, scale) for side in sides]
-    for hashed in ([side.step_hashes for side in sides], changes):
-        counts = np.zeros(2**_BUCKETS, np.int64)
-        for hashes in hashed:
-            counts += np.bincount(_bucket(hashes), minlength=len(counts))
-        surprise = np.log2(counts.sum()) - np.log2(np.maximum(counts, 1))
-        found.append(surprise)
-    result = []
-    for side, change in zip(sides, changes, strict=True):
-        bits = np.minimum(found[0][_bucket(side.step_hashes)], found[1][_bucket(change)])
-        bits[1:][side.step_hashes[1:] == side.step_hashes[:-1]] = 0
-        bits[side.offsets[:-1][side.lengths > 0]] = 0  # its change is from another sequence
-        result.append(bits)
-    return result[0], result[-1]
-
-
-def _changes(side: Side, scale: np.ndarray) -> np.ndarray:
-    """A hash of each step's change from the one before, `[ΣT]` uint64."""
-    hashes = np.zeros(len(side.values), np.uint64)
-    for f in range(side.n_features):
-        column = side.values[:, f].astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            change = np.diff(column, prepend=column[:1]) / scale[f]
-            change[~(np.abs(change) < 2**52)] = 2**52  # missing and infinite values
-        words = np.rint(change).astype(np.int64).view(np.uint64)
-        hashes += mixed(words + np.uint64((f + 1) * SPREAD % 2**64))
-    return hashes
-
-
-def _bucket(hashes: np.ndarray) -> np.ndarray:
-    return (hashes >> np.uint64(64 - _BUCKETS)).astype(np.int64)
-
-
 def _width(side: Side, bits: np.ndarray, needed: float) -> int | None:
-    """The narrowest of an eighth, a quarter, half a sequence of which most have enough bits."""
+    """The narrowest of these shares of a sequence at which most windows have enough bits."""
     usual = int(np.median(side.lengths))
-    for part in (8, 4, 2):
-        width = max(NARROWEST, usual // part)
-        if width <= usual // 2 and width * np.median(bits) >= needed:
+    for width in (usual // 8, usual // 4, usual // 2, 3 * usual // 4):
+        if width >= NARROWEST and width * np.median(bits) >= needed:
             return width
     return None
 
@@ -140,7 +94,7 @@ def _starts(
     side: Side, width: int, bits: np.ndarray, needed: float, skip: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where windows of enough bits start, `[M]`, and the sequence of each, `[M]`."""
-    sums = np.concatenate([[0], np.cumsum(bits)])
+    sums = np.concatenate([[0], np.cumsum(bits, dtype=np.float64)])
     sequence = np.repeat(np.arange(len(side)), side.lengths)
     starts = np.arange(len(side.values))
     whole = starts + width <= side.offsets[1:][sequence]
