@@ -76,7 +76,8 @@ class Tagged:
         encoder, numbers = LabelEncoder.fit(np.concatenate(labels))
         if len(encoder) < 2:
             raise ValueError(
-                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+                f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
+                "tell apart"
             )
         y = Integers(numbers, lengths_of(sequences))
         return Tagged(sequences, y, encoder, column_names(X))
