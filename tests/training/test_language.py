@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,8 @@ def test_measures_are_those_of_plain_loops(level):
     keys = sum(map(vocabulary.keystrokes, documents))
     assert result.keystrokes_saved == pytest.approx(saved / keys)
     assert (saved > 0) == (level == "word")
+    without = measure(net, vocabulary, documents, keyboard=False)
+    assert without == replace(result, keystrokes_saved=None)
 
 
 def test_measuring_keeps_the_mode_and_needs_a_text():

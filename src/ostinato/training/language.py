@@ -68,7 +68,7 @@ class Language(Task):
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None and isinstance(net, LanguageNet)
-        result = measure(net, self.vocabulary, self.validation)
+        result = measure(net, self.vocabulary, self.validation, keyboard=False)
         return {
             "validation_loss": result.loss,
             "validation_bits_per_character": result.bits_per_character,
@@ -110,7 +110,7 @@ class LanguageEvaluation:
         keystrokes_saved: share of keys that a person saves who types the documents and at each
             token takes it from three suggestions, with one key, as soon as it is among them; the
             suggestions are the likeliest tokens that begin with what is typed of it. An unknown
-            token is typed in full.
+            token is typed in full. None if it was not asked for.
     """
 
     loss: float
@@ -121,13 +121,18 @@ class LanguageEvaluation:
     unknown: float
     top1: float
     top3: float
-    keystrokes_saved: float
+    keystrokes_saved: float | None
 
 
 def measure(
-    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str]
+    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str], *, keyboard: bool = True
 ) -> LanguageEvaluation:
     """Measure a network on documents, in evaluation mode.
+
+    Args:
+        net, vocabulary: the network and its tokens.
+        documents: the texts.
+        keyboard: whether to count the keys that suggestions save, which takes as long as the rest.
 
     Raises:
         ValueError: there is no character in any document.
@@ -137,18 +142,19 @@ def measure(
         raise ValueError(
             f"the {len(documents)} documents have no character; wanted a text to measure"
         )
-    keyboard = Keyboard(vocabulary)
+    suggesting = Keyboard(vocabulary) if keyboard else None
     nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
     for logits, targets in answers(net, [vocabulary.encode(text) for text in documents]):
         right = logits.gather(1, targets[:, None])
-        nats += (logits.double().logsumexp(1) - right[:, 0].double()).sum().item()
+        nats += (logits.logsumexp(1) - right[:, 0]).sum(dtype=torch.float64).item()
         better = (logits > right).sum(1)
         first += int((better < 1).sum())
         third += int((better < SUGGESTED).sum())
         unknown += int((targets == UNKNOWN).sum())
         n += len(targets)
-        keyboard.type(logits.numpy(), targets.numpy())
-    keys = sum(map(vocabulary.keystrokes, documents))
+        if suggesting is not None:
+            suggesting.type(logits.numpy(), targets.numpy())
+    keys = max(1, sum(map(vocabulary.keystrokes, documents)))
     return LanguageEvaluation(
         loss=nats / n,
         bits_per_character=nats / math.log(2) / characters,
@@ -158,7 +164,7 @@ def measure(
         unknown=unknown / n,
         top1=first / n,
         top3=third / n,
-        keystrokes_saved=keyboard.saved / max(1, keys),
+        keystrokes_saved=None if suggesting is None else suggesting.saved / keys,
     )
 
 
