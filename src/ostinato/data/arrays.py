@@ -14,6 +14,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read_stream
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences, shape_sequences
+from ostinato.data.ts import parse_timed_ts
 
 ENDINGS = (".npz", ".npy", ".ts")
 _COLUMN_ROLES = ("shape", "id", "time", "features", "target", "group", "split", "static", "known")
@@ -37,8 +38,11 @@ def read_arrays(path: Path, roles: Roles) -> Examples:
     content = read_content(path)
     if content.startswith(GZIP):
         raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
+    times = None
     if ending(path) == ".npy":
         X, y = _npy(content, source), None
+    elif ending(path) == ".ts":
+        X, y, times = parse_timed_ts(io.BytesIO(content), source)
     else:
         X, y = read_stream(content, source)
     _check_content(X, source)
@@ -46,7 +50,7 @@ def read_arrays(path: Path, roles: Roles) -> Examples:
     if roles.task == "forecast":
         X = Ragged(_values(X)[:, :0], _offsets(X))
     features = tuple(f"feature {i}" for i in range(_values(X).shape[1]))
-    return Examples(X=X, y=y, features=features, roles=roles, source=source)
+    return Examples(X=X, y=y, features=features, times=times, roles=roles, source=source)
 
 
 def _npy(content: bytes, source: str) -> Sequences:
