@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ostinato
-from ostinato.cli import check, doctor, evaluate, inspect, predict, train
+from ostinato.cli import check, complete, doctor, evaluate, generate, inspect, predict, train
 from ostinato.cli.failures import Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
@@ -31,6 +31,8 @@ for _command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    complete.complete,
+    generate.generate,
     check.check,
     inspect.inspect,
     doctor.doctor,

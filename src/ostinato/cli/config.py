@@ -12,7 +12,7 @@ import difflib
 import json
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -155,15 +155,16 @@ class Config:
             tables[option.section][option.cli_name] = self.get(option.key)
         return tables
 
-    def toml(self) -> str:
-        """The configuration as TOML, parameters that are not set left out."""
+    def toml(self, without: Set[str] = frozenset()) -> str:
+        """The configuration as TOML, parameters that are not set left out, and these keys."""
         lines: list[str] = []
         for section, table in self.tables().items():
-            lines += [f"[{section}]"]
-            lines += [
-                f"{name} = {_toml(value)}" for name, value in table.items() if value is not None
+            entries = [
+                f"{name} = {_toml(value)}"
+                for name, value in table.items()
+                if value is not None and f"{section}.{name}" not in without
             ]
-            lines += [""]
+            lines += [f"[{section}]", *entries, ""] if entries else []
         return "\n".join(lines[:-1]) + "\n"
 
 

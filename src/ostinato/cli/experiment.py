@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ostinato import environment, files, training
-from ostinato.cli import limits
+from ostinato.cli import jobs, limits
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.jobs.job import Job
@@ -45,10 +45,11 @@ class Recorder(training.Callback):
 
     def on_start(self, run: training.Run) -> None:
         self.run = self._open_run()
+        toml = self._settings.toml(without=jobs.unused(self._settings))
         if run.resumed:
-            self.run.go_on(self._settings.toml())
+            self.run.go_on(toml)
         else:
-            self.run.begin(self._settings.toml(), self._environment)
+            self.run.begin(toml, self._environment)
         every = self._settings.run.checkpoint_every
         self._parts = [
             training.MetricsFile(self.run.metrics),

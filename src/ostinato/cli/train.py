@@ -84,7 +84,8 @@ def train(
         check_directory(output)
     settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
     if print_config:
-        say(settings.toml().rstrip("\n"))
+        unused = jobs.unused(settings) if settings.data.source else frozenset()
+        say(settings.toml(without=unused).rstrip("\n"))
     elif run is not None and runs.is_done(run, settings):
         _tell_finished(run, as_json)
     else:

@@ -13,6 +13,7 @@ import torch
 
 from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel
+from ostinato.data.prepare import Preparation
 from ostinato.hyperparameters import Model
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
@@ -32,7 +33,7 @@ from ostinato.training.windows import (
 )
 
 KIND = "sequence_forecaster"
-_KEPT = {"context", "scaling", "season", "past", "future", "static"}
+_KEPT = {"context", "scaling", "season", "past", "future", "static", "preparation"}
 
 Measures = dict[str, "float | int"]
 
@@ -69,11 +70,13 @@ class FittedForecaster:
         net: the network.
         windows: how it is shown series.
         season: steps of a season, for MASE and the seasonal naive baseline.
+        preparation: how a person's table becomes the inputs of a panel; None: they are arrays.
     """
 
     net: ForecasterNet
     windows: Windows
     season: int = 1
+    preparation: Preparation | None = None
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -243,6 +246,7 @@ class FittedForecaster:
                 "context": windows.context,
                 "scaling": windows.scaling,
                 "season": self.season,
+                "preparation": self.preparation and self.preparation.as_json(),
                 **{name: getattr(windows, name).as_json() for name in ("past", "future", "static")},
             },
             iterations=iterations,
@@ -273,7 +277,8 @@ class FittedForecaster:
         }
         fill(net, saved.weights, str(path))
         windows = Windows(settings.n_context, horizon, settings.scaling, **columns)
-        return FittedForecaster(net.eval(), windows, settings.season)
+        preparation = kept["preparation"] and Preparation.from_json(kept["preparation"])
+        return FittedForecaster(net.eval(), windows, settings.season, preparation)
 
     def _rolled_back(self, panel: Panel, windows: int, stride: int | None) -> Pairs:
         """The windows of a backtest."""

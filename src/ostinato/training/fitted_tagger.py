@@ -13,6 +13,7 @@ import torch
 
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.columns import check_columns, column_names
+from ostinato.data.prepare import Preparation
 from ostinato.data.steps import Steps, as_labels, as_steps, lengths_of, values_of, width_of
 from ostinato.data.words import Integers, Words, WordVocabulary
 from ostinato.hyperparameters import Model
@@ -36,7 +37,7 @@ from ostinato.training.tensor_file import fill
 from ostinato.training.windows import Columns
 
 KIND = "sequence_tagger"
-_KEPT = {"classes", "feature_names", "scale", "scheme", "vocabulary"}
+_KEPT = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class FittedTagger:
         scheme: how the labels of the training wrote spans; `classes` are then tags of iob2, and
             predictions write spans as iob2 does.
         feature_names: `[F]`, the columns of the data frame it was trained on; None if it was none.
+        preparation: how a person's table becomes its sequences; None: they are given as they are.
     """
 
     net: TaggerNet
@@ -135,6 +137,7 @@ class FittedTagger:
     vocabulary: WordVocabulary | None = None
     scheme: str | None = None
     feature_names: np.ndarray | None = None
+    preparation: Preparation | None = None
 
     @staticmethod
     def fit(
@@ -290,6 +293,7 @@ class FittedTagger:
                 "vocabulary": self.vocabulary and self.vocabulary.as_json(),
                 "scheme": self.scheme,
                 "feature_names": None if names is None else names.tolist(),
+                "preparation": self.preparation and self.preparation.as_json(),
             },
             iterations=iterations,
         )
@@ -326,7 +330,8 @@ class FittedTagger:
         names = kept["feature_names"]
         columns = None if names is None else np.array(names, dtype=object)
         scheme = TaggerSettings(scheme=kept["scheme"]).scheme
-        return FittedTagger(net.eval(), classes, scale, vocabulary, scheme, columns)
+        preparation = kept["preparation"] and Preparation.from_json(kept["preparation"])
+        return FittedTagger(net.eval(), classes, scale, vocabulary, scheme, columns, preparation)
 
     def _checked(self, X: Any) -> tuple[Steps, bool]:
         check_columns(X, self.feature_names, "SequenceTagger")

@@ -95,6 +95,12 @@ def with_defaults(settings: Config, given: Given) -> Config:
     return defaults.for_task(task, settings, given)
 
 
+def unused(settings: Config) -> frozenset[str]:
+    """The keys of the configuration that its task has no use for."""
+    task = task_of(settings)
+    return frozenset(key for key, tasks in _FOR.items() if task not in tasks)
+
+
 def read(settings: Config, given: Given) -> Job:
     """The job that a configuration asks for, its data read and checked; torch is not imported.
 

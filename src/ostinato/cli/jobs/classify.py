@@ -124,7 +124,7 @@ class ClassifyJob:
         names = test.ids if test.roles is not None else None
         files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y, ids=names))
         contents = report.collect(
-            model,
+            replace(model, preparation=None),
             model.prepared(test),
             test.y,
             title=f"{Path(settings.data.source or '').name}, {settings.model.cell}, "

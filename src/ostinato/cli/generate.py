@@ -1,0 +1,62 @@
+"""ostinato generate RUN"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ostinato.cli import jobs, runs
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import Quiet, hush, percent, say, say_json
+
+if TYPE_CHECKING:
+    from ostinato.training.fitted_language import FittedLanguageModel
+
+
+def generate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of a language model.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="How the text begins.")] = "",
+    n: Annotated[int, typer.Option("--tokens", "-n", help="Tokens at most.", min=1)] = 400,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 likelier, above 1 more surprising; 0: the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[
+        Optional[int],  # noqa: UP045  typer of Python 3.10
+        typer.Option(help="Draw among so many likeliest tokens only.", min=1),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a language model write."""
+    hush(quiet)
+    if not temperature >= 0:
+        raise BadInput(f"--temperature is {temperature}; wanted 0 or more")
+    made = load(run).generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
+    copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}
+    if as_json:
+        say_json({"text": prompt + made.text, **copied})
+        return
+    say(prompt + made.text)
+    if made.copied is not None and not quiet:
+        share = percent(made.copied)
+        print(f"{share} of its 20-grams stand in the training texts", file=sys.stderr)
+
+
+def load(run: Path) -> FittedLanguageModel:
+    """The language model of a run.
+
+    Raises:
+        BadInput: it is a model of another task.
+    """
+    trained = runs.find(run)
+    task, _ = jobs.of_model(trained)
+    if task != "language":
+        raise BadInput(f"{run} was trained to {task}; wanted a language model")
+
+    from ostinato.training import fitted_language
+
+    return fitted_language.load(trained.model)

@@ -1,0 +1,243 @@
+"""Training a forecaster: a table with `--forecast COLUMN --horizon N`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.cli import limits, sources
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import csv_text
+from ostinato.cli.rundir import RunDir
+from ostinato.cli.runs import Trained
+from ostinato.data.examples import Examples
+from ostinato.data.panel import Panel
+from ostinato.data.prepare import Preparation
+
+if TYPE_CHECKING:
+    from ostinato.training.callbacks import Callback
+    from ostinato.training.fitted_forecaster import FittedForecaster
+    from ostinato.training.history import History
+    from ostinato.training.windows import ForecastSettings
+
+WARM_UP = 0.05
+WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
+
+
+def read(settings: Config, given: Given) -> ForecastJob:
+    """The job of a configuration; see `jobs.read`."""
+    if settings.task.horizon is None:
+        raise BadInput("--forecast needs --horizon N: how many steps ahead?")
+    if settings.data.test is not None:
+        raise BadInput("--test is not for forecasts: the ends of the series are what is tested on")
+    series = _series(sources.known(settings.data.source), settings)
+    return ForecastJob(settings, series)
+
+
+def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
+    """The measures of a saved forecaster, on the ends of the series of a file or of its run's."""
+    if file is None and trained.config is None:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+    settings = trained.settings()
+    series = _series(file or sources.known(settings.data.source), settings)
+
+    from ostinato.training.fitted_forecaster import load
+
+    model = load(trained.model)
+    panel = _panel(series, model.preparation)
+    return model.evaluate(panel, _windows(panel, model.windows.context, model.windows.horizon))
+
+
+def predicted(trained: Trained, file: str, proba: bool) -> str:
+    """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
+    series = _series(sources.known(file), trained.settings())
+
+    from ostinato.training.fitted_forecaster import load
+
+    return _csv(load(trained.model), series, proba)
+
+
+@dataclass(frozen=True)
+class ForecastJob:
+    """See `Job`."""
+
+    settings: Config
+    series: Examples
+
+    def description(self) -> dict[str, Any]:
+        lengths = self.series.lengths
+        return {
+            "n_train": len(self.series),
+            "n_test": len(self.series),
+            "n_features": len(self.series.features) + 1,
+            "max_length": int(lengths.max()),
+            "horizon": self.settings.task.horizon,
+            "sha256": sources.digest(self.settings.data),
+        }
+
+    def least_memory(self) -> int:
+        settings = self.settings
+        sizes = {
+            "n_train": settings.training.batch_size,
+            "max_length": self._asked().n_context,
+            "n_features": len(self.series.features) + 2,
+            "n_classes": settings.task.horizon,
+        }
+        return limits.least_memory(settings, sizes)
+
+    def fit(
+        self, callbacks: Sequence[Callback], resume: str | None
+    ) -> tuple[FittedForecaster, History]:
+        from ostinato.training import Plan
+        from ostinato.training.fitted_forecaster import FittedForecaster
+
+        settings = self.settings
+        if settings.run.from_ is not None:
+            raise BadInput("--from is for classifiers and language models; leave it out")
+        asked = self._asked()
+        preparation = self._preparation()
+        panel = _panel(self.series, preparation)
+        windows = _windows(panel, asked.n_context, asked.horizon)
+        begun = asdict(settings.training)
+        model, history = FittedForecaster.fit(
+            panel.before(windows * asked.horizon),
+            asked,
+            settings.model,
+            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            warm_up=None if settings.training.warmup else WARM_UP,
+            callbacks=callbacks,
+            resume=resume,
+        )
+        return replace(model, preparation=preparation), history
+
+    def evaluate(self, model: FittedForecaster) -> dict[str, Any]:
+        panel = _panel(self.series, model.preparation)
+        windows = _windows(panel, model.windows.context, model.windows.horizon)
+        return {
+            "task": "forecast",
+            "test": model.evaluate(panel, windows) | {"windows": windows},
+            "baselines": model.baselines(panel, windows),
+        }
+
+    def keep(
+        self, run: RunDir, model: FittedForecaster, history: History, evaluation: dict[str, Any]
+    ) -> None:
+        from ostinato import files
+
+        task, settings = self.settings.task, self.settings
+        parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
+        parameters |= {n: v for n, v in asdict(settings.model).items() if n != "init"}
+        model.save(run.model, parameters, history.iterations)
+        files.write_text(run.predictions, self._backtest(model))
+
+    def _backtest(self, model: FittedForecaster) -> str:
+        """A line for each step that the model is measured by: what came, and the quantiles."""
+        panel = _panel(self.series, model.preparation)
+        windows = _windows(panel, model.windows.context, model.windows.horizon)
+        tested = model.backtest(panel, windows)
+        header = ["id", "step" if self.series.times is None else "time", "value", "prediction"]
+        median = tested.levels.index(0.5)
+        rows = []
+        for i, cutoff, actual, answers in zip(
+            tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
+        ):
+            for k, (value, row) in enumerate(zip(actual, answers, strict=True)):
+                step = cutoff + k
+                when = step + 1 if self.series.times is None else self.series.times[i][step]
+                numbers = [value, row[median], *row]
+                rows.append([self.series.ids[i], when, *(f"{n:.6g}" for n in numbers)])
+        return csv_text([*header, *(f"q{level:g}" for level in tested.levels)], rows)
+
+    def _asked(self) -> ForecastSettings:
+        from ostinato.training.windows import ForecastSettings
+
+        task = self.settings.task
+        assert task.horizon is not None
+        return ForecastSettings(horizon=task.horizon, context=task.context, season=task.season)
+
+    def _preparation(self) -> Preparation:
+        """Scales of inputs are the network's own matter, as for arrays."""
+        return Preparation.fit(self.series, missing="forward", standardize=False)
+
+
+def _series(source: str, settings: Config) -> Examples:
+    """The series in a table, with their inputs."""
+    if not sources.is_table(source):
+        raise BadInput(f"{source} is no table; --forecast reads {', '.join(sources.TABLES)}")
+    return sources.read(source, settings)
+
+
+def _panel(series: Examples, preparation: Preparation | None) -> Panel:
+    """The series as a network's panel.
+
+    Where inputs are known in advance, steps at the end of a series without a value are the future.
+    """
+    if preparation is None or not (series.features or series.statics):
+        return Panel.of(series.y)
+    inputs = list(preparation.apply(series))
+    known = set(series.roles.known) if series.roles else set()
+    origin = [f.name for f in preparation.features for _ in f.columns]
+    is_known = np.array([name in known for name in origin], dtype=bool)
+    ends = [_end(y) if is_known.any() else len(y) for y in series.y]
+    return Panel.of(
+        [y[:end] for y, end in zip(series.y, ends, strict=True)],
+        past=[x[:end, ~is_known] for x, end in zip(inputs, ends, strict=True)],
+        future=[x[:, is_known] for x in inputs],
+        static=preparation.apply_statics(series),
+    )
+
+
+def _end(y: np.ndarray) -> int:
+    """Steps up to the last value."""
+    present = np.flatnonzero(~np.isnan(y))
+    return int(present[-1]) + 1 if len(present) else len(y)
+
+
+def _windows(panel: Panel, context: int, horizon: int) -> int:
+    """Forecasts of each series to measure by: as many as leave most of the shortest for training.
+
+    Raises:
+        BadInput: none does.
+    """
+    shortest = int(panel.lengths.min())
+    windows = min(WINDOWS, (shortest - 1) // (2 * horizon))
+    if windows < 1:
+        raise BadInput(
+            f"the shortest series has {shortest} steps; wanted more than two horizons of "
+            f"{horizon}: one to learn from, and one to test on"
+        )
+    return windows
+
+
+def _csv(model: FittedForecaster, series: Examples, proba: bool) -> str:
+    """A line for each series and step ahead."""
+    panel = _panel(series, model.preparation)
+    answers = model.predict_quantiles(panel)
+    levels = model.levels
+    median = levels.index(0.5)
+    header = ["id", "step" if series.times is None else "time", "prediction"]
+    header += [f"q{level:g}" for level in levels] if proba else []
+    rows = []
+    for i, of_series in enumerate(answers):
+        ahead = _ahead(series, i, int(panel.lengths[i]), len(of_series))
+        for when, row in zip(ahead, of_series, strict=True):
+            values = [f"{value:.6g}" for value in (row if proba else ())]
+            rows.append([series.ids[i], when, f"{row[median]:.6g}", *values])
+    return csv_text(header, rows)
+
+
+def _ahead(series: Examples, i: int, end: int, horizon: int) -> list[Any]:
+    """The times of the steps ahead: those in the file, or on by the usual distance of two steps."""
+    if series.times is None:
+        return list(range(1, horizon + 1))
+    times = series.times[i]
+    if len(times) >= end + horizon:
+        return list(times[end : end + horizon])
+    step = np.median(np.diff(times[:end]).astype(np.int64 if times.dtype.kind == "M" else float))
+    if times.dtype.kind == "M":
+        step = np.timedelta64(int(step), "ns")
+    return [times[end - 1] + step * k for k in range(1, horizon + 1)]

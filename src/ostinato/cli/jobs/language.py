@@ -1,0 +1,212 @@
+"""Training a language model: a text, a column of texts with `--language COLUMN`, or austen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ostinato.cli import limits, sources
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import csv_text
+from ostinato.cli.rundir import RunDir
+from ostinato.cli.runs import Trained
+
+if TYPE_CHECKING:
+    from ostinato.data.vocabulary import Vocabulary
+    from ostinato.training.callbacks import Callback
+    from ostinato.training.fitted_language import FittedLanguageModel
+    from ostinato.training.history import History
+
+HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
+ORDERS = {"character": 8, "word": 3, "piece": 3}  # of the n-gram baseline
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents to learn from, to choose the best weights by, and to measure on."""
+
+    train: list[str]
+    test: list[str]
+    validation: list[str] | None = None
+
+
+def read(settings: Config, given: Given) -> LanguageJob:
+    """The job of a configuration; see `jobs.read`."""
+    return LanguageJob(settings, _texts(settings))
+
+
+def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
+    """The measures of a saved model, on a file or on the test part of its run."""
+    if file is not None:
+        documents = _documents(file, trained.settings())
+    elif trained.config is not None:
+        documents = _texts(trained.config).test
+    else:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+    from ostinato.training.fitted_language import load
+
+    return asdict(load(trained.model).evaluate(documents))
+
+
+def predicted(trained: Trained, file: str, proba: bool) -> str:
+    """The likeliest next token after each document of a file, as CSV."""
+    documents = _documents(file, trained.settings())
+
+    from ostinato.training.fitted_language import load
+
+    model = load(trained.model)
+    found = [model.suggest(document, 1) for document in documents]
+    rows = [(i, s[0].text, f"{s[0].probability:.6f}") for i, s in enumerate(found) if s]
+    return csv_text(["index", "prediction", "probability"], rows)
+
+
+@dataclass(frozen=True)
+class LanguageJob:
+    """See `Job`."""
+
+    settings: Config
+    texts: Texts
+
+    def description(self) -> dict[str, Any]:
+        train, test = self.texts.train, self.texts.test
+        return {
+            "n_train": len(train),
+            "n_test": len(test),
+            "characters": sum(map(len, train)),
+            "sha256": sources.digest(self.settings.data),
+        }
+
+    def least_memory(self) -> int:
+        settings = self.settings
+        n_tokens = 2 if settings.task.level == "character" else settings.task.vocabulary
+        sizes = {
+            "n_train": settings.training.batch_size,
+            "max_length": settings.task.truncate,
+            "n_features": 1,
+            "n_classes": n_tokens,
+        }
+        return limits.least_memory(settings, sizes)
+
+    def fit(
+        self, callbacks: Sequence[Callback], resume: str | None
+    ) -> tuple[FittedLanguageModel, History]:
+        from ostinato.cli import runs
+        from ostinato.models.language import LanguageArchitecture
+        from ostinato.training import Plan
+        from ostinato.training.fitted_language import FittedLanguageModel, Reading, load
+
+        settings = self.settings
+        words = settings.task.level != "character"
+        architecture = LanguageArchitecture(
+            **asdict(settings.model),
+            embedding_size=min(256, settings.model.hidden_size),
+            tied=words,
+        )
+        # All characters are kept, unless a number was asked for.
+        size = settings.task.vocabulary if words else None
+        reading = Reading(settings.task.level, size, settings.task.truncate)
+        start = None
+        if settings.run.from_ is not None and resume is None:
+            start = load(runs.find(Path(settings.run.from_)).model)
+        given = asdict(settings.training)
+        return FittedLanguageModel.fit(
+            self.texts.train,
+            architecture,
+            reading,
+            Plan(**{f.name: given[f.name] for f in fields(Plan)}),
+            validation=self.texts.validation,
+            start=start,
+            callbacks=callbacks,
+            resume=resume,
+        )
+
+    def evaluate(self, model: FittedLanguageModel) -> dict[str, Any]:
+        order = ORDERS[self.settings.task.level]
+        return {
+            "task": "language",
+            "test": asdict(model.evaluate(self.texts.test)),
+            "baselines": {
+                f"modified Kneser-Ney, {order}-grams": _n_grams(self.texts, model.vocabulary, order)
+            },
+        }
+
+    def keep(
+        self,
+        run: RunDir,
+        model: FittedLanguageModel,
+        history: History,
+        evaluation: dict[str, Any],
+    ) -> None:
+        settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
+        parameters = {name: getattr(settings.model, name) for name in names}
+        parameters |= {"level": settings.task.level, "truncate": settings.task.truncate}
+        model.save(run.model, parameters, history.iterations)
+
+
+def _texts(settings: Config) -> Texts:
+    """The documents of a source, in parts.
+
+    A single document is divided: its end is for the test. Of many, whole ones are held out.
+    """
+    config, fraction = settings.data, settings.training.validation_fraction
+    if config.source == "austen":
+        from ostinato import datasets
+
+        novels = datasets.austen()
+        train, test = [t for name, t in novels.items() if name != HELD_OUT], [novels[HELD_OUT]]
+    else:
+        documents = _documents(sources.known(config.source), settings)
+        if config.test is not None:
+            train, test = documents, _documents(config.test, settings)
+        else:
+            train, test = _held_out(documents, config.test_fraction, settings.training.seed)
+    if not fraction:
+        return Texts(train, test)
+    rest, validation = _held_out(train, fraction, settings.training.seed + 1)
+    return Texts(rest, test, validation)
+
+
+def _n_grams(texts: Texts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
+    """How well n-grams of the training part foretell the test part."""
+    from ostinato.ngram import KneserNey
+
+    learnt = [vocabulary.encode(text) for text in texts.train]
+    model = KneserNey(learnt, order, len(vocabulary))
+    found = [model.log_probabilities(vocabulary.encode(text)) for text in texts.test]
+    nats = -sum(float(each.sum()) for each in found)
+    return {
+        "bits_per_character": nats / math.log(2) / max(1, sum(map(len, texts.test))),
+        "perplexity": math.exp(nats / sum(map(len, found))),
+    }
+
+
+def _held_out(documents: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    from ostinato.data import splits
+
+    if len(documents) == 1:
+        (text,) = documents
+        cut = round(len(text) * (1 - fraction))
+        return [text[:cut]], [text[cut:]]
+    found = splits.split(len(documents), fraction, seed)
+    return [documents[i] for i in found["train"]], [documents[i] for i in found["test"]]
+
+
+def _documents(source: str, settings: Config) -> list[str]:
+    """The texts in a file: a .txt file is one document, a row of a table another one."""
+    source = sources.known(source)
+    if sources.is_table(source):
+        from ostinato.data.tables import read_table
+
+        column = settings.task.language
+        if column is None:
+            raise BadInput(f"{source} is a table: which column holds the texts? --language COLUMN")
+        table = read_table(source, settings.data.separator)
+        return table[table.exact(column, "the texts")].texts()
+    from ostinato.data.content import read_text
+
+    return [read_text(Path(source)).decode()]

@@ -1,0 +1,147 @@
+"""Training a tagger: a table with `--tag COLUMN`, a label for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.cli import defaults, limits, sources
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import csv_text
+from ostinato.cli.rundir import RunDir
+from ostinato.cli.runs import Trained
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+
+if TYPE_CHECKING:
+    from ostinato.training.callbacks import Callback
+    from ostinato.training.fitted_tagger import FittedTagger
+    from ostinato.training.history import History
+
+WARM_UP = 0.05
+
+
+def read(settings: Config, given: Given) -> TagJob:
+    """The job of a configuration; see `jobs.read`."""
+    parts = sources.load(settings)
+    settings = defaults.for_file(settings, given, len(parts.train))
+    return TagJob(settings, parts)
+
+
+def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
+    """The measures of a saved tagger, on a file or on the test part of its run."""
+    if file is not None:
+        part = sources.read_labelled(file, trained.settings())
+    elif trained.config is not None:
+        part = sources.load(trained.config).test
+    else:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+    from ostinato.training.fitted_tagger import load
+
+    model = load(trained.model)
+    return model.evaluate(_inputs(model.preparation, part), part.y)
+
+
+def predicted(trained: Trained, file: str, proba: bool) -> str:
+    """The likeliest label of each step of a file, as CSV."""
+    part = sources.read(file, sources.without_target(trained.settings()))
+
+    from ostinato.training.fitted_tagger import load
+
+    return _csv(load(trained.model), part, proba)
+
+
+@dataclass(frozen=True)
+class TagJob:
+    """See `Job`."""
+
+    settings: Config
+    parts: sources.Parts
+
+    def description(self) -> dict[str, Any]:
+        return sources.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
+
+    def least_memory(self) -> int:
+        return limits.least_memory(self.settings, self.description())
+
+    def fit(
+        self, callbacks: Sequence[Callback], resume: str | None
+    ) -> tuple[FittedTagger, History]:
+        from ostinato.training import Plan
+        from ostinato.training.fitted_tagger import FittedTagger, Tagged
+        from ostinato.training.tagging import TaggerSettings
+
+        settings, train, validation = self.settings, self.parts.train, self.parts.validation
+        if settings.run.from_ is not None:
+            raise BadInput("--from is for classifiers and language models; leave it out")
+        data = settings.data
+        preparation = Preparation.fit(train, missing=data.missing, standardize=data.standardize)
+        given = Tagged.of(_inputs(preparation, train), train.y)
+        if validation is not None:
+            given = given.validated_by(_inputs(preparation, validation), validation.y)
+        begun = asdict(settings.training)
+        model, history = FittedTagger.fit(
+            given,
+            settings.model,
+            TaggerSettings(crf=settings.task.crf, standardize=False),
+            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            warm_up=None if settings.training.warmup else WARM_UP,
+            callbacks=callbacks,
+            resume=resume,
+        )
+        return replace(model, preparation=preparation), history
+
+    def evaluate(self, model: FittedTagger) -> dict[str, Any]:
+        test = self.parts.test
+        labels, counts = np.unique(np.concatenate(self.parts.train.y), return_counts=True)
+        majority = float(np.mean(np.concatenate(test.y) == labels[counts.argmax()]))
+        return {
+            "task": "tag",
+            "test": model.evaluate(_inputs(model.preparation, test), test.y),
+            "baselines": {"always the most frequent label": {"accuracy": majority}},
+        }
+
+    def keep(
+        self, run: RunDir, model: FittedTagger, history: History, evaluation: dict[str, Any]
+    ) -> None:
+        from ostinato import files
+
+        settings = self.settings
+        parameters = {"crf": settings.task.crf, "standardize": False}
+        parameters |= {n: v for n, v in asdict(settings.model).items() if n != "init"}
+        model.save(run.model, parameters, history.iterations)
+        files.write_text(run.predictions, _csv(model, self.parts.test, proba=False))
+
+
+def _inputs(preparation: Preparation | None, part: Examples) -> Any:
+    return part.X if preparation is None else preparation.apply(part)
+
+
+def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
+    """A line for each step: id, time or step, label if known, prediction, its probability."""
+    answers = model.predict_proba(_inputs(model.preparation, part))
+    classes = model.classes.tolist()
+    best = model.predict(_inputs(model.preparation, part))
+    header = ["id", "step" if part.times is None else "time"]
+    header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
+    header += [f"probability_{label}" for label in classes] if proba else []
+    rows = []
+    for i, shares in enumerate(answers):
+        for t, row in enumerate(shares):
+            label = best[i][t]
+            rows.append(
+                [
+                    part.ids[i],
+                    t + 1 if part.times is None else part.times[i][t],
+                    *([part.y[i][t]] if part.y is not None else []),
+                    label,
+                    f"{row[classes.index(label.item())]:.6f}",
+                    *((f"{share:.6f}" for share in row) if proba else ()),
+                ]
+            )
+    return csv_text(header, rows)
