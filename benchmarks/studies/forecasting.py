@@ -1,0 +1,283 @@
+"""Forecasts of series whose noise is known: a network, baselines, and the best that is possible.
+
+    python -m benchmarks.studies.forecasting measure     five seeds of each kind of series
+    python -m benchmarks.studies.forecasting choose      settings, by the validation windows
+    python -m benchmarks.studies.forecasting table       the table, and into docs/forecasting.md
+
+`measure` adds a line to a file of results for each seed of each kind; kinds can be named. The
+series are made anew from each seed, so that the deviations are those of data and training together.
+Twelve steps are forecast at four cutoffs at the end of each series, which the training has not
+seen. What made the series is known, and so is the best forecast that anybody can make:
+
+    seasonal    level + season of 12 steps + AR(1) noise, each series with its own: 100 of 240 steps
+    few         the same, four series of 120 steps
+    walk        random walks
+    events      as seasonal, and a known event (one step in six) lifts the value by 3 deviations
+    threshold   an autoregression that falls slowly from below, and swings back from above
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato import SequenceForecaster, forecast_metrics
+from ostinato.data.panel import Panel
+from ostinato.forecast_baselines import seasonal_naive
+from ostinato.models.forecaster import NINE
+from ostinato.training.fitted_forecaster import Backtest
+from ostinato.training.windows import Columns, Windows, every_window
+
+PAGE = Path(__file__).parents[2] / "docs" / "forecasting.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+HORIZON, SEASON, WINDOWS, SEEDS = 12, 12, 4, 5
+PATHS = 4000  # simulated futures, where the best quantiles have no formula
+# Φ⁻¹ of the nine levels
+NORMAL = np.array([-1.281552, -0.841621, -0.524401, -0.253347])
+NORMAL = np.concatenate([NORMAL, [0.0], -NORMAL[::-1]])
+
+Truth = Callable[[int, int], np.ndarray]  # series, cutoff -> the best quantiles [h, Q]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Series, and the best quantiles of what follows a cutoff."""
+
+    panel: Panel
+    truth: Truth
+
+
+def seasonal(seed: int, n: int = 100, T: int = 240, events: bool = False) -> Made:
+    rng = np.random.default_rng(seed)
+    sigma, phi = rng.lognormal(size=n), rng.uniform(0.3, 0.9, size=n)
+    season = 3 * sigma[:, None] * rng.normal(size=(n, SEASON))
+    noise = np.zeros((n, T))
+    shocks = sigma[:, None] * rng.normal(size=(n, T))
+    noise[:, 0] = shocks[:, 0] / np.sqrt(1 - phi**2)
+    for t in range(1, T):
+        noise[:, t] = phi * noise[:, t - 1] + shocks[:, t]
+    known = (rng.random((n, T)) < 1 / 6) * 1.0
+    lift = 3 * sigma[:, None] * known if events else np.zeros((n, T))
+    fixed = 20 * sigma[:, None] * rng.normal(size=(n, 1)) + season[:, np.arange(T) % SEASON] + lift
+
+    def truth(i: int, t: int) -> np.ndarray:
+        ahead = np.arange(1, HORIZON + 1)
+        mean = fixed[i, t : t + HORIZON] + phi[i] ** ahead * noise[i, t - 1]
+        spread = sigma[i] * np.sqrt((1 - phi[i] ** (2 * ahead)) / (1 - phi[i] ** 2))
+        return mean[:, None] + spread[:, None] * NORMAL
+
+    return Made(Panel.of(list(fixed + noise), future=list(known) if events else None), truth)
+
+
+def walk(seed: int) -> Made:
+    rng = np.random.default_rng(seed)
+    sigma = rng.lognormal(size=100)
+    y = (sigma[:, None] * rng.normal(size=(100, 240))).cumsum(axis=1)
+
+    def truth(i: int, t: int) -> np.ndarray:
+        spread = sigma[i] * np.sqrt(np.arange(1, HORIZON + 1))
+        return y[i, t - 1] + spread[:, None] * NORMAL
+
+    return Made(Panel.of(list(y)), truth)
+
+
+def threshold(seed: int) -> Made:
+    """y_t = c + s · z_t with z_t = 0.95 z_{t−1} below 0, −0.6 z_{t−1} above it, plus noise."""
+    rng = np.random.default_rng(seed)
+    n, T = 100, 240
+
+    def after(z: np.ndarray) -> np.ndarray:
+        return np.where(z < 0, 0.95, -0.6) * z + rng.normal(size=z.shape)
+
+    z = np.zeros((n, T))
+    for t in range(1, T):
+        z[:, t] = after(z[:, t - 1])
+    level, scale = rng.normal(size=n), rng.lognormal(size=n)
+
+    def truth(i: int, t: int) -> np.ndarray:
+        paths, rows = np.full(PATHS, z[i, t - 1]), []
+        for _ in range(HORIZON):
+            paths = after(paths)
+            rows.append(np.quantile(paths, NINE))
+        return level[i] + scale[i] * np.array(rows)
+
+    return Made(Panel.of(list(level[:, None] + scale[:, None] * z)), truth)
+
+
+KINDS: dict[str, Callable[[int], Made]] = {
+    "seasonal": seasonal,
+    "few": lambda seed: seasonal(seed, n=4, T=120),
+    "walk": walk,
+    "events": lambda seed: seasonal(seed, events=True),
+    "threshold": threshold,
+}
+
+
+def least_squares(train: Panel, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Any:
+    """Linear regression of the steps ahead on the network's own window, and its residuals.
+
+    Coefficients and the quantiles of the residuals come from every window of `train`.
+    """
+    none = Columns((), ())
+    windows = Windows(3 * HORIZON, HORIZON, "std", none, Columns.of(panel.future), none)
+
+    def inputs(given: Panel, pairs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        read = windows.contexts(given, *pairs)
+        ahead = [] if read.future is None else [read.future.flatten(1).numpy()]
+        x = read.x[:, :, 0].numpy()
+        return np.hstack([x, *ahead, np.ones((len(x), 1))]), read.centre, read.scale
+
+    learnt = every_window(train, 3 * HORIZON, HORIZON, np.zeros(len(train), dtype=int))
+    X, centre, scale = inputs(train, learnt)
+    y = (windows.actual(train, *learnt) - centre) / scale
+    weights = np.linalg.lstsq(X, y, rcond=None)[0]
+    spread = np.quantile(y - X @ weights, NINE, axis=0).T  # [h, Q]
+    X, centre, scale = inputs(panel, (series, cutoffs))
+    return centre[:, :, None] + scale[:, :, None] * ((X @ weights)[:, :, None] + spread)
+
+
+def forecasts(made: Made, seed: int) -> tuple[dict[str, np.ndarray], Backtest, float]:
+    """The quantiles of every forecaster, the windows, and the seconds of the training."""
+    panel = made.panel
+    train = panel.before(WINDOWS * HORIZON)
+    model = SequenceForecaster(horizon=HORIZON, season=SEASON, random_state=seed)
+    start = time.perf_counter()
+    model.fit(train)
+    elapsed = time.perf_counter() - start
+    network = model._fitted().backtest(panel, windows=WINDOWS)
+    pairs = list(zip(network.series, network.cutoffs, strict=True))
+
+    def each(answer: Callable[[int, int], np.ndarray]) -> np.ndarray:
+        return np.array([answer(i, t) for i, t in pairs])
+
+    def naive(season: int) -> np.ndarray:
+        return each(lambda i, t: seasonal_naive(panel.series(i)[:t], HORIZON, NINE, season))
+
+    answers = {
+        "network": network.quantiles,
+        "least squares": least_squares(train, panel, network.series, network.cutoffs),
+        "last value": naive(1),
+        "seasonal naive": naive(SEASON),
+        "best possible": each(made.truth),
+    }
+    return answers, network, elapsed
+
+
+def measured(kind: str, seed: int) -> dict[str, Any]:
+    """WQL, MASE and coverage of every forecaster on one seed of a kind of series."""
+    made = KINDS[kind](seed)
+    answers, network, elapsed = forecasts(made, seed)
+    histories = [
+        made.panel.series(i)[:t] for i, t in zip(network.series, network.cutoffs, strict=True)
+    ]
+    scales = [forecast_metrics.seasonal_scale(history, SEASON) for history in histories]
+    measures = {
+        name: forecast_metrics.measure(network.actual, quantiles, NINE, scales)
+        for name, quantiles in answers.items()
+    }
+    return {"kind": kind, "seed": seed, "elapsed_s": elapsed, "measures": measures}
+
+
+# Tried by `choose`; the first is the default of SequenceForecaster.
+CANDIDATES: list[dict[str, Any]] = [
+    {},
+    {"context": 72},
+    {"learning_rate": 1e-3},
+    {"learning_rate": 4e-3},
+    {"iterations": 1000},
+    {"dropout": 0.2},
+]
+
+
+def choose(kinds: Iterable[str]) -> None:
+    """The WQL of each setting on the validation windows, which lie within the training part.
+
+    On seeds that `measure` does not use; the validation loss itself is in the scale of the context.
+    """
+    for kind in kinds:
+        train = KINDS[kind](1000).panel.before(WINDOWS * HORIZON)
+        for settings in CANDIDATES:
+            start = time.perf_counter()
+            model = SequenceForecaster(**{"horizon": HORIZON, "season": SEASON} | settings)
+            wql = model.fit(train).evaluate(train)["wql"]
+            seconds = time.perf_counter() - start
+            print(f"{kind:10} {wql:.4f} {seconds:5.1f} s  {settings}", flush=True)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Mean ± deviation over the seeds, the best but for the best possible in bold."""
+    rows = [
+        "| series | forecast | WQL | MASE | in the 80 % interval | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        runs = [result for result in results if result["kind"] == kind]
+        if not runs:
+            continue
+        names = list(runs[0]["measures"])
+        means = {
+            name: statistics.mean(run["measures"][name]["wql"] for run in runs) for name in names
+        }
+        first = min(names[:-1], key=means.__getitem__)
+        seconds = statistics.median(run["elapsed_s"] for run in runs)
+        for name in names:
+            of = [run["measures"][name] for run in runs]
+            wql, mase, cover = (
+                [each[key] for each in of] for key in ("wql", "mase", "coverage_80")
+            )
+            mark = "**" if name == first else ""
+            rows.append(
+                f"| {kind if name == names[0] else ''} | {mark}{name}{mark} | {spread(wql, 4)} | "
+                f"{spread(mase, 3)} | {100 * statistics.mean(cover):.0f} % | "
+                f"{f'{seconds:.0f} s' if name == 'network' else ''} |"
+            )
+    seeds = len({result["seed"] for result in results})
+    return "\n".join([*rows, "", f"{seeds} seeds, mean ± deviation; seconds of a training."])
+
+
+def spread(values: list[float], digits: int) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["measure", "choose", "table"])
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    default = Path(__file__).with_name("forecasting.jsonl")
+    parser.add_argument("--results", type=Path, default=default)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    given = parser.parse_args()
+    if given.what == "choose":
+        choose(given.kinds)
+    elif given.what == "measure":
+        with given.results.open("a") as file:
+            for kind in given.kinds:
+                for seed in range(given.seeds):
+                    result = measured(kind, seed)
+                    print(json.dumps(result), file=file, flush=True)
+                    wql = {n: round(m["wql"], 4) for n, m in result["measures"].items()}
+                    print(kind, seed, f"{result['elapsed_s']:.1f} s", wql, flush=True)
+    else:
+        lines = given.results.read_text().splitlines()
+        text = table([json.loads(line) for line in lines])
+        print(text)
+        page = PAGE.read_text(encoding="utf-8")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
