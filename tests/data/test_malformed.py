@@ -143,7 +143,7 @@ TABLES = [
     ("unequal rows of a wide table", ".csv", wide("up,1,2", "down,3,"), WIDE,
      "line 3, column 'b': the value is missing"),
     ("ids as a feature", ".csv",
-     long(*(f"p,{i},word{i},up" for i in range(300))), LONG, "column 'x': .* 300 different texts"),
+     long(*(f"p,{i},word{i},up" for i in range(300))), LONG, "column 'x': .* 300 different names"),
     # Order
     ("an id comes back", ".csv", long("p,1,1,up", "q,1,1,down", "p,2,1,up"), LONG,
      r"line 4, column 'id': 'p' comes back .* line 2\).*--sort"),

@@ -175,3 +175,25 @@ def test_the_future_of_a_series(write):
                   known=("price",))  # fmt: skip
     examples = read_examples(path, roles)
     assert examples.ahead.tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_codes_that_are_names(write, ending):
+    rows = [("a", 10, 7, 2), ("a", 9, 7, 2), ("b", 10, 8, 11)]
+    path = write(rows, ("id", "code", "home", "x"), ending)
+    roles = Roles(id="id", features=("code", "x"), static=("home",), categories=("code", "home"))
+    examples = read_examples(path, roles)
+    assert examples.categories == {"code": ("10", "9")}
+    assert examples.values.tolist() == [[0, 2], [1, 2], [0, 11]]
+    assert examples.statics["home"].tolist() == ["7", "8"]
+    assert examples.roles.categories == ("code", "home")
+
+
+def test_words_stay_words_in_another_file(write):
+    """A file whose words happen to be numbers alone is read as the training file was."""
+    train = read_examples(
+        write([("a", "u"), ("a", "7")], ("id", "x")), Roles(id="id", features=("x",))
+    )
+    assert train.roles.categories == ("x",)
+    other = read_examples(write([("a", "7"), ("a", "7")], ("id", "x")), train.roles)
+    assert other.categories == {"x": ("7",)}

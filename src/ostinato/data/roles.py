@@ -40,6 +40,8 @@ class Roles:
         split: the part of each sequence: train, validation or test.
         static: inputs that a sequence has once.
         known: those of the features that are known ahead of time (holidays, prices).
+        categories: those of the features and static inputs that are names although they look like
+            numbers (codes); a column of words is one in any case.
         sort: whether rows may stand in any order; they are sorted by id and time.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
 
@@ -60,6 +62,7 @@ class Roles:
     split: str | None = None
     static: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     sort: bool = False
     separator: str | None = None
 
@@ -82,6 +85,8 @@ def resolve(roles: Roles, table: Table) -> Roles:
     full = _named(full, table)
     if not full.features:
         full = replace(full, features=_features(full, table))
+    _check_among("known", full.known, full.features, table)
+    _check_among("categories", full.categories, (*full.features, *full.static), table)
     if full.target and full.task is None:
         full = replace(full, task=_task(full, table))
     _tell(given, full, table)
@@ -105,6 +110,7 @@ def _exact(roles: Roles, table: Table) -> Roles:
         split=one(roles.split, "split"),
         static=some(roles.static, "static"),
         known=some(roles.known, "known"),
+        categories=some(roles.categories, "categories"),
     )
 
 
@@ -127,10 +133,13 @@ def _check_apart(roles: Roles, table: Table) -> None:
     for name in roles.features:
         if roles.features.count(name) > 1:
             raise ValueError(f"{table.source}: the column {name!r} is twice among the features")
-    for name in roles.known:
-        if name not in roles.features:
+
+
+def _check_among(role: str, names: tuple[str, ...], allowed: tuple[str, ...], table: Table) -> None:
+    for name in names:
+        if name not in allowed:
             raise ValueError(
-                f"{table.source}: the column {name!r} is known ahead and not among the features; "
+                f"{table.source}: the column {name!r} is among {role} and not among the features; "
                 "wanted it in both"
             )
 
@@ -190,7 +199,7 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     rest = _rest(roles, table)
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
-    elif texts := [name for name in rest if not table[name].is_numbers()]:
+    elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
         raise ValueError(
             f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
             "name the features (--features)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +33,9 @@ def to_examples(table: Table, roles: Roles) -> Examples:
     """
     roles = resolve(roles, table)
     build = {"long": _long, "nested": _nested, "wide": _wide}[roles.shape or "long"]
-    return build(table, roles)
+    examples = build(table, roles)
+    statics = [name for name, values in examples.statics.items() if values.dtype == object]
+    return replace(examples, roles=replace(roles, categories=(*examples.categories, *statics)))
 
 
 def _long(table: Table, roles: Roles) -> Examples:
@@ -45,7 +48,7 @@ def _long(table: Table, roles: Roles) -> Examples:
         times = table[roles.time].times()[rows]
         _check_times(times, offsets, lambda i: table[roles.time or ""].place(int(rows[i])))
     columns = [table[name] for name in roles.features]
-    values, categories = _matrix(columns, len(table))
+    values, categories = _matrix(columns, len(table), roles)
 
     def once(name: str, missing: bool = False) -> np.ndarray:
         return _once(table[name], rows, codes, starts, missing)
@@ -65,7 +68,7 @@ def _long(table: Table, roles: Roles) -> Examples:
         groups=once(roles.group) if roles.group else None,
         parts=_parts(once(roles.split), table, roles) if roles.split else None,
         times=None if times is None else _split(times, offsets),
-        statics={name: once(name, missing=True) for name in roles.static},
+        statics={name: _static(once(name, missing=True), name, roles) for name in roles.static},
         categories=categories,
         roles=roles,
         places=Places(table.unit, table.lines[rows], roles.features, "long"),
@@ -82,7 +85,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
     times = _lists(table[roles.time], roles.time, roles) if roles.time else None
     offsets = _same_lengths([*lists, *([times] if times else [])])
     columns = [column for nested in lists[: len(roles.features)] for column in _flat(nested)]
-    values, categories = _matrix(columns, int(offsets[-1]))
+    values, categories = _matrix(columns, int(offsets[-1]), roles)
     features = tuple(column.name for column in columns)
     stamps = None
     if times:
@@ -118,7 +121,7 @@ def _wide(table: Table, roles: Roles) -> Examples:
             f"{table.source}: a wide table has its steps in the order of its columns, and no "
             "column of times"
         )
-    values, categories = _matrix([table[name] for name in roles.features], len(table))
+    values, categories = _matrix([table[name] for name in roles.features], len(table), roles)
     if categories:
         name = next(iter(categories))
         raise ValueError(
@@ -159,7 +162,7 @@ def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
         "ids": ids,
         "groups": table[roles.group].labels() if roles.group else None,
         "parts": parts,
-        "statics": {name: once(name) for name in roles.static},
+        "statics": {name: _static(once(name), name, roles) for name in roles.static},
         "roles": roles,
         "source": table.source,
     }
@@ -226,29 +229,33 @@ def _shown(time: Any) -> str:
     return re.sub(r"\.?0+$", "", str(time)) if "." in str(time) else str(time)
 
 
-def _matrix(columns: Sequence[Column], n: int) -> tuple[np.ndarray, Mapping[str, tuple[str, ...]]]:
+def _matrix(
+    columns: Sequence[Column], n: int, roles: Roles
+) -> tuple[np.ndarray, Mapping[str, tuple[str, ...]]]:
     """Columns as features `[n, F]` float32, words as their places among the sorted ones."""
     values = np.empty((n, len(columns)), np.float32)
     categories = {}
     for i, column in enumerate(columns):
-        if isinstance(column, Text) and not column.is_numbers() and not _is_spoilt(column):
+        if column.name in roles.categories or _holds_words(column):
             values[:, i], categories[column.name] = _words(column)
         else:
             values[:, i] = _float32(column)
     return values, categories
 
 
-def _is_spoilt(column: Text) -> bool:
-    """Whether most texts of a column are numbers, so that the others are mistakes."""
-    return column.share_of_numbers() >= 0.5
+def _holds_words(column: Column) -> bool:
+    """Whether a column is texts; if most of them are numbers, the others are mistakes."""
+    if not isinstance(column, Text) or column.is_numbers():
+        return False
+    return column.share_of_numbers() < 0.5
 
 
-def _words(column: Text) -> tuple[np.ndarray, tuple[str, ...]]:
+def _words(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
     codes, values = column.factor()
     words = [str(value) for value in values.tolist()]
     if len(words) > MAX_WORDS:
         raise ValueError(
-            f"{column.place(0)}: a feature of {len(words):,} different texts; wanted numbers, or "
+            f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
             f"at most {MAX_WORDS:,} names"
         )
     order = sorted(range(len(words)), key=words.__getitem__)
@@ -258,7 +265,11 @@ def _words(column: Text) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _float32(column: Column) -> np.ndarray:
-    numbers = column.numbers()
+    try:
+        numbers = column.numbers()
+    except ValueError as problem:
+        hint = "; or its column among categories, if it holds names" * isinstance(column, Text)
+        raise ValueError(f"{problem}{hint}") from None
     too_large = np.abs(numbers) > np.finfo(np.float32).max
     if too_large.any():
         row = int(np.argmax(too_large))
@@ -317,6 +328,14 @@ def _once(
     if missing:
         return np.append(values.astype(np.float64), np.nan)[first]
     return values[first]
+
+
+def _static(values: np.ndarray, name: str, roles: Roles) -> np.ndarray:
+    """Static numbers; or names, as objects."""
+    if name not in roles.categories or values.dtype == object:
+        return values
+    texts = [None if value != value else f"{value:.17g}" for value in values.tolist()]
+    return np.array(texts, object)
 
 
 def _parts(names: np.ndarray, table: Table, roles: Roles) -> np.ndarray:
