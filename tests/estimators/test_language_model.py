@@ -168,6 +168,16 @@ def test_whole_documents_are_held_out_where_there_are_enough():
         held_out(["a"], 0.1, seed=0)
 
 
+def test_a_column_of_a_data_frame_is_a_list_of_texts():
+    pandas = pytest.importorskip("pandas")
+    column = pandas.DataFrame({"text": TEXTS}, index=[5, 3, 9])["text"]
+    model = small(iterations=4)
+    assert weights(model.fit(column)) == weights(clone(model).fit(TEXTS))
+    assert small(iterations=4, validation_fraction=0.3).fit(column).score(column) < 0
+    with pytest.raises(TypeError, match="X is DataFrame; wanted a list of texts"):
+        model.fit(column.to_frame())
+
+
 def test_errors():
     for parameters, message in [
         ({"level": "line"}, "level='line': wanted one of"),

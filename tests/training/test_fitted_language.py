@@ -195,6 +195,9 @@ def test_what_was_learnt_by_heart_is_counted_as_copied():
 def test_bad_documents_are_named():
     for texts, error, message in [
         ("one text", TypeError, "X is str; wanted a list of texts"),
+        ({"a title": "a text"}, TypeError, r"X is a mapping; .* list\(X\.values\(\)\)"),
+        (np.array([["a"], ["b"]]), TypeError, "X is ndarray; wanted a list of texts"),
+        (iter("ab"), TypeError, "wanted a list of texts"),
         (["a", 3], TypeError, r"X\[1\] is int; wanted a text"),
         ([], ValueError, "X has 0 documents without a character"),
         (["", ""], ValueError, "X has 2 documents without a character"),

@@ -24,7 +24,7 @@ from ostinato.training.fitted_language import (
     Generated,
     Reading,
     Suggestion,
-    check_documents,
+    as_documents,
 )
 
 
@@ -133,7 +133,7 @@ class LanguageModel(BaseEstimator):
         architecture = LanguageArchitecture(**self._own(LanguageArchitecture, seed))
         reading = Reading(**self._own(Reading, seed))
         plan = training.Plan(**self._own(training.Plan, seed))
-        check_documents(X)
+        X = as_documents(X)
         fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
         if validation is not None and fraction:
             raise ValueError(
@@ -175,8 +175,7 @@ class LanguageModel(BaseEstimator):
         "" where no token begins as the unfinished word does.
         """
         fitted = self._fitted()
-        check_documents(X)
-        best = [fitted.suggest(text, 1) for text in X]
+        best = [fitted.suggest(text, 1) for text in as_documents(X)]
         return np.array([found[0].text if found else "" for found in best], dtype=object)
 
     def suggest(self, text: str, n: int = 3) -> list[Suggestion]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -113,9 +113,9 @@ class FittedLanguageModel:
             ValueError: something does not fit together.
             Diverged: the loss became NaN or infinite.
         """
-        check_documents(documents)
+        documents = as_documents(documents)
         if validation is not None:
-            check_documents(validation, "validation")
+            validation = as_documents(validation, "validation")
         if start is None:
             vocabulary = Vocabulary.fit(documents, reading.level, reading.vocabulary_size)
         else:
@@ -184,8 +184,7 @@ class FittedLanguageModel:
         Raises:
             ValueError: they are no texts, or have no character.
         """
-        check_documents(documents)
-        return measure(self.net, self.vocabulary, documents)
+        return measure(self.net, self.vocabulary, as_documents(documents))
 
     def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
         """The n likeliest continuations of a text that is being typed, the best first.
@@ -271,19 +270,24 @@ def read(path: Path) -> SavedModel:
     return saved_model.read(path, KIND, net, {"vocabulary", "one_in"})
 
 
-def check_documents(documents: Any, name: str = "X") -> None:
-    """Refuse what is no sequence of texts.
+def as_documents(documents: Any, name: str = "X") -> list[str]:
+    """Documents as a list of texts; `name` is what errors call them.
 
     Raises:
-        TypeError, ValueError: it is a single text, holds something else, or nothing.
+        TypeError, ValueError: it is a single text or a table, holds something else, or nothing.
     """
-    if isinstance(documents, str | bytes) or not hasattr(documents, "__len__"):
+    if isinstance(documents, Mapping):
+        raise TypeError(f"{name} is a mapping; wanted a list of its texts: list({name}.values())")
+    single = isinstance(documents, str | bytes) or not hasattr(documents, "__len__")
+    if single or getattr(documents, "ndim", 1) != 1:
         raise TypeError(f"{name} is {type(documents).__name__}; wanted a list of texts, [text, …]")
-    for i, text in enumerate(documents):
+    texts = list(documents)
+    for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{i}] is {type(text).__name__}; wanted a text (str)")
-    if not any(documents):
-        raise ValueError(f"{name} has {len(documents)} documents without a character; wanted texts")
+    if not any(texts):
+        raise ValueError(f"{name} has {len(texts)} documents without a character; wanted texts")
+    return texts
 
 
 def _drawn(
