@@ -191,9 +191,8 @@ def test_codes_that_are_names(write, ending):
 
 def test_words_stay_words_in_another_file(write):
     """A file whose words happen to be numbers alone is read as the training file was."""
-    train = read_examples(
-        write([("a", "u"), ("a", "7")], ("id", "x")), Roles(id="id", features=("x",))
-    )
+    rows = [("a", "u"), ("a", "7"), ("a", "v")]
+    train = read_examples(write(rows, ("id", "x")), Roles(id="id", features=("x",)))
     assert train.roles.categories == ("x",)
     other = read_examples(write([("a", "7"), ("a", "7")], ("id", "x")), train.roles)
     assert other.categories == {"x": ("7",)}

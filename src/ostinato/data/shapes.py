@@ -268,8 +268,9 @@ def _float32(column: Column) -> np.ndarray:
     try:
         numbers = column.numbers()
     except ValueError as problem:
-        hint = "; or its column among categories, if it holds names" * isinstance(column, Text)
-        raise ValueError(f"{problem}{hint}") from None
+        if not isinstance(column, Text) or column.is_numbers():
+            raise
+        raise ValueError(f"{problem}, or the column among categories if it holds names") from None
     too_large = np.abs(numbers) > np.finfo(np.float32).max
     if too_large.any():
         row = int(np.argmax(too_large))
