@@ -1,0 +1,239 @@
+"""Baselines: what simple methods reach on the same parts, to be read beside a network's result.
+
+A classifier is compared with the most frequent class, and with the best of RBF-SVM and logistic
+regression on flattened or pooled sequences. The best is chosen by cross-validation on the training
+part alone. A sign test over the test part says whether a difference can be chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data import Ragged
+from ostinato.data.sequences import shape_sequences
+from ostinato.data.splits import folds
+
+MOST_LEARNT, MOST_CHOSEN_BY = 5_000, 1_000  # examples; an SVM takes the square of their number
+AT_ONCE = 1_000  # predicted: an SVM of 5,000 examples takes 40 MB for them
+MOST_FLAT = 2_048  # values of a flattened sequence
+FOLDS = 3
+SURE = 0.05  # a difference that chance gives more rarely is told as one
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The result of a simple method.
+
+    Attributes:
+        name: of the method.
+        right: `[N]` bool, whether it is right about each test example.
+        n_learnt: the examples that it learnt from.
+    """
+
+    name: str
+    right: np.ndarray
+    n_learnt: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the test part that it is right about."""
+        return float(self.right.mean())
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "accuracy": self.accuracy, "n_learnt": self.n_learnt}
+
+
+def majority(y: Any, y_test: Any) -> Baseline:
+    """Always the most frequent label of the training part.
+
+    Args:
+        y, y_test: `[N]` labels of the training and the test part.
+
+    Example:
+        >>> from ostinato import baselines
+        >>> baselines.majority(["a", "a", "b"], ["a", "b"]).accuracy
+        0.5
+    """
+    names, counts = np.unique(np.asarray(y), return_counts=True)
+    right = np.asarray(y_test) == names[counts.argmax()]
+    return Baseline("the most frequent label", right, len(np.asarray(y)))
+
+
+def classification(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> list[Baseline]:
+    """The baselines of a classifier: the most frequent label, and the best simple classifier.
+
+    Args:
+        X, X_test: sequences, as `data.as_sequences` takes them; missing values (NaN) are allowed,
+            and become the mean of their feature.
+        y, y_test: `[N]` labels.
+        seed: of the sample that is learnt from, if there are more than 5,000 examples.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import baselines
+        >>> X = np.random.default_rng(0).normal(size=(200, 10, 1))
+        >>> y = (X.mean(axis=(1, 2)) > 0).astype(int)
+        >>> found = baselines.classification(X[:150], y[:150], X[150:], y[150:])
+        >>> found[0].accuracy < 0.7 < 0.8 < found[1].accuracy
+        True
+    """
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    found = [majority(y, y_test)]
+    if len(np.unique(y)) < 2:
+        return found
+    X, X_test = shape_sequences(X), shape_sequences(X_test)
+    generator = np.random.default_rng(seed)
+    learnt = _sample(y, MOST_LEARNT, generator)
+    kinds = [kind for kind in (flattened, pooled) if _fits(kind, X, X_test)]
+    columns = {kind: kind(X[learnt]) for kind in kinds}
+    few = _sample(y[learnt], MOST_CHOSEN_BY, generator)
+    candidates = [(kind, name, make) for kind in kinds for name, make in _methods()]
+    scores = [
+        _cross_validated(make, columns[kind][few], y[learnt][few], seed)
+        for kind, _, make in candidates
+    ]
+    kind, name, make = candidates[int(np.argmax(scores))]
+    fitted = make().fit(columns[kind], y[learnt])
+    answers = [
+        fitted.predict(kind(X_test[start : start + AT_ONCE]))
+        for start in range(0, len(y_test), AT_ONCE)
+    ]
+    right = np.concatenate(answers) == y_test
+    return [*found, Baseline(f"{name} on {kind.__name__} sequences", right, len(learnt))]
+
+
+def verdict(right: Any, found: list[Baseline]) -> str:
+    """A network beside the best baseline, in a plain sentence.
+
+    Args:
+        right: `[N]` bool, whether the network is right about each test example.
+        found: baselines on the same examples.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import baselines
+        >>> weak = baselines.majority(["a", "a", "b"], ["a", "b"] * 50)
+        >>> baselines.verdict(np.ones(100, bool), [weak])
+        'better than the most frequent label (100.0 % to 50.0 %)'
+        >>> baselines.verdict(np.arange(100) < 30, [weak])
+        'WORSE than the most frequent label (30.0 % to 50.0 %)'
+    """
+    right = np.asarray(right, bool)
+    best = max(found, key=lambda baseline: baseline.accuracy)
+    won, lost = int((right & ~best.right).sum()), int((best.right & ~right).sum())
+    figures = f"({100 * right.mean():.1f} % to {100 * best.accuracy:.1f} %)"
+    if sign_test(won, lost) >= SURE:
+        return f"no different from {best.name} {figures}: what differs can be chance"
+    return f"{'better' if won > lost else 'WORSE'} than {best.name} {figures}"
+
+
+def sign_test(won: int, lost: int) -> float:
+    """The probability of a difference of `won` and `lost` coin throws at least as large as this.
+
+    Example:
+        >>> from ostinato import baselines
+        >>> baselines.sign_test(5, 0)
+        0.0625
+    """
+    n, fewer = won + lost, min(won, lost)
+    if n == 0:
+        return 1.0
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        for k in range(fewer + 1)
+    ]
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+
+
+def flattened(X: np.ndarray) -> np.ndarray:
+    """All values of each sequence, `[N, T·F]`."""
+    return X.reshape(len(X), -1)
+
+
+def pooled(X: np.ndarray | Ragged) -> np.ndarray:
+    """Of each feature mean, deviation, least, greatest, first, last and mean change; the length.
+
+    Args:
+        X: `[N, T, F]` or a Ragged; a feature that a sequence lacks altogether is NaN.
+
+    Returns:
+        `[N, 7 F + 1]` float64.
+    """
+    if isinstance(X, Ragged):
+        values, offsets = X.values.astype(np.float64), X.offsets
+    else:
+        values = X.reshape(-1, X.shape[2]).astype(np.float64)
+        offsets = np.arange(len(X) + 1) * X.shape[1]
+    starts, lengths = offsets[:-1], np.diff(offsets)[:, None]
+    if (lengths == 0).any():
+        raise ValueError(f"sequence {lengths[:, 0].argmin()} has no steps; wanted at least one")
+    missing = np.isnan(values)
+    known = np.add.reduceat(~missing, starts, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.add.reduceat(np.where(missing, 0, values), starts) / known
+        deviations = np.where(missing, 0, values - np.repeat(mean, lengths[:, 0], axis=0))
+        deviation = np.sqrt(np.add.reduceat(deviations**2, starts) / known)
+        change = np.abs(np.diff(values, axis=0, prepend=values[:1]))
+        change[starts] = 0
+        changes = np.add.reduceat(np.where(np.isnan(change), 0, change), starts)
+    least, greatest = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+    first, last = values[starts], values[offsets[1:] - 1]
+    per_step = changes / np.maximum(lengths - 1, 1)
+    return np.concatenate(
+        [mean, deviation, least, greatest, first, last, per_step, lengths], axis=1
+    )
+
+
+def _fits(kind: Any, X: Any, X_test: Any) -> bool:
+    """Whether sequences can be brought into such columns."""
+    if kind is pooled:
+        return True
+    arrays = isinstance(X, np.ndarray) and isinstance(X_test, np.ndarray)
+    return arrays and X.shape[1:] == X_test.shape[1:] and X[0].size <= MOST_FLAT
+
+
+def _methods() -> Iterator[tuple[str, Any]]:
+    """Names, and functions that make a classifier of columns `[N, D]` with NaN."""
+    with needs("torch", "sklearn"):
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics.pairwise import rbf_kernel
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import SVC
+
+    def after_scaling(classifier: Any) -> Any:
+        return make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), classifier)
+
+    yield "logistic regression", lambda: after_scaling(LogisticRegression(max_iter=1000))
+    # A kernel by matrix products takes a tenth of the time of libsvm's own; its width is 1/D too.
+    yield "an RBF-SVM", lambda: after_scaling(SVC(C=10, kernel=rbf_kernel))
+
+
+def _cross_validated(make: Any, columns: np.ndarray, y: np.ndarray, seed: int) -> float:
+    """The mean accuracy over folds; those whose training part has one class are left out."""
+    scores = [
+        make().fit(columns[train], y[train]).score(columns[test], y[test])
+        for train, test in folds(len(y), FOLDS, seed, stratify=y)
+        if len(np.unique(y[train])) > 1
+    ]
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _sample(y: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
+    """At most so many positions, increasing, one of each class among them."""
+    if len(y) <= most:
+        return np.arange(len(y))
+    each = np.unique(y, return_index=True)[1]
+    others = np.setdiff1d(generator.permutation(len(y)), each, assume_unique=True)
+    others = generator.permutation(others)[: max(0, most - len(each))]
+    return np.sort(np.concatenate([each, others]))
