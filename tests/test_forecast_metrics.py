@@ -132,6 +132,7 @@ def test_an_interval_without_a_name_is_left_out():
         (lambda: fm.mase([[1.0]], [[1.0]], [1.0, 2.0]), r"scales has shape \[2\]"),
         (lambda: fm.coverage([[1.0]], [[[1.0]]], [0.5], 0.8), "wanted 0.1 among them"),
         (lambda: fm.measure([[1.0]], [[[1.0]]], [0.4], [1.0]), "wanted 0.5 among them"),
+        (lambda: fm.seasonal_scale([1.0, 2.0], 0), "season=0; wanted 1 or more"),
     ],
 )
 def test_errors_say_what_was_wanted(call, message):

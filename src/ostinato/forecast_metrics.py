@@ -90,10 +90,15 @@ def seasonal_scale(history: Any, season: int) -> float:
         history: `[T]`, the values before the forecast.
         season: steps of a season, from 1 (which compares with the value before).
 
+    Raises:
+        ValueError: the season is below 1.
+
     Example:
         >>> seasonal_scale([1.0, 5.0, 2.0, 7.0], season=2)  # (1 + 2) / 2
         1.5
     """
+    if season < 1:
+        raise ValueError(f"season={season}; wanted 1 or more steps")
     values = np.asarray(history, dtype=np.float64)
     return _mean(np.abs(values[season:] - values[:-season]))
 

@@ -58,6 +58,18 @@ def test_pandas_and_torch_are_read():
     assert same(as_panel(pandas.DataFrame([A, A])), as_panel(np.stack([A, A])))
 
 
+class Dated(np.ndarray):
+    """What is asked of a data frame with dates for rows."""
+
+    index = np.array(["2026-11-27"], dtype="datetime64[ns]")
+
+
+def test_a_data_frame_with_dates_for_rows_is_refused():
+    with pytest.raises(ValueError, match=r"rows of X are dates.*pass X\.T"):
+        as_panel(np.zeros((5, 2)).view(Dated))
+    assert len(as_panel(np.zeros(5).view(Dated))) == 1  # one series over time
+
+
 def test_inputs_beside_the_target():
     X = [np.stack([A, 2 * A], axis=1), np.stack([B, 2 * B], axis=1)]
     future = [np.arange(7.0), np.arange(5.0)]

@@ -197,8 +197,9 @@ def test_a_backtest_needs_no_known_inputs_beyond_the_end(fitted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"windows": 0}, "windows=0; wanted 1 or more"),
-        ({"windows": 1, "stride": -1}, "stride=-1; wanted 1 or more"),
+        ({"windows": 0}, "windows=0; wanted a whole number, 1 or more"),
+        ({"windows": 1, "stride": -1}, "stride=-1; wanted a whole number"),
+        ({"windows": 1.5}, r"windows=1\.5; wanted a whole number"),
     ],
 )
 def test_backtests_that_make_no_sense_are_refused(fitted, options, message):

@@ -149,6 +149,7 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
         if future is not None or static is not None:
             raise ValueError("X is a Panel, which holds its inputs; future and static were given")
         return X
+    _check_rows(X)
     if isinstance(X, Ragged):
         arrays = list(X)
     elif _is_one_series(X):
@@ -168,6 +169,16 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
         raise ValueError("X has no columns; wanted the target in the first")
     past = [part[:, 1:] for part in parts] if widths and widths[0] > 1 else None
     return Panel.of([part[:, 0] for part in parts], past=past, future=future, static=static)
+
+
+def _check_rows(X: Any) -> None:
+    """Refuse a data frame whose rows are dates: they would be taken for as many series."""
+    index = getattr(getattr(X, "index", None), "dtype", None)
+    if getattr(X, "ndim", None) == 2 and getattr(index, "kind", None) == "M":
+        raise ValueError(
+            "the rows of X are dates, and its columns seem to be series; wanted a row for each "
+            "series: pass X.T"
+        )
 
 
 def _is_one_series(X: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ostinato.training.windows import (
     Windows,
     every_window,
     last_windows,
+    n_observed,
 )
 
 KIND = "sequence_forecaster"
@@ -202,7 +204,8 @@ class FittedForecaster:
             mase, wql, pinball, mae, coverage_80 (of the widest interval) and n; see
             `forecast_metrics.measure`.
         """
-        return self.backtest(panel, windows, stride).measures(panel, season or self.season)
+        season = self.season if season is None else season
+        return self.backtest(panel, windows, stride).measures(panel, season)
 
     def baselines(
         self,
@@ -215,7 +218,7 @@ class FittedForecaster:
 
         "last value", and where a season has more than one step "seasonal naive".
         """
-        season = season or self.season
+        season = self.season if season is None else season
         pairs = self._rolled_back(panel, windows, stride)
         result = {}
         for name, step in {"last value": 1, "seasonal naive": season}.items():
@@ -285,8 +288,8 @@ class FittedForecaster:
         context, horizon = self.windows.context, self.windows.horizon
         stride = horizon if stride is None else stride
         for name, value in (("windows", windows), ("stride", stride)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; wanted 1 or more")
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r}; wanted a whole number, 1 or more")
         pairs = last_windows(panel, context, horizon, windows, stride)
         if not len(pairs[0]):
             raise ValueError(
@@ -341,12 +344,13 @@ class FittedForecaster:
                 f"{self.windows.horizon} that are forecast: inputs known in advance must be given "
                 "for them"
             )
-        for i in range(len(panel)):
-            if not np.isfinite(panel.series(i)[-self.windows.context :]).any():
-                raise ValueError(
-                    f"series {i} has no value in its last {self.windows.context} steps, which the "
-                    "network reads; wanted one at least"
-                )
+        context, ends = self.windows.context, panel.lengths
+        empty = n_observed(panel, np.arange(len(panel)), ends - context, ends) == 0
+        if empty.any():
+            raise ValueError(
+                f"series {np.argmax(empty)} has no value in its last {context} steps, which the "
+                "network reads; wanted one at least"
+            )
 
 
 _NET = set(signature(ForecasterNet).parameters)

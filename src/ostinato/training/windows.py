@@ -226,10 +226,17 @@ def last_windows(panel: Panel, context: int, horizon: int, windows: int, stride:
 def observed(panel: Panel, context: int, horizon: int, pairs: Pairs) -> Pairs:
     """Those of the windows that have a value to read and one to forecast."""
     series, cutoffs = pairs
-    before = np.concatenate([[0], np.cumsum(np.isfinite(panel.target))])  # observed before a row
-    start = panel.offsets[series]
-    cut = start + cutoffs
-    read = before[cut] - before[np.maximum(start, cut - context)]
-    ahead = before[cut + horizon] - before[cut]
+    read = n_observed(panel, series, cutoffs - context, cutoffs)
+    ahead = n_observed(panel, series, cutoffs, cutoffs + horizon)
     usable = (read > 0) & (ahead > 0)
     return series[usable], cutoffs[usable]
+
+
+def n_observed(panel: Panel, series: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How many values of some series are not missing from step `first` to before `end`, `[M]`.
+
+    A `first` below 0 is before the series, where nothing is.
+    """
+    before = np.concatenate([[0], np.cumsum(np.isfinite(panel.target))])  # observed before a row
+    start = panel.offsets[series]
+    return before[start + end] - before[start + np.maximum(first, 0)]
