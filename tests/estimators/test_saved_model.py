@@ -88,7 +88,7 @@ def changed(path: Path, **entries) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"kind": "tagger"}, "has the kind 'tagger'; wanted 'sequence_classifier'"),
+        ({"kind": "tagger"}, "has the kind 'tagger'; wanted one of sequence_classifier"),
         ({"format": 4}, "has format 4; this version of ostinato reads 1 to 3"),
         ({"colour": 1}, r"the configuration lacks \[\] and has \['colour'\]"),
         ({"params": {"colour": 1}}, r"'params' has \['colour'\], which this version"),

@@ -3,9 +3,10 @@
 from ostinato._extras import needs
 
 with needs("torch", "torch", "sklearn"):
-    from ostinato.estimators.classifier import SequenceClassifier, load
+    from ostinato.estimators.classifier import SequenceClassifier
     from ostinato.estimators.forecaster import SequenceForecaster
     from ostinato.estimators.language import LanguageModel
+    from ostinato.estimators.saved import load
     from ostinato.estimators.tagger import SequenceTagger
 
 __all__ = ["LanguageModel", "SequenceClassifier", "SequenceForecaster", "SequenceTagger", "load"]

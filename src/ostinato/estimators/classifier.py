@@ -230,32 +230,14 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
 
 def load(path: str | Path) -> SequenceClassifier:
-    """Load a model that `save` wrote; it predicts the same to the last bit.
-
-    Args:
-        path: its directory.
+    """Load a classifier that `save` wrote; it predicts the same to the last bit.
 
     Raises:
         ValueError: a file is missing, damaged or foreign, or the two do not belong together.
-
-    Example:
-        >>> import numpy as np, tempfile
-        >>> X, y = np.random.default_rng(0).normal(size=(20, 3, 2)), np.arange(20) % 2
-        >>> model = SequenceClassifier(hidden_size=4, iterations=2).fit(X, y)
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     model.save(f"{directory}/model")
-        ...     again = load(f"{directory}/model")
-        >>> bool((again.predict_proba(X) == model.predict_proba(X)).all())
-        True
     """
     path = Path(path)
     saved = fitted.read(path)
-    unknown = sorted(saved.params.keys() - signature(SequenceClassifier).parameters.keys())
-    if unknown:
-        raise ValueError(
-            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
-            "does not know; load the model with the version that saved it, or train again"
-        )
+    saved_model.check_params(saved, signature(SequenceClassifier).parameters, path)
     model = SequenceClassifier(**saved.params)
     model.n_iter_ = saved.iterations
     return model._take(FittedClassifier.of(saved, path))

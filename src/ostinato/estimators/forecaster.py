@@ -294,12 +294,7 @@ def load(path: str | Path) -> SequenceForecaster:
     """
     path = Path(path)
     saved = fitted_forecaster.read(path)
-    unknown = sorted(saved.params.keys() - (_PARAMETERS - {"quantiles"}))
-    if unknown:
-        raise ValueError(
-            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
-            "does not know; load the model with the version that saved it, or train again"
-        )
+    saved_model.check_params(saved, _PARAMETERS - {"quantiles"}, path)
     trained = FittedForecaster.of(saved, path)
     model = SequenceForecaster(**saved.params, quantiles=trained.levels)
     model.n_iter_ = saved.iterations

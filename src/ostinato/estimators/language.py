@@ -247,12 +247,7 @@ def load(path: str | Path) -> LanguageModel:
     """
     path = Path(path)
     saved = fitted_language.read(path)
-    unknown = sorted(saved.params.keys() - signature(LanguageModel).parameters.keys())
-    if unknown:
-        raise ValueError(
-            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
-            "does not know; load the model with the version that saved it, or train again"
-        )
+    saved_model.check_params(saved, signature(LanguageModel).parameters, path)
     model = LanguageModel(**saved.params)
     model.n_iter_ = saved.iterations
     return model._take(FittedLanguageModel.of(saved, path))

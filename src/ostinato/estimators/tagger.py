@@ -273,12 +273,7 @@ def load(path: str | Path) -> SequenceTagger:
     """
     path = Path(path)
     saved = fitted_tagger.read(path)
-    unknown = sorted(saved.params.keys() - _PARAMETERS)
-    if unknown:
-        raise ValueError(
-            f"{path / saved_model.CONFIG}: 'params' has {unknown}, which this version of ostinato "
-            "does not know; load the model with the version that saved it, or train again"
-        )
+    saved_model.check_params(saved, _PARAMETERS, path)
     model = SequenceTagger(**saved.params)
     model.n_iter_ = saved.iterations
     return model._take(FittedTagger.of(saved, path))

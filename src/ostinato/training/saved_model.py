@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,16 @@ def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
         fitted=_fitted(config),
         iterations=config["iterations"],
     )
+
+
+def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
+    """Refuse parameters that the constructor of an estimator does not take."""
+    unknown = sorted(saved.params.keys() - set(known))
+    if unknown:
+        raise ValueError(
+            f"{path / CONFIG}: 'params' has {unknown}, which this version of ostinato does not "
+            "know; load the model with the version that saved it, or train again"
+        )
 
 
 def _fitted(config: dict[str, Any]) -> Any:
