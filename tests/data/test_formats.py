@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples
+from ostinato.data.tables import parse_examples
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import feather, ipc, parquet  # noqa: E402
@@ -133,6 +134,20 @@ def test_wide_tables_and_arrays_give_the_same_bits(values):
     for examples in tables + arrays[:3]:
         assert examples.y.astype(int).tolist() == y.tolist()
     assert arrays[-1].y is None
+
+
+def test_content_without_a_name_tells_its_kind(tmp_path):
+    rows = [{"who": "p", "t": t, "a": t / 7, "b": None, "label": "up"} for t in range(3)]
+    paths = [path for path in write_all(tmp_path, rows) if path.suffix not in (".gz", ".tsv")]
+    wanted = bits(read_examples(tmp_path / "a.csv", LONG))
+    for path in paths:
+        assert bits(parse_examples(path.read_bytes(), "standard input", LONG)) == wanted, path.name
+    np.savez(tmp_path / "a.npz", X=np.zeros((2, 3)))
+    np.save(tmp_path / "a.npy", np.zeros((2, 3)))
+    (tmp_path / "a.ts").write_text("@data\n1,2,3\n4,5,6\n")
+    for name in ("a.npz", "a.npy", "a.ts"):
+        examples = parse_examples((tmp_path / name).read_bytes(), "standard input")
+        assert examples.X.shape == (2, 3, 1)
 
 
 def test_dates_are_the_same_from_text_and_from_arrow(tmp_path):

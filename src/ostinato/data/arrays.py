@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ostinato.data.content import GZIP, ending, read_content
+from ostinato.data.content import GZIP
 from ostinato.data.examples import Examples
 from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read_stream
@@ -20,28 +19,32 @@ ENDINGS = (".npz", ".npy", ".ts")
 _COLUMN_ROLES = ("shape", "id", "time", "features", "target", "group", "split", "static", "known")
 
 
-def read_arrays(path: Path, roles: Roles) -> Examples:
+def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Examples:
     """The examples of a file that says itself what is X and what is y.
+
+    Args:
+        content: of the file.
+        kind: ".npz", ".npy" or ".ts".
+        source: its name, for messages.
+        roles: the task, if there is one.
 
     To forecast, y `[N, T]` is the series; without a y, X is, of one feature.
 
     Raises:
         ValueError: the file is damaged; a role of a column is given; y does not fit the task.
     """
-    source = str(path)
     for role in _COLUMN_ROLES:
         if getattr(roles, role):
             raise ValueError(
                 f"{source}: {role} names a column, and a file of arrays has none; its arrays are X "
                 "and y; for named columns write a table (CSV, Parquet)"
             )
-    content = read_content(path)
     if content.startswith(GZIP):
         raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
     times = None
-    if ending(path) == ".npy":
+    if kind == ".npy":
         X, y = _npy(content, source), None
-    elif ending(path) == ".ts":
+    elif kind == ".ts":
         X, y, times = parse_timed_ts(io.BytesIO(content), source)
     else:
         X, y = read_stream(content, source)

@@ -26,6 +26,19 @@ _BINARY = {
     b"SQLite format 3": "an SQLite database; export its table as CSV",
     b"%PDF": "PDF; wanted a table of text",
 }
+_STARTS = {
+    b"PK\x03\x04": ".npz",
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"FEA1": ".arrow",
+    b"\xff\xff\xff\xff": ".arrow",
+    b"\x93NUMPY": ".npy",
+    b"@": ".ts",
+}
+KINDS = (
+    *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
+    *(".npz", ".npy", ".ts"),
+)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -54,33 +67,50 @@ def read_content(path: Path) -> bytes:
     return content
 
 
-def read_text(path: Path) -> bytes:
-    """The bytes of a file of text: UTF-8 without its byte order mark, lines end with "\\n".
+def kind_of(content: bytes, name: str) -> str:
+    """The ending that says how content is read: that of its name, or what its first bytes say.
+
+    Text without a known ending is CSV, or JSON Lines if it begins with a brace.
+    """
+    known = ending(Path(name))
+    if known in KINDS:
+        return known
+    for start, kind in _STARTS.items():
+        if content.startswith(start):
+            return kind
+    return ".jsonl" if content.lstrip(codecs.BOM_UTF8 + b" \n\r\t").startswith(b"{") else ".csv"
+
+
+def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
+    """Content as UTF-8 without its byte order mark, in which lines end with "\n".
+
+    Args:
+        source: the name of the file, for messages.
+        skipped: the lines of the file that stand before `content`.
 
     Raises:
-        ValueError: as `read_content`; or it is no text (the kind is named), or not UTF-8.
+        ValueError: it is no text (the kind is named), not UTF-8, or blank.
     """
-    content = read_content(path)
     for start, kind in _BINARY.items():
         if content.startswith(start):
-            raise ValueError(f"{path}: the file is no text, but {kind}")
+            raise ValueError(f"{source}: the file is no text, but {kind}")
     if content.startswith(_UTF16):
         raise ValueError(
-            f"{path}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it"
+            f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it"
         )
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n")
         if b"\n" not in content:  # an old way to end lines
             content = content.replace(b"\r", b"\n")
-    _check_utf8(content, path)
+    _check_utf8(content, source, skipped)
     if (zero := content.find(b"\0")) >= 0:
         raise ValueError(
-            f"{path}, line {line_of(content, zero)}: a zero byte, which no text contains; "
-            "the file is damaged, or no text"
+            f"{source}, line {line_of(content, zero) + skipped}: a zero byte, which no text "
+            "contains; the file is damaged, or no text"
         )
     if not content.strip():
-        raise ValueError(f"{path}: the file is empty but for blanks")
+        raise ValueError(f"{source}: the file is empty but for blanks")
     return content
 
 
@@ -125,13 +155,13 @@ def _unpacked(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def _check_utf8(content: bytes, path: Path) -> None:
+def _check_utf8(content: bytes, source: str, skipped: int) -> None:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as problem:
-        line = line_of(content, problem.start)
+        line = line_of(content, problem.start) + skipped
         column = problem.start - content.rfind(b"\n", 0, problem.start)
         raise ValueError(
-            f"{path}, line {line}: byte {column} is {content[problem.start]:#04x}, which is not "
+            f"{source}, line {line}: byte {column} is {content[problem.start]:#04x}, which is not "
             "UTF-8; wanted UTF-8: iconv -f LATIN1 -t UTF-8 makes it of most older files"
         ) from None

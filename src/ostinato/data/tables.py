@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from ostinato.data import arrays
 from ostinato.data.arrow_tables import parse_arrow, parse_parquet
-from ostinato.data.content import ending, read_content, read_text
+from ostinato.data.content import KINDS, as_text, ending, kind_of, read_content
 from ostinato.data.delimited import parse_delimited
 from ostinato.data.examples import Examples
 from ostinato.data.json_lines import parse_json_lines
@@ -16,47 +15,53 @@ from ostinato.data.roles import Roles
 from ostinato.data.shapes import to_examples
 from ostinato.data.table import Table
 
-_TEXT: dict[str, Callable[[bytes, str], Table]] = {
-    ".jsonl": parse_json_lines,
-    ".ndjson": parse_json_lines,
-}
-_BINARY: dict[str, Callable[[bytes, str], Table]] = {
-    ".parquet": parse_parquet,
-    ".arrow": parse_arrow,
-    ".feather": parse_arrow,
-}
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-ENDINGS = (*_SEPARATORS, *_TEXT, *_BINARY)
+_JSON = (".jsonl", ".ndjson")
+ENDINGS = (*_SEPARATORS, *_JSON, ".parquet", ".arrow", ".feather")
 
 
-def read_table(path: str | os.PathLike[str], separator: str | None = None) -> Table:
+def parse_table(content: bytes, kind: str, source: str, separator: str | None = None) -> Table:
+    """The table in a file's content.
+
+    Args:
+        content: unpacked.
+        kind: one of `ENDINGS`.
+        source: the file's name, for messages.
+        separator: of CSV, if it is another than the usual.
+
+    Raises:
+        ValueError: it is damaged; place and remedy are named.
+    """
+    if separator is not None and kind not in _SEPARATORS:
+        raise ValueError(f"{source}: a separator is for .csv and .tsv files")
+    if kind in _SEPARATORS:
+        return parse_delimited(as_text(content, source), source, separator or _SEPARATORS[kind])
+    if kind in _JSON:
+        return parse_json_lines(as_text(content, source), source)
+    if kind == ".parquet":
+        return parse_parquet(content, source)
+    return parse_arrow(content, source)
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
     """A table from a CSV, TSV, JSON Lines, Parquet or Arrow file, also packed with gzip.
 
     Raises:
-        ValueError: the file is damaged, or its name has another ending; place and remedy are named.
+        ValueError: the file is damaged, or its name has another ending.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
-    kind = ending(path)
-    if separator is not None and kind not in _SEPARATORS:
-        raise ValueError(f"{path}: a separator is for .csv and .tsv files")
-    if kind in _SEPARATORS:
-        return parse_delimited(read_text(path), str(path), separator or _SEPARATORS[kind])
-    if kind in _TEXT:
-        return _TEXT[kind](read_text(path), str(path))
-    if kind in _BINARY:
-        return _BINARY[kind](read_content(path), str(path))
-    raise ValueError(
-        f"{path}: unknown kind of file; wanted a table ({', '.join(ENDINGS)}) or arrays "
-        f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
-    )
+    if ending(path) not in ENDINGS:
+        raise ValueError(f"{path}: no table; wanted the ending {', '.join(ENDINGS)}")
+    return parse_table(read_content(path), ending(path), str(path))
 
 
 def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> Examples:
     """The sequences in a file.
 
     Args:
-        path: a table (`read_table`), or a file of arrays (.npz, .npy, .ts).
+        path: a table (.csv, .tsv, .jsonl, .parquet, .arrow), or arrays (.npz, .npy, .ts), also
+            packed with gzip (.gz).
         roles: what its columns are for; by default, what is unambiguous.
 
     Raises:
@@ -76,7 +81,25 @@ def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> E
         (Ragged(2 sequences of 1 to 2 steps, 1 features), array(['car', 'bus'], dtype='<U3'), \
 array(['a', 'b'], dtype='<U1'))
     """
+    path = Path(path)
+    if ending(path) not in KINDS:
+        raise ValueError(
+            f"{path}: unknown kind of file; wanted a table ({', '.join(ENDINGS)}) or arrays "
+            f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
+        )
+    return parse_examples(read_content(path), str(path), roles)
+
+
+def parse_examples(content: bytes, source: str, roles: Roles | None = None) -> Examples:
+    """`read_examples` of content that came another way, as from standard input.
+
+    Args:
+        content: unpacked.
+        source: what errors call it. If it does not end like a file's name, the first bytes tell
+            the kind: CSV, JSON Lines, Parquet, Arrow, .npz, .npy or .ts.
+    """
     roles = roles or Roles()
-    if ending(Path(path)) in arrays.ENDINGS:
-        return arrays.read_arrays(Path(path), roles)
-    return to_examples(read_table(path, roles.separator), roles)
+    kind = kind_of(content, source)
+    if kind in arrays.ENDINGS:
+        return arrays.parse_arrays(content, kind, source, roles)
+    return to_examples(parse_table(content, kind, source, roles.separator), roles)

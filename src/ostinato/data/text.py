@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ostinato.data.content import ending, read_text
+from ostinato.data.content import as_text, ending, read_content
 from ostinato.data.table import shortened
 from ostinato.data.tables import ENDINGS, read_table
 
@@ -55,7 +55,7 @@ def read_documents(
         return _column(path, column)
     if column is not None:
         raise ValueError(f"{path}: a text has no columns; wanted a table, or no column")
-    text = read_text(path).decode("utf-8")
+    text = _text(path)
     if each == "file":
         return [text.strip()]
     pieces = re.split(r"\n[^\S\n]*\n\s*", text) if each == "blank" else text.split("\n")
@@ -138,11 +138,15 @@ def read_conll(
     return TaggedWords(words, [np.array(t) for t in tags], np.array(documents), str(path))
 
 
+def _text(path: Path) -> str:
+    return as_text(read_content(path), str(path)).decode("utf-8")
+
+
 def _rows(path: Path, universal: bool, at_least: int) -> Iterator[list[str] | None]:
     """The fields of each line; None for a blank line."""
     separator: str | None = None
     n_columns = first = 0
-    for number, line in enumerate(read_text(path).decode("utf-8").split("\n"), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             yield None
             continue
