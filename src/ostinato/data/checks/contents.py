@@ -132,7 +132,7 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
             _first_places(side, np.isnan),
             "say how to fill them in (training refuses missing values otherwise)",
         )
-    constant = (low == high) & ~empty
+    constant = (low == high) & ~empty & (n_steps > 1)
     if constant.any() and side.name != "test":
         yield Finding(
             "warning",

@@ -1,9 +1,9 @@
 """How surprising a stretch of steps is, in bits: whether two equal ones can be equal by chance.
 
 Of each feature, values (and changes from step to step) are sorted into levels of equal share. A
-step has −log2 P(its level | the level before), P counted over the data; of the features, and of
-value and change, the largest counts, since features may repeat each other. A plateau, a ramp, a
-clock or common words have few bits, though their values may be rare.
+step has −log2 P(its level | the level before, and whether it was rising), P counted over the data;
+of the features, and of value and change, the largest counts, since features may repeat each other.
+A plateau, a ramp, a clock or common words have few bits, though their values may be rare.
 
 Pairs of stretches that are equal by chance are to be expected from log2(number of pairs) bits on.
 """
@@ -27,17 +27,17 @@ def step_bits(one: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
     """The bits of each step of both sides, `[ΣT]` float32; a sequence's first step has none."""
     sides = (one,) if one is other else (one, other)
     n_steps = sum(len(side.values) for side in sides)
-    # About as many steps as there are pairs of levels, to the power of 3/2.
+    # Of s steps a case of level before, direction and level has s^(1/3) / 3 or more on average.
     levels = int(np.clip(2 ** round(np.log2(max(n_steps, 2)) / 3), 4, MOST_LEVELS))
     found = [np.zeros(len(side.values), np.float32) for side in sides]
     for f in range(one.n_features):
         for series in (_values, _changes):
             columns = [series(side, f) for side in sides]
             borders = _borders(columns, levels)
-            pairs = [_pairs(np.searchsorted(borders, c, side="right"), levels) for c in columns]
-            bits = _conditional_bits(pairs, levels)
-            for total, pair in zip(found, pairs, strict=True):
-                np.maximum(total, bits[pair], out=total)
+            cases = [_cases(column, borders, levels) for column in columns]
+            bits = _conditional_bits(cases, levels)
+            for total, case in zip(found, cases, strict=True):
+                np.maximum(total, bits[case], out=total)
     for side, total in zip(sides, found, strict=True):
         total[side.offsets[:-1][side.lengths > 0]] = 0  # what is before is another sequence
     return found[0], found[-1]
@@ -68,15 +68,19 @@ def _borders(columns: list[np.ndarray], levels: int) -> np.ndarray:
     return np.unique(np.quantile(sample, shares, method="lower"))
 
 
-def _pairs(level: np.ndarray, levels: int) -> np.ndarray:
-    """Level before · levels + level, of each step."""
-    return np.concatenate([level[:1], level[:-1]]) * levels + level
+def _cases(column: np.ndarray, borders: np.ndarray, levels: int) -> np.ndarray:
+    """(Level before · 3 + direction before) · levels + level, of each step."""
+    level = np.searchsorted(borders, column, side="right")
+    rising = 1 + (column[1:] > column[:-1]).astype(np.int64) - (column[1:] < column[:-1])
+    before = np.concatenate([level[:1], level[:-1]])
+    direction = np.concatenate([np.ones(min(2, len(column)), np.int64), rising[:-1]])
+    return (before * 3 + direction) * levels + level
 
 
-def _conditional_bits(pairs: list[np.ndarray], levels: int) -> np.ndarray:
-    """−log2 P(level | level before) of each pair of levels, `[levels²]` float32."""
-    counts = np.zeros(levels**2, np.int64)
-    for pair in pairs:
-        counts += np.bincount(pair, minlength=levels**2)
-    before = counts.reshape(levels, levels).sum(axis=1).repeat(levels)
-    return -np.log2((counts + 1) / (before + levels)).astype(np.float32)
+def _conditional_bits(cases: list[np.ndarray], levels: int) -> np.ndarray:
+    """−log2 P(level | level and direction before) of each case, float32."""
+    counts = np.zeros((3 * levels, levels), np.int64)
+    for case in cases:
+        counts += np.bincount(case, minlength=counts.size).reshape(counts.shape)
+    before = counts.sum(axis=1, keepdims=True)
+    return -np.log2((counts + 1) / (before + levels)).astype(np.float32).ravel()
