@@ -12,10 +12,10 @@ import pytest
 from ostinato import SequenceClassifier
 from ostinato.cli.config import OPTIONS
 from ostinato.hyperparameters import (
+    Classifying,
     Declared,
     Fitting,
     HyperparameterError,
-    Model,
     Training,
     declarations,
     declare,
@@ -24,7 +24,9 @@ from ostinato.hyperparameters import (
 from ostinato.models import ClassifierNet
 from ostinato.training import Plan
 
-HYPERPARAMETERS = {each.name: each for kind in (Model, Fitting) for each in declarations(kind)}
+HYPERPARAMETERS = {
+    each.name: each for kind in (Classifying, Fitting) for each in declarations(kind)
+}
 
 
 def defaults(cls: type) -> dict[str, object]:
@@ -40,7 +42,7 @@ def test_the_classifier_has_every_hyperparameter_with_its_default_and_nothing_el
 
 
 def test_the_network_has_every_hyperparameter_of_the_model_with_its_default():
-    assert asdict(Model()).items() <= defaults(ClassifierNet).items()
+    assert asdict(Classifying()).items() <= defaults(ClassifierNet).items()
 
 
 def test_the_plan_has_those_of_the_training_and_nothing_else():
@@ -141,7 +143,7 @@ def test_other_values_are_refused_with_what_was_wanted(name, value, wanted):
 
 
 def test_a_default_out_of_its_range_is_seen_when_the_dataclass_is_made():
-    Model(), Fitting()
+    Classifying(), Fitting()
     wrong = make_dataclass("Wrong", [("n", int, declare(0, "A number.", low=1))], bases=(Declared,))
     with pytest.raises(HyperparameterError, match="n=0: wanted a whole number, 1 or more"):
         wrong()

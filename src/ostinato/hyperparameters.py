@@ -171,6 +171,15 @@ class Model(Declared):
 
 
 @dataclass(frozen=True)
+class Classifying(Model):
+    """The network of a classifier."""
+
+    readout: Literal["last", "mean", "max", "attention"] = declare(
+        "last", "What of the states a class is read from."
+    )
+
+
+@dataclass(frozen=True)
 class Training(Declared):
     """How a network is trained. The defaults are the notebook's experiment."""
 
@@ -243,7 +252,7 @@ def documented(cls: T) -> T:
             initial_indent=" " * 8,
             subsequent_indent=" " * 12,
         )
-        for each in (*declarations(Model), *declarations(Fitting))
+        for each in (*declarations(Classifying), *declarations(Fitting))
         if each.name in parameters and f"\n        {each.name}: " not in text
     ]
     cls.__doc__ = text.replace(" " * 8 + "{hyperparameters}", "\n".join(lines))

@@ -19,6 +19,7 @@ from typing import Literal
 
 from ostinato.hyperparameters import (
     DEFAULT_ITERATIONS,
+    Classifying,
     Declaration,
     Declared,
     Fitting,
@@ -127,9 +128,14 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
-    model: Model = field(default_factory=Model)
+    model: Classifying = field(default_factory=Classifying)
     training: Fitting = field(default_factory=Fitting)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def network(self) -> Model:
+        """The hyperparameters of the recurrent layers, which all tasks have."""
+        return Model(**{f.name: getattr(self.model, f.name) for f in fields(Model)})
 
     def get(self, key: str) -> Value:
         option = OPTIONS[key]

@@ -91,7 +91,7 @@ def run(
         Failure: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    settings = _with_threads(job.settings)
+    settings = with_threads(job.settings)
     job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
     surroundings = environment.environment() | {"data": job.description()}
     if resumed is not None:
@@ -118,7 +118,7 @@ def run(
     return Result(evaluation, recorder.run if recorder else None)
 
 
-def _with_threads(settings: Config) -> Config:
+def with_threads(settings: Config) -> Config:
     """Set the number of threads, and keep it in the configuration: some bits depend on it.
 
     PyTorch's own choice does not know of the CPU quota of a container.

@@ -59,7 +59,8 @@ class Trained:
         options = [o for o in OPTIONS.values() if o.section == "model"]
         try:
             net = json.loads(path.read_bytes())["net"]
-            return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in options}
+            kept = [o for o in options if o.name in net]
+            return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
         except (OSError, ValueError, KeyError, TypeError):
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
 

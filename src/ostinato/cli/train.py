@@ -73,11 +73,7 @@ def train(
     Parameters come from flags, then --set, then --config, then the defaults.
     """
     hush(quiet)
-    from_file = configuration.read_file(config) if config else {}
-    from_source = {"data.source": source} if source else {}
-    from_sets = configuration.read_sets(set_ or [])
-    asked = _resolved(configuration.merge(from_file, from_sets, given | from_source))
-    limits.check_threads(asked.get("run.threads"))
+    asked = asked_for(source, config, set_, given)
     run = _reopened(output, resume, overwrite)
     if run is None and output is not None and not print_config:
         rundir.check(output, overwrite)
@@ -93,6 +89,18 @@ def train(
             check_directory(run.path)
         open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
         _train(job or jobs.again(settings), open_run, run, as_json, quiet)
+
+
+def asked_for(
+    source: str | None, config: Path | None, sets: list[str] | None, given: Given
+) -> Given:
+    """What a person asks for: flags are stronger than --set, and --set than --config."""
+    from_file = configuration.read_file(config) if config else {}
+    from_source = {"data.source": source} if source else {}
+    from_sets = configuration.read_sets(sets or [])
+    asked = _resolved(configuration.merge(from_file, from_sets, given | from_source))
+    limits.check_threads(asked.get("run.threads"))
+    return asked
 
 
 def _train(

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import training
 from ostinato.data import Ragged, as_sequences
 from ostinato.data.columns import column_names
-from ostinato.hyperparameters import Fitting, Model, documented
+from ostinato.hyperparameters import Classifying, Fitting, documented
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.fitted import (
@@ -72,12 +72,13 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         array(['up'], dtype='<U4')
     """
 
-    cell: str = Model.cell
-    hidden_size: int = Model.hidden_size
-    num_layers: int = Model.num_layers
-    bidirectional: bool = Model.bidirectional
-    dropout: float = Model.dropout
-    init: str = Model.init
+    cell: str = Classifying.cell
+    hidden_size: int = Classifying.hidden_size
+    num_layers: int = Classifying.num_layers
+    bidirectional: bool = Classifying.bidirectional
+    dropout: float = Classifying.dropout
+    init: str = Classifying.init
+    readout: str = Classifying.readout
     iterations: int | None = Fitting.iterations
     epochs: float | None = Fitting.epochs
     batch_size: int = Fitting.batch_size
@@ -136,7 +137,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             given = given.split(checked.validation_fraction, seed)
         trained, history = FittedClassifier.fit(
             given,
-            Model(**self._own(Model)),
+            Classifying(**self._own(Classifying)),
             plan,
             class_weight=self.class_weight,
             start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ostinato.hyperparameters import Model, declare, documented
+from ostinato.hyperparameters import Classifying, Model, declare, documented
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
+from ostinato.models.readout import Readout
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arguments(Model):
+class _Arguments(Classifying):
     """The arguments of `ClassifierNet`, checked."""
 
     n_features: int = declare(MISSING, "F.", low=1)
@@ -24,9 +25,12 @@ class _Arguments(Model):
 
 @documented
 class ClassifierNet(torch.nn.Module):
-    """A recurrent body and a linear readout of its last state.
+    """A recurrent body and a linear readout of its last state, or of all of them.
 
         s_t = cell(x_t, s_{t−1}),   logits = V s_T + c
+
+    With another `readout` the last state s_T gives way to the mean or the maximum of all states, or
+    to their mean weighted by attention; see `models.readout`.
 
     Args:
         n_features: F, size of one element of a sequence.
@@ -62,6 +66,7 @@ class ClassifierNet(torch.nn.Module):
         dropout: float = Model.dropout,
         nonlinearity: str = _Arguments.nonlinearity,
         init: str = Model.init,
+        readout: str = _Arguments.readout,
     ):
         super().__init__()
         given: dict[str, Any] = {
@@ -74,6 +79,7 @@ class ClassifierNet(torch.nn.Module):
             "dropout": dropout,
             "nonlinearity": nonlinearity,
             "init": init,
+            "readout": readout,
         }
         checked = _Arguments(**given)
         _check_notebook_start(checked)
@@ -81,6 +87,8 @@ class ClassifierNet(torch.nn.Module):
         self._arguments = checked
         self.body = recurrent(checked, checked.n_features, checked.nonlinearity)
         self.dropout = torch.nn.Dropout(checked.dropout)
+        last = checked.readout == "last"
+        self.pool = None if last else Readout(checked.readout, width(checked))
         self.readout = torch.nn.Linear(width(checked), checked.n_classes)
         initialize(self.body, self.readout, checked.init)
 
@@ -94,8 +102,12 @@ class ClassifierNet(torch.nn.Module):
         Returns:
             `[B, C]`, before the softmax.
         """
-        _, carry = self.body(x, lengths=lengths)
-        return self.readout(self.dropout(last_state(self._arguments, carry)))
+        states, carry = self.body(x, lengths=lengths)
+        if self.pool is None:
+            state = last_state(self._arguments, carry)
+        else:
+            state = self.pool(states, lengths)
+        return self.readout(self.dropout(state))
 
     def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The logits after every step, as if the sequence ended there.
@@ -116,7 +128,8 @@ class ClassifierNet(torch.nn.Module):
                 "of the sequence; build it with bidirectional=False"
             )
         states, _ = self.body(x, lengths=lengths)
-        return self.readout(self.dropout(states)), states
+        read = states if self.pool is None else self.pool.steps(states)
+        return self.readout(self.dropout(read)), states
 
 
 def _check_notebook_start(network: _Arguments) -> None:

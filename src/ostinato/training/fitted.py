@@ -17,7 +17,7 @@ from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import shape_sequences
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Classifying
 from ostinato.models import ClassifierNet
 from ostinato.training import evaluation, loop, saved_model
 from ostinato.training.callbacks import Callback
@@ -27,6 +27,7 @@ from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
+ADDED = ("readout",)  # arguments of the network that models of earlier versions do not name
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class FittedClassifier:
     @staticmethod
     def fit(
         given: Labelled,
-        model: Model,
+        model: Classifying,
         plan: Plan,
         *,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -260,8 +261,10 @@ def load(path: str | Path) -> FittedClassifier:
 
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
-    net = set(signature(ClassifierNet).parameters)
-    return saved_model.read(path, KIND, net, {"classes", "feature_names", "preparation"})
+    known = signature(ClassifierNet).parameters
+    added = {name: known[name].default for name in ADDED}
+    kept = {"classes", "feature_names", "preparation"}
+    return saved_model.read(path, KIND, set(known), kept, added)
 
 
 def check_like_trained(

@@ -18,6 +18,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,13 @@ def kind_of(path: Path) -> str:
     return str(_read_config(current(path) / CONFIG).get("kind"))
 
 
-def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
+def read(
+    path: Path,
+    kind: str,
+    net: set[str],
+    fitted: set[str],
+    added: Mapping[str, Any] = MappingProxyType({}),
+) -> SavedModel:
     """Read what `write` wrote.
 
     Args:
@@ -99,6 +106,8 @@ def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
         kind: the kind that is wanted.
         net: the names of the arguments of its network.
         fitted: the names of what it needs beside them.
+        added: arguments of the network, by name, that stand for those that were saved before
+            there were such.
 
     Raises:
         ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
@@ -113,6 +122,8 @@ def read(path: Path, kind: str, net: set[str], fitted: set[str]) -> SavedModel:
             "writes it"
         )
     version = config["format"]
+    if isinstance(config.get("net"), dict):
+        config["net"] = {**added, **config["net"]}
     for part, came, wanted in (
         ("the configuration", config, _ENTRIES[version]),
         ("'params'", config.get("params"), None),

@@ -48,6 +48,7 @@ _FOR = {
     "task.vocabulary": {"language"},
     "task.truncate": {"language"},
     "model.init": {"classify"},
+    "model.readout": {"classify"},
     "model.bidirectional": {"classify", "tag", "forecast"},
     "training.class_weight": {"classify"},
     "training.validation_fraction": {"classify", "tag", "language"},

@@ -106,7 +106,7 @@ class ForecastJob:
         model, history = FittedForecaster.fit(
             panel.before(windows * asked.horizon),
             asked,
-            settings.model,
+            settings.network,
             Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
             warm_up=None if settings.training.warmup else WARM_UP,
             callbacks=callbacks,
@@ -130,7 +130,7 @@ class ForecastJob:
 
         task, settings = self.settings.task, self.settings
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
-        parameters |= {n: v for n, v in asdict(settings.model).items() if n != "init"}
+        parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
         files.write_text(run.predictions, self._backtest(model))
 

@@ -103,7 +103,7 @@ class LanguageJob:
         settings = self.settings
         words = settings.task.level != "character"
         architecture = LanguageArchitecture(
-            **asdict(settings.model),
+            **asdict(settings.network),
             embedding_size=min(256, settings.model.hidden_size),
             tied=words,
         )
@@ -198,15 +198,11 @@ def _held_out(documents: list[str], fraction: float, seed: int) -> tuple[list[st
 
 def _documents(source: str, settings: Config) -> list[str]:
     """The texts in a file: a .txt file is one document, a row of a table another one."""
-    source = sources.known(source)
-    if sources.is_table(source):
-        from ostinato.data.tables import read_table
+    from ostinato.data.text import read_documents
 
-        column = settings.task.language
-        if column is None:
-            raise BadInput(f"{source} is a table: which column holds the texts? --language COLUMN")
-        table = read_table(source, settings.data.separator)
-        return table[table.exact(column, "the texts")].texts()
-    from ostinato.data.content import read_text
-
-    return [read_text(Path(source)).decode()]
+    source, column = sources.known(source), settings.task.language
+    if not sources.is_table(source):
+        return read_documents(source, each="file")
+    if column is None:
+        raise BadInput(f"{source} is a table: which column holds the texts? --language COLUMN")
+    return read_documents(source, column=column)

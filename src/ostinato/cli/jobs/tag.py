@@ -87,7 +87,7 @@ class TagJob:
         begun = asdict(settings.training)
         model, history = FittedTagger.fit(
             given,
-            settings.model,
+            settings.network,
             TaggerSettings(crf=settings.task.crf, standardize=False),
             Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
             warm_up=None if settings.training.warmup else WARM_UP,
@@ -113,7 +113,7 @@ class TagJob:
 
         settings = self.settings
         parameters = {"crf": settings.task.crf, "standardize": False}
-        parameters |= {n: v for n, v in asdict(settings.model).items() if n != "init"}
+        parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
         files.write_text(run.predictions, _csv(model, self.parts.test, proba=False))
 
