@@ -12,6 +12,7 @@ measures on the last twentieth of each training novel and never opens Persuasion
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shlex
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ostinato import datasets
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.models.language import LanguageArchitecture
 from ostinato.ngram import KneserNey
-from ostinato.training import Checkpoint, Plan, Progress
-from ostinato.training.callbacks import duration
+from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
 from ostinato.training.fitted_language import FittedLanguageModel, Reading
 
 TEST = "Persuasion"
@@ -65,6 +66,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--truncate", type=int, default=128)
     parser.add_argument("--weight-decay", type=float, default=0.0)
+    parser.add_argument("--torch", action="store_true", help="the same network in PyTorch's LSTM")
     parser.add_argument("--checkpoint", type=Path, help="a directory; an interrupted run goes on")
     parser.add_argument("--save", type=Path, help="a directory for the trained model")
     options = parser.parse_args()
@@ -142,7 +144,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     reading = Reading(recipe["level"], recipe["vocabulary_size"], options.truncate)
-    callbacks: list[Any] = [Progress()]
+    callbacks: list[Any] = [Progress(), *([InTorch()] if options.torch else [])]
     resume = None
     if options.checkpoint is not None:
         callbacks.append(Checkpoint(options.checkpoint, every=100))
@@ -154,7 +156,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         model.save(options.save, {}, history.iterations)
     result = model.evaluate(test)
     return {
-        "model": f"LSTM {options.hidden_size}" + (f" × {options.layers}" * (options.layers > 1)),
+        "model": f"{options.layers} × LSTM {options.hidden_size}" + ", PyTorch's" * options.torch,
         "level": recipe["level"],
         "hold_out": options.hold_out,
         "vocabulary_size": len(model.vocabulary),
@@ -173,11 +175,38 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class TorchLSTM(torch.nn.LSTM):
+    """PyTorch's layer over the parts between the places where a state is reset."""
+
+    def forward(self, x: Tensor, hx: Any = None, *, resets: Tensor | None = None) -> Any:
+        if resets is None:
+            return super().forward(x, hx)
+        begins = resets.any(0).nonzero().flatten().tolist()
+        bounds = sorted({0, *begins, x.shape[1]})
+        if hx is None:
+            zeros = x.new_zeros(self.num_layers, len(x), self.hidden_size)
+            hx = (zeros, zeros)
+        outputs = []
+        for begin, end in itertools.pairwise(bounds):
+            keep = ~resets[:, begin, None]
+            hx = tuple(torch.where(keep, leaf, 0.0) for leaf in hx)
+            output, hx = super().forward(x[:, begin:end].contiguous(), hx)
+            outputs.append(output)
+        return torch.cat(outputs, 1), hx
+
+
+class InTorch(Callback):
+    """Plays the network by PyTorch's LSTM, with the same weights."""
+
+    def on_start(self, run: Run) -> None:
+        run.net.body.__class__ = TorchLSTM
+
+
 def table(path: Path) -> str:
     """The runs over Persuasion in Markdown, in the order of the file."""
     rows = [
-        "| model | tokens | V | bits a char | perplexity | top 1 | top 3 | keys saved | time |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | tokens | V | bits a char | perplexity | top 1 | top 3 | keys saved |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for line in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(line)
@@ -191,7 +220,6 @@ def table(path: Path) -> str:
             f"{run['bits_per_character']:.3f}" if run["level"] == "character" else "",
             f"{run['perplexity']:.2f}",
             *("" if not share else f"{100 * share:.1f} %" for share in shares),
-            duration(run["elapsed_s"]),
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
