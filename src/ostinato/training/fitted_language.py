@@ -239,13 +239,14 @@ class FittedLanguageModel:
     ) -> Iterator[int]:
         generator = torch.Generator().manual_seed(seed)
         session = TypingSession(self.net)
-        tokens = self.vocabulary.encode(prompt).tolist()
-        for _ in range(n):
-            logits = session.logits(np.array(tokens, dtype=np.int32))
+        read = self.vocabulary.encode(prompt)
+        tokens = np.concatenate([read, np.empty(n, dtype=np.int32)])
+        for place in range(len(read), len(tokens)):
+            logits = session.logits(tokens[:place])
             token = _drawn(logits, temperature, top_k, generator)
             if token == END:
                 return
-            tokens.append(token)
+            tokens[place] = token
             yield token
 
     def _written(self, prompt: str, drawn: list[int]) -> str:
