@@ -71,8 +71,8 @@ def _count_values(metadata: parquet.FileMetaData) -> int:
     return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
 
 
-def arrow_table(table: pa.Table, source: str) -> Table:
-    """A table of pyarrow's as ours."""
+def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
+    """A table of pyarrow's as ours; `skipped` rows of the file stand before it."""
     if len(table) == 0:
         raise ValueError(f"{source}: the table has no rows; wanted at least one")
     names = [name.strip().strip("\ufeff") for name in table.column_names]
@@ -84,14 +84,14 @@ def arrow_table(table: pa.Table, source: str) -> Table:
             )
 
     def place(row: int) -> str:
-        return f"{source}, row {row + 1}"
+        return f"{source}, row {skipped + row + 1}"
 
     columns = {
         name: arrow_column(name, place_of(place, name), values)
         for name, values in zip(names, table.columns, strict=True)
         if not _INDEX.fullmatch(name)
     }
-    return Table(source, "row", np.arange(1, len(table) + 1), unnamed(columns, source))
+    return Table(source, "row", skipped + np.arange(1, len(table) + 1), unnamed(columns, source))
 
 
 def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:

@@ -14,6 +14,7 @@ CHUNK = 1 << 24  # bytes unpacked at a time
 # size is made to exhaust the memory, once it is large enough to matter.
 MAX_RATIO = 100
 MAX_UNPACKED = 1 << 28
+MAX_ROW = 1 << 26  # bytes of a line of text; pyarrow reads a row as a whole
 
 # How files begin that are no text, whatever their name says; and the names they should have.
 _BINARY = {
@@ -65,6 +66,19 @@ def read_content(path: Path) -> bytes:
     if not content:
         raise ValueError(f"{path}: the file is empty")
     return content
+
+
+def unpacked(content: bytes, source: str) -> bytes:
+    """Content that has no name; if it is gzip, unpacked.
+
+    Raises:
+        ValueError: as `read_content`.
+    """
+    if not content:
+        raise ValueError(f"{source}: the file is empty")
+    if not content.startswith(GZIP):
+        return content
+    return _gunzipped(io.BytesIO(content), len(content), source)
 
 
 def kind_of(content: bytes, name: str) -> str:
@@ -137,21 +151,26 @@ def check_memory(n_bytes: int, what: str) -> None:
 
 
 def _unpacked(path: Path) -> bytes:
-    allowed = max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size)
+    with path.open("rb") as file:
+        return _gunzipped(file, path.stat().st_size, str(path))
+
+
+def _gunzipped(packed: BinaryIO, packed_size: int, source: str) -> bytes:
+    allowed = max(MAX_UNPACKED, MAX_RATIO * packed_size)
     parts = []
     size = 0
     try:
-        with gzip.open(path, "rb") as file:
+        with gzip.open(packed, "rb") as file:
             while part := file.read(CHUNK):
                 parts.append(part)
                 size += len(part)
                 if size > allowed:
                     raise ValueError(
-                        f"{path}: {path.stat().st_size:,} bytes of gzip unpack to more than "
+                        f"{source}: {packed_size:,} bytes of gzip unpack to more than "
                         f"{allowed:,}, as no file of data does; if it is meant, unpack it first"
                     )
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-        raise ValueError(f"{path}: not a whole gzip file ({problem})") from None
+        raise ValueError(f"{source}: not a whole gzip file ({problem})") from None
     return b"".join(parts)
 
 

@@ -20,22 +20,22 @@ from typing import Any
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data.content import line_of
+from ostinato.data.content import MAX_ROW, line_of
 from ostinato.data.table import Column, Table, Text, place_of, unnamed
 
 SEPARATORS = (",", "\t", ";", "|")
-MAX_ROW = 1 << 26  # bytes; pyarrow reads a row as a whole
 
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 
 
-def parse_delimited(content: bytes, source: str, separator: str = ",") -> Table:
+def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: int = 0) -> Table:
     """A table of texts, whose types are found out when they are used.
 
     Args:
         content: UTF-8, lines end with a newline.
         source: the file's name, for messages.
         separator: one character.
+        skipped: the lines of the file between the header and the rows that `content` has.
 
     Raises:
         ValueError: a quote is not closed; a row has another number of fields than the header; the
@@ -47,7 +47,7 @@ def parse_delimited(content: bytes, source: str, separator: str = ",") -> Table:
         >>> table.names, table["x"].numbers().tolist()
         (('id', 'x'), [1.0, 2.5])
     """
-    layout = _Layout.of(content, source, separator)
+    layout = _Layout.of(content, source, separator, skipped)
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
@@ -100,18 +100,19 @@ class _Layout:
     has_quotes: bool
 
     @staticmethod
-    def of(content: bytes, source: str, separator: str) -> _Layout:
+    def of(content: bytes, source: str, separator: str, skipped: int) -> _Layout:
         content = content if content.endswith(b"\n") else content + b"\n"
         data = np.frombuffer(content, np.uint8)
         quotes = np.flatnonzero(data == _QUOTE)
         separators = _outside(np.flatnonzero(data == ord(separator)), quotes)
         newlines = np.flatnonzero(data == _NEWLINE)
-        scan = _Scan(content, source, separator, quotes, separators)
+        scan = _Scan(content, source, separator, skipped, quotes, separators)
         scan.check_quotes()
         ends = _outside(newlines, quotes)
         starts = np.concatenate([[0], ends[:-1] + 1])
         lines = np.searchsorted(newlines, starts) + 1
         starts, ends, lines = _without_blank_ends(starts, ends, lines)
+        lines[1:] += skipped
         scan.check_lines(starts, ends, lines)
         names = scan.header(starts[0], ends[0], lines[0])
         if len(starts) == 1:
@@ -134,6 +135,7 @@ class _Scan:
     content: bytes
     source: str
     separator: str
+    skipped: int  # lines between the header and the rows
     quotes: np.ndarray
     separators: np.ndarray
 
@@ -291,7 +293,9 @@ class _Scan:
             column = f", column {names[line.count(self.separator.encode())].strip()!r}"
         except (csv.Error, IndexError):  # more fields than names, or the quote is in the header
             column = ""
-        return f"{self.source}, line {line_of(self.content, position)}{column}"
+        number = line_of(self.content, position)
+        number += self.skipped if number > 1 else 0
+        return f"{self.source}, line {number}{column}"
 
 
 def _outside(positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:

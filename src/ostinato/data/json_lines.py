@@ -27,12 +27,16 @@ from ostinato.data.table import (
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
 
 
-def parse_json_lines(content: bytes, source: str) -> Table:
+def parse_json_lines(
+    content: bytes, source: str, skipped: int = 0, columns: tuple[str, ...] = ()
+) -> Table:
     """A table; a key that a line lacks, and null, are a missing value.
 
     Args:
         content: UTF-8, an object a line.
         source: the file's name, for messages.
+        skipped: the lines of the file that stand before `content`.
+        columns: those there are even if no line has them.
 
     Raises:
         ValueError: a line is no JSON object, or has a key twice.
@@ -45,21 +49,21 @@ def parse_json_lines(content: bytes, source: str) -> Table:
     """
     rows: list[dict[str, Any]] = []
     lines = []
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), 1 + skipped):
         if line.strip():
             rows.append(_object(line, f"{source}, line {number}"))
             lines.append(number)
-    names = dict.fromkeys(chain.from_iterable(rows))
+    names = dict.fromkeys(chain(columns, chain.from_iterable(rows)))
     numbers = np.array(lines)
 
     def place(row: int) -> str:
         return f"{source}, line {numbers[row]}"
 
-    columns = {
+    made = {
         name: _column(name, place_of(place, name), [row.get(name) for row in rows])
         for name in names
     }
-    return Table(source, "line", numbers, unnamed(columns, source))
+    return Table(source, "line", numbers, unnamed(made, source))
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

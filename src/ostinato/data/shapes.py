@@ -31,9 +31,13 @@ def to_examples(table: Table, roles: Roles) -> Examples:
         ValueError: a column does not fit its role; the rows of a sequence are not together, or not
             in the order of time; the place is named.
     """
-    roles = resolve(roles, table)
-    build = {"long": _long, "nested": _nested, "wide": _wide}[roles.shape or "long"]
-    examples = build(table, roles)
+    return build(table, resolve(roles, table))
+
+
+def build(table: Table, roles: Roles) -> Examples:
+    """`to_examples` with roles that name all columns."""
+    make = {"long": _long, "nested": _nested, "wide": _wide}[roles.shape or "long"]
+    examples = make(table, roles)
     statics = [name for name, values in examples.statics.items() if values.dtype == object]
     return replace(examples, roles=replace(roles, categories=(*examples.categories, *statics)))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,11 @@ class Table:
         """A row in words."""
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
+    def head(self, n: int) -> Table:
+        """The first n rows."""
+        columns = {name: column.head(n) for name, column in self.columns.items()}
+        return replace(self, lines=self.lines[:n], columns=columns)
+
     def exact(self, name: str, role: str) -> str:
         """The name of a column as the table has it.
 
@@ -96,6 +101,10 @@ class Column:
     def __init__(self, name: str, place: Place):
         self.name = name
         self.place = place
+
+    def head(self, n: int) -> Column:
+        """The first n rows."""
+        raise NotImplementedError
 
     def is_numbers(self) -> bool:
         """Whether `numbers` will succeed."""
@@ -164,6 +173,9 @@ class Text(Column):
         self._values = values
         self._untyped = untyped
         self._parsed: np.ndarray | None = None
+
+    def head(self, n: int) -> Text:
+        return Text(self.name, self.place, self._values.slice(0, n), self._untyped)
 
     def is_numbers(self) -> bool:
         return self._untyped and self._parse() is not None
@@ -308,6 +320,9 @@ class Typed(Column):
         super().__init__(name, place)
         self._values = values
 
+    def head(self, n: int) -> Typed:
+        return Typed(self.name, self.place, self._values[:n])
+
     def is_numbers(self) -> bool:
         return self._values.dtype.kind != "M"
 
@@ -350,6 +365,10 @@ class Nested(Column):
         self.inner = inner
         self.offsets = offsets
 
+    def head(self, n: int) -> Nested:
+        inner = self.inner.head(int(self.offsets[n]))
+        return Nested(self.name, self.place, inner, self.offsets[: n + 1])
+
     def is_numbers(self) -> bool:
         return False
 
@@ -372,6 +391,9 @@ class Unusable(Column):
     def __init__(self, name: str, place: Place, problem: Callable[[], str]):
         super().__init__(name, place)
         self._problem = problem
+
+    def head(self, n: int) -> Unusable:
+        return self
 
     def is_numbers(self) -> bool:
         return False

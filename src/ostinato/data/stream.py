@@ -1,0 +1,339 @@
+"""`stream_examples`: the sequences of a table one block after another, in constant memory.
+
+A block is some of the file, cut where a row ends. In a long table the last sequence of a block may
+go on in the next one: its rows are put back, and come again at the head of the next block.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data import arrays
+from ostinato.data.arrow_tables import arrow_table
+from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
+from ostinato.data.delimited import parse_delimited
+from ostinato.data.examples import Examples
+from ostinato.data.json_lines import parse_json_lines
+from ostinato.data.roles import Roles, resolve
+from ostinato.data.shapes import build
+from ostinato.data.table import Table
+
+BLOCK = 1 << 24  # bytes of text in a block: some 100,000 rows
+ROWS = 1 << 16  # rows of a Parquet or Arrow file in a block
+_FIRST = 64  # bytes by which a kind is told
+
+
+def stream_examples(
+    source: str | os.PathLike[str] | IO[bytes],
+    roles: Roles | None = None,
+    *,
+    name: str = "standard input",
+) -> Iterator[Examples]:
+    """The sequences of a table in their order, some at a time.
+
+    The parts of a sequence are never in two blocks. Memory holds a block, and 8 bytes for each id.
+
+    Args:
+        source: a file's path; or a file opened for bytes, as standard input.
+        roles: of the columns, best those of a `Preparation`; what they leave open is found out
+            from the first block.
+        name: what errors call an opened file; its first bytes tell the kind, as for
+            `parse_examples`. Arrays (.npz, .npy, .ts) come as one block.
+
+    Raises:
+        ValueError: as `read_examples`, and if roles ask to sort, which needs the whole file.
+
+    Example:
+        >>> import io
+        >>> from ostinato.data import Roles, stream_examples
+        >>> file = io.BytesIO(b"id,x\\na,1\\na,2\\nb,3\\n")
+        >>> [part.ids.tolist() for part in stream_examples(file, Roles(id="id", features=("x",)))]
+        [['a', 'b']]
+    """
+    roles = roles or Roles()
+    if roles.sort:
+        raise ValueError("rows are sorted in the memory; read the whole file (read_examples)")
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            yield from _stream(file, str(source), roles)
+    else:
+        yield from _stream(source, name, roles)
+
+
+def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
+    first, file = _begin(file, file.seekable())
+    with _gzip_errors(name):
+        if first.startswith(GZIP):
+            first, file = _begin(cast(IO[bytes], gzip.GzipFile(fileobj=file)), False)
+        kind = kind_of(first, name)
+        if kind in arrays.ENDINGS:
+            yield arrays.parse_arrays(file.read(), kind, name, roles)
+        elif kind in (".parquet", ".arrow", ".feather"):
+            yield from _examples(_Batches(file, kind, name), roles)
+        else:
+            yield from _examples(_Lines(file, kind, name, roles.separator), roles)
+
+
+def _begin(file: IO[bytes], may_seek: bool) -> tuple[bytes, IO[bytes]]:
+    """The first bytes of a file, and the file as if they had not been read."""
+    if may_seek:
+        position = file.tell()
+        first = file.read(_FIRST)
+        file.seek(position)
+        return first, file
+    first = file.read(_FIRST)
+    return first, cast(IO[bytes], _Rejoined(first, file))
+
+
+class _Rejoined:
+    """A file whose first bytes have been read; it can be read on, and nothing else."""
+
+    def __init__(self, first: bytes, file: IO[bytes]):
+        self._first = first
+        self._file = file
+
+    def read(self, n: int = -1) -> bytes:
+        first, self._first = self._first, b""
+        if n < 0:
+            return first + self._file.read()
+        first, self._first = first[:n], first[n:]
+        return first or self._file.read(n)
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _gzip_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+        raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
+
+
+class _Blocks(Protocol):
+    """A table, block after block.
+
+    Attributes:
+        at_end: whether the last block read was the last one there is.
+    """
+
+    at_end: bool
+
+    def read(self) -> Table | None:
+        """The next block, None after the last one."""
+
+    def put_back(self, row: int) -> None:
+        """Read again from this row of the block read last."""
+
+
+def _examples(blocks: _Blocks, roles: Roles) -> Iterator[Examples]:
+    """The sequences in blocks; each is whole, and comes once."""
+    count, seen = 0, np.zeros(0, np.int64)
+    full: Roles | None = None
+    while (table := blocks.read()) is not None:
+        full = full or resolve(roles, table)
+        n_whole = len(table) if blocks.at_end else _whole(table, full)
+        if n_whole < len(table):
+            blocks.put_back(n_whole)
+        if n_whole == 0:
+            continue
+        examples = build(table.head(n_whole), full)
+        if full.id:
+            seen = _new_ids(examples, seen)
+        else:
+            examples = replace(examples, ids=examples.ids + count)
+        count += len(examples)
+        yield examples
+
+
+def _whole(table: Table, roles: Roles) -> int:
+    """How many rows of a block belong to sequences that surely end in it."""
+    if roles.shape != "long":
+        return len(table)
+    if not roles.id:  # one sequence is all there is
+        return 0
+    codes = table[roles.id].factor()[0]
+    changes = np.flatnonzero(np.diff(codes))
+    return int(changes[-1]) + 1 if len(changes) else 0
+
+
+def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
+    """The hashes of all ids until now, sorted.
+
+    Raises:
+        ValueError: an id was in an earlier block.
+    """
+    hashes = np.array([hash(str(one)) for one in examples.ids.tolist()], np.int64)
+    places = np.minimum(np.searchsorted(seen, hashes), max(len(seen) - 1, 0))
+    back = seen[places] == hashes if len(seen) else np.zeros(len(hashes), bool)
+    if back.any():
+        one = int(np.argmax(back))
+        row = int(examples.lengths[:one].sum())
+        place = examples.places.of(one, 0, row, 0) if examples.places else ""
+        raise ValueError(
+            f"{examples.source}, {place.partition(', column')[0]}: the id "
+            f"{examples.ids[one].item()!r} comes back after other ids; wanted the rows of a "
+            "sequence together, and each sequence once"
+        )
+    return np.union1d(seen, hashes)
+
+
+class _Lines:
+    """Blocks of a CSV or JSON Lines file."""
+
+    def __init__(self, file: IO[bytes], kind: str, name: str, separator: str | None):
+        self.at_end = False
+        self._file = file
+        self._name = name
+        self._is_json = kind in (".jsonl", ".ndjson")
+        self._separator = separator or ("\t" if kind == ".tsv" else ",")
+        self._size = BLOCK
+        self._header = b""  # of a CSV file, which is parsed anew with each block
+        self._columns: tuple[str, ...] = ()  # of JSON Lines, seen until now
+        self._lines = np.zeros(0, np.int64)  # of the rows of the block
+        self._block = self._rest = b""
+        self._ahead = file.read(self._size)
+        self._line = 1  # of the file, at which the block begins
+
+    def read(self) -> Table | None:
+        self._line += self._block.count(b"\n")
+        self._block = b""
+        while not self._block:
+            content = self._rest + self._ahead
+            self._ahead = self._file.read(self._size)
+            self.at_end = not self._ahead
+            cut = len(content) if self.at_end else self._last_row_end(content)
+            if not cut and len(content) > max(MAX_ROW, 2 * self._size):
+                raise ValueError(
+                    f"{self._name}, line {self._line}: no row ends within {len(content):,} bytes; "
+                    "wanted rows on lines of their own, and quotes closed"
+                )
+            self._block, self._rest = content[:cut], content[cut:]
+            if self.at_end and not content.strip():
+                if not len(self._lines):
+                    raise ValueError(f"{self._name}: the file is empty")
+                return None
+        self._block = as_text(self._block, self._name, self._line - 1)
+        return self._parsed()
+
+    def put_back(self, row: int) -> None:
+        offset = self._offset(int(self._lines[row]))
+        self._rest = self._block[offset:] + self._rest
+        self._block = self._block[:offset]
+        if row == 0:  # one sequence fills the block
+            self._size *= 2
+
+    def _parsed(self) -> Table:
+        if self._is_json:
+            table = parse_json_lines(self._block, self._name, self._line - 1, self._columns)
+            self._columns = table.names
+        elif self._header:
+            skipped = self._line - 1 - self._header.count(b"\n")
+            content = self._header + self._block
+            table = parse_delimited(content, self._name, self._separator, skipped)
+        else:
+            table = parse_delimited(self._block, self._name, self._separator)
+            self._header = self._block[: self._offset(int(table.lines[0]))]
+        self._lines = table.lines
+        return table
+
+    def _offset(self, line: int) -> int:
+        """Where a line of the file begins in the block."""
+        if line == self._line:
+            return 0
+        newlines = np.flatnonzero(np.frombuffer(self._block, np.uint8) == ord("\n"))
+        return int(newlines[line - self._line - 1]) + 1
+
+    def _last_row_end(self, content: bytes) -> int:
+        """Where the last whole row ends: after a line end outside of quotes.
+
+        Empty lines after it are left for the next block, which knows whether rows follow.
+        """
+        end = content.rfind(b"\n") + 1
+        if not self._is_json and b'"' in content:
+            data = np.frombuffer(content, np.uint8)
+            quotes = np.flatnonzero(data == ord('"'))
+            newlines = np.flatnonzero(data == ord("\n"))
+            outside = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+            end = int(outside[-1]) + 1 if len(outside) else 0
+        rows = content[:end].rstrip()
+        if not self._is_json and not self._header and b"\n" not in rows.lstrip():
+            return 0  # a header alone
+        return content.find(b"\n", len(rows)) + 1 if rows else 0
+
+
+class _Batches:
+    """Blocks of a Parquet or Arrow file."""
+
+    def __init__(self, file: IO[bytes], kind: str, name: str):
+        with needs("tables", "pyarrow"):
+            import pyarrow as pa
+        self.at_end = False
+        self._name = name
+        self._pa = pa
+        self._batches = _batches(file, kind)
+        self._next = self._take()
+        self._table: Any = None  # the block, and the rows put back before it is read again
+        self._rest: Any = None
+        self._row = 0  # of the file, at which the block begins
+
+    def read(self) -> Table | None:
+        if self._table is not None:
+            self._row += len(self._table)
+        rest, self._rest = self._rest, None
+        if self._next is None and rest is None:
+            if self._table is None:
+                raise ValueError(f"{self._name}: the table has no rows; wanted at least one")
+            return None
+        parts = [part for part in (rest, self._next) if part is not None]
+        self._table = self._pa.concat_tables(parts).combine_chunks()
+        self._next = self._take() if self._next is not None else None
+        self.at_end = self._next is None
+        return arrow_table(self._table, self._name, self._row)
+
+    def put_back(self, row: int) -> None:
+        self._rest, self._table = self._table.slice(row), self._table.slice(0, row)
+
+    def _take(self) -> Any:
+        """The next rows, `ROWS` or more if there are as many; None if there are none."""
+        taken, n_rows = [], 0
+        try:
+            for batch in self._batches:
+                taken.append(batch)
+                n_rows += len(batch)
+                if n_rows >= ROWS:
+                    break
+        except (self._pa.ArrowException, OSError) as problem:
+            first = str(problem).partition("\n")[0]
+            raise ValueError(f"{self._name}: not a whole file ({first})") from None
+        return self._pa.Table.from_batches(taken) if n_rows else None
+
+
+def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
+    """Record batches of pyarrow's; files that must be read from their end are taken whole."""
+    from pyarrow import ipc, parquet
+
+    whole = file if file.seekable() else io.BytesIO(file.read())
+    if kind == ".parquet":
+        yield from parquet.ParquetFile(whole).iter_batches(batch_size=ROWS)
+        return
+    start = whole.read(6)
+    whole.seek(0)
+    if start != b"ARROW1":
+        yield from ipc.open_stream(whole)
+        return
+    with ipc.open_file(whole) as reader:
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i)
