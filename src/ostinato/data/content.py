@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 GZIP = b"\x1f\x8b"
 CHUNK = 1 << 24  # bytes unpacked at a time
