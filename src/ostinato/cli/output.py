@@ -125,6 +125,16 @@ def csv_text(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
+def times_as_text(times: np.ndarray) -> list[Any]:
+    """Times `[T]` as short as they can be: dates without zeros at their ends, whole numbers so."""
+    import numpy as np
+
+    if times.dtype.kind == "M":
+        return np.datetime_as_string(times, unit="auto").tolist()
+    whole = times.dtype.kind == "f" and (times == times.round()).all()
+    return times.astype(np.int64).tolist() if whole else times.tolist()
+
+
 def predictions_csv(
     classes: np.ndarray,
     proba: np.ndarray,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.config import Config, DataConfig, TaskConfig
+from ostinato.cli.config import Config, DataConfig
 from ostinato.cli.defaults import ARRAYS
 from ostinato.cli.failures import BadInput
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from ostinato.data import Ragged
     from ostinato.data.examples import Examples
+    from ostinato.data.prepare import Preparation
     from ostinato.data.roles import Roles
+    from ostinato.data.table import Table
     from ostinato.training.fitted import FittedClassifier
 
     Sequences = np.ndarray | Ragged
@@ -29,7 +31,10 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
-FILE_HELP = "A file as the run was trained on; - reads .npz or .ts from standard input."
+FILE_HELP = (
+    "A file as the run was trained on; - reads from standard input, and tells the kind by its "
+    "first bytes."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -103,10 +108,24 @@ def roles(settings: Config) -> Roles:
     )
 
 
-def without_target(settings: Config) -> Config:
-    """The settings for a file that need not have the target, nor what divided the data."""
-    data = replace(settings.data, group=None, split=None)
-    return replace(settings, data=data, task=TaskConfig())
+def trained_roles(
+    preparation: Preparation | None, settings: Config, answers: bool
+) -> Roles | None:
+    """The columns of a table as a model knows them, by their names; None: it was given arrays.
+
+    Nothing is guessed again: other columns may stand beside them, in any order.
+
+    Args:
+        settings: as the person wants this file to be read: its separator, whether to sort.
+        answers: whether the target is needed, to measure the model by. A series to be forecast is
+            needed in any case.
+    """
+    roles = preparation.roles if preparation else None
+    if roles is None:
+        return None
+    data = settings.data
+    roles = replace(roles, group=None, split=None, sort=data.sort, separator=data.separator)
+    return roles if answers or roles.task == "forecast" else replace(roles, target=None)
 
 
 def names(listed: str | None) -> tuple[str, ...]:
@@ -191,13 +210,19 @@ def _with_validation(train: Examples, test: Examples, settings: Config) -> Parts
     return Parts(train.select(found["train"]), test, train.select(found["validation"]))
 
 
-def read(source: str, settings: Config | None = None, as_sequence: str = "rows") -> Examples:
+def read(
+    source: str,
+    settings: Config | None = None,
+    as_sequence: str = "rows",
+    trained: Roles | None = None,
+) -> Examples:
     """The examples in a file, with their labels if it has any; of a data set, its test part.
 
     Args:
         source: a file, a built-in name, or - for standard input.
         settings: of the run, which say what the columns of a table are for.
         as_sequence: see `DataConfig`.
+        trained: what the columns are for to a trained model, instead of `settings`.
     """
     from ostinato import data
 
@@ -206,21 +231,46 @@ def read(source: str, settings: Config | None = None, as_sequence: str = "rows")
 
         whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
         return _named(*whole.test)
-    if source == STDIN:
-        source = "standard input"
-        X, y = data.read_stream(_stdin(), source)
-    elif is_table(known(source)):
-        from ostinato.data.tables import read_examples
+    name, kind, content = _opened(source)
+    if kind in TABLES:
+        from ostinato.data.shapes import to_examples
 
-        return read_examples(source, roles(settings or Config()))
-    else:
-        X, y = data.read(known(source))
+        columns = trained or roles(settings or Config())
+        return to_examples(_parsed(content, kind, name, columns.separator), columns)
+    X, y = data.read(name) if content is None else data.read_stream(content, name)
     if settings is None or settings.data.missing == "error":
         try:
             X = data.as_sequences(X)
         except ValueError as problem:
-            raise BadInput(f"{source}: {problem}") from None
-    return _named(X, None if y is None else _labels(source, y), source)
+            raise BadInput(f"{name}: {problem}") from None
+    return _named(X, None if y is None else _labels(name, y), name)
+
+
+def table(source: str, separator: str | None) -> Table | None:
+    """The table in a file or on standard input; None if it is none."""
+    name, kind, content = _opened(source)
+    return _parsed(content, kind, name, separator) if kind in TABLES else None
+
+
+def _opened(source: str) -> tuple[str, str, bytes | None]:
+    """The name for messages, the kind as an ending, and the content if it had to be read."""
+    from ostinato.data.content import ending, kind_of, unpacked
+
+    if source != STDIN:
+        known(source)
+        return source, ending(Path(source)), None
+    name = "standard input"
+    content = unpacked(_stdin(), name)
+    return name, kind_of(content, name), content
+
+
+def _parsed(content: bytes | None, kind: str, name: str, separator: str | None) -> Table:
+    from ostinato.data.content import read_content
+    from ostinato.data.tables import parse_table
+
+    if content is None:
+        content = read_content(Path(name))
+    return parse_table(content, kind, name, separator if kind in (".csv", ".tsv") else None)
 
 
 def _stdin() -> bytes:
@@ -244,9 +294,14 @@ def _labels(source: str, y: np.ndarray) -> np.ndarray:
     return np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
 
 
-def read_labelled(source: str, settings: Config | None = None, as_sequence: str = "rows") -> Any:
+def read_labelled(
+    source: str,
+    settings: Config | None = None,
+    as_sequence: str = "rows",
+    trained: Roles | None = None,
+) -> Any:
     """`read` of a file that must have labels."""
-    examples = read(source, settings, as_sequence)
+    examples = read(source, settings, as_sequence, trained)
     y = examples.y
     if y is None:
         raise BadInput(f"{source} has no labels (y); without them there is nothing to compare with")

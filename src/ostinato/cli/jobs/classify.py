@@ -37,27 +37,27 @@ def read(settings: Config, given: Given) -> ClassifyJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved classifier, on a file or on the test part of its run."""
-    if file is not None:
-        part = sources.read_labelled(file, trained.settings(), trained.reading_of(file))
-    elif trained.config is not None:
-        part = sources.load(trained.config).test
-    else:
-        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-
     from ostinato.training.fitted import load
 
-    model = load(trained.model)
+    model, settings = load(trained.model), trained.settings()
+    columns = sources.trained_roles(model.preparation, settings, answers=True)
+    if file is not None:
+        part = sources.read_labelled(file, settings, trained.reading_of(file), columns)
+    elif trained.config is not None:
+        part = sources.load(settings).test
+    else:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
     sources.check_fits(file or str(trained.model), part, model, labels=True)
     return measure(model, part)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> str:
     """The likeliest class of each sequence in a file, as CSV."""
-    part = sources.read(file, sources.without_target(trained.settings()), trained.reading_of(file))
-
     from ostinato.training.fitted import load
 
-    model = load(trained.model)
+    model, settings = load(trained.model), trained.settings()
+    columns = sources.trained_roles(model.preparation, settings, answers=False)
+    part = sources.read(file, settings, trained.reading_of(file), columns)
     sources.check_fits(file, part, model, labels=False)
     names = part.ids if part.roles is not None else None
     return predictions_csv(model.classes, model.predict_proba(part), part.y, proba, names)

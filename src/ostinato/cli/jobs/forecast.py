@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ostinato.cli import limits, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
-from ostinato.cli.output import csv_text
+from ostinato.cli.output import csv_text, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
@@ -38,27 +38,34 @@ def read(settings: Config, given: Given) -> ForecastJob:
     return ForecastJob(settings, series)
 
 
+def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
+    """The jobs of a cross-validation, whose origins roll towards the end; see `jobs.folds`."""
+    job = read(settings, given)
+    horizon = job._asked().horizon
+    panel = _panel(job.series, job._preparation())
+    windows = _windows(panel, horizon, k)
+    steps = [(k - 1 - j) * windows * horizon for j in range(k)]
+    return (replace(job, windows=windows, held_back=each) for each in steps)
+
+
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved forecaster, on the ends of the series of a file or of its run's."""
     if file is None and trained.config is None:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-    settings = trained.settings()
-    series = _series(file or sources.known(settings.data.source), settings)
-
     from ostinato.training.fitted_forecaster import load
 
-    model = load(trained.model)
+    model, settings = load(trained.model), trained.settings()
+    series = _series(file or sources.known(settings.data.source), settings, model.preparation)
     panel = _panel(series, model.preparation)
-    return model.evaluate(panel, _windows(panel, model.windows.context, model.windows.horizon))
+    return model.evaluate(panel, _windows(panel, model.windows.horizon))
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> str:
     """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
-    series = _series(sources.known(file), trained.settings())
-
     from ostinato.training.fitted_forecaster import load
 
-    return _csv(load(trained.model), series, proba)
+    model = load(trained.model)
+    return _csv(model, _series(file, trained.settings(), model.preparation), proba)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class ForecastJob:
 
     settings: Config
     series: Examples
+    windows: int | None = None  # forecasts of each series to test by; None: as many as there can be
+    held_back: int = 0  # steps at the end of each series that are left out
 
     def description(self) -> dict[str, Any]:
         lengths = self.series.lengths
@@ -100,8 +109,7 @@ class ForecastJob:
             raise BadInput("--from is for classifiers and language models; leave it out")
         asked = self._asked()
         preparation = self._preparation()
-        panel = _panel(self.series, preparation)
-        windows = _windows(panel, asked.n_context, asked.horizon)
+        panel, windows = self._panel(preparation)
         begun = asdict(settings.training)
         model, history = FittedForecaster.fit(
             panel.before(windows * asked.horizon),
@@ -115,8 +123,7 @@ class ForecastJob:
         return replace(model, preparation=preparation), history
 
     def evaluate(self, model: FittedForecaster) -> dict[str, Any]:
-        panel = _panel(self.series, model.preparation)
-        windows = _windows(panel, model.windows.context, model.windows.horizon)
+        panel, windows = self._panel(model.preparation)
         return {
             "task": "forecast",
             "test": model.evaluate(panel, windows) | {"windows": windows},
@@ -136,8 +143,7 @@ class ForecastJob:
 
     def _backtest(self, model: FittedForecaster) -> str:
         """A line for each step that the model is measured by: what came, and the quantiles."""
-        panel = _panel(self.series, model.preparation)
-        windows = _windows(panel, model.windows.context, model.windows.horizon)
+        panel, windows = self._panel(model.preparation)
         tested = model.backtest(panel, windows)
         header = ["id", "step" if self.series.times is None else "time", "value", "prediction"]
         median = tested.levels.index(0.5)
@@ -145,12 +151,19 @@ class ForecastJob:
         for i, cutoff, actual, answers in zip(
             tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
         ):
-            for k, (value, row) in enumerate(zip(actual, answers, strict=True)):
-                step = cutoff + k
-                when = step + 1 if self.series.times is None else self.series.times[i][step]
+            steps = range(cutoff, cutoff + len(actual))
+            when = [step + 1 for step in steps]
+            if self.series.times is not None:
+                when = times_as_text(self.series.times[i][cutoff : steps.stop])
+            for time, value, row in zip(when, actual, answers, strict=True):
                 numbers = [value, row[median], *row]
-                rows.append([self.series.ids[i], when, *(f"{n:.6g}" for n in numbers)])
+                rows.append([self.series.ids[i], time, *(f"{n:.6g}" for n in numbers)])
         return csv_text([*header, *(f"q{level:g}" for level in tested.levels)], rows)
+
+    def _panel(self, preparation: Preparation | None) -> tuple[Panel, int]:
+        """What there is to learn from and to test on, and the windows to test by."""
+        panel = _panel(self.series, preparation).before(self.held_back)
+        return panel, self.windows or _windows(panel, self._asked().horizon)
 
     def _asked(self) -> ForecastSettings:
         from ostinato.training.windows import ForecastSettings
@@ -164,11 +177,12 @@ class ForecastJob:
         return Preparation.fit(self.series, missing="forward", standardize=False)
 
 
-def _series(source: str, settings: Config) -> Examples:
-    """The series in a table, with their inputs."""
-    if not sources.is_table(source):
+def _series(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
+    """The series in a table, with their inputs: those of a model, if it is trained."""
+    if source != sources.STDIN and not sources.is_table(source):
         raise BadInput(f"{source} is no table; --forecast reads {', '.join(sources.TABLES)}")
-    return sources.read(source, settings)
+    columns = sources.trained_roles(preparation, settings, answers=True)
+    return sources.read(source, settings, trained=columns)
 
 
 def _panel(series: Examples, preparation: Preparation | None) -> Panel:
@@ -197,14 +211,21 @@ def _end(y: np.ndarray) -> int:
     return int(present[-1]) + 1 if len(present) else len(y)
 
 
-def _windows(panel: Panel, context: int, horizon: int) -> int:
-    """Forecasts of each series to measure by: as many as leave most of the shortest for training.
+def _windows(panel: Panel, horizon: int, folds: int = 1) -> int:
+    """Forecasts of each series to measure by, in each fold.
+
+    As many as leave a part of the shortest series for training that is as long as that of a fold.
 
     Raises:
         BadInput: none does.
     """
     shortest = int(panel.lengths.min())
-    windows = min(WINDOWS, (shortest - 1) // (2 * horizon))
+    windows = min(WINDOWS, (shortest - 1) // ((folds + 1) * horizon))
+    if windows < 1 and folds > 1:
+        raise BadInput(
+            f"the shortest series has {shortest} steps; wanted more than {folds + 1} horizons of "
+            f"{horizon}: one to learn from, and one for each fold to test on; or fewer --folds"
+        )
     if windows < 1:
         raise BadInput(
             f"the shortest series has {shortest} steps; wanted more than two horizons of "
@@ -236,8 +257,8 @@ def _ahead(series: Examples, i: int, end: int, horizon: int) -> list[Any]:
         return list(range(1, horizon + 1))
     times = series.times[i]
     if len(times) >= end + horizon:
-        return list(times[end : end + horizon])
+        return times_as_text(times[end : end + horizon])
     step = np.median(np.diff(times[:end]).astype(np.int64 if times.dtype.kind == "M" else float))
     if times.dtype.kind == "M":
         step = np.timedelta64(int(step), "ns")
-    return [times[end - 1] + step * k for k in range(1, horizon + 1)]
+    return times_as_text(times[end - 1] + step * np.arange(1, horizon + 1))

@@ -11,7 +11,7 @@ import numpy as np
 from ostinato.cli import defaults, limits, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
-from ostinato.cli.output import csv_text
+from ostinato.cli.output import csv_text, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
@@ -34,26 +34,26 @@ def read(settings: Config, given: Given) -> TagJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved tagger, on a file or on the test part of its run."""
-    if file is not None:
-        part = sources.read_labelled(file, trained.settings())
-    elif trained.config is not None:
-        part = sources.load(trained.config).test
-    else:
-        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-
     from ostinato.training.fitted_tagger import load
 
-    model = load(trained.model)
+    model, settings = load(trained.model), trained.settings()
+    columns = sources.trained_roles(model.preparation, settings, answers=True)
+    if file is not None:
+        part = sources.read_labelled(file, settings, trained=columns)
+    elif trained.config is not None:
+        part = sources.load(settings).test
+    else:
+        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
     return model.evaluate(_inputs(model.preparation, part), part.y)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> str:
     """The likeliest label of each step of a file, as CSV."""
-    part = sources.read(file, sources.without_target(trained.settings()))
-
     from ostinato.training.fitted_tagger import load
 
-    return _csv(load(trained.model), part, proba)
+    model, settings = load(trained.model), trained.settings()
+    columns = sources.trained_roles(model.preparation, settings, answers=False)
+    return _csv(model, sources.read(file, settings, trained=columns), proba)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,13 @@ def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
     header += [f"probability_{label}" for label in classes] if proba else []
     rows = []
     for i, shares in enumerate(answers):
+        when = range(1, len(shares) + 1) if part.times is None else times_as_text(part.times[i])
         for t, row in enumerate(shares):
             label = best[i][t]
             rows.append(
                 [
                     part.ids[i],
-                    t + 1 if part.times is None else part.times[i][t],
+                    when[t],
                     *([part.y[i][t]] if part.y is not None else []),
                     label,
                     f"{row[classes.index(label.item())]:.6f}",
