@@ -6,6 +6,7 @@ import csv
 import hashlib
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,60 @@ def load(settings: Config) -> Parts:
     _check_alike(everything, test)
     _tell_shared(everything, test)
     return _with_validation(everything, test, settings)
+
+
+def folds(settings: Config, k: int) -> Iterator[Parts]:
+    """The parts of each fold: of each class its share, and each --group whole.
+
+    The test part that a data set or a --split column has, or that --test names, stays out of all.
+
+    Raises:
+        BadInput, ValueError: as for `load`, or a label would be tested without being learnt.
+    """
+    import numpy as np
+
+    from ostinato.data import splits
+
+    examples = replace(_learnable(settings), parts=None)
+    y = examples.y
+    stratify = y if hasattr(y, "dtype") else None
+    pairs = splits.folds(examples, k, settings.training.seed, stratify=stratify)
+    for number, (train, test) in enumerate(pairs, start=1):
+        learnt, tested = (examples.select(part).y for part in (train, test))
+        if stratify is None:
+            learnt, tested = np.concatenate(learnt), np.concatenate(tested)
+        new = np.setdiff1d(tested, learnt)
+        if len(new):
+            raise BadInput(
+                f"the label {new.tolist()[0]!r} would be tested in fold {number} of {k} and is not "
+                "among what it learns from; wanted each label in two folds: more examples of it, "
+                "other --folds, or another --seed"
+            )
+    return (
+        _with_validation(examples.select(train), examples.select(test), settings)
+        for train, test in pairs
+    )
+
+
+def _learnable(settings: Config) -> Examples:
+    """What is not kept apart to be tested on, with labels."""
+    import numpy as np
+
+    from ostinato.data import splits
+
+    config = settings.data
+    check(config)
+    source = known(config.source)
+    if source in BUILT_IN:
+        from ostinato import datasets
+
+        mnist = source == "mnist"
+        return _named(*(datasets.mnist(config.as_sequence) if mnist else datasets.vowels()).train)
+    everything: Examples = read_labelled(source, settings)
+    if everything.parts is None:
+        return everything
+    found = splits.split(everything, everything.parts)
+    return everything.select(np.sort(np.concatenate([v for k, v in found.items() if k != "test"])))
 
 
 def _named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:

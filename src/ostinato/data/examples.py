@@ -112,7 +112,10 @@ class Examples:
     @property
     def values(self) -> np.ndarray:
         """The steps of all sequences, end to end, `[ΣT, F]` float32."""
-        return self.X.values if isinstance(self.X, Ragged) else self.X.reshape(-1, self.X.shape[2])
+        if isinstance(self.X, Ragged):
+            return self.X.values
+        n, steps, width = self.X.shape  # of width 0, -1 would have no meaning
+        return self.X.reshape(n * steps, width)
 
     @property
     def ahead(self) -> np.ndarray:

@@ -6,6 +6,7 @@ sets in the package, have theirs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 
@@ -113,6 +114,20 @@ def read(settings: Config, given: Given) -> Job:
     """
     settings = with_defaults(settings, given)
     return _module(settings).read(settings, given)
+
+
+def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
+    """The jobs of a cross-validation, one for each of k folds, in which everything is checked.
+
+    Sequences are dealt out by class, and each --group whole; documents likewise. A text is cut into
+    k stretches. Of series, fold j learns from all before the j-th stretch of their ends, and is
+    tested on it. A source with a test part of its own keeps it out of all folds.
+
+    Raises:
+        BadInput, ValueError: the data or a parameter cannot be used, or there are too few.
+    """
+    settings = with_defaults(settings, given)
+    return _module(settings).folds(settings, given, k)
 
 
 def again(settings: Config) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,15 @@ NOTEBOOK_IMAGES = 128
 
 def read(settings: Config, given: Given) -> ClassifyJob:
     """The job of a configuration; see `jobs.read`."""
-    parts = sources.load(settings)
+    return _job(settings, given, sources.load(settings))
+
+
+def folds(settings: Config, given: Given, k: int) -> Iterator[ClassifyJob]:
+    """The jobs of a cross-validation; see `jobs.folds`."""
+    return (_job(settings, given, parts) for parts in sources.folds(settings, k))
+
+
+def _job(settings: Config, given: Given, parts: sources.Parts) -> ClassifyJob:
     if settings.data.source not in sources.BUILT_IN:
         settings = defaults.for_file(settings, given, len(parts.train))
     _check_labels(settings, parts)
@@ -149,7 +157,7 @@ class ClassifyJob:
         parameters = asdict(settings.model) | asdict(settings.training)
         parameters["random_state"] = parameters.pop("seed")
         weights = class_weights.parsed(settings.training.class_weight, model.classes)
-        return parameters | {"class_weight": weights, "warm_start": False, "verbose": 0}
+        return parameters | {"class_weight": weights}
 
 
 def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:

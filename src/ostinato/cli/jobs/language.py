@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ class Texts:
 def read(settings: Config, given: Given) -> LanguageJob:
     """The job of a configuration; see `jobs.read`."""
     return LanguageJob(settings, _texts(settings))
+
+
+def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
+    """The jobs of a cross-validation; see `jobs.folds`."""
+    return (LanguageJob(settings, texts) for texts in _folded(settings, k))
 
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
@@ -154,21 +160,57 @@ def _texts(settings: Config) -> Texts:
     A single document is divided: its end is for the test. Of many, whole ones are held out.
     """
     config, fraction = settings.data, settings.training.validation_fraction
+    train = _learnable(settings)
     if config.source == "austen":
         from ostinato import datasets
 
-        novels = datasets.austen()
-        train, test = [t for name, t in novels.items() if name != HELD_OUT], [novels[HELD_OUT]]
+        test = [datasets.austen()[HELD_OUT]]
+    elif config.test is not None:
+        test = _documents(config.test, settings)
     else:
-        documents = _documents(sources.known(config.source), settings)
-        if config.test is not None:
-            train, test = documents, _documents(config.test, settings)
-        else:
-            train, test = _held_out(documents, config.test_fraction, settings.training.seed)
+        train, test = _held_out(train, config.test_fraction, settings.training.seed)
     if not fraction:
         return Texts(train, test)
     rest, validation = _held_out(train, fraction, settings.training.seed + 1)
     return Texts(rest, test, validation)
+
+
+def _learnable(settings: Config) -> list[str]:
+    """The documents of a source, but for those that are kept apart to be tested on."""
+    if settings.data.source != "austen":
+        return _documents(sources.known(settings.data.source), settings)
+    from ostinato import datasets
+
+    return [text for name, text in datasets.austen().items() if name != HELD_OUT]
+
+
+def _folded(settings: Config, k: int) -> list[Texts]:
+    """The documents of each fold; a single one is cut into k stretches, each tested on once."""
+    from ostinato.data import splits
+
+    seed, fraction = settings.training.seed, settings.training.validation_fraction
+    documents = _learnable(settings)
+    if len(documents) == 1:
+        (text,) = documents
+        cuts = [len(text) * j // k for j in range(k + 1)]
+        pairs = [([text[:a], text[b:]], [text[a:b]]) for a, b in pairwise(cuts)]
+    else:
+        found = splits.folds(len(documents), k, seed)
+        pairs = [([documents[i] for i in a], [documents[i] for i in b]) for a, b in found]
+    folds = []
+    for learnt, test in pairs:
+        train = [text for text in learnt if text]
+        if not train or not any(test):
+            raise BadInput(
+                f"{settings.data.source} has too little text for {k} folds; wanted fewer --folds"
+            )
+        # The two stretches beside the tested one are no documents: each gives its end.
+        groups = [[text] for text in train] if len(documents) == 1 else [train]
+        held_out = [_held_out(group, fraction, seed + 1) for group in groups] if fraction else []
+        if held_out:
+            train, validation = (list(chain(*parts)) for parts in zip(*held_out, strict=True))
+        folds.append(Texts(train, test, validation if held_out else None))
+    return folds
 
 
 def _n_grams(texts: Texts, vocabulary: Vocabulary, order: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,15 @@ WARM_UP = 0.05
 
 def read(settings: Config, given: Given) -> TagJob:
     """The job of a configuration; see `jobs.read`."""
-    parts = sources.load(settings)
+    return _job(settings, given, sources.load(settings))
+
+
+def folds(settings: Config, given: Given, k: int) -> Iterator[TagJob]:
+    """The jobs of a cross-validation; see `jobs.folds`."""
+    return (_job(settings, given, parts) for parts in sources.folds(settings, k))
+
+
+def _job(settings: Config, given: Given, parts: sources.Parts) -> TagJob:
     settings = defaults.for_file(settings, given, len(parts.train))
     return TagJob(settings, parts)
 
