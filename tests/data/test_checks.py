@@ -22,6 +22,7 @@ from ostinato.data.checks.surprise import step_bits
 from ostinato.data.checks.tree import BINS, Bins, Tree
 from ostinato.data.checks.windows import shared_windows
 from ostinato.data.examples import Examples
+from ostinato.data.roles import Roles
 
 MODULES = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
 
@@ -588,6 +589,32 @@ def test_refusals(generator):
         check(examples(noise(generator, 9, 5)), examples(noise(generator, 9, 5, 2)))
     with pytest.raises(ValueError, match="there are no sequences"):
         check(examples(np.zeros((0, 3, 1))))
+
+
+def test_a_series_to_forecast_is_looked_at(generator):
+    y = [generator.normal(size=30) for _ in range(40)]
+    y[7] = y[3].copy()
+    roles = Roles(target="sales", task="forecast")
+    alone = Examples(np.zeros((40, 30, 0), np.float32), y, roles=roles)
+    assert codes(alone) == ["copies"]
+    y[9] = np.full(30, np.inf)
+    places = only(check(Examples(alone.X, y, roles=roles)), "infinite-values").places
+    assert places[0] == "sequence 10, step 0, 'sales'"
+    X = noise(generator, 40, 30, 2)
+    y[9] = y[8]
+    beside = Examples(X, y, ("price", "sales"), roles=roles)  # named: the series is there already
+    assert codes(beside) == []
+    assert "copies" not in codes(Examples(X, y, ("price", "rain"), roles=roles))
+    X[7], X[9] = X[3], X[8]
+    assert only(check(Examples(X, y, ("price", "rain"), roles=roles)), "copies").count == 2
+
+
+def test_codes_of_words_are_not_near(generator):
+    X = generator.integers(0, 1000, (100, 20, 1)).astype(np.float32)
+    X[50:] = X[:50]
+    X[50:, 3] += 1
+    assert "near-copies" in codes(examples(X))
+    assert codes(examples(X, features=("word",), categories={"word": ("some",) * 1001})) == []
 
 
 @pytest.mark.parametrize("n, n_steps", [(1, 1), (2, 1), (1, 50), (30, 1), (3, 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,33 +108,33 @@ def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
 
 
 def _head(what: str, train: Examples, test: Examples | None) -> str:
+    n_features = max(1, sources.n_features(train.X))  # none but the series, to forecast
     shortest, longest = int(train.lengths.min()), int(train.lengths.max())
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     return (
         f"{what}: {len(train):,} sequences"
         + ("" if test is None else f" for training, {len(test):,} for testing")
-        + f"; {steps} steps, {sources.n_features(train.X)} features"
+        + f"; {steps} steps, {n_features} feature{'' if n_features == 1 else 's'}"
     )
 
 
 def _told(finding: Finding) -> str:
     """A finding as lines of text."""
-    more = "" if finding.count <= len(finding.places) else ", …"
-    lines = [
-        f"{finding.severity}: {finding.message} [{finding.code}]",
-        *([f"where: {'; '.join(finding.places)}{more}"] if finding.places else []),
-        f"do: {finding.remedy}",
-    ]
-    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
-    return "\n  ".join(line.replace("\n", "\n  ") for line in wrapped)
+    message = f"{finding.severity}: {finding.message} [{finding.code}]"
+    lines = [textwrap.fill(message, WIDTH, subsequent_indent="    ")]
+    for what, text in (("where", "; ".join(finding.places)), ("do", finding.remedy)):
+        if text:
+            told = textwrap.fill(
+                f"{what}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
+            )
+            lines.append(told)
+    return "\n".join(lines)
 
 
 def _sum(findings: list[Finding]) -> str:
     if not findings:
         return "nothing found"
-    severities = [finding.severity for finding in findings]
-    counts = {name: severities.count(name) for name in ("serious", "warning", "note")}  # type: ignore[arg-type]
-    told = [
-        f"{n} {name if n == 1 or name == 'serious' else name + 's'}" for name, n in counts.items()
-    ]
+    counts = Counter(str(finding.severity) for finding in findings)
+    names = {"serious": "serious", "warning": "warnings", "note": "notes"}
+    told = [f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in names.items()]
     return ", ".join(told)

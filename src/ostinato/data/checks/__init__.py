@@ -9,6 +9,7 @@ contents    labels, columns, lengths and times
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ostinato.data.checks import contents, near, repeats, shortcuts, windows
 from ostinato.data.checks.finding import SEVERITIES, Finding
 from ostinato.data.checks.side import Side
 from ostinato.data.examples import Examples
+from ostinato.data.ragged import Ragged
 
 __all__ = ["Finding", "check"]
 
@@ -39,6 +41,7 @@ def check(train: Any, test: Any = None) -> list[Finding]:
         >>> import numpy as np
         >>> from ostinato.data.checks import check
         >>> from ostinato.data.examples import Examples
+from ostinato.data.ragged import Ragged
         >>> X = np.random.default_rng(0).normal(size=(100, 20, 2)).astype(np.float32)
         >>> y = np.arange(100) % 2
         >>> [finding.code for finding in check(Examples(X, y))]
@@ -59,7 +62,8 @@ about new data']
     first = repeats.first_equal(side, side)
     copies = first != np.arange(len(side))
     found += repeats.within(side, first, test_is_apart=other is not None)
-    found += near.within(side, copies, test_is_apart=other is not None)
+    numbers = not side.examples.categories  # the codes of words that are near mean nothing
+    found += near.within(side, copies, test_is_apart=other is not None) if numbers else ()
     if other is None:
         found += windows.within(side, copies)
     else:
@@ -70,13 +74,30 @@ about new data']
         in_train = repeats.first_equal(side, other)
         found += repeats.across(side, other, in_train)
         found += windows.across(side, other, in_train >= 0)
-        found += near.across(side, other, in_train >= 0)
+        found += near.across(side, other, in_train >= 0) if numbers else ()
     found += shortcuts.shortcuts(side)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _examples(part: Any) -> Examples:
     examples = part if isinstance(part, Examples) else Examples(part.X, getattr(part, "y", None))
+    if isinstance(examples.y, list) and len(examples) and examples.y[0].dtype.kind == "f":
+        examples = _with_series(examples)
     if len(examples) == 0 or examples.values.shape[1] == 0:
         raise ValueError("there are no sequences, or no features; wanted at least one of each")
     return examples
+
+
+def _with_series(examples: Examples) -> Examples:
+    """To forecast, the series is an input too: the first feature, unless it is there already."""
+    name = examples.roles.target if examples.roles is not None else None
+    if name in examples.features:
+        return examples
+    series = np.concatenate(examples.y)[:, None].astype(np.float32)
+    X = examples.X
+    others = (X.n_features if isinstance(X, Ragged) else X.shape[2]) > 0
+    values = np.concatenate([series, examples.values], axis=1) if others else series
+    offsets = np.concatenate([[0], np.cumsum(examples.lengths)])
+    return replace(
+        examples, X=Ragged(values, offsets), features=(name or "series", *examples.features)
+    )

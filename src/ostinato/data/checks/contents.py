@@ -130,7 +130,7 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
             f"{plural(int((missing > 0).sum()), 'column')}",
             int(missing.sum()),
             _first_places(side, np.isnan),
-            "say how to fill them in (training refuses missing values otherwise)",
+            "say how to fill them in (--missing mask, fill or forward); else training refuses them",
         )
     constant = (low == high) & ~empty & (n_steps > 1)
     if constant.any() and side.name != "test":

@@ -63,7 +63,7 @@ def within(side: Side, first: np.ndarray, test_is_apart: bool) -> Iterator[Findi
                 message + ("" if grouped else ": a split at random puts some on both sides"),
                 len(copies),
                 _pairs(side, copies, side, first[copies]),
-                "leave them out, or give them a group, so that they stay on one side",
+                "leave them out, or give copies one group (--group), so that they stay on one side",
             )
     yield from _conflicts(side, first)
 

@@ -166,7 +166,7 @@ def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:
     for feature, last in zip(tree.feature[1:], tree.last[1:], strict=True):
         borders = sort.borders[feature]
         if last < len(borders):
-            asked.append(f"{cue.names[feature]} below {borders[last]:g}")
+            asked.append(f"{cue.names[feature]} below {borders[last]:.4g}")
         elif last < BINS - 1:
             asked.append(f"{cue.names[feature]} missing")
     return tuple(dict.fromkeys(asked))
@@ -186,7 +186,7 @@ def _finding(
         cue.code,
         f"{cue.what} tells the label in {right:.1%} of the {side.sequences} (the most frequent "
         f"label: {majority:.1%})".replace("%", " %"),
-        len(side),
+        round(right * len(side)),
         questions,
         cue.remedy,
     )

@@ -69,7 +69,9 @@ class Side:
 
     def feature(self, f: int) -> str:
         """Feature f by its name in the file, or by its number."""
-        return repr(self.examples.features[f]) if self.examples.features else f"feature {f}"
+        number = f"feature {f}"
+        name = self.examples.features[f] if self.examples.features else number
+        return number if name == number else repr(name)
 
     @cached_property
     def step_hashes(self) -> np.ndarray:

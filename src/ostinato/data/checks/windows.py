@@ -116,7 +116,7 @@ def across(train: Side, test: Side, copies: np.ndarray) -> Iterator[Finding]:
         "training sequence, as windows of one series that overlap do",
         n,
         _places(test, train, shared),
-        "split by group (the series that they were cut from) or by time, before cutting",
+        "split by group (the series that each was cut from) or by time, before cutting",
     )
 
 
@@ -139,7 +139,7 @@ def within(side: Side, copies: np.ndarray) -> Iterator[Finding]:
         f"{'' if groups is None else ' of another group'}: a split puts some on both sides",
         n,
         _places(side, side, shared),
-        "give each its group (the series that it was cut from), or split by time",
+        "name the series that each was cut from as its group (--group), or split by time",
     )
 
 
