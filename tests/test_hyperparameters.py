@@ -24,6 +24,7 @@ from ostinato.hyperparameters import (
 from ostinato.models import ClassifierNet
 from ostinato.training import Plan
 
+OWN = {"ensemble": 1, "standardize": False, "verbose": 0, "warm_start": False}  # of the estimator
 HYPERPARAMETERS = {
     each.name: each for kind in (Classifying, Fitting) for each in declarations(kind)
 }
@@ -36,8 +37,8 @@ def defaults(cls: type) -> dict[str, object]:
 def test_the_classifier_has_every_hyperparameter_with_its_default_and_nothing_else():
     theirs = defaults(SequenceClassifier)
     theirs["seed"] = theirs.pop("random_state")  # as scikit-learn calls it
-    own = {name: theirs.pop(name) for name in ("verbose", "warm_start")}  # scikit-learn's
-    assert own == {"verbose": 0, "warm_start": False}
+    own = {name: theirs.pop(name) for name in OWN}
+    assert own == OWN
     assert theirs == {name: each.default for name, each in HYPERPARAMETERS.items()}
 
 

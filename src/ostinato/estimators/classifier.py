@@ -18,7 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import training
 from ostinato.data import Ragged, as_sequences
 from ostinato.data.columns import column_names
-from ostinato.hyperparameters import Classifying, Fitting, documented
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+from ostinato.hyperparameters import Classifying, Fitting, HyperparameterError, documented
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.fitted import (
@@ -45,6 +47,10 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
         class_weight: label -> weight, or "balanced"; labels not named weigh 1.
+        standardize: scale each feature by its mean and deviation over all steps of the training
+            examples; predictions do the same.
+        ensemble: networks to train, with seeds that follow each other; their probabilities are
+            averaged.
         warm_start: `fit` goes on from the weights of the fitted model, if there are any. The
             network must still have the same sizes and `y` the same classes. The optimiser begins
             anew.
@@ -52,8 +58,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         classes_: `[C]`, the labels, sorted.
-        net_: the `models.ClassifierNet`.
-        history_: the `training.History` (not saved).
+        net_: the `models.ClassifierNet`; a `models.ClassifierEnsemble` with `ensemble` above 1.
+        history_: the `training.History` (not saved), of an ensemble that of its last network.
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
@@ -97,6 +103,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
     random_state: int | np.random.RandomState | None = Fitting.seed
     validation_fraction: float = Fitting.validation_fraction
     class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
+    standardize: bool = False
+    ensemble: int = 1
     warm_start: bool = False
     verbose: int = 0
 
@@ -135,18 +143,28 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         elif self.validation_fraction:
             checked = Fitting(validation_fraction=self.validation_fraction)
             given = given.split(checked.validation_fraction, seed)
-        trained, history = FittedClassifier.fit(
-            given,
-            Classifying(**self._own(Classifying)),
-            plan,
-            class_weight=self.class_weight,
-            start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,
-            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
-            resume=resume,
-        )
-        self.n_iter_ = history.iterations
-        self.history_ = history
-        return self._take(trained)
+        preparation = None
+        if self.standardize:
+            names = tuple(f"feature {i}" for i in range(n_features(given.X)))
+            preparation = Preparation.fit(Examples(given.X, features=names))
+            given = given.prepared_by(preparation)
+        if self.ensemble != 1 and resume is not None:
+            raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
+        members = []
+        for i, start in enumerate(self._starts()):
+            trained, self.history_ = FittedClassifier.fit(
+                given,
+                Classifying(**self._own(Classifying)),
+                replace(plan, seed=(seed + i) % 2**32),
+                class_weight=self.class_weight,
+                start=start,
+                callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+                resume=resume,
+            )
+            members.append(trained)
+        self.n_iter_ = self.history_.iterations
+        trained = FittedClassifier.together(members)
+        return self._take(replace(trained, preparation=preparation))
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""
@@ -194,6 +212,21 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
+
+    def _starts(self) -> list[FittedClassifier | None]:
+        """Of each network to train, the one with whose weights it begins."""
+        count = self.ensemble
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise HyperparameterError(f"ensemble={count!r}: wanted a whole number, 1 or more")
+        if not (self.warm_start and hasattr(self, "net_")):
+            return [None] * count
+        fitted = self._fitted()
+        if len(fitted.members) != count:
+            raise ValueError(
+                f"warm_start goes on from the fitted model, which has ensemble="
+                f"{len(fitted.members)}, not {count}; wanted the same"
+            )
+        return [replace(fitted, net=net) for net in fitted.members]
 
     def _own(self, kind: type) -> dict[str, Any]:
         """The hyperparameters of this kind; the seed follows from `random_state`."""

@@ -14,7 +14,7 @@ from ostinato.report.contents import ReportData, StepView
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
-    from ostinato.models import ClassifierNet
+    from ostinato.models import ClassifierEnsemble, ClassifierNet
     from ostinato.training.fitted import FittedClassifier
 
 BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
@@ -50,7 +50,9 @@ def collect(
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
-    net: ClassifierNet = classifier.net_ if hasattr(classifier, "net_") else classifier.net
+    net: ClassifierNet | ClassifierEnsemble = (
+        classifier.net_ if hasattr(classifier, "net_") else classifier.net
+    )
     known = classifier.classes_ if hasattr(classifier, "classes_") else classifier.classes
     sequences = as_sequences(X)
     proba = classifier.predict_proba(sequences)
@@ -81,7 +83,16 @@ def collect(
     )
 
 
-def _network(net: ClassifierNet, lengths: np.ndarray) -> Anatomy:
+def _parts(
+    classifier: SequenceClassifier | FittedClassifier,
+) -> tuple[ClassifierNet | ClassifierEnsemble, np.ndarray]:
+    """The network and the labels of an estimator, or of what the command line trains."""
+    if hasattr(classifier, "net_"):
+        return classifier.net_, classifier.classes_
+    return classifier.net, classifier.classes
+
+
+def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy:
     config = net.config
     return Anatomy(
         config["cell"],
@@ -107,7 +118,7 @@ def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
 
 
 def _views(
-    net: ClassifierNet,
+    net: ClassifierNet | ClassifierEnsemble,
     sequences: np.ndarray | Ragged,
     classes: list[str],
     y_true: np.ndarray,
@@ -135,7 +146,7 @@ def _views(
 
 
 def _accuracy_by_step(
-    net: ClassifierNet, sequences: np.ndarray | Ragged, y_true: np.ndarray
+    net: ClassifierNet | ClassifierEnsemble, sequences: np.ndarray | Ragged, y_true: np.ndarray
 ) -> np.ndarray | None:
     """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
     if _reads_both_ways(net):
@@ -153,7 +164,7 @@ def _accuracy_by_step(
 
 
 def _play(
-    net: ClassifierNet, sequences: np.ndarray | Ragged
+    net: ClassifierNet | ClassifierEnsemble, sequences: np.ndarray | Ragged
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
     with needs("torch", "torch"):
@@ -177,7 +188,7 @@ def _lengths(sequences: np.ndarray | Ragged) -> np.ndarray:
     return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
 
 
-def _reads_both_ways(net: ClassifierNet) -> bool:
+def _reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
     return bool(net.config["bidirectional"])
 
 

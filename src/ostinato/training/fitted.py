@@ -19,6 +19,7 @@ from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import shape_sequences
 from ostinato.hyperparameters import Classifying
 from ostinato.models import ClassifierNet
+from ostinato.models.ensemble import ClassifierEnsemble, network
 from ostinato.training import evaluation, loop, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
@@ -27,7 +28,6 @@ from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
-ADDED = ("readout",)  # arguments of the network that models of earlier versions do not name
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ class Labelled:
                 f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
             )
         return Labelled(X, numbers, encoder, **more)
+
+    def prepared_by(self, preparation: Preparation) -> Labelled:
+        """With all sequences as a preparation makes them of features in this order."""
+
+        def of(X: np.ndarray | Ragged) -> np.ndarray | Ragged:
+            names = tuple(feature.name for feature in preparation.features)
+            return as_sequences(preparation.apply(Examples(X, features=names)))
+
+        held_out = self.validation and (of(self.validation[0]), self.validation[1])
+        return replace(self, X=of(self.X), validation=held_out)
 
     def split(self, fraction: float, seed: int) -> Labelled:
         """Keep a share of the examples, of each class, for validation; both in their order."""
@@ -100,7 +110,7 @@ class FittedClassifier:
         preparation: what is done to examples before the network reads them; None: nothing.
     """
 
-    net: ClassifierNet
+    net: ClassifierNet | ClassifierEnsemble
     classes: np.ndarray
     feature_names: np.ndarray | None = None
     preparation: Preparation | None = None
@@ -135,7 +145,7 @@ class FittedClassifier:
             net = ClassifierNet(n_features(given.X), len(given.encoder), **asdict(model))
         if start is not None:
             _check_start(start, net, given.encoder.classes)
-            net.load_state_dict(start.net.state_dict())
+            net.load_state_dict(start.members[0].state_dict())
         history = loop.train(
             net,
             Batches(given.X, given.y, plan.batch_size, seed=plan.seed),
@@ -175,6 +185,21 @@ class FittedClassifier:
         saved_model.write(path, model)
 
     @staticmethod
+    def together(members: Sequence[FittedClassifier]) -> FittedClassifier:
+        """Classifiers that were trained on the same data, as one that averages their answers."""
+        if len(members) == 1:
+            return members[0]
+        nets = [net for each in members for net in each.members]
+        return replace(members[0], net=ClassifierEnsemble(nets).eval())
+
+    @property
+    def members(self) -> list[ClassifierNet]:
+        """The networks that answer together; mostly one."""
+        if isinstance(self.net, ClassifierEnsemble):
+            return list(self.net.members)  # type: ignore[arg-type]
+        return [self.net]
+
+    @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedClassifier:
         """The classifier that a saved model describes; `path` is its origin, for errors.
 
@@ -182,7 +207,7 @@ class FittedClassifier:
             ValueError: the configuration, the labels and the weights do not belong together.
         """
         with torch.random.fork_rng(devices=[]):
-            net = ClassifierNet(**saved.net)
+            net = network(**saved.net)
         where = f"{path / saved_model.CONFIG}: 'classes'"
         classes = LabelEncoder.from_json(saved.fitted["classes"], where).classes
         if net.config["n_classes"] != len(classes):
@@ -262,9 +287,9 @@ def load(path: str | Path) -> FittedClassifier:
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
     known = signature(ClassifierNet).parameters
-    added = {name: known[name].default for name in ADDED}
+    added = {"readout": known["readout"].default, "ensemble": 1}
     kept = {"classes", "feature_names", "preparation"}
-    return saved_model.read(path, KIND, set(known), kept, added)
+    return saved_model.read(path, KIND, {*known, "ensemble"}, kept, added)
 
 
 def check_like_trained(
