@@ -35,7 +35,7 @@ from ostinato.data.panel import Panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.models.forecaster import NINE
 from ostinato.training.fitted_forecaster import Backtest
-from ostinato.training.windows import Columns, Windows, every_window
+from ostinato.training.windows import Columns, Pairs, Windows, every_window
 
 PAGE = Path(__file__).parents[2] / "docs" / "forecasting.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -122,26 +122,26 @@ KINDS: dict[str, Callable[[int], Made]] = {
 }
 
 
-def least_squares(train: Panel, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Any:
+def least_squares(train: Panel, panel: Panel, pairs: Pairs, context: int) -> np.ndarray:
     """Linear regression of the steps ahead on the network's own window, and its residuals.
 
     Coefficients and the quantiles of the residuals come from every window of `train`.
     """
     none = Columns((), ())
-    windows = Windows(3 * HORIZON, HORIZON, "std", none, Columns.of(panel.future), none)
+    windows = Windows(context, HORIZON, "std", none, Columns.of(panel.future), none)
 
-    def inputs(given: Panel, pairs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def inputs(given: Panel, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         read = windows.contexts(given, *pairs)
         ahead = [] if read.future is None else [read.future.flatten(1).numpy()]
         x = read.x[:, :, 0].numpy()
         return np.hstack([x, *ahead, np.ones((len(x), 1))]), read.centre, read.scale
 
-    learnt = every_window(train, 3 * HORIZON, HORIZON, np.zeros(len(train), dtype=int))
+    learnt = every_window(train, context, HORIZON, np.zeros(len(train), dtype=int))
     X, centre, scale = inputs(train, learnt)
     y = (windows.actual(train, *learnt) - centre) / scale
     weights = np.linalg.lstsq(X, y, rcond=None)[0]
     spread = np.quantile(y - X @ weights, NINE, axis=0).T  # [h, Q]
-    X, centre, scale = inputs(panel, (series, cutoffs))
+    X, centre, scale = inputs(panel, pairs)
     return centre[:, :, None] + scale[:, :, None] * ((X @ weights)[:, :, None] + spread)
 
 
@@ -153,8 +153,10 @@ def forecasts(made: Made, seed: int) -> tuple[dict[str, np.ndarray], Backtest, f
     start = time.perf_counter()
     model.fit(train)
     elapsed = time.perf_counter() - start
-    network = model._fitted().backtest(panel, windows=WINDOWS)
+    fitted = model._fitted()
+    network = fitted.backtest(panel, windows=WINDOWS)
     pairs = list(zip(network.series, network.cutoffs, strict=True))
+    linear = least_squares(train, panel, (network.series, network.cutoffs), fitted.windows.context)
 
     def each(answer: Callable[[int, int], np.ndarray]) -> np.ndarray:
         return np.array([answer(i, t) for i, t in pairs])
@@ -164,7 +166,7 @@ def forecasts(made: Made, seed: int) -> tuple[dict[str, np.ndarray], Backtest, f
 
     answers = {
         "network": network.quantiles,
-        "least squares": least_squares(train, panel, network.series, network.cutoffs),
+        "least squares": linear,
         "last value": naive(1),
         "seasonal naive": naive(SEASON),
         "best possible": each(made.truth),
@@ -187,13 +189,14 @@ def measured(kind: str, seed: int) -> dict[str, Any]:
     return {"kind": kind, "seed": seed, "elapsed_s": elapsed, "measures": measures}
 
 
-# Tried by `choose`; the first is the default of SequenceForecaster.
+# Tried by `choose`, each otherwise with the defaults of SequenceForecaster.
 CANDIDATES: list[dict[str, Any]] = [
     {},
+    {"context": 36},
     {"context": 72},
+    {"iterations": 2000},
     {"learning_rate": 1e-3},
     {"learning_rate": 4e-3},
-    {"iterations": 1000},
     {"dropout": 0.2},
 ]
 
@@ -263,8 +266,8 @@ def main() -> int:
         choose(given.kinds)
     elif given.what == "measure":
         with given.results.open("a") as file:
-            for kind in given.kinds:
-                for seed in range(given.seeds):
+            for seed in range(given.seeds):
+                for kind in given.kinds:
                     result = measured(kind, seed)
                     print(json.dumps(result), file=file, flush=True)
                     wql = {n: round(m["wql"], 4) for n, m in result["measures"].items()}

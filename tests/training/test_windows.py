@@ -172,7 +172,7 @@ def test_damaged_columns_are_refused(value):
     [
         ({"horizon": 2}, 16),
         ({"horizon": 12}, 36),
-        ({"horizon": 2, "season": 24}, 48),
+        ({"horizon": 2, "season": 24}, 96),
         ({"horizon": 12, "context": 5}, 5),
     ],
 )

@@ -40,7 +40,7 @@ class SequenceForecaster(BaseEstimator):
 
     Args:
         horizon: steps to forecast.
-        context: steps that the network reads; by default three horizons or two seasons, at
+        context: steps that the network reads; by default three horizons or four seasons, at
             least 16.
         season: steps of a season, for the seasonal naive baseline and MASE; 1: none.
         scaling: "std": each window is scaled by the mean and the deviation of its context;
@@ -85,7 +85,7 @@ class SequenceForecaster(BaseEstimator):
     num_layers: int = Model.num_layers
     bidirectional: bool = Model.bidirectional
     dropout: float = Model.dropout
-    iterations: int | None = 2000
+    iterations: int | None = 1000
     epochs: float | None = None
     batch_size: int = 64
     optimizer: str = "adamw"
@@ -97,7 +97,7 @@ class SequenceForecaster(BaseEstimator):
     warmup: int | None = None
     step_size: int = Training.step_size
     step_gamma: float = Training.step_gamma
-    eval_every: int = 100
+    eval_every: int = 50
     patience: int | None = Training.patience
     restore_best: bool = Training.restore_best
     validation_windows: int = ForecastSettings.validation_windows

@@ -33,7 +33,7 @@ class ForecastSettings(Declared):
     horizon: int = declare(1, "Steps to forecast.", low=1)
     context: int | None = declare(
         None,
-        "Steps that the network reads; by default three horizons or two seasons, at least 16.",
+        "Steps that the network reads; by default three horizons or four seasons, at least 16.",
         low=1,
     )
     season: int = declare(
@@ -51,7 +51,7 @@ class ForecastSettings(Declared):
     @property
     def n_context(self) -> int:
         """`context`, or its default."""
-        return self.context or max(3 * self.horizon, 2 * self.season, 16)
+        return self.context or max(3 * self.horizon, 4 * self.season, 16)
 
 
 @dataclass(frozen=True)
