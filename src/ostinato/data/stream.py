@@ -29,7 +29,7 @@ from ostinato.data.roles import Roles, resolve
 from ostinato.data.shapes import build
 from ostinato.data.table import Table
 
-BLOCK = 1 << 24  # bytes of text in a block: some 100,000 rows
+BLOCK = 1 << 22  # bytes of text in a block: some 100,000 rows
 ROWS = 1 << 16  # rows of a Parquet or Arrow file in a block
 _FIRST = 64  # bytes by which a kind is told
 
@@ -176,8 +176,9 @@ def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
         ValueError: an id was in an earlier block.
     """
     hashes = np.array([hash(str(one)) for one in examples.ids.tolist()], np.int64)
-    places = np.minimum(np.searchsorted(seen, hashes), max(len(seen) - 1, 0))
-    back = seen[places] == hashes if len(seen) else np.zeros(len(hashes), bool)
+    places = np.searchsorted(seen, hashes)
+    back = np.append(seen, 0)[places] == hashes
+    back[places == len(seen)] = False
     if back.any():
         one = int(np.argmax(back))
         row = int(examples.lengths[:one].sum())
@@ -187,7 +188,8 @@ def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
             f"{examples.ids[one].item()!r} comes back after other ids; wanted the rows of a "
             "sequence together, and each sequence once"
         )
-    return np.union1d(seen, hashes)
+    order = np.argsort(hashes)
+    return np.insert(seen, places[order], hashes[order])
 
 
 class _Lines:
