@@ -84,4 +84,4 @@ def test_what_is_ambiguous_or_wrong_is_refused(text, given, wanted):
 
 def test_columns_left_out_are_said(caplog):
     resolve(Roles(id="ID", time="Time", features=("x",), target="mode", task="tag"), table(LONG))
-    assert caplog.messages == ["f.csv: taken as left out 'y'"]
+    assert caplog.messages == ["f.csv: left out 'y'"]

@@ -292,6 +292,8 @@ def read(
 
         columns = trained or roles(settings or Config())
         return to_examples(_parsed(content, kind, name, columns.separator), columns)
+    if kind not in ARRAYS:
+        raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
     X, y = data.read(name) if content is None else data.read_stream(content, name)
     if settings is None or settings.data.missing == "error":
         try:

@@ -81,6 +81,7 @@ def resolve(roles: Roles, table: Table) -> Roles:
     """
     given = _exact(roles, table)
     _check_apart(given, table)
+    given = _as_it_lies(given, table)
     full = given if given.shape else replace(given, shape=_shape(given, table))
     full = _named(full, table)
     if not full.features:
@@ -168,6 +169,13 @@ def _shape(roles: Roles, table: Table) -> Shape:
     )
 
 
+def _as_it_lies(roles: Roles, table: Table) -> Roles:
+    """Roles of a long table, as of a model, for one whose features are lists."""
+    asked = roles.features or ((roles.target,) if roles.target else ())
+    is_nested = any(isinstance(table[name], Nested) for name in asked)
+    return replace(roles, shape="nested") if roles.shape == "long" and is_nested else roles
+
+
 def _named(roles: Roles, table: Table) -> Roles:
     """With the columns for id and time, if just one is called so."""
     if roles.id is None:
@@ -251,7 +259,10 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
 
 
 def _tell(given: Roles, full: Roles, table: Table) -> None:
-    """Say what was found out, and which columns are left out."""
+    """Say what was found out, and which columns are left out.
+
+    Where shape and features were given, as those of a model, further columns are nobody's concern.
+    """
     said = []
     if given.shape is None and (full.shape == "wide" or given.id != full.id):
         said.append(f"shape {full.shape}")
@@ -262,8 +273,9 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
         names = [repr(name) for name in full.features]
         shown = names if len(names) <= 8 else [*names[:4], "…", names[-1]]
         said.append(f"{len(names)} features: {', '.join(shown)}")
+    taken = [f"taken as {'; '.join(said)}"] if said else []
     left_out = [name for name in _rest(full, table) if name not in full.features]
-    if left_out:
-        said.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
-    if said:
-        _log.warning("%s: taken as %s", table.source, "; ".join(said))
+    if left_out and (given.shape is None or full.features != given.features):
+        taken.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
+    if taken:
+        _log.warning("%s: %s", table.source, "; ".join(taken))

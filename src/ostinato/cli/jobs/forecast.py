@@ -234,9 +234,25 @@ def _windows(panel: Panel, horizon: int, folds: int = 1) -> int:
     return windows
 
 
+def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
+    """Whether inputs that are known in advance are there for the steps to be forecast."""
+    further = series.lengths - panel.lengths
+    if panel.n_future == 0 or (further >= horizon).all():
+        return
+    i = int(np.argmax(further < horizon))
+    assert series.roles is not None
+    names = ", ".join(map(repr, series.roles.known))
+    raise BadInput(
+        f"{series.source}: {series.ids[i].item()!r} has {further[i]} rows after its last value of "
+        f"{series.roles.target!r}; wanted the {horizon} that are forecast: rows with {names}, known "
+        f"in advance, in which {series.roles.target!r} is empty"
+    )
+
+
 def _csv(model: FittedForecaster, series: Examples, proba: bool) -> str:
     """A line for each series and step ahead."""
     panel = _panel(series, model.preparation)
+    _check_future(series, panel, model.windows.horizon)
     answers = model.predict_quantiles(panel)
     levels = model.levels
     median = levels.index(0.5)
