@@ -194,14 +194,9 @@ class FittedLanguageModel:
         kept, so that only what is new is read, also after a key is taken back.
         """
         whole, beginning = self.vocabulary.typed(text)
-        logits = self._typing.logits(self.vocabulary.encode(whole)).double()
-        scores = logits.numpy()
-        found = self._keyboard.likeliest(scores, beginning, len(scores))
-        if not found:
-            return []
-        probability = torch.softmax(logits[found], dim=0).tolist()
-        texts = self.vocabulary.strings
-        return [Suggestion(texts[i], p) for i, p in zip(found, probability, strict=True)][:n]
+        logits = self._typing.logits(self.vocabulary.encode(whole)).numpy()
+        found = self._keyboard.likeliest(logits, beginning, n)
+        return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]
 
     def generate(
         self,

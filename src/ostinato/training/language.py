@@ -188,11 +188,20 @@ class Keyboard:
         self._ranges: dict[int, list[tuple[int, int]]] = {}
         self.saved = 0
 
-    def likeliest(self, scores: np.ndarray, beginning: str, n: int) -> list[int]:
-        """The n tokens with the highest scores, of `[V]`, that begin so, the best first."""
+    def likeliest(self, logits: np.ndarray, beginning: str, n: int) -> list[tuple[int, float]]:
+        """The n likeliest tokens that begin so, by logits `[V]`, the best first.
+
+        Each with its probability among all tokens that are suggested and begin so.
+        """
         low, high = self._range(beginning)
         columns = self._columns[low:high]
-        return columns[np.argsort(-scores[columns], kind="stable")[:n]].tolist()
+        if not len(columns):
+            return []
+        scores = logits[columns].astype(np.float64)
+        weights = np.exp(scores - scores.max())
+        best = np.argsort(-scores, kind="stable")[:n]
+        shares = weights[best] / weights.sum()
+        return list(zip(columns[best].tolist(), shares.tolist(), strict=True))
 
     def type(self, logits: np.ndarray, targets: np.ndarray) -> None:
         """Count the keys that suggestions save at tokens `[N]`, foretold by logits `[N, V]`."""
