@@ -37,7 +37,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[ClassifyJob]:
 
 
 def _job(settings: Config, given: Given, parts: sources.Parts) -> ClassifyJob:
-    if settings.data.source not in sources.BUILT_IN:
+    if settings.data.source != "mnist":
         settings = defaults.for_file(settings, given, len(parts.train))
     _check_labels(settings, parts)
     return ClassifyJob(settings, parts)
