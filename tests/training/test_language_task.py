@@ -72,7 +72,7 @@ def test_the_test_above_would_show_a_state_that_was_forgotten(forgotten, tmp_pat
 
 def test_other_documents_are_refused(tmp_path, monkeypatch):
     Experiment().run(callbacks=[Checkpoint(tmp_path)])
-    monkeypatch.setattr("test_language.TEXTS", [*TEXTS, "tea"])
+    monkeypatch.setattr("test_language_task.TEXTS", [*TEXTS, "tea"])
     with pytest.raises(ValueError, match="n_tokens="):
         Experiment(net={}).run(resume=tmp_path)
 
