@@ -15,6 +15,7 @@ PATIENCE = 5  # reports, where there is something to validate on and no length i
 # With fewer batches, 30 epochs are too few updates to learn from. A file of Japanese Vowels (270
 # examples) is learnt to 94.6 % with the batches of 32 that follow, to 65.7 % with those of 128.
 BATCHES_AN_EPOCH = 8
+WARM_UP = 0.05  # the share of the iterations over which the rate rises
 SMALLEST_BATCH = 8
 REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
 
@@ -112,11 +113,19 @@ def for_file(settings: Config, given: Given, n_examples: int) -> Config:
         if training.validation_fraction and "training.patience" not in given:
             chosen["training.patience"] = PATIENCE
     total = length["iterations"] or (length["epochs"] or 0) * batches
+    settings = with_warm_up(settings, given, total)
     every = given.get("training.eval_every") or _eval_every(batches, total)
     chosen |= {"training.eval_every": every}
     if "run.checkpoint_every" not in given:
         chosen["run.checkpoint_every"] = every
     return settings.updated(chosen)
+
+
+def with_warm_up(settings: Config, given: Given, total: float) -> Config:
+    """The settings with a twentieth of `total` iterations to warm up, for the schedule cosine."""
+    if settings.training.schedule != "cosine" or "training.warmup" in given:
+        return settings
+    return settings.updated({"training.warmup": round(WARM_UP * total)})
 
 
 def _batch_size(n: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import limits, sources
+from ostinato.cli import defaults, limits, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text, times_as_text
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
     from ostinato.training.windows import ForecastSettings
 
-WARM_UP = 0.05
 WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
 
 
@@ -35,6 +34,9 @@ def read(settings: Config, given: Given) -> ForecastJob:
     if settings.data.test is not None:
         raise BadInput("--test is not for forecasts: the ends of the series are what is tested on")
     series = _series(sources.known(settings.data.source), settings)
+    total = settings.training.iterations
+    if total is not None:
+        settings = defaults.with_warm_up(settings, given, total)
     return ForecastJob(settings, series)
 
 
@@ -116,7 +118,6 @@ class ForecastJob:
             asked,
             settings.network,
             Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
-            warm_up=None if settings.training.warmup else WARM_UP,
             callbacks=callbacks,
             resume=resume,
         )

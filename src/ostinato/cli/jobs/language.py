@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli import limits, sources
+from ostinato.cli import defaults, limits, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
+CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
 ORDERS = {"character": 8, "word": 3, "piece": 3}  # of the n-gram baseline
 
 
@@ -37,7 +38,13 @@ class Texts:
 
 def read(settings: Config, given: Given) -> LanguageJob:
     """The job of a configuration; see `jobs.read`."""
-    return LanguageJob(settings, _texts(settings))
+    texts, training, task = _texts(settings), settings.training, settings.task
+    total = training.iterations
+    if total is None:
+        characters = 1 if task.level == "character" else CHARACTERS
+        tokens = sum(map(len, texts.train)) / characters
+        total = round((training.epochs or 0) * tokens / (training.batch_size * task.truncate))
+    return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
@@ -238,13 +245,53 @@ def _held_out(documents: list[str], fraction: float, seed: int) -> tuple[list[st
     return [documents[i] for i in found["train"]], [documents[i] for i in found["test"]]
 
 
-def _documents(source: str, settings: Config) -> list[str]:
-    """The texts in a file: a .txt file is one document, a row of a table another one."""
-    from ostinato.data.text import read_documents
+@dataclass(frozen=True)
+class _Source:
+    """The documents of a file: a text is one, and each row of a table another one.
 
-    source, column = sources.known(source), settings.task.language
-    if not sources.is_table(source):
-        return read_documents(source, each="file")
-    if column is None:
-        raise BadInput(f"{source} is a table: which column holds the texts? --language COLUMN")
-    return read_documents(source, column=column)
+    Attributes:
+        column: of the texts, in a table.
+        parts: of each document, if a column says it.
+    """
+
+    documents: list[str]
+    column: str | None = None
+    parts: np.ndarray | None = None
+
+
+def _read(source: str, settings: Config, column: str | None) -> _Source:
+    """Read a file, or standard input.
+
+    Args:
+        column: of the texts; "" or None: the only one that holds texts.
+    """
+    from ostinato.data.content import as_text
+
+    if source != sources.STDIN:
+        sources.known(source)
+    is_text = not sources.is_table(source) if source != sources.STDIN else column is None
+    if is_text:
+        if column:
+            raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
+        name, content = sources.content(source)
+        return _Source([as_text(content, name).decode().strip()])
+    table = sources.table(source, settings.data.separator)
+    column = _text_column(table, column)
+    split = settings.data.split
+    parts = table[table.exact(split, "split")].labels() if split else None
+    return _Source(table[column].texts(), column, parts)
+
+
+def _text_column(table: Table, column: str | None) -> str:
+    from ostinato.data.table import Text
+
+    if column:
+        return table.exact(column, "the texts")
+    found = [n for n in table.names if isinstance(table[n], Text) and not table[n].is_numbers()]
+    if len(found) != 1:
+        raise BadInput(
+            f"{table.source}: which column holds the texts? Name it with --language COLUMN; the "
+            f"columns are {', '.join(map(repr, table.names[:20]))}"
+        )
+    _log.warning("%s: taken as texts: %r", table.source, found[0])
+    return found[0]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ostinato.training.fitted_tagger import FittedTagger
     from ostinato.training.history import History
 
-WARM_UP = 0.05
-
 
 def read(settings: Config, given: Given) -> TagJob:
     """The job of a configuration; see `jobs.read`."""
@@ -98,7 +96,6 @@ class TagJob:
             settings.network,
             TaggerSettings(crf=settings.task.crf, standardize=False),
             Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
-            warm_up=None if settings.training.warmup else WARM_UP,
             callbacks=callbacks,
             resume=resume,
         )
