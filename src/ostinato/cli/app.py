@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ostinato
-from ostinato.cli import check, complete, doctor, evaluate, generate, inspect, predict, train
+from ostinato.cli import check, complete, cv, doctor, evaluate, generate, inspect, predict, train
 from ostinato.cli.failures import Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
@@ -34,6 +34,7 @@ for _command in (
     complete.complete,
     generate.generate,
     check.check,
+    cv.cv,
     inspect.inspect,
     doctor.doctor,
 ):

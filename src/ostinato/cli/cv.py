@@ -1,0 +1,230 @@
+"""ostinato cv FILE … --folds 5"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ostinato import files
+from ostinato.cli import config as configuration
+from ostinato.cli import jobs, sources, summaries
+from ostinato.cli.config import Config, Given
+from ostinato.cli.failures import BadInput, Failure, Interrupted
+from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say, say_json
+from ostinato.cli.train import asked_for
+
+if TYPE_CHECKING:
+    from ostinato.cli.jobs.job import Job
+
+MOST_FREQUENT = "always the most frequent class"
+Spread = dict[str, Any]  # mean, sd and the values of the folds; None where there is no number
+
+
+@with_flags("data", "task", "model", "training", "run.threads")
+def cv(
+    given: Given,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="mnist|vowels|austen|FILE",
+            help="As for train. A test part that it has of its own stays out of all folds.",
+            autocompletion=completion(sources.BUILT_IN),
+        ),
+    ],
+    folds: Annotated[int, typer.Option(help="Folds: each is tested on once.", min=2)] = 5,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045  typer of Python 3.10
+        typer.Option("--output", "-o", help="Write the results to this JSON file as well."),
+    ] = None,
+    overwrite: Overwrite = False,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="TOML file with [data], [task], [model], [training]."),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cross-validate: train once for each fold, and tell how far the results differ.
+
+    Folds are drawn of sequences by their class, of whole groups with --group, of documents; series
+    are forecast from origins that roll towards their end.
+    """
+    hush(quiet)
+    if output is not None:
+        check_file(output, overwrite)
+    asked = asked_for(source, config, set_, given)
+    if asked.get("run.from") is not None:
+        raise BadInput("--from is not for cv: its weights may have seen what a fold tests on")
+    settings = configuration.resolve(asked)
+    began = time.perf_counter()
+    evaluations = _evaluated(jobs.folds(settings, asked, folds), folds, quiet)
+    result = {
+        "source": settings.data.source,
+        "folds": folds,
+        "seed": settings.training.seed,
+        **summary(evaluations),
+        "elapsed_s": time.perf_counter() - began,
+    }
+    if output is not None:
+        files.write_json(output, result)
+    if as_json:
+        say_json(result)
+    else:
+        say("\n".join(_lines(result, settings, output)))
+
+
+def _evaluated(folds: Iterator[Job], k: int, quiet: bool) -> list[dict[str, Any]]:
+    """What evaluation.json of a run would hold, for each fold."""
+    from ostinato.cli import experiment
+    from ostinato.training.callbacks import duration
+
+    began, found = time.perf_counter(), []
+    for number, job in enumerate(folds, start=1):
+        try:
+            evaluation = experiment.run(job, quiet=True).evaluation
+        except Interrupted as error:
+            message = f"interrupted in fold {number} of {k}; nothing was kept"
+            raise Interrupted(message, error.exit_code) from None
+        except Failure as error:
+            raise type(error)(f"fold {number} of {k}: {error}") from None
+        found.append(evaluation)
+        if not quiet:
+            task, left = _task(evaluation), (time.perf_counter() - began) / number * (k - number)
+            name = _first(task, evaluation["test"])
+            shown = summaries.shown(name, evaluation["test"][name], task)
+            more = f", about {duration(left)} left" if number < k else ""
+            words = summaries.MEASURES[task][name][0]
+            print(f"fold {number} of {k}: {words} {shown}{more}", file=sys.stderr, flush=True)
+    return found
+
+
+def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over folds, of the network's measures and the baselines'.
+
+    Args:
+        evaluations: of each fold, as evaluation.json holds them: "test", and maybe "baselines".
+
+    Returns:
+        "task"; "measures": name -> mean, sd and values; "baselines": name -> its "measures", and
+        the paired "difference" of the network's first measure to them, with "better_in", the
+        number of folds in which the network is better.
+
+    Example:
+        >>> folds = [{"test": {"accuracy": a, "most_frequent_class": 0.5}} for a in (0.75, 1.0)]
+        >>> found = summary(folds)
+        >>> found["measures"]["accuracy"]["mean"]
+        0.875
+        >>> found["baselines"]["always the most frequent class"]["difference"]["better_in"]
+        2
+    """
+    task = _task(evaluations[0])
+    tests = [evaluation["test"] for evaluation in evaluations]
+    measures = {name: spread([_number(test, name) for test in tests])
+                for name in summaries.MEASURES[task] if name in tests[0]}  # fmt: skip
+    name = _first(task, tests[0])
+    ours, baselines = measures[name]["values"], {}
+    for baseline, found in _baselines(evaluations, name).items():
+        theirs = [_number(each, name) for each in found]
+        pairs = list(zip(ours, theirs, strict=True))
+        difference = spread([None if a is None or b is None else a - b for a, b in pairs])
+        sign = -1 if name in summaries.LOWER_IS_BETTER else 1
+        better = sum(1 for d in difference["values"] if d is not None and sign * d > 0)
+        baselines[baseline] = {
+            "measures": {name: spread(theirs)},
+            "difference": {"measure": name, **difference, "better_in": better},
+        }
+    return {"task": task, "measures": measures, "baselines": baselines}
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and standard deviation (of n − 1) of what is there; None where it is not defined.
+
+    Example:
+        >>> spread([1.0, 3.0, None])
+        {'mean': 2.0, 'sd': 1.4142135623730951, 'values': [1.0, 3.0, None]}
+    """
+    there = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(there) if there else None,
+        "sd": statistics.stdev(there) if len(there) > 1 else None,
+        "values": list(values),
+    }
+
+
+def _task(evaluation: dict[str, Any]) -> str:
+    return str(evaluation.get("task", "classify"))
+
+
+def _first(task: str, test: dict[str, Any]) -> str:
+    """The measure by which a network is compared with its baselines."""
+    return next(name for name in summaries.MEASURES[task] if test.get(name) is not None)
+
+
+def _number(measures: dict[str, Any], name: str) -> float | None:
+    value = measures.get(name)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _baselines(evaluations: Sequence[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
+    """The measures of each baseline, a dict for each fold.
+
+    The kind of the best simple classifier may differ between folds; it has one name here.
+    """
+    found: list[dict[str, dict[str, Any]]] = [
+        dict(evaluation.get("baselines") or {}) for evaluation in evaluations
+    ]
+    for evaluation, of_fold in zip(evaluations, found, strict=True):
+        if "most_frequent_class" in evaluation["test"] and not of_fold:
+            of_fold[MOST_FREQUENT] = {name: evaluation["test"]["most_frequent_class"]}
+    common = [each for each in found[0] if all(each in of_fold for of_fold in found)]
+    result = {each: [of_fold[each] for of_fold in found] for each in common}
+    others = [[m for each, m in of_fold.items() if each not in common] for of_fold in found]
+    if all(others):
+        lower = name in summaries.LOWER_IS_BETTER
+        choose = min if lower else max
+        result["the best simple method of each fold"] = [
+            choose(each, key=lambda m: m[name]) for each in others
+        ]
+    return result
+
+
+def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> list[str]:
+    task, k = result["task"], result["folds"]
+    known = summaries.MEASURES[task]
+    rows = [(known[name][0], _shown(name, found, task))
+            for name, found in result["measures"].items() if found["mean"] is not None]  # fmt: skip
+    for baseline, found in result["baselines"].items():
+        difference = found["difference"]
+        name, better = difference["measure"], difference["better_in"]
+        if difference["mean"] is None:
+            continue
+        rows.append((f"  {baseline}", _shown(name, found["measures"][name], task)))
+        mean = difference["mean"]
+        beaten = mean < 0 if name in summaries.LOWER_IS_BETTER else mean > 0
+        verdict = f"   better in {better} of {k} folds" + ("" if beaten else ": not better")
+        shown = ("+" if mean > 0 else "") + _shown(name, difference, task)
+        rows.append(("    the network's difference", shown + verdict))
+    lines = [f"{k} folds of {Path(settings.data.source or '').name}: mean ± standard deviation"]
+    lines += summaries.aligned(rows)
+    lines.append(f"Written to {output}." if output else "Nothing was written; -o FILE keeps it.")
+    return lines
+
+
+def _shown(name: str, found: Spread, task: str) -> str:
+    mean = summaries.shown(name, found["mean"], task)
+    if found["sd"] is None:
+        return mean
+    spread = summaries.shown(name, found["sd"], task)
+    return f"{mean.removesuffix(' %')} ± {spread}"
