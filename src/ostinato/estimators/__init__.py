@@ -3,6 +3,8 @@
 from ostinato._extras import needs
 
 with needs("torch", "torch", "sklearn"):
+    import torch  # noqa: F401  # before scikit-learn, whose own error would say less
+
     from ostinato.estimators.classifier import SequenceClassifier
     from ostinato.estimators.forecaster import SequenceForecaster
     from ostinato.estimators.language import LanguageModel
