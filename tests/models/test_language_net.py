@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import ostinato.models.language
 from ostinato.models import LanguageNet
-from ostinato.models.language import next_token_loss
+from ostinato.models.language import LanguageArchitecture, next_token_loss
 
 # N, V, logits of a block: one block; whole blocks; a short last block; a row a block; rows of one
 SHAPES = [(6, 5, 1000), (6, 5, 15), (7, 5, 15), (7, 5, 1), (1, 1, 1)]
@@ -169,6 +169,12 @@ def test_refusals():
     ]:
         with pytest.raises(ValueError, match=message):
             small(**arguments)
+    for arguments, message in [
+        ({"bidirectional": True}, "bidirectional=True in a language model"),
+        ({"init": "notebook"}, "init='notebook' in a language model"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            LanguageArchitecture(**arguments)
 
 
 def test_docstrings():

@@ -22,7 +22,7 @@ from ostinato.models.initialize import initialize
 Carry = Any  # the state of all layers, [L, B, H]; for the LSTM a pair (h, c)
 
 # Logits of a block: 2²⁰ floats, 4 MB, so that several passes over them find them in the cache.
-# The notebook's size of readout has them in one block: 4,096 tokens of 96 characters.
+# 4,096 tokens of 256 characters are one block.
 BLOCK = 2**20
 TIED_SCALE = 0.1  # tied embeddings begin small: they are the readout, too
 
@@ -40,6 +40,11 @@ class LanguageArchitecture(Model):
             raise ValueError(
                 "bidirectional=True in a language model: its backward half would read the token "
                 "that is to be foretold; wanted False"
+            )
+        if self.init != "default":
+            raise ValueError(
+                f"init={self.init!r} in a language model, whose embeddings have a start of their "
+                "own; wanted 'default'"
             )
         if self.tied and not self.embedding_size:
             raise ValueError(
@@ -61,8 +66,9 @@ class LanguageNet(torch.nn.Module):
 
         s_t = cell(E[token_t], s_{t−1}),   logits_t = V s_t + c
 
-    Tied, V is E; where the state has another size than an embedding, E reads a projection of it:
-    logits_t = E (P s_t + b) + c.
+    Tied, V is E, which reads a projection of the state to the size of an embedding:
+
+        logits_t = E (P s_t + b) + c
 
     Args:
         n_tokens: V, the size of the vocabulary.
