@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import ostinato.data.checks as package
 from ostinato import datasets
 from ostinato.data import Ragged
-from ostinato.data.checks import Finding, check
+from ostinato.data.checks import Finding, check, contents
 from ostinato.data.checks.near import near_pairs
 from ostinato.data.checks.repeats import first_equal
 from ostinato.data.checks.side import Side, stretch_hashes
@@ -103,6 +103,13 @@ def test_hashes_of_stretches_do_not_depend_on_where_they_lie(generator):
 def test_the_order_of_steps_and_features_counts():
     X = np.array([[[1, 2], [3, 4]], [[3, 4], [1, 2]], [[2, 1], [4, 3]], [[1, 2], [3, 4]]])
     assert first_equal(side(X), side(X)).tolist() == [0, 1, 2, 0]
+
+
+def test_a_hash_alone_makes_no_copy():
+    X = np.array([[[1], [2]], [[3], [4]], [[1], [2]]])
+    whole = side(X)
+    vars(whole)["sequence_hashes"] = np.zeros(3, np.uint64)
+    assert first_equal(whole, whole).tolist() == [0, -1, 0]
 
 
 # --- copies -----------------------------------------------------------------------------------
@@ -265,6 +272,8 @@ def no_windows():
     yield "a slow signal to one digit", np.round(20 + 5 * slow + drift, 1)[:, :, None]
     yield "padding", np.where(t[:, None] < g.integers(30, 90, (400, 1, 1)), noise(g, 400, 96), 0)
     plateaus = np.repeat(g.integers(0, 9, (400, 12)), 8, axis=1)
+    end = np.sin(2 * np.pi * (np.arange(36) + phases) / 24)[:, :, None]
+    yield "a clock at the end", np.concatenate([noise(g, 400, 60), end], axis=1)
     yield "plateaus", plateaus[:, :, None]
     text = np.frombuffer(datasets.austen()["Emma"].encode(), np.uint8)
     chunks = g.permutation(len(text) // 96)[:400]
@@ -543,6 +552,15 @@ def test_times(generator):
     assert "most, 5 min" in frequency.message
     times[9] = times[9][::-1]
     assert only(check(examples(X, times=times)), "time-order").count == 11
+
+
+def test_median_steps_are_those_of_a_loop(generator):
+    sequence = np.sort(generator.integers(0, 9, 60))
+    sequence[sequence == 4] = 5
+    steps = generator.integers(1, 50, 60)
+    wanted = [np.sort(steps[sequence == i])[(np.sum(sequence == i) - 1) // 2]
+              if i in sequence else np.nan for i in range(9)]  # fmt: skip
+    np.testing.assert_array_equal(contents._medians(steps, sequence, 9), wanted)
 
 
 def test_times_as_numbers_of_different_lengths(generator):
