@@ -19,6 +19,7 @@ from ostinato.report import (
     ReportData,
     StepView,
     figures,
+    frame,
     markup,
     sections,
     steps,
@@ -93,9 +94,9 @@ def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
 
 def test_the_interval_is_wilsons() -> None:
     # Wilson's interval for 8 of 10, as tabled in textbooks: 0.490 to 0.943
-    low, high = sections._interval(0.8, 10)
+    low, high = frame.interval(0.8, 10)
     assert low == pytest.approx(0.490, abs=5e-4) and high == pytest.approx(0.943, abs=5e-4)
-    assert sections._interval(1.0, 5)[1] == 1.0 and sections._interval(0.0, 5)[0] == 0.0
+    assert frame.interval(1.0, 5)[1] == 1.0 and frame.interval(0.0, 5)[0] == 0.0
 
 
 def test_the_confusion_matrix_counts(tmp_path: Path) -> None:

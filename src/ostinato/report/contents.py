@@ -40,25 +40,42 @@ class StepView:
                 )
 
 
-@dataclass(frozen=True)
-class ReportData:
-    """Everything that the report shows. What is empty or None is left out, with the reason.
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the report of any task tells of a run. What is empty is left out, with the reason.
 
     Args:
         title: the heading, for example "mnist, rnn, 128 units".
+        metrics: the reports of the training, in order: dicts with `iteration`, `loss`, further
+            measures of the batch, as `train_accuracy`, and, where there was a validation set,
+            `validation_loss` and others, as `validation_accuracy`.
+        losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
+        evaluation: what `evaluation.json` holds: `{"test": {…}, "baselines": {name: {…}},
+            "elapsed_s", "iterations"}`; each may be absent.
+        config: the run's resolved configuration, nested as in `config.toml`.
+        environment: what `environment.json` holds.
+    """
+
+    title: str
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData(RunFacts):
+    """What the report of a classifier shows. What is empty or None is left out, with the reason.
+
+    Args:
+        title, metrics, losses, evaluation, config, environment: see `RunFacts`. Of the evaluation,
+            "test" has accuracy, loss and n; "notebook_128" has the accuracy on the notebook's part.
         classes: the C class labels, as shown.
         y_true: `[N]` integers, indices into `classes`: the true class of each test example.
         proba: `[N, C]` the class probabilities that the network gave.
-        metrics: the reports of the training, in order: dicts with `iteration`, `loss`,
-            `train_accuracy` and, where there was a validation set, `validation_loss` and
-            `validation_accuracy`.
-        evaluation: what `evaluation.json` holds: `{"test": {"accuracy", "loss", "n"},
-            "notebook_128": {"accuracy"}, "elapsed_s"}`; each may be absent.
-        config: the run's resolved configuration, nested as in `config.toml`.
-        environment: what `environment.json` holds.
         hardest: the test examples to show step by step, the hardest first.
         accuracy_by_step: `[T]` test accuracy when only the first t + 1 steps are read, or None.
-        losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
         network: the sizes of the network, or None.
         lengths: steps of the shortest and of the longest test sequence, or None.
 
@@ -69,23 +86,16 @@ class ReportData:
         >>> import numpy as np
         >>> data = ReportData(
         ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
-        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), metrics=[], evaluation={},
-        ...     config={}, environment={}, hardest=[], accuracy_by_step=None)
+        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
         >>> data.y_pred.tolist()
         [0, 1, 0]
     """
 
-    title: str
     classes: list[str]
     y_true: np.ndarray
     proba: np.ndarray
-    metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any]
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    hardest: list[StepView]
-    accuracy_by_step: np.ndarray | None
-    losses: list[tuple[int, float]] = field(default_factory=list)
+    hardest: list[StepView] = field(default_factory=list)
+    accuracy_by_step: np.ndarray | None = None
     network: Anatomy | None = None
     lengths: tuple[int, int] | None = None
 

@@ -20,7 +20,12 @@ MAX_MARKERS = 40  # more points than this are a line without dots
 
 
 def loss_curve(
-    label: str, metrics: Sequence[dict[str, Any]], losses: Sequence[tuple[int, float]]
+    label: str,
+    metrics: Sequence[dict[str, Any]],
+    losses: Sequence[tuple[int, float]],
+    name: str = "Loss",
+    *,
+    wide: bool = False,
 ) -> str:
     """The loss over iterations: of single batches faint, their running mean, validation.
 
@@ -34,7 +39,7 @@ def loss_curve(
         else:
             _reports(ax, metrics, "loss", ACCENT, "o", "training batch")
         _reports(ax, metrics, "validation_loss", WRONG, "s", "validation")
-        _iteration_axis(ax, "Loss")
+        _iteration_axis(ax, name)
         if _spans_decades(ax):
             ax.set_yscale("log")
             # By default 10 to a power, in mathematics, which the page shows as it is written.
@@ -43,7 +48,7 @@ def loss_curve(
         else:
             ax.set_ylim(bottom=0)
 
-    return inline_svg("loss", label, (4.7, 3.0), draw)
+    return inline_svg("loss", label, (10.0 if wide else 4.7, 3.0), draw)
 
 
 def accuracy_curve(label: str, metrics: Sequence[dict[str, Any]]) -> str:

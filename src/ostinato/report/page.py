@@ -36,8 +36,7 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
         >>> import numpy as np, tempfile, pathlib
         >>> data = ReportData(
         ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
-        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), metrics=[], evaluation={},
-        ...     config={}, environment={}, hardest=[], accuracy_by_step=None)
+        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     path = pathlib.Path(directory) / "report.html"
         ...     write_report(path, data)

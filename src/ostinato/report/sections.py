@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import shlex
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from ostinato import picture
-from ostinato.report import figures, markup, steps, tables
+from ostinato.report import figures, frame, markup, steps, tables
 from ostinato.report.contents import ReportData, StepView
+from ostinato.report.frame import interval, tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
 from ostinato.report.parts import MOST
 
@@ -24,9 +22,9 @@ def header(data: ReportData) -> str:
     test = data.evaluation.get("test", {})
     n = int(test.get("n", len(data.y_true)))
     accuracy = test.get("accuracy", float((data.y_pred == data.y_true).mean()))
-    low, high = _interval(accuracy, n)
+    low, high = interval(accuracy, n)
     tiles = [
-        _tile(
+        tile(
             percent(accuracy),
             f"accuracy on all {count(n)} test examples",
             f"95\u202f% interval {percent(low)} to {percent(high)}; "
@@ -35,33 +33,12 @@ def header(data: ReportData) -> str:
     ]
     if "notebook_128" in data.evaluation:
         share = percent(data.evaluation["notebook_128"]["accuracy"])
-        tiles.append(_tile(share, "accuracy on the notebook's first 128 test images"))
+        tiles.append(tile(share, "accuracy on the notebook's first 128 test images"))
     loss = test.get("loss", _cross_entropy(data))
-    tiles.append(_tile(f"{loss:.4f}", "test loss", "mean cross-entropy in nats"))
-    tiles += _training_tiles(data)
-    told = [_sizes(data), _machine(data.environment)]
-    below = "".join(f'<p class="machine">{text(line)}</p>' for line in told if line)
-    if command := _command(data.environment):
-        below += f'<pre class="command"><code>{text(command)}</code></pre>'
-    links = "".join(f'<a href="#{identity}">{text(name)}</a>' for identity, name in _CONTENTS)
-    return (
-        f"<header>\n<h1>{text(data.title)}</h1>\n{below}"
-        f'<dl class="tiles">{"".join(tiles)}</dl>\n'
-        f'<nav aria-label="Sections">{links}</nav>\n</header>'
-    )
-
-
-def _training_tiles(data: ReportData) -> list[str]:
-    tiles = []
-    iterations, elapsed = _iterations(data), data.evaluation.get("elapsed_s")
-    if iterations:
-        each = f"{1000 * elapsed / iterations:.2f}\u202fms each" if elapsed else ""
-        tiles.append(_tile(count(iterations), "iterations of training", each))
-    if elapsed is not None:
-        tiles.append(_tile(markup.duration(elapsed), "elapsed"))
-    if data.network is not None:
-        tiles.append(_tile(count(data.network.parameters), "parameters"))
-    return tiles
+    tiles.append(tile(f"{loss:.4f}", "test loss", "mean cross-entropy in nats"))
+    parameters = None if data.network is None else data.network.parameters
+    tiles += frame.training_tiles(data, parameters)
+    return frame.head(data, _sizes(data), tiles, _CONTENTS)
 
 
 def _sizes(data: ReportData) -> str:
@@ -81,48 +58,14 @@ def _plural(number: int, noun: str) -> str:
     return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
 
 
-def _command(environment: dict[str, Any]) -> str:
-    """The command that made the run, to be pasted into a shell."""
-    return shlex.join(map(str, environment.get("command", [])))
-
-
 def _chance(data: ReportData) -> float:
     """The accuracy of always naming the most frequent class."""
     return float(np.bincount(data.y_true).max() / len(data.y_true))
 
 
-def _tile(number: str, name: str, detail: str = "") -> str:
-    more = f"<small>{text(detail)}</small>" if detail else ""
-    return f"<div><dt>{text(name)}{more}</dt><dd>{text(number)}</dd></div>"
-
-
-def _interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share counted over n examples (Wilson 1927)."""
-    z = 1.96
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _cross_entropy(data: ReportData) -> float:
     true = data.proba[np.arange(len(data.y_true)), data.y_true]
     return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
-
-
-def _iterations(data: ReportData) -> int:
-    last = data.metrics[-1]["iteration"] if data.metrics else 0
-    return int(data.evaluation.get("iterations", last))
-
-
-def _machine(environment: dict[str, Any]) -> str:
-    """Where it ran, in a line; environment.json's own words, as far as it has them."""
-    machine = environment.get("machine", {})
-    threads = environment.get("threads", {}).get("torch")
-    version = environment.get("packages", {}).get("torch")
-    parts = [str(environment.get("date", ""))[:10], machine.get("cpu"), machine.get("system")]
-    parts += [f"{threads} thread{'s' if threads > 1 else ''}"] if threads else []
-    parts += [f"PyTorch {version}"] if version else []
-    return " \u00b7 ".join(str(part) for part in parts if part)
 
 
 def network(data: ReportData) -> str:
@@ -139,30 +82,8 @@ def network(data: ReportData) -> str:
 
 
 def training(data: ReportData) -> str:
-    if not data.metrics:
-        return section("training", "Training", omitted("No curves: the run kept no metrics."))
-    loss = figures.loss_curve(_curve_label("Loss", "loss", data.metrics), data.metrics, data.losses)
-    accuracy = figures.accuracy_curve(
-        _curve_label("Accuracy", "train_accuracy", data.metrics), data.metrics
-    )
-    start = data.metrics[0]["train_accuracy"]
-    below = start < figures.accuracy_limits(data.metrics)[0]
-    cut = f"Below the axis: {percent(start)} before the first update." if below else ""
-    return section(
-        "training",
-        "Training",
-        note("Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."),
-        f'<div class="grid">{markup.figure(loss)}\n{markup.figure(accuracy, cut)}</div>',
-        f"<details><summary>The numbers</summary>{tables.metrics_table(data.metrics)}</details>",
-    )
-
-
-def _curve_label(name: str, key: str, metrics: list[dict[str, Any]]) -> str:
-    first, last = metrics[0], metrics[-1]
-    return (
-        f"{name} over {count(last['iteration'])} iterations: "
-        f"{first[key]:.4g} at the start, {last[key]:.4g} at the end"
-    )
+    told = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
+    return frame.training(data, told, accuracy=True)
 
 
 def by_step(data: ReportData) -> str:
@@ -336,21 +257,6 @@ def hidden(data: ReportData) -> str:
     )
 
 
-def configuration(data: ReportData) -> str:
-    if not data.config:
-        return section("configuration", "Configuration", omitted("The configuration is unknown."))
-    return section("configuration", "Configuration", markup.settings(data.config))
-
-
-def environment(data: ReportData) -> str:
-    if not data.environment:
-        return section("environment", "Environment", omitted("The environment is unknown."))
-    told = data.environment
-    if "command" in told:
-        told = {**told, "command": _command(told)}
-    return section("environment", "Environment", markup.settings(told))
-
-
 def _confusion(data: ReportData) -> np.ndarray:
     return confusion_matrix(data.y_true, data.y_pred, labels=np.arange(len(data.classes)))
 
@@ -379,8 +285,8 @@ IN_ORDER: list[Callable[[ReportData], str]] = [
     per_class,
     hardest,
     hidden,
-    configuration,
-    environment,
+    frame.configuration,
+    frame.environment,
 ]
 _CONTENTS = [
     ("network", "Network"),

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
 from ostinato.report.markup import count, percent, plain, row, short, table, text
+from ostinato.report.measures import Row
 
 MAX_METRIC_ROWS = 30
 _METRICS = {  # metric → column heading, in the order shown
@@ -92,6 +93,19 @@ def steps_table(accuracy: np.ndarray, unit: str) -> str:
     marks = np.unique(np.ceil(np.linspace(0, len(accuracy), 9)[1:]).astype(int))
     rows = [row(mark, [percent(accuracy[mark - 1])]) for mark in marks]
     return table(f"Accuracy by {unit}s read", [f"{unit}s read", "accuracy"], rows, "numbers")
+
+
+def measures_table(rows: Sequence[Row], baselines: Sequence[str]) -> str:
+    """Measures of the network and of the baselines; the best of a row is marked."""
+    lines = []
+    for each in rows:
+        marks = [' class="best"' if i == each.best else "" for i in range(len(each.cells))]
+        cells = [f"<td{mark}>{text(c)}</td>" for mark, c in zip(marks, each.cells, strict=True)]
+        lines.append(f'<tr><th scope="row">{text(each.name)}</th>{"".join(cells)}</tr>')
+    header = ["measure", "network", *(text(name) for name in baselines)]
+    caption = "Measures on the test part"
+    told = f"{caption}; the best of each in bold" if baselines else caption
+    return table(told, header, lines, "numbers measures")
 
 
 def metrics_table(metrics: Sequence[dict[str, Any]]) -> str:
