@@ -34,6 +34,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
+ONLY = "*"  # stands for the only column of a kind
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
 
@@ -94,7 +95,9 @@ class TaskConfig(Declared):
     tag: str | None = declare(None, "A label for each step: the column of the labels.")
     forecast: str | None = declare(None, "The next values of a series: its column.")
     language: str | None = declare(
-        None, "The next word or character of a text: its column, where the file is a table."
+        None,
+        "The next word or character of a text. Of a table: its column; without a name, the only "
+        "one of texts.",
     )
     horizon: int | None = declare(None, "Steps to forecast.", low=1)
     context: int | None = declare(

@@ -14,11 +14,24 @@ import typer
 from typer.core import TyperCommand
 
 from ostinato.cli import defaults
-from ostinato.cli.config import OPTIONS, Option
+from ostinato.cli.config import ONLY, OPTIONS, Option
+
+OPTIONAL = ("--language",)
 
 
 class Command(TyperCommand):
-    """A command whose help has a heading for each section of the configuration."""
+    """A command whose help has a heading for each section of the configuration.
+
+    A flag of `OPTIONAL` may stand without a value, which then is `ONLY`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        full: list[str] = []
+        for word, following in zip(args, [*args[1:], "-"], strict=True):
+            full.append(word)
+            if word in OPTIONAL and following.startswith("-"):
+                full.append(ONLY)
+        return super().parse_args(ctx, full)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -57,6 +57,7 @@ def inspect(
 
 def _of_run(path: Path) -> Anatomy:
     trained = runs.find(path)
+    _check_task(jobs.of_model(trained)[0], str(path))
     net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
     data = trained.environment().get("data", {})
     training = trained.config.training if trained.config else Fitting()
@@ -72,8 +73,14 @@ def _of_run(path: Path) -> Anatomy:
     )
 
 
+def _check_task(task: str, what: str) -> None:
+    if task != "classify":
+        raise BadInput(f"{what}: the task is {task}; inspect shows the networks of classifiers")
+
+
 def _of_source(source: str, config: Config) -> Anatomy:
     config = config.updated({"data.source": sources.known(source)})
+    _check_task(jobs.task_of(config), source)
     config = jobs.with_defaults(config, {})
     sources.check(config.data)
     if source == "mnist":  # the sizes are known without reading 70,000 images

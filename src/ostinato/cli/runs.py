@@ -9,7 +9,7 @@ from typing import Any
 
 from ostinato import files
 from ostinato.cli import config as configuration
-from ostinato.cli.config import OPTIONS, Config, Given
+from ostinato.cli.config import ONLY, OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.rundir import RunDir
 from ostinato.hyperparameters import EXTENDABLE
@@ -120,6 +120,8 @@ def continued(run: RunDir, asked: Given) -> Config:
         may_change -= {"training.eval_every"}  # the weights of the best report are the result
     changed = {k: v for k, v in asked.items() if v != began.get(k)}
     changed = {k: v for k, v in changed.items() if v is not None or k not in LENGTH}
+    if changed.get("task.language") == ONLY and began.task.language is not None:
+        del changed["task.language"]  # the only column of texts, found when the run began
     for key, value in changed.items():
         if key not in may_change:
             raise BadInput(

@@ -303,10 +303,24 @@ def read(
     return _named(X, None if y is None else _labels(name, y), name)
 
 
-def table(source: str, separator: str | None) -> Table | None:
-    """The table in a file or on standard input; None if it is none."""
+def table(source: str, separator: str | None) -> Table:
+    """The table in a file or on standard input.
+
+    Raises:
+        BadInput, ValueError: it is none, or damaged.
+    """
     name, kind, content = _opened(source)
-    return _parsed(content, kind, name, separator) if kind in TABLES else None
+    if kind not in TABLES:
+        raise BadInput(f"{name} is no table; wanted {', '.join(TABLES)}")
+    return _parsed(content, kind, name, separator)
+
+
+def content(source: str) -> tuple[str, bytes]:
+    """The name for messages and the bytes of a file, or of standard input; unpacked."""
+    from ostinato.data.content import read_content
+
+    name, _, found = _opened(source)
+    return name, read_content(Path(name)) if found is None else found
 
 
 def _opened(source: str) -> tuple[str, str, bytes | None]:

@@ -72,7 +72,7 @@ def task_of(settings: Config) -> str:
     if own is None and source.endswith(TEXTS):
         own = "language"
     if own is not None and asked and asked != [own]:
-        raise BadInput(f"--{asked[0]} is not for {source}, which is there to {own}")
+        raise BadInput(f"--{asked[0]} is not for {source}, whose task is {own}")
     if own is None and not asked:
         wanted = ", ".join(f"--{name} COLUMN" for name in TASKS)
         raise BadInput(f"{source}: what should be learnt of it? wanted one of {wanted}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,17 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato.cli import defaults, limits, sources
-from ostinato.cli.config import Config, Given
+from ostinato.cli.config import ONLY, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
+from ostinato.data.shapes import PARTS
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ostinato.data.table import Table
     from ostinato.data.vocabulary import Vocabulary
     from ostinato.training.callbacks import Callback
     from ostinato.training.fitted_language import FittedLanguageModel
     from ostinato.training.history import History
+
+_log = logging.getLogger(__name__)
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
 CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
@@ -38,6 +45,7 @@ class Texts:
 
 def read(settings: Config, given: Given) -> LanguageJob:
     """The job of a configuration; see `jobs.read`."""
+    settings = _with_column(settings)
     texts, training, task = _texts(settings), settings.training, settings.task
     total = training.iterations
     if total is None:
@@ -49,13 +57,14 @@ def read(settings: Config, given: Given) -> LanguageJob:
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
     """The jobs of a cross-validation; see `jobs.folds`."""
+    settings = _with_column(settings)
     return (LanguageJob(settings, texts) for texts in _folded(settings, k))
 
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved model, on a file or on the test part of its run."""
     if file is not None:
-        documents = _documents(file, trained.settings())
+        documents = _given(file, trained)
     elif trained.config is not None:
         documents = _texts(trained.config).test
     else:
@@ -68,13 +77,14 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
 
 def predicted(trained: Trained, file: str, proba: bool) -> str:
     """The likeliest next token after each document of a file, as CSV."""
-    documents = _documents(file, trained.settings())
+    documents = _given(file, trained)
 
     from ostinato.training.fitted_language import load
 
     model = load(trained.model)
     found = [model.suggest(document, 1) for document in documents]
-    rows = [(i, s[0].text, f"{s[0].probability:.6f}") for i, s in enumerate(found) if s]
+    rows = [(i, *((s[0].text, f"{s[0].probability:.6f}") if s else ("", "")))
+            for i, s in enumerate(found)]  # fmt: skip
     return csv_text(["index", "prediction", "probability"], rows)
 
 
@@ -173,7 +183,9 @@ def _texts(settings: Config) -> Texts:
 
         test = [datasets.austen()[HELD_OUT]]
     elif config.test is not None:
-        test = _documents(config.test, settings)
+        test = _read(config.test, settings, settings.task.language).documents
+    elif config.split is not None:
+        return _divided(settings)
     else:
         train, test = _held_out(train, config.test_fraction, settings.training.seed)
     if not fraction:
@@ -185,10 +197,49 @@ def _texts(settings: Config) -> Texts:
 def _learnable(settings: Config) -> list[str]:
     """The documents of a source, but for those that are kept apart to be tested on."""
     if settings.data.source != "austen":
-        return _documents(sources.known(settings.data.source), settings)
+        read = _read(str(settings.data.source), settings, settings.task.language)
+        kept = [True] * len(read.documents)
+        if read.parts is not None:
+            kept = [str(part).strip().lower() not in PARTS["test"] for part in read.parts]
+        return [text for text, is_kept in zip(read.documents, kept, strict=True) if is_kept]
     from ostinato import datasets
 
     return [text for name, text in datasets.austen().items() if name != HELD_OUT]
+
+
+def _divided(settings: Config) -> Texts:
+    """The documents of a table in the parts that a column names."""
+    from ostinato.data import splits
+
+    read = _read(str(settings.data.source), settings, settings.task.language)
+    assert read.parts is not None
+    found = splits.split(len(read.documents), read.parts)
+    if "test" not in found:
+        raise BadInput(
+            f"--split {settings.data.split}: no document is in the part test; wanted some, or "
+            "--test FILE"
+        )
+    parts = {name: [read.documents[i] for i in indices] for name, indices in found.items()}
+    fraction = settings.training.validation_fraction
+    if fraction and "validation" not in parts:
+        parts["train"], parts["validation"] = _held_out(
+            parts["train"], fraction, settings.training.seed + 1
+        )
+    return Texts(parts["train"], parts["test"], parts.get("validation"))
+
+
+def _with_column(settings: Config) -> Config:
+    """With the name of the column of texts, if it was left open."""
+    if settings.task.language != ONLY or not sources.is_table(settings.data.source or ""):
+        return settings
+    table = sources.table(str(settings.data.source), settings.data.separator)
+    return settings.updated({"task.language": _text_column(table, ONLY)})
+
+
+def _given(file: str, trained: Trained) -> list[str]:
+    """The documents of another file than that of a run."""
+    settings = trained.settings().updated({"data.split": None})
+    return _read(file, settings, settings.task.language).documents
 
 
 def _folded(settings: Config, k: int) -> list[Texts]:
@@ -263,7 +314,7 @@ def _read(source: str, settings: Config, column: str | None) -> _Source:
     """Read a file, or standard input.
 
     Args:
-        column: of the texts; "" or None: the only one that holds texts.
+        column: of the texts; `ONLY` or None: the only one that holds texts.
     """
     from ostinato.data.content import as_text
 
@@ -271,7 +322,7 @@ def _read(source: str, settings: Config, column: str | None) -> _Source:
         sources.known(source)
     is_text = not sources.is_table(source) if source != sources.STDIN else column is None
     if is_text:
-        if column:
+        if column not in (None, ONLY):
             raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
         name, content = sources.content(source)
         return _Source([as_text(content, name).decode().strip()])
@@ -285,7 +336,7 @@ def _read(source: str, settings: Config, column: str | None) -> _Source:
 def _text_column(table: Table, column: str | None) -> str:
     from ostinato.data.table import Text
 
-    if column:
+    if column not in (None, ONLY):
         return table.exact(column, "the texts")
     found = [n for n in table.names if isinstance(table[n], Text) and not table[n].is_numbers()]
     if len(found) != 1:
