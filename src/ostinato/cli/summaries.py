@@ -48,6 +48,8 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     else:
         rows += _measures(task, test)
     rows += _baselines(task, test, evaluation.get("baselines", {}))
+    if "verdict" in evaluation:
+        rows.append(("  the network is", evaluation["verdict"]))
     rows.append(("elapsed time", f"{evaluation['elapsed_s']:.1f} s"))
     if "evaluation_s" in evaluation:  # runs of older versions lack it
         name = "evaluation" if run is None else "evaluation and report"
@@ -92,7 +94,8 @@ def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, A
             continue
         ours, theirs = test[name], measures[name]
         beaten = ours < theirs if name in LOWER_IS_BETTER else ours > theirs
-        verdict = "" if beaten else "   the network is not better"
+        # Of classes a test over the examples decides, which is told below.
+        verdict = "" if beaten or task == "classify" else "   the network is not better"
         rows.append((f"  {baseline}", shown(name, theirs, task) + verdict))
     return rows
 

@@ -119,7 +119,20 @@ class ClassifyJob:
         evaluation: dict[str, Any] = {"test": measure(model, test)}
         if self.settings.data.source == "mnist":
             evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
+        else:
+            evaluation |= self._baselines(model)
         return evaluation
+
+    def _baselines(self, model: FittedClassifier) -> dict[str, Any]:
+        """What simple methods reach, and the network beside the best of them in words."""
+        from ostinato import baselines
+
+        train, test = self.parts.train, self.parts.test
+        X, X_test = model.prepared(train), model.prepared(test)
+        found = baselines.classification(X, train.y, X_test, test.y, self.settings.training.seed)
+        right = model.predict(test) == test.y
+        simple = {each.name: {"accuracy": each.accuracy} for each in found[1:]}
+        return {"baselines": simple, "verdict": baselines.verdict(right, found)}
 
     def keep(
         self, run: RunDir, model: FittedClassifier, history: History, evaluation: dict[str, Any]
