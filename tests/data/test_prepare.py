@@ -115,8 +115,8 @@ def test_words_of_another_part_or_file_are_found_by_name(caplog):
     other = words("red", "green", "red", "teal", names=("green", "red", "teal"))
     assert preparation.apply(other).tolist() == [[[0, 1], [0, 0], [0, 1], [0, 0]]]
     assert caplog.messages == [
-        "f.csv: 2 of 4 values of 'kind' were not in the training part ('green' is the first) and "
-        "are taken as unknown"
+        "f.csv: 2 values of 'kind' were not in the training part ('green' is the first) and are "
+        "taken as unknown"
     ]
 
 

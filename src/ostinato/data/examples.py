@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, Shape
 from ostinato.data.sequences import Sequences, place
+from ostinato.data.stored import Stored
+
+BLOCK = 1 << 22  # values that are in memory at a time where not all are
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,14 @@ class Places:
         unit: "line" of a text file, or "row" of a table; both count from 1.
         numbers: of each step, `[ΣT]`, in a long table; else of each sequence, `[N]`.
         columns: the columns of the features; those of the steps in a wide table.
-        shape: the shape of the table.
+        shape: the shape of the table; or "rows", if of a long table only the first step of each
+            sequence is known, `[N]`.
     """
 
     unit: str
     numbers: np.ndarray
     columns: tuple[str, ...]
-    shape: Shape
+    shape: Shape | Literal["rows"]
 
     def of(self, sequence: int, step: int, row: int, feature: int) -> str:
         """The place of a value in words; `row` counts the steps of all sequences."""
@@ -36,6 +40,8 @@ class Places:
         column = f"column {self.columns[feature]!r}"
         if self.shape == "nested":
             return f"{self.unit} {self.numbers[sequence]}, {column}, value {step + 1}"
+        if self.shape == "rows":
+            return f"step {step + 1} from {self.unit} {self.numbers[sequence]} on, {column}"
         return f"{self.unit} {self.numbers[row]}, {column}"
 
     def select(self, chosen: np.ndarray, lengths: np.ndarray) -> Places:
@@ -63,7 +69,7 @@ class Examples:
         times: of each sequence, `[T_i]`, datetime64[ns] or numbers.
         statics: name → `[N]`, inputs that a sequence has once: float64 (NaN if missing) or strings
             (None if missing).
-        categories: feature → its words, sorted, for those features that are words.
+        categories: feature → its words, for those features that are words.
         roles: of the columns, with every name written out.
         places: of the steps in the file.
         source: the name of the file, for messages.
@@ -128,6 +134,16 @@ class Examples:
         last = np.maximum.reduceat(np.where(present, steps, -1), starts)
         return steps > np.repeat(np.maximum(last, starts - 1), self.lengths)
 
+    def blocks(self) -> Iterator[Examples]:
+        """The examples some at a time, with their sequences in memory: all at once if they are."""
+        if not isinstance(self.X, Stored):
+            yield self
+            return
+        per_block = max(1, BLOCK * len(self) // max(1, self.X.n_values))
+        for start in range(0, len(self), per_block):
+            chosen = np.arange(start, min(start + per_block, len(self)))
+            yield replace(self.select(chosen), X=self.X[chosen])
+
     def select(self, indices: Any) -> Examples:
         """The examples at positions `[M]`, integers or booleans, in that order."""
         chosen = np.asarray(indices)
@@ -141,7 +157,7 @@ class Examples:
 
         return replace(
             self,
-            X=self.X[chosen],
+            X=self.X.take(chosen) if isinstance(self.X, Stored) else self.X[chosen],
             y=maybe(self.y),
             ids=of(self.ids),
             groups=maybe(self.groups),

@@ -8,9 +8,10 @@ were trained; and what a missing value becomes.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from ostinato.data.examples import Examples
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
+from ostinato.data.stored import Stored
 
 _log = logging.getLogger(__name__)
 
@@ -100,20 +102,34 @@ class Preparation:
             raise ValueError(
                 f"missing={missing!r} is not known; wanted one of {', '.join(get_args(Missing))}"
             )
-        values = examples.values
-        features = []
-        for i, name in enumerate(examples.features):
-            if missing == "error":
-                _refuse_missing(examples, i)
-            features.append(
-                _feature(name, values[:, i], examples.categories.get(name), standardize, examples)
-            )
+        moments = [_Moments() for _ in examples.features]
+        words: list[set[str] | None] = [None] * len(moments)
+        for block in examples.blocks():
+            for i, name in enumerate(examples.features):
+                if missing == "error":
+                    _refuse_missing(block, i)
+                if name in examples.categories:
+                    words[i] = (words[i] or set()) | _words(block, i)
+                else:
+                    moments[i].add(block.values[:, i])
+        for block in examples.blocks():  # again, since deviations are from the mean of all
+            for i in range(len(moments)):
+                moments[i].add_deviations(block.values[:, i])
+        features = [
+            _feature(name, known, counted, standardize, examples)
+            for name, known, counted in zip(examples.features, words, moments, strict=True)
+        ]
         statics = []
         for name, static in examples.statics.items():
-            numbers, words = _codes(static)
+            numbers, names = _codes(static)
             if missing == "error":
                 _refuse_missing_static(examples, name, numbers)
-            statics.append(_feature(name, numbers, words, standardize, examples))
+            counted = _Moments()
+            counted.add(numbers)
+            counted.add_deviations(numbers)
+            statics.append(
+                _feature(name, set(names) if names else None, counted, standardize, examples)
+            )
         return Preparation(tuple(features), tuple(statics), missing, examples.roles)
 
     @property
@@ -136,19 +152,19 @@ class Preparation:
             ValueError: a feature is not there, or holds words instead of numbers or the reverse; a
                 value is missing where that is an error, or overflows float32 when scaled.
         """
-        values = examples.values
-        starts = np.cumsum(examples.lengths) - examples.lengths
-        parts = []
-        for feature in self.features:
-            i = _position(feature, examples)
-            column = values[:, i]
-            if self.missing == "error":
-                _refuse_missing(examples, i)
-            words = examples.categories.get(feature.name)
-            place = partial(examples.place, feature=i)
-            known = _as_trained(feature, column, words, examples, place)
-            parts += self._inputs(feature, known, starts)
-        return self._joined(parts, examples)
+        unknown: dict[str, _Unknown] = {}
+        if not isinstance(examples.X, Stored):
+            prepared = self._apply(examples, unknown)
+        else:
+            for block in examples.blocks():  # so that what is refused is refused now
+                self._apply(block, unknown)
+            prepared = examples.X.prepared(
+                partial(self._apply_values, examples.features, examples.categories),
+                len(self.columns),
+            )
+        for name, found in unknown.items():
+            found.tell(name, examples.source)
+        return prepared
 
     def apply_statics(self, examples: Examples) -> np.ndarray:
         """The inputs that a sequence has once, `[N, S]` float32; errors as of `apply`."""
@@ -164,11 +180,40 @@ class Preparation:
             if self.missing == "error":
                 _refuse_missing_static(examples, feature.name, numbers)
             place = partial(_place_static, examples, feature.name)
-            known = _as_trained(feature, numbers, words, examples, place)
+            unknown: dict[str, _Unknown] = {}
+            known = _as_trained(feature, numbers, words, place, unknown)
+            for name, found in unknown.items():
+                found.tell(name, examples.source)
             parts += self._inputs(feature, known, every)
         if not parts:
             return np.zeros((len(examples), 0), np.float32)
         return np.ascontiguousarray(np.stack(parts, axis=1))
+
+    def _apply(self, examples: Examples, unknown: dict[str, _Unknown]) -> Sequences:
+        starts = np.cumsum(examples.lengths) - examples.lengths
+        parts = []
+        for feature in self.features:
+            i = _position(feature, examples)
+            if self.missing == "error":
+                _refuse_missing(examples, i)
+            column = examples.values[:, i]
+            words = examples.categories.get(feature.name)
+            known = _as_trained(feature, column, words, partial(examples.place, feature=i), unknown)
+            parts += self._inputs(feature, known, starts)
+        return self._joined(parts, examples)
+
+    def _apply_values(
+        self, features: tuple[str, ...], categories: Mapping[str, tuple[str, ...]], X: Ragged
+    ) -> Ragged:
+        """`apply` for sequences that were read from a file, and that were applied to before."""
+        examples = Examples(X, features=features, categories=categories)
+        prepared = replace(self, missing=self._lenient)._apply(examples, {})
+        assert isinstance(prepared, Ragged)
+        return prepared
+
+    @property
+    def _lenient(self) -> Missing:
+        return "fill" if self.missing == "error" else self.missing
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, for a saved model."""
@@ -244,28 +289,83 @@ class Preparation:
         return values.reshape(*examples.X.shape[:2], len(parts))
 
 
+class _Moments:
+    """Mean and standard deviation of numbers that come in parts.
+
+    The bits do not depend on the parts: sums are taken over stretches of a fixed length, in
+    float64, and the sums of all stretches are added without rounding.
+    """
+
+    STRETCH = 1 << 12
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.least, self.largest = math.inf, -math.inf
+        self._sums: list[list[float]] = [[], []]
+        self._rest = np.zeros(0)
+
+    def add(self, values: np.ndarray) -> None:
+        """Numbers, NaN where missing."""
+        present = values[~np.isnan(values)].astype(np.float64)
+        self.n += len(present)
+        self.least = min(self.least, present.min(initial=math.inf))
+        self.largest = max(self.largest, present.max(initial=-math.inf))
+        self._add(present, 0)
+
+    def add_deviations(self, values: np.ndarray) -> None:
+        """The same numbers once more, after all have been added."""
+        if self.n:
+            present = values[~np.isnan(values)].astype(np.float64)
+            self._add((present - self.mean) ** 2, 1)
+
+    @cached_property
+    def mean(self) -> float:
+        return self._total(0) / self.n
+
+    @property
+    def deviation(self) -> float:
+        """0 if all numbers are the same."""
+        return 0.0 if self.least == self.largest else math.sqrt(self._total(1) / self.n)
+
+    def _add(self, values: np.ndarray, which: int) -> None:
+        values = np.concatenate([self._rest, values])
+        whole = len(values) - len(values) % self.STRETCH
+        stretches = values[:whole].reshape(-1, self.STRETCH)
+        self._sums[which] += stretches.sum(axis=1).tolist()
+        self._rest = values[whole:]
+
+    def _total(self, which: int) -> float:
+        total = math.fsum([*self._sums[which], float(self._rest.sum())])
+        if which == 0:
+            self._rest = np.zeros(0)  # deviations follow
+        return total
+
+
 def _feature(
     name: str,
-    values: np.ndarray,
-    words: tuple[str, ...] | None,
+    words: set[str] | None,
+    moments: _Moments,
     standardize: bool,
     examples: Examples,
 ) -> Feature:
-    """What is remembered of values `[M]`, NaN where missing."""
-    present = values[~np.isnan(values)].astype(np.float64)
-    if len(present) == 0:
+    """What is remembered of a feature."""
+    if not (moments.n if words is None else words):
         raise ValueError(
             f"{examples.source or 'examples'}: the column {name!r} has no value in the training "
             "part; leave it out of the features"
         )
     if words is not None:
-        return Feature(name, tuple(words[i] for i in np.unique(present).astype(int)))
-    mean = float(present.mean())
+        return Feature(name, tuple(sorted(words)))
     if not standardize:
-        return Feature(name, fill=mean)
-    constant = present.min() == present.max()
-    scale = 1.0 if constant else float(np.sqrt(np.mean((present - mean) ** 2)))
-    return Feature(name, mean=mean, scale=scale or 1.0, fill=mean)
+        return Feature(name, fill=moments.mean)
+    return Feature(name, mean=moments.mean, scale=moments.deviation or 1.0, fill=moments.mean)
+
+
+def _words(examples: Examples, i: int) -> set[str]:
+    """The words that there are in feature i."""
+    column = examples.values[:, i]
+    words = examples.categories[examples.features[i]]
+    return {words[place] for place in np.unique(column[~np.isnan(column)]).astype(int).tolist()}
 
 
 def _position(feature: Feature, examples: Examples) -> int:
@@ -281,8 +381,8 @@ def _as_trained(
     feature: Feature,
     values: np.ndarray,
     words: tuple[str, ...] | None,
-    examples: Examples,
     place: Callable[[int], str],
+    unknown: dict[str, _Unknown],
 ) -> np.ndarray:
     """Values as float64; places among the words of this file as places among those trained."""
     present = ~np.isnan(values)
@@ -299,19 +399,30 @@ def _as_trained(
     table = np.array([places.get(word, -1) for word in words], np.float64)
     known = np.full(len(values), np.nan)
     known[present] = table[values[present].astype(np.int64)]
-    unknown = known == -1
-    if unknown.any():
-        first = words[int(values[np.argmax(unknown)])]
-        _log.warning(
-            "%s: %s of %s values of %r were not in the training part (%r is the first) and are "
-            "taken as unknown",
-            examples.source or "examples",
-            f"{int(unknown.sum()):,}",
-            f"{len(values):,}",
-            feature.name,
-            first,
-        )
+    strange = known == -1
+    if strange.any():
+        first = words[int(values[np.argmax(strange)])]
+        found = unknown.setdefault(feature.name, _Unknown(first))
+        found.n += int(strange.sum())
     return known
+
+
+@dataclass
+class _Unknown:
+    """Words that were not trained: the first of them, and how many values they are."""
+
+    first: str
+    n: int = 0
+
+    def tell(self, name: str, source: str) -> None:
+        _log.warning(
+            "%s: %s values of %r were not in the training part (%r is the first) and are taken as "
+            "unknown",
+            source or "examples",
+            f"{self.n:,}",
+            name,
+            self.first,
+        )
 
 
 def _forward(values: np.ndarray, absent: np.ndarray, starts: np.ndarray) -> np.ndarray:

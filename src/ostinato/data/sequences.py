@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ostinato.data.ragged import Ragged, as_float32
+from ostinato.data.stored import Stored
 
 Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
 
@@ -46,7 +47,8 @@ fill missing values in, or leave the example out
     """
     sequences = shape_sequences(X)
     _check_extent(sequences)
-    _check_finite(sequences)
+    if not isinstance(sequences, Stored):  # those in a file were checked when they were prepared
+        _check_finite(sequences)
     return sequences
 
 

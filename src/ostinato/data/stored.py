@@ -1,0 +1,115 @@
+"""`Stored`: sequences in a file, for data larger than the memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import IO, Any
+
+import numpy as np
+
+from ostinato.data.ragged import Ragged
+
+_FLOAT = 4  # bytes
+
+
+class Stored(Ragged):
+    """Sequences in a file: a `Ragged` whose elements are read when they are asked for.
+
+    Indexing with an integer gives a sequence, with a slice or an array a `Ragged` in memory.
+    Made by `store_examples`.
+
+    Args:
+        file: float32, the sequences end to end.
+        starts, lengths: of each sequence, `[N]`, in steps.
+        n_stored: features of a step in the file.
+        prepare: what becomes of sequences when they are read, and the features that they have then.
+    """
+
+    __slots__ = ("_file", "_n_features", "_n_stored", "_prepare", "_starts")
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        n_stored: int,
+        prepare: tuple[Callable[[Ragged], Ragged], int] | None = None,
+    ):
+        self._file = file
+        self._starts = starts
+        self._n_stored = n_stored
+        self._prepare = prepare
+        self._n_features = prepare[1] if prepare else n_stored
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    @property
+    def values(self) -> np.ndarray:  # type: ignore[override]
+        """All steps, `[ΣT, F]`, read into memory."""
+        return self[:].values
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self._n_features
+
+    @property
+    def n_values(self) -> int:
+        """Numbers in the file."""
+        return int(self.offsets[-1]) * self._n_stored
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            return super().__getitem__([int(index)]).values
+        return super().__getitem__(index)
+
+    def take(self, positions: np.ndarray) -> Stored:
+        """The sequences at `positions`, which stay in the file."""
+        lengths = self.lengths[positions]
+        return Stored(self._file, self._starts[positions], lengths, self._n_stored, self._prepare)
+
+    def prepared(self, prepare: Callable[[Ragged], Ragged], n_features: int) -> Stored:
+        """The same sequences, prepared when they are read."""
+        return Stored(self._file, self._starts, self.lengths, self._n_stored, (prepare, n_features))
+
+    def equals(self, other: object) -> bool:
+        return self[:].equals(other[:] if isinstance(other, Stored) else other)
+
+    def padded(self) -> tuple[np.ndarray, np.ndarray]:
+        return self[:].padded()
+
+    def _stretch(self, start: int, stop: int) -> Ragged:
+        return self._gather(np.arange(start, stop))
+
+    def _gather(self, positions: np.ndarray) -> Ragged:
+        lengths = self.lengths[positions]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        values = np.empty((offsets[-1], self._n_stored), np.float32)
+        starts = self._starts[positions]
+        # Sequences that follow each other in the file are read at once.
+        apart = np.flatnonzero(starts[1:] != starts[:-1] + lengths[:-1]) + 1
+        firsts = np.append(0, apart)[: len(positions)]
+        ends = np.append(apart, len(positions))[: len(positions)]
+        for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+            self._read_into(values[offsets[first] : offsets[end]], int(starts[first]))
+        raw = Ragged(values, offsets)
+        return self._prepare[0](raw) if self._prepare else raw
+
+    def _read_into(self, values: np.ndarray, start: int) -> None:
+        size, position = values.nbytes, start * self._n_stored * _FLOAT
+        if hasattr(os, "pread"):
+            content = b"".join(_pread(self._file.fileno(), size, position))
+        else:
+            self._file.seek(position)
+            content = self._file.read(size)
+        values[:] = np.frombuffer(content, np.float32).reshape(values.shape)
+
+
+def _pread(descriptor: int, size: int, position: int) -> Iterable[bytes]:
+    """The bytes from a position on, in as many pieces as the system gives them."""
+    while size:
+        piece = os.pread(descriptor, size, position)
+        if not piece:
+            raise OSError("the file of stored examples ends early")
+        yield piece
+        size, position = size - len(piece), position + len(piece)

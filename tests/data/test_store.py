@@ -1,0 +1,163 @@
+"""Examples in a file are, in every respect, those in memory."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from ostinato.data import (
+    Batches,
+    Examples,
+    Preparation,
+    Ragged,
+    Roles,
+    as_sequences,
+    examples,
+    read_examples,
+    stream,
+    stream_examples,
+)
+from ostinato.data.store import store_examples
+from ostinato.data.stored import Stored
+
+pytest.importorskip("pyarrow")
+ROLES = Roles(id="id", features=("x", "kind"), target="y", task="classify", group="who",
+              static=("age",))  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = ["id,x,kind,y,who,age"]
+    for i in range(60):
+        for _ in range(generator.integers(1, 9)):
+            x = "" if generator.random() < 0.1 else repr(100 + generator.normal())
+            kind = ["late", "mid", "early"][min(2, generator.integers(0, 1 + i // 15))]
+            rows.append(f"s{i},{x},{kind},{i % 3},g{i // 4},{i / 7!r}")
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.fixture
+def both(path, monkeypatch):
+    """The same examples in memory and, read in small blocks, in a file."""
+    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(examples, "BLOCK", 50)
+    stored = store_examples(stream_examples(path, ROLES))
+    assert isinstance(stored.X, Stored)
+    return read_examples(path, ROLES), stored
+
+
+def test_all_but_times_is_the_same(both):
+    memory, stored = both
+    assert stored.X.lengths.tolist() == memory.lengths.tolist() and len(stored) == 60
+    assert stored.values[:, 0].tobytes() == memory.values[:, 0].tobytes()
+    for name in ("ids", "y", "groups"):
+        assert getattr(stored, name).tolist() == getattr(memory, name).tolist()
+    assert stored.statics["age"].tobytes() == memory.statics["age"].tobytes()
+    words = [[e.categories["kind"][int(code)] for code in e.values[:, 1]] for e in (memory, stored)]
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("missing", ["mask", "fill", "forward"])
+def test_preparation_is_the_same_to_the_last_bit(both, missing):
+    memory, stored = both
+    chosen = np.random.default_rng(1).permutation(60)[:40]
+    wanted = Preparation.fit(memory.select(chosen), missing=missing)
+    train = stored.select(chosen)
+    found = Preparation.fit(train, missing=missing)
+    assert isinstance(train.X, Stored) and found.features == wanted.features
+    assert found.statics == wanted.statics
+    X, Y = wanted.apply(memory), found.apply(stored)
+    assert isinstance(Y, Stored) and Y.n_features == X.n_features
+    assert Y.values.tobytes() == X.values.tobytes()
+    assert (
+        found.apply(train).values.tobytes() == wanted.apply(memory.select(chosen)).values.tobytes()
+    )
+
+
+def test_batches_are_the_same(both):
+    memory, stored = both
+    preparation = Preparation.fit(memory, missing="fill")
+    X, Y = preparation.apply(memory), preparation.apply(stored)
+    assert as_sequences(Y) is Y
+    a, b = Batches(X, memory.y, 7, seed=3), Batches(Y, stored.y, 7, seed=3)
+    for _ in range(20):
+        (x, labels), (y, others) = a.next_batch(), b.next_batch()
+        assert isinstance(y, Ragged) and not isinstance(y, Stored)
+        assert x.equals(y) and labels.tolist() == others.tolist()
+
+
+@pytest.mark.parametrize(
+    "index", [3, -1, slice(2, 5), slice(None, None, -7), [5, 5, 0], np.arange(60) % 3 == 0, []]
+)
+def test_indexing_is_that_of_ragged(both, index):
+    X, Y = both[0].X, both[1].X
+    if isinstance(index, int):
+        assert Y[index][:, 0].tobytes() == X[index][:, 0].tobytes()
+    else:
+        assert Y[index].values[:, 0].tobytes() == X[index].values[:, 0].tobytes()
+        assert Y[index].offsets.tolist() == X[index].offsets.tolist()
+    assert [len(x) for x in Y] == X.lengths.tolist()
+    with pytest.raises(IndexError, match="out of range for 60 sequences"):
+        Y[[60]]
+
+
+def test_what_is_refused_has_its_place(both):
+    memory, stored = both
+    absent = int(np.flatnonzero(np.isnan(memory.values[:, 0]))[0])
+    with pytest.raises(ValueError, match=r"step \d+ from line \d+ on, column 'x': .*missing"):
+        Preparation.fit(stored)
+    sequence = int(np.searchsorted(np.cumsum(memory.lengths), absent, side="right"))
+    line = memory.places.numbers[int(memory.lengths[:sequence].sum())]
+    step = absent - int(memory.lengths[:sequence].sum()) + 1
+    with pytest.raises(ValueError, match=f"a.csv, step {step} from line {line} on, column 'x'"):
+        Preparation.fit(stored.select(np.arange(60)))
+    with pytest.raises(ValueError, match="no examples to store"):
+        store_examples([])
+
+
+def test_unknown_words_are_told_once(both, caplog):
+    memory, stored = both
+    preparation = Preparation.fit(memory.select(np.arange(15)), missing="fill")
+    caplog.clear()
+    prepared = preparation.apply(stored)
+    assert len(caplog.messages) == 1 and "values of 'kind' were not in the training" in caplog.text
+    prepared[[59]]
+    assert len(caplog.messages) == 1
+
+
+def test_training_from_a_file_gives_the_same_weights(both):
+    torch = pytest.importorskip("torch")
+    from ostinato.hyperparameters import Model
+    from ostinato.training.fitted import FittedClassifier, Labelled
+    from ostinato.training.plan import Plan
+
+    memory, stored = both
+    preparation = Preparation.fit(memory, missing="mask")
+    nets = []
+    for examples_ in (memory, stored):
+        given = Labelled.of(preparation.apply(examples_), examples_.y)
+        model = Model(cell="gru", hidden_size=4)
+        plan = Plan(iterations=6, batch_size=8, eval_every=3)
+        nets.append(FittedClassifier.fit(given, model, plan)[0].net.state_dict())
+    for name, weights in nets[0].items():
+        assert torch.equal(weights, nets[1][name]), name
+
+
+def test_a_stream_of_arrays_and_of_equal_lengths():
+    X = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    parts = [
+        Examples(X[:3], np.array([0, 1, 0]), ("a", "b")),
+        Examples(X[3:], np.array([2]), ("a", "b")),
+    ]
+    stored = store_examples(parts)
+    assert np.array(list(stored.X)).tobytes() == X.tobytes() and stored.y.tolist() == [0, 1, 0, 2]
+    file = io.BytesIO()
+    np.save(file, X)
+    assert (
+        store_examples(stream_examples(io.BytesIO(file.getvalue()))).values.tobytes() == X.tobytes()
+    )
