@@ -128,7 +128,7 @@ def least_squares(train: Panel, panel: Panel, pairs: Pairs, context: int) -> np.
     Coefficients and the quantiles of the residuals come from every window of `train`.
     """
     none = Columns((), ())
-    windows = Windows(context, HORIZON, "std", none, Columns.of(panel.future), none)
+    windows = Windows(context, HORIZON, "std", 1, none, Columns.of(panel.future), none)
 
     def inputs(given: Panel, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         read = windows.contexts(given, *pairs)

@@ -39,7 +39,7 @@ def bare(given: Panel) -> Panel:
 
 def windows(given: Panel, scaling: str = "std") -> Windows:
     columns = {n: Columns.of(getattr(given, n)) for n in ("past", "future", "static")}
-    return Windows(CONTEXT, HORIZON, scaling, **columns)
+    return Windows(CONTEXT, HORIZON, scaling, 2, **columns)
 
 
 def fit(

@@ -28,7 +28,7 @@ def task(given, **options):
 
 def network(given) -> ForecasterNet:
     torch.manual_seed(0)
-    sizes = given.n_past, given.n_future, given.n_static
+    sizes = given.n_past, given.n_future, given.n_static, windows(given).n_lags
     return ForecasterNet(HORIZON, *sizes, LEVELS, hidden_size=4, dropout=0.5).eval()
 
 
@@ -36,7 +36,7 @@ def scaled_loss(given, cut, net, pairs) -> float:
     """The mean pinball loss in the windows' scales, by `forecast_metrics`."""
     read = cut.contexts(given, *pairs)
     actual = (cut.actual(given, *pairs) - read.centre) / read.scale
-    answer = net(read.x, read.future).detach().numpy()
+    answer = net(read.x, read.future, read.lags).detach().numpy()
     return forecast_metrics.pinball(np.clip(actual, -1e3, 1e3), answer, LEVELS)
 
 

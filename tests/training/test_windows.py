@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, panel, windows
 
 from ostinato.data.panel import Panel
+from ostinato.forecast_baselines import seasonal_naive
 from ostinato.training.windows import (
     Columns,
     ForecastSettings,
@@ -66,6 +68,32 @@ def test_a_window_is_what_loops_cut(scaling):
         np.testing.assert_allclose(read.x[b], x, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(read.future[b], future, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose((read.centre[b, 0], read.scale[b, 0]), (centre, scale))
+
+
+@pytest.mark.parametrize(("season", "context"), [(1, 6), (2, 6), (2, 9), (5, 9), (7, 6), (3, 40)])
+def test_lags_are_the_values_at_the_same_place_in_the_last_seasons(season, context):
+    given = panel()
+    cut = replace(windows(given), context=context, season=season)
+    series, cutoffs = np.array([1, 1, 3, 2]), np.array([30, 22, 9, 3])
+    read = cut.contexts(given, series, cutoffs)
+    assert cut.n_lags == (1 if season == 1 else max(1, min(4, context // season)))
+    for b, (i, t) in enumerate(zip(series, cutoffs, strict=True)):
+        for k in range(1, HORIZON + 1):
+            for j in range(cut.n_lags):
+                step = t + k - 1 - season * (math.ceil(k / season) + j)
+                value = given.series(i)[step] if max(0, t - context) <= step else math.nan
+                assert step < t
+                wanted = (value - read.centre[b, 0]) / read.scale[b, 0]
+                wanted = 0.0 if math.isnan(wanted) else wanted
+                assert read.lags[b, k - 1, j] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+
+
+def test_the_first_lag_is_the_seasonal_naive_forecast():
+    given = panel(missing=0)
+    read = windows(given).contexts(given, np.array([1]), np.array([20]))
+    naive = seasonal_naive(given.series(1)[:20], HORIZON, [0.5], season=2)[:, 0]
+    lags = read.centre[0] + read.scale[0] * read.lags[0, :, 0].double().numpy()
+    np.testing.assert_allclose(lags, naive, rtol=1e-6)
 
 
 def test_a_window_of_a_series_alone():

@@ -26,6 +26,7 @@ class _Sizes(Declared):
     n_past: int = declare(0, "P.", low=0)
     n_future: int = declare(0, "K.", low=0)
     n_static: int = declare(0, "S.", low=0)
+    n_lags: int = declare(0, "J.", low=0)
 
 
 @documented
@@ -34,10 +35,12 @@ class ForecasterNet(torch.nn.Module):
 
         s_t = cell(x_t, s_{t−1}),   x_t = [value, observed, past_t, future_t, static]
         d_1…d_h = relu(D s_T + b)                          a vector for each step ahead
-        o_k = V relu(E [d_k, future_{T+k}] + e) + c        the same E and V for each step
-        quantiles_k = the median o_k, and cumulative sums of softplus(o_k) away from it
+        o_k = V relu(E [d_k, future_{T+k}, lags_k] + e) + c    the same E and V for each step
+        quantiles_k = the median o_k + W lags_k, and cumulative sums of softplus(o_k) away from it
 
-    Quantiles so made never cross. Values come and go scaled, window by window (see
+    Quantiles so made never cross. The lags of a step are the values at its place in the last
+    seasons; W begins as 1 for the last and 0 for the others, so that the network learns by how much
+    the seasonal naive forecast is wrong. Values come and go scaled, window by window (see
     `training.forecasting`).
 
     Args:
@@ -45,6 +48,7 @@ class ForecasterNet(torch.nn.Module):
         n_past: P, inputs known as long as the target is.
         n_future: K, inputs known in advance.
         n_static: S, inputs that do not change over time.
+        n_lags: J, lags of each step.
         quantiles: the Q levels, increasing, between 0 and 1, with 0.5 among them.
         {hyperparameters}
 
@@ -66,6 +70,7 @@ class ForecasterNet(torch.nn.Module):
         n_past: int = _Sizes.n_past,
         n_future: int = _Sizes.n_future,
         n_static: int = _Sizes.n_static,
+        n_lags: int = _Sizes.n_lags,
         quantiles: Sequence[float] = NINE,
         cell: str = "gru",
         hidden_size: int = 64,
@@ -74,7 +79,9 @@ class ForecasterNet(torch.nn.Module):
         dropout: float = Model.dropout,
     ):
         super().__init__()
-        sizes = _Sizes(horizon=horizon, n_past=n_past, n_future=n_future, n_static=n_static)
+        sizes = _Sizes(
+            horizon=horizon, n_past=n_past, n_future=n_future, n_static=n_static, n_lags=n_lags
+        )
         model = Model(
             cell=cell,  # type: ignore[arg-type]  # checked there
             hidden_size=hidden_size,
@@ -96,20 +103,25 @@ class ForecasterNet(torch.nn.Module):
         self.body = recurrent(model, n_inputs)
         self.dropout = torch.nn.Dropout(model.dropout)
         self.ahead = torch.nn.Linear(width(model), sizes.horizon * hidden)
-        self.step = torch.nn.Linear(hidden + sizes.n_future, hidden)
+        self.step = torch.nn.Linear(hidden + sizes.n_future + sizes.n_lags, hidden)
         self.readout = torch.nn.Linear(hidden, len(levels))
         for layer in (self.ahead, self.step):
             torch.nn.init.xavier_uniform_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
         initialize(self.body, self.readout, "default")
+        if sizes.n_lags:
+            self.naive = torch.nn.Parameter(torch.eye(1, sizes.n_lags)[0])
 
-    def forward(self, x: Tensor, future: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, future: Tensor | None = None, lags: Tensor | None = None
+    ) -> Tensor:
         """The quantiles of the steps ahead, scaled as the values that came.
 
         Args:
             x: `[B, T, 2 + P + K + S]`: the value (0 where it is missing), 1 where it is observed
                 and 0 where not, then the past, future and static inputs.
             future: `[B, h, K]`, the inputs of the steps ahead; None if K is 0.
+            lags: `[B, h, J]`, values of seasons before; None if J is 0.
 
         Returns:
             `[B, h, Q]`, increasing along Q.
@@ -117,17 +129,17 @@ class ForecasterNet(torch.nn.Module):
         _, carry = self.body(x)
         state = self.dropout(last_state(self._model, carry))
         ahead = torch.relu(self.ahead(state)).unflatten(1, (self._sizes.horizon, -1))
-        if future is not None:
-            ahead = torch.cat([ahead, future], dim=2)
-        return apart(self.readout(torch.relu(self.step(ahead))), self._median)
+        beside = [part for part in (future, lags) if part is not None]
+        raw = self.readout(torch.relu(self.step(torch.cat([ahead, *beside], dim=2))))
+        return apart(raw, self._median, 0 if lags is None else lags @ self.naive[:, None])
 
 
-def apart(raw: Tensor, median: int) -> Tensor:
-    """Any numbers `[…, Q]` as increasing ones: the one at `median`, and distances from it.
+def apart(raw: Tensor, median: int, shift: Tensor | float = 0) -> Tensor:
+    """Any numbers `[…, Q]` as increasing ones: the one at `median` + `shift`, and distances to it.
 
     In floating point, too: sums of what is not negative never decrease, and rounding keeps order.
     """
-    middle = raw[..., median : median + 1]
+    middle = raw[..., median : median + 1] + shift
     below = F.softplus(raw[..., :median]).flip(-1).cumsum(-1).flip(-1)
     above = F.softplus(raw[..., median + 1 :]).cumsum(-1)
     return torch.cat([middle - below, middle, middle + above], dim=-1)

@@ -71,14 +71,17 @@ class FittedForecaster:
     Attributes:
         net: the network.
         windows: how it is shown series.
-        season: steps of a season, for MASE and the seasonal naive baseline.
         preparation: how a person's table becomes the inputs of a panel; None: they are arrays.
     """
 
     net: ForecasterNet
     windows: Windows
-    season: int = 1
     preparation: Preparation | None = None
+
+    @property
+    def season(self) -> int:
+        """Steps of a season, also for MASE and the seasonal naive baseline."""
+        return self.windows.season
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -143,11 +146,12 @@ class FittedForecaster:
                 panel.n_past,
                 panel.n_future,
                 panel.n_static,
+                windows.n_lags,
                 levels,
                 **{n: v for n, v in asdict(model).items() if n in _NET},
             )
         history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
-        return FittedForecaster(net, windows, settings.season), history
+        return FittedForecaster(net, windows), history
 
     def predict(self, panel: Panel) -> np.ndarray:
         """The medians of the steps that follow the end of each series, `[N, h]`.
@@ -279,9 +283,9 @@ class FittedForecaster:
             for name in ("past", "future", "static")
         }
         fill(net, saved.weights, str(path))
-        windows = Windows(settings.n_context, horizon, settings.scaling, **columns)
+        windows = Windows(settings.n_context, horizon, settings.scaling, settings.season, **columns)
         preparation = kept["preparation"] and Preparation.from_json(kept["preparation"])
-        return FittedForecaster(net.eval(), windows, settings.season, preparation)
+        return FittedForecaster(net.eval(), windows, preparation)
 
     def _rolled_back(self, panel: Panel, windows: int, stride: int | None) -> Pairs:
         """The windows of a backtest."""
@@ -410,6 +414,7 @@ def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) ->
         settings.n_context,
         settings.horizon,
         settings.scaling,
+        settings.season,
         past=Columns.of(panel.past[_first(panel.offsets, kept)]),
         future=Columns.of(panel.future[_first(panel.future_offsets, kept)]),
         static=Columns.of(panel.static),

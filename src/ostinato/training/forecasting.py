@@ -70,7 +70,7 @@ class Forecasting(Task):
         read = self.windows.contexts(self.panel, *pairs)
         actual = scaled(self.windows.actual(self.panel, *pairs), read)
         there = torch.isfinite(actual)
-        losses = pinball(actual.nan_to_num(), net(read.x, read.future), self.levels)
+        losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), self.levels)
         return (losses * there[:, :, None]).sum(), int(there.sum()) * len(self.levels)
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs
     answers = []
     for part in parts(pairs):
         read = windows.contexts(panel, *part)
-        answer = net(read.x, read.future).double().numpy()
+        answer = net(read.x, read.future, read.lags).double().numpy()
         answers.append(read.centre[:, :, None] + read.scale[:, :, None] * answer)
     return np.concatenate(answers)
 

@@ -24,6 +24,7 @@ CONSTANT = 1e-12
 # of its deviations, and the loss would say nothing of all other windows. The gradient of the
 # pinball loss does not depend on the size of an error.
 FARTHEST = 1e3
+MOST_LAGS = 4  # seasons before that a step ahead is shown beside the context
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ForecastSettings(Declared):
         low=1,
     )
     season: int = declare(
-        1, "Steps of a season, for the seasonal naive baseline and MASE; 1: none.", low=1
+        1, "Steps of a season, whose last values the network corrects; 1: none.", low=1
     )
     scaling: Literal["std", "mean_abs"] = declare(
         "std",
@@ -109,11 +110,14 @@ class Contexts:
     Attributes:
         x: `[B, context, 2 + P + K + S]` float32, see `models.ForecasterNet`.
         future: `[B, horizon, K]` float32; None if K is 0.
+        lags: `[B, horizon, J]` float32: values of the same place in the last J seasons, scaled; 0
+            where one is missing.
         centre, scale: `[B, 1]` float64; a value is centre + scale · answer, with scale above 0.
     """
 
     x: Tensor
     future: Tensor | None
+    lags: Tensor
     centre: np.ndarray
     scale: np.ndarray
 
@@ -123,16 +127,22 @@ class Windows:
     """How windows are cut from series and scaled.
 
     Attributes:
-        context, horizon, scaling: see `ForecastSettings`.
+        context, horizon, scaling, season: see `ForecastSettings`.
         past, future, static: how inputs are standardised.
     """
 
     context: int
     horizon: int
     scaling: str
+    season: int
     past: Columns
     future: Columns
     static: Columns
+
+    @property
+    def n_lags(self) -> int:
+        """J: 1, the last value, without a season; else the seasons in a context, up to four."""
+        return 1 if self.season == 1 else min(MOST_LAGS, max(1, self.context // self.season))
 
     def contexts(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Contexts:
         """What lies before the cutoffs.
@@ -149,7 +159,8 @@ class Windows:
         centre, scale = scales(values, self.scaling)
         scaled = (values - centre) / scale
         observed = np.isfinite(values)
-        parts = [np.where(observed, scaled, 0.0)[:, :, None], observed[:, :, None]]
+        known = np.where(observed, scaled, 0.0)
+        parts = [known[:, :, None], observed[:, :, None]]
         if len(self.past):
             parts.append(self.past.standard(panel.past[rows]) * inside[:, :, None])
         if len(self.future):
@@ -159,7 +170,16 @@ class Windows:
             static = self.static.standard(panel.static[series])[:, None, :]
             parts.append(np.broadcast_to(static, (*steps.shape, static.shape[2])))
         x = np.concatenate(parts, axis=2, dtype=np.float32)
-        return Contexts(torch.tensor(x), self._ahead(panel, series, cutoffs), centre, scale)
+        ahead = self._ahead(panel, series, cutoffs)
+        return Contexts(torch.tensor(x), ahead, self._lags(known), centre, scale)
+
+    def _lags(self, known: np.ndarray) -> Tensor:
+        """From the scaled context `[B, context]`; `forecast_baselines` has the first as median."""
+        step = np.arange(self.horizon)[:, None]  # 0 is the first step ahead
+        seasons = step // self.season + 1 + np.arange(self.n_lags)
+        place = self.context + step - self.season * seasons  # [horizon, J]
+        lags = np.where(place >= 0, known[:, np.maximum(place, 0)], 0.0)
+        return torch.tensor(lags.astype(np.float32))
 
     def _ahead(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> Tensor | None:
         if not len(self.future):
