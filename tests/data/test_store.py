@@ -16,10 +16,10 @@ from ostinato.data import (
     as_sequences,
     examples,
     read_examples,
+    store_examples,
     stream,
     stream_examples,
 )
-from ostinato.data.store import store_examples
 from ostinato.data.stored import Stored
 
 pytest.importorskip("pyarrow")

@@ -13,6 +13,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read, read_stream
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import as_sequences
+from ostinato.data.store import store_examples
 from ostinato.data.stream import stream_examples
 from ostinato.data.tables import read_examples
 from ostinato.data.text import read_conll, read_documents
@@ -32,5 +33,6 @@ __all__ = [
     "read_documents",
     "read_examples",
     "read_stream",
+    "store_examples",
     "stream_examples",
 ]

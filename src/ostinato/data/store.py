@@ -40,8 +40,7 @@ def store_examples(
 
     Example:
         >>> import io
-        >>> from ostinato.data import Preparation, Roles, stream_examples
-        >>> from ostinato.data.store import store_examples
+        >>> from ostinato.data import Preparation, Roles, store_examples, stream_examples
         >>> file = io.BytesIO(b"id,x\\na,1\\na,2\\nb,3\\n")
         >>> examples = store_examples(stream_examples(file, Roles(id="id", features=("x",))))
         >>> examples.X, examples.X[1]
