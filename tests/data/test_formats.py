@@ -213,3 +213,21 @@ def test_labels_mean_the_same_in_text_and_typed(tmp_path):
             found = read_examples(path, roles).y
             assert found.tolist() == wanted, (path.name, name)
             assert type(found.tolist()[0]) is type(wanted[0])
+
+
+def test_further_arrays_of_an_npz_file(tmp_path, caplog):
+    path = tmp_path / "a.npz"
+    further = {"name": ["a", "b", "c"], "who": [1, 1, 2], "part": ["Train", "val", "test"]}
+    np.savez(path, X=np.zeros((3, 4, 2)), y=np.arange(3), **further)
+    examples = read_examples(path, Roles(id="name", group="who", split="part"))
+    assert examples.ids.tolist() == ["a", "b", "c"] and examples.groups.tolist() == [1, 1, 2]
+    assert examples.parts.tolist() == ["train", "validation", "test"] and not caplog.messages
+    for roles, wanted in [
+        (Roles(id="nam"), r"a\.npz: there is no array 'nam'; the arrays are X, y, name, who, part"),
+        (Roles(id="who"), r"a\.npz: the id 1 is that of 2 examples, first of example 0"),
+        (Roles(split="name"), r"a\.npz: example 0: 'a' is no part; wanted train"),
+        (Roles(group="X"), r"a\.npz: X has shape \[3, 4, 2\]; wanted \[3\]"),
+        (Roles(features=("X",)), "a file of arrays has none"),
+    ]:
+        with pytest.raises(ValueError, match=wanted):
+            read_examples(path, roles)

@@ -10,13 +10,15 @@ import numpy as np
 from ostinato.data.content import GZIP
 from ostinato.data.examples import Examples
 from ostinato.data.ragged import Ragged
-from ostinato.data.readers import read_stream
+from ostinato.data.readers import read_npz
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences, shape_sequences
+from ostinato.data.shapes import part_names
 from ostinato.data.ts import parse_timed_ts
 
 ENDINGS = (".npz", ".npy", ".ts")
-_COLUMN_ROLES = ("shape", "id", "time", "features", "target", "group", "split", "static", "known")
+_OF_STEPS = ("shape", "time", "features", "target", "static", "known", "categories")
+_OF_SEQUENCES = ("id", "group", "split")  # arrays of an .npz file may have these roles
 
 
 def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Examples:
@@ -26,14 +28,15 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
         content: of the file.
         kind: ".npz", ".npy" or ".ts".
         source: its name, for messages.
-        roles: the task, if there is one.
+        roles: the task; of an .npz file, the names of further arrays `[N]` for id, group and
+            split.
 
     To forecast, y `[N, T]` is the series; without a y, X is, of one feature.
 
     Raises:
         ValueError: the file is damaged; a role of a column is given; y does not fit the task.
     """
-    for role in _COLUMN_ROLES:
+    for role in (*_OF_STEPS, *(() if kind == ".npz" else _OF_SEQUENCES)):
         if getattr(roles, role):
             raise ValueError(
                 f"{source}: {role} names a column, and a file of arrays has none; its arrays are X "
@@ -42,18 +45,44 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
     if content.startswith(GZIP):
         raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
     times = None
+    named: dict[str, np.ndarray] = {}
     if kind == ".npy":
         X, y = _npy(content, source), None
     elif kind == ".ts":
         X, y, times = parse_timed_ts(io.BytesIO(content), source)
     else:
-        X, y = read_stream(content, source)
+        further = {role: getattr(roles, role) for role in _OF_SEQUENCES if getattr(roles, role)}
+        X, y, found = read_npz(io.BytesIO(content), source, further.values())
+        named = {role: found[name] for role, name in further.items()}
     _check_content(X, source)
     y = _answers(X, y, roles, source)
     if roles.task == "forecast":
         X = Ragged(_values(X)[:, :0], _offsets(X))
     features = tuple(f"feature {i}" for i in range(_values(X).shape[1]))
-    return Examples(X=X, y=y, features=features, times=times, roles=roles, source=source)
+    parts = named.get("split")
+    return Examples(
+        X=X,
+        y=y,
+        features=features,
+        ids=_unique(named.get("id"), source),
+        groups=named.get("group"),
+        parts=None if parts is None else part_names(parts, lambda i: f"{source}: example {i}"),
+        times=times,
+        roles=roles,
+        source=source,
+    )
+
+
+def _unique(ids: np.ndarray | None, source: str) -> Any:
+    if ids is not None:
+        names, first, counts = np.unique(ids, return_index=True, return_counts=True)
+        if (counts > 1).any():
+            i = int(np.argmax(counts > 1))
+            raise ValueError(
+                f"{source}: the id {names[i].item()!r} is that of {counts[i]} examples, first of "
+                f"example {first[i]}; wanted each once"
+            )
+    return ids
 
 
 def _npy(content: bytes, source: str) -> Sequences:

@@ -8,6 +8,7 @@ import logging
 import os
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,7 +86,18 @@ def _read_ts_gz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None
 
 
 def _read_npz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
-    arrays = _load_arrays(file, name)
+    return read_npz(file, name)[:2]
+
+
+def read_npz(
+    file: BinaryIO, name: str, further: Collection[str] = ()
+) -> tuple[Sequences, np.ndarray | None, dict[str, np.ndarray]]:
+    """X, y and further arrays of an `.npz` file, by their names.
+
+    Raises:
+        ValueError: as `read`, or a further array is not there, or is not one value an example.
+    """
+    arrays = _load_arrays(file, name, further)
     try:
         if "X" in arrays:
             X = shape_sequences(arrays["X"])
@@ -102,13 +114,27 @@ def _read_npz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
     if y is not None and (y.ndim == 0 or len(y) != len(X)):
         found = f"{len(y)} entries" if y.ndim else "a single value"
         raise ValueError(f"{name}: X has {len(X)} examples and y has {found}; wanted as many")
-    used = {"X", "y"} if "X" in arrays else {"values", "offsets", "y"}
+    used = {"X", "y", *further} if "X" in arrays else {"values", "offsets", "y", *further}
     if ignored := [key for key in arrays if key not in used]:
         _log.warning("%s: ignored the arrays %s", name, ", ".join(ignored))
-    return X, y
+    return X, y, {key: _one_each(arrays.get(key), key, len(X), name, arrays) for key in further}
 
 
-def _load_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray | None]:
+def _one_each(
+    array: np.ndarray | None, key: str, n: int, name: str, arrays: Collection[str]
+) -> np.ndarray:
+    if array is None:
+        raise ValueError(f"{name}: there is no array {key!r}; the arrays are {', '.join(arrays)}")
+    if array.shape != (n,):
+        raise ValueError(
+            f"{name}: {key} has shape {list(array.shape)}; wanted [{n}], a value for each example"
+        )
+    return array
+
+
+def _load_arrays(
+    file: BinaryIO, name: str, further: Collection[str]
+) -> dict[str, np.ndarray | None]:
     """The arrays in the file; None stands for those that `read` has no use for."""
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{name}: not an .npz archive; wanted a file made by numpy.savez")
@@ -117,14 +143,14 @@ def _load_arrays(file: BinaryIO, name: str) -> dict[str, np.ndarray | None]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Any] = dict.fromkeys(archive.files)
-            for key in arrays.keys() & _ARRAYS.keys():
+            for key in arrays.keys() & {*_ARRAYS, *further}:
                 arrays[key] = archive[key]
             return arrays
     except Exception as problem:  # a damaged archive can raise nearly anything
         if str(problem).startswith("Object arrays"):
             raise ValueError(
                 f"{name}: {key} is an array of Python objects, which is not read, since reading it "
-                f"could run code; {_ARRAYS[key]}"
+                f"could run code; {_ARRAYS.get(key, _ARRAYS['y'].replace('y', key))}"
             ) from None
         raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -57,6 +57,10 @@ def _long(table: Table, roles: Roles) -> Examples:
     def once(name: str, missing: bool = False) -> np.ndarray:
         return _once(table[name], rows, codes, starts, missing)
 
+    parts = None
+    if roles.split:
+        place = table[roles.split].place
+        parts = part_names(once(roles.split), lambda i: place(int(rows[starts[i]])))
     y: Any = None
     if roles.target and roles.task == "classify":
         y = once(roles.target)
@@ -70,7 +74,7 @@ def _long(table: Table, roles: Roles) -> Examples:
         features=roles.features,
         ids=ids,
         groups=once(roles.group) if roles.group else None,
-        parts=_parts(once(roles.split), table, roles) if roles.split else None,
+        parts=parts,
         times=None if times is None else _split(times, offsets),
         statics={name: _static(once(name, missing=True), name, roles) for name in roles.static},
         categories=categories,
@@ -161,7 +165,7 @@ def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
 
     parts = None
     if roles.split:
-        parts = _parts(table[roles.split].labels(), table, roles)
+        parts = part_names(table[roles.split].labels(), table[roles.split].place)
     return {
         "ids": ids,
         "groups": table[roles.group].labels() if roles.group else None,
@@ -343,17 +347,12 @@ def _static(values: np.ndarray, name: str, roles: Roles) -> np.ndarray:
     return np.array(texts, object)
 
 
-def _parts(names: np.ndarray, table: Table, roles: Roles) -> np.ndarray:
-    """The names of parts as "train", "validation" and "test"."""
+def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
+    """The names of parts `[N]` as "train", "validation" and "test"; `place` says where one is."""
     known = {name: part for part, names_of in PARTS.items() for name in names_of}
-    column = table[roles.split or ""]
-    for name in np.unique(names).tolist():
+    for i, name in enumerate(names.tolist()):
         if str(name).casefold() not in known:
-            codes, values = column.factor()
-            row = int(np.argmax(codes == as_strings(values).tolist().index(name)))
-            raise ValueError(
-                f"{column.place(row)}: {name!r} is no part; wanted train, validation or test"
-            )
+            raise ValueError(f"{place(i)}: {name!r} is no part; wanted train, validation or test")
     return np.array([known[str(name).casefold()] for name in names.tolist()])
 
 
