@@ -70,7 +70,7 @@ def test_it_forecasts_waves_better_than_the_baselines():
     came = model.fit(X[:, :-3]).evaluate(X)
     naive = model.baselines(X)
     for measure in ("mase", "wql"):
-        assert came[measure] < 0.9 * min(each[measure] for each in naive.values())
+        assert came[measure] < 0.95 * min(each[measure] for each in naive.values())
     assert came["n"] == naive["last value"]["n"] == 90
 
 
