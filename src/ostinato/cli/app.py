@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 import ostinato
-from ostinato.cli import check, complete, cv, doctor, evaluate, generate, inspect, predict, train
+from ostinato.cli import (
+    check,
+    complete,
+    cv,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    predict,
+    train,
+    tune,
+)
 from ostinato.cli.failures import Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
@@ -35,6 +46,7 @@ for _command in (
     generate.generate,
     check.check,
     cv.cv,
+    tune.tune,
     inspect.inspect,
     doctor.doctor,
 ):
@@ -106,6 +118,8 @@ def _explain(error: Exception) -> tuple[int, str | None]:
             f"ostinato: this needs {error.name}, which is not installed; "
             "get it with: pip install 'ostinato[torch]'"
         )
+    if isinstance(error, ModuleNotFoundError) and isinstance(error.__cause__, ImportError):
+        return BAD_INPUT, f"ostinato: {error}"  # of `_extras.needs`, which names the extra
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
         bad_name = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)

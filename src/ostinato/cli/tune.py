@@ -1,0 +1,280 @@
+"""ostinato tune FILE … --minutes 10"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ostinato.cli import config as configuration
+from ostinato.cli import jobs, limits, sources, trials
+from ostinato.cli.config import OPTIONS, Given
+from ostinato.cli.failures import BadInput, Failure, Interrupted
+from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.train import asked_for
+from ostinato.interrupt import Terminated
+
+if TYPE_CHECKING:
+    import optuna
+
+    from ostinato.cli.jobs.job import Job
+
+VALIDATION = 0.2  # of the training part, where nothing is given
+SHOWN = 10  # trials of the table
+
+
+@with_flags("data", "task", "model", "training", "run.threads")
+def tune(
+    given: Given,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="mnist|vowels|austen|FILE",
+            help="As for train. The test part is not looked at.",
+            autocompletion=completion(sources.BUILT_IN),
+        ),
+    ],
+    minutes: Annotated[
+        float, typer.Option(help="Begin no trial after so many minutes, and stop the last.")
+    ] = 10.0,
+    n_trials: Annotated[
+        Optional[int],  # noqa: UP045  typer of Python 3.10
+        typer.Option("--trials", metavar="N", help="End after so many finished trials.", min=1),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--output", "-o", metavar="STUDY", help="Directory; the same command goes on with it."
+        ),
+    ] = None,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="TOML file with [data], [task], [model], [training]."),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for better parameters by the loss on a validation part of the training part.
+
+    The first trial is the recipe that train takes. What you give is not searched. The result is a
+    configuration for train --config.
+    """
+    hush(quiet)
+    if not minutes > 0:
+        raise BadInput(f"--minutes is {minutes:g}; wanted a number above 0")
+    if output is not None:
+        trials.check(output)
+    asked = _with_validation(asked_for(source, config, set_, given))
+    job = jobs.read(configuration.resolve(asked), asked)
+    until = time.monotonic() + 60 * minutes
+    decided = {key: value for key, value in asked.items() if value is not None}
+    seed = job.settings.training.seed
+    with trials.opened(output, job.settings, decided, job.description(), seed) as study:
+        try:
+            _search(study, job, until, n_trials, quiet)
+        except ValueError:
+            study.discard()
+            raise
+        except (KeyboardInterrupt, Terminated) as error:
+            code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
+            raise Interrupted(_how_to_go_on(study), code) from None
+        best = study.best()
+        if best is None:
+            raise Failure(
+                f"no trial was finished in {minutes:g} minutes; wanted more --minutes, or fewer "
+                "--epochs or --iterations"
+            )
+        result = _result(study, best)
+        if as_json:
+            say_json(result)
+        else:
+            say("\n".join(_lines(study, best, result)))
+
+
+def _with_validation(asked: Given) -> Given:
+    """What is asked for, with a validation part to choose by.
+
+    Raises:
+        BadInput: none is wanted, or weights are to begin with that do not fit other sizes.
+    """
+    if asked.get("run.from") is not None:
+        raise BadInput("--from is not for tune: its weights fit one size of network only")
+    key = "training.validation_fraction"
+    settings = configuration.resolve(asked)
+    if key in jobs.unused(settings):  # a forecaster keeps the end of each series
+        return asked
+    if asked.get(key) == 0:
+        raise BadInput("--validation-fraction is 0; wanted a part to choose by, as 0.2")
+    return {key: VALIDATION} | asked
+
+
+def _search(study: trials.Study, job: Job, until: float, n_trials: int | None, quiet: bool) -> None:
+    """Run trials until the time or their number is up."""
+    while time.monotonic() < until and (n_trials is None or len(study.finished()) < n_trials):
+        began = time.monotonic()
+        trial, settings = study.ask()
+        outcome = _run(study, trial, replace(job, settings=settings), until)  # type: ignore[type-var]
+        study.keep()
+        if not quiet:
+            seconds = time.monotonic() - began
+            print(f"trial {trial.number}: {outcome}, {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def _run(study: trials.Study, trial: optuna.Trial, job: Job, until: float) -> str:
+    """Train once; the result in words. A trial that the time has ended is left to the next call."""
+    import optuna
+
+    from ostinato.cli import experiment
+    from ostinato.training import Diverged
+
+    pruned, optunas = optuna.trial.TrialState.PRUNED, study.study
+    job = replace(job, settings=experiment.with_threads(job.settings))  # type: ignore[type-var]
+    try:
+        limits.check_memory(job.settings, job.least_memory())
+    except BadInput as problem:
+        optunas.tell(trial, state=pruned)
+        return str(problem)
+    try:
+        _, history = job.fit([_watch(trial, until)], None)
+    except _Pruned as end:
+        optunas.tell(trial, state=pruned)
+        return f"pruned at {end}"
+    except _OutOfTime:
+        return "the time is up"
+    except Diverged as error:
+        optunas.tell(trial, state=pruned)
+        return f"diverged at iteration {error.iteration}"
+    best = min(history.reports, key=lambda report: report["validation_loss"])
+    for name, value in best.items():
+        if name.startswith("validation_"):
+            trial.set_user_attr(name, value)
+    optunas.tell(trial, best["validation_loss"])
+    found = study.best()
+    leads = " (the best so far)" if found is not None and found.number == trial.number else ""
+    return f"validation loss {best['validation_loss']:.4g}{leads}"
+
+
+class _Pruned(Exception):  # noqa: N818  it ends a trial, it is no error
+    """The trial is worse than others were at this share of the schedule."""
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    """The time is up."""
+
+
+def _watch(trial: optuna.Trial, until: float) -> Any:
+    """A callback that ends a trial which is worse than others, or for which there is no time."""
+    from ostinato import training
+
+    class Watch(training.Callback):
+        def __init__(self) -> None:
+            self.step = -1
+
+        def on_iteration(self, run: training.Run) -> None:
+            if time.monotonic() > until and run.iteration < run.total:
+                raise _OutOfTime
+
+        def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
+            step = trials.STEPS * run.iteration // run.total
+            if step <= self.step or run.iteration == run.total:
+                return
+            self.step = step
+            trial.report(report["validation_loss"], step)
+            if trial.should_prune():
+                share = f"{100 * run.iteration / run.total:.0f} % of its schedule"
+                raise _Pruned(f"{share}, validation loss {report['validation_loss']:.4g}")
+
+    return Watch()
+
+
+def _how_to_go_on(study: trials.Study) -> str:
+    if study.path is None:
+        return "interrupted; nothing was kept (-o STUDY keeps a study)"
+    n = len(study.finished())
+    return (
+        f"interrupted; {n} finished trial{'' if n == 1 else 's'} in {study.path}.\n"
+        "The same command goes on."
+    )
+
+
+def _result(study: trials.Study, best: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    finished = study.finished()
+    rows = [_row(trial) for trial in finished]
+    n_complete = sum(row["state"] == "complete" for row in rows)
+    return {
+        "study": None if study.path is None else str(study.path),
+        "config": None if study.best_file is None else str(study.best_file),
+        "trials": len(rows),
+        "pruned": len(rows) - n_complete,
+        "best": _row(best),
+        "recipe": next((row for row in rows if row["trial"] == 0), None),
+        "table": rows,
+    }
+
+
+def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """A trial as JSON values."""
+    measures = {n: v for n, v in trial.user_attrs.items() if n.startswith("validation_")}
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "validation_loss": trial.value,
+        **measures,
+        "parameters": trial.user_attrs["used"],
+        "seconds": trial.duration.total_seconds() if trial.duration else None,
+    }
+
+
+def _lines(
+    study: trials.Study, best: optuna.trial.FrozenTrial, result: dict[str, Any]
+) -> list[str]:
+    complete = [row for row in result["table"] if row["state"] == "complete"]
+    lines = [
+        f"{result['trials']} trials, {result['pruned']} of them pruned; the best by validation "
+        "loss:",
+        "",
+        *_table(study, complete[:SHOWN]),
+        "",
+    ]
+    if best.number == 0:
+        lines.append("The recipe (trial 0) is the best so far: nothing better was found.")
+    if study.best_file is None:
+        lines += [
+            "Nothing was written; --output STUDY keeps the trials. The best configuration:",
+            "",
+            study.config_of(best).rstrip("\n"),
+        ]
+    else:
+        lines.append(f"Train and test it: ostinato train --config {study.best_file} --output DIR")
+    return lines
+
+
+def _table(study: trials.Study, rows: list[dict[str, Any]]) -> list[str]:
+    """Trials as lines of aligned columns."""
+    keys = [axis.key for axis in study.axes]
+    accuracy = any("validation_accuracy" in row for row in rows)
+    head = ["trial", "loss", *(["accuracy"] if accuracy else []), "seconds"]
+    cells = [[*head, *(OPTIONS[key].cli_name for key in keys)]]
+    for row in rows:
+        measures = [f"{row['validation_loss']:.4g}"]
+        measures += [f"{100 * row['validation_accuracy']:.2f} %"] if accuracy else []
+        values = [_plain(row["parameters"].get(key)) for key in keys]
+        cells.append([str(row["trial"]), *measures, f"{row['seconds']:.1f}", *values])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    ]
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
