@@ -46,14 +46,16 @@ def declare(
     above: float | None = None,
     below: float | None = None,
     cli_name: str | None = None,
+    or_own: bool = False,
 ) -> Any:
     """A dataclass field with its help and range: low ≤ value ≤ high, above < value < below.
 
-    `cli_name` is its name on the command line and in TOML files, where that is another one.
+    `cli_name` is its name on the command line and in TOML files, where that is another one. With
+    `or_own` a person's own class or function, too, is a value in Python.
     """
     limits = {"at least": low, "at most": high, "above": above, "below": below}
     limits = {words: limit for words, limit in limits.items() if limit is not None}
-    metadata = {"help": help, "limits": limits, "cli_name": cli_name}
+    metadata = {"help": help, "limits": limits, "cli_name": cli_name, "or_own": or_own}
     return field(default=default, metadata=metadata)
 
 
@@ -69,6 +71,7 @@ class Declaration:
     default: Value
     help: str
     limits: Mapping[str, float]
+    or_own: bool  # whether a person's own class or function is a value
 
     @property
     def wanted(self) -> str:
@@ -78,6 +81,7 @@ class Declaration:
         else:
             nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
             words = nouns[self.type] + self._range
+        words += ", or a class of your own" if self.or_own else ""
         return words + (", or None" if self.optional else "")
 
     def checked(self, value: Any) -> Value:
@@ -86,8 +90,8 @@ class Declaration:
         Raises:
             HyperparameterError: it is of another type, or out of range.
         """
-        if value is None and self.optional:
-            return None
+        if (value is None and self.optional) or (self.or_own and callable(value)):
+            return value
         plain = self.plain(value)
         if plain is None:
             raise HyperparameterError(f"{self.name}={value!r}: wanted {self.wanted}")
@@ -144,21 +148,28 @@ def declarations(kind: type[Any]) -> tuple[Declaration, ...]:
 
 
 def _declaration(
-    name: str, hint: Any, default: Value, help: str, limits: Mapping[str, float], cli_name: str
+    name: str,
+    hint: Any,
+    default: Value,
+    help: str,
+    limits: Mapping[str, float],
+    cli_name: str,
+    or_own: bool,
 ) -> Declaration:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if optional:
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     kind = str if choices else hint
-    return Declaration(name, cli_name or name, kind, optional, choices, default, help, limits)
+    cli_name = cli_name or name
+    return Declaration(name, cli_name, kind, optional, choices, default, help, limits, or_own)
 
 
 @dataclass(frozen=True)
 class Model(Declared):
     """The network."""
 
-    cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.")
+    cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.", or_own=True)
     hidden_size: int = declare(128, "Size of the hidden state.", low=1)
     num_layers: int = declare(1, "Recurrent layers, one upon the other.", low=1, cli_name="layers")
     bidirectional: bool = declare(False, "Read each sequence in both directions.")

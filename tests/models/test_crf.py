@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import itertools
 import math
@@ -125,6 +126,17 @@ def test_the_engine_plays_the_forward_algorithm():
         answer = crf.log_partition(emissions, lengths)
         wanted = crf.double().log_partition(emissions.double(), lengths)
     torch.testing.assert_close(answer.double(), wanted, rtol=1e-6, atol=1e-4)
+
+
+def test_transitions_may_be_large():
+    """A shift of all transitions into a label is one of its scores; exp(200) overflows float32."""
+    crf, emissions, lengths = example(dtype=torch.float32)
+    shift = torch.tensor([200.0, 0.0, -200.0])
+    with torch.no_grad():
+        crf.transitions += shift
+    emissions[:, 1:] -= shift
+    wanted = copy.deepcopy(crf).double().log_partition(emissions.double(), lengths)
+    torch.testing.assert_close(crf.log_partition(emissions, lengths).double(), wanted)
 
 
 def test_without_transitions_steps_do_not_know_each_other():

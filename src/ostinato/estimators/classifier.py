@@ -43,6 +43,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
+            `models.Stack`.
         batch_size: examples an update sees; all N if there are fewer.
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.

@@ -7,18 +7,23 @@ from torch import Tensor
 
 from ostinato import nn
 from ostinato.hyperparameters import Model
+from ostinato.models.stack import Stack
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-def recurrent(model: Model, n_features: int, nonlinearity: str = "tanh") -> torch.nn.RNNBase:
+def recurrent(
+    model: Model, n_features: int, nonlinearity: str = "tanh"
+) -> torch.nn.RNNBase | Stack:
     """The layers of a network, batch first: x `[B, T, F]` to states `[B, T, directions · H]`.
 
     Args:
-        model: cell, sizes, directions, dropout.
+        model: cell (a name, or what makes one: see `Stack`), sizes, directions, dropout.
         n_features: F.
         nonlinearity: "tanh" or "relu", of the cell "rnn".
     """
+    if not isinstance(model.cell, str):
+        return Stack(model, n_features)
     return CELLS[model.cell](
         n_features,
         model.hidden_size,

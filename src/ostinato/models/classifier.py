@@ -136,6 +136,8 @@ def _check_notebook_start(network: _Arguments) -> None:
     """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
     if network.init != "notebook":
         return
+    if not isinstance(network.cell, str):
+        raise ValueError("init='notebook' is for the cells that have a name; use init='default'")
     if network.cell == "rnn" and network.nonlinearity == "relu":
         stuck = "nonlinearity='relu' has no slope at zero"
     elif network.num_layers > 1:

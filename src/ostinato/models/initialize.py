@@ -13,8 +13,10 @@ FORGET_GATE = 1  # the gates of torch.nn.LSTM are i, f, g, o
 
 
 @torch.no_grad()
-def initialize(body: torch.nn.RNNBase, readout: torch.nn.Linear, init: str) -> None:
+def initialize(body: torch.nn.Module, readout: torch.nn.Linear, init: str) -> None:
     """Set the initial weights of a recurrent body and its readout.
+
+    A body of a person's own cells has theirs.
 
     "default": U from Glorot's uniform distribution (Glorot and Bengio 2010) and W orthogonal (Saxe
     et al. 2014), both gate by gate; V as U; biases zero, but one for the LSTM's forget gate (Gers
@@ -23,6 +25,16 @@ def initialize(body: torch.nn.RNNBase, readout: torch.nn.Linear, init: str) -> N
     "notebook": U, W and biases zero; V from a normal distribution with deviation 0.01, cut off at
     two deviations.
     """
+    if isinstance(body, torch.nn.RNNBase):
+        _layers(body, init)
+    readout.bias.zero_()
+    if init == "notebook":
+        torch.nn.init.trunc_normal_(readout.weight, std=0.01, a=-0.02, b=0.02)
+    else:
+        torch.nn.init.xavier_uniform_(readout.weight)
+
+
+def _layers(body: torch.nn.RNNBase, init: str) -> None:
     for name, weight in body.named_parameters():
         if init == "notebook" or name.startswith("bias"):
             weight.zero_()
@@ -34,11 +46,6 @@ def initialize(body: torch.nn.RNNBase, readout: torch.nn.Linear, init: str) -> N
                 torch.nn.init.orthogonal_(gate)
         if init == "default" and name.startswith("bias_ih") and body.mode == "LSTM":
             _gate(weight, FORGET_GATE, body.hidden_size).fill_(1)
-    readout.bias.zero_()
-    if init == "notebook":
-        torch.nn.init.trunc_normal_(readout.weight, std=0.01, a=-0.02, b=0.02)
-    else:
-        torch.nn.init.xavier_uniform_(readout.weight)
 
 
 def _gate(weight: Tensor, i: int, hidden_size: int) -> Tensor:

@@ -36,6 +36,11 @@ class LanguageArchitecture(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.cell, str):
+            raise ValueError(
+                f"cell={self.cell!r} in a language model, whose state is carried from batch to "
+                "batch; wanted one of 'rnn', 'gru', 'lstm'"
+            )
         if self.bidirectional:
             raise ValueError(
                 "bidirectional=True in a language model: its backward half would read the token "

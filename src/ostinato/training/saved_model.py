@@ -66,6 +66,11 @@ def write(path: Path, model: SavedModel) -> None:
             a type that JSON has not; or a weight is NaN or infinite.
         OSError: it cannot be written.
     """
+    if not isinstance(cell := model.net.get("cell", ""), str):
+        raise ValueError(
+            f"the cell {getattr(cell, '__name__', cell)} is your own, and a saved model holds no "
+            "code; keep net_.state_dict(), and load it into a network of the same class"
+        )
     _check_replaceable(path)
     check_finite(model.weights, "the network")
     content = pack(model.weights)
