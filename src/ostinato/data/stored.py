@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Stored(Ragged):
         prepare: what becomes of sequences when they are read, and the features that they have then.
     """
 
-    __slots__ = ("_file", "_n_features", "_n_stored", "_prepare", "_starts")
+    __slots__ = ("_file", "_lengths", "_n_features", "_n_stored", "_prepare", "_starts")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Stored(Ragged):
     ):
         self._file = file
         self._starts = starts
+        self._lengths = lengths
         self._n_stored = n_stored
         self._prepare = prepare
         self._n_features = prepare[1] if prepare else n_stored
@@ -47,6 +48,11 @@ class Stored(Ragged):
     def values(self) -> np.ndarray:  # type: ignore[override]
         """All steps, `[ΣT, F]`, read into memory."""
         return self[:].values
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of each sequence, `[N]` int64."""
+        return self._lengths
 
     @property
     def n_features(self) -> int:
@@ -96,20 +102,15 @@ class Stored(Ragged):
         return self._prepare[0](raw) if self._prepare else raw
 
     def _read_into(self, values: np.ndarray, start: int) -> None:
-        size, position = values.nbytes, start * self._n_stored * _FLOAT
-        if hasattr(os, "pread"):
-            content = b"".join(_pread(self._file.fileno(), size, position))
-        else:
-            self._file.seek(position)
-            content = self._file.read(size)
-        values[:] = np.frombuffer(content, np.float32).reshape(values.shape)
-
-
-def _pread(descriptor: int, size: int, position: int) -> Iterable[bytes]:
-    """The bytes from a position on, in as many pieces as the system gives them."""
-    while size:
-        piece = os.pread(descriptor, size, position)
-        if not piece:
-            raise OSError("the file of stored examples ends early")
-        yield piece
-        size, position = size - len(piece), position + len(piece)
+        """Fill an array, contiguous in memory, from the file."""
+        content = values.reshape(-1).view(np.uint8).data
+        position = start * self._n_stored * _FLOAT
+        while len(content):
+            if hasattr(os, "preadv"):
+                n = os.preadv(self._file.fileno(), [content], position)
+            else:
+                self._file.seek(position)
+                n = self._file.readinto(content)  # type: ignore[attr-defined]
+            if not n:
+                raise OSError("the file of stored examples ends early")
+            content, position = content[n:], position + n

@@ -29,8 +29,8 @@ from ostinato.data.roles import Roles, resolve
 from ostinato.data.shapes import build
 from ostinato.data.table import Table
 
-BLOCK = 1 << 22  # bytes of text in a block: some 100,000 rows
-ROWS = 1 << 16  # rows of a Parquet or Arrow file in a block
+BLOCK = 1 << 22  # bytes of a block
+ROWS = 1 << 12  # rows of a Parquet file read at a time
 _FIRST = 64  # bytes by which a kind is told
 
 
@@ -309,18 +309,19 @@ class _Batches:
         self._rest, self._table = self._table.slice(row), self._table.slice(0, row)
 
     def _take(self) -> Any:
-        """The next rows, `ROWS` or more if there are as many; None if there are none."""
-        taken, n_rows = [], 0
+        """The next rows, `BLOCK` bytes or more if there are as many; None if there are none."""
+        taken, n_bytes = [], 0
         try:
             for batch in self._batches:
                 taken.append(batch)
-                n_rows += len(batch)
-                if n_rows >= ROWS:
+                n_bytes += batch.nbytes
+                if n_bytes >= BLOCK and len(batch):
                     break
         except (self._pa.ArrowException, OSError) as problem:
             first = str(problem).partition("\n")[0]
             raise ValueError(f"{self._name}: not a whole file ({first})") from None
-        return self._pa.Table.from_batches(taken) if n_rows else None
+        table = self._pa.Table.from_batches(taken) if taken else None
+        return table if table is not None and len(table) else None
 
 
 def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
@@ -329,7 +330,8 @@ def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
 
     whole = file if file.seekable() else io.BytesIO(file.read())
     if kind == ".parquet":
-        yield from parquet.ParquetFile(whole).iter_batches(batch_size=ROWS)
+        # pre_buffer would hold the whole file in memory.
+        yield from parquet.ParquetFile(whole, pre_buffer=False).iter_batches(batch_size=ROWS)
         return
     start = whole.read(6)
     whole.seek(0)
