@@ -82,9 +82,9 @@ def test_a_carry_of_two_tensors_and_an_output_of_its_own():
 def test_estimators_take_a_cell(tmp_path):
     generator = np.random.default_rng(0)
     X = generator.normal(size=(80, 6, 2)).astype(np.float32)
-    small = {"cell": TwoStates, "hidden_size": 8, "iterations": 60}
+    small = {"cell": TwoStates, "hidden_size": 8, "iterations": 60, "learning_rate": 0.02}
     y = (X.sum((1, 2)) > 0).astype(int)
-    model = SequenceClassifier(**small, optimizer="adam", learning_rate=0.02).fit(X, y)
+    model = SequenceClassifier(**small, optimizer="adam").fit(X, y)
     assert model.score(X, y) > 0.7  # 0.5 without learning; a deviation of 0.06 by chance
     with pytest.raises(ValueError, match="the cell TwoStates is your own"):
         model.save(tmp_path / "model")
