@@ -110,6 +110,24 @@ def test_nested_words_and_series(write):
     assert np.array_equal(examples.y[0], [1, np.nan], equal_nan=True)
 
 
+def test_steps_that_are_lists(write):
+    rows = [([[1, 2], [3, None]], "u"), ([[5, 6]], "v")]
+    path = write(rows, ("x", "z"), ".jsonl")
+    examples = read_examples(path, Roles(target="z"))
+    assert examples.features == ("x[0]", "x[1]") and examples.lengths.tolist() == [2, 1]
+    wanted = np.array([[1, 2], [3, np.nan], [5, 6]], np.float32)
+    assert np.array_equal(examples.values, wanted, equal_nan=True)
+    assert examples.place(1, 1) == f"{path}, line 1, column 'x[1]', value 2"
+    again = read_examples(path, examples.roles.inputs())
+    assert again.values.tobytes() == examples.values.tobytes()
+    path = write([([[1, 2], [3]], "u")], ("x", "z"), ".jsonl")
+    with pytest.raises(ValueError, match="line 1, column 'x', value 2: 1 numbers in a step, and 2"):
+        read_examples(path, Roles(target="z"))
+    path = write([([[1, "a"], [3, 4]], "u")], ("x", "z"), ".jsonl")
+    with pytest.raises(ValueError, match="line 1, column 'x', value 1, value 2: 'a' is a text"):
+        read_examples(path, Roles(target="z"))
+
+
 def test_wide(write):
     rows = [(7, "P", 1, 2, 3, "u"), (5, "Q", 4, 5, 6, "v")]
     path = write(rows, ("id", "person", "s1", "s3", "s2", "z"))
@@ -117,6 +135,20 @@ def test_wide(write):
     examples = read_examples(path, roles)
     assert examples.X[:, :, 0].tolist() == [[1, 3, 2], [4, 6, 5]]
     assert examples.ids.tolist() == [7, 5] and examples.groups.tolist() == ["P", "Q"]
+
+
+def test_series_in_rows(write):
+    rows = [("a", 1, "", 1e300), ("b", 4, 5, "")]
+    path = write(rows, ("id", "m1", "m2", "m3"))
+    examples = read_examples(path, Roles("wide", task="forecast"))
+    assert examples.ids.tolist() == ["a", "b"] and examples.lengths.tolist() == [3, 2]
+    assert np.array_equal(examples.y[0], [1, np.nan, 1e300], equal_nan=True)
+    assert examples.y[1].tolist() == [4, 5] and examples.values.shape == (5, 0)
+    with pytest.raises(ValueError, match="or no target: the steps are the series"):
+        read_examples(path, Roles("wide", task="forecast", target="m3"))
+    path = write([*rows, ("c", "", "", "")], ("id", "m1", "m2", "m3"))
+    with pytest.raises(ValueError, match="line 4: a series without a value"):
+        read_examples(path, Roles("wide", task="forecast"))
 
 
 def test_places_name_the_value_in_every_shape(write):
@@ -156,7 +188,7 @@ def test_select_takes_all_that_belongs_to_a_sequence(write):
         ((3, 6, ""), {}, "line 5, column 'person': the value is missing"),
         ((0, 0, "b"), {"shape": "wide", "time": None, "features": ("x",)},
          "line 3, column 'who': 'b' is the id of line 2 too"),
-        ((0, 0, "b"), {"shape": "wide", "task": "tag"}, "a wide table.*no answer for each step"),
+        ((0, 0, "b"), {"shape": "wide", "task": "tag"}, "a wide table.*an answer for each step"),
         ((0, 0, "b"), {"shape": "nested", "time": None},
          "line 2, column 'x': a single value; wanted a list"),
     ],

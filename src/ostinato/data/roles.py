@@ -200,7 +200,7 @@ def _named(roles: Roles, table: Table) -> Roles:
 
 def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     """All columns without a role, if there is no doubt; a series needs none."""
-    if roles.task == "forecast":
+    if roles.task == "forecast" and roles.shape != "wide":
         return ()
     if roles.shape == "wide" and (steps := _steps(roles, table)):
         return steps

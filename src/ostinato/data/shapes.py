@@ -14,7 +14,7 @@ from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, resolve
 from ostinato.data.sequences import Sequences
-from ostinato.data.table import Column, Nested, Table, Text, as_strings
+from ostinato.data.table import Column, Nested, Table, Text, Typed, as_strings
 
 MAX_WORDS = 256  # of a feature that holds names; more are texts or ids, which teach nothing
 PARTS = {
@@ -119,16 +119,19 @@ def _nested(table: Table, roles: Roles) -> Examples:
 
 def _wide(table: Table, roles: Roles) -> Examples:
     """A row is a sequence of one feature, and a column is a step."""
-    if roles.task in ("tag", "forecast"):
+    if roles.task == "tag" or (roles.task == "forecast" and roles.target):
         raise ValueError(
-            f"{table.source}: a wide table, in which a row is a sequence, has no answer for each "
-            f"step, as {roles.task} wants; write a row for each step (shape 'long')"
+            f"{table.source}: a wide table, in which a row is a sequence, has no column with an "
+            f"answer for each step, as {roles.task} wants; write a row for each step (shape "
+            "'long')" + ", or no target: the steps are the series" * (roles.task == "forecast")
         )
     if roles.time:
         raise ValueError(
             f"{table.source}: a wide table has its steps in the order of its columns, and no "
             "column of times"
         )
+    if roles.task == "forecast":
+        return _wide_series(table, roles)
     values, categories = _matrix([table[name] for name in roles.features], len(table), roles)
     if categories:
         name = next(iter(categories))
@@ -141,6 +144,22 @@ def _wide(table: Table, roles: Roles) -> Examples:
         y=table[roles.target].labels() if roles.target else None,
         features=("value",),
         places=Places(table.unit, table.lines, roles.features, "wide"),
+        **_of_rows(table, roles),
+    )
+
+
+def _wide_series(table: Table, roles: Roles) -> Examples:
+    """A row is a series; values that are missing at its end are after it."""
+    steps = np.stack([table[name].numbers() for name in roles.features], axis=1)
+    present = ~np.isnan(steps)
+    if not present.any(axis=1).all():
+        row = int(np.argmin(present.any(axis=1)))
+        raise ValueError(f"{table.place(row)}: a series without a value; wanted at least one")
+    lengths = steps.shape[1] - np.argmax(present[:, ::-1], axis=1)
+    offsets = np.append(0, np.cumsum(lengths))
+    return Examples(
+        X=Ragged(np.zeros((offsets[-1], 0), np.float32), offsets),
+        y=[series[:length] for series, length in zip(steps, lengths.tolist(), strict=True)],
         **_of_rows(table, roles),
     )
 
@@ -387,12 +406,23 @@ def _same_lengths(lists: Sequence[Nested]) -> np.ndarray:
 
 
 def _flat(column: Nested) -> list[Column]:
-    """The features of a list: one, or, of a list of lists of one length, one for each place."""
+    """The features of a list: one; or, of a list of steps that are lists, one for each place."""
     inner = column.inner
     if not isinstance(inner, Nested):
         inner.name = column.name
         return [inner]
-    raise ValueError(
-        f"{column.place(0)}: a list of lists; wanted a list of numbers for each feature, in a "
-        "column of its own"
-    )
+    lengths = np.diff(inner.offsets)
+    n_features = int(lengths[0])
+    wrong = np.flatnonzero(lengths != n_features)
+    if len(wrong) or not n_features:
+        i = int(wrong[0]) if len(wrong) else 0
+        raise ValueError(
+            f"{inner.place(i)}: {lengths[i]} numbers in a step, and {n_features} in the first one; "
+            "wanted as many in all steps, and at least one"
+        )
+    numbers = inner.inner.numbers().reshape(-1, n_features)
+
+    def place(feature: int) -> Callable[[int], str]:
+        return lambda step: inner.inner.place(step * n_features + feature)
+
+    return [Typed(f"{column.name}[{f}]", place(f), numbers[:, f]) for f in range(n_features)]
