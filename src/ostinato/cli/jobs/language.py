@@ -46,19 +46,23 @@ class Texts:
 def read(settings: Config, given: Given) -> LanguageJob:
     """The job of a configuration; see `jobs.read`."""
     settings = _with_column(settings)
-    texts, training, task = _texts(settings), settings.training, settings.task
+    return _job(settings, given, _texts(settings))
+
+
+def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
+    """The jobs of a cross-validation; see `jobs.folds`."""
+    settings = _with_column(settings)
+    return (_job(settings, given, texts) for texts in _folded(settings, k))
+
+
+def _job(settings: Config, given: Given, texts: Texts) -> LanguageJob:
+    training, task = settings.training, settings.task
     total = training.iterations
     if total is None:
         characters = 1 if task.level == "character" else CHARACTERS
         tokens = sum(map(len, texts.train)) / characters
         total = round((training.epochs or 0) * tokens / (training.batch_size * task.truncate))
     return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
-
-
-def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
-    """The jobs of a cross-validation; see `jobs.folds`."""
-    settings = _with_column(settings)
-    return (LanguageJob(settings, texts) for texts in _folded(settings, k))
 
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
