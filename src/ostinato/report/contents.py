@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,17 @@ class StepView:
                     f"StepView: {name} has shape {list(steps.shape)}; wanted one row for each of "
                     f"the {len(self.x)} steps of x"
                 )
+
+
+class Answers(Protocol):
+    """Labels that were given, and the true ones: class numbers, indices into `classes`."""
+
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def y_true(self) -> np.ndarray: ...
+    @property
+    def y_pred(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ostinato.report import figures, markup, measures, tables
@@ -68,23 +69,27 @@ def _machine(environment: dict[str, Any]) -> str:
     return " \u00b7 ".join(str(part) for part in parts if part)
 
 
-def beside_baselines(facts: RunFacts, task: str, further: str = "") -> str:
+def beside_baselines(
+    facts: RunFacts, task: str, more: Mapping[str, Any] = MappingProxyType({}), below: str = ""
+) -> str:
     """The measures on the test part, those of the baselines beside them, and who wins.
 
     Args:
         facts: of the run.
         task: whose measures they are, see `measures.MEASURES`.
-        further: markup below the table.
+        more: measures that the evaluation may lack.
+        below: markup under the table.
     """
-    test, baselines = facts.evaluation.get("test"), facts.evaluation.get("baselines", {})
+    test = {**more, **facts.evaluation.get("test", {})}
+    baselines = facts.evaluation.get("baselines", {})
     if not test:
-        return section("measures", "Measures", omitted("The test part was not measured."), further)
+        return section("measures", "Measures", omitted("The test part was not measured."), below)
     verdict = measures.verdict(task, test, baselines)
     told = ""
     if verdict is not None:
         told = f'<p class="verdict{" lost" if verdict.lost else ""}">{text(verdict.told)}</p>'
     shown = tables.measures_table(measures.rows(task, test, baselines), list(baselines))
-    return section("measures", "Measures", told, shown, further)
+    return section("measures", "Measures", told, shown, below)
 
 
 def training(facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool = False) -> str:

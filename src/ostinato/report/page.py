@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 
 from ostinato._extras import needs
 from ostinato.files import write_text
-from ostinato.report.contents import ReportData
+from ostinato.report.contents import ReportData, RunFacts
 from ostinato.report.markup import text
+from ostinato.report.tagging import TaggingData
 
 # Nothing is loaded from anywhere: the browser itself refuses all but inline styles and pictures.
 _POLICY = (
@@ -18,7 +19,12 @@ _POLICY = (
 )
 
 
-def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
+# The modules that have the sections of each report: `header`, and `IN_ORDER`, functions from the
+# data to markup.
+PAGES: dict[type, str] = {ReportData: "sections", TaggingData: "tagging_page"}
+
+
+def write_report(path: str | os.PathLike[str], data: RunFacts) -> None:
     """Write one HTML file that shows a run; it needs no network, no scripts and no other file.
 
     The file appears whole or not at all (see `ostinato.files`).
@@ -26,11 +32,12 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
     Args:
         path: where to write; by convention `report.html` in the run directory. An old one
             is replaced.
-        data: what to show; see `ReportData`. Its strings may hold anything, they are escaped.
+        data: what to show: `ReportData`, `TaggingData`, … Its strings may hold anything, they
+            are escaped.
 
     Raises:
         FileNotFoundError: the directory does not exist.
-        ImportError: matplotlib or scikit-learn is missing.
+        ImportError: matplotlib is missing.
 
     Example:
         >>> import numpy as np, tempfile, pathlib
@@ -51,12 +58,12 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
     write_text(path, _page(data))
 
 
-def _page(data: ReportData) -> str:
-    with needs("torch", "matplotlib", "sklearn"):
-        from ostinato.report import sections
+def _page(data: RunFacts) -> str:
+    with needs("torch", "matplotlib"):
+        page = import_module(f"ostinato.report.{PAGES[type(data)]}")
     style = resources.files("ostinato.report").joinpath("style.css").read_text(encoding="utf-8")
-    shown = [make(data) for make in sections.IN_ORDER]
-    body = "\n\n".join([sections.header(data), *shown])
+    shown = [make(data) for make in page.IN_ORDER]
+    body = "\n\n".join([page.header(data), *shown])
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from ostinato import picture
 from ostinato.report import figures, frame, markup, steps, tables
-from ostinato.report.contents import ReportData, StepView
+from ostinato.report.contents import Answers, ReportData, StepView
 from ostinato.report.frame import interval, tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
 from ostinato.report.parts import MOST
@@ -129,7 +128,7 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
     return f"{told}; nine tenths of the rise are made, and kept, after {count(int(below[-1]) + 2)}."
 
 
-def confusion(data: ReportData) -> str:
+def confusion(data: Answers) -> str:
     matrix = _confusion(data)
     pairs = tables.most_confused(matrix, data.classes, 5)
     told = "; ".join(
@@ -149,14 +148,15 @@ def confusion(data: ReportData) -> str:
     return section("confusion", "Confusion", note(mistakes), shown)
 
 
-def per_class(data: ReportData) -> str:
-    shown = tables.class_table(data.y_true, data.y_pred, _confusion(data), data.classes)
+def per_class(data: Answers, kind: str = "class", of: str = "examples") -> str:
+    """Scores of each class; `kind` is what a class is called, and `of` names what is classified."""
+    shown = tables.class_table(_confusion(data), data.classes, kind, of)
     return section(
         "classes",
-        "Classes",
+        "Labels" if kind == "label" else "Classes",
         note(
-            "Precision: how many of those given this class have it. Recall: how many of this class "
-            "were found. F1: their harmonic mean. A dash: never given, or never there."
+            f"Precision: how many of those given this {kind} have it. Recall: how many of this "
+            f"{kind} were found. F1: their harmonic mean. A dash: never given, or never there."
         ),
         shown,
     )
@@ -257,8 +257,10 @@ def hidden(data: ReportData) -> str:
     )
 
 
-def _confusion(data: ReportData) -> np.ndarray:
-    return confusion_matrix(data.y_true, data.y_pred, labels=np.arange(len(data.classes)))
+def _confusion(data: Answers) -> np.ndarray:
+    n_classes = len(data.classes)
+    pairs = data.y_true * n_classes + data.y_pred
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _unit(data: ReportData) -> str:

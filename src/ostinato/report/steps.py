@@ -48,7 +48,7 @@ def step_by_step(name: str, label: str, view: StepView, classes: Sequence[str], 
     def across(fig: Figure) -> None:
         ratios = (2.2, 0.4 * len(lanes)) if lanes else (1,)
         axes = fig.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
-        _features(axes[0], view.x)
+        features(axes[0], view.x)
         if lanes:
             _beliefs_across(axes[-1], view, classes, lanes)
         _time_axis(axes[-1], unit)
@@ -76,7 +76,7 @@ def hidden_states(label: str, view: StepView, unit: str) -> str:
 
     def across(fig: Figure) -> None:
         top, bottom = fig.subplots(2, 1, height_ratios=(1, 2), sharex=True)
-        _features(top, view.x)
+        features(top, view.x)
         _heat_map(bottom, states, MAX_ROWS["units"])
         bottom.set_ylabel(f"{n_units} hidden units")
         _time_axis(bottom, unit)
@@ -114,24 +114,26 @@ def _picture(ax: Axes, x: np.ndarray) -> None:
     ax.spines[["top", "right"]].set_visible(True)
 
 
-def _features(ax: Axes, x: np.ndarray) -> None:
-    """`[T, F]` over time; feature values of step t between t and t + 1."""
+def features(ax: Axes, x: np.ndarray, first: int = 0) -> None:
+    """`[T, F]` over time from step `first`; feature values of step t between t and t + 1."""
     n_steps, n_features = x.shape
     ax.set_ylabel("feature" if n_features == 1 else f"{n_features} features")
     if n_features > MAX_LINES:
-        _heat_map(ax, x / (np.abs(x).max() or 1.0), MAX_ROWS["features"])
+        _heat_map(ax, x / (np.abs(x).max() or 1.0), MAX_ROWS["features"], first)
         return
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if n_steps == 1 else {}
     for i, feature in enumerate(x.T):
         strength = 1 - 0.7 * i / n_features
         shown = parts.extremes(feature, min(parts.MOST, LINE_POINTS // n_features))
-        ax.plot(shown + 0.5, feature[shown], color=INK, alpha=strength, linewidth=1.1, **marker)
+        ax.plot(
+            first + shown + 0.5, feature[shown], color=INK, alpha=strength, linewidth=1.1, **marker
+        )
 
 
-def _heat_map(ax: Axes, values: np.ndarray, most: int) -> None:
+def _heat_map(ax: Axes, values: np.ndarray, most: int, first: int = 0) -> None:
     """`[T, K]` values in [−1, 1], time to the right."""
     n_steps, n_rows = values.shape
-    extent = (0, n_steps, n_rows, 0)
+    extent = (first, first + n_steps, n_rows, 0)
     shown = parts.means(parts.means(values).T, most)
     ax.imshow(diverging(shown), interpolation="none", extent=extent, aspect="auto")
     ax.grid(False)

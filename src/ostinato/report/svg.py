@@ -15,12 +15,15 @@ from matplotlib.figure import Figure
 
 # Stand-ins: matplotlib draws in these, the page replaces them by its own variables.
 INK, MUTED, LINE, ACCENT, WRONG = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
+# Of labels, which are told apart by colour; the page has as many variables.
+LABELS = tuple(f"#1{i}2{i}3{i}" for i in range(8))
 _VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     LINE: "var(--line)",
     ACCENT: "var(--accent)",
     WRONG: "var(--wrong)",
+    **{stand_in: f"var(--label-{i})" for i, stand_in in enumerate(LABELS)},
 }
 # The same two hues where pixels cannot follow the page: mid-tones, readable on white and black.
 ACCENT_RGB, WRONG_RGB = (0.24, 0.50, 0.86), (0.87, 0.44, 0.13)

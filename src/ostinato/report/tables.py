@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from ostinato.report.markup import count, percent, plain, row, short, table, text
 from ostinato.report.measures import Row
@@ -64,28 +63,39 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int) -> list[tu
     return [(classes[i], classes[j], int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
 
 
-def class_table(
-    y_true: np.ndarray, y_pred: np.ndarray, matrix: np.ndarray, classes: Sequence[str]
-) -> str:
-    """Precision, recall, F1 and support of each class, and their means."""
-    labels = np.arange(len(classes))
+def class_table(matrix: np.ndarray, classes: Sequence[str], kind: str, of: str) -> str:
+    """Precision, recall, F1 and support of each class, and their means.
 
-    def scores(average: str | None) -> tuple[Any, ...]:
-        return precision_recall_fscore_support(
-            y_true, y_pred, labels=labels, average=average, zero_division=np.nan
-        )
-
+    Args:
+        matrix: `[C, C]` counts, a row for each true class.
+        classes: their names.
+        kind, of: what a class is called, and what is classified.
+    """
+    right, support, given = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is shown as a dash
+        scores = np.stack([right / given, right / support, 2 * right / (support + given)])
     rows = []
-    for c, (precision, recall, f1, support) in enumerate(zip(*scores(None), strict=True)):
-        taken = most_confused(np.where(labels[:, None] == c, matrix, 0), classes, 1)
+    for c, name in enumerate(classes):
+        taken = most_confused(
+            np.where(np.arange(len(classes))[:, None] == c, matrix, 0), classes, 1
+        )
         mistake = f"{short(taken[0][1], 24)} ({count(taken[0][2])}\u00d7)" if taken else "–"
-        shares = [percent(share) for share in (precision, recall, f1)]
-        rows.append(row(classes[c], [*shares, count(int(support)), mistake]))
-    for average, name in (("macro", "mean over classes"), ("weighted", "mean over examples")):
-        shares = [percent(share) for share in scores(average)[:3]]
-        rows.append(row(name, [*shares, count(len(y_true)), ""], "mean"))
-    header = ["class", "precision", "recall", "F1", "support", "most often taken for"]
-    return table("Scores of each class on the test examples", header, rows, "numbers classes")
+        shares = [percent(share) for share in scores[:, c]]
+        rows.append(row(name, [*shares, count(int(support[c])), mistake]))
+    total = int(support.sum())
+    equal = np.ones(len(classes))
+    for weights, name in ((equal, "classes" if kind == "class" else f"{kind}s"), (support, of)):
+        shares = [percent(_mean(each, weights)) for each in scores]
+        rows.append(row(f"mean over {name}", [*shares, count(total), ""], "mean"))
+    header = [kind, "precision", "recall", "F1", "support", "most often taken for"]
+    return table(f"Scores of each {kind} on the test {of}", header, rows, "numbers classes")
+
+
+def _mean(scores: np.ndarray, weights: np.ndarray) -> float:
+    """The weighted mean of the scores that exist; NaN if none does."""
+    there = ~np.isnan(scores)
+    total = weights[there].sum()
+    return float((scores[there] * weights[there]).sum() / total) if total else float("nan")
 
 
 def steps_table(accuracy: np.ndarray, unit: str) -> str:

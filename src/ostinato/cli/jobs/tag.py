@@ -114,17 +114,36 @@ class TagJob:
     def keep(
         self, run: RunDir, model: FittedTagger, history: History, evaluation: dict[str, Any]
     ) -> None:
-        from ostinato import files
+        from ostinato import files, report
+        from ostinato.cli import reported
 
-        settings = self.settings
+        settings, test = self.settings, self.parts.test
         parameters = {"crf": settings.task.crf, "standardize": False}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
-        files.write_text(run.predictions, _csv(model, self.parts.test, proba=False))
+        files.write_text(run.predictions, _csv(model, test, proba=False))
+        contents = report.collect_tagging(
+            model,
+            _inputs(model.preparation, test),
+            test.y,
+            reported.facts(settings, run, history, evaluation),
+            ids=test.ids,
+            words=_words(test),
+        )
+        report.write_report(run.report, contents)
 
 
 def _inputs(preparation: Preparation | None, part: Examples) -> Any:
     return part.X if preparation is None else preparation.apply(part)
+
+
+def _words(part: Examples) -> list[list[str]] | None:
+    """The words of each sequence, if a step is one."""
+    if len(part.features) != 1 or part.features[0] not in part.categories:
+        return None
+    words, ends = (*part.categories[part.features[0]], "–"), np.cumsum(part.lengths)
+    numbers = np.nan_to_num(part.values[:, 0], nan=-1).astype(np.int64)  # –: it is missing
+    return [[words[i] for i in each] for each in np.split(numbers, ends[:-1])]
 
 
 def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
