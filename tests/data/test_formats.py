@@ -166,6 +166,23 @@ def test_dates_are_the_same_from_text_and_from_arrow(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("2024/01/31", "2024-01-31"),
+        ("2024/01/31 08:15", "2024-01-31T08:15"),
+        ("2024-01-31 08:15:00 UTC", "2024-01-31T08:15"),
+        ("2024-01-31 08:15:00.5Z", "2024-01-31T08:15:00.5"),
+        ("2024-01-31 08:15:00 +02:00", "2024-01-31T06:15"),
+        ("2024-01-31T08:15:00-0330", "2024-01-31T11:45"),
+    ],
+)
+def test_dates_that_can_be_read_in_one_way(tmp_path, text, wanted):
+    write_csv(tmp_path / "a.csv", [{"t": text, "x": 1}])
+    examples = read_examples(tmp_path / "a.csv", Roles(time="t", target="x", task="forecast"))
+    assert examples.times[0][0] == np.datetime64(wanted, "ns")
+
+
+@pytest.mark.parametrize(
     ("kind", "values", "wanted"),
     [
         ("int8", [1, 2, 3], [1, 2, 3]),

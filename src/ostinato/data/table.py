@@ -228,12 +228,13 @@ class Text(Column):
         if self.is_numbers():
             return _no_missing(self.numbers(), self)
         texts = pc.utf8_trim_whitespace(self._values)
-        for kind in _DATES:
-            try:
-                return _no_missing(_datetimes(pc.cast(texts, _type(kind))), self)
-            except pa.ArrowInvalid:
-                continue
-        raise self._no_time(texts)
+        for spelled in (lambda: texts, lambda: _as_iso(texts)):
+            for kind in _DATES:
+                try:
+                    return _no_missing(_datetimes(pc.cast(spelled(), _type(kind))), self)
+                except pa.ArrowInvalid:
+                    continue
+        raise self._no_time(_as_iso(texts))
 
     def _present(self) -> pa.ChunkedArray:
         """Without blanks around; null where a number is missing."""
@@ -471,6 +472,15 @@ def _casts(text: Any, kind: str) -> bool:
     except pa.ArrowInvalid:
         return False
     return text.is_valid
+
+
+def _as_iso(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates that can be read in one way only, as ISO 8601 spells them: 2024/01/31, … UTC."""
+    import pyarrow.compute as pc
+
+    texts = pc.replace_substring_regex(texts, r"^(\d{4})/(\d{2})/(\d{2})", r"\1-\2-\3")
+    texts = pc.replace_substring_regex(texts, r" ?(UTC|GMT)$", "Z")
+    return pc.replace_substring_regex(texts, r"(:\d{2}(\.\d+)?) ([+-]\d{2}:?\d{2})$", r"\1\3")
 
 
 def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
