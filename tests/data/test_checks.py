@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import ostinato.data.checks as package
 from ostinato import datasets
 from ostinato.data import Ragged
-from ostinato.data.checks import Finding, check, contents
+from ostinato.data.checks import Finding, check, contents, near
 from ostinato.data.checks.near import near_pairs
 from ostinato.data.checks.repeats import first_equal
 from ostinato.data.checks.side import Side, stretch_hashes
@@ -110,6 +110,23 @@ def test_a_hash_alone_makes_no_copy():
     whole = side(X)
     vars(whole)["sequence_hashes"] = np.zeros(3, np.uint64)
     assert first_equal(whole, whole).tolist() == [0, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "y", [list("baacab"), ["", "", "x"], [3, 1, 3], [True, False, True], [2.0, 1.0, 2.0],
+          ["kurz", "sehr lang", "kurz"]],
+)  # fmt: skip
+def test_classes_are_those_of_unique(generator, y):
+    names, numbers = side(noise(generator, len(y), 5), np.array(y)).classes
+    wanted = np.unique(np.array(y), return_inverse=True)
+    assert names.tolist() == wanted[0].tolist() and numbers.tolist() == wanted[1].tolist()
+
+
+def test_labels_are_compared_by_what_they_say(generator):
+    X = noise(generator, 3, 5)
+    texts = side(X, np.array(["1", "2", "10"])).answers
+    assert (texts == side(X, np.array([1, 2, 10])).answers).all()
+    assert (texts == side(X, np.array(["1", "2", "10"], dtype="<U40")).answers).all()
 
 
 # --- copies -----------------------------------------------------------------------------------
@@ -335,6 +352,16 @@ def test_near_pairs_are_near(seed):
     for a, b in pairs:
         distance = ((scaled[a] - scaled[b]) ** 2).mean()
         assert distance <= 1.01 * 0.05**2 * min(variation[a], variation[b])
+
+
+def test_of_very_many_pairs_some_are_looked_at(generator, monkeypatch):
+    X = noise(generator, 200, 20)
+    X[100:] = X[:100] + 0.01 * noise(generator, 100, 20)
+    whole = only(check(examples(X)), "near-copies")
+    monkeypatch.setattr(near, "_MOST_PAIRS", 40)
+    some = only(check(examples(X)), "near-copies")
+    assert (whole.count, some.count) == (100, 40)
+    assert some.message.startswith("at least 40 of 200") and whole.message.startswith("100 of 200")
 
 
 DENSE = {

@@ -20,7 +20,8 @@ def labels(train: Side, test: Side | None) -> Iterator[Finding]:
     """Classes: how many, how large, and whether both sides have the same."""
     if train.labels is None:
         return
-    names, counts = np.unique(train.labels, return_counts=True)
+    names, numbers = train.classes
+    counts = np.bincount(numbers)
     total, noun = len(train.labels), "step" if isinstance(train.examples.y, list) else "sequence"
     if len(names) == 1:
         yield Finding(
@@ -71,16 +72,15 @@ def _shares(names: np.ndarray, counts: np.ndarray, noun: str) -> Iterator[Findin
 
 
 def _unknown(names: np.ndarray, test: Side) -> Iterator[Finding]:
-    assert test.labels is not None
-    strange = ~np.isin(test.labels.astype(str), names.astype(str))
+    own, numbers = test.classes
+    strange = ~np.isin(own.astype(str), names.astype(str))
     if strange.any():
-        unknown = np.unique(test.labels[strange])
+        unknown, n = own[strange], int(strange[numbers].sum())
         yield Finding(
             "serious",
             "unknown-label",
-            f"{share(int(strange.sum()), len(test.labels))} labels of the test part do not occur "
-            "in the training part",
-            int(strange.sum()),
+            f"{share(n, len(numbers))} labels of the test part do not occur in the training part",
+            n,
             tuple(f"class {_name(name)}" for name in unknown[:3]),
             "split so that the training part has every class, or leave these out",
         )

@@ -21,7 +21,7 @@ from ostinato.data.checks.finding import Finding, share
 from ostinato.data.checks.side import Side, mixed
 from ostinato.data.checks.surprise import surprising
 
-NEAR = 0.05
+NEAR, NEAR_TOLD = 0.05, "5 %"
 SERIOUS_SHARE = 0.01
 _FEWEST = 20  # sequences, below which no density can be told
 _FEWEST_VALUES = 8  # of a sequence: shorter ones are near by chance
@@ -84,18 +84,18 @@ class _Pool:
         return self.sides[number].place(member - self.first[number])
 
 
-def near_pairs(sides: list[Side], skip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of near sequences, as positions in the sides end to end, and their relative distance.
+def near_pairs(sides: list[Side], skip: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Pairs of sequences that are nearer than chance would have them.
 
     Args:
-        sides: one, or the training and the test part.
+        sides: one; or the training and the test part, for pairs of one of each.
         skip: `[N]` bool, sequences that do not count (copies of others).
 
     Returns:
-        pairs `[K, 2]` and whether more would be expected so near by chance `[K]` bool (of the
-        pairs that were looked at; the others are left out).
+        pairs: `[K, 2]`, positions in the sides end to end.
+        whole: whether all candidates were looked at; of very many some are.
     """
-    nothing = np.zeros((0, 2), np.int64), np.zeros(0, bool)
+    nothing = np.zeros((0, 2), np.int64), True
     generator = np.random.default_rng(0)
     pool = _Pool(sides, generator)
     usable = ~skip & (pool.lengths * len(pool.mean) >= _FEWEST_VALUES) & (pool.variation > 1e-6)
@@ -103,10 +103,15 @@ def near_pairs(sides: list[Side], skip: np.ndarray) -> tuple[np.ndarray, np.ndar
         return nothing
     members = np.flatnonzero(usable)
     pairs = _candidates(pool, members, generator)
-    if len(pairs) > _MOST_PAIRS:
-        pairs = pairs[generator.permutation(len(pairs))[:_MOST_PAIRS]]
+    if len(sides) > 1:
+        pairs = pairs[pool.side[pairs[:, 0]] != pool.side[pairs[:, 1]]]
+    whole = len(pairs) <= _MOST_PAIRS
+    if not whole:
+        pairs = pairs[np.sort(generator.permutation(len(pairs))[:_MOST_PAIRS])]
     pairs = pairs[_are_near(pool, pairs)]
-    return (pairs, _by_chance(pool, members, pairs, generator)) if len(pairs) else nothing
+    if len(pairs) == 0:
+        return nothing
+    return pairs[~_by_chance(pool, members, pairs, generator)], whole
 
 
 def _candidates(pool: _Pool, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -199,10 +204,7 @@ def _discoveries(expected: np.ndarray, n: float) -> np.ndarray:
 
 def within(side: Side, copies: np.ndarray, test_is_apart: bool) -> Iterator[Finding]:
     """Near copies in one part."""
-    pairs, chance = near_pairs([side], copies)
-    pairs = pairs[~chance]
-    if len(pairs) == 0:
-        return
+    pairs, whole = near_pairs([side], copies)
     if (groups := side.examples.groups) is not None:
         pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
     n = len(np.unique(pairs[:, 1]))
@@ -211,19 +213,18 @@ def within(side: Side, copies: np.ndarray, test_is_apart: bool) -> Iterator[Find
     yield Finding(
         "note" if test_is_apart else "warning",
         "near-copies",
-        f"{share(n, len(side))} {side.sequences} are within {NEAR:.0%} of another"
+        f"{_at_least(n, len(side), whole)} {side.sequences} are within {NEAR_TOLD} of another"
         + ("" if test_is_apart else ": a split at random puts some on both sides"),
         n,
         tuple(f"{side.place(b)} and {side.place(a)}" for a, b in pairs[:3]),
-        "are these copies, rounded or with noise? Leave them out, or give both the same group",
+        "are these copies, rounded or with noise? Leave them out, or give both one group (--group)",
     )
 
 
 def across(train: Side, test: Side, copies: np.ndarray) -> Iterator[Finding]:
     """Near copies of training sequences in the test part; `copies` `[N_test]` are left aside."""
     skip = np.concatenate([np.zeros(len(train), bool), copies])
-    pairs, chance = near_pairs([train, test], skip)
-    pairs = pairs[~chance & (pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
+    pairs, whole = near_pairs([train, test], skip)
     members = np.unique(pairs[:, 1]) - len(train)
     n = len(members)
     if n == 0:
@@ -232,8 +233,13 @@ def across(train: Side, test: Side, copies: np.ndarray) -> Iterator[Finding]:
     yield Finding(
         "serious" if serious else "warning",
         "near-copies-across",
-        f"{share(n, len(test))} test sequences are within {NEAR:.0%} of a training sequence",
+        f"{_at_least(n, len(test), whole)} test sequences are within {NEAR_TOLD} of a training "
+        "sequence",
         n,
         tuple(f"{test.place(b - len(train))} and {train.place(a)}" for a, b in pairs[:3]),
         "are these copies, rounded or with noise? Split before making copies, or leave them out",
     )
+
+
+def _at_least(n: int, total: int, whole: bool) -> str:
+    return ("" if whole else "at least ") + share(n, total)

@@ -74,9 +74,9 @@ def _same_group(side: Side, a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _conflicts(side: Side, first: np.ndarray) -> Iterator[Finding]:
-    if side.label_codes is None:
+    if side.answers is None:
         return
-    labels = np.unique(side.label_codes, return_inverse=True)[1]
+    labels = np.unique(side.answers, return_inverse=True)[1]
     odd = np.flatnonzero(labels != labels[first])
     if len(odd) == 0:
         return
@@ -113,9 +113,9 @@ def across(train: Side, test: Side, first: np.ndarray) -> Iterator[Finding]:
         _pairs(test, shared, train, first[shared]),
         "leave them out of one side, or split by group",
     )
-    if train.label_codes is None or test.label_codes is None:
+    if train.answers is None or test.answers is None:
         return
-    odd = shared[test.label_codes[shared] != train.label_codes[first[shared]]]
+    odd = shared[test.answers[shared] != train.answers[first[shared]]]
     if len(odd):
         yield Finding(
             "serious" if len(odd) >= SERIOUS_SHARE * len(test) else "warning",

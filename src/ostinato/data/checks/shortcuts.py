@@ -121,13 +121,12 @@ def shortcuts(side: Side) -> Iterator[Finding]:
 
 def _sample(side: Side, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Positions `[M]` of sequences that are not empty, and class numbers; of the larger classes."""
-    assert side.labels is not None
+    numbers = side.classes[1]
     usable = np.flatnonzero(side.lengths > 0)
-    codes = np.unique(side.labels[usable], return_inverse=True)[1]
-    large = np.argsort(np.bincount(codes), kind="stable")[::-1][:MOST_CLASSES]
-    usable = usable[np.isin(codes, large)]
+    large = np.argsort(np.bincount(numbers[usable]), kind="stable")[::-1][:MOST_CLASSES]
+    usable = usable[np.isin(numbers[usable], large)]
     chosen = np.sort(generator.permutation(usable)[:SAMPLE])
-    return chosen, np.unique(side.labels[chosen], return_inverse=True)[1]
+    return chosen, np.unique(numbers[chosen], return_inverse=True)[1]
 
 
 def _score(bins: np.ndarray, y: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:

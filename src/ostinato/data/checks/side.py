@@ -21,7 +21,7 @@ from ostinato.data.examples import Examples
 # Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
 SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485
 BASE_INVERSE = pow(BASE, -1, 2**64)
-_ROWS = 2**20  # values that are hashed at a time
+_AT_ONCE = 2**20  # values that are hashed
 
 
 @dataclass(frozen=True)
@@ -76,34 +76,18 @@ class Side:
     @cached_property
     def step_hashes(self) -> np.ndarray:
         """`[ΣT]` uint64; steps are equal if their values are: −0 is 0, and NaN is NaN."""
-        salts = np.arange(1, self.n_features + 1, dtype=np.uint64) * np.uint64(SPREAD)
         hashes = np.empty(len(self.values), np.uint64)
-        rows = max(1, _ROWS // self.n_features)
+        rows = max(1, _AT_ONCE // self.n_features)
         for start in range(0, len(hashes), rows):
             values = self.values[start : start + rows] + np.float32(0)
             values[np.isnan(values)] = np.nan
-            words = values.view(np.uint32).astype(np.uint64)
-            hashes[start : start + rows] = mixed(words + salts).sum(axis=1, dtype=np.uint64)
+            hashes[start : start + rows] = row_hashes(values.view(np.uint32))
         return hashes
 
     @cached_property
     def sequence_hashes(self) -> np.ndarray:
         """`[N]` uint64"""
         return stretch_hashes(self.step_hashes, self.offsets[:-1], self.offsets[1:])
-
-    @cached_property
-    def label_codes(self) -> np.ndarray | None:
-        """Something of 64 bits for each label, `[N]`, or for a tagged sequence's labels together.
-
-        Equal for equal labels, on both sides. None where there are no classes.
-        """
-        if self.labels is None:
-            return None
-        names, where = np.unique(self.labels, return_inverse=True)
-        codes = np.array([hash_of_text(str(name)) for name in names], np.uint64)[where]
-        if len(codes) == len(self) and not isinstance(self.examples.y, list):
-            return codes
-        return stretch_hashes(codes, self.offsets[:-1], self.offsets[1:])
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -115,6 +99,43 @@ class Side:
         if labels.dtype.kind == "f" and (isinstance(y, list) or (labels != labels.round()).any()):
             return None  # a series or a number to predict
         return labels.astype(str) if labels.dtype == object else labels
+
+    @cached_property
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different labels `[C]`, and the number of each one's class, as `labels`."""
+        assert self.labels is not None
+        if self.labels.dtype.kind != "U" or self.labels.dtype.itemsize == 0:
+            return np.unique(self.labels, return_inverse=True)
+        words = np.ascontiguousarray(self.labels).view(np.uint32).reshape(len(self.labels), -1)
+        hashes = row_hashes(words)  # numbers are sorted in a fraction of the time of strings
+        first, numbers = np.unique(hashes, return_index=True, return_inverse=True)[1:]
+        names, order = np.unique(self.labels[first], return_inverse=True)
+        return names, order[numbers]
+
+    @cached_property
+    def answers(self) -> np.ndarray | None:
+        """64 bits for each sequence's label, or labels, `[N]` uint64; None: there are no classes.
+
+        Equal for equal labels, on both sides.
+        """
+        if self.labels is None:
+            return None
+        names, numbers = self.classes
+        codes = np.array([hash_of_text(str(name)) for name in names], np.uint64)[numbers]
+        if not isinstance(self.examples.y, list):
+            return codes
+        return stretch_hashes(codes, self.offsets[:-1], self.offsets[1:])
+
+
+def row_hashes(words: np.ndarray) -> np.ndarray:
+    """A hash of each row of `[N, D]` uint32, `[N]` uint64."""
+    salts = np.arange(1, words.shape[1] + 1, dtype=np.uint64) * np.uint64(SPREAD)
+    hashes = np.empty(len(words), np.uint64)
+    rows = max(1, _AT_ONCE // max(1, words.shape[1]))
+    for start in range(0, len(hashes), rows):
+        part = words[start : start + rows].astype(np.uint64)
+        hashes[start : start + rows] = mixed(part + salts).sum(axis=1, dtype=np.uint64)
+    return hashes
 
 
 def mixed(words: np.ndarray) -> np.ndarray:
