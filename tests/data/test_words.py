@@ -44,7 +44,7 @@ def test_words_are_the_sentences_again():
 
 def test_the_vocabulary_has_the_most_frequent_words_of_those_that_occur():
     sentences = random_sentences()
-    words = Words.of(sentences)[np.arange(30)]
+    words = Words.of([*sentences[:30], ["never", "seen"]])[np.arange(30)]
     flat = [word for s in sentences[:30] for word in s]
     by_count = sorted(set(flat), key=lambda word: (-flat.count(word), word))
     vocabulary = WordVocabulary.fit(words, 9)

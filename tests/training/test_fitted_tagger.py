@@ -121,6 +121,27 @@ def test_spans_come_in_any_scheme_and_go_as_valid_iob2(scheme, crf):
     assert sum(len(spans(tags)) for tags in y) > 0
 
 
+def test_the_task_knows_the_rare_words_and_the_allowed_labels():
+    X, y = sentences(30)
+    tasks = []
+
+    class Look(Callback):
+        def on_start(self, run):
+            tasks.append(run.task)
+
+    settings = replace(WORDS, scheme="iob2", vocabulary_size=50)
+    given = Tagged.of(X, y, "iob2")
+    trained, _ = FittedTagger.fit(given, MODEL, settings, plan(1), callbacks=[Look()])
+    flat = [word for words in X for word in words]
+    once = [False, *(flat.count(word) == 1 for word in trained.vocabulary.words)]
+    assert tasks[0].once.tolist() == once and any(once) and not all(once[1:])
+    follow, first = tasks[0].allowed
+    classes = trained.classes.tolist()
+    assert [classes[i] for i in torch.nonzero(~first).ravel()] == ["I-two"]
+    assert not follow[classes.index("B-one"), classes.index("I-two")]
+    assert follow[classes.index("B-two")].all()
+
+
 def test_features_are_standardised_by_the_training_part_alone():
     X, y = above_or_below(30)
     wide = [np.column_stack([1e4 * x[:, 0] + 7, np.full(len(x), 5.0)]) for x in X]

@@ -39,6 +39,17 @@ def test_the_loss_is_that_of_the_batches_in_turn(crf):
         assert measured == {"train_accuracy": pytest.approx(accuracy)}
 
 
+def test_the_accuracy_of_a_batch_is_that_of_allowed_labels():
+    given = tagged()
+    net = TaggerNet(2, 2, hidden_size=4).eval()
+    only = torch.tensor([[True, False], [True, True]]), torch.tensor([True, False])  # "above" alone
+    _, measured = Tagging(given.X, given.y, 23, 0, allowed=only).loss(net)
+    assert measured == {"train_accuracy": pytest.approx((given.y.values == 0).mean())}
+    assert measure(net, given.X, given.y, only).accuracy == pytest.approx(
+        (given.y.values == 0).mean()
+    )
+
+
 def test_sequences_of_one_length_go_without_lengths():
     X = as_sequences(np.random.default_rng(0).normal(size=(6, 3, 2)))
     x, lengths = inputs(X, np.array([4, 1]))
