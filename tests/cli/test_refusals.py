@@ -294,7 +294,7 @@ def test_standard_input_that_is_nothing_or_closed(ostinato, trained, monkeypatch
         patch.setattr(sys, "stdin", nothing)
         outcome = ostinato("evaluate", trained, "-")
         assert outcome.code == 2
-        assert "standard input: there is no @data line" in outcome.err
+        assert "standard input: the file is empty" in outcome.err
         patch.setattr(sys, "stdin", None)
         outcome = ostinato("predict", trained, "-")
         assert outcome.code == 2

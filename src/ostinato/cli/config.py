@@ -35,6 +35,8 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ONLY = "*"  # stands for the only column of a kind
+BUILT_IN = ("mnist", "vowels", "austen")
+PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
 
@@ -262,6 +264,13 @@ def read_file(path: Path) -> Given:
             key = f"{section}.{name}"
             given[key] = find(key, str(path)).check(raw, f"{path}: {key}")
     return given
+
+
+def relative_to(folder: Path, given: Given) -> Given:
+    """The parameters of a file in `folder`: its paths begin there."""
+    paths = {key: given.get(key) for key in PATHS}
+    beside = {k: str(folder / v) for k, v in paths.items() if isinstance(v, str)}
+    return given | {k: v for k, v in beside.items() if given[k] not in BUILT_IN}
 
 
 def read_sets(assignments: list[str]) -> Given:

@@ -27,9 +27,9 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         full: list[str] = []
-        for word, following in zip(args, [*args[1:], "-"], strict=True):
+        for i, word in enumerate(args):
             full.append(word)
-            if word in OPTIONAL and following.startswith("-"):
+            if word in OPTIONAL and (i + 1 == len(args) or args[i + 1].startswith("-")):
                 full.append(ONLY)
         return super().parse_args(ctx, full)
 

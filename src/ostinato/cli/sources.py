@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.config import Config, DataConfig
+from ostinato.cli.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.defaults import ARRAYS
 from ostinato.cli.failures import BadInput
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     Sequences = np.ndarray | Ragged
 
-BUILT_IN = ("mnist", "vowels", "austen")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))

@@ -96,6 +96,8 @@ def asked_for(
 ) -> Given:
     """What a person asks for: flags are stronger than --set, and --set than --config."""
     from_file = configuration.read_file(config) if config else {}
+    if config:
+        from_file = configuration.relative_to(config.parent, from_file)
     from_source = {"data.source": source} if source else {}
     from_sets = configuration.read_sets(sets or [])
     asked = _resolved(configuration.merge(from_file, from_sets, given | from_source))
