@@ -42,8 +42,8 @@ class SequenceForecaster(BaseEstimator):
         horizon: steps to forecast.
         context: steps that the network reads; by default three horizons or four seasons, at
             least 16.
-        season: steps of a season; 1: none. The network begins as the seasonal naive forecast, and
-            learns what to change. Also for MASE and the baseline.
+        season: steps of a season; 1: none. The network begins as the mean of the same
+            place in the last seasons, and learns what to change. Also for MASE and the baseline.
         scaling: "std": each window is scaled by the mean and the deviation of its context;
             "mean_abs": by its mean absolute value.
         quantiles: levels between 0 and 1, increasing, with 0.5 among them.

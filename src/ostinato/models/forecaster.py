@@ -39,9 +39,8 @@ class ForecasterNet(torch.nn.Module):
         quantiles_k = the median o_k + W lags_k, and cumulative sums of softplus(o_k) away from it
 
     Quantiles so made never cross. The lags of a step are the values at its place in the last
-    seasons; W begins as 1 for the last and 0 for the others, so that the network learns by how much
-    the seasonal naive forecast is wrong. Values come and go scaled, window by window (see
-    `training.forecasting`).
+    seasons; W begins as 1/J, so that the network learns by how much their mean is wrong. Values
+    come and go scaled, window by window (see `training.windows`).
 
     Args:
         horizon: h, steps ahead.
@@ -110,7 +109,7 @@ class ForecasterNet(torch.nn.Module):
             torch.nn.init.zeros_(layer.bias)
         initialize(self.body, self.readout, "default")
         if sizes.n_lags:
-            self.naive = torch.nn.Parameter(torch.eye(1, sizes.n_lags)[0])
+            self.naive = torch.nn.Parameter(torch.full((sizes.n_lags,), 1 / sizes.n_lags))
 
     def forward(
         self, x: Tensor, future: Tensor | None = None, lags: Tensor | None = None
