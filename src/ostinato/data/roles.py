@@ -208,9 +208,10 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
     elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
+        numbers = ",".join(name for name in rest if name not in texts)
         raise ValueError(
             f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
-            "name the features (--features)"
+            f"name the features (--features {numbers})".replace(" )", ")")
         )
     if not rest:
         raise ValueError(

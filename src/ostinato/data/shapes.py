@@ -281,6 +281,8 @@ def _words(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
     codes, values = column.factor()
     words = [str(value) for value in values.tolist()]
     if len(words) > MAX_WORDS:
+        if isinstance(column, Text):
+            _float32(column)  # says what is no number; digits with a comma need a point
         raise ValueError(
             f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
             f"at most {MAX_WORDS:,} names"
