@@ -21,6 +21,7 @@ from ostinato.data import (
     stream_examples,
 )
 from ostinato.data.stored import Stored
+from ostinato.data.tables import parse_examples
 
 pytest.importorskip("pyarrow")
 ROLES = Roles(id="id", features=("x", "kind"), target="y", task="classify", group="who",
@@ -161,3 +162,15 @@ def test_a_stream_of_arrays_and_of_equal_lengths():
     assert (
         store_examples(stream_examples(io.BytesIO(file.getvalue()))).values.tobytes() == X.tobytes()
     )
+
+
+def test_the_future_of_stored_series():
+    text = b"t,y,price,load\n1,1,10,5\n2,2,20,6\n3,,30,\n"
+    roles = Roles(time="t", target="y", task="forecast", features=("price", "load"),
+                  known=("price",))  # fmt: skip
+    memory = parse_examples(text, "f.csv", roles)
+    stored = store_examples(stream_examples(io.BytesIO(text), roles))
+    preparation = Preparation.fit(stored)
+    assert preparation.features == Preparation.fit(memory).features
+    found = preparation.apply(stored)[0]
+    assert found.tobytes() == preparation.apply(memory).tobytes() and found[2, 1] == 0
