@@ -96,6 +96,18 @@ def rows(task: str, test: Mapping[str, Any], baselines: Baselines) -> list[Row]:
     return result
 
 
+def _lost(task: str, test: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The measures by which a baseline is better."""
+    return [
+        measure.short or measure.words
+        for key, measure in MEASURES[task].items()
+        if measure.better
+        and test.get(key) is not None
+        and theirs.get(key) is not None
+        and measure.loses(test[key], theirs[key])
+    ]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a network was worth it.
@@ -130,5 +142,7 @@ def verdict(task: str, test: Mapping[str, Any], baselines: Baselines) -> Verdict
             return Verdict(f"The network loses: it is worse than {name} {how}.", True)
         if ours == best:
             return Verdict(f"The network gains nothing: it is as good as {name} {how}.", True)
-        return Verdict(f"The network is better than {name} {how}.", False)
+        lost = _lost(task, test, baselines[name])
+        but = f", but worse by {', '.join(lost)}" if lost else ""
+        return Verdict(f"The network is better than {name} {how}{but}.", False)
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from ostinato._extras import needs
 from ostinato.files import write_text
 from ostinato.report.contents import ReportData, RunFacts
+from ostinato.report.forecasting import ForecastData
 from ostinato.report.markup import text
 from ostinato.report.tagging import TaggingData
 
@@ -21,7 +22,11 @@ _POLICY = (
 
 # The modules that have the sections of each report: `header`, and `IN_ORDER`, functions from the
 # data to markup.
-PAGES: dict[type, str] = {ReportData: "sections", TaggingData: "tagging_page"}
+PAGES: dict[type, str] = {
+    ReportData: "sections",
+    TaggingData: "tagging_page",
+    ForecastData: "forecasting_page",
+}
 
 
 def write_report(path: str | os.PathLike[str], data: RunFacts) -> None:

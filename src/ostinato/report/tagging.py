@@ -93,7 +93,7 @@ def collect_tagging(
     y: Any,
     facts: RunFacts,
     *,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
     words: Sequence[Sequence[str]] | None = None,
     n_hardest: int = 6,
 ) -> TaggingData:

@@ -134,13 +134,24 @@ class ForecastJob:
     def keep(
         self, run: RunDir, model: FittedForecaster, history: History, evaluation: dict[str, Any]
     ) -> None:
-        from ostinato import files
+        from ostinato import files, report
+        from ostinato.cli import reported
 
         task, settings = self.settings.task, self.settings
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
         files.write_text(run.predictions, self._backtest(model))
+        panel, windows = self._panel(model.preparation)
+        contents = report.collect_forecasts(
+            model,
+            panel,
+            reported.facts(settings, run, history, evaluation),
+            windows=windows,
+            ids=self.series.ids,
+            times=self.series.times,
+        )
+        report.write_report(run.report, contents)
 
     def _backtest(self, model: FittedForecaster) -> str:
         """A line for each step that the model is measured by: what came, and the quantiles."""
