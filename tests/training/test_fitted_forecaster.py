@@ -144,6 +144,7 @@ def test_a_saved_forecaster_forecasts_the_same_bits(fitted, tmp_path):
         ("fitted", "context", 0, "context=0"),
         ("fitted", "context", "6", "context='6'"),
         ("fitted", "season", 0.5, "season=0.5"),
+        ("fitted", "season", 5, "season=5 and context=6 for a network of 3 lags; wanted 1"),
         ("fitted", "scaling", "none", "scaling='none'"),
         ("fitted", "past", {"mean": [], "deviation": []}, "'past' is .*of 2 columns"),
         ("fitted", "extra", 1, "beyond what"),

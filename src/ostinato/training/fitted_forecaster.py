@@ -284,6 +284,11 @@ class FittedForecaster:
         }
         fill(net, saved.weights, str(path))
         windows = Windows(settings.n_context, horizon, settings.scaling, settings.season, **columns)
+        if net.config["n_lags"] != windows.n_lags:
+            raise ValueError(
+                f"{path} has season={windows.season} and context={windows.context} for a network "
+                f"of {net.config['n_lags']} lags; wanted {windows.n_lags}; it is damaged"
+            )
         preparation = kept["preparation"] and Preparation.from_json(kept["preparation"])
         return FittedForecaster(net.eval(), windows, preparation)
 
