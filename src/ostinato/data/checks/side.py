@@ -21,7 +21,7 @@ from ostinato.data.examples import Examples
 # Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
 SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485
 BASE_INVERSE = pow(BASE, -1, 2**64)
-_AT_ONCE = 2**20  # values that are hashed
+_AT_ONCE = 2**20  # values, or steps, that are hashed
 
 
 @dataclass(frozen=True)
@@ -153,17 +153,28 @@ def powers(base: int, n: int) -> np.ndarray:
 
 
 def stretch_hashes(steps: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The hashes of stretches of steps, the number of their steps included.
+    """The hashes of stretches of steps, the number of their steps included, `[M]` uint64.
 
     Args:
         steps: `[ΣT]` uint64.
-        starts, ends: `[M]`, from start to before end.
+        starts, ends: `[M]`, from start to before end; starts do not decrease.
     """
-    sums = np.zeros(len(steps) + 1, np.uint64)
-    np.cumsum(steps * powers(BASE, len(steps)), out=sums[1:])
-    inverse = powers(BASE_INVERSE, len(steps) + 1)
-    lengths = (ends - starts).astype(np.uint64)
-    return mixed((sums[ends] - sums[starts]) * inverse[starts] + lengths * np.uint64(SPREAD))
+    hashes = np.empty(len(starts), np.uint64)
+    first = 0
+    while first < len(starts):  # in blocks of steps, to bound the memory
+        low = starts[first]
+        last = max(first + 1, int(np.searchsorted(starts, low + _AT_ONCE)))
+        start, end = starts[first:last] - low, ends[first:last] - low
+        part = steps[low : low + end.max()]
+        sums = np.zeros(len(part) + 1, np.uint64)
+        np.cumsum(part * powers(BASE, len(part)), out=sums[1:])
+        to_front = powers(BASE_INVERSE, len(part) + 1)[start]
+        lengths = (end - start).astype(np.uint64)
+        hashes[first:last] = mixed(
+            (sums[end] - sums[start]) * to_front + lengths * np.uint64(SPREAD)
+        )
+        first = last
+    return hashes
 
 
 def hash_of_text(text: str) -> int:
