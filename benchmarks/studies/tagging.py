@@ -239,8 +239,8 @@ def write_page(results: Path) -> None:
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     text = PAGE.read_text(encoding="utf-8")
     for study, columns in {
-        "strokes": ("accuracy", "seconds"),
-        "marks": ("accuracy", "precision", "recall", "f1", "seconds"),
+        "strokes": ("accuracy",),
+        "marks": ("accuracy", "precision", "recall", "f1"),
     }.items():
         table = "\n".join(lines_of([row for row in rows if row["study"] == study], columns))
         begin, end = f"<!-- {study} -->", f"<!-- end of {study} -->"
@@ -255,15 +255,11 @@ def lines_of(rows: list[Row], columns: tuple[str, ...]) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(columns)
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]
-        cells = [_cell(column, [r[column] for r in of_model if column in r]) for column in columns]
+        cells = [_cell(column, [row[column] for row in of_model]) for column in columns]
         yield f"| {model} | {len(of_model)} | " + " | ".join(cells) + " |"
 
 
 def _cell(column: str, values: list[float]) -> str:
-    if not values:
-        return ""
-    if column == "seconds":
-        return f"{statistics.median(values):.0f}"
     mean = f"{100 * statistics.mean(values):.2f} %"
     if column != "accuracy" or len(values) == 1:
         return mean

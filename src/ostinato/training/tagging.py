@@ -131,7 +131,8 @@ def inputs(X: Inputs, chosen: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | 
     if not isinstance(X, CodedWords):
         return tensors(X, chosen)
     *arrays, lengths = map(torch.from_numpy, X.arrays(chosen))
-    return WordBatch(*arrays), lengths
+    batch = WordBatch(*arrays)
+    return batch, (lengths if lengths.min() < batch.places.shape[1] else None)
 
 
 @dataclass(frozen=True)
