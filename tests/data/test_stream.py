@@ -174,8 +174,9 @@ def test_errors_name_the_line_of_the_file(monkeypatch, text, wanted):
 def test_an_empty_line_is_refused_wherever_a_block_ends(monkeypatch, block):
     monkeypatch.setattr(stream, "BLOCK", block)
     text = HEADER + "a,1,1,u,n\nb,1,1,u,n\n\n\nc,1,1,u,n\nd,1,1,u,n\n"
-    with pytest.raises(ValueError, match=r"f\.csv, line 4: an empty line"):
-        list(stream_examples(io.BytesIO(text.encode()), LONG, name="f.csv"))
+    for roles in (LONG, Roles("wide", features=("t", "x"))):  # rows are put back, or are not
+        with pytest.raises(ValueError, match=r"f\.csv, line 4: an empty line"):
+            list(stream_examples(io.BytesIO(text.encode()), roles, name="f.csv"))
 
 
 def test_what_a_stream_refuses(tmp_path):
