@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
@@ -39,7 +39,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
     numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`.
-    Labels `y` are `[N]` integers, strings or the like; predictions are given in the same.
+    Labels `y` are `[N]` integers, strings or the like; predictions are given in the same. Where a
+    sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
 
     Args:
         {hyperparameters}
@@ -150,6 +151,11 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             names = tuple(f"feature {i}" for i in range(n_features(given.X)))
             preparation = Preparation.fit(Examples(given.X, features=names))
             given = given.prepared_by(preparation)
+        if self.ensemble != 1 and given.y.ndim == 2:
+            raise ValueError(
+                f"ensemble={self.ensemble} is for one label an example; y has several: fit "
+                "classifiers with other seeds, and average what predict_proba gives"
+            )
         if self.ensemble != 1 and resume is not None:
             raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
         members = []
@@ -189,7 +195,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: y contains a label that the model does not know.
         """
-        return self._fitted().evaluate(X, _check_labels(y))
+        fitted = self._fitted()
+        return fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory, for `load`: all or nothing.
@@ -207,6 +214,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
         return tags
 
     def _seed(self) -> int:
@@ -245,12 +253,19 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
         labels = _check_labels(validation[1])
         check_lengths(X, labels)
-        return X, given.encoder.encode(labels)
+        if labels.ndim != given.y.ndim or labels.shape[1:] != given.y.shape[1:]:
+            raise ValueError(
+                f"validation has y {list(labels.shape)} and the examples {list(given.y.shape)}; "
+                "wanted the same labels"
+            )
+        return X, labels if labels.ndim == 2 else given.encoder.encode(labels)
 
     def _fitted(self) -> FittedClassifier:
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
-        return FittedClassifier(self.net_, self.classes_, names, self._preparation)
+        return FittedClassifier(
+            self.net_, self.classes_, names, self._preparation, self._multilabel
+        )
 
     def _take(self, trained: FittedClassifier) -> SequenceClassifier:
         """Become fitted."""
@@ -258,6 +273,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = trained.classes
         self.n_features_in_ = trained.n_features
         self._preparation = trained.preparation
+        self._multilabel = trained.multilabel
         if trained.feature_names is not None:
             self.feature_names_in_ = trained.feature_names
         elif hasattr(self, "feature_names_in_"):
@@ -294,6 +310,8 @@ def _check_labels(y: Any) -> np.ndarray:
             "SequenceClassifier requires y to be passed, but the target y is None; "
             "wanted a label for each example"
         )
+    if type_of_target(y) == "multilabel-indicator":
+        return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
     labels = column_or_1d(y, warn=True)
     check_classification_targets(labels)
     return labels

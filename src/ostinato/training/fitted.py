@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
@@ -20,9 +21,10 @@ from ostinato.data.sequences import shape_sequences
 from ostinato.hyperparameters import Classifying
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble, network
-from ostinato.training import evaluation, loop, saved_model
+from ostinato.training import evaluation, loop, multilabel, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
+from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
@@ -35,7 +37,8 @@ class Labelled:
     """Examples to learn from, checked.
 
     Attributes:
-        X, y: the sequences, N of them, and their class numbers `[N]`.
+        X, y: the sequences, N of them, and their class numbers `[N]`; or `[N, C]` zeros and ones,
+            where a sequence may have several labels.
         encoder: of the labels.
         feature_names: of the columns, if X was a data frame.
         sample_weight: `[N]` float64.
@@ -57,6 +60,8 @@ class Labelled:
             ValueError: there are fewer than two classes, or not a label for each example.
         """
         check_lengths(X, labels)
+        if labels.ndim == 2:
+            return Labelled(X, labels, LabelEncoder(np.arange(labels.shape[1])), **more)
         encoder, numbers = LabelEncoder.fit(labels)
         if len(encoder) < 2:
             raise ValueError(
@@ -78,9 +83,10 @@ class Labelled:
         """Keep a share of the examples, of each class, for validation; both in their order."""
         from sklearn.model_selection import train_test_split  # half a second, where it is needed
 
+        stratify = self.y if self.y.ndim == 1 else None
         try:
             parts = train_test_split(
-                np.arange(len(self.y)), test_size=fraction, stratify=self.y, random_state=seed
+                np.arange(len(self.y)), test_size=fraction, stratify=stratify, random_state=seed
             )
         except ValueError as error:
             raise ValueError(
@@ -108,12 +114,14 @@ class FittedClassifier:
         classes: `[C]`, the labels by class number.
         feature_names: `[T]`, the columns of the data frame it was trained on; None if it was none.
         preparation: what is done to examples before the network reads them; None: nothing.
+        multilabel: whether a sequence may have several labels; each then has its own probability.
     """
 
     net: ClassifierNet | ClassifierEnsemble
     classes: np.ndarray
     feature_names: np.ndarray | None = None
     preparation: Preparation | None = None
+    multilabel: bool = False
 
     @staticmethod
     def fit(
@@ -146,9 +154,20 @@ class FittedClassifier:
         if start is not None:
             _check_start(start, net, given.encoder.classes)
             net.load_state_dict(start.members[0].state_dict())
+        batches = Batches(given.X, given.y, plan.batch_size, seed=plan.seed)
+        trained = FittedClassifier(
+            net, given.encoder.classes, given.feature_names, multilabel=given.y.ndim == 2
+        )
+        if trained.multilabel:
+            if class_weight is not None:
+                raise ValueError(
+                    "class_weight is for one label an example; y has several: use sample_weight"
+                )
+            task = MultiLabels(batches, given.sample_weight, given.validation)
+            return trained, loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
         history = loop.train(
             net,
-            Batches(given.X, given.y, plan.batch_size, seed=plan.seed),
+            batches,
             plan,
             validation=given.validation,
             class_weight=_by_number(class_weight, given.encoder),
@@ -156,7 +175,7 @@ class FittedClassifier:
             callbacks=callbacks,
             resume=resume,
         )
-        return FittedClassifier(net, given.encoder.classes, given.feature_names), history
+        return trained, history
 
     def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
         """Write the directory of a saved model: all or nothing.
@@ -179,6 +198,7 @@ class FittedClassifier:
                 "classes": LabelEncoder(self.classes).as_json(),
                 "feature_names": None if names is None else names.tolist(),
                 "preparation": self.preparation and self.preparation.as_json(),
+                "multilabel": self.multilabel,
             },
             iterations=iterations,
         )
@@ -220,7 +240,8 @@ class FittedClassifier:
         columns = None if names is None else np.array(names, dtype=object)
         kept = saved.fitted["preparation"]
         preparation = None if kept is None else Preparation.from_json(kept)
-        return FittedClassifier(net.eval(), classes, columns, preparation)
+        several = bool(saved.fitted["multilabel"])
+        return FittedClassifier(net.eval(), classes, columns, preparation, several)
 
     @property
     def n_features(self) -> int:
@@ -257,22 +278,44 @@ class FittedClassifier:
         return answers
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each sequence, `[N]`."""
-        return LabelEncoder(self.classes).decode(self.logits(X).argmax(1).numpy())
+        """The likeliest label of each sequence, `[N]`; with several, `[N, C]` zeros and ones."""
+        logits = self.logits(X)
+        if self.multilabel:
+            return (logits > 0).numpy().astype(np.int64)
+        return LabelEncoder(self.classes).decode(logits.argmax(1).numpy())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each label, `[N, C]` in the order of `classes`."""
-        return torch.softmax(self.logits(X).double(), dim=1).numpy()
+        logits = self.logits(X).double()
+        return (torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, 1)).numpy()
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of each probability, `[N, C]`; finite also where a probability is 0."""
-        return torch.log_softmax(self.logits(X).double(), dim=1).numpy()
+        logits = self.logits(X).double()
+        found = F.logsigmoid(logits) if self.multilabel else torch.log_softmax(logits, 1)
+        return found.numpy()
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
-        """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`."""
-        numbers = LabelEncoder(self.classes).encode(y)
-        result = evaluation.measure(self.logits(X), numbers)
+        """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
+
+        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
+        """
+        if self.multilabel:
+            result = multilabel.measure(self.logits(X), self.check_several(y))
+        else:
+            numbers = LabelEncoder(self.classes).encode(y)
+            result = evaluation.measure(self.logits(X), numbers)
         return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
+
+    def check_several(self, y: Any) -> np.ndarray:
+        """Labels `[N, C]`, each checked to be 0 or 1."""
+        labels, C = np.asarray(y), len(self.classes)
+        if labels.ndim != 2 or labels.shape[1] != C or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"y has shape {list(labels.shape)}; wanted [N, {C}] zeros and ones, a column for "
+                "each label, as in the training"
+            )
+        return labels
 
 
 def load(path: str | Path) -> FittedClassifier:
@@ -288,7 +331,7 @@ def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
     known = signature(ClassifierNet).parameters
     added = {"readout": known["readout"].default, "ensemble": 1}
-    kept = {"classes", "feature_names", "preparation"}
+    kept = {"classes", "feature_names", "preparation", "multilabel"}
     return saved_model.read(path, KIND, {*known, "ensemble"}, kept, added)
 
 

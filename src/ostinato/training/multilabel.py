@@ -1,0 +1,88 @@
+"""`MultiLabels`: the task of telling which labels a sequence has, where it may have several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ostinato.data import Batches, as_sequences
+from ostinato.training import evaluation
+from ostinato.training.evaluation import Evaluation
+from ostinato.training.examples import example_weights, tensors
+from ostinato.training.task import Measured, Task
+
+
+class MultiLabels(Task):
+    """Binary cross-entropy of a `models.ClassifierNet`, each of whose classes is a question.
+
+        loss = mean over examples and labels of −log σ(±logit),   + where the label holds
+
+    Args:
+        batches: X as `data.as_sequences` takes it, y `[N, C]` of zeros and ones.
+        sample_weight: `[N]`, of the examples in a batch's mean loss.
+        validation: (X, y), not weighted.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+    ):
+        self.n_examples, self.batch_size = batches.n_examples, batches.batch_size
+        self.batches = batches
+        self.X = as_sequences(batches.X)
+        self.y = batches.y.astype(np.float32)
+        self.weights = example_weights(self.y, None, sample_weight)
+        self.validation = validation
+        self.has_validation = validation is not None
+
+    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+        indices = self.batches.next_indices()
+        x, lengths = tensors(self.X, indices)
+        y = torch.tensor(self.y[indices])
+        logits = net(x, lengths)
+        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
+        right = ((logits > 0) == (y > 0)).all(1).double().mean().item()
+        if self.weights is None:
+            return losses.mean(), {"train_accuracy": right}
+        weights = torch.tensor(self.weights[indices])
+        total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        return (weights * losses).sum() / total, {"train_accuracy": right}
+
+    def validate(self, net: torch.nn.Module) -> Measured:
+        assert self.validation is not None
+        X, y = self.validation
+        result = measure(evaluation.logits(net, X), y)
+        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        assert not tensors
+
+
+def measure(logits: Tensor, y: np.ndarray) -> Evaluation:
+    """Loss of a label, and the share of examples of which all labels are right.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N, C]` of zeros and ones.
+    """
+    answers, labels = logits.double(), torch.from_numpy(y.astype(np.float64))
+    return Evaluation(
+        loss=F.binary_cross_entropy_with_logits(answers, labels).item(),
+        accuracy=((answers > 0) == (labels > 0)).all(1).double().mean().item(),
+        n=len(labels),
+    )
