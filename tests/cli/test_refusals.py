@@ -257,7 +257,7 @@ def test_test_examples_that_are_learnt_from_are_told(ostinato, data, arrays, tmp
     with np.load(other) as content:
         other = altered(other, "other.npz", X=content["X"] + 1)
     for test, told in (
-        (data, "all of the 60"), (copied, "all of the 60"), (half, "3 of the 60"), (other, None),
+        (data, "60 of 60"), (copied, "60 of 60"), (half, "3 of 60"), (other, None),
     ):  # fmt: skip
         outcome = ostinato("train", data, "--test", test, *QUICK)
         assert outcome.code == 0
@@ -265,8 +265,8 @@ def test_test_examples_that_are_learnt_from_are_told(ostinato, data, arrays, tmp
         if told is None:
             assert not notes
         else:
-            (note,) = notes
-            assert f"{test}: {told} test examples are among the training examples too" in note
+            (note,) = [note for note in notes if "test sequences are training sequences" in note]
+            assert f"{data}: {told} (" in note
 
 
 # ---- standard input, quiet, help
@@ -311,7 +311,7 @@ def test_quiet_leaves_the_results(ostinato, data, tmp_path):
     outcome = ostinato("train", data, "--test", data, *QUICK, "-q", "-o", tmp_path / "run")
     assert outcome.err == ""
     assert "accuracy on all 60 test examples" in outcome.out
-    assert "always the most frequent class   50.00 %" in outcome.out
+    assert "always the most frequent class" in outcome.out
     assert (tmp_path / "run" / "evaluation.json").is_file()
     assert ostinato("train", data, "-q", "--hidden-size", 0).err  # errors stay
 

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,14 +125,17 @@ def csv_text(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def times_as_text(times: np.ndarray) -> list[Any]:
-    """Times `[T]` as short as they can be: dates without zeros at their ends, whole numbers so."""
+def times_as_text(times: Sequence[np.ndarray]) -> list[list[Any]]:
+    """Times of several sequences, each `[T]`, all in the shortest form that is exact for all."""
     import numpy as np
 
-    if times.dtype.kind == "M":
-        return np.datetime_as_string(times, unit="auto").tolist()
-    whole = times.dtype.kind == "f" and (times == times.round()).all()
-    return times.astype(np.int64).tolist() if whole else times.tolist()
+    if not len(times) or times[0].dtype.kind != "M":
+        whole = all((each == np.round(each)).all() for each in times)
+        return [(each.astype(np.int64) if whole else each).tolist() for each in times]
+    every = np.unique(np.concatenate(times))
+    exact = (u for u in ("D", "m", "s", "ms", "us") if (every.astype(f"M8[{u}]") == every).all())
+    unit = next(exact, "ns")
+    return [each.astype(f"M8[{unit}]").astype(str).tolist() for each in times]
 
 
 def predictions_csv(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,8 +34,6 @@ FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
     "first bytes."
 )
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,7 @@ def roles(settings: Config) -> Roles:
     )
 
 
-def trained_roles(
-    preparation: Preparation | None, settings: Config, answers: bool
-) -> Roles | None:
+def trained_roles(preparation: Preparation | None, settings: Config, answers: bool) -> Roles | None:
     """The columns of a table as a model knows them, by their names; None: it was given arrays.
 
     Nothing is guessed again: other columns may stand beside them, in any order.
@@ -158,7 +153,6 @@ def load(settings: Config) -> Parts:
         return _divided(everything, settings)
     test = read_labelled(known(config.test), settings)
     _check_alike(everything, test)
-    _tell_shared(everything, test)
     return _with_validation(everything, test, settings)
 
 
@@ -409,20 +403,6 @@ def _check_alike(train: Examples, test: Examples) -> None:
 
 def n_features(X: Sequences) -> int:
     return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
-
-
-def _tell_shared(train: Examples, test: Examples) -> None:
-    """A note if examples of the test part are also learnt from."""
-    learnt = {hash(x.tobytes()) for x in train.X}
-    shared = sum(hash(x.tobytes()) in learnt for x in test.X)
-    if shared:
-        _log.warning(
-            "%s: %s of the %s test examples are among the training examples too; "
-            "the accuracy on them says nothing about new data",
-            test.source,
-            "all" if shared == len(test) else f"{shared:,}",
-            f"{len(test):,}",
-        )
 
 
 def digest(config: DataConfig) -> dict[str, str]:

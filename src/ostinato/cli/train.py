@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import jobs, limits, rundir, runs, sources, summaries
+from ostinato.cli import findings, jobs, limits, rundir, runs, sources, summaries
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import completion, with_flags
@@ -56,6 +56,12 @@ def train(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the data as they are understood and the recipe; train nothing."
+        ),
+    ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
     ] = False,
@@ -75,13 +81,19 @@ def train(
     hush(quiet)
     asked = asked_for(source, config, set_, given)
     run = _reopened(output, resume, overwrite)
-    if run is None and output is not None and not print_config:
+    looks_only = print_config or dry_run
+    if run is None and output is not None and not looks_only:
         rundir.check(output, overwrite)
         check_directory(output)
     settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
     if print_config:
         unused = jobs.unused(settings) if settings.data.source else frozenset()
         say(settings.toml(without=unused).rstrip("\n"))
+    elif dry_run:
+        from ostinato.cli import dry_run as preview
+
+        sources.known(settings.data.source)
+        say(preview.shown(job or jobs.again(settings)))
     elif run is not None and runs.is_done(run, settings):
         _tell_finished(run, as_json)
     else:
@@ -130,6 +142,7 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     if settings.data.source in ("mnist", "austen"):  # need not be read to say how they are learnt
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
+    findings.tell(job)
     return job.settings, job
 
 

@@ -159,18 +159,23 @@ class ForecastJob:
         tested = model.backtest(panel, windows)
         header = ["id", "step" if self.series.times is None else "time", "value", "prediction"]
         median = tested.levels.index(0.5)
+        times = None if self.series.times is None else times_as_text(self.series.times)
         rows = []
         for i, cutoff, actual, answers in zip(
             tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
         ):
             steps = range(cutoff, cutoff + len(actual))
             when = [step + 1 for step in steps]
-            if self.series.times is not None:
-                when = times_as_text(self.series.times[i][cutoff : steps.stop])
+            if times is not None:
+                when = times[i][cutoff : steps.stop]
             for time, value, row in zip(when, actual, answers, strict=True):
                 numbers = [value, row[median], *row]
                 rows.append([self.series.ids[i], time, *(f"{n:.6g}" for n in numbers)])
         return csv_text([*header, *(f"q{level:g}" for level in tested.levels)], rows)
+
+    def n_windows(self) -> int:
+        """Forecasts of each series to test by."""
+        return self._panel(self._preparation())[1]
 
     def _panel(self, preparation: Preparation | None) -> tuple[Panel, int]:
         """What there is to learn from and to test on, and the windows to test by."""
@@ -270,23 +275,23 @@ def _csv(model: FittedForecaster, series: Examples, proba: bool) -> str:
     median = levels.index(0.5)
     header = ["id", "step" if series.times is None else "time", "prediction"]
     header += [f"q{level:g}" for level in levels] if proba else []
+    ahead = [_ahead(series, i, int(n), answers.shape[1]) for i, n in enumerate(panel.lengths)]
     rows = []
-    for i, of_series in enumerate(answers):
-        ahead = _ahead(series, i, int(panel.lengths[i]), len(of_series))
-        for when, row in zip(ahead, of_series, strict=True):
+    for i, (times, of_series) in enumerate(zip(times_as_text(ahead), answers, strict=True)):
+        for when, row in zip(times, of_series, strict=True):
             values = [f"{value:.6g}" for value in (row if proba else ())]
             rows.append([series.ids[i], when, f"{row[median]:.6g}", *values])
     return csv_text(header, rows)
 
 
-def _ahead(series: Examples, i: int, end: int, horizon: int) -> list[Any]:
+def _ahead(series: Examples, i: int, end: int, horizon: int) -> np.ndarray:
     """The times of the steps ahead: those in the file, or on by the usual distance of two steps."""
     if series.times is None:
-        return list(range(1, horizon + 1))
+        return np.arange(1, horizon + 1)
     times = series.times[i]
     if len(times) >= end + horizon:
-        return times_as_text(times[end : end + horizon])
+        return times[end : end + horizon]
     step = np.median(np.diff(times[:end]).astype(np.int64 if times.dtype.kind == "M" else float))
     if times.dtype.kind == "M":
         step = np.timedelta64(int(step), "ns")
-    return times_as_text(times[end - 1] + step * np.arange(1, horizon + 1))
+    return times[end - 1] + step * np.arange(1, horizon + 1)

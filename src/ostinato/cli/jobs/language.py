@@ -99,6 +99,11 @@ class LanguageJob:
     settings: Config
     texts: Texts
 
+    @property
+    def order(self) -> int:
+        """Of the n-grams that the network is compared with."""
+        return ORDERS[self.settings.task.level]
+
     def description(self) -> dict[str, Any]:
         train, test = self.texts.train, self.texts.test
         return {
@@ -153,7 +158,7 @@ class LanguageJob:
         )
 
     def evaluate(self, model: FittedLanguageModel) -> dict[str, Any]:
-        order = ORDERS[self.settings.task.level]
+        order = self.order
         return {
             "task": "language",
             "test": asdict(model.evaluate(self.texts.test)),

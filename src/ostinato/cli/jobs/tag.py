@@ -154,9 +154,10 @@ def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
     header = ["id", "step" if part.times is None else "time"]
     header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
     header += [f"probability_{label}" for label in classes] if proba else []
+    times = None if part.times is None else times_as_text(part.times)
     rows = []
     for i, shares in enumerate(answers):
-        when = range(1, len(shares) + 1) if part.times is None else times_as_text(part.times[i])
+        when = range(1, len(shares) + 1) if times is None else times[i]
         for t, row in enumerate(shares):
             label = best[i][t]
             rows.append(
