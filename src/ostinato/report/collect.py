@@ -83,17 +83,17 @@ def collect(
     )
 
 
-def _parts(
-    classifier: SequenceClassifier | FittedClassifier,
-) -> tuple[ClassifierNet | ClassifierEnsemble, np.ndarray]:
+def _parts(classifier: Any) -> tuple[ClassifierNet | ClassifierEnsemble, np.ndarray]:
     """The network and the labels of an estimator, or of what the command line trains."""
     if hasattr(classifier, "net_"):
         return classifier.net_, classifier.classes_
     return classifier.net, classifier.classes
 
 
-def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy:
+def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
     config = net.config
+    if not isinstance(config["cell"], str):  # of one's own: its equations are not known
+        return None
     return Anatomy(
         config["cell"],
         int(lengths[0]) if (lengths == lengths[0]).all() else None,
