@@ -50,10 +50,7 @@ def collect(
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
-    net: ClassifierNet | ClassifierEnsemble = (
-        classifier.net_ if hasattr(classifier, "net_") else classifier.net
-    )
-    known = classifier.classes_ if hasattr(classifier, "classes_") else classifier.classes
+    net, known = _parts(classifier)
     sequences = as_sequences(X)
     proba = classifier.predict_proba(sequences)
     labels = np.asarray(y)
