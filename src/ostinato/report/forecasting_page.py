@@ -211,14 +211,14 @@ def calibration(data: ForecastData) -> str:
         for low, high, share in _bands(data.levels)
     ]
     header = ["interval", "of the values inside", "mean width"]
-    table = tables.table("Central intervals", header, rows, "numbers") if rows else ""
+    table = tables.table("Central intervals", header, rows, "numbers measures") if rows else ""
     svg = inline_svg("calibration", f"Calibration of the quantiles. {told}", (4.7, 3.2), draw)
     return section(
         "calibration",
         "Calibration",
         note(
-            "Below an honest quantile of level 0.9 lie 90\u202f% of the values: its point is on the "
-            f"dotted line. Counted over {count(int(known.sum()))} values."
+            "Below an honest quantile of level 0.9 lie 90\u202f% of the values: its point is on "
+            f"the dotted line. Counted over {count(int(known.sum()))} values."
         ),
         f'<div class="grid">{markup.figure(svg, told)}\n{table}</div>',
     )

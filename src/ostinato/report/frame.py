@@ -106,7 +106,7 @@ def training(facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool =
         return section("training", "Training", omitted("No curves: the run kept no metrics."))
     label = _label(name, "loss", metrics)
     loss = figures.loss_curve(label, metrics, facts.losses, name, wide=not accuracy)
-    shown = [markup.figure(loss)]
+    shown = [markup.figure(loss, wide=not accuracy)]
     if accuracy:
         label = _label("Accuracy", "train_accuracy", metrics)
         start = metrics[0]["train_accuracy"]

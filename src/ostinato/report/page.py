@@ -10,6 +10,7 @@ from ostinato._extras import needs
 from ostinato.files import write_text
 from ostinato.report.contents import ReportData, RunFacts
 from ostinato.report.forecasting import ForecastData
+from ostinato.report.language import LanguageData
 from ostinato.report.markup import text
 from ostinato.report.tagging import TaggingData
 
@@ -26,6 +27,7 @@ PAGES: dict[type, str] = {
     ReportData: "sections",
     TaggingData: "tagging_page",
     ForecastData: "forecasting_page",
+    LanguageData: "language_page",
 }
 
 

@@ -174,10 +174,15 @@ class LanguageJob:
         history: History,
         evaluation: dict[str, Any],
     ) -> None:
+        from ostinato import report
+        from ostinato.cli import reported
+
         settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
         parameters = {name: getattr(settings.model, name) for name in names}
         parameters |= {"level": settings.task.level, "truncate": settings.task.truncate}
         model.save(run.model, parameters, history.iterations)
+        facts = reported.facts(settings, run, history, evaluation)
+        report.write_report(run.report, report.collect_language(model, self.texts.test, facts))
 
 
 def _texts(settings: Config) -> Texts:

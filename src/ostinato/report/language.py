@@ -1,0 +1,229 @@
+"""What the report shows of a fitted language model, and how it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.data.vocabulary import END, UNKNOWN
+from ostinato.report.contents import RunFacts
+
+if TYPE_CHECKING:
+    from ostinato.estimators import LanguageModel
+    from ostinato.training.fitted_language import FittedLanguageModel
+
+PROMPTS = 6
+READ = 1_000  # characters before a prompt's end that the model reads
+SHOWN = 90  # characters of a prompt that are shown
+AHEAD = {"character": 40, "word": 8, "piece": 10}  # tokens that a completion goes on for
+PASSAGE = {"character": 600, "word": 140, "piece": 180}  # tokens that are shown with their bits
+SAMPLE = {"character": 500, "word": 120, "piece": 150}
+TEMPERATURES = (0.5, 1.0)
+# Tokens by their place in a document: multiply-adds of the readout, which is most of the work.
+WORK = 2**33
+DOCUMENTS, LENGTH = 32, 1_024  # read for it at most
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a keyboard would offer at a place in a text.
+
+    Attributes:
+        prompt: the end of what was read.
+        suggestions: the likeliest next tokens and their probabilities, the best first.
+        came: what followed in the text.
+        continued: what the model would have gone on with, always its likeliest token.
+    """
+
+    prompt: str
+    suggestions: list[tuple[str, float]]
+    came: str
+    continued: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model made; see `fitted_language.Generated`."""
+
+    temperature: float
+    text: str
+    n_tokens: int
+    copied: float | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LanguageData(RunFacts):
+    """What the report of a language model shows.
+
+    Args:
+        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        level: "character", "word" or "piece".
+        vocabulary_size: V.
+        n_documents, n_characters: of the test part.
+        completions: at places in the test part.
+        samples: texts that the model made.
+        passage: tokens of the test part, each with the bits that it cost.
+        by_position: `[P, 2]`, tokens of documents by their place: the place, counted from 1, and
+            the mean bits of a token there; None where documents are too short for it.
+        parameters: of the network.
+    """
+
+    level: str
+    vocabulary_size: int
+    n_documents: int = 0
+    n_characters: int = 0
+    completions: list[Completion] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    passage: list[tuple[str, float]] = field(default_factory=list)
+    by_position: np.ndarray | None = None
+    parameters: int | None = None
+
+
+def collect_language(
+    model: FittedLanguageModel | LanguageModel, documents: Sequence[str], facts: RunFacts
+) -> LanguageData:
+    """Look at a fitted language model on test documents, for `write_report`.
+
+    The same model and documents give the same data: places and samples are drawn by fixed seeds.
+
+    Args:
+        model: fitted.
+        documents: texts that it was not trained on.
+        facts: of the run.
+    """
+    from ostinato.training.fitted_language import as_documents
+
+    fitted: FittedLanguageModel = model._fitted() if hasattr(model, "_fitted") else model
+    documents = as_documents(documents, "collect_language: documents")
+    fitted.net.eval()  # no dropout
+    vocabulary = fitted.vocabulary
+    longest = max(documents, key=len)
+    data = LanguageData(
+        **vars(facts),
+        level=vocabulary.level,
+        vocabulary_size=len(vocabulary),
+        n_documents=len(documents),
+        n_characters=sum(map(len, documents)),
+        parameters=sum(p.numel() for p in fitted.net.parameters()),
+    )
+    return replace(
+        data,
+        completions=[
+            _completion(fitted, text, place) for text, place in _places(documents, vocabulary.level)
+        ],
+        samples=[_sample(fitted, temperature) for temperature in TEMPERATURES],
+        passage=_passage(fitted, longest),
+        by_position=_by_position(fitted, documents),
+    )
+
+
+def _places(documents: list[str], level: str) -> list[tuple[str, int]]:
+    """Places after a blank, spread over all documents: (document, characters before it)."""
+    ends = np.cumsum([len(text) for text in documents])
+    found: dict[tuple[int, int], None] = {}  # in order, each once
+    for share in (np.arange(PROMPTS) + 0.5) / PROMPTS:
+        at = int(share * ends[-1])
+        i = int(np.searchsorted(ends, at, side="right"))
+        text = documents[i]
+        place = text.find(" ", at - int(ends[i] - len(text))) + 1
+        if place == 0:  # no further blank
+            place = text.rfind(" ") + 1
+        if 0 < place < len(text):
+            # Of characters the first letter of a word is known: what else could come is endless.
+            found[i, min(place + (level == "character"), len(text) - 1)] = None
+    return [(documents[i], place) for i, place in found]
+
+
+def _completion(model: FittedLanguageModel, text: str, place: int) -> Completion:
+    read, came = text[max(0, place - READ) : place], text[place:]
+    n = AHEAD[model.vocabulary.level]
+    tokens = model.vocabulary.encode(came[: 12 * n])[:n]
+    told = (
+        came[:n] if model.vocabulary.level == "character" else _beginning(model, came, len(tokens))
+    )
+    found = model.suggest(read, 3)
+    return Completion(
+        prompt=read[-SHOWN:],
+        suggestions=[(each.text, each.probability) for each in found],
+        came=told,
+        continued=model.generate(read, n, temperature=0).text,
+    )
+
+
+def _beginning(model: FittedLanguageModel, text: str, n: int) -> str:
+    """The first n tokens of a text, as it writes them: as many of its words."""
+    words = text.split(" ")
+    for stop in range(1, len(words) + 1):
+        begun = " ".join(words[:stop])
+        if len(model.vocabulary.encode(begun)) >= n:
+            return begun
+    return text
+
+
+def _sample(model: FittedLanguageModel, temperature: float) -> Sample:
+    made = model.generate("", SAMPLE[model.vocabulary.level], temperature=temperature)
+    return Sample(temperature, made.text, made.n_tokens, made.copied)
+
+
+def _passage(model: FittedLanguageModel, text: str) -> list[tuple[str, float]]:
+    """The beginning of the second half of a text, each token with its bits."""
+    vocabulary, n = model.vocabulary, PASSAGE[model.vocabulary.level]
+    half = len(text) // 2 if len(text) > 4 * n else 0
+    start = text.find(" ", half) + 1 if half else 0
+    before = vocabulary.encode(text[max(0, start - READ) : start])
+    tokens = vocabulary.encode(text[start : start + 12 * n])[:n]
+    bits = _bits(model, [np.concatenate([before, tokens])])[0][
+        len(before) : len(before) + len(tokens)
+    ]
+    strings = vocabulary.strings
+    if vocabulary.level == "character":
+        shown = list(text[start : start + len(tokens)])
+    else:
+        shown = ["\ufffd" if i == UNKNOWN else strings[i] for i in tokens.tolist()]
+    return list(zip(shown, bits.tolist(), strict=True))
+
+
+def _by_position(model: FittedLanguageModel, documents: list[str]) -> np.ndarray | None:
+    """`[P, 2]`: places and the mean bits there, over some documents, in parts that double."""
+    weight = model.net.output[0]
+    most = int(min(DOCUMENTS * LENGTH, max(LENGTH, WORK // weight.numel())))
+    read, total = [], 0
+    for text in documents[:DOCUMENTS]:
+        read.append(model.vocabulary.encode(text[: 8 * LENGTH])[:LENGTH])
+        total += len(read[-1])
+        if total >= most:
+            break
+    bits = _bits(model, read)
+    longest = max(map(len, bits))
+    if longest < 16:
+        return None
+    edges = [0, *(2**k for k in range(3, 20) if 2**k < longest), longest]
+    rows = []
+    for start, stop in pairwise(edges):
+        part = np.concatenate([each[start:stop] for each in bits])
+        rows.append([(start + 1 + stop) / 2, part.mean()])
+    return np.array(rows)
+
+
+def _bits(model: FittedLanguageModel, documents: list[np.ndarray]) -> list[np.ndarray]:
+    """The bits of each token, and of the END, of documents of token numbers: `[n + 1]` each."""
+    with needs("torch", "torch"):
+        import torch
+    result = []
+    with torch.no_grad():
+        for tokens in documents:
+            whole = torch.from_numpy(np.concatenate([[END], tokens, [END]]).astype(np.int64))
+            features, _ = model.net(whole[None, :-1])
+            parts = []
+            for start in range(0, len(whole) - 1, 128):  # a block of logits at a time
+                logits = model.net.logits(features[0, start : start + 128])
+                targets = whole[start + 1 : start + 1 + len(logits)]
+                right = logits.gather(1, targets[:, None])[:, 0]
+                parts.append((logits.logsumexp(1) - right).double() / np.log(2))
+            result.append(torch.cat(parts).numpy())
+    return result
