@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 from collections import Counter
 from types import SimpleNamespace
@@ -219,6 +220,15 @@ def test_groups_on_both_sides(generator):
     assert "same-group" not in codes(
         examples(X[:20], groups=groups[:20]), examples(X[20:], groups=groups[20:])
     )
+
+
+def test_names_on_both_sides(generator):
+    X = noise(generator, 6, 20)
+    train = examples(X[:4], ids=np.array(["Ann", "Bob", "Cid", "Dee"]))
+    test = examples(X[4:], ids=np.array(["Eva", "Bob"]))
+    found = only(check(train, test), "same-name")
+    assert (found.severity, found.count, found.places) == ("warning", 1, ("test sequence 'Bob'",))
+    assert "same-name" not in codes(examples(X[:4]), examples(X[4:]))  # numbered from 1, both
 
 
 # --- windows ----------------------------------------------------------------------------------
@@ -660,6 +670,36 @@ def test_codes_of_words_are_not_near(generator):
     X[50:, 3] += 1
     assert "near-copies" in codes(examples(X))
     assert codes(examples(X, features=("word",), categories={"word": ("some",) * 1001})) == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.filterwarnings("error")
+def test_odd_data_are_no_trouble(seed):
+    g = np.random.default_rng(seed)
+    n_features, parts = int(g.choice([1, 3])), []
+    kind = seed % 6
+    for _ in range(2):
+        n = int(g.choice([1, 2, 30, 60]))
+        lengths = g.integers(g.choice([0, 1, 5]), 12, n)
+        values = g.normal(size=(lengths.sum(), n_features)).astype(np.float32)
+        odd = [np.nan, np.inf, -np.inf, 0, 3e38, 1e-42][kind]
+        values[g.random(values.shape) < g.choice([0.1, 0.5, 1])] = odd
+        X = Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
+        y = [
+            None,
+            g.integers(0, 3, n),
+            g.choice(["a", "b"], n),
+            g.normal(size=n),
+            [g.choice(["O", "B"], t) for t in lengths],
+            [g.normal(size=t) for t in lengths],
+        ][seed % 5 if seed < 30 else 5]
+        times = [np.arange(t) * g.integers(1, 3) for t in lengths]
+        groups = g.choice(["g", "h", "i"], n) if seed % 2 else None
+        parts.append(Examples(X, y, times=times if seed % 3 else None, groups=groups))
+    for findings in (check(parts[0]), check(*parts)):
+        for finding in findings:
+            assert finding.count >= 1 and len(finding.places) <= 3
+            json.dumps(finding.as_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("n, n_steps", [(1, 1), (2, 1), (1, 50), (30, 1), (3, 2)])

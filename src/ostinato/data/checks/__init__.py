@@ -71,6 +71,7 @@ about new data']
         found += contents.columns(other)
         found += contents.times(other)
         found += repeats.groups(side, other)
+        found += repeats.names(side, other)
         in_train = repeats.first_equal(side, other)
         found += repeats.across(side, other, in_train)
         found += windows.across(side, other, in_train >= 0)
@@ -93,11 +94,11 @@ def _with_series(examples: Examples) -> Examples:
     name = examples.roles.target if examples.roles is not None else None
     if name in examples.features:
         return examples
-    series = np.concatenate(examples.y)[:, None].astype(np.float32)
     X = examples.X
-    others = (X.n_features if isinstance(X, Ragged) else X.shape[2]) > 0
-    values = np.concatenate([series, examples.values], axis=1) if others else series
+    n_others = X.n_features if isinstance(X, Ragged) else X.shape[2]
+    others = examples.features or tuple(f"feature {i}" for i in range(n_others))
+    values = np.concatenate(examples.y)[:, None].astype(np.float32)
+    if others:
+        values = np.concatenate([values, examples.values], axis=1)
     offsets = np.concatenate([[0], np.cumsum(examples.lengths)])
-    return replace(
-        examples, X=Ragged(values, offsets), features=(name or "series", *examples.features)
-    )
+    return replace(examples, X=Ragged(values, offsets), features=(name or "series", *others))

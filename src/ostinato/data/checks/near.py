@@ -30,6 +30,7 @@ _CELL = 4 * NEAR  # of the median variation: a near pair shares a coordinate's c
 _NEIGHBOURS = 3  # that each is compared with in its cell
 _MOST_PAIRS = 300_000
 _PROBES, _REFERENCE = 200, 8192  # pairs whose density is looked at, among so many sequences
+_FARTHEST = 1e6  # deviations from the mean, so that squares of outliers stay finite
 _FALSE_SHARE = 0.1  # of the pairs told, at most so many are expected to be near by chance
 
 
@@ -41,10 +42,9 @@ class _Pool:
         self.lengths = np.concatenate([side.lengths for side in sides])
         self.side = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
         self.first = np.cumsum([0, *map(len, sides)])
-        sample = np.concatenate([side.values[:: max(1, len(side.values) // 2**17)]
-                                 for side in sides])  # fmt: skip
-        with np.errstate(invalid="ignore"):
-            known = np.where(np.isfinite(sample), sample, np.nan)
+        every = max(1, sum(len(side.values) for side in sides) // 2**18)
+        sample = np.concatenate([side.values[::every] for side in sides]).astype(np.float64)
+        known = np.where(np.isfinite(sample), sample, np.nan)
         has = np.isfinite(known).any(axis=0)
         self.mean = np.nanmean(np.where(has, known, 0), axis=0)
         scale = np.nanstd(np.where(has, known, 0), axis=0)
@@ -76,8 +76,8 @@ class _Pool:
             mine = (self.side[members] == number) & (self.lengths[members] > 0)
             starts = side.offsets[members[mine] - self.first[number]]
             values[mine] = side.values[starts[:, None] + steps[mine]]
-        values = (values - self.mean) / self.scale
-        return np.where(np.isfinite(values), values, 0).astype(np.float32)
+        scaled = np.clip((values - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
+        return np.where(np.isfinite(values), scaled, 0).astype(np.float32)
 
     def place(self, member: int) -> str:
         number = int(self.side[member])

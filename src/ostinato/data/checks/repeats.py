@@ -146,6 +146,23 @@ def groups(train: Side, test: Side) -> Iterator[Finding]:
         )
 
 
+def names(train: Side, test: Side) -> Iterator[Finding]:
+    """Sequences of one name on both sides; numbers are no names."""
+    a, b = np.asarray(train.examples.ids), np.asarray(test.examples.ids)
+    if a.dtype.kind not in "UO" or b.dtype.kind not in "UO":
+        return
+    shared = np.flatnonzero(np.isin(b.astype(str), a.astype(str)))
+    if len(shared):
+        yield Finding(
+            "warning",
+            "same-name",
+            f"{share(len(shared), len(test))} test sequences have the name of a training sequence",
+            len(shared),
+            tuple(map(test.place, shared[:3])),
+            "do they come from the same subject? Then keep it on one side (--group)",
+        )
+
+
 def _pairs(a: Side, i: np.ndarray, b: Side, j: np.ndarray, labels: bool = False) -> tuple[str, ...]:
     """The first three pairs in words."""
 

@@ -56,8 +56,9 @@ def _values(side: Side, f: int) -> np.ndarray:
 
 
 def _changes(side: Side, f: int) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num(np.diff(side.values[:, f], prepend=side.values[:1, f]), nan=np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        changes = np.diff(side.values[:, f], prepend=side.values[:1, f])
+    return np.where(np.isnan(changes), np.inf, changes)
 
 
 def _borders(columns: list[np.ndarray], levels: int) -> np.ndarray:
