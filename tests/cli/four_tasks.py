@@ -43,7 +43,7 @@ def forecast(folder: Path, n: int = 6, steps: int = 60) -> tuple[object, ...]:
     return (file, "--forecast", "value", "--horizon", 2, "--season", 4, "--id", "id", "--time", "t")
 
 
-def language(folder: Path, n: int = 120) -> tuple[object, ...]:
+def language(folder: Path, n: int = 240) -> tuple[object, ...]:
     """A text of few words."""
     words = np.array(["the", "cat", "sat", "on", "a", "mat"])
     drawn = words[np.random.default_rng(3).integers(0, len(words), 8 * n)]

@@ -12,6 +12,7 @@ import typer
 import ostinato
 from ostinato.cli import (
     check,
+    compare,
     complete,
     cv,
     doctor,
@@ -41,6 +42,7 @@ app = typer.Typer(
 for _command in (
     train.train,
     evaluate.evaluate,
+    compare.compare,
     predict.predict,
     complete.complete,
     generate.generate,

@@ -1,0 +1,180 @@
+"""ostinato compare RUN RUN…"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ostinato import files
+from ostinato.cli import jobs, runs, summaries
+from ostinato.cli.config import Config
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run.
+
+    Attributes:
+        name: as the person gave it.
+        run: its directory.
+        task: what it learnt.
+        settings: its configuration.
+        results: what evaluation.json holds.
+        digests: of its files.
+        parameters: numbers in the saved model.
+    """
+
+    name: str
+    run: RunDir
+    task: str
+    settings: Config
+    results: dict[str, Any]
+    digests: dict[str, str]
+    parameters: int
+
+
+def compare(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN…", help="Directories of finished runs.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put runs side by side, and test whether what differs can be chance.
+
+    Each run is tested against the first one, where both were measured on the same test part.
+    """
+    hush(quiet)
+    if len(run) < 2:
+        raise BadInput(f"there is one run, {run[0]}, to compare; wanted two or more")
+    measured = [_measured(path) for path in run]
+    tasks = {each.task: each.name for each in measured}
+    if len(tasks) > 1:
+        (one, a), (other, b) = list(tasks.items())[:2]
+        raise BadInput(
+            f"{a} learnt to {one} and {b} to {other}: they have no measure in common; wanted runs "
+            "of one task"
+        )
+
+    from ostinato.cli import same_part
+
+    first, *others = measured
+    tests = [same_part.tested(first, other) for other in others]
+    if as_json:
+        say_json({"runs": [_as_json(each) for each in measured], "tests": tests})
+    else:
+        say("\n".join([*_side_by_side(measured), "", *_told(tests)]))
+
+
+def _measured(path: Path) -> Measured:
+    """The finished run at `path`.
+
+    Raises:
+        BadInput: there is none.
+    """
+    trained = runs.find(path)
+    if trained.run is None or trained.config is None:
+        raise BadInput(f"{path} is a model without a run, and so without results; wanted a run")
+    results = trained.run.results()
+    if results is None:
+        raise BadInput(
+            f"{path} is not finished; finish it with: ostinato train --resume --output {path}"
+        )
+    digests = trained.environment().get("data", {}).get("sha256", {})
+    task, _ = jobs.of_model(trained)
+    return Measured(
+        str(path), trained.run, task, trained.config, results, digests, _parameters(trained.model)
+    )
+
+
+def _parameters(model: Path) -> int:
+    """The numbers in a saved model; what it remembers of texts is no parameter."""
+    from safetensors import safe_open
+
+    with safe_open(files.current(model) / "model.safetensors", framework="numpy") as tensors:
+        slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118  no mapping
+        floats = [each for each in slices if each.get_dtype().startswith(("F", "BF"))]
+        return sum(math.prod(each.get_shape()) for each in floats)
+
+
+def _as_json(measured: Measured) -> dict[str, Any]:
+    return {
+        "run": measured.name,
+        "task": measured.task,
+        "parameters": measured.parameters,
+        "settings": dict(measured.settings.items()),
+        **measured.results,
+    }
+
+
+def _side_by_side(measured: Sequence[Measured]) -> list[str]:
+    """A column for each run: measures, size and time, and the parameters that differ."""
+    task = measured[0].task
+    rows = [["", *(each.name for each in measured)]]
+    for name, (words, _) in summaries.MEASURES[task].items():
+        values = [each.results["test"].get(name) for each in measured]
+        if any(value is not None for value in values):
+            rows.append([words, *("–" if v is None else summaries.shown(name, v, task)
+                                  for v in values)])  # fmt: skip
+    rows.append(["parameters", *(f"{each.parameters:,}" for each in measured)])
+    rows.append(["time of training", *(f"{each.results['elapsed_s']:.1f} s" for each in measured)])
+    rows.append(["iterations", *(f"{each.results['iterations']:,}" for each in measured)])
+    for key, value in measured[0].settings.items():
+        values = [each.settings.get(key) for each in measured]
+        if key != "run.checkpoint_every" and any(each != value for each in values):
+            rows.append([f"  {key}", *map(_plain, values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+
+
+def _told(tests: Sequence[dict[str, Any]]) -> list[str]:
+    """The tests in words."""
+    from ostinato.baselines import SURE
+
+    tested = [test for test in tests if "p" in test]
+    lines = []
+    for test in tests:
+        a, b = test["runs"]
+        if "reason" in test:
+            lines.append(f"{b} against {a}: no test: {test['reason']}")
+            continue
+        lines += [
+            f"{b} against {a}: better in {test['better']:,} and worse in {test['worse']:,} of "
+            f"{test['n']:,} {test['unit']}; {test['measure']} {_signed(test)}",
+            f"  {test['test']}: p = {test['p']:.3g}, {_verdict(test, SURE / len(tested))}",
+            f"  assumed: {test['assumption']}",
+        ]
+    if len(tested) > 1:
+        lines.append(f"Of {len(tested)} tests, each counts below {SURE} / {len(tested)}.")
+    return lines
+
+
+def _verdict(test: dict[str, Any], sure: float) -> str:
+    if test["p"] >= sure:
+        return "so that the difference can be chance"
+    return f"so that {test['runs'][bool(test['ahead'])]} is better"
+
+
+def _signed(test: dict[str, Any]) -> str:
+    """A difference as a person reads it."""
+    if test["measure"] == "bits per character":
+        return f"{test['difference']:+.4f}"
+    unit = "points" if test["measure"].startswith("accuracy") else "%"
+    return f"{100 * test['difference']:+.2f} {unit}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

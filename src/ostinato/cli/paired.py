@@ -1,0 +1,262 @@
+"""Two runs on the same test part: whether what differs can be chance.
+
+The predictions of both are compared unit by unit: a sequence, a series, a stretch of text. Which
+unit depends on the task, since the steps of a sequence say much the same: as single observations
+they would make any difference look sure.
+
+    exact sign test      of units that one run is right about and the other wrong (McNemar's test),
+                         or better and worse: as likely as so many heads among throws of a coin
+    sign-flip test       of mean differences: how many of the ways to swap the two runs in some
+                         units make a mean as far from 0. All ways up to 2¹⁴, else 10,000 drawn.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato.baselines import sign_test
+from ostinato.cli.failures import BadInput
+
+FEWEST = 6  # units: of five, even one side winning all has a probability of 2 · 2⁻⁵ = 0.06
+ALL_FLIPS, DRAWN = 14, 10_000
+AT_ONCE = 1_000_000  # signs drawn together: 16 MB
+
+Rows = list[dict[str, str]]
+
+
+class Apart(Exception):  # noqa: N818  it says that there is nothing to test
+    """The predictions of two runs cannot be paired; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a test of run B against run A.
+
+    Attributes:
+        test: its name.
+        unit: what was compared, in the plural.
+        n: how many.
+        better, worse: the units in which B is better, and worse, than A.
+        ahead: whether B is the better one by what the test looks at.
+        difference: B's mean minus A's, in the words of `measure`.
+        measure: what differs.
+        p: the probability of a difference as large as this, or larger, if the runs are alike.
+        assumption: under which p is that.
+    """
+
+    test: str
+    unit: str
+    n: int
+    better: int
+    worse: int
+    ahead: bool
+    difference: float
+    measure: str
+    p: float
+    assumption: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def classify(a: Rows, b: Rows) -> Outcome:
+    """Two classifiers by the sequences that only one of them is right about.
+
+    Args:
+        a, b: lines of predictions.csv.
+
+    Raises:
+        Apart: they are of other sequences.
+    """
+    _check_same(a, b, ("index", "id", "label"))
+    right_a, right_b = _right(a), _right(b)
+    better, worse = int((right_b & ~right_a).sum()), int((right_a & ~right_b).sum())
+    return Outcome(
+        "exact sign test (McNemar)",
+        "sequences",
+        len(a),
+        better,
+        worse,
+        better > worse,
+        float(right_b.mean() - right_a.mean()),
+        "accuracy",
+        sign_test(better, worse),
+        "the test sequences were drawn independently of each other",
+    )
+
+
+def tag(a: Rows, b: Rows) -> Outcome:
+    """Two taggers by the sequences in which one of them is right about more steps.
+
+    Args, Raises: as for `classify`.
+    """
+    _check_same(a, b, ("id", "step", "time", "label"))
+    _, unit = np.unique([row["id"] for row in a], return_inverse=True)
+    gain = np.bincount(unit, _right(b).astype(float) - _right(a))
+    _check_enough(len(gain), "sequences")
+    better, worse = int((gain > 0).sum()), int((gain < 0).sum())
+    return Outcome(
+        "exact sign test",
+        "sequences",
+        len(gain),
+        better,
+        worse,
+        better > worse,
+        float(gain.sum() / len(a)),
+        "accuracy of a step's label",
+        sign_test(better, worse),
+        "the test sequences were drawn independently of each other (the steps within one need not "
+        "be)",
+    )
+
+
+def forecast(a: Rows, b: Rows, horizon: int) -> Outcome:
+    """Two forecasters by their quantile losses on each series, or on each window of few series.
+
+    The loss is the mean pinball loss, or the absolute error if their quantiles have other levels.
+    Differences are relative to the mean of both, since series differ in size.
+
+    Args:
+        a, b: lines of predictions.csv.
+        horizon: steps of a window.
+
+    Raises:
+        Apart: they are of other steps, or of too few.
+    """
+    _check_same(a, b, ("id", "step", "time", "value"))
+    levels = [name for name in a[0] if name.startswith("q")]
+    same = levels and levels == [name for name in b[0] if name.startswith("q")]
+    losses = [_losses(rows, levels if same else []) for rows in (a, b)]
+    names, unit = np.unique([row["id"] for row in a], return_inverse=True)
+    what, assumption = "series", "the series are independent of each other"
+    if len(names) < FEWEST:
+        unit = np.arange(len(a)) // horizon
+        what = "forecasts"
+        assumption = (
+            "the errors of one forecast say nothing of those of the next (the forecasts of a "
+            "series follow each other and do not overlap)"
+        )
+    known = np.isfinite(losses[0])
+    sums = [np.bincount(unit[known], each[known]) for each in losses]
+    total = sums[0] + sums[1]
+    usable = total > 0  # not of units without a value, nor where both are exact
+    _check_enough(int(usable.sum()), what)
+    relative = 2 * (sums[1] - sums[0])[usable] / total[usable]
+    return Outcome(
+        "sign-flip test",
+        what,
+        len(relative),
+        int((relative < 0).sum()),
+        int((relative > 0).sum()),
+        bool(relative.mean() < 0),
+        float(relative.mean()),
+        "mean relative difference of the " + ("quantile loss" if same else "absolute error"),
+        flips(relative),
+        assumption,
+    )
+
+
+def language(a: Sequence[float], b: Sequence[float], unit: str) -> Outcome:
+    """Two language models by their bits per character of the same stretches of text.
+
+    Args:
+        a, b: of each stretch.
+        unit: what a stretch is, in the plural.
+
+    Raises:
+        Apart: there are too few.
+    """
+    _check_enough(len(a), unit)
+    differences = np.asarray(b) - np.asarray(a)
+    return Outcome(
+        "sign-flip test",
+        unit,
+        len(differences),
+        int((differences < 0).sum()),
+        int((differences > 0).sum()),
+        bool(differences.mean() < 0),
+        float(differences.mean()),
+        "bits per character",
+        flips(differences),
+        f"the {unit} are independent of each other",
+    )
+
+
+def flips(differences: Any, seed: int = 0) -> float:
+    """The share of the ways to flip signs that bring the mean as far from 0 as it is, or farther.
+
+    Args:
+        differences: `[n]`.
+        seed: of the flips, where there are too many to try all.
+
+    Example:
+        >>> flips([1.0, 2.0, 3.0])  # only all three positive or all three negative: 2 of 8
+        0.25
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d)
+    # Sums of the same numbers in another order differ by rounding.
+    least = abs(d.sum()) - 1e-12 * np.abs(d).sum()
+    if n <= ALL_FLIPS:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ d) >= least).mean())
+    generator, as_far, left = np.random.default_rng(seed), 0, DRAWN
+    while left:
+        rows = min(left, max(1, AT_ONCE // n))
+        drawn = 1.0 - 2.0 * generator.integers(0, 2, (rows, n))
+        as_far += int((np.abs(drawn @ d) >= least).sum())
+        left -= rows
+    return (as_far + 1) / (DRAWN + 1)  # the data themselves are one of the ways
+
+
+def read(path: Path) -> Rows:
+    """The lines of predictions.csv.
+
+    Raises:
+        Apart: it is missing, or empty.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: Rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise Apart(f"{path} is missing") from None
+    if not rows:
+        raise Apart(f"{path} has no predictions")
+    return rows
+
+
+def _check_same(a: Rows, b: Rows, names: Iterable[str]) -> None:
+    """Whether the lines are of the same examples in the same order."""
+    for name in names:
+        if (name in a[0]) != (name in b[0]):
+            raise Apart(f"the predictions of one run have no {name}, so they cannot be paired")
+        if name in a[0] and [row[name] for row in a] != [row[name] for row in b]:
+            raise Apart(f"their predictions.csv differ in the column {name}: other examples")
+
+
+def _check_enough(n: int, unit: str) -> None:
+    if n < FEWEST:
+        raise Apart(f"too few {unit} for a test: {n}; wanted {FEWEST} or more")
+
+
+def _right(rows: Rows) -> np.ndarray:
+    try:
+        return np.array([row["label"] == row["prediction"] for row in rows])
+    except KeyError as error:
+        raise BadInput(f"predictions.csv has no column {error.args[0]!r}; train again") from None
+
+
+def _losses(rows: Rows, levels: Sequence[str]) -> np.ndarray:
+    """The loss of each step, `[n]`; NaN without a value."""
+    value = np.array([float(row["value"]) for row in rows])
+    if not levels:
+        return np.abs(value - np.array([float(row["prediction"]) for row in rows]))
+    q = np.array([float(name[1:]) for name in levels])
+    errors = value[:, None] - np.array([[float(row[name]) for name in levels] for row in rows])
+    return np.maximum(q * errors, (q - 1) * errors).mean(axis=1)
