@@ -126,6 +126,8 @@ TABLES = [
      "line 3, column 'x': 'abc' is no number"),
     ("a decimal comma", ".csv", long('p,1,"0,5",up', "p,2,1.5,up"), LONG,
      "line 2, column 'x': '0,5' is no number; wanted one with a point"),
+    ("decimal commas in all rows", ".csv", long(*(f'p,{i},"{i},5",up' for i in range(300))), LONG,
+     "line 2, column 'x': '0,5' is no number; wanted one with a point"),
     ("infinity", ".csv", long("p,1,0.5,up", "p,2,-inf,up"), LONG, "line 3, column 'x'.*infinite"),
     ("more than float32", ".csv", long("p,1,1e39,up"), LONG, "line 2, column 'x': 1e.39 overflows"),
     ("more than float64", ".csv", long("p,1,1e999,up"), LONG, "line 2, column 'x'"),

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ostinato._extras import needs
+from ostinato.data.column import Place, place_of
 from ostinato.data.content import check_memory
-from ostinato.data.table import (
-    Column,
-    Nested,
-    Place,
-    Table,
-    Text,
-    Typed,
-    Unusable,
-    place_of,
-    unnamed,
-)
+from ostinato.data.table import Column, Nested, Table, Text, Typed, Unusable, unnamed
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from ostinato._extras import needs
+from ostinato.data.column import place_of
 from ostinato.data.content import MAX_ROW, line_of
-from ostinato.data.table import Column, Table, Text, place_of, unnamed
+from ostinato.data.table import Column, Table, Text, unnamed
 
 SEPARATORS = (",", "\t", ";", "|")
 

@@ -12,17 +12,8 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.arrow_tables import nested_column
-from ostinato.data.table import (
-    Column,
-    Place,
-    Table,
-    Text,
-    Typed,
-    Unusable,
-    place_of,
-    shortened,
-    unnamed,
-)
+from ostinato.data.column import Place, place_of, shortened
+from ostinato.data.table import Column, Table, Text, Typed, Unusable, unnamed
 
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
 

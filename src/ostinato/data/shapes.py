@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data.column import as_strings
 from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, resolve
 from ostinato.data.sequences import Sequences
-from ostinato.data.table import Column, Nested, Table, Text, Typed, as_strings
+from ostinato.data.table import Column, Nested, Table, Text, Typed
 
 MAX_WORDS = 256  # of a feature that holds names; more are texts or ids, which teach nothing
 PARTS = {
@@ -281,8 +282,6 @@ def _words(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
     codes, values = column.factor()
     words = [str(value) for value in values.tolist()]
     if len(words) > MAX_WORDS:
-        if isinstance(column, Text):
-            _float32(column)  # says what is no number; digits with a comma need a point
         raise ValueError(
             f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
             f"at most {MAX_WORDS:,} names"

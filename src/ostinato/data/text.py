@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ostinato.data.column import shortened
 from ostinato.data.content import as_text, ending, read_content
-from ostinato.data.table import shortened
 from ostinato.data.tables import ENDINGS, read_table
 
 Documents = Literal["blank", "line", "file"]

@@ -1,0 +1,236 @@
+"""Columns of tables, each giving numbers, names or times, as its role asks.
+
+The same values give the same arrays from every format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+MAX_NAME = 256  # characters of a label or an id: more is a text that came into the wrong column
+
+Place = Callable[[int], str]  # row → where it stands, in words
+Factor = tuple[np.ndarray, np.ndarray]  # (codes [N] int64, −1 if missing; values, each once)
+
+
+class Column:
+    """One column.
+
+    Attributes:
+        name: of the column.
+        place: says where the value of a row stands, in words.
+    """
+
+    def __init__(self, name: str, place: Place):
+        self.name = name
+        self.place = place
+
+    def head(self, n: int) -> Column:
+        """The first n rows."""
+        raise NotImplementedError
+
+    def is_numbers(self) -> bool:
+        """Whether `numbers` will succeed."""
+        raise NotImplementedError
+
+    def numbers(self) -> np.ndarray:
+        """`[N]` float64, finite or NaN where a value is missing.
+
+        Raises:
+            ValueError: a value is no number, or infinite.
+        """
+        raise NotImplementedError
+
+    def factor(self) -> Factor:
+        """The values each once, in the order in which they first come, and the place of each row's.
+
+        Integers are int64, also if they are written 1.0; other numbers float64; true and false
+        bool; anything else an object array of strings.
+
+        Raises:
+            ValueError: a value is no name: a list, bytes, or longer than `MAX_NAME`.
+        """
+        raise NotImplementedError
+
+    def times(self) -> np.ndarray:
+        """`[N]` datetime64[ns] in UTC, or the numbers in float64; none may be missing.
+
+        Raises:
+            ValueError: a value is missing, or neither a number nor a date in ISO 8601.
+        """
+        raise NotImplementedError
+
+    def texts(self) -> list[str]:
+        """The strings, without blanks at their ends.
+
+        Raises:
+            ValueError: the column holds no text, or a text is missing.
+        """
+        raise ValueError(f"{self.place(0)}: the column holds no text; wanted one in each row")
+
+    def labels(self) -> np.ndarray:
+        """`[N]`: the values of `factor`, strings as fixed-width NumPy strings.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        codes, values = self.factor()
+        if (codes < 0).any():
+            raise ValueError(
+                f"{self.place(int(np.argmax(codes < 0)))}: the value is missing; wanted one in "
+                "each row"
+            )
+        return as_strings(values)[codes]
+
+
+class Typed(Column):
+    """A column of numbers, truth values or dates.
+
+    Args:
+        values: `[N]` float64 (NaN if missing), int64, bool or datetime64[ns] (NaT if missing).
+    """
+
+    def __init__(self, name: str, place: Place, values: np.ndarray):
+        super().__init__(name, place)
+        self._values = values
+
+    def head(self, n: int) -> Typed:
+        return Typed(self.name, self.place, self._values[:n])
+
+    def is_numbers(self) -> bool:
+        return self._values.dtype.kind != "M"
+
+    def numbers(self) -> np.ndarray:
+        if not self.is_numbers():
+            raise ValueError(
+                f"{self.place(0)}: {self._values[0]} is a date; wanted a number; name the column "
+                "as the time"
+            )
+        return finite(self._values.astype(np.float64), self)
+
+    def factor(self) -> Factor:
+        values = self._values
+        kind = values.dtype.kind
+        missing = np.isnat(values) if kind == "M" else np.isnan(values) if kind == "f" else None
+        if kind == "M":
+            values = values.astype(str).astype(object)
+        codes, once = factored(values if missing is None else values[~missing])
+        if missing is not None:
+            spread = np.full(len(values), -1, np.int64)
+            spread[~missing] = codes
+            codes = spread
+        return codes, integral(once)
+
+    def times(self) -> np.ndarray:
+        values = self._values
+        return no_missing(values if values.dtype.kind == "M" else self.numbers(), self)
+
+
+class Nested(Column):
+    """A column whose rows are lists.
+
+    Attributes:
+        inner: the values of all lists, end to end.
+        offsets: `[N + 1]`, where each list begins.
+    """
+
+    def __init__(self, name: str, place: Place, inner: Column, offsets: np.ndarray):
+        super().__init__(name, place)
+        self.inner = inner
+        self.offsets = offsets
+
+    def head(self, n: int) -> Nested:
+        inner = self.inner.head(int(self.offsets[n]))
+        return Nested(self.name, self.place, inner, self.offsets[: n + 1])
+
+    def is_numbers(self) -> bool:
+        return False
+
+    def numbers(self) -> np.ndarray:
+        raise self._is_list()
+
+    def factor(self) -> Factor:
+        raise self._is_list()
+
+    def times(self) -> np.ndarray:
+        raise self._is_list()
+
+    def _is_list(self) -> ValueError:
+        return ValueError(f"{self.place(0)}: a list; wanted a single value in each row")
+
+
+class Unusable(Column):
+    """A column of something that no role takes; it does no harm as long as none asks for it."""
+
+    def __init__(self, name: str, place: Place, problem: Callable[[], str]):
+        super().__init__(name, place)
+        self._problem = problem
+
+    def head(self, n: int) -> Unusable:
+        return self
+
+    def is_numbers(self) -> bool:
+        return False
+
+    def numbers(self) -> np.ndarray:
+        raise ValueError(self._problem())
+
+    def factor(self) -> Factor:
+        raise ValueError(self._problem())
+
+    def times(self) -> np.ndarray:
+        raise ValueError(self._problem())
+
+
+def place_of(row: Place, name: str) -> Place:
+    """The places of a column's values, from those of its rows."""
+    return lambda i: f"{row(i)}, column {name!r}"
+
+
+def as_strings(values: np.ndarray) -> np.ndarray:
+    """Objects that are strings as NumPy's strings; anything else as it is."""
+    return values.astype(str) if values.dtype == object else values
+
+
+def shortened(text: object) -> str:
+    """A value for a message."""
+    shown = str(text)
+    return repr(shown if len(shown) <= 40 else shown[:39] + "…")
+
+
+def finite(values: np.ndarray, column: Column) -> np.ndarray:
+    infinite = np.isinf(values)
+    if infinite.any():
+        row = int(np.argmax(infinite))
+        raise ValueError(
+            f"{column.place(row)}: the value is infinite, or too large for float64; wanted a "
+            "finite number"
+        )
+    return values
+
+
+def no_missing(values: np.ndarray, column: Column) -> np.ndarray:
+    missing = np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(f"{column.place(row)}: the time is missing; wanted one in each row")
+    return values
+
+
+def factored(values: np.ndarray) -> Factor:
+    """`Column.factor` of an array in which nothing is missing."""
+    once, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[inverse.reshape(-1)], once[order]
+
+
+def integral(values: np.ndarray) -> np.ndarray:
+    """Floats that are all integers as int64."""
+    if values.dtype.kind != "f" or not len(values):
+        return values
+    whole = (values == np.round(values)) & (np.abs(values) < 2.0**53)
+    return values.astype(np.int64) if whole.all() else values

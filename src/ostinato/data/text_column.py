@@ -1,0 +1,244 @@
+"""`Text`: a column of strings, which in a CSV file may stand for anything.
+
+What they mean is decided where they are used: "7" is the number 7.0 as a feature, the integer 7 as
+a label, and "007" is a name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.data.column import (
+    MAX_NAME,
+    Column,
+    Factor,
+    Place,
+    factored,
+    finite,
+    integral,
+    no_missing,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# How text says that a number is missing. A word is missing only if it is empty: "NA" is a name.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".", "-")
+# A number as text: without zeros before it, so that "007" is a name.
+_NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
+# What is meant as one: also with a comma before its decimals, which is refused.
+_MEANT = r"^[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?$"
+
+_DATES = ("date", "utc")  # without and with a distance to UTC
+
+
+class Text(Column):
+    """A column of strings.
+
+    Args:
+        values: pyarrow's strings.
+        untyped: whether they may stand for numbers, as those of CSV do.
+    """
+
+    def __init__(self, name: str, place: Place, values: pa.ChunkedArray, untyped: bool):
+        super().__init__(name, place)
+        self._values = values
+        self._untyped = untyped
+        self._parsed: np.ndarray | None = None
+
+    def head(self, n: int) -> Text:
+        return Text(self.name, self.place, self._values.slice(0, n), self._untyped)
+
+    def is_numbers(self) -> bool:
+        return self._untyped and self._parse() is not None
+
+    def numbers(self) -> np.ndarray:
+        parsed = self._parse() if self._untyped else None
+        if parsed is None:
+            raise self._no_number()
+        return finite(parsed, self)
+
+    def share_of_numbers(self) -> float:
+        """How many of the values that are there are meant as numbers, 0 to 1."""
+        import pyarrow.compute as pc
+
+        present = pc.drop_null(self._present())
+        if not self._untyped or len(present) == 0:
+            return 0.0
+        return float(pc.mean(pc.match_substring_regex(present, _MEANT)).as_py())
+
+    def factor(self) -> Factor:
+        import pyarrow.compute as pc
+
+        trimmed = pc.utf8_trim_whitespace(self._values)
+        encoded = pc.if_else(pc.equal(trimmed, ""), None, trimmed).combine_chunks()
+        encoded = encoded.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        longest = pc.max(pc.utf8_length(encoded.dictionary)).as_py() or 0
+        if longest > MAX_NAME:
+            lengths = pc.utf8_length(encoded.dictionary).to_numpy(zero_copy_only=False)
+            row = int(np.argmax(codes == int(np.argmax(lengths))))
+            raise ValueError(
+                f"{self.place(row)}: a text of {longest:,} characters; wanted a name of at most "
+                f"{MAX_NAME}"
+            )
+        values = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
+        if not self._untyped or not len(values):
+            return codes, values
+        return _merged(codes, _typed(values))
+
+    def texts(self) -> list[str]:
+        texts = [(text or "").strip() for text in self._values.to_pylist()]
+        if "" in texts:
+            raise ValueError(f"{self.place(texts.index(''))}: the text is missing; wanted one")
+        return texts
+
+    def times(self) -> np.ndarray:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.is_numbers():
+            return no_missing(self.numbers(), self)
+        texts = pc.utf8_trim_whitespace(self._values)
+        for spelled in (lambda: texts, lambda: _as_iso(texts)):
+            for kind in _DATES:
+                try:
+                    return no_missing(_datetimes(pc.cast(spelled(), _type(kind))), self)
+                except pa.ArrowInvalid:
+                    continue
+        raise self._no_time(_as_iso(texts))
+
+    def _present(self) -> pa.ChunkedArray:
+        """Without blanks around; null where a number is missing."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = pc.utf8_trim_whitespace(self._values)
+        missing = pc.is_in(texts, value_set=pa.array(MISSING, self._values.type))
+        return pc.if_else(missing, pa.scalar(None, self._values.type), texts)
+
+    def _parse(self) -> np.ndarray | None:
+        """The texts as float64, NaN where missing; None if one is no number."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self._parsed is not None:
+            return self._parsed
+        for texts in (lambda: self._values, self._present, self._true_false, self._unsigned):
+            try:
+                parsed = pc.cast(texts(), pa.float64())
+            except pa.ArrowInvalid:
+                continue
+            self._parsed = parsed.to_numpy().astype(np.float64)
+            return self._parsed
+        return None
+
+    def _true_false(self) -> pa.ChunkedArray:
+        """true and false as 1 and 0; an error if there is anything else."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = self._present()
+        truth = pc.is_in(texts, value_set=pa.array(["true", "True", "TRUE"], texts.type))
+        falsehood = pc.is_in(texts, value_set=pa.array(["false", "False", "FALSE"], texts.type))
+        if not pc.all(pc.or_(pc.or_(truth, falsehood), pc.is_null(texts))).as_py():
+            raise pa.ArrowInvalid("no truth values")
+        return pc.if_else(pc.is_null(texts), None, pc.cast(truth, pa.int8()))
+
+    def _unsigned(self) -> pa.ChunkedArray:
+        """Without a plus before the number, which pyarrow does not read."""
+        import pyarrow.compute as pc
+
+        return pc.replace_substring_regex(self._present(), r"^\+([0-9.])", r"\1")
+
+    def _no_number(self) -> ValueError:
+        import pyarrow.compute as pc
+
+        if not self._untyped:
+            row = max(pc.index(pc.is_valid(self._values), True).as_py(), 0)
+            text = self._values[row].as_py()
+            return ValueError(f"{self.place(row)}: {shortened(text)} is a text; wanted a number")
+        texts = self._unsigned()
+        doubtful = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
+        rows = np.flatnonzero(doubtful.to_numpy())
+        row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
+        text = texts[row].as_py()
+        hint = ""
+        if text.replace(",", "", 1).lstrip("+-").isdecimal():
+            hint = " with a point, not a comma, before its decimals"
+        return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
+
+    def _no_time(self, texts: pa.ChunkedArray) -> ValueError:
+        """The error for the first text that is no date, or none of the kind of the first one."""
+        kind = next((kind for kind in _DATES if _casts(texts[0], kind)), _DATES[0])
+        row = next(i for i in range(len(texts)) if not _casts(texts[i], kind))
+        text = texts[row].as_py()
+        if not text:
+            return ValueError(f"{self.place(row)}: the time is missing; wanted one in each row")
+        also = "" if row == 0 else f", like {texts[0].as_py()!r} in the first row"
+        return ValueError(
+            f"{self.place(row)}: {shortened(text)} is no time; wanted a number, or a date such as "
+            f"2024-01-31 or 2024-01-31 23:59:00{also}"
+        )
+
+
+def _type(name: str) -> pa.DataType:
+    """A type of pyarrow's; "utc" is a date with its distance to UTC."""
+    import pyarrow as pa
+
+    kinds = {"float64": pa.float64(), "date": pa.timestamp("ns"), "utc": pa.timestamp("ns", "UTC")}
+    return kinds[name]
+
+
+def _casts(text: Any, kind: str) -> bool:
+    """Whether pyarrow reads a single text as a value of this type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.cast(text, _type(kind))
+    except pa.ArrowInvalid:
+        return False
+    return text.is_valid
+
+
+def _as_iso(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates that can be read in one way only, as ISO 8601 spells them: 2024/01/31, … UTC."""
+    import pyarrow.compute as pc
+
+    texts = pc.replace_substring_regex(texts, r"^(\d{4})/(\d{2})/(\d{2})", r"\1-\2-\3")
+    texts = pc.replace_substring_regex(texts, r" ?(UTC|GMT)$", "Z")
+    return pc.replace_substring_regex(texts, r"(:\d{2}(\.\d+)?) ([+-]\d{2}:?\d{2})$", r"\1\3")
+
+
+def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
+    return values.to_numpy().astype("datetime64[ns]")
+
+
+def _merged(codes: np.ndarray, values: np.ndarray) -> Factor:
+    """Codes of values among which some are equal ("1" and "1.0")."""
+    ranks, once = factored(values)
+    return np.where(codes < 0, -1, ranks[codes]), once
+
+
+def _typed(texts: np.ndarray) -> np.ndarray:
+    """Names written as text: integers, numbers, truth values if all of them are such."""
+    if {text.lower() for text in texts} <= {"true", "false"}:
+        return np.array([text.lower() == "true" for text in texts])
+    if not _all_numbers(texts):
+        return texts
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except (ValueError, OverflowError):  # with decimals, or more digits than int64 has
+        return integral(np.array([float(text) for text in texts]))
+
+
+def _all_numbers(texts: Iterable[str]) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return bool(pc.all(pc.match_substring_regex(pa.array(texts), _NUMBER)).as_py())
