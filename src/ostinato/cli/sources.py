@@ -131,11 +131,14 @@ def names(listed: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in row if name.strip())
 
 
-def load(settings: Config) -> Parts:
+def load(settings: Config, preparation: Preparation | None = None) -> Parts:
     """The parts of a source with a label for each sequence or step.
 
     Without a --test file and a --split column, parts are drawn: of each class its share, and each
     --group whole.
+
+    Args:
+        preparation: of the model that was trained with these settings: it knows the columns.
 
     Raises:
         BadInput, ValueError: the data cannot be read, or cannot be divided so.
@@ -148,10 +151,11 @@ def load(settings: Config) -> Parts:
 
         whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
         return _with_validation(_named(*whole.train), _named(*whole.test), settings)
-    everything = read_labelled(source, settings)
+    trained = preparation.roles if preparation else None
+    everything = read_labelled(source, settings, trained=trained)
     if config.test is None:
         return _divided(everything, settings)
-    test = read_labelled(known(config.test), settings)
+    test = read_labelled(known(config.test), settings, trained=trained)
     _check_alike(everything, test)
     return _with_validation(everything, test, settings)
 

@@ -273,7 +273,8 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     if full.features and not given.features:
         names = [repr(name) for name in full.features]
         shown = names if len(names) <= 8 else [*names[:4], "…", names[-1]]
-        said.append(f"{len(names)} features: {', '.join(shown)}")
+        noun = "feature" if len(names) == 1 else "features"
+        said.append(f"{len(names)} {noun}: {', '.join(shown)}")
     taken = [f"taken as {'; '.join(said)}"] if said else []
     left_out = [name for name in _rest(full, table) if name not in full.features]
     if left_out and (given.shape is None or full.features != given.features):

@@ -52,7 +52,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     if file is not None:
         part = sources.read_labelled(file, settings, trained.reading_of(file), columns)
     elif trained.config is not None:
-        part = sources.load(settings).test
+        part = sources.load(settings, model.preparation).test
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
     sources.check_fits(file or str(trained.model), part, model, labels=True)

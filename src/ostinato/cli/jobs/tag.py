@@ -47,7 +47,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     if file is not None:
         part = sources.read_labelled(file, settings, trained=columns)
     elif trained.config is not None:
-        part = sources.load(settings).test
+        part = sources.load(settings, model.preparation).test
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
     return model.evaluate(_inputs(model.preparation, part), part.y)

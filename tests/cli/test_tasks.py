@@ -1,0 +1,376 @@
+"""Each task from a person's own file: trained, measured, used on other files, and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from cli_examples import assert_same_run, command
+from four_tasks import QUICK, TASKS
+
+from ostinato import training
+from ostinato.cli import main
+
+MEASURE = {
+    "classify": "accuracy",
+    "tag": "accuracy",
+    "forecast": "mase",
+    "language": "bits_per_character",
+}
+TABLES = ("classify", "tag", "forecast")
+FLAGS = (*QUICK, "--eval-every", 4, "--checkpoint-every", 4)
+
+
+@pytest.fixture(scope="module")
+def trained_tasks(tmp_path_factory) -> Path:
+    """A folder with the file and the run of each task."""
+    folder, threads = tmp_path_factory.mktemp("tasks"), torch.get_num_threads()
+    for task, make in TASKS.items():
+        arguments = ("train", *make(folder), *FLAGS, "--quiet", "--output", folder / task)
+        assert main([str(a) for a in arguments]) == 0
+    torch.set_num_threads(threads)
+    return folder
+
+
+def file_of(folder: Path, task: str) -> Path:
+    return Path(str(TASKS[task](folder)[0]))
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+def write(path: Path, rows: list[dict[str, str]], columns: list[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="x")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_keeps_its_model_its_measures_and_its_configuration(trained_tasks, task):
+    run = trained_tasks / task
+    for name in ("model/model.safetensors", "metrics.jsonl", "losses.csv", "environment.json"):
+        assert (run / name).is_file()
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["test"][MEASURE[task]] >= 0
+    assert evaluation["iterations"] == 12
+    text = (run / "config.toml").read_text()
+    assert "horizon" in text if task == "forecast" else "horizon" not in text
+    assert "class_weight" not in text
+    assert ("missing" in text) == (task in ("classify", "tag"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluate_measures_what_the_run_measured(ostinato, trained_tasks, task):
+    evaluation = json.loads((trained_tasks / task / "evaluation.json").read_text())
+    outcome = ostinato("evaluate", trained_tasks / task, "--json")
+    assert outcome.code == 0
+    measured = json.loads(outcome.out)
+    assert {k: evaluation["test"][k] for k in measured} == measured
+    words = ostinato("evaluate", trained_tasks / task)
+    assert (words.code, words.err) == (0, "")  # nothing is guessed again
+
+
+@pytest.mark.parametrize(("task", "rows"), [("classify", 40), ("tag", 30 * 7), ("forecast", 6 * 2)])
+def test_predict_answers_for_each_sequence_or_step(ostinato, trained_tasks, task, rows):
+    outcome = ostinato("predict", trained_tasks / task, file_of(trained_tasks, task))
+    assert (outcome.code, outcome.err) == (0, "")
+    answers = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert len(answers) == rows
+    ids = list(dict.fromkeys(row["id"] for row in table(file_of(trained_tasks, task))))
+    assert list(dict.fromkeys(row["id"] for row in answers)) == ids
+    if task == "forecast":
+        assert [row["time"] for row in answers[:2]] == ["60", "61"]
+
+
+@pytest.mark.parametrize("task", TABLES)
+def test_columns_in_another_order_and_among_others_give_the_same_bits(
+    ostinato, trained_tasks, tmp_path, task
+):
+    file = file_of(trained_tasks, task)
+    rows = table(file)
+    columns = ["later", *reversed(rows[0]), "note"]
+    if task != "forecast":  # the series is its own input; labels are not needed
+        columns.remove({"classify": "kind", "tag": "sign"}[task])
+    moved = write(tmp_path / "moved.csv", rows, columns)
+    outcomes = [ostinato("predict", trained_tasks / task, f, "--proba") for f in (file, moved)]
+    assert outcomes[0].code == 0
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("task", TABLES)
+def test_every_format_and_standard_input_give_the_same_bits(
+    ostinato, trained_tasks, tmp_path, task, monkeypatch
+):
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    file = file_of(trained_tasks, task)
+    wanted = ostinato("predict", trained_tasks / task, file)
+    lines = tmp_path / "same.jsonl"
+    numbers = pyarrow.csv.read_csv(file)
+    lines.write_text("".join(json.dumps(row) + "\n" for row in numbers.to_pylist()))
+    parquet = tmp_path / "same.parquet"
+    pyarrow.parquet.write_table(numbers, parquet)
+    assert ostinato("predict", trained_tasks / task, lines) == wanted
+    assert ostinato("predict", trained_tasks / task, parquet) == wanted
+    for each in (file, lines, parquet):
+        stream = io.TextIOWrapper(io.BytesIO(each.read_bytes()))
+        monkeypatch.setattr("sys.stdin", stream)
+        assert ostinato("predict", trained_tasks / task, "-") == wanted
+
+
+def test_predict_reads_a_pipe(trained_tasks):
+    file = file_of(trained_tasks, "classify")
+    result = subprocess.run(
+        command("predict", trained_tasks / "classify", "-"),
+        input=file.read_bytes(),
+        capture_output=True,
+    )
+    assert result.returncode == 0
+    assert result.stdout.decode().splitlines()[0] == "id,prediction,probability"
+    assert len(result.stdout.splitlines()) == 41
+
+
+@pytest.mark.parametrize("task", TABLES)
+def test_a_missing_column_is_named_with_those_that_are_there(
+    ostinato, trained_tasks, tmp_path, task
+):
+    rows = table(file_of(trained_tasks, task))
+    column = {"classify": "b", "tag": "a", "forecast": "value"}[task]
+    less = write(tmp_path / "less.csv", rows, [name for name in rows[0] if name != column])
+    outcome = ostinato("predict", trained_tasks / task, less)
+    assert outcome.code == 2
+    assert f"{less}: there is no column '{column}'" in outcome.err
+    assert "the columns are 'id', 't'" in outcome.err.replace("'person', ", "")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_resumed_run_ends_with_the_bits_of_one_that_ran_through(
+    ostinato, trained_tasks, tmp_path, monkeypatch, task
+):
+    arguments = ("train", *TASKS[task](trained_tasks), *FLAGS, "--output", tmp_path / "run")
+
+    def send(self, run):
+        if run.iteration == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training.Progress, "on_iteration", send)
+    stopped = ostinato(*arguments)
+    assert stopped.code == 130
+    assert "a checkpoint of iteration" in stopped.err
+    monkeypatch.undo()
+    assert ostinato(*arguments, "--resume").code == 0
+    if not (trained_tasks / task / "predictions.csv").is_file():  # a language model has none
+        for run in (trained_tasks / task, tmp_path / "run"):
+            (run / "predictions.csv").write_text("")
+    assert_same_run(trained_tasks / task, tmp_path / "run")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_finished_run_is_left_alone(ostinato, trained_tasks, task):
+    outcome = ostinato("train", "--resume", "--output", trained_tasks / task)
+    assert outcome.code == 0
+    assert "is finished; nothing is left to do" in outcome.out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_flag_that_does_not_exist_is_refused(ostinato, trained_tasks, tmp_path, task):
+    outcome = ostinato("train", *TASKS[task](trained_tasks), "--hidden", 4, "-o", tmp_path / "run")
+    assert outcome.code == 2
+    assert "--hidden" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "flags"),
+    [
+        ("classify", ("--horizon", 3)),
+        ("classify", ("--crf",)),
+        ("classify", ("--level", "word")),
+        ("classify", ("--static", "a")),
+        ("tag", ("--season", 7)),
+        ("tag", ("--class-weight", "balanced")),
+        ("tag", ("--known", "a")),
+        ("forecast", ("--missing", "mask")),
+        ("forecast", ("--group", "id")),
+        ("forecast", ("--crf",)),
+        ("forecast", ("--test-fraction", 0.3)),
+        ("language", ("--id", "id")),
+        ("language", ("--bidirectional",)),
+        ("language", ("--horizon", 3)),
+        ("language", ("--no-standardize",)),
+    ],
+)
+def test_a_parameter_that_the_task_does_not_use_is_refused(
+    ostinato, trained_tasks, tmp_path, task, flags
+):
+    arguments = ("train", *TASKS[task](trained_tasks), "-o", tmp_path / "run")
+    outcome = ostinato(*arguments, *flags)
+    assert outcome.code == 2
+    assert f"not for {task}; leave it out" in outcome.err
+    config = tmp_path / "config.toml"
+    name = str(flags[0]).removeprefix("--").removeprefix("no-").replace("-", "_")
+    section = "task" if name in ("horizon", "crf", "level", "season") else "data"
+    section = {"class_weight": "training", "bidirectional": "model"}.get(name, section)
+    value = json.dumps(flags[1]) if len(flags) > 1 else json.dumps("--no-" not in str(flags[0]))
+    config.write_text(f"[{section}]\n{name} = {value}\n")
+    assert ostinato(*arguments, "--config", config).code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_tasks_or_none_are_refused(ostinato, trained_tasks):
+    file = file_of(trained_tasks, "classify")
+    both = ostinato("train", file, "--classify", "kind", "--tag", "kind")
+    assert (both.code, "wanted one" in both.err) == (2, True)
+    none = ostinato("train", file)
+    assert (none.code, "wanted one of --classify COLUMN" in none.err) == (2, True)
+    text = file_of(trained_tasks, "language")
+    assert ostinato("train", text, "--classify", "kind").code == 2
+    assert ostinato("train", text, "--language", "kind").code == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_dry_run_shows_the_data_and_leaves_nothing(ostinato, trained_tasks, tmp_path, task):
+    file = TASKS[task](trained_tasks)
+    outcome = ostinato("train", *file, "--dry-run", "--output", tmp_path / "run")
+    assert outcome.code == 0
+    for heading in ("first ", "parts", "recipe", "baselines on the test part"):
+        assert heading in outcome.out
+    if task != "language":
+        assert "'id'" in outcome.out and "target" in outcome.out
+    if task == "classify":
+        assert "'person'   left out" in outcome.out
+        assert "down   16, 4" in outcome.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_where_nothing_is_named(ostinato):
+    outcome = ostinato("train", "--dry-run")
+    assert outcome.code == 2
+    assert "what should be learnt?" in outcome.err
+
+
+def test_paths_in_a_configuration_are_relative_to_it(
+    ostinato, trained_tasks, tmp_path, monkeypatch
+):
+    (tmp_path / "data").mkdir()
+    shutil.copy(file_of(trained_tasks, "tag"), tmp_path / "data" / "mine.csv")
+    (tmp_path / "here.toml").write_text(
+        '[data]\nsource = "data/mine.csv"\nid = "id"\ntime = "t"\n[task]\ntag = "sign"\n'
+    )
+    monkeypatch.chdir(tmp_path / "data")
+    outcome = ostinato("train", "--config", "../here.toml", "--dry-run")
+    assert outcome.code == 0
+    assert str(tmp_path / "data" / "mine.csv") in outcome.out
+
+
+def test_serious_findings_are_told_before_a_training(ostinato, trained_tasks, tmp_path):
+    rows = table(file_of(trained_tasks, "classify"))
+    again = [row | {"id": row["id"] + "again"} for row in rows]
+    twice = write(tmp_path / "twice.csv", rows + again, list(rows[0]))
+    _, *flags = TASKS["classify"](trained_tasks)
+    arguments = ("train", twice, *flags, *QUICK, "--iterations", 2)
+    outcome = ostinato(*arguments)
+    assert outcome.code == 0
+    told = [line for line in outcome.err.splitlines() if "test sequences are training" in line]
+    assert len(told) == 1 and told[0].startswith(f"ostinato: {twice}: ")
+    assert "test sequences are training" not in ostinato(*arguments, "--quiet").err
+
+
+def test_words_that_were_not_trained_are_counted(ostinato, tmp_path):
+    lines = ["id,mode,temp,kind"]
+    lines += [
+        f"{i},{('idle', 'work', 'rest')[(i + t) % 3]},{t % 4},{'ab'[i % 2]}"
+        for i in range(20)
+        for t in range(3)
+    ]
+    file = tmp_path / "machines.csv"
+    file.write_text("\n".join(lines) + "\n")
+    flags = ("--classify", "kind", "--id", "id", "--features", "mode,temp")
+    run = tmp_path / "run"
+    assert ostinato("train", file, *flags, *QUICK, "--iterations", 2, "-o", run).code == 0
+    file.write_text("\n".join(lines).replace("rest", "burn") + "\n")
+    outcome = ostinato("predict", run, file)
+    assert outcome.code == 0
+    assert "20 values of 'mode' were not in the training part ('burn'" in outcome.err
+
+
+def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(ostinato, tmp_path):
+    lines = ["id,t,value,day"]
+    for i in range(4):
+        for t in range(40):
+            lines.append(f"s{i},2024-03-{1 + t // 2:02d} {12 * (t % 2):02d}:00,{t % 4 + i},{t % 2}")
+    file = tmp_path / "sales.csv"
+    file.write_text("\n".join(lines) + "\n")
+    flags = ("--forecast", "value", "--horizon", 2, "--id", "id", "--time", "t")
+    inputs = ("--features", "day", "--known", "day")
+    run = tmp_path / "run"
+    assert ostinato("train", file, *flags, *inputs, *QUICK, "--iterations", 2, "-o", run).code == 0
+    short = ostinato("predict", run, file)
+    assert short.code == 2
+    assert f"{file}: 's0' has 0 rows after its last value of 'value'; wanted the 2" in short.err
+    rows = [line.split(",") for line in lines[1:]]
+    ahead = []
+    for i in range(4):
+        ahead += rows[40 * i : 40 * (i + 1)]
+        ahead += [[f"s{i}", "2024-03-21 00:00", "", "0"], [f"s{i}", "2024-03-21 12:00", "", "1"]]
+    file.write_text("\n".join([lines[0], *map(",".join, ahead)]) + "\n")
+    outcome = ostinato("predict", run, file)
+    assert outcome.code == 0
+    answers = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert [row["time"] for row in answers[:2]] == ["2024-03-21T00:00", "2024-03-21T12:00"]
+    assert len(answers) == 8
+
+
+def test_the_only_column_of_texts_needs_no_name(ostinato, tmp_path):
+    file = tmp_path / "tunes.jsonl"
+    lines = [{"number": i, "abc": "|: ABc dBA " * 3 + "cde"[i % 3]} for i in range(30)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = tmp_path / "run"
+    arguments = ("train", file, *QUICK, "--truncate", 8, "--output", run, "--language")
+    outcome = ostinato(*arguments)
+    assert outcome.code == 0
+    assert "taken as texts: 'abc'" in outcome.err
+    assert 'language = "abc"' in (run / "config.toml").read_text()
+    assert "is finished" in ostinato(*arguments, "--resume").out
+    answers = ostinato("predict", run, file)
+    assert len(answers.out.splitlines()) == 31
+    both = tmp_path / "two.csv"
+    both.write_text("title,abc\none,AB\ntwo,CD\n")
+    refused = ostinato("train", both, "--language")
+    assert refused.code == 2
+    assert "the columns are 'title', 'abc'" in refused.err
+
+
+def test_texts_have_the_parts_that_a_column_names(ostinato, tmp_path):
+    file = tmp_path / "texts.csv"
+    parts = ["train"] * 20 + ["test"] * 4 + ["validation"] * 4
+    lines = [f"{'abcab' * 5}{i},{part}" for i, part in enumerate(parts)]
+    file.write_text("\n".join(["text,part", *lines]) + "\n")
+    flags = ("--language", "text", "--split", "part", "--dry-run")
+    outcome = ostinato("train", file, *flags)
+    assert outcome.code == 0
+    for wanted in ("training     20 texts", "validation   4 texts", "test         4 texts"):
+        assert wanted in outcome.out
+
+
+def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, trained_tasks):
+    run = trained_tasks / "language"
+    assert len(ostinato("complete", run, "the ca", "--suggestions", 2).out.splitlines()) == 2
+    made = [ostinato("generate", run, "--prompt", "the", "--tokens", 9, "--seed", 3).out
+            for _ in range(2)]  # fmt: skip
+    assert made[0] == made[1] and made[0].startswith("the")
+    for name in ("complete", "generate"):
+        outcome = ostinato(name, trained_tasks / "tag")
+        assert outcome.code == 2
+        assert "was trained to tag; wanted a language model" in outcome.err
