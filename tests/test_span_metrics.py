@@ -23,6 +23,7 @@ from ostinato.span_metrics import (
     split_tag,
     to_iob2,
     token_accuracy,
+    written_in,
 )
 
 LETTERS = {"iob2": "BI", "iobes": "BIES", "bilou": "BILU"}
@@ -169,6 +170,17 @@ def test_without_spans_all_scores_are_zero():
 )
 def test_the_scheme_is_told_by_the_letters(labels, scheme):
     assert scheme_of(labels) == scheme
+
+
+def test_a_scheme_is_written_in_if_all_sequences_are():
+    rng = random.Random(4)
+    for scheme in SCHEMES:
+        tags = [from_spans(random_spans(rng, 8), 8, scheme) for _ in range(20)]
+        assert written_in(tags) == scheme
+        broken = [[*each[:-1], f"{LETTERS[scheme][1]}-z"] for each in tags[:1]]
+        assert written_in([*tags, *broken]) is None
+    assert written_in([["NOUN"], ["O"]]) is None
+    assert written_in([[1, 2]]) is None
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,26 @@ def scheme_of(labels: Iterable[object]) -> str | None:
     return fitting[0] if fitting else None
 
 
+def written_in(sequences: Sequence[Sequence[object]]) -> str | None:
+    """The scheme in which all sequences of labels write spans; None if there is none.
+
+    Labels that have the letters of a scheme, but not always in its order, are in none.
+
+    Example:
+        >>> written_in([["O", "B-PER", "I-PER"]]), written_in([["O", "I-PER"]])
+        ('iob2', None)
+    """
+    scheme = scheme_of(label for labels in sequences for label in labels)
+    if scheme is None:
+        return None
+    for labels in sequences:
+        tags = [str(label) for label in labels]
+        covered = sum(span.stop - span.start for span in spans(tags, scheme))
+        if covered != sum(tag != OUTSIDE for tag in tags):
+            return None
+    return scheme
+
+
 def can_follow(tag: str, before: str | None) -> bool:
     """Whether a tag of iob2 can stand after another; `before` is None at a sequence's start.
 
