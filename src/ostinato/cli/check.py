@@ -121,14 +121,20 @@ def _head(what: str, train: Examples, test: Examples | None) -> str:
 def _told(finding: Finding) -> str:
     """A finding as lines of text."""
     message = f"{finding.severity}: {finding.message} [{finding.code}]"
-    lines = [textwrap.fill(message, WIDTH, subsequent_indent="    ")]
+    lines = [_wrapped(message, "")]
     for what, text in (("where", "; ".join(finding.places)), ("do", finding.remedy)):
         if text:
-            told = textwrap.fill(
-                f"{what}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
-            )
-            lines.append(told)
+            lines.append(_wrapped(f"{what}: {text}", "  "))
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    """Text in lines, none of which ends between a number and its "%"."""
+    joined = text.replace(" %", "\u00a0%")
+    lines = textwrap.fill(
+        joined, WIDTH, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False
+    )
+    return lines.replace("\u00a0", " ")
 
 
 def _sum(findings: list[Finding]) -> str:

@@ -267,10 +267,11 @@ def _medians(steps: np.ndarray, sequence: np.ndarray, n: int) -> np.ndarray:
 
 def _time_places(side: Side, sequences: np.ndarray, steps: np.ndarray) -> tuple[str, ...]:
     assert side.examples.times is not None
-    return tuple(
-        f"{side.place(i)}, at {side.examples.times[i][row - side.offsets[i]]}"
-        for i, row in zip(sequences[:3], steps[:3], strict=True)
-    )
+    places = []
+    for i, row in zip(sequences[:3], steps[:3], strict=True):
+        time = str(side.examples.times[i][row - side.offsets[i]])
+        places.append(f"{side.place(i)}, at {time.removesuffix('.000000000')}")
+    return tuple(places)
 
 
 def _duration(side: Side, ticks: float) -> str:

@@ -98,10 +98,12 @@ def shortcuts(side: Side) -> Iterator[Finding]:
     generator = np.random.default_rng(0)
     chosen, y = _sample(side, generator)
     groups = side.examples.groups
-    groups = None if groups is None else np.unique(groups[chosen].astype(str),
-                                                   return_inverse=True)[1]  # fmt: skip
-    independent = len(chosen) if groups is None else int(groups.max()) + 1
-    if independent < FEWEST or len(np.unique(y)) < 2:
+    if groups is not None:
+        groups = np.unique(groups[chosen].astype(str), return_inverse=True)[1]
+        n_groups = int(groups.max(initial=0)) + 1
+    # Of a label that each group has for itself, a group tells once.
+    independent = n_groups if _is_of_groups(y, groups) else len(chosen)
+    if independent < FEWEST or len(np.unique(y)) < 2 or (groups is not None and n_groups < FOLDS):
         return
     pairs = splits.folds(len(chosen), FOLDS, groups=groups, stratify=y)
     counts = np.bincount(y)
@@ -144,11 +146,18 @@ def _permuted(
     y: np.ndarray, groups: np.ndarray | None, generator: np.random.Generator
 ) -> np.ndarray:
     """The labels in another order; if a group has one label, groups change labels as wholes."""
-    if groups is not None:
+    if groups is not None and _is_of_groups(y, groups):
         first = np.unique(groups, return_index=True)[1]
-        if (y == y[first][groups]).all():
-            return generator.permutation(y[first])[groups]
+        return generator.permutation(y[first])[groups]
     return generator.permutation(y)
+
+
+def _is_of_groups(y: np.ndarray, groups: np.ndarray | None) -> bool:
+    """Whether all sequences of a group have one label."""
+    if groups is None:
+        return False
+    first = np.unique(groups, return_index=True)[1]
+    return bool((y == y[first][groups]).all())
 
 
 def _counts(right: float, baseline: float, independent: int) -> bool:

@@ -144,5 +144,7 @@ def within(side: Side, copies: np.ndarray) -> Iterator[Finding]:
 
 
 def _places(a: Side, b: Side, shared: Shared) -> tuple[str, ...]:
-    pairs = zip(shared.sequences[:3], shared.partners[:3], strict=True)
-    return tuple(f"{a.place(i)} and {b.place(j)}" for i, j in pairs)
+    first = list(zip(shared.sequences[:6].tolist(), shared.partners[:6].tolist(), strict=True))
+    if a is b:  # each pair once
+        first = list(dict.fromkeys((min(pair), max(pair)) for pair in first))
+    return tuple(f"{a.place(i)} and {b.place(j)}" for i, j in first[:3])
