@@ -156,7 +156,9 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         model.save(options.save, {}, history.iterations)
     result = model.evaluate(test)
     return {
-        "model": f"{options.layers} × LSTM {options.hidden_size}" + ", PyTorch's" * options.torch,
+        "model": f"LSTM {options.hidden_size}"
+        + f", {options.layers} layers" * (options.layers > 1)
+        + ", PyTorch's" * options.torch,
         "level": recipe["level"],
         "hold_out": options.hold_out,
         "vocabulary_size": len(model.vocabulary),
