@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import math
 
 import pytest
@@ -129,3 +130,8 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_docstrings():
     assert doctest.testmod(module).failed == 0
+
+
+def test_every_parameter_is_described():
+    for name in inspect.signature(TaggerNet).parameters:
+        assert TaggerNet.__doc__.count(f"\n        {name}: ") == 1, name
