@@ -113,11 +113,25 @@ def test_a_bidirectional_network_is_shown_without_beliefs(tmp_path: Path) -> Non
     X, y = sequences()
     model = fitted(bidirectional=True)
     data = collect(model, X, y, title="both ways", config={"model": model.net_.config})
-    assert data.accuracy_by_step is None
+    for t, share in enumerate(data.accuracy_by_step, start=1):
+        assert share == pytest.approx(model.score([x[:t] for x in X], y))
+    assert data.n_cut == len(X)
     assert all(view.beliefs is None and view.states is None for view in data.hardest)
     write_report(tmp_path / "report.html", data)
     page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "reads from both ends" in page.sections["steps"]
+    assert "reads from both ends" in page.sections["hardest"]
+    assert "The test sequences, cut after every step and read anew" in page.sections["steps"]
+
+
+def test_of_many_long_sequences_some_are_cut_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = sequences()
+    model = fitted(bidirectional=True)
+    weights, longest = sum(p.numel() for p in model.net_.parameters()), X.max_length
+    monkeypatch.setattr(collecting, "CUT_WORK", 30 * weights * longest * (longest + 1))
+    assert collect(model, X, y, title="few").accuracy_by_step is None
+    monkeypatch.setattr(collecting, "LEAST_CUT", 30)
+    data = collect(model, X, y, title="some")
+    assert data.n_cut == 30 and len(data.accuracy_by_step) == longest
 
 
 def test_sizes_of_network_and_data(classifier: SequenceClassifier) -> None:

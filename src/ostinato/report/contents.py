@@ -87,8 +87,11 @@ class ReportData(RunFacts):
         proba: `[N, C]` the class probabilities that the network gave.
         hardest: the test examples to show step by step, the hardest first.
         accuracy_by_step: `[T]` test accuracy when only the first t + 1 steps are read, or None.
+        n_cut: of how many sequences, if they were cut after each step and read anew; 0 if a network
+            answered after every step.
         network: the sizes of the network, or None.
         lengths: steps of the shortest and of the longest test sequence, or None.
+        each_length: `[N]`, steps of each test sequence, or None.
 
     Raises:
         ValueError: the shapes do not fit each other, or y_true names a class that is not there.
@@ -107,8 +110,10 @@ class ReportData(RunFacts):
     proba: np.ndarray
     hardest: list[StepView] = field(default_factory=list)
     accuracy_by_step: np.ndarray | None = None
+    n_cut: int = 0
     network: Anatomy | None = None
     lengths: tuple[int, int] | None = None
+    each_length: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n_classes = len(self.classes)

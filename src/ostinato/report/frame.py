@@ -84,12 +84,20 @@ def beside_baselines(
     baselines = facts.evaluation.get("baselines", {})
     if not test:
         return section("measures", "Measures", omitted("The test part was not measured."), below)
-    verdict = measures.verdict(task, test, baselines)
+    verdict = _tested(facts) or measures.verdict(task, test, baselines)
     told = ""
     if verdict is not None:
         told = f'<p class="verdict{" lost" if verdict.lost else ""}">{text(verdict.told)}</p>'
     shown = tables.measures_table(measures.rows(task, test, baselines), list(baselines))
     return section("measures", "Measures", told, shown, below)
+
+
+def _tested(facts: RunFacts) -> measures.Verdict | None:
+    """The verdict of a test on the same examples, if the evaluation has one (see `baselines`)."""
+    told = facts.evaluation.get("verdict")
+    if not isinstance(told, str):
+        return None
+    return measures.Verdict(f"The network is {told}.", not told.startswith("better"))
 
 
 def training(facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool = False) -> str:

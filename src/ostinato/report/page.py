@@ -70,7 +70,7 @@ def _page(data: RunFacts) -> str:
         page = import_module(f"ostinato.report.{PAGES[type(data)]}")
     style = resources.files("ostinato.report").joinpath("style.css").read_text(encoding="utf-8")
     shown = [make(data) for make in page.IN_ORDER]
-    body = "\n\n".join([page.header(data), *shown])
+    body = "\n\n".join([page.header(data), *filter(None, shown)])
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ostinato import picture
-from ostinato.report import figures, frame, markup, steps, tables
+from ostinato.report import figures, frame, groups, markup, steps, tables
 from ostinato.report.contents import Answers, ReportData, StepView
 from ostinato.report.frame import interval, tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
@@ -37,7 +38,18 @@ def header(data: ReportData) -> str:
     tiles.append(tile(f"{loss:.4f}", "test loss", "mean cross-entropy in nats"))
     parameters = None if data.network is None else data.network.parameters
     tiles += frame.training_tiles(data, parameters)
-    return frame.head(data, _sizes(data), tiles, _CONTENTS)
+    there = {"where": _by_length(data) is not None, "measures": bool(_baselines(data))}
+    shown = [(identity, name) for identity, name in _CONTENTS if there.get(identity, True)]
+    return frame.head(data, _sizes(data), tiles, shown)
+
+
+def measured(data: ReportData) -> str:
+    """Nothing without a baseline: the measures of the network stand in the head."""
+    return frame.beside_baselines(data, "classify") if _baselines(data) else ""
+
+
+def _baselines(data: ReportData) -> dict[str, Any]:
+    return data.evaluation.get("baselines", {})
 
 
 def _sizes(data: ReportData) -> str:
@@ -92,20 +104,50 @@ def by_step(data: ReportData) -> str:
     if accuracy is None:
         return section("steps", heading, omitted(_no_steps(data)))
     told = (
-        f"{_rise(accuracy, len(data.y_true), unit)} "
+        f"{_rise(accuracy, data.n_cut or len(data.y_true), unit)} "
         f"Dotted: always the most frequent class, {percent(_chance(data))}."
     )
     svg = figures.accuracy_by_step(f"{heading}: {told}", accuracy, _chance(data), unit)
     return section(
         "steps",
         heading,
-        note(
-            f"The readout, applied to the state after every {unit}. It was trained on the last "
-            "state alone, so its early answers may be worse than chance. A sequence that has ended "
-            "keeps its last answer."
-        ),
+        note(_how_by_step(data, unit)),
         f'<div class="grid">{markup.figure(svg, told)}\n{tables.steps_table(accuracy, unit)}</div>',
     )
+
+
+def _how_by_step(data: ReportData, unit: str) -> str:
+    if data.n_cut:
+        few = data.n_cut < len(data.y_true)
+        which = f"{count(data.n_cut)} of the test sequences" if few else "The test sequences"
+        return (
+            f"{which}, cut after every {unit} and read anew, as if they ended there. The network "
+            "was trained on whole ones, so early answers may be worse than chance."
+        )
+    return (
+        f"The readout, applied to the state after every {unit}. It was trained on the last "
+        "state alone, so its early answers may be worse than chance. A sequence that has ended "
+        "keeps its last answer."
+    )
+
+
+def by_length(data: ReportData) -> str:
+    """Nothing where all sequences are of the same length."""
+    found = _by_length(data)
+    if found is None:
+        return ""
+    return groups.where([("by-length", "length of the sequence", found, "")], "Accuracy by length")
+
+
+def _by_length(data: ReportData) -> groups.Groups | None:
+    if data.each_length is None:
+        return None
+    right = (data.y_pred == data.y_true).astype(np.int64)
+    return groups.by_length(data.each_length, np.ones_like(right), right)
+
+
+def calibration(data: ReportData) -> str:
+    return groups.calibration(data.proba.max(axis=1), data.y_pred == data.y_true, "examples")
 
 
 def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
@@ -280,22 +322,28 @@ def _no_steps(data: ReportData) -> str:
 
 
 IN_ORDER: list[Callable[[ReportData], str]] = [
+    measured,
     network,
     training,
     by_step,
     confusion,
     per_class,
+    by_length,
+    calibration,
     hardest,
     hidden,
     frame.configuration,
     frame.environment,
 ]
 _CONTENTS = [
+    ("measures", "Measures"),
     ("network", "Network"),
     ("training", "Training"),
     ("steps", "By step"),
     ("confusion", "Confusion"),
     ("classes", "Classes"),
+    ("where", "By length"),
+    ("calibration", "Calibration"),
     ("hardest", "Hardest"),
     ("states", "Hidden states"),
     ("configuration", "Configuration"),
