@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +33,11 @@ def parse_parquet(content: bytes, source: str) -> Table:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import parquet
-    try:
+    with whole(source):
         file = parquet.ParquetFile(pa.BufferReader(content))
         check_memory(_BYTES * _count_values(file.metadata), source)
-        return arrow_table(file.read(), source)
-    except (pa.ArrowException, OSError) as problem:
-        raise ValueError(f"{source}: not a whole Parquet file ({_first_line(problem)})") from None
+        table = file.read()
+    return arrow_table(table, source)
 
 
 def parse_arrow(content: bytes, source: str) -> Table:
@@ -48,12 +49,12 @@ def parse_arrow(content: bytes, source: str) -> Table:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import feather, ipc
-    try:
+    with whole(source):
         if content.startswith((b"ARROW1", b"FEA1")):
-            return arrow_table(feather.read_table(pa.BufferReader(content)), source)
-        return arrow_table(ipc.open_stream(pa.BufferReader(content)).read_all(), source)
-    except (pa.ArrowException, OSError) as problem:
-        raise ValueError(f"{source}: not a whole Arrow file ({_first_line(problem)})") from None
+            table = feather.read_table(pa.BufferReader(content))
+        else:
+            table = ipc.open_stream(pa.BufferReader(content)).read_all()
+    return arrow_table(table, source)
 
 
 def _count_values(metadata: parquet.FileMetaData) -> int:
@@ -63,7 +64,13 @@ def _count_values(metadata: parquet.FileMetaData) -> int:
 
 
 def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
-    """A table of pyarrow's as ours; `skipped` rows of the file stand before it."""
+    """A table of pyarrow's as ours; `skipped` rows of the file stand before it.
+
+    Raises:
+        ValueError: it contradicts itself, as a damaged file may; has no rows, or two columns of
+            one name.
+    """
+    check_whole(table, source)
     if len(table) == 0:
         raise ValueError(f"{source}: the table has no rows; wanted at least one")
     names = [name.strip().strip("\ufeff") for name in table.column_names]
@@ -83,6 +90,35 @@ def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
         if not _INDEX.fullmatch(name)
     }
     return Table(source, "row", skipped + np.arange(1, len(table) + 1), unnamed(columns, source))
+
+
+def check_whole(table: Any, source: str) -> None:
+    """Whether lengths and offsets fit together: pyarrow trusts what a file says, and would crash.
+
+    Args:
+        table: a table or a batch of pyarrow's.
+        source: the name of the file, for messages.
+    """
+    try:
+        table.validate(full=True)
+    except _damages() as problem:
+        raise ValueError(f"{source}: the file is damaged ({_first_line(problem)})") from None
+
+
+@contextmanager
+def whole(source: str) -> Iterator[None]:
+    """What pyarrow says of a damaged file becomes a ValueError."""
+    try:
+        yield
+    except _damages() as problem:
+        raise ValueError(f"{source}: not a whole file ({_first_line(problem)})") from None
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What pyarrow raises on damaged files; some promise more than there is memory."""
+    import pyarrow as pa
+
+    return pa.ArrowException, OSError, MemoryError
 
 
 def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:

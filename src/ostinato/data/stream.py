@@ -20,7 +20,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data import arrays
-from ostinato.data.arrow_tables import arrow_table
+from ostinato.data.arrow_tables import arrow_table, check_whole, whole
 from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
 from ostinato.data.examples import Examples
@@ -311,15 +311,13 @@ class _Batches:
     def _take(self) -> Any:
         """The next rows, `BLOCK` bytes or more if there are as many; None if there are none."""
         taken, n_bytes = [], 0
-        try:
+        with whole(self._name):
             for batch in self._batches:
+                check_whole(batch, self._name)
                 taken.append(batch)
                 n_bytes += batch.nbytes
                 if n_bytes >= BLOCK and len(batch):
                     break
-        except (self._pa.ArrowException, OSError) as problem:
-            first = str(problem).partition("\n")[0]
-            raise ValueError(f"{self._name}: not a whole file ({first})") from None
         table = self._pa.Table.from_batches(taken) if taken else None
         return table if table is not None and len(table) else None
 
@@ -328,16 +326,16 @@ def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
     """Record batches of pyarrow's; files that must be read from their end are taken whole."""
     from pyarrow import ipc, parquet
 
-    whole = file if file.seekable() else io.BytesIO(file.read())
+    content = file if file.seekable() else io.BytesIO(file.read())
     if kind == ".parquet":
         # pre_buffer would hold the whole file in memory.
-        yield from parquet.ParquetFile(whole, pre_buffer=False).iter_batches(batch_size=ROWS)
+        yield from parquet.ParquetFile(content, pre_buffer=False).iter_batches(batch_size=ROWS)
         return
-    start = whole.read(6)
-    whole.seek(0)
+    start = content.read(6)
+    content.seek(0)
     if start != b"ARROW1":
-        yield from ipc.open_stream(whole)
+        yield from ipc.open_stream(content)
         return
-    with ipc.open_file(whole) as reader:
+    with ipc.open_file(content) as reader:
         for i in range(reader.num_record_batches):
             yield reader.get_batch(i)
