@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
+import ostinato
 from ostinato import SequenceTagger
 from ostinato.data import Ragged
 from ostinato.estimators import tagger as module
@@ -127,7 +128,7 @@ def test_words_and_spans(tmp_path):
     assert (measures["f1"], measures["accuracy"], measures["unknown"]) == (1, 1, 0)
     assert not hasattr(model, "n_features_in_")
     model.save(tmp_path / "m")
-    again = load(tmp_path / "m")
+    again = ostinato.load(tmp_path / "m")
     assert again.get_params() == model.get_params() and again.n_iter_ == model.n_iter_
     assert np.array_equal(again.predict_proba(X)[1], model.predict_proba(X)[1])
     with pytest.raises(ValueError, match="sequence 1 of y: the tag 'E-PER' at step 0"):
