@@ -11,10 +11,10 @@ from torch import Tensor
 from ostinato.data import Batches, as_sequences
 from ostinato.training.evaluation import evaluate
 from ostinato.training.examples import class_indices, cross_entropy, example_weights, tensors
-from ostinato.training.task import Measured, Task
+from ostinato.training.task import Measured, OfBatches
 
 
-class Classification(Task):
+class Classification(OfBatches):
     """Cross-entropy of a `models.ClassifierNet` on batches of labelled sequences.
 
     Args:
@@ -33,13 +33,10 @@ class Classification(Task):
         sample_weight: Any = None,
         validation: tuple[Any, Any] | None = None,
     ):
-        self.n_examples, self.batch_size = batches.n_examples, batches.batch_size
-        self.batches = batches
+        super().__init__(batches, validation)
         self.X = as_sequences(batches.X)
         self.y = class_indices(batches.y, n_classes)
         self.weights = example_weights(self.y, class_weight, sample_weight)
-        self.validation = validation
-        self.has_validation = validation is not None
 
     def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
         indices = self.batches.next_indices()
@@ -54,15 +51,3 @@ class Classification(Task):
         assert self.validation is not None
         result = evaluate(net, *self.validation)
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        assert not tensors

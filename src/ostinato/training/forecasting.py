@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from ostinato.data import Batches
 from ostinato.data.panel import Panel
-from ostinato.training.task import Measured, Task
+from ostinato.training.task import Measured, OfBatches
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
 
 BATCH_SIZE = 1000
 
 
-class Forecasting(Task):
+class Forecasting(OfBatches):
     """The pinball loss of a `models.ForecasterNet` on windows of many series, in random order.
 
     An epoch is every window once. A window counts as much as every other, in its own scale.
@@ -43,11 +42,8 @@ class Forecasting(Task):
     ):
         self.panel, self.windows = panel, windows
         self.series, self.cutoffs = learnt
-        self.n_examples, self.batch_size = len(self.series), batch_size
-        self.batches = Batches(self.series, self.cutoffs, batch_size, seed=seed)
+        super().__init__(Batches(self.series, self.cutoffs, batch_size, seed=seed), validation)
         self.levels = torch.tensor(levels)
-        self.validation = validation
-        self.has_validation = validation is not None
 
     def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
         chosen = self.batches.next_indices()
@@ -72,18 +68,6 @@ class Forecasting(Task):
         there = torch.isfinite(actual)
         losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), self.levels)
         return (losses * there[:, :, None]).sum(), int(there.sum()) * len(self.levels)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        assert not tensors
 
 
 def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from ostinato.data import Batches, as_sequences
 from ostinato.training import evaluation
 from ostinato.training.evaluation import Evaluation
 from ostinato.training.examples import example_weights, tensors
-from ostinato.training.task import Measured, Task
+from ostinato.training.task import Measured, OfBatches
 
 
-class MultiLabels(Task):
+class MultiLabels(OfBatches):
     """Binary cross-entropy of a `models.ClassifierNet`, each of whose classes is a question.
 
         loss = mean over examples and labels of −log σ(±logit),   + where the label holds
@@ -33,13 +33,10 @@ class MultiLabels(Task):
         sample_weight: Any = None,
         validation: tuple[Any, Any] | None = None,
     ):
-        self.n_examples, self.batch_size = batches.n_examples, batches.batch_size
-        self.batches = batches
+        super().__init__(batches, validation)
         self.X = as_sequences(batches.X)
         self.y = batches.y.astype(np.float32)
         self.weights = example_weights(self.y, None, sample_weight)
-        self.validation = validation
-        self.has_validation = validation is not None
 
     def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
         indices = self.batches.next_indices()
@@ -59,18 +56,6 @@ class MultiLabels(Task):
         X, y = self.validation
         result = measure(evaluation.logits(net, X), y)
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        assert not tensors
 
 
 def measure(logits: Tensor, y: np.ndarray) -> Evaluation:

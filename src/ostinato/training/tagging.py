@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ostinato.data.words import UNKNOWN, CodedWords, Integers
 from ostinato.hyperparameters import Declared, declare
 from ostinato.models.tagger import NO_LABEL, TaggerNet, WordBatch
 from ostinato.training.examples import tensors
-from ostinato.training.task import Measured, Task
+from ostinato.training.task import Measured, OfBatches
 
 Inputs = np.ndarray | Ragged | CodedWords
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
@@ -60,7 +60,7 @@ class TagMeasures:
     n: int
 
 
-class Tagging(Task):
+class Tagging(OfBatches):
     """−log P of a `models.TaggerNet`'s labels, a step, on batches of labelled sequences.
 
     A batch's loss is the sum over its sequences divided by the number of its steps.
@@ -85,14 +85,11 @@ class Tagging(Task):
         allowed: Allowed | None = None,
         validation: tuple[Inputs, Integers] | None = None,
     ):
+        everyone = np.arange(len(y))
+        super().__init__(Batches(everyone, everyone, batch_size, seed=seed), validation)
         self.X, self.y = X, y
         self.once = None if once is None else torch.from_numpy(once)
         self.allowed = allowed
-        self.validation = validation
-        self.has_validation = validation is not None
-        everyone = np.arange(len(y))
-        self.batches = Batches(everyone, everyone, batch_size, seed=seed)
-        self.n_examples, self.batch_size = len(y), batch_size
 
     def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
         assert isinstance(net, TaggerNet)
@@ -110,20 +107,9 @@ class Tagging(Task):
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None and isinstance(net, TaggerNet)
-        result = measure(net, *self.validation, self.allowed)
+        X, y = self.validation
+        result = measure(net, X, y, self.allowed)
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        assert not tensors
 
 
 def inputs(X: Inputs, chosen: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ostinato.data import Batches
+
 Measured = dict[str, float]
 
 
@@ -50,3 +52,30 @@ class Task(Protocol):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
+
+
+class OfBatches(Task):
+    """A task whose examples come in `data.Batches`, and that carries nothing from one to the next.
+
+    Args:
+        batches: of the examples.
+        validation: the validation data, if there are any.
+    """
+
+    def __init__(self, batches: Batches, validation: Any):
+        self.n_examples, self.batch_size = batches.n_examples, batches.batch_size
+        self.batches = batches
+        self.validation = validation
+        self.has_validation = validation is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        assert not tensors
