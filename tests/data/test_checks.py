@@ -25,7 +25,10 @@ from ostinato.data.checks.windows import shared_windows
 from ostinato.data.examples import Examples
 from ostinato.data.roles import Roles
 
-MODULES = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+MODULES = [
+    package.__name__,
+    *(f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)),
+]
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ def check(train: Any, test: Any = None) -> list[Finding]:
         >>> import numpy as np
         >>> from ostinato.data.checks import check
         >>> from ostinato.data.examples import Examples
-from ostinato.data.ragged import Ragged
         >>> X = np.random.default_rng(0).normal(size=(100, 20, 2)).astype(np.float32)
         >>> y = np.arange(100) % 2
         >>> [finding.code for finding in check(Examples(X, y))]
