@@ -171,6 +171,8 @@ TABLES = [
     ("an array", ".jsonl", lines("[1, 2]"), NESTED, "line 1: found a list; wanted an object"),
     ("JSON over lines", ".jsonl", b'[\n{"id": 1}\n]', NESTED, "line 1: .*not JSON Lines"),
     ("a key twice", ".jsonl", b'{"id": 1, "id": 2}', NESTED, "line 1: the key 'id' comes twice"),
+    ("keys that differ in blanks", ".jsonl", b'{"id": 1, " x": [1]}\n{"id": 2, "x": [1]}', NESTED,
+     "the keys ' x' and 'x' differ in blanks alone"),
     ("endless lists", ".jsonl", b'{"x": ' + b"[" * 10**5, NESTED, "line 1: "),
     ("lists of unequal lengths", ".jsonl",
      lines({"id": 1, "a": [1, 2], "b": [1, 2]}, {"id": 2, "a": [1], "b": [1, 2]}),
@@ -278,6 +280,10 @@ def test_a_parquet_file_of_more_rows_than_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a page, and how many there are
     with pytest.raises(ValueError, match=r"a\.parquet needs \d+ GB as arrays; this machine has"):
         read_examples(path, Roles(task="forecast", target="x"))
+    lists = pa.array([np.zeros(10**5)] * 3)
+    parquet.write_table(pa.table({"x": lists}), path, row_group_size=1)
+    with pytest.raises(ValueError, match=r"a\.parquet needs \d+ GB as arrays; this machine has"):
+        read_examples(path, Roles())
 
 
 def test_an_old_way_to_end_lines(tmp_path):

@@ -17,7 +17,6 @@ from ostinato.data.table import Column, Nested, Table, Text, Typed, Unusable, un
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow import parquet
 
 _BYTES = 8  # of a value: all numbers become float64
 _INDEX = re.compile(r"__index_level_\d+__")  # of a data frame, which is no data
@@ -35,8 +34,13 @@ def parse_parquet(content: bytes, source: str) -> Table:
         from pyarrow import parquet
     with whole(source):
         file = parquet.ParquetFile(pa.BufferReader(content))
-        check_memory(_BYTES * _count_values(file.metadata), source)
-        table = file.read()
+        check_memory(_BYTES * file.metadata.num_rows * len(file.schema_arrow), source)
+        batches, size = [], 0
+        for batch in file.iter_batches():  # a few bytes may stand for lists of any length
+            batches.append(batch)
+            size += batch.nbytes
+            check_memory(size, source)
+        table = pa.Table.from_batches(batches, file.schema_arrow)
     return arrow_table(table, source)
 
 
@@ -55,12 +59,6 @@ def parse_arrow(content: bytes, source: str) -> Table:
         else:
             table = ipc.open_stream(pa.BufferReader(content)).read_all()
     return arrow_table(table, source)
-
-
-def _count_values(metadata: parquet.FileMetaData) -> int:
-    """All values in all columns, those of lists included."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
 
 
 def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:

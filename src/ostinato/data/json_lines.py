@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -40,48 +40,65 @@ def parse_json_lines(
     """
     rows: list[dict[str, Any]] = []
     lines = []
-    for number, line in enumerate(content.split(b"\n"), 1 + skipped):
+    for number, line in enumerate(content.decode("utf-8").split("\n"), 1 + skipped):
         if line.strip():
-            rows.append(_object(line, f"{source}, line {number}"))
+            rows.append(_object(line, source, number))
             lines.append(number)
-    names = dict.fromkeys(chain(columns, chain.from_iterable(rows)))
+    keys = _keys(chain(columns, chain.from_iterable(rows)), source)
     numbers = np.array(lines)
 
     def place(row: int) -> str:
         return f"{source}, line {numbers[row]}"
 
     made = {
-        name: _column(name, place_of(place, name), [row.get(name) for row in rows])
-        for name in names
+        name: _column(name, place_of(place, name), [row.get(key) for row in rows])
+        for name, key in keys.items()
     }
     return Table(source, "line", numbers, unnamed(made, source))
 
 
-def _object(line: bytes, where: str) -> dict[str, Any]:
+def _keys(found: Iterable[str], source: str) -> dict[str, str]:
+    """The names of the columns, which are the keys without blanks around them."""
+    keys: dict[str, str] = {}
+    for key in dict.fromkeys(found):
+        if keys.setdefault(key.strip(), key) != key:
+            raise ValueError(
+                f"{source}: the keys {keys[key.strip()]!r} and {key!r} differ in blanks alone; "
+                "wanted one spelling"
+            )
+    return keys
+
+
+def _object(line: str, source: str, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line, object_pairs_hook=_unique)
+        value = _decode(line.strip())
     except RecursionError:
-        raise ValueError(f"{where}: lists within lists without end; wanted an object") from None
+        raise ValueError(
+            f"{source}, line {number}: lists within lists without end; wanted an object"
+        ) from None
     except ValueError as problem:
         hint = ""
-        if line.lstrip().startswith(b"[") or line.strip() == b"{":
+        if line.lstrip().startswith("[") or line.strip() == "{":
             hint = "; one value over several lines is not JSON Lines: write an object on each line"
-        raise ValueError(f"{where}: {problem}{hint}") from None
+        raise ValueError(f"{source}, line {number}: {problem}{hint}") from None
     if not isinstance(value, dict):
         raise ValueError(
-            f"{where}: found {_KINDS.get(type(value), 'null')}; wanted an object such as "
-            '{"id": 1, "x": 0.5}'
+            f"{source}, line {number}: found {_KINDS.get(type(value), 'null')}; wanted an object "
+            'such as {"id": 1, "x": 0.5}'
         )
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = {name.strip(): value for name, value in pairs}
+    values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name.strip() for name, _ in pairs]
+        names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} comes twice; wanted each once")
     return values
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
 def _column(name: str, place: Place, values: list[Any]) -> Column:
