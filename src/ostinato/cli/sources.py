@@ -30,6 +30,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
+TAB = "\\t"  # as a person writes it in a shell
 FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
     "first bytes."
@@ -63,6 +64,10 @@ def known(source: str | None) -> str:
     return str(path.resolve())
 
 
+def _is_delimited(source: str) -> bool:
+    return source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
 def is_table(source: str) -> bool:
     return source.lower().endswith(tuple(s + z for s in TABLES for z in ("", ".gz")))
 
@@ -75,6 +80,11 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--as-sequence is for mnist, not for {config.source}")
     if config.test is not None and config.split is not None:
         raise BadInput("--test and --split both say what to test on; wanted one of them")
+    separator = config.separator
+    if separator not in (None, TAB) and (len(separator) != 1 or separator in '"\r\n'):
+        raise BadInput(f"--separator is {separator!r}; wanted one character, such as ; or \\t")
+    if separator is not None and config.source and not _is_delimited(config.source):
+        raise BadInput(f"--separator is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
     for name in ("shape", "id", "time", "features", "group", "split", "separator"):
@@ -237,7 +247,8 @@ def _divided(everything: Examples, settings: Config) -> Parts:
     else:
         if stratify is not None and np.unique(stratify, return_counts=True)[1].max() < 2:
             raise BadInput(
-                "no class has two examples, so no test part can be held out; give --test"
+                f"{settings.data.source}: no class has two examples, so no test part can be held "
+                "out; give --test"
             )
         shares, seed = settings.data.test_fraction, settings.training.seed
         found = splits.split(everything, shares, seed, stratify=stratify)
@@ -338,7 +349,9 @@ def _parsed(content: bytes | None, kind: str, name: str, separator: str | None) 
 
     if content is None:
         content = read_content(Path(name))
-    return parse_table(content, kind, name, separator if kind in (".csv", ".tsv") else None)
+    if kind not in (".csv", ".tsv"):
+        separator = None
+    return parse_table(content, kind, name, "\t" if separator == TAB else separator)
 
 
 def _stdin() -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from ostinato.data.column import Unusable
 from ostinato.data.table import Nested, Table
 
 _log = logging.getLogger(__name__)
@@ -154,6 +155,9 @@ def _shape(roles: Roles, table: Table) -> Shape:
     asked = roles.features or _rest(roles, table)
     if any(isinstance(table[name], Nested) for name in asked):
         return "nested"
+    for name in roles.features:
+        if isinstance(table[name], Unusable):
+            table[name].numbers()  # says why none of its values can be used
     if roles.time or roles.task in ("tag", "forecast"):
         return "long"
     if roles.id:

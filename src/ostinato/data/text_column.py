@@ -173,7 +173,20 @@ class Text(Column):
         return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
 
     def _no_time(self, texts: pa.ChunkedArray) -> ValueError:
-        """The error for the first text that is no date, or none of the kind of the first one."""
+        """The error for the first text that is no date, or none of the kind of the first one.
+
+        Among numbers it is the first that is none.
+        """
+        import pyarrow.compute as pc
+
+        if self.share_of_numbers() >= 0.5:
+            meant = pc.match_substring_regex(pc.utf8_trim_whitespace(self._values), _MEANT)
+            row = int(np.argmin(pc.fill_null(meant, False).to_numpy()))
+            text = self._values[row].as_py()
+            return ValueError(
+                f"{self.place(row)}: {shortened(text)} is no time; wanted a number, as in the "
+                "other rows"
+            )
         kind = next((kind for kind in _DATES if _casts(texts[0], kind)), _DATES[0])
         row = next(i for i in range(len(texts)) if not _casts(texts[i], kind))
         text = texts[row].as_py()

@@ -99,6 +99,7 @@ class ClassifyJob:
             X = as_sequences(_prepared(preparation, validation))
             numbers = given.encoder.encode(validation.y, name="validation: y")
             given = replace(given, validation=(X, numbers))
+        as_sequences(_prepared(preparation, self.parts.test))  # fails now or never
         begun = asdict(settings.training)
         start = None
         if settings.run.from_ is not None and resume is None:

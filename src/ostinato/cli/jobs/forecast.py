@@ -37,7 +37,15 @@ def read(settings: Config, given: Given) -> ForecastJob:
     total = settings.training.iterations
     if total is not None:
         settings = defaults.with_warm_up(settings, given, total)
-    return ForecastJob(settings, series)
+    for name, values in zip(series.ids.tolist(), series.y, strict=True):
+        if not np.isfinite(values).any():
+            raise BadInput(
+                f"{series.source}: the series {name!r} has no value of {settings.task.forecast!r}; "
+                "leave it out"
+            )
+    job = ForecastJob(settings, series)
+    job.n_windows()
+    return job
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
@@ -45,7 +53,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
     job = read(settings, given)
     horizon = job._asked().horizon
     panel = _panel(job.series, job._preparation())
-    windows = _windows(panel, horizon, k)
+    windows = _windows(panel, horizon, job.series.source, k)
     steps = [(k - 1 - j) * windows * horizon for j in range(k)]
     return (replace(job, windows=windows, held_back=each) for each in steps)
 
@@ -59,7 +67,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     model, settings = load(trained.model), trained.settings()
     series = _series(file or sources.known(settings.data.source), settings, model.preparation)
     panel = _panel(series, model.preparation)
-    return model.evaluate(panel, _windows(panel, model.windows.horizon))
+    return model.evaluate(panel, _windows(panel, model.windows.horizon, series.source))
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> str:
@@ -180,7 +188,7 @@ class ForecastJob:
     def _panel(self, preparation: Preparation | None) -> tuple[Panel, int]:
         """What there is to learn from and to test on, and the windows to test by."""
         panel = _panel(self.series, preparation).before(self.held_back)
-        return panel, self.windows or _windows(panel, self._asked().horizon)
+        return panel, self.windows or _windows(panel, self._asked().horizon, self.series.source)
 
     def _asked(self) -> ForecastSettings:
         from ostinato.training.windows import ForecastSettings
@@ -228,7 +236,7 @@ def _end(y: np.ndarray) -> int:
     return int(present[-1]) + 1 if len(present) else len(y)
 
 
-def _windows(panel: Panel, horizon: int, folds: int = 1) -> int:
+def _windows(panel: Panel, horizon: int, source: str, folds: int = 1) -> int:
     """Forecasts of each series to measure by, in each fold.
 
     As many as leave a part of the shortest series for training that is as long as that of a fold.
@@ -240,12 +248,13 @@ def _windows(panel: Panel, horizon: int, folds: int = 1) -> int:
     windows = min(WINDOWS, (shortest - 1) // ((folds + 1) * horizon))
     if windows < 1 and folds > 1:
         raise BadInput(
-            f"the shortest series has {shortest} steps; wanted more than {folds + 1} horizons of "
+            f"{source}: the shortest series has {shortest} steps; wanted more than {folds + 1} "
+            "horizons of "
             f"{horizon}: one to learn from, and one for each fold to test on; or fewer --folds"
         )
     if windows < 1:
         raise BadInput(
-            f"the shortest series has {shortest} steps; wanted more than two horizons of "
+            f"{source}: the shortest series has {shortest} steps; wanted more than two horizons of "
             f"{horizon}: one to learn from, and one to test on"
         )
     return windows

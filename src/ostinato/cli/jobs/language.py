@@ -62,6 +62,7 @@ def _job(settings: Config, given: Given, texts: Texts) -> LanguageJob:
         characters = 1 if task.level == "character" else CHARACTERS
         tokens = sum(map(len, texts.train)) / characters
         total = round((training.epochs or 0) * tokens / (training.batch_size * task.truncate))
+    _check_whole(settings, texts)
     return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
 
 
@@ -206,6 +207,17 @@ def _texts(settings: Config) -> Texts:
         return Texts(train, test)
     rest, validation = _held_out(train, fraction, settings.training.seed + 1)
     return Texts(rest, test, validation)
+
+
+def _check_whole(settings: Config, texts: Texts) -> None:
+    """Whether there is something to learn from, and something to measure on."""
+    for name, part in {"training": texts.train, "validation": texts.validation,
+                       "test": texts.test}.items():  # fmt: skip
+        if part is not None and not any(len(text) > 1 for text in part):
+            raise BadInput(
+                f"{settings.data.source}: the {name} part has no text of two characters; wanted "
+                "more text, or another --test-fraction"
+            )
 
 
 def _learnable(settings: Config) -> list[str]:

@@ -35,6 +35,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[TagJob]:
 
 def _job(settings: Config, given: Given, parts: sources.Parts) -> TagJob:
     settings = defaults.for_file(settings, given, len(parts.train))
+    _check_labels(settings, parts)
     return TagJob(settings, parts)
 
 
@@ -90,6 +91,7 @@ class TagJob:
         given = Tagged.of(_inputs(preparation, train), train.y)
         if validation is not None:
             given = given.validated_by(_inputs(preparation, validation), validation.y)
+        _inputs(preparation, self.parts.test)  # fails now or never
         begun = asdict(settings.training)
         model, history = FittedTagger.fit(
             given,
@@ -131,6 +133,18 @@ class TagJob:
             words=_words(test),
         )
         report.write_report(run.report, contents)
+
+
+def _check_labels(settings: Config, parts: sources.Parts) -> None:
+    """Whether what is learnt from one part can be measured on the others."""
+    known = np.unique(np.concatenate(parts.train.y))
+    for name, part in {"validation": parts.validation, "test": parts.test}.items():
+        new = [] if part is None else np.setdiff1d(np.concatenate(part.y), known).tolist()
+        if new:
+            raise BadInput(
+                f"{settings.data.source}: the label {new[0]!r} is in the {name} part and not in "
+                "the training part; wanted it in both: more sequences with it, or another --seed"
+            )
 
 
 def _inputs(preparation: Preparation | None, part: Examples) -> Any:
