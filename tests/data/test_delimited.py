@@ -77,6 +77,18 @@ def test_texts_may_have_several_lines(text):
     assert len(parse_delimited(text.encode(), "f.csv")) == 2
 
 
+def test_a_quoted_separator_before_a_number_does_not_shift_the_columns():
+    text = 'a,b,c\n"x,y",1,2\n"p\nq",3,"r\ns"\n'
+    assert parse_delimited(text.encode(), "f.csv")["b"].numbers().tolist() == [1, 3]
+    with pytest.raises(ValueError, match="line 3, column 'a': a quoted field holds 1 further"):
+        parse_delimited(b'a,b,c\n"x,y",1,2\n"p,1,2\nq",3,4\n', "f.csv")
+
+
+def test_long_names():
+    name = "x" * 200_000
+    assert parse_delimited(f'{name},"a ""b"" "\n1,2\n'.encode(), "f").names == (name, 'a "b"')
+
+
 def test_a_column_without_a_name_is_left_out_and_that_is_said(caplog):
     table = parse_delimited(b",x\n0,1\n1,2\n", "f.csv")
     assert table.names == ("x",)

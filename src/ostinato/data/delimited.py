@@ -12,9 +12,9 @@ first, over all bytes at once:
 
 from __future__ import annotations
 
-import csv
 import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,7 @@ class _Scan:
     def header(self, start: int, end: int, line: int) -> tuple[str, ...]:
         """The names of the columns, without blanks around them."""
         text = self.content[start:end].decode()
-        names = tuple(n.strip() for n in next(csv.reader([text], delimiter=self.separator)))
+        names = tuple(name.strip() for name in self._fields(start, end))
         if len(names) == 1:
             self._check_separator(text, line)
         if all(_is_number(name) for name in names):
@@ -239,8 +239,8 @@ class _Scan:
             return
         n_lines = np.searchsorted(newlines, ends) - np.searchsorted(newlines, starts) + 1
         separator = self.separator.encode()
-        first = self.content[starts[1] : ends[1]].split(b"\n")[0].split(separator)
-        numbers = [i for i, field in enumerate(first) if _is_number(field.strip(b'" '))]
+        first = self._fields(int(starts[1]), int(ends[1]))
+        numbers = [i for i, field in enumerate(first) if _is_number(field)]
         if not numbers:
             return
         for row in np.flatnonzero(n_lines > 1).tolist():
@@ -255,6 +255,13 @@ class _Scan:
                     f"{self._place(int(opened))}: a quoted field holds {len(lines) - 1} further "
                     "lines that are rows themselves; wanted its quote closed on its own line"
                 )
+
+    def _fields(self, start: int, end: int) -> list[str]:
+        """The fields of the row between two bytes, without their quotes."""
+        first, last = np.searchsorted(self.separators, [start, end])
+        limits = [start - 1, *self.separators[first:last].tolist(), end]
+        fields = [self.content[a + 1 : b].decode() for a, b in pairwise(limits)]
+        return [f[1:-1].replace('""', '"') if f.startswith('"') else f for f in fields]
 
     def _check_separator(self, header: str, line: int) -> None:
         """One column only: is it that another character separates?"""
@@ -286,17 +293,19 @@ class _Scan:
         )
 
     def _place(self, position: int) -> str:
-        start = self.content.rfind(b"\n", 0, position) + 1
-        line = self.content[start:position]
-        try:
-            header = self.content[: self.content.index(b"\n")].decode()
-            names = next(csv.reader([header], delimiter=self.separator))
-            column = f", column {names[line.count(self.separator.encode())].strip()!r}"
-        except (csv.Error, IndexError):  # more fields than names, or the quote is in the header
-            column = ""
         number = line_of(self.content, position)
         number += self.skipped if number > 1 else 0
-        return f"{self.source}, line {number}{column}"
+        return f"{self.source}, line {number}{self._column(position)}"
+
+    def _column(self, position: int) -> str:
+        """The column of a byte in words; none if quotes or rows go wrong before it."""
+        start = self.content.rfind(b"\n", 0, position) + 1
+        header = self.content.lstrip(b"\n").partition(b"\n")[0].decode()
+        names = header.split(self.separator)
+        column = self.content.count(self.separator.encode(), start, position)
+        if '"' in header.replace(f'"{self.separator}"', "").strip('"') or column >= len(names):
+            return ""
+        return f", column {names[column].strip().strip(chr(34)).strip()!r}"
 
 
 def _outside(positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:
