@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies.tagging strokes      five seeds: data, baselines, networks
     python -m benchmarks.studies.tagging marks        Austen without her punctuation
+    python -m benchmarks.studies.tagging novels       the same, learnt from five novels
     python -m benchmarks.studies.tagging page         the tables of docs/tagging.md anew
 
 Each run adds lines to a file of results (--results).
@@ -13,8 +14,8 @@ that made it: its posterior, by the forward-backward algorithm, has the highest 
 tagger can have.
 
 **Marks.** The words of a novel in lower case, without punctuation, in blocks of 64; the label of a
-word is the mark that follows it: none, a comma, or the end of a sentence. *Emma* is learnt from,
-*Persuasion* is measured on.
+word is the mark that follows it: none, a comma, or the end of a sentence. *Emma*, or five novels,
+are learnt from; *Persuasion* is measured on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ WINDOW = 4  # steps at each side that some of the baselines see
 TRAIN, TEST = "Emma", "Persuasion"
 BLOCK = 64
 NEIGHBOURS = 2
-EPOCHS = 5
 MARKS = {",": "B-comma", ".": "B-stop", "!": "B-stop", "?": "B-stop"}
 
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["strokes", "marks", "page"])
+    parser.add_argument("what", choices=["strokes", "marks", "novels", "page"])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
@@ -70,10 +70,11 @@ def main() -> None:
     if options.what == "page":
         write_page(options.results)
         return
-    study = {"strokes": strokes, "marks": marks}[options.what]
+    study = {"strokes": strokes, "marks": marks, "novels": novels}[options.what]
     for seed in options.seeds:
         for row in study(seed):
-            line = json.dumps({"study": options.what, "seed": seed, **row})
+            table = "marks" if options.what == "novels" else options.what
+            line = json.dumps({"study": table, "seed": seed, **row})
             print(line, flush=True)
             with options.results.open("a", encoding="utf-8") as file:
                 print(line, file=file)
@@ -184,21 +185,36 @@ def around(words: list[str]) -> list[dict[str, int]]:
 
 
 def marks(seed: int) -> Iterator[Row]:
-    novels = datasets.austen()
-    X, y = blocks(novels[TRAIN])
-    X_test, y_test = blocks(novels[TEST])
+    yield from marked([TRAIN], "", 5, seed)
+
+
+def novels(seed: int) -> Iterator[Row]:
+    yield from marked(set(datasets.austen()) - {TEST}, "; five novels", 3, seed)
+
+
+def marked(learnt: Collection[str], name: str, epochs: int, seed: int) -> Iterator[Row]:
+    """Learn from the novels of these titles; the rows' names end with `name`."""
+    texts = datasets.austen()
+    parts = [blocks(text) for title, text in texts.items() if title in learnt]
+    X, y = ([block for part in parts for block in part[i]] for i in (0, 1))
+    X_test, y_test = blocks(texts[TEST])
     if seed == SEEDS[0]:  # these do not depend on a seed
-        yield {"model": "no marks", **measures(y_test, [["O"] * len(block) for block in y_test])}
-        yield {"model": "the word's commonest mark", **measures(y_test, by_word(X, y, X_test))}
-        yield {"model": "logistic regression, 5 words", **measures(y_test, linear(X, y, X_test))}
+        baselines = {
+            f"the word's commonest mark{name}": by_word(X, y, X_test),
+            f"logistic regression, 5 words{name}": linear(X, y, X_test),
+        }
+        if not name:
+            baselines = {"no marks": [["O"] * len(block) for block in y_test], **baselines}
+        for model, predicted in baselines.items():
+            yield {"model": model, **measures(y_test, predicted)}
     begin = time.perf_counter()
     tagger = SequenceTagger(
-        scheme="iob2", epochs=EPOCHS, dropout=0.3, validation_fraction=0.05, random_state=seed
+        scheme="iob2", epochs=epochs, dropout=0.3, validation_fraction=0.05, random_state=seed
     )
     tagger.fit(X, y)
     seconds = time.perf_counter() - begin
     predicted = [labels.tolist() for labels in tagger.predict(X_test)]
-    yield {"model": "bi-LSTM", **measures(y_test, predicted), "seconds": seconds}
+    yield {"model": f"bi-LSTM{name}", **measures(y_test, predicted), "seconds": seconds}
 
 
 def by_word(X: list[list[str]], y: list[list[str]], X_test: list[list[str]]) -> list[list[str]]:
