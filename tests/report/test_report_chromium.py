@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import report_examples as examples
 import report_reader
+import task_examples
 
 from ostinato.report import write_report
 
@@ -44,10 +45,14 @@ def render(path: Path, profile: Path) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.mark.parametrize("run", [examples.run, examples.hostile])
-def test_the_browser_shows_it_without_complaint(run, tmp_path: Path) -> None:
+RUNS = {"pictures": examples.run, "hostile": examples.hostile, **task_examples.ALL}
+SEEN = ["pictures", "hostile", *(name for name in RUNS if name.startswith("hostile "))]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_browser_shows_it_without_complaint(name: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_report(path, run())
+    write_report(path, RUNS[name]())
     dom, console = render(path, tmp_path / "profile")
     assert console == []
     # The browser's tree holds what the file holds: no element moved, dropped or added.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import report_examples as examples
 import report_reader
+import task_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ RUNS = {
     "bidirectional": examples.bidirectional,
     "bare": examples.bare,
     "hostile": examples.hostile,
+    **task_examples.ALL,
 }
 
 
@@ -94,6 +96,14 @@ def test_hostile_strings_are_text(tmp_path: Path) -> None:
     assert page.sections["configuration"].count(shown) == 4
     assert [row[0] for row in page.tables["Scores of each class on the test examples"]][1] == shown
     assert any(shown in label for label in page.svg_texts)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("hostile")])
+def test_no_string_becomes_an_element(name: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", RUNS[name]())
+    page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert markup.plain(examples.HOSTILE) in page.text
+    assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
 
 
 @settings(deadline=None, max_examples=300)

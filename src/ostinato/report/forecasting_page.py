@@ -16,7 +16,7 @@ from ostinato.forecast_metrics import widest_interval
 from ostinato.report import frame, markup, parts, tables
 from ostinato.report.forecasting import ForecastData, SeriesView, of_series
 from ostinato.report.frame import tile
-from ostinato.report.markup import count, note, omitted, percent, plain, row, section, text
+from ostinato.report.markup import count, note, omitted, percent, plain, row, section, short, text
 from ostinato.report.svg import ACCENT, INK, LABELS, MUTED, inline_svg
 
 MOST_ROWS = 12  # of the table of series
@@ -163,7 +163,14 @@ def by_step(data: ForecastData) -> str:
             colour = ACCENT if ours else (MUTED, LABELS[1])[(i - 1) % 2]
             few: dict[str, Any] = {"marker": "o", "markersize": 3.5} if horizon <= 24 else {}
             dashed: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4}
-            ax.plot(steps, values, color=colour, label=name, **({} if ours else dashed), **few)
+            ax.plot(
+                steps,
+                values,
+                color=colour,
+                label=short(name, 40),
+                **({} if ours else dashed),
+                **few,
+            )
         ax.set_ylim(bottom=0)
         ax.set_xlabel("steps ahead")
         ax.set_ylabel(by)
@@ -173,7 +180,9 @@ def by_step(data: ForecastData) -> str:
     marks = np.unique(np.linspace(0, horizon - 1, 8).round().astype(int))
     rows = [row(k + 1, [_number(data, v[k]) for v in curves.values()]) for k in marks]
     svg = inline_svg("by-step", f"{heading}. {told}", (4.7, 3.0), draw)
-    shown = tables.table(f"The {by} of each", ["steps ahead", *curves], rows, "numbers measures")
+    shown = tables.table(
+        f"The {by} of each", ["steps ahead", *map(text, curves)], rows, "numbers measures"
+    )
     return section(
         "steps",
         heading,
@@ -257,7 +266,7 @@ def each_series(data: ForecastData) -> str:
     else:
         chosen, told = order, "All series, the worst first"
     by = "MASE" if data.scaled else "mean absolute error"
-    header = ["series", by, *theirs, *(["mean absolute error"] if data.scaled else [])]
+    header = ["series", by, *map(text, theirs), *(["mean absolute error"] if data.scaled else [])]
     rows = []
     for i in chosen:
         cells = [_number(data, each[i]) for each in (ours, *theirs.values())]

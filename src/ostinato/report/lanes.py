@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from ostinato.report.markup import short, text
@@ -30,9 +32,8 @@ def svg(name: str, label: str, view: TagView, classes: Sequence[str], colours: C
         features(top, x, view.start)
         _lane(bottom, 1, view.true, view.start, classes, colours)
         _lane(bottom, 0, view.predicted, view.start, classes, colours)
-        for start, end in runs(view.true != view.predicted):
-            if view.true[start] != view.predicted[start]:
-                bottom.broken_barh([(view.start + start, end - start)], (-0.3, 0.14), color=WRONG)
+        wrong = view.true != view.predicted
+        _bars(bottom, -0.3, 0.14, view.start, [r for r in runs(wrong) if wrong[r[0]]], WRONG)
         bottom.set_ylim(-0.4, 1.85)
         bottom.set_yticks([1.4, 0.4, -0.23], ["true", "predicted", "wrong"])
         bottom.tick_params(axis="y", length=0)
@@ -49,19 +50,35 @@ def _lane(
     ax: Axes, y: int, labels: np.ndarray, first: int, classes: Sequence[str], colours: Colours
 ) -> None:
     inches = (WIDTH - 1.1) / len(labels)
+    of_label: dict[int, list[tuple[int, int]]] = {}
     for start, end in runs(labels):
-        number = int(labels[start])
-        ax.broken_barh(
-            [(first + start, end - start)],
-            (y, 0.8),
-            facecolor=_colour(colours[number]),
-            alpha=0.6,
-            linewidth=0,
-        )
+        of_label.setdefault(int(labels[start]), []).append((start, end))
+    for number, stretches in of_label.items():
+        _bars(ax, y, 0.8, first, stretches, _colour(colours[number]), alpha=0.6)
         name = short(classes[number], 24)
-        if len(name) * LETTER < (end - start) * inches:
-            middle = first + (start + end) / 2
-            ax.text(middle, y + 0.4, name, ha="center", va="center", fontsize=7.5, color=INK)
+        for start, end in stretches:
+            if len(name) * LETTER < (end - start) * inches:
+                middle = first + (start + end) / 2
+                ax.text(middle, y + 0.4, name, ha="center", va="center", fontsize=7.5, color=INK)
+
+
+def _bars(
+    ax: Axes,
+    y: float,
+    height: float,
+    first: int,
+    stretches: Sequence[tuple[int, int]],
+    colour: str,
+    alpha: float = 1.0,
+) -> None:
+    """Bars over stretches of steps, all in one path: it takes the least room in the page."""
+    rectangles = [
+        Path([(a, y), (b, y), (b, y + height), (a, y + height), (a, y)], closed=True)
+        for a, b in (np.array(stretches).reshape(-1, 2) + first).tolist()
+    ]
+    if rectangles:
+        path = Path.make_compound_path(*rectangles)
+        ax.add_patch(PathPatch(path, facecolor=colour, alpha=alpha, linewidth=0))
 
 
 def runs(labels: np.ndarray) -> list[tuple[int, int]]:
