@@ -83,6 +83,8 @@ def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinat
             "training.learning_rate", "training.batch_size", "training.weight_decay",
             "model.layers", "model.bidirectional",
         }  # fmt: skip
+    rates = {row["parameters"]["training.learning_rate"] for row in result["table"]}
+    assert len(rates) == 4
     assert json.loads((study / "study.json").read_text())["sampler"]["seed"] == 0
 
 
@@ -97,12 +99,15 @@ def test_an_interrupted_study_ends_like_one_that_was_not(ostinato, tmp_path, mon
 
     def press(*given):
         made.append(0)
-        if len(made) == 40:
+        if len(made) in (3, 40):
             raise KeyboardInterrupt
         return measure(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_measure", press)
+        outcome = ostinato(*arguments, "-o", broken)
+        assert outcome.code == 130
+        assert f"interrupted; 0 finished trials in {broken}." in outcome.err
         outcome = ostinato(*arguments, "-o", broken)
     assert outcome.code == 130
     assert f"in {broken}" in outcome.err

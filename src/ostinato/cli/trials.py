@@ -262,16 +262,18 @@ def opened(
 
 
 def _begun(study: Study) -> Study:
-    """A study whose next trial is one that was not finished, or at first the recipe itself."""
+    """A study whose first trial is the recipe itself.
+
+    A trial that was running when the process ended has failed. The next one draws the same values,
+    since as many are finished as were then.
+    """
     import optuna
 
-    state = optuna.trial.TrialState
-    optunas = study.study
-    for trial in optunas.get_trials(states=(state.RUNNING,)):
+    state, optunas = optuna.trial.TrialState, study.study
+    for trial in optunas.get_trials(deepcopy=False, states=(state.RUNNING,)):
         optunas.tell(trial.number, state=state.FAIL)
-        # Of one that was stopped before its values were drawn, those that were asked for.
-        optunas.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}))
-    if not optunas.get_trials(deepcopy=False):
+    waiting = optunas.get_trials(deepcopy=False, states=(state.WAITING,))
+    if not waiting and not study.finished():
         optunas.enqueue_trial({axis.key: study.base.get(axis.key) for axis in study.axes})
     return study
 
