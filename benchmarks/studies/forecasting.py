@@ -217,39 +217,30 @@ def choose(kinds: Iterable[str]) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean ± deviation over the seeds, the best but for the best possible in bold."""
-    rows = [
-        "| series | forecast | WQL | MASE | in the 80 % interval | |",
-        "|---|---|---|---|---|---|",
-    ]
+    """WQL, mean ± deviation over the seeds; the best that was fitted in bold."""
+    names = list(results[0]["measures"])
+    heads = ["series", *names, "network first", "in its 80 % interval", "training"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for kind in KINDS:
         runs = [result for result in results if result["kind"] == kind]
-        if not runs:
-            continue
-        names = list(runs[0]["measures"])
-        means = {
-            name: statistics.mean(run["measures"][name]["wql"] for run in runs) for name in names
-        }
-        first = min(names[:-1], key=means.__getitem__)
+        wql = {name: [run["measures"][name]["wql"] for run in runs] for name in names}
+        best = min(names[:-1], key=lambda name: statistics.mean(wql[name]))
+        cells = [spread(wql[name], bold=name == best) for name in names]
+        first = sum(
+            min(names[:-1], key=lambda name: run["measures"][name]["wql"]) == "network"
+            for run in runs
+        )
+        cover = statistics.mean(run["measures"]["network"]["coverage_80"] for run in runs)
         seconds = statistics.median(run["elapsed_s"] for run in runs)
-        for name in names:
-            of = [run["measures"][name] for run in runs]
-            wql, mase, cover = (
-                [each[key] for each in of] for key in ("wql", "mase", "coverage_80")
-            )
-            mark = "**" if name == first else ""
-            rows.append(
-                f"| {kind if name == names[0] else ''} | {mark}{name}{mark} | {spread(wql, 4)} | "
-                f"{spread(mase, 3)} | {100 * statistics.mean(cover):.0f} % | "
-                f"{f'{seconds:.0f} s' if name == 'network' else ''} |"
-            )
-    seeds = len({result["seed"] for result in results})
-    return "\n".join([*rows, "", f"{seeds} seeds, mean ± deviation; seconds of a training."])
+        cells += [f"{first} of {len(runs)}", f"{100 * cover:.0f} %", f"{seconds:.0f} s"]
+        rows.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
-def spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], bold: bool) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mark = "**" if bold else ""
+    return f"{mark}{statistics.mean(values):.4f}{mark} ± {deviation:.4f}"
 
 
 def main() -> int:
@@ -258,7 +249,7 @@ def main() -> int:
     )
     parser.add_argument("what", choices=["measure", "choose", "table"])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    default = Path(__file__).with_name("forecasting.jsonl")
+    default = Path(__file__).parents[1] / "results" / "forecasting.jsonl"
     parser.add_argument("--results", type=Path, default=default)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     given = parser.parse_args()
