@@ -27,11 +27,17 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """`write_pieces` of one piece."""
+    write_pieces(path, (content,))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     """Make `path` a file with this content, all or nothing; directories above it are made.
 
     An existing file keeps its permissions. A device or a pipe receives the content as it comes.
@@ -47,9 +53,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         if present is not None and not stat.S_ISREG(present.st_mode):
             with path.open("wb") as file:
-                file.write(content)
+                file.writelines(pieces)
         else:
-            _replace(Path(os.path.realpath(path)), content, present)
+            _replace(Path(os.path.realpath(path)), pieces, present)
     except OSError as error:
         if error.errno is not None and error.filename2 is None:
             error.filename = str(path)  # instead of none, or the temporary one
@@ -111,7 +117,7 @@ def leftovers(path: Path) -> list[Path]:
     return [*unfinished, path.with_name(f".{path.name}.old")]
 
 
-def _replace(path: Path, content: bytes, present: os.stat_result | None) -> None:
+def _replace(path: Path, pieces: Iterable[bytes], present: os.stat_result | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two writers at the same time must not share a temporary file: its name is random.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
@@ -120,7 +126,8 @@ def _replace(path: Path, content: bytes, present: os.stat_result | None) -> None
             # Not every file system allows a chmod: only where the permissions differ.
             if present is not None and present.st_mode != os.fstat(file.fileno()).st_mode:
                 temporary.chmod(stat.S_IMODE(present.st_mode))
-            _write_through(file, content)
+            file.writelines(pieces)
+            _write_through(file, b"")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

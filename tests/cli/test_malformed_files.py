@@ -161,8 +161,9 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     # Tagging
     ("a missing tag", ".csv", rows((7, "s2,1,0.1,")), TAG, "line 9, column 'label'"),
     ("a column of too many words", ".csv",
-     HEADER + b"".join(b"s%d,%d,w%d,a\n" % (i // 3, i, i) for i in range(900)), TAG,
-     "line 2, column 'x'"),
+     HEADER + b"".join(b"s%d,%d,w%d,a\n" % (i // 3, i, i) for i in range(9 * 10**4)),
+     (*CLASSIFY, "--sort"), "line 2, column 'x'"),
+    ("one tag", ".csv", GOOD.replace(b",b\n", b",a\n"), TAG, "one label only, 'a'"),
     ("a wide table to tag", ".csv", GOOD, (*TAG, "--shape", "wide", "--features", "t,x"),
      "a wide table"),
     ("tags in a list of another length", ".jsonl",

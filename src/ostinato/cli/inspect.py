@@ -48,7 +48,7 @@ def inspect(
     else:
         anatomy = _of_source(what, configuration.resolve(given))
     if svg is not None:
-        write(svg, picture.svg(anatomy))
+        write(svg, [picture.svg(anatomy)])
     if as_json:
         say_json(anatomy.as_dict())
     else:

@@ -91,12 +91,14 @@ def check_directory(path: Path) -> None:
         raise BadInput(f"{path} cannot be made or written: {error.strerror}") from None
 
 
-def write(path: Path | None, text: str) -> None:
-    """Write a result to a file that `check_file` allows; to stdout for None."""
+def write(path: Path | None, pieces: Iterable[str]) -> None:
+    """Write a result to a file that `check_file` allows; to stdout for None, as it comes."""
     if path is None:
-        sys.stdout.write(text)
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
     else:
-        files.write_text(path, text)
+        files.write_pieces(path, (piece.encode() for piece in pieces))
 
 
 def percent(share: float) -> str:
@@ -117,10 +119,12 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, allow_nan=False))
 
 
-def csv_text(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+def csv_text(header: list[str] | None, rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV; without a header, they go on with others."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    if header is not None:
+        writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
 
@@ -144,6 +148,7 @@ def predictions_csv(
     y: np.ndarray | None,
     all_classes: bool = False,
     ids: np.ndarray | None = None,
+    with_header: bool = True,
 ) -> str:
     """One line an example: index or id, label (if known), prediction and its probability.
 
@@ -153,6 +158,7 @@ def predictions_csv(
         y: `[N]` true labels, or None.
         all_classes: also a column for the probability of every class.
         ids: `[N]` names of the examples.
+        with_header: whether it is the first piece of the file.
     """
     best = proba.argmax(axis=1)
     header = ["index" if ids is None else "id", *(["label"] if y is not None else [])]
@@ -168,4 +174,4 @@ def predictions_csv(
         ]
         for i, p in enumerate(proba)
     )
-    return csv_text(header, rows)
+    return csv_text(header if with_header else None, rows)

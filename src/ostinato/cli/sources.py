@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ostinato.cli.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.defaults import ARRAYS
@@ -129,7 +129,8 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     if roles is None:
         return None
     data = settings.data
-    roles = replace(roles, group=None, split=None, sort=data.sort, separator=data.separator)
+    separator = "\t" if data.separator == TAB else data.separator
+    roles = replace(roles, group=None, split=None, sort=data.sort, separator=separator)
     return roles if answers or roles.task == "forecast" else replace(roles, target=None)
 
 
@@ -311,6 +312,32 @@ def read(
     return _named(X, None if y is None else _labels(name, y), name)
 
 
+def blocks(
+    source: str,
+    settings: Config,
+    preparation: Preparation | None,
+    as_sequence: str = "rows",
+) -> Iterator[Examples]:
+    """The examples of a file for a model to answer, without labels.
+
+    Those of a table come some at a time, in their order, so that memory does not grow with it;
+    unless rows are to be sorted.
+    """
+    columns = trained_roles(preparation, settings, answers=False)
+    if source != STDIN:
+        known(source)
+    if columns is None or columns.sort or not (source == STDIN or is_table(source)):
+        yield read(source, settings, as_sequence, columns)
+        return
+
+    from ostinato.data.stream import stream_examples
+
+    if source != STDIN:
+        yield from stream_examples(source, columns)
+    else:
+        yield from stream_examples(_stdin(), columns)
+
+
 def table(source: str, separator: str | None) -> Table:
     """The table in a file or on standard input.
 
@@ -339,7 +366,7 @@ def _opened(source: str) -> tuple[str, str, bytes | None]:
         known(source)
         return source, ending(Path(source)), None
     name = "standard input"
-    content = unpacked(_stdin(), name)
+    content = unpacked(_stdin().read(), name)
     return name, kind_of(content, name), content
 
 
@@ -354,10 +381,10 @@ def _parsed(content: bytes | None, kind: str, name: str, separator: str | None) 
     return parse_table(content, kind, name, "\t" if separator == TAB else separator)
 
 
-def _stdin() -> bytes:
+def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise BadInput("standard input is closed; wanted a file's content there")
-    return sys.stdin.buffer.read()
+    return sys.stdin.buffer
 
 
 def _labels(source: str, y: np.ndarray) -> np.ndarray:

@@ -59,16 +59,17 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     return measure(model, part)
 
 
-def predicted(trained: Trained, file: str, proba: bool) -> str:
-    """The likeliest class of each sequence in a file, as CSV."""
+def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
+    """The likeliest class of each sequence in a file, as pieces of CSV."""
     from ostinato.training.fitted import load
 
     model, settings = load(trained.model), trained.settings()
-    columns = sources.trained_roles(model.preparation, settings, answers=False)
-    part = sources.read(file, settings, trained.reading_of(file), columns)
-    sources.check_fits(file, part, model, labels=False)
-    names = part.ids if part.roles is not None else None
-    return predictions_csv(model.classes, model.predict_proba(part), part.y, proba, names)
+    parts = sources.blocks(file, settings, model.preparation, trained.reading_of(file))
+    for i, part in enumerate(parts):
+        sources.check_fits(file, part, model, labels=False)
+        names = part.ids if part.roles is not None else None
+        answers = model.predict_proba(part)
+        yield predictions_csv(model.classes, answers, part.y, proba, names, with_header=i == 0)
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,19 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     model, settings = load(trained.model), trained.settings()
     series = _series(file or sources.known(settings.data.source), settings, model.preparation)
     panel = _panel(series, model.preparation)
-    return model.evaluate(panel, _windows(panel, model.windows.horizon, series.source))
+    windows = _windows(panel, model.windows.horizon, series.source)
+    return _known(model.evaluate(panel, windows))
 
 
-def predicted(trained: Trained, file: str, proba: bool) -> str:
+def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
     from ostinato.training.fitted_forecaster import load
 
     model = load(trained.model)
-    return _csv(model, _series(file, trained.settings(), model.preparation), proba)
+    if file != sources.STDIN and not sources.is_table(sources.known(file)):
+        raise BadInput(f"{file} is no table; wanted {', '.join(sources.TABLES)}")
+    for i, series in enumerate(sources.blocks(file, trained.settings(), model.preparation)):
+        yield _csv(model, series, proba, with_header=i == 0)
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,10 @@ class ForecastJob:
         panel, windows = self._panel(model.preparation)
         return {
             "task": "forecast",
-            "test": model.evaluate(panel, windows) | {"windows": windows},
-            "baselines": model.baselines(panel, windows),
+            "test": _known(model.evaluate(panel, windows)) | {"windows": windows},
+            "baselines": {
+                name: _known(found) for name, found in model.baselines(panel, windows).items()
+            },
         }
 
     def keep(
@@ -230,6 +236,11 @@ def _panel(series: Examples, preparation: Preparation | None) -> Panel:
     )
 
 
+def _known(measures: dict[str, Any]) -> dict[str, Any]:
+    """Measures for JSON, which has no NaN: MASE has no scale where a series never changes."""
+    return {name: None if np.isnan(value) else value for name, value in measures.items()}
+
+
 def _end(y: np.ndarray) -> int:
     """Steps up to the last value."""
     present = np.flatnonzero(~np.isnan(y))
@@ -275,7 +286,7 @@ def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
     )
 
 
-def _csv(model: FittedForecaster, series: Examples, proba: bool) -> str:
+def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each series and step ahead."""
     panel = _panel(series, model.preparation)
     _check_future(series, panel, model.windows.horizon)
@@ -290,7 +301,7 @@ def _csv(model: FittedForecaster, series: Examples, proba: bool) -> str:
         for when, row in zip(times, of_series, strict=True):
             values = [f"{value:.6g}" for value in (row if proba else ())]
             rows.append([series.ids[i], when, f"{row[median]:.6g}", *values])
-    return csv_text(header, rows)
+    return csv_text(header if with_header else None, rows)
 
 
 def _ahead(series: Examples, i: int, end: int, horizon: int) -> np.ndarray:

@@ -80,7 +80,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     return asdict(load(trained.model).evaluate(documents))
 
 
-def predicted(trained: Trained, file: str, proba: bool) -> str:
+def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest next token after each document of a file, as CSV."""
     documents = _given(file, trained)
 
@@ -90,7 +90,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> str:
     found = [model.suggest(document, 1) for document in documents]
     rows = [(i, *((s[0].text, f"{s[0].probability:.6f}") if s else ("", "")))
             for i, s in enumerate(found)]  # fmt: skip
-    return csv_text(["index", "prediction", "probability"], rows)
+    yield csv_text(["index", "prediction", "probability"], rows)
 
 
 @dataclass(frozen=True)

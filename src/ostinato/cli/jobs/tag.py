@@ -54,13 +54,13 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     return model.evaluate(_inputs(model.preparation, part), part.y)
 
 
-def predicted(trained: Trained, file: str, proba: bool) -> str:
-    """The likeliest label of each step of a file, as CSV."""
+def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
+    """The likeliest label of each step of a file, as pieces of CSV."""
     from ostinato.training.fitted_tagger import load
 
     model, settings = load(trained.model), trained.settings()
-    columns = sources.trained_roles(model.preparation, settings, answers=False)
-    return _csv(model, sources.read(file, settings, trained=columns), proba)
+    for i, part in enumerate(sources.blocks(file, settings, model.preparation)):
+        yield _csv(model, part, proba, with_header=i == 0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,11 @@ class TagJob:
 def _check_labels(settings: Config, parts: sources.Parts) -> None:
     """Whether what is learnt from one part can be measured on the others."""
     known = np.unique(np.concatenate(parts.train.y))
+    if len(known) < 2:
+        raise BadInput(
+            f"{settings.data.source} has one label only, {known.tolist()[0]!r}, to learn from; "
+            "wanted two or more to tell apart"
+        )
     for name, part in {"validation": parts.validation, "test": parts.test}.items():
         new = [] if part is None else np.setdiff1d(np.concatenate(part.y), known).tolist()
         if new:
@@ -160,7 +165,7 @@ def _words(part: Examples) -> list[list[str]] | None:
     return [[words[i] for i in each] for each in np.split(numbers, ends[:-1])]
 
 
-def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
+def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each step: id, time or step, label if known, prediction, its probability."""
     answers = model.predict_proba(_inputs(model.preparation, part))
     classes = model.classes.tolist()
@@ -184,4 +189,4 @@ def _csv(model: FittedTagger, part: Examples, proba: bool) -> str:
                     *((f"{share:.6f}" for share in row) if proba else ()),
                 ]
             )
-    return csv_text(header, rows)
+    return csv_text(header if with_header else None, rows)
