@@ -103,9 +103,13 @@ class TaskConfig(Declared):
     )
     horizon: int | None = declare(None, "Steps to forecast.", low=1)
     context: int | None = declare(
-        None, "Steps that a forecast reads. Default: three times the horizon, 24 at least.", low=1
+        None,
+        "Steps that a forecast reads. Default: three horizons or four seasons, 16 at least.",
+        low=1,
     )
-    season: int = declare(1, "Steps of a season, for the scale and the baseline.", low=1)
+    season: int = declare(
+        1, "Steps of a season: what a forecast begins from, MASE and a baseline.", low=1
+    )
     crf: bool = declare(False, "Learn which tags may follow each other (a linear-chain CRF).")
     level: Literal["character", "word", "piece"] = declare(
         "character", "What a language model reads and writes."

@@ -60,8 +60,8 @@ RECIPES: dict[str, Given] = {
         "model.hidden_size": 64,
         "training.learning_rate": 2e-3,
         "training.batch_size": 64,
-        "training.iterations": 2000,
-        "training.eval_every": 100,
+        "training.iterations": 1000,
+        "training.eval_every": 50,
     },
     "language": _SCHEDULE
     | {
