@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ostinato.data import Examples, Preparation, Ragged, Roles, read_examples
+from ostinato.data.words import Words
 
 NAN = math.nan
 X = Ragged(
@@ -223,3 +224,29 @@ def test_found_out_columns_are_remembered_and_answers_are_not_needed(tmp_path):
     other = read_examples(tmp_path / "b.csv", preparation.roles.inputs())
     assert other.y is None
     assert preparation.apply(other).tobytes() == preparation.apply(train).tobytes()
+
+
+def test_words_to_tag_are_words(tmp_path):
+    """Any number of them, from CoNLL as from a table; the model's vocabulary is its own affair."""
+    pytest.importorskip("pyarrow")
+    many = [f"w{i}" for i in range(400)]
+    (tmp_path / "a.conll").write_text("".join(f"{w} O\n" for w in many) + "\nw3 B-X\nBath O\n")
+    rows = [f"1,{w},O" for w in many] + ["2,w3,B-X", "2,Bath,O"]
+    (tmp_path / "a.csv").write_text("\n".join(["id,word,tag", *rows]))
+    roles = Roles(id="id", features=("word",), target="tag", task="tag")
+    for name in ("a.conll", "a.csv"):
+        examples = read_examples(tmp_path / name, roles)
+        preparation = Preparation.fit(examples.select([0]))
+        preparation = Preparation.from_json(json.loads(json.dumps(preparation.as_json())))
+        words = preparation.apply(examples)
+        assert isinstance(words, Words) and preparation.columns == ("word",)
+        assert [words.different[i] for i in words.places[1]] == ["w3", "Bath"]
+        assert [tags.tolist() for tags in examples.y][1] == ["B-X", "O"]
+        assert examples.place(401, 0).endswith("line 403, column 'word'")
+    with pytest.raises(ValueError, match="trained with words, one feature 'word'; there are"):
+        preparation.apply(replace(examples, categories={}))
+    (tmp_path / "b.csv").write_text("id,word,tag\n1,a,O\n1,,O\n")
+    with pytest.raises(
+        ValueError, match=r"line 3, column 'word': the value is missing; wanted one$"
+    ):
+        Preparation.fit(read_examples(tmp_path / "b.csv", roles), missing="fill")

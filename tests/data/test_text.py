@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from ostinato.data import read_conll, read_documents
+from ostinato.data import Roles, read_conll, read_documents, read_examples, stream_examples
 
 TEXT = "\ufeffOne line.\r\nAnother.\r\n \t\r\n\r\n  A second  \r\n"
 
@@ -88,3 +88,27 @@ def test_universal_dependencies(tmp_path):
     path.write_text("\n".join(rows), encoding="utf-8")
     found = read_conll(path)
     assert found.words == [["vamos", "nos"]] and found.tags[0].tolist() == ["VERB", "PRON"]
+
+
+def test_conll_as_a_table(tmp_path, caplog):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.conll"
+    path.write_text(CONLL)
+    examples = read_examples(path, Roles(target="tag", task="tag", group="document"))
+    assert [tags.tolist() for tags in examples.y] == [["B-PER", "O"], ["O"], ["B-LOC"]]
+    assert examples.groups.tolist() == [0, 0, 1] and examples.ids.tolist() == [1, 2, 3]
+    assert examples.features == ("word",)
+    assert examples.categories == {"word": ("#", "Bath", "Jane", "slept")}
+    assert examples.place(2, 0) == f"{path}, line 6, column 'word'"
+    assert "id 'id'; 1 feature: 'word'; left out 'column 2'" in caplog.text
+    other = read_examples(path, Roles(target="column 2", task="tag", features=("word", "tag")))
+    assert other.y[0].tolist() == ["NNP", "VBD"] and other.categories["tag"][0] == "B-LOC"
+    assert [len(part) for part in stream_examples(path, examples.roles)] == [3]
+    path.write_text("a B\nb\n")
+    with pytest.raises(ValueError, match=r"a\.conll, line 2: 1 columns in 'b'; wanted at least 2"):
+        read_examples(path)
+    path = tmp_path / "a.conllu"
+    path.write_text("1\tBath\tbath\tPROPN" + "\t_" * 6)
+    examples = read_examples(path, Roles(target="tag", task="tag"))
+    assert examples.y[0].tolist() == ["PROPN"] and examples.categories["word"] == ("Bath",)
+    assert read_examples(path, Roles(target="lemma", task="tag")).y[0].tolist() == ["bath"]

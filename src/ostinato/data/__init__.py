@@ -5,6 +5,7 @@ Nothing here imports torch.
 """
 
 from ostinato.data.batches import Batches
+from ostinato.data.conll import read_conll
 from ostinato.data.examples import Examples
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.panel import Panel, as_panel
@@ -16,7 +17,7 @@ from ostinato.data.sequences import as_sequences
 from ostinato.data.store import store_examples
 from ostinato.data.stream import stream_examples
 from ostinato.data.tables import read_examples
-from ostinato.data.text import read_conll, read_documents
+from ostinato.data.text import read_documents
 
 __all__ = [
     "Batches",

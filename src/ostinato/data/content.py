@@ -40,7 +40,7 @@ _STARTS = {
 }
 KINDS = (
     *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
-    *(".npz", ".npy", ".ts"),
+    *(".npz", ".npy", ".ts", ".conll", ".conllu"),
 )
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

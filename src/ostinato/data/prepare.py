@@ -21,10 +21,12 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
 from ostinato.data.stored import Stored
+from ostinato.data.words import Integers, Words
 
 _log = logging.getLogger(__name__)
 
 Missing = Literal["error", "mask", "fill", "forward"]
+_REMEDY = ", or missing='mask', 'fill' or 'forward' (--missing)"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Preparation:
             "forward", the last value before it in its sequence, or the mean if there is none. A
             missing word has zeros in all its columns; "forward" takes the last word.
         roles: of the columns of the file.
+        reads_words: whether a step is a word, to be tagged: `apply` gives `Words`, for a model
+            with a vocabulary, where there is one feature and it holds names.
 
     Example:
         >>> import numpy as np
@@ -81,6 +85,7 @@ class Preparation:
     statics: tuple[Feature, ...] = ()
     missing: Missing = "error"
     roles: Roles | None = None
+    reads_words: bool = False
 
     @staticmethod
     def fit(
@@ -102,6 +107,9 @@ class Preparation:
             raise ValueError(
                 f"missing={missing!r} is not known; wanted one of {', '.join(get_args(Missing))}"
             )
+        if _is_words(examples):
+            _words_of(examples)  # whether one is missing
+            return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
         moments = [_Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
         for block in examples.blocks():
@@ -142,8 +150,9 @@ class Preparation:
         """The names of the columns of `apply_statics`."""
         return self._columns(self.statics)
 
-    def apply(self, examples: Examples) -> Sequences:
-        """The input of a network: `[N, T, F]` float32, or a `Ragged`, finite throughout.
+    def apply(self, examples: Examples) -> Any:
+        """The input of a network: `[N, T, F]` float32, or a `Ragged`, finite throughout; or
+        `Words`, if the preparation `reads_words`.
 
         Features are found by name: in any order, and among others. Words that the training part
         did not have are unknown: zeros in all columns. They are counted, and told in the log.
@@ -152,7 +161,16 @@ class Preparation:
             ValueError: a feature is not there, or holds words instead of numbers or the reverse; a
                 value is missing where that is an error, or overflows float32 when scaled.
         """
+        if self.reads_words:
+            if _position(self.features[0], examples) or not _is_words(examples):
+                raise ValueError(
+                    f"{examples.source or 'examples'}: the model was trained with words, one "
+                    f"feature {self.features[0].name!r}; there are "
+                    f"{', '.join(map(repr, examples.features))}"
+                )
+            return _words_of(examples)
         unknown: dict[str, _Unknown] = {}
+        prepared: Sequences
         if not isinstance(examples.X, Stored):
             prepared = self._apply(examples, unknown)
         else:
@@ -233,6 +251,7 @@ class Preparation:
                 tuple(_feature_from(f) for f in value["statics"]),
                 value["missing"],
                 None if roles is None else Roles(**{k: _tuple(v) for k, v in roles.items()}),
+                value["reads_words"],
             )
         except (TypeError, KeyError, ValueError) as problem:
             raise ValueError(f"this is no saved preparation of data ({problem})") from None
@@ -287,6 +306,23 @@ class Preparation:
         if isinstance(examples.X, Ragged):
             return Ragged(values, examples.X.offsets)
         return values.reshape(*examples.X.shape[:2], len(parts))
+
+
+def _is_words(examples: Examples) -> bool:
+    """Whether a step is a word to be tagged."""
+    task = examples.roles.task if examples.roles else None
+    return task == "tag" and len(examples.features) == 1 and bool(examples.categories)
+
+
+def _words_of(examples: Examples) -> Words:
+    """The words, none of which may be missing."""
+    _refuse_missing(examples, 0, hint="")
+    words = examples.categories[examples.features[0]]
+    order = sorted(range(len(words)), key=words.__getitem__)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    places = rank[examples.values[:, 0].astype(np.int64)]
+    return Words(tuple(words[i] for i in order), Integers(places, examples.lengths))
 
 
 class _Moments:
@@ -444,7 +480,7 @@ def _codes(static: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
     return np.array([places.get(word, np.nan) for word in static.tolist()]), words
 
 
-def _refuse_missing(examples: Examples, i: int) -> None:
+def _refuse_missing(examples: Examples, i: int, hint: str = _REMEDY) -> None:
     """No value of feature i is missing; of a series' future only what is known ahead is wanted."""
     absent = np.isnan(examples.values[:, i])
     if absent.any() and examples.roles and examples.features[i] not in examples.roles.known:
@@ -453,8 +489,8 @@ def _refuse_missing(examples: Examples, i: int) -> None:
         n = int(absent.sum())
         also = f" ({n:,} such values in the column)" if n > 1 else ""
         raise ValueError(
-            f"{examples.place(int(np.argmax(absent)), i)}: the value is missing{also}; wanted one, "
-            "or missing='mask', 'fill' or 'forward' (--missing)"
+            f"{examples.place(int(np.argmax(absent)), i)}: the value is missing{also}; wanted "
+            f"one{hint}"
         )
 
 
@@ -463,7 +499,7 @@ def _refuse_missing_static(examples: Examples, name: str, values: np.ndarray) ->
     if absent.any():
         raise ValueError(
             f"{_place_static(examples, name, int(np.argmax(absent)))}: the value is missing; "
-            "wanted one, or missing='mask', 'fill' or 'forward' (--missing)"
+            f"wanted one{_REMEDY}"
         )
 
 

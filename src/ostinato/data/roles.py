@@ -19,6 +19,7 @@ TaskName = Literal["classify", "tag", "forecast"]
 # Names by which a column without a role is known, in any case.
 _IDS = frozenset(["id", "sequence", "sequence_id", "seq_id", "series", "series_id", "unique_id"])
 _TIMES = frozenset(["time", "timestamp", "datetime", "date", "step", "t"])
+_WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
 _NUMBERED = re.compile(r"(.*?)(\d+)$")
 
 
@@ -209,6 +210,9 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "wide" and (steps := _steps(roles, table)):
         return steps
     rest = _rest(roles, table)
+    words = [name for name in rest if name.casefold() in _WORDS]
+    if roles.task == "tag" and len(words) == 1:
+        return tuple(words)
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
     elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:

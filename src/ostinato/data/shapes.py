@@ -265,7 +265,10 @@ def _matrix(
     categories = {}
     for i, column in enumerate(columns):
         if column.name in roles.categories or _holds_words(column):
-            values[:, i], categories[column.name] = _words(column)
+            # Of words to tag, which a vocabulary is made of, there may be any number.
+            reads_words = roles.task == "tag" and len(columns) == 1
+            most = len(column.factor()[1]) if reads_words else MAX_WORDS
+            values[:, i], categories[column.name] = _words(column, most)
         else:
             values[:, i] = _float32(column)
     return values, categories
@@ -278,13 +281,13 @@ def _holds_words(column: Column) -> bool:
     return column.share_of_numbers() < 0.5
 
 
-def _words(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
+def _words(column: Column, most: int) -> tuple[np.ndarray, tuple[str, ...]]:
     codes, values = column.factor()
     words = [str(value) for value in values.tolist()]
-    if len(words) > MAX_WORDS:
+    if len(words) > most:
         raise ValueError(
             f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
-            f"at most {MAX_WORDS:,} names"
+            f"at most {most:,} names"
         )
     order = sorted(range(len(words)), key=words.__getitem__)
     ranks = np.full(len(words) + 1, np.nan)  # the last is that of −1, a missing one

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data import arrays
+from ostinato.data import arrays, conll
 from ostinato.data.arrow_tables import arrow_table, check_whole, whole
 from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
@@ -28,6 +28,7 @@ from ostinato.data.json_lines import parse_json_lines
 from ostinato.data.roles import Roles, resolve
 from ostinato.data.shapes import build
 from ostinato.data.table import Table
+from ostinato.data.tables import parse_examples
 
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time
@@ -49,7 +50,7 @@ def stream_examples(
         roles: of the columns, best those of a `Preparation`; what they leave open is found out
             from the first block.
         name: what errors call an opened file; its first bytes tell the kind, as for
-            `parse_examples`. Arrays (.npz, .npy, .ts) come as one block.
+            `parse_examples`. Arrays (.npz, .npy, .ts), and words and tags, come as one block.
 
     Raises:
         ValueError: as `read_examples`, and if roles ask to sort, which needs the whole file.
@@ -77,8 +78,8 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
         if first.startswith(GZIP):
             first, file = _begin(cast(IO[bytes], gzip.GzipFile(fileobj=file)), False)
         kind = kind_of(first, name)
-        if kind in arrays.ENDINGS:
-            yield arrays.parse_arrays(file.read(), kind, name, roles)
+        if kind in (*arrays.ENDINGS, *conll.ENDINGS):
+            yield parse_examples(file.read(), name, roles)
         elif kind in (".parquet", ".arrow", ".feather"):
             yield from _examples(_Batches(file, kind, name), roles)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ostinato.data import arrays
+from ostinato.data import arrays, conll
 from ostinato.data.arrow_tables import parse_arrow, parse_parquet
 from ostinato.data.content import KINDS, as_text, ending, kind_of, read_content
 from ostinato.data.delimited import parse_delimited
@@ -17,7 +17,7 @@ from ostinato.data.table import Table
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON = (".jsonl", ".ndjson")
-ENDINGS = (*_SEPARATORS, *_JSON, ".parquet", ".arrow", ".feather")
+ENDINGS = (*_SEPARATORS, *_JSON, ".parquet", ".arrow", ".feather", *conll.ENDINGS)
 
 
 def parse_table(content: bytes, kind: str, source: str, separator: str | None = None) -> Table:
@@ -38,6 +38,8 @@ def parse_table(content: bytes, kind: str, source: str, separator: str | None = 
         return parse_delimited(as_text(content, source), source, separator or _SEPARATORS[kind])
     if kind in _JSON:
         return parse_json_lines(as_text(content, source), source)
+    if kind in conll.ENDINGS:
+        return conll.parse_conll_table(content, source)
     if kind == ".parquet":
         return parse_parquet(content, source)
     return parse_arrow(content, source)
@@ -60,8 +62,8 @@ def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> E
     """The sequences in a file.
 
     Args:
-        path: a table (.csv, .tsv, .jsonl, .parquet, .arrow), or arrays (.npz, .npy, .ts), also
-            packed with gzip (.gz).
+        path: a table (.csv, .tsv, .jsonl, .parquet, .arrow; words with tags, .conll, .conllu), or
+            arrays (.npz, .npy, .ts), also packed with gzip (.gz).
         roles: what its columns are for; by default, what is unambiguous.
 
     Raises:
