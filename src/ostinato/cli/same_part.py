@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from itertools import groupby
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from ostinato.cli import jobs, paired, sources
 from ostinato.cli.compare import Measured
 from ostinato.cli.paired import Apart, Outcome
+
+_log = logging.getLogger(__name__)
 
 # What decides which part of the data is tested on, where no file and no column says it.
 DRAWN = {
@@ -109,6 +112,7 @@ def _of_texts(a: Measured, b: Measured) -> Outcome:
                 "their vocabularies differ, and unknown tokens cost nothing to spell: bits of a "
                 "text compare only between models of one vocabulary, or of all its characters"
             )
+    _log.warning("the texts are read again: %d %s by each of two models", len(pieces), unit)
     bits = [[model.evaluate(piece).bits_per_character for piece in pieces] for model in models]
     return paired.language(bits[0], bits[1], unit)
 
