@@ -7,6 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
     Sequences = np.ndarray | Ragged
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
+TABLES = (
+    *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
+    *(".conll", ".conllu"),
+)
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
+AT_ONCE = 1 << 15  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
 FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
@@ -332,10 +337,18 @@ def blocks(
 
     from ostinato.data.stream import stream_examples
 
-    if source != STDIN:
-        yield from stream_examples(source, columns)
-    else:
-        yield from stream_examples(_stdin(), columns)
+    for part in stream_examples(_stdin() if source == STDIN else source, columns):
+        yield from _pieces(part)
+
+
+def _pieces(part: Examples) -> Iterator[Examples]:
+    """Whole sequences of about `AT_ONCE` steps."""
+    import numpy as np
+
+    number = np.cumsum(part.lengths) // AT_ONCE
+    cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(part)]
+    for start, end in pairwise(cuts):
+        yield part.select(np.arange(start, end))
 
 
 def table(source: str, separator: str | None) -> Table:
