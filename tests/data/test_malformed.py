@@ -200,6 +200,8 @@ TABLES = [
     ("a cut stream", ".arrow", stream_of(id=[1] * 99, x=[[1.0]] * 99)[:-600], NESTED,
      "not a whole file"),
     ("no arrow", ".feather", GOOD, NESTED, "not a whole file"),
+    ("a name that is no text", ".arrow", stream_of(abcdefgh=[1]).replace(b"abcdefgh", b"\x90" * 8),
+     NESTED, "the file is damaged .*decode"),
     ("no rows", ".parquet", parquet_of(id=pa.array([], pa.int8())), NESTED,
      "the table has no rows"),
     ("no list in parquet", ".parquet", parquet_of(id=[1, 2], x=[[1.0], None], label=["u", "v"]),

@@ -99,6 +99,7 @@ def check_whole(table: Any, source: str) -> None:
     """
     try:
         table.validate(full=True)
+        _ = table.schema.names  # whether they are UTF-8
     except _damages() as problem:
         raise ValueError(f"{source}: the file is damaged ({_first_line(problem)})") from None
 
@@ -116,7 +117,7 @@ def _damages() -> tuple[type[Exception], ...]:
     """What pyarrow raises on damaged files; some promise more than there is memory."""
     import pyarrow as pa
 
-    return pa.ArrowException, OSError, MemoryError
+    return pa.ArrowException, OSError, MemoryError, UnicodeDecodeError
 
 
 def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
