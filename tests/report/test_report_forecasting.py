@@ -11,6 +11,7 @@ import pytest
 import report_reader
 import task_examples
 
+from ostinato import SequenceForecaster
 from ostinato.data.panel import Panel
 from ostinato.forecast_metrics import coverage
 from ostinato.hyperparameters import Model
@@ -68,6 +69,18 @@ def test_what_is_collected_agrees_with_the_measures(collected: Any) -> None:
     assert set(data.naive) == {"last value", "seasonal naive"}
     share = coverage(data.actual, data.quantiles, data.levels, 0.8)
     assert page_module._coverage(data, 0.8) == pytest.approx(share)
+
+
+def test_an_estimator_and_arrays(collected: Any) -> None:
+    given, *_ = collected
+    series = [given.series(i) for i in range(len(given))]
+    model = SequenceForecaster(horizon=3, context=6, hidden_size=4, iterations=2).fit(series)
+    data = collect_forecasts(model, series, RunFacts(title="t"))
+    assert (data.quantiles == model._fitted().backtest(given).quantiles).all()
+    assert (
+        data.names[:2] == ["1", "2"]
+        and data.views[0].x[-1] == given.lengths[int(data.views[0].name) - 1]
+    )
 
 
 def test_errors_of_a_series_are_means_over_its_forecasts(collected: Any) -> None:

@@ -122,6 +122,13 @@ def test_groups_by_length_and_position_count_every_answer_once(
         assert hits == sum(part[low - 1 : high].sum() for part in parts)
 
 
+def test_groups_by_length_have_as_many_sequences() -> None:
+    lengths = np.random.default_rng(0).permutation(np.arange(1, 81))
+    found = groups.by_length(lengths, np.ones(80, int), np.ones(80, int))
+    assert found is not None and len(found.n) == groups.MOST_GROUPS
+    assert found.n.min() >= 8 and found.n.max() <= 12
+
+
 def test_calibration_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     sure = np.append(rng.uniform(0.2, 1, 500), [1.0, 0.0])

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.data.panel import Panel, as_panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.forecast_metrics import seasonal_scale
 from ostinato.report.contents import RunFacts
 
 if TYPE_CHECKING:
-    from ostinato.data.panel import Panel
+    from ostinato.estimators import SequenceForecaster
     from ostinato.training.fitted_forecaster import FittedForecaster
 
 SHOWN = 6  # series: the worst, the middle and the best ones
@@ -103,8 +104,8 @@ class ForecastData(RunFacts):
 
 
 def collect_forecasts(
-    forecaster: FittedForecaster,
-    panel: Panel,
+    forecaster: FittedForecaster | SequenceForecaster,
+    X: Any,
     facts: RunFacts,
     *,
     windows: int = 1,
@@ -115,7 +116,7 @@ def collect_forecasts(
 
     Args:
         forecaster: fitted.
-        panel: the series, whole.
+        X: the series, whole: a `Panel`, or what `SequenceForecaster` takes for X.
         facts: of the run.
         windows: forecasts of each series, a horizon apart, the last one of its end.
         ids: `[N]`, the names of the series; by default their numbers from 1.
@@ -124,11 +125,15 @@ def collect_forecasts(
     Raises:
         ValueError: see `FittedForecaster.backtest`.
     """
-    tested = forecaster.backtest(panel, windows)
+    fitted: FittedForecaster = (
+        forecaster._fitted() if hasattr(forecaster, "_fitted") else forecaster
+    )
+    panel = as_panel(X)
+    tested = fitted.backtest(panel, windows)
     names = [str(name) for name in (range(1, len(panel) + 1) if ids is None else ids)]
     pairs = list(zip(tested.series.tolist(), tested.cutoffs.tolist(), strict=True))
     histories = [panel.series(i)[:cutoff] for i, cutoff in pairs]
-    season, horizon = forecaster.season, forecaster.windows.horizon
+    season, horizon = fitted.season, fitted.windows.horizon
     seasons = {"last value": 1} | ({"seasonal naive": season} if season > 1 else {})
     naive = {
         name: np.array([seasonal_naive(h, horizon, tested.levels, step) for h in histories])
@@ -144,8 +149,8 @@ def collect_forecasts(
         scales=np.array([seasonal_scale(history, season) for history in histories]),
         names=names,
         naive=naive,
-        read=_read(forecaster, panel),
-        parameters=sum(p.numel() for p in forecaster.net.parameters()),
+        read=_read(fitted, panel),
+        parameters=sum(p.numel() for p in fitted.net.parameters()),
     )
     return replace(data, views=_views(data, tested.cutoffs, panel, times))
 
