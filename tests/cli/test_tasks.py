@@ -129,6 +129,56 @@ def test_every_format_and_standard_input_give_the_same_bits(
         assert ostinato("predict", trained_tasks / task, "-") == wanted
 
 
+@pytest.mark.parametrize("task", TABLES)
+def test_a_file_that_is_read_in_blocks_gives_the_same_bits(
+    ostinato, trained_tasks, monkeypatch, task
+):
+    from ostinato.cli import sources
+    from ostinato.data import stream
+
+    file = file_of(trained_tasks, task)
+    wanted = ostinato("predict", trained_tasks / task, file)
+    monkeypatch.setattr(sources, "AT_ONCE", 15)
+    assert ostinato("predict", trained_tasks / task, file) == wanted
+    monkeypatch.setattr(stream, "BLOCK", 500)
+    assert ostinato("predict", trained_tasks / task, file) == wanted
+
+
+def test_a_file_that_breaks_in_a_later_block_leaves_no_output(
+    ostinato, trained_tasks, tmp_path, monkeypatch
+):
+    from ostinato.data import stream
+
+    file = tmp_path / "late.csv"
+    file.write_text(file_of(trained_tasks, "classify").read_text() + "s99,p1,0,x,1,up\n")
+    monkeypatch.setattr(stream, "BLOCK", 500)
+    outcome = ostinato("predict", trained_tasks / "classify", file, "-o", tmp_path / "answers.csv")
+    assert outcome.code == 2
+    assert f"{file}, line 242, column 'a': 'x'" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["late.csv"]
+
+
+def test_predict_and_evaluate_are_told_how_another_file_is_written(
+    ostinato, trained_tasks, tmp_path
+):
+    run, file = trained_tasks / "tag", file_of(trained_tasks, "tag")
+    header, *rows = file.read_text().splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join([header, *rows[7:], *rows[:7]]).replace(",", ";") + "\n")
+    refused = ostinato("predict", run, other)
+    assert (refused.code, "--separator" in refused.err) == (2, True)
+    answers = ostinato("predict", run, other, "--separator", ";")
+    wanted = ostinato("predict", run, file)
+    assert sorted(answers.out.splitlines()) == sorted(wanted.out.splitlines())
+    measured = ostinato("evaluate", run, other, "--separator", ";", "--json")
+    assert measured.code == 0
+    other.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    assert "--sort" in ostinato("predict", run, other).err
+    answers = ostinato("predict", run, other, "--sort")
+    assert sorted(answers.out.splitlines()) == sorted(wanted.out.splitlines())
+    assert ostinato("evaluate", run, "--sort").code == 2
+
+
 def test_predict_reads_a_pipe(trained_tasks):
     file = file_of(trained_tasks, "classify")
     result = subprocess.run(

@@ -8,10 +8,15 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato.cli import jobs, runs, sources, summaries
+from ostinato.cli.config import OPTIONS, Given
+from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
 
 
+@with_flags("data.separator", "data.sort")
 def evaluate(
+    given: Given,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
     file: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
@@ -25,7 +30,10 @@ def evaluate(
 ) -> None:
     """Measure a trained model again."""
     hush(quiet)
-    trained = runs.find(run)
+    trained = runs.find(run).reading(given)
+    if given and file is None:
+        flag = OPTIONS[next(iter(given))].flag
+        raise BadInput(f"{flag} is for a FILE; the run's own data are read as they were")
     task, module = jobs.of_model(trained)
     result = module.evaluated(trained, file)
     if as_json:

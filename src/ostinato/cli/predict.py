@@ -8,10 +8,14 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato.cli import jobs, runs, sources
+from ostinato.cli.config import Given
+from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, write
 
 
+@with_flags("data.separator", "data.sort")
 def predict(
+    given: Given,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
     file: Annotated[
         str, typer.Argument(metavar="FILE", help=sources.FILE_HELP + " It needs no labels.")
@@ -30,6 +34,6 @@ def predict(
         output = None
     if output is not None:
         check_file(output, overwrite)
-    trained = runs.find(run)
+    trained = runs.find(run).reading(given)
     _, module = jobs.of_model(trained)
     write(output, module.predicted(trained, file, proba))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,14 @@ class Trained:
     model: Path
     config: Config | None
     run: RunDir | None
+    file: Given = field(default_factory=dict)  # how the file at hand is to be read
+
+    def reading(self, given: Given) -> Trained:
+        """The same model for a file that is read in this way: its separator, whether to sort.
+
+        Without a word, a file is read as the one that the run began with.
+        """
+        return replace(self, file=given)
 
     def reading_of(self, source: str) -> str:
         """How this model reads a data set's images as sequences."""
@@ -44,7 +52,7 @@ class Trained:
 
     def settings(self) -> Config:
         """The configuration of the run; the defaults, for a model without one."""
-        return self.config or Config()
+        return (self.config or Config()).updated(self.file)
 
     def environment(self) -> dict[str, Any]:
         return self.run.surroundings() if self.run else {}

@@ -34,7 +34,7 @@ TABLES = (
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
-AT_ONCE = 1 << 15  # steps that a model answers before more are written
+AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
 FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
