@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ostinato.data import Examples, Preparation, Ragged, Roles, read_examples
+from ostinato.data.moments import Moments
 from ostinato.data.words import Words
 
 NAN = math.nan
@@ -250,3 +251,21 @@ def test_words_to_tag_are_words(tmp_path):
         ValueError, match=r"line 3, column 'word': the value is missing; wanted one$"
     ):
         Preparation.fit(read_examples(tmp_path / "b.csv", roles), missing="fill")
+
+
+@pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 10_000])
+def test_moments_do_not_depend_on_the_parts(n):
+    values = np.random.default_rng(n).normal(1e6, 1, n)
+    found = set()
+    for cuts in ([], [1], [n // 3, n // 2], list(range(0, n, 997))):
+        moments = Moments()
+        for part in np.split(values, cuts):
+            moments.add(part)
+        for part in np.split(values, cuts):
+            moments.add_deviations(part)
+        found.add((moments.n, moments.mean, moments.deviation))
+    ((count, mean, deviation),) = found
+    assert count == n and mean == pytest.approx(math.fsum(values) / n, rel=1e-15)
+    # The squares are of deviations of 1, whose own error is an ulp of 1e6: 1e-10.
+    exact = math.sqrt(math.fsum((values - mean) ** 2) / n)
+    assert deviation == pytest.approx(exact, rel=1e-9, abs=1e-9)

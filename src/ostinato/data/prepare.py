@@ -8,15 +8,15 @@ were trained; and what a missing value becomes.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ostinato.data.examples import Examples
+from ostinato.data.moments import Moments
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
@@ -110,7 +110,7 @@ class Preparation:
         if _is_words(examples):
             _words_of(examples)  # whether one is missing
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
-        moments = [_Moments() for _ in examples.features]
+        moments = [Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
         for block in examples.blocks():
             for i, name in enumerate(examples.features):
@@ -132,7 +132,7 @@ class Preparation:
             numbers, names = _codes(static)
             if missing == "error":
                 _refuse_missing_static(examples, name, numbers)
-            counted = _Moments()
+            counted = Moments()
             counted.add(numbers)
             counted.add_deviations(numbers)
             statics.append(
@@ -263,7 +263,7 @@ class Preparation:
         names: list[str] = []
         for feature in features:
             names += feature.columns
-            if self.missing == "mask":
+            if self.missing == "mask" and not self.reads_words:
                 names.append(f"{feature.name} is missing")
         return tuple(names)
 
@@ -325,62 +325,10 @@ def _words_of(examples: Examples) -> Words:
     return Words(tuple(words[i] for i in order), Integers(places, examples.lengths))
 
 
-class _Moments:
-    """Mean and standard deviation of numbers that come in parts.
-
-    The bits do not depend on the parts: sums are taken over stretches of a fixed length, in
-    float64, and the sums of all stretches are added without rounding.
-    """
-
-    STRETCH = 1 << 12
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.least, self.largest = math.inf, -math.inf
-        self._sums: list[list[float]] = [[], []]
-        self._rest = np.zeros(0)
-
-    def add(self, values: np.ndarray) -> None:
-        """Numbers, NaN where missing."""
-        present = values[~np.isnan(values)].astype(np.float64)
-        self.n += len(present)
-        self.least = min(self.least, present.min(initial=math.inf))
-        self.largest = max(self.largest, present.max(initial=-math.inf))
-        self._add(present, 0)
-
-    def add_deviations(self, values: np.ndarray) -> None:
-        """The same numbers once more, after all have been added."""
-        if self.n:
-            present = values[~np.isnan(values)].astype(np.float64)
-            self._add((present - self.mean) ** 2, 1)
-
-    @cached_property
-    def mean(self) -> float:
-        return self._total(0) / self.n
-
-    @property
-    def deviation(self) -> float:
-        """0 if all numbers are the same."""
-        return 0.0 if self.least == self.largest else math.sqrt(self._total(1) / self.n)
-
-    def _add(self, values: np.ndarray, which: int) -> None:
-        values = np.concatenate([self._rest, values])
-        whole = len(values) - len(values) % self.STRETCH
-        stretches = values[:whole].reshape(-1, self.STRETCH)
-        self._sums[which] += stretches.sum(axis=1).tolist()
-        self._rest = values[whole:]
-
-    def _total(self, which: int) -> float:
-        total = math.fsum([*self._sums[which], float(self._rest.sum())])
-        if which == 0:
-            self._rest = np.zeros(0)  # deviations follow
-        return total
-
-
 def _feature(
     name: str,
     words: set[str] | None,
-    moments: _Moments,
+    moments: Moments,
     standardize: bool,
     examples: Examples,
 ) -> Feature:
