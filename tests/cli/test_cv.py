@@ -138,6 +138,20 @@ def test_output_holds_what_json_shows(ostinato, tmp_path):
     assert "--overwrite" in refused.err
 
 
+def test_a_configuration_is_enough(ostinato, tmp_path):
+    arguments = ("cv", *four_tasks.tag(tmp_path), *QUICK)
+    config = tmp_path / "c.toml"
+    config.write_text(ostinato("train", *arguments[1:], "--print-config").out)
+    found, same = (
+        json.loads(ostinato(*each, "--folds", 2, "--json").out)["measures"]
+        for each in (arguments, ("cv", "--config", config))
+    )
+    assert found == same
+    outcome = ostinato("cv")
+    assert outcome.code == 2
+    assert "what should be learnt" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -32,16 +32,16 @@ Spread = dict[str, Any]  # mean, sd and the values of the folds; None where ther
 def cv(
     given: Given,
     source: Annotated[
-        str,
+        Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
             metavar="mnist|vowels|austen|FILE",
             help="As for train. A test part that it has of its own stays out of all folds.",
             autocompletion=completion(sources.BUILT_IN),
         ),
-    ],
+    ] = None,
     folds: Annotated[int, typer.Option(help="Folds: each is tested on once.", min=2)] = 5,
     output: Annotated[
-        Optional[Path],  # noqa: UP045  typer of Python 3.10
+        Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="Write the results to this JSON file as well."),
     ] = None,
     overwrite: Overwrite = False,
@@ -67,6 +67,7 @@ def cv(
     asked = asked_for(source, config, set_, given)
     if asked.get("run.from") is not None:
         raise BadInput("--from is not for cv: its weights may have seen what a fold tests on")
+    sources.known(asked.get("data.source"))
     settings = configuration.resolve(asked)
     began = time.perf_counter()
     evaluations = _evaluated(jobs.folds(settings, asked, folds), folds, quiet)
@@ -186,7 +187,7 @@ def _baselines(evaluations: Sequence[dict[str, Any]], name: str) -> dict[str, li
         dict(evaluation.get("baselines") or {}) for evaluation in evaluations
     ]
     for evaluation, of_fold in zip(evaluations, found, strict=True):
-        if "most_frequent_class" in evaluation["test"] and not of_fold:
+        if "most_frequent_class" in evaluation["test"]:
             of_fold[MOST_FREQUENT] = {name: evaluation["test"]["most_frequent_class"]}
     common = [each for each in found[0] if all(each in of_fold for of_fold in found)]
     result = {each: [of_fold[each] for of_fold in found] for each in common}

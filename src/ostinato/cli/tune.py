@@ -32,18 +32,18 @@ SHOWN = 10  # trials of the table
 def tune(
     given: Given,
     source: Annotated[
-        str,
+        Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
             metavar="mnist|vowels|austen|FILE",
             help="As for train. The test part is not looked at.",
             autocompletion=completion(sources.BUILT_IN),
         ),
-    ],
+    ] = None,
     minutes: Annotated[
         float, typer.Option(help="Begin no trial after so many minutes, and stop the last.")
     ] = 10.0,
     n_trials: Annotated[
-        Optional[int],  # noqa: UP045  typer of Python 3.10
+        Optional[int],  # noqa: UP045
         typer.Option("--trials", metavar="N", help="End after so many finished trials.", min=1),
     ] = None,
     output: Annotated[
@@ -108,6 +108,7 @@ def _with_validation(asked: Given) -> Given:
     """
     if asked.get("run.from") is not None:
         raise BadInput("--from is not for tune: its weights fit one size of network only")
+    sources.known(asked.get("data.source"))
     key = "training.validation_fraction"
     settings = configuration.resolve(asked)
     if key in jobs.unused(settings):  # a forecaster keeps the end of each series
@@ -254,7 +255,10 @@ def _lines(
             study.config_of(best).rstrip("\n"),
         ]
     else:
-        lines.append(f"Train and test it: ostinato train --config {study.best_file} --output DIR")
+        lines += [
+            f"Train and test it:      ostinato train --config {study.best_file} --output DIR",
+            f"Was it luck? See folds: ostinato cv --config {study.best_file}",
+        ]
     return lines
 
 
