@@ -193,6 +193,10 @@ def test_a_trial_that_diverges_does_not_end_the_study(ostinato, tmp_path, monkey
     study = tmp_path / "study"
     outcome = ostinato("tune", *four_tasks.classify(tmp_path), *SHORT, "--trials", 3, "-o", study)
     assert outcome.code == 0, outcome.err
+    again = ostinato("tune", "--config", study / "best.toml", "-o", tmp_path / "again")
+    assert again.code == 2
+    assert "nothing is left to search" in again.err
+    assert not (tmp_path / "again").exists()
     assert [row["state"] for row in rows(study)] == ["complete", "pruned", "pruned"]
     assert outcome.err.count("diverged at iteration 0") == 2
 

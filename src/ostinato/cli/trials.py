@@ -225,7 +225,7 @@ def opened(
         seed: of the sampler.
 
     Raises:
-        BadInput: another study is there, or another process works on it.
+        BadInput: another study is there, another process works on it, or everything is given.
         ModuleNotFoundError: Optuna is not installed.
     """
     with needs("tune", "optuna"):
@@ -234,6 +234,9 @@ def opened(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     axes, decided = space(base, given), frozenset(given)
+    if not axes:
+        names = ", ".join(axis.key for axis in SPACE if axis.key in decided)
+        raise BadInput(f"nothing is left to search: {names} are all given; leave some of them out")
     identity = _identity(base, axes, description, seed)
     options = {name: value for name, value in PRUNER.items() if name != "name"}
     pruner = optuna.pruners.MedianPruner(**options)

@@ -75,13 +75,16 @@ def tune(
         trials.check(output)
     asked = _with_validation(asked_for(source, config, set_, given))
     job = jobs.read(configuration.resolve(asked), asked)
+
+    from ostinato.cli import experiment  # noqa: F401  before anything is made: torch may be missing
+
     until = time.monotonic() + 60 * minutes
     decided = {key: value for key, value in asked.items() if value is not None}
     seed = job.settings.training.seed
     with trials.opened(output, job.settings, decided, job.description(), seed) as study:
         try:
             _search(study, job, until, n_trials, quiet)
-        except ValueError:
+        except (ValueError, BadInput):
             study.discard()
             raise
         except (KeyboardInterrupt, Terminated) as error:
