@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 import time
 
 import four_tasks
 import numpy as np
 import pytest
-from cli_examples import lines
+from cli_examples import command, lines
 from four_tasks import TASKS
 
 pytest.importorskip("optuna")
@@ -133,6 +134,23 @@ def test_a_study_survives_what_a_kill_leaves(ostinato, tmp_path):
     assert outcome.code == 0, outcome.err
     assert time.monotonic() - began < 20  # Optuna waits for 30 s before it takes a lock over
     assert len(rows(study)) == 2
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_killed_process_loses_no_finished_trial(ostinato, tmp_path):
+    arguments = ("tune", *four_tasks.tag(tmp_path), *SHORT, "-o", tmp_path / "study", "--trials")
+    killed = subprocess.Popen(command(*arguments, 10_000), stderr=subprocess.PIPE, text=True)
+    for line in killed.stderr:
+        if line.startswith("trial 2"):
+            break
+    killed.kill()
+    killed.communicate()
+    before = tried(tmp_path / "study")
+    assert len(before) >= 3
+    assert ostinato(*arguments, len(before) + 2).code == 0
+    assert tried(tmp_path / "study")[: len(before)] == before
+    assert len(tried(tmp_path / "study")) == len(before) + 2
 
 
 def test_a_trial_is_pruned_by_the_median_of_others(ostinato, tmp_path):

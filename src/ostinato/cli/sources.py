@@ -193,9 +193,10 @@ def folds(settings: Config, k: int) -> Iterator[Parts]:
     stratify = y if hasattr(y, "dtype") else None
     pairs = splits.folds(examples, k, settings.training.seed, stratify=stratify)
     for number, (train, test) in enumerate(pairs, start=1):
-        learnt, tested = (examples.select(part).y for part in (train, test))
-        if stratify is None:
-            learnt, tested = np.concatenate(learnt), np.concatenate(tested)
+        learnt, tested = (
+            y[part] if stratify is not None else np.concatenate([y[i] for i in part])
+            for part in (train, test)
+        )
         new = np.setdiff1d(tested, learnt)
         if len(new):
             raise BadInput(
