@@ -370,6 +370,11 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     assert short.code == 2
     assert f"{file}: 's0' has 0 rows after its last value of 'value'; wanted the 2" in short.err
     rows = [line.split(",") for line in lines[1:]]
+    rows[5][2] = rows[9][2] = rows[50][3] = ""
+    file.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")
+    told = ostinato("train", file, *flags, *inputs, "--dry-run").err
+    assert "2 of 160 values of 'value' are missing; they are stepped over" in told
+    assert "1 of 160 values of 'day' are missing; they are taken from the step before" in told
     ahead = []
     for i in range(4):
         ahead += rows[40 * i : 40 * (i + 1)]

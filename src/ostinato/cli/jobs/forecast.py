@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
     from ostinato.training.windows import ForecastSettings
 
+_log = logging.getLogger(__name__)
+
 WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
 
 
@@ -45,6 +48,7 @@ def read(settings: Config, given: Given) -> ForecastJob:
             )
     job = ForecastJob(settings, series)
     job.n_windows()
+    _tell_missing(series)
     return job
 
 
@@ -239,6 +243,26 @@ def _panel(series: Examples, preparation: Preparation | None) -> Panel:
 def _known(measures: dict[str, Any]) -> dict[str, Any]:
     """Measures for JSON, which has no NaN: MASE has no scale where a series never changes."""
     return {name: None if np.isnan(value) else value for name, value in measures.items()}
+
+
+def _tell_missing(series: Examples) -> None:
+    """A note for each column in which values are missing, and what becomes of them."""
+    within = ~series.ahead
+    target = np.concatenate(series.y)[within]
+    columns = {str(series.roles.target) if series.roles else "y": (target, "are stepped over")}
+    for i, name in enumerate(series.features):
+        columns[name] = (series.values[within, i], "are taken from the step before")
+    for name, (values, what) in columns.items():
+        n = int(np.isnan(values).sum())
+        if n:
+            _log.warning(
+                "%s: %s of %s values of %r are missing; they %s",
+                series.source,
+                f"{n:,}",
+                f"{len(values):,}",
+                name,
+                what,
+            )
 
 
 def _end(y: np.ndarray) -> int:
