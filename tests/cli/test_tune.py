@@ -82,7 +82,7 @@ def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinat
         searched = set(row["parameters"]) - set(trials.COUNTED)
         assert searched == {
             "training.learning_rate", "training.batch_size", "training.weight_decay",
-            "model.layers", "model.bidirectional",
+            "model.layers", "model.bidirectional", "model.readout",
         }  # fmt: skip
     rates = {row["parameters"]["training.learning_rate"] for row in result["table"]}
     assert len(rates) == 4

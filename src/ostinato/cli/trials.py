@@ -92,6 +92,7 @@ SPACE = (
     Axis("model.layers", choices=(1, 2)),
     Axis("model.bidirectional", choices=(False, True)),
     Axis("model.dropout", choices=(0.0, 0.1, 0.3, 0.5)),
+    Axis("model.readout", choices=("last", "mean", "attention")),
 )
 
 
