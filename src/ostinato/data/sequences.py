@@ -70,7 +70,7 @@ def shape_sequences(X: Any) -> Sequences:
     if array.ndim == 2:
         if array.shape[1] == 0:  # in scikit-learn's words, which its check_estimator looks for
             raise ValueError(
-                f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
+                f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
             )
         array = array[:, :, None]
     if array.ndim != 3:

@@ -16,6 +16,8 @@ from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
+from ostinato.data.steps import as_labels
+from ostinato.span_metrics import written_in
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
@@ -88,15 +90,20 @@ class TagJob:
             raise BadInput("--from is for classifiers and language models; leave it out")
         data = settings.data
         preparation = Preparation.fit(train, missing=data.missing, standardize=data.standardize)
-        given = Tagged.of(_inputs(preparation, train), train.y)
+        scheme = written_in(train.y)
+        given = Tagged.of(_inputs(preparation, train), train.y, scheme)
         if validation is not None:
-            given = given.validated_by(_inputs(preparation, validation), validation.y)
+            given = given.validated_by(_inputs(preparation, validation), validation.y, scheme)
         _inputs(preparation, self.parts.test)  # fails now or never
         begun = asdict(settings.training)
         model, history = FittedTagger.fit(
             given,
             settings.network,
-            TaggerSettings(crf=settings.task.crf, standardize=False),
+            TaggerSettings(
+                crf=settings.task.crf,
+                scheme=scheme,  # type: ignore[arg-type]  # one of these
+                standardize=False,
+            ),
             Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
             callbacks=callbacks,
             resume=resume,
@@ -120,7 +127,7 @@ class TagJob:
         from ostinato.cli import reported
 
         settings, test = self.settings, self.parts.test
-        parameters = {"crf": settings.task.crf, "standardize": False}
+        parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
         files.write_text(run.predictions, _csv(model, test, proba=False))
@@ -170,6 +177,7 @@ def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = T
     answers = model.predict_proba(_inputs(model.preparation, part))
     classes = model.classes.tolist()
     best = model.predict(_inputs(model.preparation, part))
+    known = None if part.y is None else as_labels(part.y, part.lengths, model.scheme)
     header = ["id", "step" if part.times is None else "time"]
     header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
     header += [f"probability_{label}" for label in classes] if proba else []
@@ -183,7 +191,7 @@ def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = T
                 [
                     part.ids[i],
                     when[t],
-                    *([part.y[i][t]] if part.y is not None else []),
+                    *([known[i][t]] if known is not None else []),
                     label,
                     f"{row[classes.index(label.item())]:.6f}",
                     *((f"{share:.6f}" for share in row) if proba else ()),
