@@ -160,7 +160,12 @@ def language(level: str = "word", name: str = "made up") -> LanguageData:
         n_documents=3,
         n_characters=900,
         completions=[
-            Completion("It is a ", [("truth", 0.5), (token, 0.25)], "truth universally", name)
+            Completion(
+                f"{name} is a ",
+                [("truth", 0.5), (token, 0.25)],
+                f"truth universally {name}",
+                name,
+            )
         ],
         samples=[Sample(0.5, f"First.\n{name}", 30, 0.25), Sample(1.0, name, 3, None)],
         passage=[(token, 0.0), ("\n", 5.0), ("\ufffd", 99.0)],

@@ -63,10 +63,21 @@ def test_bits_are_those_of_reading_everything_anew(model: FittedLanguageModel) -
         assert found == pytest.approx(wanted, abs=1e-4)
     assert data.by_position is not None
     longest = max(map(len, alone))
-    edges = [0, *(2**k for k in range(3, 20) if 2**k < longest), longest]
+    edges = [0, *(2**k for k in range(3, 20) if 2**k < 0.75 * longest), longest]
     for (place, mean), a, b in zip(data.by_position, edges[:-1], edges[1:], strict=True):
         inside = [bit for each in alone for bit in each[a:b]]
         assert mean == pytest.approx(np.mean(inside), abs=1e-4) and a < place <= b
+
+
+def test_a_document_that_was_cut_has_no_end(
+    model: FittedLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LENGTH", 30)
+    (whole,) = module._bits(model, [model.vocabulary.encode(TEXTS[0])])
+    found = module._by_position(model, TEXTS[:1])
+    assert found is not None and found[-1, 0] == (17 + 30) / 2
+    assert found[-1, 1] == pytest.approx(whole[16:30].mean(), abs=1e-4)
+    assert found[0, 1] == pytest.approx(whole[:8].mean(), abs=1e-4)
 
 
 def test_the_mean_bits_are_those_of_the_evaluation(model: FittedLanguageModel) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 6  # series: the worst, the middle and the best ones
 LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are after it
 MOST_STEPS = 600  # of a series that are drawn, at most
-MOST_SERIES = 20_000  # forecasts whose baselines are computed again
+MOST_AGAIN = 2_000  # forecasts whose baselines are computed again, a millisecond each
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -138,7 +138,7 @@ def collect_forecasts(
     naive = {
         name: np.array([seasonal_naive(h, horizon, tested.levels, step) for h in histories])
         for name, step in seasons.items()
-        if len(pairs) <= MOST_SERIES
+        if len(pairs) <= MOST_AGAIN
     }
     data = ForecastData(
         **vars(facts),

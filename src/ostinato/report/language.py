@@ -27,6 +27,7 @@ TEMPERATURES = (0.5, 1.0)
 # Tokens by their place in a document: multiply-adds of the readout, which is most of the work.
 WORK = 2**33
 DOCUMENTS, LENGTH = 32, 1_024  # read for it at most
+MOST_CHARACTERS = 8  # of a token, on average; of a long document so many are encoded
 
 
 @dataclass(frozen=True)
@@ -192,17 +193,19 @@ def _by_position(model: FittedLanguageModel, documents: list[str]) -> np.ndarray
     """`[P, 2]`: places and the mean bits there, over some documents, in parts that double."""
     weight = model.net.output[0]
     most = int(min(DOCUMENTS * LENGTH, max(LENGTH, WORK // weight.numel())))
-    read, total = [], 0
+    bits: list[np.ndarray] = []
     for text in documents[:DOCUMENTS]:
-        read.append(model.vocabulary.encode(text[: 8 * LENGTH])[:LENGTH])
-        total += len(read[-1])
-        if total >= most:
+        tokens = model.vocabulary.encode(text[: MOST_CHARACTERS * LENGTH])
+        (found,) = _bits(model, [tokens[:LENGTH]])
+        # The END after a document that was cut is none of the text's.
+        cut = len(tokens) > LENGTH or len(text) > MOST_CHARACTERS * LENGTH
+        bits.append(found[:-1] if cut else found)
+        if sum(map(len, bits)) >= most:
             break
-    bits = _bits(model, read)
     longest = max(map(len, bits))
     if longest < 16:
         return None
-    edges = [0, *(2**k for k in range(3, 20) if 2**k < longest), longest]
+    edges = [0, *(2**k for k in range(3, 20) if 2**k < 0.75 * longest), longest]
     rows = []
     for start, stop in pairwise(edges):
         part = np.concatenate([each[start:stop] for each in bits])
