@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
 CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
-ORDERS = {"character": 8, "word": 3, "piece": 3}  # of the n-gram baseline
+ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
 @dataclass(frozen=True)
