@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,6 +20,7 @@ from ostinato.data import Ragged, as_sequences
 from ostinato.data.columns import column_names
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
+from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Classifying, Fitting, HyperparameterError, documented
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
@@ -34,7 +35,7 @@ from ostinato.training.fitted import (
 
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceClassifier(ClassifierMixin, BaseEstimator):
+class SequenceClassifier(ClassifierMixin, Estimator):
     """A recurrent network that tells classes of sequences apart.
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
@@ -217,12 +218,6 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _seed(self) -> int:
-        """An integer from random_state: itself if it is one."""
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31))
-
     def _starts(self) -> list[FittedClassifier | None]:
         """Of each network to train, the one with whose weights it begins."""
         count = self.ensemble
@@ -237,10 +232,6 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                 f"{len(fitted.members)}, not {count}; wanted the same"
             )
         return [replace(fitted, net=net) for net in fitted.members]
-
-    def _own(self, kind: type) -> dict[str, Any]:
-        """The hyperparameters of this kind; the seed follows from `random_state`."""
-        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name != "seed"}
 
     def _check_validation(
         self, validation: tuple[Any, Any], given: Labelled

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import forecast_metrics, training
 from ostinato.data.panel import as_panel
+from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Model, Training, documented
 from ostinato.models.forecaster import NINE
 from ostinato.training import fitted_forecaster, saved_model
@@ -28,7 +26,7 @@ WARM_UP = 0.05
 
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceForecaster(BaseEstimator):
+class SequenceForecaster(Estimator):
     """A recurrent network that forecasts the next values of one or many series.
 
     Series `X` are an array `[T]` (one series), an array or data frame `[N, T]` (a row each), a list
@@ -249,15 +247,8 @@ class SequenceForecaster(BaseEstimator):
         return tags
 
     def _plan(self) -> training.Plan:
-        seed = self.random_state
-        if not isinstance(seed, Integral):
-            seed = check_random_state(seed).randint(2**31)
-        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": int(seed)}
+        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
         return training.Plan(**given)
-
-    def _own(self, kind: type) -> dict[str, Any]:
-        """The hyperparameters of this kind; the seed follows from `random_state`."""
-        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in _PARAMETERS}
 
     def _fitted(self) -> FittedForecaster:
         check_is_fitted(self)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.documents import held_out
+from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Fitting, Model, documented
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import fitted_language, saved_model
@@ -30,7 +28,7 @@ from ostinato.training.fitted_language import (
 
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class LanguageModel(BaseEstimator):
+class LanguageModel(Estimator):
     """A recurrent network that foretells the next character, word or word piece of texts.
 
     Documents `X` are a list of N texts (str). A document is read from its beginning, with a state
@@ -130,9 +128,9 @@ class LanguageModel(BaseEstimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed = self._seed()
-        architecture = LanguageArchitecture(**self._own(LanguageArchitecture, seed))
-        reading = Reading(**self._own(Reading, seed))
-        plan = training.Plan(**self._own(training.Plan, seed))
+        architecture = LanguageArchitecture(**self._own(LanguageArchitecture))
+        reading = Reading(**self._own(Reading))
+        plan = training.Plan(**self._own(training.Plan), seed=seed)
         X = as_documents(X)
         fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
         if validation is not None and fraction:
@@ -214,18 +212,6 @@ class LanguageModel(BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False
         return tags
-
-    def _seed(self) -> int:
-        """An integer from random_state: itself if it is one."""
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31))
-
-    def _own(self, kind: type, seed: int) -> dict[str, Any]:
-        """The hyperparameters of this kind that the constructor takes, and the seed."""
-        names = {f.name for f in fields(kind)}
-        own = {name: getattr(self, name) for name in signature(type(self)).parameters}
-        return {name: value for name, value in [*own.items(), ("seed", seed)] if name in names}
 
     def _fitted(self) -> FittedLanguageModel:
         check_is_fitted(self, "net_")

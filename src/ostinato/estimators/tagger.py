@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.steps import as_labels, as_steps, lengths_of
+from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Fitting, Model, Training, documented
 from ostinato.training import fitted_tagger, saved_model
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
@@ -29,7 +27,7 @@ EPOCHS, AT_LEAST = 20, 500
 
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceTagger(BaseEstimator):
+class SequenceTagger(Estimator):
     """A recurrent network that gives a label to every step of a sequence.
 
     Sequences `X` are a list of arrays `[T_i, F]`, or `[T_i]` for one feature; an array `[N, T, F]`;
@@ -225,15 +223,8 @@ class SequenceTagger(BaseEstimator):
         return tags
 
     def _plan(self) -> training.Plan:
-        seed = self.random_state
-        if not isinstance(seed, Integral):
-            seed = check_random_state(seed).randint(2**31)
-        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": int(seed)}
+        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
         return training.Plan(**given)
-
-    def _own(self, kind: type) -> dict[str, Any]:
-        """The hyperparameters of this kind."""
-        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in _PARAMETERS}
 
     def _fitted(self) -> FittedTagger:
         check_is_fitted(self, "fitted_")
