@@ -16,10 +16,10 @@ class Estimator(BaseEstimator):
 
     def _seed(self) -> int:
         """An integer from random_state: itself if it is one."""
-        state = self.random_state  # type: ignore[attr-defined]
-        return int(
-            state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
-        )
+        state = self.random_state
+        if isinstance(state, Integral):
+            return int(state)
+        return int(check_random_state(state).randint(2**31))
 
     def _own(self, kind: type) -> dict[str, Any]:
         """The hyperparameters of this kind that the constructor takes."""
