@@ -387,6 +387,18 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     assert len(answers) == 8
 
 
+@pytest.mark.parametrize("task", ["tag", "forecast"])
+def test_series_that_nothing_tells_apart_are_not_sorted_into_one(ostinato, tmp_path, task):
+    file, *flags = TASKS[task](tmp_path)
+    del flags[flags.index("--id") : flags.index("--id") + 2]
+    file.write_text(file.read_text().replace("id,", "who,", 1))
+    features = () if task == "forecast" else ("--features", "a")
+    for more in ((), ("--sort",)):
+        outcome = ostinato("train", file, *flags, *features, *more, "--quiet")
+        assert outcome.code == 2
+        assert "tells sequences apart, as id (--id)" in outcome.err
+
+
 def test_the_only_column_of_texts_needs_no_name(ostinato, tmp_path):
     file = tmp_path / "tunes.jsonl"
     lines = [{"number": i, "abc": "|: ABc dBA " * 3 + "cde"[i % 3]} for i in range(30)]
@@ -425,6 +437,9 @@ def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, train
     made = [ostinato("generate", run, "--prompt", "the", "--tokens", 9, "--seed", 3).out
             for _ in range(2)]  # fmt: skip
     assert made[0] == made[1] and made[0].startswith("the")
+    told = ostinato("generate", run, "--prompt", "theß", "--tokens", 3)
+    assert told.code == 0
+    assert "the training texts do not have the characters 'ß' of the prompt" in told.err
     for name in ("complete", "generate"):
         outcome = ostinato(name, trained_tasks / "tag")
         assert outcome.code == 2

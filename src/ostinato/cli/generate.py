@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -14,6 +15,9 @@ from ostinato.cli.output import Quiet, hush, percent, say, say_json
 
 if TYPE_CHECKING:
     from ostinato.training.fitted_language import FittedLanguageModel
+
+
+_log = logging.getLogger(__name__)
 
 
 def generate(
@@ -35,7 +39,9 @@ def generate(
     hush(quiet)
     if not temperature >= 0:
         raise BadInput(f"--temperature is {temperature}; wanted 0 or more")
-    made = load(run).generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
+    model = load(run)
+    _tell_unknown(model, prompt)
+    made = model.generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
     copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}
     if as_json:
         say_json({"text": prompt + made.text, **copied})
@@ -44,6 +50,15 @@ def generate(
     if made.copied is not None and not quiet:
         share = percent(made.copied)
         print(f"{share} of its 20-grams stand in the training texts", file=sys.stderr)
+
+
+def _tell_unknown(model: FittedLanguageModel, prompt: str) -> None:
+    """A note if the prompt has characters that the training texts do not have."""
+    vocabulary = model.vocabulary
+    unknown = [c for c in dict.fromkeys(prompt) if vocabulary.decode(vocabulary.encode(c)) != c]
+    if vocabulary.level == "character" and unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + ("…" if len(unknown) > 5 else "")
+        _log.warning("the training texts do not have the characters %s of the prompt", shown)
 
 
 def load(run: Path) -> FittedLanguageModel:

@@ -51,7 +51,8 @@ def _long(table: Table, roles: Roles) -> Examples:
     times = None
     if roles.time:
         times = table[roles.time].times()[rows]
-        _check_times(times, offsets, lambda i: table[roles.time or ""].place(int(rows[i])))
+        time = table[roles.time]
+        _check_times(times, offsets, lambda i: time.place(int(rows[i])), apart=bool(roles.id))
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 
@@ -234,14 +235,24 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
     )
 
 
-def _check_times(times: np.ndarray, offsets: np.ndarray, place: Any) -> None:
-    """Within each sequence the times increase."""
+def _check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool = True) -> None:
+    """Within each sequence the times increase.
+
+    Args:
+        apart: whether a column tells sequences apart; else all rows are one.
+    """
     later = times[1:] > times[:-1]
     later[offsets[1:-1] - 1] = True  # from one sequence to the next
     if later.all():
         return
     row = int(np.argmin(later)) + 1
     came, before = (_shown(times[i]) for i in (row, row - 1))
+    if not apart:
+        raise ValueError(
+            f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
+            "wanted the name of the column that tells sequences apart, as id (--id), or times "
+            "that increase"
+        )
     if came == before:
         raise ValueError(
             f"{place(row)}: the time {came} comes twice in one sequence; wanted each once"
