@@ -44,11 +44,16 @@ FILE_HELP = (
 
 @dataclass(frozen=True)
 class Parts:
-    """What is learnt from, what the best weights are chosen by, and what is measured on."""
+    """What is learnt from, what the best weights are chosen by, and what is measured on.
+
+    Attributes:
+        learnable: training and validation part together, where the latter was drawn.
+    """
 
     train: Examples
     test: Examples
     validation: Examples | None = None
+    learnable: Examples | None = None
 
 
 def known(source: str | None) -> str:
@@ -265,7 +270,28 @@ def _divided(everything: Examples, settings: Config) -> Parts:
     return _with_validation(parts["train"], parts["test"], settings)
 
 
-def _with_validation(train: Examples, test: Examples, settings: Config) -> Parts:
+def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
+    """The parts with another draw of the validation part.
+
+    None if the file says which it is, or if a label would be validated without being learnt.
+    """
+    if parts.learnable is None:
+        return None
+    found = _with_validation(parts.learnable, parts.test, settings, draw)
+    assert found.validation is not None
+    import numpy as np
+
+    new = np.setdiff1d(_labels_in(found.validation), _labels_in(found.train))
+    return None if len(new) else found
+
+
+def _labels_in(part: Examples) -> np.ndarray:
+    import numpy as np
+
+    return part.y if hasattr(part.y, "dtype") else np.concatenate(part.y)
+
+
+def _with_validation(train: Examples, test: Examples, settings: Config, draw: int = 0) -> Parts:
     """The parts, a share of the training part kept for validation if one is wanted."""
     from ostinato.data import splits
 
@@ -275,9 +301,9 @@ def _with_validation(train: Examples, test: Examples, settings: Config) -> Parts
     stratify = train.y if hasattr(train.y, "dtype") else None
     shares = {"train": 1 - fraction, "validation": fraction}
     # Another seed than that of the test part: the two draws have nothing to do with each other.
-    found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1,
+    found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
                          stratify=stratify)  # fmt: skip
-    return Parts(train.select(found["train"]), test, train.select(found["validation"]))
+    return Parts(train.select(found["train"]), test, train.select(found["validation"]), train)
 
 
 def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import typer
 
 from ostinato.cli import config as configuration
 from ostinato.cli import jobs, limits, sources, trials
-from ostinato.cli.config import OPTIONS, Given
+from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.output import Quiet, hush, say, say_json
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 VALIDATION = 0.2  # of the training part, where nothing is given
 SHOWN = 10  # trials of the table
+# Of up to so many sequences for validation, so many parts are drawn, and their mean loss counts.
+SMALL, DRAWS = 500, 5
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -123,32 +126,56 @@ def _with_validation(asked: Given) -> Given:
 
 def _search(study: trials.Study, job: Job, until: float, n_trials: int | None, quiet: bool) -> None:
     """Run trials until the time or their number is up."""
+    draws = [job, *_more_draws(job)]
     while time.monotonic() < until and (n_trials is None or len(study.finished()) < n_trials):
         began = time.monotonic()
         trial, settings = study.ask()
-        outcome = _run(study, trial, replace(job, settings=settings), until)  # type: ignore[type-var]
+        outcome = _run(study, trial, [_with(each, settings) for each in draws], until)
         study.keep()
         if not quiet:
             seconds = time.monotonic() - began
             print(f"trial {trial.number}: {outcome}, {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
-def _run(study: trials.Study, trial: optuna.Trial, job: Job, until: float) -> str:
-    """Train once; the result in words. A trial that the time has ended is left to the next call."""
+def _more_draws(job: Job) -> list[Job]:
+    """The job with other draws of a small validation part: a loss on few sequences is partly luck.
+
+    The best of many trials would be the luckiest one.
+    """
+    parts = getattr(job, "parts", None)
+    if parts is None or parts.validation is None or len(parts.validation) > SMALL:
+        return []
+    found = (job.redrawn(draw) for draw in range(1, DRAWS))
+    return [each for each in found if each is not None]
+
+
+def _with(job: Job, settings: Config) -> Job:
+    return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
+
+
+def _run(study: trials.Study, trial: optuna.Trial, draws: list[Job], until: float) -> str:
+    """Train once on each draw; the result in words.
+
+    A trial is pruned in the first training alone. One that the time has ended is left to the next
+    call.
+    """
     import optuna
 
     from ostinato.cli import experiment
     from ostinato.training import Diverged
 
     pruned, optunas = optuna.trial.TrialState.PRUNED, study.study
-    job = replace(job, settings=experiment.with_threads(job.settings))  # type: ignore[type-var]
+    draws = [_with(job, experiment.with_threads(job.settings)) for job in draws]
+    job, found = draws[0], []
     try:
         limits.check_memory(job.settings, job.least_memory())
     except BadInput as problem:
         optunas.tell(trial, state=pruned)
         return str(problem)
     try:
-        _, history = job.fit([_watch(trial, until)], None)
+        for number, each in enumerate(draws):
+            _, history = each.fit([_watch(trial, until, may_prune=number == 0)], None)
+            found.append(min(history.reports, key=lambda report: report["validation_loss"]))
     except _Pruned as end:
         optunas.tell(trial, state=pruned)
         return f"pruned at {end}"
@@ -157,14 +184,16 @@ def _run(study: trials.Study, trial: optuna.Trial, job: Job, until: float) -> st
     except Diverged as error:
         optunas.tell(trial, state=pruned)
         return f"diverged at iteration {error.iteration}"
-    best = min(history.reports, key=lambda report: report["validation_loss"])
-    for name, value in best.items():
+    for name in found[0]:
         if name.startswith("validation_"):
-            trial.set_user_attr(name, value)
-    optunas.tell(trial, best["validation_loss"])
-    found = study.best()
-    leads = " (the best so far)" if found is not None and found.number == trial.number else ""
-    return f"validation loss {best['validation_loss']:.4g}{leads}"
+            values = [report[name] for report in found]
+            trial.set_user_attr(name, statistics.fmean(values))
+            trial.set_user_attr(f"draws_{name}", values)
+    loss = statistics.fmean(report["validation_loss"] for report in found)
+    optunas.tell(trial, loss)
+    best = study.best()
+    leads = " (the best so far)" if best is not None and best.number == trial.number else ""
+    return f"validation loss {loss:.4g}{leads}"
 
 
 class _Pruned(Exception):  # noqa: N818  it ends a trial, it is no error
@@ -175,7 +204,7 @@ class _OutOfTime(Exception):  # noqa: N818
     """The time is up."""
 
 
-def _watch(trial: optuna.Trial, until: float) -> Any:
+def _watch(trial: optuna.Trial, until: float, may_prune: bool) -> Any:
     """A callback that ends a trial which is worse than others, or for which there is no time."""
     from ostinato import training
 
@@ -189,7 +218,7 @@ def _watch(trial: optuna.Trial, until: float) -> Any:
 
         def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
             step = trials.STEPS * run.iteration // run.total
-            if step <= self.step or run.iteration == run.total:
+            if not may_prune or step <= self.step or run.iteration == run.total:
                 return
             self.step = step
             trial.report(report["validation_loss"], step)
@@ -227,12 +256,13 @@ def _result(study: trials.Study, best: optuna.trial.FrozenTrial) -> dict[str, An
 
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     """A trial as JSON values."""
-    measures = {n: v for n, v in trial.user_attrs.items() if n.startswith("validation_")}
+    names = ("validation_", "draws_")
+    measures = {n: v for n, v in trial.user_attrs.items() if n.startswith(names)}
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
-        "validation_loss": trial.value,
         **measures,
+        "validation_loss": trial.value,
         "parameters": trial.user_attrs["used"],
         "seconds": trial.duration.total_seconds() if trial.duration else None,
     }

@@ -106,6 +106,9 @@ class ForecastJob:
             "sha256": sources.digest(self.settings.data),
         }
 
+    def redrawn(self, draw: int) -> None:
+        return None
+
     def least_memory(self) -> int:
         settings = self.settings
         sizes = {

@@ -114,6 +114,9 @@ class LanguageJob:
             "sha256": sources.digest(self.settings.data),
         }
 
+    def redrawn(self, draw: int) -> None:
+        return None
+
     def least_memory(self) -> int:
         settings = self.settings
         n_tokens = 2 if settings.task.level == "character" else settings.task.vocabulary

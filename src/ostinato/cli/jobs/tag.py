@@ -75,6 +75,10 @@ class TagJob:
     def description(self) -> dict[str, Any]:
         return sources.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
 
+    def redrawn(self, draw: int) -> TagJob | None:
+        parts = sources.redrawn(self.parts, self.settings, draw)
+        return None if parts is None else replace(self, parts=parts)
+
     def least_memory(self) -> int:
         return limits.least_memory(self.settings, self.description())
 
