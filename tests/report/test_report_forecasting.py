@@ -177,6 +177,16 @@ def test_without_scales_errors_are_in_the_unit_of_the_series(tmp_path: Path) -> 
     assert "The mean absolute error of each" in page.tables
 
 
+def test_series_without_a_scale_are_counted(tmp_path: Path) -> None:
+    data = task_examples.forecasts()
+    constant = replace(data, scales=np.where(data.series == 3, 0.0, data.scales))
+    page = read(tmp_path, constant)
+    names = [row[0] for row in page.tables["All series, the worst first"][1:]]
+    assert len(names) == 8 and "made up 3" not in names
+    assert "Left out, since they lack a history that changes" in page.sections["series"]
+    assert "1 of 9." in page.sections["series"]
+
+
 def test_one_series_one_step(tmp_path: Path) -> None:
     page = read(tmp_path, task_examples.forecasts(1, 1))
     assert "The forecasts are one step long" in page.sections["steps"]

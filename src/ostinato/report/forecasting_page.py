@@ -88,7 +88,7 @@ def forecasts(data: ForecastData) -> str:
 def _card(rank: int, view: SeriesView, data: ForecastData, wide: bool) -> str:
     by = "MASE" if data.scaled else "mean absolute error"
     told = f"{by} {view.error:.3g}"
-    name = f"<strong>{text(view.name)}</strong>, {text(told)}"
+    name = f"<strong>{text(view.name)}</strong>, " if len(data.names) > 1 else ""
     place = "" if wide or not view.place else f" ({view.place})"
     median = data.levels.index(0.5)
     last = view.windows[-1][1][-1, median] if view.windows else np.nan
@@ -101,7 +101,7 @@ def _card(rank: int, view: SeriesView, data: ForecastData, wide: bool) -> str:
         _fan(fig.add_subplot(), view, data.levels)
 
     svg = inline_svg(f"series-{rank}", label, (10.0, 3.2) if wide else (4.7, 2.5), draw)
-    return f"<article><h3>{name}{text(place)}</h3>{markup.figure(svg)}</article>"
+    return f"<article><h3>{name}{text(told + place)}</h3>{markup.figure(svg)}</article>"
 
 
 def _fan(ax: Axes, view: SeriesView, levels: tuple[float, ...]) -> None:
@@ -271,13 +271,17 @@ def each_series(data: ForecastData) -> str:
     for i in chosen:
         cells = [_number(data, each[i]) for each in (ours, *theirs.values())]
         rows.append(row(data.names[i], [*cells, *([f"{plain_errors[i]:.4g}"] * data.scaled)]))
-    lost = ""
-    if theirs:
+    notes = []
+    if theirs and order:
         best = np.nanmin(np.stack([each[order] for each in theirs.values()]), axis=0)
         n = int((best < ours[order]).sum())
-        lost = f"A baseline is better in {count(n)} of {count(len(order))} series."
+        notes.append(f"A baseline is better in {count(n)} of {count(len(order))} series.")
+    if len(order) < len(data.names):
+        n_out = count(len(data.names) - len(order))
+        why = "a history that changes, and a value to compare with" if data.scaled else "a value"
+        notes.append(f"Left out, since they lack {why}: {n_out} of {count(len(data.names))}.")
     table = tables.table(told, header, rows, "numbers measures")
-    return section("series", "Series", note(lost) if lost else "", table)
+    return section("series", "Series", note(" ".join(notes)) if notes else "", table)
 
 
 def _number(data: ForecastData, error: float) -> str:

@@ -131,7 +131,7 @@ def _card(each: Completion, level: str) -> str:
         f'<article class="completion"><p class="prompt">… {text(plain(each.prompt))}<i></i></p>'
         f'<ul class="suggestions">{shown}</ul>'
         f"<dl><dt>came</dt><dd>{text(plain(each.came))}</dd>"
-        f"<dt>by itself</dt><dd>{text(plain(each.continued))}</dd></dl></article>"
+        f"<dt>by itself</dt><dd>{text(plain(_seen(each.continued)))}</dd></dl></article>"
     )
 
 
