@@ -85,3 +85,13 @@ def test_what_is_no_run(ostinato, tmp_path, trained):
 
     shutil.rmtree(trained / "model")
     assert f"--resume --output {trained}" in ostinato("evaluate", trained).err
+
+
+def test_predict_reads_an_array_alone(ostinato, trained, data, tmp_path):
+    with np.load(data) as arrays:
+        np.save(tmp_path / "alone.npy", arrays["X"])
+    wanted = ostinato("predict", trained, data).out.splitlines()
+    found = ostinato("predict", trained, tmp_path / "alone.npy").out.splitlines()
+    assert found == [",".join(np.delete(line.split(","), 1)) for line in wanted]  # no label
+    refused = ostinato("evaluate", trained, tmp_path / "alone.npy")
+    assert (refused.code, "has no labels" in refused.err) == (2, True)

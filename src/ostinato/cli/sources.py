@@ -32,7 +32,7 @@ TABLES = (
     *(".conll", ".conllu"),
 )
 TEXTS = (".txt",)
-SUFFIXES = (*ARRAYS, *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
+SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
@@ -333,6 +333,13 @@ def read(
 
         columns = trained or roles(settings or Config())
         return to_examples(_parsed(content, kind, name, columns.separator), columns)
+    if kind == ".npy":
+        from ostinato.data.arrays import parse_arrays
+        from ostinato.data.content import read_content
+        from ostinato.data.roles import Roles
+
+        array = read_content(Path(name)) if content is None else content
+        return _named(parse_arrays(array, kind, name, Roles()).X, None, name)
     if kind not in ARRAYS:
         raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
     X, y = data.read(name) if content is None else data.read_stream(content, name)
