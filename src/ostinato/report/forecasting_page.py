@@ -101,7 +101,7 @@ def _card(rank: int, view: SeriesView, data: ForecastData, wide: bool) -> str:
         _fan(fig.add_subplot(), view, data.levels)
 
     svg = inline_svg(f"series-{rank}", label, (10.0, 3.2) if wide else (4.7, 2.5), draw)
-    return f"<article><h3>{name}{text(told + place)}</h3>{markup.figure(svg)}</article>"
+    return f"<article><h3>{name}{text(told + place)}</h3>{markup.figure(svg, wide=wide)}</article>"
 
 
 def _fan(ax: Axes, view: SeriesView, levels: tuple[float, ...]) -> None:
@@ -171,7 +171,8 @@ def by_step(data: ForecastData) -> str:
                 **({} if ours else dashed),
                 **few,
             )
-        ax.set_ylim(bottom=0)
+        known = np.concatenate(list(curves.values()))
+        ax.set_ylim(0, 1.25 * float(np.nanmax(known)) or 1.0)  # room for the legend
         ax.set_xlabel("steps ahead")
         ax.set_ylabel(by)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
