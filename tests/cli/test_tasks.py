@@ -375,6 +375,9 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     told = ostinato("train", file, *flags, *inputs, "--dry-run").err
     assert "2 of 160 values of 'value' are missing; they are stepped over" in told
     assert "1 of 160 values of 'day' are missing; they are taken from the step before" in told
+    checked = ostinato("check", file, *flags[:2], *flags[4:], *inputs[:2])
+    assert "a forecast steps over them" in checked.out
+    assert "--missing" not in checked.out  # which is not for forecasts
     ahead = []
     for i in range(4):
         ahead += rows[40 * i : 40 * (i + 1)]

@@ -130,7 +130,7 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
             f"{plural(int((missing > 0).sum()), 'column')}",
             int(missing.sum()),
             _first_places(side, np.isnan),
-            "say how to fill them in (--missing mask, fill or forward); else training refuses them",
+            _remedy_of_missing(side),
         )
     constant = (low == high) & ~empty & (n_steps > 1)
     if constant.any() and side.name != "test":
@@ -142,6 +142,13 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
             tuple(f"{side.feature(f)}: {low[f]:g}" for f in np.flatnonzero(constant)[:3]),
             "leave them out: they tell nothing",
         )
+
+
+def _remedy_of_missing(side: Side) -> str:
+    roles = side.examples.roles
+    if roles is not None and roles.task == "forecast":
+        return "a forecast steps over them, and takes inputs from the step before; fill them in"
+    return "say how to fill them in (--missing mask, fill or forward); else training refuses them"
 
 
 def _first_places(side: Side, wrong: np.ufunc) -> tuple[str, ...]:
