@@ -208,8 +208,8 @@ def calibration(data: ForecastData) -> str:
         ax.plot(data.levels, shares, color=ACCENT, marker="o", markersize=4)
         ax.set_xlabel("level of the quantile")
         ax.set_ylabel("share of values below it")
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1)
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_ylim(-0.03, 1.03)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u202f%"))
 
