@@ -66,6 +66,25 @@ def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_pa
         assert settings.get(key) == value
 
 
+def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path):
+    from ostinato.cli import jobs
+
+    file, *_ = four_tasks.classify(tmp_path)
+    given = {
+        "data.source": str(file), "task.classify": "kind", "data.id": "id", "data.time": "t",
+        "data.features": "a,b", "data.group": "person", "training.validation_fraction": 0.3,
+    }  # fmt: skip
+    job = jobs.read(configuration.resolve(given), given)
+    draws = [job, *(job.redrawn(draw) for draw in (1, 2, 3))]
+    for each in draws:
+        train, validation = each.parts.train, each.parts.validation
+        assert not set(train.groups) & set(validation.groups)
+        assert sorted([*train.ids, *validation.ids]) == sorted(job.parts.learnable.ids)
+        assert each.parts.test is job.parts.test
+        assert not set(each.parts.test.groups) & set(job.parts.learnable.groups)
+    assert len({tuple(each.parts.validation.ids) for each in draws}) > 1
+
+
 def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinato, tmp_path):
     study = tmp_path / "study"
     arguments = four_tasks.classify(tmp_path)

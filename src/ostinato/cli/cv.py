@@ -212,7 +212,7 @@ def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> lis
         if difference["mean"] is None:
             continue
         rows.append((f"  {baseline}", _shown(name, found["measures"][name], task)))
-        mean = difference["mean"]
+        mean = round(difference["mean"], 12)  # a sum of differences that cancel is no 0
         beaten = mean < 0 if name in summaries.LOWER_IS_BETTER else mean > 0
         verdict = f"   better in {better} of {k} folds" + ("" if beaten else ": not better")
         shown = ("+" if mean > 0 else "") + _shown(name, difference, task)
