@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -33,6 +33,8 @@ TABLES = (
 )
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
+# A loss on so many sequences or fewer is partly luck.
+REDRAWN = 500
 STDIN = "-"
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
@@ -47,7 +49,8 @@ class Parts:
     """What is learnt from, what the best weights are chosen by, and what is measured on.
 
     Attributes:
-        learnable: training and validation part together, where the latter was drawn.
+        learnable: training and validation part together, where the latter was drawn and has few
+            sequences, so that it can be drawn again.
     """
 
     train: Examples
@@ -273,7 +276,8 @@ def _divided(everything: Examples, settings: Config) -> Parts:
 def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
     """The parts with another draw of the validation part.
 
-    None if the file says which it is, or if a label would be validated without being learnt.
+    None if the file says which it is, if it has more than `REDRAWN` sequences, or if a label would
+    be validated without being learnt.
     """
     if parts.learnable is None:
         return None
@@ -303,7 +307,8 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
     # Another seed than that of the test part: the two draws have nothing to do with each other.
     found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
                          stratify=stratify)  # fmt: skip
-    return Parts(train.select(found["train"]), test, train.select(found["validation"]), train)
+    learnable = train if len(found["validation"]) <= REDRAWN else None
+    return Parts(train.select(found["train"]), test, train.select(found["validation"]), learnable)
 
 
 def read(
@@ -373,6 +378,11 @@ def blocks(
 
     for part in stream_examples(_stdin() if source == STDIN else source, columns):
         yield from _pieces(part)
+
+
+def begun(parts: Iterator[Examples]) -> Iterator[Examples]:
+    """The same examples, the first of them read now: a bad file is refused before torch is there."""
+    return chain([next(parts)], parts)
 
 
 def _pieces(part: Examples) -> Iterator[Examples]:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 VALIDATION = 0.2  # of the training part, where nothing is given
 SHOWN = 10  # trials of the table
-# Of up to so many sequences for validation, so many parts are drawn, and their mean loss counts.
-SMALL, DRAWS = 500, 5
+DRAWS = 5  # of a small validation part; their mean loss counts
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -142,9 +141,6 @@ def _more_draws(job: Job) -> list[Job]:
 
     The best of many trials would be the luckiest one.
     """
-    parts = getattr(job, "parts", None)
-    if parts is None or parts.validation is None or len(parts.validation) > SMALL:
-        return []
     found = (job.redrawn(draw) for draw in range(1, DRAWS))
     return [each for each in found if each is not None]
 

@@ -27,7 +27,7 @@ class Job(Protocol):
         """The sizes of the data and their digests: a run is resumed only with the same."""
 
     def redrawn(self, draw: int) -> Job | None:
-        """The job with another draw of its validation part; None where there is no other."""
+        """The job with another draw of a small validation part; None where there is no other."""
 
     def least_memory(self) -> int:
         """Bytes that the training takes at least."""
