@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostinato import files
 from ostinato.cli import config as configuration
@@ -13,6 +13,9 @@ from ostinato.cli.config import ONLY, OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.rundir import RunDir
 from ostinato.hyperparameters import EXTENDABLE
+
+if TYPE_CHECKING:
+    from ostinato.data.prepare import Preparation
 
 # The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
 LENGTH = ("training.iterations", "training.epochs")
@@ -48,6 +51,21 @@ class Trained:
         try:
             return str(json.loads(path.read_bytes())["kind"])
         except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+
+    def preparation(self) -> Preparation | None:
+        """How the model prepares its columns, read without torch; None: it was given arrays.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        from ostinato.data.prepare import Preparation
+
+        path = files.current(self.model) / "config.json"
+        try:
+            kept = json.loads(path.read_bytes()).get("fitted", {}).get("preparation")
+            return None if kept is None else Preparation.from_json(kept)
+        except (OSError, ValueError, AttributeError):
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
 
     def settings(self) -> Config:

@@ -381,7 +381,7 @@ def blocks(
 
 
 def begun(parts: Iterator[Examples]) -> Iterator[Examples]:
-    """The same examples, the first of them read now: a bad file is refused before torch is there."""
+    """The same examples, the first read now: a bad file is refused before torch is imported."""
     return chain([next(parts)], parts)
 
 

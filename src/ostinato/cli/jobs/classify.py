@@ -45,26 +45,31 @@ def _job(settings: Config, given: Given, parts: sources.Parts) -> ClassifyJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved classifier, on a file or on the test part of its run."""
-    from ostinato.training.fitted import load
-
-    model, settings = load(trained.model), trained.settings()
-    columns = sources.trained_roles(model.preparation, settings, answers=True)
+    settings, preparation = trained.settings(), trained.preparation()
+    columns = sources.trained_roles(preparation, settings, answers=True)
     if file is not None:
         part = sources.read_labelled(file, settings, trained.reading_of(file), columns)
     elif trained.config is not None:
-        part = sources.load(settings, model.preparation).test
+        part = sources.load(settings, preparation).test
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+    from ostinato.training.fitted import load
+
+    model = load(trained.model)
     sources.check_fits(file or str(trained.model), part, model, labels=True)
     return measure(model, part)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest class of each sequence in a file, as pieces of CSV."""
+    settings, preparation = trained.settings(), trained.preparation()
+    parts = sources.blocks(file, settings, preparation, trained.reading_of(file))
+    parts = sources.begun(parts)
+
     from ostinato.training.fitted import load
 
-    model, settings = load(trained.model), trained.settings()
-    parts = sources.blocks(file, settings, model.preparation, trained.reading_of(file))
+    model = load(trained.model)
     for i, part in enumerate(parts):
         sources.check_fits(file, part, model, labels=False)
         names = part.ids if part.roles is not None else None

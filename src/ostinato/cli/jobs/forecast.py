@@ -66,10 +66,13 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved forecaster, on the ends of the series of a file or of its run's."""
     if file is None and trained.config is None:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+    settings = trained.settings()
+    source = file or sources.known(settings.data.source)
+    series = _series(source, settings, trained.preparation())
+
     from ostinato.training.fitted_forecaster import load
 
-    model, settings = load(trained.model), trained.settings()
-    series = _series(file or sources.known(settings.data.source), settings, model.preparation)
+    model = load(trained.model)
     panel = _panel(series, model.preparation)
     windows = _windows(panel, model.windows.horizon, series.source)
     return _known(model.evaluate(panel, windows))
@@ -77,12 +80,14 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
+    if file != sources.STDIN and not sources.is_table(sources.known(file)):
+        raise BadInput(f"{file} is no table; wanted {', '.join(sources.TABLES)}")
+    parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
+
     from ostinato.training.fitted_forecaster import load
 
     model = load(trained.model)
-    if file != sources.STDIN and not sources.is_table(sources.known(file)):
-        raise BadInput(f"{file} is no table; wanted {', '.join(sources.TABLES)}")
-    for i, series in enumerate(sources.blocks(file, trained.settings(), model.preparation)):
+    for i, series in enumerate(parts):
         yield _csv(model, series, proba, with_header=i == 0)
 
 

@@ -43,25 +43,29 @@ def _job(settings: Config, given: Given, parts: sources.Parts) -> TagJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved tagger, on a file or on the test part of its run."""
-    from ostinato.training.fitted_tagger import load
-
-    model, settings = load(trained.model), trained.settings()
-    columns = sources.trained_roles(model.preparation, settings, answers=True)
+    settings, preparation = trained.settings(), trained.preparation()
+    columns = sources.trained_roles(preparation, settings, answers=True)
     if file is not None:
         part = sources.read_labelled(file, settings, trained=columns)
     elif trained.config is not None:
-        part = sources.load(settings, model.preparation).test
+        part = sources.load(settings, preparation).test
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+    from ostinato.training.fitted_tagger import load
+
+    model = load(trained.model)
     return model.evaluate(_inputs(model.preparation, part), part.y)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest label of each step of a file, as pieces of CSV."""
+    parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
+
     from ostinato.training.fitted_tagger import load
 
-    model, settings = load(trained.model), trained.settings()
-    for i, part in enumerate(sources.blocks(file, settings, model.preparation)):
+    model = load(trained.model)
+    for i, part in enumerate(parts):
         yield _csv(model, part, proba, with_header=i == 0)
 
 
