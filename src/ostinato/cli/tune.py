@@ -125,7 +125,7 @@ def _with_validation(asked: Given) -> Given:
 
 def _search(study: trials.Study, job: Job, until: float, n_trials: int | None, quiet: bool) -> None:
     """Run trials until the time or their number is up."""
-    draws = [job, job, job, job, job]
+    draws = [job, *_more_draws(job)]
     while time.monotonic() < until and (n_trials is None or len(study.finished()) < n_trials):
         began = time.monotonic()
         trial, settings = study.ask()
