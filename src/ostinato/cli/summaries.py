@@ -73,9 +73,10 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def _measures(task: str, test: dict[str, Any]) -> Rows:
-    known = MEASURES[task]
-    rows = [(words, shown(name, test[name], task)) for name, (words, _) in known.items()
-            if test.get(name) is not None]  # fmt: skip
+    # Of characters a suggestion saves no key: taking it costs the key that it saves.
+    told = {name: value for name, value in test.items() if name != "keystrokes_saved" or value}
+    rows = [(words, shown(name, told[name], task)) for name, (words, _) in MEASURES[task].items()
+            if told.get(name) is not None]  # fmt: skip
     size = test.get("vocabulary_size")
     return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
 

@@ -29,6 +29,7 @@ BUILT_IN = {"mnist": "classify", "vowels": "classify", "austen": "language"}
 # Parameters that some tasks do not use; a parameter that is not here is for all.
 _TABLES = {"classify", "tag", "forecast"}
 _FOR = {
+    "data.as_sequence": {"classify"},
     "data.shape": _TABLES,
     "data.id": _TABLES,
     "data.time": _TABLES,

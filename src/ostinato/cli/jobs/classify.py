@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,6 +148,7 @@ class ClassifyJob:
         self, run: RunDir, model: FittedClassifier, history: History, evaluation: dict[str, Any]
     ) -> None:
         from ostinato import files, report
+        from ostinato.cli import reported
 
         settings, test = self.settings, self.parts.test
         model.save(run.model, self._parameters(model), history.iterations)
@@ -159,13 +159,7 @@ class ClassifyJob:
             replace(model, preparation=None),
             model.prepared(test),
             test.y,
-            title=f"{Path(settings.data.source or '').name}, {settings.model.cell}, "
-            f"{settings.model.hidden_size} units",
-            metrics=history.reports,
-            losses=history.course,
-            evaluation=evaluation,
-            config=settings.tables(),
-            environment=run.surroundings(),
+            **vars(reported.facts(settings, run, history, evaluation)),
         )
         report.write_report(run.report, contents)
 
