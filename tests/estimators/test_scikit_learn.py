@@ -23,7 +23,6 @@ EXPECTED = {
     "check_n_features_in_after_fitting": UNIVARIATE,
     "check_classifiers_train": UNIVARIATE,
     "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random",
-    "check_estimators_empty_data_messages": "the number of examples is told in own words",
 }
 
 
