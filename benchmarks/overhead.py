@@ -24,7 +24,7 @@ import torch
 import ostinato
 import ostinato._scan as scan_module
 from benchmarks import machine
-from benchmarks.results import Bound, Row, Spec, Timing
+from benchmarks.results import Absent, Bound, Row, Spec, Timing
 from ostinato.compiler import cache
 from ostinato.compiler.play.step import CompiledStep
 from ostinato.engine import native
@@ -239,7 +239,8 @@ def _beside_row(what: str, calls: int) -> Row:
     try:
         plain, more = beside(what)
     except ModuleNotFoundError as error:
-        return Row(f"overhead/beside {what}", f"{title}; {error.name} is not installed", ())
+        absent = Absent("beside it", f"{error.name} is not installed")
+        return Row(f"overhead/beside {what}", title, (), (absent,))
     timings = [
         _timing("a plain step", _calls(plain, calls)),
         _timing("beside it", _calls(more, calls)),
