@@ -167,6 +167,12 @@ def _shape(roles: Roles, table: Table) -> Shape:
         return "long"
     if not roles.features and _steps(roles, table):
         return "wide"
+    texts = [name for name in asked if not table[name].is_numbers()]
+    if texts and len(texts) == len(asked):
+        raise ValueError(
+            f"{table.source}: the column {texts[0]!r} holds texts, and a row that is a text is not "
+            "read as a sequence; wanted numbers, or a row for each word with an id (--id)"
+        )
     raise ValueError(
         f"{table.source}: is a row a step or a whole sequence? Name the column that tells "
         "sequences apart with id (--id), or say shape='wide' (--shape wide) if each row is a "
