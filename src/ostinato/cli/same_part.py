@@ -13,7 +13,7 @@ from ostinato.cli.paired import Apart, Outcome
 
 _log = logging.getLogger(__name__)
 
-# What decides which part of the data is tested on, where no file and no column says it.
+# These keys decide which part of the data is tested on, where no file and no column says it.
 DRAWN = {
     "classify": ("data.test_fraction", "training.seed", "data.group"),
     "tag": ("data.test_fraction", "training.seed", "data.group"),

@@ -100,7 +100,7 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--separator is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
-    for name in ("shape", "id", "time", "features", "group", "split", "separator"):
+    for name in ("shape", "id", "time", "features", "group", "split"):
         if getattr(config, name) is not None:
             raise BadInput(f"--{name} is for tables, not for {config.source}; leave it out")
 

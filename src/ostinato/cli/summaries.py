@@ -73,7 +73,7 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def _measures(task: str, test: dict[str, Any]) -> Rows:
-    # Of characters a suggestion saves no key: taking it costs the key that it saves.
+    # A suggested character saves no key: taking it costs the key that it saves.
     told = {name: value for name, value in test.items() if name != "keystrokes_saved" or value}
     rows = [(words, shown(name, told[name], task)) for name, (words, _) in MEASURES[task].items()
             if told.get(name) is not None]  # fmt: skip
@@ -95,7 +95,7 @@ def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, A
             continue
         ours, theirs = test[name], measures[name]
         beaten = ours < theirs if name in LOWER_IS_BETTER else ours > theirs
-        # Of classes a test over the examples decides, which is told below.
+        # For classes a test over the examples decides; the row of the verdict tells its result.
         verdict = "" if beaten or task == "classify" else "   the network is not better"
         rows.append((f"  {baseline}", shown(name, theirs, task) + verdict))
     return rows

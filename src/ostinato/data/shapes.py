@@ -276,7 +276,7 @@ def _matrix(
     categories = {}
     for i, column in enumerate(columns):
         if column.name in roles.categories or _holds_words(column):
-            # Of words to tag, which a vocabulary is made of, there may be any number.
+            # A tagger makes a vocabulary of its words, so that there may be any number of them.
             reads_words = roles.task == "tag" and len(columns) == 1
             most = len(column.factor()[1]) if reads_words else MAX_WORDS
             values[:, i], categories[column.name] = _words(column, most)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".", "-")
 # A number as text: without zeros before it, so that "007" is a name.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-# What is meant as one: also with a comma before its decimals, which is refused.
+# A text that is meant as a number, also with a comma before its decimals, which is refused.
 _MEANT = r"^[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?$"
 
 _DATES = ("date", "utc")  # without and with a distance to UTC

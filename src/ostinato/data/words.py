@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 UNKNOWN = 0  # the number of every word, and of every character, that the training did not have
-# Of a longer word the network reads the first and the last sixteen characters, where prefixes and
+# The network reads the first and the last sixteen characters of a longer word, where prefixes and
 # endings are; a line of a file that is one "word" must not decide the size of a batch.
 MOST_CHARACTERS = 32
 

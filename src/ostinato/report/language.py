@@ -135,7 +135,8 @@ def _places(documents: list[str], level: str) -> list[tuple[str, int]]:
         if place == 0:  # no further blank
             place = text.rfind(" ") + 1
         if 0 < place < len(text):
-            # Of characters the first letter of a word is known: what else could come is endless.
+            # At the level "character" the first letter of the word is given: without it, too many
+            # words could come.
             found[i, min(place + (level == "character"), len(text) - 1)] = None
     return [(documents[i], place) for i, place in found]
 

@@ -84,7 +84,7 @@ class TagJob:
         return None if parts is None else replace(self, parts=parts)
 
     def least_memory(self) -> int:
-        return limits.least_memory(self.settings, self.description())
+        return limits.least_memory(self.settings, sources.describe(self.parts))
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None

@@ -101,7 +101,7 @@ def shortcuts(side: Side) -> Iterator[Finding]:
     if groups is not None:
         groups = np.unique(groups[chosen].astype(str), return_inverse=True)[1]
         n_groups = int(groups.max(initial=0)) + 1
-    # Of a label that each group has for itself, a group tells once.
+    # Where all sequences of a group have one label, the group counts as one observation.
     independent = n_groups if _is_of_groups(y, groups) else len(chosen)
     if independent < FEWEST or len(np.unique(y)) < 2 or (groups is not None and n_groups < FOLDS):
         return

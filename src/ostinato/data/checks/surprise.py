@@ -27,7 +27,8 @@ def step_bits(one: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
     """The bits of each step of both sides, `[ΣT]` float32; a sequence's first step has none."""
     sides = (one,) if one is other else (one, other)
     n_steps = sum(len(side.values) for side in sides)
-    # Of s steps a case of level before, direction and level has s^(1/3) / 3 or more on average.
+    # With s steps, each combination of level before, direction and level then has s^(1/3) / 3 of
+    # them or more on average.
     levels = int(np.clip(2 ** round(np.log2(max(n_steps, 2)) / 3), 4, MOST_LEVELS))
     found = [np.zeros(len(side.values), np.float32) for side in sides]
     for f in range(one.n_features):
