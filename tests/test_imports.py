@@ -25,13 +25,14 @@ PACKAGE = """
     _explain span_metrics
     data
     datasets
+    runtime
     nn
     hyperparameters
     models
     metrics forecast_metrics forecast_baselines ngram
     training
     baselines rundir report
-    runtime export
+    export
     estimators
     cli
 """
@@ -47,7 +48,7 @@ COMPILER = """
     verify
     __init__
 """
-WITHOUT_TORCH = ("engine", "compiler/lower")
+WITHOUT_TORCH = ("engine", "compiler/lower", "runtime")
 
 
 def imported(source: str) -> Iterator[str]:

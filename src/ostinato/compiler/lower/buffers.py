@@ -133,7 +133,8 @@ def elide_copies(items: Schedule, storage: Storage) -> tuple[Schedule, Storage]:
             return item
         nodes: dict[Node, None] = {}
         for n in item.nodes:
-            if n.op == "copy" and n.inputs[0] in nodes and n.inputs[0] not in places:
+            in_memory = n in places
+            if n.op == "copy" and in_memory and n.inputs[0] in nodes and n.inputs[0] not in places:
                 places[n.inputs[0]] = places[n]
             else:
                 nodes[n] = None

@@ -40,7 +40,8 @@ class _Fusion:
         self.has_product = _with_product(computed)
         self.absorbed = _absorbed(computed, roots.nodes, self.has_product)
         self.level = _levels(spec, nodes)
-        self.carried = depends_on(nodes, {c.read for c in spec.carries})
+        behind = [n for n in nodes if n not in spec.joints]
+        self.carried = depends_on(behind, {c.read for c in spec.carries})
         self.new_carry = {c.written for c in spec.carries}
         self._fused: dict[Node, Node] = {}
 
@@ -156,6 +157,7 @@ def _levels(spec: PassSpec, nodes: list[Node]) -> dict[Node, int]:
     """
     level: dict[Node, int] = {}
     for n in nodes:
-        below = 0 if spec.is_leaf(n) else max((level.get(i, 0) for i in n.inputs), default=0)
+        first = spec.is_leaf(n) or n in spec.joints
+        below = 0 if first else max((level.get(i, 0) for i in n.inputs), default=0)
         level[n] = below + (n.op in _STAGES)
     return level

@@ -56,6 +56,9 @@ class PassSpec:
     hidden: frozenset[str] = frozenset()  # kept carries that only the two passes read
     descending: bool = False  # from the last step to the first
     hoist: bool = False  # products that do not depend on the carry are taken ahead of the loop
+    # Values that one step hands to the next where several were composed. Sums behind a joint are
+    # added up as if it were an input, so that their bits are those of a step that stands alone.
+    joints: frozenset[Node] = frozenset()
 
     def is_leaf(self, n: Node) -> bool:
         return n in self.leaves

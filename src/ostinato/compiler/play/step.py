@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import Node
 from ostinato.compiler.play.bindings import Bound
 from ostinato.engine import native
+from ostinato.engine.rows import dealt
 
 if TYPE_CHECKING:
     from ostinato.compiler.backward.liveness import Liveness
@@ -37,14 +37,7 @@ class RowOrder:
 
     @staticmethod
     def of(lengths: Tensor) -> RowOrder:
-        of_row: list[int] = lengths.tolist()
-        if len(set(of_row)) == 1:
-            return RowOrder(lengths, [], of_row)
-        by_length = sorted(range(len(of_row)), key=of_row.__getitem__, reverse=True)
-        order = [0] * len(of_row)
-        for seat, row in zip(_seats(len(of_row)), by_length, strict=True):
-            order[seat] = row
-        return RowOrder(lengths, order, [of_row[row] for row in order])
+        return RowOrder(lengths, *dealt(lengths.tolist()))
 
     def silenced(self, y: Tensor) -> Tensor:
         """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
@@ -56,23 +49,6 @@ class RowOrder:
         short = (self.lengths < y.shape[0]).nonzero().flatten()
         y[self.lengths[short], short] = 0
         return y
-
-
-@functools.lru_cache(maxsize=64)
-def _seats(n_rows: int) -> tuple[int, ...]:
-    """The engine's rows as they are dealt: the first of each group, the second of each, …
-
-    Every other round goes back from the last group to the first: else the first groups, and the
-    thread that plays them, had the longest rows of every round.
-    """
-    groups = native.n_groups(n_rows)
-    begins = [n_rows * g // groups for g in range(groups + 1)]
-    members = [list(range(first, end)) for first, end in pairwise(begins)]
-    seats: list[int] = []
-    for i in range(max(map(len, members))):
-        dealt = [group[i] for group in members if i < len(group)]
-        seats += dealt if i % 2 == 0 else reversed(dealt)
-    return tuple(seats)
 
 
 class BoundForward(NamedTuple):

@@ -1,0 +1,107 @@
+"""The forward part of a step graph as it is saved: tensors by name, and no call of PyTorch.
+
+A node of the kind `once` becomes one of those that `runtime/step_graph.py` names: a tensor, its
+transpose, columns of a vector, a block of a matrix. What PyTorch computes of weights otherwise, as
+`W * mask`, is computed now and saved beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.evaluate import evaluate
+from ostinato.compiler.graph.from_aten import Forward, StepGraph
+from ostinato.compiler.graph.node import ONCE, Node, reachable
+
+FOLDED = "folded."  # how the names of computed tensors begin
+
+
+class TensorNames:
+    """Finds the names of a network's tensors, and names tensors that are computed of them.
+
+    Args:
+        named: name → tensor of the network. Of one tensor under several names the first counts.
+
+    Attributes:
+        folded: name → computed tensor, to be saved beside the others.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor]):
+        self._names: dict[tuple[int, torch.Size], str] = {}
+        for name, tensor in named.items():
+            self._names.setdefault((tensor.data_ptr(), tensor.shape), name)
+        self._kept = list(named.values())  # their memory is not given to others meanwhile
+        self.folded: dict[str, Tensor] = {}
+
+    def of(self, tensor: Tensor) -> str | None:
+        """The name of a tensor of the network, float32 and dense; None if it is no such."""
+        if tensor.dtype is not torch.float32 or not tensor.is_contiguous():
+            return None
+        return self._names.get((tensor.data_ptr(), tensor.shape))
+
+    def fold(self, tensor: Tensor) -> str:
+        name = f"{FOLDED}{len(self.folded)}"
+        self.folded[name] = tensor.detach().to(torch.float32).clone().contiguous()
+        return name
+
+
+def saved_step(graph: StepGraph, captured: Sequence[Tensor], names: TensorNames) -> Forward:
+    """A recorded step, forward, on tensors by name.
+
+    Args:
+        graph: the graph of the recorded step.
+        captured: the tensors that the step took from outside, as they are now.
+        names: of the network's tensors; receives those that are computed.
+
+    Raises:
+        Unsupported: the step computes in another type than float32.
+    """
+    if graph.dtype is not torch.float32:
+        raise Unsupported(f"the step computes in {graph.dtype}; a saved graph is float32")
+    return _Saving(captured, names, graph.dtype).forward(graph.forward)
+
+
+class _Saving:
+    def __init__(self, captured: Sequence[Tensor], names: TensorNames, dtype: torch.dtype):
+        self.captured, self.names, self.dtype = captured, names, dtype
+        self.known: dict[Node, Tensor] = {}
+        self.new: dict[Node, Node] = {}
+        self.n_nodes = 0
+
+    def forward(self, f: Forward) -> Forward:
+        roots = [*f.states, *f.xs, *f.new_states, *f.ys]
+        for n in reachable(roots, lambda n: n.kind == ONCE):
+            self.saved(n)
+        found = (tuple(map(self.saved, part)) for part in (f.states, f.xs, f.new_states, f.ys))
+        return Forward(*found)
+
+    def saved(self, n: Node) -> Node:
+        if n not in self.new:
+            if n.kind == ONCE:
+                self.new[n] = self.once(n)
+            else:
+                inputs = [self.new[i] for i in n.inputs]
+                self.new[n] = self.node(n.op, inputs, n.attrs, n)
+        return self.new[n]
+
+    def node(self, op: str, inputs: Sequence[Node], attrs: tuple[object, ...], like: Node) -> Node:
+        self.n_nodes += 1
+        return Node(op, tuple(inputs), attrs, like.kind, like.shape, self.n_nodes - 1)
+
+    def once(self, n: Node) -> Node:
+        if n.op == "captured":
+            name = self.names.of(self.captured[n.attrs[0]].detach())
+            if name is not None and len(n.shape) in (1, 2):
+                return self.node("tensor", (), (name,), n)
+        if n.op in ("part", "block"):
+            return self.node(n.op, [self.saved(n.inputs[0])], n.attrs, n)
+        if n.op == "aten.t.default" and len(n.shape) == 2:
+            inner = self.saved(n.inputs[0])
+            if inner.op == "tensor":
+                return self.node("transpose", [inner], (), n)
+        tensor = evaluate(n, self.captured, self.known, self.dtype)
+        return self.node("tensor", (), (self.names.fold(tensor),), n)

@@ -1,0 +1,427 @@
+"""`ModelGraph`: a whole network as a value: layers from bottom to top, a readout and a head.
+
+    stages    `Scan`: a step in one direction or two, their outputs side by side;
+              `Embed`, at the bottom: token numbers to rows of a table
+    readout   `each`: the top stage's output at every step;  `last`: its output at the last step of
+              each direction;  `scan`: a step over the outputs, such as a running mean, and a map
+              from its carry to what is read
+    head      a map from what is read to the answer
+
+`composed` makes one step of a model that reads in one direction: what a stream plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ostinato.compiler.graph.node import ONCE, ROWS, Node
+from ostinato.runtime.step_graph import OPSET, Shapes, StepGraph
+from ostinato.runtime.values import entries, fail, items, text, whole
+
+MAX_STAGES = 256
+KINDS = ("each", "last", "scan")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A step that is played over a sequence; reverse: from its end to its beginning."""
+
+    step: StepGraph
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A layer.
+
+    Attributes:
+        name: for people, as "gru layer 1".
+        directions: one or two, each a step with one input and one output.
+    """
+
+    name: str
+    directions: tuple[Direction, ...]
+
+    @property
+    def n_inputs(self) -> int:
+        return self.directions[0].step.inputs[0].width
+
+    @property
+    def width(self) -> int:
+        """Columns of the outputs."""
+        return sum(d.step.outputs[0].width for d in self.directions)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Token numbers `[T, B]` as rows of a table `[V, E]`; without a table, as rows of V zeros and
+    a one."""
+
+    n_tokens: int
+    width: int
+    table: str | None
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the head reads of the top stage's outputs.
+
+    Attributes:
+        kind: "each", "last" or "scan".
+        step: of a scan, over the outputs of all directions side by side; it has no outputs.
+        answer: of a scan, from the step's carry to what is read.
+    """
+
+    kind: str
+    step: StepGraph | None = None
+    answer: StepGraph | None = None
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """A network.
+
+    Attributes:
+        embed: at the bottom, of a model that reads tokens; else None.
+        layers: from bottom to top, at least one.
+        readout, head: from the top layer's outputs to the answer, a map with one output.
+    """
+
+    embed: Embed | None
+    layers: tuple[Scan, ...]
+    readout: Readout
+    head: StepGraph
+
+    @property
+    def n_inputs(self) -> int:
+        """F, columns of what the lowest layer reads."""
+        return self.layers[0].n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of the answer."""
+        return self.head.outputs[0].width
+
+    def why_not_streamable(self) -> str | None:
+        """Why the model cannot answer step by step; None if it can."""
+        for layer in self.layers:
+            if any(d.reverse for d in layer.directions):
+                return f"{layer.name} also reads from the end of the sequence to its beginning"
+        return None
+
+    @cached_property
+    def _composed(self) -> tuple[StepGraph, StepGraph]:
+        why_not = self.why_not_streamable()
+        if why_not is not None:
+            raise ValueError(f"this model has no single step: {why_not}")
+        return _Composed(self).result()
+
+    def composed(self) -> tuple[StepGraph, StepGraph]:
+        """All layers and the readout as one step, and the answer from its carry.
+
+        The step reads x `[B, F]`, of a model with tokens the embedded one. Its states are those of
+        the layers from bottom to top, then those of the readout; it has no outputs. The inputs of
+        the answer are the new states, its output is the answer.
+
+        Raises:
+            ValueError: a layer reads backwards, too; the message names it.
+        """
+        return self._composed
+
+    @cached_property
+    def answer(self) -> StepGraph:
+        """From what the readout gives, to the answer.
+
+        Its inputs are the outputs that are read of the directions side by side, one input; of a
+        readout of the kind scan, the step's new states.
+        """
+        c = Composer()
+        if self.readout.answer is None:
+            inputs = [c.input(self.layers[-1].width)]
+            read: list[Node] = inputs
+        else:
+            inputs = [c.input(n.width) for n in self.readout.answer.inputs]
+            read = c.inlined(self.readout.answer, inputs, ())[1]
+        outputs = c.inlined(self.head, read, ())[1]
+        return StepGraph(tuple(inputs), (), (), tuple(outputs))
+
+    # ---- in a file
+
+    def as_json(self) -> dict[str, Any]:
+        stages: list[dict[str, Any]] = []
+        if self.embed is not None:
+            e = self.embed
+            stages.append(
+                {"stage": "embed", "tokens": e.n_tokens, "width": e.width, "table": e.table}
+            )
+        for layer in self.layers:
+            directions = [
+                {"step": d.step.as_json(), "reverse": d.reverse} for d in layer.directions
+            ]
+            stages.append({"stage": "scan", "name": layer.name, "directions": directions})
+        readout: dict[str, Any] = {"kind": self.readout.kind}
+        for name in ("step", "answer"):
+            part = getattr(self.readout, name)
+            if part is not None:
+                readout[name] = part.as_json()
+        return {
+            "opset": OPSET,
+            "stages": stages,
+            "readout": readout,
+            "head": self.head.as_json(),
+        }
+
+    @staticmethod
+    def from_json(value: Any, tensors: Shapes, where: str = "graph") -> ModelGraph:
+        """What `as_json` gave; see `StepGraph.from_json`.
+
+        Raises:
+            ValueError: it is no graph that this version knows, or reads other tensors.
+        """
+        if isinstance(value, dict) and type(value.get("opset")) is int and value["opset"] > OPSET:
+            raise ValueError(
+                f"{where} has opset {value['opset']}, and this version of ostinato knows 1 to "
+                f"{OPSET}: install a newer one"
+            )
+        value = entries(value, where, {"opset", "stages", "readout", "head"})
+        whole(value["opset"], f"{where}: opset", 1, OPSET)
+        stages = items(value["stages"], f"{where}: stages", MAX_STAGES)
+        embed = None
+        if stages and isinstance(stages[0], dict) and stages[0].get("stage") == "embed":
+            embed = _embed_from(stages[0], tensors, f"{where}: stages[0]")
+            stages = stages[1:]
+        layers = tuple(
+            _scan_from(stage, tensors, f"{where}: {'layer'} {i}") for i, stage in enumerate(stages)
+        )
+        readout = _readout_from(value["readout"], tensors, f"{where}: readout")
+        head = StepGraph.from_json(value["head"], tensors, f"{where}: head")
+        graph = ModelGraph(embed, layers, readout, head)
+        _check_widths(graph, where)
+        return graph
+
+
+# ---- composing steps
+
+
+class Composer:
+    """Makes the nodes of a step that consists of others."""
+
+    def __init__(self) -> None:
+        self.n_nodes = self.n_inputs = self.n_states = 0
+        self._once: dict[Any, Node] = {}
+        self.joints: set[Node] = set()
+
+    def node(
+        self, op: str, inputs: Sequence[Node], attrs: tuple[Any, ...], kind: str, shape: Any
+    ) -> Node:
+        self.n_nodes += 1
+        return Node(op, tuple(inputs), attrs, kind, tuple(shape), self.n_nodes - 1)
+
+    def input(self, width: int) -> Node:
+        self.n_inputs += 1
+        return self.node("x", (), (self.n_inputs - 1,), ROWS, (width,))
+
+    def state(self, width: int) -> Node:
+        self.n_states += 1
+        return self.node("state", (), (self.n_states - 1,), ROWS, (width,))
+
+    def joint(self, node: Node) -> Node:
+        """A copy of what one step hands to the next; see `StepGraph.joints`."""
+        copy = self.node("copy", (node,), (0.0,), ROWS, node.shape)
+        self.joints.add(copy)
+        return copy
+
+    def slice(self, node: Node, start: int, width: int) -> Node:
+        if width == node.width:
+            return node
+        return self.node("slice", (node,), (start,), ROWS, (width,))
+
+    def concat(self, nodes: Sequence[Node]) -> Node:
+        width = sum(n.width for n in nodes)
+        return nodes[0] if len(nodes) == 1 else self.node("concat", nodes, (), ROWS, (width,))
+
+    def inlined(
+        self, graph: StepGraph, inputs: Sequence[Node], states: Sequence[Node]
+    ) -> tuple[list[Node], list[Node]]:
+        """New states and outputs of a step on these inputs and states."""
+        new = dict(zip(graph.inputs, inputs, strict=True))
+        new |= dict(zip(graph.states, states, strict=True))
+        for n in graph.nodes:
+            if n not in new:
+                new[n] = self._again(n, [new[i] for i in n.inputs])
+        self.joints |= {new[n] for n in graph.joints}
+        return [new[n] for n in graph.new_states], [new[n] for n in graph.outputs]
+
+    def _again(self, n: Node, inputs: list[Node]) -> Node:
+        if n.kind != ONCE:
+            return self.node(n.op, inputs, n.attrs, n.kind, n.shape)
+        key = n.op, tuple(inputs), n.attrs, n.shape
+        if key not in self._once:
+            self._once[key] = self.node(n.op, inputs, n.attrs, n.kind, n.shape)
+        return self._once[key]
+
+
+class _Composed:
+    """The layers and the readout of a model as one step."""
+
+    def __init__(self, model: ModelGraph):
+        self.model = model
+        self.c = Composer()
+        self.x = self.c.input(model.n_inputs)
+        self.states: list[Node] = []
+        self.new_states: list[Node] = []
+
+    def result(self) -> tuple[StepGraph, StepGraph]:
+        value = self.x
+        for i, layer in enumerate(self.model.layers):
+            value = self.play(layer.directions[0].step, self.c.joint(value) if i else value)[0]
+        readout = self.model.readout
+        if readout.step is not None:
+            first = len(self.states)
+            self.play(readout.step, self.c.joint(value))
+            read = list(range(first, len(self.states)))
+        else:
+            read = [self.kept(value)]
+        step = StepGraph(
+            (self.x,), tuple(self.states), tuple(self.new_states), (), frozenset(self.c.joints)
+        )
+        return step, self.answer(read)
+
+    def play(self, step: StepGraph, x: Node) -> list[Node]:
+        """A further step's outputs; its states stand behind those before it."""
+        states = [self.c.state(n.width) for n in step.states]
+        new_states, outputs = self.c.inlined(step, [x], states)
+        self.states += states
+        self.new_states += new_states
+        return outputs
+
+    def kept(self, value: Node) -> int:
+        """The state that holds a value after the step: one that is there, or one more."""
+        if value not in self.new_states:
+            self.states.append(self.c.state(value.width))
+            self.new_states.append(self.c.joint(value))
+            return len(self.states) - 1
+        return self.new_states.index(value)
+
+    def answer(self, read: list[int]) -> StepGraph:
+        """The model's answer from all states, of which it reads some."""
+        c = Composer()
+        inputs = [c.input(n.width) for n in self.states]
+        outputs = c.inlined(self.model.answer, [inputs[i] for i in read], ())[1]
+        return StepGraph(tuple(inputs), (), (), tuple(outputs))
+
+
+def side_by_side(steps: Sequence[StepGraph], shared: bool) -> StepGraph:
+    """Several steps as one: the first outputs of all in one output, the second in the next, …
+
+    Args:
+        steps: with as many inputs, states and outputs each, which may differ in width.
+        shared: whether all read the same inputs; otherwise each has its own columns of them.
+    """
+    c = Composer()
+    if shared:
+        inputs = [c.input(n.width) for n in steps[0].inputs]
+    else:
+        inputs = [c.input(sum(n.width for n in ns)) for ns in _together(steps, "inputs")]
+    states = [c.state(sum(n.width for n in ns)) for ns in _together(steps, "states")]
+    at_input, at_state = [0] * len(inputs), [0] * len(states)
+    found = []
+    for step in steps:
+        own = inputs if shared else _columns(c, inputs, at_input, step.inputs)
+        found.append(c.inlined(step, own, _columns(c, states, at_state, step.states)))
+    new_states, outputs = (
+        tuple([c.concat(pieces) for pieces in zip(*part, strict=True)])
+        for part in zip(*found, strict=True)
+    )
+    return StepGraph(tuple(inputs), tuple(states), new_states, outputs, frozenset(c.joints))
+
+
+def _together(steps: Sequence[StepGraph], name: str) -> list[tuple[Node, ...]]:
+    return list(zip(*(getattr(step, name) for step in steps), strict=True))
+
+
+def _columns(c: Composer, wide: Sequence[Node], at: list[int], like: Sequence[Node]) -> list[Node]:
+    """The next columns of each wide value; `at` moves on."""
+    cut = []
+    for i, n in enumerate(like):
+        cut.append(c.slice(wide[i], at[i], n.width))
+        at[i] += n.width
+    return cut
+
+
+# ---- reading
+
+
+def _embed_from(value: Any, tensors: Shapes, where: str) -> Embed:
+    value = entries(value, where, {"stage", "tokens", "width", "table"})
+    n_tokens = whole(value["tokens"], f"{where}: tokens", 1, 1 << 31)
+    width = whole(value["width"], f"{where}: width", 1, 1 << 24)
+    table = value["table"]
+    if table is None:
+        known = width == n_tokens
+    else:
+        known = tensors.get(text(table, f"{where}: table")) == (n_tokens, width)
+    if not known:
+        fail(f"{where} has no table of {n_tokens} rows and {width} columns")
+    return Embed(n_tokens, width, table)
+
+
+def _scan_from(value: Any, tensors: Shapes, where: str) -> Scan:
+    if isinstance(value, dict) and value.get("stage") != "scan":
+        fail(f"{where} is of the kind {str(value.get('stage'))[:60]!r}, which is not known")
+    value = entries(value, where, {"stage", "name", "directions"})
+    directions = []
+    for i, d in enumerate(items(value["directions"], f"{where}: directions", 2)):
+        d = entries(d, f"{where}, direction {i}", {"step", "reverse"})
+        if type(d["reverse"]) is not bool:
+            fail(f"{where}, direction {i}: reverse is neither true nor false")
+        step = StepGraph.from_json(d["step"], tensors, f"{where}, direction {i}")
+        if len(step.inputs) != 1 or len(step.outputs) != 1 or not step.states:
+            fail(f"{where}, direction {i}: wanted a step of one input, one output and a carry")
+        directions.append(Direction(step, d["reverse"]))
+    if not directions or len({d.step.inputs[0].width for d in directions}) != 1:
+        fail(f"{where}: wanted directions that read the same inputs")
+    return Scan(text(value["name"], f"{where}: name"), tuple(directions))
+
+
+def _readout_from(value: Any, tensors: Shapes, where: str) -> Readout:
+    value = entries(value, where, {"kind"}, frozenset({"step", "answer"}))
+    kind = value["kind"]
+    if kind not in KINDS:
+        fail(f"{where} is of the kind {str(kind)[:60]!r}, which is not known")
+    if kind != "scan":
+        entries(value, where, {"kind"})
+        return Readout(kind)
+    value = entries(value, where, {"kind", "step", "answer"})
+    step, answer = (
+        StepGraph.from_json(value[name], tensors, f"{where}: {name}") for name in ("step", "answer")
+    )
+    if len(step.inputs) != 1 or step.outputs or not step.states:
+        fail(f"{where}: wanted a step of one input and a carry")
+    if _widths(answer.inputs) != _widths(step.states) or answer.states or len(answer.outputs) != 1:
+        fail(f"{where}: wanted an answer from the carry of the step")
+    return Readout(kind, step, answer)
+
+
+def _widths(nodes: Sequence[Node]) -> list[int]:
+    return [n.width for n in nodes]
+
+
+def _check_widths(graph: ModelGraph, where: str) -> None:
+    if not graph.layers:
+        fail(f"{where} has no layers")
+    given = graph.n_inputs if graph.embed is None else graph.embed.width
+    for layer in graph.layers:
+        if layer.n_inputs != given:
+            fail(f"{where}: {layer.name} reads {layer.n_inputs} columns; there are {given}")
+        given = layer.width
+    readout, head = graph.readout, graph.head
+    if readout.step is not None and readout.answer is not None:
+        if readout.step.inputs[0].width != given:
+            fail(f"{where}: the readout does not read the {given} columns of the top layer")
+        given = readout.answer.outputs[0].width
+    if _widths(head.inputs) != [given] or head.states or len(head.outputs) != 1:
+        fail(f"{where}: the head does not read the {given} columns of the readout")

@@ -1,0 +1,101 @@
+"""`Network`: a model's graph with its tensors, played on batches of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ostinato.runtime.model_graph import ModelGraph, Scan
+from ostinato.runtime.programs import HOIST_BELOW, Program
+from ostinato.runtime.step_graph import StepGraph
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Network:
+    """A model's graph, its programs made when they are first played.
+
+    Args:
+        graph: the model.
+        tensors: float32 arrays by name, which are not copied.
+
+    Two threads may play one network at once.
+    """
+
+    def __init__(self, graph: ModelGraph, tensors: Mapping[str, Array]):
+        self.graph, self.tensors = graph, tensors
+        self._programs: dict[tuple[StepGraph, bool, bool], Program] = {}
+
+    def answers(self, x: Array, lengths: Array | None = None) -> Array:
+        """What the head gives: `[B, K]`, or `[B, T, K]` where the readout is `each`.
+
+        Args:
+            x: `[B, T, F]` float32; of a model with tokens, `[B, T]` integers.
+            lengths: `[B]`, steps of each row, 1…T; by default T. Answers beyond them are undefined.
+        """
+        of_rows = None if lengths is None else [int(n) for n in lengths]
+        values = np.swapaxes(self._embedded(x) if self.graph.embed else x, 0, 1)  # [T, B, F]
+        for layer in self.graph.layers:
+            values = self._played(layer, values, of_rows)
+        n_steps, n_rows = values.shape[:2]
+        readout = self.graph.readout
+        if readout.kind == "each":
+            answers = self._map(self.graph.answer, [values.reshape(n_steps * n_rows, -1)])
+            return np.swapaxes(answers.reshape(n_steps, n_rows, -1), 0, 1)
+        if readout.kind == "last":
+            return self._map(self.graph.answer, [self._last(values, lengths)])
+        assert readout.step is not None
+        _, carry = self._program(readout.step, False, n_rows).play([values], of_rows)
+        return self._map(self.graph.answer, carry)
+
+    def _played(self, layer: Scan, values: Array, lengths: list[int] | None) -> Array:
+        """A layer's outputs `[T, B, width]`, those of its directions side by side."""
+        found = []
+        for direction in layer.directions:
+            program = self._program(direction.step, direction.reverse, values.shape[1])
+            outputs, _ = program.play([values], lengths)
+            found.append(outputs[0])
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
+
+    def _last(self, values: Array, lengths: Array | None) -> Array:
+        """The top layer's outputs `[B, width]` at the step that each direction plays last."""
+        n_steps, n_rows = values.shape[:2]
+        ends = np.full(n_rows, n_steps) if lengths is None else np.asarray(lengths)
+        pieces, column = [], 0
+        for direction in self.graph.layers[-1].directions:
+            width = direction.step.outputs[0].width
+            own = values[:, :, column : column + width]
+            pieces.append(own[0] if direction.reverse else own[ends - 1, np.arange(n_rows)])
+            column += width
+        return np.concatenate(pieces, axis=1)
+
+    def _map(self, graph: StepGraph, inputs: list[Array]) -> Array:
+        """A map of rows `[N, width]`."""
+        inputs = [np.ascontiguousarray(value)[None] for value in inputs]
+        outputs, _ = self._program(graph, False, inputs[0].shape[1]).play(inputs)
+        return outputs[0][0]
+
+    def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> Program:
+        key = step, reverse, n_rows < HOIST_BELOW
+        made = self._programs.get(key)
+        if made is None:
+            made = self._programs[key] = Program(
+                step, self.tensors, reverse=reverse, hoist=n_rows < HOIST_BELOW
+            )
+        return made
+
+    @cached_property
+    def _table(self) -> Array:
+        """Rows of tokens, `[V, E]`."""
+        embed = self.graph.embed
+        assert embed is not None
+        if embed.table is None:
+            return np.eye(embed.n_tokens, dtype=np.float32)
+        return self.tensors[embed.table]
+
+    def _embedded(self, tokens: Array) -> Array:
+        """`[B, T, E]`."""
+        return self._table[tokens]

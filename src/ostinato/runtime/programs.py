@@ -1,0 +1,141 @@
+"""Step graphs as programs of the engine, played on NumPy arrays.
+
+    step graph ──pass_spec──> PassSpec ──lower──> Lowered ──Program──> played on arrays
+
+Outputs have the same bits whatever the batch, the padding, the threads and the instruction set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.lower import lower
+from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
+from ostinato.engine import native
+from ostinato.engine.rows import dealt
+from ostinato.runtime.step_graph import StepGraph
+
+Array = np.ndarray[Any, np.dtype[Any]]
+HOIST_BELOW = 16  # rows; see compiler/plan.py
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def pass_spec(graph: StepGraph, *, reverse: bool = False, hoist: bool = False) -> PassSpec:
+    """What is lowered: arguments x0, x1, … and y0, y1, … over time, carry0, init0, final0, …
+
+    An output that is a new state has no argument of its own: it is carry0, carry1, …, of which
+    every step is kept.
+    """
+    kept = {n for n in graph.outputs if n in graph.new_states}
+    leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(graph.inputs)}
+    leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(graph.states)}
+    pairs = zip(graph.states, graph.new_states, strict=True)
+    carries = [
+        CarrySpec(f"carry{i}", graph.new_states.index(new) == i and new in kept, f"init{i}",
+                  f"final{i}", old, new)
+        for i, (old, new) in enumerate(pairs)
+    ]  # fmt: skip
+    outputs = [Output(n, f"y{i}") for i, n in enumerate(graph.outputs) if n not in kept]
+    return PassSpec(
+        leaves, tuple(carries), tuple(outputs), descending=reverse, hoist=hoist,
+        joints=graph.joints,
+    )  # fmt: skip
+
+
+class Program:
+    """A step graph as a program of the engine.
+
+    Args:
+        graph: the step.
+        tensors: float32 arrays by name; they are read at every play, not copied.
+        reverse: from the last step to the first.
+        hoist: products that do not need the carry are taken ahead of the loop: for few rows.
+    """
+
+    def __init__(
+        self,
+        graph: StepGraph,
+        tensors: Mapping[str, Array],
+        *,
+        reverse: bool = False,
+        hoist: bool = False,
+    ):
+        self.graph, self.reverse = graph, reverse
+        self.lowered = lower(pass_spec(graph, reverse=reverse, hoist=hoist))
+        self._made = native.make(self.lowered.program, _FLOAT32)
+        self._weights = {
+            n: _array(n, tensors) for n in self.lowered.arguments if isinstance(n, Node)
+        }
+
+    def play(
+        self,
+        xs: Sequence[Array],
+        lengths: Sequence[int] | None = None,
+        init: Sequence[Array | None] | None = None,
+    ) -> tuple[list[Array], list[Array]]:
+        """The outputs `[T, B, width]` and the last carry `[B, width]`.
+
+        Args:
+            xs: `[T, B, width]` float32, one for each input, in any memory order whose rows are
+                dense.
+            lengths: steps of each row; by default T. Outputs beyond them are undefined.
+            init: the first carry, `[B, width]` float32; by default zeros.
+        """
+        n_steps, n_rows = xs[0].shape[:2]
+        graph = self.graph
+        named: dict[str, Array | None] = {f"x{i}": x for i, x in enumerate(xs)}
+        finals = [np.empty((n_rows, n.width), np.float32) for n in graph.new_states]
+        for i, final in enumerate(finals):
+            named[f"final{i}"] = final
+            named[f"init{i}"] = None if init is None else init[i]
+        outputs = []
+        for i, n in enumerate(graph.outputs):
+            k = graph.new_states.index(n) if n in graph.new_states else None
+            slots = n_steps if k is None else n_steps + 1  # of a carry: the one before, too
+            name = f"y{i}" if k is None else f"carry{k}"
+            memory = named.get(name)
+            if memory is None:
+                memory = named[name] = np.empty((slots, n_rows, n.width), np.float32)
+            outputs.append(memory if k is None else memory[:-1] if self.reverse else memory[1:])
+        order, of_rows = ([], []) if lengths is None else dealt(lengths)
+        numbers: list[int] = []
+        for key in self.lowered.arguments:
+            if isinstance(key, Node):
+                numbers += _address(self._weights[key], of_carry=False)
+            else:
+                numbers += _address(named[key], key.startswith(("init", "final")))
+        self._made.play(
+            native.addresses(numbers), n_steps, n_rows, order, of_rows, n_threads(),
+            native.best_isa(),
+        )  # fmt: skip
+        return outputs, finals
+
+
+def _array(n: Node, tensors: Mapping[str, Array]) -> Array:
+    """A tensor, or its transpose, as a view."""
+    if n.op == "transpose":
+        return _array(n.inputs[0], tensors).T
+    return tensors[n.attrs[0]]
+
+
+def _address(array: Array | None, of_carry: bool) -> list[int]:
+    """Address and two strides in elements, as `native/play/request.h` wants them.
+
+    Of `[slots, B, width]` and of a matrix those of the first two axes; of a first or last carry
+    `[B, width]` the second is that of the rows.
+    """
+    if array is None:
+        return [0, 0, 0]
+    strides = [0, 0, *(s // array.itemsize for s in array.strides[: 1 if of_carry else 2])]
+    return [array.__array_interface__["data"][0], *strides[-2:]]
+
+
+def n_threads() -> int:
+    """OSTINATO_NUM_THREADS, or the processors that this process may use."""
+    return native.n_threads(len(os.sched_getaffinity(0)))

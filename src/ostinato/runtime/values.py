@@ -1,0 +1,47 @@
+"""Plain values of a file that may be damaged or hostile: taken apart and checked."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+def fail(text: str) -> NoReturn:
+    raise ValueError(f"{text}; the file is damaged, or of another version of ostinato")
+
+
+def entries(
+    value: Any, where: str, wanted: set[str], optional: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A dictionary with these names, and perhaps the optional ones."""
+    if not isinstance(value, dict):
+        fail(f"{where} is {_shown(value)}; wanted names and values")
+    names = set(value)
+    if not wanted <= names <= wanted | optional:
+        missing, unknown = sorted(wanted - names), sorted(names - wanted - optional)
+        fail(f"{where} lacks {missing} and has {_shown(unknown)} beyond what is known")
+    return value
+
+
+def items(value: Any, where: str, most: int) -> list[Any]:
+    """A list of no more than so many."""
+    if not isinstance(value, list) or len(value) > most:
+        fail(f"{where} is {_shown(value)}; wanted a list of at most {most}")
+    return value
+
+
+def whole(value: Any, where: str, low: int, high: int) -> int:
+    """A whole number from low to high."""
+    if type(value) is not int or not low <= value <= high:
+        fail(f"{where} has {_shown(value)}; wanted a whole number from {low} to {high}")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        fail(f"{where} is {_shown(value)}; wanted a text")
+    return value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value) if not isinstance(value, (list, dict)) else repr(value)[:60]
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"

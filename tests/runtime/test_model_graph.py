@@ -1,0 +1,251 @@
+"""Whole models as values: layers, readouts and heads; composed, side by side, and in a file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ostinato.engine import native
+from ostinato.nn.steps import gru_step, lstm_step, rnn_step
+from ostinato.runtime.model_graph import (
+    Composer,
+    Direction,
+    Embed,
+    ModelGraph,
+    Readout,
+    Scan,
+    side_by_side,
+)
+from ostinato.runtime.network import Network
+from ostinato.runtime.programs import Program
+from ostinato.runtime.reference import play_step
+from ostinato.runtime.step_graph import StepGraph
+from zoo.saved import step_graph
+from zoo.steps import Kit
+
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
+
+EPS = np.finfo(np.float32).eps
+
+
+class Parts:
+    """Makes parts of models; their tensors are collected under names of their own."""
+
+    def __init__(self, seed=0):
+        self.kit = Kit(torch.float32, seed=seed)
+        self.tensors = {}
+
+    def graph(self, step, parameters, init, x):
+        graph, found = step_graph(step, parameters, init, x)
+        prefix = f"{len(self.tensors)}."
+        self.tensors |= {prefix + name: array for name, array in found.items()}
+        value = copy.deepcopy(graph.as_json())
+        for node in value["nodes"]:
+            if node["op"] == "tensor":
+                node["attrs"] = [prefix + node["attrs"][0]]
+        return StepGraph.from_json(value, {n: a.shape for n, a in self.tensors.items()})
+
+    def step(self, cell, F, H):
+        k, n_gates = self.kit, {"rnn": 1, "gru": 3, "lstm": 4, "own": 1}[cell]
+        weights = [k.weight(n_gates * H, F), k.weight(n_gates * H, H), k.weight(n_gates * H),
+                   k.weight(n_gates * H)]  # fmt: skip
+        weights = [w.detach() for w in weights]
+        h, x = torch.zeros(3, H), k.normal(3, F)
+        if cell == "rnn":
+            return self.graph(rnn_step("tanh", *weights), weights, h, x)
+        if cell == "gru":
+            return self.graph(gru_step(*weights), weights, h, x)
+        if cell == "lstm":
+            return self.graph(lstm_step(*weights, give_cells=False), weights, (h, h), x)
+        U, W, b, c = weights
+
+        def step(h, x):  # its output is no state, and sums stand in an unusual order
+            new = torch.tanh(h @ W.t() + b + x @ U.t()) * 0.9 + 0.1 * h
+            return new, torch.sin(new) * c + x.sum(1, keepdim=True)
+
+        return self.graph(step, weights, h, x)
+
+    def map(self, f, parameters, width):
+        """A map of one input as a step without states."""
+        value = self.graph(
+            lambda h, x: (h, f(x)), parameters, torch.zeros(3, 1), self.kit.normal(3, width)
+        )
+        return StepGraph(value.inputs, (), (), value.outputs)
+
+    def head(self, width, C=3):
+        V, c = (self.kit.weight(*shape).detach() for shape in [(C, width), (C,)])
+        return self.map(
+            lambda s: torch.softmax(torch.nn.functional.linear(s, V, c), 1), [V, c], width
+        )
+
+    def mean(self, width):
+        step, _ = step_graph(
+            lambda s, y: ((s[0] + y, s[1] + 1), None),
+            [], (torch.zeros(3, width), torch.zeros(3, 1)), torch.randn(3, width),
+        )  # fmt: skip
+        c = Composer()
+        total, count = c.input(width), c.input(1)
+        mean = c.node("div", [total, count], (0.0,), "rows", (width,))
+        return Readout("scan", step, StepGraph((total, count), (), (), (mean,)))
+
+    def model(self, cells, readout="last", F=5, H=8, directions=(False,)):
+        layers, width = [], F
+        for i, cell in enumerate(cells):
+            played = tuple(Direction(self.step(cell, width, H), r) for r in directions)
+            layers.append(Scan(f"{cell} layer {i}", played))
+            width = H * len(directions)
+        read = self.mean(width) if readout == "mean" else Readout(readout)
+        return ModelGraph(None, tuple(layers), read, self.head(width))
+
+
+CELLS = [["rnn"], ["gru"], ["lstm"], ["own"], ["own", "own"], ["gru", "rnn"],
+         ["rnn", "lstm", "own"], ["lstm", "gru"]]  # fmt: skip
+
+
+def through_a_file(graph, tensors):
+    value = json.loads(json.dumps(graph.as_json(), allow_nan=False))
+    read = ModelGraph.from_json(value, {n: a.shape for n, a in tensors.items()})
+    assert read.as_json() == graph.as_json()
+    return read
+
+
+@pytest.mark.parametrize("readout", ["last", "each", "mean"])
+@pytest.mark.parametrize("cells", CELLS, ids="-".join)
+@pytest.mark.parametrize("H", [1, 8, 17])
+def test_composed_has_the_bits_of_the_layers(cells, readout, H):
+    """One program of all layers step by step, against a program a layer over whole sequences."""
+    parts = Parts()
+    model = through_a_file(parts.model(cells, readout, H=H), parts.tensors)
+    B, T = 3, 6
+    x = np.random.default_rng(1).normal(size=(B, T, 5)).astype(np.float32)
+    batch = Network(model, parts.tensors).answers(x)
+    step, answer = model.composed()
+    assert len(answer.inputs) == len(step.states) and not step.outputs
+    player, answering = Program(step, parts.tensors), Program(answer, parts.tensors)
+    carry, theirs = None, np.zeros((B, T, 3))
+    for t in range(T):
+        _, carry = player.play([x[:, t][None]], init=carry)
+        theirs[:, t] = answering.play([c[None] for c in carry])[0][0][0]
+    np.testing.assert_array_equal(batch, theirs if readout == "each" else theirs[:, -1])
+
+
+def test_without_joints_the_bits_differ():
+    """So that the test above sees what joints are for."""
+    parts = Parts()
+    model = parts.model(["own", "own"], H=17)
+    x = np.random.default_rng(1).normal(size=(3, 1, 5)).astype(np.float32)
+    step, _ = model.composed()
+    bare = replace(step, joints=frozenset())
+    carry = [np.ones((3, n.width), np.float32) / 3 for n in step.states]
+    found = [Program(graph, parts.tensors).play([x], init=carry)[1] for graph in (step, bare)]
+    assert any((a != b).any() for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("readout", ["last", "each", "mean"])
+def test_both_directions_have_the_meaning_of_numpy(readout):
+    parts = Parts()
+    model = parts.model(["gru", "own"], readout, directions=(False, True))
+    x = np.random.default_rng(0).normal(size=(4, 7, 5)).astype(np.float32)
+    lengths = np.array([7, 1, 4, 7])
+    answers = Network(model, parts.tensors).answers(x, lengths)
+    for row, n in enumerate(lengths):
+        theirs = slow_answers(model, parts.tensors, x[row, :n])
+        ours = answers[row, :n] if readout == "each" else answers[row]
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=512 * EPS)
+
+
+def slow_answers(model, tensors, x):
+    """One sequence `[T, F]`, in float64 by NumPy."""
+    tensors = {name: array.astype(np.float64) for name, array in tensors.items()}
+    values = x.astype(np.float64)
+    last = []
+    for layer in model.layers:
+        found, last = [], []
+        for d in layer.directions:
+            carry = [np.zeros((1, n.width)) for n in d.step.states]
+            ys = {}
+            for t in reversed(range(len(x))) if d.reverse else range(len(x)):
+                carry, (ys[t],) = play_step(d.step, [values[t][None]], carry, tensors)
+            last.append(ys[t][0])
+            found.append(np.concatenate([ys[t] for t in range(len(x))]))
+        values = np.concatenate(found, axis=1)
+    if model.readout.kind == "each":
+        return play_step(model.answer, [values], [], tensors)[1][0]
+    if model.readout.kind == "last":
+        read = [np.concatenate(last)[None]]
+    else:
+        read = [np.zeros((1, n.width)) for n in model.readout.step.states]
+        for value in values:
+            read, _ = play_step(model.readout.step, [value[None]], read, tensors)
+    return play_step(model.answer, read, [], tensors)[1][0][0]
+
+
+def test_a_model_that_reads_backwards_is_no_single_step():
+    model = Parts().model(["gru"], directions=(False, True))
+    with pytest.raises(ValueError, match="gru layer 0 also reads from the end"):
+        model.composed()
+    assert "gru layer 0" in model.why_not_streamable()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_side_by_side_is_each_alone(shared):
+    parts = Parts()
+    members = [parts.step("lstm", 5, 4), parts.step("lstm", 5, 4)]
+    together = side_by_side(members, shared)
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(3, 5)) for _ in members]
+    states = [[rng.normal(size=(3, 4)) for _ in range(2)] for _ in members]
+    tensors = {name: array.astype(np.float64) for name, array in parts.tensors.items()}
+    if shared:
+        x[1] = x[0]
+    joined = [x[0]] if shared else [np.hstack(x)]
+    new, ys = play_step(
+        together, joined, [np.hstack(pair) for pair in zip(*states, strict=True)], tensors
+    )
+    alone = [play_step(m, [x[i]], states[i], tensors) for i, m in enumerate(members)]
+    for ours, *theirs in zip([*new, *ys], *([*a, *b] for a, b in alone), strict=True):
+        np.testing.assert_array_equal(ours, np.hstack(theirs))
+
+
+def test_tokens_are_rows_of_a_table():
+    parts = Parts()
+    model = parts.model(["gru"], "each", F=4)
+    table = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    tensors = {**parts.tensors, "table": table}
+    tokens = np.array([[0, 5, 2], [1, 1, 3]])
+    model = through_a_file(replace(model, embed=Embed(6, 4, "table")), tensors)
+    ours = Network(model, tensors).answers(tokens)
+    theirs = Network(replace(model, embed=None), tensors).answers(table[tokens])
+    np.testing.assert_array_equal(ours, theirs)
+    one_hot = replace(parts.model(["rnn"], "each", F=6), embed=Embed(6, 6, None))
+    found = Network(through_a_file(one_hot, parts.tensors), parts.tensors).answers(tokens)
+    eye = Network(replace(one_hot, embed=None), parts.tensors).answers(
+        np.eye(6, dtype=np.float32)[tokens]
+    )
+    np.testing.assert_array_equal(found, eye)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(opset=2), "knows 1 to 1: install a newer one"),
+        (lambda v: v.update(stages=[]), "has no layers"),
+        (lambda v: v["stages"].append(v["stages"][0]), "reads 5 columns; there are 8"),
+        (lambda v: v["stages"][0].update(stage="conv"), "'conv', which is not known"),
+        (lambda v: v["readout"].update(kind="median"), "'median', which is not known"),
+        (lambda v: v["stages"][0]["directions"][0].update(reverse=1), "neither true nor false"),
+        (lambda v: v.update(head=v["stages"][0]["directions"][0]["step"]), "head does not read"),
+        (lambda v: v["stages"][0].update(directions=[]), "directions that read the same"),
+    ],
+)
+def test_what_is_refused_is_named(change, message):
+    parts = Parts()
+    value = parts.model(["gru"]).as_json()
+    change(value)
+    with pytest.raises(ValueError, match=message):
+        ModelGraph.from_json(value, {n: a.shape for n, a in parts.tensors.items()})
