@@ -196,7 +196,10 @@ def test_a_model_that_reads_backwards_is_no_single_step():
 def test_side_by_side_is_each_alone(shared):
     parts = Parts()
     members = [parts.step("lstm", 5, 4), parts.step("lstm", 5, 4)]
-    together = side_by_side(members, shared)
+    if shared:
+        together = side_by_side(members, [5], lambda c, inputs, i: list(inputs))
+    else:
+        together = side_by_side(members, [10], lambda c, inputs, i: [c.slice(inputs[0], 5 * i, 5)])
     rng = np.random.default_rng(0)
     x = [rng.normal(size=(3, 5)) for _ in members]
     states = [[rng.normal(size=(3, 4)) for _ in range(2)] for _ in members]

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -314,42 +314,34 @@ class _Composed:
         return StepGraph(tuple(inputs), (), (), tuple(outputs))
 
 
-def side_by_side(steps: Sequence[StepGraph], shared: bool) -> StepGraph:
+Cut = Callable[[Composer, Sequence[Node], int], list[Node]]
+
+
+def side_by_side(steps: Sequence[StepGraph], widths: Sequence[int], cut: Cut) -> StepGraph:
     """Several steps as one: the first outputs of all in one output, the second in the next, …
 
     Args:
-        steps: with as many inputs, states and outputs each, which may differ in width.
-        shared: whether all read the same inputs; otherwise each has its own columns of them.
+        steps: with as many states and outputs each, which may differ in width.
+        widths: of the inputs of the whole.
+        cut: `cut(composer, inputs, i)` gives the inputs of the i-th step, made of those.
     """
     c = Composer()
-    if shared:
-        inputs = [c.input(n.width) for n in steps[0].inputs]
-    else:
-        inputs = [c.input(sum(n.width for n in ns)) for ns in _together(steps, "inputs")]
-    states = [c.state(sum(n.width for n in ns)) for ns in _together(steps, "states")]
-    at_input, at_state = [0] * len(inputs), [0] * len(states)
+    inputs = [c.input(width) for width in widths]
+    joined = zip(*(step.states for step in steps), strict=True)
+    states = [c.state(sum(n.width for n in pieces)) for pieces in joined]
+    column = [0] * len(states)
     found = []
-    for step in steps:
-        own = inputs if shared else _columns(c, inputs, at_input, step.inputs)
-        found.append(c.inlined(step, own, _columns(c, states, at_state, step.states)))
+    for i, step in enumerate(steps):
+        own = []
+        for k, n in enumerate(step.states):
+            own.append(c.slice(states[k], column[k], n.width))
+            column[k] += n.width
+        found.append(c.inlined(step, cut(c, inputs, i), own))
     new_states, outputs = (
         tuple([c.concat(pieces) for pieces in zip(*part, strict=True)])
         for part in zip(*found, strict=True)
     )
     return StepGraph(tuple(inputs), tuple(states), new_states, outputs, frozenset(c.joints))
-
-
-def _together(steps: Sequence[StepGraph], name: str) -> list[tuple[Node, ...]]:
-    return list(zip(*(getattr(step, name) for step in steps), strict=True))
-
-
-def _columns(c: Composer, wide: Sequence[Node], at: list[int], like: Sequence[Node]) -> list[Node]:
-    """The next columns of each wide value; `at` moves on."""
-    cut = []
-    for i, n in enumerate(like):
-        cut.append(c.slice(wide[i], at[i], n.width))
-        at[i] += n.width
-    return cut
 
 
 # ---- reading

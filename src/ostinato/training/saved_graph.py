@@ -1,0 +1,401 @@
+"""Networks as graphs that run without torch: what a saved model says of its network.
+
+The steps of the layers are recorded as `scan` records them; readouts and heads are written here as
+nodes, with the meaning of `models/readout.py` and of the networks' forward passes in evaluation
+mode.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato import tree
+from ostinato._scan import compiled
+from ostinato.arguments import checked
+from ostinato.compiler.capture.record import check_recording, record
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph import from_aten
+from ostinato.compiler.graph.node import ONCE, ROWS, Node
+from ostinato.compiler.graph.saved import TensorNames, saved_step
+from ostinato.models import ClassifierNet
+from ostinato.models.ensemble import ClassifierEnsemble
+from ostinato.models.language import LanguageNet
+from ostinato.models.readout import Readout
+from ostinato.models.stack import Stack
+from ostinato.models.tagger import TaggerNet
+from ostinato.runtime import model_graph
+from ostinato.runtime.model_graph import (
+    Composer,
+    Direction,
+    Embed,
+    ModelGraph,
+    Scan,
+    side_by_side,
+)
+from ostinato.runtime.step_graph import StepGraph
+
+ROWS_OF_SAMPLE = 3
+
+
+class Described(NamedTuple):
+    """A network's graph, and the tensors that it reads beside the network's own."""
+
+    graph: ModelGraph
+    folded: dict[str, Tensor]
+
+
+def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
+    """The graph of a network.
+
+    Args:
+        net: a classifier, an ensemble of them, a tagger or a language model.
+        several: whether each class of a classifier has its own probability.
+
+    Raises:
+        Unsupported: it has no graph; the reason is for people.
+    """
+    weights = net.state_dict()
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.dtype is not torch.float32:
+            raise Unsupported(f"{name} is {tensor.dtype}; a graph computes in float32")
+    if not all(tensor.is_cpu for tensor in weights.values()):
+        return describe(copy.deepcopy(net).cpu(), several=several)
+    names = TensorNames(weights)
+    with _evaluating(net):
+        if isinstance(net, ClassifierNet):
+            graph = _classifier(net, names, several)
+        elif isinstance(net, ClassifierEnsemble):
+            members = [_classifier(m, names, several) for m in net._members]
+            graph = _ensemble(members)
+        elif isinstance(net, TaggerNet):
+            graph = _tagger(net, names)
+        elif isinstance(net, LanguageNet):
+            graph = _language_model(net, names)
+        else:
+            raise Unsupported(f"a {type(net).__name__} has no graph yet")
+    return Described(graph, names.folded)
+
+
+@contextmanager
+def _evaluating(net: torch.nn.Module) -> Any:
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# ---- networks
+
+
+def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
+    layers = _layers(net.body, net.config["n_features"], names)
+    if net.pool is None:
+        readout = model_graph.Readout("last")
+    else:
+        readout = _readout(net.pool, names, layers[-1].width)
+    c = Composer()
+    x = c.input(layers[-1].width)
+    logits = _linear(c, x, *_parameters(net.readout), names)
+    answer = _each(c, "sigmoid", logits) if several else _softmax(c, logits)
+    return ModelGraph(None, layers, readout, _map([x], answer))
+
+
+def _ensemble(members: Sequence[ModelGraph]) -> ModelGraph:
+    """The members side by side, and the mean of their answers, Σ p_m / M.
+
+    The outputs of a layer are those of the first direction, member by member, then those of the
+    second.
+    """
+    layers: list[Scan] = []
+    for together in zip(*(m.layers for m in members), strict=True):
+        below = layers[-1] if layers else None
+        directions = [
+            Direction(_members([d.step for d in each], below), each[0].reverse)
+            for each in zip(*(layer.directions for layer in together), strict=True)
+        ]
+        layers.append(Scan(together[0].name, tuple(directions)))
+    steps = [m.readout.step for m in members if m.readout.step is not None]
+    answers = [m.readout.answer for m in members if m.readout.answer is not None]
+    if steps:
+        readout = model_graph.Readout("scan", _members(steps, layers[-1]), _answers(answers))
+    else:
+        readout = members[0].readout
+    return ModelGraph(None, tuple(layers), readout, _mean_of_heads(members, layers[-1]))
+
+
+def _members(steps: Sequence[StepGraph], below: Scan | None) -> StepGraph:
+    """The steps of all members, each reading its own outputs of the layer below."""
+    if below is None:
+        widths = [steps[0].inputs[0].width]
+        return side_by_side(steps, widths, lambda c, inputs, i: list(inputs))
+    return side_by_side(
+        steps, [below.width], lambda c, inputs, i: [_own(c, inputs[0], below, i, len(steps))]
+    )
+
+
+def _answers(maps: Sequence[StepGraph]) -> StepGraph:
+    """The answers of all members' readouts, from the carries of all."""
+    widths = [sum(n.width for n in each) for each in zip(*(m.inputs for m in maps), strict=True)]
+
+    def cut(c: Composer, inputs: Sequence[Node], i: int) -> list[Node]:
+        before = [sum(m.inputs[k].width for m in maps[:i]) for k in range(len(inputs))]
+        own = zip(inputs, before, maps[i].inputs, strict=True)
+        return [c.slice(x, column, n.width) for x, column, n in own]
+
+    return side_by_side(maps, widths, cut)
+
+
+def _mean_of_heads(members: Sequence[ModelGraph], top: Scan) -> StepGraph:
+    c, n_members = Composer(), len(members)
+    x = c.input(top.width)
+    total = None
+    for i, member in enumerate(members):
+        size = top.width // n_members
+        apart = member.readout.kind == "scan"  # else the columns are those of the layer
+        own = c.slice(x, i * size, size) if apart else _own(c, x, top, i, n_members)
+        (answer,) = c.inlined(member.head, [own], ())[1]
+        total = answer if total is None else _each(c, "add", total, answer)
+    assert total is not None
+    return _map([x], c.node("mul_s", [total], (1 / n_members,), ROWS, total.shape))
+
+
+def _own(c: Composer, outputs: Node, layer: Scan, i: int, n_members: int) -> Node:
+    """The outputs of the i-th member, of all directions."""
+    pieces, column = [], 0
+    for direction in layer.directions:
+        width = direction.step.outputs[0].width
+        size = width // n_members
+        pieces.append(c.slice(outputs, column + i * size, size))
+        column += width
+    return c.concat(pieces)
+
+
+def _tagger(net: TaggerNet, names: TensorNames) -> ModelGraph:
+    if net.words is not None:
+        raise Unsupported("a tagger of words reads their letters, which a graph cannot say yet")
+    layers = _layers(net.body, net.config["n_features"], names)
+    c = Composer()
+    x = c.input(layers[-1].width)
+    scores = _linear(c, x, *_parameters(net.readout), names)
+    answer = scores if net.crf is not None else _softmax(c, scores)
+    return ModelGraph(None, layers, model_graph.Readout("each"), _map([x], answer))
+
+
+def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:
+    n_tokens = net.config["n_tokens"]
+    layers = _layers(net.body, net.config["embedding_size"] or n_tokens, names)
+    if net.embedding is None:
+        embed = Embed(n_tokens, n_tokens, None)
+    else:
+        weight = net.embedding.weight.detach()
+        embed = Embed(n_tokens, weight.shape[1], _named(weight, names))
+    c = Composer()
+    features = x = c.input(layers[-1].width)
+    if net.config["tied"]:
+        features = _linear(c, x, *_parameters(net.readout), names)
+    logits = _linear(c, features, *(t.detach() for t in net.output), names)
+    return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], _softmax(c, logits)))
+
+
+# ---- layers
+
+
+def _layers(body: torch.nn.Module, n_features: int, names: TensorNames) -> tuple[Scan, ...]:
+    if isinstance(body, Stack):
+        n_directions, kind = body.n_directions, type(body.cells[0]).__name__
+        sizes = _sizes(body, n_features)
+        steps = [_step_of_cell(cell, body.hidden_size, n, names) for cell, n in sizes]
+    else:
+        n_directions, kind = 2 if body.bidirectional else 1, body.mode.partition("_")[0].lower()
+        steps = _steps_of_layers(body, names)
+    layers = []
+    for i in range(0, len(steps), n_directions):
+        pair = steps[i : i + n_directions]
+        directions = tuple(Direction(step, reverse=k == 1) for k, step in enumerate(pair))
+        layers.append(Scan(f"{kind} layer {len(layers)}", directions))
+    return tuple(layers)
+
+
+def _steps_of_layers(body: Any, names: TensorNames) -> list[StepGraph]:
+    """Of torch.nn's layers, in our classes: layer by layer, direction by direction."""
+    body._refresh()
+    n_directions = 2 if body.bidirectional else 1
+    n = len(body._all_weights[0])
+    steps = []
+    for i in range(body.num_layers * n_directions):
+        weights = body._flat_weights[i * n : (i + 1) * n]
+        width = body.input_size if i < n_directions else n_directions * body.hidden_size
+        h = torch.zeros(ROWS_OF_SAMPLE, body.hidden_size)
+        init = (h, h) if body.mode == "LSTM" else h
+        xs = torch.randn(1, ROWS_OF_SAMPLE, width, generator=_generator())
+        a = checked(body._step(weights, False), init, xs, 0, False)
+        captured = [w for w in weights if w is not None]
+        recording, _ = record(a, captured, None)
+        check_recording(recording, a, None)
+        graph = from_aten.StepGraph(recording, torch.float32)
+        steps.append(_saved(graph, captured, names))
+    return steps
+
+
+def _sizes(body: Stack, n_features: int) -> list[tuple[torch.nn.Module, int]]:
+    """The cells, each with the width of its input."""
+    first, rest = n_features, body.n_directions * body.hidden_size
+    return [(cell, first if i < body.n_directions else rest) for i, cell in enumerate(body.cells)]
+
+
+def _step_of_cell(
+    cell: torch.nn.Module, hidden_size: int, n_features: int, names: TensorNames
+) -> StepGraph:
+    """Of a person's own cell."""
+    xs = torch.randn(1, ROWS_OF_SAMPLE, n_features, generator=_generator())
+    if hasattr(cell, "initial"):
+        init: Any = cell.initial(xs[0])  # type: ignore[operator]
+    else:
+        init = torch.zeros(ROWS_OF_SAMPLE, hidden_size)
+    call, refusal = compiled(checked(cell, init, xs, 0, False))
+    if call is None:
+        assert refusal is not None
+        raise refusal
+    step = _saved(call.compiled.planner.graph, call.captured, names)
+    if not hasattr(cell, "initial"):
+        return step
+    other = tree.leaves(cell.initial(1 - 2 * xs[0]))  # type: ignore[operator]
+    first = [_first_row(a, b) for a, b in zip(tree.leaves(init), other, strict=True)]
+    return _beginning_with(step, first, names)
+
+
+def _first_row(leaf: Tensor, other: Tensor) -> Tensor:
+    """A first carry `[width]`, found for two inputs, each of some rows."""
+    rows = torch.cat([leaf, other]).detach().flatten(1)
+    if not bool((rows == rows[0]).all()):
+        raise Unsupported("the cell's first carry depends on its first input")
+    return rows[0]
+
+
+def _beginning_with(step: StepGraph, first: list[Tensor], names: TensorNames) -> StepGraph:
+    """The step with a carry that begins with these rows instead of zeros.
+
+    A further state, `begun`, is 0 before the first step and 1 after it.
+    """
+    if not any(bool(row.any()) for row in first):
+        return step
+    c = Composer()
+    inputs = [c.input(n.width) for n in step.inputs]
+    states = [c.state(n.width) for n in step.states]
+    begun = c.state(1)
+    values = []
+    for state, row in zip(states, first, strict=True):
+        vector = _tensor(c, row, names)
+        values.append(c.node("select", [begun, state, vector], (0.0,), ROWS, state.shape))
+    new_states, outputs = c.inlined(step, inputs, values)
+    one = c.node("const", [], (1.0,), ROWS, (1,))
+    return StepGraph(tuple(inputs), (*states, begun), (*new_states, one), tuple(outputs))
+
+
+def _saved(graph: from_aten.StepGraph, captured: Sequence[Tensor], names: TensorNames) -> StepGraph:
+    f = saved_step(graph, captured, names)
+    return StepGraph(f.xs, f.states, f.new_states, f.ys)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+# ---- readouts, as steps over the states of the top layer
+
+
+def _readout(pool: Readout, names: TensorNames, width: int) -> model_graph.Readout:
+    """`models/readout.py`, step by step, from a carry of zeros.
+
+    mean        total' = total + s,  count' = count + 1;            total / count
+    max         largest' = max(largest, s), at the first step s;    largest
+    attention   with the score a = v · s and the largest score so far, m' = max(m, a):
+                z' = z e^(m − m') + e^(a − m'),  total' = total e^(m − m') + s e^(a − m');
+                total / z
+    """
+    c = Composer()
+    s = c.input(width)
+
+    def op(name: str, *inputs: Node, scalar: float = 0.0) -> Node:
+        columns = max(n.width for n in inputs)
+        return c.node(name, inputs, (scalar,), ROWS, (columns,))
+
+    if pool.kind == "max":
+        largest, begun = c.state(width), c.state(1)
+        states = [largest, begun]
+        new = [
+            op("select", begun, op("max", largest, s), s),
+            c.node("const", [], (1.0,), ROWS, (1,)),
+        ]
+    elif pool.kind == "mean":
+        total, count = c.state(width), c.state(1)
+        states = [total, count]
+        new = [op("add", total, s), op("add_s", count, scalar=1.0)]
+    else:
+        assert pool.query is not None
+        total, z, top = c.state(width), c.state(1), c.state(1)
+        states = [total, z, top]
+        products = op("mul", s, _tensor(c, pool.query.detach(), names))
+        score = c.node("row_sum", [products], (), ROWS, (1,))
+        before = op("select", z, top, score)  # z ≥ 1 after the first step
+        largest = op("max", before, score)
+        decay, weight = (op("exp", op("sub", a, largest)) for a in (before, score))
+        new = [
+            op("add", op("mul", total, decay), op("mul", s, weight)),
+            op("add", op("mul", z, decay), weight),
+            largest,
+        ]
+    step = StepGraph((s,), tuple(states), tuple(new), ())
+    c = Composer()
+    carry = [c.input(n.width) for n in states]
+    is_max = pool.kind == "max"
+    answer = carry[0] if is_max else c.node("div", carry[:2], (0.0,), ROWS, (width,))
+    return model_graph.Readout("scan", step, _map(carry, answer))
+
+
+# ---- heads
+
+
+def _map(inputs: Sequence[Node], output: Node) -> StepGraph:
+    return StepGraph(tuple(inputs), (), (), (output,))
+
+
+def _parameters(linear: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    return linear.weight.detach(), linear.bias.detach()
+
+
+def _linear(c: Composer, x: Node, weight: Tensor, bias: Tensor, names: TensorNames) -> Node:
+    """x Wᵀ + b, with W `[N, K]`."""
+    W = _tensor(c, weight, names)
+    transposed = c.node("transpose", [W], (), ONCE, W.shape[::-1])
+    product = c.node("matmul", [x, transposed], (), ROWS, bias.shape)
+    return c.node("add", [_tensor(c, bias, names), product], (0.0,), ROWS, bias.shape)
+
+
+def _each(c: Composer, op: str, *inputs: Node) -> Node:
+    return c.node(op, inputs, (0.0,), ROWS, (max(n.width for n in inputs),))
+
+
+def _softmax(c: Composer, logits: Node) -> Node:
+    largest = c.node("row_max", [logits], (), ROWS, (1,))
+    powers = _each(c, "exp", _each(c, "sub", logits, largest))
+    return _each(c, "div", powers, c.node("row_sum", [powers], (), ROWS, (1,)))
+
+
+def _tensor(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
+    return c.node("tensor", [], (_named(tensor, names),), ONCE, tensor.shape)
+
+
+def _named(tensor: Tensor, names: TensorNames) -> str:
+    """The name of a tensor of the network; one that is computed is folded."""
+    return names.of(tensor) or names.fold(tensor)
