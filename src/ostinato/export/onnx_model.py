@@ -1,0 +1,198 @@
+"""A whole model as one ONNX graph, in one of two forms.
+
+    sequence    x `[batch, time, features]` and lengths `[batch]` int64 → answer `[batch, …]`
+    step        x `[batch, features]` and the states → answer `[batch, …]` and the new states
+
+Of a model that reads tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that
+answers at each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.prepare import Preparation
+from ostinato.export.onnx_prepare import write_preparation
+from ostinato.export.onnx_scan import Played, Rows, write_direction, write_scan
+from ostinato.export.onnx_step import Tensors, write_step
+from ostinato.export.onnx_writer import FLOAT, INT64, IR_VERSION, OPSET, Writer
+from ostinato.runtime.model_graph import Embed, ModelGraph
+from ostinato.runtime.step_graph import StepGraph
+
+ANSWER, LENGTHS, LATEST = "answer", "lengths", "latest"
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """What is exported.
+
+    Attributes:
+        graph: the source.
+        tensors: its weights by name, float32.
+        preparation: of its input; None: the input is the network's.
+        labels: of the answer's columns, as JSON values; they are kept in the file's metadata.
+    """
+
+    graph: ModelGraph
+    tensors: Tensors
+    preparation: Preparation | None = None
+    labels: Any = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """An ONNX model, and by which operator each direction of each layer is played."""
+
+    proto: Any
+    operators: tuple[str, ...]
+
+
+def sequence_model(source: Exportable, operators: bool = True) -> Made:
+    """The sequence form.
+
+    Args:
+        source: the model.
+        operators: whether steps that are proved to be an RNN, GRU or LSTM become these.
+    """
+    w, graph = Writer(), source.graph
+    x, described = _input(w, source, ("batch", "time"))
+    x = w.node("Transpose", x, perm=_time_and_batch(graph))
+    rows = Rows.of(w, x, LENGTHS)
+    x = _read(w, source, x, None)[0]
+    played: list[Played] = []
+    made_of: list[str] = []
+    for layer in graph.layers:
+        played = [
+            write_direction(w, d.step, source.tensors, x, rows, d.reverse, operators)
+            for d in layer.directions
+        ]
+        x = _joined(w, [p.outputs for p in played])
+        made_of += [p.operator for p in played]
+    shape: tuple[str | int, ...] = ("batch", graph.n_outputs)
+    readout = graph.readout
+    if readout.kind == "each":
+        (answer,) = _mapped(w, graph.answer, [x], source.tensors, x)
+        answer = w.node("Where", rows.valid, answer, w.number(0))
+        answer = w.node("Transpose", answer, perm=[1, 0, 2])
+        shape = ("batch", "time", graph.n_outputs)
+    elif readout.kind == "last":
+        last = _joined(w, [p.last for p in played])
+        (answer,) = _mapped(w, graph.answer, [last], source.tensors, last)
+    else:
+        assert readout.step is not None
+        carry = write_scan(w, readout.step, source.tensors, x, rows, reverse=False).states
+        (answer,) = _mapped(w, graph.answer, list(carry), source.tensors, carry[0])
+    w.called(ANSWER, answer)
+    inputs = [described, w.value(LENGTHS, ("batch",), INT64)]
+    return Made(_model(w, source, "sequence", inputs, [w.value(ANSWER, shape)]), tuple(made_of))
+
+
+def step_model(source: Exportable) -> Made:
+    """The step form.
+
+    Raises:
+        ValueError: the model reads backwards, too.
+    """
+    w = Writer()
+    step, answer = source.graph.composed()
+    x, described = _input(w, source, ("batch",))
+    inputs, outputs = [described], []
+    names = [f"state_{i}" for i in range(len(step.states))]
+    latest = None
+    if source.preparation is not None and source.preparation.missing == "forward":
+        latest = LATEST
+    x, now = _read(w, source, x, latest)
+    given = dict(zip((*step.inputs, *step.states), (x, *names), strict=True))
+    new = write_step(w, step.new_states, given, source.tensors, like=x)
+    (result,) = _mapped(w, answer, new, source.tensors, x)
+    w.called(ANSWER, result)
+    outputs.append(w.value(ANSWER, ("batch", source.graph.n_outputs)))
+    carried = list(zip(names, new, [n.width for n in step.states], strict=True))
+    if now is not None:
+        assert source.preparation is not None
+        carried.append((LATEST, now, len(source.preparation.features)))
+    for name, value, width in carried:
+        w.called(f"new_{name}", value)
+        inputs.append(w.value(name, ("batch", width)))
+        outputs.append(w.value(f"new_{name}", ("batch", width)))
+    return Made(_model(w, source, "step", inputs, outputs), ("step",))
+
+
+# ---- parts
+
+
+def _input(w: Writer, source: Exportable, leading: tuple[str, ...]) -> tuple[str, Any]:
+    if source.graph.embed is not None:
+        return "tokens", w.value("tokens", leading, INT64)
+    preparation = source.preparation
+    n = source.graph.n_inputs if preparation is None else len(preparation.features)
+    return "x", w.value("x", (*leading, n), FLOAT)
+
+
+def _time_and_batch(graph: ModelGraph) -> list[int]:
+    return [1, 0] if graph.embed is not None else [1, 0, 2]
+
+
+def _read(w: Writer, source: Exportable, x: str, latest: str | None) -> tuple[str, str | None]:
+    """The input of the lowest layer, and the values that a step carries on, if any."""
+    if source.graph.embed is not None:
+        return _embedded(w, source.graph.embed, source.tensors, x), None
+    if source.preparation is None:
+        return x, None
+    prepared = write_preparation(w, source.preparation, x, latest)
+    return prepared.x, prepared.latest
+
+
+def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
+    if embed.table is not None:
+        table = w.constant(np.asarray(tensors[embed.table], np.float32), "weight")
+        return w.node("Gather", table, tokens, axis=0)
+    depth = w.constant(np.array(embed.n_tokens, np.int64))
+    return w.node("OneHot", tokens, depth, w.constant(np.array([0, 1], np.float32)), axis=-1)
+
+
+def _mapped(
+    w: Writer, graph: StepGraph, inputs: list[str], tensors: Tensors, like: str
+) -> list[str]:
+    """The outputs of a map."""
+    given = dict(zip(graph.inputs, inputs, strict=True))
+    return write_step(w, graph.outputs, given, tensors, like)
+
+
+def _joined(w: Writer, values: list[str]) -> str:
+    return values[0] if len(values) == 1 else w.node("Concat", *values, axis=-1)
+
+
+def _model(w: Writer, source: Exportable, form: str, inputs: Any, outputs: Any) -> Any:
+    import onnx
+
+    import ostinato
+
+    proto = onnx.helper.make_model(
+        w.graph(f"ostinato_{form}", inputs, outputs),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="ostinato",
+        producer_version=ostinato.__version__,
+    )
+    onnx.helper.set_model_props(proto, _metadata(source, form))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _metadata(source: Exportable, form: str) -> dict[str, str]:
+    """What a reader of the file needs beside the shapes, as JSON by name."""
+    kept: dict[str, Any] = {"form": form}
+    if source.labels is not None:
+        kept["labels"] = source.labels
+    if source.preparation is not None:
+        kept["features"] = [f.name for f in source.preparation.features]
+        kept["words"] = {
+            f.name: list(f.words) for f in source.preparation.features if f.words is not None
+        }
+        kept["missing"] = source.preparation.missing
+    return {f"ostinato.{name}": json.dumps(value) for name, value in kept.items()}

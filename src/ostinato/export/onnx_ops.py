@@ -1,0 +1,146 @@
+"""What each operation of a step graph is in ONNX: one row an operation, as in engine/ops.py.
+
+    ELEMENTWISE   name → nodes, on operands that broadcast against each other; s is the scalar
+    ROWS          name → nodes, of the operations that see a row as a whole
+
+A row of a table is given a `Writer`, the names of the operands, and, if elementwise, the scalar, or
+else the node. It returns the name of the result. All of them work on the last axis, so that they
+serve rows `[B, width]` and rows of all steps `[T, B, width]`. Truth values are 1 and 0.
+
+ONNX lacks log1p and expm1, and 1 + a loses the digits of a small a:
+
+    log1p(a) = log(u) · a / (u − 1) with u = 1 + a, or a where u = 1     (Kahan, in Goldberg 1991)
+    expm1(a) = tanh(a / 2) · (eᵃ + 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ostinato.export.onnx_writer import Writer
+
+Elementwise = Callable[..., str]  # (writer, operands…, s) → the name of the result
+
+
+def _op(name: str) -> Elementwise:
+    """An operation that ONNX has."""
+    return lambda w, *operands_s: w.node(name, *operands_s[:-1])
+
+
+def _with_scalar(name: str) -> Elementwise:
+    return lambda w, a, s: w.node(name, a, w.number(s))
+
+
+def _scalar_first(name: str) -> Elementwise:
+    return lambda w, a, s: w.node(name, w.number(s), a)
+
+
+def _truth(name: str) -> Elementwise:
+    return lambda w, a, b, s: w.float(w.node(name, a, b))
+
+
+def _truth_with_scalar(name: str) -> Elementwise:
+    return lambda w, a, s: w.float(w.node(name, a, w.number(s)))
+
+
+def _sign(w: Writer, a: str, s: float) -> str:
+    """Not ONNX's Sign, whose answer for NaN is left open."""
+    zero = w.number(0)
+    return w.node("Sub", w.float(w.node("Greater", a, zero)), w.float(w.node("Less", a, zero)))
+
+
+def _log1p(w: Writer, a: str, s: float) -> str:
+    one = w.number(1)
+    u = w.node("Add", a, one)
+    correction = w.node("Div", a, w.node("Sub", u, one))
+    small = w.node("Mul", w.node("Log", u), correction)
+    # From u = 2 on, log(u) alone is exact enough; u = ∞ would give ∞ / ∞.
+    finite = w.node("Where", w.node("Less", u, w.number(2)), small, w.node("Log", u))
+    return w.node("Where", w.node("Equal", u, one), a, finite)
+
+
+def _expm1(w: Writer, a: str, s: float) -> str:
+    half = w.node("Tanh", w.node("Mul", a, w.number(0.5)))
+    return w.node("Mul", half, w.node("Add", w.node("Exp", a), w.number(1)))
+
+
+def _lerp(w: Writer, a: str, b: str, c: str, s: float) -> str:
+    return w.node("Add", a, w.node("Mul", c, w.node("Sub", b, a)))
+
+
+def _tanh_backward(w: Writer, a: str, b: str, s: float) -> str:
+    return w.node("Mul", a, w.node("Sub", w.number(1), w.node("Mul", b, b)))
+
+
+def _sigmoid_backward(w: Writer, a: str, b: str, s: float) -> str:
+    return w.node("Mul", w.node("Mul", a, b), w.node("Sub", w.number(1), b))
+
+
+def _max_backward(w: Writer, a: str, b: str, c: str, s: float) -> str:
+    half = w.node("Mul", a, w.number(0.5))
+    rest = w.node("Where", w.node("Equal", b, c), half, a)
+    return w.node("Where", w.node("Less", b, c), w.number(0), rest)
+
+
+ELEMENTWISE: dict[str, Elementwise] = {
+    "copy": _op("Identity"),
+    "fill": lambda w, s: w.number(s),
+    "neg": _op("Neg"),
+    "abs": _op("Abs"),
+    "sign": _sign,
+    "sqrt": _op("Sqrt"),
+    "exp": _op("Exp"),
+    "exp2": lambda w, a, s: w.node("Pow", w.number(2), a),
+    "log": _op("Log"),
+    "log1p": _log1p,
+    "expm1": _expm1,
+    "erf": _op("Erf"),
+    "sin": _op("Sin"),
+    "cos": _op("Cos"),
+    "tanh": _op("Tanh"),
+    "sigmoid": _op("Sigmoid"),
+    "softplus": _op("Softplus"),
+    "add": _op("Add"),
+    "sub": _op("Sub"),
+    "mul": _op("Mul"),
+    "div": _op("Div"),
+    "max": _op("Max"),
+    "min": _op("Min"),
+    "lt": _truth("Less"),
+    "le": _truth("LessOrEqual"),
+    "eq": _truth("Equal"),
+    "ne": lambda w, a, b, s: w.float(w.node("Not", w.node("Equal", a, b))),
+    "pow": _op("Pow"),
+    "add_s": _with_scalar("Add"),
+    "mul_s": _with_scalar("Mul"),
+    "rsub_s": _scalar_first("Sub"),
+    "rdiv_s": _scalar_first("Div"),
+    "max_s": _with_scalar("Max"),
+    "min_s": _with_scalar("Min"),
+    "lt_s": _truth_with_scalar("Less"),
+    "gt_s": _truth_with_scalar("Greater"),
+    "le_s": _truth_with_scalar("LessOrEqual"),
+    "ge_s": _truth_with_scalar("GreaterOrEqual"),
+    "eq_s": _truth_with_scalar("Equal"),
+    "pow_s": _with_scalar("Pow"),
+    "fma": lambda w, a, b, c, s: w.node("Add", w.node("Mul", a, b), c),
+    "select": lambda w, a, b, c, s: w.node("Where", w.truth(a), b, c),
+    "select_s": lambda w, a, b, s: w.node("Where", w.truth(a), w.number(s), b),
+    "select_else_s": lambda w, a, b, s: w.node("Where", w.truth(a), b, w.number(s)),
+    "lerp": _lerp,
+    "tanh_backward": _tanh_backward,
+    "sigmoid_backward": _sigmoid_backward,
+    "max_backward": _max_backward,
+}
+
+
+Rows = Callable[[Writer, Any, tuple[str, ...]], str]  # (writer, node, operands) → the result
+
+ROWS: dict[str, Rows] = {
+    "spread": lambda w, n, x: w.expand(x[0], x[0], n.width),
+    "slice": lambda w, n, x: w.slice(x[0], n.attrs[0], n.attrs[0] + n.width),
+    "concat": lambda w, n, x: w.node("Concat", *x, axis=-1),
+    "row_sum": lambda w, n, x: w.node("ReduceSum", x[0], w.integers(-1), keepdims=1),
+    "row_max": lambda w, n, x: w.node("ReduceMax", x[0], w.integers(-1), keepdims=1),
+}

@@ -1,0 +1,109 @@
+"""A model's preparation of its input, as nodes: what `data.Preparation` does to numbers.
+
+The input of the file has one column a feature, NaN where a value is missing. A feature that holds
+words has the place of the word among those of the training part, −1 for any other word. Numbers are
+scaled in float64, as by `Preparation`: a mean that is large beside the scale costs no digits.
+
+Missing values under "forward" become the last one before, which a sequence finds by a Scan, and a
+step keeps as a state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ostinato.data.prepare import Feature, Preparation
+from ostinato.export.onnx_writer import DOUBLE, FLOAT, Writer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Names of values: the network's input, and what a step must carry on beside its states."""
+
+    x: str
+    latest: str | None = None
+
+
+def write_preparation(w: Writer, preparation: Preparation, x: str, latest: str | None) -> Prepared:
+    """x `[…, features]` as the network's input `[…, F]`.
+
+    Args:
+        latest: the values of the step before `[B, features]`, if x is a step; None: x is a sequence
+            `[T, B, features]`.
+    """
+    if preparation.missing == "forward":
+        if latest is None:
+            x, carried = _filled_forward(w, x), None
+        else:
+            x = carried = w.node("Where", w.node("IsNaN", x), latest, x)
+    else:
+        carried = None
+    absent = w.node("IsNaN", x)
+    parts = [_numbers(w, preparation, x, absent)]
+    parts += [_words(w, i, f, x) for i, f in enumerate(preparation.features) if f.words is not None]
+    if preparation.missing == "mask":
+        parts.append(w.float(absent))
+    joined = w.node("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+    order = _order(preparation)
+    if order != list(range(len(order))):
+        joined = w.node("Gather", joined, w.integers(*order), axis=-1)
+    return Prepared(joined, carried)
+
+
+def _numbers(w: Writer, preparation: Preparation, x: str, absent: str) -> str:
+    """Every feature filled and scaled; those of words too, of which no column is taken."""
+    masked = preparation.missing == "mask"
+    fills = [f.mean if masked else f.fill for f in preparation.features]
+    fill, mean, scale = (
+        w.constant(np.array(v, np.float64))
+        for v in (
+            fills,
+            [f.mean for f in preparation.features],
+            [f.scale for f in preparation.features],
+        )
+    )
+    wide = w.node("Cast", x, to=DOUBLE)
+    filled = w.node("Where", absent, fill, wide)
+    return w.node("Cast", w.node("Div", w.node("Sub", filled, mean), scale), to=FLOAT)
+
+
+def _words(w: Writer, i: int, feature: Feature, x: str) -> str:
+    """A column of zeros and ones for each word; zeros throughout for NaN and −1."""
+    assert feature.words is not None
+    places = w.constant(np.arange(len(feature.words), dtype=np.float32))
+    return w.float(w.node("Equal", w.slice(x, i, i + 1), places))
+
+
+def _order(preparation: Preparation) -> list[int]:
+    """The columns of the network's input, as places among: numbers, words, masks."""
+    features = preparation.features
+    at = len(features)
+    words_at = []
+    for f in features:
+        words_at.append(at)
+        at += len(f.words or ())
+    order = []
+    for i, f in enumerate(features):
+        order += [i] if f.words is None else list(range(words_at[i], words_at[i] + len(f.words)))
+        if preparation.missing == "mask":
+            order.append(at + i)
+    return order
+
+
+def _filled_forward(w: Writer, x: str) -> str:
+    """x `[T, B, features]`; NaN where there is no value before, either."""
+    body = Writer(w)
+    before, now = body.name("latest"), body.name("x")
+    filled = body.node("Where", body.node("IsNaN", now), before, now)
+    shown = body.node("Identity", filled)
+    shape = ("batch", "features")
+    graph = body.graph(
+        w.name("body"),
+        [body.value(before, shape), body.value(now, shape)],
+        [body.value(filled, shape), body.value(shown, shape)],
+    )
+    rows = w.node("Shape", x, start=1)
+    start = w.node("Expand", w.number(float("nan")), rows)
+    return w.nodes_of("Scan", [start, x], 2, body=graph, num_scan_inputs=1)[1]

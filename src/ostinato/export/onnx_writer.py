@@ -1,0 +1,98 @@
+"""Writing an ONNX graph node by node: names are made here, and constants are kept once a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato._extras import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+# TensorProto's numbers of element types.
+FLOAT, INT32, INT64, BOOL, DOUBLE = 1, 6, 7, 9, 11
+OPSET, IR_VERSION = 18, 8  # read by onnx 1.13, ONNX Runtime 1.14 and OpenVINO 2023.1, and newer
+
+
+class Writer:
+    """The nodes of one graph, in their order; a body of a Scan is a graph of its own.
+
+    Args:
+        above: the writer of the graph that this one is a body in. Names are unique in all.
+    """
+
+    def __init__(self, above: Writer | None = None):
+        with needs("onnx", "onnx"):
+            import onnx
+        self._helper: Any = onnx.helper
+        self._numbers: Any = count() if above is None else above._numbers
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], tuple[str, np.ndarray]] = {}
+
+    # ---- values
+
+    def name(self, kind: str) -> str:
+        return f"{kind.lower()}_{next(self._numbers)}"
+
+    def nodes_of(self, op: str, inputs: Sequence[str], n_outputs: int, **attrs: Any) -> list[str]:
+        """An operation with several results; an input that is left out has the name ""."""
+        outputs = [self.name(op) for _ in range(n_outputs)]
+        self.nodes.append(self._helper.make_node(op, list(inputs), outputs, outputs[0], **attrs))
+        return outputs
+
+    def node(self, op: str, *inputs: str, **attrs: Any) -> str:
+        return self.nodes_of(op, inputs, 1, **attrs)[0]
+
+    def called(self, name: str, value: str) -> None:
+        """Give a value the name of an output of the graph."""
+        self.nodes.append(self._helper.make_node("Identity", [value], [name], name))
+
+    def constant(self, value: np.ndarray, kind: str = "constant") -> str:
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.name(kind), value
+        return self._constants[key][0]
+
+    def number(self, s: float) -> str:
+        return self.constant(np.array(s, np.float32))
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    # ---- short forms
+
+    def float(self, truth: str) -> str:
+        """True and False as 1 and 0."""
+        return self.node("Cast", truth, to=FLOAT)
+
+    def truth(self, a: str) -> str:
+        """a ≠ 0."""
+        return self.node("Not", self.node("Equal", a, self.number(0)))
+
+    def slice(self, a: str, start: int, stop: int) -> str:
+        """Columns start … stop−1 of the last axis."""
+        return self.node("Slice", a, self.integers(start), self.integers(stop), self.integers(-1))
+
+    def expand(self, a: str, like: str, width: int) -> str:
+        """a as rows of `width` columns, as many as `like` has."""
+        leading = self.node("Shape", like, start=0, end=-1)
+        shape = self.node("Concat", leading, self.integers(width), axis=0)
+        return self.node("Expand", a, shape)
+
+    # ---- the graph
+
+    def graph(
+        self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[Any]
+    ) -> onnx.GraphProto:
+        from onnx import numpy_helper
+
+        kept = [numpy_helper.from_array(v, n) for n, v in self._constants.values()]
+        return self._helper.make_graph(self.nodes, name, list(inputs), list(outputs), kept)
+
+    def value(self, name: str, shape: Sequence[int | str], kind: int = FLOAT) -> Any:
+        """The description of an input or output of a graph; a text is the name of an open size."""
+        return self._helper.make_tensor_value_info(name, kind, list(shape))

@@ -1,0 +1,130 @@
+"""Each operation of a step graph in ONNX, against its meaning in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_examples as ex
+import pytest
+import torch
+
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import Node
+from ostinato.engine.ops import OPS
+from ostinato.export.onnx_ops import ELEMENTWISE, ROWS
+from ostinato.runtime import step_graph
+from ostinato.runtime.reference import play_step
+from ostinato.runtime.step_graph import StepGraph
+from zoo import steps
+from zoo.random_steps import Draw, random_case
+from zoo.saved import of_case
+
+# Rows that the writer itself makes: inputs, constants and products.
+WRITTEN = {"x", "state", "const", "matmul"}
+ONCE = {"tensor", "transpose", "part", "block"}
+
+
+def test_every_operation_has_a_row():
+    assert set(ELEMENTWISE) == set(OPS)
+    assert {*ROWS, *WRITTEN, *ONCE} == set(step_graph._CHECKS) - set(OPS)
+
+
+SPECIAL = [0.0, -0.0, 1e-30, -1e-4, 1e-4, 0.3, -0.7, 1.0, -1.0, 2.5, -6.0, 20.0, -20.0, 90.0, 3e38]
+# What ONNX Runtime rounds more than once, as multiples of ε of the result: exp2 by pow; a tanh by
+# a rational function with an absolute error of 4e-7 near ±1; products and sums of two roundings.
+ULPS = {"expm1": 16, "log1p": 8, "exp2": 8, "pow": 8, "pow_s": 8, "erf": 8, "softplus": 8}
+
+
+@pytest.mark.parametrize("name", sorted(n for n in OPS if OPS[n].arity))
+@pytest.mark.parametrize("s", [0.5, -2.0, 0.0])
+def test_elementwise(name, s):
+    arity = OPS[name].arity
+    grid = np.meshgrid(*[np.array(SPECIAL, np.float32)] * arity)
+    values = [g.ravel()[:, None] for g in grid]
+    if name in ("sin", "cos"):
+        values = [v[np.abs(v) < 100][:, None] for v in values]  # ONNX Runtime reduces coarsely
+    inputs = tuple(Node("x", (), (i,), "rows", (1,), i) for i in range(arity))
+    graph = StepGraph(inputs, (), (), (Node(name, inputs, (s,), "rows", (1,), arity),))
+    feeds = {f"x{i}": v for i, v in enumerate(values)}
+    (came,) = ex.session(ex.step_proto(graph, {})).run(None, feeds)
+    with np.errstate(all="ignore"):
+        meant = OPS[name].meaning(*(v.astype(np.float64) for v in values), np.float64(s))
+        single = OPS[name].meaning(*values, np.float32(s))
+    # Where float32 overflows or rounding decides (a difference of large numbers), float32's own
+    # meaning counts; elsewhere float64's.
+    for row in zip(
+        came[:, 0], np.ravel(meant), np.ravel(single), *np.hstack(values).T, strict=True
+    ):
+        got, exact, rounded, *operands = row
+        if np.isnan(rounded) or np.isinf(rounded):
+            assert got == rounded or (np.isnan(got) and np.isnan(rounded)), (
+                name,
+                operands,
+                row[:3],
+            )
+            continue
+        error = ULPS.get(name, 4) * ex.EPS * abs(exact) + 2 * abs(float(rounded) - exact) + 1e-37
+        if name in ("tanh", "sigmoid", "softplus", "erf"):
+            error += 4e-7
+        assert abs(float(got) - exact) <= error, (name, operands, row[:3])
+
+
+def case_in_float32(name):
+    return steps.make(name, torch.float32)
+
+
+@pytest.mark.parametrize("name", sorted(steps.ZOO))
+def test_steps_of_the_zoo(name):
+    try:
+        graph, tensors = of_case(case_in_float32(name))
+    except (Unsupported, AssertionError):
+        pytest.skip("plays the loop, so that it has no graph")
+    agree(graph, tensors)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_steps(seed):
+    case = random_case(Draw(7000 + seed))
+    for p in case.parameters:
+        p.data = p.data.float()
+    single = steps.Case(
+        case.step, case.parameters, lambda B: to_float(case.init(B)), lambda B: to_float(case.x(B))
+    )
+    try:
+        graph, tensors = of_case(single)
+    except (Unsupported, AssertionError):
+        pytest.skip("plays the loop, so that it has no graph")
+    agree(graph, tensors)
+
+
+def to_float(tree):
+    return torch.utils._pytree.tree_map(lambda t: t.float(), tree)
+
+
+def agree(graph, tensors):
+    """One step from random states, for one row and for three.
+
+    A step is some twenty operations deep; each rounds at most 8 ε, sums of K terms √K more, and
+    division and the like amplify: 256 ε of the largest number leaves room for a factor of two.
+    """
+    session = ex.session(ex.step_proto(graph, tensors))
+    random = np.random.default_rng(1)
+    for B in (1, 3):
+        xs, states = (
+            [random.normal(size=(B, n.width)).astype(np.float32) for n in nodes]
+            for nodes in (graph.inputs, graph.states)
+        )
+        feeds = {f"x{i}": v for i, v in enumerate(xs)}
+        feeds |= {f"state{i}": v for i, v in enumerate(states)}
+        needed = {i.name for i in session.get_inputs()}
+        came = session.run(None, {k: v for k, v in feeds.items() if k in needed})
+        new, ys = play_step(
+            graph,
+            [v.astype(np.float64) for v in xs],
+            [v.astype(np.float64) for v in states],
+            ex.double(tensors),
+        )
+        for got, meant in zip(came, [*new, *ys], strict=True):
+            assert got.shape == meant.shape
+            np.testing.assert_allclose(
+                got, meant, rtol=0, atol=256 * ex.EPS * (1 + np.abs(meant).max())
+            )
