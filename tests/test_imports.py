@@ -35,6 +35,7 @@ PACKAGE = """
     export
     estimators
     cli
+    __main__
 """
 COMPILER = """
     errors torch_compat

@@ -69,6 +69,22 @@ def cores() -> int:
     return n if quota is None else min(n, math.ceil(quota))
 
 
+def launched() -> bool:
+    """Whether this process is one of several of a training, as `torchrun` starts them."""
+    told = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in told) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def rank() -> int:
+    """The number of this process among those of a training; 0 if it is alone."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def processes_here() -> int:
+    """The processes of a training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
+
+
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """The cores whose whole time the control groups of this process allow; None: all there are.
 

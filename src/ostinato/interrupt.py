@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
@@ -27,11 +27,20 @@ class Interrupt:
     two. A request that nobody acted on takes effect at the end of the context. Outside the main
     thread, where Python delivers no signals, nothing is changed, and neither is the handling of a
     signal that the program handles in its own way.
+
+    Args:
+        shared: several processes end together. A signal is then only `noted`; `requested` is set
+            by `agree`, which each of them calls at the same point with what all have noted.
+
+    Attributes:
+        requested: whether to end.
+        noted: the numbers of the signals that came, SIGINT for Ctrl-C.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
         self.requested = False
-        self._terminated = False
+        self.noted: set[int] = set()
+        self._shared = shared
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -49,19 +58,24 @@ class Interrupt:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.requested and error is None:
+        if self.noted and error is None:
             self.end()
+
+    def agree(self, noted: Collection[int]) -> None:
+        """Take over the signals that came to any process."""
+        self.noted.update(noted)  # one that came in the meantime stays, to be told the next time
+        self.requested = bool(noted)
 
     def end(self) -> NoReturn:
         """Raise Terminated after a SIGTERM, KeyboardInterrupt after Ctrl-C."""
-        raise Terminated if self._terminated else KeyboardInterrupt
+        raise Terminated if signal.SIGTERM in self.noted else KeyboardInterrupt
 
     def _note(self, number: int, _: Any) -> None:
-        if number == signal.SIGTERM:
-            self._terminated = True
-        elif self.requested:
+        if number == signal.SIGINT and self.noted:
             raise KeyboardInterrupt
-        self.requested = True
+        self.noted.add(number)
+        if not self._shared:
+            self.requested = True
 
 
 @contextmanager

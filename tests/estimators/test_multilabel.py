@@ -44,7 +44,8 @@ def test_a_batch_costs_the_mean_over_examples_and_labels():
 
     weights = np.array([1.0, 0.0, 2.0, 1.0, 1.0, 3.0])
     task = MultiLabels(Batches(X, y, 6, shuffle=False), sample_weight=weights)
-    loss, measured = task.loss(net)
+    share = task.loss(net)
+    loss, measured = share.loss, share.measured
     p = torch.sigmoid(net(torch.from_numpy(X))).double().detach().numpy()
     each = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
     np.testing.assert_allclose(loss.item(), (weights * each).sum() / weights.sum(), rtol=1e-5)

@@ -42,7 +42,8 @@ def test_the_task_takes_the_batches_in_turn():
     net = ClassifierNet(2, 3, hidden_size=4)
     for _ in range(9):
         indices = same.next_indices()
-        loss, measured = task.loss(net)
+        share = task.loss(net)
+        loss, measured = share.loss, share.measured
         logits = net(torch.tensor(X[indices], dtype=torch.float32))
         labels, weights = torch.tensor(y[indices]), torch.tensor(w[indices], dtype=torch.float32)
         torch.testing.assert_close(loss, cross_entropy(logits, labels, weights))

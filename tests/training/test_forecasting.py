@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_pinball_loss_of_the_batch():
     pairs = one.series[chosen], one.cutoffs[chosen]
     assert np.isnan(one.windows.actual(given, *pairs)).any()  # missing values are left out
     wanted = scaled_loss(given, one.windows, net, pairs)
-    assert one.loss(net)[0].item() == pytest.approx(wanted, rel=1e-5)
+    assert one.loss(net).loss.item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_pinball_in_torch_is_that_of_the_measures():
@@ -78,7 +78,7 @@ def test_a_jump_after_a_constant_context_leaves_the_loss_finite():
     target[24:39] = 1e30
     given = with_target(given, target)
     one, net = task(given), network(given)
-    losses = [one.loss(net)[0].item() for _ in range(20)]
+    losses = [one.loss(net).loss.item() for _ in range(20)]
     assert all(math.isfinite(loss) and loss < 1e3 for loss in losses)
 
 

@@ -89,7 +89,7 @@ def test_losses_are_those_of_whole_documents():
     n_chunks = len(corpus) // length
     assert n_chunks == task.n_examples > 1
     for _ in range(2):  # round the ring, too
-        losses = [task.loss(net)[0].item() for _ in range(n_chunks)]
+        losses = [task.loss(net).loss.item() for _ in range(n_chunks)]
         assert np.mean(losses) == pytest.approx(slow_nats(net, vocabulary, TEXTS) / len(corpus))
 
 
@@ -97,16 +97,16 @@ def test_a_gradient_ends_where_the_chunk_begins():
     vocabulary = Vocabulary.fit(TEXTS, "character")
     task = Language(Corpus.of(TEXTS, vocabulary), vocabulary, 2, 5)
     net = LanguageNet(len(vocabulary), "lstm", 5)
-    task.loss(net)[0].backward()
+    task.loss(net).loss.backward()
     carry = task.carry
     assert not any(leaf.requires_grad for leaf in carry)
     gradients = []
     for _ in range(2):
         net.zero_grad()
-        loss, measured = task.loss(net)
+        loss = task.loss(net).loss
         loss.backward()
         gradients.append(loss.item())
-    assert measured["train_perplexity"] == pytest.approx(math.exp(loss.item()))
+    assert task.measures(loss.item(), {}) == {"train_perplexity": math.exp(loss.item())}
 
 
 @torch.no_grad()

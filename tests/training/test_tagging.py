@@ -33,7 +33,8 @@ def test_the_loss_is_that_of_the_batches_in_turn(crf):
     task = Tagging(given.X, given.y, 5, seed=3)
     same = Batches(np.arange(23), np.arange(23), 5, seed=3)
     for _ in range(9):
-        loss, measured = task.loss(net)
+        share = task.loss(net)
+        loss, measured = share.loss, share.measured
         wanted, accuracy = by_hand(net, given.X, given.y, same.next_indices())
         assert loss.item() == pytest.approx(wanted, rel=1e-5)
         assert measured == {"train_accuracy": pytest.approx(accuracy)}
@@ -43,7 +44,7 @@ def test_the_accuracy_of_a_batch_is_that_of_allowed_labels():
     given = tagged()
     net = TaggerNet(2, 2, hidden_size=4).eval()
     only = torch.tensor([[True, False], [True, True]]), torch.tensor([True, False])  # "above" alone
-    _, measured = Tagging(given.X, given.y, 23, 0, allowed=only).loss(net)
+    measured = Tagging(given.X, given.y, 23, 0, allowed=only).loss(net).measured
     assert measured == {"train_accuracy": pytest.approx((given.y.values == 0).mean())}
     assert measure(net, given.X, given.y, only).accuracy == pytest.approx(
         (given.y.values == 0).mean()
@@ -123,7 +124,7 @@ def test_the_state_is_that_of_the_batches():
     one.loss(net)
     other.load_state_dict(one.state_dict())
     for _ in range(7):
-        assert torch.equal(one.loss(net)[0], other.loss(net)[0])
+        assert torch.equal(one.loss(net).loss, other.loss(net).loss)
     fewer = tagged(22)
     with pytest.raises(ValueError, match="n_examples = 23"):
         Tagging(fewer.X, fewer.y, 5, 3).load_state_dict(one.state_dict())

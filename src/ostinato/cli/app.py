@@ -23,7 +23,7 @@ from ostinato.cli import (
     train,
     tune,
 )
-from ostinato.cli.failures import Failure
+from ostinato.cli.failures import Failure, SaidByFirst
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
 from ostinato.interrupt import Terminated, sigterm_unwinds
@@ -103,13 +103,15 @@ def main(argv: list[str] | None = None) -> int:
         code, message = _explain(error)
         if message is None:
             traceback.print_exc()
-        else:
+        elif message:
             print(message, file=sys.stderr)
         return code
 
 
 def _explain(error: Exception) -> tuple[int, str | None]:
     """Exit code and message; no message for a bug: its traceback is shown instead."""
+    if isinstance(error, SaidByFirst):
+        return error.exit_code, ""
     if isinstance(error, Failure):
         return error.exit_code, f"ostinato: {error}"
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's usage errors

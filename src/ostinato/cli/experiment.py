@@ -6,6 +6,7 @@ This module imports torch; commands import it when they train.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +18,13 @@ import torch
 from ostinato import environment, files, training
 from ostinato.cli import jobs, limits
 from ostinato.cli.config import Config
-from ostinato.cli.failures import BadInput, Failure, Interrupted
+from ostinato.cli.failures import BadInput, Failure, Interrupted, SaidByFirst
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.rundir import RunDir
 from ostinato.interrupt import Terminated
+from ostinato.training import distributed
 from ostinato.training.history import History
+from ostinato.training.threads import all_cores
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ class Result:
 class Recorder(training.Callback):
     """Opens the run directory when the training begins, and keeps metrics and checkpoints there.
 
-    By then all arguments have been checked, so that a wrong flag leaves nothing behind.
+    By then all arguments have been checked, so that a wrong flag leaves nothing behind. Of several
+    processes the others take part in the checkpoints, and write nothing.
     """
+
+    everywhere = True
 
     def __init__(self, open_run: Callable[[], RunDir], settings: Config, surroundings: dict):
         self.run: RunDir | None = None
@@ -44,20 +50,26 @@ class Recorder(training.Callback):
         self._parts: list[training.Callback] = []
 
     def on_start(self, run: training.Run) -> None:
+        every = self._settings.run.checkpoint_every
+        if run.ranks.first:
+            self._begin(run, every)
+        else:
+            self._parts = [training.Checkpoint(os.devnull, every)]
+        for part in self._parts:
+            part.on_start(run)
+
+    def _begin(self, run: training.Run, every: int) -> None:
         self.run = self._open_run()
         toml = self._settings.toml(without=jobs.unused(self._settings))
         if run.resumed:
             self.run.go_on(toml)
         else:
             self.run.begin(toml, self._environment)
-        every = self._settings.run.checkpoint_every
         self._parts = [
             training.MetricsFile(self.run.metrics),
             training.LossFile(self.run.losses),
             training.Checkpoint(self.run.checkpoint, every),
         ]
-        for part in self._parts:
-            part.on_start(run)
 
     def on_iteration(self, run: training.Run) -> None:
         for part in self._parts:
@@ -77,8 +89,8 @@ def run(
     open_run: Callable[[], RunDir] | None = None,
     resumed: RunDir | None = None,
     quiet: bool = False,
-) -> Result:
-    """Train and measure.
+) -> Result | None:
+    """Train and measure, in all the processes that `torchrun` started; the first one measures.
 
     Args:
         job: what is learnt.
@@ -86,43 +98,73 @@ def run(
         resumed: the run to go on with.
         quiet: no progress on stderr.
 
+    Returns:
+        The results; None in all processes but the first.
+
     Raises:
         BadInput, ValueError: the data or the settings cannot be used.
-        Failure: the training diverged.
+        Failure: the training diverged, or another process of it has ended.
         Interrupted: Ctrl-C or SIGTERM.
+        SaidByFirst: of another process, where the first one raises one of these.
     """
-    settings = with_threads(job.settings)
+    with distributed.joined() as ranks:
+        return _run(job, open_run, resumed, quiet, ranks)
+
+
+def _run(
+    job: Job,
+    open_run: Callable[[], RunDir] | None,
+    resumed: RunDir | None,
+    quiet: bool,
+    ranks: distributed.Ranks,
+) -> Result | None:
+    settings = with_threads(job.settings, ranks)
     job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
     surroundings = environment.environment() | {"data": job.description()}
+    ranks.check_same(settings=settings.tables(), data=surroundings["data"])
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, job.least_memory())
-    checkpoint = _checkpoint(resumed)
+    checkpoint = ranks.from_first(lambda: _checkpoint(resumed))
     recorder = Recorder(open_run, settings, surroundings) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
         callbacks.append(training.Progress())
     try:
         model, history = job.fit(callbacks, checkpoint)
-        evaluation = _results(recorder.run if recorder else None, job, model, history)
+        if not ranks.first:
+            return None
+        with all_cores(ranks):
+            evaluation = _results(recorder.run if recorder else None, job, model, history)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
+    except distributed.PeerLost as error:
+        begun = recorder.run if recorder else None
+        raise Failure(f"{error}; {_how_to_go_on(begun)}" if begun else str(error)) from None
     except training.Diverged as error:
+        if not ranks.first:
+            raise SaidByFirst from None
         kept = recorder.run if recorder else None
         where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""
         raise Failure(f"{error}{where}") from None
     except (KeyboardInterrupt, Terminated) as error:
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
+        if not ranks.first:
+            raise SaidByFirst(code) from None
         raise Interrupted(_how_to_go_on(recorder.run if recorder else None), code) from None
     return Result(evaluation, recorder.run if recorder else None)
 
 
-def with_threads(settings: Config) -> Config:
+def with_threads(settings: Config, ranks: distributed.Ranks = distributed.ALONE) -> Config:
     """Set the number of threads, and keep it in the configuration: some bits depend on it.
 
-    PyTorch's own choice does not know of the CPU quota of a container.
+    PyTorch's own choice does not know of the CPU quota of a container. Where several processes
+    share a machine the number follows from theirs, and is not kept: a run may go on in more.
     """
+    if not ranks.alone:
+        distributed.set_threads(settings.run.threads)
+        return settings
     threads = settings.run.threads or min(torch.get_num_threads(), environment.cores())
     torch.set_num_threads(threads)
     return settings.updated({"run.threads": threads})

@@ -13,6 +13,14 @@ class BadInput(Failure):
     exit_code = 2
 
 
+class SaidByFirst(Failure):
+    """The first process of a training has said why all of them end."""
+
+    def __init__(self, exit_code: int = Failure.exit_code):
+        super().__init__()
+        self.exit_code = exit_code
+
+
 class Interrupted(Failure):
     """By Ctrl-C, or by SIGTERM if `exit_code` says so."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ostinato import files
+from ostinato import environment, files
 from ostinato.cli.failures import BadInput
 from ostinato.picture import plain
 
@@ -50,8 +50,19 @@ def notes() -> Iterator[None]:
 
 
 def hush(quiet: bool) -> None:
-    """Leave out notes, if `quiet`, until the command ends."""
-    logging.getLogger("ostinato").setLevel(logging.ERROR if quiet else logging.NOTSET)
+    """Leave out notes until the command ends, if `quiet`, or not in the first of its processes."""
+    silent = quiet or environment.rank() > 0
+    logging.getLogger("ostinato").setLevel(logging.ERROR if silent else logging.NOTSET)
+
+
+def check_alone(command: str) -> None:
+    """Refuse a command that several processes of `torchrun` would each run for themselves.
+
+    Raises:
+        BadInput: they would.
+    """
+    if environment.launched():
+        raise BadInput(f"torchrun is for train alone; {command} has --jobs N for several processes")
 
 
 def check_file(path: Path, overwrite: bool) -> None:
@@ -106,7 +117,12 @@ def percent(share: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a result, in ASCII where stdout's encoding cannot hold it."""
+    """Print a result, in ASCII where stdout's encoding cannot hold it.
+
+    Of several processes the first one prints.
+    """
+    if environment.rank() > 0:
+        return
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
         text.encode(encoding)
@@ -116,7 +132,7 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))
+    say(json.dumps(value, allow_nan=False))
 
 
 def csv_text(header: list[str] | None, rows: Iterable[Iterable[Any]]) -> str:

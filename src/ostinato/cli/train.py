@@ -77,6 +77,8 @@ def train(
     the task and the size of the data, and are shown by --print-config.
 
     Parameters come from flags, then --set, then --config, then the defaults.
+
+    In several processes: torchrun --nproc-per-node N -m ostinato train ...
     """
     hush(quiet)
     asked = asked_for(source, config, set_, given)
@@ -127,6 +129,8 @@ def _train(
     from ostinato.cli import experiment
 
     result = experiment.run(job, open_run, resumed, quiet)
+    if result is None:
+        return
     if as_json:
         say_json({**result.evaluation, "run": str(result.run.path) if result.run else None})
     else:

@@ -22,7 +22,13 @@ class Callback:
     """The events of a training, as methods. All are empty here.
 
     To stop a training from within, raise; `on_end` is called all the same.
+
+    Attributes:
+        everywhere: of a training in several processes, whether it is called in each of them; if
+            not, in the first one alone.
     """
+
+    everywhere = False
 
     def on_start(self, run: Run) -> None:
         """Before the first iteration, or, when resumed, the first that was not yet made."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from ostinato.files import current, write_directory
 from ostinato.training.callbacks import Callback
+from ostinato.training.distributed import ALONE, Ranks
 from ostinato.training.history import History
 from ostinato.training.run import Best, Run
 from ostinato.training.tensor_file import fill, pack, unpack
@@ -44,10 +46,15 @@ class Checkpoint(Callback):
     It is written at the start, every so many iterations, after the last one, and when interrupted
     with Ctrl-C or SIGTERM. A training that stopped early or diverged leaves the last one before.
 
+    Of a training in several processes the first one writes it. It has nothing that depends on their
+    number, so that any other number of them can go on from it.
+
     Args:
         directory: belongs to the checkpoint alone; what it held is replaced.
         every: iterations between two checkpoints.
     """
+
+    everywhere = True  # each process has the state of its rows
 
     def __init__(self, directory: str | Path, every: int = 1000):
         if every < 1:
@@ -74,12 +81,14 @@ class Checkpoint(Callback):
 
 
 def write(run: Run, directory: Path) -> None:
-    """Replace the checkpoint in a directory by the state of a run."""
-    tensors = {f"net.{name}": w for name, w in run.net.state_dict().items()}
+    """Replace the checkpoint in a directory by the state of a run; called in all its processes."""
+    carried = {f"task.{name}": t for name, t in run.task.tensors().items()}
+    if not run.ranks.first:
+        return
+    tensors = carried | {f"net.{name}": w for name, w in run.net.state_dict().items()}
     tensors |= {f"best.{name}": w for name, w in run.best.weights.items()}
     for i, kept in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": t for name, t in kept.items() if t is not None}
-    tensors |= {f"task.{name}": t for name, t in run.task.tensors().items()}
     tensors["random"] = torch.get_rng_state()
     tensors["losses"] = torch.tensor(run.history.losses, dtype=torch.float64)
     content = pack(tensors)
@@ -101,11 +110,13 @@ def write(run: Run, directory: Path) -> None:
 def restore(run: Run, directory: Path) -> None:
     """Bring a run, and PyTorch's random state, to where a checkpoint was written.
 
+    Of several processes the first one reads it, for all.
+
     Raises:
         ValueError: there is no whole checkpoint, it is of another plan, network or data, or later
             than the plan's end.
     """
-    state, tensors = read(directory)
+    state, tensors = read(directory, run.ranks)
     differences = run.plan.differences(state["plan"])
     if differences:
         raise ValueError(
@@ -133,19 +144,21 @@ def restore(run: Run, directory: Path) -> None:
     torch.set_rng_state(tensors["random"])
 
 
-def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(directory: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The two files of a checkpoint, as (state, tensors).
+
+    Args:
+        directory: where the first process finds them.
+        ranks: the processes that call this together.
 
     Raises:
         ValueError: a file is missing, damaged, of another format, or they do not belong together.
     """
-    place = current(directory)
-    for name in (TENSORS, STATE):
-        if not (place / name).is_file():
-            raise ValueError(f"{directory} has no {name}; wanted the directory of a checkpoint")
-    content = (place / TENSORS).read_bytes()
+    content, text = (
+        ranks.bytes_from_first(partial(_content, directory, name)) for name in (TENSORS, STATE)
+    )
     try:
-        state = json.loads((place / STATE).read_bytes())
+        state = json.loads(text)
         version, sha256 = state["format"], state["sha256"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{directory / STATE} is not the state of a checkpoint") from None
@@ -159,6 +172,13 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "one of the two is damaged or of another checkpoint"
         )
     return state, unpack(content, str(directory / TENSORS))
+
+
+def _content(directory: Path, name: str) -> bytes:
+    file = current(directory) / name
+    if not file.is_file():
+        raise ValueError(f"{directory} has no {name}; wanted the directory of a checkpoint")
+    return file.read_bytes()
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ostinato.data import Batches, as_sequences
+from ostinato.training.distributed import Share
 from ostinato.training.evaluation import evaluate
 from ostinato.training.examples import class_indices, cross_entropy, example_weights, tensors
 from ostinato.training.task import Measured, OfBatches
@@ -38,14 +38,16 @@ class Classification(OfBatches):
         self.y = class_indices(batches.y, n_classes)
         self.weights = example_weights(self.y, class_weight, sample_weight)
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
-        indices = self.batches.next_indices()
+    def loss(self, net: torch.nn.Module) -> Share:
+        indices = self.next_rows()
         x, lengths = tensors(self.X, indices)
         y = torch.tensor(self.y[indices])
         weights = None if self.weights is None else torch.tensor(self.weights[indices])
         logits = net(x, lengths)
         accuracy = (logits.argmax(1) == y).double().mean().item()
-        return cross_entropy(logits, y, weights), {"train_accuracy": accuracy}
+        weight = len(y) if weights is None else weights.sum().item()
+        loss = cross_entropy(logits, y, weights)
+        return Share(loss, weight, {"train_accuracy": accuracy}, len(y))
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ostinato.data import Batches
 from ostinato.data.panel import Panel
+from ostinato.training.distributed import Share
 from ostinato.training.task import Measured, OfBatches
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
 
@@ -45,11 +46,11 @@ class Forecasting(OfBatches):
         super().__init__(Batches(self.series, self.cutoffs, batch_size, seed=seed), validation)
         self.levels = torch.tensor(levels)
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
-        chosen = self.batches.next_indices()
+    def loss(self, net: torch.nn.Module) -> Share:
+        chosen = self.next_rows()
         pairs = self.series[chosen], self.cutoffs[chosen]
         total, count = self._pinball(net, pairs)
-        return total / count, {}
+        return Share(total / max(1, count), count, {}, count)
 
     @torch.no_grad()
     def validate(self, net: torch.nn.Module) -> Measured:

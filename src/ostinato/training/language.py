@@ -15,6 +15,7 @@ from torch import Tensor
 from ostinato.data.corpus import Corpus, Streams
 from ostinato.data.vocabulary import END, SPECIAL, UNKNOWN, Vocabulary
 from ostinato.models.language import BLOCK, Carry, LanguageNet
+from ostinato.training.distributed import Share
 from ostinato.training.task import Measured, Task
 
 # A long document is measured in parts, each read after a part of what stands before it; a state
@@ -54,17 +55,21 @@ class Language(Task):
         self.has_validation = validation is not None
         self.carry: Carry = None
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+    def loss(self, net: torch.nn.Module) -> Share:
         assert isinstance(net, LanguageNet)
+        rows = self.ranks.rows(self.batch_size)  # each process reads its streams
         inputs, targets, resets = self.streams.next_chunk()
         features, carry = net(
-            torch.from_numpy(inputs),
+            torch.from_numpy(inputs[rows]),
             self.carry,
-            None if resets is None else torch.from_numpy(resets),
+            None if resets is None else torch.from_numpy(resets[rows]),
         )
         self.carry = _detached(carry)
-        loss = net.loss(features, torch.from_numpy(targets))
-        return loss, {"train_perplexity": _exp(loss.item())}
+        count = targets[rows].size
+        return Share(net.loss(features, torch.from_numpy(targets[rows])), count, {}, count)
+
+    def measures(self, loss: float, measured: Measured) -> Measured:
+        return {"train_perplexity": _exp(loss)}
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None and isinstance(net, LanguageNet)
@@ -85,11 +90,13 @@ class Language(Task):
         if self.carry is None:
             return {}
         leaves = self.carry if isinstance(self.carry, tuple) else (self.carry,)
-        return {f"carry.{i}": leaf for i, leaf in enumerate(leaves)}
+        n = self.batch_size
+        return {f"carry.{i}": self.ranks.gathered(leaf, n, 1) for i, leaf in enumerate(leaves)}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         # Copied into memory that PyTorch has aligned, as for `training.examples.tensors`.
-        leaves = [tensors[f"carry.{i}"].clone() for i in range(len(tensors))]
+        rows = self.ranks.rows(self.batch_size)
+        leaves = [tensors[f"carry.{i}"][:, rows].clone() for i in range(len(tensors))]
         self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ostinato.data import Batches
 from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
-from ostinato.training import checkpoint, optimizers
+from ostinato.training import checkpoint, distributed, optimizers
 from ostinato.training.callbacks import Callback, tell
 from ostinato.training.classification import Classification
 from ostinato.training.history import LOSS_EVERY, History, Report
@@ -21,7 +20,7 @@ from ostinato.training.plan import Plan
 from ostinato.training.run import Diverged, Run
 from ostinato.training.schedules import learning_rate
 from ostinato.training.task import Task
-from ostinato.training.threads import engine_first
+from ostinato.training.threads import all_cores, engine_first
 
 # Before this share of a schedule that falls to zero, patience ends nothing: the loss often falls
 # only when the steps become small.
@@ -44,18 +43,23 @@ def train(
     The same network, batches, plan and number of threads give the same bits, also when the
     training is interrupted anywhere and resumed. The caller's random state is not touched.
 
+    In a process group of `torch.distributed` all processes train together, each on its rows of
+    every batch; see `training.distributed`.
+
     Args:
         net: the network; its weights are where the training begins.
         batches, plan: the data, y being classes 0…C−1, and how to train; of one batch size.
         validation: (X, y), evaluated at every report; `patience` and `restore_best` need it.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
         sample_weight: `[N]`, of the examples in a batch's mean loss; validation is not weighted.
-        callbacks: called in their order.
+        callbacks: called in their order; of several processes, in the first alone.
         resume: directory of a checkpoint to go on from, written by `Checkpoint`.
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        ValueError: the arguments do not fit together, or the checkpoint does not fit them.
+        ValueError: the arguments do not fit together, or the checkpoint does not fit them; there
+            are more processes than rows in a batch, or one of them was given something else.
+        PeerLost: another process of the training has ended.
         KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM; after an iteration, and after `on_end`.
     """
     if plan.batch_size != batches.batch_size:
@@ -81,10 +85,21 @@ def learn(
         raise ValueError(
             f"patience={plan.patience} without a validation set; give one, or leave patience out"
         )
+    ranks = distributed.current()
+    ranks.check_batch(task.batch_size)
+    task.ranks = ranks
+    if not ranks.alone:
+        distributed.set_threads_unless_chosen()
+        callbacks = [each for each in callbacks if ranks.first or each.everywhere]
     total = plan.total_iterations(task.n_examples)
     run = Run(net, optimizers.build(plan, net), task, plan, total)
-    with Interrupt() as interrupt, engine_first(net), torch.random.fork_rng(devices=[]):
+    with (
+        Interrupt(shared=not ranks.alone) as interrupt,
+        engine_first(net),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.default_generator.manual_seed(plan.seed)
+        _begin_together(run, resumes=resume is not None)
         if resume is not None:
             checkpoint.restore(run, Path(resume))
         try:
@@ -94,13 +109,12 @@ def learn(
                 if interrupt.requested:
                     run.history.outcome = "interrupted"
                     interrupt.end()
-                loss, run.measured = task.loss(net)
-                _measure(run, loss)
+                _measure(run, interrupt)
                 if run.iteration % plan.eval_every == 0:
                     _report(run, callbacks)
                     if run.ended:  # the validation loss has not fallen for too long
                         break
-                _update(run, loss)
+                _update(run)
                 tell(callbacks, "on_iteration", run)
             _finish(run, callbacks)
         finally:
@@ -109,17 +123,32 @@ def learn(
     return run.history
 
 
-def _measure(run: Run, loss: Tensor) -> None:
-    """What the batch says of the network before it learns from it."""
-    run.loss = _finite("the loss", loss.item(), run)
+def _begin_together(run: Run, resumes: bool) -> None:
+    """See that all processes train the same network in the same way."""
+    run.ranks.check_same(
+        resume=resumes,
+        plan=run.plan.as_dict(),
+        parameters={name: list(p.shape) for name, p in run.net.named_parameters()},
+        examples=run.task.n_examples,
+        place=run.task.state_dict(),
+    )
+    run.ranks.weights_from_first(run.net)
+
+
+def _measure(run: Run, interrupt: Interrupt) -> None:
+    """The next batch: what it says of the network, and the gradient."""
+    run.optimizer.zero_grad()
+    run.ranks.seed(run.plan.seed, run.iteration)
+    share = run.task.loss(run.net)
+    loss, measured = distributed.backward(run.ranks, run.net, share, interrupt)
+    run.loss = _finite("the loss", loss, run)
+    run.measured = run.task.measures(loss, measured)
     run.learning_rate = learning_rate(run.plan, run.iteration, run.total)
     if run.iteration == LOSS_EVERY * len(run.history.losses):
         run.history.losses.append(run.loss)
 
 
-def _update(run: Run, loss: Tensor) -> None:
-    run.optimizer.zero_grad()
-    loss.backward()
+def _update(run: Run) -> None:
     if run.plan.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.net.parameters(), run.plan.clip_norm)
     for group in run.optimizer.param_groups:
@@ -138,7 +167,8 @@ def _report(run: Run, callbacks: Sequence[Callback]) -> None:
         "learning_rate": run.learning_rate,
     }
     if run.task.has_validation:
-        validated = run.task.validate(run.net)
+        with all_cores(run.ranks):
+            validated = run.ranks.from_first(lambda: run.task.validate(run.net))
         loss = _finite("the validation loss", validated["validation_loss"], run)
         report |= validated
         run.best.update(loss, run.iteration, run.net, keep=run.plan.restore_best)

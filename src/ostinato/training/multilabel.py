@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ostinato.data import Batches, as_sequences
 from ostinato.training import evaluation
+from ostinato.training.distributed import Share
 from ostinato.training.evaluation import Evaluation
 from ostinato.training.examples import example_weights, tensors
 from ostinato.training.task import Measured, OfBatches
@@ -38,18 +39,20 @@ class MultiLabels(OfBatches):
         self.y = batches.y.astype(np.float32)
         self.weights = example_weights(self.y, None, sample_weight)
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
-        indices = self.batches.next_indices()
+    def loss(self, net: torch.nn.Module) -> Share:
+        indices = self.next_rows()
         x, lengths = tensors(self.X, indices)
         y = torch.tensor(self.y[indices])
         logits = net(x, lengths)
         losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
         right = ((logits > 0) == (y > 0)).all(1).double().mean().item()
+        measured = {"train_accuracy": right}
         if self.weights is None:
-            return losses.mean(), {"train_accuracy": right}
+            return Share(losses.mean(), len(y), measured, len(y))
         weights = torch.tensor(self.weights[indices])
-        total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        return (weights * losses).sum() / total, {"train_accuracy": right}
+        total = weights.sum()
+        loss = (weights * losses).sum() / total.clamp(min=torch.finfo(weights.dtype).tiny)
+        return Share(loss, total.item(), measured, len(y))
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None

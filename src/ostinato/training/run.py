@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ostinato.training.distributed import Ranks
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.task import Measured, Task
@@ -75,6 +76,11 @@ class Run:
     resumed: bool = False
     elapsed_before: float = 0.0  # of the runs that this one resumes
     _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.task.ranks
 
     @property
     def elapsed_s(self) -> float:

@@ -15,6 +15,7 @@ from ostinato.data.steps import lengths_of
 from ostinato.data.words import UNKNOWN, CodedWords, Integers
 from ostinato.hyperparameters import Declared, declare
 from ostinato.models.tagger import NO_LABEL, TaggerNet, WordBatch
+from ostinato.training.distributed import Share
 from ostinato.training.examples import tensors
 from ostinato.training.task import Measured, OfBatches
 
@@ -91,19 +92,20 @@ class Tagging(OfBatches):
         self.once = None if once is None else torch.from_numpy(once)
         self.allowed = allowed
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
+    def loss(self, net: torch.nn.Module) -> Share:
         assert isinstance(net, TaggerNet)
-        chosen = self.batches.next_indices()
+        chosen = self.next_rows()
         x, lengths = inputs(self.X, chosen)
         y = torch.from_numpy(self.y.padded(chosen, NO_LABEL))
         if isinstance(x, WordBatch) and self.once is not None:
             x = x._replace(words=_hidden(x.words, self.once))
         scores = net(x, lengths)
         labelled = y != NO_LABEL
-        n_steps = labelled.sum()
+        n_steps = int(labelled.sum())
         right = (net.best(scores.detach(), lengths, self.allowed) == y)[labelled]
         accuracy = right.double().mean().item()
-        return net.losses(scores, y, lengths).sum() / n_steps, {"train_accuracy": accuracy}
+        loss = net.losses(scores, y, lengths).sum() / n_steps
+        return Share(loss, n_steps, {"train_accuracy": accuracy}, n_steps)
 
     def validate(self, net: torch.nn.Module) -> Measured:
         assert self.validation is not None and isinstance(net, TaggerNet)

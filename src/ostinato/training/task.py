@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ostinato.data import Batches
+from ostinato.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
 
@@ -19,17 +21,23 @@ class Task(Protocol):
         n_examples: of an epoch.
         batch_size: examples of a batch.
         has_validation: whether there are validation data.
+        ranks: the processes that learn it; each takes its share of every batch.
     """
 
     n_examples: int
     batch_size: int
     has_validation: bool
+    ranks: Ranks = ALONE
 
-    def loss(self, net: torch.nn.Module) -> tuple[Tensor, Measured]:
-        """The mean loss of the next batch, a scalar, and what else a report says of the batch.
+    def loss(self, net: torch.nn.Module) -> Share:
+        """What this process's share of the next batch says: the loss, and what else is measured.
 
-        The names of these measures begin with "train_": {"train_accuracy": 0.5}.
+        The names of measures begin with "train_": {"train_accuracy": 0.5}.
         """
+
+    def measures(self, loss: float, measured: Measured) -> Measured:
+        """What a report says of a batch, given its mean loss and the means over all shares."""
+        return measured
 
     def validate(self, net: torch.nn.Module) -> Measured:
         """Measures of the network on the validation data, "validation_loss" among them.
@@ -48,10 +56,13 @@ class Task(Protocol):
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside the state: a carry from one batch to the next."""
+        """What a checkpoint keeps beside the state: a carry from one batch to the next.
+
+        Of all shares: called in every process, or in none.
+        """
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
+        """Take over this process's share of what `tensors` gave."""
 
 
 class OfBatches(Task):
@@ -67,6 +78,11 @@ class OfBatches(Task):
         self.batches = batches
         self.validation = validation
         self.has_validation = validation is not None
+
+    def next_rows(self) -> np.ndarray:
+        """The examples of this process's share of the next batch, as positions in X."""
+        indices = self.batches.next_indices()
+        return indices[self.ranks.rows(len(indices))]
 
     def state_dict(self) -> dict[str, Any]:
         return self.batches.state_dict()

@@ -1,0 +1,334 @@
+"""A training in several processes, each of which learns from its rows of every batch.
+
+    rank    the number of a process, from 0; the first one alone writes, reports and validates
+    size    how many processes there are, on one machine or several; `torchrun` starts them
+    share   the rows of a batch that one process takes
+
+Every process has the whole network and all examples. The order of the examples is a function of the
+seed and the position alone: all processes know the next batch, and nothing of it is sent. With g_r
+the gradient of rank r's mean loss over its rows, whose weights add up to w_r, the batch has
+
+    loss = Σ w_r loss_r / Σ w_r,      g = Σ w_r g_r / Σ w_r
+
+PyTorch's DistributedDataParallel gives the mean of the g_r, which is another number where rows are
+ragged or weighted; to correct it, the sum of the w_r would have to be known before the backward
+pass. Here w_r g_r, w_r loss_r, w_r and all else that is added travel in one call of `all_reduce`
+after it. A network of a few megabytes leaves nothing to overlap, and one call has one latency.
+
+All processes make the same calls in the same order, since each decision to report, to stop or to
+write is taken from numbers that they share. A process that ends closes its connections, and the
+others raise `PeerLost` at their next call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ostinato import environment
+from ostinato.interrupt import Interrupt
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_log = logging.getLogger(__name__)
+
+
+class PeerLost(RuntimeError):  # noqa: N818  it says what happened
+    """Another process of the training has ended, or cannot be reached any more."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a training.
+
+    Attributes:
+        rank: its number.
+        size: how many there are; methods that exchange something do nothing where it is one.
+
+    Example:
+        >>> [Ranks(rank, 3).rows(8) for rank in range(3)]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes, reports and validates."""
+        return self.rank == 0
+
+    def rows(self, n: int) -> slice:
+        """The share of this process of n rows; shares differ by one row at most."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def check_batch(self, n: int) -> None:
+        """Refuse batches of fewer rows than there are processes.
+
+        Raises:
+            ValueError: some process would have no row.
+        """
+        if self.size > n:
+            raise ValueError(
+                f"{self.size} processes for batches of {n}; wanted at most one process for each "
+                "row: start fewer, or raise batch_size"
+            )
+
+    def check_same(self, **values: Any) -> None:
+        """Compare values with those of the first process.
+
+        Args:
+            values: JSON values by name.
+
+        Raises:
+            ValueError: in this process one differs.
+        """
+        if self.alone:
+            return
+        own = json.loads(json.dumps(values))
+        for name, wanted in self.from_first(lambda: own).items():
+            if own[name] != wanted:
+                raise ValueError(
+                    f"process {self.rank} has the {name} {_short(own[name])}, and process 0 has "
+                    f"{_short(wanted)}; wanted the same in all processes of a training"
+                )
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, for all; it is called there alone.
+
+        Args:
+            make: gives JSON values; floats arrive exactly.
+        """
+        if self.alone:
+            return make()
+        text = self.bytes_from_first(lambda: json.dumps(make()).encode())
+        return json.loads(text)  # type: ignore[no-any-return]
+
+    def bytes_from_first(self, make: Callable[[], bytes]) -> bytes:
+        """As `from_first`, of bytes."""
+        if self.alone:
+            return make()
+        content = bytearray(make() if self.first else b"")
+        length = torch.tensor(len(content))
+        with _exchange():
+            dist.broadcast(length, 0)
+        content = content or bytearray(int(length))
+        if content:
+            with _exchange():
+                dist.broadcast(torch.frombuffer(content, dtype=torch.uint8), 0)
+        return bytes(content)
+
+    def weights_from_first(self, net: torch.nn.Module) -> None:
+        """Give a network, in place, the weights that it has in the first process."""
+        if not self.alone:
+            with _exchange():
+                for weights in net.state_dict().values():
+                    dist.broadcast(weights, 0)
+
+    def gathered(self, own: Tensor, n: int, dim: int) -> Tensor:
+        """The rows of all processes, in their order.
+
+        Args:
+            own: the rows of this process along `dim`, as `rows(n)` tells.
+            n: the rows of all.
+            dim: along which they lie.
+        """
+        if self.alone:
+            return own
+        rows, shape = self.rows(n), list(own.shape)
+        shape[dim] = n
+        everything = own.new_zeros(shape)
+        everything.narrow(dim, rows.start, rows.stop - rows.start).copy_(own)
+        with _exchange():
+            dist.all_reduce(everything)  # x + 0 is x
+        return everything
+
+    def seed(self, seed: int, iteration: int) -> None:
+        """Give dropout, which must differ between rows, numbers of this process and iteration.
+
+        They depend on nothing before, so that a resumed training draws the same. A training in one
+        process goes on with its own generator instead.
+        """
+        if not self.alone:
+            numbers = np.random.SeedSequence(seed, spawn_key=(iteration, self.rank))
+            torch.default_generator.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))
+
+
+ALONE = Ranks()
+
+
+def current() -> Ranks:
+    """This process in PyTorch's process group, if the program has made one; else alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return ALONE
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Within this context the processes that `torchrun` started are a group, on gloo.
+
+    A process that was not started so is alone. A group that is there already is taken as it is.
+    """
+    if dist.is_initialized() or not environment.launched():
+        yield current()
+        return
+    with _sigterm_ends():
+        dist.init_process_group("gloo")
+    try:
+        yield current()
+    finally:
+        dist.destroy_process_group()
+
+
+def set_threads(asked: int | None = None) -> int:
+    """Give this process its share of the cores that the processes of this machine may use.
+
+    `torchrun` sets OMP_NUM_THREADS=1 for several processes, whatever the machine has.
+
+    Args:
+        asked: fewer threads than that.
+
+    Returns:
+        The number of threads.
+    """
+    cores, here = environment.cores(), environment.processes_here()
+    share = max(1, cores // here)
+    threads = min(asked or share, share)
+    torch.set_num_threads(threads)
+    by_torchrun = os.environ.pop("OMP_NUM_THREADS", None)  # from now on the number is chosen
+    if environment.rank() == 0:
+        instead = "" if by_torchrun is None else f" (OMP_NUM_THREADS was {by_torchrun})"
+        _log.warning(
+            "%d processes on this machine: %d of its %d cores for each%s",
+            here, threads, cores, instead,
+        )  # fmt: skip
+    return threads
+
+
+def set_threads_unless_chosen() -> None:
+    """`set_threads`, where nobody but `torchrun` has said how many there should be."""
+    unchosen = torch.get_num_threads() == 1 and os.environ.get("OMP_NUM_THREADS") == "1"
+    if unchosen and environment.launched():
+        set_threads()
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the rows of one process say of a batch.
+
+    Attributes:
+        loss: the weighted mean of their losses, a scalar.
+        weight: the sum of their weights, by which it was divided.
+        measured: further means, as {"train_accuracy": 0.5}.
+        count: of what these are means: rows, or steps.
+    """
+
+    loss: Tensor
+    weight: float
+    measured: dict[str, float]
+    count: float
+
+
+def backward(
+    ranks: Ranks, net: torch.nn.Module, share: Share, interrupt: Interrupt
+) -> tuple[float, dict[str, float]]:
+    """The gradient of a batch, in `p.grad` of every parameter p, from the shares of all processes.
+
+    Interrupts are told along with it: all processes learn of one in the same iteration.
+
+    Args:
+        ranks: the processes.
+        net: whose gradients are None before.
+        share: of this process, from its forward pass.
+        interrupt: of this process.
+
+    Returns:
+        The mean loss of the batch, and its further means.
+    """
+    share.loss.backward()
+    if ranks.alone:
+        return share.loss.item(), share.measured
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    gradients = [p.grad for p in parameters]
+    numbers = [
+        share.weight,
+        share.weight * share.loss.item(),
+        share.count,
+        *(share.count * mean for mean in share.measured.values()),
+        *(number in interrupt.noted for number in SIGNALS),
+        *(gradient is not None for gradient in gradients),
+    ]
+    parts = [
+        (torch.zeros_like(p) if g is None else g * share.weight).flatten()
+        for p, g in zip(parameters, gradients, strict=True)
+    ]
+    # float32 as the gradients are: counts up to 2²⁴ are exact.
+    flat = torch.cat([torch.tensor(numbers, dtype=parameters[0].dtype), *parts])
+    with _exchange():
+        dist.all_reduce(flat)
+    weight, loss, count, *rest = flat[: len(numbers)].tolist()
+    n = len(share.measured)
+    told, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
+    interrupt.agree([number for number, count in zip(SIGNALS, told, strict=True) if count])
+    weight = max(weight, torch.finfo(flat.dtype).tiny)  # of a batch whose weights are all zero
+    flat /= weight
+    start = len(numbers)
+    for p, processes in zip(parameters, there, strict=True):
+        gradient = flat[start : start + p.numel()].view_as(p)
+        p.grad = gradient.to(p.dtype) if processes else None
+        start += p.numel()
+    means = {name: total / count for name, total in zip(share.measured, rest[:n], strict=True)}
+    return loss / weight, means
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Errors of a call between processes say that another one has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PeerLost(
+            f"another process of this training has ended; this one ends with it ({reason})"
+        ) from error
+
+
+@contextmanager
+def _sigterm_ends() -> Iterator[None]:
+    """Within this context SIGTERM ends the process at once.
+
+    Python's own handling waits until a call returns, and one that waits for other processes does
+    not return if one of them has failed: `torchrun` would have to kill this one, half a minute
+    later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[:most]}…"

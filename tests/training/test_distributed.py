@@ -1,0 +1,150 @@
+"""The shares of a batch in one process, and trainings in several of them.
+
+The error bounds. ε is 2⁻²⁴, the rounding of float32. A gradient is a sum over the rows and steps of
+a batch, N terms, of numbers that some tens of operations have made. However the sum is cut into
+shares, each of the two results differs from the exact sum by at most (N + 64) ε times the sum of
+the terms' magnitudes, of which the rows' gradients give all but the cancellation within a row;
+the parameter's largest entry stands for that.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from distributed_examples import EXAMPLES, PLAN, RATE, UPDATES, made, trained
+
+from ostinato.interrupt import Interrupt
+from ostinato.training import distributed
+from ostinato.training.distributed import ALONE, Ranks, Share
+from ostinato.training.loop import learn
+
+EPS = 2.0**-24
+STEPS = 12  # the longest sequence of the examples, or more
+
+
+def tolerance(rows: list[torch.Tensor]) -> torch.Tensor:
+    """How far two sums of these rows' weighted gradients may differ, by entry."""
+    size = torch.stack(rows).abs().sum(0)
+    return 2 * (len(rows) * STEPS + 64) * EPS * (size + size.max())
+
+
+def gradients(name: str, ranks: Ranks) -> tuple[Share, dict[str, torch.Tensor]]:
+    """What one process's share of the first batch says, and its gradient."""
+    net, task = made(name)
+    task.ranks = ranks
+    net.train()
+    share = task.loss(net)
+    share.loss.backward()
+    return share, {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+
+
+def by_rows(name: str) -> tuple[list[Share], dict[str, list[torch.Tensor]]]:
+    """Each row of the first batch alone: its share, and w_i g_i / Σ w_i by parameter."""
+    found = [gradients(name, Ranks(i, PLAN.batch_size)) for i in range(PLAN.batch_size)]
+    total = sum(share.weight for share, _ in found)
+    return [share for share, _ in found], {
+        n: [share.weight * g[n].double() / total for share, g in found] for n in found[0][1]
+    }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_rows_alone_make_the_batch(name):
+    """The weighted mean of what the rows say, each alone, is what the batch says."""
+    whole, wanted = gradients(name, ALONE)
+    shares, rows = by_rows(name)
+    weights = np.array([share.weight for share in shares])
+    assert len(set(weights)) > 1 or name == "tokens"  # the mean of means would be wrong
+    losses = np.array([share.loss.item() for share in shares])
+    assert whole.weight == pytest.approx(weights.sum(), rel=8 * EPS)
+    assert whole.loss.item() == pytest.approx(np.average(losses, weights=weights), rel=64 * EPS)
+    counts = [share.count for share in shares]
+    assert whole.count == sum(counts)
+    for measure, value in whole.measured.items():
+        each = [share.measured[measure] for share in shares]
+        assert value == pytest.approx(np.average(each, weights=counts))
+    for n, g in wanted.items():
+        summed = torch.stack(rows[n]).sum(0)
+        assert (g - summed).abs().le(tolerance(rows[n])).all(), n
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_the_shares_are_the_batch(size):
+    rows = [row for rank in range(size) for row in range(7)[Ranks(rank, size).rows(7)]]
+    assert rows == list(range(7))
+    lengths = [len(range(7)[Ranks(rank, size).rows(7)]) for rank in range(size)]
+    assert min(lengths) >= 1 and max(lengths) - min(lengths) <= 1
+
+
+def test_more_processes_than_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "current", lambda: Ranks(0, 8))
+    net, task = made("classes")
+    with pytest.raises(ValueError, match="8 processes for batches of 7"):
+        learn(net, task, PLAN)
+
+
+def test_signals_of_others_are_waited_for():
+    with pytest.raises(KeyboardInterrupt), Interrupt(shared=True) as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.noted == {signal.SIGINT} and not interrupt.requested
+        interrupt.agree([])  # of an exchange that began before the signal
+        assert interrupt.noted == {signal.SIGINT} and not interrupt.requested
+        interrupt.agree(interrupt.noted)
+        assert interrupt.requested
+    with Interrupt(shared=True) as interrupt:
+        interrupt.agree([signal.SIGTERM])
+        assert interrupt.requested
+        with pytest.raises(SystemExit):
+            interrupt.end()
+        interrupt.noted.clear()
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone():
+    assert distributed.current() is ALONE
+    with distributed.joined() as ranks:
+        assert ranks is ALONE
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request, tmp_path_factory) -> list[Path]:
+    """What each process of a training wrote, of all examples."""
+    folder = tmp_path_factory.mktemp("together")
+    script = Path(__file__).with_name("distributed_examples.py")
+    launch(request.param, script, folder)
+    return [(folder, rank) for rank in range(request.param)]
+
+
+def launch(n: int, *arguments: object) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", n, *arguments]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_several_processes_train_as_one(together, name):
+    """The first gradient within the bound above. After k updates at the rate r the weights differ
+    by k · r times the bound, were the gradient the same everywhere; 4 times as much is left for its
+    change over so short a way."""
+    found = [safetensors.torch.load_file(f / f"{name}-{rank}.safetensors") for f, rank in together]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert all(torch.equal(other[n], found[0][n]) for n in other)
+    one, (_, rows) = trained(name), by_rows(name)
+    assert one.keys() == found[0].keys()
+    for n in rows:
+        allowed = tolerance(rows[n])
+        key = f"gradient.1.{n}"
+        assert (found[0][key] - one[key]).abs().le(allowed).all(), n
+        difference = (found[0][f"weight.{n}"] - one[f"weight.{n}"]).abs()
+        ulp = EPS * one[f"weight.{n}"].abs()
+        assert difference.le(UPDATES * (4 * RATE * allowed.max() + ulp)).all(), n
+        assert not torch.equal(one[f"weight.{n}"], made(name)[0].state_dict()[n])
+    torch.testing.assert_close(found[0]["reports"], one["reports"], rtol=1e-5, atol=0)
