@@ -28,6 +28,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "nn": ("ostinato.nn", None),
     "models": ("ostinato.models", None),
     "report": ("ostinato.report", None),
+    "runtime": ("ostinato.runtime", None),
     "training": ("ostinato.training", None),
 }
 __all__ = [
@@ -46,12 +47,13 @@ __all__ = [
     "nn",
     "report",
     "restore",
+    "runtime",
     "scan",
     "training",
 ]
 
 if TYPE_CHECKING:
-    from ostinato import data, datasets, models, nn, report, training
+    from ostinato import data, datasets, models, nn, report, runtime, training
     from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.compiler.cache import forget

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from ostinato.engine import native
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 from ostinato.runtime.model_graph import (
     Composer,
@@ -27,8 +26,6 @@ from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph
 from zoo.saved import step_graph
 from zoo.steps import Kit
-
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 
 EPS = np.finfo(np.float32).eps
 

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from ostinato.compiler.errors import Unsupported
-from ostinato.engine import native
 from ostinato.nn.steps import gru_step
 from ostinato.runtime.programs import Program
 from ostinato.runtime.reference import play_step
@@ -21,8 +20,6 @@ from ostinato.runtime.step_graph import StepGraph
 from zoo import steps
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case, rows, step_graph, torch_step
-
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 
 EPS = np.finfo(np.float32).eps
 PLAYABLE = ("tanh_rnn_matmul", "relu_rnn_linear", "rnn_addmm", "rnn_cat", "rnn_einsum")

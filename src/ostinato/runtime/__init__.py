@@ -1,8 +1,45 @@
 """Saved models without torch: numpy and the engine.
 
-step_graph.py    one step as a value, in memory and in a file; values.py checks what is read
-reference.py     a step played by NumPy: the meaning of every node
-model_graph.py   a whole model: layers, readout and head; composed as one step
-programs.py      a step as a program of the engine, played on arrays
-model.py         `Model`: predictions in a person's labels
+>>> import ostinato.runtime
+>>> model = ostinato.runtime.load("runs/gru/model")             # doctest: +SKIP
+>>> model.predict(X), model.predict_proba(X)                    # doctest: +SKIP
+
+    step_graph.py    one step as a value, in memory and in a file; values.py checks what is read
+    reference.py     a step played by NumPy: the meaning of every node
+    model_graph.py   a whole network: layers, readout and head; composed as one step
+    programs.py      a step as a program of the engine, played on arrays
+    network.py       a network played on batches
+    tensors.py       files of tensors, read without a copy
+    saved.py         the directory of a saved model; checks.py and values.py refuse what is damaged
+    model.py         `Model`: predictions in a person's labels; labelling.py those of a tagger
+    verify.py        the answers that were saved with a model, replayed
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ostinato.runtime.model import Model
+
+
+def load(path: str | Path) -> Model:
+    """A saved model, ready to predict, without torch.
+
+    Args:
+        path: the directory that `save` wrote; in a run of the command line, `RUN/model`.
+
+    Returns:
+        A `Model`: of a classifier or a tagger with `predict` and `predict_proba`, which give the
+        labels that the model in torch gives.
+
+    Raises:
+        ValueError: a file is missing, damaged, altered or foreign; or the model is of an earlier or
+            a later format, or of a kind that needs torch. The message says what to do.
+    """
+    from ostinato.runtime.model import model_of
+    from ostinato.runtime.saved import CONFIG, read
+
+    path = Path(path)
+    return model_of(read(path), str(path / CONFIG))

@@ -189,11 +189,10 @@ class FittedClassifier:
             ValueError, OSError: see `saved_model.write`.
         """
         names = self.feature_names
-        model = SavedModel(
+        model = SavedModel.of(
+            self.net,
             kind=KIND,
             params=params,
-            net=self.net.config,
-            weights=self.net.state_dict(),
             fitted={
                 "classes": LabelEncoder(self.classes).as_json(),
                 "feature_names": None if names is None else names.tolist(),
@@ -201,6 +200,7 @@ class FittedClassifier:
                 "multilabel": self.multilabel,
             },
             iterations=iterations,
+            several=self.multilabel,
         )
         saved_model.write(path, model)
 

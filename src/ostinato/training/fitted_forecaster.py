@@ -244,11 +244,10 @@ class FittedForecaster:
             ValueError, OSError: see `saved_model.write`.
         """
         windows = self.windows
-        model = SavedModel(
+        model = SavedModel.of(
+            self.net,
             kind=KIND,
             params={name: value for name, value in params.items() if name != "quantiles"},
-            net=self.net.config,
-            weights=self.net.state_dict(),
             fitted={
                 "context": windows.context,
                 "scaling": windows.scaling,

@@ -146,10 +146,10 @@ class FittedLanguageModel:
             ValueError, OSError: see `saved_model.write`.
         """
         hashes = torch.from_numpy(self.copies.hashes.view(np.int64))
-        model = SavedModel(
+        model = SavedModel.of(
+            self.net,
             kind=KIND,
             params=params,
-            net=self.net.config,
             weights={**self.net.state_dict(), COPIES: hashes},
             fitted={"vocabulary": self.vocabulary.as_json(), "one_in": self.copies.one_in},
             iterations=iterations,

@@ -282,11 +282,10 @@ class FittedTagger:
             ValueError, OSError: see `saved_model.write`.
         """
         names = self.feature_names
-        model = SavedModel(
+        model = SavedModel.of(
+            self.net,
             kind=KIND,
             params=params,
-            net=self.net.config,
-            weights=self.net.state_dict(),
             fitted={
                 "classes": LabelEncoder(self.classes).as_json(),
                 "scale": self.scale and self.scale.as_json(),

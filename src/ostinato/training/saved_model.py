@@ -1,14 +1,21 @@
 """The directory of a saved model: what it holds, how it is written and read.
 
-    model.safetensors   the weights, by their names in the network
-    config.json         format, kind of estimator, its parameters ("params"), the arguments of the
-                        network ("net"), what the kind needs beside them, as labels ("fitted"), the
-                        updates made ("iterations"), and the SHA-256 of the other file ("sha256")
+    model.safetensors   the weights, by their names in the network; "folded.0", "folded.1", … are
+                        tensors that were computed of them for the graph
+    check.safetensors   some inputs, and the answers of `ostinato.runtime` to them
+    config.json         format, the version that saved it ("saved_by"), kind of estimator, its
+                        parameters ("params"), the arguments of the network ("net"), what the kind
+                        needs beside them, as labels ("fitted"), the updates made ("iterations"),
+                        the network as a graph, for `ostinato.runtime`, ("graph"), or why it has
+                        none ("without_graph"), and the SHA-256 of the two files above ("sha256")
+    README.md           a card for people, who may edit it
 
-Both files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
-Weights are read only if they are those that were saved, and finite. In formats 1 and 2, which are
-still read, "classes" and "feature_names" stood beside "net", as there were only classifiers; format
-1 had no "sha256".
+The files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
+Weights are read only if they are those that were saved, and finite. Formats 1 to 3, which are
+still read, had neither graph nor check; in 1 and 2 "classes" and "feature_names" stood beside
+"net", as there were only classifiers; format 1 had no "sha256".
+
+A person's own cell is code, which is not saved: such a model is read by `ostinato.runtime` alone.
 """
 
 from __future__ import annotations
@@ -22,18 +29,27 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ostinato import __version__
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.saved import FOLDED
+from ostinato.engine import native
 from ostinato.files import current, write_directory
+from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, TENSORS
+from ostinato.runtime.verify import check_file
+from ostinato.training.card import card
+from ostinato.training.saved_graph import Described, describe
 from ostinato.training.tensor_file import check_finite, pack, unpack
 
-FORMAT = 3
-CONFIG, TENSORS = "config.json", "model.safetensors"
+README = "README.md"
 _COMMON = {"format", "kind", "params", "net", "iterations"}
 _ENTRIES = {
     1: {*_COMMON, "classes"},
     2: {*_COMMON, "classes", "feature_names", "sha256"},
     3: {*_COMMON, "fitted", "sha256"},
+    4: {*_COMMON, "fitted", "sha256", "saved_by", "graph", "without_graph"},
 }
 
 
@@ -48,6 +64,8 @@ class SavedModel:
         weights: of the network, by name.
         fitted: what else was found in the training, as JSON values: labels, scales, a vocabulary.
         iterations: updates made.
+        graph: the network without torch.
+        without_graph: why there is none.
     """
 
     kind: str
@@ -56,35 +74,87 @@ class SavedModel:
     weights: dict[str, Tensor]
     fitted: dict[str, Any]
     iterations: int
+    graph: Described | None = None
+    without_graph: str | None = None
+
+    @staticmethod
+    def of(net: torch.nn.Module, *, several: bool = False, **more: Any) -> SavedModel:
+        """That of a network; `more` are further attributes.
+
+        Args:
+            net: the network; its `config` says what its constructor was given.
+            several: whether each class of a classifier has its own probability.
+        """
+        graph, why_not = None, None
+        try:
+            graph = describe(net, several=several)
+        except Unsupported as refusal:
+            why_not = refusal.reason
+        parts = {"net": net.config, "weights": net.state_dict(), **more}
+        return SavedModel(**parts, graph=graph, without_graph=why_not)
 
 
-def write(path: Path, model: SavedModel) -> None:
+def write(
+    path: Path,
+    model: SavedModel,
+    examples: Any = None,
+    measures: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     """Make `path` the directory of a model, all or nothing.
+
+    Args:
+        path: the directory.
+        model: what is saved.
+        examples: some of a person's sequences, which are kept with their answers in
+            check.safetensors; by default random numbers are.
+        measures: name → figure, for the card.
 
     Raises:
         ValueError: it exists and is something else than a saved model; or parameters are of
-            a type that JSON has not; or a weight is NaN or infinite.
+            a type that JSON has not; or a weight is NaN or infinite; or the cell is a person's own
+            and has no graph.
         OSError: it cannot be written.
     """
-    if not isinstance(cell := model.net.get("cell", ""), str):
-        raise ValueError(
-            f"the cell {getattr(cell, '__name__', cell)} is your own, and a saved model holds no "
-            "code; keep net_.state_dict(), and load it into a network of the same class"
-        )
+    net, own = dict(model.net), _own_cell(model.net)
+    if own is not None:
+        net["cell"] = own
+        if model.graph is None:
+            raise ValueError(
+                f"the cell {own['own']} is your own: a saved model holds no code, and what it "
+                f"computes cannot be written as a graph: {model.without_graph}. Keep "
+                "net_.state_dict(), and load it into a network of the same class"
+            )
     _check_replaceable(path)
     check_finite(model.weights, "the network")
-    content = pack(model.weights)
-    config = {
+    folded = model.graph.folded if model.graph else {}
+    check_finite(folded, "a tensor that the network computes of its weights")
+    content = pack({**model.weights, **folded})
+    config: dict[str, Any] = {
         "format": FORMAT,
+        "saved_by": __version__,
         "kind": model.kind,
         "params": {name: _plain(name, value) for name, value in model.params.items()},
-        "net": model.net,
+        "net": net,
+        "graph": model.graph.graph.as_json() if model.graph else None,
+        "without_graph": model.without_graph,
         "fitted": model.fitted,
         "iterations": model.iterations,
         "sha256": {TENSORS: hashlib.sha256(content).hexdigest()},
     }
+    files = {TENSORS: content}
+    if model.graph is not None and native.unavailable() is None:
+        as_read = json.loads(json.dumps(config, allow_nan=False))
+        files[CHECK] = check_file(as_read, content, examples)
+        config["sha256"][CHECK] = hashlib.sha256(files[CHECK]).hexdigest()
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    write_directory(path, {TENSORS: content, CONFIG: text.encode()})
+    files |= {CONFIG: text.encode(), README: card(config, measures).encode()}
+    write_directory(path, files)
+
+
+def _own_cell(net: dict[str, Any]) -> dict[str, str] | None:
+    """A person's own cell by its name, in the place of its code; None of a known cell."""
+    cell = net.get("cell", "")
+    return None if isinstance(cell, str) else {"own": getattr(cell, "__name__", str(cell))}
 
 
 def kind_of(path: Path) -> str:
@@ -129,12 +199,13 @@ def read(
     version = config["format"]
     if isinstance(config.get("net"), dict):
         config["net"] = {**added, **config["net"]}
+        _refuse_own_cell(config["net"].get("cell"), path)
     for part, came, wanted in (
         ("the configuration", config, _ENTRIES[version]),
         ("'params'", config.get("params"), None),
         ("'net'", config.get("net"), net),
         ("'fitted'", _fitted(config), fitted),
-        ("'sha256'", config.get("sha256", {TENSORS: None}), {TENSORS}),
+        ("'sha256'", config.get("sha256", {TENSORS: None}), {TENSORS, *_with_check(config)}),
     ):
         _check_names(f"{path / CONFIG}: {part}", came, wanted)
     content = (place / TENSORS).read_bytes()
@@ -144,6 +215,7 @@ def read(
             f"{CONFIG}; copy both files again, or train again"
         )
     weights = unpack(content, str(path / TENSORS))
+    weights = {name: t for name, t in weights.items() if not name.startswith(FOLDED)}
     check_finite(weights, str(path / TENSORS))
     return SavedModel(
         kind=kind,
@@ -153,6 +225,20 @@ def read(
         fitted=_fitted(config),
         iterations=config["iterations"],
     )
+
+
+def _with_check(config: dict[str, Any]) -> set[str]:
+    """The name of the file of answers, if the model has one."""
+    hashes = config.get("sha256")
+    return {CHECK} if isinstance(hashes, dict) and CHECK in hashes else set()
+
+
+def _refuse_own_cell(cell: Any, path: Path) -> None:
+    if isinstance(cell, dict):
+        raise ValueError(
+            f"{path}: the cell {cell.get('own')!r} is a person's own, and a saved model holds no "
+            f"code; ostinato.runtime.load({str(path)!r}) answers with it, without its source"
+        )
 
 
 def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
@@ -191,7 +277,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     if config.get("format") not in _ENTRIES:
         raise ValueError(
             f"{file} has format {config.get('format')!r}; this version of ostinato reads 1 to "
-            f"{FORMAT}: load the model with the version that saved it, or train again"
+            f"{FORMAT}: install ostinato {config.get('saved_by', 'as it was when it was saved')} "
+            "or a later one, or train again"
         )
     return config
 
@@ -213,7 +300,7 @@ def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    foreign = names - {CONFIG, TENSORS}
+    foreign = names - {CONFIG, TENSORS, CHECK, README}
     if CONFIG in names and not _is_ours(path / CONFIG):
         foreign |= {CONFIG}
     if foreign:
@@ -237,6 +324,8 @@ def _plain(name: str, value: Any) -> Any:
         return [[_plain(name, key), _plain(name, entry)] for key, entry in value.items()]
     if isinstance(value, np.generic):
         return value.item()
+    if callable(value):  # a person's own cell
+        return {"own": getattr(value, "__name__", str(value))}
     if isinstance(value, np.random.RandomState):
         return None  # it cannot be kept; None also means another seed each time
     if not isinstance(value, bool | int | float | str | None):

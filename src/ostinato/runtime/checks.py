@@ -1,0 +1,133 @@
+"""What a saved model holds beside its network, checked: labels, columns, preparation and so on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.labels import LabelEncoder
+from ostinato.data.prepare import Preparation
+from ostinato.data.ragged import Ragged
+from ostinato.data.vocabulary import Vocabulary
+from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import entries, fail, items, text
+
+MAX_LABELS = 1 << 20
+MAX_FEATURES = 1 << 20
+_DTYPE = re.compile(r"[<>|=]?(?:[biuf][1248]|U[1-9]\d{0,4}|O)")
+_FEATURE = {"name", "words", "mean", "scale", "fill"}
+
+
+def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
+    entries(fitted, f"{where}: 'fitted'", wanted)
+
+
+def labels(value: Any, n: int, where: str) -> LabelEncoder:
+    """The labels of n classes."""
+    where = f"{where}: 'classes'"
+    value = entries(value, where, {"dtype", "values"})
+    found = items(value["values"], where, MAX_LABELS)
+    if not isinstance(value["dtype"], str) or not _DTYPE.fullmatch(value["dtype"]):
+        fail(f"{where} are of type {str(value['dtype'])[:60]!r}, which is not known")
+    if not all(type(label) in (bool, int, float, str) for label in found):
+        fail(f"{where} has a label that is no number or text")
+    try:
+        encoder = LabelEncoder.from_json(value, where)
+    except (ValueError, OverflowError, TypeError) as problem:
+        fail(f"{where} are not {value['dtype']} ({str(problem)[:80]})")
+    if len(encoder) != n:
+        fail(f"{where} has {len(encoder)} labels for a network of {n}")
+    return encoder
+
+
+def columns(value: Any, where: str) -> Array | None:
+    """The names of a data frame's columns."""
+    if value is None:
+        return None
+    where = f"{where}: 'feature_names'"
+    return np.array([text(name, where) for name in items(value, where, MAX_FEATURES)], dtype=object)
+
+
+def preparation(value: Any, n_inputs: int, where: str) -> Preparation | None:
+    """The preparation of examples for a network of so many inputs."""
+    if value is None:
+        return None
+    where = f"{where}: 'preparation'"
+    if not isinstance(value, dict):
+        fail(f"{where} is no JSON object")
+    for part in ("features", "statics"):
+        for feature in items(value.get(part), f"{where}: {part}", MAX_FEATURES):
+            _check_feature(entries(feature, f"{where}: {part}", _FEATURE), f"{where}: {part}")
+    if type(value.get("reads_words")) is not bool or not isinstance(value.get("missing"), str):
+        fail(f"{where} does not say what a step is, or what is missing")
+    try:
+        made = Preparation.from_json(value)
+    except (ValueError, TypeError) as problem:
+        fail(f"{where}: {str(problem)[:120]}")
+    if len(made.columns) != n_inputs:
+        fail(f"{where} makes {len(made.columns)} inputs for a network of {n_inputs}")
+    return made
+
+
+def _check_feature(value: dict[str, Any], where: str) -> None:
+    text(value["name"], f"{where}: name")
+    if value["words"] is not None:
+        for word in items(value["words"], f"{where}: words", MAX_LABELS):
+            text(word, f"{where}: words")
+    numbers = [_finite(value[name], f"{where}: {name}") for name in ("mean", "scale", "fill")]
+    if numbers[1] <= 0:
+        fail(f"{where}: scale is {numbers[1]}; wanted more than 0")
+
+
+def _finite(value: Any, where: str) -> float:
+    if type(value) not in (int, float) or not abs(value) <= float(np.finfo(np.float64).max):
+        fail(f"{where} has {str(value)[:60]!r}; wanted a finite number")
+    return float(value)
+
+
+def scale(value: Any, n: int, where: str) -> tuple[Array, Array] | None:
+    """Mean and deviation of n features, by which a tagger's inputs are standardised."""
+    if value is None:
+        return None
+    where = f"{where}: 'scale'"
+    value = entries(value, where, {"mean", "deviation"})
+    mean, deviation = (
+        np.array([_finite(x, where) for x in items(value[name], where, MAX_FEATURES)])
+        for name in ("mean", "deviation")
+    )
+    if not len(mean) == len(deviation) == n or not (deviation > 0).all():
+        fail(f"{where}: wanted means and positive deviations of {n} features")
+    return mean, deviation
+
+
+def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
+    """The vocabulary of n tokens."""
+    where = f"{where}: 'vocabulary'"
+    if not isinstance(value, dict):
+        fail(f"{where} is no JSON object")
+    if not isinstance(value.get("level"), str):
+        fail(f"{where} does not say what a token is")
+    try:
+        made = Vocabulary.from_json(value, where)
+    except ImportError:
+        raise
+    except Exception as problem:  # the package tokenizers raises no narrower ones
+        fail(f"{where}: {str(problem)[:120]}")
+    if len(made) != n:
+        fail(f"{where} has {len(made)} tokens for a network of {n}")
+    return made
+
+
+def n_features(sequences: Array | Ragged, wanted: int) -> None:
+    """Whether sequences have as many features as the model."""
+    came = getattr(sequences, "n_features", None)
+    came = sequences.shape[2] if came is None and hasattr(sequences, "shape") else came
+    if came is None:
+        raise ValueError(f"X has words, but the model was trained with {wanted} features")
+    if came != wanted:
+        raise ValueError(
+            f"X has {came} features, but the model is expecting {wanted} features as input, those "
+            "it was trained with"
+        )

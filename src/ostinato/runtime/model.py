@@ -1,0 +1,288 @@
+"""`Model`: a saved model that predicts in a person's labels, without torch.
+
+What comes in is prepared as in the training, cut into batches, played by the engine, and answered
+in labels. A sequence has the same bits alone, in any batch, padded or not, on every instruction
+set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ostinato.data.columns import check_columns
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+from ostinato.data.ragged import Ragged
+from ostinato.data.sequences import as_sequences, shape_sequences
+from ostinato.data.steps import as_steps
+from ostinato.data.vocabulary import END, Vocabulary
+from ostinato.runtime import checks
+from ostinato.runtime.labelling import Labelling
+from ostinato.runtime.network import Network
+from ostinato.runtime.saved import Saved
+from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import fail
+
+MAX_ROWS = 1024
+MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
+
+
+class Batch(NamedTuple):
+    """Answers to some sequences.
+
+    Attributes:
+        indices: `[B]`, which sequences they are.
+        answers: `[B, K]`, or `[B, T, K]`.
+        lengths: `[B]`, the steps of each.
+    """
+
+    indices: Array
+    answers: Array
+    lengths: Array
+
+
+class Model:
+    """A saved model, ready to predict. `ostinato.runtime.load` makes it.
+
+    Attributes:
+        kind: of the estimator, as "sequence_classifier".
+        graph: the network as a value, see `runtime/model_graph.py`.
+        tensors: its float32 arrays by name.
+        fingerprint: which saved model it is: the SHA-256 of its config.json.
+        labels: `[C]`, in the order of the answer's columns; of a language model its tokens.
+        preparation: what is done to a person's table; None: nothing.
+    """
+
+    labels: Array
+    preparation: Preparation | None = None
+
+    def __init__(self, saved: Saved, where: str):
+        self.kind, self.graph, self.tensors = saved.kind, saved.graph, saved.tensors
+        self.fingerprint = saved.fingerprint
+        self.network = Network(saved.graph, saved.tensors)
+        self._take(saved.fitted, where)
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        """Take what the kind needs beside the network."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        layers = ", ".join(layer.name for layer in self.graph.layers)
+        return f"{type(self).__name__}({self.kind}: {layers}; {len(self.labels)} labels)"
+
+    @property
+    def n_features(self) -> int:
+        """Features of a step, before they are prepared."""
+        if self.preparation is None:
+            return self.graph.n_inputs
+        return len(self.preparation.features)
+
+    def answered(self, sequences: Array | Ragged) -> Iterator[Batch]:
+        """The head's answers to sequences as the network reads them, some at a time.
+
+        Ragged sequences go in order of their length, so that a batch has little padding.
+
+        Raises:
+            ValueError: an answer is NaN or infinite.
+        """
+        ragged = isinstance(sequences, Ragged)
+        lengths = sequences.lengths if ragged else np.full(len(sequences), sequences.shape[1])
+        order = np.argsort(lengths, kind="stable") if ragged else np.arange(len(lengths))
+        widest = max(layer.width for layer in self.graph.layers)
+        start = 0
+        while start < len(order):
+            here = order[start : start + MAX_ROWS]
+            fit = np.arange(1, len(here) + 1) * lengths[here] * widest <= MAX_VALUES
+            indices = here[: max(1, int(fit.sum()))]
+            start += len(indices)
+            if ragged:
+                x, of_rows = sequences[indices].padded()
+                answers = self.network.answers(x, of_rows)
+            else:
+                answers = self.network.answers(sequences[indices])
+            batch = Batch(indices, answers, lengths[indices])
+            _check_answers(batch)
+            yield batch
+
+
+class Classifier(Model):
+    """A model that names the class of a whole sequence.
+
+    Attributes:
+        several: whether a sequence may have several labels; each then has its own probability.
+    """
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        checks.names(fitted, {"classes", "feature_names", "preparation", "multilabel"}, where)
+        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
+        self.labels = self.encoder.classes
+        self._columns = checks.columns(fitted["feature_names"], where)
+        self.preparation = checks.preparation(fitted["preparation"], self.graph.n_inputs, where)
+        if type(fitted["multilabel"]) is not bool:
+            fail(f"{where}: 'multilabel' is neither true nor false")
+        self.several = fitted["multilabel"]
+        if self.graph.embed is not None:
+            fail(f"{where}: a classifier of tokens")
+
+    def prepared(self, X: Any) -> Array | Ragged:
+        """The sequences that the network reads, made of a person's.
+
+        Raises:
+            ValueError: X has other features than the training data, or a value is missing or
+                infinite where that is an error.
+        """
+        if self.preparation is None:
+            X = X.X if isinstance(X, Examples) else X
+            check_columns(X, self._columns)
+            return self._with_features(as_sequences(X))
+        if not isinstance(X, Examples) or X.roles is None:  # features by their order
+            X = self._with_features(shape_sequences(X.X if isinstance(X, Examples) else X))
+            X = Examples(X, features=tuple(f.name for f in self.preparation.features))
+        return as_sequences(self.preparation.apply(X))
+
+    def _with_features(self, sequences: Any) -> Any:
+        checks.n_features(sequences, self.n_features)
+        return sequences
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each label, `[N, C]` float32 in the order of `labels`.
+
+        Args:
+            X: `[N, T, F]`, `[N, T]` for one feature, or a list of arrays `[T_i, F]`.
+
+        Raises:
+            ValueError: X cannot be used: the message says why.
+        """
+        sequences = self.prepared(X)
+        found = np.empty((len(sequences), len(self.labels)), np.float32)
+        for batch in self.answered(sequences):
+            found[batch.indices] = batch.answers
+        return found
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest label of each sequence, `[N]`; with several, `[N, C]` zeros and ones."""
+        probabilities = self.predict_proba(X)
+        if self.several:
+            return (probabilities > 0.5).astype(np.int64)
+        return self.encoder.decode(probabilities.argmax(1))
+
+
+class Tagger(Model):
+    """A model that gives a label to every step."""
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        wanted = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
+        checks.names(fitted, wanted, where)
+        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
+        self.labels = self.encoder.classes
+        self._columns = checks.columns(fitted["feature_names"], where)
+        self._scale = checks.scale(fitted["scale"], self.graph.n_inputs, where)
+        self.preparation = checks.preparation(fitted["preparation"], self.graph.n_inputs, where)
+        if fitted["vocabulary"] is not None or self.graph.embed is not None:
+            fail(f"{where}: a tagger of words")
+        self._labelling = Labelling.of(self.tensors, self.labels, fitted["scheme"], where)
+
+    def prepared(self, X: Any) -> tuple[Array | Ragged, bool]:
+        """The sequences that the network reads; and whether X is only one."""
+        if isinstance(X, Examples):
+            X = X.X if self.preparation is None else self.preparation.apply(X)
+        check_columns(X, self._columns, "SequenceTagger")
+        sequences, is_one = as_steps(X)
+        checks.n_features(sequences, self.graph.n_inputs)
+        if self._scale is None:
+            return sequences, is_one
+        mean, deviation = self._scale
+        if isinstance(sequences, Ragged):
+            values = ((sequences.values - mean) / deviation).astype(np.float32)
+            return Ragged(values, sequences.offsets), is_one
+        return ((sequences - mean) / deviation).astype(np.float32), is_one
+
+    def predict(self, X: Any) -> list[Array] | Array:
+        """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence."""
+        return self._of_each(X, lambda scores: self.encoder.decode(self._labelling.best(scores)))
+
+    def predict_proba(self, X: Any) -> list[Array] | Array:
+        """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
+
+        With a CRF they are given the whole sequence.
+        """
+        return self._of_each(X, self._labelling.probabilities)
+
+    def _of_each(self, X: Any, f: Any) -> list[Array] | Array:
+        sequences, is_one = self.prepared(X)
+        found: list[Array] = [np.empty(0)] * len(sequences)
+        for batch in self.answered(sequences):
+            for i, answers, n in zip(*batch, strict=True):
+                found[i] = f(answers[:n])
+        return found[0] if is_one else found
+
+
+class LanguageModel(Model):
+    """A model that says which token comes next."""
+
+    vocabulary: Vocabulary
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        checks.names(fitted, {"vocabulary", "one_in"}, where)
+        self.vocabulary = checks.vocabulary(fitted["vocabulary"], self.graph.n_outputs, where)
+        self.labels = np.array(self.vocabulary.strings, dtype=object)
+        if self.graph.embed is None or self.graph.embed.n_tokens != self.graph.n_outputs:
+            fail(f"{where}: a language model without a table of its tokens")
+
+    def predict_proba(self, texts: Sequence[str]) -> list[Array]:
+        """The probability of each token to be the next, after each token of each text.
+
+        Returns:
+            N arrays `[T_i, V]` float32; a text of T_i − 1 tokens has T_i of them, of which the
+            first is what may begin a document.
+        """
+        found = []
+        for tokens in map(self._tokens, texts):
+            found.append(self.network.answers(tokens[None])[0])
+        return found
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The likeliest token after each text."""
+        ends = [self.network.answers(self._tokens(text)[None])[0, -1] for text in texts]
+        return [self.vocabulary.strings[int(p.argmax())] for p in ends]
+
+    def _tokens(self, text: str) -> Array:
+        return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)
+
+
+KINDS: dict[str, type[Model]] = {
+    "sequence_classifier": Classifier,
+    "sequence_tagger": Tagger,
+    "language_model": LanguageModel,
+}
+
+
+def model_of(saved: Saved, where: str) -> Model:
+    """The model that a saved one describes; `where` is its origin, for errors.
+
+    Raises:
+        ValueError: its parts do not belong together.
+    """
+    if saved.kind not in KINDS:
+        raise ValueError(
+            f"{where} has the kind {saved.kind[:60]!r}; wanted one of {', '.join(KINDS)}"
+        )
+    return KINDS[saved.kind](saved, where)
+
+
+def _check_answers(batch: Batch) -> None:
+    answers = batch.answers
+    if answers.ndim == 3:
+        valid = np.arange(answers.shape[1]) < batch.lengths[:, None]
+        wrong = ~np.isfinite(answers).all(2) & valid
+        wrong = wrong.any(1)
+    else:
+        wrong = ~np.isfinite(answers).all(1)
+    if wrong.any():
+        raise ValueError(
+            f"the network's answer to example {batch.indices[np.argmax(wrong)]} is not finite: its "
+            "weights or the values of X are too large for float32; scale X as for the training"
+        )

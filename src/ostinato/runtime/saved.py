@@ -1,0 +1,146 @@
+"""The directory of a saved model, read without torch.
+
+    config.json         the graph of the network, labels, preparation, and the SHA-256 of the others
+    model.safetensors   the weights
+    check.safetensors   some inputs, and the answers to them
+
+Only these names are opened, whatever stands in config.json. Nothing in them is executed. What is
+read is checked once, here; memory beside the files is a quarter of them at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato.files import current
+from ostinato.runtime.model_graph import ModelGraph
+from ostinato.runtime.tensors import Array, read_json, unpack
+from ostinato.runtime.values import entries, fail, text
+
+FORMAT = 4
+CONFIG, TENSORS, CHECK = "config.json", "model.safetensors", "check.safetensors"
+MAX_CONFIG = 1 << 25  # bytes; a vocabulary of a million words is smaller
+NAMES = {
+    "format", "saved_by", "kind", "params", "net", "graph", "without_graph", "fitted", "iterations",
+    "sha256",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A saved model as values.
+
+    Attributes:
+        kind: of the estimator, as "sequence_classifier".
+        graph: of the network.
+        tensors: by name; they share the memory of the file.
+        fitted: what the kind needs beside them, as labels: JSON values.
+        fingerprint: the SHA-256 of config.json, which names those of the other files.
+    """
+
+    kind: str
+    graph: ModelGraph
+    tensors: dict[str, Array]
+    fitted: dict[str, Any]
+    fingerprint: str
+
+
+def read(path: Path) -> Saved:
+    """The model in a directory.
+
+    Raises:
+        ValueError: a file is missing, damaged, altered or foreign, of an earlier format, or of a
+            later one; or the model has no graph.
+    """
+    place = current(path)
+    for name in (CONFIG, TENSORS):
+        if not (place / name).is_file():
+            raise ValueError(
+                f"{path} has no {name}; wanted the directory of a saved model, with {CONFIG} and "
+                f"{TENSORS}"
+            )
+    where = str(path / CONFIG)
+    if (place / CONFIG).stat().st_size > MAX_CONFIG:
+        fail(f"{where} is larger than {MAX_CONFIG:,} bytes")
+    content = (place / CONFIG).read_bytes()
+    config = checked_config(read_json(content, where), where)
+    tensors = (place / TENSORS).read_bytes()
+    check_hash(config, TENSORS, tensors, str(path))
+    return made(config, unpack(tensors, str(path / TENSORS)), hashlib.sha256(content), where)
+
+
+def read_check(path: Path, saved_config: dict[str, Any]) -> dict[str, Array]:
+    """The inputs and answers that were saved with a model.
+
+    Raises:
+        ValueError: there are none, or the file is damaged or altered.
+    """
+    place = current(path)
+    if CHECK not in saved_config["sha256"] or not (place / CHECK).is_file():
+        raise ValueError(f"{path} has no {CHECK}; save the model again to have one")
+    content = (place / CHECK).read_bytes()
+    check_hash(saved_config, CHECK, content, str(path))
+    return unpack(content, str(path / CHECK))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json alone, checked as far as its names go."""
+    where = str(path / CONFIG)
+    return checked_config(read_json((current(path) / CONFIG).read_bytes(), where), where)
+
+
+def checked_config(config: Any, where: str) -> dict[str, Any]:
+    """The configuration, if it is one of this format."""
+    if not isinstance(config, dict):
+        fail(f"{where} is no JSON object")
+    version = config.get("format")
+    if type(version) is int and 1 <= version < FORMAT:
+        raise ValueError(
+            f"{where} has format {version}, which does not describe its network: load it with "
+            "ostinato.load and save it again, where torch is installed"
+        )
+    if type(version) is int and version > FORMAT:
+        raise ValueError(
+            f"{where} has format {version}, and this version of ostinato reads {FORMAT}: install "
+            f"ostinato {str(config.get('saved_by'))[:20]}, which saved it, or a later one"
+        )
+    if version != FORMAT:
+        fail(f"{where} has format {str(version)[:60]!r}; wanted {FORMAT}")
+    config = entries(config, where, NAMES)
+    hashes = entries(config["sha256"], f"{where}: 'sha256'", {TENSORS}, frozenset({CHECK}))
+    for name, value in hashes.items():
+        text(value, f"{where}: 'sha256' of {name}")
+    if config["graph"] is None:
+        reason = text(config["without_graph"], f"{where}: 'without_graph'")
+        raise ValueError(
+            f"{where} has no graph: {reason}. Such a model needs torch: load it with ostinato.load"
+        )
+    return config
+
+
+def check_hash(config: dict[str, Any], name: str, content: bytes, where: str) -> None:
+    if hashlib.sha256(content).hexdigest() != config["sha256"][name]:
+        raise ValueError(
+            f"{where}/{name} is not the file that was saved: its SHA-256 differs from the one in "
+            f"{CONFIG}; copy all files of the model again"
+        )
+
+
+def made(config: dict[str, Any], tensors: dict[str, Array], fingerprint: Any, where: str) -> Saved:
+    """The saved model of a checked configuration."""
+    floats = {name: array for name, array in tensors.items() if array.dtype == np.float32}
+    for name, array in floats.items():
+        if not np.isfinite(array).all():
+            fail(f"{where}: the tensor {name[:60]!r} has a value that is NaN or infinite")
+    shapes = {name: array.shape for name, array in floats.items()}
+    graph = ModelGraph.from_json(config["graph"], shapes, f"{where}: graph")
+    fitted = config["fitted"]
+    if not isinstance(fitted, dict):
+        fail(f"{where}: 'fitted' is no JSON object")
+    kind = text(config["kind"], f"{where}: 'kind'")
+    return Saved(kind, graph, tensors, fitted, fingerprint.hexdigest())

@@ -1,0 +1,223 @@
+"""Saved models without torch: the labels and probabilities of the torch face; one sequence has the
+same bits in any company."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from saved_models import (
+    STEPS,
+    F,
+    Leaky,
+    classifier,
+    language_model,
+    ragged,
+    sequences,
+    tagger,
+    without_torch,
+)
+
+import ostinato
+from ostinato import runtime
+from ostinato.data import Examples, Preparation
+from ostinato.engine import native
+
+EPS = np.finfo(np.float32).eps
+
+# Of networks with 8 units, that were hardly trained: a state is a sum of K ≤ 20 products of size
+# below 1 and an activation, off by (√K + 2.5) ε ≈ 8 ε at most; the recurrent weights are orthogonal
+# and the gates below 1, so that n steps add up to √n · 8 ε; a softmax halves it. Layers add up.
+BOUND = 8 * np.sqrt(40) * EPS * 2
+
+MODELS = {
+    "rnn": {"cell": "rnn"},
+    "gru": {"cell": "gru", "num_layers": 2, "dropout": 0.2},
+    "lstm": {"cell": "lstm", "bidirectional": True},
+    "mean": {"cell": "gru", "readout": "mean"},
+    "max": {"cell": "rnn", "readout": "max", "bidirectional": True, "num_layers": 2},
+    "attention": {"cell": "lstm", "readout": "attention"},
+    "ensemble": {"cell": "gru", "ensemble": 3},
+    "own": {"cell": Leaky, "num_layers": 2},
+    "own both ways": {"cell": Leaky, "bidirectional": True, "readout": "mean"},
+}
+
+
+def agrees(ours, theirs):
+    """Probabilities within the bound, and the same label wherever that says which it is."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=BOUND)
+    top = np.sort(theirs, axis=-1)
+    clear = top[..., -1] - top[..., -2] > 2 * BOUND
+    assert clear.mean() > 0.9
+    assert (ours.argmax(-1) == theirs.argmax(-1))[clear].all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classifiers(tmp_path, name):
+    model = classifier(tmp_path / "m", **MODELS[name])
+    again = runtime.load(tmp_path / "m")
+    for X in (sequences(1), ragged(1)):
+        probabilities = again.predict_proba(X)
+        agrees(probabilities, model.predict_proba(X))
+        assert probabilities.dtype == np.float32
+        assert again.predict(X).tolist() == again.labels[probabilities.argmax(1)].tolist()
+        assert again.predict(X).dtype == model.predict(X).dtype
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sequence_has_the_same_bits_in_any_company(tmp_path, name):
+    classifier(tmp_path / "m", **MODELS[name])
+    model = runtime.load(tmp_path / "m")
+    X = ragged(2)
+    together = model.predict_proba(X)
+    alone = np.concatenate([model.predict_proba(x[None]) for x in X])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(model.predict_proba(X[::-1]), together[::-1])
+    few = model.predict_proba(X[:7])  # fewer than are hoisted for
+    np.testing.assert_array_equal(few, together[:7])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["gru", "max", "attention", "own"])
+def test_without_torch_and_on_every_instruction_set(tmp_path, name):
+    """In processes of their own, in which importing torch fails."""
+    classifier(tmp_path / "m", **MODELS[name])
+    np.save(tmp_path / "X.npy", sequences(3))
+    here = runtime.load(tmp_path / "m").predict_proba(sequences(3)).tobytes().hex()
+    script = f"""
+        import numpy as np, ostinato
+        model = ostinato.runtime.load({str(tmp_path / "m")!r})
+        print(model.predict_proba(np.load({str(tmp_path / "X.npy")!r})).tobytes().hex())
+        assert "sklearn" not in sys.modules and "scipy" not in sys.modules
+    """
+    for isa in [isa for isa in native.available_isas() if isa != "base"]:
+        for threads in ("1", "3"):
+            there = without_torch(script, OSTINATO_ISA=isa, OSTINATO_NUM_THREADS=threads)
+            assert there.strip() == here, (isa, threads)
+
+
+def test_several_labels(tmp_path):
+    y = np.stack([np.arange(40) % 2, np.arange(40) % 3 == 0, np.arange(40) % 5 == 0], 1).astype(int)
+    model = classifier(tmp_path / "m", y)
+    again = runtime.load(tmp_path / "m")
+    X = sequences(1)
+    np.testing.assert_allclose(again.predict_proba(X), model.predict_proba(X), rtol=0, atol=BOUND)
+    assert (again.predict(X) == model.predict(X)).all()
+
+
+def test_labels_are_numbers_where_they_were(tmp_path):
+    classifier(tmp_path / "m", np.arange(40) % 2 + 7)
+    assert set(runtime.load(tmp_path / "m").predict(sequences()).tolist()) <= {7, 8}
+
+
+def test_what_a_person_gives_is_prepared_as_in_the_training(tmp_path):
+    from dataclasses import replace
+
+    from ostinato.training import fitted
+
+    classifier(tmp_path / "m")
+    names = ("a", "b", "c")
+    X = sequences() * 50 + 7
+    preparation = Preparation.fit(Examples(X, features=names))
+    replace(fitted.load(tmp_path / "m"), preparation=preparation).save(tmp_path / "p", {}, 3)
+    model, in_torch = runtime.load(tmp_path / "p"), fitted.load(tmp_path / "p")
+    agrees(model.predict_proba(X), in_torch.predict_proba(X))
+    assert model.n_features == 3
+    X[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="the value is missing"):
+        model.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((2, 3, 4), np.float32), "X has 4 features, but the model is expecting 3"),
+        (np.full((2, 3, F), np.nan), "X has NaN at example 0"),
+        (np.full((2, 3, F), np.inf), "X has inf at example 0"),
+        (np.zeros((0, 3, F)), "X has no examples"),
+        (np.zeros((2, 0, F)), "has no steps"),
+        (np.zeros((3, F)), "X has 1 features"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path, X, message):
+    classifier(tmp_path / "m")
+    with pytest.raises(ValueError, match=message):
+        runtime.load(tmp_path / "m").predict(X)
+
+
+def test_answers_that_are_not_finite_are_an_error(tmp_path):
+    classifier(tmp_path / "m", cell="rnn")
+    model = runtime.load(tmp_path / "m")
+    tensors = {**model.tensors, "readout.weight": np.full((3, 8), 3e38, np.float32)}
+    model.network.tensors = tensors
+    with pytest.raises(ValueError, match=r"answer to example \d+ is not finite"):
+        model.predict(sequences())
+
+
+# ---- taggers and language models
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("crf", [False, True])
+def test_taggers(tmp_path, crf, bidirectional):
+    model = tagger(tmp_path / "m", crf=crf, bidirectional=bidirectional)
+    again = runtime.load(tmp_path / "m")
+    X = ragged(1)
+    for ours, theirs in zip(again.predict_proba(X), model.predict_proba(X), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * BOUND)
+    labels = zip(again.predict(X), model.predict(X), strict=True)
+    assert np.mean([np.mean(ours == theirs) for ours, theirs in labels]) > 0.99
+    alone = [again.predict_proba(x) for x in X]
+    for one, together in zip(alone, again.predict_proba(X), strict=True):
+        np.testing.assert_array_equal(one, together)
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_tagger_of_spans(tmp_path, crf):
+    rng = np.random.default_rng(0)
+    y = [[["O", "B-X", "I-X"][k] for k in np.minimum(rng.integers(0, 3, STEPS).cumsum(), 2)]
+         for _ in range(40)]  # fmt: skip
+    y = [["B-X" if t == "I-X" and (i == 0 or row[i - 1] == "O") else t for i, t in enumerate(row)]
+         for row in y]  # fmt: skip
+    model = tagger(tmp_path / "m", y, scheme="iob2", crf=crf)
+    again = runtime.load(tmp_path / "m")
+    for ours, theirs in zip(again.predict(ragged(1)), model.predict(ragged(1)), strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_language_models(tmp_path):
+    model = language_model(tmp_path / "m", cell="lstm")
+    again = runtime.load(tmp_path / "m")
+    for text in ("", "to be or n"):
+        (best,) = again.predict([text])
+        assert best == model.suggest(text, 1)[0].text or best == ""
+        (probabilities,) = again.predict_proba([text])
+        assert probabilities.shape == (len(text) + 1, len(again.labels))
+        (suggested,) = model.suggest(text, 1)
+        place = again.labels.tolist().index(suggested.text)
+        known = probabilities[-1, 2:].sum()  # suggested are tokens of a text alone
+        assert abs(probabilities[-1, place] / known - suggested.probability) < 1e-4
+
+
+def test_what_has_no_graph_says_so(tmp_path):
+    waves = np.sin(np.arange(60) / 3)
+    model = ostinato.SequenceForecaster(horizon=3, hidden_size=4, iterations=2).fit(waves)
+    model.save(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"has no graph: .*Such a model needs torch: load it with"):
+        runtime.load(tmp_path / "m")
+    assert ostinato.load(tmp_path / "m").predict(waves).shape == (1, 3)
+
+
+def test_an_earlier_format_says_what_to_do(tmp_path):
+    classifier(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    config = json.loads(file.read_text())
+    for version, message in (
+        (3, "format 3, .*load it with ostinato.load and save it again"),
+        (9, r"format 9, and this version of ostinato reads 4: install ostinato 0\.1\.0"),
+        ("x", "format 'x'"),
+    ):
+        file.write_text(json.dumps(config | {"format": version}))
+        with pytest.raises(ValueError, match=message):
+            runtime.load(tmp_path / "m")
