@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ostinato.export.onnx_cells import recognised
-from ostinato.export.onnx_model import Exportable, sequence_model, step_model
+from ostinato.export.onnx_model import Exportable, carried_states, sequence_model, step_model
 from ostinato.export.parity import bound
 from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
 
@@ -76,7 +76,8 @@ def test_step(case, runtime):
     step, _ = graph.composed()
     B, T = 3, 7
     x = np.random.default_rng(2).normal(size=(B, T, graph.n_inputs)).astype(np.float32)
-    states = [np.zeros((B, n.width), np.float32) for n in step.states]
+    places = carried_states(step).values()
+    states = [np.zeros((B, step.states[i].width), np.float32) for i in places]
     answers = []
     for t in range(T):
         answer, *states = stepped(run, x[:, t], states)

@@ -10,13 +10,15 @@ answers at each step has answers `[batch, time, …]` in the sequence form, zero
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ostinato.compiler.graph.node import reachable
 from ostinato.data.prepare import Preparation
-from ostinato.export.onnx_prepare import write_preparation
+from ostinato.export.onnx_prepare import scaled, write_preparation
 from ostinato.export.onnx_scan import Played, Rows, write_direction, write_scan
 from ostinato.export.onnx_step import Tensors, write_step
 from ostinato.export.onnx_writer import FLOAT, INT64, IR_VERSION, OPSET, Writer
@@ -34,18 +36,21 @@ class Exportable:
         graph: the source.
         tensors: its weights by name, float32.
         preparation: of its input; None: the input is the network's.
-        labels: of the answer's columns, as JSON values; they are kept in the file's metadata.
+        scale: mean and deviation of the features, by which the input is then scaled.
+        metadata: what a reader of the file needs beside its shapes: JSON values by name.
     """
 
     graph: ModelGraph
     tensors: Tensors
     preparation: Preparation | None = None
-    labels: Any = None
+    scale: tuple[np.ndarray, np.ndarray] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Made:
-    """An ONNX model, and by which operator each direction of each layer is played."""
+    """An ONNX model, and by which operator each direction of each layer is played; none in a
+    step."""
 
     proto: Any
     operators: tuple[str, ...]
@@ -101,17 +106,17 @@ def step_model(source: Exportable) -> Made:
     step, answer = source.graph.composed()
     x, described = _input(w, source, ("batch",))
     inputs, outputs = [described], []
-    names = [f"state_{i}" for i in range(len(step.states))]
     latest = None
     if source.preparation is not None and source.preparation.missing == "forward":
         latest = LATEST
     x, now = _read(w, source, x, latest)
-    given = dict(zip((*step.inputs, *step.states), (x, *names), strict=True))
+    given = {step.inputs[0]: x}
+    given |= {step.states[i]: name for name, i in carried_states(step).items()}
     new = write_step(w, step.new_states, given, source.tensors, like=x)
     (result,) = _mapped(w, answer, new, source.tensors, x)
     w.called(ANSWER, result)
     outputs.append(w.value(ANSWER, ("batch", source.graph.n_outputs)))
-    carried = list(zip(names, new, [n.width for n in step.states], strict=True))
+    carried = [(name, new[i], step.states[i].width) for name, i in carried_states(step).items()]
     if now is not None:
         assert source.preparation is not None
         carried.append((LATEST, now, len(source.preparation.features)))
@@ -119,7 +124,17 @@ def step_model(source: Exportable) -> Made:
         w.called(f"new_{name}", value)
         inputs.append(w.value(name, ("batch", width)))
         outputs.append(w.value(f"new_{name}", ("batch", width)))
-    return Made(_model(w, source, "step", inputs, outputs), ("step",))
+    return Made(_model(w, source, "step", inputs, outputs), ())
+
+
+def carried_states(step: StepGraph) -> dict[str, int]:
+    """The names of a step's states, each with its place.
+
+    A state that no step reads is left out: a model's last output, which the answer alone reads.
+    """
+    read = set(reachable(step.new_states))
+    places = [i for i, n in enumerate(step.states) if n in read]
+    return {f"state_{k}": i for k, i in enumerate(places)}
 
 
 # ---- parts
@@ -141,10 +156,12 @@ def _read(w: Writer, source: Exportable, x: str, latest: str | None) -> tuple[st
     """The input of the lowest layer, and the values that a step carries on, if any."""
     if source.graph.embed is not None:
         return _embedded(w, source.graph.embed, source.tensors, x), None
-    if source.preparation is None:
-        return x, None
-    prepared = write_preparation(w, source.preparation, x, latest)
-    return prepared.x, prepared.latest
+    carried = None
+    if source.preparation is not None:
+        x, carried = write_preparation(w, source.preparation, x, latest)
+    if source.scale is not None:
+        x = scaled(w, x, *source.scale)
+    return x, carried
 
 
 def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
@@ -185,14 +202,11 @@ def _model(w: Writer, source: Exportable, form: str, inputs: Any, outputs: Any) 
 
 
 def _metadata(source: Exportable, form: str) -> dict[str, str]:
-    """What a reader of the file needs beside the shapes, as JSON by name."""
-    kept: dict[str, Any] = {"form": form}
-    if source.labels is not None:
-        kept["labels"] = source.labels
+    """As JSON by name, since ONNX has texts only."""
+    kept = {**source.metadata, "form": form}
     if source.preparation is not None:
-        kept["features"] = [f.name for f in source.preparation.features]
-        kept["words"] = {
-            f.name: list(f.words) for f in source.preparation.features if f.words is not None
-        }
+        features = source.preparation.features
+        kept["features"] = [f.name for f in features]
+        kept["words"] = {f.name: list(f.words) for f in features if f.words is not None}
         kept["missing"] = source.preparation.missing
     return {f"ostinato.{name}": json.dumps(value) for name, value in kept.items()}

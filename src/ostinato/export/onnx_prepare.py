@@ -10,24 +10,16 @@ step keeps as a state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ostinato.data.prepare import Feature, Preparation
 from ostinato.export.onnx_writer import DOUBLE, FLOAT, Writer
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Names of values: the network's input, and what a step must carry on beside its states."""
-
-    x: str
-    latest: str | None = None
-
-
-def write_preparation(w: Writer, preparation: Preparation, x: str, latest: str | None) -> Prepared:
-    """x `[…, features]` as the network's input `[…, F]`.
+def write_preparation(
+    w: Writer, preparation: Preparation, x: str, latest: str | None
+) -> tuple[str, str | None]:
+    """x `[…, features]` as the network's input `[…, F]`; and the values that a step carries on.
 
     Args:
         latest: the values of the step before `[B, features]`, if x is a step; None: x is a sequence
@@ -49,24 +41,24 @@ def write_preparation(w: Writer, preparation: Preparation, x: str, latest: str |
     order = _order(preparation)
     if order != list(range(len(order))):
         joined = w.node("Gather", joined, w.integers(*order), axis=-1)
-    return Prepared(joined, carried)
+    return joined, carried
 
 
 def _numbers(w: Writer, preparation: Preparation, x: str, absent: str) -> str:
     """Every feature filled and scaled; those of words too, of which no column is taken."""
     masked = preparation.missing == "mask"
     fills = [f.mean if masked else f.fill for f in preparation.features]
-    fill, mean, scale = (
-        w.constant(np.array(v, np.float64))
-        for v in (
-            fills,
-            [f.mean for f in preparation.features],
-            [f.scale for f in preparation.features],
-        )
-    )
     wide = w.node("Cast", x, to=DOUBLE)
-    filled = w.node("Where", absent, fill, wide)
-    return w.node("Cast", w.node("Div", w.node("Sub", filled, mean), scale), to=FLOAT)
+    filled = w.node("Where", absent, w.constant(np.array(fills, np.float64)), wide)
+    means, scales = zip(*((f.mean, f.scale) for f in preparation.features), strict=True)
+    return scaled(w, filled, np.array(means), np.array(scales))
+
+
+def scaled(w: Writer, x: str, mean: np.ndarray, scale: np.ndarray) -> str:
+    """(x − mean) / scale, each `[F]`, computed in float64."""
+    centred = w.node("Sub", w.node("Cast", x, to=DOUBLE), w.constant(mean.astype(np.float64)))
+    divided = w.node("Div", centred, w.constant(scale.astype(np.float64)))
+    return w.node("Cast", divided, to=FLOAT)
 
 
 def _words(w: Writer, i: int, feature: Feature, x: str) -> str:

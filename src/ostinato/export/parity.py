@@ -1,11 +1,11 @@
-"""How far an exported model may be from the runtime's answers, and how far it is.
+"""How far an exported model is from the runtime's answers, and how far it may be.
 
 The bound. Float32 rounds each operation by ε/2 of its result, and a sum of K products by about
 √K · ε/2, since roundings are as often up as down. The tanh and σ of other runtimes are right to
 some 8 ε. So a step adds errors of about (√K + 8) ε to a state of size 1. A network that forgets
 does not amplify them, so that after T steps of L layers, and the head, they sum up to
 
-    bound = 2 · ε · (√K + 8) · (T · L + 1)
+    bound = 2 · ε · (√K + 8) · (T · L + 1) · max(1, largest answer)
 
 where K is the largest number of products in one sum (at most: all that a step multiplies), and 2 is
 for the other side, which rounds as well. An error of a wrong gate or of a wrong order is a thousand
@@ -15,19 +15,211 @@ times as large.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
+from ostinato.data.examples import Examples
+from ostinato.export.onnx_model import LATEST, carried_states
+from ostinato.runtime.model import Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
+from ostinato.runtime.reference import play_step
 
 EPS = float(np.finfo(np.float32).eps)
+SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
+
+Run = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
 
 
-def bound(graph: ModelGraph, n_steps: int) -> float:
-    """The largest difference of an answer after `n_steps`, for answers of size 1."""
+def bound(graph: ModelGraph, n_steps: int, largest: float = 1.0) -> float:
+    """The largest difference of an answer after `n_steps`."""
     steps = [d.step for layer in graph.layers for d in layer.directions]
     if graph.readout.step is not None:
         steps.append(graph.readout.step)
     factors = [{n.inputs[0] for n in step.nodes if n.op == "matmul"} for step in steps]
     K = max(sum(n.width for n in each) for each in factors)
-    return 2 * EPS * (math.sqrt(K) + 8) * (n_steps * len(steps) + 1)
+    return 2 * EPS * (math.sqrt(K) + 8) * (n_steps * len(steps) + 1) * max(1.0, largest)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A comparison: the largest difference, and the bound."""
+
+    name: str
+    error: float
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name:<34} {self.error:.1e}, bound {self.bound:.1e}"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """All comparisons of an exported model with the runtime.
+
+    Attributes:
+        runtime: what played the model, with its version.
+    """
+
+    runtime: str
+    cases: tuple[Case, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.runtime} against ostinato.runtime:", *map(str, self.cases)])
+
+    def check(self) -> None:
+        """Raises: ValueError: a difference is above its bound."""
+        for case in self.cases:
+            if not case.error <= case.bound:
+                raise ValueError(
+                    f"in {self.runtime} the answers for {case.name} are {case.error:.1e} from "
+                    f"those of ostinato.runtime; rounding explains {case.bound:.1e}. Nothing is "
+                    "written: the network amplifies rounding, or this is a bug"
+                )
+
+
+def measure(model: Model, content: bytes, form: str) -> Parity | None:
+    """Play an exported model beside the runtime; None if ONNX Runtime is not installed.
+
+    Args:
+        content: of the ONNX file.
+        form: see `export_onnx`.
+    """
+    if find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(feeds: dict[str, Any]) -> list[np.ndarray]:
+        return session.run(None, feeds)
+
+    return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form))
+
+
+def cases(model: Model, run: Run, form: str) -> tuple[Case, ...]:
+    """The comparisons of one form."""
+    random = np.random.default_rng(0)
+    if form == "sequence":
+        return tuple(_whole(model, run, random, B, T) for B, T in SIZES)
+    found = [_chunks(model, run, random, B, T) for B, T in SIZES]
+    return (*found, _from_random_states(model, run, random))
+
+
+def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
+    """Sequences `[B, T, features]` as a person has them, some values missing where they may be; of
+    a model with tokens `[B, T]`."""
+    if model.graph.embed is not None:
+        return random.integers(0, model.graph.embed.n_tokens, (B, T))
+    x = random.normal(size=(B, T, model.n_features))
+    if isinstance(model, Tagger) and model._scale is not None:
+        x = x * model._scale[1] + model._scale[0]
+    if model.preparation is not None:
+        for i, f in enumerate(model.preparation.features):
+            words = len(f.words or ())
+            drawn = random.integers(0, words, (B, T)) if words else x[..., i] * f.scale + f.mean
+            x[..., i] = drawn
+        if model.preparation.missing != "error":
+            x[random.random(x.shape) < 0.1] = np.nan
+    return x.astype(np.float32)
+
+
+def network_input(model: Model, x: np.ndarray) -> np.ndarray:
+    """What the runtime's network reads of `random_input`."""
+    if model.graph.embed is not None:
+        return x
+    if model.preparation is not None:
+        features = model.preparation.features
+        words = {f.name: f.words for f in features if f.words is not None}
+        names = tuple(f.name for f in features)
+        x = model.preparation.apply(Examples(x, features=names, categories=words))
+    if isinstance(model, Tagger) and model._scale is not None:
+        mean, deviation = model._scale
+        x = ((x - mean) / deviation).astype(np.float32)
+    return x
+
+
+# ---- the comparisons
+
+
+def _whole(model: Model, run: Run, random: np.random.Generator, B: int, T: int) -> Case:
+    x = random_input(model, random, B, T)
+    lengths = np.array([T, *random.integers(1, T + 1, B - 1)], np.int64)
+    (came,) = run({_input_name(model): x, "lengths": lengths})
+    meant = model.network.answers(network_input(model, x), lengths)
+    if model.graph.readout.kind == "each":
+        meant = np.where((np.arange(T) < lengths[:, None])[:, :, None], meant, 0)
+    rows = "1 row" if B == 1 else f"{B} rows of different lengths"
+    return _case(model, f"{rows}, {T} steps", came, meant, T)
+
+
+def _chunks(model: Model, run: Run, random: np.random.Generator, B: int, T: int) -> Case:
+    """Every answer on the way through a sequence, its states handed on."""
+    x = random_input(model, random, B, T)
+    prepared = network_input(model, x)
+    states = _first_states(model, B)
+    came = []
+    for t in range(T):
+        answer, *new = run({_input_name(model): x[:, t], **states})
+        states = dict(zip(states, new, strict=True))
+        came.append(answer)
+    if model.graph.readout.kind == "each":
+        meant = model.network.answers(prepared)
+    else:
+        so_far = [model.network.answers(prepared[:, : t + 1]) for t in range(T)]
+        meant = np.stack(so_far, axis=1)
+    rows = "1 row" if B == 1 else f"{B} rows"
+    return _case(model, f"{rows}, {T} steps one by one", np.stack(came, axis=1), meant, T)
+
+
+def _from_random_states(model: Model, run: Run, random: np.random.Generator) -> Case:
+    """One step from states that are not zero, against the meaning of the nodes in NumPy."""
+    B = 3
+    x = random_input(model, random, B, 1)
+    step, answer = model.graph.composed()
+    states = _first_states(model, B)
+    carry = [np.zeros((B, n.width), np.float32) for n in step.states]
+    places = carried_states(step)
+    for name, i in places.items():
+        states[name] = carry[i] = random.uniform(0.1, 0.9, carry[i].shape).astype(np.float32)
+    came = run({_input_name(model): x[:, 0], **states})
+    inner = _embedded(model, network_input(model, x))[:, 0]
+    new, _ = play_step(step, [inner], carry, model.tensors)
+    meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]
+    pairs = zip(came, meant, strict=False)  # `latest` comes last, and is not the network's
+    errors = [float(np.abs(a - b).max()) for a, b in pairs]
+    largest = max(float(np.abs(v).max()) for v in meant)
+    return Case("3 rows, 1 step from random states", max(errors), bound(model.graph, 1, largest))
+
+
+def _embedded(model: Model, x: np.ndarray) -> np.ndarray:
+    embed = model.graph.embed
+    if embed is None:
+        return x
+    if embed.table is None:
+        return np.eye(embed.n_tokens, dtype=np.float32)[x]
+    return model.tensors[embed.table][x]
+
+
+def _first_states(model: Model, B: int) -> dict[str, np.ndarray]:
+    """The states before the first step, by name, in their order."""
+    step, _ = model.graph.composed()
+    places = carried_states(step).items()
+    states = {name: np.zeros((B, step.states[i].width), np.float32) for name, i in places}
+    if model.preparation is not None and model.preparation.missing == "forward":
+        states[LATEST] = np.full((B, len(model.preparation.features)), np.nan, np.float32)
+    return states
+
+
+def _input_name(model: Model) -> str:
+    return "x" if model.graph.embed is None else "tokens"
+
+
+def _case(model: Model, name: str, came: np.ndarray, meant: np.ndarray, T: int) -> Case:
+    error = float(np.abs(came - meant).max()) if came.shape == meant.shape else math.inf
+    return Case(name, error, bound(model.graph, T, float(np.abs(meant).max())))

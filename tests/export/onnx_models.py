@@ -1,0 +1,82 @@
+"""Models as `ostinato.runtime.load` gives them, of networks with random weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from ostinato.data import Examples, Preparation
+from ostinato.data.labels import LabelEncoder
+from ostinato.data.vocabulary import Vocabulary
+from ostinato.models import ClassifierEnsemble, ClassifierNet, LanguageNet, TaggerNet
+from ostinato.runtime.model import model_of
+from ostinato.runtime.saved import Saved
+from ostinato.training.saved_graph import describe
+
+
+def noisy(net, seed=0):
+    """The network with biases, and queries of an attention, that are not zero."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn(p.shape, generator=random) * 0.3)
+    return net.eval()
+
+
+def loaded(kind, net, fitted, several=False):
+    graph, folded = describe(net, several=several)
+    tensors = {k: t.detach().numpy() for k, t in {**net.state_dict(), **folded}.items()}
+    read = json.loads(json.dumps(fitted))  # as from a file
+    return model_of(Saved(kind, graph, tensors, read, "f" * 64), "made here")
+
+
+def classifier(F=3, C=4, preparation=None, several=False, members=1, **config):
+    made = {"hidden_size": 6, **config}
+    n_inputs = F if preparation is None else len(preparation.columns)
+    nets = [noisy(ClassifierNet(n_inputs, C, **made), seed) for seed in range(members)]
+    net = nets[0] if members == 1 else ClassifierEnsemble(nets).eval()
+    fitted = {
+        "classes": LabelEncoder(np.array([f"class {i}" for i in range(C)])).as_json(),
+        "feature_names": None,
+        "preparation": None if preparation is None else preparation.as_json(),
+        "multilabel": several,
+    }
+    return loaded("sequence_classifier", net, fitted, several)
+
+
+def tagger(F=3, C=4, scale=True, **config):
+    net = noisy(TaggerNet(n_features=F, n_classes=C, hidden_size=6, **config))
+    random = np.random.default_rng(0)
+    fitted = {
+        "classes": LabelEncoder(np.arange(C)).as_json(),
+        "feature_names": None,
+        "preparation": None,
+        "scale": {
+            "mean": random.normal(size=F).tolist(),
+            "deviation": random.uniform(0.5, 2, F).tolist(),
+        }
+        if scale
+        else None,
+        "scheme": None,
+        "vocabulary": None,
+    }
+    return loaded("sequence_tagger", net, fitted)
+
+
+def language_model(text="abcabd", **config):
+    vocabulary = Vocabulary.fit([text], "character")
+    net = noisy(LanguageNet(len(vocabulary), hidden_size=6, **config))
+    return loaded("language_model", net, {"vocabulary": vocabulary.as_json(), "one_in": None})
+
+
+def preparation(missing, words=True, far=1.0):
+    """Of a number, a word and a small number; their means are `far` times as large."""
+    random = np.random.default_rng(1)
+    X = random.normal(size=(5, 9, 3)) * [2, 0, 1e-3] + np.array([7, 0, 4e-3]) * far
+    X[..., 1] = random.integers(0, 3, X.shape[:2])
+    categories = {"colour": ("red", "blue", "green")} if words else {}
+    features = ("height", "colour", "level")
+    examples = Examples(X.astype(np.float32), features=features, categories=categories)
+    return Preparation.fit(examples, missing=missing)

@@ -1,0 +1,162 @@
+"""Saved models as ONNX files: equal to the runtime, in ONNX Runtime and in OpenVINO."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnx_examples as ex
+import onnx_models as models
+import pytest
+import torch
+
+from ostinato.engine import native
+from ostinato.export import parity
+from ostinato.export.onnx import export_onnx, exportable
+from ostinato.export.onnx_model import sequence_model, step_model
+
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
+
+
+class Leaky(torch.nn.Module):
+    """A cell of a person's own, with a first carry that is not zero."""
+
+    def __init__(self, n_features, hidden_size):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, hidden_size)
+        self.first = torch.nn.Parameter(torch.rand(hidden_size))
+
+    def initial(self, x):
+        return self.first.expand(len(x), -1)
+
+    def forward(self, h, x):
+        return 0.9 * h + torch.tanh(self.into(x)) * torch.softmax(h, 1)
+
+
+# OpenVINO computes float64 in float32: a mean of 10,000 scales costs it the digits of a value.
+FAR = "far from zero"
+MODELS = {
+    **{cell: lambda cell=cell: models.classifier(cell=cell) for cell in ("rnn", "gru", "lstm")},
+    "relu": lambda: models.classifier(cell="rnn", nonlinearity="relu"),
+    "two layers": lambda: models.classifier(cell="gru", num_layers=2),
+    "two directions": lambda: models.classifier(cell="lstm", num_layers=2, bidirectional=True),
+    **{
+        kind: lambda kind=kind: models.classifier(cell="gru", readout=kind)
+        for kind in ("mean", "max", "attention")
+    },
+    "attention of two": lambda: models.classifier(readout="attention", bidirectional=True),
+    "several labels": lambda: models.classifier(cell="gru", several=True),
+    "ensemble": lambda: models.classifier(cell="gru", members=3, num_layers=2),
+    "ensemble of two": lambda: models.classifier(cell="lstm", members=2, bidirectional=True),
+    "own cell": lambda: models.classifier(cell=Leaky),
+    "tagger": lambda: models.tagger(crf=False),
+    "tagger of one direction": lambda: models.tagger(crf=False, bidirectional=False),
+    "tagger with a CRF": lambda: models.tagger(crf=True),
+    "language model": lambda: models.language_model(cell="lstm", embedding_size=5),
+    "one-hot language model": lambda: models.language_model(cell="gru", embedding_size=0),
+    "tied language model": lambda: models.language_model(tied=True, embedding_size=5),
+    **{
+        f"missing {missing}": lambda missing=missing: models.classifier(
+            cell="gru", preparation=models.preparation(missing)
+        )
+        for missing in ("error", "mask", "fill", "forward")
+    },
+    FAR: lambda: models.classifier(preparation=models.preparation("error", far=1e4)),
+    "numbers alone": lambda: models.classifier(preparation=models.preparation("mask", False)),
+}
+BOTH_WAYS = {name for name in MODELS if "two" in name and name != "two layers"}
+BOTH_WAYS |= {"tagger", "tagger with a CRF"}
+FORMS = [(name, "sequence") for name in MODELS]
+FORMS += [(name, "step") for name in MODELS if name not in BOTH_WAYS]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_equal_to_the_runtime(name, form, tmp_path):
+    report = export_onnx(MODELS[name](), tmp_path / "m.onnx", form)
+    assert len(report.parity.cases) == (2 if form == "sequence" else 3)
+    for case in report.parity.cases:
+        assert case.error <= case.bound
+        assert str(case) in str(report)
+    onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+    assert (form == "sequence") == any("time" in shape for shape in report.inputs.values())
+
+
+@pytest.mark.parametrize(("name", "form"), [f for f in FORMS if f[0] != FAR])
+def test_equal_to_the_runtime_in_openvino(name, form):
+    model = MODELS[name]()
+    make = sequence_model if form == "sequence" else step_model
+    run = ex.openvino(make(exportable(model)).proto)
+    for case in parity.cases(model, run, form):
+        assert case.error <= case.bound, case
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "rnn", "ensemble", "own cell"])
+def test_operators(name, tmp_path):
+    report = export_onnx(MODELS[name](), tmp_path / "m.onnx")
+    wanted = {"own cell": {"Scan": 1}, "ensemble": {"Scan": 2}}
+    assert report.operators == wanted.get(name, {name.upper(): 1})
+
+
+def test_what_the_file_says(tmp_path):
+    export_onnx(MODELS["missing forward"](), tmp_path / "m.onnx", "step")
+    kept = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert kept["ostinato.labels"] == [f"class {i}" for i in range(4)]
+    assert kept["ostinato.features"] == ["height", "colour", "level"]
+    assert kept["ostinato.words"] == {"colour": ["blue", "green", "red"]}
+    assert kept["ostinato.form"] == "step"
+    assert kept["ostinato.fingerprint"] == "f" * 64
+
+
+@pytest.mark.parametrize("damage", ["weights", "bias", "lengths"])
+def test_a_wrong_file_is_seen_and_not_written(damage, tmp_path, monkeypatch):
+    from ostinato.export import onnx as module
+
+    def wrong(source):
+        made = sequence_model(source)
+        graph = made.proto.graph
+        if damage == "lengths":  # every row as long as the longest
+            for node in graph.node:
+                node.input[:] = ["everyone" if i == "lengths" else i for i in node.input]
+            shape = onnx.helper.make_node("Shape", ["x"], ["n"], start=1, end=2)
+            rows = onnx.helper.make_node("Shape", ["x"], ["b"], start=0, end=1)
+            spread = onnx.helper.make_node("Expand", ["n", "b"], ["everyone"])
+            for node in (spread, rows, shape):
+                graph.node.insert(0, node)
+        else:
+            wanted = 3 if damage == "weights" else 2
+            for tensor in graph.initializer:
+                if len(tensor.dims) == wanted:
+                    array = onnx.numpy_helper.to_array(tensor).copy()
+                    array.ravel()[0] += 0.01
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+                    break
+        return made
+
+    monkeypatch.setattr(module, "sequence_model", wrong)
+    with pytest.raises(ValueError, match=r"rounding explains .* Nothing is written"):
+        export_onnx(MODELS["gru"](), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_runtime_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "find_spec", lambda name: None)
+    report = export_onnx(MODELS["gru"](), tmp_path / "m.onnx")
+    assert report.parity is None
+    assert "not checked: pip install onnxruntime" in str(report)
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="form='both' is not known; wanted one of sequence, step"):
+        export_onnx(MODELS["gru"](), tmp_path / "m.onnx", "both")
+    with pytest.raises(ValueError, match="lstm layer 0 also reads from the end"):
+        export_onnx(MODELS["two directions"](), tmp_path / "m.onnx", "step")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bound_is_about_rounding():
+    """A hundred times what is found, and far below what a wrong gate gives."""
+    model = MODELS["gru"]()
+    assert 1e-6 < parity.bound(model.graph, 23) < 1e-3
+    assert parity.bound(model.graph, 46) > 1.9 * parity.bound(model.graph, 23)
+    assert np.isclose(parity.bound(model.graph, 5, 8.0), 8 * parity.bound(model.graph, 5))
