@@ -14,6 +14,7 @@
 #include "play/threads.h"
 #include "python/cache_key.h"
 #include "python/passes.h"
+#include "python/streams.h"
 #include "python/tables.h"
 
 namespace nb = nanobind;
@@ -120,4 +121,5 @@ NB_MODULE(_native, m) {
   bind_program<float>(m, "Program32");
   bind_program<double>(m, "Program64");
   bind_passes(m);
+  bind_streams(m);
 }

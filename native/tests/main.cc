@@ -23,6 +23,7 @@ int main(int n_words, char** words) {
       {"kernels", test_kernels},
       {"executor", test_executor},
       {"solitude", test_solitude},
+      {"streams", test_streams},
       {"refusals", test_refusals},
       {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},
   };

@@ -135,6 +135,56 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   return p;
 }
 
+Program sample_step(int32_t F, int32_t H) {
+  Program p = sample_program(F, H, false);
+  for (Buffer& b : p.buffers)
+    if (b.kind == Kind::kTape) b.kind = Kind::kTime;  // a second output
+  p.gradients.clear();
+  p.instructions.resize(size_t(p.after.begin));
+  p.after.end = p.after.begin;
+  return p;
+}
+
+Program gru_step(int32_t F, int32_t H) {
+  enum Buffers : int32_t { bCarry, bY, bGates, bInput, bHidden, bOfHidden, bInputs, bOfInput };
+  Program p;
+  p.n_arguments = kGruArguments;
+  p.buffers = {{Kind::kPair, H, 0, -1},          {Kind::kTime, H, 0, kGruY},
+               {Kind::kStep, 4 * H, 0, -1},      {Kind::kTime, F, 0, kGruX},
+               {Kind::kLocal, H, 0, -1},         {Kind::kVector, 3 * H, 0, kGruBiasH},
+               {Kind::kLocal, 3 * H, 0, -1},     {Kind::kVector, 3 * H, 0, kGruBiasX}};
+  p.weights = {{H, H, {{kGruW, 0, H, 0, H, 0, 2 * H}}},
+               {F, 3 * H, {{kGruU, 0, F, 0, 3 * H, 0, 0}}},
+               {H, 2 * H, {{kGruW, 0, H, 0, 2 * H, 0, 0}}}};
+  p.carries = {{bCarry, kGruInit, kGruLast}};
+  const Operand old = in(bCarry), next = in(bCarry, 0, 1), n = in(bGates), r = in(bGates, H),
+                z = in(bGates, 2 * H), x = in(bGates, 3 * H);
+  p.instructions = {
+      block(H, 1),
+      op(kOp_copy, in(bHidden), in(bOfHidden, 2 * H)),
+      block(3 * H, 1),
+      op(kOp_add, in(bInputs), in(bOfInput), in(bOfHidden)),
+      gemm(0, H, H, n, old, in(bHidden)),
+      gemm(1, F, 3 * H, r, in(bInput), in(bInputs)),
+      gemm(2, H, 2 * H, r, old, r),
+      block(H, 9),
+      op(kOp_sigmoid, reg(0), r),
+      op(kOp_sigmoid, reg(1), z),
+      op(kOp_mul, reg(0), reg(0), n),
+      op(kOp_add, reg(0), x, reg(0)),
+      op(kOp_tanh, reg(0), reg(0)),
+      op(kOp_sub, reg(2), old, reg(0)),
+      op(kOp_mul, reg(2), reg(1), reg(2)),
+      op(kOp_add, next, reg(0), reg(2)),
+      op(kOp_copy, in(bY), next),
+  };
+  p.once = {0, 4};
+  p.before = {4, 4};
+  p.loop = {4, 17};
+  p.after = {17, 17};
+  return p;
+}
+
 std::vector<int64_t> numbers(const Program& p) {
   Program copy = p;
   Writer writer;

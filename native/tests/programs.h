@@ -11,6 +11,17 @@ namespace ostinato {
 // a second state that follows the first, outputs, and sums over rows and steps as gradients. H ≥ 2.
 Program sample_program(int32_t F, int32_t H, bool descending);
 
+// The same without gradients, tapes and `after`: what a stream can play.
+enum SampleStepArgument : int32_t { kSampleX = 0, kSampleInit = 1, kSampleStates = 3, kSampleOut = 7, kSampleTape = 8 };
+Program sample_step(int32_t F, int32_t H);
+
+// A gated recurrent unit as the compiler lowers it for few rows: products of one factor that lie side by side,
+// with another one between.
+enum GruArgument : int32_t {
+  kGruX, kGruY, kGruInit, kGruLast, kGruU, kGruW, kGruBiasX, kGruBiasH, kGruArguments
+};
+Program gru_step(int32_t F, int32_t H);
+
 // The integers from which read_program makes this program, and the scalars.
 std::vector<int64_t> numbers(const Program& program);
 std::vector<double> scalars(const Program& program);

@@ -26,6 +26,7 @@ struct CheckFailed : std::runtime_error {
 void test_kernels();
 void test_executor();
 void test_solitude();
+void test_streams();
 void test_refusals();
 void test_fuzzed_programs(int64_t iterations);
 

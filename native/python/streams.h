@@ -1,0 +1,266 @@
+// Streams and pools for Python. A row of float32 is read and written through Python's buffer protocol, and no
+// array is made: see ostinato/runtime/stream.py and pool.py.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <optional>
+
+#include "python/arguments.h"
+#include "stream/slot_states.h"
+#include "stream/stream_state.h"
+
+namespace ostinato {
+
+// A dense array of another object, while this lives; without data where the object has none like it.
+class Lent {
+ public:
+  Lent(nanobind::handle object, bool writable) {
+    const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) {
+      held_ = true;
+    } else {
+      PyErr_Clear();
+    }
+  }
+  Lent(const Lent&) = delete;
+  ~Lent() {
+    if (held_) PyBuffer_Release(&view_);
+  }
+  // Whether it has these axes, of elements with a format of Python's struct module.
+  bool is(char format, std::initializer_list<int64_t> shape) const {
+    if (!held_ || view_.ndim != int(shape.size()) || !view_.format) return false;
+    const char* f = view_.format;
+    if (*f == '<' || *f == '=' || *f == '@') f++;
+    const bool alike = *f == format || (format == 'q' && *f == 'l' && view_.itemsize == 8);
+    return alike && f[1] == 0 && std::equal(shape.begin(), shape.end(), view_.shape);
+  }
+  template <class T> T* data() const { return static_cast<T*>(view_.buf); }
+
+ private:
+  Py_buffer view_;
+  bool held_ = false;
+};
+
+[[noreturn]] inline void refuse_array(const char* name, const char* wanted) {
+  throw nanobind::type_error((std::string(name) + ": wanted a dense array, " + wanted).c_str());
+}
+
+// The steps that are long enough to let other Python threads run meanwhile: some 20 µs.
+constexpr int64_t kLongMultiplies = 500'000;
+class MaybeReleased {
+ public:
+  explicit MaybeReleased(int64_t multiplies) {
+    if (multiplies >= kLongMultiplies) released_.emplace();
+  }
+
+ private:
+  std::optional<nanobind::gil_scoped_release> released_;
+};
+
+inline bool all_finite(const float* x, int64_t n) {
+  float sum = 0;  // 0 · x is 0 for a finite x, and NaN for any other
+  for (int64_t i = 0; i < n; i++) sum += 0 * x[i];
+  return sum == 0;
+}
+inline int64_t largest(const float* x, int64_t n) {
+  return std::max_element(x, x + n) - x;
+}
+
+inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& scalars,
+                            const Addresses& arguments, std::vector<int32_t> inputs,
+                            std::vector<int32_t> outputs, const std::string& isa) {
+  const Program program = read_program(values, scalars);
+  if (int64_t(arguments.list.size()) != program.n_arguments)
+    throw std::invalid_argument("wanted " + std::to_string(program.n_arguments) + " arguments");
+  return {std::make_unique<StepPlan>(program, arguments.list.data(), isa), std::move(inputs),
+          std::move(outputs)};
+}
+
+// What push returns instead of the place of the answer's largest value.
+enum Refused : int64_t { kNotARow = -1, kNotFinite = -2 };
+
+inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle out, bool finite) {
+  const StreamModel& model = self.model();
+  const SoleUse use(self.in_use());
+  const Lent row(x, false);
+  if (!row.is('f', {model.input_floats()})) return kNotARow;
+  if (finite && !all_finite(row.data<float>(), model.input_floats())) return kNotFinite;
+  if (out.is_none()) {
+    const MaybeReleased released(model.multiplies());
+    self.step(row.data<float>(), nullptr);
+    return 0;
+  }
+  const Lent answer(out, true);
+  if (!answer.is('f', {model.answer_floats()})) refuse_array("out", "of one float32 for each value of an answer");
+  const MaybeReleased released(model.multiplies());
+  self.step(row.data<float>(), answer.data<float>());
+  return largest(answer.data<float>(), model.answer_floats());
+}
+
+// The answer to the carry as it is.
+inline int64_t answer_now(StreamState& self, nanobind::handle out) {
+  const SoleUse use(self.in_use());
+  const Lent answer(out, true);
+  if (!self.model().has_map() || !answer.is('f', {self.model().answer_floats()}))
+    refuse_array("out", "of one float32 for each value of an answer");
+  self.answer(answer.data<float>());
+  return largest(answer.data<float>(), self.model().answer_floats());
+}
+
+inline void set_carry(StreamState& self, int64_t steps, nanobind::handle carry) {
+  const SoleUse use(self.in_use());
+  const Lent from(carry, false);
+  if (!from.is('f', {self.model().carry_floats()})) refuse_array("carry", "of float32");
+  self.set(steps, from.data<float>());
+}
+inline void get_carry(StreamState& self, nanobind::handle out) {
+  const SoleUse use(self.in_use());
+  const Lent to(out, true);
+  if (!to.is('f', {self.model().carry_floats()})) refuse_array("out", "of float32");
+  std::memcpy(to.data<float>(), self.carry(), size_t(self.model().carry_floats()) * sizeof(float));
+}
+
+// Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again.
+inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanobind::handle out, int64_t n) {
+  const SoleUse use(self.in_use());
+  const Lent rows(x, false), answer(out, true);
+  const int64_t F = self.model().input_floats();
+  if (m < 1 || n < 1 || !rows.is('f', {m, F})) refuse_array("x", "[m, F] of float32");
+  if (!answer.is('f', {self.model().answer_floats()})) refuse_array("out", "of float32");
+  const nanobind::gil_scoped_release released;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t i = 0, r = 0; i < n; i++, r = r + 1 < m ? r + 1 : 0)
+    self.step(rows.data<float>() + r * F, answer.data<float>());
+  const std::chrono::duration<double, std::nano> all = std::chrono::steady_clock::now() - begin;
+  return all.count() / double(n);
+}
+
+// One step of n slots; the place of each answer's largest value is written to `largest_at`. Returns the first
+// row that is not finite, or −1.
+inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
+                          nanobind::handle out, nanobind::handle largest_at, bool finite) {
+  const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
+  const SoleUse use(self.in_use());
+  const Lent of_slots(slots, false), rows(x, false), answers(out, true), places(largest_at, true);
+  if (!of_slots.is('q', {n})) refuse_array("slots", "[n] of int64");
+  if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
+  if (!answers.is('f', {n, K})) refuse_array("out", "[n, K] of float32");
+  if (!places.is('q', {n})) refuse_array("largest_at", "[n] of int64");
+  const MaybeReleased released(self.model().multiplies() * n);
+  if (finite && !all_finite(rows.data<float>(), n * F)) {
+    int64_t r = 0;
+    while (all_finite(rows.data<float>() + r * F, F)) r++;
+    return r;
+  }
+  self.push(n, of_slots.data<int64_t>(), {rows.data<float>(), F}, {answers.data<float>(), K});
+  for (int64_t r = 0; r < n; r++) places.data<int64_t>()[r] = largest(answers.data<float>() + r * K, K);
+  return -1;
+}
+
+// From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Returns the first key that has no
+// slot or whose row is no dense float32 row, and True in the first of these cases; or (None, False).
+inline nanobind::tuple read_items(const nanobind::dict& items, const nanobind::dict& index,
+                                  nanobind::handle slots, nanobind::handle x, int64_t F) {
+  const int64_t n = int64_t(items.size());
+  const Lent to_slots(slots, true), to_x(x, true);
+  if (!to_slots.is('q', {n})) refuse_array("slots", "[n] of int64");
+  if (!to_x.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
+  Py_ssize_t at = 0;
+  PyObject *key = nullptr, *row = nullptr;
+  for (int64_t i = 0; PyDict_Next(items.ptr(), &at, &key, &row); i++) {
+    PyObject* const slot = PyDict_GetItemWithError(index.ptr(), key);
+    if (!slot) {
+      if (PyErr_Occurred()) throw nanobind::python_error();
+      return nanobind::make_tuple(nanobind::handle(key), true);
+    }
+    to_slots.data<int64_t>()[i] = PyLong_AsLongLong(slot);
+    const Lent from(row, false);
+    if (!from.is('f', {F})) return nanobind::make_tuple(nanobind::handle(key), false);
+    std::memcpy(to_x.data<float>() + i * F, from.data<float>(), size_t(F) * sizeof(float));
+  }
+  return nanobind::make_tuple(nanobind::none(), false);
+}
+
+inline void bind_streams(nanobind::module_& m) {
+  namespace nb = nanobind;
+  using namespace nb::literals;
+  nb::class_<BoundPlan>(m, "BoundPlan")
+      .def(
+          "__init__",
+          [](BoundPlan* self, const Integers& values, const std::vector<double>& scalars,
+             const Addresses& arguments, std::vector<int32_t> inputs, std::vector<int32_t> outputs,
+             const std::string& isa) {
+            new (self)
+                BoundPlan(bound_plan(values, scalars, arguments, std::move(inputs), std::move(outputs), isa));
+          },
+          "values"_a, "scalars"_a, "arguments"_a, "inputs"_a, "outputs"_a, "isa"_a);
+  nb::class_<StreamModel>(m, "StreamModel")
+      .def(nb::new_([](BoundPlan& step, BoundPlan* map, std::vector<float> init) {
+             auto of_map = map ? std::make_unique<const BoundPlan>(std::move(*map)) : nullptr;
+             return std::make_shared<StreamModel>(std::move(step), std::move(of_map), std::move(init));
+           }),
+           "step"_a, "map"_a.none(), "init"_a)
+      .def_prop_ro("input_floats", &StreamModel::input_floats)
+      .def_prop_ro("answer_floats", &StreamModel::answer_floats)
+      .def_prop_ro("carry_floats", &StreamModel::carry_floats)
+      .def_prop_ro("multiplies", &StreamModel::multiplies)
+      .def_prop_ro("weight_bytes", &StreamModel::weight_bytes);
+  nb::class_<StreamState>(m, "StreamState")
+      .def(
+          "__init__",
+          [](StreamState* self, std::shared_ptr<StreamModel> model) {
+            new (self) StreamState(std::move(model));
+          },
+          "model"_a)
+      .def("push", push_row, "x"_a, "out"_a.none(), "finite"_a)
+      .def("answer", answer_now, "out"_a)
+      .def("set", set_carry, "steps"_a, "carry"_a)
+      .def("get", get_carry, "out"_a)
+      .def("time_steps", time_steps, "x"_a, "m"_a, "out"_a, "n"_a)
+      .def_prop_ro("steps", &StreamState::steps)
+      .def_prop_ro_static("bytes_beside_the_carry",
+                          [](nb::handle) { return StreamState::bytes_beside_the_carry(); });
+  nb::class_<SlotStates>(m, "SlotStates")
+      .def(
+          "__init__",
+          [](SlotStates* self, std::shared_ptr<StreamModel> model, int64_t capacity) {
+            new (self) SlotStates(std::move(model), capacity);
+          },
+          "model"_a, "capacity"_a)
+      .def("push", push_slots, "n"_a, "slots"_a, "x"_a, "out"_a, "largest_at"_a, "finite"_a)
+      .def("steps",
+           [](const SlotStates& self, int64_t slot) {
+             self.check(slot);
+             return self.steps(slot);
+           })
+      .def("reset",
+           [](SlotStates& self, int64_t slot) {
+             const SoleUse use(self.in_use());
+             self.reset(slot);
+           })
+      .def("set",
+           [](SlotStates& self, int64_t slot, int64_t steps, nb::handle carry) {
+             const SoleUse use(self.in_use());
+             const Lent from(carry, false);
+             if (!from.is('f', {self.model().carry_floats()})) refuse_array("carry", "of float32");
+             self.set(slot, steps, from.data<float>());
+           })
+      .def("get", [](SlotStates& self, int64_t slot, nb::handle out) {
+        const SoleUse use(self.in_use());
+        self.check(slot);
+        const Lent to(out, true);
+        if (!to.is('f', {self.model().carry_floats()})) refuse_array("out", "of float32");
+        std::memcpy(to.data<float>(), self.carry(slot),
+                    size_t(self.model().carry_floats()) * sizeof(float));
+      });
+  m.def("read_items", read_items, "items"_a, "index"_a, "slots"_a, "x"_a, "F"_a);
+}
+
+}  // namespace ostinato

@@ -1,0 +1,113 @@
+#include "stream/stream_model.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace ostinato {
+namespace {
+
+constexpr int64_t kMaxPorts = 64;
+
+int64_t in_lines(int64_t floats) {
+  constexpr int64_t line = kLineBytes / int64_t(sizeof(float));
+  return (floats + line - 1) / line * line;
+}
+
+// Places the outputs of a step that somebody wants side by side in a row, and the others in memory of no use.
+void place_outputs(const BoundPlan& bound, int64_t n_rows, StepPlace* places, Rows<float> answer,
+                   float* dropped) {
+  const std::vector<int32_t>& widths = bound.plan->port_widths();
+  const auto drop = [&](int32_t port) {
+    places[StepPlan::kFirstPort + port] = {dropped, 1, widths[size_t(port)]};
+    dropped += n_rows * widths[size_t(port)];
+  };
+  for (int32_t port : bound.dropped) drop(port);
+  for (int32_t port : bound.outputs) {
+    if (answer.data) {
+      places[StepPlan::kFirstPort + port] = {answer.data, 1, answer.stride};
+      answer.data += widths[size_t(port)];
+    } else {
+      drop(port);
+    }
+  }
+}
+
+}  // namespace
+
+BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> of_inputs,
+                     std::vector<int32_t> of_outputs)
+    : plan(std::move(made)), inputs(std::move(of_inputs)), outputs(std::move(of_outputs)) {
+  const std::vector<int32_t>& ports = plan->ports();
+  if (int64_t(ports.size()) > kMaxPorts) throw std::invalid_argument("a step of more than 64 inputs and outputs");
+  std::vector<bool> named(ports.size());
+  const auto to_port = [&](int32_t& argument) {
+    const auto found = std::find(ports.begin(), ports.end(), argument);
+    argument = found == ports.end() ? -1 : int32_t(found - ports.begin());
+    if (argument >= 0) named[size_t(argument)] = true;
+  };
+  for (int32_t& x : inputs) to_port(x);
+  for (int32_t& y : outputs) {
+    to_port(y);
+    if (y < 0) throw std::invalid_argument("the program does not write an output that is wanted");
+    output_floats += plan->port_widths()[size_t(y)];
+  }
+  for (size_t i = 0; i < ports.size(); i++)
+    if (!named[i]) {
+      dropped.push_back(int32_t(i));
+      dropped_floats += plan->port_widths()[i];
+    }
+}
+
+StreamModel::StreamModel(BoundPlan step, std::unique_ptr<const BoundPlan> map, std::vector<float> init)
+    : step_(std::move(step)), map_(std::move(map)), init_(std::move(init)) {
+  if (step_.inputs.size() != 1 || step_.inputs[0] < 0)
+    throw std::invalid_argument("a stream's step reads one input");
+  if (int64_t(init_.size()) != carry_floats())
+    throw std::invalid_argument("a stream begins with " + std::to_string(carry_floats()) +
+                                " values of its states, not " + std::to_string(init_.size()));
+  if (!map_) return;
+  if (map_->plan->carry_floats()) throw std::invalid_argument("the map to an answer has states");
+  if (map_->inputs.size() != carry_widths().size())
+    throw std::invalid_argument("the map to an answer does not read the step's states");
+  for (size_t i = 0; i < map_->inputs.size(); i++)
+    if (map_->inputs[i] >= 0 && map_->input_width(i) != carry_widths()[i])
+      throw std::invalid_argument("the map to an answer reads state " + std::to_string(i) +
+                                  " in another width");
+}
+
+int64_t StreamModel::scratch_floats(int64_t n_rows) const {
+  const int64_t step = in_lines(step_.plan->scratch_floats(n_rows)) + in_lines(carry_floats() * n_rows) +
+                       (step_.dropped_floats + step_.output_floats) * n_rows;
+  const int64_t of_map =
+      map_ ? in_lines(map_->plan->scratch_floats(n_rows)) + map_->dropped_floats * n_rows : 0;
+  return in_lines(std::max(step, of_map));
+}
+
+void StreamModel::play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
+                       float* scratch) const noexcept {
+  StepPlace places[StepPlan::kFirstPort + kMaxPorts];
+  float* const new_carry = scratch + in_lines(step_.plan->scratch_floats(n_rows));
+  float* const dropped = new_carry + in_lines(carry_floats() * n_rows);
+  places[StepPlan::kCarry] = {carry, n_rows, 0};
+  places[StepPlan::kNewCarry] = {new_carry, n_rows, 0};
+  places[StepPlan::kFirstPort + step_.inputs[0]] = {const_cast<float*>(x.data), 1, x.stride};
+  place_outputs(step_, n_rows, places, map_ ? Rows<float>{nullptr, 0} : answer, dropped);
+  step_.plan->play(n_rows, places, scratch);
+  std::memcpy(carry, new_carry, size_t(carry_floats() * n_rows) * sizeof(float));
+  if (map_ && answer.data) map(n_rows, carry, answer, scratch);
+}
+
+void StreamModel::map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept {
+  StepPlace places[StepPlan::kFirstPort + kMaxPorts];
+  float* state = carry;
+  for (size_t i = 0; i < map_->inputs.size(); i++) {
+    const int32_t width = carry_widths()[i];
+    if (map_->inputs[i] >= 0) places[StepPlan::kFirstPort + map_->inputs[i]] = {state, 1, width};
+    state += n_rows * width;
+  }
+  place_outputs(*map_, n_rows, places, answer, scratch + in_lines(map_->plan->scratch_floats(n_rows)));
+  map_->plan->play(n_rows, places, scratch);
+}
+
+}  // namespace ostinato

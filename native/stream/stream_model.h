@@ -1,0 +1,54 @@
+// A model as streams play it: one step, and the map from the states after it to an answer.
+//
+//   carry    all states of a stream, one behind the other: `carry_floats` floats
+//   answer   one row of floats: what the map gives, or without a map the outputs of the step
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "stream/step_plan.h"
+
+namespace ostinato {
+
+// A plan, and what its ports are: arguments by number. An output that is not named is computed and dropped.
+struct BoundPlan {
+  BoundPlan(std::unique_ptr<const StepPlan> plan, std::vector<int32_t> inputs, std::vector<int32_t> outputs);
+
+  std::unique_ptr<const StepPlan> plan;
+  std::vector<int32_t> inputs, outputs;  // by input or output: its port; −1: the program does not read it
+  std::vector<int32_t> dropped;          // other ports
+  int64_t output_floats = 0, dropped_floats = 0;
+
+  int32_t input_width(size_t i) const { return plan->port_widths()[size_t(inputs[i])]; }
+};
+
+class StreamModel {
+ public:
+  // step: one input. map: as inputs the states of the step, in their order; null: no map.
+  // init: the carry of a new stream. Throws std::invalid_argument where these do not fit.
+  StreamModel(BoundPlan step, std::unique_ptr<const BoundPlan> map, std::vector<float> init);
+
+  int64_t input_floats() const { return step_.input_width(0); }
+  int64_t carry_floats() const { return step_.plan->carry_floats(); }
+  int64_t answer_floats() const { return map_ ? map_->output_floats : step_.output_floats; }
+  const std::vector<int32_t>& carry_widths() const { return step_.plan->carry_widths(); }
+  const std::vector<float>& init() const { return init_; }
+  int64_t scratch_floats(int64_t n_rows) const;
+  int64_t multiplies() const { return step_.plan->multiplies() + (map_ ? map_->plan->multiplies() : 0); }
+  int64_t weight_bytes() const { return step_.plan->weight_bytes() + (map_ ? map_->plan->weight_bytes() : 0); }
+
+  // One step of n_rows ≤ kStepRows rows. carry: [rows, width] state after state; the new one is written over
+  // it. answer: without data none is computed. scratch: scratch_floats(n_rows) floats, aligned to a line.
+  void play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer, float* scratch) const
+      noexcept;
+  // The answer to a carry.
+  void map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept;
+  bool has_map() const { return map_ != nullptr; }
+
+ private:
+  BoundPlan step_;
+  std::unique_ptr<const BoundPlan> map_;
+  std::vector<float> init_;
+};
+
+}  // namespace ostinato

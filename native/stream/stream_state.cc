@@ -1,0 +1,64 @@
+#include "stream/stream_state.h"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "play/float_environment.h"
+
+namespace ostinato {
+namespace {
+
+// Up to here the scratch of a step lies on the caller's stack, beyond it in the stream. Threads of audio
+// programs have stacks of 512 KB.
+constexpr int64_t kStackFloats = (1 << 16) / int64_t(sizeof(float));
+constexpr int64_t kLineFloats = kLineBytes / int64_t(sizeof(float));
+
+float* next_line(float* at) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(at);
+  return reinterpret_cast<float*>((address + kLineBytes - 1) / kLineBytes * kLineBytes);
+}
+
+}  // namespace
+
+void SoleUse::refuse() {
+  throw std::runtime_error(
+      "another thread is using this at the same moment: a stream or a pool has one owner. Give each thread "
+      "a stream of its own");
+}
+
+StreamState::StreamState(std::shared_ptr<const StreamModel> model)
+    : model_(std::move(model)), carry_(new float[size_t(model_->carry_floats())]) {
+  const int64_t scratch = model_->scratch_floats(1);
+  if (scratch > kStackFloats) scratch_.reset(new float[size_t(scratch + kLineFloats)]);
+  reset();
+}
+StreamState::StreamState(const StreamState& other) : StreamState(other.model_) {
+  set(other.steps_, other.carry_.get());
+}
+
+void StreamState::reset() { set(0, model_->init().data()); }
+
+void StreamState::set(int64_t steps, const float* carry) {
+  steps_ = steps;
+  std::memcpy(carry_.get(), carry, size_t(model_->carry_floats()) * sizeof(float));
+}
+
+template <class F> void StreamState::with_scratch(F f) {
+  FloatEnvironment environment;
+  if (scratch_) return f(next_line(scratch_.get()));
+  const size_t floats = size_t(model_->scratch_floats(1) + kLineFloats);
+  f(next_line(static_cast<float*>(__builtin_alloca(floats * sizeof(float)))));
+}
+
+void StreamState::step(const float* x, float* answer) {
+  with_scratch([&](float* scratch) {
+    model_->play(1, {x, 0}, carry_.get(), {answer, 0}, scratch);
+  });
+  steps_++;
+}
+
+void StreamState::answer(float* answer) {
+  with_scratch([&](float* scratch) { model_->map(1, carry_.get(), {answer, 0}, scratch); });
+}
+
+}  // namespace ostinato
