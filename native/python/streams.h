@@ -69,9 +69,7 @@ inline bool all_finite(const float* x, int64_t n) {
   for (int64_t i = 0; i < n; i++) sum += 0 * x[i];
   return sum == 0;
 }
-inline int64_t largest(const float* x, int64_t n) {
-  return std::max_element(x, x + n) - x;
-}
+inline int64_t largest(const float* x, int64_t n) { return std::max_element(x, x + n) - x; }
 
 inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& scalars,
                             const Addresses& arguments, std::vector<int32_t> inputs,
@@ -98,7 +96,8 @@ inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle 
     return 0;
   }
   const Lent answer(out, true);
-  if (!answer.is('f', {model.answer_floats()})) refuse_array("out", "of one float32 for each value of an answer");
+  if (!answer.is('f', {model.answer_floats()}))
+    refuse_array("out", "of one float32 for each value of an answer");
   const MaybeReleased released(model.multiplies());
   self.step(row.data<float>(), answer.data<float>());
   return largest(answer.data<float>(), model.answer_floats());
@@ -128,7 +127,8 @@ inline void get_carry(StreamState& self, nanobind::handle out) {
 }
 
 // Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again.
-inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanobind::handle out, int64_t n) {
+inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanobind::handle out,
+                         int64_t n) {
   const SoleUse use(self.in_use());
   const Lent rows(x, false), answer(out, true);
   const int64_t F = self.model().input_floats();

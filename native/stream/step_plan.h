@@ -51,8 +51,8 @@ class StepPlan {
   StepPlan(const StepPlan&) = delete;
   StepPlan& operator=(const StepPlan&) = delete;
 
-  // Plays n_rows ≤ kStepRows rows. places: [kFirstPort + ports], with the carry, the new carry and the ports;
-  // constants and scratch are set here. carry and new carry: own memory of n_rows rows, apart.
+  // Plays n_rows ≤ kStepRows rows. places: [kFirstPort + ports], with the carry, the new carry and the
+  // ports; constants and scratch are set here. carry and new carry: own memory of n_rows rows, apart.
   // scratch: scratch_floats(n_rows) floats.
   void play(int64_t n_rows, StepPlace* places, float* scratch) const noexcept;
 
@@ -61,7 +61,7 @@ class StepPlan {
   const std::vector<int32_t>& carry_widths() const { return carry_widths_; }
   int64_t carry_floats() const { return carry_floats_; }  // of a row
   int64_t scratch_floats(int64_t n_rows) const { return scratch_floats_ * n_rows + register_floats_; }
-  int64_t multiplies() const { return multiplies_; }       // of products, for a row
+  int64_t multiplies() const { return multiplies_; }      // of products, for a row
   int64_t weight_bytes() const { return weight_bytes_; }  // that a step reads
   const char* isa() const { return kernels_.name; }
 
@@ -110,8 +110,8 @@ class StepPlan {
   void play_reduction(const Reduction& x, int64_t n_rows, const StepPlace* places) const;
 
   const Kernels<float>& kernels_;
-  Workspace constants_;      // vectors, and weights in panels
-  float* data_ = nullptr;    // of the constants
+  Workspace constants_;    // vectors, and weights in panels
+  float* data_ = nullptr;  // of the constants
   std::vector<Product> products_;
   std::vector<Block> blocks_;
   std::vector<Reduction> reductions_;

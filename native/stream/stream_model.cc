@@ -39,7 +39,8 @@ BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> 
                      std::vector<int32_t> of_outputs)
     : plan(std::move(made)), inputs(std::move(of_inputs)), outputs(std::move(of_outputs)) {
   const std::vector<int32_t>& ports = plan->ports();
-  if (int64_t(ports.size()) > kMaxPorts) throw std::invalid_argument("a step of more than 64 inputs and outputs");
+  if (int64_t(ports.size()) > kMaxPorts)
+    throw std::invalid_argument("a step of more than 64 inputs and outputs");
   std::vector<bool> named(ports.size());
   const auto to_port = [&](int32_t& argument) {
     const auto found = std::find(ports.begin(), ports.end(), argument);

@@ -35,12 +35,14 @@ class StreamModel {
   const std::vector<float>& init() const { return init_; }
   int64_t scratch_floats(int64_t n_rows) const;
   int64_t multiplies() const { return step_.plan->multiplies() + (map_ ? map_->plan->multiplies() : 0); }
-  int64_t weight_bytes() const { return step_.plan->weight_bytes() + (map_ ? map_->plan->weight_bytes() : 0); }
+  int64_t weight_bytes() const {
+    return step_.plan->weight_bytes() + (map_ ? map_->plan->weight_bytes() : 0);
+  }
 
   // One step of n_rows ≤ kStepRows rows. carry: [rows, width] state after state; the new one is written over
   // it. answer: without data none is computed. scratch: scratch_floats(n_rows) floats, aligned to a line.
-  void play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer, float* scratch) const
-      noexcept;
+  void play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
+            float* scratch) const noexcept;
   // The answer to a carry.
   void map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept;
   bool has_map() const { return map_ != nullptr; }

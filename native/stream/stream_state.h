@@ -8,8 +8,8 @@
 
 namespace ostinato {
 
-// While one of these lives, its thread alone uses a stream or a pool. A second thread is refused, and does not
-// wait. Throws std::runtime_error.
+// While one of these lives, its thread alone uses a stream or a pool. A second thread is refused, and does
+// not wait. Throws std::runtime_error.
 class SoleUse {
  public:
   explicit SoleUse(std::atomic_flag& flag) : flag_(flag) {

@@ -12,11 +12,11 @@ namespace ostinato {
 Program sample_program(int32_t F, int32_t H, bool descending);
 
 // The same without gradients, tapes and `after`: what a stream can play.
-enum SampleStepArgument : int32_t { kSampleX = 0, kSampleInit = 1, kSampleStates = 3, kSampleOut = 7, kSampleTape = 8 };
+enum SampleStepArgument : int32_t { kSampleX = 0, kSampleInit = 1, kSampleOut = 7 };
 Program sample_step(int32_t F, int32_t H);
 
-// A gated recurrent unit as the compiler lowers it for few rows: products of one factor that lie side by side,
-// with another one between.
+// A gated recurrent unit as the compiler lowers it for many rows: products of one factor that lie side by
+// side, with another one between.
 enum GruArgument : int32_t {
   kGruX, kGruY, kGruInit, kGruLast, kGruU, kGruW, kGruBiasX, kGruBiasH, kGruArguments
 };

@@ -138,7 +138,7 @@ void check_equal_bits() {
   }
 }
 
-// The answer as a map of the states, which is a program of its own: here the products of a step without carry.
+// The answer as a map of the states, a program of its own.
 void check_map() {
   const int32_t H = 17, K = 3;
   const StepCase c{"gru", gru_step(5, H), kGruX, kGruY, kGruInit};
@@ -162,7 +162,8 @@ void check_map() {
                                                    first_carry(c, batch, 0));
   StreamState stream(model);
   std::vector<float> answer(K), again(K);
-  for (int64_t t = 0; t < batch.T; t++) stream.step(batch.row(c.x, t, 0), t + 1 < batch.T ? nullptr : answer.data());
+  for (int64_t t = 0; t < batch.T; t++)
+    stream.step(batch.row(c.x, t, 0), t + 1 < batch.T ? nullptr : answer.data());
   stream.answer(again.data());
   CHECK(same(answer, again), "the answer of the last step, and of the carry after it");
   const float *h = batch.row(c.y, batch.T - 1, 0), *w = arrays.values()[3].data(),
@@ -202,7 +203,8 @@ void check_refusals() {
   SlotStates pool(model, 4);
   std::vector<float> x(8), answer(12);
   const auto push = [&](std::vector<int64_t> slots) {
-    return refusal([&] { pool.push(int64_t(slots.size()), slots.data(), {x.data(), 2}, {answer.data(), 3}); });
+    const int64_t n = int64_t(slots.size());
+    return refusal([&] { pool.push(n, slots.data(), {x.data(), 2}, {answer.data(), 3}); });
   };
   CHECK(push({0, 3}).empty() && pool.steps(0) == 1 && pool.steps(3) == 1, "");
   CHECK(push({1, 4}).find("slot 4") == 0 && push({1, -1}) != "", "");
