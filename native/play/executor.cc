@@ -161,10 +161,12 @@ template <class T> void place_all(Session<T>& s, const MemoryPlan<T>& plan, Work
   T* const locals = piece<T>(at, plan.locals());
   place_packed_weights(s, plan, piece<T>(at, plan.weights()));
   s.accumulators.resize(s.plan.program.gradients.size());
+  char* handed_on = s.request.segment ? static_cast<char*>(s.request.segment->accumulators) : nullptr;
   for (int64_t player = 0; player < plan.n_players(); player++) {
     at += kThreadGapBytes;
     if (player < s.n_slabs) {
-      add_accumulators(s, plan, player, piece<T>(at, plan.accumulators(player)));
+      add_accumulators(s, plan, player, piece<T>(handed_on ? handed_on : at, plan.accumulators(player)));
+      if (handed_on) handed_on += kThreadGapBytes;
       add_placements(s, plan, player, locals, piece<T>(at, plan.buffers(player)));
     }
     add_player(s, plan, at);
@@ -195,6 +197,10 @@ template <class T> int64_t Executor<T>::needed_bytes(const PlayRequest& request)
   for (int64_t n_parts = most_parts(plan_.columns, request); n_parts > 0; n_parts--)
     most = std::max(most, bytes(n_parts));
   return most;
+}
+
+template <class T> int64_t Executor<T>::accumulator_bytes(const PlayRequest& request) const {
+  return MemoryPlan<T>(plan_, request, 1, ostinato::kernels<T>(request.isa)).accumulator_bytes();
 }
 
 template <class T> void Executor<T>::play(const PlayRequest& request) {

@@ -35,6 +35,7 @@ template <class T> class Executor {
 
   void play(const PlayRequest& request);
   int64_t needed_bytes(const PlayRequest& request) const;  // of workspace, at most
+  int64_t accumulator_bytes(const PlayRequest& request) const;  // see Segment
   int32_t n_arguments() const { return plan_.program.n_arguments; }
 
  private:

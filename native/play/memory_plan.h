@@ -1,4 +1,5 @@
-// How much memory a play needs, and for what. The workspace is one piece:
+// How much memory a play needs, and for what. The workspace is one piece
+// (the accumulators of a run that is played in segments are the caller's):
 //   shared          local buffers · packed weights
 //   each player     gap · accumulators · buffers (a slab's) · registers and scratch · product · panels ·
 //                   row caches and their lists
@@ -29,8 +30,9 @@ template <class T> class MemoryPlan {
   MemoryPlan(const PlannedProgram& plan, const PlayRequest& request, int64_t n_parts,
              const Kernels<T>& kernels)
       : program_(plan.program), columns_(n_parts > 1 ? plan.columns : kNotShared), sums_(plan.sums),
-        n_lists_(plan.n_lists), T_(request.T), B_(request.B), panel_(kernels.panel), lanes_(kernels.lanes),
-        n_groups_(ostinato::n_groups(request.B)),
+        segment_(request.segment), n_lists_(plan.n_lists), T_(request.T),
+        run_T_(segment_ ? segment_->run_steps : T_), B_(request.B), panel_(kernels.panel),
+        lanes_(kernels.lanes), n_groups_(ostinato::n_groups(request.B)),
         n_slabs_(std::max<int64_t>(1, std::min<int64_t>(request.threads, n_groups_))), n_parts_(n_parts),
         late_(program_.gradients.size()), kept_to_the_end_(program_.buffers.size()) {
     if (bound_on_bytes() > kMaxPlayBytes)
@@ -129,6 +131,11 @@ template <class T> class MemoryPlan {
       for (int64_t g = first_group(slab); g < first_group(slab + 1); g++) n += accumulator(i, g);
     return n;
   }
+  int64_t accumulator_bytes() const {  // of all slabs, where one play leaves them to the next
+    int64_t n = 0;
+    for (int64_t slab = 0; slab < n_slabs_; slab++) n += bytes_of<T>(accumulators(slab)) + kThreadGapBytes;
+    return n;
+  }
   int64_t registers() const {  // with the scratch of outer products
     int64_t scratch = 0;
     for (const Gradient& g : program_.gradients) scratch = std::max(scratch, outer_scratch(g.K, panel_));
@@ -156,7 +163,7 @@ template <class T> class MemoryPlan {
   int64_t bytes() const {
     int64_t n = bytes_of<T>(locals()) + bytes_of<T>(weights()) + kThreadGapBytes;
     for (int64_t slab = 0; slab < n_slabs_; slab++)
-      n += bytes_of<T>(accumulators(slab)) + bytes_of<T>(buffers(slab));
+      n += (segment_ ? 0 : bytes_of<T>(accumulators(slab))) + bytes_of<T>(buffers(slab));
     const int64_t lists = bytes_of<RowCache<T>>(n_lists_) + bytes_of<T*>(n_lists_ * rows_of_a_list());
     return n + n_players() * (bytes_of<T>(registers()) + bytes_of<T>(product()) + bytes_of<T>(panels()) +
                               lists + kThreadGapBytes);
@@ -172,7 +179,7 @@ template <class T> class MemoryPlan {
     for (size_t i = 0; i < program_.gradients.size(); i++) {
       const Gradient& g = program_.gradients[i];
       const int64_t bytes = size(g) * int64_t(sizeof(T));
-      const bool few_rows = T_ * B_ <= kLateRows * n_groups_;
+      const bool few_rows = run_T_ * B_ <= kLateRows * n_groups_;
       late_[i] = g.K > 1 && n_groups_ > 1 && !g.transposed && (bytes > kLateBytes || few_rows);
       if (accumulated(i)) accumulator_bytes += bytes;
     }
@@ -199,7 +206,8 @@ template <class T> class MemoryPlan {
   const Program& program_;
   const ColumnSharing& columns_;
   const SumSharing& sums_;
-  const int64_t n_lists_, T_, B_, panel_, lanes_, n_groups_, n_slabs_, n_parts_;
+  const Segment* const segment_;
+  const int64_t n_lists_, T_, run_T_, B_, panel_, lanes_, n_groups_, n_slabs_, n_parts_;
   int64_t chunk_;
   std::vector<bool> late_;             // by gradient
   std::vector<bool> kept_to_the_end_;  // by buffer: read by a late gradient

@@ -19,6 +19,15 @@ struct Argument {
   int64_t time, row;
 };
 
+// One run may be played in segments of consecutive steps, in playing order, one play each. The sums of weight
+// gradients go on from segment to segment: every element of a group's sum is one chain of additions, whatever
+// the chunks and the segments are, so the bits are those of a single play.
+struct Segment {
+  int64_t run_steps = 0;           // T of the whole run
+  void* accumulators = nullptr;    // Executor::accumulator_bytes, which one segment leaves to the next
+  bool first = true, last = true;  // in playing order
+};
+
 struct PlayRequest {
   int64_t T = 0, B = 0;
   const Argument* arguments = nullptr;  // [n_arguments]
@@ -32,6 +41,7 @@ struct PlayRequest {
   // group; 0: from what a barrier costs now, as measured.
   int64_t work_per_thread = 0;
   std::string isa;
+  const Segment* segment = nullptr;  // null: this play is the whole run
 };
 
 // Rows are played in groups. The sums of weight gradients are taken group by group, then of pairs of groups,

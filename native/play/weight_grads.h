@@ -6,6 +6,7 @@
 //            thread sums its own rows of the result over all rows of the batch
 //              sum_late_gradients
 //   copied   its terms are some columns of another gradient's: see plan/sum_sharing.h
+// Where a run is played in segments, the accumulators are cleared by the first and added by the last one.
 // The groups are summed in pairs, then pairs of pairs, into the first one's accumulator. This is the result
 // itself, unless that is transposed.
 #pragma once
@@ -30,6 +31,7 @@ template <class T> void clear(const Gradient& g, Rows<T> sum) {
   }
 }
 template <class T> void clear_accumulators(const Worker<T>& worker) {
+  if (worker.request.segment && !worker.request.segment->first) return;
   for (size_t i = 0; i < worker.program.gradients.size(); i++) {
     const Gradient& g = worker.program.gradients[i];
     const std::vector<Rows<T>>& sums = worker.session.accumulators[i];
@@ -108,6 +110,9 @@ template <class T> void sum_late_gradients(Worker<T>& worker) {
   }
 }
 
+template <class T> bool ends_the_run(const Worker<T>& worker) {
+  return !worker.request.segment || worker.request.segment->last;
+}
 template <class T> int64_t slab_of(const Session<T>& s, int64_t group) {
   int64_t slab = 0;
   while (group >= s.first_group(slab + 1)) slab++;
@@ -135,6 +140,7 @@ void add_pair(const Session<T>& s, size_t gradient, int64_t left, int64_t right,
 // A slab sums pairs that are all its own while others still play: 6 % of a backward pass at 32 units, since
 // little is left to be fetched from another core.
 template <class T> void sum_own_groups(const Worker<T>& worker) {
+  if (!ends_the_run(worker)) return;
   for (size_t i = 0; i < worker.program.gradients.size(); i++) {
     const Gradient& g = worker.program.gradients[i];
     for_pairs_of_groups(worker.session, i, [&](int64_t left, int64_t right, int64_t slab) {
@@ -160,6 +166,7 @@ template <class T> void write_transposed(const Worker<T>& worker, size_t gradien
 // Pairs of different slabs. Threads share the rows of the result, so that no two write to one line; of a
 // vector or a transposed result, the columns.
 template <class T> void sum_groups(const Worker<T>& worker) {
+  if (!ends_the_run(worker)) return;
   const Session<T>& s = worker.session;
   for (size_t i = 0; i < worker.program.gradients.size(); i++) {
     const Gradient& g = worker.program.gradients[i];

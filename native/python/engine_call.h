@@ -37,7 +37,8 @@ inline void check(const CallShape& shape) {
 
 template <class T>
 void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, const CallShape& shape,
-                 int threads, const std::string& isa, int64_t work_per_thread = 0) {
+                 int threads, const std::string& isa, int64_t work_per_thread = 0,
+                 const Segment* segment = nullptr) {
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (work_per_thread < 0)
@@ -50,6 +51,7 @@ void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, 
   request.threads = threads;
   request.work_per_thread = work_per_thread;
   request.isa = isa;
+  request.segment = segment;
   if (!shape.order.empty()) request.rows = shape.order.data();
   if (!shape.lengths.empty()) request.lengths = shape.lengths.data();
   nanobind::gil_scoped_release release;

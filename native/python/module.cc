@@ -72,18 +72,27 @@ void elementwise(const std::string& isa, int op, Array<const T> a, Array<const T
 }
 
 void bind_passes(nb::module_& m) {
+  nb::class_<Whereabouts>(m, "Whereabouts")
+      .def(nb::init<const Objects&>(), "given"_a)
+      .def("check", &Whereabouts::check, "given"_a);
   nb::class_<Tape>(m, "Tape").def("holds", &Tape::holds);
+  nb::class_<RunningSums>(m, "RunningSums").def(nb::init<int64_t>(), "run_steps"_a);
   nb::class_<ForwardPass>(m, "ForwardPass")
       .def(nb::init<nb::object, const SourceTuples&, nb::handle, int64_t, std::vector<Integers>,
                     std::vector<bool>, std::vector<Integers>, Integers, bool, int64_t>(),
            "program"_a, "sources"_a, "dtype"_a, "n_captured"_a, "state_shapes"_a, "keeps"_a, "y_shapes"_a,
            "y_is_carry"_a, "reverse"_a, "tape_width"_a)
-      .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a);
+      .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a)
+      .def("needed_bytes", &ForwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
+           "isa"_a);
   nb::class_<BackwardPass>(m, "BackwardPass")
       .def(nb::init<nb::object, const SourceTuples&, nb::handle, int64_t, std::vector<bool>,
                     std::vector<bool>, const std::vector<std::pair<Integers, bool>>&>(),
            "program"_a, "sources"_a, "dtype"_a, "n_ys"_a, "init_wanted"_a, "x_wanted"_a, "sums"_a)
-      .def("play", &BackwardPass::play, "tape"_a, "given"_a, "once"_a, "grads"_a, "isa"_a);
+      .def("play", &BackwardPass::play, "tape"_a, "given"_a, "once"_a, "grads"_a, "isa"_a,
+           "run"_a = nb::none(), "last"_a = true)
+      .def("needed_bytes", &BackwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
+           "isa"_a);
 }
 
 }  // namespace

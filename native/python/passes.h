@@ -64,16 +64,41 @@ class PassBase {
     empty_ = nanobind::module_::import_("torch").attr("empty")(0, "dtype"_a = dtype, "device"_a = "cpu");
   }
 
+  // The bytes of workspace of a play of these steps, of a run of run_steps; see Executor::needed_bytes.
+  int64_t needed_bytes(int64_t n_steps, int64_t run_steps, int64_t n_rows, int threads,
+                       const std::string& isa) const {
+    Segment segment;
+    segment.run_steps = run_steps;
+    PlayRequest request = request_of(n_steps, n_rows, threads, isa);
+    request.segment = &segment;
+    return on_executor(
+        [&](auto& program) { return program.needed_bytes(request) + program.accumulator_bytes(request); });
+  }
+
  protected:
-  void run_program(const TensorLists& lists, const CallShape& shape, int threads,
-                   const std::string& isa) const {
+  void run_program(const TensorLists& lists, const CallShape& shape, int threads, const std::string& isa,
+                   const Segment* segment = nullptr) const {
     if (auto* program = program_as<float>())
-      return call_engine(*program, find(lists, shape).list, shape, threads, isa);
+      return call_engine(*program, find(lists, shape).list, shape, threads, isa, 0, segment);
     if (auto* program = program_as<double>())
-      return call_engine(*program, find(lists, shape).list, shape, threads, isa);
+      return call_engine(*program, find(lists, shape).list, shape, threads, isa, 0, segment);
     nanobind::list shown;
     for (const Objects& list : lists) shown.append(nanobind::cast(list));
-    program_(shown, shape.n_steps, shape.n_rows, shape.order, shape.lengths);
+    program_(shown, shape.n_steps, shape.n_rows, shape.order, shape.lengths, !segment || segment->first);
+  }
+  // f(the native program), a number; 0 if there is none.
+  template <class F> int64_t on_executor(F f) const {
+    if (auto* program = program_as<float>()) return f(*program);
+    if (auto* program = program_as<double>()) return f(*program);
+    return 0;
+  }
+  static PlayRequest request_of(int64_t n_steps, int64_t n_rows, int threads, const std::string& isa) {
+    PlayRequest request;
+    request.T = n_steps;
+    request.B = n_rows;
+    request.threads = threads;
+    request.isa = isa;
+    return request;
   }
   // A new dense tensor. The sizes are given one by one: PyTorch looks for them first, and a tuple costs it an
   // exception.
@@ -131,7 +156,7 @@ class ForwardPass : public PassBase {
     TensorLists lists;
     append(lists[kGiven], given);
     auto tape = std::make_unique<Tape>();
-    tape->remember(lists[kGiven]);
+    tape->given = Whereabouts(lists[kGiven]);
     tape->ragged = !lengths.empty();
     tape->threads = threads;
     read_xs(*tape, lists[kGiven], std::move(order), std::move(lengths));
@@ -220,6 +245,14 @@ class ForwardPass : public PassBase {
   std::shared_ptr<SpareMemory> spare_;
 };
 
+// The sums of a run that is played in segments, while it is played.
+struct RunningSums {
+  const int64_t run_steps;
+  Objects sums;             // none before the first segment
+  nanobind::object memory;  // of the engine's accumulators
+  explicit RunningSums(int64_t n_steps) : run_steps(n_steps) {}
+};
+
 class BackwardPass : public PassBase {
  public:
   //   n_ys                     outputs
@@ -236,23 +269,47 @@ class BackwardPass : public PassBase {
   // Returns the sums; and the gradients of init and of xs, None for those not wanted.
   //   given    as to the forward pass
   //   grads    of outputs, then of the last carry; each a tensor or None
+  //   run      of a run that is played in segments; then the sums are those so far
+  //   last     whether this is the segment played last
   nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once,
-                       nanobind::iterable grads, const std::string& isa) const {
+                       nanobind::iterable grads, const std::string& isa, RunningSums* run, bool last) const {
     TensorLists lists;
+    Segment segment;
+    if (run) segment = begin_segment(*run, tape, last, isa);
     lists[kTensors] = tape.tensors;
     append_grads(lists[kTensors], grads);
     nanobind::list found = make_gradients(tape);
     append(lists[kTensors], found);
-    for (const auto& [shape, zeros] : sums_) lists[kSums].push_back(make(shape, zeros));
+    lists[kSums] = run ? run->sums : make_sums();
     append(lists[kGiven], given);
     append(lists[kOnce], once);
-    tape.check(lists[kGiven]);
+    tape.given.check(lists[kGiven]);
     lists[kMemory] = {tape.memory};
-    run_program(lists, tape.shape, tape.threads, isa);
+    run_program(lists, tape.shape, tape.threads, isa, run ? &segment : nullptr);
     return nanobind::make_tuple(nanobind::cast(lists[kSums]), found);
   }
 
  private:
+  Objects make_sums() const {
+    Objects made;
+    for (const auto& [shape, zeros] : sums_) made.push_back(make(shape, zeros));
+    return made;
+  }
+  Segment begin_segment(RunningSums& run, const Tape& tape, bool last, const std::string& isa) const {
+    Segment segment;
+    segment.run_steps = run.run_steps;
+    segment.first = !run.memory.is_valid();
+    segment.last = last;
+    if (segment.first) {
+      run.sums = make_sums();
+      PlayRequest request = request_of(tape.shape.n_steps, tape.shape.n_rows, tape.threads, isa);
+      request.segment = &segment;
+      const int64_t bytes = on_executor([&](auto& program) { return program.accumulator_bytes(request); });
+      run.memory = make(shape_of({bytes / int64_t(sizeof(float))}, {}));
+    }
+    segment.accumulators = view_of(run.memory).data;
+    return segment;
+  }
   void append_grads(Objects& list, nanobind::iterable grads) const {
     size_t i = 0;
     for (nanobind::handle d : grads) {

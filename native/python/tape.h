@@ -15,26 +15,10 @@ namespace ostinato {
 // Memory that tapes gave back, for later tapes: new pages cost a fault each.
 using SpareMemory = Objects;
 
-// A tape does not hold the outputs: these hold the graph of autograd, which holds the tape.
-struct Tape {
-  Objects tensors;          // x…, init…, carry…: None for what is not kept
-  size_t first_carry = 0;   // among these
-  nanobind::object memory;  // of the saved values; None where there are none
-  std::shared_ptr<SpareMemory> spare;
-  CallShape shape{};
-  bool ragged = false;
-  int threads = 1;  // on which the order in `memory` depends
-
-  Tape() = default;
-  Tape(const Tape&) = delete;
-  // Gives the memory back. Not done by __del__ in Python: there the interpreter runs signal handlers and
-  // drops the exceptions that they raise, so that a Ctrl-C was lost.
-  ~Tape() {
-    if (spare && !memory.is_none()) spare->push_back(std::move(memory));
-  }
-
-  // Remembers where the tensors given lie: the data of one may be replaced before the backward pass.
-  void remember(const Objects& all) {
+// Remembers where tensors lie: the data of one may be replaced before the backward pass.
+class Whereabouts {
+ public:
+  explicit Whereabouts(const Objects& all = {}) {
     given_.reserve(all.size());
     for (const nanobind::object& t : all) {
       const View v = view_of(t);
@@ -53,14 +37,6 @@ struct Tape {
     }
   }
 
-  // Whether no carry was changed in place: outputs are the carries that the backward pass reads.
-  bool holds() const {
-    for (size_t i = first_carry; i < tensors.size(); i++)
-      if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0)
-        return false;
-    return true;
-  }
-
  private:
   struct Given {
     PyObject* tensor;
@@ -68,6 +44,34 @@ struct Tape {
     int64_t dtype, elements;
   };
   std::vector<Given> given_;
+};
+
+// A tape does not hold the outputs: these hold the graph of autograd, which holds the tape.
+struct Tape {
+  Whereabouts given;
+  Objects tensors;          // x…, init…, carry…: None for what is not kept
+  size_t first_carry = 0;   // among these
+  nanobind::object memory;  // of the saved values; None where there are none
+  std::shared_ptr<SpareMemory> spare;
+  CallShape shape{};
+  bool ragged = false;
+  int threads = 1;  // on which the order in `memory` depends
+
+  Tape() = default;
+  Tape(const Tape&) = delete;
+  // Gives the memory back. Not done by __del__ in Python: there the interpreter runs signal handlers and
+  // drops the exceptions that they raise, so that a Ctrl-C was lost.
+  ~Tape() {
+    if (spare && !memory.is_none()) spare->push_back(std::move(memory));
+  }
+
+  // Whether no carry was changed in place: outputs are the carries that the backward pass reads.
+  bool holds() const {
+    for (size_t i = first_carry; i < tensors.size(); i++)
+      if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0)
+        return false;
+    return true;
+  }
 };
 
 }  // namespace ostinato

@@ -36,6 +36,8 @@ def scan(
     lengths: Tensor | list[int] | None = None,
     resets: Tensor | None = None,
     restart: Tree | None = None,
+    memory: int | str | None = None,
+    truncate: int | None = None,
 ) -> tuple[Tree, Tree]:
     """Apply `step` to every element of a sequence, carrying a state from one to the next.
 
@@ -60,6 +62,13 @@ def scan(
             the row restarts before t; in reverse, where the segment ends at t, before t−1.
         restart: the carry that a row restarts from, shaped like `init` or broadcastable to it;
             zeros by default.
+        memory: the most bytes that the scan takes for its backward pass beyond xs, ys and all
+            gradients: a number, or a text like "64MB". If the whole run needs more, the states are
+            kept at checkpoints, and the backward pass plays from one to the next once more. Values
+            and gradients keep their bits (docs/memory.md).
+        truncate: the carry goes on, but its gradient stops after every so many steps, counted from
+            the end that is played first. A row that has ended hands on the gradient of its last
+            carry. From T on nothing stops.
 
     Returns:
         `(carry, ys)`: the carry after the last step, with the structure of `init`, and the outputs
@@ -69,7 +78,8 @@ def scan(
         TypeError: `init`, `xs` or a result is not a structure of tensors; a result's structure is
             neither that of `init` nor a pair that begins with it.
         ValueError: the time axis is empty or its length differs between leaves of `xs`; the step
-            changes the shape or dtype of the carry; lengths, resets or restart do not fit.
+            changes the shape or dtype of the carry; lengths, resets or restart do not fit;
+            memory is too little; truncate is below 1.
         RuntimeError: OSTINATO_CHECK=1 is set, and the first steps differ from those of the loop.
 
     Example:
@@ -82,8 +92,12 @@ def scan(
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
     if torch_compat.looks_on():
-        return torch_compat.disabled(_scan)(step, init, xs, dim, reverse, lengths, resets, restart)
-    return _played(checked(step, init, xs, dim, reverse, lengths, resets, restart))
+        return torch_compat.disabled(_scan)(
+            step, init, xs, dim, reverse, lengths, resets, restart, False, memory, truncate
+        )
+    return _played(
+        checked(step, init, xs, dim, reverse, lengths, resets, restart, False, memory, truncate)
+    )
 
 
 def _scan(*arguments: Any) -> tuple[Tree, Tree]:
@@ -102,6 +116,8 @@ def scan_layer(
     resets: Any = None,
     restart: Any = None,
     of_layer: bool = False,
+    memory: int | str | None = None,
+    truncate: int | None = None,
 ) -> tuple[Tree, Tree]:
     """`scan` for a layer: the layer passes its weights, so its step needs no guards.
 
@@ -113,7 +129,7 @@ def scan_layer(
         of_layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`. Removing
             it by views would add an autograd node for each, a tenth of the time of a short call.
     """
-    a = checked(step, init, xs, 0, reverse, lengths, resets, restart, of_layer)
+    a = checked(step, init, xs, 0, reverse, lengths, resets, restart, of_layer, memory, truncate)
     a.weights, a.variant = weights, variant
     return _played(a)
 
@@ -131,7 +147,7 @@ def _played(a: Arguments) -> tuple[Tree, Tree]:
         except Unsupported as refusal:
             warn_refused(a.given, refusal)
     xs = tree.unflatten(a.xs_leaves, a.xs_spec)
-    carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged)
+    carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
     if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, a.carry_spec)
@@ -163,6 +179,10 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     if native.environment("OSTINATO_CHECK") not in (None, "", "0"):
         check_call(call)
+    if a.memory is not None or a.truncate is not None:
+        from ostinato.compiler.play.segmented import SegmentedCall  # not a part of every start
+
+        call = SegmentedCall.of(call)
     ys, finals = play(call, call.tensors())
     if a.dim != 0:
         check_output_axes([y[0] for y in ys], a.dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Arguments:
         of_layer: whether the first and the last carry have torch.nn's axis of layers.
         weights: the tensors that a layer's step captures; None for a step of the user.
         variant: every other value that a layer's step depends on, hashable.
+        memory: the budget of bytes, or None.
+        truncate: after how many steps the gradient of the carry stops; None: never.
     """
 
     step: Step
@@ -50,6 +53,8 @@ class Arguments:
     of_layer: bool
     weights: list[Tensor] | None = None
     variant: Any = None
+    memory: int | None = None
+    truncate: int | None = None
 
     @property
     def init_leaves(self) -> list[Tensor]:
@@ -84,6 +89,8 @@ def checked(
     resets: Any = None,
     restart: Any = None,
     of_layer: bool = False,
+    memory: int | str | None = None,
+    truncate: int | None = None,
 ) -> Arguments:
     """The arguments of `scan`, checked.
 
@@ -105,4 +112,60 @@ def checked(
     )
     if lengths is not None or resets is not None or restart is not None:
         a.ragged = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
+    if memory is not None:
+        a.memory = bytes_in(memory)
+    if truncate is not None:
+        a.truncate = checked_truncate(truncate)
     return a
+
+
+_UNITS = {"B": 1} | {
+    f"{prefix}{kind}": base**power
+    for kind, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("kMGT", start=1)
+}
+
+
+def bytes_in(memory: int | str) -> int:
+    """A budget in bytes: a number of bytes, or a text like "64MB" or "1.5 GiB".
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    wanted = f'wanted a number of bytes, or a text like "64MB" ({", ".join(_UNITS)})'
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", memory)
+        units = {unit.lower(): size for unit, size in _UNITS.items()} | {"": 1}
+        if found is None or found[2].lower() not in units:
+            raise ValueError(f"scan: memory is {memory!r}; {wanted}")
+        n = int(float(found[1]) * units[found[2].lower()])
+    else:
+        try:
+            n = operator.index(memory)
+        except TypeError:
+            raise TypeError(f"scan: memory is {describe(memory)}; {wanted}") from None
+        if isinstance(memory, bool):
+            raise TypeError(f"scan: memory is {memory}; {wanted}")
+    if n < 1:
+        raise ValueError(f"scan: memory is {memory!r}; wanted at least one byte")
+    return n
+
+
+def checked_truncate(truncate: int) -> int:
+    """After how many steps the gradient of the carry stops.
+
+    Raises:
+        TypeError, ValueError: it is not a whole number from 1 on.
+    """
+    try:
+        n = operator.index(truncate)
+    except TypeError:
+        n = None
+    if n is None or isinstance(truncate, bool):
+        raise TypeError(f"scan: truncate is {describe(truncate)}; wanted a whole number of steps")
+    if n < 1:
+        raise ValueError(
+            f"scan: truncate is {n}; wanted at least 1, the steps after which the gradient of the "
+            "carry stops (None: it never does)"
+        )
+    return n

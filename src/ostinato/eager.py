@@ -18,14 +18,15 @@ Step = Callable[[Tree, Tree], Any]
 
 
 def eager_scan(
-    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans
-) -> tuple[Tree, Tree]:
+    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans,
+    truncate: int | None = None,
+) -> tuple[Tree, Tree]:  # fmt: skip
     """Play `step` in a plain Python loop: the definition of scan.
 
     Every faster path is compared with it.
 
     Args:
-        step, init, xs, dim, reverse: as for `scan`.
+        step, init, xs, dim, reverse, truncate: as for `scan`.
         ragged: lengths, resets and restart of `scan`, checked.
 
     Returns:
@@ -42,7 +43,9 @@ def eager_scan(
     taken = ragged.taken_first(init_leaves)
     outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
     output_spec: Any = ()  # before the first step: equal to no structure
-    for t in reversed(range(n_steps)) if reverse else range(n_steps):
+    for played, t in enumerate(reversed(range(n_steps)) if reverse else range(n_steps)):
+        if truncate and played and played % truncate == 0:
+            carry_leaves = ragged.detached(carry_leaves, t + 1 if reverse else t)
         before = taken = ragged.taken(ragged.restarted(carry_leaves, t), taken, t)
         x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
         result = step(tree.unflatten(before, carry_spec), x)
@@ -258,6 +261,16 @@ class RowSpans:
         alive = t < self.lengths
         pairs = zip(after, before, strict=True)
         return [torch.where(rows_like(alive, new), new, old) for new, old in pairs]
+
+    def detached(self, carry: list[Tensor], border: int) -> list[Tensor]:
+        """The carry between the steps border − 1 and border, where gradients stop.
+
+        Those of rows that have ended before, or in reverse have not begun, go on.
+        """
+        if self.lengths is None:
+            return [leaf.detach() for leaf in carry]
+        inside = self.lengths > border
+        return [torch.where(rows_like(inside, leaf), leaf.detach(), leaf) for leaf in carry]
 
     def silenced(self, ys: list[Tensor], t: int) -> list[Tensor]:
         """The outputs of step t, with zeros in rows that are not alive."""

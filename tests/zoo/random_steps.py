@@ -182,9 +182,9 @@ class Builder:
             self.move(w, lambda v: F.layer_norm(v[i], (w,), g, b[0]))
 
 
-def random_case(draw: Any) -> Case:
+def random_case(draw: Any, dtype: torch.dtype = torch.float64) -> Case:
     """A step with its parameters and inputs: some states in some structure, some outputs."""
-    kit = Kit(torch.float64, seed=draw.integer(0, 10_000))
+    kit = Kit(dtype, seed=draw.integer(0, 10_000))
     state_widths = [draw.pick([1, 2, 3, 4, 8]) for _ in range(draw.integer(1, 3))]
     x_widths = [draw.pick([1, 2, 4, 8]) for _ in range(draw.integer(1, 2))]
     builder = Builder(kit, draw, [*x_widths, *state_widths])

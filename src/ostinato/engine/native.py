@@ -122,6 +122,8 @@ environment: Callable[[str], str | None] = getattr(_native, "environment", os.en
 # Passes, see `native/python/passes.h`:
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
+running_sums: Callable[[int], Any] = getattr(_native, "RunningSums", _not_there)
+whereabouts: Callable[[list[Any]], Any] = getattr(_native, "Whereabouts", _not_there)
 # The nanoseconds that the engine has played since the process began:
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 

@@ -46,6 +46,15 @@ class ScanCall:
         reverse = self.arguments.reverse
         return self.compiled.forward(tensors, self.n_rows, reverse, self.rows, train)
 
+    def backward(
+        self, tape: SavedForward, tensors: Any, grads: Any, used: tuple[bool, ...],
+        wanted: tuple[bool, ...],
+    ) -> list[Tensor | None]:  # fmt: skip
+        """See `CompiledStep.backward`."""
+        if not tape.held.holds():  # an output was changed in place, as those of a loop may be
+            _, tape = self.forward(tensors, train=True)
+        return self.compiled.backward(tape, tensors, grads, used, wanted, self.rows is not None)
+
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
         """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
         a, n_steps = self.arguments, xs[0].shape[0]
@@ -57,13 +66,13 @@ class ScanCall:
             from ostinato.compiler.capture import recording  # not a part of every start
 
             again = recording.recorded_step(self.compiled.planner.recording, captured)
-            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged)
+            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged, a.truncate)
         else:
             from ostinato.compiler.capture.captures import swapped
 
             with among_ours(), swapped(self.captured, captured):
                 first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
-                carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged)
+                carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged, a.truncate)
         last = tree.leaves(carry)
         if a.of_layer:
             last = [leaf.unsqueeze(0) for leaf in last]
@@ -123,13 +132,10 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         again = True  # the code of the backward pass would read other values than were recorded
     if again:
         return (None, *_replayed(call, tensors, grads))
-    if not tape.held.holds():  # an output was changed in place, as those of a loop may be
-        _, tape = call.forward(tensors, train=True)
     used = tuple([g is not None for g in grads])
     wanted = ctx.needs_input_grad[1:]
     try:
-        ragged = call.rows is not None
-        return (None, *call.compiled.backward(tape, tensors, grads, used, wanted, ragged))
+        return (None, *call.backward(tape, tensors, grads, used, wanted))
     except Unsupported:
         return (None, *_replayed(call, tensors, grads))
 

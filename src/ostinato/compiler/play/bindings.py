@@ -112,13 +112,15 @@ class Bound:
         return t
 
     def _play_reference(
-        self, lists: Any, n_steps: int, n_rows: int, rows: list[int], lengths: list[int]
-    ) -> None:
+        self, lists: Any, n_steps: int, n_rows: int, rows: list[int], lengths: list[int],
+        first: bool,
+    ) -> None:  # fmt: skip
         from ostinato.engine import reference  # for tests: not a part of every start
 
         views = self._views(lists, n_steps, n_rows)
         arrays = [None if t is None else t.detach().numpy() for t in views]
-        reference.play(self.lowered.program, arrays, n_steps, n_rows, rows or None, lengths or None)
+        program, order = self.lowered.program, rows or None
+        reference.play(program, arrays, n_steps, n_rows, order, lengths or None, first)
 
     def _views(self, lists: Any, n_steps: int, n_rows: int) -> list[Tensor | None]:
         """The arguments, each as the part of its tensor that it is."""

@@ -161,8 +161,7 @@ class CompiledStep:
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
         """
-        key = train, reverse, n_rows
-        way = self._by_rows.get(key) or self._forward_for(key)
+        way = self.forward_way(train, reverse, n_rows)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         n_threads = native.n_threads(torch.get_num_threads())
@@ -194,21 +193,29 @@ class CompiledStep:
             Unsupported: the loop must tell. With these outputs unused the graph has another form,
                 or a gradient of zeros, where autograd has none, met a pole.
         """
-        key = used, wanted, ragged
-        way = tape.forward.backward.get(key) or self._make_backward(key, tape.forward)
+        way = self.backward_way(tape.forward, used, wanted, ragged)
         once = dict(tape.once)
         sums, others = way.played.play(
             tape.held, given, way.bound.once(given, once), grads, native.best_isa()
         )
         found = [*way.gradients.of(sums, given, once), *others]
-        if way.flow.risky and any(g is not None and bool(g.isnan().any()) for g in found):
-            raise Unsupported("a gradient that autograd does not have met a pole")
+        check_poles([way], found)
         n_steps = 1 if way.flow.settled == 1 else given[-1].shape[0]  # len() takes a µs more
         for i in way.flow.unreached(n_steps):
             found[i] = None
         return found
 
-    def _forward_for(self, key: tuple[bool, bool, int]) -> BoundForward:
+    def forward_way(self, train: bool, reverse: bool, n_rows: int) -> BoundForward:
+        key = train, reverse, n_rows
+        return self._by_rows.get(key) or self._make_forward(key)
+
+    def backward_way(
+        self, forward: BoundForward, used: Flags, wanted: Flags, ragged: bool
+    ) -> BoundBackward:
+        key = used, wanted, ragged
+        return forward.backward.get(key) or self._make_backward(key, forward)
+
+    def _make_forward(self, key: tuple[bool, bool, int]) -> BoundForward:
         train, reverse, n_rows = key
         scale = self.planner.scale(n_rows)
         made = self._forward.get((train, reverse, scale))
@@ -242,6 +249,13 @@ class CompiledStep:
         )  # fmt: skip
         forward.backward[key] = BoundBackward(bound, played, gradients, flow)
         return forward.backward[key]
+
+
+def check_poles(ways: list[BoundBackward], found: Sequence[Tensor | None]) -> None:
+    """Raise Unsupported if a gradient of zeros, where autograd has none, met a pole."""
+    risky = any(way.flow.risky for way in ways)
+    if risky and any(g is not None and bool(g.isnan().any()) for g in found):
+        raise Unsupported("a gradient that autograd does not have met a pole")
 
 
 def _positions(**counts: int) -> dict[str, int]:

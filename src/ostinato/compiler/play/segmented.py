@@ -1,0 +1,376 @@
+"""A run that is played in segments: for a budget of memory, or to stop gradients (`segments.py`).
+
+    forward    segment after segment, each from the last carry of the one before; the carry before
+               each group of spans is kept, and without a budget every tape
+    backward   span after span from the last one: played forward again from its checkpoint for the
+               tapes, then segment after segment backward. The gradient of the carry and the sums of
+               weight gradients are handed on from one segment to the next
+
+A segment's outputs are copied into those of the run, so nothing that the caller may change in place
+is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.play.autograd import ScanCall
+from ostinato.compiler.play.segments import (
+    Cost,
+    Group,
+    MemoryPlan,
+    Segment,
+    Span,
+    chosen,
+    scheduled,
+    windows,
+)
+from ostinato.compiler.play.step import (
+    BoundBackward,
+    Flags,
+    RowOrder,
+    SavedForward,
+    check_poles,
+)
+from ostinato.engine import native
+
+Tensors = Sequence[Tensor]
+Gradients = list[Tensor | None]
+Carry = Sequence[Tensor]
+
+
+@dataclass(slots=True)
+class SegmentedCall(ScanCall):
+    """A call of scan with `memory=` or `truncate=`."""
+
+    @staticmethod
+    def of(call: ScanCall) -> SegmentedCall:
+        return SegmentedCall(*[getattr(call, f.name) for f in fields(ScanCall)])
+
+    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], Any]:
+        if not train:
+            return ScanCall.forward(self, tensors, train)
+        n_steps, reverse = tensors[-1].shape[0], self.arguments.reverse
+        cuts = windows(n_steps, self.arguments.truncate, reverse)
+        plan = memory_plan(self, tensors)
+        if plan is None or not plan.levels:
+            if len(cuts) == 1:
+                return ScanCall.forward(self, tensors, train)
+            groups = [[cuts]]
+        else:
+            groups = scheduled(cuts, reverse, plan.segment_steps, plan.levels)
+        run = Run(self, tensors, cuts, groups, plan is not None and plan.levels > 0)
+        return run.forward(), run
+
+    def backward(
+        self, tape: Any, tensors: Any, grads: Any, used: Flags, wanted: Flags
+    ) -> Gradients:
+        if not isinstance(tape, Run):
+            return ScanCall.backward(self, tape, tensors, grads, used, wanted)
+        return _Backward(tape, tensors, grads, used, wanted).played()
+
+
+def memory_plan(call: ScanCall, tensors: Tensors) -> MemoryPlan | None:
+    """How the call keeps within its budget; None without one.
+
+    Raises:
+        ValueError: the budget is too small.
+    """
+    a = call.arguments
+    if a.memory is None:
+        return None
+    n_steps = tensors[-1].shape[0]
+    n_windows = len(windows(n_steps, a.truncate, a.reverse))
+    return chosen(a.memory, n_steps, n_windows, _cost(call, tensors))
+
+
+def _cost(call: ScanCall, tensors: Tensors) -> Cost:
+    """The bytes of a step, a carry, … of this call.
+
+    Counted as if every output were used, and its gradient had to be copied.
+    """
+    compiled, n_rows, ragged = call.compiled, call.n_rows, call.rows is not None
+    n_steps, reverse = tensors[-1].shape[0], call.arguments.reverse
+    way = compiled.forward_way(True, reverse, n_rows)
+    wanted = tuple([t.requires_grad for t in tensors])
+    used = (True,) * (compiled.n_ys + compiled.n_states)
+    back = compiled.backward_way(way, used, wanted, ragged)
+    item, f = compiled.dtype.itemsize, compiled.planner.graph.forward
+    states = sum(n.width for n in f.new_states)
+    kept = zip(f.new_states, way.plan.keeps, strict=True)
+    kept_states = sum(n.width for n, is_kept in kept if is_kept)
+    hidden = sum(n.width for i, n in enumerate(f.new_states)
+                 if way.plan.keeps[i] and i not in way.plan.y_is_carry)  # fmt: skip
+    ys = sum(n.width for n in f.ys)
+    own_ys = sum(n.width for n, of in zip(f.ys, way.plan.y_is_carry, strict=True) if of is None)
+    of_xs = zip(f.xs, tensors[-len(f.xs) :], strict=True)
+    copied = sum(n.width for n, t in of_xs if t.dtype is not compiled.dtype or not _is_dense(t))
+    d_xs = sum(n.width for n, t in zip(f.xs, wanted[-len(f.xs) :], strict=True) if t)
+    again = ys - own_ys if ragged and reverse else 0  # see RowOrder.silenced
+    tape = way.bound.tape_width
+    threads, isa = native.n_threads(torch.get_num_threads()), native.best_isa()
+
+    def engine(n: int) -> int:
+        passes = (way.played, back.played)
+        return max(p.needed_bytes(n, n_steps, n_rows, threads, isa) for p in passes)
+
+    of_a_step = item * n_rows
+    return Cost(
+        step=of_a_step * (tape + kept_states + own_ys + again + copied + ys + d_xs),
+        segment=of_a_step * kept_states + _PAGE,
+        carry=of_a_step * states,
+        engine=engine,
+        whole=of_a_step * (n_steps * (tape + hidden + copied) + states) + engine(n_steps) + _PAGE,
+    )
+
+
+_PAGE = 4096  # a tape begins at a page
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the engine reads xs as they lie: every row of every step is dense."""
+    return x[0, 0].is_contiguous()
+
+
+class Run:
+    """A run in segments, forward; and what of it the backward pass needs.
+
+    Args:
+        tensors: captured, init and xs.
+        windows, groups: the segments, in playing order.
+        again: whether the backward pass computes the tapes again; else they are kept.
+    """
+
+    def __init__(
+        self, call: ScanCall, tensors: Tensors, windows: list[Segment], groups: list[Group],
+        again: bool,
+    ):  # fmt: skip
+        self.call, self.windows, self.groups, self.again = call, windows, groups, again
+        self.whereabouts = native.whereabouts(list(tensors))
+        self.n_steps = tensors[-1].shape[0]
+        self._tensors: Tensors = tensors  # given up after the forward pass
+        self.checkpoints: list[Tensor] = []  # of each leaf of the carry, `[groups, B, …]`
+        self.tapes: list[SavedForward] = []  # of every segment, if they are kept
+
+    def forward(self) -> list[Tensor]:
+        """Outputs and last carry, in one list."""
+        tensors, self._tensors = self._tensors, ()
+        carry: Carry = self.call.split(tensors)[1]
+        ys: list[Tensor] = []
+        n_ys = self.call.compiled.n_ys
+        for g, group in enumerate(self.groups):
+            if g:
+                self.checkpoints = keep(self.checkpoints, carry, g - 1, len(self.groups) - 1)
+            for segment in (s for span in group for s in span):
+                outs, tape = self.play(tensors, segment, carry, not self.again)
+                if not self.again:
+                    self.tapes.append(tape)
+                parts, carry = outs[:n_ys], outs[n_ys:]
+                if not ys:
+                    ys = [p.new_empty((self.n_steps, *p.shape[1:])) for p in parts]
+                for y, part in zip(ys, parts, strict=True):
+                    y[segment.begin : segment.end] = part
+        return [*ys, *carry]
+
+    def carry_before(self, tensors: Tensors, group: int) -> Carry:
+        init = self.call.split(tensors)[1]
+        return init if group == 0 else [leaf[group - 1] for leaf in self.checkpoints]
+
+    def given(self, tensors: Tensors, segment: Segment, carry: Carry) -> list[Tensor]:
+        """What is given to a segment."""
+        captured, _, xs = self.call.split(tensors)
+        return [*captured, *carry, *(x[segment.begin : segment.end] for x in xs)]
+
+    def play(
+        self, tensors: Tensors, segment: Segment, carry: Carry, train: bool
+    ) -> tuple[list[Tensor], SavedForward]:
+        call = self.call
+        given = self.given(tensors, segment, carry)
+        reverse, rows = call.arguments.reverse, self.rows(segment)
+        return call.compiled.forward(given, call.n_rows, reverse, rows, train)
+
+    def rows(self, segment: Segment) -> RowOrder | None:
+        """The rows' steps within a segment. The engine's order of the rows is that of the run."""
+        rows = self.call.rows
+        if rows is None:
+            return None
+        begin, n = segment.begin, segment.end - segment.begin
+        ordered = [min(max(length - begin, 0), n) for length in rows.ordered_lengths]
+        return RowOrder((rows.lengths - begin).clamp(0, n), rows.order, ordered)
+
+
+def keep(kept: list[Tensor], carry: Carry, at: int, n: int) -> list[Tensor]:
+    """Copy a carry to its place among n of them; the tensors are made for the first."""
+    kept = kept or [leaf.new_empty((n, *leaf.shape)) for leaf in carry]
+    for of_leaf, leaf in zip(kept, carry, strict=True):
+        of_leaf[at] = leaf
+    return kept
+
+
+class _Sums:
+    """The weight gradients of windows in which the same outputs are used.
+
+    Args:
+        run_steps: of the run, all windows together.
+        n_steps: of the longest of these windows.
+    """
+
+    def __init__(self, way: BoundBackward, run_steps: int, n_steps: int):
+        self.way = way
+        self.running = native.running_sums(run_steps)
+        self.sums: list[Tensor] = []
+        self.once: dict[Node, Tensor] = {}
+        self.unreached = frozenset(way.flow.unreached(n_steps))
+
+
+class _Backward:
+    """The backward pass of a run in segments.
+
+    Attributes:
+        used: whether each output and leaf of the last carry has a gradient, in the present window.
+        d_carry: of the carry after the segment that is played next.
+        d_xs: of whole leaves of xs.
+    """
+
+    def __init__(self, run: Run, tensors: Tensors, grads: Any, used: Flags, wanted: Flags):
+        self.run, self.tensors, self.grads, self.used, self.wanted = (
+            run, tensors, grads, used, wanted,
+        )  # fmt: skip
+        self.compiled, self.rows = run.call.compiled, run.call.rows
+        self.n_captured, self.n_states, self.n_ys = (
+            self.compiled.n_captured, self.compiled.n_states, self.compiled.n_ys,
+        )  # fmt: skip
+        _, self.init, self.xs = run.call.split(tensors)
+        self.d_carry: Gradients = list(grads[self.n_ys :])
+        self.d_xs: Gradients = [None] * len(self.xs)
+        self.sums: dict[Flags, _Sums] = {}  # by the outputs used
+
+    def played(self) -> Gradients:
+        """The gradients of the tensors given."""
+        run = self.run
+        run.whereabouts.check(list(self.tensors))
+        for g in reversed(range(len(run.groups))):
+            carries = self.carries_before_spans(run.groups[g], run.carry_before(self.tensors, g))
+            for span, carry in zip(reversed(run.groups[g]), reversed(carries), strict=True):
+                self.play_span(span, carry)
+        return self.gradients()
+
+    # ---- The plays
+
+    def carries_before_spans(self, group: Group, carry: Carry) -> list[Carry]:
+        """The carry before each span of a group; all but the last span are played for them."""
+        found = [carry]
+        kept: list[Tensor] = []
+        for i, span in enumerate(group[:-1]):
+            for segment in span:
+                outs, _ = self.run.play(self.tensors, segment, carry, False)
+                carry = outs[self.n_ys :]
+            kept = keep(kept, carry, i, len(group) - 1)
+            carry = [leaf[i] for leaf in kept]
+            found.append(carry)
+        return found
+
+    def play_span(self, span: Span, carry: Carry) -> None:
+        tapes = self.run.tapes[:]
+        if self.run.again:
+            for segment in span:
+                outs, tape = self.run.play(self.tensors, segment, carry, True)
+                tapes.append(tape)
+                carry = outs[self.n_ys :]
+        for segment in reversed(span):
+            tape = tapes.pop()
+            before = self.used_before(segment)
+            if any(self.used):
+                begins_run = segment == self.run.groups[0][0][0]
+                self.play_backward(segment, tape, begins_run or before != self.used)
+            if segment.cut:
+                self.d_carry = [self.passing(d, segment) for d in self.d_carry]
+            self.used = before
+
+    def play_backward(self, segment: Segment, tape: SavedForward, last: bool) -> None:
+        """last: whether no further segment adds to the same sums."""
+        sums = self.sums_for(tape)
+        given = self.run.given(self.tensors, segment, self.init)
+        steps = slice(segment.begin, segment.end)
+        d_ys = [None if d is None else d[steps] for d in self.grads[: self.n_ys]]
+        sums.once = dict(tape.once)
+        sums.sums, found = sums.way.played.play(
+            tape.held, given, sums.way.bound.once(given, sums.once), [*d_ys, *self.d_carry],
+            native.best_isa(), sums.running, last,
+        )  # fmt: skip
+        self.d_carry = found[: self.n_states]
+        for i, d in enumerate(found[self.n_states :]):
+            if d is None:
+                continue
+            whole = self.d_xs[i]
+            if whole is None:  # steps of windows that no gradient reaches keep the zeros
+                whole = self.d_xs[i] = d.new_zeros(self.xs[i].shape)
+            whole[steps] = d
+
+    def sums_for(self, tape: SavedForward) -> _Sums:
+        if self.used not in self.sums:
+            a, b = self.n_captured, self.n_captured + self.n_states
+            # A segment hands on the gradient of the carry, whether that of init is wanted or not.
+            computed = (*self.wanted[:a], *(True,) * self.n_states, *self.wanted[b:])
+            ragged = self.rows is not None
+            way = self.compiled.backward_way(tape.forward, self.used, computed, ragged)
+            n_steps = self.run.n_steps
+            if not ragged:
+                begin, end, _ = self.run.windows[0 if self.sums else -1]
+                n_steps = end - begin
+            self.sums[self.used] = _Sums(way, self.run.n_steps, n_steps)
+        return self.sums[self.used]
+
+    # ---- Between windows
+
+    def used_before(self, segment: Segment) -> Flags:
+        """The outputs in use before this segment.
+
+        The last carry is used in the last window alone; but a row that has ended earlier hands on
+        the gradient of its last carry through all windows after it.
+        """
+        if not segment.cut or self.rows is not None:
+            return self.used
+        return (*self.used[: self.n_ys], *(False,) * self.n_states)
+
+    def passing(self, d: Tensor | None, segment: Segment) -> Tensor | None:
+        """The gradient of the carry where it stops: only that of rows outside of their steps."""
+        if d is None or self.rows is None:
+            return None
+        border = segment.end if self.run.call.arguments.reverse else segment.begin
+        axis = 1 if self.run.call.arguments.of_layer else 0
+        outside = (self.rows.lengths <= border).view(-1, *[1] * (d.dim() - axis - 1))
+        return torch.where(outside, d, 0.0)
+
+    # ---- The result
+
+    def gradients(self) -> Gradients:
+        """Of all tensors given; None for those not wanted, or that none reaches.
+
+        Raises:
+            Unsupported: a gradient of zeros, where autograd has none, met a pole.
+        """
+        captured: Gradients = [None] * self.n_captured
+        for sums in self.sums.values():
+            found = sums.way.gradients.of(sums.sums, self.tensors, sums.once)
+            for i, d in enumerate(found):
+                if d is not None and i not in sums.unreached:
+                    so_far = captured[i]
+                    captured[i] = d if so_far is None else so_far + d
+        all_found = [*captured, *self.d_carry, *self.d_xs]
+        ways = [sums.way for sums in self.sums.values()]
+        check_poles(ways, all_found)
+        # Of init in the window that is played first, of xs in any.
+        each = [sums.unreached for sums in self.sums.values()]
+        for i in range(self.n_captured, len(all_found)):
+            is_x = i >= self.n_captured + self.n_states
+            reached = any(i not in u for u in (each if is_x else each[-1:]))
+            if not (reached and self.wanted[i]):
+                all_found[i] = None
+        return all_found

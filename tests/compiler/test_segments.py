@@ -1,0 +1,231 @@
+"""`memory=`: a run in segments has the bits of the run in one piece, within its budget."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ostinato import scan
+from ostinato.compiler.play.segmented import SegmentedCall
+from zoo.playing import Played, play
+from zoo.random_steps import Draw, Hypothesis, random_case
+from zoo.steps import Case, make
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was recorded")
+_numbers = itertools.count()
+
+
+def least(case: Case, init: Any, xs: Any, **options: Any) -> int:
+    """The least budget that a refusal names."""
+    with pytest.raises(ValueError, match="need at least") as refused:
+        play(scan, case, init, xs, memory=1, **options)
+    found = re.search(r"at least (\d+) bytes", str(refused.value))
+    assert found
+    return int(found[1])
+
+
+def same(ours: Played, theirs: Played, what: Any) -> None:
+    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)), (what, name)
+
+
+@pytest.fixture
+def segments(monkeypatch):
+    """The segments of each run, and the levels of its plan."""
+    seen: list[int] = []
+    forward = SegmentedCall.forward
+
+    def counted(self, tensors, train):
+        outs, tape = forward(self, tensors, train)
+        groups = getattr(tape, "groups", [])
+        seen.append(sum(len(span) for group in groups for span in group))
+        return outs, tape
+
+    monkeypatch.setattr(SegmentedCall, "forward", counted)
+    return seen
+
+
+def budgets(of: int) -> list[int]:
+    """With two levels of checkpoints, with one, and for long segments."""
+    return [of, of * 5 // 4, of * 2, of * 6]
+
+
+CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "slstm_stabilised", "stack_of_three"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_bits_of_one_piece(name, threads, segments):
+    """B = 1: threads share columns; 9: two groups; 33: four. T is no multiple of any chunk."""
+    case = make(name, torch.float32, 5, 7)
+    torch.set_num_threads(threads)
+    for T, B in [(1500, 1), (401, 9), (299, 33)]:
+        init, xs = case.init(B), case.xs(T, B)
+        for reverse in (False, True):
+            whole = play(scan, case, init, xs, reverse=reverse)
+            for memory in budgets(least(case, init, xs, reverse=reverse)):
+                ours = play(scan, case, init, xs, reverse=reverse, memory=memory)
+                same(ours, whole, (T, B, reverse, memory))
+    assert max(segments) > 20
+
+
+@pytest.mark.parametrize("name", CASES[:3])
+def test_ragged_rows_and_resets(name, segments):
+    case = make(name, torch.float32, 5, 7)
+    random = torch.Generator().manual_seed(1)
+    T, B = 333, 9
+    init, xs = case.init(B), case.xs(T, B)
+    lengths = torch.tensor([T, 0, 1, 200, 17, 16, 300, 64, 128])
+    resets = torch.rand(T, B, generator=random) < 0.02
+    for reverse, marks in itertools.product([False, True], [None, resets]):
+        for n in (lengths, torch.full((B,), T), None):
+            options = {"reverse": reverse, "lengths": n, "resets": marks}
+            whole = play(scan, case, init, xs, **options)
+            for memory in budgets(least(case, init, xs, **options)):
+                same(play(scan, case, init, xs, memory=memory, **options), whole, options)
+    assert max(segments) > 20
+
+
+def test_gradients_too_large_for_accumulators():
+    """Summed late, over a number of steps of their own: 25 beside chunks of 51 here."""
+    case = make("tanh_rnn_matmul", torch.float32, 3, 520)
+    T, B = 2600, 10
+    init, xs = case.init(B), case.xs(T, B)
+    whole = play(scan, case, init, xs)
+    memory = least(case, init, xs)
+    same(play(scan, case, init, xs, memory=memory), whole, memory)
+
+
+def chain(options: dict[str, Any], seed: int, case: Case, T: int, B: int, threads: int) -> None:
+    case.step.__code__ = case.step.__code__.replace(co_name=f"step_{next(_numbers)}")
+    torch.set_num_threads(threads)
+    init, xs = case.init(B), case.xs(T, B)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some steps are played by the loop
+        whole = play(scan, case, init, xs, **options)
+        try:
+            play(scan, case, init, xs, memory=1, **options)
+        except ValueError as refusal:
+            found = re.search(r"at least (\d+) bytes", str(refusal))
+            assert found, refusal
+            memory = int(found[1])
+        else:
+            return  # no gradient, or the loop plays
+        for budget in (memory, memory * 3 // 2):
+            ours = play(scan, case, init, xs, memory=budget, **options)
+            same(ours, whole, (seed, options, T, B, budget))
+
+
+def drawn(draw: Any, T: int, B: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"reverse": bool(draw.integer(0, 1))}
+    if draw.integer(0, 2) == 0:
+        options["lengths"] = [draw.integer(0, T) for _ in range(B)]
+    if draw.integer(0, 3) == 0:
+        random = torch.Generator().manual_seed(draw.integer(0, 1000))
+        options["resets"] = torch.rand(T, B, generator=random) < 0.1
+    return options
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_steps(seed):
+    draw = Draw(seed)
+    T, B = draw.pick([70, 131, 300]), draw.pick([1, 2, 3, 8, 9, 17])
+    chain(drawn(draw, T, B), seed, random_case(draw, torch.float32), T, B, 1 + seed % 2)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_more_random_steps(data):
+    draw = Hypothesis(data)
+    T, B = draw.pick([70, 131, 300]), draw.pick([1, 2, 3, 8, 9, 17])
+    case = random_case(draw, torch.float32)
+    chain(drawn(draw, T, B), 0, case, T, B, draw.integer(1, 2))
+
+
+# ------------------------------------------------------------------------------ what has a gradient
+
+LOSSES = [
+    lambda carry, ys: ys[0].sum() + ys[1].sum(),  # expanded gradients
+    lambda carry, ys: ys[0][40].square().sum(),
+    lambda carry, ys: carry[0].square().sum(),
+    lambda carry, ys: carry[1].sum() * 2,
+    lambda carry, ys: (ys[1].square() * ys[0].detach()).sum() + carry[1].sum(),
+]
+
+
+def gradients(loss: Any, case: Case, init: Any, xs: Tensor, **options: Any) -> list[Tensor | None]:
+    """Of the loss, as autograd gives them: None where there is none."""
+    leaves = [t.detach().clone().requires_grad_() for t in pytree.tree_leaves(init)]
+    xs = xs.detach().clone().requires_grad_()
+    carry, ys = scan(case.step, pytree.tree_unflatten(leaves, pytree.tree_structure(init)), xs,
+                     **options)  # fmt: skip
+    wanted = [*case.wanted, *leaves, xs]
+    return list(torch.autograd.grad(loss(carry, ys), wanted, allow_unused=True))
+
+
+def same_gradients(ours: list[Tensor | None], theirs: list[Tensor | None]) -> None:
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert (a is None) == (b is None), i
+        assert a is None or b is None or torch.equal(a, b), i
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_some_of_the_outputs(loss, reverse):
+    case = make("lstm_chunk", torch.float32, 5, 7)
+    T, B = 300, 9
+    init, xs = case.init(B), case.xs(T, B)
+    memory = least(case, init, xs)
+    whole = gradients(loss, case, init, xs, reverse=reverse)
+    same_gradients(gradients(loss, case, init, xs, reverse=reverse, memory=memory), whole)
+
+
+def test_a_step_without_an_output():
+    W = torch.randn(7, 7, requires_grad=True)
+
+    def step(h, x):
+        return torch.tanh(x + h @ W), None
+
+    h, xs = torch.randn(3, 7), torch.randn(400, 3, 7)
+    found = []
+    for memory in (None, 80_000):
+        last, ys = scan(step, h, xs, memory=memory)
+        assert ys == ()
+        found.append((last, torch.autograd.grad(last.sum(), W)[0]))
+    assert all(map(torch.equal, *found))
+
+
+def test_leaves_of_a_carry_that_take_turns_and_counters():
+    """A flag in the carry is of another type; a leaf that only counts has no gradient."""
+    W = torch.randn(4, 4, requires_grad=True)
+
+    def step(carry, x):
+        a, b, n, flag = carry
+        new = torch.tanh(a @ W + x + n)
+        return (b, new, (n + 1) * 0.5, new > 0), (a * flag, flag)
+
+    def run(memory):
+        init = (torch.ones(2, 4, requires_grad=True), torch.zeros(2, 4, requires_grad=True),
+                torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.bool))  # fmt: skip
+        xs = torch.sin(torch.arange(2400.0).view(300, 2, 4)).requires_grad_()
+        carry, (y, flags) = scan(step, init, xs, memory=memory)
+        assert flags.dtype == torch.bool and carry[3].dtype == torch.bool
+        assert not carry[2].requires_grad
+        d = torch.autograd.grad(y.square().sum() + carry[0].sum(), [W, *init[:2], xs])
+        return [*carry, y, flags, *d]
+
+    with pytest.raises(ValueError, match="need at least") as refused:
+        run(1)
+    memory = int(re.findall(r"at least (\d+)", str(refused.value))[0])
+    assert all(torch.equal(a, b) for a, b in zip(run(memory), run(None), strict=True))
