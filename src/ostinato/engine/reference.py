@@ -24,7 +24,7 @@ def play(
     n_rows: int,
     rows: Sequence[int] | None = None,
     lengths: Sequence[int] | None = None,
-    first: bool = True,
+    begins: bool = True,
 ) -> None:
     """Play a program on arrays; results are written into the arguments.
 
@@ -36,10 +36,10 @@ def play(
         n_steps, n_rows: T and B.
         rows: the row of the arguments for each row of the engine; None: the same.
         lengths: `[B]` time steps of each row of the engine; None: all have `n_steps`.
-        first: whether the gradients of weights begin with this play; else it adds to them, as the
+        begins: whether the gradients of weights begin with this play; else it adds to them, as the
             later segments of a run do.
     """
-    _Reference(program, arguments, n_steps, n_rows, rows, lengths).run(first)
+    _Reference(program, arguments, n_steps, n_rows, rows, lengths).run(begins)
 
 
 class _Reference:
@@ -80,10 +80,9 @@ class _Reference:
             ]
         return out
 
-    def run(self, first: bool) -> None:
-        for g in self.p.gradients:
-            if first:
-                self.arguments[g.argument][...] = 0
+    def run(self, begins: bool) -> None:
+        for g in self.p.gradients if begins else ():
+            self.arguments[g.argument][...] = 0
         self.section(self.p.once, 0, np.array([0]))
         batch = np.arange(len(self.lengths))
         first = self.lengths if self.p.descending else np.zeros_like(self.lengths)
