@@ -7,7 +7,6 @@ were trained; and what a missing value becomes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -22,8 +21,6 @@ from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
 from ostinato.data.stored import Stored
 from ostinato.data.words import Integers, Words
-
-_log = logging.getLogger(__name__)
 
 Missing = Literal["error", "mask", "fill", "forward"]
 _REMEDY = ", or missing='mask', 'fill' or 'forward' (--missing)"
@@ -399,7 +396,9 @@ class _Unknown:
     n: int = 0
 
     def tell(self, name: str, source: str) -> None:
-        _log.warning(
+        import logging  # 3 ms, which a saved model should not need to be read
+
+        logging.getLogger(__name__).warning(
             "%s: %s values of %r were not in the training part (%r is the first) and are taken as "
             "unknown",
             source or "examples",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ostinato.data.column import Unusable
-from ostinato.data.table import Nested, Table
+from ostinato.data.column import Nested, Unusable
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ostinato.data.table import Table
 
 Shape = Literal["long", "nested", "wide"]
 TaskName = Literal["classify", "tag", "forecast"]
@@ -294,4 +293,6 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     if left_out and (given.shape is None or full.features != given.features):
         taken.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
     if taken:
-        _log.warning("%s: %s", table.source, "; ".join(taken))
+        import logging  # not a part of reading a saved model
+
+        logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(taken))

@@ -122,10 +122,7 @@ def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
 
 def n_features(sequences: Array | Ragged, wanted: int) -> None:
     """Whether sequences have as many features as the model."""
-    came = getattr(sequences, "n_features", None)
-    came = sequences.shape[2] if came is None and hasattr(sequences, "shape") else came
-    if came is None:
-        raise ValueError(f"X has words, but the model was trained with {wanted} features")
+    came = sequences.n_features if isinstance(sequences, Ragged) else sequences.shape[2]
     if came != wanted:
         raise ValueError(
             f"X has {came} features, but the model is expecting {wanted} features as input, those "

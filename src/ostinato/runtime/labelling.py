@@ -63,7 +63,8 @@ class Labelling:
         if self.crf is None:
             with np.errstate(divide="ignore"):
                 emissions = np.log(emissions)
-            transitions, start, end = np.zeros((scores.shape[1],) * 2), 0.0, 0.0
+            nothing = np.zeros(scores.shape[1])
+            transitions, start, end = np.diag(nothing), nothing, nothing
         else:
             transitions, start, end = self.crf
         if self.allowed is not None:
@@ -87,7 +88,7 @@ class Labelling:
         return np.exp(logs - _log_sum(logs, 1)[:, None])
 
 
-def _viterbi(emissions: Array, transitions: Array, start: Any, end: Any) -> Array:
+def _viterbi(emissions: Array, transitions: Array, start: Array, end: Array) -> Array:
     """The labels of the highest score, `[T]`."""
     best = [start + emissions[0]]  # [C], of a labelling that ends so
     for e in emissions[1:]:

@@ -19,6 +19,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences, shape_sequences
 from ostinato.data.steps import as_steps
 from ostinato.data.vocabulary import END, Vocabulary
+from ostinato.data.words import Words
 from ostinato.runtime import checks
 from ostinato.runtime.labelling import Labelling
 from ostinato.runtime.network import Network
@@ -88,9 +89,12 @@ class Model:
         Raises:
             ValueError: an answer is NaN or infinite.
         """
-        ragged = isinstance(sequences, Ragged)
-        lengths = sequences.lengths if ragged else np.full(len(sequences), sequences.shape[1])
-        order = np.argsort(lengths, kind="stable") if ragged else np.arange(len(lengths))
+        if isinstance(sequences, Ragged):
+            lengths = sequences.lengths
+            order = np.argsort(lengths, kind="stable")
+        else:
+            lengths = np.full(len(sequences), sequences.shape[1])
+            order = np.arange(len(sequences))
         widest = max(layer.width for layer in self.graph.layers)
         start = 0
         while start < len(order):
@@ -98,11 +102,11 @@ class Model:
             fit = np.arange(1, len(here) + 1) * lengths[here] * widest <= MAX_VALUES
             indices = here[: max(1, int(fit.sum()))]
             start += len(indices)
-            if ragged:
-                x, of_rows = sequences[indices].padded()
-                answers = self.network.answers(x, of_rows)
+            some = sequences[indices]
+            if isinstance(some, Ragged):
+                answers = self.network.answers(*some.padded())
             else:
-                answers = self.network.answers(sequences[indices])
+                answers = self.network.answers(some)
             batch = Batch(indices, answers, lengths[indices])
             _check_answers(batch)
             yield batch
@@ -191,6 +195,8 @@ class Tagger(Model):
             X = X.X if self.preparation is None else self.preparation.apply(X)
         check_columns(X, self._columns, "SequenceTagger")
         sequences, is_one = as_steps(X)
+        if isinstance(sequences, Words):
+            raise ValueError(f"X has words; wanted {self.graph.n_inputs} features a step")
         checks.n_features(sequences, self.graph.n_inputs)
         if self._scale is None:
             return sequences, is_one
@@ -274,15 +280,13 @@ def model_of(saved: Saved, where: str) -> Model:
 
 
 def _check_answers(batch: Batch) -> None:
-    answers = batch.answers
-    if answers.ndim == 3:
-        valid = np.arange(answers.shape[1]) < batch.lengths[:, None]
-        wrong = ~np.isfinite(answers).all(2) & valid
-        wrong = wrong.any(1)
-    else:
-        wrong = ~np.isfinite(answers).all(1)
-    if wrong.any():
+    wrong = ~np.isfinite(batch.answers)
+    if wrong.ndim == 3:
+        beyond = np.arange(wrong.shape[1]) >= batch.lengths[:, None]
+        wrong[beyond] = False
+    n_wrong = np.count_nonzero(wrong.reshape(len(wrong), -1), axis=1)
+    if n_wrong.any():
         raise ValueError(
-            f"the network's answer to example {batch.indices[np.argmax(wrong)]} is not finite: its "
+            f"the network's answer to example {batch.indices[np.argmax(n_wrong > 0)]} is not finite: its "
             "weights or the values of X are too large for float32; scale X as for the training"
         )

@@ -203,14 +203,17 @@ def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:
     features = x = c.input(layers[-1].width)
     if net.config["tied"]:
         features = _linear(c, x, *_parameters(net.readout), names)
-    logits = _linear(c, features, *(t.detach() for t in net.output), names)
+    weight, bias = net.output
+    logits = _linear(c, features, weight.detach(), bias.detach(), names)
     return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], _softmax(c, logits)))
 
 
 # ---- layers
 
 
-def _layers(body: torch.nn.Module, n_features: int, names: TensorNames) -> tuple[Scan, ...]:
+def _layers(
+    body: torch.nn.RNNBase | Stack, n_features: int, names: TensorNames
+) -> tuple[Scan, ...]:
     if isinstance(body, Stack):
         n_directions, kind = body.n_directions, type(body.cells[0]).__name__
         sizes = _sizes(body, n_features)
@@ -218,7 +221,7 @@ def _layers(body: torch.nn.Module, n_features: int, names: TensorNames) -> tuple
     else:
         n_directions, kind = 2 if body.bidirectional else 1, body.mode.partition("_")[0].lower()
         steps = _steps_of_layers(body, names)
-    layers = []
+    layers: list[Scan] = []
     for i in range(0, len(steps), n_directions):
         pair = steps[i : i + n_directions]
         directions = tuple(Direction(step, reverse=k == 1) for k, step in enumerate(pair))
