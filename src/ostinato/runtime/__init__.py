@@ -12,7 +12,7 @@
     tensors.py       files of tensors, read without a copy
     saved.py         the directory of a saved model; checks.py and values.py refuse what is damaged
     model.py         `Model`: predictions in a person's labels; labelling.py those of a tagger
-    verify.py        the answers that were saved with a model, replayed
+    replay.py        the answers that were saved with a model, replayed
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ostinato.runtime.model import Model
+    from ostinato.runtime.replay import Verified
+
+__all__ = ["load", "verify"]
 
 
 def load(path: str | Path) -> Model:
@@ -43,3 +46,21 @@ def load(path: str | Path) -> Model:
 
     path = Path(path)
     return model_of(read(path), str(path / CONFIG))
+
+
+def verify(path: str | Path) -> Verified:
+    """Replay the answers that were saved with a model, and compare them bit for bit.
+
+    Args:
+        path: the directory that `save` wrote.
+
+    Returns:
+        How many answers there are (`n`), how many of them differ (`n_different`), the largest
+        difference and the instruction set that played.
+
+    Raises:
+        ValueError: the model cannot be loaded, or has no answers that fit it.
+    """
+    from ostinato.runtime.replay import replayed
+
+    return replayed(Path(path))

@@ -287,6 +287,7 @@ def _check_answers(batch: Batch) -> None:
     n_wrong = np.count_nonzero(wrong.reshape(len(wrong), -1), axis=1)
     if n_wrong.any():
         raise ValueError(
-            f"the network's answer to example {batch.indices[np.argmax(n_wrong > 0)]} is not finite: its "
-            "weights or the values of X are too large for float32; scale X as for the training"
+            f"the network's answer to example {batch.indices[np.argmax(n_wrong > 0)]} is not "
+            "finite: its weights or the values of X are too large for float32; scale X as for the "
+            "training"
         )

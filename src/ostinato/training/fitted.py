@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -177,13 +178,22 @@ class FittedClassifier:
         )
         return trained, history
 
-    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+    def save(
+        self,
+        path: Path,
+        params: dict[str, Any],
+        iterations: int,
+        *,
+        examples: Any = None,
+        measures: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Write the directory of a saved model: all or nothing.
 
         Args:
             path: the directory.
             params: what the constructor of `SequenceClassifier` takes.
             iterations: updates made.
+            examples, measures: see `saved_model.write`.
 
         Raises:
             ValueError, OSError: see `saved_model.write`.
@@ -202,7 +212,7 @@ class FittedClassifier:
             iterations=iterations,
             several=self.multilabel,
         )
-        saved_model.write(path, model)
+        saved_model.write(path, model, examples, measures)
 
     @staticmethod
     def together(members: Sequence[FittedClassifier]) -> FittedClassifier:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -270,13 +271,22 @@ class FittedTagger:
             raise ValueError("unknown: this tagger reads numbers; wanted one of words")
         return self._n_unknown(sequences)
 
-    def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
+    def save(
+        self,
+        path: Path,
+        params: dict[str, Any],
+        iterations: int,
+        *,
+        examples: Any = None,
+        measures: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Write the directory of a saved model: all or nothing.
 
         Args:
             path: the directory.
             params: what the constructor of `SequenceTagger` takes.
             iterations: updates made.
+            examples, measures: see `saved_model.write`.
 
         Raises:
             ValueError, OSError: see `saved_model.write`.
@@ -296,7 +306,7 @@ class FittedTagger:
             },
             iterations=iterations,
         )
-        saved_model.write(path, model)
+        saved_model.write(path, model, examples, measures)
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedTagger:

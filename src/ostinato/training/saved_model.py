@@ -37,8 +37,8 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.saved import FOLDED
 from ostinato.engine import native
 from ostinato.files import current, write_directory
+from ostinato.runtime.replay import check_file
 from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, TENSORS
-from ostinato.runtime.verify import check_file
 from ostinato.training.card import card
 from ostinato.training.saved_graph import Described, describe
 from ostinato.training.tensor_file import check_finite, pack, unpack

@@ -1,0 +1,33 @@
+"""ostinato verify RUN"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ostinato.cli import runs
+from ostinato.cli.failures import Failure
+from ostinato.cli.output import say, say_json
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Replay the answers that were saved with a model: here, too, they must be equal to the bit."""
+    from ostinato import runtime
+
+    trained = runs.find(run)
+    found = runtime.verify(trained.model)
+    if as_json:
+        say_json(found._asdict())
+    if found.n_different:
+        raise Failure(
+            f"{trained.model}: {found.n_different} of {found.n} answers differ from those that "
+            f"were saved, by {found.largest:.2g} at most (on {found.isa}); the model is whole, so "
+            "this build of ostinato, or this processor, computes something else"
+        )
+    if not as_json:
+        say(f"{found.n} answers are those that were saved, to the bit ({found.isa})")
