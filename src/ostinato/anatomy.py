@@ -5,6 +5,7 @@ Everything follows from a few integers, so that nothing is built and no torch is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +41,8 @@ class Letter:
 class Anatomy:
     """The sizes of a classifier and what follows from them.
 
-    T time steps (None: it depends on the sequence), F features, H hidden, C classes, L layers.
+    T time steps (None: it depends on the sequence), F features, H hidden, C classes, L layers. If
+    the elements are words, V of them (`n_words`), F is the size of their embeddings.
     """
 
     cell: str
@@ -51,6 +53,7 @@ class Anatomy:
     n_layers: int = 1
     bidirectional: bool = False
     batch_size: int = 128
+    n_words: int | None = None
 
     @property
     def n_directions(self) -> int:
@@ -59,7 +62,8 @@ class Anatomy:
     @property
     def equations(self) -> list[str]:
         last = "[s_T forwards, s_1 backwards]" if self.bidirectional else "s_T"
-        return [*EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
+        read = [] if self.n_words is None else ["x_t = E[w_t]"]
+        return [*read, *EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
 
     def letters(self) -> list[Letter]:
         H, C = self.hidden_size, self.n_classes
@@ -67,6 +71,9 @@ class Anatomy:
             Letter("x_t", "one element of the sequence", (self.n_features,), 0),
             Letter("s_t", "hidden state", (H,), 0),
         ]
+        if self.n_words is not None:
+            E = (self.n_words, self.n_features)
+            letters.insert(0, Letter("E", "embeddings of words", E, math.prod(E)))
         if self.cell == "lstm":
             letters.append(Letter("c_t", "cell state", (H,), 0))
         for suffix, n_inputs in self._bodies():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ostinato._extras import needs
 from ostinato.data import Ragged
 from ostinato.data.sequences import shape_sequences
 from ostinato.data.splits import folds
+from ostinato.data.words import Words
 
 MOST_LEARNT, MOST_CHOSEN_BY = 5_000, 1_000  # examples; an SVM takes the square of their number
 AT_ONCE = 1_000  # predicted: an SVM of 5,000 examples takes 40 MB for them
@@ -109,6 +111,50 @@ def classification(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> l
     ]
     right = np.concatenate(answers) == y_test
     return [*found, Baseline(f"{name} on {kind.__name__} sequences", right, len(learnt))]
+
+
+def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
+    """The baselines of a classifier of words: the most frequent label, and a linear classifier.
+
+    The latter is a logistic regression on the words and pairs of words of a sequence, weighted by
+    tf-idf: 1 + log(occurrences), times log((1 + N) / (1 + n)) + 1 with n sequences that have it.
+
+    Args:
+        X, X_test: the sequences.
+        y, y_test: `[N]` labels.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+
+    Example:
+        >>> from ostinato import baselines
+        >>> from ostinato.data.words import Words
+        >>> X, y = Words.of([["good", "film"], ["bad", "film"]] * 20), ["+", "-"] * 20
+        >>> baselines.words(X, y, X, y)[1].accuracy
+        1.0
+    """
+    with needs("torch", "sklearn"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    found = [majority(y, y_test)]
+    if len(np.unique(y)) < 2:
+        return found
+    columns = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True)
+    model = make_pipeline(columns, LogisticRegression(C=10, max_iter=1000))
+    model.fit(_lists(X), y)
+    right = model.predict(_lists(X_test)) == y_test
+    return [*found, Baseline("logistic regression on words and pairs", right, len(y))]
+
+
+def _lists(X: Words) -> list[list[str]]:
+    return [[X.different[i] for i in X.places[n]] for n in range(len(X))]
+
+
+def _words_and_pairs(sequence: list[str]) -> list[str]:
+    return sequence + [f"{a} {b}" for a, b in pairwise(sequence)]
 
 
 def verdict(right: Any, found: list[Baseline]) -> str:

@@ -191,6 +191,14 @@ class Classifying(Model):
 
 
 @dataclass(frozen=True)
+class WordSettings(Declared):
+    """How a classifier reads words."""
+
+    embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
+    vocabulary_size: int = declare(20_000, "Words to know, the most frequent ones.", low=2)
+
+
+@dataclass(frozen=True)
 class Training(Declared):
     """How a network is trained. The defaults are the notebook's experiment."""
 

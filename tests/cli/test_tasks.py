@@ -447,3 +447,26 @@ def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, train
         outcome = ostinato(name, trained_tasks / "tag")
         assert outcome.code == 2
         assert "was trained to tag; wanted a language model" in outcome.err
+
+
+def test_texts_are_classified_by_their_words(tmp_path, capsys):
+    verdicts = {"good": "a fine film", "bad": "a dull film, and long"}
+    lines = [f'"{verdicts[mood]} {i}",{mood}' for i, mood in enumerate(["good", "bad"] * 40)]
+    file, run = tmp_path / "reviews.csv", tmp_path / "run"
+    file.write_text("\n".join(["review,mood", *lines]) + "\n", encoding="utf-8")
+    train = ("train", str(file), "--classify", "mood", "--output", str(run), "--epochs", "20")
+    assert main(list(train)) == 0
+    told = capsys.readouterr()
+    assert "logistic regression on words and pairs" in told.out
+    assert "'review'" in told.err
+
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["test"]["accuracy"] == 1.0
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert '<p class="words">a ' in report
+
+    other = tmp_path / "other.csv"
+    other.write_text("n,review\n7,Dull.\n8,FINE\n", encoding="utf-8")
+    assert main(["predict", str(run), str(other)]) == 0
+    answers = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [answer["prediction"] for answer in answers] == ["bad", "good"]

@@ -62,8 +62,6 @@ def test_what_is_unambiguous_is_found_out(text, given, wanted):
     [
         ("a,b,c\n1,2,u\n3,4,v\n", Roles(target="c"),
          "is a row a step or a whole sequence.*'a', 'b'"),
-        ("t,c\na film,good\na bore,bad\n", Roles(target="c", task="classify"),
-         "the column 't' holds texts, and a row that is a text is not read as a sequence"),
         ("a,b,c\n1,2,u\n1,4,v\n", Roles("long", target="c", task="classify"), "which column tells"),
         (LONG, Roles(id="ID", target="mode"), "what is the target 'mode' for"),
         (LONG.replace("x", "mood").replace("1,1,up", "q,1,up"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ostinato.models import tagger as module
-from ostinato.models.tagger import NO_LABEL, TaggerNet, WordBatch
+from ostinato.models.tagger import NO_LABEL, TaggerNet
+from ostinato.models.words import WordBatch
 
 CELLS = ["rnn", "gru", "lstm"]
 

@@ -11,7 +11,8 @@ from ostinato.data import Batches, as_sequences
 from ostinato.data.words import UNKNOWN, Words, WordVocabulary
 from ostinato.models.tagger import TaggerNet
 from ostinato.training import tagging
-from ostinato.training.tagging import Tagging, inputs, measure, scored
+from ostinato.training.examples import tensors
+from ostinato.training.tagging import Tagging, measure, scored
 
 
 def by_hand(net: TaggerNet, X, y, chosen) -> tuple[float, float]:
@@ -53,7 +54,7 @@ def test_the_accuracy_of_a_batch_is_that_of_allowed_labels():
 
 def test_sequences_of_one_length_go_without_lengths():
     X = as_sequences(np.random.default_rng(0).normal(size=(6, 3, 2)))
-    x, lengths = inputs(X, np.array([4, 1]))
+    x, lengths = tensors(X, np.array([4, 1]))
     assert lengths is None and np.array_equal(x.numpy(), X[[4, 1]])
     net = TaggerNet(2, 2, hidden_size=4)
     batches = list(scored(net, X))

@@ -64,12 +64,13 @@ def _of_run(path: Path) -> Anatomy:
     return Anatomy(
         net["cell"],
         data.get("max_length"),
-        net["n_features"],
+        net["n_features"] or net["embedding_size"],
         net["hidden_size"],
         net["n_classes"],
         net["num_layers"],
         net["bidirectional"],
         training.batch_size,
+        net.get("n_words"),  # models of earlier versions have none
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.ragged import Ragged
+from ostinato.data.words import CodedWords
 
 # The two independent streams of orders that come from one seed.
 _EPOCHS, _PASSES = 0, 1
@@ -26,7 +27,7 @@ class Batches:
     few integers: `state_dict()` is small and resuming is exact.
 
     Args:
-        X: an array with the N examples along its first axis, or a `Ragged`.
+        X: an array with the N examples along its first axis, a `Ragged`, or `CodedWords`.
         y: an array of N labels or targets, of any dtype and further axes.
         batch_size: B, 1 to N.
         shuffle: whether each epoch has a new random order. If not, all go in the order of `X`.
@@ -151,8 +152,8 @@ class Batches:
         return self.X[indices], y
 
 
-def _check_examples(X: Any) -> np.ndarray | Ragged:
-    if isinstance(X, Ragged):
+def _check_examples(X: Any) -> np.ndarray | Ragged | CodedWords:
+    if isinstance(X, (Ragged, CodedWords)):
         return X
     try:
         return np.asarray(X)
@@ -162,7 +163,7 @@ def _check_examples(X: Any) -> np.ndarray | Ragged:
         ) from None
 
 
-def _check_equal_length(X: np.ndarray | Ragged, y: np.ndarray) -> None:
+def _check_equal_length(X: np.ndarray | Ragged | CodedWords, y: np.ndarray) -> None:
     for name, array in (("X", X), ("y", y)):
         if isinstance(array, np.ndarray) and array.ndim == 0:
             raise ValueError(f"Batches: {name} is {array!r}; wanted an array of examples")

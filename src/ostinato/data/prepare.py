@@ -20,7 +20,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
 from ostinato.data.stored import Stored
-from ostinato.data.words import Integers, Words
+from ostinato.data.words import MAX_WORDS, Integers, Words
 
 Missing = Literal["error", "mask", "fill", "forward"]
 _REMEDY = ", or missing='mask', 'fill' or 'forward' (--missing)"
@@ -64,7 +64,7 @@ class Preparation:
             "forward", the last value before it in its sequence, or the mean if there is none. A
             missing word has zeros in all its columns; "forward" takes the last word.
         roles: of the columns of the file.
-        reads_words: whether a step is a word, to be tagged: `apply` gives `Words`, for a model
+        reads_words: whether a step is a word of a vocabulary: `apply` gives `Words`, for a model
             with a vocabulary, where there is one feature and it holds names.
 
     Example:
@@ -159,7 +159,8 @@ class Preparation:
                 value is missing where that is an error, or overflows float32 when scaled.
         """
         if self.reads_words:
-            if _position(self.features[0], examples) or not _is_words(examples):
+            name = self.features[0].name
+            if examples.features != (name,) or name not in examples.categories:
                 raise ValueError(
                     f"{examples.source or 'examples'}: the model was trained with words, one "
                     f"feature {self.features[0].name!r}; there are "
@@ -306,9 +307,14 @@ class Preparation:
 
 
 def _is_words(examples: Examples) -> bool:
-    """Whether a step is a word to be tagged."""
-    task = examples.roles.task if examples.roles else None
-    return task == "tag" and len(examples.features) == 1 and bool(examples.categories)
+    """Whether steps are words of a vocabulary: to be tagged, of a text, or too many for columns."""
+    roles = examples.roles
+    if roles is None or len(examples.features) != 1 or not examples.categories:
+        return False
+    if roles.task == "tag":
+        return True
+    (words,) = examples.categories.values()
+    return roles.task == "classify" and (roles.shape == "wide" or len(words) > MAX_WORDS)
 
 
 def _words_of(examples: Examples) -> Words:

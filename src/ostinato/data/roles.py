@@ -27,7 +27,8 @@ class Roles:
     """The columns of a table by their names, and how sequences lie in it.
 
     The three shapes: *long*, a row is a time step; *nested*, a row is a sequence, whose columns
-    hold lists; *wide*, a row is a sequence, and a column is a step.
+    hold lists; *wide*, a row is a sequence, and a column is a step; or one column holds texts, and
+    their words are the steps.
 
     Attributes:
         shape: one of the three; None: found out, if only one is possible.
@@ -167,11 +168,8 @@ def _shape(roles: Roles, table: Table) -> Shape:
     if not roles.features and _steps(roles, table):
         return "wide"
     texts = [name for name in asked if not table[name].is_numbers()]
-    if texts and len(texts) == len(asked):
-        raise ValueError(
-            f"{table.source}: the column {texts[0]!r} holds texts, and a row that is a text is not "
-            "read as a sequence; wanted numbers, or a row for each word with an id (--id)"
-        )
+    if texts and len(texts) == len(asked) == 1:  # each row a text, whose words are the steps
+        return "wide"
     raise ValueError(
         f"{table.source}: is a row a step or a whole sequence? Name the column that tells "
         "sequences apart with id (--id), or say shape='wide' (--shape wide) if each row is a "
@@ -215,6 +213,8 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "wide" and (steps := _steps(roles, table)):
         return steps
     rest = _rest(roles, table)
+    if roles.shape == "wide" and len(rest) == 1:  # a number, or a text, in each row
+        return tuple(rest)
     words = [name for name in rest if name.casefold() in _WORDS]
     if roles.task == "tag" and len(words) == 1:
         return tuple(words)

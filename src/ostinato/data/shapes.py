@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, resolve
 from ostinato.data.sequences import Sequences
 from ostinato.data.table import Column, Nested, Table, Text, Typed
+from ostinato.data.words import MAX_WORDS, words_of
 
-MAX_WORDS = 256  # of a feature that holds names; more are texts or ids, which teach nothing
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -134,6 +134,9 @@ def _wide(table: Table, roles: Roles) -> Examples:
         )
     if roles.task == "forecast":
         return _wide_series(table, roles)
+    column = table[roles.features[0]]
+    if len(roles.features) == 1 and isinstance(column, Text) and not column.is_numbers():
+        return _texts(table, column, roles)
     values, categories = _matrix([table[name] for name in roles.features], len(table), roles)
     if categories:
         name = next(iter(categories))
@@ -146,6 +149,21 @@ def _wide(table: Table, roles: Roles) -> Examples:
         y=table[roles.target].labels() if roles.target else None,
         features=("value",),
         places=Places(table.unit, table.lines, roles.features, "wide"),
+        **_of_rows(table, roles),
+    )
+
+
+def _texts(table: Table, column: Text, roles: Roles) -> Examples:
+    """A row is a text, and its words are the steps."""
+    words = [words_of(text) for text in column.texts()]
+    offsets = np.append(0, np.cumsum([len(each) for each in words]))
+    different, places = np.unique(list(chain.from_iterable(words)), return_inverse=True)
+    return Examples(
+        X=_sequences(places.astype(np.float32)[:, None], offsets),
+        y=table[roles.target].labels() if roles.target else None,
+        features=roles.features,
+        categories={column.name: tuple(different.tolist())},
+        places=Places(table.unit, table.lines, roles.features, "nested"),
         **_of_rows(table, roles),
     )
 
@@ -276,9 +294,12 @@ def _matrix(
     categories = {}
     for i, column in enumerate(columns):
         if column.name in roles.categories or _holds_words(column):
-            # A tagger makes a vocabulary of its words, so that there may be any number of them.
-            reads_words = roles.task == "tag" and len(columns) == 1
-            most = len(column.factor()[1]) if reads_words else MAX_WORDS
+            # A vocabulary is made of the words that are the only feature, however many they are.
+            # Names that all come once, as ids do, would teach a classifier nothing.
+            different = len(column.factor()[1])
+            repeated = different < n or column.name in roles.categories
+            reads_words = roles.task == "tag" or (roles.task == "classify" and repeated)
+            most = different if reads_words and len(columns) == 1 else MAX_WORDS
             values[:, i], categories[column.name] = _words(column, most)
         else:
             values[:, i] = _float32(column)

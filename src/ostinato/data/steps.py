@@ -8,7 +8,7 @@ import numpy as np
 
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences
-from ostinato.data.words import Words
+from ostinato.data.words import Words, words_of
 from ostinato.span_metrics import to_iob2
 
 Steps = np.ndarray | Ragged | Words
@@ -43,6 +43,34 @@ def as_steps(X: Any) -> tuple[Steps, bool]:
         if values.shape[1] and len(values):
             return as_sequences(values[None]), True
     return as_sequences(X), False
+
+
+def as_texts_or_sequences(X: Any) -> Steps:
+    """Sequences that are classified as a whole.
+
+    Args:
+        X: as `data.as_sequences` takes it; or N texts, or N lists of words.
+
+    Raises:
+        ValueError: X cannot be used.
+        TypeError: X has words and something else.
+    """
+    if isinstance(X, Words):
+        return X
+    values = X.to_list() if hasattr(X, "to_list") else X  # a column of a data frame
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "UOT":
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)) or not len(values):
+        return as_sequences(X)
+    if isinstance(values[0], str):
+        wrong = [i for i, text in enumerate(values) if not isinstance(text, str)]
+        if wrong:
+            raise TypeError(
+                f"X has {values[wrong[0]]!r} at example {wrong[0]}; wanted a text, since the first "
+                "example is one"
+            )
+        return Words.of([words_of(text) for text in values])
+    return Words.of(values) if isinstance(_first_step(values), str) else as_sequences(X)
 
 
 def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np.ndarray]:

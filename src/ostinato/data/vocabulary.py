@@ -6,7 +6,6 @@ before its first one. UNKNOWN stands for every character or word that the traini
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ostinato._extras import needs
+from ostinato.data.words import WORD
 
 END, UNKNOWN = 0, 1
 SPECIAL = 2  # numbers that belong to no text
 LEVELS = ("character", "word", "piece")
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _NO_BLANK_BEFORE = frozenset(".,;:!?)]}’”%-—")
 _NO_BLANK_AFTER = frozenset("([{‘“£$#-—")
 _SEEN_TWICE = 2  # a word must be, to have a number: the others teach what UNKNOWN looks like
@@ -102,7 +101,7 @@ class Vocabulary:
             ids = self._tokenizer.encode(text).ids
             return np.array(ids, dtype=np.int32) + np.int32(SPECIAL)
         numbers = self._numbers
-        return np.array([numbers.get(w, UNKNOWN) for w in _WORD.findall(text)], dtype=np.int32)
+        return np.array([numbers.get(w, UNKNOWN) for w in WORD.findall(text)], dtype=np.int32)
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of tokens. END is nothing; UNKNOWN is �, at the level "word" <unk>."""
@@ -118,7 +117,7 @@ class Vocabulary:
         one for the blank behind it, and one for a mark."""
         if self.level != "word":
             return len(text)
-        return sum(keys_of_word(word) for word in _WORD.findall(text))
+        return sum(keys_of_word(word) for word in WORD.findall(text))
 
     def keys(self) -> list[str]:
         """`[V]`, what a person types for each token: its text, and for a word the blank after."""
@@ -139,7 +138,7 @@ class Vocabulary:
             begin = text.rfind(" ")
             return (text[:begin], text[begin:]) if begin > 0 else ("", text)
         begin = len(text) - len(words[-1])
-        unfinished = _WORD.findall(words[-1])
+        unfinished = WORD.findall(words[-1])
         if not unfinished or not text.endswith(unfinished[-1]) or keys_of_word(unfinished[-1]) == 1:
             return text, ""
         return text[: len(text) - len(unfinished[-1])], unfinished[-1]
@@ -186,7 +185,7 @@ def keys_of_word(word: str) -> int:
 
 
 def _split(text: str, level: str) -> list[str]:
-    return list(text) if level == "character" else _WORD.findall(text)
+    return list(text) if level == "character" else WORD.findall(text)
 
 
 def _join(words: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ the states of a network over its characters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,20 @@ UNKNOWN = 0  # the number of every word, and of every character, that the traini
 # The network reads the first and the last sixteen characters of a longer word, where prefixes and
 # endings are; a line of a file that is one "word" must not decide the size of a batch.
 MOST_CHARACTERS = 32
+# Names of a feature that become a column of zeros and ones each. More are texts or ids, which teach
+# nothing, unless they are the only feature: these are words, and have a vocabulary.
+MAX_WORDS = 256
+WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # or one mark of punctuation
+
+
+def words_of(text: str) -> list[str]:
+    """The words and marks of a text that is read as a sequence, in small letters.
+
+    Example:
+        >>> words_of("I can't wait!")
+        ['i', "can't", 'wait', '!']
+    """
+    return WORD.findall(text.lower())
 
 
 class Integers:
@@ -233,6 +248,9 @@ class CodedWords:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def __getitem__(self, chosen: np.ndarray) -> CodedWords:
+        return replace(self, places=self.places.take(chosen))
 
     @property
     def lengths(self) -> np.ndarray:

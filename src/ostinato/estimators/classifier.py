@@ -16,12 +16,19 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
-from ostinato.data import Ragged, as_sequences
 from ostinato.data.columns import column_names
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
+from ostinato.data.steps import Steps, as_texts_or_sequences
+from ostinato.data.words import Words
 from ostinato.estimators.common import Estimator
-from ostinato.hyperparameters import Classifying, Fitting, HyperparameterError, documented
+from ostinato.hyperparameters import (
+    Classifying,
+    Fitting,
+    HyperparameterError,
+    WordSettings,
+    documented,
+)
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.fitted import (
@@ -39,7 +46,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     """A recurrent network that tells classes of sequences apart.
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
-    numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`.
+    numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`;
+    or N texts, or N lists of words, of which each has an embedding.
     Labels `y` are `[N]` integers, strings or the like; predictions are given in the same. Where a
     sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
 
@@ -55,6 +63,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
             examples; predictions do the same.
         ensemble: networks to train, with seeds that follow each other; their probabilities are
             averaged.
+        embedding_size: of words; of those of the vocabulary, each has an embedding.
+        vocabulary_size: words to know, the most frequent ones. All others are one unknown word.
         warm_start: `fit` goes on from the weights of the fitted model, if there are any. The
             network must still have the same sizes and `y` the same classes. The optimiser begins
             anew.
@@ -109,6 +119,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
     standardize: bool = False
     ensemble: int = 1
+    embedding_size: int = WordSettings.embedding_size
+    vocabulary_size: int = WordSettings.vocabulary_size
     warm_start: bool = False
     verbose: int = 0
 
@@ -148,7 +160,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
             checked = Fitting(validation_fraction=self.validation_fraction)
             given = given.split(checked.validation_fraction, seed)
         preparation = None
-        if self.standardize:
+        if self.standardize and not isinstance(given.X, Words):
             names = tuple(f"feature {i}" for i in range(n_features(given.X)))
             preparation = Preparation.fit(Examples(given.X, features=names))
             given = given.prepared_by(preparation)
@@ -165,6 +177,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                 given,
                 Classifying(**self._own(Classifying)),
                 replace(plan, seed=(seed + i) % 2**32),
+                words=WordSettings(**self._own(WordSettings)),
                 class_weight=self.class_weight,
                 start=start,
                 callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
@@ -235,13 +248,17 @@ class SequenceClassifier(ClassifierMixin, Estimator):
 
     def _check_validation(
         self, validation: tuple[Any, Any], given: Labelled
-    ) -> tuple[np.ndarray | Ragged, np.ndarray]:
+    ) -> tuple[Steps, np.ndarray]:
         if self.validation_fraction:
             raise ValueError(
                 f"validation was given, and validation_fraction={self.validation_fraction}; "
                 "wanted one of them"
             )
-        X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
+        X: Steps
+        if isinstance(given.X, Words):
+            X = as_texts_or_sequences(validation[0])
+        else:
+            X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
         labels = _check_labels(validation[1])
         check_lengths(X, labels)
         if labels.ndim != given.y.ndim or labels.shape[1:] != given.y.shape[1:]:
@@ -255,7 +272,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         return FittedClassifier(
-            self.net_, self.classes_, names, self._preparation, self._multilabel
+            self.net_, self.classes_, names, self._preparation, self._multilabel, self._vocabulary
         )
 
     def _take(self, trained: FittedClassifier) -> SequenceClassifier:
@@ -265,6 +282,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         self.n_features_in_ = trained.n_features
         self._preparation = trained.preparation
         self._multilabel = trained.multilabel
+        self._vocabulary = trained.vocabulary
         if trained.feature_names is not None:
             self.feature_names_in_ = trained.feature_names
         elif hasattr(self, "feature_names_in_"):
@@ -288,7 +306,7 @@ def load(path: str | Path) -> SequenceClassifier:
 
 def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:
     feature_names = column_names(X)
-    X = as_sequences(X)
+    X = as_texts_or_sequences(X)
     labels = _check_labels(y)
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, len(X))

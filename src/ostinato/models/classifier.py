@@ -12,14 +12,17 @@ from ostinato.hyperparameters import Classifying, Model, declare, documented
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.readout import Readout
+from ostinato.models.words import WordBatch, WordReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Arguments(Classifying):
     """The arguments of `ClassifierNet`, checked."""
 
-    n_features: int = declare(MISSING, "F.", low=1)
+    n_features: int | None = declare(MISSING, "F.", low=1)
     n_classes: int = declare(MISSING, "C.", low=1)
+    n_words: int | None = declare(None, "V.", low=1)
+    embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
     nonlinearity: Literal["tanh", "relu"] = declare("tanh", "Of the cell rnn.")
 
 
@@ -33,7 +36,7 @@ class ClassifierNet(torch.nn.Module):
     to their mean weighted by attention; see `models.readout`.
 
     Args:
-        n_features: F, size of one element of a sequence.
+        n_features: F, size of one element of a sequence; None if the elements are words.
         n_classes: C, number of classes.
         {hyperparameters}
         bidirectional: also read from the end to the beginning; the readout sees the last state of
@@ -41,13 +44,15 @@ class ClassifierNet(torch.nn.Module):
         nonlinearity: "tanh" or "relu", for the cell "rnn".
         init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero, V truncated
             normal of 0.01); see `ostinato.models.initialize`.
+        n_words: V, if the elements are words, 0…V−1, each with an embedding.
+        embedding_size: of a word.
 
     Attributes:
         config: the arguments as a dict; `ClassifierNet(**net.config)` builds the same network.
 
     Raises:
-        ValueError: an argument of another type or out of its range, or a start from which nothing
-            could be learnt.
+        ValueError: an argument of another type or out of its range, both or neither of n_features
+            and n_words, or a start from which nothing could be learnt.
 
     Example:
         >>> net = ClassifierNet(n_features=28, n_classes=10)
@@ -57,7 +62,7 @@ class ClassifierNet(torch.nn.Module):
 
     def __init__(
         self,
-        n_features: int,
+        n_features: int | None,
         n_classes: int,
         cell: str = Model.cell,
         hidden_size: int = Model.hidden_size,
@@ -67,6 +72,8 @@ class ClassifierNet(torch.nn.Module):
         nonlinearity: str = _Arguments.nonlinearity,
         init: str = Model.init,
         readout: str = _Arguments.readout,
+        n_words: int | None = None,
+        embedding_size: int = _Arguments.embedding_size,
     ):
         super().__init__()
         given: dict[str, Any] = {
@@ -80,40 +87,55 @@ class ClassifierNet(torch.nn.Module):
             "nonlinearity": nonlinearity,
             "init": init,
             "readout": readout,
+            "n_words": n_words,
+            "embedding_size": embedding_size,
         }
         checked = _Arguments(**given)
+        if (checked.n_features is None) == (checked.n_words is None):
+            raise ValueError(
+                f"n_features={n_features} and n_words={n_words}; wanted one of them: the elements "
+                "are vectors or words"
+            )
         _check_notebook_start(checked)
         self.config: dict[str, Any] = asdict(checked)
         self._arguments = checked
-        self.body = recurrent(checked, checked.n_features, checked.nonlinearity)
+        self.words: WordReader | None = None
+        inputs = checked.n_features
+        if checked.n_words is not None:
+            self.words = WordReader(checked.n_words, checked.embedding_size)
+            inputs = checked.embedding_size
+        assert inputs is not None
+        self.body = recurrent(checked, inputs, checked.nonlinearity)
         self.dropout = torch.nn.Dropout(checked.dropout)
         last = checked.readout == "last"
         self.pool = None if last else Readout(checked.readout, width(checked))
         self.readout = torch.nn.Linear(width(checked), checked.n_classes)
         initialize(self.body, self.readout, checked.init)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | WordBatch, lengths: Tensor | None = None) -> Tensor:
         """Logits of every class.
 
         Args:
-            x: `[B, T, F]`.
+            x: `[B, T, F]`, or a `WordBatch`.
             lengths: `[B]` integers, the valid steps of each row; by default all.
 
         Returns:
             `[B, C]`, before the softmax.
         """
-        states, carry = self.body(x, lengths=lengths)
+        states, carry = self.body(self._vectors(x), lengths=lengths)
         if self.pool is None:
             state = last_state(self._arguments, carry)
         else:
             state = self.pool(states, lengths)
         return self.readout(self.dropout(state))
 
-    def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_steps(
+        self, x: Tensor | WordBatch, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The logits after every step, as if the sequence ended there.
 
         Args:
-            x: `[B, T, F]`.
+            x: `[B, T, F]`, or a `WordBatch`.
             lengths: `[B]` integers, the valid steps of each row; states beyond them are zero.
 
         Returns:
@@ -127,9 +149,17 @@ class ClassifierNet(torch.nn.Module):
                 "forward_steps of a bidirectional network: it cannot say anything before the end "
                 "of the sequence; build it with bidirectional=False"
             )
-        states, _ = self.body(x, lengths=lengths)
+        states, _ = self.body(self._vectors(x), lengths=lengths)
         read = states if self.pool is None else self.pool.steps(states)
         return self.readout(self.dropout(read)), states
+
+    def _vectors(self, x: Tensor | WordBatch) -> Tensor:
+        """What the body reads, `[B, T, F]`."""
+        if self.words is None:
+            assert isinstance(x, Tensor)
+            return x
+        assert isinstance(x, WordBatch)
+        return self.dropout(self.words(x))
 
 
 def _check_notebook_start(network: _Arguments) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ostinato.models.classifier import ClassifierNet
+from ostinato.models.words import WordBatch
 
 
 class ClassifierEnsemble(torch.nn.Module):
@@ -33,11 +34,13 @@ class ClassifierEnsemble(torch.nn.Module):
         self._members = tuple(members)  # the same, with their type
         self.config: dict[str, Any] = {**members[0].config, "ensemble": len(members)}
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | WordBatch, lengths: Tensor | None = None) -> Tensor:
         """The logarithms of the mean probabilities, `[B, C]`, which serve as logits."""
         return _mean([net(x, lengths) for net in self._members])
 
-    def forward_steps(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_steps(
+        self, x: Tensor | WordBatch, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `ClassifierNet.forward_steps`; the states are those of the first member."""
         found = [net.forward_steps(x, lengths) for net in self._members]
         return _mean([logits for logits, _ in found]), found[0][1]

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato import nn
 from ostinato.hyperparameters import Model, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.crf import CRF, viterbi
 from ostinato.models.initialize import initialize
+from ostinato.models.words import WordBatch, WordReader
 
 NO_LABEL = -100  # of a step beyond a row's length
-
-
-class WordBatch(NamedTuple):
-    """B sequences of words in which U different ones occur."""
-
-    places: Tensor  # [B, T] int64, which of the U words stands at each step; any beyond the lengths
-    words: Tensor  # [U] int64, their numbers, 0…V−1
-    characters: Tensor  # [U, L] int64, the numbers of their characters; any beyond n_characters
-    n_characters: Tensor  # [U] int64, 1…L
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +107,14 @@ class TaggerNet(torch.nn.Module):
                 "vectors or words"
             )
         self.config: dict[str, Any] = {n: v for n, v in asdict(checked).items() if n in given}
-        self.words = None if checked.n_words is None else _WordReader(checked)
+        self.words: WordReader | None = None
+        if checked.n_words is not None:
+            self.words = WordReader(
+                checked.n_words,
+                checked.embedding_size,
+                checked.n_characters,
+                checked.character_size,
+            )
         inputs = checked.n_features if self.words is None else self.words.size
         assert inputs is not None
         self.body = recurrent(checked, inputs)
@@ -190,33 +188,3 @@ class TaggerNet(torch.nn.Module):
         if self.crf is not None:
             return self.crf.marginals(scores, lengths).double()
         return torch.softmax(scores.double(), dim=2)
-
-
-class _WordReader(torch.nn.Module):
-    """Words as vectors, `[B, T, size]`."""
-
-    def __init__(self, arguments: _Arguments):
-        super().__init__()
-        assert arguments.n_words is not None
-        self.embedding = _embedding(arguments.n_words, arguments.embedding_size)
-        self.size = arguments.embedding_size
-        self.characters: torch.nn.Embedding | None = None
-        if arguments.character_size:
-            size = arguments.character_size
-            self.characters = _embedding(arguments.n_characters, size)
-            self.spelling = nn.GRU(size, size, batch_first=True, bidirectional=True)
-            self.size += 2 * size
-
-    def forward(self, batch: WordBatch) -> Tensor:
-        vectors = self.embedding(batch.words)  # [U, E]
-        if self.characters is not None:
-            _, last = self.spelling(self.characters(batch.characters), lengths=batch.n_characters)
-            vectors = torch.cat([vectors, last[0], last[1]], dim=1)
-        return vectors[batch.places]
-
-
-def _embedding(n: int, size: int) -> torch.nn.Embedding:
-    """Vectors of length 1, about: as long as the states that they stand beside."""
-    embedding = torch.nn.Embedding(n, size)
-    torch.nn.init.normal_(embedding.weight, std=size**-0.5)
-    return embedding

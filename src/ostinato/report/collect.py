@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato._extras import needs
 from ostinato.anatomy import Anatomy
-from ostinato.data import LabelEncoder, Ragged, as_sequences
+from ostinato.data import LabelEncoder, Ragged
+from ostinato.data.words import CodedWords, Integers
 from ostinato.report.contents import ReportData, StepView
 
 if TYPE_CHECKING:
+    from ostinato.data.words import Words
     from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
+    from ostinato.training.examples import Inputs
     from ostinato.training.fitted import FittedClassifier
 
 # Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
@@ -53,9 +57,13 @@ def collect(
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
-    net, known = _parts(classifier)
-    sequences = as_sequences(X)
-    proba = classifier.predict_proba(sequences)
+    from ostinato.training.fitted import FittedClassifier
+
+    fitted = classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
+    net, known = fitted.net, fitted.classes
+    sequences = fitted.prepared(X)
+    words = None if fitted.vocabulary is None else fitted.words(X)
+    proba = fitted.predict_proba(X)
     labels = np.asarray(y)
     if labels.shape != (len(sequences),):
         raise ValueError(
@@ -79,7 +87,7 @@ def collect(
         evaluation=dict(evaluation or {}),
         config=dict(config or {}),
         environment=dict(environment or {}),
-        hardest=_views(net, sequences, classes, y_true, proba, chosen),
+        hardest=_views(net, sequences, words, classes, y_true, proba, chosen),
         accuracy_by_step=by_step,
         n_cut=n_cut,
         losses=list(losses),
@@ -89,13 +97,6 @@ def collect(
     )
 
 
-def _parts(classifier: Any) -> tuple[ClassifierNet | ClassifierEnsemble, np.ndarray]:
-    """The network and the labels of an estimator, or of what the command line trains."""
-    if hasattr(classifier, "net_"):
-        return classifier.net_, classifier.classes_
-    return classifier.net, classifier.classes
-
-
 def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
     config = net.config
     if not isinstance(config["cell"], str):  # of one's own: its equations are not known
@@ -103,11 +104,12 @@ def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> An
     return Anatomy(
         config["cell"],
         int(lengths[0]) if (lengths == lengths[0]).all() else None,
-        config["n_features"],
+        config["n_features"] or config["embedding_size"],
         config["hidden_size"],
         config["n_classes"],
         config["num_layers"],
         config["bidirectional"],
+        n_words=config["n_words"],
     )
 
 
@@ -125,7 +127,8 @@ def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
 
 def _views(
     net: ClassifierNet | ClassifierEnsemble,
-    sequences: np.ndarray | Ragged,
+    sequences: Inputs,
+    words: Words | None,
     classes: list[str],
     y_true: np.ndarray,
     proba: np.ndarray,
@@ -141,18 +144,28 @@ def _views(
         ]
     return [
         StepView(
-            x=sequences[int(n)],
+            x=_steps(sequences, int(n)),
             label=classes[y_true[n]],
             prediction=classes[int(proba[n].argmax())],
             beliefs=beliefs,
             states=states,
+            words=None
+            if words is None
+            else tuple(words.different[i] for i in words.places[int(n)]),
         )
         for n, (beliefs, states) in zip(chosen, steps, strict=True)
     ]
 
 
+def _steps(sequences: Inputs, n: int) -> np.ndarray:
+    """`[T, F]`, sequence n; of words their numbers, `[T, 1]`."""
+    if not isinstance(sequences, CodedWords):
+        return sequences[n]
+    return sequences.words[sequences.places[n]][:, None]
+
+
 def _cut_short(
-    net: ClassifierNet | ClassifierEnsemble, sequences: np.ndarray | Ragged, y_true: np.ndarray
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
 ) -> tuple[np.ndarray | None, int]:
     """The accuracy `[T]` on sequences cut after each step and read anew, and of how many.
 
@@ -173,18 +186,21 @@ def _cut_short(
     return np.array([(each == labels).mean() for each in answers]), n
 
 
-def _until(sequences: np.ndarray | Ragged, step: int) -> np.ndarray | Ragged:
+def _until(sequences: Inputs, step: int) -> Inputs:
     """The first steps of each sequence."""
-    if not isinstance(sequences, Ragged):
+    if isinstance(sequences, np.ndarray):
         return sequences[:, :step]
     lengths = sequences.lengths
+    if isinstance(sequences, CodedWords):
+        first = [sequences.places[i][:step] for i in range(len(sequences))]
+        return replace(sequences, places=Integers.of(first))
     place = np.arange(len(sequences.values)) - np.repeat(sequences.offsets[:-1], lengths)
     ends = np.concatenate([[0], np.cumsum(np.minimum(lengths, step))])
     return Ragged(sequences.values[place < step], ends)
 
 
 def _accuracy_by_step(
-    net: ClassifierNet | ClassifierEnsemble, sequences: np.ndarray | Ragged, y_true: np.ndarray
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
 ) -> np.ndarray:
     """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
     longest = _lengths(sequences).max()
@@ -200,28 +216,29 @@ def _accuracy_by_step(
 
 
 def _play(
-    net: ClassifierNet | ClassifierEnsemble, sequences: np.ndarray | Ragged
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
     with needs("torch", "torch"):
         import torch
+
+        from ostinato.training.examples import tensors
     net.eval()  # no dropout
     all_lengths = _lengths(sequences)
     per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
     size = max(1, BATCH_FLOATS // int(all_lengths.max() * per_step))
     for start in range(0, len(sequences), size):
-        part = sequences[start : start + size]
-        padded, lengths = part.padded() if isinstance(part, Ragged) else (part, _lengths(part))
+        part = np.arange(start, min(start + size, len(sequences)))
+        x, lengths = tensors(sequences, part)
         with torch.no_grad():
-            given = torch.as_tensor(lengths) if isinstance(part, Ragged) else None
-            logits, states = net.forward_steps(torch.as_tensor(padded), given)
-        yield logits.numpy(), states.numpy(), lengths
+            logits, states = net.forward_steps(x, lengths)
+        yield logits.numpy(), states.numpy(), all_lengths[part]
 
 
-def _lengths(sequences: np.ndarray | Ragged) -> np.ndarray:
-    if isinstance(sequences, Ragged):
-        return sequences.lengths
-    return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
+def _lengths(sequences: Inputs) -> np.ndarray:
+    if isinstance(sequences, np.ndarray):
+        return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
+    return sequences.lengths
 
 
 def _reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:

@@ -21,6 +21,7 @@ class StepView:
         beliefs: `[T, C]` class probabilities after each step, or None where a network has none
             (a bidirectional one reads from both ends).
         states: `[T, H]` hidden states of the top layer, or None.
+        words: T of them, if the steps are words; x is then their numbers, `[T, 1]`.
     """
 
     x: np.ndarray
@@ -28,6 +29,7 @@ class StepView:
     prediction: str
     beliefs: np.ndarray | None
     states: np.ndarray | None
+    words: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or len(self.x) == 0:

@@ -248,8 +248,13 @@ def _card(rank: int, view: StepView, classes: list[str], unit: str) -> str:
     story = _story(view, classes, unit)
     named = f"true class {plain(view.label)}, chosen {plain(view.prediction)}"
     label = f"Example {rank}: {named}. {story}"
+    heading = f"<h3>{verdict}</h3>"
+    if view.words is not None:
+        heading += f'<p class="words">{text(" ".join(view.words))}</p>'
+        if view.beliefs is None:
+            return f"<article>{heading}{note(story)}</article>"
     svg = steps.step_by_step(f"hardest-{rank}", label, view, classes, unit)
-    return f"<article><h3>{verdict}</h3>{markup.figure(svg, story)}</article>"
+    return f"<article>{heading}{markup.figure(svg, story)}</article>"
 
 
 def _story(view: StepView, classes: list[str], unit: str) -> str:
@@ -306,6 +311,8 @@ def _confusion(data: Answers) -> np.ndarray:
 
 
 def _unit(data: ReportData) -> str:
+    if any(view.words is not None for view in data.hardest):
+        return "word"
     images = bool(data.hardest) and all(steps.is_image(view.x) for view in data.hardest)
     return "row" if images else "step"
 

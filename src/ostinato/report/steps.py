@@ -46,16 +46,19 @@ def step_by_step(name: str, label: str, view: StepView, classes: Sequence[str], 
             beside.set_axis_off()
 
     def across(fig: Figure) -> None:
-        ratios = (2.2, 0.4 * len(lanes)) if lanes else (1,)
+        read = view.words is None  # words are written, not drawn
+        ratios = [*([2.2] if read else []), *([0.4 * len(lanes)] if lanes else [])]
         axes = fig.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
-        features(axes[0], view.x)
+        if read:
+            features(axes[0], view.x)
         if lanes:
             _beliefs_across(axes[-1], view, classes, lanes)
         _time_axis(axes[-1], unit)
 
     if is_image(view.x):
         return inline_svg(name, label, (4.7, 2.45), down)
-    return inline_svg(name, label, (4.7, 1.9 + 0.24 * len(lanes)), across)
+    above = 1.9 if view.words is None else 0.7
+    return inline_svg(name, label, (4.7, above + 0.24 * len(lanes)), across)
 
 
 def hidden_states(label: str, view: StepView, unit: str) -> str:
@@ -75,8 +78,11 @@ def hidden_states(label: str, view: StepView, unit: str) -> str:
         beside.set_xlabel(f"{n_units} hidden units")
 
     def across(fig: Figure) -> None:
-        top, bottom = fig.subplots(2, 1, height_ratios=(1, 2), sharex=True)
-        features(top, view.x)
+        if view.words is None:
+            top, bottom = fig.subplots(2, 1, height_ratios=(1, 2), sharex=True)
+            features(top, view.x)
+        else:
+            bottom = fig.subplots()
         _heat_map(bottom, states, MAX_ROWS["units"])
         bottom.set_ylabel(f"{n_units} hidden units")
         _time_axis(bottom, unit)

@@ -120,7 +120,9 @@ class Classifier(Model):
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
-        checks.names(fitted, {"classes", "feature_names", "preparation", "multilabel"}, where)
+        fitted = {"vocabulary": None, **fitted}  # the first models of the format had none
+        wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary"}
+        checks.names(fitted, wanted, where)
         self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
         self.labels = self.encoder.classes
         self._columns = checks.columns(fitted["feature_names"], where)
@@ -128,8 +130,8 @@ class Classifier(Model):
         if type(fitted["multilabel"]) is not bool:
             fail(f"{where}: 'multilabel' is neither true nor false")
         self.several = fitted["multilabel"]
-        if self.graph.embed is not None:
-            fail(f"{where}: a classifier of tokens")
+        if fitted["vocabulary"] is not None or self.graph.embed is not None:
+            fail(f"{where}: a classifier of words")
 
     def prepared(self, X: Any) -> Array | Ragged:
         """The sequences that the network reads, made of a person's.

@@ -7,10 +7,16 @@ from typing import Any
 
 import torch
 
-from ostinato.data import Batches, as_sequences
+from ostinato.data import Batches
 from ostinato.training.distributed import Share
 from ostinato.training.evaluation import evaluate
-from ostinato.training.examples import class_indices, cross_entropy, example_weights, tensors
+from ostinato.training.examples import (
+    as_inputs,
+    class_indices,
+    cross_entropy,
+    example_weights,
+    tensors,
+)
 from ostinato.training.task import Measured, OfBatches
 
 
@@ -18,7 +24,7 @@ class Classification(OfBatches):
     """Cross-entropy of a `models.ClassifierNet` on batches of labelled sequences.
 
     Args:
-        batches: X as `data.as_sequences` takes it, y as classes 0…C−1.
+        batches: X as `data.as_sequences` takes it or `CodedWords`, y as classes 0…C−1.
         n_classes: C.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
         sample_weight: `[N]`, of the examples in a batch's mean loss.
@@ -34,7 +40,7 @@ class Classification(OfBatches):
         validation: tuple[Any, Any] | None = None,
     ):
         super().__init__(batches, validation)
-        self.X = as_sequences(batches.X)
+        self.X = as_inputs(batches.X)
         self.y = class_indices(batches.y, n_classes)
         self.weights = example_weights(self.y, class_weight, sample_weight)
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.data import Ragged, as_sequences
-from ostinato.training.examples import class_indices, tensors
+from ostinato.training.examples import as_inputs, class_indices, tensors
 
 BATCH_SIZE = 1000
 
@@ -31,16 +30,16 @@ def logits(net: torch.nn.Module, X: Any, batch_size: int = BATCH_SIZE) -> Tensor
 
     Args:
         net: forward(x `[B, T, F]`, lengths `[B]` or None) gives `[B, C]`. Its mode is kept.
-        X: whatever `data.as_sequences` takes. Ragged sequences go in order of their length, so
-            that a batch has little padding.
+        X: whatever `data.as_sequences` takes, or `CodedWords`. Sequences of different lengths go in
+            order of their length, so that a batch has little padding.
         batch_size: examples at a time.
 
     Returns:
         `[N, C]`, in the order of X.
     """
-    X = as_sequences(X)
+    X = as_inputs(X)
     order = np.arange(len(X))
-    if isinstance(X, Ragged):
+    if not isinstance(X, np.ndarray):
         order = np.argsort(X.lengths, kind="stable")
     was_training = net.training
     net.eval()

@@ -19,11 +19,14 @@ from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import shape_sequences
-from ostinato.hyperparameters import Classifying
+from ostinato.data.steps import Steps, as_texts_or_sequences, width_of
+from ostinato.data.words import Words, WordVocabulary
+from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble, network
 from ostinato.training import evaluation, loop, multilabel, saved_model
 from ostinato.training.callbacks import Callback
+from ostinato.training.examples import Inputs
 from ostinato.training.history import History
 from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
@@ -46,15 +49,15 @@ class Labelled:
         validation: further (X, y).
     """
 
-    X: np.ndarray | Ragged
+    X: Steps
     y: np.ndarray
     encoder: LabelEncoder
     feature_names: np.ndarray | None = None
     sample_weight: np.ndarray | None = None
-    validation: tuple[np.ndarray | Ragged, np.ndarray] | None = None
+    validation: tuple[Steps, np.ndarray] | None = None
 
     @staticmethod
-    def of(X: np.ndarray | Ragged, labels: np.ndarray, **more: Any) -> Labelled:
+    def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
         """From a person's labels `[N]`; `more` are further attributes.
 
         Raises:
@@ -73,7 +76,7 @@ class Labelled:
     def prepared_by(self, preparation: Preparation) -> Labelled:
         """With all sequences as a preparation makes them of features in this order."""
 
-        def of(X: np.ndarray | Ragged) -> np.ndarray | Ragged:
+        def of(X: Any) -> np.ndarray | Ragged:
             names = tuple(feature.name for feature in preparation.features)
             return as_sequences(preparation.apply(Examples(X, features=names)))
 
@@ -108,7 +111,7 @@ class Labelled:
 class FittedClassifier:
     """A trained network and what it needs to answer in a person's labels.
 
-    Sequences `X` are whatever `data.as_sequences` takes.
+    Sequences `X` are whatever `as_texts_or_sequences` takes.
 
     Attributes:
         net: the network.
@@ -116,6 +119,7 @@ class FittedClassifier:
         feature_names: `[T]`, the columns of the data frame it was trained on; None if it was none.
         preparation: what is done to examples before the network reads them; None: nothing.
         multilabel: whether a sequence may have several labels; each then has its own probability.
+        vocabulary: of the words; None if the steps are vectors.
     """
 
     net: ClassifierNet | ClassifierEnsemble
@@ -123,6 +127,7 @@ class FittedClassifier:
     feature_names: np.ndarray | None = None
     preparation: Preparation | None = None
     multilabel: bool = False
+    vocabulary: WordVocabulary | None = None
 
     @staticmethod
     def fit(
@@ -130,6 +135,7 @@ class FittedClassifier:
         model: Classifying,
         plan: Plan,
         *,
+        words: WordSettings | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         start: FittedClassifier | None = None,
         callbacks: Sequence[Callback] = (),
@@ -140,6 +146,7 @@ class FittedClassifier:
         Args:
             given: the examples. Batches are no larger than they are many.
             model, plan: the network, and how to train it.
+            words: how words are read, if the steps are words.
             class_weight: label -> weight, or "balanced".
             start: a classifier of the same sizes and classes, with whose weights to begin.
             callbacks, resume: see `train`.
@@ -149,28 +156,41 @@ class FittedClassifier:
             Diverged: the loss became NaN or infinite.
         """
         plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
+        words, vocabulary = words or WordSettings(), None
+        arguments: dict[str, Any] = {"n_features": width_of(given.X), **asdict(model)}
+        if isinstance(given.X, Words):
+            known = None if start is None else start.vocabulary
+            vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
+            arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
-            net = ClassifierNet(n_features(given.X), len(given.encoder), **asdict(model))
+            net = ClassifierNet(n_classes=len(given.encoder), **arguments)
         if start is not None:
             _check_start(start, net, given.encoder.classes)
             net.load_state_dict(start.members[0].state_dict())
-        batches = Batches(given.X, given.y, plan.batch_size, seed=plan.seed)
         trained = FittedClassifier(
-            net, given.encoder.classes, given.feature_names, multilabel=given.y.ndim == 2
+            net,
+            given.encoder.classes,
+            given.feature_names,
+            multilabel=given.y.ndim == 2,
+            vocabulary=vocabulary,
         )
+        batches = Batches(trained.coded(given.X), given.y, plan.batch_size, seed=plan.seed)
+        validation = given.validation
+        if validation is not None:
+            validation = (trained.coded(validation[0]), validation[1])  # type: ignore[assignment]
         if trained.multilabel:
             if class_weight is not None:
                 raise ValueError(
                     "class_weight is for one label an example; y has several: use sample_weight"
                 )
-            task = MultiLabels(batches, given.sample_weight, given.validation)
+            task = MultiLabels(batches, given.sample_weight, validation)
             return trained, loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
         history = loop.train(
             net,
             batches,
             plan,
-            validation=given.validation,
+            validation=validation,
             class_weight=_by_number(class_weight, given.encoder),
             sample_weight=given.sample_weight,
             callbacks=callbacks,
@@ -208,6 +228,7 @@ class FittedClassifier:
                 "feature_names": None if names is None else names.tolist(),
                 "preparation": self.preparation and self.preparation.as_json(),
                 "multilabel": self.multilabel,
+                "vocabulary": self.vocabulary and self.vocabulary.as_json(),
             },
             iterations=iterations,
             several=self.multilabel,
@@ -251,13 +272,22 @@ class FittedClassifier:
         kept = saved.fitted["preparation"]
         preparation = None if kept is None else Preparation.from_json(kept)
         several = bool(saved.fitted["multilabel"])
-        return FittedClassifier(net.eval(), classes, columns, preparation, several)
+        vocabulary = None
+        if saved.fitted["vocabulary"] is not None:
+            where = f"{path / saved_model.CONFIG}: 'vocabulary'"
+            vocabulary = WordVocabulary.from_json(saved.fitted["vocabulary"], where)
+        if (vocabulary and vocabulary.n_words) != net.config["n_words"]:
+            raise ValueError(
+                f"{path} has a vocabulary of {vocabulary and vocabulary.n_words} for a network of "
+                f"{net.config['n_words']} words; it is damaged"
+            )
+        return FittedClassifier(net.eval(), classes, columns, preparation, several, vocabulary)
 
     @property
     def n_features(self) -> int:
-        """Features of a step, before they are prepared."""
+        """Features of a step, before they are prepared; a word is one."""
         if self.preparation is None:
-            return int(self.net.config["n_features"])
+            return int(self.net.config["n_features"] or 1)
         return len(self.preparation.features)
 
     def prepared(self, X: Any) -> Any:
@@ -266,6 +296,8 @@ class FittedClassifier:
         Raises:
             ValueError: X has other features than the training data, or cannot be used.
         """
+        if self.vocabulary is not None:
+            return self.coded(self.words(X))
         if self.preparation is None:
             X = X.X if isinstance(X, Examples) else X
             return check_like_trained(X, self.net.config["n_features"], self.feature_names)
@@ -275,6 +307,27 @@ class FittedClassifier:
             _check_number(X, len(names))
             X = Examples(X, features=names)
         return self.preparation.apply(X)
+
+    def words(self, X: Any) -> Words:
+        """The words of X: texts, lists of words, or `Examples` of them.
+
+        Raises:
+            ValueError: X holds something else.
+        """
+        if isinstance(X, Examples) and self.preparation is not None:
+            X = self.preparation.apply(X)
+        X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
+        if not isinstance(X, Words):
+            raise ValueError("X has numbers, but the classifier was trained with words")
+        return X
+
+    def coded(self, X: Steps) -> Inputs:
+        """Words by their numbers; anything else as it is."""
+        if not isinstance(X, Words):
+            return X
+        if self.vocabulary is None:
+            raise ValueError("X has words, but the classifier was trained with numbers")
+        return self.vocabulary.code(X)
 
     def logits(self, X: Any) -> Tensor:
         """`[N, C]` float32.
@@ -340,9 +393,10 @@ def load(path: str | Path) -> FittedClassifier:
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
     known = signature(ClassifierNet).parameters
-    added = {"readout": known["readout"].default, "ensemble": 1}
-    kept = {"classes", "feature_names", "preparation", "multilabel"}
-    return saved_model.read(path, KIND, {*known, "ensemble"}, kept, added)
+    later = ("readout", "n_words", "embedding_size")
+    added = {"ensemble": 1} | {name: known[name].default for name in later}
+    kept = {"classes", "feature_names", "preparation", "multilabel", "vocabulary"}
+    return saved_model.read(path, KIND, {*known, "ensemble"}, kept, added, {"vocabulary": None})
 
 
 def check_like_trained(
@@ -354,7 +408,9 @@ def check_like_trained(
         ValueError: they differ, or X cannot be used.
     """
     check_columns(X, feature_names)
-    sequences = as_sequences(X)
+    sequences = as_texts_or_sequences(X)
+    if isinstance(sequences, Words):
+        raise ValueError("X has words, but the classifier was trained with numbers")
     _check_number(sequences, wanted)
     return sequences
 
@@ -367,7 +423,7 @@ def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
         )
 
 
-def check_lengths(X: np.ndarray | Ragged, labels: np.ndarray) -> None:
+def check_lengths(X: Steps, labels: np.ndarray) -> None:
     if len(labels) != len(X):
         raise ValueError(
             f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"

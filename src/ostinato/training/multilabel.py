@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.data import Batches, as_sequences
+from ostinato.data import Batches
 from ostinato.training import evaluation
 from ostinato.training.distributed import Share
 from ostinato.training.evaluation import Evaluation
-from ostinato.training.examples import example_weights, tensors
+from ostinato.training.examples import as_inputs, example_weights, tensors
 from ostinato.training.task import Measured, OfBatches
 
 
@@ -23,7 +23,7 @@ class MultiLabels(OfBatches):
         loss = mean over examples and labels of −log σ(±logit),   + where the label holds
 
     Args:
-        batches: X as `data.as_sequences` takes it, y `[N, C]` of zeros and ones.
+        batches: X as `data.as_sequences` takes it or `CodedWords`, y `[N, C]` of zeros and ones.
         sample_weight: `[N]`, of the examples in a batch's mean loss.
         validation: (X, y), not weighted.
     """
@@ -35,7 +35,7 @@ class MultiLabels(OfBatches):
         validation: tuple[Any, Any] | None = None,
     ):
         super().__init__(batches, validation)
-        self.X = as_sequences(batches.X)
+        self.X = as_inputs(batches.X)
         self.y = batches.y.astype(np.float32)
         self.weights = example_weights(self.y, None, sample_weight)
 

@@ -98,6 +98,8 @@ def _evaluating(net: torch.nn.Module) -> Any:
 
 
 def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
+    if net.words is not None:
+        raise Unsupported("a classifier of words looks them up, which a graph cannot say yet")
     layers = _layers(net.body, net.config["n_features"], names)
     if net.pool is None:
         readout = model_graph.Readout("last")

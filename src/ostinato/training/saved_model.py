@@ -173,6 +173,7 @@ def read(
     net: set[str],
     fitted: set[str],
     added: Mapping[str, Any] = MappingProxyType({}),
+    fitted_later: Mapping[str, Any] = MappingProxyType({}),
 ) -> SavedModel:
     """Read what `write` wrote.
 
@@ -183,6 +184,7 @@ def read(
         fitted: the names of what it needs beside them.
         added: arguments of the network, by name, that stand for those that were saved before
             there were such.
+        fitted_later: the same for `fitted`.
 
     Raises:
         ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
@@ -200,6 +202,8 @@ def read(
     if isinstance(config.get("net"), dict):
         config["net"] = {**added, **config["net"]}
         _refuse_own_cell(config["net"].get("cell"), path)
+    if isinstance(config.get("fitted"), dict):
+        config["fitted"] = {**fitted_later, **config["fitted"]}
     for part, came, wanted in (
         ("the configuration", config, _ENTRIES[version]),
         ("'params'", config.get("params"), None),
@@ -253,7 +257,7 @@ def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
 
 def _fitted(config: dict[str, Any]) -> Any:
     if config["format"] < 3:
-        names = ("classes", "feature_names", "preparation", "multilabel")
+        names = ("classes", "feature_names", "preparation", "multilabel", "vocabulary")
         return {name: config.get(name) for name in names}
     return config.get("fitted")
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data import Batches, Ragged
+from ostinato.data import Batches
 from ostinato.data.steps import lengths_of
-from ostinato.data.words import UNKNOWN, CodedWords, Integers
+from ostinato.data.words import UNKNOWN, Integers
 from ostinato.hyperparameters import Declared, declare
-from ostinato.models.tagger import NO_LABEL, TaggerNet, WordBatch
+from ostinato.models.tagger import NO_LABEL, TaggerNet
+from ostinato.models.words import WordBatch
 from ostinato.training.distributed import Share
-from ostinato.training.examples import tensors
+from ostinato.training.examples import Inputs, tensors
 from ostinato.training.task import Measured, OfBatches
 
-Inputs = np.ndarray | Ragged | CodedWords
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
 
 # Answers are made for so many steps at a time, padding included: 33 MB for states of 2 · 128.
@@ -95,7 +95,7 @@ class Tagging(OfBatches):
     def loss(self, net: torch.nn.Module) -> Share:
         assert isinstance(net, TaggerNet)
         chosen = self.next_rows()
-        x, lengths = inputs(self.X, chosen)
+        x, lengths = tensors(self.X, chosen)
         y = torch.from_numpy(self.y.padded(chosen, NO_LABEL))
         if isinstance(x, WordBatch) and self.once is not None:
             x = x._replace(words=_hidden(x.words, self.once))
@@ -112,15 +112,6 @@ class Tagging(OfBatches):
         X, y = self.validation
         result = measure(net, X, y, self.allowed)
         return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
-
-
-def inputs(X: Inputs, chosen: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:
-    """The sequences at positions `[B]` for a `TaggerNet`: x, and lengths where they differ."""
-    if not isinstance(X, CodedWords):
-        return tensors(X, chosen)
-    *arrays, lengths = map(torch.from_numpy, X.arrays(chosen))
-    batch = WordBatch(*arrays)
-    return batch, (lengths if lengths.min() < batch.places.shape[1] else None)
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,7 @@ def scored(net: TaggerNet, X: Inputs) -> Iterator[Scores]:
     was_training = net.training
     net.eval()
     for chosen in _by_length(lengths_of(X)):
-        x, lengths = inputs(X, chosen)
+        x, lengths = tensors(X, chosen)
         yield Scores(chosen, net(x, lengths), lengths)
     net.train(was_training)
 

@@ -97,18 +97,18 @@ class ClassifyJob:
         self, callbacks: Sequence[Callback], resume: str | None
     ) -> tuple[FittedClassifier, History]:
         from ostinato.cli.start import classifier
-        from ostinato.data import as_sequences
+        from ostinato.data.steps import as_texts_or_sequences
         from ostinato.training import Plan
         from ostinato.training.fitted import FittedClassifier, Labelled
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         preparation = self._preparation()
-        given = Labelled.of(as_sequences(_prepared(preparation, train)), train.y)
+        given = Labelled.of(as_texts_or_sequences(_prepared(preparation, train)), train.y)
         if validation is not None:
-            X = as_sequences(_prepared(preparation, validation))
+            X = as_texts_or_sequences(_prepared(preparation, validation))
             numbers = given.encoder.encode(validation.y, name="validation: y")
             given = replace(given, validation=(X, numbers))
-        as_sequences(_prepared(preparation, self.parts.test))  # fails now or never
+        as_texts_or_sequences(_prepared(preparation, self.parts.test))  # fails now or never
         begun = asdict(settings.training)
         start = None
         if settings.run.from_ is not None and resume is None:
@@ -138,8 +138,13 @@ class ClassifyJob:
         from ostinato import baselines
 
         train, test = self.parts.train, self.parts.test
-        X, X_test = model.prepared(train), model.prepared(test)
-        found = baselines.classification(X, train.y, X_test, test.y, self.settings.training.seed)
+        if model.vocabulary is not None:
+            words = model.words(train), train.y, model.words(test), test.y
+            found = baselines.words(*words)
+        else:
+            X, X_test = model.prepared(train), model.prepared(test)
+            seed = self.settings.training.seed
+            found = baselines.classification(X, train.y, X_test, test.y, seed)
         right = model.predict(test) == test.y
         simple = {each.name: {"accuracy": each.accuracy} for each in found[1:]}
         return {"baselines": simple, "verdict": baselines.verdict(right, found)}
@@ -156,8 +161,8 @@ class ClassifyJob:
         names = test.ids if test.roles is not None else None
         files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y, ids=names))
         contents = report.collect(
-            replace(model, preparation=None),
-            model.prepared(test),
+            model,
+            test,
             test.y,
             **vars(reported.facts(settings, run, history, evaluation)),
         )

@@ -1,0 +1,68 @@
+"""Words as the vectors that a recurrent body reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato import nn
+
+
+class WordBatch(NamedTuple):
+    """B sequences of words in which U different ones occur."""
+
+    places: Tensor  # [B, T] int64, which of the U words stands at each step; any beyond the lengths
+    words: Tensor  # [U] int64, their numbers, 0…V−1
+    characters: Tensor  # [U, L] int64, the numbers of their characters; any beyond n_characters
+    n_characters: Tensor  # [U] int64, 1…L
+
+
+class WordReader(torch.nn.Module):
+    """Words as vectors, `[B, T, size]`.
+
+    A vector is the word's embedding and, if characters are read, the last states of a GRU that
+    reads its characters forwards and of one that reads them backwards (Lample et al. 2016).
+
+    Args:
+        n_words: V.
+        embedding_size: of a word.
+        n_characters: how many characters there are.
+        character_size: size of a character's embedding, and of the GRUs' states; 0: characters are
+            not read.
+
+    Example:
+        >>> one, n = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+        >>> batch = WordBatch(torch.zeros(2, 5, dtype=torch.int64), n, one, n)
+        >>> WordReader(n_words=9, embedding_size=4)(batch).shape
+        torch.Size([2, 5, 4])
+    """
+
+    def __init__(
+        self, n_words: int, embedding_size: int, n_characters: int = 1, character_size: int = 0
+    ):
+        super().__init__()
+        self.embedding = _embedding(n_words, embedding_size)
+        self.size = embedding_size
+        self.characters: torch.nn.Embedding | None = None
+        if character_size:
+            self.characters = _embedding(n_characters, character_size)
+            self.spelling = nn.GRU(
+                character_size, character_size, batch_first=True, bidirectional=True
+            )
+            self.size += 2 * character_size
+
+    def forward(self, batch: WordBatch) -> Tensor:
+        vectors = self.embedding(batch.words)  # [U, E]
+        if self.characters is not None:
+            _, last = self.spelling(self.characters(batch.characters), lengths=batch.n_characters)
+            vectors = torch.cat([vectors, last[0], last[1]], dim=1)
+        return vectors[batch.places]
+
+
+def _embedding(n: int, size: int) -> torch.nn.Embedding:
+    """Vectors of length 1, about: as long as the states that they stand beside."""
+    embedding = torch.nn.Embedding(n, size)
+    torch.nn.init.normal_(embedding.weight, std=size**-0.5)
+    return embedding
