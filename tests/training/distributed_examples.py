@@ -4,12 +4,13 @@ As a program it trains all of them in the processes of `torchrun`:
 
     torchrun --nproc-per-node N distributed_examples.py FOLDER
 
-Process r writes NAME-r.safetensors for each: the weights, and the gradient of each update.
+Process r writes NAME-r.safetensors for each: the weights, and the gradient of each update. Then
+they go on with the checkpoint in FOLDER/one/NAME, and write resumed-NAME-r.safetensors. Their own
+checkpoint of the middle is left in FOLDER/several/NAME.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from ostinato.data.corpus import Corpus
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.data.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
-from ostinato.training import Callback, Plan
+from ostinato.training import Callback, Checkpoint, Plan
 from ostinato.training.classification import Classification
 from ostinato.training.forecasting import Forecasting
 from ostinato.training.language import Language
@@ -101,6 +102,17 @@ def made(name: str) -> Made:
     return EXAMPLES[name]()
 
 
+class Middle(Checkpoint):
+    """Keeps the checkpoint of the middle of a training."""
+
+    def on_start(self, run):
+        pass
+
+    def on_iteration(self, run):
+        if run.iteration == UPDATES // 2:
+            self._write(run)
+
+
 class Gradients(Callback):
     """Keeps the gradient of each update, of each parameter that has one."""
 
@@ -115,11 +127,20 @@ class Gradients(Callback):
                 self.kept[f"gradient.{run.iteration}.{name}"] = p.grad.clone()
 
 
-def trained(name: str) -> dict[str, torch.Tensor]:
-    """The weights of a training, the gradients on its way, and what it reported."""
+def trained(
+    name: str, keep: Path | None = None, resume: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """The weights of a training, the gradients on its way, and what it reported.
+
+    Args:
+        name: of the example.
+        keep: where the checkpoint of the middle is left.
+        resume: a checkpoint to go on from.
+    """
     net, task = made(name)
     gradients = Gradients()
-    history = learn(net, task, dataclasses.replace(PLAN), callbacks=[gradients])
+    callbacks = [gradients, *([Middle(keep)] if keep else [])]
+    history = learn(net, task, PLAN, callbacks=callbacks, resume=resume)
     reports = [
         [value for key, value in report.items() if key != "elapsed_s"] for report in history.reports
     ]
@@ -135,7 +156,9 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     torch.manual_seed(rank)  # which must not matter
     for name in EXAMPLES:
-        safetensors.torch.save_file(trained(name), folder / f"{name}-{rank}.safetensors")
+        for resume, prefix in ((None, ""), (folder / "one" / name, "resumed-")):
+            result = trained(name, folder / "several" / name, resume)
+            safetensors.torch.save_file(result, folder / f"{prefix}{name}-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 

@@ -112,9 +112,11 @@ def test_a_process_that_torchrun_did_not_start_is_alone():
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def together(request, tmp_path_factory) -> list[Path]:
+def together(request, tmp_path_factory) -> list[tuple[Path, int]]:
     """What each process of a training wrote, of all examples."""
     folder = tmp_path_factory.mktemp("together")
+    for name in EXAMPLES:
+        trained(name, folder / "one" / name)
     script = Path(__file__).with_name("distributed_examples.py")
     launch(request.param, script, folder)
     return [(folder, rank) for rank in range(request.param)]
@@ -133,18 +135,40 @@ def test_several_processes_train_as_one(together, name):
     """The first gradient within the bound above. After k updates at the rate r the weights differ
     by k · r times the bound, were the gradient the same everywhere; 4 times as much is left for its
     change over so short a way."""
+    found, one, (_, rows) = written(together, name), trained(name), by_rows(name)
+    assert one.keys() == found.keys()
+    for n in rows:
+        key = f"gradient.1.{n}"
+        assert (found[key] - one[key]).abs().le(tolerance(rows[n])).all(), n
+        assert not torch.equal(one[f"weight.{n}"], made(name)[0].state_dict()[n])
+    assert_same_end(found, one, rows)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_training_goes_on_in_another_number_of_processes(together, name):
+    """From one to several, and from several to one: the same batches, states and reports."""
+    one, (_, rows) = trained(name), by_rows(name)
+    assert_same_end(written(together, f"resumed-{name}"), one, rows)
+    checkpoint = together[0][0] / "several" / name
+    assert_same_end(trained(name, resume=checkpoint), one, rows)
+
+
+def written(together: list[tuple[Path, int]], name: str) -> dict[str, torch.Tensor]:
+    """What the processes wrote, which is the same in all of them."""
     found = [safetensors.torch.load_file(f / f"{name}-{rank}.safetensors") for f, rank in together]
     for other in found[1:]:
         assert other.keys() == found[0].keys()
         assert all(torch.equal(other[n], found[0][n]) for n in other)
-    one, (_, rows) = trained(name), by_rows(name)
-    assert one.keys() == found[0].keys()
+    return found[0]
+
+
+def assert_same_end(found, one, rows) -> None:
+    """Within the bound of `test_several_processes_train_as_one`."""
     for n in rows:
-        allowed = tolerance(rows[n])
-        key = f"gradient.1.{n}"
-        assert (found[0][key] - one[key]).abs().le(allowed).all(), n
-        difference = (found[0][f"weight.{n}"] - one[f"weight.{n}"]).abs()
+        difference = (found[f"weight.{n}"] - one[f"weight.{n}"]).abs()
         ulp = EPS * one[f"weight.{n}"].abs()
-        assert difference.le(UPDATES * (4 * RATE * allowed.max() + ulp)).all(), n
-        assert not torch.equal(one[f"weight.{n}"], made(name)[0].state_dict()[n])
-    torch.testing.assert_close(found[0]["reports"], one["reports"], rtol=1e-5, atol=0)
+        allowed = UPDATES * (4 * RATE * tolerance(rows[n]).max() + ulp)
+        assert difference.le(allowed).all(), n
+    torch.testing.assert_close(found["reports"], one["reports"], rtol=1e-5, atol=0)

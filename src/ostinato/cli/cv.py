@@ -18,7 +18,7 @@ from ostinato.cli import jobs, sources, summaries
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
-from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say, say_json
+from ostinato.cli.output import Overwrite, Quiet, check_alone, check_file, hush, say, say_json
 from ostinato.cli.train import asked_for
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def cv(
     are forecast from origins that roll towards their end.
     """
     hush(quiet)
+    check_alone("cv")
     if output is not None:
         check_file(output, overwrite)
     asked = asked_for(source, config, set_, given)

@@ -140,19 +140,20 @@ def _run(
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
     except distributed.PeerLost as error:
-        begun = recorder.run if recorder else None
-        raise Failure(f"{error}; {_how_to_go_on(begun)}" if begun else str(error)) from None
+        kept = f"; {_how_to_go_on(recorder.run if recorder else None)}" if ranks.first else ""
+        raise Failure(f"{error}{kept}") from None
     except training.Diverged as error:
         if not ranks.first:
             raise SaidByFirst from None
-        kept = recorder.run if recorder else None
-        where = f"; the last good checkpoint is in {kept.checkpoint}" if kept else ""
+        begun = recorder.run if recorder else None
+        where = f"; the last good checkpoint is in {begun.checkpoint}" if begun else ""
         raise Failure(f"{error}{where}") from None
     except (KeyboardInterrupt, Terminated) as error:
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
         if not ranks.first:
             raise SaidByFirst(code) from None
-        raise Interrupted(_how_to_go_on(recorder.run if recorder else None), code) from None
+        kept = _how_to_go_on(recorder.run if recorder else None)
+        raise Interrupted(f"interrupted; {kept}", code) from None
     return Result(evaluation, recorder.run if recorder else None)
 
 
@@ -189,10 +190,10 @@ def _checkpoint(run: RunDir | None) -> str | None:
 def _how_to_go_on(run: RunDir | None) -> str:
     checkpoint = _checkpoint(run)
     if run is None or checkpoint is None:
-        return "interrupted; nothing was kept"
+        return "nothing was kept"
     state = json.loads((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
     return (
-        f"interrupted; a checkpoint of iteration {state['iteration']} is kept.\n"
+        f"a checkpoint of iteration {state['iteration']} is kept.\n"
         f"Go on with: ostinato train --resume --output {run.path}"
     )
 

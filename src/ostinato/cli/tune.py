@@ -16,7 +16,7 @@ from ostinato.cli import jobs, limits, sources, trials
 from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
-from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.output import Quiet, check_alone, hush, say, say_json
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
 
@@ -71,6 +71,7 @@ def tune(
     configuration for train --config.
     """
     hush(quiet)
+    check_alone("tune")
     if not minutes > 0:
         raise BadInput(f"--minutes is {minutes:g}; wanted a number above 0")
     if output is not None:

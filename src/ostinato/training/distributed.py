@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -305,9 +306,11 @@ def _exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        # Gloo: "[…/pair.cc:537] Read error [127.0.0.1]:10640: Connection reset by peer. This is …"
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).split(". ")[0]
         raise PeerLost(
-            f"another process of this training has ended; this one ends with it ({reason})"
+            f"another process of this training has ended, and process {dist.get_rank()} ends with "
+            f"it ({reason})"
         ) from error
 
 

@@ -1,0 +1,199 @@
+"""`torchrun --nproc-per-node 2 -m ostinato train`, as a person's shell starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_examples import make_file, process, without_clock
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+SMALL = ("--hidden-size", 4, "--batch-size", 9, "--learning-rate", 0.01, "--eval-every", 20)
+LONG = ("--iterations", 10**6, "--checkpoint-every", 10)
+ENDS_WITHIN_S = 30
+
+
+def torchrun(*arguments: object, program: tuple = ("-m", "ostinato")) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    return subprocess.Popen(
+        [sys.executable, *launcher, *map(str, (*program, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def ended(started: subprocess.Popen, within: float = 120) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    try:
+        out, err = started.communicate(timeout=within)
+    finally:
+        started.kill()
+    return started.returncode, out, err
+
+
+@pytest.fixture
+def long_run(data, tmp_path):
+    """A training that has made a checkpoint and goes on; its processes, by rank."""
+    started = torchrun("train", data, *SMALL, *LONG, "-o", tmp_path / "run")
+    state = tmp_path / "run" / "checkpoint" / "checkpoint.json"
+    until = time.monotonic() + 90
+    while not (state.is_file() and json.loads(state.read_text())["iteration"]):
+        assert time.monotonic() < until and started.poll() is None
+        time.sleep(0.05)
+    yield started, ranks_of(started.pid)
+    started.kill()
+    started.communicate()
+
+
+def ranks_of(parent: int) -> dict[int, int]:
+    """rank -> process of those that torchrun has started."""
+    found = {}
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            environment = Path(f"/proc/{child}/environ").read_text().split("\0")
+            ranks = [int(v[5:]) for v in environment if v.startswith("RANK=")]
+            found |= dict.fromkeys(ranks, child)
+    return found
+
+
+def assert_goes_on(run: Path, err: str) -> None:
+    """A checkpoint is there, and one process goes on from it."""
+    at = json.loads((run / "checkpoint" / "checkpoint.json").read_text())["iteration"]
+    assert at >= 10
+    result = process("train", "--resume", "-o", run, "--iterations", at + 5)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((run / "evaluation.json").read_text())["iterations"] == at + 5
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training in one process and in two; what they said, and the latter on stderr."""
+    folder = tmp_path_factory.mktemp("runs")
+    data, length = make_file(folder / "data.npz"), ("--iterations", 60)
+    one, two = folder / "one", folder / "two"
+    code, out, err = ended(torchrun("train", data, *SMALL, *length, "-o", two))
+    assert code == 0, err
+    result = process("train", data, *SMALL, *length, "-o", one)
+    assert result.returncode == 0, result.stderr
+    return one, two, (result.stdout, out), err
+
+
+def test_it_is_the_run_of_one_process_and_said_once(runs):
+    one, two, outputs, err = runs
+    theirs, ours = without_clock(one / "metrics.jsonl"), without_clock(two / "metrics.jsonl")
+    assert [r["iteration"] for r in ours] == [0, 20, 40, 60]
+    for a, b in zip(theirs, ours, strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    said = [re.sub(r"[\d.]+ s|/\S+", "", text) for text in outputs]
+    assert said[0] == said[1]
+    assert err.count("iteration      0") == 1
+    assert "ostinato: 2 processes on this machine: " in err
+    assert "(OMP_NUM_THREADS was 1)" in err
+    assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
+
+
+def test_a_run_goes_on_in_another_number_of_processes(runs, tmp_path):
+    one, two = (shutil.copytree(run, tmp_path / run.name) for run in runs[:2])
+    longer = ("train", "--resume", "--iterations", 80, "-o")
+    code, _, err = ended(torchrun(*longer, one))
+    assert code == 0, err
+    result = process(*longer, two)
+    assert result.returncode == 0, result.stderr
+    last = [without_clock(run / "metrics.jsonl")[-1] for run in (one, two)]
+    assert last[0]["iteration"] == 80
+    assert last[1] == pytest.approx(last[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(long_run, tmp_path, rank):
+    started, ranks = long_run
+    os.kill(ranks[rank], signal.SIGKILL)
+    code, _, err = ended(started, ENDS_WITHIN_S)
+    assert code == 1
+    assert f"another process of this training has ended, and process {1 - rank} ends with it" in err
+    assert ("Go on with: ostinato train --resume" in err) == (rank == 1)
+    assert_goes_on(tmp_path / "run", err)
+
+
+def test_sigterm_leaves_a_checkpoint(long_run, tmp_path):
+    started, _ = long_run
+    before = (tmp_path / "run" / "checkpoint" / "checkpoint.json").stat().st_mtime_ns
+    started.terminate()
+    code, _, err = ended(started, ENDS_WITHIN_S)
+    assert code == 1  # of torchrun
+    assert err.count("ostinato: interrupted; a checkpoint of iteration ") == 1
+    assert (tmp_path / "run" / "checkpoint" / "checkpoint.json").stat().st_mtime_ns > before
+    assert_goes_on(tmp_path / "run", err)
+
+
+def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
+    started, ranks = long_run
+    os.kill(ranks[1], signal.SIGTERM)
+    code, _, err = ended(started, ENDS_WITHIN_S)
+    assert code == 1
+    assert err.count("ostinato: interrupted; a checkpoint of iteration ") == 1
+    assert_goes_on(tmp_path / "run", err)
+
+
+FAULTY = """
+import os, sys
+from ostinato.cli import main
+from ostinato.cli.jobs.classify import ClassifyJob
+from ostinato.training import Diverged
+from ostinato.training.classification import Classification
+
+def fail(*_):
+    raise {error}
+
+if int(os.environ["RANK"]) in {ranks}:
+    {where} = fail
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("where", ["Classification.loss", "ClassifyJob.description"])
+def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where):
+    """In the training, and while the other waits for it to join."""
+    script = tmp_path / "faulty.py"
+    error = "RuntimeError('the fault of process 1')"
+    script.write_text(FAULTY.format(where=where, ranks=[1], error=error))
+    began = time.monotonic()
+    started = torchrun("train", data, *SMALL, *LONG, "-o", tmp_path / "run", program=(script,))
+    code, out, err = ended(started)
+    assert time.monotonic() - began < 30 + ENDS_WITHIN_S
+    assert code == 1
+    assert "RuntimeError: the fault of process 1" in err
+    assert out == ""
+
+
+def test_a_loss_that_is_nan_is_told_once(data, tmp_path):
+    script, error = tmp_path / "faulty.py", "Diverged('the loss', float('nan'), 0)"
+    script.write_text(FAULTY.format(where="Classification.loss", ranks=[0, 1], error=error))
+    code, _, err = ended(torchrun("train", data, *SMALL, program=(script,)))
+    assert code == 1
+    assert err.count("the training has diverged") == 1
+
+
+def test_what_several_processes_cannot_do_is_refused(data):
+    code, _, err = ended(torchrun("train", data, "--batch-size", 1))
+    assert code == 1
+    assert "2 processes for batches of 1; wanted at most one process for each row" in err
+    assert "Traceback" not in err.split("torch/distributed")[0]
+
+
+def test_other_commands_are_not_for_torchrun(data):
+    code, _, err = ended(torchrun("tune", data))
+    assert code == 1
+    assert "torchrun is for train alone; tune has --jobs N for several processes" in err
