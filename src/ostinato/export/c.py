@@ -1,0 +1,318 @@
+"""A model as one C file: C99, one step at a time, without malloc, stdio or variables of its own.
+
+x.h        x_state, x_init(x_state *), x_step(x_state *, const float in[], float out[])
+x.c        the tables of weights, the preprocessing, the layers, the readout and the head
+x_test.c   plays some steps and compares them with the runtime's answers
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.prepare import Feature, Preparation
+from ostinato.data.ragged import Ragged
+from ostinato.export.c_measure import Sizes, measured
+from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c_prepare import Prepare, prepared, tokens, unprepared
+from ostinato.export.c_program import Part, part
+from ostinato.export.c_quantize import quantized
+from ostinato.export.c_selftest import sample, test_source
+from ostinato.export.c_write import Source, header, source
+from ostinato.files import write_text
+from ostinato.runtime.model import Classifier, LanguageModel, Model, Tagger
+from ostinato.runtime.model_graph import ModelGraph
+from ostinato.runtime.programs import Program
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What int8 weights change.
+
+    Attributes:
+        n: answers that were compared.
+        agreement: the part of them in which the likeliest class, or each class that is likelier
+            than not, is the same.
+        largest: the largest difference of a value of an answer.
+    """
+
+    n: int
+    agreement: float
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"int8 beside float weights, {self.n:,} answers: {self.agreement:.2%} the same, the "
+            f"largest difference is {self.largest:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what it takes.
+
+    Attributes:
+        files: the .c file, the header, the self-test.
+        products: multiplications of a step, in matrix products; those of the answer included.
+        state: bytes of one stream.
+        tables: bytes of weights and other constants.
+        sizes: of the compiled code, with each compiler that was there.
+        notes: sentences on what was not measured.
+        accuracy: of int8 weights, where examples were given.
+    """
+
+    files: tuple[Path, ...]
+    products: int
+    state: int
+    tables: int
+    sizes: tuple[Sizes, ...]
+    notes: tuple[str, ...]
+    accuracy: Accuracy | None
+
+    def __str__(self) -> str:
+        lines = [
+            f"wrote {', '.join(map(str, self.files))}",
+            f"a step: {self.products:,} multiplications in matrix products",
+            f"RAM: {self.state:,} bytes for each stream",
+            *map(str, self.sizes),
+            *self.notes,
+        ]
+        if not self.sizes:
+            lines.insert(3, f"flash: {self.tables:,} bytes of tables, and the code")
+        return "\n".join([*lines, *([] if self.accuracy is None else [str(self.accuracy)])])
+
+
+@dataclass(frozen=True)
+class Given:
+    """A network to be exported, and how people see it.
+
+    Attributes:
+        graph, tensors: the network; its tensors float32.
+        preparation: from what a caller gives to what the network reads; None: nothing.
+        title: for the comment at the top.
+        outputs: what the K outputs are; () if that is not known.
+    """
+
+    graph: ModelGraph
+    tensors: Mapping[str, Array]
+    preparation: Preparation | None = None
+    title: str = "A recurrent network"
+    outputs: tuple[str, ...] = ()
+
+
+def export_c(
+    model: Model,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    int8: bool = False,
+    calibrate: Any = None,
+) -> Report:
+    """Write a saved model as C that answers after every step.
+
+    The answer is that of `predict_proba` to the sequence up to this step, in the order of
+    `model.labels`. It differs from the runtime's by rounding alone, and with int8 weights by what
+    the report says.
+
+    Args:
+        model: what `ostinato.runtime.load` gives.
+        path: of the .c file, or the directory for it; the header and the self-test stand beside it.
+        name: the prefix of all C names; by default the name of the file, or "model".
+        int8: weights as int8 with a scale for each row: a quarter of the flash. States stay float.
+        calibrate: examples as for `model.predict`, by which the loss of int8 is measured.
+
+    Returns:
+        A `Report`: flash, RAM, stack and multiplications; print it.
+
+    Raises:
+        ValueError: the model cannot answer step by step, or reads what C code does not, or the name
+            is none for C; nothing is written.
+        OSError: a file cannot be written.
+
+    Example:
+        >>> import ostinato.runtime
+        >>> from ostinato.export.c import export_c
+        >>> model = ostinato.runtime.load("runs/gru/model")            # doctest: +SKIP
+        >>> print(export_c(model, "firmware/gesture.c", int8=True))    # doctest: +SKIP
+    """
+    examples = None if calibrate is None else _examples(model, calibrate)
+    return export_network(_given(model), path, name=name, int8=int8, calibrate=examples)
+
+
+def export_network(
+    given: Given,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    int8: bool = False,
+    calibrate: tuple[Array, Array] | None = None,
+) -> Report:
+    """`export_c` of a network.
+
+    Args:
+        calibrate: sequences as the network reads them, `[N, T, columns]`, and their lengths `[N]`.
+    """
+    file, name = _place(Path(path), name)
+    if calibrate is not None and not int8:
+        raise ValueError("calibrate measures what int8 changes; give it together with int8=True")
+    s = _source(given, name, int8)
+    h, c = header(s), source(s)
+    sizes, notes = measured(name, h, c)
+    files = {file: c, file.with_suffix(".h"): h, file.with_name(f"{name}_test.c"): _test(given, s)}
+    for place, text in files.items():
+        write_text(place, text)
+    return Report(
+        tuple(files),
+        s.step.n_products + s.answer.n_products,
+        4 * (sum(s.widths) + (0 if s.prepare.last is None else len(s.prepare.last))),
+        _table_bytes(s),
+        tuple(sizes),
+        tuple(notes),
+        None if calibrate is None else accuracy(given.graph, s.step, s.answer, *calibrate),
+    )
+
+
+def _source(given: Given, name: str, int8: bool) -> Source:
+    step, answer = given.graph.composed()
+    return Source(
+        name=name,
+        title=given.title,
+        prepare=_prepare(given),
+        step=part(step, given.tensors),
+        answer=part(answer, given.tensors),
+        widths=tuple([n.width for n in step.states]),
+        n_outputs=given.graph.n_outputs,
+        outputs=given.outputs,
+        int8=int8,
+    )
+
+
+def _test(given: Given, s: Source) -> str:
+    """The self-test. With int8 weights its answers are those of these weights in float64."""
+    raw, x = sample(given.graph, given.tensors, given.preparation)
+    if not s.int8:
+        return test_source(s.name, raw, _runtime_answers(given, x), bound(s.step, s.answer, x))
+    weights = _int8(s.step), _int8(s.answer)
+    expected = answers(Player(s.step, weights[0]), Player(s.answer, weights[1]), x[None])[0]
+    return test_source(s.name, raw, expected, bound(s.step, s.answer, x, weights))
+
+
+def accuracy(graph: ModelGraph, step: Part, answer: Part, x: Array, lengths: Array) -> Accuracy:
+    """The answers of int8 weights beside those of float weights, by the same arithmetic in NumPy.
+
+    Args:
+        x: `[N, T, columns]`, as the network reads them.
+        lengths: `[N]`, from 1 to T.
+    """
+    with_float = answers(
+        Player(step, dtype=np.float32), Player(answer, dtype=np.float32), x, lengths
+    )
+    with_int8 = answers(
+        Player(step, _int8(step), np.float32), Player(answer, _int8(answer), np.float32), x, lengths
+    )
+    if graph.readout.kind == "each":
+        counted = np.arange(x.shape[1]) < np.asarray(lengths)[:, None]
+        a, b = with_float[counted], with_int8[counted]
+    else:
+        a, b = with_float[:, -1], with_int8[:, -1]
+    sums_to_one = np.allclose(a.sum(1), 1, atol=1e-3)
+    same = a.argmax(1) == b.argmax(1) if sums_to_one else ((a > 0.5) == (b > 0.5)).all(1)
+    return Accuracy(len(a), float(same.mean()), float(np.abs(a - b).max()))
+
+
+def _place(path: Path, name: str | None) -> tuple[Path, str]:
+    """The .c file, and the prefix of the names."""
+    if path.suffix == ".c":
+        file, name = path, name or path.stem
+    else:
+        name = name or "model"
+        file = path / f"{name}.c"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name):
+        raise ValueError(
+            f"name={name!r} cannot begin the names of C functions; wanted a letter, then letters, "
+            "digits and underscores"
+        )
+    if file.stem != name:
+        raise ValueError(f"the file {file.name} and name={name!r} differ; the header is {name}.h")
+    return file, name
+
+
+def _prepare(given: Given) -> Prepare:
+    graph = given.graph
+    if graph.embed is not None:
+        table = None if graph.embed.table is None else given.tensors[graph.embed.table]
+        return tokens(graph.embed, table)
+    return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)
+
+
+def _runtime_answers(given: Given, x: Array) -> Array:
+    """The runtime's answers after each step, `[T, K]`, of x `[T, columns]`."""
+    step, answer = (Program(g, given.tensors) for g in given.graph.composed())
+    found, carry = [], None
+    for row in x:
+        _, carry = step.play([row[None, None]], init=carry)
+        outputs, _ = answer.play([c[None] for c in carry])
+        found.append(outputs[0][0, 0])
+    return np.stack(found)
+
+
+# ---- saved models
+
+
+def _given(model: Model) -> Given:
+    preparation = model.preparation
+    if isinstance(model, Tagger):
+        if model._labelling.crf is not None:
+            raise ValueError(
+                "this tagger has a CRF, which labels a sequence as a whole, and C code answers "
+                "after every step; wanted a tagger that was trained with crf=False"
+            )
+        if model._scale is not None:
+            scales = zip(*model._scale, strict=True)
+            features = [
+                Feature(f"feature {i}", mean=float(mean), scale=float(deviation))
+                for i, (mean, deviation) in enumerate(scales)
+            ]
+            preparation = Preparation(tuple(features))
+    outputs = tuple([f"the probability of {label!r}" for label in model.labels.tolist()])
+    layers = ", ".join(layer.name for layer in model.graph.layers)
+    title = f"A {model.kind.replace('_', ' ')} ({layers})"
+    return Given(model.graph, model.tensors, preparation, title, outputs)
+
+
+def _examples(model: Model, X: Any) -> tuple[Array, Array]:
+    """A person's examples as the network reads them, `[N, T, columns]`, and their lengths."""
+    if isinstance(model, LanguageModel):
+        raise ValueError(
+            "calibrate is for models of numbers; the loss of int8 of a language model is not "
+            "measured here"
+        )
+    assert isinstance(model, (Classifier, Tagger))
+    sequences = model.prepared(X)
+    if isinstance(sequences, tuple):  # of a tagger: and whether there is only one
+        sequences = sequences[0]
+    if isinstance(sequences, Ragged):
+        return sequences.padded()
+    return sequences, np.full(len(sequences), sequences.shape[1])
+
+
+def _int8(p: Part) -> list[Array]:
+    return [quantized(w).weight for w in p.weights]
+
+
+def _table_bytes(s: Source) -> int:
+    """Bytes of the weights, their scales, and the constants that are read."""
+    total = 8 * sum(map(len, s.prepare.doubles.values()))
+    total += 4 * sum(t.size for t in s.prepare.floats.values())
+    for p in (s.step, s.answer):
+        read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
+        total += 4 * sum(v.size for i, v in p.constants.items() if i in read)
+        total += sum(w.size + 4 * w.shape[1] if s.int8 else 4 * w.size for w in p.weights)
+    return total

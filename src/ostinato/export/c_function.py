@@ -1,0 +1,154 @@
+"""The body of a C function from the instructions of a part.
+
+A block of elementwise operations is one loop; what the engine holds in registers are its variables.
+In the text @ stands for the prefix of the model's names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine.ops import OPS
+from ostinato.engine.program import NONE, Code, Instruction, Kind, Operand
+from ostinato.export.c_ops import EXPRESSIONS
+from ostinato.export.c_program import Part, in_place
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_INDENT = "    "
+
+
+class Function:
+    """Writes the statements of one part.
+
+    Args:
+        part: what the function does.
+        places: the C name of each argument, as "x0", "y0" or "carry0".
+        names: the C names of constants and weights, by identity of the array.
+        int8: whether the weights are int8, each with an array of scales.
+    """
+
+    def __init__(self, part: Part, places: Mapping[str, str], names: Mapping[int, str], int8: bool):
+        self.part, self.places, self.names, self.int8 = part, places, names, int8
+        self.in_place = in_place(part)
+
+    def body(self, *parameters: str) -> list[str]:
+        """Declarations and statements, indented once; parameters are those of the function."""
+        statements = list(self.statements())
+        new = {c.buffer for c in self.part.program.carries} - self.in_place
+        memory = [
+            f"float {self.local(i)}[{b.width}];"
+            for i, b in enumerate(self.part.program.buffers)
+            if b.kind in (Kind.STEP, Kind.CHUNK) or i in new
+        ]
+        for i in sorted(new):
+            old, width = self.places[self.part.name(i)], self.part.program.buffers[i].width
+            statements.append(f"@copy({old}, {self.local(i)}, {width});")
+        unused = [
+            f"(void){name};"
+            for name in parameters
+            if not any(re.search(rf"\b{name}\b", line) for line in statements)
+        ]
+        return [_INDENT + line for line in [*memory, *unused, *statements]]
+
+    def statements(self) -> Iterator[str]:
+        instructions = self.part.instructions
+        at = 0
+        while at < len(instructions):
+            x = instructions[at]
+            if x.code == Code.BLOCK:
+                yield from self.block(instructions[at + 1 : at + 1 + x.count], x.n)
+                at += x.count
+            elif x.code == Code.GEMM:
+                yield from self.product(x)
+            else:
+                name = "row_sum" if x.code == Code.ROW_SUM else "row_max"
+                yield f"{self.element(x.d)} = @{name}({self.row(x.a)}, {x.n});"
+            at += 1
+
+    # ---- products
+
+    def product(self, x: Instruction) -> Iterator[str]:
+        d = self.row(x.d)
+        if x.c == NONE:
+            yield f"@fill({d}, 0.0f, {x.n});"
+        elif x.c != x.d:
+            yield f"@copy({d}, {self.row(x.c)}, {x.n});"
+        weights = self.names[id(self.part.weights[x.weight])]
+        if self.int8:
+            yield f"@product_int8({d}, {self.row(x.a)}, {weights}, {weights}_scale, {x.k}, {x.n});"
+        else:
+            yield f"@product({d}, {self.row(x.a)}, {weights}, {x.k}, {x.n});"
+
+    # ---- blocks
+
+    def block(self, instructions: Sequence[Instruction], n: int) -> Iterator[str]:
+        """A loop over n columns."""
+        index = "i" if n > 1 else ""
+        ahead, inside = [], []
+        held: dict[Operand, str] = {}  # what the variables hold
+        for i, x in enumerate(instructions):
+            variable = f"v{i}"
+            if x.code == Code.BROADCAST:
+                ahead.append(f"const float {variable} = {self.element(x.a)};")
+            else:
+                text = self.expression(x, held, index)
+                inside.append(f"const float {variable} = {text};")
+            held[x.d] = variable
+            if x.d.buffer >= 0:
+                inside.append(f"{self.element(x.d, index)} = {variable};")
+        yield "{"
+        yield from (_INDENT + line for line in ahead)
+        if n > 1:
+            yield f"{_INDENT}for (int i = 0; i < {n}; i++) {{"
+            yield from (2 * _INDENT + line for line in inside)
+            yield f"{_INDENT}}}"
+        else:
+            yield from (_INDENT + line for line in inside)
+        yield "}"
+
+    def expression(self, x: Instruction, held: Mapping[Operand, str], index: str) -> str:
+        operands = dict(zip("abc", (x.a, x.b, x.c)[: OPS[x.op].arity], strict=False))
+        texts = {k: held.get(o) or self.element(o, index) for k, o in operands.items()}
+        texts["s"] = number(x.s)
+        return re.sub(r"\b[abcs]\b", lambda m: texts[m[0]], EXPRESSIONS[x.op])
+
+    # ---- places
+
+    def element(self, o: Operand, index: str = "") -> str:
+        """The value of a column; with an index, of the column so far behind it."""
+        at = " + ".join([str(o.column)] * (o.column > 0) + [index] * bool(index))
+        return f"{self.array(o)}[{at or 0}]"
+
+    def row(self, o: Operand) -> str:
+        """The address of a column."""
+        return f"{self.array(o)} + {o.column}" if o.column else self.array(o)
+
+    def array(self, o: Operand) -> str:
+        kind = self.part.program.buffers[o.buffer].kind
+        if o.buffer in self.part.constants:
+            return self.names[id(self.part.constants[o.buffer])]
+        if kind in (Kind.STEP, Kind.CHUNK):
+            return self.local(o.buffer)
+        if kind == Kind.PAIR and o.dt == 1 and o.buffer not in self.in_place:
+            return self.local(o.buffer)
+        return self.places[self.part.name(o.buffer)]
+
+    def local(self, buffer: int) -> str:
+        return f"b{buffer}"
+
+
+def number(value: float) -> str:
+    """A float32 as C writes it, with as few digits as give the same bits."""
+    v = np.float32(value)
+    if np.isnan(v):
+        return "NAN"
+    if np.isinf(v):
+        return "INFINITY" if v > 0 else "-INFINITY"
+    positional, scientific = (
+        write(v, trim="0") for write in (np.format_float_positional, np.format_float_scientific)
+    )
+    return f"{min(positional, scientific, key=len)}f"

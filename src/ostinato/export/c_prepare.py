@@ -1,0 +1,190 @@
+"""The preprocessing of a model in C: from what a sensor gives to what the network reads.
+
+What is refused leaves the state as it was. In the text @ stands for the prefix of the model's
+names. Numbers are scaled in double, as `data.Preparation` does it, so that the bits are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from ostinato.data.prepare import Feature, Preparation
+from ostinato.runtime.model_graph import Embed
+
+_REFUSED = "if (!(@abs({}) <= FLT_MAX))"  # NaN, too
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The C function `prepare`, and what it needs.
+
+    Attributes:
+        n_inputs: numbers that a caller gives at each step.
+        n_columns: numbers that the network reads.
+        text: of the function.
+        arguments: those it is called with: in, and where it scales x, and where it remembers s.
+        doubles: tables of float64, by name.
+        floats: tables of float32, by name.
+        last: what stands for missing values before there was one, `[n_columns]`; None where no
+            value is carried forward.
+        meanings: of the inputs, for people.
+    """
+
+    n_inputs: int
+    n_columns: int
+    text: str
+    arguments: str
+    doubles: dict[str, list[float]]
+    floats: dict[str, np.ndarray]
+    last: np.ndarray | None
+    meanings: tuple[str, ...]
+
+
+def unprepared(n_inputs: int) -> Prepare:
+    """Inputs that the network reads as they are; NaN and infinity are refused."""
+    body = [
+        f"for (int i = 0; i < {n_inputs}; i++)",
+        f"    {_REFUSED.format('in[i]')}",
+        "        return i + 1;",
+    ]
+    text = _function("static int @prepare(const float *in)", body)
+    return Prepare(n_inputs, n_inputs, text, "in", {}, {}, None, ("",) * n_inputs)
+
+
+def tokens(embed: Embed, table: np.ndarray | None) -> Prepare:
+    """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one."""
+    n, width = embed.n_tokens, embed.width
+    body = [
+        f"if (!(in[0] >= 0.0f && in[0] < {n}.0f))",
+        "    return 1;",
+        f"for (int i = 0; i < {width}; i++)",
+        "    x[i] = (int)in[0] == i ? 1.0f : 0.0f;"
+        if table is None
+        else f"    x[i] = @tokens[(int)in[0] * {width} + i];",
+    ]
+    text = _function("static int @prepare(const float *in, float *x)", body)
+    floats = {} if table is None else {"tokens": table}
+    meaning = f"the number of a token, from 0 to {n - 1}"
+    return Prepare(1, width, text, "in, x", {}, floats, None, (meaning,))
+
+
+def prepared(p: Preparation) -> Prepare:
+    """The preprocessing that a model was trained with.
+
+    Raises:
+        ValueError: it is none of numbers step by step.
+    """
+    if p.reads_words or p.statics:
+        what = "words" if p.reads_words else "values that a sequence has once (static columns)"
+        raise ValueError(
+            f"this model reads {what}, which C code does not; wanted a model of numbers, or of "
+            "categories, at each step"
+        )
+    writer = _Writer(p)
+    body = list(writer.body())
+    forward = p.missing == "forward"
+    state = "const @state *s, " if forward else ""
+    text = _function(f"static int @prepare({state}const float *in, float *x)", body)
+    last = np.concatenate([_before_the_first(f) for f in p.features]) if forward else None
+    meanings = tuple([_meaning(f, p.missing) for f in p.features])
+    arguments = "s, in, x" if forward else "in, x"
+    return Prepare(
+        len(p.features), len(p.columns), text, arguments, writer.doubles, {}, last, meanings
+    )
+
+
+class _Writer:
+    """Writes the statements, a loop for each run of features that are numbers."""
+
+    def __init__(self, p: Preparation):
+        self.missing = p.missing
+        self.features = p.features
+        self.doubles: dict[str, list[float]] = {"mean": [], "deviation": []}
+        if p.missing == "fill":
+            self.doubles["stand_in"] = []
+        self.column = 0
+
+    def body(self) -> Iterator[str]:
+        at = 0
+        for are_numbers, group in groupby(self.features, lambda f: f.words is None):
+            features = list(group)
+            if are_numbers:
+                yield from self.numbers(at, features)
+            else:
+                for i, f in enumerate(features):
+                    yield from self.words(at + i, f)
+            at += len(features)
+
+    def numbers(self, first: int, features: list[Feature]) -> Iterator[str]:
+        n, at, stride = len(features), len(self.doubles["mean"]), 1 + (self.missing == "mask")
+        self.doubles["mean"] += [f.mean for f in features]
+        self.doubles["deviation"] += [f.scale for f in features]
+        column = _sum(self.column, f"{stride} * i" if stride > 1 else "i")
+        table = _sum(at, "i")
+        value = f"(float)(((double)given - @mean[{table}]) / @deviation[{table}])"
+        yield f"for (int i = 0; i < {n}; i++) {{"
+        yield f"    const float given = in[{_sum(first, 'i')}];"
+        yield f"    float value = {value};"
+        if self.missing == "mask":
+            yield "    value = given != given ? 0.0f : value;"
+            yield f"    x[{_sum(self.column + 1, '2 * i')}] = given != given ? 1.0f : 0.0f;"
+        elif self.missing == "fill":
+            self.doubles["stand_in"] += [_scaled(f) for f in features]
+            yield f"    value = given != given ? (float)@stand_in[{table}] : value;"
+        elif self.missing == "forward":
+            yield f"    value = given != given ? s->last[{column}] : value;"
+        yield f"    {_REFUSED.format('value')}"
+        yield f"        return {_sum(first + 1, 'i')};"
+        yield f"    x[{column}] = value;"
+        yield "}"
+        self.column += stride * n
+
+    def words(self, i: int, f: Feature) -> Iterator[str]:
+        """A column of 0 and 1 for each word that was trained."""
+        n = len(f.words or ())
+        given = f"in[{i}]"
+        allowed = "" if self.missing == "error" else f"{given} == {given} && "
+        yield f"if ({allowed}!(@abs({given}) <= FLT_MAX))"
+        yield f"    return {i + 1};"
+        yield f"for (int i = 0; i < {n}; i++)"
+        value = f"{given} == (float)i ? 1.0f : 0.0f"
+        column = _sum(self.column, "i")
+        if self.missing == "forward":
+            value = f"{given} != {given} ? s->last[{column}] : {value}"
+        yield f"    x[{column}] = {value};"
+        self.column += n
+        if self.missing == "mask":
+            yield f"x[{self.column}] = {given} != {given} ? 1.0f : 0.0f;"
+            self.column += 1
+
+
+def _before_the_first(f: Feature) -> np.ndarray:
+    """The columns of a missing value that has none before it."""
+    if f.words is not None:
+        return np.zeros(len(f.words), np.float32)
+    return np.array([_scaled(f)], np.float32)
+
+
+def _scaled(f: Feature) -> float:
+    return (f.fill - f.mean) / f.scale
+
+
+def _meaning(f: Feature, missing: str) -> str:
+    kind = "a number"
+    if f.words is not None:
+        known = ", ".join(f"{i} = {word}" for i, word in enumerate(f.words[:20]))
+        more = f", ... {len(f.words)} in all" if len(f.words) > 20 else ""
+        kind = f"{known}{more}; any other number is an unknown one"
+    return f"{f.name}: {kind}" + ("" if missing == "error" else "; NaN if missing")
+
+
+def _sum(first: int, rest: str) -> str:
+    return f"{first} + {rest}" if first else rest
+
+
+def _function(head: str, body: list[str]) -> str:
+    return "\n".join([head, "{", *(f"    {line}" for line in [*body, "return 0;"]), "}", ""])

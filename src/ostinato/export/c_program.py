@@ -1,0 +1,183 @@
+"""A step graph as instructions over arrays of constants: what the text of a C file is made from.
+
+The lowering is the engine's own: sums and products fused, elementwise operations in blocks. So the
+C code adds up in the order in which the runtime does.
+
+part        one function of the C file: a program of the engine, played for one row and one step
+constant    a vector that the program reads, with what its section `once` computes
+weight      a matrix [K, N] as a product reads it, all its blocks put together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.lower import lower
+from ostinato.compiler.lower.spec import Lowered
+from ostinato.engine.ops import OPS
+from ostinato.engine.program import Code, Instruction, Kind, Operand, Program, Weight
+from ostinato.runtime.programs import pass_spec
+from ostinato.runtime.step_graph import StepGraph
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One function of the C file.
+
+    Attributes:
+        program: sections other than `once` are played one after the other.
+        names: of the arguments: "x0", "y0", "init0", …; of constants and weights, a node.
+        constants: by buffer.
+        weights: `[K, N]` float32, as the program numbers them.
+    """
+
+    program: Program
+    names: tuple[Any, ...]
+    constants: Mapping[int, Array]
+    weights: tuple[Array, ...]
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        return self.program.before + self.program.loop + self.program.after
+
+    @property
+    def n_products(self) -> int:
+        """Multiplications of a step in matrix products."""
+        return sum(x.k * x.n for x in self.instructions if x.code == Code.GEMM)
+
+    def name(self, buffer: int) -> str:
+        """The argument of a buffer over time; of a carry of two slots, the name of the carry."""
+        b = self.program.buffers[buffer]
+        if b.kind == Kind.PAIR:
+            (carry,) = [c for c in self.program.carries if c.buffer == buffer]
+            return str(self.names[carry.init]).replace("init", "carry")
+        return str(self.names[b.argument])
+
+
+def part(graph: StepGraph, tensors: Mapping[str, Array]) -> Part:
+    """A step, or a map, as a program.
+
+    Args:
+        graph: its inputs are the arguments "x0", …, its outputs "y0", ….
+        tensors: those that it reads, by name.
+
+    Raises:
+        Unsupported: the step cannot be lowered.
+    """
+    lowered = lower(pass_spec(graph))
+    values = {n: once(n, tensors) for n in lowered.arguments if isinstance(n, Node)}
+    weights = [_weight(w, lowered, values) for w in lowered.program.weights]
+    return Part(lowered.program, lowered.arguments, _constants(lowered, values), tuple(weights))
+
+
+def once(n: Node, tensors: Mapping[str, Array]) -> Array:
+    """The value of a node of the kind `once`, float32."""
+    if n.op == "tensor":
+        return np.asarray(tensors[n.attrs[0]], np.float32)
+    value = once(n.inputs[0], tensors)
+    if n.op == "transpose":
+        return value.T
+    corner = zip(n.attrs, n.shape, strict=True)  # of a part or a block
+    return value[tuple([slice(first, first + size) for first, size in corner])]
+
+
+def in_place(p: Part) -> set[int]:
+    """The carries, by buffer, whose new value may be written over the old one as it is computed.
+
+    No later block reads the old value, and no other column or later instruction of the same block.
+    """
+    accesses = list(_accesses(p))
+    unsafe = {
+        r.operand.buffer
+        for r in accesses
+        for w in accesses
+        if not r.written
+        and w.written
+        and r.operand.dt == 0
+        and w.operand.dt == 1
+        and _overlap(r, w)
+        and not _before(r, w)
+    }
+    return {c.buffer for c in p.program.carries} - unsafe
+
+
+@dataclass(frozen=True)
+class _Access:
+    """Columns of a buffer that an instruction reads or writes."""
+
+    operand: Operand
+    n: int
+    block: int  # the number of its block; of a product or a reduction, a number of its own
+    place: int  # in the block
+    written: bool
+    code: Code
+
+
+def _accesses(p: Part) -> Iterator[_Access]:
+    block = width = 0
+    for place, x in enumerate(p.instructions):
+        if x.code not in (Code.OP, Code.BROADCAST):
+            block += 1
+        if x.code == Code.BLOCK:
+            width = x.n
+            continue
+        if x.code in (Code.OP, Code.BROADCAST):
+            n_read, n_written = (1 if x.code == Code.BROADCAST else width), width
+        else:
+            n_read, n_written = (x.k, x.n) if x.code == Code.GEMM else (x.n, 1)
+        for o, n in ((x.a, n_read), (x.b, n_read), (x.c, x.n or n_read)):
+            yield _Access(o, n, block, place, False, x.code)
+        yield _Access(x.d, n_written, block, place, True, x.code)
+
+
+def _overlap(r: _Access, w: _Access) -> bool:
+    a, b = r.operand, w.operand
+    same = a.buffer == b.buffer and a.buffer >= 0
+    return same and a.column < b.column + w.n and b.column < a.column + r.n
+
+
+def _before(r: _Access, w: _Access) -> bool:
+    """Whether the loops of C read before they write, column by column."""
+    if r.block != w.block:
+        return r.block < w.block
+    if r.code == Code.BROADCAST:  # it is read before the loop of the block
+        return True
+    return r.code == Code.OP and r.place <= w.place and r.operand.column == w.operand.column
+
+
+def _weight(w: Weight, lowered: Lowered, values: Mapping[Node, Array]) -> Array:
+    out = np.zeros((w.K, w.N), np.float32)
+    for b in w.blocks:
+        source = values[lowered.arguments[b.argument]]
+        block = source[b.row : b.row + b.nk, b.column : b.column + b.nn]
+        out[b.k0 : b.k0 + b.nk, b.n0 : b.n0 + b.nn] = block
+    return out
+
+
+def _constants(lowered: Lowered, values: Mapping[Node, Array]) -> dict[int, Array]:
+    """The vectors that a program is given, and those that its section `once` computes."""
+    found: dict[int, Array] = {}
+    for i, b in enumerate(lowered.program.buffers):
+        if b.kind == Kind.VECTOR:
+            found[i] = values[lowered.arguments[b.argument]]
+        elif b.kind == Kind.LOCAL:
+            found[i] = np.zeros(b.width, np.float32)
+    n = 0
+    for x in lowered.program.once:
+        if x.code == Code.BLOCK:
+            n = x.n
+            continue
+        operands = [
+            found[o.buffer][o.column : o.column + n] for o in (x.a, x.b, x.c)[: OPS[x.op].arity]
+        ]
+        found[x.d.buffer][x.d.column : x.d.column + n] = OPS[x.op].meaning(
+            *operands, np.float32(x.s)
+        )
+    return found

@@ -1,0 +1,458 @@
+"""Whole models as C: their answers beside the runtime's, the generated self-test, the report."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from c_examples import STRICT, Library, checked_run, library_of, needs_gcc, run
+
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+from ostinato.engine import native
+from ostinato.export import c_measure
+from ostinato.export.c import Given, accuracy, export_network
+from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c_prepare import prepared
+from ostinato.export.c_program import part
+from ostinato.export.c_quantize import quantized
+from ostinato.export.c_selftest import as_read
+from ostinato.export.c_write import LICENCE, Source, comment, plain
+from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
+from ostinato.models.ensemble import ClassifierEnsemble
+from ostinato.runtime.model_graph import Composer
+from ostinato.runtime.network import Network
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.training.saved_graph import describe
+
+pytestmark = [
+    needs_gcc,
+    pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine"),
+]
+
+
+class Leaky(torch.nn.Module):
+    """A cell of a person: a leak whose rate depends on the input, layer normalization, an output
+    that is not its carry, and a carry that does not begin at zero."""
+
+    def __init__(self, n_features, hidden_size):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features + hidden_size, hidden_size)
+        self.rate = torch.nn.Linear(n_features, hidden_size)
+        self.norm = torch.nn.LayerNorm(hidden_size)
+        self.first = torch.nn.Parameter(torch.linspace(-1, 1, hidden_size))
+
+    def initial(self, x):
+        return self.first.expand(len(x), -1)
+
+    def forward(self, h, x):
+        rate = torch.sigmoid(self.rate(x))
+        h = (1 - rate) * h + rate * torch.tanh(self.norm(self.into(torch.cat([x, h], 1))))
+        return h, torch.nn.functional.gelu(h) + torch.exp(-h.abs())
+
+
+def given(net, **options):
+    torch.manual_seed(1)
+    for p in net.parameters():
+        p.data = torch.randn(p.shape) * (0.5 if p.dim() == 1 else 1.2 / p.shape[-1] ** 0.5)
+    graph, folded = describe(net.eval())
+    tensors = {n: t.detach().numpy() for n, t in {**net.state_dict(), **folded}.items()}
+    return Given(graph, tensors, **options)
+
+
+def exported(g, place, *flags, **options):
+    """The report, and the compiled library."""
+    report = export_network(g, place / "net.c", **options)
+    n_inputs = int(re.search(r"in\[(\d+)\]\,", (place / "net.h").read_text())[1])
+    return report, Library(place / "net.c", n_inputs, g.graph.n_outputs, report.state, *flags)
+
+
+def runtime_answers(g, x):
+    """Of every part of the sequence x `[T, F]` from its beginning on, `[T, K]`."""
+    network = Network(g.graph, g.tensors)
+    if g.graph.readout.kind == "each":
+        return network.answers(x[None])[0]
+    return np.stack([network.answers(x[None, : t + 1])[0] for t in range(len(x))])
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def sizes():
+    """For tests that need the sizes of the compiled code."""
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(request, monkeypatch):
+    """Two compilers a test would take most of the time."""
+    if "sizes" not in request.fixturenames:
+        monkeypatch.setattr("ostinato.export.c.measured", lambda *_: ([], []))
+
+
+def tagger(n_features, n_classes):
+    return TaggerNet(
+        n_features=n_features, n_classes=n_classes, cell="gru", hidden_size=16, bidirectional=False
+    )
+
+
+NETWORKS = {
+    **{
+        f"{name}-{readout}": partial(ClassifierNet, 5, 4, cell, 17, 2, readout=readout)
+        for name, cell in {"rnn": "rnn", "gru": "gru", "lstm": "lstm", "own": Leaky}.items()
+        for readout in ("last", "mean", "max", "attention")
+    },
+    "tagger": lambda: tagger(5, 3),
+    "one of everything": lambda: ClassifierNet(1, 1, "lstm", 1),
+    "ensemble": lambda: ClassifierEnsemble(
+        [ClassifierNet(5, 4, "gru", 8, readout="attention") for _ in range(3)]
+    ),
+}
+
+
+# ---- answers
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_answers_are_those_of_the_runtime(name, tmp_path):
+    g = given(NETWORKS[name]())
+    x = noise(20, g.graph.n_inputs)
+    expected = runtime_answers(g, x)
+    step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
+    allowed = bound(step, answer, x)
+    assert allowed.max() < 2e-4
+    _, library = exported(g, tmp_path, "-O3", "-march=native")
+    stream = library.stream()
+    assert (np.abs(stream.answers(x) - expected) <= allowed).all()
+    stream.init()
+    assert (np.abs(stream.answers(x) - expected) <= allowed).all()
+
+
+@pytest.mark.parametrize("size", [6, 0], ids=["embeddings", "zeros and a one"])
+def test_a_language_model_reads_numbers_of_tokens(size, tmp_path):
+    g = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9, embedding_size=size))
+    tokens = np.random.default_rng(0).integers(0, 11, 12)
+    expected = Network(g.graph, g.tensors).answers(tokens[None])[0]
+    _, library = exported(g, tmp_path)
+    ours = library.stream().answers(tokens[:, None].astype(np.float32))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    for wrong in (-1.0, 11.0, np.nan):
+        assert library.stream().step(np.array([wrong]))[0] == 1
+
+
+def test_streams_are_independent(tmp_path):
+    """Two that take turns, and one that another interrupts, have the answers of one alone."""
+    _, library = exported(given(ClassifierNet(3, 4, "gru", 8, readout="mean")), tmp_path)
+    a, b = noise(9, 3), noise(9, 3, seed=1)
+    alone = library.stream().answers(a), library.stream().answers(b)
+    first, second = library.stream(), library.stream()
+    found = [(first.step(x)[1], second.step(y)[1]) for x, y in zip(a, b, strict=True)]
+    for whole, steps in zip(alone, zip(*found, strict=True), strict=True):
+        np.testing.assert_array_equal(whole, np.stack(steps))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_refused_changes_nothing(wrong, tmp_path):
+    _, library = exported(given(ClassifierNet(3, 4, "lstm", 8)), tmp_path)
+    x = noise(4, 3)
+    stream = library.stream()
+    stream.step(x[0])
+    before = stream.memory.copy()
+    assert stream.step(np.array([0, wrong, wrong])) == (2, None)
+    np.testing.assert_array_equal(stream.memory, before)
+    np.testing.assert_array_equal(stream.answers(x[1:]), library.stream().answers(x)[1:])
+
+
+def test_without_out_no_answer_is_computed(tmp_path):
+    _, library = exported(given(ClassifierNet(3, 4, "gru", 8)), tmp_path)
+    x = noise(4, 3)
+    stream = library.stream()
+    for row in x[:-1]:
+        pointers = stream.memory.ctypes.data, row.ctypes.data
+        assert library.library.net_step(*map(ctypes.c_void_p, pointers), None) == 0
+    np.testing.assert_array_equal(stream.step(x[-1])[1], library.stream().answers(x)[-1])
+
+
+# ---- preprocessing
+
+
+def inputs_as_answers(preparation):
+    """A model that answers with what the network reads."""
+    width = len(preparation.columns)
+    c = Composer()
+    x, state = c.input(width), c.state(width)
+    step = StepGraph((x,), (state,), (x,), ())
+    c = Composer()
+    x = c.input(width)
+    answer = StepGraph((x,), (), (), (x,))
+    return Source(
+        "net", "Inputs", prepared(preparation), part(step, {}), part(answer, {}), (width,), width,
+        (), False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", ["error", "mask", "fill", "forward"])
+def test_preprocessing_has_the_bits_of_the_training(missing, tmp_path):
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(3, 30, 4)) * [1, 1e-3, 5, 1] + [1e6, 0, -20, 0]
+    words = ("ab", "c", "de")
+    raw[:, :, 2] = rng.integers(0, 3, (3, 30))
+    raw = raw.astype(np.float32)
+    if missing != "error":
+        raw[rng.random(raw.shape) < 0.3] = np.nan
+        raw[0, :2] = np.nan  # also before there is any
+    names, categories = ("a", "b", "word", "c"), {"word": words}
+    examples = Examples(raw, features=names, categories=categories)
+    preparation = Preparation.fit(examples, missing=missing)
+    library = library_of(inputs_as_answers(preparation), tmp_path)
+    for sequence, wanted in zip(raw, as_read(preparation, raw), strict=True):
+        np.testing.assert_array_equal(library.stream().answers(sequence), wanted)
+    unknown = np.array([1e6, 0, 7, 0], np.float32)  # a word that was not trained: zeros
+    assert not library.stream().step(unknown)[1][2:5].sum() > 0 or missing == "mask"
+    for i in range(4):
+        refused = unknown.copy()
+        refused[i] = np.inf
+        assert library.stream().step(refused)[0] == i + 1
+        refused[i] = np.nan
+        assert library.stream().step(refused)[0] == (i + 1 if missing == "error" else 0)
+    far = np.array([1e6, 3e38, 0, 0], np.float32)
+    assert library.stream().step(far)[0] == 2
+
+
+def test_what_c_does_not_read_is_refused():
+    words = Examples(noise(2, 3, 1), features=("a",), statics={"s": np.zeros(2)})
+    with pytest.raises(ValueError, match="static columns"):
+        prepared(Preparation.fit(words))
+
+
+# ---- the files
+
+
+def test_strict_compilers_and_sanitizers_find_nothing(tmp_path):
+    g = given(ClassifierNet(5, 4, Leaky, 9, 2, readout="attention"))
+    export_network(g, tmp_path / "net.c")
+    sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    for compiler in filter(shutil.which, ("gcc", "clang")):
+        for flags in (["-O0"], ["-O3", "-march=native"], sanitizers):
+            command = [compiler, *STRICT, *flags, "net.c", "net_test.c", "-o", "test", "-lm"]
+            checked_run(*command, cwd=tmp_path)
+            assert "8 steps are right" in checked_run("./test", cwd=tmp_path)
+    checked_run("gcc", "-x", "c++", "-c", "-Wall", "-Werror", "net.h", "-o", "h.o", cwd=tmp_path)
+
+
+def test_nothing_is_allocated_printed_or_kept(tmp_path, sizes):
+    report, _ = exported(given(ClassifierNet(5, 4, "gru", 9, readout="mean")), tmp_path)
+    assert all(s.writable == 0 for s in report.sizes)
+    checked_run("gcc", "-std=c99", "-O2", "-c", "net.c", cwd=tmp_path)
+    wanted = checked_run("nm", "-u", "net.o", cwd=tmp_path).split()
+    assert set(wanted) - {"U"} <= {"memset", "memcpy", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+
+def test_the_self_test_finds_a_wrong_weight(tmp_path):
+    export_network(given(ClassifierNet(5, 4, "gru", 9)), tmp_path / "net.c")
+    text = (tmp_path / "net.c").read_text()
+    (first,) = re.findall(r"net_weights0\[\d+\] = \{\n    (\S+?)f,", text)
+    assert text.count(f"    {first}f,") == 1
+    (tmp_path / "net.c").write_text(text.replace(f"    {first}f,", f"    {float(first) + 0.01}f,"))
+    checked_run("gcc", "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
+    done = run("./test", cwd=tmp_path)
+    assert done.returncode == 1 and re.search("step [12] is wrong", done.stdout)
+
+
+def test_the_self_test_alone_needs_no_stdio(tmp_path):
+    export_network(given(ClassifierNet(5, 4, "rnn", 4)), tmp_path / "net.c")
+    checked_run("gcc", *STRICT, "-DNET_NO_MAIN", "-c", "net_test.c", cwd=tmp_path)
+    assert "printf" not in checked_run("nm", "-u", "net_test.o", cwd=tmp_path)
+
+
+def test_labels_of_people_stay_within_comments(tmp_path):
+    labels = ("*/ int evil;", "/* nested", "ends with \\", "tri??/", "two\nlines", "\u202e", "@x")
+    g = given(ClassifierNet(2, len(labels), "rnn", 3), outputs=labels, title="*/ #error")
+    export_network(g, tmp_path / "net.c")
+    checked_run("gcc", *STRICT, "-trigraphs", "-c", "net.c", "-o", "net.o", cwd=tmp_path)
+    assert "evil" not in checked_run("gcc", "-E", "net.c", cwd=tmp_path)
+    assert plain("Größe m/s²") == "Größe m/s²"
+    assert max(map(len, comment("word " * 200).split("\n"))) <= 100
+
+
+def test_the_notice_is_in_every_file(tmp_path):
+    report = export_network(given(ClassifierNet(2, 3, "rnn", 3)), tmp_path, name="x1")
+    assert [p.name for p in report.files] == ["x1.c", "x1.h", "x1_test.c"]
+    for p in report.files:
+        for line in LICENCE.splitlines():
+            assert line in p.read_text()
+
+
+def test_two_models_in_one_program(tmp_path):
+    for name in ("one", "two"):
+        export_network(given(ClassifierNet(2, 3, "gru", 3)), tmp_path, name=name)
+    main = '#include "one.c"\n#include "two.c"\nint main(void) { return 0; }\n'
+    (tmp_path / "main.c").write_text(main)
+    checked_run("gcc", *STRICT, "main.c", "-o", "main", "-lm", cwd=tmp_path)
+
+
+def test_refusals_write_nothing(tmp_path):
+    both = given(ClassifierNet(2, 3, "gru", 3, bidirectional=True))
+    with pytest.raises(ValueError, match="gru layer 0 also reads from the end"):
+        export_network(both, tmp_path / "net.c")
+    g = given(ClassifierNet(2, 3, "gru", 3))
+    for name in ("3d", "a-b", "ö", "x" * 60):
+        with pytest.raises(ValueError, match="names of C functions"):
+            export_network(g, tmp_path, name=name)
+    with pytest.raises(ValueError, match="together with int8=True"):
+        export_network(g, tmp_path / "net.c", calibrate=(noise(1, 2, 2), np.array([2])))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- int8
+
+
+def test_int8_is_the_nearest_of_each_row():
+    w = noise(7, 5)
+    w[:, 2] = 0
+    q = quantized(w)
+    assert (np.abs(q.weight - w) <= q.scale * (0.5 + 1e-6)).all()
+    assert (np.abs(q.values).max(0) == [127, 127, 0, 127, 127]).all() and (
+        q.weight[:, 2] == 0
+    ).all()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
+    g = given(ClassifierNet(5, 4, cell, 17, 2, readout="mean"))
+    x = noise(20, 5)
+    step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
+    weights = tuple([quantized(w).weight for w in p.weights] for p in (step, answer))
+    players = [Player(p, w) for p, w in zip((step, answer), weights, strict=True)]
+    expected = answers(*players, x[None])[0]
+    report, library = exported(g, tmp_path, int8=True)
+    ours = library.stream().answers(x)
+    assert (np.abs(ours - expected) <= bound(step, answer, x, weights)).all()
+    assert np.abs(ours - runtime_answers(g, x)).max() > 1e-5  # it is another model
+    checked_run("gcc", "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
+    assert "right" in checked_run("./test", cwd=tmp_path)
+    plain_report, _ = exported(g, tmp_path)
+    assert report.tables < 0.4 * plain_report.tables
+
+
+def test_the_loss_of_int8_is_that_of_the_compiled_code(tmp_path):
+    """Of ragged sequences, each at its own end; and of a tagger, at every step."""
+    lengths = np.array([9, 1, 4, 7])
+    for net in (ClassifierNet(3, 4, "gru", 8), tagger(3, 4)):
+        g = given(net)
+        x = noise(4, 9, 3) * 2
+        found = []
+        for int8 in (False, True):
+            place = tmp_path / f"{type(net).__name__}{int8}"
+            place.mkdir()
+            report, library = exported(
+                g, place, int8=int8, calibrate=(x, lengths) if int8 else None
+            )
+            rows = [library.stream().answers(s[:n]) for s, n in zip(x, lengths, strict=True)]
+            each = g.graph.readout.kind == "each"
+            found.append(np.concatenate([r if each else r[-1:] for r in rows]))
+        exact, rounded = found
+        assert report.accuracy.n == len(exact)
+        assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=1e-5)
+        same = (exact.argmax(1) == rounded.argmax(1)).mean()
+        assert report.accuracy.agreement == pytest.approx(same)
+        assert f"{len(exact)} answers" in str(report)
+
+
+def test_agreement_can_be_less_than_whole():
+    """Weights that int8 cannot tell apart: the answers become a tie."""
+    g = given(ClassifierNet(2, 2, "rnn", 2))
+    tensors = dict(g.tensors)
+    name = next(n for n in tensors if n.startswith("readout") and tensors[n].ndim == 2)
+    tensors[name] = np.array([[1e-3, 1.0], [-1e-3, 1.0]], np.float32)
+    tensors["readout.bias"] = np.zeros(2, np.float32)
+    step, answer = (part(graph, tensors) for graph in g.graph.composed())
+    found = accuracy(g.graph, step, answer, noise(64, 3, 2), np.full(64, 3))
+    assert found.agreement < 1
+
+
+# ---- sizes
+
+
+def test_the_report(tmp_path, sizes):
+    report, _ = exported(given(ClassifierNet(5, 4, "gru", 16)), tmp_path)
+    assert report.products == 5 * 48 + 16 * 48 + 16 * 4
+    assert report.state == 4 * 16
+    assert report.tables == 4 * (5 * 48 + 16 * 48 + 16 * 4 + 4 * 16 + 4)
+    (here, *_), text = report.sizes, str(report)
+    assert report.tables <= here.tables < report.tables + 200
+    assert 200 < here.code < 8000 and 4 * 48 <= here.stack < 2000
+    for part_of_it in ("1,072 multiplications", "64 bytes for each stream", "stack"):
+        assert part_of_it in text
+
+
+def test_without_a_compiler_the_report_says_so(tmp_path, monkeypatch, sizes):
+    monkeypatch.setattr(c_measure.shutil, "which", lambda name: None)
+    monkeypatch.setattr(c_measure.importlib.util, "find_spec", lambda name: None)
+    report = export_network(given(ClassifierNet(2, 3, "rnn", 3)), tmp_path)
+    assert report.sizes == () and "needs gcc or clang" in str(report)
+    assert "bytes of tables" in str(report) and "pip install ziglang" in str(report)
+
+
+def test_stack_is_the_deepest_chain():
+    source = textwrap.dedent("""\
+        static int a(int x)
+        {
+            return x;
+        }
+        static int b(
+            int x)
+        {
+            return a(x);
+        }
+        int c(void)
+        {
+            return a(1) + b(2);
+        }
+        """)
+    assert c_measure.deepest("c", source, {"a": 100, "b": 20, "c": 3}) == 123
+    assert c_measure.deepest("c", source, {"a": 100, "c": 3}) == 103  # b was compiled into c
+    lines = "x.c:1:2:f.constprop.0\t48\tstatic\nx.c:1:2:g\t16\tdynamic,bounded\n"
+    assert c_measure.stack_frames(lines) == {"f": 48, "g": 16}
+    with pytest.raises(ValueError, match="no ELF file"):
+        c_measure.elf_sections(b"MZ" + bytes(100))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("cell", ["gru", Leaky], ids=["freestanding", "math.h"])
+def test_a_cortex_m_compiles_it(cell, tmp_path, sizes):
+    """And links it, where no C library is needed: musl would be built first, for a minute."""
+    pytest.importorskip("ziglang", reason="needs ziglang: pip install ziglang")
+    report = export_network(given(ClassifierNet(5, 4, cell, 16)), tmp_path / "net.c")
+    found = {s.processor: s for s in report.sizes}[c_measure.CORTEX_M]
+    assert found.writable == 0 and 500 < found.code < 8000 and 100 < found.stack < 2000
+    assert found.tables > 0.8 * report.tables
+    if cell is Leaky:
+        return
+    (tmp_path / "start.c").write_text(
+        '#include "net.h"\nstatic net_state s;\nstatic float in[5], out[4];\n'
+        "void _start(void);\nvoid _start(void)\n{\n    net_init(&s);\n"
+        "    net_step(&s, in, out);\n    for (;;) { }\n}\n"
+    )
+    command = c_measure.cortex_m((tmp_path / "net.c").read_text())
+    checked_run(*command, *STRICT, "-Os", "net.c", "start.c", "-o", "net.elf", cwd=tmp_path)
+    assert (tmp_path / "net.elf").read_bytes()[:5] == b"\x7fELF\x01"
+
+
+# ---- the module
+
+
+@pytest.mark.process
+def test_export_needs_no_torch():
+    script = 'import sys; sys.modules["torch"] = None; import ostinato.export.c'
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
