@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ostinato.cli.jobs.job import Job
+from ostinato.data.examples import Examples
 
 # Warnings that change what a forecast means: its steps are taken as equally far apart.
 OF_FORECASTS = ("gaps",)
+LOOKED_AT = 1 << 24  # values of a part whose sequences are in a file
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +25,7 @@ def tell(job: Job) -> None:
     parts: Any = getattr(job, "parts", None)
     series: Any = getattr(job, "series", None)
     if parts is not None:
-        found = checks.check(parts.train, parts.test)
+        found = checks.check(_in_memory(parts.train), _in_memory(parts.test))
     elif series is not None:
         found = checks.check(series)
     else:
@@ -30,3 +35,22 @@ def tell(job: Job) -> None:
         if finding.severity == "serious" or (series is not None and finding.code in OF_FORECASTS):
             where = f" ({finding.places[0]})" if finding.places else ""
             _log.warning("%s: %s%s: %s", source, finding.message, where, finding.remedy)
+
+
+def _in_memory(part: Examples) -> Examples:
+    """A part whose sequences are in the memory; of those in a file, some that are drawn."""
+    from ostinato.data.stored import Stored
+
+    if not isinstance(part.X, Stored):
+        return part
+    n = max(1, LOOKED_AT * len(part) // max(1, part.X.n_values))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(part))[:n])
+    if n < len(part):
+        _log.warning(
+            "%s: %s of %s sequences are looked at for what may be wrong with them; ostinato check "
+            "looks at all",
+            part.source,
+            f"{n:,}",
+            f"{len(part):,}",
+        )
+    return replace(part.select(chosen), X=part.X[chosen])

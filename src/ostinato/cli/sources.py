@@ -36,6 +36,7 @@ SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".
 # A loss on so many sequences or fewer is partly luck.
 REDRAWN = 500
 STDIN = "-"
+LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
 FILE_HELP = (
@@ -337,6 +338,11 @@ def read(
         from ostinato.data.shapes import to_examples
 
         columns = trained or roles(settings or Config())
+        if content is None and _stays_in_a_file(name, columns):
+            from ostinato.data.store import store_examples
+            from ostinato.data.stream import stream_examples
+
+            return store_examples(stream_examples(name, columns))
         return to_examples(_parsed(content, kind, name, columns.separator), columns)
     if kind == ".npy":
         from ostinato.data.arrays import parse_arrays
@@ -354,6 +360,15 @@ def read(
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
     return _named(X, None if y is None else _labels(name, y), name)
+
+
+def _stays_in_a_file(name: str, columns: Roles) -> bool:
+    """Whether the sequences of a table are read from the disk batch by batch.
+
+    Those of a larger table would be in the memory several times while they are read. To sort them,
+    and to answer at each of their times, takes the whole.
+    """
+    return Path(name).stat().st_size > LARGE and columns.task == "classify" and not columns.sort
 
 
 def blocks(
@@ -509,7 +524,15 @@ def n_features(X: Sequences) -> int:
 def digest(config: DataConfig) -> dict[str, str]:
     """SHA-256 of each file of the user: a run is resumed only with the data it began with."""
     files = [f for f in (config.source, config.test) if f is not None and f not in BUILT_IN]
-    return {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files}
+    return {f: _sha256(Path(f)) for f in files}
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def describe(parts: Parts) -> dict[str, Any]:
