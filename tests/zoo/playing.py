@@ -122,12 +122,13 @@ def play(
     inputs_ = [*case.wanted, *pytree.tree_leaves(init), *pytree.tree_leaves(xs)]
     pairs = [(o, w.to(o.dtype)) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
     wanted = [t for t in inputs_ if t.requires_grad]
-    found = iter(
-        torch.autograd.grad(
+    some: Any = ()
+    if wanted:
+        some = torch.autograd.grad(
             [o for o, _ in pairs], wanted, [w for _, w in pairs], allow_unused=True,
             retain_graph=True,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    found = iter(some)
     grads = []
     for t in inputs_:
         g = next(found) if t.requires_grad else None

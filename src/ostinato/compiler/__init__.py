@@ -48,13 +48,13 @@ def compile_step(
         Unsupported: the engine cannot play the step; the loop will.
     """
     # Imported here, so that `import ostinato` stays fast and `lower` can be imported without torch.
-    from ostinato.compiler.capture.record import check_recording, record
+    from ostinato.compiler.capture.record import check_recording, record, step_type
     from ostinato.compiler.graph.from_aten import StepGraph
     from ostinato.compiler.plan import Planner
     from ostinato.compiler.play.step import CompiledStep
 
-    dtype = a.init_leaves[0].dtype
     recording, small = record(a, captured, observation)  # capture/
+    dtype = step_type(recording)
     check_recording(recording, a, observation)
     graph = StepGraph(recording, dtype)  # graph/
     planner = Planner(recording, graph)  # backward/ and lower/, when a call needs them

@@ -110,7 +110,7 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
         pairs = list(zip([*ys, *finals], expected, strict=True))
         if differentiable:
             pairs += _gradients(pairs, inputs)
-    tolerance = 1e-3 if init[0].dtype == torch.float32 else 1e-8
+    tolerance = 1e-3 if call.compiled.dtype == torch.float32 else 1e-8
     if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
         return Unsupported("a few steps by the engine differ from those of the loop")
     return None

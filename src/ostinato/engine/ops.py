@@ -27,6 +27,7 @@ class Op(NamedTuple):
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
+_erfc = np.vectorize(math.erfc, otypes=[float])
 
 
 def _truth(mask: Array, like: Array) -> Array:
@@ -58,6 +59,17 @@ OPS: dict[str, Op] = {
     "erf": Op(1, lambda a, s: _erf(a).astype(a.dtype), expensive=True),
     "sin": Op(1, lambda a, s: np.sin(a), expensive=True),
     "cos": Op(1, lambda a, s: np.cos(a), expensive=True),
+    "tan": Op(1, lambda a, s: np.tan(a), expensive=True),
+    "atan": Op(1, lambda a, s: np.arctan(a), expensive=True),
+    "sinh": Op(1, lambda a, s: np.sinh(a), expensive=True),
+    "cosh": Op(1, lambda a, s: np.cosh(a), expensive=True),
+    "log2": Op(1, lambda a, s: np.log2(a), expensive=True),
+    "log10": Op(1, lambda a, s: np.log10(a), expensive=True),
+    "erfc": Op(1, lambda a, s: _erfc(a).astype(a.dtype), expensive=True),
+    "floor": Op(1, lambda a, s: np.floor(a)),
+    "ceil": Op(1, lambda a, s: np.ceil(a)),
+    "round": Op(1, lambda a, s: np.rint(a)),  # to the even one of two, as in PyTorch
+    "trunc": Op(1, lambda a, s: np.trunc(a)),
     "tanh": Op(1, lambda a, s: np.tanh(a)),
     "sigmoid": Op(1, lambda a, s: sigmoid(a)),
     "softplus": Op(1, lambda a, s: softplus(a), expensive=True),
@@ -72,6 +84,8 @@ OPS: dict[str, Op] = {
     "eq": Op(2, lambda a, b, s: _truth(a == b, a)),
     "ne": Op(2, lambda a, b, s: _truth(a != b, a)),
     "pow": Op(2, lambda a, b, s: np.power(a, b), expensive=True),
+    "fmod": Op(2, lambda a, b, s: np.fmod(a, b), expensive=True),  # the sign of a
+    "atan2": Op(2, lambda a, b, s: np.arctan2(a, b), expensive=True),
     "add_s": Op(1, lambda a, s: a + s),
     "mul_s": Op(1, lambda a, s: a * s),
     "rsub_s": Op(1, lambda a, s: s - a),

@@ -214,10 +214,14 @@ def _memory_of(t: Tensor) -> int | None:
 
 
 class swapped(OwnMode):  # noqa: N801 (reads as a context)
-    """Captured tensors replaced by fresh leaves wherever they enter a call."""
+    """Captured tensors replaced by fresh leaves wherever they enter a call.
 
-    def __init__(self, old: list[Tensor], new: list[Tensor]):
+    functions: those of torch that are replaced, too, where the replacement takes the arguments.
+    """
+
+    def __init__(self, old: list[Tensor], new: list[Tensor], functions: Any = None):
         super().__init__()
+        self.functions = functions or {}
         self.new = {id(o): n for o, n in zip(old, new, strict=True)}
         self.old = old
 
@@ -227,6 +231,10 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
 
         if not self.left:
             args, kwargs = tree.mapped(swap, (args, kwargs or {}))
+            if func in self.functions:
+                out = self.functions[func](*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
         return func(*args, **(kwargs or {}))
 
 

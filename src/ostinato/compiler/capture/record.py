@@ -6,7 +6,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# Imported for the compositions that they enter into DECOMPOSITIONS.
+import ostinato.compiler.capture.decompositions_axes
+import ostinato.compiler.capture.decompositions_losses  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.captures import swapped
-from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, Sources
+from ostinato.compiler.capture.decompositions import decomposition
+from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, Sources, refs_in
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 
@@ -30,8 +35,13 @@ BATCHES = (3, 5)
 _SHAPED = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
     "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
-    "new_full", "new_empty", "unsafe_split", "split",
+    "new_full", "new_empty", "unsafe_split", "split", "_efficientzerotensor", "unfold_backward",
+    "arange",
 }  # fmt: skip
+
+
+class ViewChanged(Unsupported):
+    """The step reads a tensor of which it changed another view in place."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -46,6 +56,8 @@ class _Recorder(TorchDispatchMode):
         self.values: list[Tensor] = []
         self.constants: dict[int, Tensor] = {}
         self.stale: set[int] = set()
+        self.inner: set[int] = set()  # values within decompositions, which autograd does not see
+        self.depth = 0
         self.given = given
         for t in given:
             self.new(t)
@@ -55,9 +67,11 @@ class _Recorder(TorchDispatchMode):
         return False  # importing torch._dynamo takes a second, and nothing here needs it
 
     def new(self, tensor: Tensor) -> int:
-        self.number[id(tensor)] = len(self.values)
+        number = self.number[id(tensor)] = len(self.values)
         self.values.append(tensor)
-        return len(self.values) - 1
+        if self.depth:
+            self.inner.add(number)
+        return number
 
     def ref(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -76,7 +90,7 @@ class _Recorder(TorchDispatchMode):
                 )
             self.constants[self.new(leaf)] = leaf
         if id(leaf) in self.stale:
-            raise Unsupported("the step reads a view of a tensor that it changed in place")
+            raise ViewChanged("the step reads a view of a tensor that it changed in place")
         return Ref(self.number[id(leaf)])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,6 +110,16 @@ class _Recorder(TorchDispatchMode):
             )
         if _shape_depends_on_values(func, args):
             raise Unsupported("the shape of a value depends on other values", name)
+        composition = decomposition(name)
+        if composition is not None:
+            out = self.composed(composition, args, kwargs)
+            if out is not NotImplemented:
+                return out
+        if self.depth:  # below autograd, which would have taken it apart
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
@@ -105,6 +129,18 @@ class _Recorder(TorchDispatchMode):
             raise Unsupported("the step turns a tensor into a Python value", name)
         numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
         self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
+        return out
+
+    def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Record what an operation is a composition of, instead of itself."""
+        self.depth += 1
+        try:
+            with self:
+                out = composition(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        if out is not NotImplemented and not self.depth:
+            self.inner -= {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
         return out
 
     def mutate(self, target: Tensor, name: str) -> None:
@@ -156,21 +192,36 @@ def record(
     """
     outside = set() if observation is None else {id(t) for t in observation.tensors}
     with observation or nullcontext(), undisturbed(), among_ours():
-        small, large = (_record_once(a, captured, n_rows, outside) for n_rows in BATCHES)
-    return _unify(small, large, BATCHES[1]), small
+        small, large = (_recorded(a, captured, n_rows, outside) for n_rows in BATCHES)
+    return _without_unused(_unify(small, large, BATCHES[1])), small
+
+
+def step_type(recording: Recording) -> torch.dtype:
+    """The floating-point type that a step computes in: that of its carry, xs or parameters.
+
+    One that computes whole numbers alone is computed in float64, where they are exact up to 2⁵³.
+    """
+    r = recording
+    given = [r.dtypes[i] for i in (*r.states, *r.xs, *r.captured)]
+    for dtype in (*given, *r.dtypes):
+        if dtype.is_floating_point or dtype.is_complex:
+            return dtype
+    return torch.float64
 
 
 def check_recording(recording: Recording, a: Arguments, observation: Observation | None) -> None:
     """Raise Unsupported where a step was recorded that the engine has no way to play."""
-    dtype = a.init_leaves[0].dtype
+    dtype = step_type(recording)
     if dtype not in (torch.float32, torch.float64):
-        raise Unsupported(f"the carry is {dtype}; the engine plays float32 and float64")
+        raise Unsupported(f"the step computes in {dtype}; the engine plays float32 and float64")
     asks = observation is not None and "is_inference_mode_enabled" in observation.names
     if asks and torch.is_inference_mode_enabled():
         raise Unsupported(
             "the step asks for inference mode, in which nothing is recorded: use torch.no_grad"
         )
-    if any(0 in shape for shape in recording.shapes):
+    outs = (i for call in recording.calls for i in call.outs if i is not None)
+    given = (*recording.captured, *recording.states, *recording.xs)
+    if any(0 in recording.shapes[i] for i in (*given, *outs)):
         raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
 
 
@@ -183,12 +234,41 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = a.init_leaves[0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            _unify(small, _record_once(a, captured, n_rows, ()), n_rows)
+            _unify(small, _recorded(a, captured, n_rows, ()), n_rows)
+
+
+def _recorded(
+    a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
+) -> Recording:
+    try:
+        return _record_once(a, a.flat, FUNCTIONS, captured, n_rows, outside)
+    except ViewChanged:
+        functions = FUNCTIONS | CHANGES_IN_PLACE
+        return _record_once(a, _without_changes(a), functions, captured, n_rows, outside)
+
+
+def _without_changes(a: Arguments) -> Callable[..., Any]:
+    """The step on leaves, in which a change in place of a view is a new tensor."""
+
+    def functional(states: list[Tensor], xs: list[Tensor]) -> Any:
+        specs: list[tree.Spec] = []
+
+        def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
+            new_states, y = a.flat(states, xs)
+            leaves, spec = tree.flatten(y)
+            specs.append(spec)
+            return list(new_states), list(leaves)
+
+        new_states, leaves = torch.func.functionalize(flat)(states, xs)
+        return new_states, tree.unflatten(leaves, specs[-1])
+
+    return functional
 
 
 def _record_once(
-    a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
-) -> Recording:
+    a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
+    captured: list[Tensor], n_rows: int, outside: Collection[int],
+) -> Recording:  # fmt: skip
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
@@ -202,15 +282,15 @@ def _record_once(
     xs = [leaf(t, t.requires_grad) for t in x_leaves]
     given = params + states + xs
     recorder = _Recorder(given, outside)
-    with swapped(captured, params):
-        new_states, y = _watched(recorder, a.flat, states, xs)
+    with swapped(captured, params, functions):
+        new_states, y = _watched(recorder, step, states, xs)
         if any(t._backward_hooks for t in params + states):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported("the step hangs a hook on its carry or on a captured tensor")
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         n_forward = len(recorder.calls)
-        needs_grad = [t.requires_grad for t in recorder.values]
+        needs_grad = [t.requires_grad or i in recorder.inner for i, t in enumerate(recorder.values)]
         behind = [_nodes_behind(t) for t in outputs]
         of_others = {id(v) for v in _leaves_of(set().union(*behind))} - {id(t) for t in given}
         if of_others:  # what it computes of that is recorded, and its gradient is not
@@ -330,6 +410,20 @@ def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
         leaves.add(id(output))
     of_states = {i for i, t in enumerate(states) if id(t) in leaves}
     return Sources(len(leaves) > len(of_states), frozenset(of_states))
+
+
+def _without_unused(r: Recording) -> Recording:
+    """Without calls that nothing reads: what PyTorch makes for a backward pass, say."""
+    outputs = (*r.new_states, *r.ys, *r.d_captured, *r.d_states, *r.d_xs)
+    used = {i for i in outputs if i is not None}
+    calls: list[Call] = []
+    n_forward = 0
+    for at, call in reversed(list(enumerate(r.calls))):
+        if used.intersection(call.outs):
+            used.update(refs_in(call))
+            calls.insert(0, call)
+            n_forward += at < r.n_forward
+    return Recording(**{**r.__dict__, "calls": tuple(calls), "n_forward": n_forward})
 
 
 def _unify(small: Recording, large: Recording, n_large: int) -> Recording:

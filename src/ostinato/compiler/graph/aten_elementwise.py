@@ -12,26 +12,24 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ostinato.compiler.graph.node import Node
 from ostinato.compiler.graph.rules import RULES, Context, Rule, Value, rule
 
 # ---- calls that are one operation
 
 _OF_THE_SAME_NAME = (
-    "abs", "cos", "div", "eq", "erf", "exp", "exp2", "expm1", "le", "log", "log1p", "lt", "mul",
-    "ne", "neg", "sigmoid", "sigmoid_backward", "sign", "sin", "sqrt", "tanh", "tanh_backward",
+    "abs", "atan", "atan2", "ceil", "cos", "cosh", "eq", "erf", "erfc", "exp", "exp2",
+    "expm1", "floor", "fmod", "le", "log", "log10", "log1p", "log2", "lt", "mul", "ne", "neg",
+    "round", "sigmoid", "sigmoid_backward", "sign", "sin", "sinh", "sqrt", "tan", "tanh",
+    "tanh_backward", "trunc",
 )  # fmt: skip
 ONE_OPERATION = {name: name for name in _OF_THE_SAME_NAME} | {  # ATen's name: the engine's
     "maximum": "max",
     "minimum": "min",
     "multiply": "mul",
     "sgn": "sign",
-    "true_divide": "div",
-    # of truth values, which are 1 and 0
-    "__and__": "mul",
-    "__or__": "max",
-    "bitwise_and": "mul",
-    "bitwise_or": "max",
 }
 
 
@@ -119,7 +117,6 @@ def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
 RULES.update({
     "addcdiv": partial(_plus_scaled, "div"),
     "addcmul": partial(_plus_scaled, "mul"),
-    "bitwise_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
     "clamp_max": lambda c, a, high: c.elementwise("min", a, high),
     "clamp_min": lambda c, a, low: c.elementwise("max", a, low),
     "copy": lambda c, a, b, *_: c.elementwise("copy", c.truth(1, b) if c.gives_truths else b),
@@ -172,8 +169,10 @@ def _hardsigmoid(c: Context, a: Value) -> Any:
 
 @rule("hardsigmoid_backward")
 def _hardsigmoid_backward(c: Context, g: Value, a: Value) -> Any:
+    """The slope is PyTorch's: float32's sixth, also in float64."""
     inside = _inside(c, c.node(a), -3.0, 3.0)
-    return c.op("select", inside, c.op("mul_s", c.node(g), s=1 / 6), c.b.const(0.0))
+    slope = c.op("mul_s", c.node(g), s=float(np.float32(1 / 6)))
+    return c.op("select", inside, slope, c.b.const(0.0))
 
 
 @rule("leaky_relu")

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.aten_indices import every_nth, every_nth_backward
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
 from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
@@ -20,7 +21,6 @@ from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
 rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")(
     lambda c, a, *_, **__: a
 )
-rule("_to_copy")(lambda c, a, **_: c.truth(0, a) if c.gives_truths else a)
 
 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")
@@ -110,6 +110,8 @@ def _embedded(c: Context, g: Value, shape: Shape, first: int, end: int) -> Node:
 def _slice(c: Context, a: Value, *args: Any) -> Any:
     if c.shapes[0] == a.shape:
         return a
+    if len(args) == 4 and args[3] != 1 and not isinstance(a.shape[args[0]], Batch):
+        return every_nth(c, a, args[0] % len(a.shape), *args[1:])
     first, end = _slice_of(c, a.shape, *args)
     return c.b.slice(c.as_rows(a), first, end)
 
@@ -117,6 +119,8 @@ def _slice(c: Context, a: Value, *args: Any) -> Any:
 @rule("slice_backward")
 def _slice_backward(c: Context, g: Value, _: Any, *args: Any) -> Any:
     shape = c.shapes[0]
+    if len(args) == 4 and args[3] != 1 and not isinstance(shape[args[0]], Batch):
+        return every_nth_backward(c, g, shape, args[0] % len(shape), *args[1:])
     return g if g.shape == shape else _embedded(c, g, shape, *_slice_of(c, shape, *args))
 
 

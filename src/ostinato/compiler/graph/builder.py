@@ -34,6 +34,8 @@ class Builder:
     ) -> Node:
         """The node as it is described; the methods below find the canonical one."""
         key = (op, tuple(n.index for n in inputs), repr(attrs), kind, shape)
+        if any(n.op == "row_number" for n in inputs):
+            raise Unsupported("the step computes with the number of a row in the batch", op)
         if key not in self._made:
             self._made[key] = Node(op, tuple(inputs), attrs, kind, shape, len(self._made))
         return self._made[key]

@@ -29,9 +29,12 @@ def _computed(
     if node.op == "captured":
         return captured[node.attrs[0]].detach()
     if node.op == "full":
-        number, truth = node.attrs
-        kind = torch.bool if truth else dtype
+        number, kind = node.attrs
         return torch.full(node.shape, number, dtype=kind, device="cpu")
+    if node.op == "literal":
+        return node.attrs[0].tensor
+    if node.op == "whole_numbers":
+        return torch.tensor(node.attrs, device="cpu")
     if node.op == "zeros":
         return torch.zeros(node.shape, dtype=dtype, device="cpu")
     if node.op == "part":

@@ -14,17 +14,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 # Imported for the rules that they enter into RULES.
 import ostinato.compiler.graph.aten_elementwise
+import ostinato.compiler.graph.aten_indices
 import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node
 from ostinato.compiler.graph.rules import RULES, Context, Value, columns, functional
 
 
@@ -64,7 +66,7 @@ class StepGraph:
         _check_dtypes(recording, dtype)
         self.recording = r = recording
         self.dtype = dtype
-        self._values = values = _Values(recording, Builder(), {})
+        self._values = values = _Values(recording, Builder(), {}, dtype)
         values.take_from_outside()
         states = values.inputs("state", r.states)
         xs = values.inputs("x", r.xs)
@@ -76,7 +78,7 @@ class StepGraph:
     def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
         r, there = self.recording, self._values
-        values = _Values(r, there.b, dict(there.known))
+        values = _Values(r, there.b, dict(there.known), self.dtype)
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used)
         gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
@@ -99,23 +101,36 @@ class StepGraph:
         return Backward(d_new_states, d_ys, d_captured, d_states, tuple(d_xs), absent)
 
 
-def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
-    """Every value is of the step's type, or bool.
+# Whole numbers are computed in the step's type, in which they are exact up to 2²⁴ or 2⁵³.
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
-    A sum of truth values may be a whole number: it is small enough to be exact in the step's type.
-    """
-    usual = (dtype, torch.bool)
-    for call in r.calls:
-        counts = call.name.startswith("aten.sum.") and r.dtypes[call.args[0].index] is torch.bool
-        for i in call.outs:
-            if i is not None and r.dtypes[i] not in usual and not counts:
-                raise Unsupported(f"the step computes in {r.dtypes[i]} beside {dtype}", call.name)
-    for i in (*r.captured, *r.states, *r.xs):
-        if r.dtypes[i] not in usual:
-            raise Unsupported(
-                f"a tensor of {r.dtypes[i]} beside {dtype}; give the carry, xs and the parameters "
-                "one floating-point type"
-            )
+
+def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
+    """The carry and xs are of the step's type, whole numbers or truth values."""
+    for i in (*r.states, *r.xs):
+        if r.dtypes[i] not in (dtype, torch.bool, *_WHOLE):
+            raise Unsupported(_other_type("a tensor is", r.dtypes[i], dtype))
+
+
+def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
+    if found.is_complex:
+        return f"{what} {found}: write complex numbers as pairs of real tensors, (a, b) for a + ib"
+    if not found.is_floating_point:
+        return f"{what} {found}: of whole numbers the engine computes int64 and int32"
+    return (
+        f"{what} {found} beside {dtype}; give the carry, xs and the parameters one "
+        "floating-point type"
+    )
+
+
+def _is_exact(node: Node) -> bool:
+    """Whether float64 gives what float32 would: a choice among numbers that float32 has."""
+    if node.op == "const":
+        return float(np.float32(node.s)) == node.s or node.s != node.s
+    if node.op in ("select", "select_s", "select_else_s"):
+        branches = node.inputs[1:]
+        return all(map(_is_exact, branches)) and float(np.float32(node.s)) == node.s
+    return node.op in ("eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne", "sign")
 
 
 # Arguments of where and how a tensor lies: the engine has but one way.
@@ -125,24 +140,26 @@ _PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_b
 class _Values:
     """The recorded values that are translated so far, by number."""
 
-    def __init__(self, recording: Recording, b: Builder, known: dict[int, Value]):
-        self.recording = recording
+    def __init__(
+        self, recording: Recording, b: Builder, known: dict[int, Value], dtype: torch.dtype
+    ):
+        self.recording, self.dtype = recording, dtype
         self.b = b
         self.known = known
 
     # ---- what goes in
 
     def take_from_outside(self) -> None:
-        """Captured tensors, and numbers that the step makes tensors of."""
+        """Captured tensors, and tensors that the step makes of numbers."""
         r = self.recording
         for position, i in enumerate(r.captured):
             self.known[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
         for i, tensor in r.constants.items():
             if tensor.dim() != 0:
-                raise Unsupported(
-                    "the step makes a tensor from Python values other than one number"
-                )
-            self.known[i] = Value(self.b.const(float(tensor)), ())
+                node = self.b.node("literal", (), (Literal(i, tensor),), ONCE, tuple(tensor.shape))
+                self.known[i] = Value(node, tuple(tensor.shape))
+            else:
+                self.known[i] = Value(self.b.const(float(tensor)), ())
 
     def inputs(
         self, name: str, numbers: tuple[int, ...], used: tuple[bool, ...] | None = None
@@ -201,7 +218,7 @@ class _Values:
         read = [self.known[i].node for i in refs_in(call)]
         kinds = {n.kind for n in read if n.op not in ("const", "absent")}  # these have none yet
         makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
-        makes_constant = not kinds and name in RULES  # zeros, full …
+        makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
         known = name in RULES if by_rule else call.name.startswith("aten.")
         if not known:
@@ -218,9 +235,13 @@ class _Values:
         if SUM in kinds:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
         dtypes, first = self.recording.dtypes, call.outs[0]
-        truths = [isinstance(a, Ref) and dtypes[a.index] is torch.bool for a in call.args]
-        gives_truths = first is not None and dtypes[first] is torch.bool
-        context = Context(self.b, shapes, call.name, tuple(truths), gives_truths)
+        of_args = [dtypes[a.index] if isinstance(a, Ref) else None for a in call.args]
+        gives = None if first is None else dtypes[first]
+        context = Context(
+            self.b, shapes, call.name,
+            tuple([d is torch.bool for d in of_args]), gives is torch.bool,
+            tuple([d in _WHOLE for d in of_args]), gives in _WHOLE,
+        )  # fmt: skip
         args = [self._value(a) for a in call.args]
         kwargs = {k: self._value(v) for k, v in call.kwargs.items() if k not in _PLACEMENT}
         try:
@@ -231,7 +252,17 @@ class _Values:
             raise Unsupported(
                 f"the engine has no {name} of such arguments ({error})", call.name
             ) from error
-        return outs if isinstance(outs, list) else [outs]
+        outs = outs if isinstance(outs, list) else [outs]
+        for i, out in zip(call.outs, outs, strict=False):
+            if i is not None and out is not None:
+                self._check_type(call, dtypes[i], out.node if isinstance(out, Value) else out)
+        return outs
+
+    def _check_type(self, call: Call, found: torch.dtype, node: Node) -> None:
+        """Rows are of the step's type, whole numbers or truth values."""
+        usual = (self.dtype, torch.bool, *_WHOLE[:2])
+        if found not in usual and not (found is torch.float32 and _is_exact(node)):
+            raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
 
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, Ref):

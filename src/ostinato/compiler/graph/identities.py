@@ -118,6 +118,14 @@ def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
     return b.op("mul_s", x.inputs[0], s=e.s * x.s) if x.op == "mul_s" else None
 
 
+def _known_selection(b: Builder, e: Elementwise) -> Node | None:
+    """What a constant mask selects."""
+    mask, there, elsewhere = e.operands
+    if mask.op != "const":
+        return None
+    return b.widen(there if mask.s != 0 else elsewhere, e.width)
+
+
 # ---- signs: rounding is symmetric about zero, so a sign may move without changing a bit
 
 
@@ -167,6 +175,7 @@ REWRITES: dict[str, tuple[Rewrite, ...]] = {
     "mul": (_gradient_of_quotient, _sign_last),
     "mul_s": (_neutral, _scaled_twice),
     "neg": (_sign_within,),
+    "select": (_known_selection,),
     "sub": (_absent_term, _neutral, _sign_within),
 }
 

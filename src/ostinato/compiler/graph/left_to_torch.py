@@ -45,8 +45,8 @@ def left_to_torch(
 
     def slot(leaf: Any) -> Any:
         if isinstance(leaf, Ref):
-            value, truth = values[leaf.index], dtypes[leaf.index] is torch.bool
-            inputs.append(_full(b, value, truth, kind) if value.rows else value.node)
+            value, dtype = values[leaf.index], dtypes[leaf.index]
+            inputs.append(_full(b, value, dtype, kind) if value.rows else value.node)
             return Slot(len(inputs) - 1)
         return tuple(slot(x) for x in leaf) if isinstance(leaf, (list, tuple)) else leaf
 
@@ -59,10 +59,10 @@ def left_to_torch(
     ]
 
 
-def _full(b: Builder, value: Value, truth: bool, kind: str) -> Node:
+def _full(b: Builder, value: Value, dtype: torch.dtype, kind: str) -> Node:
     """A constant, or an absent gradient, as a tensor."""
     number = value.node.s if value.node.op == "const" else 0.0
-    return b.node("full", (), (number, truth), kind, value.shape)
+    return b.node("full", (), (number, dtype), kind, value.shape)
 
 
 # ---- calls that need no node of their own; each function gives None where it does not apply
@@ -93,6 +93,7 @@ _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
     "aten.add.Tensor": _sum_of_sums,
     "aten.alias.default": lambda b, read, shape: read[0],
     "aten.detach.default": lambda b, read, shape: read[0],
+    "aten.lift_fresh.default": lambda b, read, shape: read[0],
     "aten.t.default": _transposed,
     "aten.view.default": _view_of_sum,
 }

@@ -10,8 +10,9 @@ Its operation is one of
 
     rows   the elementwise operations of engine/ops.py · state, x, d_state, d_y (inputs) · const ·
            absent (the gradient of what the loss does not use) · spread (`[B, 1]` to `[B, width]`) ·
-           slice, concat · matmul · row_sum, row_max
-    once   captured · full · part, block (of a vector, of a matrix) · an ATen call by its full name
+           slice, concat · matmul · row_sum, row_max · row_number (0, 1, … B − 1, for indices)
+    once   captured · literal, whole_numbers · full · part, block (of a vector, of a matrix) · an
+           ATen call by its full name
     sum    outer, column_sum · zeros · an ATen call by its full name
 """
 
@@ -29,6 +30,17 @@ class Slot:
     """In the arguments of an ATen call: the i-th input of its node."""
 
     index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A tensor that the step makes of numbers, and its number among the recorded values."""
+
+    number: int
+    tensor: Any
+
+    def __repr__(self) -> str:
+        return f"Literal({self.number})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,8 @@ class Context:
         shapes: of the results; None for one that is not computed.
         truths: whether each argument is a tensor of truth values.
         gives_truths: whether the first result is.
+        whole: whether each argument is a tensor of whole numbers.
+        gives_whole: whether the first result is.
     """
 
     b: Builder
@@ -62,6 +64,8 @@ class Context:
     name: str
     truths: tuple[bool, ...]
     gives_truths: bool
+    whole: tuple[bool, ...] = ()
+    gives_whole: bool = False
 
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"{self.name.removesuffix('.default')}: {why}", self.name)

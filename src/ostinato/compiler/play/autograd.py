@@ -156,7 +156,7 @@ def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
     outs = call.replay(*call.split(inputs))
     with torch.no_grad():
         recorded = call.replay(*call.split([t.detach() for t in inputs]), recorded=True)
-    tolerance = 1e-4 if recorded[0].dtype == torch.float32 else 1e-8
+    tolerance = 1e-4 if call.compiled.dtype == torch.float32 else 1e-8
     for ours, theirs in zip(outs, recorded, strict=True):
         if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise RuntimeError(

@@ -1,0 +1,260 @@
+"""Operations as compositions of others: what the recorder puts in their place.
+
+`DECOMPOSITIONS` has them by ATen's name, with the overload where only that one is meant. They run
+below autograd, so that a gradient is PyTorch's own formula, of which each call is looked up here in
+turn: `mish_backward` stands beside `mish`. Here are the elementwise ones; `decompositions_axes.py`
+and `decompositions_losses.py` have others, `functions.py` has what stands above autograd.
+
+A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+DECOMPOSITIONS: dict[str, Function] = {}
+
+
+def named(*names: str) -> Callable[[Function], Function]:
+    def register(function: Function) -> Function:
+        DECOMPOSITIONS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def decomposition(name: str) -> Function | None:
+    """Of a call by ATen's full name, `aten.mish.default`; one in place has that of `mish`."""
+    _, packet, overload = name.split(".")
+    found = DECOMPOSITIONS.get(f"{packet}.{overload}") or DECOMPOSITIONS.get(packet)
+    if found is None and packet.endswith("_") and not packet.endswith("__"):
+        in_place = decomposition(f"aten.{packet.removesuffix('_')}.{overload}")
+        return None if in_place is None else functools.partial(_in_place, in_place)
+    return found
+
+
+def _in_place(function: Function, target: Tensor, *args: Any, **kwargs: Any) -> Any:
+    out = function(target, *args, **kwargs)
+    return out if out is NotImplemented else target.copy_(out)
+
+
+# ---- parts
+
+
+def zero(x: Tensor) -> Tensor:
+    """A constant, which is selected where a product with 0 would hand on NaN."""
+    return x.new_zeros(())
+
+
+def columns(x: Tensor, dim: int) -> Tensor:
+    """0, 1, … along an axis, to be compared with: `[N, 1, …]`."""
+    n, axes = x.shape[dim], x.dim() - dim % x.dim()
+    return torch.arange(n).view(n, *[1] * (axes - 1))
+
+
+def _is_negative(x: Tensor) -> Tensor:
+    """Whether the sign is set: that of −0, too."""
+    return (x < 0) | ((x == 0) & (1 / x < 0))
+
+
+# ---- activations
+
+
+DECOMPOSITIONS.update({
+    "celu": lambda x, alpha=1.0: F.elu(x, alpha) if alpha == 1 else torch._C._nn.elu(
+        x, alpha, 1.0, 1.0 / alpha),
+    "hardshrink": lambda x, size=0.5: torch.where(x.abs() <= size, zero(x), x),
+    "hardshrink_backward": lambda g, x, size: torch.where(x.abs() <= size, zero(g), g),
+    "hardswish": lambda x: x * (x + 3).clamp(0, 6) / 6,
+    "hardswish_backward": lambda g, x: torch.where(
+        x <= -3, zero(g), torch.where(x < 3, g * (x / 3 + 0.5), g)),
+    "mish": lambda x: x * F.softplus(x).tanh(),
+    "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, zero(x), x - size * x.sign()),
+    "softshrink_backward": lambda g, x, size: torch.where(x.abs() <= size, zero(g), g),
+    "threshold": lambda x, threshold, value: torch.where(x <= threshold, value + zero(x), x),
+    "_prelu_kernel": lambda x, weight: torch.where(x > 0, x, weight * x),
+    "_prelu_kernel_backward": lambda g, x, weight: (
+        torch.where(x > 0, g, weight * g), torch.where(x > 0, zero(g), x * g)),
+})  # fmt: skip
+
+
+@named("mish_backward")
+def _mish_backward(g: Tensor, x: Tensor) -> Tensor:
+    t = F.softplus(x).tanh()
+    return g * (t + x * x.sigmoid() * (1 - t * t))
+
+
+@named("glu")
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    a, b = x.chunk(2, dim)
+    return a * b.sigmoid()
+
+
+@named("glu_backward")
+def _glu_backward(g: Tensor, x: Tensor, dim: int) -> Tensor:
+    a, b = x.chunk(2, dim)
+    s = b.sigmoid()
+    return torch.cat([g * s, g * a * s * (1 - s)], dim)
+
+
+# ---- arithmetic and rounding
+
+
+@named("remainder")
+def _remainder(a: Any, b: Any) -> Tensor:
+    """The rest of a division that rounds down: it has the sign of b."""
+    rest = torch.fmod(a, b) if isinstance(a, Tensor) else torch.fmod(torch.full_like(b, a), b)
+    return torch.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
+
+
+@named("div.Tensor_mode", "div.Scalar_mode")
+def _div_mode(a: Tensor, b: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode != "floor" or not torch.result_type(a, b).is_floating_point:
+        return NotImplemented
+    return _floor_divide(a, b)
+
+
+@named("floor_divide")
+def _floor_divide(a: Any, b: Any) -> Any:
+    """(a − rest) / b is next to a whole number, where a / b may have been rounded up to one."""
+    if not torch.result_type(a, b).is_floating_point:
+        return NotImplemented
+    rest, quotient = torch.fmod(a, b), a / b
+    whole = (a - rest) / b
+    b = b + zero(whole)
+    whole = torch.where((rest != 0) & ((rest < 0) != (b < 0)), whole - 1, whole)
+    down = whole.floor()
+    down = torch.where(whole - down > 0.5, down + 1, down)
+    down = torch.where(whole == 0, quotient * 0, down)  # with the quotient's sign
+    return torch.where(b == 0, quotient, down)
+
+
+DECOMPOSITIONS.update({
+    "copysign": lambda a, b: torch.where(
+        _is_negative(b), -a.abs(), a.abs()) if isinstance(b, Tensor) else (
+        a.abs() * math.copysign(1.0, b)),
+    "deg2rad": lambda x: x * (math.pi / 180),
+    "__lshift__.Scalar": lambda a, n: a * 2**n,
+    "__rshift__.Scalar": lambda a, n: torch.div(a, 2**n, rounding_mode="floor"),
+    "frac": lambda x: x - x.trunc(),
+    "heaviside": lambda x, at_0: torch.where(x == 0, at_0, (x > 0).to(x.dtype)),
+    "hypot": lambda a, b: (a * a + b * b).sqrt(),
+    "rad2deg": lambda x: x * (180 / math.pi),
+    "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
+    "signbit": lambda x: _is_negative(x),
+    "logical_xor": lambda a, b: (a != 0) != (b != 0),
+})  # fmt: skip
+
+
+# ---- exponentials, logarithms, angles
+
+
+@named("logaddexp")
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """max(a, b) + log(1 + e^−|a − b|); infinities that are equal have no difference."""
+    apart = torch.where(a == b, zero(a), a - b).abs()
+    return torch.maximum(a, b) + F.softplus(-apart)
+
+
+@named("logaddexp2")
+def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
+    apart = torch.where(a == b, zero(a), a - b).abs()
+    return torch.maximum(a, b) + F.softplus(apart * -math.log(2)) / math.log(2)
+
+
+@named("logsumexp")
+def _logsumexp(x: Tensor, dims: Any, keepdim: bool = False) -> Tensor:
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    top = x.amax(dims, True)
+    top = torch.where(top.abs() == math.inf, zero(x), top)  # −∞ − −∞ is NaN
+    total = (x - top).exp().sum(dims, True).log() + top
+    if keepdim:
+        return total
+    return total.view([n for i, n in enumerate(x.shape) if i not in {d % x.dim() for d in dims}])
+
+
+@named("xlogy", "special_xlogy")
+def _xlogy(a: Any, b: Any) -> Tensor:
+    """a · log(b), which is 0 where a is 0, whatever b is but NaN."""
+    if not isinstance(b, Tensor):
+        return torch.where(a == 0, zero(a), a * (math.log(b) if b > 0 else math.log(0.0 * b + 1)))
+    product = a * b.log()
+    if not isinstance(a, Tensor):
+        return product if a else torch.where(b == b, zero(b), b)
+    return torch.where((a == 0) & (b == b), zero(b), product)
+
+
+@named("special_xlog1py")
+def _xlog1py(a: Any, b: Tensor) -> Tensor:
+    product = a * b.log1p()
+    if not isinstance(a, Tensor):
+        return product if a else torch.where(b == b, zero(b), b)
+    return torch.where((a == 0) & (b == b), zero(b), product)
+
+
+@named("logit")
+def _logit(x: Tensor, eps: float | None = None) -> Tensor:
+    if eps is not None:
+        x = x.clamp(eps, 1 - eps)
+    return (x / (1 - x)).log()
+
+
+@named("logit_backward")
+def _logit_backward(g: Tensor, x: Tensor, eps: float | None = None) -> Tensor:
+    """Beyond the ends 0; without eps, NaN."""
+    low, beyond = (0.0, math.nan) if eps is None else (eps, 0.0)
+    inside = (x >= low) & (x <= 1 - low)
+    return torch.where(inside, g / (x * (1 - x)), beyond + zero(g))
+
+
+DECOMPOSITIONS.update({
+    "acos": lambda x: torch.atan2(((1 - x) * (1 + x)).sqrt(), x),
+    "acosh": lambda x: ((x - 1) + ((x - 1) * (x + 1)).sqrt()).log1p(),
+    "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
+    "asinh": lambda x: x.sign() * (x.abs() + x * x / (1 + (1 + x * x).sqrt())).log1p(),
+    "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
+    "sinc": lambda x: torch.where(x == 0, 1 + zero(x), (math.pi * x).sin() / (math.pi * x)),
+    "special_entr": lambda x: torch.where(
+        x > 0, -x * x.log(), torch.where(x == 0, zero(x), torch.where(x < 0, -math.inf, x))),
+})  # fmt: skip
+
+
+# ---- infinities and NaN
+
+
+DECOMPOSITIONS.update({
+    "fmax": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.maximum(a, b))),
+    "fmin": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.minimum(a, b))),
+    "isinf": lambda x: x.abs() == math.inf,
+    "isnan": lambda x: x != x,
+    "ldexp": lambda a, b: a * 2.0**b,
+    "isneginf": lambda x: x == -math.inf,
+    "isposinf": lambda x: x == math.inf,
+})  # fmt: skip
+
+
+@named("nan_to_num")
+def _nan_to_num(
+    x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    if not x.is_floating_point():
+        return x.clone()
+    most = torch.finfo(x.dtype).max
+    high, low = (most if posinf is None else posinf), (-most if neginf is None else neginf)
+    x = torch.where(x != x, (nan or 0.0) + zero(x), x)
+    return torch.where(x == math.inf, high, torch.where(x == -math.inf, low, x))
+
+
+@named("nansum")
+def _nansum(x: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
+    there = torch.where(x != x, zero(x), x)
+    return there.sum() if dims is None else there.sum(dims, keepdim)

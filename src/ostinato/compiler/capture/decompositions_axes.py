@@ -1,0 +1,251 @@
+"""Decompositions of operations along an axis: sums, movements, the largest and where it is."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, Function, columns, named
+
+# ---- over an axis
+
+
+DECOMPOSITIONS.update(
+    {
+        "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
+        "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
+        "all.default": lambda x: (x != 0).amin(),
+        "any.default": lambda x: (x != 0).amax(),
+        "count_nonzero": lambda x, *a: (x != 0).sum(*a),
+        "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
+        "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
+    }
+)
+
+
+def _mean(x: Tensor, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Tensor:
+    return x.mean(dims, keepdim)
+
+
+@named("norm.ScalarOpt_dim")
+def _norm(x: Tensor, p: Any, dims: Any, keepdim: bool = False) -> Tensor:
+    return torch.linalg.vector_norm(x, 2 if p is None else p, dims, keepdim)
+
+
+@named("linalg_vector_norm")
+def _vector_norm(
+    x: Tensor, order: float = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Tensor:
+    size = x.abs()
+    dims = list(range(x.dim())) if dims is None else dims
+    if order == math.inf:
+        return size.amax(dims, keepdim)
+    if order == -math.inf:
+        return size.amin(dims, keepdim)
+    if order == 0:
+        return (x != 0).to(x.dtype).sum(dims, keepdim)
+    if order == 1:
+        return size.sum(dims, keepdim)
+    if order == 2:
+        return (x * x).sum(dims, keepdim).sqrt()
+    return (size**order).sum(dims, keepdim) ** (1 / order)
+
+
+@named("cumsum")
+def _cumsum(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """In log₂ N sums: of 2 neighbours, of 4, of 8, …"""
+    x = x if x.is_floating_point() or dtype is not None else x.long()
+    return scanned(torch.add, x if dtype is None else x.to(dtype), dim, 0)
+
+
+def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
+    n, k = x.shape[dim], 1
+    while k < n:
+        first = torch.full_like(x.narrow(dim, 0, k), neutral)
+        x = combine(x, torch.cat([first, x.narrow(dim, 0, n - k)], dim))
+        k *= 2
+    return x
+
+
+# ---- moving
+
+
+@named("constant_pad_nd")
+def _pad(x: Tensor, sizes: list[int], value: float = 0) -> Tensor:
+    for i in range(0, len(sizes), 2):
+        dim = x.dim() - 1 - i // 2
+        before, after = sizes[i], sizes[i + 1]
+        if before < 0 or after < 0:
+            start = max(0, -before)
+            x = x.narrow(dim, start, x.shape[dim] - start - max(0, -after))
+        for n, at_front in ((before, True), (after, False)):
+            if n > 0:
+                shape = [n if j == dim else m for j, m in enumerate(x.shape)]
+                more = x.new_full(shape, value)
+                x = torch.cat([more, x] if at_front else [x, more], dim)
+    return x.clone()
+
+
+@named("roll")
+def _roll(x: Tensor, shifts: list[int], dims: list[int] = []) -> Tensor:  # noqa: B006
+    if not dims:
+        return x.reshape(-1).roll(shifts, 0).view(x.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        k = shift % x.shape[dim]
+        if k:
+            n = x.shape[dim] - k
+            x = torch.cat([x.narrow(dim, n, k), x.narrow(dim, 0, n)], dim)
+    return x.clone()
+
+
+@named("repeat")
+def _repeat(x: Tensor, times: list[int]) -> Tensor:
+    x = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
+    for dim, n in enumerate(times):
+        if n != 1:
+            x = torch.cat([x] * n, dim)
+    return x.clone()
+
+
+@named("slice_scatter")
+def _slice_scatter(
+    x: Tensor, src: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
+    n = x.shape[dim]
+    taken = range(*slice(start, end, step).indices(n))
+    if len(taken) == n:
+        return src.clone()
+    if step == 1:
+        parts = [x.narrow(dim, 0, taken.start), src, x.narrow(dim, taken.stop, n - taken.stop)]
+    else:
+        source = {i: k for k, i in enumerate(taken)}
+        parts = [
+            src.narrow(dim, source[i], 1) if i in source else x.narrow(dim, i, 1) for i in range(n)
+        ]
+    return torch.cat([part for part in parts if part.shape[dim]], dim)
+
+
+@named("select_scatter")
+def _select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    index = index % x.shape[dim]
+    return _slice_scatter(x, src.unsqueeze(dim), dim, index, index + 1)
+
+
+@named("index_put")
+def _mask_put(x: Tensor, indices: list[Any], values: Tensor, accumulate: bool = False) -> Any:
+    """x[mask] = number."""
+    masks = [i for i in indices if i is not None and i.dtype is torch.bool]
+    if len(indices) != 1 or not masks or accumulate or values.numel() != 1:
+        return NotImplemented
+    (mask,) = masks
+    mask = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
+    return torch.where(mask, values.reshape(()) if values.dim() else values, x)
+
+
+# ---- normalization by statistics that were gathered before
+
+
+@named("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
+def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, *more: Any) -> Any:
+    training, eps = (more[0], more[2]) if len(more) == 3 else (False, more[1])
+    if training:
+        return NotImplemented
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    scale = (var + eps).rsqrt()
+    out = (x - mean.view(shape)) * scale.view(shape)
+    if weight is not None:
+        out = out * weight.view(shape)
+    if bias is not None:
+        out = out + bias.view(shape)
+    return out, x.new_zeros(1), x.new_zeros(1)  # PyTorch's are empty: of no step that is trained
+
+
+@named("native_batch_norm_backward")
+def _batch_norm_backward(
+    g: Tensor, x: Tensor, weight: Any, mean: Tensor, var: Tensor, _: Any, __: Any, training: bool,
+    eps: float, wanted: list[bool],
+) -> Any:  # fmt: skip
+    if training:
+        return NotImplemented
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    scale = (var + eps).rsqrt().view(shape)
+    others = [i for i in range(x.dim()) if i != 1]
+    dx = g * scale if weight is None else g * (scale * weight.view(shape))
+    dw = (g * ((x - mean.view(shape)) * scale)).sum(others)
+    return dx, dw if wanted[1] else None, g.sum(others) if wanted[2] else None
+
+
+# ---- the largest and the smallest, and where they are
+
+
+def _first(x: Tensor, top: Tensor, dim: int) -> Tensor:
+    """The first place that `top`, kept along `dim`, has in x."""
+    n = x.shape[dim]
+    places = torch.where(x == top, columns(x, dim), n)
+    return places.amin(dim, True)
+
+
+def _arg(extreme: str, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    if dim is None:
+        return NotImplemented
+    place = _first(x, getattr(x, extreme)(dim, True), dim)
+    return place if keepdim else place.squeeze(dim)
+
+
+def _extreme(extreme: str, x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    top = getattr(x, extreme)(dim, True)
+    both = top, _first(x, top, dim)
+    return both if keepdim else tuple([t.squeeze(dim) for t in both])
+
+
+DECOMPOSITIONS.update({
+    "argmax": functools.partial(_arg, "amax"),
+    "argmin": functools.partial(_arg, "amin"),
+    "max.dim": functools.partial(_extreme, "amax"),
+    "min.dim": functools.partial(_extreme, "amin"),
+})  # fmt: skip
+MOST_RANKED = 16  # elements that topk may find one after the other
+
+
+@named("topk")
+def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, _: bool = True) -> Any:
+    if k > MOST_RANKED:
+        return NotImplemented
+    rest, gone = x, -math.inf if largest else math.inf
+    values, places = [], []
+    for _i in range(k):
+        top, place = _extreme("amax" if largest else "amin", rest, dim, True)
+        values.append(top)
+        places.append(place)
+        rest = torch.where(columns(x, dim) == place, gone, rest)
+    return torch.cat(values, dim), torch.cat(places, dim)
+
+
+def _places(bounds: Tensor, x: Tensor, right: bool) -> Any:
+    """How many boundaries lie below each element, or at it."""
+    if bounds.dim() != 1 or bounds.shape[0] > 4 * MOST_RANKED:
+        return NotImplemented
+    below = [(b <= x) if right else (b < x) for b in bounds.unbind()]
+    return sum(part.long() for part in below)
+
+
+@named("bucketize.Tensor")
+def _bucketize(x: Tensor, bounds: Tensor, *, out_int32: bool = False, right: bool = False) -> Any:
+    return _places(bounds, x, right)
+
+
+@named("searchsorted.Tensor")
+def _searchsorted(
+    bounds: Tensor, x: Tensor, *, out_int32: bool = False, right: bool = False,
+    side: str | None = None, sorter: Any = None,
+) -> Any:  # fmt: skip
+    return NotImplemented if sorter is not None else _places(bounds, x, right or side == "right")
+
+
+@named("sort")
+def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
+    return _topk(x, x.shape[dim], dim, descending)

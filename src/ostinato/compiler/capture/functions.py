@@ -1,0 +1,118 @@
+"""Functions of torch that the recorder replaces above autograd.
+
+Their implementation, or that of their gradient, looks at values. Autograd differentiates what is
+put in their place. A replacement gives NotImplemented where it does not take the arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ostinato.compiler.capture.decompositions import Function
+from ostinato.compiler.capture.decompositions_axes import scanned
+
+
+def _prod(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The halves multiplied with each other until one column is left: exact at zeros, too."""
+    if dim is None or dtype is not None or x.shape[dim] == 0:
+        return NotImplemented
+    while x.shape[dim] > 1:
+        n = x.shape[dim] // 2
+        halves = x.narrow(dim, 0, n) * x.narrow(dim, n, n)
+        odd = x.shape[dim] - 2 * n
+        x = torch.cat([halves, x.narrow(dim, 2 * n, odd)], dim) if odd else halves
+    return x if keepdim else x.squeeze(dim)
+
+
+def _cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Any:
+    return NotImplemented if dtype is not None else scanned(torch.mul, x, dim, 1)
+
+
+def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
+    return scanned(torch.logaddexp, x, dim, -math.inf)
+
+
+def _padded(x: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    """Beyond the ends: the last element again, or those before it, or those of the other end."""
+    if mode not in _BEYOND:
+        return NotImplemented
+    for i in range(0, len(pad), 2):
+        dim = x.dim() - 1 - i // 2
+        n = x.shape[dim]
+        index = [_BEYOND[mode](j, n) for j in range(-pad[i], n + pad[i + 1])]
+        x = x[(slice(None),) * dim + (index,)]
+    return x
+
+
+_BEYOND: dict[str, Callable[[int, int], int]] = {
+    "circular": lambda j, n: j % n,
+    "reflect": lambda j, n: n - 1 - abs(n - 1 - abs(j)),
+    "replicate": lambda j, n: min(max(j, 0), n - 1),
+}
+
+
+def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Any = None) -> Any:
+    """y_o = a W_o b: the product of a with all W_o, and of what comes out with b."""
+    n, k, m = weight.shape
+    products = (a @ weight.permute(1, 0, 2).reshape(k, n * m)).unflatten(-1, (n, m))
+    out = (products * b.unsqueeze(-2)).sum(-1)
+    return out if bias is None else out + bias
+
+
+def _one_hot(x: Tensor, num_classes: int = -1) -> Any:
+    if num_classes < 1:  # as many as the largest says
+        return NotImplemented
+    return (x.unsqueeze(-1) == torch.arange(num_classes)).long()
+
+
+def _gaussian_nll(
+    input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """½ (log max(σ², ε) + (x − μ)² / max(σ², ε)); no gradient through the maximum."""
+    if not isinstance(var, Tensor) or reduction != "none" or var.dim() != input.dim():
+        return NotImplemented
+    var = var + (var.clamp(min=eps) - var).detach()
+    loss = 0.5 * (var.log() + (input - target) ** 2 / var)
+    return loss + 0.5 * math.log(2 * math.pi) if full else loss
+
+
+def _written(view: Tensor, value: Any) -> Any:
+    """`copy_`, of whose functional form autograd knows no gradient."""
+    if view.dtype is torch.bool:
+        return NotImplemented
+    if isinstance(value, Tensor):  # which may be a view of the same tensor: x[0] += 1 puts it back
+        value = value.clone()
+    return view.masked_fill_(torch.ones((), dtype=torch.bool), 0).add_(value)
+
+
+def _item_set(x: Tensor, index: Any, value: Any) -> Any:
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(p is None or p is ... or type(p) in (int, slice) for p in parts):
+        return NotImplemented
+    return _written(x[index], value)
+
+
+# Of a step that is made functional, in which views that were changed are computed anew.
+CHANGES_IN_PLACE: dict[Any, Function] = {
+    Tensor.__setitem__: _item_set,
+    Tensor.copy_: lambda view, value, *_: _written(view, value),
+}
+FUNCTIONS: dict[Any, Function] = {
+    F.bilinear: _bilinear,
+    F.gaussian_nll_loss: _gaussian_nll,
+    F.pad: _padded,
+    F.one_hot: _one_hot,
+    torch.cumprod: _cumprod,
+    Tensor.cumprod: _cumprod,
+    torch.logcumsumexp: _logcumsumexp,
+    Tensor.logcumsumexp: _logcumsumexp,
+    torch.prod: _prod,
+    Tensor.prod: _prod,
+}

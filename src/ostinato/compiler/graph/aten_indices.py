@@ -1,0 +1,449 @@
+"""Rules of calls with whole numbers: rows of a table, elements of a row, and conversions.
+
+The engine computes whole numbers in the step's type. An index that has rows is compared with
+0, 1, …, which gives a row of ones and zeros: its product with a table is a row of that table, the
+product of its transpose with rows adds them to the rows of a gradient, in the order of all sums.
+An index that is known when the step is recorded takes columns; one that is a captured tensor
+multiplies by a matrix of ones and zeros, which PyTorch makes once a scan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph.identities import is_zero
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node, Slot
+from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, columns, rule
+
+MOST_LOOKED_UP = 64  # indices of one row, each of which is an operation of its own
+MOST_PIECES = 32  # that are cut and joined; a product takes less from there on
+
+
+# ---- conversions and divisions
+
+
+@rule("_to_copy")
+def _to_copy(c: Context, a: Value, **_: Any) -> Any:
+    if c.gives_truths:
+        return c.truth(0, a)
+    if c.gives_whole and not (c.whole[0] or c.truths[0]):
+        return Value(c.op("trunc", c.node(a)), a.shape)
+    return a
+
+
+@rule("floor_divide")
+def _floor_divide(c: Context, a: Any, b: Any) -> Any:
+    """Of whole numbers: the quotient, rounded to float32, rounds down to the right one."""
+    return c.op("floor", c.elementwise("div", a, b))
+
+
+@rule("div", "true_divide")
+def _div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    quotient = c.elementwise("div", a, b)
+    if rounding_mode is None:
+        return quotient
+    return c.op("floor" if rounding_mode == "floor" else "trunc", quotient)
+
+
+def _of_truths(op: str, c: Context, a: Any, b: Any) -> Any:
+    if any(c.whole):
+        raise c.refuse("works on the bits of whole numbers; the engine computes them as floats")
+    return c.elementwise(op, a, b)
+
+
+for _name, _op in (("and", "mul"), ("or", "max"), ("xor", "ne")):
+    for _spelt in (f"__{_name}__", f"bitwise_{_name}"):
+        RULES[_spelt] = lambda c, a, b, op=_op: _of_truths(op, c, a, b)
+
+
+@rule("bitwise_not")
+def _bitwise_not(c: Context, a: Value) -> Any:
+    if any(c.whole):  # −1 − a
+        return c.op("rsub_s", c.node(a), s=-1.0)
+    return c.elementwise("eq_s", a, s=0.0)
+
+
+# ---- an index that has rows
+
+
+def _numbers(c: Context, n: int) -> Node:
+    """0, 1, … n − 1."""
+    return c.b.call("aten.arange.default", (), (n,), ONCE, (n,))
+
+
+def _one_hot(c: Context, index: Node, n: int) -> Node:
+    """Of an index `[B, 1]`: a one in its column, `[B, n]`."""
+    return c.op("eq", index, _numbers(c, n))
+
+
+def _each(c: Context, index: Value) -> list[Node]:
+    """The columns of an index, each `[B, 1]`."""
+    if index.width > MOST_LOOKED_UP:
+        raise c.refuse(f"looks up {index.width} indices a row; the engine does {MOST_LOOKED_UP}")
+    whole = c.as_rows(index)
+    return [c.b.slice(whole, j, j + 1) for j in range(index.width)]
+
+
+def _from_the_end(c: Context, index: Node, n: int) -> Node:
+    """Negative indices count from the end."""
+    later = c.op("add_s", index, s=float(n))
+    return c.op("select", c.op("lt_s", index, s=0.0), later, index)
+
+
+def _flat_index(c: Context, indices: Sequence[Value], sizes: Sequence[int]) -> Value:
+    """Indices of the first axes as one of all their elements."""
+    shape = max((i.shape for i in indices), key=columns)
+    flat: Node | None = None
+    for index, n in zip(indices, sizes, strict=True):
+        node = _from_the_end(c, c.node(index, shape), n)
+        flat = node if flat is None else c.op("add", c.op("mul_s", flat, s=float(n)), node)
+    assert flat is not None
+    return Value(flat, shape)
+
+
+def _rows_of(c: Context, table: Value, index: Value, n: int) -> Node:
+    """The rows of a table of n that the columns of an index name, side by side."""
+    width = math.prod(table.shape) // n
+    matrix = c.b.view(table.node, (n, width), ONCE)
+    return c.b.concat([c.b.matmul(_one_hot(c, i, n), matrix) for i in _each(c, index)])
+
+
+def _added_to_rows(c: Context, g: Value, index: Value, n: int, shape: Shape) -> Node:
+    """The gradient of a table: each row's gradient, added where its index says."""
+    gradient, at = c.as_rows(g), 0
+    width = gradient.width // index.width
+    total: Node | None = None
+    for i in _each(c, index):
+        part = c.b.outer(_one_hot(c, i, n), c.b.slice(gradient, at, at + width))
+        at += width
+        total = part if total is None else c.b.add_sums(total, part)
+        if total is None:
+            raise c.refuse("adds up gradients of a table in several places")
+    assert total is not None
+    return c.b.view(total, tuple(shape), SUM)
+
+
+@rule("embedding")
+def _embedding(
+    c: Context, table: Value, index: Value, padding: int = -1, scaled: bool = False,
+    sparse: bool = False,
+) -> Any:  # fmt: skip
+    if scaled or sparse:
+        raise c.refuse("scale_grad_by_freq and sparse are not supported")
+    if table.rows:
+        raise c.refuse("looks up a table that the step computes; wanted a captured one")
+    return _rows_of(c, table, index, table.shape[0])
+
+
+@rule("embedding_dense_backward")
+def _embedding_backward(
+    c: Context, g: Value, index: Value, n: int, padding: int, scaled: bool
+) -> Any:
+    if padding >= 0:  # that row gets no gradient: no row has the index −1
+        node = c.as_rows(index)
+        known = c.op("ne", node, c.b.const(float(padding)))
+        node = c.op("select", known, node, c.b.const(-1.0))
+        index = Value(node, index.shape)
+    return _added_to_rows(c, g, index, n, c.shapes[0])
+
+
+def _leading(indices: Sequence[Any]) -> bool:
+    """Whether the first axes are indexed, and by rows."""
+    return bool(indices) and all(isinstance(i, Value) for i in indices)
+
+
+@rule("arange")
+def _arange(c: Context, *numbers: Any) -> Any:
+    """The numbers of the rows: an index with which each row takes of itself."""
+    if numbers not in ((Batch(1),), (0, Batch(1))):
+        raise c.refuse("computes with the batch size")
+    return c.b.node("row_number", (), (), ROWS, (1,))
+
+
+def _of_each_row(indices: Sequence[Any]) -> Value | None:
+    """i, where the indices are the numbers of the rows and i."""
+    if len(indices) == 2 and _leading(indices) and indices[0].node.op == "row_number":
+        index: Value = indices[1]
+        return Value(index.node, (Batch(1), 1)) if index.shape == (Batch(1),) else None
+    return None
+
+
+def _transposed_table(c: Context, a: Value, indices: Sequence[Any]) -> Value | None:
+    """i, where the second axis of a matrix is indexed by rows: W[:, i]."""
+    if len(indices) == 2 and indices[0] is None and isinstance(indices[1], Value):
+        index = indices[1]
+        if len(a.shape) == 2 and index.rows and index.shape == (Batch(1),):
+            return Value(_from_the_end(c, index.node, a.shape[1]), index.shape)
+    return None
+
+
+@rule("index")
+def _index(c: Context, a: Value, indices: list[Any]) -> Any:
+    of_each = _of_each_row(indices)
+    if of_each is not None:
+        n = _last_axis(c, a.shape, 1)
+        return _gather(c, a, 1, Value(_from_the_end(c, of_each.node, n), of_each.shape))
+    if not a.rows:
+        index = _transposed_table(c, a, indices)
+        if index is not None:
+            turned = (a.shape[1], a.shape[0])
+            table = c.b.call("aten.t.default", (a.node,), (Slot(0),), ONCE, turned)
+            rows = _rows_of(c, Value(table, turned), index, turned[0])
+            return Value(rows, c.shapes[0], transposed=True)
+    if not a.rows and _leading(indices):
+        sizes = [int(n) for n in a.shape[: len(indices)]]
+        return _rows_of(c, a, _flat_index(c, indices, sizes), math.prod(sizes))
+    dim, index = _only_index(c, a, indices)
+    return _columns_of(c, a, dim, index)
+
+
+@rule("index_put", "_index_put_impl")
+def _index_put(
+    c: Context, a: Value, indices: list[Any], values: Value, accumulate: bool = False, _: Any = 0
+) -> Any:
+    shape = c.shapes[0]
+    of_each = _of_each_row(indices)
+    if of_each is not None:
+        n = _last_axis(c, shape, 1)
+        index = Value(_from_the_end(c, of_each.node, n), of_each.shape)
+        return _scattered(c, a, 1, index, values, accumulate)
+    turned = _transposed_table(c, Value(a.node, shape), indices)
+    if turned is not None and accumulate and values.transposed and a.node.op == "const":
+        return c.b.view(
+            c.b.outer(values.node, _one_hot(c, turned.node, shape[1])), tuple(shape), SUM
+        )
+    if accumulate and is_zero(a.node) and _leading(indices) and Batch(1) not in shape:
+        sizes = shape[: len(indices)]  # the gradient of a table
+        return _added_to_rows(c, values, _flat_index(c, indices, sizes), math.prod(sizes), shape)
+    like = Value(c.b.widen(c.node(a), columns(shape)), shape)
+    dim, index = _only_index(c, like, indices)
+    return _put_columns(c, like, dim, index, values, accumulate)
+
+
+def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Value]:
+    """The axis that is indexed, and its index, which all rows share."""
+    there = [(dim, i) for dim, i in enumerate(indices) if i is not None]
+    if len(there) != 1 or there[0][1].rows:
+        raise c.refuse(
+            "takes other elements of each row by index; x.gather(-1, i) does that, with i of as "
+            "many axes as x"
+        )
+    if not isinstance(a.shape[there[0][0]], int):
+        raise c.refuse("takes rows of the batch by index")
+    return there[0]
+
+
+# ---- an index that all rows share
+
+
+def _known(node: Node) -> list[int] | None:
+    """The values of an index, where the step made it of numbers."""
+    if node.op == "literal":
+        literal: Literal = node.attrs[0]
+        if literal.tensor.dim() == 1 and literal.tensor.dtype != torch.bool:
+            return [int(i) for i in literal.tensor]
+    return None
+
+
+def _outer_and_inner(a: Value, dim: int) -> tuple[int, int]:
+    return columns(a.shape[:dim]), columns(a.shape[dim + 1 :])
+
+
+def _runs(index: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours that follow each other, as (first, end)."""
+    runs: list[list[int]] = []
+    for i in index:
+        if runs and runs[-1][1] == i:
+            runs[-1][1] = i + 1
+        else:
+            runs.append([i, i + 1])
+    return [(first, end) for first, end in runs]
+
+
+def picked(c: Context, a: Value, dim: int, index: Sequence[int]) -> Node:
+    """The elements of an axis with these numbers, in this order."""
+    n = a.shape[dim]
+    outer, inner = _outer_and_inner(a, dim)
+    runs = _runs([i % n for i in index])
+    if outer * len(runs) > MOST_PIECES:
+        return _by_product(c, a, dim, _matrix(c, _literal(c, index, n), n))
+    whole = c.as_rows(a)
+    return c.b.concat([
+        c.b.slice(whole, (o * n + first) * inner, (o * n + end) * inner)
+        for o in range(outer) for first, end in runs
+    ])  # fmt: skip
+
+
+def _literal(c: Context, index: Sequence[int], n: int) -> Node:
+    args = tuple([i % n for i in index])
+    return c.b.node("whole_numbers", (), args, ONCE, (len(args),))
+
+
+def _matrix(c: Context, index: Node, n: int) -> Node:
+    """Ones and zeros `[n, N]`: what multiplies a row of n so that N columns of it remain."""
+    (size,) = index.shape
+    positive = c.b.call("aten.remainder.Scalar", (index,), (Slot(0), n), ONCE, (size,))
+    column = c.b.view(_numbers(c, n), (n, 1), ONCE)
+    return c.b.call("aten.eq.Tensor", (positive, column), (Slot(0), Slot(1)), ONCE, (n, size))
+
+
+def _by_product(c: Context, a: Value, dim: int, matrix: Node, transposed: bool = False) -> Node:
+    """An axis of a row times a matrix of ones and zeros, or its transpose."""
+    outer, inner = _outer_and_inner(a, dim)
+    if transposed:
+        shape = matrix.shape[::-1]
+        matrix = c.b.call("aten.t.default", (matrix,), (Slot(0),), ONCE, shape)
+    for n, first in ((outer, True), (inner, False)):
+        if n > 1:
+            eye = c.b.call("aten.eye.default", (), (n,), ONCE, (n, n))
+            shape = (matrix.shape[0] * n, matrix.shape[1] * n)
+            both = (eye, matrix) if first else (matrix, eye)
+            matrix = c.b.call("aten.kron.default", both, (Slot(0), Slot(1)), ONCE, shape)
+    return c.b.matmul(c.as_rows(a), matrix)
+
+
+def _columns_of(c: Context, a: Value, dim: int, index: Value) -> Node:
+    known = _known(index.node)
+    if known is not None:
+        return picked(c, a, dim, known)
+    if len(index.shape) != 1:
+        raise c.refuse(f"takes columns by an index of {len(index.shape)} axes; wanted one axis")
+    return _by_product(c, a, dim, _matrix(c, index.node, a.shape[dim]))
+
+
+def _put_columns(
+    c: Context, a: Value, dim: int, index: Value, values: Value, accumulate: bool
+) -> Node:
+    """The row, with values in the columns that the index names, or added there."""
+    known, n = _known(index.node), a.shape[dim]
+    if accumulate:
+        shape = (*a.shape[:dim], index.shape[0], *a.shape[dim + 1 :])
+        of_values = Value(c.b.widen(c.node(values, shape), columns(shape)), shape)
+        added = _by_product(c, of_values, dim, _matrix(c, index.node, n), transposed=True)
+        return c.op("add", c.node(a), added)
+    outer, inner = _outer_and_inner(a, dim)
+    if known is None or outer != 1 or len({i % n for i in known}) < len(known):
+        raise c.refuse("puts values at places that are not known when the step is recorded")
+    source = {i % n: k for k, i in enumerate(known)}
+    shape = (*a.shape[:dim], len(known), *a.shape[dim + 1 :])
+    new, old = c.b.widen(c.node(values, shape), len(known) * inner), c.as_rows(a)
+    pieces = []
+    for i in range(n):
+        whole, at = (new, source[i]) if i in source else (old, i)
+        pieces.append(c.b.slice(whole, at * inner, (at + 1) * inner))
+    return c.b.concat(pieces)
+
+
+@rule("index_select")
+def _index_select(c: Context, a: Value, dim: int, index: Value) -> Any:
+    dim = dim % len(a.shape)
+    if not a.rows and dim == 0:
+        return _rows_of(c, a, index, a.shape[0])
+    return _columns_of(c, a, *_only_index(c, a, [None] * dim + [index]))
+
+
+@rule("index_add")
+def _index_add(
+    c: Context, a: Value, dim: int, index: Value, values: Value, alpha: float = 1
+) -> Any:
+    if alpha != 1:
+        raise c.refuse("alpha is not supported")
+    return _index_put(c, a, [None] * (dim % len(c.shapes[0])) + [index], values, True)
+
+
+@rule("flip")
+def _flip(c: Context, a: Value, dims: Sequence[int]) -> Any:
+    for dim in dims:
+        dim = dim % len(a.shape)
+        if not isinstance(a.shape[dim], int):
+            raise c.refuse("turns the batch around")
+        a = Value(picked(c, a, dim, range(a.shape[dim] - 1, -1, -1)), a.shape)
+    return a
+
+
+def every_nth(c: Context, a: Value, dim: int, start: Any, end: Any, step: int) -> Node:
+    """a[..., start : end : step, ...] along an axis."""
+    return picked(c, a, dim, range(*slice(start, end, step).indices(a.shape[dim])))
+
+
+def every_nth_backward(
+    c: Context, g: Value, shape: Shape, dim: int, start: Any, end: Any, step: int
+) -> Node:
+    """The gradient of what `every_nth` took: zero in the columns between."""
+    n = shape[dim]
+    index = list(range(*slice(start, end, step).indices(n)))
+    known = _literal(c, index, n)
+    of_g = Value(c.as_rows(g), (*shape[:dim], len(index), *shape[dim + 1 :]))
+    return _by_product(c, of_g, dim, _matrix(c, known, n), transposed=True)
+
+
+def _windows(n: int, size: int, step: int) -> list[int]:
+    """The elements of one window after the other."""
+    return [first + j for first in range(0, n - size + 1, step) for j in range(size)]
+
+
+@rule("unfold")
+def _unfold(c: Context, a: Value, dim: int, size: int, step: int) -> Any:
+    dim = dim % len(a.shape)
+    if dim != len(a.shape) - 1 or not isinstance(a.shape[dim], int):
+        raise c.refuse("makes windows of another axis than the last")
+    return picked(c, a, dim, _windows(a.shape[dim], size, step))
+
+
+@rule("unfold_backward")
+def _unfold_backward(c: Context, g: Value, shape: Shape, dim: int, size: int, step: int) -> Any:
+    dim = dim % len(c.shapes[0])
+    n = c.shapes[0][dim]
+    index = _windows(n, size, step)
+    of_g = Value(c.as_rows(g), (*c.shapes[0][:dim], len(index)))
+    return _by_product(c, of_g, dim, _matrix(c, _literal(c, index, n), n), transposed=True)
+
+
+# ---- elements of each row by its own index
+
+
+def _last_axis(c: Context, shape: Shape, dim: int) -> int:
+    """The width of a row `[B, n]`."""
+    if len(shape) != 2 or dim % 2 != 1 or shape[0] != Batch(1):
+        raise c.refuse(f"takes elements of {list(shape)} along axis {dim}; wanted rows [B, n]")
+    return int(shape[1])
+
+
+@rule("gather")
+def _gather(c: Context, a: Value, dim: int, index: Value, sparse: bool = False) -> Any:
+    n = _last_axis(c, a.shape, dim)
+    row, pieces = c.as_rows(a), []
+    for i in _each(c, index):
+        there = c.op("select", _one_hot(c, i, n), row, c.b.const(0.0))
+        pieces.append(c.b.reduce("row_sum", there, n))
+    return c.b.concat(pieces)
+
+
+def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, add: bool) -> Node:
+    shape = c.shapes[0]
+    n = _last_axis(c, shape, dim)
+    out = c.b.widen(c.node(a), n)
+    values = c.as_rows(source) if isinstance(source, Value) and source.width > 1 else None
+    for j, i in enumerate(_each(c, index)):
+        here = _one_hot(c, i, n)
+        value = c.node(source) if values is None else c.b.slice(values, j, j + 1)
+        if add:
+            out = c.op("add", out, c.op("select", here, value, c.b.const(0.0)))
+        else:
+            out = c.op("select", here, value, out)
+    return c.b.widen(out, n)
+
+
+@rule("scatter")
+def _scatter(c: Context, a: Value, dim: int, index: Value, source: Any) -> Any:
+    return _scattered(c, a, dim, index, source, add=False)
+
+
+@rule("scatter_add")
+def _scatter_add(c: Context, a: Value, dim: int, index: Value, source: Any) -> Any:
+    return _scattered(c, a, dim, index, source, add=True)

@@ -1,0 +1,139 @@
+"""Operations of ordinary steps: each plays natively, is the loop, and keeps the bit contract."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+import ostinato
+from zoo.operations import cases
+from zoo.playing import Played, assert_close, loop, play
+from zoo.steps import Case
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code with many expressions: meant
+]
+
+NAMES = [pytest.param(make, id=name) for _, name, make in cases()]
+FLOATS = [pytest.param(make, id=name) for _, name, make in cases(torch.float32)]
+T = 5
+
+
+def assert_native(case: Case, init: Any, xs: Any) -> None:
+    found = ostinato.explain(case.step, init, xs)
+    assert found.native, found.reason
+
+
+@pytest.mark.parametrize("make", NAMES)
+def test_an_operation_is_the_loop(make: Callable[[], Case]) -> None:
+    case = make()
+    ostinato.forget(case.step)
+    for B in (4, 1, 9):
+        init, xs = case.init(B), case.xs(T, B)
+        for reverse in (False, True):
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+        assert_native(case, init, xs)
+
+
+def _row(tree: Any, b: int, axis: int) -> Any:
+    return pytree.tree_map(lambda t: t.narrow(axis, b, 1), tree)
+
+
+def _bits(p: Played, rows: slice) -> list[bytes]:
+    tensors = [t[rows] for t in (*p.carry, *p.d_init)] + [t[:, rows] for t in (*p.ys, *p.d_xs)]
+    return [torch.nan_to_num(t.contiguous(), 7.0).numpy().tobytes() for t in tensors]
+
+
+@pytest.mark.parametrize("make", FLOATS)
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) -> None:
+    case, B = make(), 9
+    ostinato.forget(case.step)
+    init, xs = case.init(B), case.xs(T, B)
+    outs = pytree.tree_leaves((init, ostinato.scan(case.step, init, xs)[1]))
+    n = len(pytree.tree_leaves(init))
+    weights = [torch.randn(o.shape) for o in outs]
+    whole = play(ostinato.scan, case, init, xs, weights=weights)
+    assert_native(case, init, xs)
+    for b in (0, 4, 8):
+        of_row = [w.narrow(0 if i < n else 1, b, 1) for i, w in enumerate(weights)]
+        alone = play(ostinato.scan, case, _row(init, b, 0), _row(xs, b, 1), weights=of_row)
+        assert _bits(alone, slice(0, 1)) == _bits(whole, slice(b, b + 1))
+
+
+def test_the_checker_sees_a_step_that_the_loop_plays() -> None:
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.lgamma(h.abs() + x)
+
+    init, xs = torch.ones(2, 3), torch.ones(4, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(AssertionError, match="lgamma"):
+            assert_native(Case(step, [], lambda B: init, lambda B: xs[0]), init, xs)
+
+
+# ---- the ends of the range, where a composition could differ
+
+
+ENDS = torch.tensor(
+    [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 3.0, -3.0, 20.0, -20.0, 90.0, -90.0, 1e30, -1e30,
+     float("inf"), -float("inf"), float("nan")],
+    dtype=torch.float64,
+)  # fmt: skip
+AT_THE_ENDS: dict[str, Any] = {
+    "ceil": torch.ceil,
+    "copysign": lambda a, b: torch.copysign(a, b),
+    "div_floor": lambda a, b: torch.div(a, b, rounding_mode="floor"),
+    "floor": torch.floor,
+    "fmax": torch.fmax,
+    "fmin": torch.fmin,
+    "fmod": torch.fmod,
+    "frac_of_finite": lambda a: torch.where(a.isfinite(), a, 0.0).frac(),
+    "isfinite": lambda a: a.isfinite().to(a.dtype),
+    "isinf": lambda a: a.isinf().to(a.dtype),
+    "isnan": lambda a: a.isnan().to(a.dtype),
+    "log10": torch.log10,
+    "log2": torch.log2,
+    "logaddexp": torch.logaddexp,
+    "logit": torch.logit,
+    "logsumexp": lambda a, b: torch.logsumexp(torch.cat([a, b], -1), -1, True),
+    "nan_to_num": torch.nan_to_num,
+    "remainder": torch.remainder,
+    "round": torch.round,
+    "signbit": lambda a: a.signbit().to(a.dtype),
+    "trunc": torch.trunc,
+    "xlogy": torch.xlogy,
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_ENDS)
+def test_the_ends_of_the_range(name: str) -> None:
+    """Every pair of ends: the same number, the same sign of 0, NaN where PyTorch has it."""
+    f = AT_THE_ENDS[name]
+    a, b = (t.reshape(-1, 1) for t in torch.meshgrid(ENDS, ENDS, indexing="ij"))
+    unary = f in (torch.ceil, torch.floor, torch.round, torch.trunc, torch.log2, torch.log10) or (
+        name in {"frac_of_finite", "isfinite", "isinf", "isnan", "logit", "nan_to_num", "signbit"}
+    )
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return f(h) if unary else f(h, x)
+
+    ostinato.forget(step)
+    usual = torch.full_like(a, 0.75)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ostinato.scan(step, usual, torch.full_like(b, 1.5)[None])  # recorded where all is finite
+        ours = ostinato.scan(step, a, b[None])[0]
+    assert_native(Case(step, [], lambda B: a, lambda B: b), usual, b[None])
+    wanted = f(a) if unary else f(a, b)
+    same = (ours == wanted) | (ours.isnan() & wanted.isnan())
+    near = (ours - wanted).abs() <= 1e-13 * wanted.abs()
+    wrong = ~(same | near)
+    assert not wrong.any(), [(float(p), float(q)) for p, q in zip(a[wrong], b[wrong], strict=True)]
