@@ -106,10 +106,17 @@ _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
-    """The carry and xs are of the step's type, whole numbers or truth values."""
+    """The carry and xs are of the step's type, whole numbers or truth values.
+
+    A captured tensor may be of any type that PyTorch converts when it meets rows.
+    """
     for i in (*r.states, *r.xs):
         if r.dtypes[i] not in (dtype, torch.bool, *_WHOLE):
             raise Unsupported(_other_type("a tensor is", r.dtypes[i], dtype))
+    for i in r.captured:
+        found = r.dtypes[i]
+        if not (found.is_floating_point or found.is_complex or found in (torch.bool, *_WHOLE)):
+            raise Unsupported(f"a captured tensor is {found}; wanted numbers")
 
 
 def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
