@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from ostinato.cli.config import Config, Given
 from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
@@ -38,7 +39,7 @@ _SCHEDULE: Given = {
     "training.clip_norm": 1.0,
     "training.schedule": "cosine",
 }
-ARRAYS = (".npz", ".ts", ".ts.gz")  # files that hold X and y
+ARRAYS = (".npz", ".ts", ".ts.gz")  # files that hold X and y; IDX files have them side by side
 RECIPES: dict[str, Given] = {
     "classify": _SCHEDULE
     | {
@@ -77,13 +78,20 @@ RECIPES: dict[str, Given] = {
 _LENGTH = {"training.iterations", "training.epochs"}
 
 
+def holds_arrays(source: str) -> bool:
+    """Whether a file says itself what is X and what is y."""
+    from ostinato.data.content import ending
+
+    return source.endswith(ARRAYS) or ending(Path(source)) == ".idx"
+
+
 def for_task(task: str, settings: Config, given: Given) -> Config:
     """The settings with the recipe of a task, but for what is given.
 
     mnist, and files that hold X and y, keep the notebook's.
     """
     source = settings.data.source or ""
-    if source == "mnist" or source.endswith(ARRAYS):
+    if source == "mnist" or holds_arrays(source):
         return settings
     set_by_person = {key for key, value in given.items() if value is not None}
     recipe = {key: value for key, value in RECIPES[task].items() if key not in set_by_person}

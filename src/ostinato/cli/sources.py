@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ostinato.cli.config import BUILT_IN, Config, DataConfig
-from ostinato.cli.defaults import ARRAYS
+from ostinato.cli.defaults import ARRAYS, holds_arrays
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def known(source: str | None) -> str:
         return source
     if source == STDIN:
         raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
-    if not source.lower().endswith(SUFFIXES):
+    if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
         raise BadInput(f"{source!r} is no data set; wanted {wanted}")
     path = Path(source)
     if not path.is_file():
@@ -344,13 +344,14 @@ def read(
 
             return store_examples(stream_examples(name, columns))
         return to_examples(_parsed(content, kind, name, columns.separator), columns)
-    if kind == ".npy":
+    if kind in (".npy", ".idx"):
         from ostinato.data.arrays import parse_arrays
         from ostinato.data.content import read_content
         from ostinato.data.roles import Roles
 
         array = read_content(Path(name)) if content is None else content
-        return _named(parse_arrays(array, kind, name, Roles()).X, None, name)
+        found = parse_arrays(array, kind, name, Roles())
+        return _named(found.X, found.y, name)
     if kind not in ARRAYS:
         raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
     X, y = data.read(name) if content is None else data.read_stream(content, name)

@@ -1,14 +1,16 @@
-"""Examples from files that hold arrays: `.npz`, `.npy` and `.ts`."""
+"""Examples from files that hold arrays: `.npz`, `.npy`, `.ts` and IDX."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.content import GZIP
 from ostinato.data.examples import Examples
+from ostinato.data.idx import read_idx
 from ostinato.data.ragged import Ragged
 from ostinato.data.readers import read_npz
 from ostinato.data.roles import Roles
@@ -16,7 +18,7 @@ from ostinato.data.sequences import Sequences, shape_sequences
 from ostinato.data.shapes import part_names
 from ostinato.data.ts import parse_timed_ts
 
-ENDINGS = (".npz", ".npy", ".ts")
+ENDINGS = (".npz", ".npy", ".ts", ".idx")
 _OF_STEPS = ("shape", "time", "features", "target", "static", "known", "categories")
 _OF_SEQUENCES = ("id", "group", "split")  # arrays of an .npz file may have these roles
 
@@ -26,8 +28,8 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
 
     Args:
         content: of the file.
-        kind: ".npz", ".npy" or ".ts".
-        source: its name, for messages.
+        kind: ".npz", ".npy", ".ts" or ".idx".
+        source: its name, for messages; the labels of an IDX file lie beside it.
         roles: the task; of an .npz file, the names of further arrays `[N]` for id, group and
             split.
 
@@ -48,6 +50,8 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
     named: dict[str, np.ndarray] = {}
     if kind == ".npy":
         X, y = _npy(content, source), None
+    elif kind == ".idx":
+        X, y = _idx(content, source)
     elif kind == ".ts":
         X, y, times = parse_timed_ts(io.BytesIO(content), source)
     else:
@@ -94,6 +98,36 @@ def _npy(content: bytes, source: str) -> Sequences:
         if str(problem).startswith("Object arrays"):
             hint = "; wanted numbers: X.astype(float)"
         raise ValueError(f"{source}: cannot be read as .npy ({problem}){hint}") from None
+
+
+def _idx(content: bytes, source: str) -> tuple[Sequences, np.ndarray | None]:
+    """Sequences, and labels if there is a file of them beside it: images-idx3 and labels-idx1.
+
+    The values of a step beyond the second axis are its features, end to end.
+    """
+    try:
+        values = read_idx(content)
+    except ValueError as problem:
+        raise ValueError(str(problem).replace("IDX data", source)) from None
+    if values.ndim < 2:
+        raise ValueError(
+            f"{source}: {values.ndim} axes; wanted [N, T, F] or [N, T]: sequences, of which the "
+            "labels are found beside them"
+        )
+    if values.ndim > 3:
+        values = values.reshape(*values.shape[:2], -1)
+    X = shape_sequences(values)
+    path = Path(source)
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    if beside == path or not beside.is_file():
+        return X, None
+    y = read_idx(beside)
+    if y.shape != (len(X),):
+        raise ValueError(
+            f"{beside}: labels of shape {list(y.shape)}; wanted [{len(X)}], one for each sequence "
+            f"of {source}"
+        )
+    return X, y
 
 
 def _check_content(X: Sequences, source: str) -> None:

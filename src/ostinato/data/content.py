@@ -6,6 +6,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -37,17 +38,24 @@ _STARTS = {
     b"\xff\xff\xff\xff": ".arrow",
     b"\x93NUMPY": ".npy",
     b"@": ".ts",
+    b"\0\0\x08": ".idx",
 }
 KINDS = (
     *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
-    *(".npz", ".npy", ".ts", ".conll", ".conllu"),
+    *(".npz", ".npy", ".ts", ".idx", ".conll", ".conllu"),
 )
+_IDX = re.compile(r"[.-]idx(\d-[a-z0-9]+)?$")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def ending(path: Path) -> str:
-    """The ending that says how a file is read: ".csv" of both "a.csv" and "a.CSV.gz"."""
+    """The ending that says how a file is read: ".csv" of both "a.csv" and "a.CSV.gz".
+
+    ".idx" of the names that MNIST's files have, "train-images-idx3-ubyte".
+    """
     name = path.name.lower().removesuffix(".gz")
+    if _IDX.search(name):
+        return ".idx"
     return name[name.rfind(".") :] if "." in name else ""
 
 

@@ -63,7 +63,7 @@ def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> E
 
     Args:
         path: a table (.csv, .tsv, .jsonl, .parquet, .arrow; words with tags, .conll, .conllu), or
-            arrays (.npz, .npy, .ts), also packed with gzip (.gz).
+            arrays (.npz, .npy, .ts, IDX with its labels beside it), also packed with gzip (.gz).
         roles: what its columns are for; by default, what is unambiguous.
 
     Raises:

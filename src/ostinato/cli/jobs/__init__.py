@@ -68,7 +68,7 @@ def task_of(settings: Config) -> str:
         raise BadInput(f"--{asked[0]} and --{asked[1]} are two tasks; wanted one")
     source = settings.data.source or ""
     own = BUILT_IN.get(source)
-    if own is None and source.endswith(defaults.ARRAYS):
+    if own is None and defaults.holds_arrays(source):
         own = "classify"
     if own is None and source.endswith(TEXTS):
         own = "language"
