@@ -40,7 +40,9 @@ def test_elementwise(name, s):
     arity = OPS[name].arity
     grid = np.meshgrid(*[np.array(SPECIAL, np.float32)] * arity)
     values = [g.ravel()[:, None] for g in grid]
-    if name in ("sin", "cos"):
+    if name == "atan2":
+        values = [v + np.float32(0) for v in values]  # without −0, which ONNX has no sign of
+    if name in ("sin", "cos", "tan"):
         values = [v[np.abs(v) < 100][:, None] for v in values]  # ONNX Runtime reduces coarsely
     inputs = tuple(Node("x", (), (i,), "rows", (1,), i) for i in range(arity))
     graph = StepGraph(inputs, (), (), (Node(name, inputs, (s,), "rows", (1,), arity),))
@@ -63,7 +65,7 @@ def test_elementwise(name, s):
             )
             continue
         error = ULPS.get(name, 4) * ex.EPS * abs(exact) + 2 * abs(float(rounded) - exact) + 1e-37
-        if name in ("tanh", "sigmoid", "softplus", "erf"):
+        if name in ("tanh", "sigmoid", "softplus", "erf", "erfc"):
             error += 4e-7
         assert abs(float(got) - exact) <= error, (name, operands, row[:3])
 

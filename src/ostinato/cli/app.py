@@ -17,11 +17,14 @@ from ostinato.cli import (
     cv,
     doctor,
     evaluate,
+    export,
     generate,
     inspect,
     predict,
+    stream,
     train,
     tune,
+    verify,
 )
 from ostinato.cli.failures import Failure, SaidByFirst
 from ostinato.cli.flags import Command
@@ -46,10 +49,13 @@ for _command in (
     predict.predict,
     complete.complete,
     generate.generate,
+    stream.stream,
+    export.export,
     check.check,
     cv.cv,
     tune.tune,
     inspect.inspect,
+    verify.verify,
     doctor.doctor,
 ):
     app.command(cls=Command)(_command)

@@ -7,14 +7,17 @@ A row of a table is given a `Writer`, the names of the operands, and, if element
 else the node. It returns the name of the result. All of them work on the last axis, so that they
 serve rows `[B, width]` and rows of all steps `[T, B, width]`. Truth values are 1 and 0.
 
-ONNX lacks log1p and expm1, and 1 + a loses the digits of a small a:
+ONNX lacks some, and 1 + a loses the digits of a small a:
 
-    log1p(a) = log(u) · a / (u − 1) with u = 1 + a, or a where u = 1     (Kahan, in Goldberg 1991)
-    expm1(a) = tanh(a / 2) · (eᵃ + 1)
+    log1p(a)    log(u) · a / (u − 1) with u = 1 + a, or a where u = 1    (Kahan, in Goldberg 1991)
+    expm1(a)    tanh(a / 2) · (eᵃ + 1)
+    erfc(a)     1 − erf(a): right to ε absolutely, so that its tail has no digits
+    atan2(a, b) by the angle of (|b|, |a|), in which −0 counts as 0
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +68,25 @@ def _expm1(w: Writer, a: str, s: float) -> str:
     return w.node("Mul", half, w.node("Add", w.node("Exp", a), w.number(1)))
 
 
+def _scaled_log(base: float) -> Elementwise:
+    return lambda w, a, s: w.node("Mul", w.node("Log", a), w.number(1 / math.log(base)))
+
+
+def _trunc(w: Writer, a: str, s: float) -> str:
+    negative = w.node("Less", a, w.number(0))
+    return w.node("Where", negative, w.node("Ceil", a), w.node("Floor", a))
+
+
+def _atan2(w: Writer, a: str, b: str, s: float) -> str:
+    zero = w.number(0)
+    slope = w.node("Div", w.node("Abs", a), w.node("Abs", b))
+    level = w.node("Equal", a, zero)  # 0 / 0 would be no slope
+    angle = w.node("Where", level, zero, w.node("Atan", slope))
+    left = w.node("Less", b, zero)
+    angle = w.node("Where", left, w.node("Sub", w.number(math.pi), angle), angle)
+    return w.node("Where", w.node("Less", a, zero), w.node("Neg", angle), angle)
+
+
 def _lerp(w: Writer, a: str, b: str, c: str, s: float) -> str:
     return w.node("Add", a, w.node("Mul", c, w.node("Sub", b, a)))
 
@@ -98,6 +120,17 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "erf": _op("Erf"),
     "sin": _op("Sin"),
     "cos": _op("Cos"),
+    "tan": _op("Tan"),
+    "atan": _op("Atan"),
+    "sinh": _op("Sinh"),
+    "cosh": _op("Cosh"),
+    "log2": _scaled_log(2),
+    "log10": _scaled_log(10),
+    "erfc": lambda w, a, s: w.node("Sub", w.number(1), w.node("Erf", a)),
+    "floor": _op("Floor"),
+    "ceil": _op("Ceil"),
+    "round": _op("Round"),
+    "trunc": _trunc,
     "tanh": _op("Tanh"),
     "sigmoid": _op("Sigmoid"),
     "softplus": _op("Softplus"),
@@ -112,6 +145,8 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "eq": _truth("Equal"),
     "ne": lambda w, a, b, s: w.float(w.node("Not", w.node("Equal", a, b))),
     "pow": _op("Pow"),
+    "fmod": lambda w, a, b, s: w.node("Mod", a, b, fmod=1),
+    "atan2": _atan2,
     "add_s": _with_scalar("Add"),
     "mul_s": _with_scalar("Mul"),
     "rsub_s": _scalar_first("Sub"),

@@ -53,7 +53,7 @@ class Case:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.name:<34} {self.error:.1e}, bound {self.bound:.1e}"
+        return f"{self.name:<40} {self.error:.1e}, bound {self.bound:.1e}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""ostinato export RUN --to onnx|c"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import typer
+
+from ostinato.cli import runs
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say
+
+if TYPE_CHECKING:
+    from ostinato.cli.runs import Trained
+    from ostinato.runtime.model import Model
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    to: Annotated[Literal["onnx", "c"], typer.Option("--to", help="What to write.")],
+    form: Annotated[
+        Optional[Literal["sequence", "step"]],  # noqa: UP045  typer of Python 3.10
+        typer.Option("--form", help="Of ONNX: whole sequences (the default), or one step."),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The .onnx or .c file; by default named after RUN."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Of C: weights of 8 bits.")] = False,
+    calibrate: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--calibrate", metavar="FILE", help="Sequences by which the loss of --int8 is measured."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model as an ONNX file or as C code, which run without ostinato."""
+    hush(quiet)
+    _check_flags(to, form, int8, calibrate)
+    trained = runs.find(run)
+    file = _named_after(run, to) if output is None else output
+    if file.suffix != f".{to}":
+        raise BadInput(f"--output {file} with --to {to}; wanted a name that ends in .{to}")
+    beside = [file.with_suffix(".h"), file.with_name(f"{file.stem}_test.c")] if to == "c" else []
+    for each in (file, *beside):
+        check_file(each, overwrite)
+
+    from ostinato import runtime
+    from ostinato.compiler.errors import Unsupported
+
+    model = runtime.load(trained.model)
+    try:
+        report = (
+            _onnx(model, file, form) if to == "onnx" else _c(model, file, int8, calibrate, trained)
+        )
+    except Unsupported as problem:
+        raise BadInput(f"{run} cannot be written as {to}: {problem}") from None
+    say(str(report))
+
+
+def _check_flags(to: str, form: str | None, int8: bool, calibrate: str | None) -> None:
+    if to == "c" and form == "sequence":
+        raise BadInput("--form sequence is of ONNX; C code plays one step at a time")
+    if to == "onnx" and (int8 or calibrate is not None):
+        raise BadInput("--int8 and --calibrate are of C code; leave them out, or export --to c")
+    if calibrate is not None and not int8:
+        raise BadInput("--calibrate measures what --int8 changes; give both")
+
+
+def _named_after(run: Path, to: str) -> Path:
+    """A file in the working directory; its name begins the names of C functions, too."""
+    whole = run.resolve()
+    name = whole.parent.name if whole.name == "model" else whole.name
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
+    return Path((plain if plain[0].isalpha() else f"model_{plain}") + f".{to}")
+
+
+def _onnx(model: Model, file: Path, form: str | None) -> Any:
+    from ostinato.export.onnx import export_onnx
+
+    return export_onnx(model, file, form or "sequence")
+
+
+def _c(model: Model, file: Path, int8: bool, calibrate: str | None, trained: Trained) -> Any:
+    from ostinato.export.c import export_c
+
+    given = None if calibrate is None else _sequences(model, calibrate, trained)
+    return export_c(model, file, name=file.stem, int8=int8, calibrate=given)
+
+
+def _sequences(model: Model, file: str, trained: Trained) -> Any:
+    """The sequences of a file, as the model predicts them."""
+    from ostinato.cli import sources
+    from ostinato.runtime.model import LanguageModel
+
+    if isinstance(model, LanguageModel):
+        raise BadInput("--calibrate is for models of sequences of numbers; this one reads text")
+    settings = trained.settings()
+    columns = sources.trained_roles(trained.preparation(), settings, answers=False)
+    return sources.read(file, settings, trained.reading_of(file), columns)

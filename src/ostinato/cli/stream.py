@@ -1,0 +1,97 @@
+"""ostinato stream RUN"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ostinato.cli import runs
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import Quiet, check_file, hush
+
+
+def stream(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="[FILE]", help="CSV, or JSON lines; - reads standard input."),
+    ] = "-",
+    key: Annotated[
+        Optional[str],  # noqa: UP045  typer of Python 3.10
+        typer.Option("--key", metavar="COLUMN", help="One stream for each value of this column."),
+    ] = None,
+    on_change: Annotated[
+        bool, typer.Option("--on-change", help="Answer only when the label changes.")
+    ] = False,
+    until_confidence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--until-confidence",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Answer once: when the label's probability reaches P.",
+        ),
+    ] = None,
+    state: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--state", metavar="FILE", help="Keep the streams here, and go on from it."),
+    ] = None,
+    every: Annotated[
+        float, typer.Option("--state-every", metavar="SECONDS", help="How often.", min=0)
+    ] = 5.0,
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--columns", metavar="A,B,…", help="Names, where the first line has none."),
+    ] = None,
+    separator: Annotated[
+        str, typer.Option("--separator", metavar="CHARACTER", help="Between fields of CSV.")
+    ] = ",",
+    skip: Annotated[
+        bool, typer.Option("--skip", help="Leave out lines that are wrong, and count them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answers as JSON lines.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer row by row, as the rows come.
+
+    A row is one step. Answers come as CSV or JSON lines, as the rows do: the step, the label and
+    its probability.
+    """
+    hush(quiet)
+    if on_change and until_confidence is not None:
+        raise BadInput("--on-change and --until-confidence are two things; give one of them")
+    if len(separator) != 1 or separator in '"\n\r':
+        raise BadInput(f"--separator is {separator!r}; wanted one character, such as ';'")
+    if state is not None:
+        check_file(state, overwrite=True)
+    from ostinato import runtime
+    from ostinato.cli.stream_play import Input, Player, Rule, Source
+
+    model = runtime.load(runs.find(run).model)
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    rule = Rule(on_change, until_confidence, skip)
+    source = Source(file, key, names, separator)
+    with opened(file) as handle:
+        Player(model, source, Input(handle), rule, as_json, state, every).run()
+
+
+@contextmanager
+def opened(file: str) -> Iterator[int]:
+    """The handle of a file, or of standard input for "-"."""
+    if file == "-":
+        if sys.stdin is None:
+            raise BadInput("standard input is closed; wanted rows, or a FILE")
+        yield sys.stdin.fileno()
+        return
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        yield handle
+    finally:
+        os.close(handle)

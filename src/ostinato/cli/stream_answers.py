@@ -1,0 +1,119 @@
+"""The answers of `ostinato stream`: which rows get one, and what it looks like.
+
+A piece of output is at most `PIECE` bytes of whole lines, and one write: a pipe takes it whole or
+not at all, also if the process is killed (POSIX: PIPE_BUF is 4096 on Linux).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PIECE = 4096
+
+
+@dataclass
+class Session:
+    """The stream of one key.
+
+    Attributes:
+        key: None, without keys.
+        stream: None once the key is done.
+        shown: the key as it is written in an answer.
+        label: of the last answer that was written.
+        answered: whether there was one.
+    """
+
+    key: str | None
+    stream: Any
+    shown: str
+    label: Any = None
+    answered: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer looks like.
+
+    Attributes:
+        json: as a line of JSON; else of CSV.
+        key: the name of the key's column, or None.
+    """
+
+    json: bool
+    key: str | None
+
+    def header(self) -> str | None:
+        if self.json:
+            return None
+        names = [] if self.key is None else [self.key]
+        return _csv([*names, "step", "label", "probability"])
+
+    def key_text(self, key: str | None) -> str:
+        """The beginning of all answers of a key."""
+        if self.json:
+            name = json.dumps(self.key, ensure_ascii=False)
+            return "{" if key is None else f"{{{name}: {json.dumps(key, ensure_ascii=False)}, "
+        return "" if key is None else _csv([key])[:-1] + ","
+
+    def label_text(self, label: Any) -> str:
+        """Of several labels in CSV, one behind the other with semicolons."""
+        value = plain(label)
+        if self.json:
+            return json.dumps(value, ensure_ascii=False)
+        return _csv([";".join(map(str, value)) if isinstance(value, list) else value])[:-1]
+
+    def line(self) -> Callable[[str, int, str, float], str]:
+        """Writes an answer, from the texts of key and label, the step and the probability."""
+        if self.json:
+            return lambda key, n, label, p: (
+                f'{key}"step": {n}, "label": {label}, "probability": {p:.6f}}}\n'
+            )
+        return lambda key, n, label, p: f"{key}{n},{label},{p:.6f}\n"
+
+
+def plain(label: Any) -> Any:
+    """A label, or a tuple of several, for JSON and CSV: numbers and texts of NumPy as Python's."""
+    if isinstance(label, tuple):
+        return [plain(each) for each in label]
+    return label.item() if hasattr(label, "item") else label
+
+
+def probability_of(answer: Any) -> float:
+    """The probability of the label; where there may be several, of the decision that is least sure:
+    that a label is there, or that it is not."""
+    if isinstance(answer.label, tuple):
+        return float(np.maximum(answer.proba, 1 - answer.proba).min())
+    return float(answer.proba.max())
+
+
+def _csv(fields: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue()
+
+
+def show(lines: list[str]) -> None:
+    """Write lines to stdout at once.
+
+    Raises:
+        BrokenPipeError: nobody reads them.
+    """
+    out = sys.stdout
+    text = "".join(lines)
+    limit = PIECE if text.isascii() else PIECE // 4  # bytes of a character in UTF-8
+    at = 0
+    while at < len(text):
+        end = len(text) if len(text) - at <= limit else text.rfind("\n", at, at + limit) + 1
+        if end <= at:  # a line that is longer
+            end = text.index("\n", at) + 1
+        out.write(text[at:end])
+        out.flush()
+        at = end

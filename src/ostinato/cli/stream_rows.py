@@ -1,0 +1,266 @@
+"""Rows of a stream: bytes as they come → whole lines → keys and features.
+
+    Lines     cuts bytes into whole lines, and counts lines and bytes
+    Columns   which fields of a row are the key and the features
+    Csv, Json parse lines, many at once; a line that is wrong is refused with a reason
+
+A line is a row: a quoted field does not go on in the next line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.cli.failures import BadInput
+
+BOM = "\ufeff"
+MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
+MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
+
+Keys = Sequence[Any] | None
+
+
+class Lines:
+    """Whole lines of an input that comes in pieces.
+
+    Attributes:
+        position: bytes of the lines that `done` was called for, from the beginning of the input.
+        number: of the next line, from 1.
+    """
+
+    def __init__(self, position: int = 0, number: int = 1):
+        self.position, self.number = position, number
+        self._rest = b""
+
+    def add(self, piece: bytes) -> list[bytes]:
+        """The lines that are whole now, with their ends."""
+        whole, newline, rest = (self._rest + piece).rpartition(b"\n")
+        self._rest = rest
+        if len(rest) > MAX_LINE:
+            raise BadInput(f"line {self.number} is longer than {MAX_LINE} bytes; wanted a row")
+        return whole.split(b"\n") if newline else []
+
+    def rest(self) -> bytes:
+        """The last line, which has no end."""
+        return self._rest
+
+    def done(self, lines: Sequence[bytes], ended: bool = True) -> None:
+        """These lines were played."""
+        self.position += sum(map(len, lines)) + (len(lines) if ended else 0)
+        self.number += len(lines)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a row has what.
+
+    Attributes:
+        names: of all columns; empty if rows are arrays without names.
+        key: the name of the key's column, or None.
+        features: the places of the features among the columns, in the order of the model.
+    """
+
+    names: tuple[str, ...]
+    key: str | None
+    features: tuple[int, ...]
+
+    @property
+    def key_at(self) -> int | None:
+        return None if self.key is None else self.names.index(self.key)
+
+    @staticmethod
+    def named(
+        names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
+    ) -> Columns:
+        """Of a header, or of names that were given.
+
+        Args:
+            names: of the columns.
+            features: what the model calls its features; None: it knows their order only, and every
+                column but the key is one.
+            n: how many features it reads.
+
+        Raises:
+            BadInput: a column is missing, or named twice.
+        """
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BadInput(f"the columns {', '.join(twice)} are named twice")
+        wanted = list(features) if features is not None else [c for c in names if c != key]
+        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in names]
+        if missing:
+            raise BadInput(
+                f"there is no column {', '.join(map(repr, missing))}; the columns are "
+                f"{', '.join(names)} (name them with --columns if the first line does not)"
+            )
+        if len(wanted) != n:
+            raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
+        return Columns(tuple(names), key, tuple(names.index(c) for c in wanted))
+
+
+def begins_with_header(fields: Sequence[str]) -> bool:
+    """Whether a first line names columns: none of its fields is a number, or missing."""
+    return not any(_is_number(field) or field in MISSING for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Rows:
+    """Parses lines.
+
+    Args:
+        columns: of a row.
+        allow_missing: whether the model knows what to do about a missing value.
+    """
+
+    def __init__(self, columns: Columns, allow_missing: bool = False):
+        self.columns, self.allow_missing = columns, allow_missing
+
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
+        """Keys `[n]`, or None, and features `[n, F]` float32.
+
+        Raises:
+            ValueError: a line is wrong; of one line alone the message says how.
+        """
+        raise NotImplementedError
+
+    def _checked(self, values: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        if np.isfinite(single).all():
+            return single
+        wrong = np.isinf(single) if self.allow_missing else ~np.isfinite(single)
+        if wrong.any():
+            _, place = np.argwhere(wrong)[0]
+            name = self._name(int(place))
+            raise ValueError(f"{name} is missing or infinite; wanted a finite number")
+        return single
+
+    def _name(self, feature: int) -> str:
+        place = self.columns.features[feature]
+        return self.columns.names[place] if self.columns.names else f"value {place + 1}"
+
+
+class Csv(Rows):
+    """Fields between separators.
+
+    Args:
+        columns, allow_missing: see `Rows`.
+        separator: one character.
+    """
+
+    def __init__(self, columns: Columns, allow_missing: bool = False, separator: str = ","):
+        super().__init__(columns, allow_missing)
+        self.separator = separator
+        self.width = len(columns.names)
+        every = [i for i in range(self.width) if i != columns.key_at]
+        self._in_order = list(columns.features) == every
+
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
+        """Fields of all lines in one list, of which columns are every `width`-th entry."""
+        fields = self._fields(lines)
+        key_at = self.columns.key_at
+        keys = None
+        if key_at is not None:
+            keys = fields[key_at :: self.width]
+        if self._in_order:
+            if key_at is not None:
+                del fields[key_at :: self.width]
+            values = self._numbers(fields).reshape(len(lines), -1)
+        else:
+            taken = [self._numbers(fields[i :: self.width]) for i in self.columns.features]
+            values = np.stack(taken, axis=1)
+        return keys, self._checked(values)
+
+    def _fields(self, lines: Sequence[str]) -> list[str]:
+        separator, apart = self.separator, self.width - 1
+        text = separator.join(lines)
+        if '"' in text:
+            rows = list(csv.reader(lines, delimiter=separator, strict=True))
+            counts = set(map(len, rows))
+            fields = [field for row in rows for field in row]
+        else:
+            counts = {n + 1 for n in map(operator.methodcaller("count", separator), lines)}
+            fields = text.split(separator)
+        if counts != {apart + 1}:
+            raise ValueError(f"there are {max(counts - {self.width})} fields; wanted {self.width}")
+        return fields
+
+    def _numbers(self, fields: list[str]) -> np.ndarray:
+        try:
+            return np.array(list(map(float, fields)))
+        except ValueError:
+            return np.array([self._number(field) for field in fields])
+
+    @staticmethod
+    def _number(field: str) -> float:
+        stripped = field.strip()
+        if stripped in MISSING:
+            return float("nan")
+        try:
+            return float(stripped)
+        except ValueError:
+            raise ValueError(f"{field[:40]!r} is no number") from None
+
+
+class Json(Rows):
+    """Objects, features and key by name; or arrays of features, in order, without a key."""
+
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
+        keys: list[Any] = []
+        values = []
+        key, names = self.columns.key, self.columns.names
+        for line in lines:
+            row = _json(line)
+            if isinstance(row, dict) and names:
+                values.append([_json_number(row, names[i]) for i in self.columns.features])
+                if key is not None:
+                    keys.append(_json_key(row, key))
+            elif isinstance(row, list) and key is None:
+                if len(row) != len(self.columns.features):
+                    raise ValueError(
+                        f"there are {len(row)} values; wanted {len(self.columns.features)}"
+                    )
+                values.append([_json_number(row, i) for i in range(len(row))])
+            else:
+                raise ValueError("it is no JSON object with the names of the columns")
+        return (None if key is None else keys), self._checked(np.array(values, np.float64))
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from None
+
+
+def _json_number(row: Any, name: Any) -> float:
+    try:
+        value = row[name]
+    except KeyError:
+        raise ValueError(f"{name!r} is not there") from None
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name!r} is {str(value)[:40]!r}; wanted a number")
+    return float(value) if abs(value) < 1e300 else float("inf")
+
+
+def _json_key(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None or isinstance(value, (list, dict)):
+        raise ValueError(f"{name!r} is missing, or no text or number")
+    return value if isinstance(value, str) else json.dumps(value)

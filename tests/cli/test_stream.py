@@ -1,0 +1,388 @@
+"""`ostinato stream` in this process: rows, answers, keys, snapshots, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import stream_stand_in as stand_in
+
+HEADER = "step,label,probability\n"
+
+
+@pytest.fixture
+def stream(ostinato, tmp_path, monkeypatch):
+    """Runs `ostinato stream` on a text, or bytes."""
+
+    def run(content, *options, model=None):
+        stand_in.install(monkeypatch, model or stand_in.Model())
+        file = tmp_path / "rows"
+        if content is not None:
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return ostinato("stream", "run", file, *options)
+
+    return run
+
+
+def answers(output):
+    """The rows of an output, by name."""
+    return list(csv.DictReader(io.StringIO(output)))
+
+
+def expected(rows):
+    """Of rows [(key, x, y)], by hand: (key, step, label, probability)."""
+    streams, found = {}, []
+    for key, x, y in rows:
+        s = streams.setdefault(key, stand_in.Stream())
+        a = s.push(np.array([x, y], np.float32))
+        found.append((key, a.n, a.label, f"{a.proba.max():.6f}"))
+    return found
+
+
+def shown(output, key=None):
+    return [
+        (row[key] if key else None, int(row["step"]), row["label"], row["probability"])
+        for row in answers(output)
+    ]
+
+
+def random_rows(n, keys=("a", "b", 'c "quoted", twice')):
+    random = np.random.default_rng(0)
+    return [
+        (keys[random.integers(len(keys))], *random.normal(size=2).round(3).tolist())
+        for _ in range(n)
+    ]
+
+
+def as_csv(rows, header=("device", "x", "y"), end="\n"):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=end)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+ROWS = random_rows(50)
+
+
+def test_an_answer_a_row(stream):
+    rows = [(None, x, y) for _, x, y in ROWS]
+    done = stream(as_csv([row[1:] for row in rows], ("x", "y")))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(HEADER)
+    assert shown(done.out) == expected(rows)
+
+
+def test_a_stream_for_each_key(stream):
+    done = stream(as_csv(ROWS), "--key", "device")
+    assert done.code == 0
+    assert shown(done.out, "device") == expected(ROWS)
+
+
+def test_columns_are_found_by_name(stream):
+    rows = [(y, "beside", key, x) for key, x, y in ROWS]
+    done = stream(as_csv(rows, ("y", "other", "device", "x")), "--key", "device")
+    assert shown(done.out, "device") == expected(ROWS)
+
+
+def test_columns_that_are_named_by_a_flag(stream):
+    text = as_csv(ROWS).split("\n", 1)[1]
+    flags = ("--key", "device", "--columns", "device,x,y")
+    assert shown(stream(text, *flags).out, "device") == expected(ROWS)
+    again = stream(as_csv(ROWS), *flags)  # the names stand there, too
+    assert shown(again.out, "device") == expected(ROWS)
+
+
+def test_a_model_without_names_takes_the_order(stream):
+    model = stand_in.Model(names=None)
+    rows = [(None, x, y) for _, x, y in ROWS]
+    for header in ("p,q\n", ""):
+        text = header + "".join(f"{x},{y}\n" for _, x, y in rows)
+        assert shown(stream(text, model=model).out) == expected(rows)
+    done = stream(as_csv(ROWS), "--key", "device", model=model)
+    assert shown(done.out, "device") == expected(ROWS)
+
+
+def quoted(rows):
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+LOOKS = {
+    "BOM": "\ufeff" + as_csv(ROWS),
+    "CRLF": as_csv(ROWS, end="\r\n"),
+    "no end": as_csv(ROWS)[:-1],
+    "blank lines": "\n\n" + as_csv(ROWS).replace("\n", "\n\n"),
+    "quotes": quoted([("device", "x", "y"), *ROWS]),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_files_look_like(stream, look):
+    done = stream(LOOKS[look], "--key", "device")
+    assert (done.code, done.err) == (0, "")
+    assert shown(done.out, "device") == expected(ROWS)
+
+
+def test_blanks_around_numbers_and_names(stream):
+    done = stream("device, x ,y\na, 1 , 2\n", "--key", "device")
+    assert shown(done.out, "device") == expected([("a", 1, 2)])
+
+
+def test_a_byte_order_mark_before_a_header_that_is_a_key(stream):
+    done = stream("\ufeffdevice;x;y\r\na;1;2\r\n", "--key", "device", "--separator", ";")
+    assert shown(done.out, "device") == expected([("a", 1, 2)])
+
+
+def test_json_lines(stream):
+    text = "".join(json.dumps({"y": y, "x": x, "device": k, "z": [1]}) + "\n" for k, x, y in ROWS)
+    done = stream(text, "--key", "device")
+    came = [json.loads(line) for line in done.out.splitlines()]
+    meant = expected(ROWS)
+    assert [(r["device"], r["step"], r["label"], f"{r['probability']:.6f}") for r in came] == meant
+
+
+def test_json_arrays(stream):
+    rows = [(None, x, y) for _, x, y in ROWS]
+    done = stream("".join(f"[{x}, {y}]\n" for _, x, y in rows))
+    came = [json.loads(line) for line in done.out.splitlines()]
+    assert [(None, r["step"], r["label"], f"{r['probability']:.6f}") for r in came] == expected(
+        rows
+    )
+    assert "no column for --key" in stream("[1, 2]\n", "--key", "device").err
+
+
+def test_answers_as_json(stream):
+    done = stream(as_csv(ROWS), "--key", "device", "--json")
+    came = [json.loads(line) for line in done.out.splitlines()]
+    assert [r["step"] for r in came] == [n for _, n, _, _ in expected(ROWS)]
+
+
+def test_on_change(stream):
+    done = stream(as_csv(ROWS), "--key", "device", "--on-change")
+    before, meant = {}, []
+    for row in expected(ROWS):
+        if before.get(row[0]) != row[2]:
+            meant.append(row)
+        before[row[0]] = row[2]
+    assert 3 < len(meant) < len(ROWS)
+    assert shown(done.out, "device") == meant
+
+
+def test_until_confidence(stream):
+    done = stream(as_csv(ROWS), "--key", "device", "--until-confidence", 0.7)
+    meant = {}
+    for row in expected(ROWS):
+        if float(row[3]) >= 0.7:
+            meant.setdefault(row[0], row)
+    assert sorted(shown(done.out, "device")) == sorted(meant.values())
+    alone = stream("x,y\n0,0.1\n0,9\n0,no number\n", "--until-confidence", 0.9)
+    assert alone.code == 0  # the last line is not read any more
+    assert len(answers(alone.out)) == 1
+    never = stream("device,x,y\na,0,0.1\nb,0,9\n", "--key", "device", "--until-confidence", 0.99)
+    assert "1 of 2 streams never reached 0.99" in never.err
+
+
+class Pushed(stand_in.Model):
+    """Remembers its rows, and answers as a classifier with several labels does."""
+
+    kind = "sequence_classifier"
+
+    def __init__(self):
+        super().__init__(missing="mask")
+        self.rows = []
+
+    def stream(self, state=None):
+        return self
+
+    def push(self, x):
+        self.rows.append(x.tolist())
+        proba = np.array([0.9, 0.2, 0.75], np.float32)
+        return stand_in.Answer(len(self.rows), ("warm", "wet"), proba)
+
+
+def test_missing_values(stream):
+    model = Pushed()
+    assert stream("x,y\n1,2\n,3\nNA, 4\n5,\n", model=model).code == 0
+    nan = np.nan
+    np.testing.assert_array_equal(model.rows, [[1, 2], [nan, 3], [nan, 4], [5, nan]])
+    model = Pushed()
+    assert stream('{"x": 1, "y": 2}\n{"x": null, "y": 3}\n', model=model).code == 0
+    np.testing.assert_array_equal(model.rows, [[1, 2], [nan, 3]])
+
+
+def test_several_labels(stream):
+    """The probability is that of the decision that is least sure."""
+    assert stream("x,y\n1,2\n", model=Pushed()).out == HEADER + "1,warm;wet,0.750000\n"
+    (line,) = stream("x,y\n1,2\n", "--json", model=Pushed()).out.splitlines()
+    assert json.loads(line) == {"step": 1, "label": ["warm", "wet"], "probability": 0.75}
+
+
+def test_a_model_that_reads_text(stream):
+    model = stand_in.Model()
+    model.kind = "language_model"
+    done = stream("x,y\n", model=model)
+    assert (done.code, "the model reads text" in done.err) == (2, True)
+
+
+# ---- lines that are wrong
+
+WRONG = {
+    "too few": ("3", "there are 1 fields; wanted 2"),
+    "too many": ("3,4,5", "there are 3 fields; wanted 2"),
+    "a word": ("3,four", "'four' is no number"),
+    "missing": ("3,", "y is missing or infinite"),
+    "infinite": ("inf,1", "x is missing or infinite"),
+    "an open quote": ('"3,4', "unexpected end of data"),
+    "no text": (b"3,\xff", "it is no text in UTF-8"),
+    "too far": ("3,1e9", "too far from those of the training part"),
+}
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 29])
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_line(stream, kind, at):
+    wrong, reason = WRONG[kind]
+    wrong = wrong if isinstance(wrong, bytes) else wrong.encode()
+    rows = [(None, x, y) for _, x, y in ROWS[:30]]
+    lines = [f"{x},{y}".encode() for _, x, y in rows]
+    text = b"\n".join([b"x,y", *lines[:at], wrong, *lines[at:]]) + b"\n"
+    stopped = stream(text)
+    assert stopped.code == 2
+    assert f"rows, line {at + 2}: " in stopped.err
+    assert reason in stopped.err
+    assert shown(stopped.out) == expected(rows[:at])
+    skipped = stream(text, "--skip")
+    assert skipped.code == 0
+    assert "1 lines were wrong, and left out" in skipped.err
+    assert shown(skipped.out) == expected(rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "it is no JSON"),
+        ('{"x": 1}', "'y' is not there"),
+        ('{"x": 1, "y": true}', "'y' is 'True'; wanted a number"),
+        ('{"x": 1, "y": null}', "y is missing or infinite"),
+        ('{"x": 1, "y": 1e400}', "y is missing or infinite"),
+        ("7", "no JSON object"),
+    ],
+)
+def test_a_wrong_json_line(stream, line, reason):
+    done = stream('{"x": 1, "y": 2}\n' + line + "\n")
+    assert done.code == 2
+    assert f"line 2: {reason}" in done.err or reason in done.err
+    assert len(done.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "reason"),
+    [
+        ("1,2\n", (), "names no columns"),
+        ("x,z\n1,2\n", (), "there is no column 'y'; the columns are x, z"),
+        ("x,y\n1,2\n", ("--key", "id"), "there is no column 'id'"),
+        ("x,x,y\n1,2,3\n", (), "named twice"),
+        ("x,y\n", ("--on-change", "--until-confidence", 0.5), "two things"),
+        ("x,y\n", ("--separator", ";;"), "wanted one character"),
+        ("x,y\n", ("--state", "/nowhere/at/all"), "no directory"),
+    ],
+)
+def test_refusals(stream, content, flags, reason):
+    done = stream(content, *flags)
+    assert done.code == 2
+    assert reason in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_empty_input_has_no_answers(stream):
+    for content in ("", "\n\n", "x,y\n"):
+        done = stream(content)
+        assert (done.code, done.err) == (0, "")
+        assert done.out in ("", HEADER)
+
+
+def test_a_file_that_is_not_there(ostinato, monkeypatch, tmp_path):
+    stand_in.install(monkeypatch, stand_in.Model())
+    done = ostinato("stream", "run", tmp_path / "nothing.csv")
+    assert done.code == 2
+    assert "No such file" in done.err
+
+
+# ---- snapshots
+
+
+def test_going_on(stream, tmp_path):
+    """A file that grows: the streams go on where they stood, and no header is written again."""
+    flags = ("--key", "device", "--state", tmp_path / "state")
+    text = as_csv(ROWS)
+    lines = text.splitlines(keepends=True)
+    first = stream("".join(lines[:21]) + lines[21][:3], *flags)  # in the middle of a line
+    assert "the last line has no end yet" in first.err
+    second = stream(text, *flags)
+    third = stream(text, *flags)
+    assert shown(first.out + second.out, "device") == expected(ROWS)
+    assert (third.code, third.out) == (0, "")
+
+
+def test_going_on_with_one_answer_a_key(stream, tmp_path):
+    flags = ("--key", "device", "--until-confidence", 0.7, "--state", tmp_path / "state")
+    text = as_csv(ROWS)
+    lines = text.splitlines(keepends=True)
+    parts = [stream("".join(lines[:n]), *flags).out for n in (4, 30, len(lines))]
+    assert "".join(parts) == stream(text, *flags[:-2]).out
+
+
+def test_going_on_with_changes(stream, tmp_path):
+    flags = ("--key", "device", "--on-change", "--state", tmp_path / "state")
+    text = as_csv(ROWS)
+    lines = text.splitlines(keepends=True)
+    parts = [stream("".join(lines[:n]), *flags).out for n in (4, 30, len(lines))]
+    assert "".join(parts) == stream(text, *flags[:-2]).out
+
+
+def test_a_stop_at_a_wrong_line_is_saved(stream, tmp_path):
+    """Whoever mends the line goes on with it."""
+    flags = ("--key", "device", "--state", tmp_path / "state")
+    lines = as_csv(ROWS).splitlines(keepends=True)
+    stopped = stream("".join([*lines[:9], "a,1,wrong\n", *lines[9:]]), *flags)
+    assert stopped.code == 2
+    done = stream("".join(lines), *flags)
+    assert shown(stopped.out + done.out, "device") == expected(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "reason"),
+    [
+        ("device,x,y\nb,1,2\n", ("--key", "device"), "is not the file that"),
+        ("device", ("--key", "device"), "is not the file that"),
+        (None, ("--key", "x"), "key device, not x"),
+        (None, ("--key", "device", "--on-change"), "made with rule"),
+    ],
+)
+def test_a_state_of_something_else(stream, tmp_path, content, flags, reason):
+    state = tmp_path / "state"
+    assert stream("device,x,y\na,1,2\n", "--key", "device", "--state", state).code == 0
+    kept = state.read_bytes()
+    done = stream(content, *flags, "--state", state)
+    assert done.code == 2
+    assert reason in done.err
+    assert state.read_bytes() == kept
+
+
+def test_a_damaged_state(stream, tmp_path):
+    state = tmp_path / "state"
+    text = "device,x,y\na,1,2\n"
+    assert stream(text, "--key", "device", "--state", state).code == 0
+    whole = state.read_bytes()
+    for damaged in (whole[:-1], b"x" + whole, whole[:30], whole[:-1] + b"\xff", b"nothing"):
+        state.write_bytes(damaged)
+        done = stream(text, "--key", "device", "--state", state)
+        assert done.code == 2
+        assert "no state of ostinato stream, or damaged" in done.err
+    state.write_bytes(whole.replace(b'"a", 16', b'"a", 15'))  # another model's, by its size
+    assert "Traceback" not in stream(text, "--key", "device", "--state", state).err
