@@ -58,6 +58,15 @@ def tagger(path: Path, y: Any = None, **parameters: Any) -> SequenceTagger:
     return model
 
 
+def words_tagger(path: Path, **parameters: Any) -> SequenceTagger:
+    X = [["to", "be"], ["or", "not", "to", "be"], ["be"]] * 8
+    y = [[word[:1] for word in words] for words in X]
+    sizes = {"hidden_size": 3, "embedding_size": 2, "character_size": 2, "cell": "gru"}
+    model = SequenceTagger(**sizes, iterations=3, random_state=0, **parameters).fit(X, y)
+    model.save(path)
+    return model
+
+
 def language_model(path: Path, **parameters: Any) -> LanguageModel:
     texts = ["to be or not to be, that is the question"] * 4
     defaults = {"hidden_size": 8, "iterations": 3, "embedding_size": 4, "random_state": 0}

@@ -186,6 +186,44 @@ def test_a_tagger_of_spans(tmp_path, crf):
         assert ours.tolist() == theirs.tolist()
 
 
+TEXTS = ["what a fine day", "no, not at all!", "fine, fine", "not a day", "what"] * 8
+
+
+def test_classifiers_of_texts(tmp_path):
+    y = np.array(["good", "bad", "good", "bad", "so"])[np.arange(40) % 5]
+    model = ostinato.SequenceClassifier(hidden_size=8, iterations=5, cell="gru", random_state=0)
+    model.fit(TEXTS, y).save(tmp_path / "m")
+    again = runtime.load(tmp_path / "m")
+    X = [*TEXTS[:5], "an unheard of word"]
+    agrees(again.predict_proba(X), model.predict_proba(X))
+    assert again.predict(X).tolist() == model.predict(X).tolist()
+    together = again.predict_proba(X)
+    for x, row in zip(X, together, strict=True):
+        np.testing.assert_array_equal(again.predict_proba([x])[0], row)
+    assert runtime.verify(tmp_path / "m").n_different == 0
+    with pytest.raises(ValueError, match="X has numbers, but the model was trained with words"):
+        again.predict(sequences())
+
+
+@pytest.mark.parametrize("parameters", [{}, {"character_size": 0}, {"crf": True, "cell": "lstm"}])
+def test_taggers_of_words(tmp_path, parameters):
+    X = [text.split() for text in TEXTS]
+    y = [[word[:1] for word in words] for words in X]
+    defaults = {"hidden_size": 8, "iterations": 5, "cell": "gru", "random_state": 0}
+    defaults |= {"embedding_size": 6, "character_size": 5}
+    model = ostinato.SequenceTagger(**defaults | parameters).fit(X, y)
+    model.save(tmp_path / "m")
+    again = runtime.load(tmp_path / "m")
+    some = [*X[:5], ["some", "wholly", "unheard", "words"]]
+    for ours, theirs in zip(again.predict_proba(some), model.predict_proba(some), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * BOUND)
+    for ours, theirs in zip(again.predict(some), model.predict(some), strict=True):
+        assert ours.tolist() == theirs.tolist()
+    for x, together in zip(some, again.predict_proba(some), strict=True):
+        np.testing.assert_array_equal(again.predict_proba(x), together)
+    assert runtime.verify(tmp_path / "m").n_different == 0
+
+
 def test_language_models(tmp_path):
     model = language_model(tmp_path / "m", cell="lstm")
     again = runtime.load(tmp_path / "m")

@@ -11,6 +11,8 @@ from ostinato.data.labels import LabelEncoder
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.vocabulary import Vocabulary
+from ostinato.data.words import WordVocabulary
+from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import entries, fail, items, text
 
@@ -50,8 +52,8 @@ def columns(value: Any, where: str) -> Array | None:
     return np.array([text(name, where) for name in items(value, where, MAX_FEATURES)], dtype=object)
 
 
-def preparation(value: Any, n_inputs: int, where: str) -> Preparation | None:
-    """The preparation of examples for a network of so many inputs."""
+def preparation(value: Any, graph: ModelGraph, where: str) -> Preparation | None:
+    """The preparation of examples for a network."""
     if value is None:
         return None
     where = f"{where}: 'preparation'"
@@ -66,8 +68,10 @@ def preparation(value: Any, n_inputs: int, where: str) -> Preparation | None:
         made = Preparation.from_json(value)
     except (ValueError, TypeError) as problem:
         fail(f"{where}: {str(problem)[:120]}")
-    if len(made.columns) != n_inputs:
-        fail(f"{where} makes {len(made.columns)} inputs for a network of {n_inputs}")
+    if made.reads_words != (graph.embed is not None) or len(made.features) < made.reads_words:
+        fail(f"{where} is not one for this network")
+    if not made.reads_words and len(made.columns) != graph.n_inputs:
+        fail(f"{where} makes {len(made.columns)} inputs for a network of {graph.n_inputs}")
     return made
 
 
@@ -100,6 +104,24 @@ def scale(value: Any, n: int, where: str) -> tuple[Array, Array] | None:
     if not len(mean) == len(deviation) == n or not (deviation > 0).all():
         fail(f"{where}: wanted means and positive deviations of {n} features")
     return mean, deviation
+
+
+def words(value: Any, graph: ModelGraph, where: str) -> WordVocabulary | None:
+    """The vocabulary of a network that reads words."""
+    embed, where = graph.embed, f"{where}: 'vocabulary'"
+    if value is None and embed is None:
+        return None
+    if value is None or embed is None:
+        fail(f"{where} is one of words, or the network; wanted both or none")
+    value = entries(value, where, {"words", "characters"})
+    known = [text(word, where) for word in items(value["words"], where, MAX_LABELS)]
+    made = WordVocabulary(known, text(value["characters"], where))
+    if made.n_words != embed.n_tokens:
+        fail(f"{where} has {made.n_words} words for a network of {embed.n_tokens}")
+    spelt = embed.spelling and embed.spelling.embed
+    if spelt and made.n_characters != spelt.n_tokens:
+        fail(f"{where} has {made.n_characters} characters for a network of {spelt.n_tokens}")
+    return made
 
 
 def vocabulary(value: Any, n: int, where: str) -> Vocabulary:

@@ -17,9 +17,9 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences, shape_sequences
-from ostinato.data.steps import as_steps
+from ostinato.data.steps import as_steps, as_texts_or_sequences
 from ostinato.data.vocabulary import END, Vocabulary
-from ostinato.data.words import Words
+from ostinato.data.words import CodedWords, Words
 from ostinato.runtime import checks
 from ostinato.runtime.labelling import Labelling
 from ostinato.runtime.network import Network
@@ -27,6 +27,7 @@ from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 
+Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
 
@@ -76,12 +77,14 @@ class Model:
 
     @property
     def n_features(self) -> int:
-        """Features of a step, before they are prepared."""
+        """Features of a step, before they are prepared; a token is one."""
+        if self.graph.embed is not None:
+            return 1
         if self.preparation is None:
             return self.graph.n_inputs
         return len(self.preparation.features)
 
-    def answered(self, sequences: Array | Ragged) -> Iterator[Batch]:
+    def answered(self, sequences: Inputs) -> Iterator[Batch]:
         """The head's answers to sequences as the network reads them, some at a time.
 
         Ragged sequences go in order of their length, so that a batch has little padding.
@@ -89,27 +92,32 @@ class Model:
         Raises:
             ValueError: an answer is NaN or infinite.
         """
-        if isinstance(sequences, Ragged):
-            lengths = sequences.lengths
-            order = np.argsort(lengths, kind="stable")
-        else:
+        if isinstance(sequences, np.ndarray):
             lengths = np.full(len(sequences), sequences.shape[1])
             order = np.arange(len(sequences))
-        widest = max(layer.width for layer in self.graph.layers)
+        else:
+            lengths = sequences.lengths
+            order = np.argsort(lengths, kind="stable")
+        widest = max(self.graph.n_inputs, *(layer.width for layer in self.graph.layers))
         start = 0
         while start < len(order):
             here = order[start : start + MAX_ROWS]
             fit = np.arange(1, len(here) + 1) * lengths[here] * widest <= MAX_VALUES
             indices = here[: max(1, int(fit.sum()))]
             start += len(indices)
-            some = sequences[indices]
-            if isinstance(some, Ragged):
-                answers = self.network.answers(*some.padded())
-            else:
-                answers = self.network.answers(some)
+            answers = self.network.answers(*self.batch(sequences, indices))
             batch = Batch(indices, answers, lengths[indices])
             _check_answers(batch)
             yield batch
+
+    def batch(self, sequences: Inputs, indices: Array) -> tuple[Array, Array | None]:
+        """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
+        if isinstance(sequences, CodedWords):
+            words = sequences.arrays(indices)
+            vectors = self.network.vectors(words.words, words.characters, words.n_characters)
+            return vectors[words.places], words.lengths
+        some = sequences[indices]
+        return some.padded() if isinstance(some, Ragged) else (some, None)
 
 
 class Classifier(Model):
@@ -126,28 +134,40 @@ class Classifier(Model):
         self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
         self.labels = self.encoder.classes
         self._columns = checks.columns(fitted["feature_names"], where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph.n_inputs, where)
+        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
+        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
         if type(fitted["multilabel"]) is not bool:
             fail(f"{where}: 'multilabel' is neither true nor false")
         self.several = fitted["multilabel"]
-        if fitted["vocabulary"] is not None or self.graph.embed is not None:
-            fail(f"{where}: a classifier of words")
 
-    def prepared(self, X: Any) -> Array | Ragged:
+    def prepared(self, X: Any) -> Inputs:
         """The sequences that the network reads, made of a person's.
 
         Raises:
             ValueError: X has other features than the training data, or a value is missing or
                 infinite where that is an error.
         """
+        if self.vocabulary is not None:
+            return self.vocabulary.code(self._words(X))
         if self.preparation is None:
             X = X.X if isinstance(X, Examples) else X
             check_columns(X, self._columns)
-            return self._with_features(as_sequences(X))
+            sequences = as_texts_or_sequences(X)
+            if isinstance(sequences, Words):
+                raise ValueError("X has words, but the model was trained with numbers")
+            return self._with_features(sequences)
         if not isinstance(X, Examples) or X.roles is None:  # features by their order
             X = self._with_features(shape_sequences(X.X if isinstance(X, Examples) else X))
             X = Examples(X, features=tuple(f.name for f in self.preparation.features))
         return as_sequences(self.preparation.apply(X))
+
+    def _words(self, X: Any) -> Words:
+        if isinstance(X, Examples) and self.preparation is not None:
+            X = self.preparation.apply(X)
+        X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
+        if not isinstance(X, Words):
+            raise ValueError("X has numbers, but the model was trained with words")
+        return X
 
     def _with_features(self, sequences: Any) -> Any:
         checks.n_features(sequences, self.n_features)
@@ -157,7 +177,8 @@ class Classifier(Model):
         """The probability of each label, `[N, C]` float32 in the order of `labels`.
 
         Args:
-            X: `[N, T, F]`, `[N, T]` for one feature, or a list of arrays `[T_i, F]`.
+            X: `[N, T, F]`, `[N, T]` for one feature, or a list of arrays `[T_i, F]`; of a model
+                that reads words, texts or lists of words.
 
         Raises:
             ValueError: X cannot be used: the message says why.
@@ -186,27 +207,37 @@ class Tagger(Model):
         self.labels = self.encoder.classes
         self._columns = checks.columns(fitted["feature_names"], where)
         self._scale = checks.scale(fitted["scale"], self.graph.n_inputs, where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph.n_inputs, where)
-        if fitted["vocabulary"] is not None or self.graph.embed is not None:
-            fail(f"{where}: a tagger of words")
+        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
+        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
         self._labelling = Labelling.of(self.tensors, self.labels, fitted["scheme"], where)
 
-    def prepared(self, X: Any) -> tuple[Array | Ragged, bool]:
+    def prepared(self, X: Any) -> tuple[Inputs, bool]:
         """The sequences that the network reads; and whether X is only one."""
         if isinstance(X, Examples):
             X = X.X if self.preparation is None else self.preparation.apply(X)
         check_columns(X, self._columns, "SequenceTagger")
         sequences, is_one = as_steps(X)
+        if isinstance(sequences, Words) != (self.vocabulary is not None):
+            has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")
+            raise ValueError(f"X has {has}, but the model was trained with {wants}")
         if isinstance(sequences, Words):
-            raise ValueError(f"X has words; wanted {self.graph.n_inputs} features a step")
+            assert self.vocabulary is not None
+            return self.vocabulary.code(sequences), is_one
         checks.n_features(sequences, self.graph.n_inputs)
         if self._scale is None:
             return sequences, is_one
         mean, deviation = self._scale
+        values = sequences.values if isinstance(sequences, Ragged) else sequences
+        with np.errstate(over="ignore"):
+            values = ((values - mean) / deviation).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                "X has a value too far from those of the training to be scaled in float32; wanted "
+                "values of a similar size"
+            )
         if isinstance(sequences, Ragged):
-            values = ((sequences.values - mean) / deviation).astype(np.float32)
             return Ragged(values, sequences.offsets), is_one
-        return ((sequences - mean) / deviation).astype(np.float32), is_one
+        return values, is_one
 
     def predict(self, X: Any) -> list[Array] | Array:
         """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence."""

@@ -1,7 +1,8 @@
 """`ModelGraph`: a whole network as a value: layers from bottom to top, a readout and a head.
 
     stages    `Scan`: a step in one direction or two, their outputs side by side;
-              `Embed`, at the bottom: token numbers to rows of a table
+              `Embed`, at the bottom: token numbers to rows of a table, and the answer of a graph of
+              its own to how each token is spelt
     readout   `each`: the top stage's output at every step;  `last`: its output at the last step of
               each direction;  `scan`: a step over the outputs, such as a running mean, and a map
               from its carry to what is read
@@ -57,12 +58,25 @@ class Scan:
 
 @dataclass(frozen=True)
 class Embed:
-    """Token numbers `[T, B]` as rows of a table `[V, E]`; without a table, as rows of V zeros and
-    a one."""
+    """Tokens as vectors.
+
+    Attributes:
+        n_tokens: V.
+        width: E, columns of the table.
+        table: the name of the table `[V, E]`, of which a token's row is taken; None: rows of zeros
+            and a one, V columns.
+        spelling: a graph that reads the characters of a token; its answer follows the row.
+    """
 
     n_tokens: int
     width: int
     table: str | None
+    spelling: ModelGraph | None = None
+
+    @property
+    def n_columns(self) -> int:
+        """Of the vectors."""
+        return self.width + (self.spelling.n_outputs if self.spelling else 0)
 
 
 @dataclass(frozen=True)
@@ -154,9 +168,10 @@ class ModelGraph:
         stages: list[dict[str, Any]] = []
         if self.embed is not None:
             e = self.embed
-            stages.append(
-                {"stage": "embed", "tokens": e.n_tokens, "width": e.width, "table": e.table}
-            )
+            stage = {"stage": "embed", "tokens": e.n_tokens, "width": e.width, "table": e.table}
+            if e.spelling is not None:
+                stage["spelling"] = e.spelling.as_json()
+            stages.append(stage)
         for layer in self.layers:
             directions = [
                 {"step": d.step.as_json(), "reverse": d.reverse} for d in layer.directions
@@ -348,7 +363,7 @@ def side_by_side(steps: Sequence[StepGraph], widths: Sequence[int], cut: Cut) ->
 
 
 def _embed_from(value: Any, tensors: Shapes, where: str) -> Embed:
-    value = entries(value, where, {"stage", "tokens", "width", "table"})
+    value = entries(value, where, {"stage", "tokens", "width", "table"}, frozenset({"spelling"}))
     n_tokens = whole(value["tokens"], f"{where}: tokens", 1, 1 << 31)
     width = whole(value["width"], f"{where}: width", 1, 1 << 24)
     table = value["table"]
@@ -358,7 +373,13 @@ def _embed_from(value: Any, tensors: Shapes, where: str) -> Embed:
         known = tensors.get(text(table, f"{where}: table")) == (n_tokens, width)
     if not known:
         fail(f"{where} has no table of {n_tokens} rows and {width} columns")
-    return Embed(n_tokens, width, table)
+    spelling = None
+    if "spelling" in value:
+        spelling = ModelGraph.from_json(value["spelling"], tensors, f"{where}: spelling")
+        inner = spelling.embed
+        if inner is None or inner.spelling is not None or spelling.readout.kind == "each":
+            fail(f"{where}: spelling is no graph of one answer to characters")
+    return Embed(n_tokens, width, table, spelling)
 
 
 def _scan_from(value: Any, tensors: Shapes, where: str) -> Scan:
@@ -405,7 +426,7 @@ def _widths(nodes: Sequence[Node]) -> list[int]:
 def _check_widths(graph: ModelGraph, where: str) -> None:
     if not graph.layers:
         fail(f"{where} has no layers")
-    given = graph.n_inputs if graph.embed is None else graph.embed.width
+    given = graph.n_inputs if graph.embed is None else graph.embed.n_columns
     for layer in graph.layers:
         if layer.n_inputs != given:
             fail(f"{where}: {layer.name} reads {layer.n_inputs} columns; there are {given}")

@@ -33,11 +33,14 @@ class Network:
         """What the head gives: `[B, K]`, or `[B, T, K]` where the readout is `each`.
 
         Args:
-            x: `[B, T, F]` float32; of a model with tokens, `[B, T]` integers.
+            x: `[B, T, F]` float32; of a model with tokens their vectors, or if they are not spelt
+                their numbers `[B, T]`.
             lengths: `[B]`, steps of each row, 1…T; by default T. Answers beyond them are undefined.
         """
         of_rows = None if lengths is None else [int(n) for n in lengths]
-        values = np.swapaxes(self._embedded(x) if self.graph.embed else x, 0, 1)  # [T, B, F]
+        if x.ndim == 2:
+            x = self._table[x]
+        values = np.swapaxes(x, 0, 1)  # [T, B, F]
         for layer in self.graph.layers:
             values = self._played(layer, values, of_rows)
         n_steps, n_rows = values.shape[:2]
@@ -96,6 +99,24 @@ class Network:
             return np.eye(embed.n_tokens, dtype=np.float32)
         return self.tensors[embed.table]
 
-    def _embedded(self, tokens: Array) -> Array:
-        """`[B, T, E]`."""
-        return self._table[tokens]
+    @cached_property
+    def _speller(self) -> Network:
+        assert self.graph.embed is not None and self.graph.embed.spelling is not None
+        return Network(self.graph.embed.spelling, self.tensors)
+
+    def vectors(
+        self, tokens: Array, characters: Array | None = None, n_characters: Array | None = None
+    ) -> Array:
+        """The vectors of tokens, `[U, F]`.
+
+        Args:
+            tokens: `[U]`, their numbers.
+            characters, n_characters: `[U, L]` and `[U]`, the numbers of their characters and how
+                many they are, if tokens are spelt.
+        """
+        rows = self._table[tokens]
+        if self.graph.embed is None or self.graph.embed.spelling is None:
+            return rows
+        assert characters is not None
+        spelt = self._speller.answers(characters, n_characters)
+        return np.concatenate([rows, spelt], axis=1)

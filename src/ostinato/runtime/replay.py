@@ -2,7 +2,8 @@
 
 check.safetensors has the inputs as the network reads them and what its head answered:
 
-    x         `[N, T, F]` float32; of a language model `[N, T]` int64, token numbers
+    x         `[N, T, F]` float32, of words their vectors; of a language model `[N, T]` int64, token
+              numbers
     lengths   `[N]` int64, the steps of each sequence
     answers   `[N, K]` float32, or `[N, T, K]` where there is an answer at each step, then zero
               beyond the lengths
@@ -16,9 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ostinato.data.ragged import Ragged
 from ostinato.engine import native
-from ostinato.runtime.model import Model, model_of
+from ostinato.runtime.model import LanguageModel, Model, model_of
 from ostinato.runtime.saved import CHECK, CONFIG, made, read, read_check, read_config
 from ostinato.runtime.tensors import Array, pack, unpack
 from ostinato.runtime.values import fail
@@ -86,21 +86,25 @@ def _random(model: Model) -> tuple[Array, Array]:
     rng = np.random.default_rng(0)
     lengths = np.array(LENGTHS, np.int64)
     shape = len(lengths), int(lengths.max())
-    embed = model.graph.embed
-    if embed is not None:
-        return rng.integers(embed.n_tokens, size=shape), lengths
+    n_tokens = _n_tokens(model)
+    if n_tokens is not None:
+        return rng.integers(n_tokens, size=shape), lengths
     x = rng.normal(size=(*shape, model.graph.n_inputs)).astype(np.float32)
     return np.where((np.arange(shape[1]) < lengths[:, None])[:, :, None], x, np.float32(0)), lengths
+
+
+def _n_tokens(model: Model) -> int | None:
+    """How many tokens a language model knows; None of other models."""
+    is_language = isinstance(model, LanguageModel) and model.graph.embed is not None
+    return model.graph.n_outputs if is_language else None
 
 
 def _first(model: Model, examples: Any) -> tuple[Array, Array]:
     """The first of a person's sequences, cut to as many steps as keep the file small."""
     prepared = model.prepared(examples[:MOST_EXAMPLES])  # type: ignore[attr-defined]
     sequences = prepared[0] if isinstance(prepared, tuple) else prepared
-    if isinstance(sequences, Ragged):
-        x, lengths = sequences.padded()
-    else:
-        x, lengths = sequences, np.full(len(sequences), sequences.shape[1])
+    x, lengths = model.batch(sequences, np.arange(len(sequences)))
+    lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
     n_steps = max(1, MOST_VALUES // (len(x) * x.shape[2]))
     return np.ascontiguousarray(x[:, :n_steps]), np.minimum(lengths, n_steps).astype(np.int64)
 
@@ -109,13 +113,13 @@ def _checked(model: Model, saved: dict[str, Array], where: str) -> tuple[Array, 
     if set(saved) != {"x", "lengths", "answers"}:
         fail(f"{where} has {sorted(saved)[:5]}; wanted x, lengths and answers")
     x, lengths, answers = saved["x"], saved["lengths"], saved["answers"]
-    embed = model.graph.embed
-    kind, axes = (np.float32, 3) if embed is None else (np.int64, 2)
+    n_tokens = _n_tokens(model)
+    kind, axes = (np.float32, 3) if n_tokens is None else (np.int64, 2)
     fits = x.dtype == kind and x.ndim == axes and x.size > 0
-    if embed is None:
+    if n_tokens is None:
         fits = fits and x.shape[2] == model.graph.n_inputs and bool(np.isfinite(x).all())
     else:
-        fits = fits and bool(((x >= 0) & (x < embed.n_tokens)).all())
+        fits = fits and bool(((x >= 0) & (x < n_tokens)).all())
     fits = fits and lengths.dtype == np.int64 and lengths.shape == x.shape[:1]
     fits = fits and bool(((lengths >= 1) & (lengths <= x.shape[1])).all())
     if not fits or answers.dtype != np.float32:

@@ -28,6 +28,7 @@ from ostinato.runtime.values import entries, fail, items, whole
 OPSET = 1  # raised when an operation is added, or means something else
 MAX_NODES = 1 << 14
 MAX_WIDTH = 1 << 24  # the engine's kMaxWidth
+MAX_COLUMNS = 1 << 24  # of all nodes together: 64 MB for a row
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # of tensors, by name
@@ -129,6 +130,8 @@ class _Reader:
             self.nodes.append(node)
             if node.op in self.widths and given.setdefault((node.op, node.attrs[0]), node) != node:
                 fail(f"{where}, node {i}: a second {node.op} {node.attrs[0]}")
+        if sum(n.width for n in self.nodes if n.kind == ROWS) > MAX_COLUMNS:
+            fail(f"{where}: its values have more than {MAX_COLUMNS:,} columns")
         n_given = sum(map(len, self.widths.values()))
         if len(given) != n_given:
             fail(f"{where}: {len(given)} nodes are inputs or states; wanted {n_given}")

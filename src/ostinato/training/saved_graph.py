@@ -29,6 +29,7 @@ from ostinato.models.language import LanguageNet
 from ostinato.models.readout import Readout
 from ostinato.models.stack import Stack
 from ostinato.models.tagger import TaggerNet
+from ostinato.models.words import WordReader
 from ostinato.runtime import model_graph
 from ostinato.runtime.model_graph import (
     Composer,
@@ -98,9 +99,8 @@ def _evaluating(net: torch.nn.Module) -> Any:
 
 
 def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
-    if net.words is not None:
-        raise Unsupported("a classifier of words looks them up, which a graph cannot say yet")
-    layers = _layers(net.body, net.config["n_features"], names)
+    embed, width = _words(net.words, names)
+    layers = _layers(net.body, width or net.config["n_features"], names)
     if net.pool is None:
         readout = model_graph.Readout("last")
     else:
@@ -109,7 +109,7 @@ def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelG
     x = c.input(layers[-1].width)
     logits = _linear(c, x, *_parameters(net.readout), names)
     answer = _each(c, "sigmoid", logits) if several else _softmax(c, logits)
-    return ModelGraph(None, layers, readout, _map([x], answer))
+    return ModelGraph(embed, layers, readout, _map([x], answer))
 
 
 def _ensemble(members: Sequence[ModelGraph]) -> ModelGraph:
@@ -118,6 +118,8 @@ def _ensemble(members: Sequence[ModelGraph]) -> ModelGraph:
     The outputs of a layer are those of the first direction, member by member, then those of the
     second.
     """
+    if members[0].embed is not None:
+        raise Unsupported("an ensemble that reads words has a table for each member")
     layers: list[Scan] = []
     for together in zip(*(m.layers for m in members), strict=True):
         below = layers[-1] if layers else None
@@ -183,14 +185,36 @@ def _own(c: Composer, outputs: Node, layer: Scan, i: int, n_members: int) -> Nod
 
 
 def _tagger(net: TaggerNet, names: TensorNames) -> ModelGraph:
-    if net.words is not None:
-        raise Unsupported("a tagger of words reads their letters, which a graph cannot say yet")
-    layers = _layers(net.body, net.config["n_features"], names)
+    embed, width = _words(net.words, names)
+    layers = _layers(net.body, width or net.config["n_features"], names)
     c = Composer()
     x = c.input(layers[-1].width)
     scores = _linear(c, x, *_parameters(net.readout), names)
     answer = scores if net.crf is not None else _softmax(c, scores)
-    return ModelGraph(None, layers, model_graph.Readout("each"), _map([x], answer))
+    return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], answer))
+
+
+def _words(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None, int | None]:
+    """Words as vectors, and how many columns these have."""
+    if reader is None:
+        return None, None
+    weight = reader.embedding.weight.detach()
+    spelling = None
+    if reader.characters is not None:
+        characters = reader.characters.weight.detach()
+        n, width = characters.shape
+        layers = _layers(reader.spelling, width, names)
+        c = Composer()
+        x = c.input(layers[-1].width)
+        spelling = ModelGraph(
+            Embed(n, width, _named(characters, names)),
+            layers,
+            model_graph.Readout("last"),
+            _map([x], x),
+        )
+    n_words, size = weight.shape
+    embed = Embed(n_words, size, _named(weight, names), spelling)
+    return embed, embed.n_columns
 
 
 def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:

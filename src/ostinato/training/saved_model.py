@@ -146,9 +146,15 @@ def write(
         as_read = json.loads(json.dumps(config, allow_nan=False))
         files[CHECK] = check_file(as_read, content, examples)
         config["sha256"][CHECK] = hashlib.sha256(files[CHECK]).hexdigest()
-    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    files |= {CONFIG: text.encode(), README: card(config, measures).encode()}
+    files |= {CONFIG: _as_text(config).encode(), README: card(config, measures).encode()}
     write_directory(path, files)
+
+
+def _as_text(config: Mapping[str, Any]) -> str:
+    """config.json, an entry a line, but for the graph, which is long: it ends the file in one."""
+    rest = {name: value for name, value in config.items() if name != "graph"}
+    graph = json.dumps(config["graph"], allow_nan=False)
+    return f'{json.dumps(rest, indent=2, allow_nan=False)[:-2]},\n  "graph": {graph}\n}}\n'
 
 
 def _own_cell(net: dict[str, Any]) -> dict[str, str] | None:
