@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import reachable
 from ostinato.data.prepare import Preparation
 from ostinato.export.onnx_prepare import scaled, write_preparation
@@ -142,6 +143,8 @@ def carried_states(step: StepGraph) -> dict[str, int]:
 
 def _input(w: Writer, source: Exportable, leading: tuple[str, ...]) -> tuple[str, Any]:
     if source.graph.embed is not None:
+        if source.graph.embed.spelling is not None:
+            raise Unsupported("the model reads the letters of words, which ONNX is not given")
         return "tokens", w.value("tokens", leading, INT64)
     preparation = source.preparation
     n = source.graph.n_inputs if preparation is None else len(preparation.features)
