@@ -25,6 +25,13 @@ def noisy(net, seed=0):
     return net.eval()
 
 
+def seeded(make):
+    """What `make` makes, with the same weights each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
 def loaded(kind, net, fitted, several=False):
     graph, folded = describe(net, several=several)
     tensors = {k: t.detach().numpy() for k, t in {**net.state_dict(), **folded}.items()}
@@ -32,10 +39,12 @@ def loaded(kind, net, fitted, several=False):
     return model_of(Saved(kind, graph, tensors, read, "f" * 64), "made here")
 
 
-def classifier(F=3, C=4, preparation=None, several=False, members=1, **config):
-    made = {"hidden_size": 6, **config}
+def classifier(F=3, C=4, preparation=None, several=False, members=1, size=6, **config):
+    made = {"hidden_size": size, **config}
     n_inputs = F if preparation is None else len(preparation.columns)
-    nets = [noisy(ClassifierNet(n_inputs, C, **made), seed) for seed in range(members)]
+    nets = [
+        noisy(seeded(lambda: ClassifierNet(n_inputs, C, **made)), seed) for seed in range(members)
+    ]
     net = nets[0] if members == 1 else ClassifierEnsemble(nets).eval()
     fitted = {
         "classes": LabelEncoder(np.array([f"class {i}" for i in range(C)])).as_json(),
@@ -47,7 +56,7 @@ def classifier(F=3, C=4, preparation=None, several=False, members=1, **config):
 
 
 def tagger(F=3, C=4, scale=True, **config):
-    net = noisy(TaggerNet(n_features=F, n_classes=C, hidden_size=6, **config))
+    net = noisy(seeded(lambda: TaggerNet(n_features=F, n_classes=C, hidden_size=6, **config)))
     random = np.random.default_rng(0)
     fitted = {
         "classes": LabelEncoder(np.arange(C)).as_json(),
@@ -67,7 +76,7 @@ def tagger(F=3, C=4, scale=True, **config):
 
 def language_model(text="abcabd", **config):
     vocabulary = Vocabulary.fit([text], "character")
-    net = noisy(LanguageNet(len(vocabulary), hidden_size=6, **config))
+    net = noisy(seeded(lambda: LanguageNet(len(vocabulary), hidden_size=6, **config)))
     return loaded("language_model", net, {"vocabulary": vocabulary.as_json(), "one_in": None})
 
 

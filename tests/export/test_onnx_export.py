@@ -160,3 +160,13 @@ def test_a_bound_is_about_rounding():
     assert 1e-6 < parity.bound(model.graph, 23) < 1e-3
     assert parity.bound(model.graph, 46) > 1.9 * parity.bound(model.graph, 23)
     assert np.isclose(parity.bound(model.graph, 5, 8.0), 8 * parity.bound(model.graph, 5))
+
+
+def test_a_network_that_amplifies_rounding(tmp_path):
+    """Chaos: the weights of the carry are large, so that a rounding grows from step to step. The
+    file is right, and written; the bound says how much can be told from it."""
+    model = models.classifier(cell="rnn", size=64)
+    model.tensors["body.weight_hh_l0"] = 3 * model.tensors["body.weight_hh_l0"]
+    report = export_onnx(model, tmp_path / "m.onnx")
+    last = report.parity.cases[-1]
+    assert parity.bound(model.graph, 23) < last.error < last.bound
