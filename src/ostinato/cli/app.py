@@ -26,7 +26,7 @@ from ostinato.cli import (
     tune,
     verify,
 )
-from ostinato.cli.failures import Failure, SaidByFirst
+from ostinato.cli.failures import Failure, Told
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
 from ostinato.interrupt import Terminated, sigterm_unwinds
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        code, message = _explain(error)
+        code, message = explained(error)
         if message is None:
             traceback.print_exc()
         elif message:
@@ -114,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
         return code
 
 
-def _explain(error: Exception) -> tuple[int, str | None]:
+def explained(error: Exception) -> tuple[int, str | None]:
     """Exit code and message; no message for a bug: its traceback is shown instead."""
-    if isinstance(error, SaidByFirst):
+    if isinstance(error, Told):
         return error.exit_code, ""
     if isinstance(error, Failure):
         return error.exit_code, f"ostinato: {error}"

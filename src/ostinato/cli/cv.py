@@ -6,7 +6,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -14,17 +15,19 @@ import typer
 
 from ostinato import files
 from ostinato.cli import config as configuration
-from ostinato.cli import jobs, sources, summaries
+from ostinato.cli import jobs, sources, summaries, workers
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.output import Overwrite, Quiet, check_alone, check_file, hush, say, say_json
 from ostinato.cli.train import asked_for
+from ostinato.interrupt import Terminated
 
 if TYPE_CHECKING:
     from ostinato.cli.jobs.job import Job
 
 MOST_FREQUENT = "always the most frequent class"
+Evaluated = tuple[int, dict[str, Any]]  # a fold's number, from 1, and what evaluation.json holds
 Spread = dict[str, Any]  # mean, sd and the values of the folds; None where there is no number
 
 
@@ -45,6 +48,10 @@ def cv(
         typer.Option("--output", "-o", help="Write the results to this JSON file as well."),
     ] = None,
     overwrite: Overwrite = False,
+    n_jobs: Annotated[
+        int,
+        typer.Option("--jobs", metavar="N", help="Folds at a time, in as many processes.", min=1),
+    ] = 1,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="TOML file with [data], [task], [model], [training]."),
@@ -71,7 +78,10 @@ def cv(
     sources.known(asked.get("data.source"))
     settings = configuration.resolve(asked)
     began = time.perf_counter()
-    evaluations = _evaluated(jobs.folds(settings, asked, folds), folds, quiet)
+    n_jobs = min(n_jobs, folds)
+    done = _one_by_one(asked, folds) if n_jobs == 1 else _side_by_side(asked, folds, n_jobs)
+    with closing(done):
+        evaluations = _evaluated(done, folds, quiet)
     result = {
         "source": settings.data.source,
         "folds": folds,
@@ -87,29 +97,67 @@ def cv(
         say("\n".join(_lines(result, settings, output)))
 
 
-def _evaluated(folds: Iterator[Job], k: int, quiet: bool) -> list[dict[str, Any]]:
-    """What evaluation.json of a run would hold, for each fold."""
-    from ostinato.cli import experiment
+def _evaluated(done: Iterable[Evaluated], k: int, quiet: bool) -> list[dict[str, Any]]:
+    """The evaluations of all folds, in their order, each told when it is there."""
     from ostinato.training.callbacks import duration
 
-    began, found = time.perf_counter(), []
+    began, found = time.perf_counter(), {}
+    for number, evaluation in done:
+        found[number] = evaluation
+        if not quiet:
+            left = (time.perf_counter() - began) / len(found) * (k - len(found))
+            task = _task(evaluation)
+            name = _first(task, evaluation["test"])
+            shown = summaries.shown(name, evaluation["test"][name], task)
+            more = f", about {duration(left)} left" if len(found) < k else ""
+            words = summaries.MEASURES[task][name][0]
+            print(f"fold {number} of {k}: {words} {shown}{more}", file=sys.stderr, flush=True)
+    return [found[number] for number in sorted(found)]
+
+
+def _one_by_one(asked: Given, k: int) -> Generator[Evaluated, None, None]:
+    folds = jobs.folds(configuration.resolve(asked), asked, k)
     for number, job in enumerate(folds, start=1):
         try:
-            evaluation = experiment.run(job, quiet=True).evaluation
+            yield number, _evaluation(job, number, k)
         except Interrupted as error:
             message = f"interrupted in fold {number} of {k}; nothing was kept"
             raise Interrupted(message, error.exit_code) from None
-        except Failure as error:
-            raise type(error)(f"fold {number} of {k}: {error}") from None
-        found.append(evaluation)
-        if not quiet:
-            task, left = _task(evaluation), (time.perf_counter() - began) / number * (k - number)
-            name = _first(task, evaluation["test"])
-            shown = summaries.shown(name, evaluation["test"][name], task)
-            more = f", about {duration(left)} left" if number < k else ""
-            words = summaries.MEASURES[task][name][0]
-            print(f"fold {number} of {k}: {words} {shown}{more}", file=sys.stderr, flush=True)
-    return found
+
+
+def _side_by_side(asked: Given, k: int, n_jobs: int) -> Generator[Evaluated, None, None]:
+    threads = workers.threads_of_a_job(n_jobs, asked.get("run.threads"))
+    next(jobs.folds(configuration.resolve(asked), asked, k))  # which tells what there is to tell
+    given = asked | {"run.threads": threads}
+    try:
+        yield from workers.done(n_jobs, _worker, (given, k), range(1, k + 1))
+    except (KeyboardInterrupt, Terminated) as error:
+        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
+        raise Interrupted("interrupted; nothing was kept", code) from None
+
+
+def _worker(asked: Given, k: int) -> workers.Work:
+    """Evaluates folds by their numbers, which grow."""
+    folds = enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
+
+    def work(number: int, ask: workers.Ask) -> dict[str, Any]:
+        return _evaluation(next(job for n, job in folds if n == number), number, k)
+
+    return work
+
+
+def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
+    """What evaluation.json of a run would hold, for fold `number` of k."""
+    from ostinato.cli import experiment
+
+    try:
+        result = experiment.run(job, quiet=True)
+    except Interrupted:
+        raise
+    except Failure as error:
+        raise type(error)(f"fold {number} of {k}: {error}") from None
+    assert result is not None  # this process is alone
+    return result.evaluation
 
 
 def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:

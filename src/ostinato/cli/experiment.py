@@ -18,7 +18,7 @@ import torch
 from ostinato import environment, files, training
 from ostinato.cli import jobs, limits
 from ostinato.cli.config import Config
-from ostinato.cli.failures import BadInput, Failure, Interrupted, SaidByFirst
+from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.rundir import RunDir
 from ostinato.interrupt import Terminated
@@ -105,7 +105,7 @@ def run(
         BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged, or another process of it has ended.
         Interrupted: Ctrl-C or SIGTERM.
-        SaidByFirst: of another process, where the first one raises one of these.
+        Told: of another process, where the first one raises one of these.
     """
     with distributed.joined() as ranks:
         return _run(job, open_run, resumed, quiet, ranks)
@@ -144,14 +144,14 @@ def _run(
         raise Failure(f"{error}{kept}") from None
     except training.Diverged as error:
         if not ranks.first:
-            raise SaidByFirst from None
+            raise Told from None
         begun = recorder.run if recorder else None
         where = f"; the last good checkpoint is in {begun.checkpoint}" if begun else ""
         raise Failure(f"{error}{where}") from None
     except (KeyboardInterrupt, Terminated) as error:
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
         if not ranks.first:
-            raise SaidByFirst(code) from None
+            raise Told(code) from None
         kept = _how_to_go_on(recorder.run if recorder else None)
         raise Interrupted(f"interrupted; {kept}", code) from None
     return Result(evaluation, recorder.run if recorder else None)

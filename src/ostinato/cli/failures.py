@@ -13,8 +13,8 @@ class BadInput(Failure):
     exit_code = 2
 
 
-class SaidByFirst(Failure):
-    """The first process of a training has said why all of them end."""
+class Told(Failure):
+    """Another process has told why this one ends, and nothing is left to be said."""
 
     def __init__(self, exit_code: int = Failure.exit_code):
         super().__init__()

@@ -11,7 +11,8 @@ trials.csv     all finished trials, the best first
 
 A trial is a pure function of the study and of the number of finished trials: the sampler is seeded
 anew for each. A trial that was running when the process ended is run again by the next one, so that
-a study ends the same however often it was interrupted.
+a study ends the same however often it was interrupted. Where trials run side by side, it is also a
+function of those that run when it begins; which these are depends on the clock.
 """
 
 from __future__ import annotations
@@ -128,18 +129,21 @@ class Study:
     def best_file(self) -> Path | None:
         return None if self.path is None else self.path / "best.toml"
 
-    def ask(self) -> tuple[optuna.Trial, Config]:
-        """The next trial and its configuration."""
+    def ask(self) -> tuple[optuna.Trial, Given]:
+        """The next trial, and what it changes of the recipe."""
         import optuna
 
         options = {name: value for name, value in SAMPLER.items() if name != "name"}
-        seed = (self.seed + len(self.finished())) % 2**32
+        running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        seed = (self.seed + len(self.finished()) + len(running)) % 2**32
+        # Trials that run are taken for bad ones, so that others keep away from them.
+        options["constant_liar"] = bool(running)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, **options)
         trial = self.study.ask()
         used = {axis.key: axis.suggest(trial, self.base.get(axis.key)) for axis in self.axes}
         used |= self._scaled(used)
         trial.set_user_attr("used", used)
-        return trial, self.base.updated(used)
+        return trial, used
 
     def finished(self) -> list[optuna.trial.FrozenTrial]:
         """Trials that were trained to their end or pruned, the best first."""

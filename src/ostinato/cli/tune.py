@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import jobs, limits, sources, trials
+from ostinato.cli import jobs, limits, sources, trials, workers
 from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
@@ -48,6 +51,9 @@ def tune(
         Optional[int],  # noqa: UP045
         typer.Option("--trials", metavar="N", help="End after so many finished trials.", min=1),
     ] = None,
+    n_jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Trials at a time, in N processes.", min=1)
+    ] = 1,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -86,7 +92,7 @@ def tune(
     seed = job.settings.training.seed
     with trials.opened(output, job.settings, decided, job.description(), seed) as study:
         try:
-            _search(study, job, until, n_trials, quiet)
+            _search(study, job, asked, until, n_trials, n_jobs, quiet)
         except (ValueError, BadInput):
             study.discard()
             raise
@@ -124,17 +130,116 @@ def _with_validation(asked: Given) -> Given:
     return {key: VALIDATION} | asked
 
 
-def _search(study: trials.Study, job: Job, until: float, n_trials: int | None, quiet: bool) -> None:
-    """Run trials until the time or their number is up."""
+def _search(
+    study: trials.Study,
+    job: Job,
+    asked: Given,
+    until: float,
+    n_trials: int | None,
+    n_jobs: int,
+    quiet: bool,
+) -> None:
+    """Run trials, n_jobs at a time, until the time or their number is up."""
+    running: set[int] = set()
+
+    def begun() -> Iterator[Begun]:
+        while time.monotonic() < until and (
+            n_trials is None or len(study.finished()) + len(running) < n_trials
+        ):
+            trial, used = study.ask()
+            running.add(trial.number)
+            yield Begun(trial, used, time.monotonic())
+
+    if n_jobs == 1:
+        done = _one_by_one(job, until, begun())
+    else:
+        done = _side_by_side(job, asked, until, n_jobs, begun())
+    with closing(done):
+        for each, outcome in done:
+            running.remove(each.trial.number)
+            said = _told(study, each.trial, outcome)
+            study.keep()
+            if not quiet:
+                seconds = time.monotonic() - each.at
+                line = f"trial {each.trial.number}: {said}, {seconds:.1f} s"
+                print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A trial that has begun.
+
+    Attributes:
+        trial: Optuna's.
+        used: what it changes of the recipe.
+        at: when, by time.monotonic.
+    """
+
+    trial: optuna.Trial
+    used: Given
+    at: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        said: in words, where it was not trained to its end.
+        pruned: whether it counts as a bad one; if not, and there are no reports, the time was up.
+        reports: of each draw, the best.
+    """
+
+    said: str = ""
+    pruned: bool = False
+    reports: tuple[dict[str, Any], ...] = ()
+
+
+Prune = Callable[[int, float], bool]  # (step, validation loss) -> whether to end the trial
+
+
+def _one_by_one(
+    job: Job, until: float, begun: Iterable[Begun]
+) -> Generator[tuple[Begun, Outcome], None, None]:
     draws = [job, *_more_draws(job)]
-    while time.monotonic() < until and (n_trials is None or len(study.finished()) < n_trials):
-        began = time.monotonic()
-        trial, settings = study.ask()
-        outcome = _run(study, trial, [_with(each, settings) for each in draws], until)
-        study.keep()
-        if not quiet:
-            seconds = time.monotonic() - began
-            print(f"trial {trial.number}: {outcome}, {seconds:.1f} s", file=sys.stderr, flush=True)
+    for each in begun:
+        yield each, _trained(draws, each.used, until, partial(_prune, each.trial))
+
+
+def _side_by_side(
+    job: Job, asked: Given, until: float, n_jobs: int, begun: Iterable[Begun]
+) -> Generator[tuple[Begun, Outcome], None, None]:
+    threads = workers.threads_of_a_job(n_jobs, job.settings.run.threads)
+    trials_by_number: dict[int, Begun] = {}
+
+    def pieces() -> Iterator[tuple[int, Given]]:
+        for each in begun:
+            trials_by_number[each.trial.number] = each
+            yield each.trial.number, each.used
+
+    def answer(piece: tuple[int, Given], question: tuple[int, float]) -> bool:
+        return _prune(trials_by_number[piece[0]].trial, *question)
+
+    with closing(workers.done(n_jobs, _worker, (asked, until, threads), pieces(), answer)) as done:
+        for (number, _), outcome in done:
+            yield trials_by_number[number], outcome
+
+
+def _worker(asked: Given, until: float, threads: int) -> workers.Work:
+    """Trains trials, given their numbers and what they change."""
+    job = jobs.read(configuration.resolve(asked), asked)
+    draws = [job, *_more_draws(job)]
+
+    def work(piece: tuple[int, Given], ask: workers.Ask) -> Outcome:
+        changed = piece[1] | {"run.threads": threads}
+        return _trained(draws, changed, until, lambda step, loss: ask((step, loss)))
+
+    return work
+
+
+def _prune(trial: optuna.Trial, step: int, loss: float) -> bool:
+    trial.report(loss, step)
+    return trial.should_prune()
 
 
 def _more_draws(job: Job) -> list[Job]:
@@ -150,44 +255,51 @@ def _with(job: Job, settings: Config) -> Job:
     return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
 
 
-def _run(study: trials.Study, trial: optuna.Trial, draws: list[Job], until: float) -> str:
-    """Train once on each draw; the result in words.
+def _trained(draws: Sequence[Job], changed: Given, until: float, prune: Prune) -> Outcome:
+    """Train once on each draw.
 
     A trial is pruned in the first training alone. One that the time has ended is left to the next
     call.
     """
-    import optuna
-
     from ostinato.cli import experiment
     from ostinato.training import Diverged
 
-    pruned, optunas = optuna.trial.TrialState.PRUNED, study.study
-    draws = [_with(job, experiment.with_threads(job.settings)) for job in draws]
-    job, found = draws[0], []
+    settings = experiment.with_threads(draws[0].settings.updated(changed))
+    first, found = _with(draws[0], settings), []
     try:
-        limits.check_memory(job.settings, job.least_memory())
+        limits.check_memory(settings, first.least_memory())
     except BadInput as problem:
-        optunas.tell(trial, state=pruned)
-        return str(problem)
+        return Outcome(str(problem), pruned=True)
     try:
         for number, each in enumerate(draws):
-            _, history = each.fit([_watch(trial, until, may_prune=number == 0)], None)
+            watch = _watch(until, prune if number == 0 else None)
+            _, history = _with(each, settings).fit([watch], None)
             found.append(min(history.reports, key=lambda report: report["validation_loss"]))
     except _Pruned as end:
-        optunas.tell(trial, state=pruned)
-        return f"pruned at {end}"
+        return Outcome(f"pruned at {end}", pruned=True)
     except _OutOfTime:
-        return "the time is up"
+        return Outcome("the time is up")
     except Diverged as error:
-        optunas.tell(trial, state=pruned)
-        return f"diverged at iteration {error.iteration}"
+        return Outcome(f"diverged at iteration {error.iteration}", pruned=True)
+    return Outcome(reports=tuple(found))
+
+
+def _told(study: trials.Study, trial: optuna.Trial, outcome: Outcome) -> str:
+    """Tell the study of an outcome; the outcome in words."""
+    import optuna
+
+    found = outcome.reports
+    if outcome.pruned:
+        study.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    if not found:
+        return outcome.said
     for name in found[0]:
         if name.startswith("validation_"):
             values = [report[name] for report in found]
             trial.set_user_attr(name, statistics.fmean(values))
             trial.set_user_attr(f"draws_{name}", values)
     loss = statistics.fmean(report["validation_loss"] for report in found)
-    optunas.tell(trial, loss)
+    study.study.tell(trial, loss)
     best = study.best()
     leads = " (the best so far)" if best is not None and best.number == trial.number else ""
     return f"validation loss {loss:.4g}{leads}"
@@ -201,7 +313,7 @@ class _OutOfTime(Exception):  # noqa: N818
     """The time is up."""
 
 
-def _watch(trial: optuna.Trial, until: float, may_prune: bool) -> Any:
+def _watch(until: float, prune: Prune | None) -> Any:
     """A callback that ends a trial which is worse than others, or for which there is no time."""
     from ostinato import training
 
@@ -215,11 +327,10 @@ def _watch(trial: optuna.Trial, until: float, may_prune: bool) -> Any:
 
         def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
             step = trials.STEPS * run.iteration // run.total
-            if not may_prune or step <= self.step or run.iteration == run.total:
+            if prune is None or step <= self.step or run.iteration == run.total:
                 return
             self.step = step
-            trial.report(report["validation_loss"], step)
-            if trial.should_prune():
+            if prune(step, report["validation_loss"]):
                 share = f"{100 * run.iteration / run.total:.0f} % of its schedule"
                 raise _Pruned(f"{share}, validation loss {report['validation_loss']:.4g}")
 

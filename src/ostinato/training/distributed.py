@@ -120,7 +120,7 @@ class Ranks:
         if self.alone:
             return make()
         text = self.bytes_from_first(lambda: json.dumps(make()).encode())
-        return json.loads(text)  # type: ignore[no-any-return]
+        return json.loads(text)
 
     def bytes_from_first(self, make: Callable[[], bytes]) -> bytes:
         """As `from_first`, of bytes."""

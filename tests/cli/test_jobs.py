@@ -1,0 +1,161 @@
+"""`cv --jobs` and `tune --jobs`: trainings in several processes of one command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import four_tasks
+import pytest
+from cli_examples import command, process
+from four_tasks import QUICK, TASKS
+
+from ostinato.cli import workers
+from ostinato.cli.failures import BadInput, Failure, Told
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+def squares(offset: int) -> workers.Work:
+    """Work for the tests of the pool: what it does depends on the piece."""
+
+    def work(piece, ask):
+        if piece == "ask":
+            return ask(offset)
+        if piece == "process":
+            return os.getpid()
+        if piece == "bad":
+            raise BadInput("a bad piece")
+        if piece == "bug":
+            raise ZeroDivisionError("a bug in a piece")
+        if piece == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return piece**2 + offset
+
+    return work
+
+
+def test_each_piece_comes_back_with_its_result():
+    found = dict(workers.done(2, squares, (100,), range(7)))
+    assert found == {n: n**2 + 100 for n in range(7)}
+    answer = {"ask": lambda question: question + 1}
+    assert dict(workers.done(2, squares, (5,), ["ask"], lambda p, q: answer[p](q))) == {"ask": 6}
+
+
+def test_pieces_are_taken_when_a_worker_is_free():
+    taken = []
+
+    def pieces():
+        for n in range(6):
+            taken.append(n)
+            yield n
+
+    seen = [
+        len(taken) - number for number, _ in enumerate(workers.done(2, squares, (0,), pieces()))
+    ]
+    assert max(seen) <= 2 and min(seen) >= 1
+
+
+@pytest.mark.parametrize(
+    "piece, kind, message, code",
+    [
+        ("bad", Failure, "a bad piece", BadInput.exit_code),
+        ("bug", Told, None, 1),
+        ("killed", Failure, "was ended from outside", 1),
+    ],
+)
+def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):
+    ids = []
+    with pytest.raises(kind, match=message) as caught:
+        for _, result in workers.done(2, squares, (0,), ["process", piece]):
+            ids.append(result)
+    assert caught.value.exit_code == code
+    assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ids)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_cv_gives_the_bits_of_one_job(ostinato, tmp_path, task):
+    arguments = ("cv", *TASKS[task](tmp_path), *QUICK, "--folds", 3, "--json")
+    found = [ostinato(*arguments, "--jobs", n) for n in (1, 2)]
+    assert [each.code for each in found] == [0, 0], found[1].err
+    one, two = ({k: v for k, v in json.loads(f.out).items() if k != "elapsed_s"} for f in found)
+    assert one == two
+    # The notes once, and each fold; which is done first, and how long it takes, may differ.
+    said = [sorted(line.split(", about")[0] for line in f.err.splitlines()) for f in found]
+    assert said[0] == said[1]
+
+
+def test_a_fold_that_fails_is_named(ostinato, tmp_path):
+    arguments = ("cv", *four_tasks.classify(tmp_path), *QUICK, "--folds", 3, "--jobs", 2)
+    outcome = ostinato(*arguments, "--optimizer", "sgd", "--learning-rate", 3e38)
+    assert outcome.code == 1
+    assert "of 3: the loss is" in outcome.err and "has diverged" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_tune_in_two_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
+    pytest.importorskip("optuna")
+    study = tmp_path / "study"
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
+    arguments = (*arguments, "--hidden-size", 4, "-o", study, "--json")
+    outcome = ostinato(*arguments, "--trials", 5, "--jobs", 2)
+    assert outcome.code == 0, outcome.err
+    first = json.loads(outcome.out)
+    assert first["trials"] == 5
+    tried = [json.dumps(row["parameters"], sort_keys=True) for row in first["table"]]
+    assert len(set(tried)) == 5  # trials that run side by side do not try the same
+    outcome = ostinato(*arguments, "--trials", 6)
+    assert outcome.code == 0, outcome.err
+    then = json.loads(outcome.out)
+    assert then["trials"] == 6
+    assert [row for row in then["table"] if row["trial"] < 5] == first["table"]
+    # The recipe, which every study tries first, reaches what it does in a study of one job.
+    alone = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
+    outcome = ostinato(*alone, "--hidden-size", 4, "--trials", 1, "--json")
+    recipes = (first["recipe"], json.loads(outcome.out)["recipe"])
+    assert recipes[0]["validation_loss"] == recipes[1]["validation_loss"]
+
+
+def of_group(group: int) -> list[str]:
+    """The command lines of the processes of a group, but for those that have ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(stat.with_name("cmdline").read_text())
+    return found
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_workers_too(tmp_path, number, code):
+    pytest.importorskip("optuna")
+    study = tmp_path / "study"
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    started = subprocess.Popen(
+        command(*arguments, "--epochs", 30, "-o", study),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 90
+    while not (study / "trials.csv").is_file():
+        assert time.monotonic() < until and started.poll() is None
+        time.sleep(0.05)
+    os.killpg(started.pid, number)  # as a terminal does
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code
+    assert f"in {study}.\nThe same command goes on." in err
+    assert "Traceback" not in err
+    until = time.monotonic() + 10  # Python's own helper of processes ends after the command
+    while living := of_group(started.pid):
+        assert time.monotonic() < until, living
+        time.sleep(0.05)
+    again = process(*arguments, "--epochs", 30, "-o", study, "--trials", 1)
+    assert again.returncode == 0, again.stderr
