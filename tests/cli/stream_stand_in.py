@@ -41,8 +41,6 @@ class Stream:
 
 
 class Model:
-    kind = "sequence_classifier"
-
     def __init__(self, names=("x", "y"), missing="error"):
         self.n_features = 2
         self.preparation = None

@@ -190,8 +190,6 @@ def test_until_confidence(stream):
 class Pushed(stand_in.Model):
     """Remembers its rows, and answers as a classifier with several labels does."""
 
-    kind = "sequence_classifier"
-
     def __init__(self):
         super().__init__(missing="mask")
         self.rows = []
@@ -224,7 +222,7 @@ def test_several_labels(stream):
 
 def test_a_model_that_reads_text(stream):
     model = stand_in.Model()
-    model.kind = "language_model"
+    model.vocabulary = "abc"
     done = stream("x,y\n", model=model)
     assert (done.code, "the model reads text" in done.err) == (2, True)
 

@@ -11,6 +11,8 @@ import onnx_models as models
 import pytest
 import torch
 
+import ostinato
+from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
@@ -106,6 +108,26 @@ def test_what_the_file_says(tmp_path):
     assert kept["ostinato.words"] == {"colour": ["blue", "green", "red"]}
     assert kept["ostinato.form"] == "step"
     assert kept["ostinato.fingerprint"] == "f" * 64
+
+
+def test_models_of_words(tmp_path):
+    """Numbers of words go in, which the vocabulary in the metadata gives; letters are refused."""
+    file, small = tmp_path / "m.onnx", {"hidden_size": 5, "iterations": 2, "embedding_size": 6}
+    texts = ["to be or not", "that is", "be not that", "or to be"] * 4
+    classifier = ostinato.SequenceClassifier(**small, random_state=0).fit(texts, ["a", "b"] * 8)
+    classifier.save(tmp_path / "classifier")
+    report = export_onnx(ostinato.runtime.load(tmp_path / "classifier"), file)
+    assert report.inputs["tokens"] == ["batch", "time"]
+    kept = {p.key: json.loads(p.value) for p in onnx.load(file).metadata_props}
+    assert "be" in kept["ostinato.vocabulary"]["words"]
+    file.unlink()
+    words = [text.split() for text in texts]
+    tagger = ostinato.SequenceTagger(**small, random_state=0)
+    tagger.fit(words, [["A" if len(w) > 2 else "B" for w in each] for each in words])
+    tagger.save(tmp_path / "tagger")
+    with pytest.raises(Unsupported, match="reads the letters of words"):
+        export_onnx(ostinato.runtime.load(tmp_path / "tagger"), file)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("damage", ["weights", "bias", "lengths"])

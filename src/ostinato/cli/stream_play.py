@@ -147,7 +147,7 @@ class Player:
         self.saved_at = (time.monotonic(), 1)  # when, and the line then
         self.may_repeat_header = False
         self.label_texts: dict[Any, str] = {}
-        if model.kind == "language_model":
+        if getattr(model, "vocabulary", None) is not None:
             raise BadInput("the model reads text; wanted one of rows of numbers (see complete)")
         model.stream()  # refuses a model that cannot stream, before anything is read
         if state is not None:

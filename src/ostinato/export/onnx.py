@@ -73,6 +73,7 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
             inputs and outputs, which begin at zeros (`latest` at NaN).
 
     Raises:
+        Unsupported: the model reads the letters of words.
         ValueError: the form is unknown; or the model has no such form; or its answers in ONNX
             Runtime are farther from the runtime's than rounding explains: nothing is written.
         ModuleNotFoundError: onnx is not installed.
@@ -103,6 +104,9 @@ def exportable(model: Model) -> Exportable:
     """What of a model stands in the file. A CRF does not: its answers are the scores before it."""
     metadata: dict[str, Any] = {"kind": model.kind, "fingerprint": model.fingerprint}
     metadata["labels"] = model.labels.tolist()
+    vocabulary = getattr(model, "vocabulary", None)
+    if vocabulary is not None:
+        metadata["vocabulary"] = vocabulary.as_json()
     scale = None
     if isinstance(model, Tagger):
         scale = model._scale
