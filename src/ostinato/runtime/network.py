@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato.runtime.model_graph import ModelGraph, Scan
-from ostinato.runtime.programs import HOIST_BELOW, Program
 from ostinato.runtime.step_graph import StepGraph
+
+if TYPE_CHECKING:
+    from ostinato.runtime.programs import Program
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,6 +84,9 @@ class Network:
         return outputs[0][0]
 
     def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> Program:
+        # Here, since the lowering is a third of what reading a model imports.
+        from ostinato.runtime.programs import HOIST_BELOW, Program
+
         key = step, reverse, n_rows < HOIST_BELOW
         made = self._programs.get(key)
         if made is None:
