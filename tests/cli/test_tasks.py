@@ -470,3 +470,38 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys):
     assert main(["predict", str(run), str(other)]) == 0
     answers = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [answer["prediction"] for answer in answers] == ["bad", "good"]
+
+
+def test_texts_of_one_group_stay_on_one_side(tmp_path):
+    from ostinato.cli import config as configuration
+    from ostinato.cli import jobs
+
+    rows = [f'{{"text": "{"abc"[i % 3] * 9} {i}", "book": "{i // 5}"}}' for i in range(40)]
+    file = tmp_path / "books.jsonl"
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    given = {
+        "data.source": str(file),
+        "data.group": "book",
+        "task.language": "text",
+        "training.validation_fraction": 0.25,
+    }
+    settings = configuration.resolve(given)
+
+    def book(text: str) -> int:
+        return int(text.split()[1]) // 5
+
+    texts = jobs.read(settings, given).texts
+    sides = [{book(text) for text in part} for part in (texts.train, texts.validation, texts.test)]
+    assert all(sides) and sum(map(len, sides)) == 8  # eight books, each on one side
+
+    folds = list(jobs.folds(settings, given, 4))
+    tested = [{book(text) for text in job.texts.test} for job in folds]
+    assert sorted(n for side in tested for n in side) == list(range(8))
+    for side, job in zip(tested, folds, strict=True):
+        assert not side & {book(text) for text in job.texts.train}
+
+
+def test_a_text_has_no_groups(tmp_path, capsys):
+    (tmp_path / "novel.txt").write_text("Once upon a time. " * 50, encoding="utf-8")
+    assert main(["train", str(tmp_path / "novel.txt"), "--group", "book"]) == 2
+    assert "--group is for tables" in capsys.readouterr().err

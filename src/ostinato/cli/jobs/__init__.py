@@ -36,7 +36,7 @@ _FOR = {
     "data.features": _TABLES,
     "data.static": {"forecast"},
     "data.known": {"forecast"},
-    "data.group": {"classify", "tag"},
+    "data.group": {"classify", "tag", "language"},
     "data.split": {"classify", "tag", "language"},
     "data.sort": _TABLES,
     "data.missing": {"classify", "tag"},

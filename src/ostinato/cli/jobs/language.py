@@ -43,6 +43,39 @@ class Texts:
     validation: list[str] | None = None
 
 
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a file: a text is one, and each row of a table another one.
+
+    Attributes:
+        texts: N of them.
+        groups: `[N]`, what belongs together (a book, an author), if a column says it.
+        parts: `[N]`, the part of each, if a column says it.
+    """
+
+    texts: list[str]
+    groups: np.ndarray | None = None
+    parts: np.ndarray | None = None
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Documents:
+        return Documents(
+            [self.texts[i] for i in indices],
+            None if self.groups is None else self.groups[indices],
+            None if self.parts is None else self.parts[indices],
+        )
+
+    def held_out(self, fraction: float, seed: int) -> tuple[Documents, Documents]:
+        """All but a share of the documents, and that share; of a single one, its end."""
+        from ostinato.data import splits
+
+        if len(self.texts) == 1:
+            (text,) = self.texts
+            cut = round(len(text) * (1 - fraction))
+            return Documents([text[:cut]]), Documents([text[cut:]])
+        found = splits.split(len(self.texts), fraction, seed, groups=self.groups)
+        return self.select(found["train"]), self.select(found["test"])
+
+
 def read(settings: Config, given: Given) -> LanguageJob:
     """The job of a configuration; see `jobs.read`."""
     settings = _with_column(settings)
@@ -194,22 +227,28 @@ def _texts(settings: Config) -> Texts:
 
     A single document is divided: its end is for the test. Of many, whole ones are held out.
     """
-    config, fraction = settings.data, settings.training.validation_fraction
+    config = settings.data
+    if config.split is not None:
+        return _divided(settings)
     train = _learnable(settings)
     if config.source == "austen":
         from ostinato import datasets
 
         test = [datasets.austen()[HELD_OUT]]
     elif config.test is not None:
-        test = _read(config.test, settings, settings.task.language).documents
-    elif config.split is not None:
-        return _divided(settings)
+        test = _given_documents(config.test, settings)
     else:
-        train, test = _held_out(train, config.test_fraction, settings.training.seed)
+        train, held_out = train.held_out(config.test_fraction, settings.training.seed)
+        test = held_out.texts
+    return _with_validation(train, test, settings)
+
+
+def _with_validation(train: Documents, test: list[str], settings: Config) -> Texts:
+    fraction = settings.training.validation_fraction
     if not fraction:
-        return Texts(train, test)
-    rest, validation = _held_out(train, fraction, settings.training.seed + 1)
-    return Texts(rest, test, validation)
+        return Texts(train.texts, test)
+    rest, validation = train.held_out(fraction, settings.training.seed + 1)
+    return Texts(rest.texts, test, validation.texts)
 
 
 def _check_whole(settings: Config, texts: Texts) -> None:
@@ -223,17 +262,17 @@ def _check_whole(settings: Config, texts: Texts) -> None:
             )
 
 
-def _learnable(settings: Config) -> list[str]:
+def _learnable(settings: Config) -> Documents:
     """The documents of a source, but for those that are kept apart to be tested on."""
     if settings.data.source != "austen":
         read = _read(str(settings.data.source), settings, settings.task.language)
-        kept = [True] * len(read.documents)
-        if read.parts is not None:
-            kept = [str(part).strip().lower() not in PARTS["test"] for part in read.parts]
-        return [text for text, is_kept in zip(read.documents, kept, strict=True) if is_kept]
+        if read.parts is None:
+            return read
+        is_test = [str(part).strip().lower() in PARTS["test"] for part in read.parts]
+        return read.select([i for i, apart in enumerate(is_test) if not apart])
     from ostinato import datasets
 
-    return [text for name, text in datasets.austen().items() if name != HELD_OUT]
+    return Documents([text for name, text in datasets.austen().items() if name != HELD_OUT])
 
 
 def _divided(settings: Config) -> Texts:
@@ -242,23 +281,21 @@ def _divided(settings: Config) -> Texts:
 
     read = _read(str(settings.data.source), settings, settings.task.language)
     assert read.parts is not None
-    found = splits.split(len(read.documents), read.parts)
+    found = splits.split(len(read.texts), read.parts, groups=read.groups)
     if "test" not in found:
         raise BadInput(
             f"--split {settings.data.split}: no document is in the part test; wanted some, or "
             "--test FILE"
         )
-    parts = {name: [read.documents[i] for i in indices] for name, indices in found.items()}
-    fraction = settings.training.validation_fraction
-    if fraction and "validation" not in parts:
-        parts["train"], parts["validation"] = _held_out(
-            parts["train"], fraction, settings.training.seed + 1
-        )
-    return Texts(parts["train"], parts["test"], parts.get("validation"))
+    parts = {name: read.select(indices) for name, indices in found.items()}
+    if "validation" not in parts:
+        return _with_validation(parts["train"], parts["test"].texts, settings)
+    return Texts(parts["train"].texts, parts["test"].texts, parts["validation"].texts)
 
 
 def _with_column(settings: Config) -> Config:
     """With the name of the column of texts, if it was left open."""
+    sources.check(settings.data)
     if settings.task.language != ONLY or not sources.is_table(settings.data.source or ""):
         return settings
     table = sources.table(str(settings.data.source), settings.data.separator)
@@ -267,36 +304,48 @@ def _with_column(settings: Config) -> Config:
 
 def _given(file: str, trained: Trained) -> list[str]:
     """The documents of another file than that of a run."""
-    settings = trained.settings().updated({"data.split": None})
-    return _read(file, settings, settings.task.language).documents
+    return _given_documents(file, trained.settings())
+
+
+def _given_documents(file: str, settings: Config) -> list[str]:
+    """The documents of a file that is not divided."""
+    settings = settings.updated({"data.split": None, "data.group": None})
+    return _read(file, settings, settings.task.language).texts
 
 
 def _folded(settings: Config, k: int) -> list[Texts]:
     """The documents of each fold; a single one is cut into k stretches, each tested on once."""
     from ostinato.data import splits
 
-    seed, fraction = settings.training.seed, settings.training.validation_fraction
-    documents = _learnable(settings)
-    if len(documents) == 1:
-        (text,) = documents
-        cuts = [len(text) * j // k for j in range(k + 1)]
-        pairs = [([text[:a], text[b:]], [text[a:b]]) for a, b in pairwise(cuts)]
+    documents, source = _learnable(settings), settings.data.source
+    if len(documents.texts) == 1:
+        folds = _stretches(documents.texts[0], k, settings)
     else:
-        found = splits.folds(len(documents), k, seed)
-        pairs = [([documents[i] for i in a], [documents[i] for i in b]) for a, b in found]
+        pairs = splits.folds(
+            len(documents.texts), k, settings.training.seed, groups=documents.groups
+        )
+        folds = [
+            _with_validation(documents.select(a), documents.select(b).texts, settings)
+            for a, b in pairs
+        ]
+    if not all(any(part.train) and any(part.test) for part in folds):
+        raise BadInput(f"{source} has too little text for {k} folds; wanted fewer --folds")
+    return folds
+
+
+def _stretches(text: str, k: int, settings: Config) -> list[Texts]:
+    """k stretches of a text, each tested on once.
+
+    The two beside the tested one are no documents: each gives its end for validation.
+    """
+    cuts = [len(text) * j // k for j in range(k + 1)]
     folds = []
-    for learnt, test in pairs:
-        train = [text for text in learnt if text]
-        if not train or not any(test):
-            raise BadInput(
-                f"{settings.data.source} has too little text for {k} folds; wanted fewer --folds"
-            )
-        # The two stretches beside the tested one are no documents: each gives its end.
-        groups = [[text] for text in train] if len(documents) == 1 else [train]
-        held_out = [_held_out(group, fraction, seed + 1) for group in groups] if fraction else []
-        if held_out:
-            train, validation = (list(chain(*parts)) for parts in zip(*held_out, strict=True))
-        folds.append(Texts(train, test, validation if held_out else None))
+    for a, b in pairwise(cuts):
+        beside = [Documents([rest]) for rest in (text[:a], text[b:]) if rest]
+        found = [_with_validation(rest, [], settings) for rest in beside]
+        train = list(chain(*(each.train for each in found)))
+        held_out = [each.validation for each in found if each.validation is not None]
+        folds.append(Texts(train, [text[a:b]], list(chain(*held_out)) if held_out else None))
     return folds
 
 
@@ -314,32 +363,7 @@ def _n_grams(texts: Texts, vocabulary: Vocabulary, order: int) -> dict[str, floa
     }
 
 
-def _held_out(documents: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    from ostinato.data import splits
-
-    if len(documents) == 1:
-        (text,) = documents
-        cut = round(len(text) * (1 - fraction))
-        return [text[:cut]], [text[cut:]]
-    found = splits.split(len(documents), fraction, seed)
-    return [documents[i] for i in found["train"]], [documents[i] for i in found["test"]]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The documents of a file: a text is one, and each row of a table another one.
-
-    Attributes:
-        column: of the texts, in a table.
-        parts: of each document, if a column says it.
-    """
-
-    documents: list[str]
-    column: str | None = None
-    parts: np.ndarray | None = None
-
-
-def _read(source: str, settings: Config, column: str | None) -> _Source:
+def _read(source: str, settings: Config, column: str | None) -> Documents:
     """Read a file, or standard input.
 
     Args:
@@ -354,12 +378,13 @@ def _read(source: str, settings: Config, column: str | None) -> _Source:
         if column not in (None, ONLY):
             raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
         name, content = sources.content(source)
-        return _Source([as_text(content, name).decode().strip()])
+        return Documents([as_text(content, name).decode().strip()])
     table = sources.table(source, settings.data.separator)
     column = _text_column(table, column)
-    split = settings.data.split
+    split, group = settings.data.split, settings.data.group
     parts = table[table.exact(split, "split")].labels() if split else None
-    return _Source(table[column].texts(), column, parts)
+    groups = table[table.exact(group, "group")].labels() if group else None
+    return Documents(table[column].texts(), groups, parts)
 
 
 def _text_column(table: Table, column: str | None) -> str:
