@@ -41,6 +41,7 @@ COMPILER = """
     errors torch_compat
     inputs steps
     capture
+    shared
     graph
     lower backward
     plan

@@ -19,6 +19,7 @@ from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.shared import ways
 from ostinato.compiler.steps import warn_refused
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, eager_scan, rows_like
@@ -165,13 +166,32 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
+    try:
+        call, refusal = _found(a)
+    except Elsewhere:
+        raise
+    except Unsupported as found:  # a leaf without a batch, it may be
+        call, refusal = None, found.bare()
+    if call is None:
+        whys: list[Unsupported | None] = []
+        for shared in ways(a):
+            call, why = _found(replace(a, shared=shared))
+            if call is not None:
+                return call, None
+            whys.append(why)
+        refusal = next(iter(whys), refusal)
+    return call, refusal
+
+
+def _found(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
     found = cache.find(a)
     if found.compiled is None:
         return None, found.refusal
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
     python = found.compiled.planner.recording.runs_python_backward
     guards = found.guards if python else None
-    call = ScanCall(found.compiled, a, found.captured, a.xs_leaves[0].shape[1], rows, guards)
+    n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
+    call = ScanCall(found.compiled, a, found.captured, n_rows, rows, guards)
     why_not = verified(call, found.guards)
     return (call, None) if why_not is None else (None, why_not)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from ostinato.eager import (
     split_result,
     time_length,
 )
+
+if TYPE_CHECKING:
+    from ostinato.compiler.shared import Shared
 
 
 @dataclass(slots=True)  # not frozen: made at every call, and freezing takes five times as long
@@ -39,6 +42,7 @@ class Arguments:
         variant: every other value that a layer's step depends on, hashable.
         memory: the budget of bytes, or None.
         truncate: after how many steps the gradient of the carry stops; None: never.
+        shared: which leaves have no batch; None where all have one. See compiler/shared.py.
     """
 
     step: Step
@@ -55,6 +59,14 @@ class Arguments:
     variant: Any = None
     memory: int | None = None
     truncate: int | None = None
+    shared: Shared | None = None
+
+    @property
+    def rows(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The leaves of init and of xs, all with a batch."""
+        if self.shared is None:
+            return self.leaves, self.xs_leaves
+        return self.shared.rows_of_init(self.leaves), self.shared.rows_of_xs(self.xs_leaves)
 
     @property
     def init_leaves(self) -> list[Tensor]:

@@ -695,7 +695,8 @@ FOR_THE_LOOP: dict[str, tuple[Any, tuple[int, ...], str]] = {
         lambda W, e: lambda h, x: (torch.tanh(x + h @ W), h[:, :0]), (T, B, H), "empty"),
     "empty input": (
         lambda W, e: lambda h, x: torch.tanh(h @ W + x.sum(1, keepdim=True)), (T, B, 0), "empty"),
-    "a number a step": (lambda W, e: lambda h, dt: h + dt * torch.tanh(h @ W), (T,), "batch"),
+    "features by their number": (
+        lambda W, e: lambda h, x: h + x[0] * torch.tanh(h @ W + x[1]), (T, 2), "batch"),
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Kit:
         self.random = torch.Generator().manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.random, dtype=torch.float64).to(self.dtype)
+        return torch.randn(shape, generator=self.random, dtype=torch.float64).to(self.dtype)
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.random, dtype=torch.float64).to(self.dtype)

@@ -157,7 +157,16 @@ def find(a: Arguments) -> Found:
             step's doing, Elsewhere.
     """
     restarts = a.step is not a.given
-    key = code_key(a.given), a.carry_spec, a.xs_spec, restarts, a.variant, modes(), engine()
+    key = (
+        code_key(a.given),
+        a.carry_spec,
+        a.xs_spec,
+        restarts,
+        a.variant,
+        a.shared,
+        modes(),
+        engine(),
+    )
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
@@ -314,6 +323,7 @@ def _recorded(
         )
     if compiled is None or search.unclear:
         compiled = _compiled(a, search.captured, observation, bucket.changed)
+        compiled.y_shapes = search.y_shapes
         if not (search.unclear or compiled.planner.recording.runs_python_backward):
             bucket.by_operations[search.did] = compiled
             _bound(bucket.by_operations)

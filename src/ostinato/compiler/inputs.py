@@ -67,12 +67,13 @@ def described(tensors: list[Any], a: Arguments) -> Any:
     Raises:
         Unsupported: the leaves cannot be played, whatever the step; see `unplayable`.
     """
-    found = native.described(tensors, a.leaves, a.xs_leaves, int(a.of_layer))
+    init, xs = (a.leaves, a.xs_leaves) if a.shared is None else a.rows
+    found = native.described(tensors, init, xs, int(a.of_layer))
     if found is not None:
         return found
-    leaves = native.described([], a.leaves, a.xs_leaves, int(a.of_layer))
+    leaves = native.described([], init, xs, int(a.of_layer))
     if leaves is None:
-        raise unplayable(a.leaves, a.xs_leaves, int(a.of_layer))
+        raise unplayable(init, xs, int(a.of_layer))
     first: dict[int, int] = {}
     kinds = [
         (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),

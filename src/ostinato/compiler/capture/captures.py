@@ -142,9 +142,10 @@ class Search(OwnMode):
             return
         raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
-    def finish(self, result: Any, a: Arguments) -> None:
-        """The step has returned."""
+    def finish(self, result: Any, n_ys: int, a: Arguments) -> None:
+        """The step has returned; the last `n_ys` leaves of its result are the output."""
         leaves, spec = tree.flatten(result)
+        self.y_shapes = [leaf.shape for leaf in leaves[-n_ys:]] if n_ys else []
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
         if any(version_of(t) != version for t, version in self.outside):
             raise Unsupported("the step changes its carry, its input or a captured tensor in place")
@@ -261,5 +262,5 @@ def search_step(a: Arguments) -> Search:
         if not before and search.made_with_gradient((new_states, y)):
             raise Unsupported("the step turns gradients on where they are off")
     check_carry(states, new_states)
-    search.finish((new_states, y), a)
+    search.finish((new_states, y), len(tree.leaves(y)), a)
     return search

@@ -6,6 +6,7 @@ put in their place. A replacement gives NotImplemented where it does not take th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,40 @@ def _item_set(x: Tensor, index: Any, value: Any) -> Any:
 CHANGES_IN_PLACE: dict[Any, Function] = {
     Tensor.__setitem__: _item_set,
     Tensor.copy_: lambda view, value, *_: _written(view, value),
+}
+
+
+def _gates(x: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Any, c: Any) -> tuple[Tensor, Tensor]:
+    return F.linear(x, w, b), F.linear(h, u, c)
+
+
+def _lstm_cell(
+    x: Tensor, carry: Any, w: Tensor, u: Tensor, b: Any = None, c: Any = None
+) -> tuple[Tensor, Tensor]:
+    of_x, of_h = _gates(x, carry[0], w, u, b, c)
+    i, f, g, o = (of_x + of_h).chunk(4, -1)
+    cell = f.sigmoid() * carry[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+def _gru_cell(x: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Any = None, c: Any = None) -> Tensor:
+    of_x, of_h = _gates(x, h, w, u, b, c)
+    (r, z, n), (r_h, z_h, n_h) = of_x.chunk(3, -1), of_h.chunk(3, -1)
+    new = (n + (r + r_h).sigmoid() * n_h).tanh()
+    return new + (z + z_h).sigmoid() * (h - new)
+
+
+def _rnn_cell(activation: Function, *tensors: Any) -> Tensor:
+    of_x, of_h = _gates(*tensors, *[None] * (6 - len(tensors)))
+    return activation(of_x + of_h)
+
+
+# Of a step that is mapped over a batch: vmap does not know these.
+CELLS: dict[Any, Function] = {
+    torch.lstm_cell: _lstm_cell,
+    torch.gru_cell: _gru_cell,
+    torch.rnn_relu_cell: functools.partial(_rnn_cell, torch.relu),
+    torch.rnn_tanh_cell: functools.partial(_rnn_cell, torch.tanh),
 }
 FUNCTIONS: dict[Any, Function] = {
     F.bilinear: _bilinear,

@@ -6,7 +6,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ class _Recorder(TorchDispatchMode):
         self.stale: set[int] = set()
         self.inner: set[int] = set()  # values within decompositions, which autograd does not see
         self.depth = 0
+        self.arrays: list[int] = []
         self.given = given
         for t in given:
             self.new(t)
@@ -88,10 +89,52 @@ class _Recorder(TorchDispatchMode):
                     "a custom autograd.Function, or a hook, reads a tensor that it was not given: "
                     "give it to apply, and save it with ctx.save_for_backward"
                 )
-            self.constants[self.new(leaf)] = leaf
+            self.meet(leaf)
         if id(leaf) in self.stale:
             raise ViewChanged("the step reads a view of a tensor that it changed in place")
         return Ref(self.number[id(leaf)])
+
+    def meet(self, leaf: Tensor, of_numbers: bool = False) -> None:
+        """Give a number to a tensor that no call made; of_numbers: torch.tensor may have made it."""
+        number = self.new(leaf)
+        if of_numbers or not leaf.dim():
+            self.constants[number] = leaf
+        if leaf.dim():
+            self.arrays.append(number)
+
+    def bind_arrays(self, captured: Sequence[Tensor]) -> None:
+        """Make captured tensors of those that are views of an array (from_numpy).
+
+        The step makes them anew in every run, so that the one of this run is not the one that the
+        search found: that has the same values, and no call has read it.
+        """
+        read = {i for call in self.calls for i in refs_in(call)}
+        unread = [i for i in range(len(captured)) if i not in read]
+        of: dict[int, int] = {}
+        for number in self.arrays:
+            leaf = self.values[number]
+            same = [
+                i for i in unread
+                if captured[i].dtype is leaf.dtype and torch.equal(captured[i], leaf)
+            ]  # fmt: skip
+            if not same and number in self.constants:
+                continue
+            if not same:
+                raise Unsupported(
+                    "the step makes a tensor of memory that no guard sees: make it before, or copy "
+                    "it with torch.tensor"
+                )
+            of[number] = same[0]
+            self.constants.pop(number, None)
+            unread.remove(same[0])
+
+        def bound(leaf: Any) -> Any:
+            return Ref(of.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
+
+        if of:
+            self.calls = [
+                Call(c.name, *tree.mapped(bound, (c.args, c.kwargs)), c.outs) for c in self.calls
+            ]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -110,6 +153,8 @@ class _Recorder(TorchDispatchMode):
             )
         if _shape_depends_on_values(func, args):
             raise Unsupported("the shape of a value depends on other values", name)
+        if func is aten.lift_fresh.default and id(args[0]) not in self.number:
+            self.meet(args[0], of_numbers=True)
         composition = decomposition(name)
         if composition is not None:
             out = self.composed(composition, args, kwargs)
@@ -221,6 +266,11 @@ def check_recording(recording: Recording, a: Arguments, observation: Observation
         )
     outs = (i for call in recording.calls for i in call.outs if i is not None)
     given = (*recording.captured, *recording.states, *recording.xs)
+    if a.shared is not None and recording.runs_python_backward:
+        raise Unsupported(
+            "a leaf has no batch, and the step a backward pass in Python (a custom "
+            "autograd.Function, or hooks): give every leaf of init and xs the batch"
+        )
     if any(0 in recording.shapes[i] for i in (*given, *outs)):
         raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
 
@@ -231,7 +281,7 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     Raises:
         Unsupported: it does not.
     """
-    n_rows = a.init_leaves[0].shape[0]
+    n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
             _unify(small, _recorded(a, captured, n_rows, ()), n_rows)
@@ -240,21 +290,24 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
 def _recorded(
     a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
 ) -> Recording:
+    flat, functions = a.flat, FUNCTIONS
+    if a.shared is not None:
+        flat, functions = a.shared.flat(a), a.shared.functions
     try:
-        return _record_once(a, a.flat, FUNCTIONS, captured, n_rows, outside)
+        return _record_once(a, flat, functions, captured, n_rows, outside)
     except ViewChanged:
-        functions = FUNCTIONS | CHANGES_IN_PLACE
-        return _record_once(a, _without_changes(a), functions, captured, n_rows, outside)
+        functions = {**functions, **CHANGES_IN_PLACE}
+        return _record_once(a, _without_changes(flat), functions, captured, n_rows, outside)
 
 
-def _without_changes(a: Arguments) -> Callable[..., Any]:
+def _without_changes(step: Callable[..., Any]) -> Callable[..., Any]:
     """The step on leaves, in which a change in place of a view is a new tensor."""
 
     def functional(states: list[Tensor], xs: list[Tensor]) -> Any:
         specs: list[tree.Spec] = []
 
         def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
-            new_states, y = a.flat(states, xs)
+            new_states, y = step(states, xs)
             leaves, spec = tree.flatten(y)
             specs.append(spec)
             return list(new_states), list(leaves)
@@ -274,6 +327,9 @@ def _record_once(
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
     state_leaves, x_leaves = a.init_leaves, a.first_x
+    if a.shared is not None:
+        init, xs_of_rows = a.rows
+        state_leaves, x_leaves = init, [leaf[0] for leaf in xs_of_rows]
     params = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in captured
@@ -301,6 +357,7 @@ def _record_once(
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
         gradients = _differentiated(recorder, outputs, cotangents, given)
+    recorder.bind_arrays(captured)
     d_given = [None if g is None else recorder.ref(g).index for g in gradients]
     n, m, k = len(params), len(params) + len(states), len(new_states)
     return Recording(

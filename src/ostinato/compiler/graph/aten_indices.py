@@ -28,7 +28,9 @@ MOST_PIECES = 32  # that are cut and joined; a product takes less from there on
 
 
 @rule("_to_copy")
-def _to_copy(c: Context, a: Value, **_: Any) -> Any:
+def _to_copy(c: Context, a: Any, **_: Any) -> Any:
+    if not isinstance(a, Value):  # a number, which vmap makes a tensor of
+        return c.node(a)
     if c.gives_truths:
         return c.truth(0, a)
     if c.gives_whole and not (c.whole[0] or c.truths[0]):

@@ -81,6 +81,15 @@ class ScanCall:
 
 def play(call: ScanCall, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
+    shared = call.arguments.shared
+    if shared is None:
+        return _played(call, tensors)
+    captured, init, xs = call.split(tensors)
+    ys, finals = _played(call, [*captured, *shared.rows_of_init(init), *shared.rows_of_xs(xs)])
+    return shared.as_given(ys, finals, call.arguments, call.compiled.y_shapes)
+
+
+def _played(call: ScanCall, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     n = call.compiled.n_ys
     if torch.is_grad_enabled():
         for i, of_init in call.compiled.without_path:

@@ -108,6 +108,7 @@ class CompiledStep:
         self.planner, self.small = planner, small
         # batch size → None where it was compared with the eager loop, or why the loop must play it
         self.verified: dict[int, Unsupported | None] = {}
+        self.y_shapes: list[Any] = []  # of the outputs of one step, where leaves have no batch
         self.dtype = dtype
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
         self._forward: dict[tuple[bool, bool, Scale], BoundForward] = {}

@@ -1,0 +1,143 @@
+"""Leaves of init and xs without the axis of the batch, as rows that the engine can play.
+
+Where no leaf has a batch, the call is one row: the step is recorded under `torch.func.vmap`, which
+gives each of its operations the axis. Where some leaves have one, the others are shared by all rows
+(a time step dt, a position, a counter): each row gets a copy, with axes of 1 in front, so that it
+broadcasts as before. What the step returns for such a leaf is the same in every row; that of the
+first is given back. `verify.py` compares the result with the loop, as for every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ostinato import tree
+from ostinato.compiler.capture.functions import CELLS, FUNCTIONS
+from ostinato.compiler.errors import Unsupported
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
+
+Flags = tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Which leaves have no batch.
+
+    Attributes:
+        n_rows: B; 1 where no leaf has a batch.
+        states, xs: for each leaf of init and of xs: whether it is shared by all rows.
+        rank: the axes of a row of those that have a batch.
+        alone: whether no leaf has a batch.
+        aligned: whether a copy for each row has axes of 1 in front, to broadcast as a leaf without
+            a batch does. An index of the rows of a table has none.
+    """
+
+    n_rows: int
+    states: Flags
+    xs: Flags
+    rank: int
+    alone: bool
+    aligned: bool = True
+
+    def rows_of_init(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The leaves of init as `[B, …]`."""
+        return [
+            self._copied(leaf, 0) if shared else leaf
+            for leaf, shared in zip(leaves, self.states, strict=True)
+        ]
+
+    def rows_of_xs(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The leaves of xs as `[T, B, …]`."""
+        return [
+            self._copied(leaf, 1) if shared else leaf
+            for leaf, shared in zip(leaves, self.xs, strict=True)
+        ]
+
+    def _copied(self, leaf: Tensor, axis: int) -> Tensor:
+        aligned = self.aligned and not self.alone
+        missing = max(self.rank - (leaf.dim() - axis), 0) if aligned else 0
+        shape = (*leaf.shape[:axis], 1, *[1] * missing, *leaf.shape[axis:])
+        copies = list(shape)
+        copies[axis] = self.n_rows
+        return leaf.reshape(shape).expand(copies)
+
+    def as_given(
+        self, ys: Sequence[Tensor], finals: Sequence[Tensor], a: Arguments, shapes: Sequence[Any]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and last carry as the loop has them; shapes: of the outputs of one step."""
+        given = []
+        for y, shape in zip(ys, shapes, strict=True):
+            if y.shape[1:] == shape:
+                given.append(y)
+            else:
+                given.append(y[:, 0].reshape(y.shape[0], *shape))
+        last = [
+            leaf[0].reshape(of.shape) if shared else leaf
+            for leaf, of, shared in zip(finals, a.leaves, self.states, strict=True)
+        ]
+        return given, last
+
+    def flat(self, a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
+        """The step on leaves that are rows."""
+        return _row_by_row(a) if self.alone else a.flat
+
+    @property
+    def functions(self) -> Mapping[Any, Any]:
+        """Those of torch that are replaced while the step is recorded."""
+        return FUNCTIONS | CELLS if self.alone else FUNCTIONS
+
+
+def ways(a: Arguments) -> list[Shared]:
+    """How leaves without a batch may be meant, to be tried in this order."""
+    if a.ragged.lengths is not None or a.ragged.starts is not None or a.of_layer:
+        return []
+    if a.weights is not None or a.memory is not None or a.truncate is not None:
+        return []
+    if all(leaf.dim() < 2 for leaf in a.leaves):
+        return [Shared(1, (True,) * len(a.leaves), (True,) * len(a.xs_leaves), 0, True)]
+    shared = _shared(a)
+    return [] if shared is None else [shared, replace(shared, aligned=False)]
+
+
+def _shared(a: Arguments) -> Shared | None:
+    sizes = {leaf.shape[0] for leaf in a.leaves if leaf.dim() > 1}
+    if len(sizes) > 1:
+        return None
+    (n,) = sizes
+    states = tuple([not (leaf.dim() and leaf.shape[0] == n) for leaf in a.leaves])
+    xs = tuple([not (leaf.dim() > 1 and leaf.shape[1] == n) for leaf in a.xs_leaves])
+    if not any(states + xs):
+        return None
+    ranks = [leaf.dim() - 1 for leaf, of_all in zip(a.leaves, states, strict=True) if not of_all]
+    return Shared(n, states, xs, max(ranks), False)
+
+
+def _row_by_row(a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
+    def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
+        specs: list[tree.Spec] = []
+
+        def of_one(states: list[Tensor], xs: list[Tensor]) -> Any:
+            new_states, y = a.flat(states, xs)
+            leaves, spec = tree.flatten(y)
+            specs.append(spec)
+            return list(new_states), list(leaves)
+
+        try:
+            new_states, leaves = torch.func.vmap(of_one)(states, xs)
+        except Unsupported:
+            raise
+        except Exception as error:
+            raise Unsupported(
+                "init and xs have no batch, and the step cannot be mapped over one "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): give them an axis of 1"
+            ) from error
+        return new_states, tree.unflatten(leaves, specs[-1])
+
+    return flat
