@@ -95,7 +95,7 @@ class _Recorder(TorchDispatchMode):
         return Ref(self.number[id(leaf)])
 
     def meet(self, leaf: Tensor, of_numbers: bool = False) -> None:
-        """Give a number to a tensor that no call made; of_numbers: torch.tensor may have made it."""
+        """Number a tensor that no call made; of_numbers: torch.tensor may have made it."""
         number = self.new(leaf)
         if of_numbers or not leaf.dim():
             self.constants[number] = leaf
@@ -132,8 +132,10 @@ class _Recorder(TorchDispatchMode):
             return Ref(of.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
 
         if of:
+            given = [tree.mapped(bound, (c.args, c.kwargs)) for c in self.calls]
             self.calls = [
-                Call(c.name, *tree.mapped(bound, (c.args, c.kwargs)), c.outs) for c in self.calls
+                Call(c.name, args, kwargs, c.outs)
+                for c, (args, kwargs) in zip(self.calls, given, strict=True)
             ]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -290,7 +292,8 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
 def _recorded(
     a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
 ) -> Recording:
-    flat, functions = a.flat, FUNCTIONS
+    flat: Callable[..., Any] = a.flat
+    functions: Mapping[Any, Any] = FUNCTIONS
     if a.shared is not None:
         flat, functions = a.shared.flat(a), a.shared.functions
     try:
