@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -128,14 +129,18 @@ def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
     flags = ("--eval-every", 50, "--checkpoint-every", 20, "--dropout", 0.1)
     life = done(train(folder / "whole", 2, iterations, *flags))
     print("kill   process    after   checkpoint   ended after   result")
-    for number in range(1, wanted + 1):
-        run = folder / f"killed-{number}"
+    n_killed = 0
+    while n_killed < wanted:
+        run = folder / f"killed-{n_killed + 1}"
         started = start(train(run, 2, iterations, *flags))
         moment, rank = moments.uniform(0, life), moments.choice((0, 1))
         time.sleep(moment)
-        while not kill(started, rank):  # the launcher has not started it yet, or it has ended
-            rank = 0 if (run / "config.toml").is_file() else rank  # which ends last
-            time.sleep(0.1)
+        if not killed(started, rank):
+            life = moment  # the training ended earlier than the first one did
+            started.communicate()
+            shutil.rmtree(run, ignore_errors=True)
+            continue
+        n_killed += 1
         began = time.monotonic()
         started.communicate()
         took, checkpoint = time.monotonic() - began, checkpoint_iteration(run)
@@ -146,7 +151,7 @@ def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
         right = equal and took < ENDS_WITHIN_S and started.returncode != 0
         n_right += right
         print(
-            f"{number:4}   {rank:7}   {moment:4.1f} s   {checkpoint:>10}   {took:9.1f} s   "
+            f"{n_killed:4}   {rank:7}   {moment:4.1f} s   {checkpoint:>10}   {took:9.1f} s   "
             + ("equal" if right else "WRONG"),
             flush=True,
         )
@@ -154,21 +159,34 @@ def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
     return n_right == wanted
 
 
-def kill(launcher: subprocess.Popen, rank: int) -> bool:
-    """Kill one of the processes that a launcher has started; whether it was there.
+def killed(launcher: subprocess.Popen, rank: int) -> bool:
+    """Kill a process that a launcher starts; False if all of them have ended.
 
-    Raises:
-        RuntimeError: the launcher has ended.
+    The launcher is waited for until it has started it. The first process has work of its own in the
+    end, and is killed instead of another that is through.
     """
-    if launcher.poll() is not None:
-        raise RuntimeError("the training had ended before the kill; take more --iterations")
+    seen = False
+    while launcher.poll() is None:
+        there = ranks(launcher)
+        seen = seen or rank in there
+        victim = there.get(rank, there.get(0) if seen else None)
+        if victim is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, 9)
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def ranks(launcher: subprocess.Popen) -> dict[int, int]:
+    """rank -> process, of those that a launcher has started."""
+    found = {}
     for task in Path(f"/proc/{launcher.pid}/task").iterdir():
         for child in map(int, (task / "children").read_text().split()):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
-                    os.kill(child, 9)
-                    return True
-    return False
+                environment = Path(f"/proc/{child}/environ").read_text().split("\0")
+                found |= {int(v[5:]): child for v in environment if v.startswith("RANK=")}
+    return found
 
 
 if __name__ == "__main__":

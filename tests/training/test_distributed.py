@@ -9,6 +9,8 @@ the parameter's largest entry stands for that.
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import safetensors.torch
 import torch
 from distributed_examples import EXAMPLES, PLAN, RATE, UPDATES, made, trained
 
+from ostinato import SequenceClassifier, environment, load
 from ostinato.interrupt import Interrupt
 from ostinato.training import distributed
 from ostinato.training.distributed import ALONE, Ranks, Share
@@ -122,10 +125,18 @@ def together(request, tmp_path_factory) -> list[tuple[Path, int]]:
     return [(folder, rank) for rank in range(request.param)]
 
 
-def launch(n: int, *arguments: object) -> None:
+def launch(
+    n: int, *arguments: object, code: int = 0, **options
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", n, *arguments]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    options["env"] = {
+        k: v for k, v in options.get("env", os.environ).items() if k != "OMP_NUM_THREADS"
+    }
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, **options
+    )
+    assert done.returncode == code, done.stderr
+    return done
 
 
 @pytest.mark.process
@@ -172,3 +183,58 @@ def assert_same_end(found, one, rows) -> None:
         allowed = UPDATES * (4 * RATE * tolerance(rows[n]).max() + ulp)
         assert difference.le(allowed).all(), n
     torch.testing.assert_close(found["reports"], one["reports"], rtol=1e-5, atol=0)
+
+
+PROGRAM = """
+import numpy as np
+import torch
+
+X = np.random.default_rng(0).normal(size=(60, 5, 2)).astype(np.float32)
+y = (X.sum((1, 2)) > 0).astype(int)
+{page}
+print("threads", torch.get_num_threads())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_program_of_the_page(tmp_path):
+    """An estimator in a process group: one model, said once, with the threads of the machine."""
+    page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    block = block.replace(
+        "iterations=2000", "iterations=30, hidden_size=8, batch_size=7, verbose=1"
+    )
+    (tmp_path / "program.py").write_text(PROGRAM.format(page=block))
+    said = launch(2, tmp_path / "program.py", cwd=tmp_path)
+    assert said.stderr.count("iteration     30") == 1
+    share = max(1, environment.cores() // 2)
+    assert said.stdout.split("\n")[:2] == [f"threads {share}"] * 2
+    assert said.stderr.count("2 processes on this machine") == 1
+    X = np.random.default_rng(0).normal(size=(60, 5, 2)).astype(np.float32)
+    y = (X.sum((1, 2)) > 0).astype(int)
+    alone = SequenceClassifier(iterations=30, hidden_size=8, batch_size=7).fit(X, y)
+    np.testing.assert_allclose(
+        load(tmp_path / "model").predict_proba(X), alone.predict_proba(X), rtol=1e-4
+    )
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_what_differs_between_processes_is_an_error(tmp_path):
+    (tmp_path / "program.py").write_text("""
+import dataclasses
+import torch.distributed as dist
+from distributed_examples import PLAN, made
+from ostinato.training.loop import learn
+
+dist.init_process_group("gloo")
+plan = dataclasses.replace(PLAN, learning_rate=0.1 * (1 + dist.get_rank()))
+try:
+    learn(*made("classes"), plan)
+finally:
+    dist.destroy_process_group()
+""")
+    folder = str(Path(__file__).parent)
+    done = launch(2, tmp_path / "program.py", code=1, env={**os.environ, "PYTHONPATH": folder})
+    assert 'plan: process 1 has {"learning_rate": 0.2}, and process 0 has {"learning' in done.stderr

@@ -106,9 +106,10 @@ class Ranks:
         own = json.loads(json.dumps(values))
         for name, wanted in self.from_first(lambda: own).items():
             if own[name] != wanted:
+                ours, theirs = map(json.dumps, _differing(own[name], wanted))
                 raise ValueError(
-                    f"process {self.rank} has the {name} {_short(own[name])}, and process 0 has "
-                    f"{_short(wanted)}; wanted the same in all processes of a training"
+                    f"{name}: process {self.rank} has {ours}, and process 0 has {theirs}; wanted "
+                    "the same in all processes of a training"
                 )
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -332,6 +333,10 @@ def _sigterm_ends() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _short(value: Any, most: int = 80) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+def _differing(own: Any, wanted: Any) -> tuple[Any, Any]:
+    """Two values that differ; of dicts, the entries in which they do."""
+    if not (isinstance(own, dict) and isinstance(wanted, dict)):
+        return own, wanted
+    names = [name for name in {**own, **wanted} if own.get(name) != wanted.get(name)]
+    pairs = {name: _differing(own.get(name), wanted.get(name)) for name in names}
+    return {n: a for n, (a, _) in pairs.items()}, {n: b for n, (_, b) in pairs.items()}
