@@ -30,6 +30,7 @@ from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import Program
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself instead
 
 
 @dataclass(frozen=True)
@@ -234,10 +235,10 @@ def _place(path: Path, name: str | None) -> tuple[Path, str]:
     else:
         name = name or "model"
         file = path / f"{name}.c"
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) or name in _HEADERS:
         raise ValueError(
-            f"name={name!r} cannot begin the names of C functions; wanted a letter, then letters, "
-            "digits and underscores"
+            f"name={name!r} cannot begin the names of C functions; wanted a letter, then at most "
+            "40 letters, digits and underscores, and no name of a header of C"
         )
     if file.stem != name:
         raise ValueError(f"the file {file.name} and name={name!r} differ; the header is {name}.h")

@@ -23,6 +23,7 @@ FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Os", "-fstack
 HOSTED = ("gcc", "clang")
 CORTEX_M = "Cortex-M4"
 _SECONDS = 120
+_MAX_SOURCE = 1 << 25  # characters: 10 MB of weights, more than such processors have
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def measured(name: str, header: str, source: str) -> tuple[list[Sizes], list[str
     Raises:
         RuntimeError: a compiler refuses the code.
     """
+    if len(source) > _MAX_SOURCE:
+        return [], ["code and stack were not measured: a compiler would take minutes"]
     found, missing = [], []
     hosted = next((c for c in HOSTED if shutil.which(c)), None)
     if hosted is None or not sys.platform.startswith("linux"):

@@ -6,6 +6,8 @@ names. FUNCTIONS has the source of each function that an expression names, below
 
 from __future__ import annotations
 
+import re
+
 EXPRESSIONS: dict[str, str] = {
     "copy": "a",
     "fill": "s",
@@ -21,6 +23,17 @@ EXPRESSIONS: dict[str, str] = {
     "erf": "erff(a)",
     "sin": "sinf(a)",
     "cos": "cosf(a)",
+    "tan": "tanf(a)",
+    "atan": "atanf(a)",
+    "sinh": "sinhf(a)",
+    "cosh": "coshf(a)",
+    "log2": "log2f(a)",
+    "log10": "log10f(a)",
+    "erfc": "erfcf(a)",
+    "floor": "floorf(a)",
+    "ceil": "ceilf(a)",
+    "round": "nearbyintf(a)",
+    "trunc": "truncf(a)",
     "tanh": "@tanh(a)",
     "sigmoid": "@sigmoid(a)",
     "softplus": "@max(a, 0.0f) + log1pf(@exp(-@abs(a)))",
@@ -35,6 +48,8 @@ EXPRESSIONS: dict[str, str] = {
     "eq": "a == b ? 1.0f : 0.0f",
     "ne": "a != b ? 1.0f : 0.0f",
     "pow": "powf(a, b)",
+    "fmod": "fmodf(a, b)",
+    "atan2": "atan2f(a, b)",
     "add_s": "a + s",
     "mul_s": "a * s",
     "rsub_s": "s - a",
@@ -256,15 +271,9 @@ def used(text: str) -> list[str]:
 
 
 def needs_math(text: str) -> bool:
-    """Whether a text calls a function of math.h, or names its INFINITY or NAN."""
-    return any(name in text for name in _MATH)
+    """Whether a text calls a function of math.h, as sqrtf(, or names its INFINITY or NAN."""
+    return re.search(r"(?<![@\w])[a-z0-9]+f\(|\b(INFINITY|NAN)\b", text) is not None
 
 
 def _calls(text: str, name: str) -> bool:
     return f"@{name}(" in text or f"@{name} " in text
-
-
-_MATH = (
-    "sqrtf(", "exp2f(", "logf(", "log1pf(", "expm1f(", "erff(", "sinf(", "cosf(", "powf(",
-    "INFINITY", "NAN",
-)  # fmt: skip

@@ -20,8 +20,9 @@ EPSILON = 2.0**-24  # float32 rounds to within this part of a number
 ULPS = 4  # a function of the runtime or of C is within this many, see c_ops.py
 # Rounding cannot change the result of these, and it must not make equal numbers differ.
 _EXACT = {
-    "copy", "fill", "neg", "abs", "sign", "max", "min", "lt", "le", "eq", "ne", "max_s", "min_s",
-    "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "select_s", "select_else_s",
+    "copy", "fill", "neg", "abs", "sign", "floor", "ceil", "round", "trunc", "fmod", "max", "min",
+    "lt", "le", "eq", "ne", "max_s", "min_s", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select",
+    "select_s", "select_else_s",
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Feature, Preparation
-from ostinato.export.c_write import LICENCE, comment, floats, named
+from ostinato.export.c_function import number
+from ostinato.export.c_write import LICENCE, comment, named, table
 from ostinato.runtime.model_graph import ModelGraph
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -118,9 +119,10 @@ int main(void)
     parts = [
         comment(note),
         "\n".join([f'#include "{name}.h"', *math, ""]),
-        floats("@test_inputs", raw),
-        floats("@test_answers", answers),
-        floats("@test_bounds", bounds),
+        *(
+            table("float", f"@test_{what}", [number(v) for v in values.ravel()])
+            for what, values in (("inputs", raw), ("answers", answers), ("bounds", bounds))
+        ),
         body.replace("@NO_MAIN", f"{name.upper()}_NO_MAIN"),
     ]
     return named("\n".join(parts), name)

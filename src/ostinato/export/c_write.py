@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.export.c_function import Function, number
+from ostinato.export.c_function import Function
 from ostinato.export.c_ops import FUNCTIONS, needs_math, used
 from ostinato.export.c_prepare import Prepare
 from ostinato.export.c_program import Part
@@ -181,7 +181,9 @@ def table(kind: str, name: str, values: Sequence[str]) -> str:
 
 
 def floats(name: str, values: Array) -> str:
-    return table("float", name, [number(v) for v in np.asarray(values).ravel()])
+    """A constant array of finite numbers, each with as few digits as give the same bits."""
+    texts = np.asarray(values, np.float32).ravel().astype(str)
+    return table("float", name, [f"{text}f" for text in texts.tolist()])
 
 
 def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
@@ -196,7 +198,7 @@ def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
     for p, prefix in ((s.step, "@"), (s.answer, "@answer_")):
         read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
         for i, values in p.constants.items():
-            if i in read:
+            if i in read and id(values) not in names:  # two parts may read one tensor
                 names[id(values)] = f"{prefix}vector{i}"
                 yield floats(names[id(values)], values)
         for i, w in enumerate(p.weights):

@@ -1,0 +1,115 @@
+"""Saved models as C: what a person gives, in; the probabilities of their labels, out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from c_examples import Library, needs_gcc
+from onnx_models import classifier, language_model, preparation, tagger
+
+from ostinato.data.ragged import Ragged
+from ostinato.engine import native
+from ostinato.export.c import export_c
+from ostinato.export.c_selftest import as_read
+
+pytestmark = [
+    needs_gcc,
+    pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine"),
+]
+# Answers between 0 and 1 of small networks: the bound that a self-test derives for them is about
+# 2·10⁻⁵, see c_play.bound.
+ATOL = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    monkeypatch.setattr("ostinato.export.c.measured", lambda *_: ([], []))
+
+
+def exported(model, place, **options):
+    report = export_c(model, place / "net.c", **options)
+    n_inputs = 1 if model.graph.embed else model.n_features
+    return report, Library(place / "net.c", n_inputs, model.graph.n_outputs, report.state)
+
+
+def sequence(n_steps=12, F=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(n_steps, F)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"C": 1, "cell": "rnn"}, {"several": True, "cell": "lstm", "readout": "max"}, {"members": 3}],
+    ids=["one class", "several labels", "ensemble"],
+)
+def test_classifiers(options, tmp_path):
+    model, x = classifier(**options), sequence()
+    _, library = exported(model, tmp_path)
+    expected = [model.predict_proba(x[None, : t + 1])[0] for t in range(len(x))]
+    ours = library.stream().answers(x)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("missing", ["error", "mask", "fill", "forward"])
+def test_what_a_person_gives_is_prepared(missing, tmp_path):
+    """Numbers far from zero, and words by their places; with gaps where the model allows them."""
+    p = preparation(missing, far=1000)
+    model = classifier(preparation=p, cell="gru", readout="mean")
+    raw = np.stack([7000 + 2 * sequence()[:, 0], np.arange(12) % 4, 4 + 1e-3 * sequence()[:, 2]], 1)
+    raw = raw.astype(np.float32)  # the word 3 is none that was trained
+    known = raw.copy()
+    known[:, 1] = np.where(raw[:, 1] == 3, np.nan, raw[:, 1])
+    if missing != "error":
+        for gaps in (raw, known):
+            gaps[[0, 4, 5], 0] = gaps[[1, 4], 2] = np.nan
+    _, library = exported(model, tmp_path)
+    ours = library.stream().answers(raw)
+    # A word that is unknown and one that is missing differ in the mask, and in what comes before.
+    if missing in ("error", "fill"):
+        read = as_read(p if missing == "fill" else preparation("fill", far=1000), known[None])
+        expected = [model.network.answers(read[:, : t + 1])[0] for t in range(12)]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=ATOL)
+    else:
+        read = as_read(p, raw[None, :3])
+        np.testing.assert_allclose(ours[2], model.network.answers(read)[0], rtol=0, atol=ATOL)
+    header = (tmp_path / "net.h").read_text()
+    assert "in[0]: height: a number" in header and "out[3]: the probability of 'class 3'" in header
+    assert all(word in header for word in ("0 = blue", "1 = green", "2 = red"))
+    assert ("NaN if missing" in header) == (missing != "error")
+
+
+def test_taggers(tmp_path):
+    model, x = tagger(bidirectional=False, crf=False, cell="lstm"), sequence()
+    _, library = exported(model, tmp_path)
+    ours = library.stream().answers(x)
+    np.testing.assert_allclose(ours, model.predict_proba(x), rtol=0, atol=ATOL)
+    with pytest.raises(ValueError, match="has a CRF, which labels a sequence as a whole"):
+        export_c(tagger(bidirectional=False, crf=True), tmp_path / "crf.c")
+    with pytest.raises(ValueError, match="also reads from the end"):
+        export_c(tagger(bidirectional=True, crf=False), tmp_path / "both.c")
+    assert not (tmp_path / "crf.c").exists() and not (tmp_path / "both.c").exists()
+
+
+def test_language_models(tmp_path):
+    model = language_model()
+    _, library = exported(model, tmp_path)
+    tokens = [0, *model.vocabulary.encode("abcab")]  # 0 begins a text
+    ours = library.stream().answers(np.array(tokens, np.float32)[:, None])
+    np.testing.assert_allclose(ours, model.predict_proba(["abcab"])[0], rtol=0, atol=ATOL)
+    with pytest.raises(ValueError, match="calibrate is for models of numbers"):
+        export_c(model, tmp_path, int8=True, calibrate=["abc"])
+
+
+def test_calibrating_examples_are_those_of_predict(tmp_path):
+    """Raw, ragged or not."""
+    model = classifier(preparation=preparation("mask", words=False), cell="gru")
+    raw = [sequence(n, 3, seed=n) * [2, 1, 1e-3] + [7, 0, 4e-3] for n in (3, 9, 1, 5)]
+    report, library = exported(model, tmp_path, int8=True, calibrate=raw)
+    exact = model.predict_proba(raw)
+    rounded = np.stack([library.stream().answers(x)[-1] for x in raw])
+    assert report.accuracy.n == 4
+    assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=ATOL)
+    assert report.accuracy.largest > 1e-4
+    of_tagger = tagger(bidirectional=False, crf=False)
+    found = export_c(of_tagger, tmp_path / "t.c", int8=True, calibrate=raw).accuracy
+    assert found.n == 18
+    assert isinstance(of_tagger.prepared(raw)[0], Ragged)
