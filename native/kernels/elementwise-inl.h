@@ -1,4 +1,4 @@
-// Elementwise operations and reductions along rows, included inside the namespace of one
+// Elementwise operations, and the table of all kernels; included inside the namespace of one
 // instruction set.
 #pragma once
 
@@ -78,57 +78,6 @@ void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, cons
   });
 }
 
-// Folds a row into sixteen lanes (lane j holds elements j, j+16, …), these into 8, 4, 2, 1: the same tree
-// whatever the width of a vector.
-template <class V, class F>
-inline void reduce_rows(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a,
-                        Rows<typename V::Scalar> out, typename V::Scalar neutral, F f) {
-  using T = typename V::Scalar;
-  constexpr int L = V::kLanes, M = 16 / L;
-  for (int64_t r = 0; r < n_rows; r++) {
-    const T* p = a.data + r * a.stride;
-    V acc[M];
-    for (int j = 0; j < M; j++) acc[j] = V::all(neutral);
-    int64_t i = 0;
-    for (; i + 16 <= N; i += 16)
-      for (int j = 0; j < M; j++) acc[j] = f(acc[j], V::load(p + i + j * L));
-    T lanes[16];
-    for (int j = 0; j < M; j++) acc[j].store(lanes + j * L);
-    T rest[16], folded[16];
-    if (i < N) {
-      for (int j = 0; j < 16; j++) rest[j] = i + j < N ? p[i + j] : neutral;
-      for (int j = 0; j < M; j++) f(acc[j], V::load(rest + j * L)).store(lanes + j * L);
-    }
-    for (int width = 8; width >= 1; width /= 2) {  // in vectors too: one rounding rule for all folds
-      for (int j = 0; j < 16; j++) folded[j] = lanes[(j + width) % 16];
-      for (int j = 0; j < M; j++) f(V::load(lanes + j * L), V::load(folded + j * L)).store(lanes + j * L);
-    }
-    out.data[r * out.stride] = lanes[0];
-  }
-}
-template <class V>
-void row_sum(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
-  reduce_rows<V>(n_rows, N, a, out, 0, [](V x, V y) { return add(x, y); });
-}
-template <class V>
-void row_max(int64_t n_rows, int64_t N, Rows<const typename V::Scalar> a, Rows<typename V::Scalar> out) {
-  using T = typename V::Scalar;
-  reduce_rows<V>(n_rows, N, a, out, -std::numeric_limits<T>::infinity(),
-                 [](V x, V y) { return max_nan(x, y); });
-}
-template <class V>
-void broadcast(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, const int16_t* which,
-               typename V::Scalar) {
-  const Rows<typename V::Scalar> a = table[which[0]], out = table[which[3]];
-  for (int64_t r = 0; r < n_rows; r++) {
-    const V x = V::all(a.data[r * a.stride]);
-    typename V::Scalar* d = out.data + r * out.stride;
-    int64_t i = 0;
-    for (; i + V::kLanes <= N; i += V::kLanes) x.store(d + i);
-    if (i < N) x.store(d + i, int(N - i));
-  }
-}
-
 template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* name) {
   Kernels<typename V::Scalar> k{};
   k.name = name;
@@ -146,6 +95,8 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
 #include "kernels/pairs.def"
 #undef PAIR
-  k.elementwise[kBroadcast] = broadcast<V>;
+  k.spread = spread<V>;
+  k.take = take<V>;
+  k.small_product = small_product<V>;
   return k;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/prefetcher.h"
+#include "program/arrays.h"
 #include "tuning.h"
 
 namespace ostinato {
@@ -19,10 +20,9 @@ enum Op : int32_t {
 #define PAIR(first, second, place) kPair_##first##_##second##_##place,
 #include "kernels/pairs.def"
 #undef PAIR
-  kBroadcast,  // of a row's first column
   kElementwiseCount
 };
-constexpr int32_t kPairCount = kBroadcast - kFirstPair;
+constexpr int32_t kPairCount = kElementwiseCount - kFirstPair;
 struct OpRow {
   const char* name;
   int arity;
@@ -82,9 +82,19 @@ template <class T> struct Kernels {
   void (*column_sums)(int64_t n_rows, int64_t N, RowList<const T> a, T* sum, RowList<const T> scale,
                       T* scaled);
 
-  // out[r] = Σ_c a[r][c], and max_c a[r][c], in sixteen lanes that are then folded 8, 4, 2, 1.
-  void (*row_sum)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
-  void (*row_max)(int64_t n_rows, int64_t N, Rows<const T> a, Rows<T> out);
+  // out[r][o, i] = Σ_j a[r][o, j, i], and max_j a[r][o, j, i], of rows of N columns. If inner is 1: in sixteen
+  // lanes that are then folded 8, 4, 2, 1. Otherwise j ascending, in one chain.
+  void (*row_sum)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
+  void (*row_max)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
+
+  // out[r][o, j, i] = a[r][o, i], columns [column, column + n) of it, which out begins with.
+  void (*spread)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
+
+  // out[r] = the elements of a[r] that the runs name, one run behind the other.
+  void (*take)(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);
+
+  // Of matrices within rows: see program/arrays.h.
+  void (*small_product)(int64_t n_rows, const SmallProduct& x, Rows<const T> a, Rows<const T> b, Rows<T> out);
 
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
   void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table,

@@ -11,7 +11,7 @@ namespace ostinato {
 namespace {
 
 int arity(int32_t kernel) {
-  if (kernel == kBroadcast) return 1;
+  if (kernel == BlockPlan::kSpreads) return 1;
   if (kernel < kOpCount) return kOpRows[kernel].arity;
   const PairRow& pair = kPairRows[kernel - kFirstPair];
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
@@ -48,9 +48,11 @@ BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
     for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
   // Registers come after the streams in the table, so operands are numbered when all streams are known.
   for (const Instruction* x = head + 1; x <= head + head->count; x++) {
-    const bool broadcast = x->code == Code::kBroadcast;
-    operations.push_back(
-        {broadcast ? kBroadcast : x->op, x->s, {find(x->a, broadcast), find(x->b), find(x->c), find(x->d)}});
+    const bool spread = x->code == Code::kBroadcast;
+    operations.push_back({spread ? kSpreads : x->op,
+                          x->s,
+                          {find(x->a, spread), find(x->b), find(x->c), find(x->d)},
+                          axis_of(*x)});
   }
   for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
@@ -61,7 +63,7 @@ BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
     strip *= 2;
 }
 
-int16_t BlockPlan::find(const Operand& o, bool one_column) {
+int16_t BlockPlan::find(const Operand& o, bool whole) {
   if (o.buffer == -1) return 0;  // not looked at
   if (o.buffer < -1) {
     const int number = -2 - o.buffer;
@@ -69,8 +71,8 @@ int16_t BlockPlan::find(const Operand& o, bool one_column) {
     return int16_t(streams.size() + number);
   }
   for (size_t i = 0; i < streams.size(); i++)
-    if (same(streams[i].operand, o) && streams[i].one_column == one_column) return int16_t(i);
-  streams.push_back({o, one_column});
+    if (same(streams[i].operand, o) && streams[i].whole == whole) return int16_t(i);
+  streams.push_back({o, whole});
   return int16_t(streams.size() - 1);
 }
 

@@ -14,14 +14,16 @@ constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
 // Operations find their operands in a table: first the streams, which are operands in memory, each once;
 // then the registers.
 struct BlockPlan {
+  static constexpr int32_t kSpreads = -1;
   struct Stream {
     Operand operand;
-    bool one_column;  // what kBroadcast reads
+    bool whole;  // what kBroadcast reads: it does not move on with the strips
   };
   struct Operation {
-    int32_t kernel;  // an Op, of one operation or of a pair
+    int32_t kernel;  // an Op, of one operation or of a pair; or kSpreads
     double s;
     int16_t which[4];  // places of a, b, c and d in the table
+    Axis axis = {1, 1};  // of kSpreads
   };
   int64_t width = 0, strip = kStrip;
   int n_registers = 0;
@@ -32,7 +34,7 @@ struct BlockPlan {
   BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
 
  private:
-  int16_t find(const Operand& o, bool one_column = false);
+  int16_t find(const Operand& o, bool whole = false);
   void renumber_registers();
   int64_t operands_used_again() const;
   bool join_reader(size_t first);

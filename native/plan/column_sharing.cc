@@ -134,16 +134,27 @@ class ColumnAnalysis {
       case Code::kBlock:
         for (int32_t i = stage.begin + 1; i < stage.end; i++) {
           const Instruction& x = p_.instructions[i];
-          const bool broadcast = x.code == Code::kBroadcast;
-          add(x.a, 0, broadcast ? 1 : head.n, false, broadcast ? By::kAll : By::kShare);
+          const bool spread = x.code == Code::kBroadcast;
+          add(x.a, 0, spread ? folded(head.n, x) : head.n, false, spread ? By::kAll : By::kShare);
           add(x.b, 0, head.n, false, By::kShare);
           add(x.c, 0, head.n, false, By::kShare);
           add(x.d, 0, head.n, true, By::kShare);
         }
         break;
+      case Code::kTake:
+        add(head.a, 0, p_.tables[head.weight].width, false, By::kFirst);
+        add(head.d, 0, head.n, true, By::kFirst);
+        break;
+      case Code::kProduct: {
+        const SmallProduct& x = p_.products[head.weight];
+        add(head.a, 0, x.groups * x.M * x.K, false, By::kFirst);
+        add(head.b, 0, x.groups * x.K * x.N, false, By::kFirst);
+        add(head.d, 0, x.groups * x.M * x.N, true, By::kFirst);
+        break;
+      }
       default:
         add(head.a, 0, head.n, false, By::kFirst);
-        add(head.d, 0, 1, true, By::kFirst);
+        add(head.d, 0, folded(head.n, head), true, By::kFirst);
         break;
     }
     return found;

@@ -1,5 +1,5 @@
 // Instructions over a window. Products and sums over rows take all rows of the window at once; blocks and
-// reductions along a row are played step by step.
+// operations within a row are played step by step.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -7,6 +7,7 @@
 #include "play/pack.h"
 #include "play/rows.h"
 #include "play/weight_grads.h"
+#include "play/within_rows.h"
 
 namespace ostinato {
 namespace {
@@ -79,7 +80,7 @@ template <class T> int play_gemms(Worker<T>& worker, const Instruction* x, int l
   return n_factors;
 }
 
-// ---- Blocks and reductions
+// ---- Blocks, and operations within a row
 
 // Some columns of a block: all operations on one strip, while it is in L1, then on the next.
 template <class T>
@@ -96,7 +97,7 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
   Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
   for (int i = 0; i < n_streams; i++) {
     const BlockPlan::Stream& stream = b.streams[i];
-    table[i] = {worker.address(stream.operand, t, span.begin) + (stream.one_column ? 0 : columns.begin),
+    table[i] = {worker.address(stream.operand, t, span.begin) + (stream.whole ? 0 : columns.begin),
                 worker.placement(stream.operand).row};
   }
   for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {worker.memory.registers + i * b.strip, C};
@@ -106,25 +107,36 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
       const int64_t n = std::min(C, W - c);
       const bool next_rows = c + C >= W, last = next_rows && r + R >= span.end;
       const auto to_next_strip = [&](int i) {
-        const bool one_column = b.streams[i].one_column;
-        if (!next_rows) return one_column ? 0 : C;
+        const bool whole = b.streams[i].whole;
+        if (!next_rows) return whole ? 0 : C;
         const int64_t* rows = row_order(i);
-        return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (one_column ? 0 : c);
+        return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (whole ? 0 : c);
       };
-      for (const BlockPlan::Operation& x : b.operations)
-        worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
+      for (const BlockPlan::Operation& x : b.operations) {
+        if (x.kernel == BlockPlan::kSpreads) {
+          const Rows<T>& a = table[x.which[0]];
+          worker.kernels.spread(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c, x.axis);
+        } else {
+          worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
+        }
+      }
       if (last) continue;
       for (int i = 0; i < n_streams; i++) table[i].data += to_next_strip(i);
     }
   }
 }
 
-template <class T> void play_reduction(const Worker<T>& worker, const Instruction& x, int64_t t, Span span) {
+template <class T>
+void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Span span) {
+  const Program& program = worker.program;
   const int64_t n = worker.request.rows ? 1 : span.end - span.begin;  // rows in one stride
   for (int64_t r = span.begin; r < span.end; r += n) {
-    const Rows<const T> a{worker.address(x.a, t, r), worker.placement(x.a).row};
-    const Rows<T> d{worker.address(x.d, t, r), worker.placement(x.d).row};
-    (x.code == Code::kRowSum ? worker.kernels.row_sum : worker.kernels.row_max)(n, x.n, a, d);
+    const auto rows = [&](const Operand& o) {
+      return Rows<T>{worker.address(o, t, r), worker.placement(o).row};
+    };
+    const Rows<T> a = rows(x.a), b = x.b.buffer < 0 ? a : rows(x.b);
+    play_within_rows<T>(worker.kernels, program.tables, program.products, x, n, {a.data, a.stride},
+                        {b.data, b.stride}, rows(x.d));
   }
 }
 
@@ -158,7 +170,7 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
             if (is_block) {
               play_block(worker, block, t, span, {0, block.width});
             } else {
-              play_reduction(worker, x, t, span);
+              play_within_rows(worker, x, t, span);
             }
           });
         });

@@ -42,6 +42,22 @@ template <class V> void visit(V& v, Carry& c) {
   v.number("init", c.init);
   v.number("final", c.final);
 }
+template <class V> void visit(V& v, Run& r) {
+  v.number("start", r.start);
+  v.number("count", r.count);
+  v.number("step", r.step);
+}
+template <class V> void visit(V& v, Table& t) {
+  v.number("width", t.width);
+  v.list("runs", t.runs);
+}
+template <class V> void visit(V& v, SmallProduct& p) {
+  v.number("groups", p.groups);
+  v.number("M", p.M);
+  v.number("K", p.K);
+  v.number("N", p.N);
+  v.number("across", p.across);
+}
 template <class V> void visit(V& v, Operand& o) {
   v.number("buffer", o.buffer);
   v.number("column", o.column);
@@ -54,6 +70,7 @@ template <class V> void visit(V& v, Instruction& x) {
   v.number("k", x.k);
   v.number("weight", x.weight);
   v.number("count", x.count);
+  v.number("inner", x.inner);
   v.part("d", x.d);
   v.part("a", x.a);
   v.part("b", x.b);
@@ -70,6 +87,8 @@ template <class V> void visit(V& v, Program& p) {
   v.list("weights", p.weights);
   v.list("gradients", p.gradients);
   v.list("carries", p.carries);
+  v.list("tables", p.tables);
+  v.list("products", p.products);
   v.list("instructions", p.instructions);
   v.part("once", p.once);
   v.part("before", p.before);

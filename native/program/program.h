@@ -5,6 +5,8 @@
 //   buffer     a named place for values: an argument, or memory of the engine's own
 //   operand    columns of a buffer at time t + dt, from a column on; or a register
 //   register   a strip of values within a block
+//   axis       a row, or a part of one, is an array [outer, times, inner]: the axis in the middle is spread over,
+//              or reduced
 //   section    once · before · loop · after: each a range of instructions. `once` is played once, `loop` step
 //              by step; `before` and `after` run over all steps of a chunk at once
 //   carry      the recurrent state: slot t (descending: t + 1) of a buffer is what step t reads
@@ -12,6 +14,8 @@
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "program/arrays.h"
 
 namespace ostinato {
 
@@ -50,6 +54,12 @@ inline bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) {
   return x.buffer != y.buffer || x.dt != y.dt || x.column + nx <= y.column || y.column + ny <= x.column;
 }
 
+// The elements of a row of `width` columns that an instruction takes, run after run.
+struct Table {
+  int32_t width;
+  std::vector<Run> runs;
+};
+
 enum class Code : int32_t {
 #define CODE(name, python_name) name,
 #include "program/codes.def"
@@ -58,8 +68,9 @@ enum class Code : int32_t {
 struct Instruction {
   Code code;
   int32_t op = 0, n = 0, k = 0;
-  int32_t weight = 0;  // kGemm: index into weights; kOuter, kColumnSum: into gradients
+  int32_t weight = 0;  // kGemm: index into weights; kOuter, kColumnSum: gradients; kTake: tables; kProduct: products
   int32_t count = 0;   // kBlock
+  int32_t inner = 1;   // kBroadcast, kRowSum, kRowMax: of the axis, whose times are k
   double s = 0;
   Operand d, a, b, c;
 };
@@ -86,9 +97,15 @@ struct Program {
   std::vector<Weight> weights;
   std::vector<Gradient> gradients;
   std::vector<Carry> carries;
+  std::vector<Table> tables;
+  std::vector<SmallProduct> products;
   std::vector<Instruction> instructions;
   Section once{}, before{}, loop{}, after{};
 };
+
+inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
+// Columns of a kBroadcast's operand, in a block of n columns; of what kRowSum and kRowMax give, for n of a.
+inline int32_t folded(int32_t n, const Instruction& x) { return n / x.k; }
 
 constexpr int32_t kMaxRegisters = 48;
 constexpr int32_t kMaxBlock = 64;  // instructions of one block

@@ -24,6 +24,8 @@ class Validator {
     weights();
     gradients();
     carries();
+    tables();
+    products();
     section(p_.once, 0, "once");
     section(p_.before, p_.once.end, "before");
     section(p_.loop, p_.before.end, "loop");
@@ -90,6 +92,36 @@ class Validator {
       if (c.final != -1) argument(c.final);
     }
   }
+  void tables() {
+    for (size_t i = 0; i < p_.tables.size(); i++) {
+      const Table& t = p_.tables[i];
+      where_ = "table " + std::to_string(i);
+      require(t.width > 0 && t.width <= kMaxWidth, where_ + ": width");
+      int64_t n = 0;
+      for (const Run& run : t.runs) {
+        require(run.count > 0 && run.count <= kMaxWidth, where_ + ": count");
+        const int64_t last = run.start + int64_t(run.count - 1) * run.step;
+        require((run.start == -1 && run.step == 0) ||
+                    (run.start >= 0 && run.start < t.width && last >= 0 && last < t.width),
+                where_ + ": a run lies outside");
+        n += run.count;
+      }
+      require(n > 0 && n <= kMaxWidth, where_ + ": elements");
+    }
+  }
+  void products() {
+    for (size_t i = 0; i < p_.products.size(); i++) {
+      const SmallProduct& x = p_.products[i];
+      where_ = "product " + std::to_string(i);
+      const auto fits = [](int64_t g, int64_t rows, int64_t columns) {
+        return g * rows <= kMaxWidth && g * rows * columns <= kMaxWidth;
+      };
+      for (int32_t n : {x.groups, x.M, x.K, x.N})
+        require(n > 0 && n <= kMaxWidth, where_ + ": shape");
+      require(fits(x.groups, x.M, x.K) && fits(x.groups, x.K, x.N) && fits(x.groups, x.M, x.N),
+              where_ + ": shape");
+    }
+  }
   void section(const Section& s, int32_t begin, const char* name) {
     const bool once = &s == &p_.once;
     in_loop_ = &s == &p_.loop;
@@ -120,7 +152,7 @@ class Validator {
     for (int32_t j = 1; j <= head.count; j++) {
       const Instruction& x = p_.instructions[at + j];
       where_ = "instruction " + std::to_string(at + j);
-      const int32_t n_read = x.code == Code::kBroadcast ? 1 : head.n;  // columns of a
+      const int32_t n_read = x.code == Code::kBroadcast ? folded_columns(head.n, x) : head.n;  // columns of a
       const int n_operands = arity(x);
       const Operand* in[3] = {&x.a, &x.b, &x.c};
       for (int i = 0; i < n_operands; i++) read(*in[i], n_read, once, written);
@@ -135,6 +167,11 @@ class Validator {
         if (x.result && !apart(*x.o, x.n, *y.o, y.n) && (x.o->column != y.o->column || x.n != y.n))
           fail("the block of instruction " + std::to_string(at) +
                ": a result and another operand overlap in part");
+  }
+  int32_t folded_columns(int32_t n, const Instruction& x) const {
+    require(x.k > 0 && x.inner > 0 && n > 0 && int64_t(x.k) * x.inner <= n && n % (x.k * x.inner) == 0,
+            where_ + ": the axis does not fit the row");
+    return folded(n, x);
   }
   int arity(const Instruction& x) const {
     if (x.code != Code::kOp) {
@@ -175,10 +212,36 @@ class Validator {
       case Code::kRowSum:
       case Code::kRowMax:
         memory(x.a, x.n, once, false);
-        memory(x.d, 1, once, true);
+        memory(x.d, folded_columns(x.n, x), once, true);
         none(x.b);
         none(x.c);
+        require(apart(x.a, x.n, x.d, folded(x.n, x)), where_ + ": the result overwrites its operand");
         break;
+      case Code::kTake: {
+        require(x.weight >= 0 && x.weight < int64_t(p_.tables.size()), where_ + ": table");
+        const Table& table = p_.tables[x.weight];
+        int32_t n = 0;
+        for (const Run& run : table.runs) n += run.count;
+        require(x.n == n, where_ + ": columns of the table");
+        memory(x.a, table.width, once, false);
+        memory(x.d, x.n, once, true);
+        none(x.b);
+        none(x.c);
+        require(apart(x.a, table.width, x.d, x.n), where_ + ": the result overwrites its operand");
+        break;
+      }
+      case Code::kProduct: {
+        require(x.weight >= 0 && x.weight < int64_t(p_.products.size()), where_ + ": product");
+        const SmallProduct& p = p_.products[x.weight];
+        const int32_t n_a = p.groups * p.M * p.K, n_b = p.groups * p.K * p.N, n_d = p.groups * p.M * p.N;
+        memory(x.a, n_a, once, false);
+        memory(x.b, n_b, once, false);
+        memory(x.d, n_d, once, true);
+        none(x.c);
+        require(apart(x.a, n_a, x.d, n_d) && apart(x.b, n_b, x.d, n_d),
+                where_ + ": the result overwrites its operand");
+        break;
+      }
       case Code::kOuter:
       case Code::kColumnSum: {
         require(in_after_, where_ + ": sums over rows and steps belong into `after`");

@@ -7,6 +7,7 @@
 #include "kernels/dispatch.h"
 #include "play/float_environment.h"
 #include "play/pack.h"
+#include "play/within_rows.h"
 #include "plan/column_sharing.h"
 
 namespace ostinato {
@@ -50,6 +51,8 @@ class StepPlan::Maker {
       : plan_(plan), p_(program), arguments_(arguments) {}
 
   void run() {
+    plan_.tables_ = p_.tables;
+    plan_.small_products_ = p_.products;
     place_buffers();
     std::vector<Action> once;
     add_section(p_.once, once);
@@ -136,8 +139,8 @@ class StepPlan::Maker {
         plan_.blocks_.push_back(std::move(block));
         i += 1 + x.count;
       } else {
-        actions.push_back({Action::kReduction, int32_t(plan_.reductions_.size())});
-        plan_.reductions_.push_back({x.code == Code::kRowMax, x.n, operand(x.a), operand(x.d)});
+        actions.push_back({Action::kWithin, int32_t(plan_.within_.size())});
+        plan_.within_.push_back({x, operand(x.a), operand(x.b), operand(x.d)});
         i++;
       }
     }
@@ -275,7 +278,7 @@ void StepPlan::play(int64_t n_rows, StepPlace* places, float* scratch) const noe
     switch (x.kind) {
       case Action::kProduct: play_product(products_[i], n_rows, places); break;
       case Action::kBlock: play_block(blocks_[i], n_rows, places, registers); break;
-      case Action::kReduction: play_reduction(reductions_[i], n_rows, places); break;
+      case Action::kWithin: play_within(within_[i], n_rows, places); break;
     }
   }
 }
@@ -317,18 +320,27 @@ void StepPlan::play_block(const Block& x, int64_t n_rows, const StepPlace* place
       for (int i = 0; i < n_streams; i++) {
         const int64_t step = stride(places, x.streams[size_t(i)]);
         float* const data = address(places, x.streams[size_t(i)]) + r * step;
-        table[i] = {data + (b.streams[size_t(i)].one_column ? 0 : c), step};
+        table[i] = {data + (b.streams[size_t(i)].whole ? 0 : c), step};
       }
       const int64_t rows = std::min(R, n_rows - r), n = std::min(C, b.width - c);
-      for (const BlockPlan::Operation& op : b.operations)
-        kernels_.elementwise[op.kernel](rows, n, table, op.which, float(op.s));
+      for (const BlockPlan::Operation& op : b.operations) {
+        if (op.kernel == BlockPlan::kSpreads) {
+          const Rows<float>& a = table[op.which[0]];
+          kernels_.spread(rows, n, {a.data, a.stride}, table[op.which[3]], c, op.axis);
+        } else {
+          kernels_.elementwise[op.kernel](rows, n, table, op.which, float(op.s));
+        }
+      }
     }
 }
 
-void StepPlan::play_reduction(const Reduction& x, int64_t n_rows, const StepPlace* places) const {
-  const Rows<const float> a{address(places, x.a), stride(places, x.a)};
+void StepPlan::play_within(const Within& x, int64_t n_rows, const StepPlace* places) const {
+  const auto read = [&](const StepOperand& o) {
+    return Rows<const float>{address(places, o), stride(places, o)};
+  };
   const Rows<float> d{address(places, x.d), stride(places, x.d)};
-  (x.max ? kernels_.row_max : kernels_.row_sum)(n_rows, x.n, a, d);
+  const Rows<const float> a = read(x.a), b = x.b.place < 0 ? a : read(x.b);
+  play_within_rows(kernels_, tables_, small_products_, x.x, n_rows, a, b, d);
 }
 
 }  // namespace ostinato

@@ -87,13 +87,12 @@ class StepPlan {
     BlockPlan plan;
     std::vector<StepOperand> streams;
   };
-  struct Reduction {
-    bool max;
-    int32_t n;
-    StepOperand a, d;
+  struct Within {  // rows: see play/within_rows.h
+    Instruction x;
+    StepOperand a, b, d;
   };
   struct Action {
-    enum { kProduct, kBlock, kReduction } kind;
+    enum { kProduct, kBlock, kWithin } kind;
     int32_t index;
   };
   class Maker;
@@ -107,14 +106,16 @@ class StepPlan {
   }
   void play_product(const Product& x, int64_t n_rows, const StepPlace* places) const;
   void play_block(const Block& x, int64_t n_rows, const StepPlace* places, float* registers) const;
-  void play_reduction(const Reduction& x, int64_t n_rows, const StepPlace* places) const;
+  void play_within(const Within& x, int64_t n_rows, const StepPlace* places) const;
 
   const Kernels<float>& kernels_;
   Workspace constants_;    // vectors, and weights in panels
   float* data_ = nullptr;  // of the constants
   std::vector<Product> products_;
   std::vector<Block> blocks_;
-  std::vector<Reduction> reductions_;
+  std::vector<Within> within_;
+  std::vector<Table> tables_;
+  std::vector<SmallProduct> small_products_;
   std::vector<Action> actions_;
   std::vector<int32_t> ports_, widths_, carry_widths_;
   int64_t carry_floats_ = 0, scratch_floats_ = 0, register_floats_ = 0;

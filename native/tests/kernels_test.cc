@@ -184,8 +184,8 @@ template <class T> void check_reductions(const Kernels<T>& kernels, int64_t rows
   Matrix<T> a(rows, N, random), sums(rows, 1, random), most(rows, 1, random);
   if (random.chance(30))
     a.at(rows - 1, N - 1) = random.pick(std::initializer_list<T>{NAN, INFINITY, -INFINITY});
-  kernels.row_sum(rows, N, {a.data(), a.stride()}, {sums.data(), sums.stride()});
-  kernels.row_max(rows, N, {a.data(), a.stride()}, {most.data(), most.stride()});
+  kernels.row_sum(rows, N, {N, 1}, {a.data(), a.stride()}, {sums.data(), sums.stride()});
+  kernels.row_max(rows, N, {N, 1}, {a.data(), a.stride()}, {most.data(), most.stride()});
   for (int64_t r = 0; r < rows; r++) {
     const T sum = sixteen_lanes(a, r, N, T(0), [](T x, T y) { return x + y; });
     CHECK(same(sums.at(r, 0), sum), "row_sum, " + shape(kernels.name, rows, 0, N));
@@ -202,6 +202,106 @@ template <class T> void check_sums(const Kernels<T>& kernels) {
       check_column_sums(kernels, rows, N, random);
       check_reductions(kernels, rows, N, random);
     }
+}
+
+// ---- Rows as arrays: to the bit what their definitions say, written out
+
+template <class T> void check_axis(const Kernels<T>& kernels, int64_t outer, int64_t times, int64_t inner,
+                                   Random& random) {
+  const int64_t rows = 1 + random.below(3), N = outer * times * inner, n = outer * inner;
+  Matrix<T> a(rows, N, random), sums(rows, n, random), most(rows, n, random), narrow(rows, n, random);
+  if (random.chance(20)) a.at(0, random.below(N)) = NAN;
+  const Axis axis{times, inner};
+  kernels.row_sum(rows, N, axis, {a.data(), a.stride()}, {sums.data(), sums.stride()});
+  kernels.row_max(rows, N, axis, {a.data(), a.stride()}, {most.data(), most.stride()});
+  const std::string what =
+      shape(kernels.name, rows, 0, N) + ", axis " + std::to_string(times) + ", " + std::to_string(inner);
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) {
+      Matrix<T> column(1, times, random);
+      T sum = 0, largest = -INFINITY;
+      for (int64_t j = 0; j < times; j++) {
+        column.at(0, j) = a.at(r, (i / inner * times + j) * inner + i % inner);
+        sum += column.at(0, j);
+        largest = larger(largest, column.at(0, j));
+      }
+      if (inner == 1) sum = sixteen_lanes(column, 0, times, T(0), [](T x, T y) { return x + y; });
+      CHECK(same(sums.at(r, i), sum), "row_sum, " + what);
+      CHECK(same(most.at(r, i), largest), "row_max, " + what);
+    }
+  // Some columns of what is spread: a strip.
+  const int64_t column = random.below(N), width = 1 + random.below(N - column);
+  Matrix<T> strip(rows, width, random);
+  kernels.spread(rows, width, {narrow.data(), narrow.stride()}, {strip.data(), strip.stride()}, column, axis);
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t c = 0; c < width; c++) {
+      const int64_t at = column + c;
+      CHECK(same(strip.at(r, c), narrow.at(r, at / (times * inner) * inner + at % inner)), "spread, " + what);
+    }
+  CHECK(sums.gaps_untouched() && most.gaps_untouched() && strip.gaps_untouched(), what);
+}
+
+template <class T> void check_take(const Kernels<T>& kernels, int64_t width, Random& random) {
+  const int64_t rows = 1 + random.below(3);
+  std::vector<Run> runs;
+  std::vector<int64_t> places;
+  while (places.size() < 40) {
+    Run run{int32_t(random.below(width + 1)) - 1, 1, int32_t(random.below(5)) - 2};
+    if (run.start < 0) run.step = 0;
+    while (run.count < 9 && run.start + run.count * run.step < width &&
+           run.start + run.count * run.step >= (run.start < 0 ? -1 : 0))
+      run.count++;
+    for (int64_t i = 0; i < run.count; i++) places.push_back(run.start + i * run.step);
+    runs.push_back(run);
+  }
+  const int64_t n = int64_t(places.size());
+  Matrix<T> a(rows, width, random), out(rows, n, random);
+  kernels.take(rows, runs.data(), int64_t(runs.size()), {a.data(), a.stride()}, {out.data(), out.stride()});
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++)
+      CHECK(same(out.at(r, i), places[size_t(i)] < 0 ? T(0) : a.at(r, places[size_t(i)])), "take");
+  CHECK(out.gaps_untouched(), "take");
+}
+
+float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+double fused(double a, double b, double c) { return a * b + c; }
+
+template <class T> void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Random& random) {
+  const int64_t rows = 1 + random.below(3), G = x.groups, M = x.M, K = x.K, N = x.N;
+  Matrix<T> a(rows, G * M * K, random), b(rows, G * K * N, random), out(rows, G * M * N, random);
+  kernels.small_product(rows, x, {a.data(), a.stride()}, {b.data(), b.stride()}, {out.data(), out.stride()});
+  const std::string what = std::string(kernels.name) + ", small product " + std::to_string(M) + ", " +
+                           std::to_string(K) + ", " + std::to_string(N) + (x.across ? " across" : "");
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < G * M * N; i++) {
+      const int64_t g = i / (M * N), m = i / N % M, n = i % N;
+      const auto term = [&](int64_t k, T sum) {
+        const int64_t of_b = x.across ? (g * N + n) * K + k : (g * K + k) * N + n;
+        return fused(a.at(r, (g * M + m) * K + k), b.at(r, of_b), sum);
+      };
+      T sum = 0, lanes[16] = {};
+      for (int64_t k = 0; k < K; k++) {
+        sum = term(k, sum);
+        lanes[k % 16] = term(k, lanes[k % 16]);
+      }
+      for (int width = 8; width >= 1; width /= 2)
+        for (int j = 0; j < width; j++) lanes[j] += lanes[j + width];
+      CHECK(same(out.at(r, i), x.across ? lanes[0] : sum), what);
+    }
+  CHECK(out.gaps_untouched(), what);
+}
+
+template <class T> void check_arrays(const Kernels<T>& kernels) {
+  Random random(3);
+  for (int64_t outer : {1, 2, 15, 16, 17, 33})
+    for (int64_t times : {1, 2, 3, 16, 17, 35})
+      for (int64_t inner : {1, 2, 3, 15, 16, 17, 65}) check_axis(kernels, outer, times, inner, random);
+  for (int64_t width : {1, 2, 3, 16, 17, 130}) check_take(kernels, width, random);
+  for (int32_t M : {1, 2, 4, 5})
+    for (int32_t K : {1, 2, 15, 16, 17, 33})
+      for (int32_t N : {1, 2, 7, 16, 17, 31, 64, 81})
+        for (bool across : {false, true})
+          check_small_product(kernels, {int32_t(1 + random.below(3)), M, K, N, across}, random);
 }
 
 // Taken in parts of any size, no line is left out, but for the last ones of a range, which are fetched at
@@ -284,14 +384,15 @@ template <class T> struct Operands {
   void run(const Kernels<T>& kernels, int op, int64_t n_rows, int64_t N, T s, bool in_place) {
     const Rows<T> table[] = {rows(a), rows(b), rows(c), rows(in_place ? a : out)};
     const int16_t which[] = {0, 1, 2, 3};
-    kernels.elementwise[op < 0 ? kBroadcast : op](n_rows, N, table, which, s);
+    if (op < 0) return kernels.spread(n_rows, N, {a.data(), a.stride()}, rows(out), 0, {N, 1});
+    kernels.elementwise[op](n_rows, N, table, which, s);
   }
 };
 
 template <class T> void check_operation(const Kernels<T>& kernels, int op, int64_t rows, int64_t N,
                                         Random& random) {
   const std::string what =
-      (op < 0 ? "broadcast" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
+      (op < 0 ? "spread" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
   Operands<T> theirs(rows, N, random), ours = theirs;
   const T s = random.chance(30) ? any_value<T>(random) : T(random.number());
   const bool in_place = op >= 0 && random.chance(30);
@@ -388,6 +489,7 @@ template <class T> void check_all(const std::string& isa) {
   const Kernels<T>& kernels = ostinato::kernels<T>(isa);
   check_products(kernels);
   check_sums(kernels);
+  check_arrays(kernels);
   check_operations(kernels);
   check_pairs(kernels);
   check_signed_zeros(kernels);

@@ -14,7 +14,8 @@ enum SampleArgument : int32_t {
   kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape,
   kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kArguments
 };
-enum SampleBuffer : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape };
+enum SampleBuffer : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape,
+  bOuter, bTaken, bSmall };
 // clang-format on
 
 Operand in(int32_t buffer, int32_t column = 0, int32_t dt = 0) { return {buffer, column, dt}; }
@@ -51,9 +52,11 @@ Instruction gemm(int32_t weight, int32_t k, int32_t n, Operand d, Operand a, Ope
   x.c = c;
   return x;
 }
-Instruction reduction(Code code, int32_t n, Operand d, Operand a) {
+Instruction reduction(Code code, int32_t n, Operand d, Operand a, int32_t times = 0, int32_t inner = 1) {
   Instruction x = blank(code);
   x.n = n;
+  x.k = times ? times : n;
+  x.inner = inner;
   x.d = d;
   x.a = a;
   return x;
@@ -67,8 +70,19 @@ Instruction sum(Code code, int32_t gradient, int32_t k, int32_t n, Operand a, Op
   x.b = b;
   return x;
 }
-Instruction broadcast(Operand d, Operand a) {
+Instruction within(Code code, int32_t number, int32_t n, Operand d, Operand a, Operand b = {}) {
+  Instruction x = blank(code);
+  x.weight = number;
+  x.n = n;
+  x.d = d;
+  x.a = a;
+  x.b = b;
+  return x;
+}
+Instruction spread(Operand d, Operand a, int32_t times, int32_t inner = 1) {
   Instruction x = blank(Code::kBroadcast);
+  x.k = times;
+  x.inner = inner;
   x.d = d;
   x.a = a;
   return x;
@@ -94,7 +108,10 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
   p.buffers = {{Kind::kTime, F, 0, kX},     {Kind::kTime, H, 1, kStates}, {Kind::kVector, H, 0, kBias},
                {Kind::kLocal, H, 0, -1},    {Kind::kChunk, H, 0, -1},     {Kind::kPair, H, 0, -1},
                {Kind::kStep, 2 * H, 0, -1}, {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
-               {Kind::kTape, H, 0, kTape}};
+               {Kind::kTape, H, 0, kTape},   {Kind::kStep, 2 * H, 0, -1},  {Kind::kChunk, 2 * H, 0, -1},
+               {Kind::kStep, 4, 0, -1}};
+  p.tables = {{2 * H, {{2 * H - 2, H, -2}, {2 * H - 1, H, -2}}}};
+  p.products = {{1, H, 1, 2, false}, {1, 2, H, 2, false}};
   const int32_t half = H / 2;  // the halves of W stand in the argument in the other order, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}},
@@ -119,10 +136,18 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
       reduction(Code::kRowSum, H, in(bTotals, 0), in(bStates, 0, then)),
       reduction(Code::kRowMax, H, in(bTotals, 1), in(bStates, 0, then)),
       block(H, 4),
-      broadcast(reg(1), in(bTotals, 0)),
-      broadcast(reg(0), in(bTotals, 1)),
+      spread(reg(1), in(bTotals, 0), H),
+      spread(reg(0), in(bTotals, 1), H),
       op(kOp_fma, in(bOut), reg(1), reg(0), in(bFollower, 0, then)),
       op(kOp_copy, in(bTape), in(bOut)),
+      within(Code::kProduct, 0, 2 * H, in(bOuter), in(bStates, 0, then), in(bTotals)),  // [H, 2]
+      within(Code::kTake, 0, 2 * H, in(bTaken), in(bOuter)),                             // [2, H], reversed
+      within(Code::kProduct, 1, 4, in(bSmall), in(bTaken), in(bOuter)),
+      reduction(Code::kRowSum, 2 * H, in(bTotals), in(bTaken), H),
+      block(2 * H, 2),
+      spread(reg(0), in(bSmall, 2), H, 2),
+      op(kOp_mul, in(bTaken), in(bTaken), reg(0)),
+      reduction(Code::kRowMax, 2 * H, in(bFollower, 0, then), in(bTaken), 2, H),
   });
   p.after = section({
       sum(Code::kOuter, 0, F, H, in(bX), in(bTape)),

@@ -214,7 +214,10 @@ def _found_products(instructions: tuple[Instruction, ...]) -> tuple[Product, ...
 
 
 def _found_ops(instructions: tuple[Instruction, ...]) -> tuple[str, ...]:
-    names = {Code.ROW_SUM: "row_sum", Code.ROW_MAX: "row_max", Code.BROADCAST: "broadcast"}
+    names = {
+        Code.ROW_SUM: "row_sum", Code.ROW_MAX: "row_max", Code.BROADCAST: "spread", Code.TAKE: "take",
+        Code.PRODUCT: "product",
+    }  # fmt: skip
     return tuple(
         x.op if x.code == Code.OP else names[x.code]
         for x in instructions
@@ -223,8 +226,12 @@ def _found_ops(instructions: tuple[Instruction, ...]) -> tuple[str, ...]:
 
 
 def _flops(lowered: Lowered, n_steps: int, n_rows: int) -> int:
-    products = (x for x in lowered.program.instructions if x.code in (Code.GEMM, Code.OUTER))
-    return sum(2 * n_steps * n_rows * x.k * x.n for x in products)
+    program = lowered.program
+    products = (x for x in program.instructions if x.code in (Code.GEMM, Code.OUTER))
+    a_row = sum(x.k * x.n for x in products)
+    small = (program.products[x.weight] for x in program.instructions if x.code == Code.PRODUCT)
+    a_row += sum(p.groups * p.M * p.K * p.N for p in small)
+    return 2 * n_steps * n_rows * a_row
 
 
 @functools.cache

@@ -140,8 +140,7 @@ def test_constants_made_in_the_step():
 
 
 def test_a_product_with_a_constant_matrix():
-    reason = explained(lambda h, x: x + h.detach() @ torch.ones(H, H, dtype=D)).reason
-    assert "wanted rows times a captured matrix" in reason
+    assert explained(lambda h, x: x + h.detach() @ torch.ones(H, H, dtype=D)).native
 
 
 def test_a_call_of_another_library():

@@ -16,6 +16,9 @@ from ostinato.engine.program import (
     Kind,
     Operand,
     Program,
+    Run,
+    SmallProduct,
+    Table,
     Weight,
     WeightBlock,
     register,
@@ -47,6 +50,8 @@ class Maker:
     weights: list[Weight] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
     carries: list[Carry] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    products: list[SmallProduct] = field(default_factory=list)
     arguments: list[tuple[str, Any]] = field(default_factory=list)  # what, shape without T and B
 
     def pick(self, items: Any) -> Any:
@@ -111,7 +116,10 @@ class Maker:
         others = [r for r in readable if r.buffer != out.buffer]
         if not wide_enough or (others and self.rng.random() < 0.3):
             d = register(5)
-            body.append(Instruction(Code.BROADCAST, d=d, a=self.part(self.pick(others), 1)))
+            times, inner = self.axis(n, max(r.width for r in others))
+            wide = [r for r in others if r.width >= n // times]
+            a = self.part(self.pick(wide), n // times)
+            body.append(Instruction(Code.BROADCAST, k=times, inner=inner, d=d, a=a))
             written.append(d)
         if self.rng.random() < 0.3:
             add("fill", s=0.25)
@@ -143,12 +151,58 @@ class Maker:
             Instruction(Code.GEMM, n=out.width, k=k, weight=weight, d=d, a=self.part(a, k), **c)
         ]
 
+    def axis(self, n: int, most: int) -> tuple[int, int]:
+        """(times, inner) of an axis of a row of n, without which the row is at most so wide."""
+        times = self.pick([t for t in range(1, n + 1) if n % t == 0 and n // t <= most])
+        inner = self.pick([i for i in range(1, n // times + 1) if (n // times) % i == 0])
+        return times, inner
+
     def reduction(self, readable: list[Region], out: Region) -> list[Instruction]:
         a = self.pick([r for r in readable if r.buffer != out.buffer])
         n = int(self.rng.integers(1, a.width + 1))
         code = self.pick([Code.ROW_SUM, Code.ROW_MAX])
-        column = int(self.rng.integers(out.width))
-        return [Instruction(code, n=n, d=Operand(out.buffer, column, out.dt), a=self.part(a, n))]
+        times, inner = self.axis(n, out.width)
+        d = self.part(replace(out, dt=out.dt), n // times)
+        return [Instruction(code, n=n, k=times, inner=inner, d=d, a=self.part(a, n))]
+
+    def within_rows(self, readable: list[Region], out: Region) -> list[Instruction]:
+        """All of `out`: elements of another region, or a product of two small matrices."""
+        sources = [r for r in readable if r.buffer != out.buffer]
+        if not sources:
+            return []
+        n, d = out.width, Operand(out.buffer, 0, out.dt)
+        if self.rng.random() < 0.5:
+            a = self.pick(sources)
+            self.tables.append(Table(a.width, tuple(self.runs(a.width, n))))
+            weight = len(self.tables) - 1
+            return [Instruction(Code.TAKE, n=n, weight=weight, d=d, a=Operand(a.buffer, 0, a.dt))]
+        groups = self.pick([g for g in range(1, n + 1) if n % g == 0])
+        M = self.pick([m for m in range(1, n + 1) if n // groups % m == 0])
+        N = n // groups // M
+        most = min(max(r.width for r in sources) // (groups * max(M, N)), 40)
+        if most == 0:
+            return []
+        K = int(self.rng.integers(1, most + 1))
+        a, b = (
+            self.part(self.pick([r for r in sources if r.width >= size]), size)
+            for size in (groups * M * K, groups * K * N)
+        )
+        self.products.append(SmallProduct(groups, M, K, N, bool(self.rng.random() < 0.5)))
+        return [Instruction(Code.PRODUCT, n=n, weight=len(self.products) - 1, d=d, a=a, b=b)]
+
+    def runs(self, width: int, n: int) -> list[Run]:
+        found: list[Run] = []
+        while n:
+            count, start = int(self.rng.integers(1, n + 1)), int(self.rng.integers(-1, width))
+            if start < 0:
+                found.append(Run(-1, count, 0))
+            else:
+                step = int(self.rng.integers(-2, 3))
+                room = (width - 1 - start) // step if step > 0 else start // -step if step else n
+                count = min(count, room + 1)
+                found.append(Run(start, count, step))
+            n -= found[-1].count
+        return found
 
     def sums(self, readable: list[Region]) -> list[Instruction]:
         """Gradients: an outer product, or a sum over columns."""
@@ -210,6 +264,8 @@ class Maker:
                 new = self.product(readable, out)
             elif choice < 0.5 and out.writable:
                 new = self.reduction(readable, out)
+            elif choice < 0.7:
+                new = self.within_rows(readable, out)
             made += new or self.block(readable, out)
             if not out.writable:
                 out.writable = True
@@ -282,7 +338,8 @@ class Maker:
                 after += self.sums_again(after[-1], readable)
         return Program(
             len(self.arguments), descending, tuple(self.buffers), tuple(self.weights),
-            tuple(self.gradients), tuple(self.carries), tuple(once), tuple(before), tuple(loop),
+            tuple(self.gradients), tuple(self.carries), tuple(self.tables),
+            tuple(self.products), tuple(once), tuple(before), tuple(loop),
             tuple(after),
         )  # fmt: skip
 

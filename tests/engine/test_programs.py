@@ -26,6 +26,9 @@ from ostinato.engine.program import (
     Kind,
     Operand,
     Program,
+    Run,
+    SmallProduct,
+    Table,
     Weight,
     WeightBlock,
     register,
@@ -236,6 +239,8 @@ VECTOR, X, STATES, LOCAL, STEP, CHUNK, PAIR = range(7)
 GOOD = Program(
     5, False, BUFFERS, (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),), (Gradient(4, 4, 4),),
     (Carry(STATES, -1, -1), Carry(PAIR, -1, -1)),
+    (Table(4, (Run(3, 3, -1), Run(-1, 1, 0))),),
+    (SmallProduct(1, 2, 2, 2),),
     once=(
         Instruction(Code.BLOCK, n=4, count=1),
         Instruction(Code.OP, "exp", d=Operand(LOCAL), a=Operand(VECTOR)),
@@ -245,7 +250,9 @@ GOOD = Program(
         Instruction(Code.BLOCK, n=4, count=2),
         Instruction(Code.OP, "add", d=register(0), a=Operand(STEP), b=Operand(LOCAL)),
         Instruction(Code.OP, "tanh", d=Operand(STATES, 0, 1), a=register(0)),
-        Instruction(Code.ROW_SUM, n=4, d=Operand(CHUNK, 1), a=Operand(X)),
+        Instruction(Code.ROW_SUM, n=4, k=4, d=Operand(CHUNK, 1), a=Operand(X)),
+        Instruction(Code.TAKE, n=4, d=Operand(CHUNK), a=Operand(X)),
+        Instruction(Code.PRODUCT, n=4, d=Operand(CHUNK), a=Operand(X), b=Operand(STEP)),
     ),
     after=(Instruction(Code.OUTER, n=4, k=4, d=Operand(), a=Operand(X), b=Operand(STATES)),),
 )  # fmt: skip
@@ -253,11 +260,18 @@ GOOD = Program(
 
 def good_block(**changes: Any) -> tuple[Instruction, ...]:
     op = replace(GOOD.loop[3], **changes)
-    return (*GOOD.loop[:3], op, GOOD.loop[4])
+    return (*GOOD.loop[:3], op, *GOOD.loop[4:])
 
 
 def good_gemm(**changes: Any) -> tuple[Instruction, ...]:
     return (replace(GOOD.loop[0], **changes), *GOOD.loop[1:])
+
+
+def good_within(i: int, **changes: Any) -> tuple[Instruction, ...]:
+    return (*GOOD.loop[: 4 + i], replace(GOOD.loop[4 + i], **changes), *GOOD.loop[5 + i :])
+
+
+ROW_SUM, TAKE, PRODUCT = range(3)
 
 
 def good_outer(**changes: Any) -> tuple[Instruction, ...]:
@@ -331,13 +345,41 @@ BROKEN = {
         "loop": (GOOD.loop[1], replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP, 2)),
                  replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP))),
     },
-    "a result over a column that the block broadcasts": {
-        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, d=register(0), a=Operand(STEP, 1)),
+    "a result over a column that the block spreads": {
+        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, k=4, d=register(0), a=Operand(STEP, 1)),
                  replace(GOOD.loop[3], d=Operand(STEP))),
     },
     "an operation outside a block": {"loop": GOOD.loop[2:3]},
-    "a broadcast outside a block": {"loop": (Instruction(Code.BROADCAST, d=Operand(STEP),
-                                                         a=Operand(X)),)},
+    "a spread outside a block": {"loop": (Instruction(Code.BROADCAST, n=4, k=4, d=Operand(STEP),
+                                                      a=Operand(X)),)},
+    "a spread of no axis": {
+        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, k=0, d=register(0), a=Operand(X)),
+                 replace(GOOD.loop[3])),
+    },
+    "an axis that does not fit": {"loop": good_within(ROW_SUM, k=3)},
+    "an axis of nothing": {"loop": good_within(ROW_SUM, k=0)},
+    "an axis without elements between": {"loop": good_within(ROW_SUM, inner=0)},
+    "an axis that is longer than the row": {"loop": good_within(ROW_SUM, k=4, inner=2)},
+    "sums beyond the buffer": {"loop": good_within(ROW_SUM, k=1)},
+    "a sum over its operand": {
+        "loop": good_within(ROW_SUM, a=Operand(CHUNK), d=Operand(CHUNK, 1)),
+    },
+    "a table that is not there": {"loop": good_within(TAKE, weight=1)},
+    "a table of other columns": {"loop": good_within(TAKE, n=3)},
+    "a table of nothing": {"tables": (Table(4, ()),)},
+    "a run behind the row": {"tables": (Table(4, (Run(1, 4, 1),)),)},
+    "a run ahead of the row": {"tables": (Table(4, (Run(1, 4, -1),)),)},
+    "a run below the row": {"tables": (Table(4, (Run(-2, 4, 0),)),)},
+    "a run of zeros that moves": {"tables": (Table(4, (Run(-1, 4, 1),)),)},
+    "a run of nothing": {"tables": (Table(4, (Run(0, 0, 1), Run(0, 4, 1))),)},
+    "a table of a wider row": {"tables": (Table(5, (Run(0, 4, 1),)),)},
+    "a take over its operand": {"loop": good_within(TAKE, a=Operand(CHUNK))},
+    "a small product that is not there": {"loop": good_within(PRODUCT, weight=1)},
+    "a small product of nothing": {"products": (SmallProduct(1, 2, 0, 2),)},
+    "a small product too large": {"products": (SmallProduct(2**13, 2**6, 2**6, 1),)},
+    "a small product of a wider row": {"products": (SmallProduct(1, 2, 3, 2),)},
+    "a small product over its factor": {"loop": good_within(PRODUCT, b=Operand(CHUNK))},
+    "a small product without a factor": {"loop": good_within(PRODUCT, b=Operand())},
     "a gradient that is not there": {"after": good_outer(weight=1)},
     "an outer product with a result": {"after": good_outer(d=Operand(STEP))},
     "an outer product of other columns": {"after": good_outer(n=5)},
@@ -347,7 +389,7 @@ BROKEN = {
     "a step's memory before the loop": {"before": GOOD.loop[:1]},
     "a step's memory after the loop": {"after": GOOD.loop[:1]},
     "two slots after the loop": {"after": (Instruction(
-        Code.ROW_SUM, n=4, d=Operand(CHUNK), a=Operand(PAIR)),)},
+        Code.ROW_SUM, n=4, k=4, d=Operand(CHUNK), a=Operand(PAIR)),)},
     "blocks of a weight on top of each other": {
         "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 2, 0, 0),) * 2),)
     },

@@ -52,8 +52,9 @@ class Counter:
                 given[field.name] = self.number()
             elif name == "Operand":
                 given[field.name] = self.make(Operand)
-            elif name == "tuple[WeightBlock, ...]":
-                given[field.name] = tuple(self.make(programs.WeightBlock) for _ in range(2))
+            elif name in ("tuple[WeightBlock, ...]", "tuple[Run, ...]"):
+                part = getattr(programs, name[len("tuple[") : -len(", ...]")])
+                given[field.name] = tuple(self.make(part) for _ in range(2))
             elif name == "bool":
                 given[field.name] = True
             elif name == "float":
@@ -86,6 +87,8 @@ def test_the_numbers_of_a_program():
         "weights": programs.Weight,
         "gradients": programs.Gradient,
         "carries": programs.Carry,
+        "tables": programs.Table,
+        "products": programs.SmallProduct,
     }
     parts = {name: tuple(counter.make(kind) for _ in range(2)) for name, kind in lists.items()}
     sections = {

@@ -32,11 +32,13 @@ class Code(IntEnum):
     GEMM = 0  # d[n] = c[n] (or 0) + a[k] · weight
     BLOCK = 1  # play the next `count` instructions strip by strip
     OP = 2  # in a block: d = op(a, b, c, s)
-    BROADCAST = 3  # in a block: d = the first column of a
-    ROW_SUM = 4  # d[1] = Σ a[n]
-    ROW_MAX = 5  # d[1] = max a[n]
-    OUTER = 6  # gradient[k, n] += a[k]ᵀ b[n], summed over rows and steps
-    COLUMN_SUM = 7  # gradient[n] += Σ a[n], summed over rows and steps
+    BROADCAST = 3  # in a block: d[o, j, i] = a[o, i], for all j of the axis
+    ROW_SUM = 4  # d[o, i] = Σ_j a[o, j, i], over the axis
+    ROW_MAX = 5  # d[o, i] = max_j a[o, j, i]
+    TAKE = 6  # d[n] = the elements of a that a table names
+    PRODUCT = 7  # d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], of matrices within the row
+    OUTER = 8  # gradient[k, n] += a[k]ᵀ b[n], summed over rows and steps
+    COLUMN_SUM = 9  # gradient[n] += Σ a[n], summed over rows and steps
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,38 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Elements start, start + step, …, `count` of them; zeros if `start` is −1."""
+
+    start: int
+    count: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """The elements of a row of `width` columns that an instruction takes, run after run."""
+
+    width: int
+    runs: tuple[Run, ...]
+
+    @property
+    def n(self) -> int:
+        return sum(r.count for r in self.runs)
+
+
+@dataclass(frozen=True)
+class SmallProduct:
+    """d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], within each row; `across`: of b[g, n, k]."""
+
+    groups: int
+    M: int
+    K: int
+    N: int
+    across: bool = False
+
+
+@dataclass(frozen=True)
 class Operand:
     """Columns of a buffer, from `column` on, at time t + dt; or a register."""
 
@@ -112,14 +146,20 @@ def register(index: int) -> Operand:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One operation of a section; d is the result, a, b and c are read."""
+    """One operation of a section; d is the result, a, b and c are read.
+
+    The axis of BROADCAST, ROW_SUM and ROW_MAX is the middle one of a row `[outer, k, inner]`.
+    """
 
     code: Code
     op: str = "copy"  # of OP: a name in `OPS`
-    n: int = 0  # columns; see `Code`
-    k: int = 0  # GEMM, OUTER: columns of a
-    weight: int = 0  # GEMM: an index into weights; OUTER, COLUMN_SUM: into gradients
+    n: int = 0  # columns of the result; of a: ROW_SUM, ROW_MAX, COLUMN_SUM
+    k: int = 0  # GEMM, OUTER: columns of a. BROADCAST, ROW_SUM, ROW_MAX: the length of the axis
+    # An index: GEMM into weights; OUTER, COLUMN_SUM into gradients; TAKE into tables; PRODUCT into
+    # products.
+    weight: int = 0
     count: int = 0  # BLOCK: the number of its instructions
+    inner: int = 1  # BROADCAST, ROW_SUM, ROW_MAX: elements between two along the axis
     s: float = 0.0  # OP: the scalar
     d: Operand = NONE
     a: Operand = NONE
@@ -141,6 +181,8 @@ class Program:
     weights: tuple[Weight, ...]
     gradients: tuple[Gradient, ...]
     carries: tuple[Carry, ...]
+    tables: tuple[Table, ...] = ()
+    products: tuple[SmallProduct, ...] = ()
     once: tuple[Instruction, ...] = field(default=())
     before: tuple[Instruction, ...] = field(default=())
     loop: tuple[Instruction, ...] = field(default=())
@@ -178,10 +220,18 @@ class Program:
         out.append(len(self.carries))
         for c in self.carries:
             out += [c.buffer, c.init, c.final]
+        out.append(len(self.tables))
+        for t in self.tables:
+            out += [t.width, len(t.runs)]
+            for r in t.runs:
+                out += [r.start, r.count, r.step]
+        out.append(len(self.products))
+        for p in self.products:
+            out += [p.groups, p.M, p.K, p.N, p.across]
         instructions = self.instructions
         out.append(len(instructions))
         for x in instructions:
-            out += [x.code, OP_NUMBERS[x.op], x.n, x.k, x.weight, x.count]
+            out += [x.code, OP_NUMBERS[x.op], x.n, x.k, x.weight, x.count, x.inner]
             for o in (x.d, x.a, x.b, x.c):
                 out += [o.buffer, o.column, o.dt]
         at = 0

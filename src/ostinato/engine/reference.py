@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.engine.ops import OPS
-from ostinato.engine.program import Code, Instruction, Kind, Operand, Program
+from ostinato.engine.program import Code, Instruction, Kind, Operand, Program, Run, Table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,6 +40,28 @@ def play(
             later segments of a run do.
     """
     _Reference(program, arguments, n_steps, n_rows, rows, lengths).run(begins)
+
+
+def spread(a: Array, times: int, inner: int) -> Array:
+    """Rows `[outer, inner]` as rows `[outer, times, inner]`, alike along the axis of `times`."""
+    wide = np.repeat(a.reshape(len(a), -1, 1, inner), times, axis=2)
+    return wide.reshape(len(a), -1)
+
+
+def over_axis(reduce: Any, a: Array, times: int, inner: int) -> Array:
+    """Rows `[outer, times, inner]`, reduced over the axis in the middle."""
+    return reduce(a.reshape(len(a), -1, times, inner), axis=2).reshape(len(a), -1)
+
+
+def taken(a: Array, table: Table) -> Array:
+    """The elements of every row that the runs of a table name."""
+    return np.concatenate([_run_of(a, run) for run in table.runs], axis=1)
+
+
+def _run_of(a: Array, run: Run) -> Array:
+    if run.start < 0:
+        return np.zeros((len(a), run.count), a.dtype)
+    return a[:, run.start + run.step * np.arange(run.count)]
 
 
 class _Reference:
@@ -129,21 +151,24 @@ class _Reference:
                 with np.errstate(all="ignore"):
                     self.write(x.d, t, alive, n, registers, op.meaning(*operands, s))
             elif x.code == Code.BROADCAST:
-                self.write(x.d, t, alive, n, registers, self.read(x.a, t, alive, 1, registers))
+                a = self.read(x.a, t, alive, n // x.k, registers)
+                self.write(x.d, t, alive, n, registers, spread(a, x.k, x.inner))
             else:
                 self.outside_block(x, t, alive)
 
     def outside_block(self, x: Instruction, t: int, alive: Array) -> None:
-        """Play a product or a sum."""
+        """Play a product, a sum, or an operation within a row."""
+        if x.code in (Code.TAKE, Code.PRODUCT):
+            return self.within_rows(x, t, alive)
         width = x.k if x.code in (Code.GEMM, Code.OUTER) else x.n
         a = self.read(x.a, t, alive, width, {})
         if x.code == Code.GEMM:
             init: Any = 0 if x.c.buffer == -1 else self.read(x.c, t, alive, x.n, {})
             self.write(x.d, t, alive, x.n, {}, init + a @ self.weights[x.weight])
         elif x.code == Code.ROW_SUM:
-            self.write(x.d, t, alive, 1, {}, a.sum(-1, keepdims=True))
+            self.write(x.d, t, alive, x.n // x.k, {}, over_axis(np.sum, a, x.k, x.inner))
         elif x.code == Code.ROW_MAX:
-            self.write(x.d, t, alive, 1, {}, a.max(-1, keepdims=True))
+            self.write(x.d, t, alive, x.n // x.k, {}, over_axis(np.max, a, x.k, x.inner))
         else:
             gradient = self.p.gradients[x.weight]
             out = self.arguments[gradient.argument]
@@ -152,6 +177,21 @@ class _Reference:
                 out += a.T @ self.read(x.b, t, alive, x.n, {})
             else:
                 out += a.sum(0)
+
+    def within_rows(self, x: Instruction, t: int, alive: Array) -> None:
+        if x.code == Code.TAKE:
+            table = self.p.tables[x.weight]
+            a = self.read(x.a, t, alive, table.width, {})
+            self.write(x.d, t, alive, x.n, {}, taken(a, table))
+            return
+        p = self.p.products[x.weight]
+        a = self.read(x.a, t, alive, p.groups * p.M * p.K, {}).reshape(-1, p.groups, p.M, p.K)
+        b = self.read(x.b, t, alive, p.groups * p.K * p.N, {})
+        if p.across:
+            b = b.reshape(-1, p.groups, p.N, p.K).swapaxes(2, 3)
+        product = a @ b.reshape(-1, p.groups, p.K, p.N)
+        width = p.groups * p.M * p.N
+        self.write(x.d, t, alive, width, {}, product.reshape(-1, width))
 
     def read(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any]) -> Array:
         """n columns of an operand, `[rows, n]`, or `[1, n]` where all rows share them."""

@@ -17,7 +17,9 @@ from ostinato.compiler.graph.from_aten import Backward, Forward
 from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable
 from ostinato.engine.ops import OPS
 
-_CHEAP = {name for name, op in OPS.items() if not op.expensive} | {"spread", "concat", "slice"}
+_CHEAP = {name for name, op in OPS.items() if not op.expensive} | {
+    "spread", "concat", "slice", "take",
+}  # fmt: skip
 
 
 class Stored(NamedTuple):

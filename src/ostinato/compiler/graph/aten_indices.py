@@ -13,15 +13,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node, Slot
-from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, columns, rule
+from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, axis_in_row, columns, rule
 
 MOST_LOOKED_UP = 64  # indices of one row, each of which is an operation of its own
-MOST_PIECES = 32  # that are cut and joined; a product takes less from there on
 
 
 # ---- conversions and divisions
@@ -196,7 +197,7 @@ def _index(c: Context, a: Value, indices: list[Any]) -> Any:
             turned = (a.shape[1], a.shape[0])
             table = c.b.call("aten.t.default", (a.node,), (Slot(0),), ONCE, turned)
             rows = _rows_of(c, Value(table, turned), index, turned[0])
-            return Value(rows, c.shapes[0], transposed=True)
+            return Value(rows, c.shapes[0])
     if not a.rows and _leading(indices):
         sizes = [int(n) for n in a.shape[: len(indices)]]
         return _rows_of(c, a, _flat_index(c, indices, sizes), math.prod(sizes))
@@ -215,7 +216,7 @@ def _index_put(
         index = Value(_from_the_end(c, of_each.node, n), of_each.shape)
         return _scattered(c, a, 1, index, values, accumulate)
     turned = _transposed_table(c, Value(a.node, shape), indices)
-    if turned is not None and accumulate and values.transposed and a.node.op == "const":
+    if turned is not None and accumulate and values.shape[-1] == Batch(1) and a.node.op == "const":
         return c.b.view(
             c.b.outer(values.node, _one_hot(c, turned.node, shape[1])), tuple(shape), SUM
         )
@@ -256,29 +257,10 @@ def _outer_and_inner(a: Value, dim: int) -> tuple[int, int]:
     return columns(a.shape[:dim]), columns(a.shape[dim + 1 :])
 
 
-def _runs(index: Sequence[int]) -> list[tuple[int, int]]:
-    """Neighbours that follow each other, as (first, end)."""
-    runs: list[list[int]] = []
-    for i in index:
-        if runs and runs[-1][1] == i:
-            runs[-1][1] = i + 1
-        else:
-            runs.append([i, i + 1])
-    return [(first, end) for first, end in runs]
-
-
 def picked(c: Context, a: Value, dim: int, index: Sequence[int]) -> Node:
     """The elements of an axis with these numbers, in this order."""
-    n = a.shape[dim]
-    outer, inner = _outer_and_inner(a, dim)
-    runs = _runs([i % n for i in index])
-    if outer * len(runs) > MOST_PIECES:
-        return _by_product(c, a, dim, _matrix(c, _literal(c, index, n), n))
-    whole = c.as_rows(a)
-    return c.b.concat([
-        c.b.slice(whole, (o * n + first) * inner, (o * n + end) * inner)
-        for o in range(outer) for first, end in runs
-    ])  # fmt: skip
+    places = np.arange(a.width).reshape(axis_in_row(a.shape, dim))
+    return arrays.take(c.b, c.as_rows(a), places[:, list(index)].ravel())
 
 
 def _literal(c: Context, index: Sequence[int], n: int) -> Node:
@@ -366,22 +348,6 @@ def _flip(c: Context, a: Value, dims: Sequence[int]) -> Any:
             raise c.refuse("turns the batch around")
         a = Value(picked(c, a, dim, range(a.shape[dim] - 1, -1, -1)), a.shape)
     return a
-
-
-def every_nth(c: Context, a: Value, dim: int, start: Any, end: Any, step: int) -> Node:
-    """a[..., start : end : step, ...] along an axis."""
-    return picked(c, a, dim, range(*slice(start, end, step).indices(a.shape[dim])))
-
-
-def every_nth_backward(
-    c: Context, g: Value, shape: Shape, dim: int, start: Any, end: Any, step: int
-) -> Node:
-    """The gradient of what `every_nth` took: zero in the columns between."""
-    n = shape[dim]
-    index = list(range(*slice(start, end, step).indices(n)))
-    known = _literal(c, index, n)
-    of_g = Value(c.as_rows(g), (*shape[:dim], len(index), *shape[dim + 1 :]))
-    return _by_product(c, of_g, dim, _matrix(c, known, n), transposed=True)
 
 
 def _windows(n: int, size: int, step: int) -> list[int]:

@@ -1,17 +1,19 @@
-"""Rules of calls that reduce: over the columns of a row, or over the batch.
+"""Rules of calls that reduce: over axes of a row, or over the batch.
 
-A reduction over a row is an operation of the engine: row_sum, row_max. One over the batch is a node
+A reduction of a row is an operation of the engine: row_sum, row_max. One over the batch is a node
 of kind sum, a column_sum: a gradient of a captured tensor, which no row may read.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.node import SUM, Node, Slot
-from ostinato.compiler.graph.rules import Context, Value, columns, rule
+from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, columns, of_row, rule
 
 
 def _axes(a: Value, dims: Any) -> list[int]:
@@ -22,26 +24,63 @@ def _axes(a: Value, dims: Any) -> list[int]:
     return sorted(int(d) % n for d in ([dims] if isinstance(dims, int) else dims))
 
 
-def _row(c: Context, a: Value, dims: Any, what: str) -> Node:
-    """The operand of a reduction over all that a row has."""
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a row, neighbours in one where all or none are reduced: (size, reduced)."""
+
+    c: Context
+    sizes: tuple[tuple[int, bool], ...]
+
+    @staticmethod
+    def of(c: Context, shape: Shape, reduced: list[int]) -> Axes:
+        axes = [(n, i in reduced) for i, n in enumerate(of_row(shape)) if n != 1]
+        grouped = groupby(axes, key=lambda axis: axis[1])
+        return Axes(c, tuple([(math.prod(n for n, _ in g), gone) for gone, g in grouped]))
+
+    @property
+    def n(self) -> int:
+        """Elements that become one."""
+        return math.prod(size for size, reduced in self.sizes if reduced)
+
+    def reduce(self, name: str, x: Node) -> Node:
+        inner = 1
+        for size, reduced in reversed(self.sizes):
+            if reduced:
+                x = arrays.reduce(self.c.b, name, x, size, inner)
+            else:
+                inner *= size
+        return x
+
+    def sum(self, x: Node) -> Node:
+        return self.reduce("row_sum", x)
+
+    def max(self, x: Node) -> Node:
+        return self.reduce("row_max", x)
+
+    def mean(self, x: Node) -> Node:
+        return self.c.op("mul_s", self.sum(x), s=1 / self.n)
+
+    def sum_of_squares(self, x: Node) -> Node:
+        return self.sum(self.c.op("mul", x, x))
+
+    def spread(self, y: Node) -> Node:
+        """What was reduced, over the axes that it lost; one column is as wide as it is read."""
+        if y.width == 1:
+            return y
+        inner = 1
+        for size, reduced in reversed(self.sizes):
+            if reduced:
+                y = self.c.b.spread(y, size, inner)
+            inner *= size
+        return y
+
+
+def _row(c: Context, a: Value, dims: Any, what: str) -> tuple[Node, Axes]:
+    """The operand of a reduction that leaves the batch, and its axes."""
     axes = _axes(a, dims)
-    if a.shape.index(Batch(1)) in axes:
+    if batch_axis(a.shape) in axes:
         raise c.refuse(f"takes the {what} over the batch")
-    if columns(tuple(n for i, n in enumerate(a.shape) if i not in axes)) != 1:
-        raise c.refuse(f"reduces axes {axes} of {list(a.shape)}; wanted all axes of a row")
-    return c.node(a)
-
-
-def _sum_of(c: Context, x: Node, n: int) -> Node:
-    return c.b.reduce("row_sum", x, n)
-
-
-def _mean_of(c: Context, x: Node, n: int) -> Node:
-    return c.op("mul_s", _sum_of(c, x, n), s=1 / n)
-
-
-def _sum_of_squares(c: Context, x: Node, n: int) -> Node:
-    return _sum_of(c, c.op("mul", x, x), n)
+    return c.as_rows(a), Axes.of(c, a.shape, axes)
 
 
 def _over_batch(c: Context, x: Node, shape: tuple[int, ...]) -> Node:
@@ -50,16 +89,17 @@ def _over_batch(c: Context, x: Node, shape: tuple[int, ...]) -> Node:
 
 @rule("sum")
 def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes, batch = _axes(a, dims), a.shape.index(Batch(1))
-    of_row = columns(tuple(a.shape[i] for i in axes))  # elements that are added within a row
+    axes, batch = _axes(a, dims), batch_axis(a.shape)
     if batch not in axes:
-        if of_row == 1:
-            return Value(a.node, c.shapes[0])
-        return _sum_of(c, _row(c, a, dims, "sum"), a.width)
+        x, of = _row(c, a, dims, "sum")
+        return of.sum(x)
     x = c.as_rows(a)
-    if of_row == 1:
+    of = Axes.of(c, a.shape, axes)
+    if of.n == 1:
         return _over_batch(c, x, tuple(c.shapes[0]))
-    whole = _over_batch(c, x, tuple(1 if isinstance(n, Batch) else n for n in a.shape))
+    if len(of.sizes) > 1:  # within each row first: what is summed over the batch is smaller
+        return _over_batch(c, of.sum(x), tuple(c.shapes[0]))
+    whole = _over_batch(c, x, of_row(a.shape))
     args = (Slot(0), tuple(axes), keepdim)
     return c.b.call("aten.sum.dim_IntList", (whole,), args, SUM, c.shapes[0])
 
@@ -67,92 +107,96 @@ def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
 @rule("var")
 def _var(c: Context, a: Value, dims: Any = None, correction: Any = 1, keepdim: Any = 0) -> Any:
     """Σ (x − μ)² / (n − correction)."""
-    x, n = _row(c, a, dims, "variance"), a.width
+    x, of = _row(c, a, dims, "variance")
     correction = 1 if correction is None else correction
-    if n <= correction:
-        raise c.refuse(f"of {n} columns, less {correction}, there is no variance")
-    centred = c.op("sub", x, _mean_of(c, x, n))
-    return c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / (n - correction))
+    if of.n <= correction:
+        raise c.refuse(f"of {of.n} columns, less {correction}, there is no variance")
+    centred = c.op("sub", x, of.spread(of.mean(x)))
+    return c.op("mul_s", of.sum_of_squares(centred), s=1 / (of.n - correction))
 
 
-rule("mean")(lambda c, a, dims=None, keepdim=False: _mean_of(c, _row(c, a, dims, "mean"), a.width))
+@rule("mean")
+def _mean(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
+    x, of = _row(c, a, dims, "mean")
+    return of.mean(x)
+
+
 rule("std")(lambda c, a, *args, **kwargs: c.op("sqrt", _var(c, a, *args, **kwargs)))
 
 
 @rule("amax")
 def _amax(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    return c.b.reduce("row_max", _row(c, a, dims, "maximum"), a.width)
+    x, of = _row(c, a, dims, "maximum")
+    return of.max(x)
 
 
 @rule("amin")
 def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
-    negative = c.op("neg", _row(c, a, dims, "maximum"))
-    return c.op("neg", c.b.reduce("row_max", negative, a.width))
+    x, of = _row(c, a, dims, "minimum")
+    return c.op("neg", of.max(c.op("neg", x)))
 
 
 @rule("linalg_vector_norm")
 def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
-    if order != 2 or a.shape.index(Batch(1)) in _axes(a, dims):
-        raise c.refuse("only the 2-norm of a row is supported")
-    return c.op("sqrt", _sum_of_squares(c, _row(c, a, dims, "norm"), a.width))
+    x, of = _row(c, a, dims, "norm")
+    if order == 1:
+        return of.sum(c.op("abs", x))
+    if order != 2:
+        raise c.refuse(f"only the 1-norm and the 2-norm are supported, not that of order {order}")
+    return c.op("sqrt", of.sum_of_squares(x))
 
 
 # ---- softmax
 
 
-def _all_columns(c: Context, a: Value, dim: int) -> tuple[Node, int]:
-    """The operand of a softmax, and how many columns it has."""
-    wide = [i for i, n in enumerate(a.shape) if not isinstance(n, Batch) and n != 1]
-    if wide != [dim % len(a.shape)]:
-        raise c.refuse("wanted over all columns of a row")
-    return c.as_rows(a), a.width
-
-
 @rule("_softmax")
 def _softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    x, n = _all_columns(c, a, dim)
-    e = c.op("exp", c.op("sub", x, c.b.reduce("row_max", x, n)))
-    return c.op("div", e, _sum_of(c, e, n))
+    x, of = _row(c, a, dim, "softmax")
+    e = c.op("exp", c.op("sub", x, of.spread(of.max(x))))
+    return c.op("div", e, of.spread(of.sum(e)))
 
 
 @rule("_softmax_backward_data")
 def _softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
     """p · (g − Σ g·p)."""
-    p, n = _all_columns(c, y, dim)
+    p, of = _row(c, y, dim, "softmax")
     d = c.as_rows(g)
-    return c.op("mul", p, c.op("sub", d, _sum_of(c, c.op("mul", d, p), n)))
+    return c.op("mul", p, c.op("sub", d, of.spread(of.sum(c.op("mul", d, p)))))
 
 
 @rule("_log_softmax")
 def _log_softmax(c: Context, a: Value, dim: int, _: bool) -> Any:
-    x, n = _all_columns(c, a, dim)
-    shifted = c.op("sub", x, c.b.reduce("row_max", x, n))
-    return c.op("sub", shifted, c.op("log", _sum_of(c, c.op("exp", shifted), n)))
+    x, of = _row(c, a, dim, "softmax")
+    shifted = c.op("sub", x, of.spread(of.max(x)))
+    return c.op("sub", shifted, of.spread(c.op("log", of.sum(c.op("exp", shifted)))))
 
 
 @rule("_log_softmax_backward_data")
 def _log_softmax_backward(c: Context, g: Value, y: Value, dim: int, _: Any) -> Any:
     """g − exp(y) · Σ g."""
-    out, n = _all_columns(c, y, dim)
+    out, of = _row(c, y, dim, "softmax")
     d = c.as_rows(g)
-    total = _sum_of(c, d, n)
-    return c.op("sub", d, c.op("mul", c.op("exp", out), total))
+    return c.op("sub", d, c.op("mul", c.op("exp", out), of.spread(of.sum(d))))
 
 
 # ---- layer normalization: Ba, Kiros, Hinton 2016, arXiv:1607.06450
 
 
+def _normalized(c: Context, a: Value, shape: Any) -> tuple[Node, Axes]:
+    """The operand, and its last axes, which are those of `shape`."""
+    first = len(a.shape) - len(shape)
+    return _row(c, a, list(range(first, len(a.shape))), "layer norm")
+
+
 @rule("native_layer_norm")
 def _layer_norm(c: Context, a: Value, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """(x − μ) / √(σ² + ε) · w + b, over a row."""
-    if math.prod(shape) != a.width:
-        raise c.refuse("wanted over all columns of a row")
-    x, n = c.as_rows(a), a.width
-    mean = _mean_of(c, x, n)
-    centred = c.op("sub", x, mean)
-    variance = c.op("mul_s", _sum_of_squares(c, centred, n), s=1 / n)
+    """(x − μ) / √(σ² + ε) · w + b, over the last axes."""
+    x, of = _normalized(c, a, shape)
+    mean = of.mean(x)
+    centred = c.op("sub", x, of.spread(mean))
+    variance = c.op("mul_s", of.sum_of_squares(centred), s=1 / of.n)
     scale = c.op("rdiv_s", c.op("sqrt", c.op("add_s", variance, s=eps)), s=1.0)
-    out = c.op("mul", centred, scale)
+    out = c.op("mul", centred, of.spread(scale))
     if weight is not None:
         out = c.op("mul", out, c.node(weight))
     if bias is not None:
@@ -165,11 +209,15 @@ def _layer_norm_backward(
     c: Context, g: Value, a: Value, shape: Any, mean: Value, scale: Value, weight: Any, *_: Any
 ) -> Any:
     """Of a: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; and Σ g."""
-    x, d, n = c.as_rows(a), c.as_rows(g), a.width
-    normal = c.op("mul", c.op("sub", x, mean.node), scale.node)
+    x, of = _normalized(c, a, shape)
+    d = c.as_rows(g)
+    by = of.spread(scale.node)
+    normal = c.op("mul", c.op("sub", x, of.spread(mean.node)), by)
     dn = d if weight is None else c.op("mul", d, c.node(weight, a.shape))
-    mean_d = _mean_of(c, dn, n)
-    mean_dn = _mean_of(c, c.op("mul", dn, normal), n)
+    mean_d = of.spread(of.mean(dn))
+    mean_dn = of.spread(of.mean(c.op("mul", dn, normal)))
     inner = c.op("sub", c.op("sub", dn, mean_d), c.op("mul", normal, mean_dn))
-    dx = c.op("mul", inner, scale.node)
-    return [dx, *(_over_batch(c, y, tuple(shape)) for y in (c.op("mul", d, normal), d))]
+    dx = c.op("mul", inner, by)
+    times = columns(a.shape) // of.n  # normalized rows within a row
+    dw, db = (arrays.reduce(c.b, "row_sum", y, times, of.n) for y in (c.op("mul", d, normal), d))
+    return [dx, *(_over_batch(c, y, tuple(shape)) for y in (dw, db))]

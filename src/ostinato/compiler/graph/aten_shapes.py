@@ -1,7 +1,8 @@
-"""Rules of calls that move, cut, join, make and multiply.
+"""Rules of calls that move, cut, join and make.
 
-A row is flat in its node, so a view costs nothing, as long as rows do not mix. Cutting and joining
-work on the outermost axis of a row: there the pieces are columns that lie together.
+A row is flat in its node, so a view costs nothing, and so does moving the batch: `[H, B, D]` and
+`[B, H, D]` are one node. Along the outermost axis of a row, pieces are columns that lie together;
+along others they are taken element by element.
 """
 
 from __future__ import annotations
@@ -9,11 +10,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ostinato.compiler.capture.recording import Batch
-from ostinato.compiler.graph.aten_indices import every_nth, every_nth_backward
-from ostinato.compiler.graph.identities import is_zero
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node
-from ostinato.compiler.graph.rules import Context, Shape, Value, columns, rule
+from ostinato.compiler.graph import arrays
+from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.graph.rules import (
+    Context,
+    Shape,
+    Value,
+    axis_in_row,
+    batch_axis,
+    columns,
+    of_row,
+    rule,
+)
 
 # ---- views
 
@@ -26,11 +37,17 @@ rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")
 def _view(c: Context, a: Value, *_: Any) -> Any:
     shape = c.shapes[0]
-    if a.transposed or a.node.kind != ROWS:
-        raise c.refuse("reshapes a transposed batch")
-    if Batch(1) not in shape or math.prod(shape[: shape.index(Batch(1))]) != 1:
+    if a.anywhere:
+        return Value(a.node, shape)
+    before, now = batch_axis(a.shape), batch_axis(shape)
+    if a.node.kind != ROWS or before is None or now is None:
+        raise c.refuse(f"makes {list(shape)} of {list(a.shape)}")
+    # Elements that come before the batch, among those of a row: they stay as many.
+    ahead = math.prod(of_row(a.shape[:before])) * a.outer
+    outer, rest = divmod(ahead, math.prod(of_row(shape[:now])))
+    if rest or outer == 0 or shape[now].times % outer:
         raise c.refuse(f"makes {list(shape)} of {list(a.shape)}, where rows of the batch mix")
-    return Value(a.node, shape)
+    return Value(a.node, shape, outer)
 
 
 @rule("t", "transpose", "permute", "movedim")
@@ -43,85 +60,72 @@ def _transpose(c: Context, a: Value, *args: Any) -> Any:
         order = [int(x) % len(order) for x in args[0]]
     else:
         order.reverse()
-    axes = [i for i in range(len(order)) if a.shape[i] != 1]
-    moved = [i for i in order if a.shape[i] != 1]
-    if moved == axes:
-        return Value(a.node, c.shapes[0], a.transposed)
-    if len(axes) == 2 and Batch(1) in a.shape:
-        return Value(a.node, c.shapes[0], not a.transposed)
-    raise c.refuse(f"permutes {list(a.shape)} within a row")
+    if a.node.width == 1:  # one column, or alike in all
+        return Value(a.node, c.shapes[0], a.outer)
+    return Value(arrays.permuted(c.b, a.node, of_row(a.shape), order), c.shapes[0], a.outer)
 
 
 @rule("expand", "broadcast_to", "expand_as")
 def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
+    node = c.node(a)
     shape = c.shapes[0]
     if not a.rows:
-        node = c.node(a)
         return Value(c.b.widen(node, node.width), shape)
-    width = columns(shape)
-    if a.node.width not in (1, width) or a.width not in (1, width):
+    if node.width not in (1, columns(shape)):
         raise c.refuse(f"broadcasts {list(a.shape)} to {list(shape)}")
-    return Value(a.node, shape, a.transposed)
+    return Value(node, shape, a.outer)
 
 
 # ---- cutting and joining
 
 
-def _unit(c: Context, shape: Shape, dim: int) -> int:
-    """Columns that one step along `dim` covers; the axes before it, but the batch, must be 1."""
-    dim = dim % len(shape)
-    if any(isinstance(n, Batch) for n in shape[dim:]) or columns(shape[:dim]) != 1:
-        raise c.refuse(f"cuts or joins axis {dim} of {list(shape)}")
-    return columns(shape[dim + 1 :])
+def _cut(c: Context, a: Value, dim: int, start: int, stop: int, step: int = 1) -> Node:
+    """Elements start, start + step, … of an axis."""
+    if isinstance(a.shape[dim % len(a.shape)], Batch):
+        raise c.refuse("takes part of the batch")
+    places = np.arange(a.width).reshape(axis_in_row(a.shape, dim))
+    return arrays.take(c.b, c.as_rows(a), places[:, start:stop:step].ravel())
 
 
-def _slice_of(
-    c: Context, shape: Shape, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> tuple[int, int]:
-    """The first column of a slice, and the one behind its last."""
-    size = shape[dim % len(shape)]
-    if isinstance(size, Batch) or step != 1:
-        raise c.refuse("takes part of the batch, or every n-th column")
-    low, high, _ = slice(start, end).indices(size)
-    unit = _unit(c, shape, dim)
-    return low * unit, max(low, high) * unit
+def _embedded(
+    c: Context, g: Value, shape: Shape, dim: int, start: int, stop: int, step: int = 1
+) -> Node:
+    """The gradient of what `_cut` takes of a value of this shape: absent, or zeros, elsewhere."""
+    if isinstance(shape[dim % len(shape)], Batch):
+        raise c.refuse("takes part of the batch")
+    outer, size, inner = axis_in_row(shape, dim)
+    node = c.as_rows(g)
+    if outer == 1 and step == 1:
+        pieces = [c.b.absent(start * inner), node, c.b.absent((size - stop) * inner)]
+        return c.b.concat([n for n in pieces if n.width])
+    places = np.full((outer, size, inner), -1)
+    taken = places[:, start:stop:step]
+    taken[...] = np.arange(taken.size).reshape(taken.shape)
+    return arrays.take(c.b, node, places.ravel())
 
 
-def _element_of(c: Context, shape: Shape, dim: int, index: int) -> tuple[int, int]:
-    """The first column of an element, and the one behind its last."""
-    size = shape[dim % len(shape)]
-    if isinstance(size, Batch):
-        raise c.refuse("takes one row of the batch")
-    unit = _unit(c, shape, dim)
-    return index % size * unit, (index % size + 1) * unit
-
-
-def _embedded(c: Context, g: Value, shape: Shape, first: int, end: int) -> Node:
-    """The gradient of some columns: absent outside of them."""
-    pieces = [c.as_rows(g)]
-    if first:
-        pieces.insert(0, c.b.absent(first))
-    if end < columns(shape):
-        pieces.append(c.b.absent(columns(shape) - end))
-    return c.b.concat(pieces)
+def _range(shape: Shape, dim: int, start: Any, end: Any, step: int) -> tuple[int, int, int]:
+    low, high, step = slice(start, end, step).indices(shape[dim % len(shape)])
+    return low, max(low, high), step
 
 
 @rule("slice")
-def _slice(c: Context, a: Value, *args: Any) -> Any:
+def _slice(
+    c: Context, a: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
     if c.shapes[0] == a.shape:
         return a
-    if len(args) == 4 and args[3] != 1 and not isinstance(a.shape[args[0]], Batch):
-        return every_nth(c, a, args[0] % len(a.shape), *args[1:])
-    first, end = _slice_of(c, a.shape, *args)
-    return c.b.slice(c.as_rows(a), first, end)
+    if isinstance(a.shape[dim % len(a.shape)], Batch):
+        raise c.refuse("takes part of the batch")
+    return _cut(c, a, dim, *_range(a.shape, dim, start, end, step))
 
 
 @rule("slice_backward")
-def _slice_backward(c: Context, g: Value, _: Any, *args: Any) -> Any:
+def _slice_backward(c: Context, g: Value, _: Any, dim: int, start: Any, end: Any, step: int) -> Any:
     shape = c.shapes[0]
-    if len(args) == 4 and args[3] != 1 and not isinstance(shape[args[0]], Batch):
-        return every_nth_backward(c, g, shape, args[0] % len(shape), *args[1:])
-    return g if g.shape == shape else _embedded(c, g, shape, *_slice_of(c, shape, *args))
+    if g.shape == shape:
+        return g
+    return _embedded(c, g, shape, dim, *_range(shape, dim, start, end, step))
 
 
 rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start + length))
@@ -129,34 +133,45 @@ rule("narrow")(lambda c, a, dim, start, length: _slice(c, a, dim, start, start +
 
 @rule("select")
 def _select(c: Context, a: Value, dim: int, index: int) -> Any:
-    first, end = _element_of(c, a.shape, dim, index)
-    return c.b.slice(c.as_rows(a), first, end)
+    if isinstance(a.shape[dim % len(a.shape)], Batch):
+        raise c.refuse("takes one row of the batch")
+    at = index % a.shape[dim % len(a.shape)]
+    return _cut(c, a, dim, at, at + 1)
 
 
 @rule("select_backward")
 def _select_backward(c: Context, g: Value, _: Any, dim: int, index: int) -> Any:
-    return _embedded(c, g, c.shapes[0], *_element_of(c, c.shapes[0], dim, index))
+    at = index % c.shapes[0][dim % len(c.shapes[0])]
+    return _embedded(c, g, c.shapes[0], dim, at, at + 1)
 
 
-def _pieces(c: Context, a: Value, dim: int) -> list[Node]:
-    """The pieces of a, in order; their shapes were recorded."""
-    _unit(c, a.shape, dim)
-    whole, pieces, at = c.as_rows(a), [], 0
-    for width in map(columns, c.shapes):
-        pieces.append(c.b.slice(whole, at, at + width))
-        at += width
-    return pieces
+def _pieces(c: Context, a: Value, dim: int, sizes: list[int]) -> list[Node]:
+    ends = np.cumsum(sizes).tolist()
+    return [_cut(c, a, dim, end - n, end) for n, end in zip(sizes, ends, strict=True)]
 
 
-rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
-     "unsafe_chunk")(lambda c, a, sizes, dim=0: _pieces(c, a, dim))  # fmt: skip
-rule("unbind")(lambda c, a, dim=0: _pieces(c, a, dim))
+@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk",
+      "unsafe_chunk")  # fmt: skip
+def _split(c: Context, a: Value, _: Any, dim: int = 0) -> Any:
+    """The sizes of the pieces were recorded, however they are asked for."""
+    return _pieces(c, a, dim, [shape[dim % len(shape)] for shape in c.shapes])
+
+
+rule("unbind")(lambda c, a, dim=0: _pieces(c, a, dim, [1] * len(c.shapes)))
 
 
 @rule("cat", "concat", "stack")
 def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
-    _unit(c, c.shapes[0], dim)
-    return c.b.concat([c.as_rows(v) for v in tensors])
+    shape = c.shapes[0]
+    if isinstance(shape[dim % len(shape)], Batch):
+        raise c.refuse("joins rows of the batch")
+    outer, _, inner = axis_in_row(shape, dim)
+    joined = c.b.concat([c.as_rows(v) for v in tensors])
+    if outer == 1:
+        return joined
+    places = np.split(np.arange(columns(shape)), np.cumsum([v.width for v in tensors])[:-1])
+    parts = [p.reshape(outer, -1, inner) for p in places]
+    return arrays.take(c.b, joined, np.concatenate(parts, axis=1).ravel())
 
 
 # ---- constants
@@ -178,40 +193,3 @@ rule("ones", "ones_like", "new_ones")(lambda c, *_: c.b.const(1.0))
 rule("full", "full_like", "fill")(lambda c, _, value: _number(c, value))
 rule("new_full")(lambda c, a, size, value: _number(c, value))
 rule("scalar_tensor")(_number)
-
-
-# ---- products
-
-
-@rule("mm", "bmm", "matmul")
-def _mm(c: Context, a: Value, w: Value) -> Any:
-    """Rows times a captured matrix; or the transposed rows times rows, a sum over the batch."""
-    if len(a.shape) == 3 and 1 not in (a.shape[0], w.shape[0]):
-        raise c.refuse("multiplies several matrices at once")
-    over_batch = a.shape[-1] == Batch(1)
-    if a.rows and not over_batch and w.node.kind == ONCE:
-        matrix = w.node if len(w.shape) == 2 else c.b.view(w.node, tuple(w.shape[-2:]), ONCE)
-        return c.b.matmul(c.as_rows(a), matrix)
-    if a.rows and over_batch and w.rows and w.shape[-2] == Batch(1):
-        total = c.b.outer(c.b.widen(a.node, a.width), c.as_rows(w))
-        return c.b.view(total, tuple(c.shapes[0]), SUM)
-    if "absent" in (a.node.op, w.node.op):
-        return c.b.absent()
-    if is_zero(a.node) or is_zero(w.node):
-        return c.b.const(0.0)
-    raise c.refuse(
-        f"multiplies {list(a.shape)} by {list(w.shape)}; wanted rows times a captured matrix"
-    )
-
-
-@rule("addmm", "baddbmm")
-def _addmm(c: Context, bias: Value, a: Value, w: Value, beta: float = 1, alpha: float = 1) -> Any:
-    if beta == 0 or alpha == 0:  # torch does not look at the other part, which may be NaN
-        raise c.refuse("beta or alpha is 0: leave that part out")
-    product: Any = _mm(c, a, w)
-    if product.kind == SUM:
-        raise c.refuse("adds to a sum over the batch")
-    if alpha != 1:
-        product = c.op("mul_s", product, s=float(alpha))
-    scaled = bias if beta == 1 else Value(c.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
-    return c.elementwise("add", scaled, Value(product, c.shapes[0]))

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph import identities
+from ostinato.compiler.graph import arrays, identities
 from ostinato.compiler.graph.identities import Elementwise, are_absent, is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
@@ -58,6 +58,10 @@ class Builder:
         if node.width == width:
             return node if node.kind == ROWS else self._copy(node)
         return self.node("spread", (node,), (0.0,), ROWS, (width,))
+
+    def spread(self, node: Node, times: int, inner: int) -> Node:
+        """`[outer, inner]` as `[outer, times, inner]`, in rows."""
+        return arrays.spread(self, node, times, inner)
 
     def _copy(self, node: Node) -> Node:
         """A constant, or a vector without batch, as rows that lie in memory."""
@@ -105,7 +109,9 @@ class Builder:
             cut = [self.slice(n, max(start - at, 0), min(stop - at, n.width)) for at, n in there]
             return self.concat(cut)
         if node.op == "spread":
-            return self.widen(node.inputs[0], width)
+            cut_out = arrays.slice_of_spread(self, node, start, width)
+            if cut_out is not None:
+                return cut_out
         if node.op == "matmul":
             a, w = node.inputs
             return self.matmul(a, self.block(w, 0, w.shape[0], start, width))
@@ -139,7 +145,7 @@ class Builder:
         terms = []
         for row, piece in _pieces(a):
             if not is_zero(piece):
-                factors = self._in_memory(piece), self.block(w, row, piece.width, 0, n_columns)
+                factors = self.in_memory(piece), self.block(w, row, piece.width, 0, n_columns)
                 terms.append(self.node("matmul", factors, (), ROWS, (n_columns,)))
         if not terms:
             return self.const(0.0, n_columns)
@@ -148,15 +154,9 @@ class Builder:
             total = self.op("add", total, term)
         return total
 
-    def _in_memory(self, node: Node) -> Node:
+    def in_memory(self, node: Node) -> Node:
         """A value as products, reductions and sums need it."""
         return self._copy(node) if node.kind == ONCE or node.op == "const" else node
-
-    def reduce(self, name: str, node: Node, width: int) -> Node:
-        """row_sum or row_max: `[B, width]` to `[B, 1]`."""
-        if node.op == "absent":
-            return self.absent()
-        return self.node(name, (self._in_memory(self.widen(node, width)),), (), ROWS, (1,))
 
     # ---- once
 
@@ -200,18 +200,29 @@ class Builder:
 
     # ---- sum
 
-    def outer(self, a: Node, b: Node) -> Node:
-        """Σ aᵀ b over rows and steps: `[K, N]`, from one product for each pair of pieces."""
+    def outer(
+        self, a: Node, b: Node, first: int = 0, n_rows: int = 0, more: Node | None = None
+    ) -> Node:
+        """Σ aᵀ b over rows and steps: `[K, N]`, from one product for each pair of pieces.
+
+        Args:
+            first: the row of the result at which it begins.
+            n_rows: rows of the result; 0: K.
+            more: an outer node of the same shape, or absent, to which it is added.
+        """
+        n_rows = n_rows or a.width
         if "absent" in (a.op, b.op):
-            return self.absent()
-        inputs: list[Node] = []
-        places = []
+            return self.absent() if more is None else more
+        if more is not None and more.op == "absent":
+            more = None
+        inputs: list[Node] = [] if more is None else list(more.inputs)
+        places: list[tuple[int, int]] = [] if more is None else list(more.attrs)
         for row, p in _pieces(a):
             for column, q in _pieces(b):
                 if not is_zero(p) and not is_zero(q):
-                    inputs += [self._in_memory(p), self._in_memory(q)]
-                    places.append((row, column))
-        return self.node("outer", inputs, tuple(places), SUM, (a.width, b.width))
+                    inputs += [self.in_memory(p), self.in_memory(q)]
+                    places.append((first + row, column))
+        return self.node("outer", inputs, tuple(places), SUM, (n_rows, b.width))
 
     def transposed(self, outer: Node) -> Node:
         """(Σ aᵀ b)ᵀ = Σ bᵀ a: `[N, K]`, so that a gradient lies in memory as its tensor does."""
@@ -225,7 +236,7 @@ class Builder:
         if a.op == "absent":
             return a
         there = [(column, p) for column, p in _pieces(a) if not is_zero(p)]
-        inputs = [self._in_memory(p) for _, p in there]
+        inputs = [self.in_memory(p) for _, p in there]
         places = tuple([(0, column) for column, _ in there])
         return self.node("column_sum", inputs, places, SUM, (1, a.width))
 

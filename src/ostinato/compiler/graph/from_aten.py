@@ -20,6 +20,7 @@ import torch
 # Imported for the rules that they enter into RULES.
 import ostinato.compiler.graph.aten_elementwise
 import ostinato.compiler.graph.aten_indices
+import ostinato.compiler.graph.aten_products
 import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
@@ -27,7 +28,15 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node
-from ostinato.compiler.graph.rules import RULES, Context, Value, columns, functional
+from ostinato.compiler.graph.rules import (
+    RULES,
+    Context,
+    Shape,
+    Value,
+    batch_axis,
+    columns,
+    functional,
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ class _Values:
     def whole(self, i: int) -> Node:
         """An output: rows of their full width."""
         v = self.known[i]
-        if not v.shape or v.shape[0] != Batch(1) or v.transposed or v.node.kind == SUM:
+        if not v.shape or v.shape[0] != Batch(1) or v.node.kind == SUM:
             raise Unsupported(
                 f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
             )
@@ -236,7 +245,19 @@ class _Values:
             outs = self._left_to_torch(call, name, shapes, SUM if SUM in kinds else ONCE)
         for i, shape, out in zip(call.outs, shapes, outs, strict=False):
             if i is not None and out is not None:
-                self.known[i] = out if isinstance(out, Value) else Value(out, shape or ())
+                outer = self._outer(call, shape or ())
+                self.known[i] = out if isinstance(out, Value) else Value(out, shape or (), outer)
+
+    def _outer(self, call: Call, shape: Shape) -> int:
+        """Where the batch lies in an axis that it shares with others: as in the arguments."""
+        at = batch_axis(shape)
+        if at is None or shape[at] == Batch(1):
+            return 1
+        read = [self.known[i] for i in refs_in(call)]
+        outer = {v.outer for v in read if shape[at] in v.shape and not v.anywhere}
+        if len(outer) > 1:
+            raise Unsupported("combines the batch with another axis", call.name)
+        return outer.pop() if outer else 1
 
     def _by_rule(self, call: Call, name: str, shapes: list[Any], kinds: set[str]) -> list[Any]:
         if SUM in kinds:

@@ -9,8 +9,9 @@ A node is one value. It is of one of three kinds.
 Its operation is one of
 
     rows   the elementwise operations of engine/ops.py · state, x, d_state, d_y (inputs) · const ·
-           absent (the gradient of what the loss does not use) · spread (`[B, 1]` to `[B, width]`) ·
-           slice, concat · matmul · row_sum, row_max · row_number (0, 1, … B − 1, for indices)
+           absent (the gradient of what the loss does not use) · slice, concat · matmul ·
+           row_number (0, 1, … B − 1, for indices) · spread, row_sum, row_max, take, product: see
+           `arrays.py`
     once   captured · literal, whole_numbers · full · part, block (of a vector, of a matrix) · an
            ATen call by its full name
     sum    outer, column_sum · zeros · an ATen call by its full name
@@ -23,6 +24,16 @@ from dataclasses import dataclass
 from typing import Any
 
 ROWS, ONCE, SUM = "rows", "once", "sum"
+
+# Operations on rows that need all of a row: each is an instruction of its own.
+WITHIN_ROWS = ("row_sum", "row_max", "take", "product")
+
+
+def axis_of(n: Node) -> tuple[int, int]:
+    """(times, inner) of the axis `[outer, times, inner]` that n is spread over, or reduces."""
+    if len(n.attrs) == 2:
+        return n.attrs[0], n.attrs[1]
+    return (n.width if n.op == "spread" else n.inputs[0].width), 1  # all of a row
 
 
 @dataclass(frozen=True)

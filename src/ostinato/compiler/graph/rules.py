@@ -1,7 +1,8 @@
 """Rules: what an ATen call on rows means, as nodes. `aten_*.py` hold one for each call.
 
     Value     a node with the shape that PyTorch gave it, in which `Batch(1)` stands for the batch.
-              The node's rows are flat: `[B, 2, 4]` is a node of width 8.
+              The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`: a
+              row is what belongs to one row of the batch, its elements in their order.
     Context   what a rule knows of its call beside the arguments, and makes nodes with
     RULES     the table, by ATen's name: `rule(context, *arguments)` gives a Node or a Value for
               each result, in a list if there are several. In-place calls have no rules of their
@@ -23,19 +24,40 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import ONCE, ROWS, Node, Slot
 
-Shape = tuple[Any, ...]  # ints, and Batch(1) where the batch is
+Shape = tuple[Any, ...]  # ints, and Batch(c) where the batch is: c · B elements
+
+
+def of_row(shape: Shape) -> tuple[int, ...]:
+    """The axes of a row: Batch(c) is an axis of c."""
+    return tuple([n.times if isinstance(n, Batch) else n for n in shape])
 
 
 def columns(shape: Shape) -> int:
     """Elements of one row."""
-    return math.prod(n for n in shape if not isinstance(n, Batch))
+    return math.prod(of_row(shape))
+
+
+def batch_axis(shape: Shape) -> int | None:
+    """The axis that holds the batch."""
+    return next((i for i, n in enumerate(shape) if isinstance(n, Batch)), None)
+
+
+def axis_in_row(shape: Shape, dim: int) -> tuple[int, int, int]:
+    """A row as `[outer, size, inner]`, of which the axis `dim` is the one in the middle."""
+    sizes, dim = of_row(shape), dim % len(shape)
+    return math.prod(sizes[:dim]), sizes[dim], math.prod(sizes[dim + 1 :])
 
 
 @dataclass(frozen=True)
 class Value:
+    """Attributes:
+    outer: where axes were merged with the batch, as `[S, B]` in `[S · B]`, the elements of those
+        before it.
+    """
+
     node: Node
     shape: Shape
-    transposed: bool = False  # the node's rows are this value's columns: `[K, B]`
+    outer: int = 1
 
     @property
     def rows(self) -> bool:
@@ -44,6 +66,11 @@ class Value:
     @property
     def width(self) -> int:
         return columns(self.shape)
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether it is the same wherever the batch lies: a constant, or absent."""
+        return self.node.op in ("const", "absent")
 
 
 @dataclass(frozen=True)
@@ -73,16 +100,18 @@ class Context:
     # ---- arguments as nodes
 
     def node(self, v: Any, shape: Shape | None = None) -> Node:
-        """An operand of an elementwise operation whose result has this shape, or the call's."""
+        """An operand of an elementwise operation whose result has this shape, or the call's.
+
+        Its rows are as wide as those of the result, or of one column.
+        """
         if not isinstance(v, Value):
             return self.b.const(float(v))
-        if v.transposed:
-            raise self.refuse("works on a transposed batch")
-        return v.node if v.rows else self._broadcast(v, shape or self.shapes[0] or ())
+        result = self.shapes[0] or () if shape is None else shape
+        return self._spread(v, result) if v.rows else self._broadcast(v, result)
 
     def as_rows(self, v: Value) -> Node:
         """A value as rows of its full width."""
-        node = self.node(v) if v.rows else self._flat(v.node, v.width)
+        node = v.node if v.rows else self._flat(v.node, v.width)
         return self.b.widen(node, v.width)
 
     def truth(self, position: int, v: Any) -> Any:
@@ -91,18 +120,53 @@ class Context:
             return v
         return Value(self.op("ne", self.node(v), self.b.const(0.0)), v.shape)
 
+    def _spread(self, v: Value, result: Shape) -> Node:
+        """Rows, spread over the axes that the result has and they have not."""
+        out = of_row(result)
+        if v.node.width == 1 or len(v.shape) > len(out):
+            return v.node
+        sizes = (1,) * (len(out) - len(v.shape)) + of_row(v.shape)
+        if any(n not in (1, size) for n, size in zip(sizes, out, strict=True)):
+            return v.node  # of a call whose result has another shape: its rule knows
+        self._check_batch(v, result)
+        node, inner, times = v.node, 1, 1
+        for n, size in reversed([*zip(sizes, out, strict=True)]):
+            if size == 1:
+                continue
+            if n == size:
+                node, inner, times = self.b.spread(node, times, inner), inner * times * size, 1
+            else:
+                times *= size
+        return self.b.spread(node, times, inner)
+
+    def _check_batch(self, v: Value, result: Shape) -> None:
+        """The batch stays the same axis, and is not spread over another."""
+        at, there = batch_axis(v.shape), batch_axis(result)
+        if v.anywhere or at is None:
+            return
+        if there is None or at - len(v.shape) != there - len(result):
+            raise self.refuse("combines the batch with another axis")
+        if v.shape[at] != result[there]:
+            raise self.refuse(f"broadcasts {list(v.shape)} to {list(result)}")
+
     def _broadcast(self, v: Value, result: Shape) -> Node:
         """A tensor without batch as one row, of one column or of all that the result has."""
-        out = tuple(n for n in result if not isinstance(n, Batch))
+        out, at = of_row(result), batch_axis(result)
         shape = tuple(v.shape)
-        while len(shape) > len(out) and shape[0] == 1:
+        while len(shape) > len(out):
+            if shape[0] != 1:
+                raise self.refuse(f"broadcasts {list(v.shape)} over rows of {list(out)}")
             shape = shape[1:]
-        if len(shape) > len(out):
-            raise self.refuse(f"broadcasts {list(v.shape)} over rows of {list(out)}")
+        if at is not None and len(out) - at <= len(shape) and shape[at - len(out)] != 1:
+            raise self.refuse(
+                f"combines a captured {list(v.shape)} with the batch, axis {at} of "
+                f"{list(result)}: what differs from row to row belongs into the carry or into xs"
+            )
         width = math.prod(shape)
         if width in (1, math.prod(out)):
             return self._flat(v.node, width)
-        repeated = self.b.call("aten.expand.default", (v.node,), (Slot(0), out), ONCE, out)
+        node = v.node if v.node.shape == shape else self.b.view(v.node, shape, ONCE)
+        repeated = self.b.call("aten.expand.default", (node,), (Slot(0), out), ONCE, out)
         return self._flat(repeated, math.prod(out))
 
     def _flat(self, node: Node, width: int) -> Node:
@@ -120,19 +184,8 @@ class Context:
         """An elementwise operation on arguments that broadcast to the shape of the result."""
         for v in values:
             if isinstance(v, Value) and v.rows:
-                self._check_broadcast(v)
+                self._check_batch(v, self.shapes[0])
         return self.op(name, *(self.node(v) for v in values), s=s)
-
-    def _check_broadcast(self, v: Value) -> None:
-        """Rows broadcast from one column or not at all; the batch stays the same axis."""
-        out = self.shapes[0]
-        width = columns(out)
-        if v.node.width not in (1, width) or (v.node.width == 1 and v.width not in (1, width)):
-            raise self.refuse(f"broadcasts {list(v.shape)} to {list(out)}")
-        if v.node.op not in ("const", "absent"):
-            padded = (1,) * (len(out) - len(v.shape)) + v.shape
-            if Batch(1) in padded and padded.index(Batch(1)) != out.index(Batch(1)):
-                raise self.refuse("combines the batch with another axis")
 
 
 Rule = Callable[..., Any]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.graph.node import ROWS, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
 from ostinato.compiler.lower.schedule import BLOCK, Item, Schedule, same_strip
 from ostinato.compiler.lower.spec import Accumulation, PassSpec
@@ -207,7 +207,7 @@ class _Units:
         """Whether a value needs a place; otherwise a register of its block holds it."""
         if n in self.outputs or n in self.owner or n in self.saved:
             return True
-        if n.op in ("accumulate", "row_sum", "row_max", "concat"):
+        if n.op in ("accumulate", "concat", *WITHIN_ROWS):
             return True
         for m in self.users[n]:
             if m.op not in OPS or not same_strip(m, n) or n not in m.inputs:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
 
-from ostinato.compiler.graph.node import ONCE, Node
+from ostinato.compiler.graph.node import ONCE, Node, axis_of
 from ostinato.compiler.lower.buffers import Storage, StorageMaker
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.schedule import BLOCK, REDUCE, SUMMED, Item, Schedule
+from ostinato.compiler.lower.schedule import BLOCK, SUMMED, WITHIN, Item, Schedule
 from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
 from ostinato.engine.program import (
     NONE,
@@ -22,6 +22,9 @@ from ostinato.engine.program import (
     Kind,
     Operand,
     Program,
+    Run,
+    SmallProduct,
+    Table,
     Weight,
     WeightBlock,
     register,
@@ -52,7 +55,8 @@ def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) 
     storage = emitter.make.storage()
     program = Program(
         len(storage.arguments), spec.descending, storage.buffers, tuple(emitter.weights),
-        tuple(emitter.gradients), carries, tuple(emitter.once), before, loop, after,
+        tuple(emitter.gradients), carries, tuple(emitter.tables), tuple(emitter.small_products),
+        tuple(emitter.once), before, loop, after,
     )  # fmt: skip
     saved = []
     for place in (storage.places[n] for n in sections.roots.saved):
@@ -71,6 +75,8 @@ class _Emitter:
         self.sum_names = {n: name for name, n in sections.roots.sums.items()}
         self.weights: dict[Weight, int] = {}
         self.gradients: list[Gradient] = []
+        self.tables: dict[Table, int] = {}
+        self.small_products: dict[SmallProduct, int] = {}
         self.once: list[Instruction] = []
 
     def section(self, items: tuple[Item, ...]) -> tuple[Instruction, ...]:
@@ -78,8 +84,8 @@ class _Emitter:
         for item in items:
             if item.kind == BLOCK:
                 out += _BlockWriter(item.nodes, self).instructions()
-            elif item.kind == REDUCE:
-                out.append(self.reduction(item.nodes[0]))
+            elif item.kind == WITHIN:
+                out.append(self.within_rows(item.nodes[0]))
             elif item.kind == SUMMED:
                 out += self.sum(item.nodes[0])
             else:
@@ -184,12 +190,22 @@ class _Emitter:
             column += n.width
         return Operand(local)
 
-    # ---- reductions and sums
+    # ---- operations within rows, and sums
 
-    def reduction(self, n: Node) -> Instruction:
+    def within_rows(self, n: Node) -> Instruction:
+        d, a = self.operand(n), self.operand(n.inputs[0])
+        if n.op == "take":
+            table = Table(n.inputs[0].width, tuple([Run(*r) for r in n.attrs]))
+            number = self.tables.setdefault(table, len(self.tables))
+            return Instruction(Code.TAKE, n=n.width, weight=number, a=a, d=d)
+        if n.op == "product":
+            product = SmallProduct(*n.attrs)
+            number = self.small_products.setdefault(product, len(self.small_products))
+            b = self.operand(n.inputs[1])
+            return Instruction(Code.PRODUCT, n=n.width, weight=number, a=a, b=b, d=d)
         code = Code.ROW_SUM if n.op == "row_sum" else Code.ROW_MAX
-        a = n.inputs[0]
-        return Instruction(code, n=a.width, a=self.operand(a), d=self.operand(n))
+        times, inner = axis_of(n)
+        return Instruction(code, n=n.inputs[0].width, k=times, inner=inner, a=a, d=d)
 
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
@@ -263,8 +279,10 @@ class _BlockWriter:
         """Compute n, the i-th node of the block."""
         temporary: list[int] = []
         source = n.inputs[0] if n.op == "spread" else None
+        times, inner = 0, 1
         if source is not None and source.op != "const":
             code, operands = Code.BROADCAST, [self.emitter.operand(source)]
+            times, inner = axis_of(n)
         else:
             code, operands = Code.OP, [self.read(x, temporary) for x in n.inputs]
         for x in dict.fromkeys(n.inputs):
@@ -278,7 +296,7 @@ class _BlockWriter:
             d = register(self.holding[n])
         op, s = ("copy", 0.0) if n.op == "spread" else (n.op, n.s)
         a, b, c = [*operands, NONE, NONE, NONE][:3]
-        self.out.append(Instruction(code, op, s=s, d=d, a=a, b=b, c=c))
+        self.out.append(Instruction(code, op, k=times, inner=inner, s=s, d=d, a=a, b=b, c=c))
 
     def read(self, x: Node, temporary: list[int]) -> Operand:
         """An operand as wide as the block. A register filled for it is added to `temporary`."""
@@ -292,7 +310,9 @@ class _BlockWriter:
         if constant:
             self.out.append(Instruction(Code.OP, "fill", d=d, s=x.s))
         else:
-            self.out.append(Instruction(Code.BROADCAST, d=d, a=self.emitter.operand(x)))
+            self.out.append(
+                Instruction(Code.BROADCAST, k=self.width, d=d, a=self.emitter.operand(x))
+            )
         return d
 
     def take(self) -> int:

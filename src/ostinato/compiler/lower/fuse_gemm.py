@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ostinato.compiler.graph.node import ONCE, Node, depends_on
+from ostinato.compiler.graph.node import ONCE, WITHIN_ROWS, Node, depends_on
 from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 
-_STAGES = {"matmul", "row_sum", "row_max"}  # these need all columns of what they read
+_STAGES = {"matmul", *WITHIN_ROWS}  # these need all columns of what they read
 
 
 def fuse_gemm(spec: PassSpec, roots: Roots) -> Roots:

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ostinato.compiler.graph.node import Node, depends_on, reachable
+from ostinato.compiler.graph.node import WITHIN_ROWS, Node, depends_on, reachable
 from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
 
+_OF_ARRAYS = {"spread", *WITHIN_ROWS}
 # A matmul that is left is a leaf: a saved product. With it goes what it was computed from, if the
 # backward pass computes that again.
-_HEAVY = {"accumulate", "matmul", "row_sum", "row_max"}
+_HEAVY = {"accumulate", "matmul", *WITHIN_ROWS}
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
 
     Products and reductions go ahead of the loop, with all that they need; an elementwise operation
     alone is better computed where its result is used. After the loop goes what no carry needs,
-    except for an elementwise operation on a value of the loop: later, that value would have to come
-    from memory.
+    except for an operation on elements or arrays of a value of the loop: later, that value would
+    have to come from memory.
     """
     nodes = spec.nodes_of(roots.nodes)
     within, carry_in = set(nodes), {c.read for c in spec.carries}
@@ -66,8 +67,8 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
             section[n] = BEFORE if n in ahead else LOOP
             continue
         read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
-        elementwise = n.op in OPS and not spec.is_leaf(n)
-        section[n] = LOOP if elementwise and LOOP in read and AFTER not in read else AFTER
+        light = (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)) and not spec.is_leaf(n)
+        section[n] = LOOP if light and LOOP in read and AFTER not in read else AFTER
     return Sections.made(spec, roots, section)
 
 

@@ -7,18 +7,18 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.node import ONCE, SUM, Node
+from ostinato.compiler.graph.node import ONCE, SUM, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
 
-ACCUMULATE, REDUCE, BLOCK, SUMMED = "accumulate", "reduce", "block", "sum"
+ACCUMULATE, WITHIN, BLOCK, SUMMED = "accumulate", "within", "block", "sum"
 _VIEWS = ("slice", "concat")  # these compute nothing
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is emitted together: accumulations, a block of one width, a reduction, or a sum."""
+    """What is emitted together: accumulations, a block of one width, or one other operation."""
 
     kind: str
     nodes: tuple[Node, ...]
@@ -64,8 +64,8 @@ class _Scheduler:
         if products:
             return Item(ACCUMULATE, tuple(products))
         for n in self.pending:
-            if n.op in ("row_sum", "row_max") and self.ready(n):
-                return Item(REDUCE, (n,))
+            if n.op in WITHIN_ROWS and self.ready(n):
+                return Item(WITHIN, (n,))
         block = self.largest_block()
         if block:
             return Item(BLOCK, tuple(block))

@@ -1,0 +1,170 @@
+"""Operations within a row that is an array: an axis spread or reduced, elements taken, products.
+
+In: nodes, and the axis as the middle one of `[outer, times, inner]`. Out: nodes in canonical form.
+
+    spread    `[outer, inner]` to `[outer, times, inner]`: every operand of a broadcast is one
+    reduce    row_sum, row_max: `[outer, times, inner]` to `[outer, inner]`, the other way about
+    take      elements by their places: what permutes, cuts and joins axes
+    product   of two matrices in each row, for every one of `groups`
+
+A spread operand costs next to nothing where an elementwise operation reads it. So an outer product
+is a product of two spread operands, and its gradient a sum of such a product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.compiler.graph.identities import is_zero
+from ostinato.compiler.graph.node import ROWS, Node, axis_of
+
+if TYPE_CHECKING:
+    from ostinato.compiler.graph.builder import Builder
+
+Places = np.ndarray[Any, np.dtype[np.intp]]  # of elements in a row; −1: a zero
+
+
+def spread(b: Builder, node: Node, times: int, inner: int) -> Node:
+    """`[outer, inner]` as `[outer, times, inner]`."""
+    width = node.width * times
+    if times == 1 or node.width == 1:
+        return b.widen(node, width)
+    if node.op in ("const", "absent"):
+        return b.widen(node, width)
+    if node.op == "spread":
+        n, i = axis_of(node)
+        if inner in (i, n * i):  # two axes that are neighbours, as one
+            return spread(b, node.inputs[0], n * times, i)
+    return b.node("spread", (node,), (times, inner), ROWS, (width,))
+
+
+def slice_of_spread(b: Builder, node: Node, start: int, width: int) -> Node | None:
+    """Columns of a spread value, if they are a spread value of fewer columns."""
+    times, inner = axis_of(node)
+    block, source = times * inner, node.inputs[0]
+    if start % block == 0 and width % block == 0:
+        return spread(b, b.slice(source, start // times, (start + width) // times), times, inner)
+    first = start // block
+    if start + width > (first + 1) * block:
+        return None
+    if inner == 1:
+        return b.widen(b.slice(source, first, first + 1), width)
+    if start % inner == 0 and width % inner == 0:
+        whole = b.slice(source, first * inner, (first + 1) * inner)
+        return spread(b, whole, width // inner, inner)
+    return None
+
+
+def reduce(b: Builder, name: str, node: Node, times: int, inner: int) -> Node:
+    """row_sum or row_max of `[outer, times, inner]`, over the axis in the middle."""
+    width = node.width // times
+    if node.op == "absent":
+        return b.absent(width)
+    if times == 1:
+        return node
+    if node.op == "spread" and axis_of(node) == (times, inner):
+        source = node.inputs[0]
+        return b.op("mul_s", source, s=float(times)) if name == "row_sum" else source
+    if node.op == "const" and (name == "row_max" or node.s == 0):
+        return b.const(node.s, width)
+    axis = () if width == 1 else (times, inner)
+    return b.node(name, (b.in_memory(node),), axis, ROWS, (width,))
+
+
+# ---- elements by their places
+
+
+def take(b: Builder, node: Node, places: Places) -> Node:
+    """The elements of a row at `places`; zeros where a place is −1."""
+    width = len(places)
+    if node.op == "absent" or (places < 0).all():
+        return b.absent(width) if node.op == "absent" else b.const(0.0, width)
+    if node.op == "const" and ((places >= 0).all() or node.s == 0):
+        return b.const(node.s, width)
+    if node.op == "take":
+        inside = _places(node.attrs)
+        return take(b, node.inputs[0], np.where(places < 0, -1, inside[places]))
+    if places[0] >= 0 and (np.diff(places) == 1).all():
+        return b.slice(node, int(places[0]), int(places[-1]) + 1)
+    return b.node("take", (b.in_memory(node),), _runs(places), ROWS, (width,))
+
+
+def permuted(b: Builder, node: Node, sizes: Sequence[int], order: Sequence[int]) -> Node:
+    """A row of these sizes, its axes in another order."""
+    if [i for i in order if sizes[i] != 1] == [i for i in range(len(sizes)) if sizes[i] != 1]:
+        return node
+    return take(b, node, np.arange(math.prod(sizes)).reshape(sizes).transpose(order).ravel())
+
+
+def transposed_source(node: Node, groups: int, rows: int, n_columns: int) -> Node | None:
+    """What a value `[groups, rows, n_columns]` is the transpose of, if it is one."""
+    if node.op != "take":
+        return None
+    as_it_lies = np.arange(groups * rows * n_columns).reshape(groups, n_columns, rows)
+    swapped = as_it_lies.swapaxes(1, 2).ravel()
+    if node.inputs[0].width == node.width and node.attrs == _runs(swapped):
+        return node.inputs[0]
+    return None
+
+
+def _runs(places: Places) -> tuple[tuple[int, int, int], ...]:
+    """The places as runs (start, count, step), each as long as it can be."""
+    runs: list[tuple[int, int, int]] = []
+    p, at, n = places.tolist(), 0, len(places)
+    while at < n:
+        end, step = at + 1, 0
+        if end < n and p[at] >= 0 and p[end] >= 0:
+            step = p[end] - p[at]
+        while (
+            end < n and (p[end] >= 0) == (p[at] >= 0) and (p[at] < 0 or p[end] - p[end - 1] == step)
+        ):
+            end += 1
+        runs.append((p[at], end - at, step if end - at > 1 else int(p[at] >= 0)))
+        at = end
+    return tuple(runs)
+
+
+def _places(runs: Sequence[tuple[int, int, int]]) -> Places:
+    return np.concatenate(
+        [np.full(count, -1) if start < 0 else start + step * np.arange(count)
+         for start, count, step in runs]
+    )  # fmt: skip
+
+
+# ---- products
+
+
+def product(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -> Node:
+    """a `[groups, M, K]` times w `[groups, K, N]`, matrix by matrix.
+
+    Each may be rows, or a vector without batch that holds the same for all rows.
+    """
+    width = groups * M * N
+    if "absent" in (a.op, w.op):
+        return b.absent(width)
+    if is_zero(a) or is_zero(w):
+        return b.const(0.0, width)
+    if K == 1:  # each element of one by each of the other
+        left, right = spread(b, a, N, 1), spread(b, w, M, N)
+        return b.op("mul", left, right)
+    across = False
+    if N == 1:  # (a w)ᵀ = wᵀ aᵀ, of which each element is a sum of products of neighbours
+        lying = transposed_source(a, groups, M, K)
+        a, w, M, N, across = w, a if lying is None else lying, 1, M, lying is None
+    else:
+        lying = transposed_source(w, groups, K, N)
+        if lying is not None:
+            w, across = lying, True
+    inputs = (_operand(b, a), _operand(b, w))
+    return b.node("product", inputs, (groups, M, K, N, across), ROWS, (width,))
+
+
+def _operand(b: Builder, n: Node) -> Node:
+    """As it lies in memory: a vector without batch needs no copy for every row."""
+    if n.op == "copy" and n.inputs[0].kind != ROWS:
+        return n.inputs[0]
+    return n if n.kind != ROWS else b.in_memory(n)
