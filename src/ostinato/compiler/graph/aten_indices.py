@@ -388,7 +388,7 @@ def _gather(c: Context, a: Value, dim: int, index: Value, sparse: bool = False) 
     row, pieces = c.as_rows(a), []
     for i in _each(c, index):
         there = c.op("select", _one_hot(c, i, n), row, c.b.const(0.0))
-        pieces.append(c.b.reduce("row_sum", there, n))
+        pieces.append(arrays.reduce(c.b, "row_sum", there, n, 1))
     return c.b.concat(pieces)
 
 

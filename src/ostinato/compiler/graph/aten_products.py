@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, SUM, Node, Slot
@@ -54,7 +56,7 @@ def _as_matrices(c: Context, v: Value, vector: bool = False) -> Value:
     if vector:
         v = Value(v.node, (*v.shape, 1), v.outer)
     if v.node.op == "const" and batch_axis(v.shape) is None:
-        v = Value(c.b.node("full", (), (v.node.s, False), ONCE, v.shape), v.shape)
+        v = Value(c.b.node("full", (), (v.node.s, torch.float64), ONCE, v.shape), v.shape)
     if len(v.shape) == 3:
         return v
     if len(v.shape) != 2:
