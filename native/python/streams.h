@@ -64,11 +64,6 @@ class MaybeReleased {
   std::optional<nanobind::gil_scoped_release> released_;
 };
 
-inline bool all_finite(const float* x, int64_t n) {
-  float sum = 0;  // 0 · x is 0 for a finite x, and NaN for any other
-  for (int64_t i = 0; i < n; i++) sum += 0 * x[i];
-  return sum == 0;
-}
 inline int64_t largest(const float* x, int64_t n) { return std::max_element(x, x + n) - x; }
 
 inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& scalars,
@@ -81,6 +76,12 @@ inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& s
           std::move(outputs)};
 }
 
+// Python claims a stream or a pool before what takes several calls.
+template <class States> void claim(States& self) {
+  if (self.in_use().test_and_set(std::memory_order_acquire)) SoleUse::refuse();
+}
+template <class States> void give_up(States& self) { self.in_use().clear(std::memory_order_release); }
+
 // What push returns instead of the place of the answer's largest value.
 enum Refused : int64_t { kNotARow = -1, kNotFinite = -2 };
 
@@ -89,17 +90,15 @@ inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle 
   const SoleUse use(self.in_use());
   const Lent row(x, false);
   if (!row.is('f', {model.input_floats()})) return kNotARow;
-  if (finite && !all_finite(row.data<float>(), model.input_floats())) return kNotFinite;
   if (out.is_none()) {
     const MaybeReleased released(model.multiplies());
-    self.step(row.data<float>(), nullptr);
-    return 0;
+    return self.step(row.data<float>(), nullptr, finite) ? 0 : kNotFinite;
   }
   const Lent answer(out, true);
   if (!answer.is('f', {model.answer_floats()}))
     refuse_array("out", "of one float32 for each value of an answer");
   const MaybeReleased released(model.multiplies());
-  self.step(row.data<float>(), answer.data<float>());
+  if (!self.step(row.data<float>(), answer.data<float>(), finite)) return kNotFinite;
   return largest(answer.data<float>(), model.answer_floats());
 }
 
@@ -114,16 +113,37 @@ inline int64_t answer_now(StreamState& self, nanobind::handle out) {
 }
 
 inline void set_carry(StreamState& self, int64_t steps, nanobind::handle carry) {
-  const SoleUse use(self.in_use());
   const Lent from(carry, false);
   if (!from.is('f', {self.model().carry_floats()})) refuse_array("carry", "of float32");
   self.set(steps, from.data<float>());
 }
 inline void get_carry(StreamState& self, nanobind::handle out) {
-  const SoleUse use(self.in_use());
   const Lent to(out, true);
   if (!to.is('f', {self.model().carry_floats()})) refuse_array("out", "of float32");
   std::memcpy(to.data<float>(), self.carry(), size_t(self.model().carry_floats()) * sizeof(float));
+}
+
+// n steps of one stream, the answer to each, or to the last alone: out [n, K] or [1, K]. The caller has looked
+// whether x is finite, and has claimed the stream.
+inline void push_rows(StreamState& self, int64_t n, nanobind::handle x, nanobind::handle out, bool each) {
+  const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
+  const Lent rows(x, false), answers(out, true);
+  if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
+  if (!answers.is('f', {each ? n : 1, K})) refuse_array("out", "[n or 1, K] of float32");
+  const MaybeReleased released(self.model().multiplies() * n);
+  float* const answer = answers.data<float>();
+  for (int64_t r = 0; r < n; r++)
+    self.step(rows.data<float>() + r * F, each ? answer + r * K : r == n - 1 ? answer : nullptr);
+}
+
+// Rows as the model's step reads them: x [n, F] into out [n, row_floats].
+inline void prepare_rows(const StreamModel& self, int64_t n, nanobind::handle x, nanobind::handle out) {
+  const int64_t F = self.input_floats();
+  const Lent rows(x, false), prepared(out, true);
+  if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
+  if (!prepared.is('f', {n, self.row_floats()})) refuse_array("out", "[n, row_floats] of float32");
+  for (int64_t r = 0; r < n; r++)
+    self.preparation().apply(rows.data<float>() + r * F, prepared.data<float>() + r * self.row_floats());
 }
 
 // Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again.
@@ -142,31 +162,35 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
   return all.count() / double(n);
 }
 
-// One step of n slots; the place of each answer's largest value is written to `largest_at`. Returns the first
-// row that is not finite, or −1.
+// One step of n slots. With each answer go the place of its largest value, and the steps of its slot. Returns
+// the first row that is not finite, or n. The caller has claimed the pool.
 inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
-                          nanobind::handle out, nanobind::handle largest_at, bool finite) {
+                          nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps, bool finite) {
   const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
-  const SoleUse use(self.in_use());
-  const Lent of_slots(slots, false), rows(x, false), answers(out, true), places(largest_at, true);
+  const Lent of_slots(slots, false), rows(x, false), answers(out, true), places(largest_at, true),
+      counts(steps, true);
   if (!of_slots.is('q', {n})) refuse_array("slots", "[n] of int64");
   if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
   if (!answers.is('f', {n, K})) refuse_array("out", "[n, K] of float32");
   if (!places.is('q', {n})) refuse_array("largest_at", "[n] of int64");
+  if (!counts.is('q', {n})) refuse_array("steps", "[n] of int64");
   const MaybeReleased released(self.model().multiplies() * n);
-  if (finite && !all_finite(rows.data<float>(), n * F)) {
-    int64_t r = 0;
-    while (all_finite(rows.data<float>() + r * F, F)) r++;
-    return r;
+  const int64_t played =
+      self.push(n, of_slots.data<int64_t>(), {rows.data<float>(), F}, {answers.data<float>(), K}, finite);
+  if (played < n) return played;
+  for (int64_t r = 0; r < n; r++) {
+    places.data<int64_t>()[r] = largest(answers.data<float>() + r * K, K);
+    counts.data<int64_t>()[r] = self.steps(of_slots.data<int64_t>()[r]);
   }
-  self.push(n, of_slots.data<int64_t>(), {rows.data<float>(), F}, {answers.data<float>(), K});
-  for (int64_t r = 0; r < n; r++) places.data<int64_t>()[r] = largest(answers.data<float>() + r * K, K);
-  return -1;
+  return n;
 }
 
-// From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Returns the first key that has no
-// slot or whose row is no dense float32 row, and True in the first of these cases; or (None, False).
-inline nanobind::tuple read_items(const nanobind::dict& items, const nanobind::dict& index,
+// What read_items met.
+enum Met : int64_t { kAllRead, kNewKey, kOtherRow };
+
+// From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Stops at a key without a slot, and
+// at a row that is no dense float32 row.
+inline int64_t read_items(const nanobind::dict& items, const nanobind::dict& index,
                                   nanobind::handle slots, nanobind::handle x, int64_t F) {
   const int64_t n = int64_t(items.size());
   const Lent to_slots(slots, true), to_x(x, true);
@@ -178,14 +202,14 @@ inline nanobind::tuple read_items(const nanobind::dict& items, const nanobind::d
     PyObject* const slot = PyDict_GetItemWithError(index.ptr(), key);
     if (!slot) {
       if (PyErr_Occurred()) throw nanobind::python_error();
-      return nanobind::make_tuple(nanobind::handle(key), true);
+      return kNewKey;
     }
     to_slots.data<int64_t>()[i] = PyLong_AsLongLong(slot);
     const Lent from(row, false);
-    if (!from.is('f', {F})) return nanobind::make_tuple(nanobind::handle(key), false);
+    if (!from.is('f', {F})) return kOtherRow;
     std::memcpy(to_x.data<float>() + i * F, from.data<float>(), size_t(F) * sizeof(float));
   }
-  return nanobind::make_tuple(nanobind::none(), false);
+  return kAllRead;
 }
 
 inline void bind_streams(nanobind::module_& m) {
@@ -202,11 +226,17 @@ inline void bind_streams(nanobind::module_& m) {
           },
           "values"_a, "scalars"_a, "arguments"_a, "inputs"_a, "outputs"_a, "isa"_a);
   nb::class_<StreamModel>(m, "StreamModel")
-      .def(nb::new_([](BoundPlan& step, BoundPlan* map, std::vector<float> init) {
+      .def(nb::new_([](int64_t row_floats, BoundPlan& step, BoundPlan* map, std::vector<float> init, std::vector<double> mean,
+                       std::vector<double> scale, std::vector<double> fill, bool mask) {
              auto of_map = map ? std::make_unique<const BoundPlan>(std::move(*map)) : nullptr;
-             return std::make_shared<StreamModel>(std::move(step), std::move(of_map), std::move(init));
+             RowPreparation preparation{std::move(mean), std::move(scale), std::move(fill), mask};
+             return std::make_shared<StreamModel>(row_floats, std::move(step), std::move(of_map),
+                                                  std::move(init), std::move(preparation));
            }),
-           "step"_a, "map"_a.none(), "init"_a)
+           "row_floats"_a, "step"_a, "map"_a.none(), "init"_a, "mean"_a, "scale"_a, "fill"_a, "mask"_a)
+      .def("prepare", prepare_rows, "n"_a, "x"_a, "out"_a)
+      .def_prop_ro("row_floats", &StreamModel::row_floats)
+      .def_prop_ro("prepares", &StreamModel::prepares)
       .def_prop_ro("input_floats", &StreamModel::input_floats)
       .def_prop_ro("answer_floats", &StreamModel::answer_floats)
       .def_prop_ro("carry_floats", &StreamModel::carry_floats)
@@ -220,9 +250,14 @@ inline void bind_streams(nanobind::module_& m) {
           },
           "model"_a)
       .def("push", push_row, "x"_a, "out"_a.none(), "finite"_a)
+      .def("push_rows", push_rows, "n"_a, "x"_a, "out"_a, "each"_a)
       .def("answer", answer_now, "out"_a)
+      .def("fork", [](const StreamState& self) { return new StreamState(self); }, nb::rv_policy::take_ownership)
       .def("set", set_carry, "steps"_a, "carry"_a)
       .def("get", get_carry, "out"_a)
+      .def("claim", claim<StreamState>)
+      .def("give_up", give_up<StreamState>)
+      .def("reset", &StreamState::reset)
       .def("time_steps", time_steps, "x"_a, "m"_a, "out"_a, "n"_a)
       .def_prop_ro("steps", &StreamState::steps)
       .def_prop_ro_static("bytes_beside_the_carry",
@@ -234,26 +269,22 @@ inline void bind_streams(nanobind::module_& m) {
             new (self) SlotStates(std::move(model), capacity);
           },
           "model"_a, "capacity"_a)
-      .def("push", push_slots, "n"_a, "slots"_a, "x"_a, "out"_a, "largest_at"_a, "finite"_a)
-      .def("steps",
+      .def("push", push_slots, "n"_a, "slots"_a, "x"_a, "out"_a, "largest_at"_a, "steps"_a, "finite"_a)
+      .def("claim", claim<SlotStates>)
+      .def("give_up", give_up<SlotStates>)
+      .def("steps_of",
            [](const SlotStates& self, int64_t slot) {
              self.check(slot);
              return self.steps(slot);
            })
-      .def("reset",
-           [](SlotStates& self, int64_t slot) {
-             const SoleUse use(self.in_use());
-             self.reset(slot);
-           })
+      .def("reset", &SlotStates::reset, "slot"_a)
       .def("set",
            [](SlotStates& self, int64_t slot, int64_t steps, nb::handle carry) {
-             const SoleUse use(self.in_use());
              const Lent from(carry, false);
              if (!from.is('f', {self.model().carry_floats()})) refuse_array("carry", "of float32");
              self.set(slot, steps, from.data<float>());
            })
       .def("get", [](SlotStates& self, int64_t slot, nb::handle out) {
-        const SoleUse use(self.in_use());
         self.check(slot);
         const Lent to(out, true);
         if (!to.is('f', {self.model().carry_floats()})) refuse_array("out", "of float32");

@@ -12,9 +12,7 @@
 namespace ostinato {
 namespace {
 
-int64_t line_bytes(int64_t floats) {
-  return (floats * int64_t(sizeof(float)) + kLineBytes - 1) / kLineBytes * kLineBytes;
-}
+constexpr int64_t kLineFloats = kLineBytes / int64_t(sizeof(float));
 
 }  // namespace
 
@@ -28,8 +26,15 @@ SlotStates::SlotStates(std::shared_ptr<const StreamModel> model, int64_t capacit
   if (!carries_) throw std::bad_alloc();
   steps_.resize(size_t(capacity));
   last_push_.resize(size_t(capacity));
-  memory_.reserve(line_bytes(kStepRows * model_->carry_floats()) +
-                  line_bytes(model_->scratch_floats(kStepRows)));
+  const int64_t sizes[] = {kStepRows * model_->carry_floats(),
+                           model_->prepares() ? kStepRows * model_->row_floats() : 0,
+                           model_->scratch_floats(kStepRows)};
+  int64_t bytes = 0;
+  for (int64_t n : sizes) bytes += bytes_of<float>(n);
+  char* at = memory_.reserve(bytes);
+  gathered_ = piece<float>(at, sizes[0]);
+  prepared_ = piece<float>(at, sizes[1]);
+  scratch_ = piece<float>(at, sizes[2]);
 }
 
 void SlotStates::check(int64_t slot) const {
@@ -59,22 +64,40 @@ void SlotStates::check_all(int64_t n_rows, const int64_t* slots) {
   }
 }
 
-void SlotStates::push(int64_t n_rows, const int64_t* slots, Rows<const float> x, Rows<float> answer) {
+// Rows as the step reads them, at most kStepRows.
+Rows<const float> SlotStates::prepared(int64_t n_rows, Rows<const float> x) const {
+  if (!model_->prepares()) return x;
+  const int64_t width = model_->row_floats();
+  for (int64_t r = 0; r < n_rows; r++)
+    model_->preparation().apply(x.data + r * x.stride, prepared_ + r * width);
+  return {prepared_, width};
+}
+int64_t SlotStates::first_not_finite(int64_t n_rows, Rows<const float> x) const {
+  for (int64_t r = 0; r < n_rows; r++)
+    if (!all_finite(prepared(1, {x.data + r * x.stride, x.stride}).data, model_->row_floats())) return r;
+  return n_rows;
+}
+
+int64_t SlotStates::push(int64_t n_rows, const int64_t* slots, Rows<const float> x, Rows<float> answer,
+                         bool only_finite) {
   check_all(n_rows, slots);
   FloatEnvironment environment;
-  char* const memory = memory_.reserve(0);
-  float* const carry = reinterpret_cast<float*>(memory);
-  float* const scratch = reinterpret_cast<float*>(memory + line_bytes(kStepRows * model_->carry_floats()));
+  if (only_finite) {
+    const int64_t first = first_not_finite(n_rows, x);
+    if (first < n_rows) return first;
+  }
   for (int64_t r = 0; r < n_rows; r += kStepRows) {
     const int64_t n = std::min(kStepRows, n_rows - r);
-    gather(n, slots + r, carry);
+    gather(n, slots + r, gathered_);
     for (int64_t i = r + n; i < std::min(n_rows, r + n + kStepRows); i++)  // the next rows come meanwhile
-      for (int64_t k = 0; k < model_->carry_floats(); k += kLineBytes / int64_t(sizeof(float)))
+      for (int64_t k = 0; k < model_->carry_floats(); k += kLineFloats)
         __builtin_prefetch(carries_.get() + slots[i] * model_->carry_floats() + k, 1);
     float* const out = answer.data ? answer.data + r * answer.stride : nullptr;
-    model_->play(n, {x.data + r * x.stride, x.stride}, carry, {out, answer.stride}, scratch);
-    scatter(n, slots + r, carry);
+    const Rows<const float> rows = prepared(n, {x.data + r * x.stride, x.stride});
+    model_->play(n, rows, gathered_, {out, answer.stride}, scratch_);
+    scatter(n, slots + r, gathered_);
   }
+  return n_rows;
 }
 
 void SlotStates::gather(int64_t n_rows, const int64_t* slots, float* carry) const {

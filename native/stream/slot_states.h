@@ -16,7 +16,10 @@ class SlotStates {
 
   // One step of each slot: row r of x and answer belongs to slots[r]. answer: without data none is computed.
   // Throws std::invalid_argument, before any slot has moved, where a slot does not exist or is there twice.
-  void push(int64_t n_rows, const int64_t* slots, Rows<const float> x, Rows<float> answer);
+  // With `only_finite`, returns the first row that would be read with NaN or an infinite value, and moves no
+  // slot; else n_rows.
+  int64_t push(int64_t n_rows, const int64_t* slots, Rows<const float> x, Rows<float> answer,
+               bool only_finite = false);
   void reset(int64_t slot);
   void set(int64_t slot, int64_t steps, const float* carry);
   void check(int64_t slot) const;  // throws std::invalid_argument
@@ -29,6 +32,8 @@ class SlotStates {
 
  private:
   void check_all(int64_t n_rows, const int64_t* slots);
+  int64_t first_not_finite(int64_t n_rows, Rows<const float> x) const;
+  Rows<const float> prepared(int64_t n_rows, Rows<const float> x) const;
   void gather(int64_t n_rows, const int64_t* slots, float* carry) const;
   void scatter(int64_t n_rows, const int64_t* slots, const float* carry);
 
@@ -41,7 +46,8 @@ class SlotStates {
   std::vector<int64_t> steps_;
   std::vector<uint32_t> last_push_;  // by slot: the number of the push that it was last a part of
   uint32_t push_ = 0;
-  Workspace memory_;  // a gathered carry, and scratch
+  Workspace memory_;  // a gathered carry, prepared rows, and scratch
+  float *gathered_ = nullptr, *prepared_ = nullptr, *scratch_ = nullptr;
   std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
 };
 

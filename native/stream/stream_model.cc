@@ -60,10 +60,17 @@ BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> 
     }
 }
 
-StreamModel::StreamModel(BoundPlan step, std::unique_ptr<const BoundPlan> map, std::vector<float> init)
-    : step_(std::move(step)), map_(std::move(map)), init_(std::move(init)) {
-  if (step_.inputs.size() != 1 || step_.inputs[0] < 0)
-    throw std::invalid_argument("a stream's step reads one input");
+StreamModel::StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<const BoundPlan> map,
+                         std::vector<float> init, RowPreparation preparation)
+    : row_floats_(row_floats), step_(std::move(step)), map_(std::move(map)), init_(std::move(init)),
+      preparation_(std::move(preparation)) {
+  preparation_.check();
+  if (step_.inputs.size() != 1) throw std::invalid_argument("a stream's step has one input");
+  if (row_floats_ < 1 || (step_.inputs[0] >= 0 && step_.input_width(0) != row_floats_))
+    throw std::invalid_argument("the step's input is not " + std::to_string(row_floats_) + " values wide");
+  if (prepares() && preparation_.columns() != row_floats_)
+    throw std::invalid_argument("prepared rows have " + std::to_string(preparation_.columns()) +
+                                " columns, and the step reads " + std::to_string(row_floats_));
   if (int64_t(init_.size()) != carry_floats())
     throw std::invalid_argument("a stream begins with " + std::to_string(carry_floats()) +
                                 " values of its states, not " + std::to_string(init_.size()));
@@ -92,7 +99,8 @@ void StreamModel::play(int64_t n_rows, Rows<const float> x, float* carry, Rows<f
   float* const dropped = new_carry + in_lines(carry_floats() * n_rows);
   places[StepPlan::kCarry] = {carry, n_rows, 0};
   places[StepPlan::kNewCarry] = {new_carry, n_rows, 0};
-  places[StepPlan::kFirstPort + step_.inputs[0]] = {const_cast<float*>(x.data), 1, x.stride};
+  if (step_.inputs[0] >= 0)
+    places[StepPlan::kFirstPort + step_.inputs[0]] = {const_cast<float*>(x.data), 1, x.stride};
   place_outputs(step_, n_rows, places, map_ ? Rows<float>{nullptr, 0} : answer, dropped);
   step_.plan->play(n_rows, places, scratch);
   std::memcpy(carry, new_carry, size_t(carry_floats() * n_rows) * sizeof(float));

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "stream/row_preparation.h"
 #include "stream/step_plan.h"
 
 namespace ostinato {
@@ -24,11 +25,17 @@ struct BoundPlan {
 
 class StreamModel {
  public:
-  // step: one input. map: as inputs the states of the step, in their order; null: no map.
-  // init: the carry of a new stream. Throws std::invalid_argument where these do not fit.
-  StreamModel(BoundPlan step, std::unique_ptr<const BoundPlan> map, std::vector<float> init);
+  // row_floats: of the step's input, which it may not read. map: as inputs the states of the step, in their
+  // order; null: no map. init: the carry of a new stream.
+  // Throws std::invalid_argument where these do not fit.
+  StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<const BoundPlan> map,
+              std::vector<float> init, RowPreparation preparation = {});
 
-  int64_t input_floats() const { return step_.input_width(0); }
+  // Of a row as it is pushed, and as the step reads it.
+  int64_t input_floats() const { return prepares() ? preparation_.features() : row_floats(); }
+  int64_t row_floats() const { return row_floats_; }
+  bool prepares() const { return !preparation_.leaves_rows(); }
+  const RowPreparation& preparation() const { return preparation_; }
   int64_t carry_floats() const { return step_.plan->carry_floats(); }
   int64_t answer_floats() const { return map_ ? map_->output_floats : step_.output_floats; }
   const std::vector<int32_t>& carry_widths() const { return step_.plan->carry_widths(); }
@@ -48,9 +55,11 @@ class StreamModel {
   bool has_map() const { return map_ != nullptr; }
 
  private:
+  int64_t row_floats_;
   BoundPlan step_;
   std::unique_ptr<const BoundPlan> map_;
   std::vector<float> init_;
+  RowPreparation preparation_;
 };
 
 }  // namespace ostinato

@@ -28,8 +28,7 @@ void SoleUse::refuse() {
 
 StreamState::StreamState(std::shared_ptr<const StreamModel> model)
     : model_(std::move(model)), carry_(new float[size_t(model_->carry_floats())]) {
-  const int64_t scratch = model_->scratch_floats(1);
-  if (scratch > kStackFloats) scratch_.reset(new float[size_t(scratch + kLineFloats)]);
+  if (scratch_floats() > kStackFloats) scratch_.reset(new float[size_t(scratch_floats())]);
   reset();
 }
 StreamState::StreamState(const StreamState& other) : StreamState(other.model_) {
@@ -46,15 +45,27 @@ void StreamState::set(int64_t steps, const float* carry) {
 template <class F> void StreamState::with_scratch(F f) {
   FloatEnvironment environment;
   if (scratch_) return f(next_line(scratch_.get()));
-  const size_t floats = size_t(model_->scratch_floats(1) + kLineFloats);
-  f(next_line(static_cast<float*>(__builtin_alloca(floats * sizeof(float)))));
+  f(next_line(static_cast<float*>(__builtin_alloca(size_t(scratch_floats()) * sizeof(float)))));
+}
+// Of a step, a prepared row, and what is skipped to the next line.
+int64_t StreamState::scratch_floats() const {
+  return model_->scratch_floats(1) + (model_->prepares() ? model_->row_floats() : 0) + kLineFloats;
 }
 
-void StreamState::step(const float* x, float* answer) {
+bool StreamState::step(const float* x, float* answer, bool only_finite) {
+  bool accepted = true;
   with_scratch([&](float* scratch) {
-    model_->play(1, {x, 0}, carry_.get(), {answer, 0}, scratch);
+    const float* row = x;
+    if (model_->prepares()) {
+      float* const prepared = scratch + model_->scratch_floats(1);
+      model_->preparation().apply(x, prepared);
+      row = prepared;
+    }
+    accepted = !only_finite || all_finite(row, model_->row_floats());
+    if (accepted) model_->play(1, {row, 0}, carry_.get(), {answer, 0}, scratch);
   });
-  steps_++;
+  steps_ += accepted;
+  return accepted;
 }
 
 void StreamState::answer(float* answer) {

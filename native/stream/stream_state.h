@@ -18,8 +18,9 @@ class SoleUse {
   SoleUse(const SoleUse&) = delete;
   ~SoleUse() { flag_.clear(std::memory_order_release); }
 
- private:
   [[noreturn]] static void refuse();
+
+ private:
   std::atomic_flag& flag_;
 };
 
@@ -29,13 +30,13 @@ class StreamState {
   StreamState(const StreamState& other);  // a fork
 
   // One step: no allocation, no lock, no system call. x: [input_floats]. answer: [answer_floats], or null.
-  void step(const float* x, float* answer);
+  // With `only_finite`, returns false and leaves the stream as it is where the row that the step would read
+  // has NaN or an infinite value.
+  bool step(const float* x, float* answer, bool only_finite = false);
   // The answer to the steps so far, if the model has a map.
   void answer(float* answer);
   void reset();
   void set(int64_t steps, const float* carry);
-  // After `steps` more steps that somebody else has played on the carry.
-  void advance(int64_t steps) { steps_ += steps; }
 
   const StreamModel& model() const { return *model_; }
   int64_t steps() const { return steps_; }
@@ -45,6 +46,7 @@ class StreamState {
 
  private:
   template <class F> void with_scratch(F f);
+  int64_t scratch_floats() const;
 
   std::shared_ptr<const StreamModel> model_;
   std::unique_ptr<float[]> carry_;

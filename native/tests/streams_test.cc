@@ -68,8 +68,9 @@ std::vector<float> first_carry(const StepCase& c, const Batch& batch, int64_t r)
 
 std::shared_ptr<const StreamModel> model_of(const StepCase& c, const Batch& batch, const std::string& isa) {
   auto plan = std::make_unique<StepPlan>(c.program, batch.arrays.arguments(), isa);
-  return std::make_shared<StreamModel>(BoundPlan(std::move(plan), {c.x}, {c.y}), nullptr,
-                                       first_carry(c, batch, 0));
+  BoundPlan step(std::move(plan), {c.x}, {c.y});
+  const int64_t F = step.input_width(0);
+  return std::make_shared<StreamModel>(F, std::move(step), nullptr, first_carry(c, batch, 0));
 }
 
 bool same_row(const float* a, const std::vector<float>& b) {
@@ -158,8 +159,8 @@ void check_map() {
   auto step = std::make_unique<StepPlan>(c.program, batch.arrays.arguments(), available_isas()[0]);
   auto bound = std::make_unique<const BoundPlan>(
       BoundPlan(std::move(plan), std::vector<int32_t>{0}, std::vector<int32_t>{1}));
-  const auto model = std::make_shared<StreamModel>(BoundPlan(std::move(step), {c.x}, {}), std::move(bound),
-                                                   first_carry(c, batch, 0));
+  const auto model = std::make_shared<StreamModel>(5, BoundPlan(std::move(step), {c.x}, {}),
+                                                   std::move(bound), first_carry(c, batch, 0));
   StreamState stream(model);
   std::vector<float> answer(K), again(K);
   for (int64_t t = 0; t < batch.T; t++)

@@ -124,6 +124,12 @@ forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
 running_sums: Callable[[int], Any] = getattr(_native, "RunningSums", _not_there)
 whereabouts: Callable[[list[Any]], Any] = getattr(_native, "Whereabouts", _not_there)
+# Streams and pools, see `native/python/streams.h`:
+bound_plan: Callable[..., Any] = getattr(_native, "BoundPlan", _not_there)
+stream_model: Callable[..., Any] = getattr(_native, "StreamModel", _not_there)
+stream_state: Any = getattr(_native, "StreamState", _not_there)
+slot_states: Callable[..., Any] = getattr(_native, "SlotStates", _not_there)
+read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
 # The nanoseconds that the engine has played since the process began:
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 

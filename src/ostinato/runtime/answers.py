@@ -1,0 +1,79 @@
+"""`Answer` and `Answers`: what a stream or a pool says after a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
+
+from ostinato.runtime.tensors import Array
+
+
+class Answer(NamedTuple):
+    """What a model says after a step.
+
+    Attributes:
+        n: steps so far, this one included.
+        label: the likeliest label; of a classifier with several labels a tuple of those that are
+            likelier than not; of a language model the likeliest next token.
+        proba: `[K]` float32, the probability of each of the model's `labels`.
+    """
+
+    n: int
+    label: Any
+    proba: Array
+
+
+class Answers(Sequence[Answer]):
+    """Answers after several steps, or of several streams, in order.
+
+    Attributes:
+        n: `[N]`, steps so far.
+        proba: `[N, K]` float32.
+    """
+
+    def __init__(self, n: Array, proba: Array, at: Array, name: Callable[[int, Array], Any]):
+        """at: `[N]`, the place of each row's largest value. name: of a place and its row."""
+        self.n, self.proba, self._at, self._name = n, proba, at, name
+
+    @property
+    def labels(self) -> list[Any]:
+        return [self._name(int(i), row) for i, row in zip(self._at, self.proba, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    @overload
+    def __getitem__(self, i: int) -> Answer: ...
+    @overload
+    def __getitem__(self, i: slice) -> Answers: ...
+    def __getitem__(self, i: int | slice) -> Answer | Answers:
+        if isinstance(i, slice):
+            return Answers(self.n[i], self.proba[i], self._at[i], self._name)
+        row = self.proba[i]
+        return Answer(int(self.n[i]), self._name(int(self._at[i]), row), row)
+
+    def __repr__(self) -> str:
+        return f"Answers({len(self)}: n={self.n}, labels={self.labels})"
+
+
+class KeyedAnswers(Mapping[Any, Answer]):
+    """Answers of several streams by their keys; made one by one, as they are looked up."""
+
+    def __init__(self, keys: list[Any], answers: Answers):
+        self.answers = answers
+        self._keys = keys
+        self._row: dict[Any, int] | None = None
+
+    def __getitem__(self, key: Any) -> Answer:
+        if self._row is None:
+            self._row = {key: i for i, key in enumerate(self._keys)}
+        return self.answers[self._row[key]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"KeyedAnswers({len(self)})"

@@ -1,0 +1,225 @@
+"""`Stream`: a model that answers step by step.
+
+A step costs microseconds, allocates nothing beside the answer, and gives the bits that `predict`
+gives for the whole sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.engine import native
+from ostinato.runtime.answers import Answer, Answers
+from ostinato.runtime.stream_source import StreamSource
+from ostinato.runtime.tensors import Array
+
+# Below so many steps a chunk is played step by step; from there on by the batch engine, whose call
+# costs as much as some 20 steps of a small model.
+BATCH_FROM = 32
+
+_MAGIC = b"ostinato stream 1\n"
+_DIGEST = 8
+
+
+@dataclass(frozen=True)
+class StreamCost:
+    """What one step of a stream costs, and what the stream keeps.
+
+    Attributes:
+        multiplies: of all products of a step, with its answer.
+        weight_bytes: of the weights that a step reads; all streams of a model share them.
+        carry_bytes: of the states.
+        state_bytes: of the states and what the player keeps beside them.
+    """
+
+    multiplies: int
+    weight_bytes: int
+    carry_bytes: int
+    state_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"a step: {self.multiplies:,} multiplications, {self.weight_bytes:,} bytes of weights; "
+            f"a stream: {self.state_bytes:,} bytes, of which {self.carry_bytes:,} are its states"
+        )
+
+
+class Stream:
+    """One sequence that comes step by step. `Model.stream` makes it.
+
+    A stream has one owner: a use by a second thread at the same moment raises RuntimeError. It
+    counts its steps, and begins again only by `reset`.
+
+    Args:
+        source: the model, shared by its streams.
+        finite: whether NaN and infinite values are refused.
+    """
+
+    __slots__ = ("_finite", "_labels", "_n_answers", "_push", "_source", "_state")
+
+    def __init__(self, source: StreamSource, finite: bool = True, state: Any = None):
+        self._source, self._finite = source, finite
+        self._state = native.stream_state(source.native) if state is None else state
+        self._push = self._state.push
+        self._n_answers = source.n_answers
+        self._labels = None if source.several else source.names
+
+    @property
+    def n(self) -> int:
+        """Steps so far."""
+        return self._state.steps
+
+    def __repr__(self) -> str:
+        return f"Stream(n={self.n})"
+
+    def push(self, x: Any, out: Array | None = None, *, each: bool | None = None) -> Any:
+        """Read one step, or a chunk of several.
+
+        Args:
+            x: `[F]`, a number for each feature; or `[T, F]`, a chunk. Of a language model a text,
+                or numbers of tokens; of a model of words one, or a list. A dense float32 row is the
+                fastest: it is read as it lies.
+            out: `[K]` float32, to be filled with the probabilities after the last step. Nothing is
+                allocated then.
+            each: of a chunk, whether every step has its answer; by default if the model answers at
+                every step, as a tagger does.
+
+        Returns:
+            An `Answer`; of a chunk with `each`, `Answers`, one for each step; with `out` that.
+
+        Raises:
+            ValueError: x has another shape, or NaN or an infinite value. The stream is then as it
+                was.
+            RuntimeError: another thread is using the stream.
+        """
+        proba = np.empty(self._n_answers, np.float32) if out is None else out
+        at = self._push(x, proba, self._finite)
+        if at < 0:
+            return self._push_rows(x, out, each)
+        if out is not None:
+            return out
+        label = self._source.name(at, proba) if self._labels is None else self._labels[at]
+        return Answer(self._state.steps, label, proba)
+
+    def _push_rows(self, x: Any, out: Array | None, each: bool | None) -> Any:
+        """`push` of what is no dense float32 row, or is refused."""
+        source = self._source
+        rows, is_one = source.rows(x)
+        if self._finite:
+            source.check_finite(rows)
+        if each is None:
+            each = source.each
+        with_each = each and not is_one and out is None
+        self._state.claim()
+        try:
+            proba = self._played(rows, with_each)
+            n = self._state.steps
+        finally:
+            self._state.give_up()
+        if out is not None:
+            out[...] = proba[-1]
+            return out
+        steps = np.arange(n - len(proba) + 1, n + 1)
+        answers = Answers(steps, proba, proba.argmax(1), source.name)
+        return answers if with_each else answers[-1]
+
+    def _played(self, rows: Array, each: bool) -> Array:
+        """The answers to all rows, or to the last: `[T or 1, K]`."""
+        source, state = self._source, self._state
+        if len(rows) < BATCH_FROM:
+            proba = np.empty((len(rows) if each else 1, self._n_answers), np.float32)
+            state.push_rows(len(rows), rows, proba, each)
+            return proba
+        carry = np.empty(source.n_carry, np.float32)
+        state.get(carry)
+        proba, carry = source.chunks.play(source.prepared(rows), carry, each)
+        state.set(state.steps + len(rows), carry)
+        return proba
+
+    # ---- states
+
+    def fork(self) -> Stream:
+        """Another stream that has read what this one has, and goes its own way."""
+        self._state.claim()
+        try:
+            return Stream(self._source, self._finite, self._state.fork())
+        finally:
+            self._state.give_up()
+
+    def reset(self) -> None:
+        """Begin again, as a new stream."""
+        self._state.claim()
+        try:
+            self._state.reset()
+        finally:
+            self._state.give_up()
+
+    def save(self) -> bytes:
+        """The state as bytes, for `Model.stream`: of this model, by its fingerprint."""
+        carry = np.empty(self._source.n_carry, np.float32)
+        self._state.claim()
+        try:
+            self._state.get(carry)
+            return packed(self._source.fingerprint, self._state.steps, carry)
+        finally:
+            self._state.give_up()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what `save` gave.
+
+        Raises:
+            ValueError: these bytes are damaged, or of another model.
+        """
+        n, carry = unpacked(state, self._source.fingerprint, self._source.n_carry)
+        self._state.claim()
+        try:
+            self._state.set(n, carry)
+        finally:
+            self._state.give_up()
+
+    def explain(self) -> StreamCost:
+        """What a step costs and a stream keeps."""
+        model = self._source.native
+        carry = 4 * self._source.n_carry
+        beside = native.stream_state.bytes_beside_the_carry
+        return StreamCost(model.multiplies, model.weight_bytes, carry, carry + beside)
+
+
+# ---- states as bytes: a line that names the format, the model's fingerprint, the number of steps,
+# the states in little-endian float32, and a digest of all that
+
+
+def packed(fingerprint: str, n: int, carry: Array) -> bytes:
+    """A state as bytes."""
+    content = _MAGIC + bytes.fromhex(fingerprint) + struct.pack("<q", n)
+    content += carry.astype("<f4").tobytes()
+    return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def unpacked(state: bytes, fingerprint: str, n_carry: int) -> tuple[int, Array]:
+    """Steps and carry.
+
+    Raises:
+        ValueError: these bytes are damaged, or of another model.
+    """
+    if not isinstance(state, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a state is bytes, as save gives them; came {type(state).__name__}")
+    content, digest = bytes(state)[:-_DIGEST], bytes(state)[-_DIGEST:]
+    if not content.startswith(_MAGIC):
+        raise ValueError("these bytes are no state of a stream, or of a later version of ostinato")
+    if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
+        raise ValueError("the state of the stream is damaged: its digest is another")
+    own = bytes.fromhex(fingerprint)
+    at = len(_MAGIC) + len(own)
+    if content[len(_MAGIC) : at] != own or len(content) != at + 8 + 4 * n_carry:
+        raise ValueError(
+            "this state is of another model: its fingerprint begins with "
+            f"{content[len(_MAGIC) : at].hex()[:12]}, this model's with {fingerprint[:12]}"
+        )
+    (n,) = struct.unpack_from("<q", content, at)
+    return n, np.frombuffer(content, "<f4", n_carry, at + 8).astype(np.float32)

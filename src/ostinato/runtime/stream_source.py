@@ -1,0 +1,316 @@
+"""`StreamSource`: what all streams and pools of one model share.
+
+That is the model's step and answer as the native player plays them, the way of a person's row into
+the step, the names of the answers, and the way of a chunk through the batch engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.lower import lower
+from ostinato.data.vocabulary import END
+from ostinato.data.words import Words
+from ostinato.engine import native
+from ostinato.runtime.network import Network
+from ostinato.runtime.programs import _address, _array, pass_spec
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.runtime.tensors import Array
+
+if TYPE_CHECKING:
+    from ostinato.data.prepare import Preparation
+    from ostinato.runtime.model import LanguageModel, Model
+
+
+@dataclass(frozen=True)
+class RowScaling:
+    """How the numbers of a row become what the network reads: (x − mean) / scale, in float64.
+
+    Attributes:
+        mean, scale, fill: `[F]`; fill is what a missing number becomes, NaN where it is refused.
+        mask: whether a further column behind each feature is 1 where its number is missing.
+    """
+
+    mean: Array
+    scale: Array
+    fill: Array
+    mask: bool = False
+
+
+class StreamSource:
+    """A network as streams play it.
+
+    Args:
+        network: the model's.
+        names: of the columns of an answer.
+        several: whether each column is a label of its own, which is there or not.
+        scaling: of a row; None: rows are read as they are.
+        reader: of a model of tokens or words, from these to rows `[T, F]` as the step reads them.
+        begin: rows that a new stream has read before its first step.
+        fingerprint: of the saved model, in hexadecimal.
+
+    Raises:
+        ValueError: the model cannot answer step by step; the message names the layer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        names: Sequence[Any],
+        *,
+        several: bool = False,
+        scaling: RowScaling | None = None,
+        reader: Callable[[Any], Array] | None = None,
+        begin: Array | None = None,
+        fingerprint: str = "",
+    ):
+        why_not = network.graph.why_not_streamable()
+        if why_not is not None:
+            raise ValueError(
+                f"this model cannot answer step by step: {why_not}. Train one that reads in one "
+                "direction, or give predict whole sequences"
+            )
+        self.network, self.names, self.several = network, list(names), several
+        self.fingerprint, self._reader = fingerprint, reader
+        self.chunks = Chunks(network)
+        step, answer = network.graph.composed()
+        carry = np.zeros(sum(n.width for n in step.states), np.float32)
+        if begin is not None:
+            _, carry = self.chunks.play(begin, carry, each=False)
+        none = np.zeros(0)
+        scaling = scaling or RowScaling(none, none, none)
+        self.native = native.stream_model(
+            step.inputs[0].width, _bound(step, network), _bound(answer, network), carry.tolist(),
+            scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(), scaling.mask,
+        )  # fmt: skip
+        self.n_inputs: int = self.native.input_floats
+        self.n_answers: int = self.native.answer_floats
+        self.n_carry: int = self.native.carry_floats
+        self.each = network.graph.readout.kind == "each"  # whether every step has its answer
+
+    # ---- from a person's rows
+
+    def rows(self, x: Any) -> tuple[Array, bool]:
+        """Rows `[T, F]` as they are pushed, of one row or of several; and whether x is one row.
+
+        Raises:
+            ValueError, TypeError: x is no such.
+        """
+        if self._reader is not None:
+            found = np.ascontiguousarray(self._reader(x), np.float32)
+            return found, len(found) == 1
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"x has dtype {array.dtype}; wanted real numbers")
+        if array.ndim == 0 and self.n_inputs == 1:
+            array = array[None]
+        if array.ndim not in (1, 2) or array.shape[-1] != self.n_inputs:
+            raise ValueError(
+                f"x has shape {list(array.shape)}; wanted [{self.n_inputs}], a number for each "
+                f"feature of one step, or [T, {self.n_inputs}] for T steps"
+            )
+        is_one = array.ndim == 1
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+        return np.ascontiguousarray(array[None] if is_one else array), is_one
+
+    def row(self, x: Any) -> Array:
+        """One row `[F]`; errors as of `rows`."""
+        rows, is_one = self.rows(x)
+        if not is_one:
+            raise ValueError(f"{x!r:.60} has {len(rows)} steps; wanted one")
+        return rows[0]
+
+    def prepared(self, rows: Array) -> Array:
+        """Rows as the network reads them."""
+        if not self.native.prepares:
+            return rows
+        found = np.empty((len(rows), self.native.row_floats), np.float32)
+        self.native.prepare(len(rows), rows, found)
+        return found
+
+    def check_finite(self, rows: Array) -> None:
+        """Raises:
+        ValueError: a row would be read with NaN or an infinite value.
+        """
+        finite = np.isfinite(self.prepared(rows)).all(1)
+        if not finite.all():
+            self.refuse_row(rows, int(finite.argmin()))
+
+    def refuse_row(self, rows: Array, row: int, noun: str = "step") -> None:
+        """Raise the error that says why row number `row` is not read."""
+        values = rows[row]
+        wrong = np.flatnonzero(~np.isfinite(values))
+        where = f"{noun} {row} of x" if len(rows) > 1 else "x"
+        if len(wrong) == 0:
+            raise ValueError(
+                f"{where} is too far from the values of the training part to be scaled in float32"
+            )
+        value = "NaN" if np.isnan(values[wrong[0]]) else values[wrong[0]]
+        raise ValueError(
+            f"{where} has {value} at feature {wrong[0]}; wanted finite float32 numbers. Nothing "
+            "was read; finite=False lets such values pass"
+        )
+
+    # ---- to answers
+
+    def name(self, at: int, row: Array) -> Any:
+        """The label of an answer whose largest value is at a place."""
+        if self.several:
+            return tuple([name for name, p in zip(self.names, row, strict=True) if p > 0.5])
+        return self.names[at]
+
+
+def source_of(model: Model) -> StreamSource:
+    """What the streams of a saved model share.
+
+    Raises:
+        ValueError: the model cannot answer step by step; the message says why.
+    """
+    from ostinato.runtime.model import Classifier, LanguageModel, Tagger
+
+    begin, scaling, reader = None, None, None
+    vocabulary = getattr(model, "vocabulary", None)
+    if isinstance(model, LanguageModel):
+        begin = model.network.vectors(np.array([END]))
+        reader = partial(_rows_of_tokens, model)
+    elif vocabulary is not None:
+        reader = partial(_rows_of_words, model, vocabulary)
+    elif model.preparation is not None:
+        scaling = scaling_of(model.preparation)
+    if isinstance(model, Tagger):
+        if model._labelling.crf is not None:
+            raise ValueError(
+                "this tagger's labels depend on the whole sequence: it has a CRF; a stream is not "
+                "possible. Train it without, crf=False"
+            )
+        if reader is None and scaling is None and model._scale is not None:
+            mean, deviation = model._scale
+            scaling = RowScaling(mean, deviation, np.full(len(mean), np.nan))
+    elif not isinstance(model, (Classifier, LanguageModel)):
+        raise ValueError(f"a {model.kind} has no streams in this version")
+    return StreamSource(
+        model.network, model.labels.tolist(), several=getattr(model, "several", False),
+        scaling=scaling, reader=reader, begin=begin,
+        fingerprint=model.fingerprint,
+    )  # fmt: skip
+
+
+def _rows_of_tokens(model: LanguageModel, x: Any) -> Array:
+    """Rows `[T, E]` of a text, or of numbers of tokens."""
+    if isinstance(x, str):
+        tokens = model.vocabulary.encode(x)
+    else:
+        tokens = np.atleast_1d(np.asarray(x))
+        whole = tokens.ndim == 1 and tokens.dtype.kind in "iu"
+        if not whole or ((tokens < 0) | (tokens >= len(model.labels))).any():
+            raise ValueError(
+                f"wanted a text, or numbers of tokens from 0 to {len(model.labels) - 1}; came "
+                f"{x!r:.60}"
+            )
+    if len(tokens) == 0:
+        raise ValueError("there is no token in x; wanted at least one")
+    return model.network.vectors(tokens)
+
+
+def _rows_of_words(model: Model, vocabulary: Any, x: Any) -> Array:
+    """Rows `[T, E]` of a word, or of a list of words."""
+    coded = vocabulary.code(Words.of([[x] if isinstance(x, str) else x]))
+    rows, _ = model.batch(coded, np.array([0]))
+    return rows[0]
+
+
+def scaling_of(preparation: Preparation) -> RowScaling:
+    """How a preparation scales a row of numbers.
+
+    Raises:
+        ValueError: it does something else, too.
+    """
+    words = [f.name for f in preparation.features if f.words is not None]
+    if words:
+        raise ValueError(
+            f"the model reads columns of names ({', '.join(map(repr, words))}), and rows of a "
+            "stream are numbers; wanted a model of numbers"
+        )
+    if preparation.statics:
+        raise ValueError("the model reads static columns, which a stream of rows does not have")
+    if preparation.missing == "forward":
+        raise ValueError(
+            "the model fills a missing value with the one before it (missing='forward'), which a "
+            "stream does not keep; train it with missing='fill' or 'mask'"
+        )
+    features = preparation.features
+    mean, scale = (np.array([getattr(f, name) for f in features]) for name in ("mean", "scale"))
+    fill = {
+        "error": np.full(len(features), np.nan),
+        "mask": mean,
+        "fill": np.array([f.fill for f in features]),
+    }[preparation.missing]
+    return RowScaling(mean, scale, fill, preparation.missing == "mask")
+
+
+class Chunks:
+    """Several steps of one stream by the batch engine, which takes the products of x ahead."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        graph = network.graph
+        self.steps = [layer.directions[0].step for layer in graph.layers]
+        self.readout: StepGraph | None = None
+        if graph.readout.step is not None:
+            self.readout = replace(graph.readout.step, outputs=graph.readout.step.new_states)
+            self.steps.append(self.readout)
+        widths = [n.width for step in self.steps for n in step.states]
+        self.keeps_output = len(widths) < len(graph.composed()[0].states)
+        self._ends = np.cumsum(widths)
+
+    def play(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
+        """The answer to the last step, `[1, K]`, or to each, `[T, K]`; and the carry after it.
+
+        Args:
+            rows: `[T, F]` float32 as the network reads them.
+            carry: all states in one row.
+        """
+        states = np.split(carry, self._ends)[: len(self._ends)]
+        values = rows[:, None]  # [T, 1, F]
+        outputs: list[Array] = [values]
+        new: list[Array] = []
+        for step in self.steps:
+            own = [np.ascontiguousarray(s)[None] for s in states[: len(step.states)]]
+            del states[: len(step.states)]
+            program = self.network._program(step, False, 1)
+            outputs, finals = program.play([outputs[0]], None, own)
+            new += finals
+        if self.keeps_output:
+            new.append(outputs[0][-1])
+        read = [y[:, 0] if each else y[-1] for y in outputs]
+        answers = self.network._map(self.network.graph.answer, read)
+        return answers, np.concatenate([s.ravel() for s in new]).astype(np.float32, copy=False)
+
+
+def _bound(graph: StepGraph, network: Network) -> Any:
+    """A step as the native player reads it: without products taken ahead."""
+    lowered = lower(pass_spec(graph))
+    numbers: list[int] = []
+    held = []  # arrays that are read until this returns
+    number: dict[str, int] = {}
+    for i, key in enumerate(lowered.arguments):
+        array = _array(key, network.tensors) if isinstance(key, Node) else None
+        if array is None:
+            number[key] = i
+        elif array.ndim == 1:
+            array = np.ascontiguousarray(array)
+        held.append(array)
+        numbers += _address(array, of_carry=False)
+    inputs = [number.get(f"x{i}", -1) for i in range(len(graph.inputs))]
+    outputs = [number[f"y{i}"] for i in range(len(graph.outputs))]
+    integers, scalars = lowered.program.numbers()
+    return native.bound_plan(
+        integers, scalars, native.addresses(numbers), inputs, outputs, native.best_isa()
+    )

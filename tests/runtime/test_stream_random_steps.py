@@ -1,0 +1,62 @@
+"""Random steps of a person's own: streams and pools have the bits of the batch engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from stream_cases import FINGERPRINT
+
+from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.network import Network
+from ostinato.runtime.pool import Pool
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.runtime.stream import BATCH_FROM, Stream
+from ostinato.runtime.stream_source import StreamSource
+from zoo.random_steps import Draw, random_case
+from zoo.saved import of_case
+
+T, B = BATCH_FROM + 4, 5
+
+
+def layer_of(graph):
+    """A step with one input and one output, of one with several: all side by side."""
+    c = Composer()
+    x = c.input(sum(n.width for n in graph.inputs))
+    columns = np.cumsum([0, *(n.width for n in graph.inputs)])
+    inputs = [c.slice(x, int(i), n.width) for i, n in zip(columns, graph.inputs, strict=False)]
+    states = [c.state(n.width) for n in graph.states]
+    new_states, outputs = c.inlined(graph, inputs, states)
+    output = c.concat([c.joint(n) for n in [*new_states, *outputs]])
+    return StepGraph((x,), tuple(states), tuple(new_states), (output,), frozenset(c.joints))
+
+
+def random_source(seed):
+    try:
+        graph, tensors = of_case(random_case(Draw(seed), torch.float32))
+    except AssertionError as refused:  # the step that was drawn is not recorded
+        pytest.skip(str(refused))
+    layer = layer_of(graph)
+    c = Composer()
+    read = c.input(layer.outputs[0].width)
+    head = StepGraph((read,), (), (), (c.node("mul_s", [read], (1.0,), "rows", read.shape),))
+    layers = (Scan("random layer 0", (Direction(layer),)),)
+    network = Network(ModelGraph(None, layers, Readout("each"), head), tensors)
+    return StreamSource(network, range(read.width), fingerprint=FINGERPRINT)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_steps(seed):
+    made = random_source(seed)
+    x = np.random.default_rng(seed).normal(size=(B, T, made.n_inputs)).astype(np.float32)
+    wanted = made.network.answers(x)
+    streams, pool = [Stream(made) for _ in range(B)], Pool(made, B)
+    slots = pool.slots(range(B))
+    for t in range(6):
+        alone = [s.push(row).proba for s, row in zip(streams, x[:, t], strict=True)]
+        np.testing.assert_array_equal(alone, wanted[:, t])
+        together = pool.push(slots, np.ascontiguousarray(x[:, t]))
+        np.testing.assert_array_equal(together.proba, wanted[:, t])
+    np.testing.assert_array_equal(streams[0].push(x[0, 6:]).proba, wanted[0, 6:])
+    streams[1].restore(pool.save(1))
+    np.testing.assert_array_equal(streams[1].push(x[1, 6]).proba, wanted[1, 6])

@@ -1,0 +1,142 @@
+"""Streams of saved models: what is prepared, labelled and refused as by `predict`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import saved_models as saved
+
+import ostinato.runtime
+from ostinato import SequenceClassifier, SequenceTagger
+
+
+def after_each_step(model, x):
+    return np.stack([model.predict_proba(x[None, : t + 1])[0] for t in range(len(x))])
+
+
+@pytest.mark.parametrize("readout", ["last", "mean", "max", "attention"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", saved.Leaky])
+def test_a_classifier(cell, readout, tmp_path):
+    saved.classifier(tmp_path / "m", cell=cell, readout=readout, num_layers=2)
+    model = ostinato.runtime.load(tmp_path / "m")
+    x = saved.sequences()[0]
+    wanted = after_each_step(model, x)
+    stream = model.stream()
+    answers = [stream.push(row) for row in x]
+    np.testing.assert_array_equal([a.proba for a in answers], wanted)
+    assert answers[-1].label == model.predict(x[None])[0]
+    half = model.stream()
+    half.push(x[:4])
+    again = model.stream(half.save())
+    np.testing.assert_array_equal(again.push(x[4:]).proba, wanted[-1])
+    pool = model.pool(4)
+    for row in x:
+        answer = pool.push({"a": row})["a"]
+    np.testing.assert_array_equal(answer.proba, wanted[-1])
+
+
+def test_states_are_of_one_saved_model(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        saved.classifier(tmp_path / name, random_state=seed)
+    a, b = (ostinato.runtime.load(tmp_path / name) for name in "ab")
+    state = a.stream().save()
+    with pytest.raises(ValueError, match="of another model"):
+        b.stream(state)
+    assert ostinato.runtime.load(tmp_path / "a").stream(state).n == 0
+
+
+def test_several_labels(tmp_path):
+    y = np.arange(saved.N)[:, None] % [2, 3] == 0
+    saved.classifier(tmp_path / "m", y=y.astype(int))
+    model = ostinato.runtime.load(tmp_path / "m")
+    x = saved.sequences()[0]
+    stream = model.stream()
+    for row in x:
+        answer = stream.push(row)
+    found = [name in answer.label for name in model.labels.tolist()]
+    assert found == model.predict(x[None])[0].astype(bool).tolist()
+
+
+def test_both_directions_are_refused_by_their_layer(tmp_path):
+    saved.classifier(tmp_path / "m", cell="gru", bidirectional=True)
+    model = ostinato.runtime.load(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"cannot answer step by step: .*gru.* also reads from"):
+        model.stream()
+    with pytest.raises(ValueError, match="cannot answer step by step"):
+        model.pool(3)
+
+
+def test_a_tagger(tmp_path):
+    saved.tagger(tmp_path / "m", bidirectional=False)
+    model = ostinato.runtime.load(tmp_path / "m")
+    x = saved.sequences()[0]
+    wanted, labels = model.predict_proba(x), model.predict(x)
+    stream = model.stream()
+    answers = [stream.push(row) for row in x]
+    np.testing.assert_array_equal([a.proba for a in answers], wanted)
+    assert [a.label for a in answers] == labels.tolist()
+    np.testing.assert_array_equal(model.stream().push(x).proba, wanted)
+
+
+def test_a_language_model(tmp_path):
+    saved.language_model(tmp_path / "m")
+    model = ostinato.runtime.load(tmp_path / "m")
+    text = "abba"
+    (wanted,) = model.predict_proba([text])
+    stream = model.stream()
+    answers = [stream.push(letter) for letter in text]
+    np.testing.assert_array_equal([a.proba for a in answers], wanted[1:])
+    assert answers[-1].label == model.predict([text])[0]
+    stream.reset()
+    np.testing.assert_array_equal(stream.push(text).proba, wanted[1:])
+    pool = model.pool(2)
+    np.testing.assert_array_equal(pool.push({"x": "a"})["x"].proba, wanted[1])
+
+
+def test_texts_and_tokens_are_refused_where_there_is_none(tmp_path):
+    saved.language_model(tmp_path / "m")
+    stream = ostinato.runtime.load(tmp_path / "m").stream()
+    for x in ([10_000], [-1], 0.5, [[1]]):
+        with pytest.raises(ValueError, match="numbers of tokens from 0 to"):
+            stream.push(x)
+    with pytest.raises(ValueError, match="no token"):
+        stream.push("")
+    assert stream.n == 0
+
+
+@pytest.mark.parametrize("letters", [0, 3])
+def test_words(letters, tmp_path):
+    X = [["the", "cat", "sat"], ["a", "dog", "ran"], ["the", "dog"]] * 4
+    y = [["D", "N", "V"], ["D", "N", "V"], ["D", "N"]] * 4
+    tagger = SequenceTagger(
+        hidden_size=4, iterations=2, bidirectional=False, character_size=letters, random_state=0
+    )
+    tagger.fit(X, y).save(tmp_path / "m")
+    model = ostinato.runtime.load(tmp_path / "m")
+    words = ["the", "bird", "sat"]
+    wanted = model.predict_proba(words)
+    stream = model.stream()
+    np.testing.assert_array_equal([stream.push(word).proba for word in words], wanted)
+    np.testing.assert_array_equal(model.stream().push(words).proba, wanted)
+    pool = model.pool(2)
+    np.testing.assert_array_equal(pool.push({1: "the"})[1].proba, wanted[0])
+
+
+def test_an_ensemble(tmp_path):
+    saved.classifier(tmp_path / "m", ensemble=3)
+    model = ostinato.runtime.load(tmp_path / "m")
+    x = saved.sequences()[0]
+    stream = model.stream()
+    np.testing.assert_array_equal([stream.push(row).proba for row in x], after_each_step(model, x))
+
+
+def test_the_face_in_torch_is_met(tmp_path):
+    """Within the bound of tests/runtime/test_model.py."""
+    theirs = saved.classifier(tmp_path / "m", cell="gru")
+    assert isinstance(theirs, SequenceClassifier)
+    X = saved.sequences()
+    stream = ostinato.runtime.load(tmp_path / "m").stream()
+    for row in X[0]:
+        answer = stream.push(row)
+    bound = 64 * np.finfo(np.float32).eps
+    assert np.abs(answer.proba - theirs.predict_proba(X)[0]).max() < bound
