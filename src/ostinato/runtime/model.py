@@ -8,7 +8,8 @@ set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,11 @@ from ostinato.runtime.network import Network
 from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
+
+if TYPE_CHECKING:
+    from ostinato.runtime.pool import Pool
+    from ostinato.runtime.stream import Stream
+    from ostinato.runtime.stream_source import StreamSource
 
 Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 MAX_ROWS = 1024
@@ -83,6 +89,36 @@ class Model:
         if self.preparation is None:
             return self.graph.n_inputs
         return len(self.preparation.features)
+
+    @cached_property
+    def _source(self) -> StreamSource:
+        from ostinato.runtime.stream_source import source_of
+
+        return source_of(self)
+
+    def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream:
+        """A sequence that comes step by step.
+
+        Args:
+            state: what a stream's `save` gave, to go on from there.
+            finite: whether NaN and infinite values are refused.
+
+        Raises:
+            ValueError: the model cannot answer step by step, the message says why; or the state is
+                another model's.
+        """
+        from ostinato.runtime.stream import Stream
+
+        stream = Stream(self._source, finite)
+        if state is not None:
+            stream.restore(state)
+        return stream
+
+    def pool(self, capacity: int, *, finite: bool = True) -> Pool:
+        """Many streams, of which any are pushed together; arguments and errors as of `stream`."""
+        from ostinato.runtime.pool import Pool
+
+        return Pool(self._source, capacity, finite)
 
     def answered(self, sequences: Inputs) -> Iterator[Batch]:
         """The head's answers to sequences as the network reads them, some at a time.
