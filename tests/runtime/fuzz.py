@@ -145,11 +145,15 @@ def outcome(config: bytes, tensors: bytes) -> str:
     embed = model.graph.embed
     x = np.ones((2, 3, model.graph.n_inputs), np.float32)
     model.network.answers(x, np.array([3, 1]))  # a graph that was read can be played
+    ahead = model.graph.ahead
+    if ahead is not None and ahead.n_steps < 100:
+        model.network.forecasts(x, np.ones((2, ahead.n_steps, ahead.n_known), np.float32))
     if not model.graph.why_not_streamable():
         for part in model.graph.composed():
             Program(part, model.tensors)
     X: Any = [["to", "be"]] if isinstance(model, Tagger) else ["to be"]
     X = X if embed else np.ones((2, 3, model.n_features), np.float32)
+    X = X if ahead is None else [[1.0, 2.0, 3.0]]
     try:
         model.predict(X)  # type: ignore[attr-defined]
     except ValueError:  # answers are not finite, or X is too far from what was trained

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from saved_models import Leaky, classifier, language_model, tagger, words_tagger
+from saved_models import Leaky, classifier, forecaster, language_model, tagger, words_tagger
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,6 +28,7 @@ def make(version: str) -> None:
     classifier(place / "own", cell=Leaky, **small)
     tagger(place / "tagger", crf=True, **small)
     words_tagger(place / "words")
+    forecaster(place / "forecaster")
     language_model(place / "language", cell="lstm", **small)
 
 

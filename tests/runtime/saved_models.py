@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato import LanguageModel, SequenceClassifier, SequenceTagger
+from ostinato import LanguageModel, SequenceClassifier, SequenceForecaster, SequenceTagger
 
 F, STEPS, N = 3, 9, 40
 
@@ -63,6 +63,14 @@ def words_tagger(path: Path, **parameters: Any) -> SequenceTagger:
     y = [[word[:1] for word in words] for words in X]
     sizes = {"hidden_size": 3, "embedding_size": 2, "character_size": 2, "cell": "gru"}
     model = SequenceTagger(**sizes, iterations=3, random_state=0, **parameters).fit(X, y)
+    model.save(path)
+    return model
+
+
+def forecaster(path: Path, **parameters: Any) -> SequenceForecaster:
+    waves = [np.sin(np.arange(n) / 3) for n in (50, 40)]
+    sizes = {"horizon": 3, "hidden_size": 3, "season": 4}
+    model = SequenceForecaster(**sizes, iterations=3, random_state=0, **parameters).fit(waves)
     model.save(path)
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fuzz import files_of, fuzz
-from saved_models import Leaky, classifier, language_model, tagger, words_tagger
+from saved_models import Leaky, classifier, forecaster, language_model, tagger, words_tagger
 
 MODELS = {
     "gru": lambda path: classifier(path, cell="gru", readout="attention", hidden_size=3),
@@ -12,6 +12,7 @@ MODELS = {
     "ensemble": lambda path: classifier(path, ensemble=2, hidden_size=2),
     "tagger": lambda path: tagger(path, crf=True, hidden_size=3),
     "words": lambda path: words_tagger(path),
+    "forecaster": lambda path: forecaster(path),
     "language": lambda path: language_model(path, hidden_size=3),
 }
 

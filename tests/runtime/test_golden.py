@@ -27,7 +27,7 @@ def test_there_are_some():
 @pytest.mark.parametrize("path", MODELS, ids=name_of)
 def test_a_model_of_a_release_gives_its_answers(path):
     found = runtime.verify(path)
-    assert found.n == 4 and found.n_different == 0
+    assert found.n == 4 and found.n_different == 0, found
 
 
 @pytest.mark.parametrize("path", [p for p in MODELS if p.name != "own"], ids=name_of)

@@ -238,13 +238,55 @@ def test_language_models(tmp_path):
         assert abs(probabilities[-1, place] / known - suggested.probability) < 1e-4
 
 
+@pytest.mark.parametrize("season", [1, 6])
+@pytest.mark.parametrize("scaling", ["std", "mean_abs"])
+def test_forecasters(tmp_path, scaling, season):
+    rng = np.random.default_rng(0)
+    series = [np.sin(np.arange(n) / 3) * 50 + rng.normal(size=n) + 900 for n in (60, 44, 80)]
+    model = ostinato.SequenceForecaster(
+        horizon=4, season=season, scaling=scaling, hidden_size=6, iterations=5, random_state=0
+    )
+    model.fit(series).save(tmp_path / "m")
+    again = runtime.load(tmp_path / "m")
+    series[1][-3] = np.nan
+    ours, theirs = again.predict_quantiles(series), model.predict_quantiles(series)
+    # The values are those of windows with deviation 35, or of size 900; two more products than of
+    # a classifier, and sums of 4 quantiles.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * BOUND * 900)
+    np.testing.assert_array_equal(again.predict(series), ours[:, :, 4])
+    alone = np.concatenate([again.predict_quantiles([one]) for one in series])
+    np.testing.assert_array_equal(ours, alone)
+    assert runtime.verify(tmp_path / "m").n_different == 0
+    assert again.labels.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    with pytest.raises(ValueError, match="scales each window as a whole"):
+        again.graph.composed()
+
+
+def test_a_forecaster_with_inputs_of_all_sorts(tmp_path):
+    rng = np.random.default_rng(0)
+    X = [np.column_stack([rng.normal(size=n), rng.normal(size=n)]) for n in (40, 50)]
+    future = [rng.normal(size=(n + 3, 2)) for n in (40, 50)]
+    static = rng.normal(size=(2, 1))
+    model = ostinato.SequenceForecaster(horizon=3, hidden_size=6, iterations=3, random_state=0)
+    model.fit(X, future=future, static=static).save(tmp_path / "m")
+    again = runtime.load(tmp_path / "m")
+    given = {"future": future, "static": static}
+    np.testing.assert_allclose(
+        again.predict(X, **given), model.predict(X, **given), rtol=0, atol=8 * BOUND
+    )
+    with pytest.raises(ValueError, match="future has 0 columns; wanted 2"):
+        again.predict(X, static=static)
+    given["future"] = [f[:-1] for f in future]
+    with pytest.raises(ValueError, match="reaches 2 steps beyond the end of series 0"):
+        again.predict(X, **given)
+
+
 def test_what_has_no_graph_says_so(tmp_path):
-    waves = np.sin(np.arange(60) / 3)
-    model = ostinato.SequenceForecaster(horizon=3, hidden_size=4, iterations=2).fit(waves)
-    model.save(tmp_path / "m")
+    model = ostinato.SequenceClassifier(ensemble=2, hidden_size=4, iterations=2)
+    model.fit(TEXTS, np.arange(40) % 2).save(tmp_path / "m")
     with pytest.raises(ValueError, match=r"has no graph: .*Such a model needs torch: load it with"):
         runtime.load(tmp_path / "m")
-    assert ostinato.load(tmp_path / "m").predict(waves).shape == (1, 3)
+    assert ostinato.load(tmp_path / "m").predict(TEXTS[:1]).shape == (1,)
 
 
 def test_an_earlier_format_says_what_to_do(tmp_path):

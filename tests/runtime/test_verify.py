@@ -7,7 +7,15 @@ import json
 
 import numpy as np
 import pytest
-from saved_models import Leaky, classifier, language_model, sequences, tagger, without_torch
+from saved_models import (
+    Leaky,
+    classifier,
+    forecaster,
+    language_model,
+    sequences,
+    tagger,
+    without_torch,
+)
 
 from ostinato import runtime
 from ostinato.cli import main
@@ -22,6 +30,7 @@ from ostinato.training import fitted
         lambda path: classifier(path, cell=Leaky, bidirectional=True),
         lambda path: tagger(path, crf=True),
         lambda path: language_model(path, cell="lstm"),
+        lambda path: forecaster(path, bidirectional=True),
     ],
 )
 def test_answers_are_those_that_were_saved(tmp_path, make, capsys):

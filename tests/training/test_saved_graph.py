@@ -12,6 +12,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble
+from ostinato.models.forecaster import ForecasterNet
 from ostinato.models.language import LanguageNet
 from ostinato.models.tagger import TaggerNet
 from ostinato.runtime.model_graph import ModelGraph
@@ -204,6 +205,28 @@ def test_taggers(bidirectional):
         ours = network_of(net).answers(x.numpy(), LENGTHS.numpy())
         for row, n in enumerate(LENGTHS.tolist()):
             np.testing.assert_allclose(ours[row, :n], theirs[row, :n], rtol=0, atol=4 * bound(9))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("inputs", [(0, 0, 0), (2, 3, 1)])
+@pytest.mark.parametrize("quantiles", [(0.5,), (0.1, 0.5, 0.6, 0.9)])
+def test_forecasters(bidirectional, inputs, quantiles):
+    sizes = dict(zip(("n_past", "n_future", "n_static"), inputs, strict=True))
+    net = ForecasterNet(
+        5, n_lags=2, quantiles=quantiles, hidden_size=8, bidirectional=bidirectional, **sizes
+    )
+    net = trained_like(net).eval()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 12, 2 + sum(inputs), generator=generator)
+    future = torch.randn(4, 5, inputs[1], generator=generator) if inputs[1] else None
+    lags = torch.randn(4, 5, 2, generator=generator)
+    with torch.no_grad():
+        theirs = net(x, future, lags).numpy()
+    known = torch.cat([part for part in (future, lags) if part is not None], 2)
+    ours = network_of(net).forecasts(x.numpy(), known.numpy())
+    # Sums of up to 4 numbers of size 2 behind two more products: twice the bound, four times.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * bound(12, 2))
+    assert (np.diff(ours, axis=2) >= 0).all()
 
 
 @pytest.mark.parametrize(("embedding_size", "tied"), [(6, False), (0, False), (6, True)])

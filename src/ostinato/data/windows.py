@@ -153,6 +153,36 @@ class SeriesWindows:
         values = panel.future[panel.future_offsets[series][:, None] + steps]
         return self.future.standard(values).astype(np.float32)
 
+    def check_inputs(self, panel: Panel) -> None:
+        """Whether there are as many inputs of each sort as in the training."""
+        came = (panel.n_past, panel.n_future, panel.n_static)
+        wanted = (len(self.past), len(self.future), len(self.static))
+        if came[0] != wanted[0]:
+            raise ValueError(
+                f"X has {1 + came[0]} features, but SequenceForecaster is expecting "
+                f"{1 + wanted[0]} features as input: the target and {wanted[0]} past inputs"
+            )
+        for name, has, wants in zip(("future", "static"), came[1:], wanted[1:], strict=True):
+            if has != wants:
+                raise ValueError(f"{name} has {has} columns; wanted {wants}, as in the training")
+
+    def check_ends(self, panel: Panel) -> None:
+        """Whether what follows the end of each series can be forecast."""
+        known = np.diff(panel.future_offsets) - panel.lengths
+        if panel.n_future and (known < self.horizon).any():
+            i = int(np.argmax(known < self.horizon))
+            raise ValueError(
+                f"future[{i}] reaches {known[i]} steps beyond the end of series {i}; wanted the "
+                f"{self.horizon} that are forecast: inputs known in advance must be given for them"
+            )
+        ends = panel.lengths
+        empty = n_observed(panel, np.arange(len(panel)), ends - self.context, ends) == 0
+        if empty.any():
+            raise ValueError(
+                f"series {np.argmax(empty)} has no value in its last {self.context} steps, which "
+                "the network reads; wanted one at least"
+            )
+
     def actual(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
         """What came after the cutoffs, `[B, horizon]` float64; NaN where a value is missing."""
         steps = cutoffs[:, None] + np.arange(self.horizon)

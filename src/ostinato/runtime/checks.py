@@ -11,13 +11,15 @@ from ostinato.data.labels import LabelEncoder
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.vocabulary import Vocabulary
+from ostinato.data.windows import Columns, SeriesWindows
 from ostinato.data.words import WordVocabulary
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import entries, fail, items, text
+from ostinato.runtime.values import entries, fail, items, text, whole
 
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
+MAX_CONTEXT = 1 << 20  # steps
 _DTYPE = re.compile(r"[<>|=]?(?:[biuf][1248]|U[1-9]\d{0,4}|O)")
 _FEATURE = {"name", "words", "mean", "scale", "fill"}
 
@@ -89,6 +91,38 @@ def _finite(value: Any, where: str) -> float:
     if type(value) not in (int, float) or not abs(value) <= float(np.finfo(np.float64).max):
         fail(f"{where} has {str(value)[:60]!r}; wanted a finite number")
     return float(value)
+
+
+def levels(value: Any, n: int, where: str) -> list[float]:
+    """The levels of n quantiles, the median among them."""
+    where = f"{where}: 'quantiles'"
+    found = [_finite(level, where) for level in items(value, where, MAX_LABELS)]
+    proper = all(0 < level < 1 for level in found) and found == sorted(set(found))
+    if len(found) != n or 0.5 not in found or not proper:
+        fail(f"{where}: wanted {n} increasing levels between 0 and 1, with 0.5 among them")
+    return found
+
+
+def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWindows:
+    """How windows are cut from series for the network of a forecaster."""
+    assert graph.ahead is not None
+    context, season = (
+        whole(fitted[name], f"{where}: {name}", 1, MAX_CONTEXT) for name in ("context", "season")
+    )
+    if fitted["scaling"] not in ("std", "mean_abs"):
+        fail(f"{where}: 'scaling' is {str(fitted['scaling'])[:60]!r}")
+    columns = []
+    for name in ("past", "future", "static"):
+        n = len(items(entries(fitted[name], f"{where}: {name}", {"mean", "deviation"})["mean"],
+                      f"{where}: {name}", MAX_FEATURES))  # fmt: skip
+        found = scale(fitted[name], n, where)
+        assert found is not None
+        columns.append(Columns(*(tuple(part.tolist()) for part in found)))
+    made = SeriesWindows(context, graph.ahead.n_steps, fitted["scaling"], season, *columns)
+    n_inputs = 2 + sum(map(len, columns))
+    if (n_inputs, len(made.future) + made.n_lags) != (graph.n_inputs, graph.ahead.n_known):
+        fail(f"{where}: windows of {n_inputs} inputs and {made.n_lags} lags are not the network's")
+    return made
 
 
 def scale(value: Any, n: int, where: str) -> tuple[Array, Array] | None:

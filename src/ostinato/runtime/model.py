@@ -71,6 +71,9 @@ class Model:
         self.kind, self.graph, self.tensors = saved.kind, saved.graph, saved.tensors
         self.fingerprint = saved.fingerprint
         self.network = Network(saved.graph, saved.tensors)
+        if (saved.graph.ahead is not None) != (saved.kind == "sequence_forecaster"):
+            fail(f"{where}: the graph is not that of a {saved.kind[:60]}")
+        self._net = saved.net
         self._take(saved.fitted, where)
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
@@ -328,24 +331,25 @@ class LanguageModel(Model):
         return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)
 
 
-KINDS: dict[str, type[Model]] = {
-    "sequence_classifier": Classifier,
-    "sequence_tagger": Tagger,
-    "language_model": LanguageModel,
-}
-
-
 def model_of(saved: Saved, where: str) -> Model:
     """The model that a saved one describes; `where` is its origin, for errors.
 
     Raises:
         ValueError: its parts do not belong together.
     """
-    if saved.kind not in KINDS:
+    from ostinato.runtime.forecaster import Forecaster  # which is made of this module
+
+    kinds: dict[str, type[Model]] = {
+        "sequence_classifier": Classifier,
+        "sequence_tagger": Tagger,
+        "sequence_forecaster": Forecaster,
+        "language_model": LanguageModel,
+    }
+    if saved.kind not in kinds:
         raise ValueError(
-            f"{where} has the kind {saved.kind[:60]!r}; wanted one of {', '.join(KINDS)}"
+            f"{where} has the kind {saved.kind[:60]!r}; wanted one of {', '.join(kinds)}"
         )
-    return KINDS[saved.kind](saved, where)
+    return kinds[saved.kind](saved, where)
 
 
 def _check_answers(batch: Batch) -> None:

@@ -7,6 +7,8 @@
               each direction;  `scan`: a step over the outputs, such as a running mean, and a map
               from its carry to what is read
     head      a map from what is read to the answer
+    ahead     of a forecaster: the head gives a vector for each step ahead, and a map from such a
+              vector, and what is known of that step, gives its answer
 
 `composed` makes one step of a model that reads in one direction: what a stream plays.
 """
@@ -23,6 +25,7 @@ from ostinato.runtime.step_graph import OPSET, Shapes, StepGraph
 from ostinato.runtime.values import entries, fail, items, text, whole
 
 MAX_STAGES = 256
+MAX_AHEAD = 1 << 20  # steps
 KINDS = ("each", "last", "scan")
 
 
@@ -95,6 +98,24 @@ class Readout:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """The answers for steps ahead.
+
+    Attributes:
+        n_steps: h; the head's output is h vectors, one after the other.
+        each: a map from such a vector and what is known of its step to the answer for it.
+    """
+
+    n_steps: int
+    each: StepGraph
+
+    @property
+    def n_known(self) -> int:
+        """Columns of what is known of a step."""
+        return self.each.inputs[1].width
+
+
+@dataclass(frozen=True)
 class ModelGraph:
     """A network.
 
@@ -102,12 +123,14 @@ class ModelGraph:
         embed: at the bottom, of a model that reads tokens; else None.
         layers: from bottom to top, at least one.
         readout, head: from the top layer's outputs to the answer, a map with one output.
+        ahead: of a forecaster: from the head's output to the answers for all steps ahead.
     """
 
     embed: Embed | None
     layers: tuple[Scan, ...]
     readout: Readout
     head: StepGraph
+    ahead: Ahead | None = None
 
     @property
     def n_inputs(self) -> int:
@@ -117,10 +140,12 @@ class ModelGraph:
     @property
     def n_outputs(self) -> int:
         """Columns of the answer."""
-        return self.head.outputs[0].width
+        return (self.ahead.each if self.ahead else self.head).outputs[0].width
 
     def why_not_streamable(self) -> str | None:
         """Why the model cannot answer step by step; None if it can."""
+        if self.ahead is not None:
+            return "a forecaster scales each window as a whole before it reads it"
         for layer in self.layers:
             if any(d.reverse for d in layer.directions):
                 return f"{layer.name} also reads from the end of the sequence to its beginning"
@@ -182,12 +207,15 @@ class ModelGraph:
             part = getattr(self.readout, name)
             if part is not None:
                 readout[name] = part.as_json()
-        return {
+        value = {
             "opset": OPSET,
             "stages": stages,
             "readout": readout,
             "head": self.head.as_json(),
         }
+        if self.ahead is not None:
+            value["ahead"] = {"steps": self.ahead.n_steps, "each": self.ahead.each.as_json()}
+        return value
 
     @staticmethod
     def from_json(value: Any, tensors: Shapes, where: str = "graph") -> ModelGraph:
@@ -201,7 +229,8 @@ class ModelGraph:
                 f"{where} has opset {value['opset']}, and this version of ostinato knows 1 to "
                 f"{OPSET}: install a newer one"
             )
-        value = entries(value, where, {"opset", "stages", "readout", "head"})
+        wanted = {"opset", "stages", "readout", "head"}
+        value = entries(value, where, wanted, frozenset({"ahead"}))
         whole(value["opset"], f"{where}: opset", 1, OPSET)
         stages = items(value["stages"], f"{where}: stages", MAX_STAGES)
         embed = None
@@ -213,7 +242,10 @@ class ModelGraph:
         )
         readout = _readout_from(value["readout"], tensors, f"{where}: readout")
         head = StepGraph.from_json(value["head"], tensors, f"{where}: head")
-        graph = ModelGraph(embed, layers, readout, head)
+        ahead = None
+        if "ahead" in value:
+            ahead = _ahead_from(value["ahead"], tensors, f"{where}: ahead")
+        graph = ModelGraph(embed, layers, readout, head, ahead)
         _check_widths(graph, where)
         return graph
 
@@ -419,6 +451,15 @@ def _readout_from(value: Any, tensors: Shapes, where: str) -> Readout:
     return Readout(kind, step, answer)
 
 
+def _ahead_from(value: Any, tensors: Shapes, where: str) -> Ahead:
+    value = entries(value, where, {"steps", "each"})
+    n_steps = whole(value["steps"], f"{where}: steps", 1, MAX_AHEAD)
+    each = StepGraph.from_json(value["each"], tensors, where)
+    if len(each.inputs) != 2 or each.states or len(each.outputs) != 1:
+        fail(f"{where}: wanted a map from a vector and what is known of a step")
+    return Ahead(n_steps, each)
+
+
 def _widths(nodes: Sequence[Node]) -> list[int]:
     return [n.width for n in nodes]
 
@@ -438,3 +479,8 @@ def _check_widths(graph: ModelGraph, where: str) -> None:
         given = readout.answer.outputs[0].width
     if _widths(head.inputs) != [given] or head.states or len(head.outputs) != 1:
         fail(f"{where}: the head does not read the {given} columns of the readout")
+    ahead = graph.ahead
+    if ahead and head.outputs[0].width != ahead.n_steps * ahead.each.inputs[0].width:
+        fail(f"{where}: the head does not give a vector for each of {ahead.n_steps} steps ahead")
+    if ahead and readout.kind == "each":
+        fail(f"{where}: a forecaster that answers at each step")

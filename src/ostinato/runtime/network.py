@@ -56,6 +56,20 @@ class Network:
         _, carry = self._program(readout.step, False, n_rows).play([values], of_rows)
         return self._map(self.graph.answer, carry)
 
+    def forecasts(self, x: Array, known: Array) -> Array:
+        """A forecaster's answers for the steps ahead, `[B, h, K]`.
+
+        Args:
+            x: `[B, T, F]` float32.
+            known: `[B, h, n_known]` float32, what is known of the steps ahead.
+        """
+        ahead = self.graph.ahead
+        assert ahead is not None
+        n_rows = len(x) * ahead.n_steps
+        vectors = self.answers(x).reshape(n_rows, -1)
+        answers = self._map(ahead.each, [vectors, known.reshape(n_rows, -1)])
+        return answers.reshape(len(x), ahead.n_steps, -1)
+
     def _played(self, layer: Scan, values: Array, lengths: list[int] | None) -> Array:
         """A layer's outputs `[T, B, width]`, those of its directions side by side."""
         found = []

@@ -4,9 +4,10 @@ check.safetensors has the inputs as the network reads them and what its head ans
 
     x         `[N, T, F]` float32, of words their vectors; of a language model `[N, T]` int64, token
               numbers
-    lengths   `[N]` int64, the steps of each sequence
+    lengths   `[N]` int64, the steps of each sequence; of a forecaster there is instead
+    known     `[N, h, n_known]` float32, what is known of the steps ahead
     answers   `[N, K]` float32, or `[N, T, K]` where there is an answer at each step, then zero
-              beyond the lengths
+              beyond the lengths; of a forecaster `[N, h, Q]`
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ class Verified(NamedTuple):
 
 def replayed(path: Path) -> Verified:
     """What `ostinato.runtime.verify` gives."""
-    where = str(path / CONFIG)
-    model = model_of(read(path), where)
+    model = model_of(read(path), str(path / CONFIG))
     saved = read_check(path, read_config(path))
-    x, lengths, answers = _checked(model, saved, str(path / CHECK))
-    found = answers_to(model, x, lengths)
-    if found.shape != answers.shape:
-        fail(f"{path / CHECK}: the answers are of shape {list(answers.shape)}")
+    where = str(path / CHECK)
+    answers = saved.pop("answers", None)
+    _check_inputs(model, saved, where)
+    found = answers_to(model, saved)
+    if answers is None or (answers.dtype, answers.shape) != (found.dtype, found.shape):
+        fail(f"{where} has no answers {list(found.shape)}")
     # Compared as bytes: −0 is another answer than 0.
     same = [a.tobytes() == b.tobytes() for a, b in zip(found, answers, strict=True)]
     largest = float(np.abs(found - answers).max())
@@ -68,29 +70,34 @@ def check_file(config: dict[str, Any], tensors: bytes, examples: Any) -> bytes:
     """
     saved = made(config, unpack(tensors, "the weights"), hashlib.sha256(), "the model")
     model = model_of(saved, "the model")
-    x, lengths = _random(model) if examples is None else _first(model, examples)
-    answers = answers_to(model, x, lengths)
-    return pack({"x": x, "lengths": lengths, "answers": answers})
+    inputs = _random(model) if examples is None else _first(model, examples)
+    return pack({**inputs, "answers": answers_to(model, inputs)})
 
 
-def answers_to(model: Model, x: Array, lengths: Array) -> Array:
-    """What the head answers, zero beyond the lengths."""
-    answers = model.network.answers(x, lengths)
+def answers_to(model: Model, inputs: dict[str, Array]) -> Array:
+    """What the network answers, zero beyond the lengths."""
+    if "known" in inputs:
+        return model.network.forecasts(inputs["x"], inputs["known"])
+    answers = model.network.answers(inputs["x"], inputs["lengths"])
     if answers.ndim == 2:
         return answers
-    beyond = np.arange(answers.shape[1]) >= lengths[:, None]
+    beyond = np.arange(answers.shape[1]) >= inputs["lengths"][:, None]
     return np.where(beyond[:, :, None], np.float32(0), answers)
 
 
-def _random(model: Model) -> tuple[Array, Array]:
+def _random(model: Model) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     lengths = np.array(LENGTHS, np.int64)
     shape = len(lengths), int(lengths.max())
-    n_tokens = _n_tokens(model)
+    n_tokens, ahead = _n_tokens(model), model.graph.ahead
     if n_tokens is not None:
-        return rng.integers(n_tokens, size=shape), lengths
+        return {"x": rng.integers(n_tokens, size=shape), "lengths": lengths}
     x = rng.normal(size=(*shape, model.graph.n_inputs)).astype(np.float32)
-    return np.where((np.arange(shape[1]) < lengths[:, None])[:, :, None], x, np.float32(0)), lengths
+    if ahead is not None:
+        known = rng.normal(size=(len(x), ahead.n_steps, ahead.n_known)).astype(np.float32)
+        return {"x": x, "known": known}
+    within = np.arange(shape[1]) < lengths[:, None]
+    return {"x": np.where(within[:, :, None], x, np.float32(0)), "lengths": lengths}
 
 
 def _n_tokens(model: Model) -> int | None:
@@ -99,29 +106,39 @@ def _n_tokens(model: Model) -> int | None:
     return model.graph.n_outputs if is_language else None
 
 
-def _first(model: Model, examples: Any) -> tuple[Array, Array]:
+def _first(model: Model, examples: Any) -> dict[str, Array]:
     """The first of a person's sequences, cut to as many steps as keep the file small."""
     prepared = model.prepared(examples[:MOST_EXAMPLES])  # type: ignore[attr-defined]
     sequences = prepared[0] if isinstance(prepared, tuple) else prepared
     x, lengths = model.batch(sequences, np.arange(len(sequences)))
     lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
     n_steps = max(1, MOST_VALUES // (len(x) * x.shape[2]))
-    return np.ascontiguousarray(x[:, :n_steps]), np.minimum(lengths, n_steps).astype(np.int64)
+    cut = np.ascontiguousarray(x[:, :n_steps])
+    return {"x": cut, "lengths": np.minimum(lengths, n_steps).astype(np.int64)}
 
 
-def _checked(model: Model, saved: dict[str, Array], where: str) -> tuple[Array, Array, Array]:
-    if set(saved) != {"x", "lengths", "answers"}:
-        fail(f"{where} has {sorted(saved)[:5]}; wanted x, lengths and answers")
-    x, lengths, answers = saved["x"], saved["lengths"], saved["answers"]
-    n_tokens = _n_tokens(model)
-    kind, axes = (np.float32, 3) if n_tokens is None else (np.int64, 2)
-    fits = x.dtype == kind and x.ndim == axes and x.size > 0
+def _check_inputs(model: Model, saved: dict[str, Array], where: str) -> None:
+    """Whether the inputs are such as the network reads."""
+    n_tokens, ahead = _n_tokens(model), model.graph.ahead
+    second = "lengths" if ahead is None else "known"
+    if set(saved) != {"x", second}:
+        fail(f"{where} has {sorted(saved)[:5]}; wanted x, {second} and answers")
+    x, other = saved["x"], saved[second]
     if n_tokens is None:
-        fits = fits and x.shape[2] == model.graph.n_inputs and bool(np.isfinite(x).all())
+        fits = _is_finite(x, (model.graph.n_inputs,))
     else:
-        fits = fits and bool(((x >= 0) & (x < n_tokens)).all())
-    fits = fits and lengths.dtype == np.int64 and lengths.shape == x.shape[:1]
-    fits = fits and bool(((lengths >= 1) & (lengths <= x.shape[1])).all())
-    if not fits or answers.dtype != np.float32:
+        fits = x.dtype == np.int64 and x.ndim == 2 and bool(((x >= 0) & (x < n_tokens)).all())
+    fits = fits and x.size > 0
+    if ahead is not None:
+        fits = fits and _is_finite(other, (ahead.n_steps, ahead.n_known)) and len(x) == len(other)
+    else:
+        fits = fits and other.dtype == np.int64 and other.shape == x.shape[:1]
+        fits = fits and bool(((other >= 1) & (other <= x.shape[1])).all())
+    if not fits:
         fail(f"{where} does not hold inputs of this model")
-    return x, lengths, answers
+
+
+def _is_finite(array: Array, last: tuple[int, ...]) -> bool:
+    """Whether an array of three axes is float32, finite, and ends with these axes."""
+    known = array.dtype == np.float32 and array.ndim == 3
+    return known and array.shape[-len(last) :] == last and bool(np.isfinite(array).all())

@@ -11,7 +11,7 @@ read is checked once, here; memory beside the files is a quarter of them at most
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Saved:
         tensors: by name; they share the memory of the file.
         fitted: what the kind needs beside them, as labels: JSON values.
         fingerprint: the SHA-256 of config.json, which names those of the other files.
+        net: what the network's constructor was given: JSON values.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Saved:
     tensors: dict[str, Array]
     fitted: dict[str, Any]
     fingerprint: str
+    net: dict[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path) -> Saved:
@@ -139,8 +141,8 @@ def made(config: dict[str, Any], tensors: dict[str, Array], fingerprint: Any, wh
             fail(f"{where}: the tensor {name[:60]!r} has a value that is NaN or infinite")
     shapes = {name: array.shape for name, array in floats.items()}
     graph = ModelGraph.from_json(config["graph"], shapes, f"{where}: graph")
-    fitted = config["fitted"]
-    if not isinstance(fitted, dict):
-        fail(f"{where}: 'fitted' is no JSON object")
+    net, fitted = config["net"], config["fitted"]
+    if not isinstance(net, dict) or not isinstance(fitted, dict):
+        fail(f"{where}: 'net' or 'fitted' is no JSON object")
     kind = text(config["kind"], f"{where}: 'kind'")
-    return Saved(kind, graph, tensors, fitted, fingerprint.hexdigest())
+    return Saved(kind, graph, tensors, fitted, fingerprint.hexdigest(), net)

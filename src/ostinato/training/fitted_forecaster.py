@@ -31,7 +31,6 @@ from ostinato.training.windows import (
     Windows,
     every_window,
     last_windows,
-    n_observed,
 )
 
 KIND = "sequence_forecaster"
@@ -168,9 +167,9 @@ class FittedForecaster:
         Raises:
             ValueError: as for `predict`.
         """
-        self._check_inputs(panel)
+        self.windows.check_inputs(panel)
         pairs = np.arange(len(panel)), panel.lengths
-        self._check_ends(panel)
+        self.windows.check_ends(panel)
         return self._quantiles(panel, pairs)
 
     def backtest(self, panel: Panel, windows: int = 1, stride: int | None = None) -> Backtest:
@@ -187,7 +186,7 @@ class FittedForecaster:
         Raises:
             ValueError: other inputs than those trained on, or no series is long enough.
         """
-        self._check_inputs(panel)
+        self.windows.check_inputs(panel)
         pairs = self._rolled_back(panel, windows, stride)
         return self._tested(panel, pairs, self._quantiles(panel, pairs))
 
@@ -328,37 +327,6 @@ class FittedForecaster:
                 "again with a lower learning_rate"
             )
         return answers
-
-    def _check_inputs(self, panel: Panel) -> None:
-        """Whether there are as many inputs of each sort as in the training."""
-        came = (panel.n_past, panel.n_future, panel.n_static)
-        wanted = tuple(self.net.config[name] for name in ("n_past", "n_future", "n_static"))
-        if came[0] != wanted[0]:
-            raise ValueError(
-                f"X has {1 + came[0]} features, but SequenceForecaster is expecting "
-                f"{1 + wanted[0]} features as input: the target and {wanted[0]} past inputs"
-            )
-        for name, has, wants in zip(("future", "static"), came[1:], wanted[1:], strict=True):
-            if has != wants:
-                raise ValueError(f"{name} has {has} columns; wanted {wants}, as in the training")
-
-    def _check_ends(self, panel: Panel) -> None:
-        """Whether what follows the end of each series can be forecast."""
-        known = np.diff(panel.future_offsets) - panel.lengths
-        if panel.n_future and (known < self.windows.horizon).any():
-            i = int(np.argmax(known < self.windows.horizon))
-            raise ValueError(
-                f"future[{i}] reaches {known[i]} steps beyond the end of series {i}; wanted the "
-                f"{self.windows.horizon} that are forecast: inputs known in advance must be given "
-                "for them"
-            )
-        context, ends = self.windows.context, panel.lengths
-        empty = n_observed(panel, np.arange(len(panel)), ends - context, ends) == 0
-        if empty.any():
-            raise ValueError(
-                f"series {np.argmax(empty)} has no value in its last {context} steps, which the "
-                "network reads; wanted one at least"
-            )
 
 
 _NET = set(signature(ForecasterNet).parameters)

@@ -25,6 +25,7 @@ from ostinato.compiler.graph.node import ONCE, ROWS, Node
 from ostinato.compiler.graph.saved import TensorNames, saved_step
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble
+from ostinato.models.forecaster import ForecasterNet
 from ostinato.models.language import LanguageNet
 from ostinato.models.readout import Readout
 from ostinato.models.stack import Stack
@@ -32,6 +33,7 @@ from ostinato.models.tagger import TaggerNet
 from ostinato.models.words import WordReader
 from ostinato.runtime import model_graph
 from ostinato.runtime.model_graph import (
+    Ahead,
     Composer,
     Direction,
     Embed,
@@ -55,7 +57,7 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
     """The graph of a network.
 
     Args:
-        net: a classifier, an ensemble of them, a tagger or a language model.
+        net: a classifier, an ensemble of them, a tagger, a language model or a forecaster.
         several: whether each class of a classifier has its own probability.
 
     Raises:
@@ -76,6 +78,8 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
             graph = _ensemble(members)
         elif isinstance(net, TaggerNet):
             graph = _tagger(net, names)
+        elif isinstance(net, ForecasterNet):
+            graph = _forecaster(net, names)
         elif isinstance(net, LanguageNet):
             graph = _language_model(net, names)
         else:
@@ -232,6 +236,44 @@ def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:
     weight, bias = net.output
     logits = _linear(c, features, weight.detach(), bias.detach(), names)
     return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], _softmax(c, logits)))
+
+
+def _forecaster(net: ForecasterNet, names: TensorNames) -> ModelGraph:
+    """See `models/forecaster.py`; what is known of a step ahead is its future, then its lags."""
+    sizes, hidden = net._sizes, net.config["hidden_size"]
+    layers = _layers(net.body, 2 + sizes.n_past + sizes.n_future + sizes.n_static, names)
+    c = Composer()
+    x = c.input(layers[-1].width)
+    head = _map([x], _relu(c, _linear(c, x, *_parameters(net.ahead), names)))
+    c = Composer()
+    vector, known = c.input(hidden), c.input(sizes.n_future + sizes.n_lags)
+    inner = _relu(c, _linear(c, c.concat([vector, known]), *_parameters(net.step), names))
+    raw = _linear(c, inner, *_parameters(net.readout), names)
+    middle = c.slice(raw, net._median, 1)
+    if sizes.n_lags:
+        lags = c.slice(known, sizes.n_future, sizes.n_lags)
+        products = _each(c, "mul", lags, _tensor(c, net.naive.detach(), names))
+        middle = _each(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
+    each = StepGraph((vector, known), (), (), (_apart(c, raw, net._median, middle),))
+    ahead = Ahead(sizes.horizon, each)
+    return ModelGraph(None, layers, model_graph.Readout("last"), head, ahead)
+
+
+def _relu(c: Composer, x: Node) -> Node:
+    return c.node("max_s", [x], (0.0,), ROWS, x.shape)
+
+
+def _apart(c: Composer, raw: Node, median: int, middle: Node) -> Node:
+    """Any numbers `[Q]` as increasing ones: the middle, and sums of softplus away from it."""
+    far = _each(c, "softplus", raw)
+    quantiles = {median: middle}
+    for sign, places in (("sub", range(median - 1, -1, -1)), ("add", range(median + 1, raw.width))):
+        total = None
+        for i in places:
+            step = c.slice(far, i, 1)
+            total = step if total is None else _each(c, "add", total, step)
+            quantiles[i] = _each(c, sign, middle, total)
+    return c.concat([quantiles[i] for i in range(raw.width)])
 
 
 # ---- layers

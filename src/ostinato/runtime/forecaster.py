@@ -1,0 +1,77 @@
+"""`Forecaster`: a saved model that says what the next values of series may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.panel import Panel, as_panel
+from ostinato.runtime import checks
+from ostinato.runtime.model import Model
+from ostinato.runtime.tensors import Array
+
+ROWS = 256  # windows at a time
+
+
+class Forecaster(Model):
+    """A model that forecasts.
+
+    Attributes:
+        labels: `[Q]`, the levels of the quantiles.
+        windows: how it is shown series.
+    """
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        wanted = {"context", "scaling", "season", "past", "future", "static", "preparation"}
+        checks.names(fitted, wanted, where)
+        self.windows = checks.windows(fitted, self.graph, where)
+        self.labels = np.array(checks.levels(self._net.get("quantiles"), self.n_outputs, where))
+
+    @property
+    def n_outputs(self) -> int:
+        """Q."""
+        return self.graph.n_outputs
+
+    @property
+    def n_features(self) -> int:
+        """The target, and the inputs that are known as long as it is."""
+        return 1 + len(self.windows.past)
+
+    def predict(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
+        """The medians of the values that follow the end of each series, `[N, h]` float64.
+
+        Args:
+            X: the series: N arrays `[T_i]`, or `[T_i, 1 + P]` with P past inputs; NaN is missing.
+            future: N arrays `[U_i, K]`, inputs known in advance, to h steps beyond each end.
+            static: `[N, S]`, inputs that do not change.
+
+        Raises:
+            ValueError: there are other inputs than in the training, `future` ends too early, or a
+                series has no value in the steps that the network reads.
+        """
+        quantiles = self.predict_quantiles(X, future=future, static=static)
+        return quantiles[:, :, self.labels.tolist().index(0.5)]
+
+    def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
+        """The quantiles of these values, `[N, h, Q]` float64, in the order of `labels`."""
+        panel = as_panel(X, future=future, static=static)
+        self.windows.check_inputs(panel)
+        self.windows.check_ends(panel)
+        found = [
+            self._forecasts(panel, np.arange(first, min(first + ROWS, len(panel))))
+            for first in range(0, len(panel), ROWS)
+        ]
+        return np.concatenate(found)
+
+    def _forecasts(self, panel: Panel, series: Array) -> Array:
+        read = self.windows.contexts(panel, series, panel.lengths[series])
+        parts = [part for part in (read.future, read.lags) if part is not None]
+        answers = self.network.forecasts(read.x, np.concatenate(parts, axis=2)).astype(np.float64)
+        wrong = ~np.isfinite(answers).all(axis=(1, 2))
+        if wrong.any():
+            raise ValueError(
+                f"the forecast of series {series[np.argmax(wrong)]} is not finite: the weights or "
+                "the values are too large for float32"
+            )
+        return read.centre[:, :, None] + read.scale[:, :, None] * answers
