@@ -25,7 +25,7 @@ from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import sample, test_source
 from ostinato.export.c_write import Source, header, source
 from ostinato.files import write_text
-from ostinato.runtime.model import Classifier, LanguageModel, Model, Tagger
+from ostinato.runtime.model import Classifier, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import Program
 
@@ -143,6 +143,7 @@ def export_c(
         >>> model = ostinato.runtime.load("runs/gru/model")            # doctest: +SKIP
         >>> print(export_c(model, "firmware/gesture.c", int8=True))    # doctest: +SKIP
     """
+    model.graph.composed()  # refuses a model that cannot answer step by step
     examples = None if calibrate is None else _examples(model, calibrate)
     return export_network(_given(model), path, name=name, int8=int8, calibrate=examples)
 
@@ -248,6 +249,8 @@ def _place(path: Path, name: str | None) -> tuple[Path, str]:
 def _prepare(given: Given) -> Prepare:
     graph = given.graph
     if graph.embed is not None:
+        if graph.embed.spelling is not None:
+            raise ValueError("the model reads the letters of words, which C is not given")
         table = None if graph.embed.table is None else given.tensors[graph.embed.table]
         return tokens(graph.embed, table)
     return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)
@@ -290,17 +293,17 @@ def _given(model: Model) -> Given:
 
 def _examples(model: Model, X: Any) -> tuple[Array, Array]:
     """A person's examples as the network reads them, `[N, T, columns]`, and their lengths."""
-    if isinstance(model, LanguageModel):
+    if not isinstance(model, (Classifier, Tagger)) or model.graph.embed is not None:
         raise ValueError(
-            "calibrate is for models of numbers; the loss of int8 of a language model is not "
-            "measured here"
+            "calibrate is for models of numbers; the loss of int8 of a model that reads words or "
+            "tokens is not measured here"
         )
-    assert isinstance(model, (Classifier, Tagger))
     sequences = model.prepared(X)
     if isinstance(sequences, tuple):  # of a tagger: and whether there is only one
         sequences = sequences[0]
     if isinstance(sequences, Ragged):
         return sequences.padded()
+    assert isinstance(sequences, np.ndarray)
     return sequences, np.full(len(sequences), sequences.shape[1])
 
 

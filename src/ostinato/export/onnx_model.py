@@ -142,6 +142,8 @@ def carried_states(step: StepGraph) -> dict[str, int]:
 
 
 def _input(w: Writer, source: Exportable, leading: tuple[str, ...]) -> tuple[str, Any]:
+    if source.graph.ahead is not None:
+        raise Unsupported("a forecaster scales windows of series, which ONNX is not given")
     if source.graph.embed is not None:
         if source.graph.embed.spelling is not None:
             raise Unsupported("the model reads the letters of words, which ONNX is not given")
