@@ -24,6 +24,12 @@ def session(proto):
     return onnxruntime.InferenceSession(proto.SerializeToString(), options)
 
 
+def onnx_runtime(proto):
+    """A function of the inputs by name."""
+    of = session(proto)
+    return lambda feeds: of.run(None, feeds)
+
+
 def openvino(proto):
     """A function of the inputs by name; in float32, also where the machine could multiply less."""
     import openvino

@@ -12,13 +12,7 @@ from ostinato.export.onnx_model import Exportable, carried_states, sequence_mode
 from ostinato.export.parity import bound
 from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
 
-
-def _onnxruntime(proto):
-    session = ex.session(proto)
-    return lambda feeds: session.run(None, feeds)
-
-
-RUNTIMES = {"onnxruntime": _onnxruntime, "openvino": ex.openvino}
+RUNTIMES = {"onnxruntime": ex.onnx_runtime, "openvino": ex.openvino}
 
 
 def inputs(F, B, T, seed=0):
@@ -202,7 +196,7 @@ def test_a_step_of_a_persons_own(name, reverse):
     model = ModelGraph(None, (layer,), Readout("last"), n.head(H, 3))
     made = sequence_model(Exportable(model, n.tensors))
     assert made.operators == (operator,)
-    for run in (_onnxruntime(made.proto), ex.openvino(made.proto)):
+    for run in (ex.onnx_runtime(made.proto), ex.openvino(made.proto)):
         assert_parity(model, n.tensors, run, 3, 8)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.node import WITHIN_ROWS, Node
 from ostinato.engine.ops import OPS
 from ostinato.export.onnx_ops import ELEMENTWISE, ROWS
 from ostinato.runtime import step_graph
@@ -25,7 +25,8 @@ ONCE = {"tensor", "transpose", "part", "block"}
 
 def test_every_operation_has_a_row():
     assert set(ELEMENTWISE) == set(OPS)
-    assert {*ROWS, *WRITTEN, *ONCE} == set(step_graph._CHECKS) - set(OPS)
+    assert set(step_graph._CHECKS) - set(OPS) <= {*ROWS, *WRITTEN, *ONCE}
+    assert set(WITHIN_ROWS) <= set(ROWS)
 
 
 SPECIAL = [0.0, -0.0, 1e-30, -1e-4, 1e-4, 0.3, -0.7, 1.0, -1.0, 2.5, -6.0, 20.0, -20.0, 90.0, 3e38]
@@ -68,6 +69,76 @@ def test_elementwise(name, s):
         if name in ("tanh", "sigmoid", "softplus", "erf", "erfc"):
             error += 4e-7
         assert abs(float(got) - exact) <= error, (name, operands, row[:3])
+
+
+# ---- operations on arrays within a row, by hand
+
+
+def row(i, width):
+    return Node("x", (), (i,), "rows", (width,), i)
+
+
+def a_then(op, attrs, width, of):
+    """A map that is one operation of x0, whose rows have `of` columns."""
+    x = row(0, of)
+    return StepGraph((x,), (), (), (Node(op, (x,), attrs, "rows", (width,), 1),))
+
+
+def places(runs):
+    return np.concatenate(
+        [np.full(n, -1) if start < 0 else start + step * np.arange(n) for start, n, step in runs]
+    )
+
+
+RUNS = ((4, 2, -2), (-1, 3, 0), (1, 3, 1), (5, 1, 1))
+ARRAYS = {
+    "spread": (a_then("spread", (3, 2), 12, 4), lambda a: np.repeat(a.reshape(-1, 2, 1, 2), 3, 2)),
+    "spread all": (a_then("spread", (0.0,), 5, 1), lambda a: np.repeat(a, 5, 1)),
+    "row_sum": (a_then("row_sum", (3, 2), 4, 12), lambda a: a.reshape(-1, 2, 3, 2).sum(2)),
+    "row_sum all": (a_then("row_sum", (), 1, 12), lambda a: a.sum(1)),
+    "row_max": (a_then("row_max", (3, 2), 4, 12), lambda a: a.reshape(-1, 2, 3, 2).max(2)),
+    "take": (
+        a_then("take", RUNS, 9, 6),
+        lambda a: np.where(places(RUNS) < 0, 0, a[:, places(RUNS)]),
+    ),
+    "take without zeros": (a_then("take", RUNS[2:], 4, 6), lambda a: a[:, places(RUNS[2:])]),
+}
+
+
+@pytest.mark.parametrize("runtime", [ex.onnx_runtime, ex.openvino])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_within_a_row(name, runtime):
+    graph, meaning = ARRAYS[name]
+    for B in (1, 4):
+        a = np.random.default_rng(0).normal(size=(B, graph.inputs[0].width)).astype(np.float32)
+        (came,) = runtime(ex.step_proto(graph, {}))({"x0": a})
+        np.testing.assert_allclose(came, meaning(a).reshape(B, -1), rtol=0, atol=8 * ex.EPS)
+
+
+@pytest.mark.parametrize("runtime", [ex.onnx_runtime, ex.openvino])
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("shared", [None, 0, 1])
+def test_products_within_a_row(shared, across, runtime):
+    """Of two arrays of each row, or of one and a weight that all rows share."""
+    groups, M, K, N = 2, 3, 4, 5
+    sizes = [(groups, M, K), (groups, N, K) if across else (groups, K, N)]
+    nodes = [row(i, int(np.prod(size))) for i, size in enumerate(sizes)]
+    if shared is not None:
+        nodes[shared] = Node("tensor", (), ("w",), "once", nodes[shared].shape, shared)
+    attrs = (groups, M, K, N, across)
+    made = Node("product", tuple(nodes), attrs, "rows", (groups * M * N,), 2)
+    inputs = tuple(n for n in nodes if n.op == "x")
+    random = np.random.default_rng(0)
+    values = [
+        random.normal(size=(1 if i == shared else 3, n.width)).astype(np.float32)
+        for i, n in enumerate(nodes)
+    ]
+    tensors = {} if shared is None else {"w": values[shared][0]}
+    feeds = {f"x{k}": values[nodes.index(n)] for k, n in enumerate(inputs)}
+    (came,) = runtime(ex.step_proto(StepGraph(inputs, (), (), (made,)), tensors))(feeds)
+    a, b = (v.reshape(-1, *size) for v, size in zip(values, sizes, strict=True))
+    meant = a @ (b.swapaxes(2, 3) if across else b)
+    np.testing.assert_allclose(came, meant.reshape(3, -1), rtol=0, atol=64 * ex.EPS)
 
 
 def case_in_float32(name):

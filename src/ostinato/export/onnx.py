@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato import files
+from ostinato.compiler.errors import Unsupported
 from ostinato.export import parity
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
@@ -73,7 +74,7 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
             inputs and outputs, which begin at zeros (`latest` at NaN).
 
     Raises:
-        Unsupported: the model reads the letters of words.
+        Unsupported: the model reads the letters of words, or forecasts.
         ValueError: the form is unknown; or the model has no such form; or its answers in ONNX
             Runtime are farther from the runtime's than rounding explains: nothing is written.
         ModuleNotFoundError: onnx is not installed.
@@ -101,7 +102,13 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
 
 
 def exportable(model: Model) -> Exportable:
-    """What of a model stands in the file. A CRF does not: its answers are the scores before it."""
+    """What of a model stands in the file. A CRF does not: its answers are the scores before it.
+
+    Raises:
+        Unsupported: the model is a forecaster.
+    """
+    if model.graph.ahead is not None:
+        raise Unsupported("a forecaster scales each window as a whole, which is not written yet")
     metadata: dict[str, Any] = {"kind": model.kind, "fingerprint": model.fingerprint}
     metadata["labels"] = model.labels.tolist()
     vocabulary = getattr(model, "vocabulary", None)

@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ostinato.compiler.graph.node import axis_of
 from ostinato.export.onnx_writer import Writer
 
 Elementwise = Callable[..., str]  # (writer, operands…, s) → the name of the result
@@ -172,10 +173,74 @@ ELEMENTWISE: dict[str, Elementwise] = {
 
 Rows = Callable[[Writer, Any, tuple[str, ...]], str]  # (writer, node, operands) → the result
 
+
+def _array(w: Writer, a: str, *sizes: int) -> str:
+    """Rows as arrays of these sizes; a vector without batch as one array."""
+    return w.node("Reshape", a, _shape(w, a, *sizes))
+
+
+def _shape(w: Writer, like: str, *sizes: int) -> str:
+    return w.node("Concat", w.node("Shape", like, start=0, end=-1), w.integers(*sizes), axis=0)
+
+
+def _spread(w: Writer, n: Any, x: tuple[str, ...]) -> str:
+    """`[outer, inner]` to `[outer, times, inner]`."""
+    (a,), (times, inner) = x, axis_of(n)
+    outer = n.width // (times * inner)
+    if outer * inner == 1:
+        return w.expand(a, a, n.width)
+    lying = _array(w, a, outer, 1, inner)
+    wide = w.node("Expand", lying, _shape(w, a, outer, times, inner))
+    return w.node("Reshape", wide, _shape(w, a, n.width))
+
+
+def _reduced(name: str) -> Rows:
+    """`[outer, times, inner]` to `[outer, inner]`."""
+
+    def rows(w: Writer, n: Any, x: tuple[str, ...]) -> str:
+        (a,), (times, inner) = x, axis_of(n)
+        outer = n.width // inner
+        if outer * inner == 1:
+            return w.node(name, a, w.integers(-1), keepdims=1)
+        lying = _array(w, a, outer, times, inner)
+        return w.node(
+            "Reshape", w.node(name, lying, w.integers(-2), keepdims=0), _shape(w, a, n.width)
+        )
+
+    return rows
+
+
+def _take(w: Writer, n: Any, x: tuple[str, ...]) -> str:
+    """Elements by runs (start, count, step) of places; a run that starts at −1 is zeros."""
+    (a,), width = x, n.inputs[0].width
+    places: list[int] = []
+    for start, count, step in n.attrs:
+        places += [width] * count if start < 0 else [start + step * i for i in range(count)]
+    if width in places:
+        a = w.node("Concat", a, w.expand(w.number(0), a, 1), axis=-1)
+    return w.node("Gather", a, w.integers(*places), axis=-1)
+
+
+def _product(w: Writer, n: Any, x: tuple[str, ...]) -> str:
+    """`[groups, M, K]` times `[groups, K, N]`, or across `[groups, N, K]`, matrix by matrix."""
+    groups, M, K, N, across = n.attrs
+    a = _array(w, x[0], groups, M, K)
+    if across:
+        b = _array(w, x[1], groups, N, K)
+        left, right = ("..." if i.kind == "rows" else "" for i in n.inputs)
+        product = w.node("Einsum", a, b, equation=f"{left}gmk,{right}gnk->...gmn")
+    else:
+        product = w.node("MatMul", a, _array(w, x[1], groups, K, N))
+    like = x[0] if n.inputs[0].kind == "rows" else x[1]
+    return w.node("Reshape", product, _shape(w, like, n.width))
+
+
 ROWS: dict[str, Rows] = {
-    "spread": lambda w, n, x: w.expand(x[0], x[0], n.width),
+    "spread": _spread,
     "slice": lambda w, n, x: w.slice(x[0], n.attrs[0], n.attrs[0] + n.width),
     "concat": lambda w, n, x: w.node("Concat", *x, axis=-1),
-    "row_sum": lambda w, n, x: w.node("ReduceSum", x[0], w.integers(-1), keepdims=1),
-    "row_max": lambda w, n, x: w.node("ReduceMax", x[0], w.integers(-1), keepdims=1),
+    "row_sum": _reduced("ReduceSum"),
+    "row_max": _reduced("ReduceMax"),
+    "take": _take,
+    "product": _product,
 }

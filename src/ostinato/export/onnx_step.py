@@ -92,6 +92,8 @@ class _StepWriter:
             return self.w.number(n.s)
         if n.op in ELEMENTWISE:
             return ELEMENTWISE[n.op](self.w, *(self.vector(i) for i in n.inputs), n.s)
+        if n.op == "product":  # which takes weights as they are, the same for all rows
+            return ROWS[n.op](self.w, n, tuple(self.vector(i) for i in n.inputs))
         return ROWS[n.op](self.w, n, tuple(self.rows(i) for i in n.inputs))
 
     def write_products(self, a: Node) -> None:
