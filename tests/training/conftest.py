@@ -10,3 +10,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Sets what torchrun tells a process by its environment."""
+
+    def launch(ranks, here):
+        told = {"RANK": ranks.rank, "WORLD_SIZE": ranks.size, "LOCAL_WORLD_SIZE": here,
+                "MASTER_ADDR": "localhost", "MASTER_PORT": 1}  # fmt: skip
+        for name, value in told.items():
+            monkeypatch.setenv(name, str(value))
+
+    return launch

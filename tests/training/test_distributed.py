@@ -114,6 +114,34 @@ def test_a_process_that_torchrun_did_not_start_is_alone():
         assert ranks is ALONE
 
 
+@pytest.mark.parametrize("cores, here, asked, threads", [
+    (8, 2, None, 4), (8, 3, None, 2), (2, 3, None, 1), (8, 2, 3, 3), (8, 2, 5, 4),
+])  # fmt: skip
+def test_processes_share_the_cores(launched, monkeypatch, caplog, cores, here, asked, threads):
+    launched(Ranks(0, here), here)
+    monkeypatch.setattr(environment, "cores", lambda: cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert distributed.set_threads(asked) == torch.get_num_threads() == threads
+    said = f"{here} processes on this machine: {threads} of its {cores} cores for each"
+    assert caplog.messages == [f"{said} (OMP_NUM_THREADS was 1)"]
+    torch.set_num_threads(1)
+    distributed.set_threads_unless_chosen()
+    assert torch.get_num_threads() == 1  # which was chosen since
+
+
+def test_the_other_processes_say_nothing(launched, caplog):
+    launched(Ranks(1, 2), 2)
+    distributed.set_threads()
+    assert not caplog.messages
+
+
+def test_one_process_of_torchrun_is_no_group(launched):
+    launched(Ranks(0, 1), 1)
+    assert not environment.launched()
+    launched(Ranks(1, 2), 2)
+    assert environment.launched() and environment.rank() == 1
+
+
 @pytest.fixture(scope="module", params=[2, 3])
 def together(request, tmp_path_factory) -> list[tuple[Path, int]]:
     """What each process of a training wrote, of all examples."""

@@ -219,8 +219,8 @@ def set_threads(asked: int | None = None) -> int:
     if environment.rank() == 0:
         instead = "" if by_torchrun is None else f" (OMP_NUM_THREADS was {by_torchrun})"
         _log.warning(
-            "%d processes on this machine: %d of its %d cores for each%s",
-            here, threads, cores, instead,
+            "%d process%s on this machine: %d of its %d cores for each%s",
+            here, "es" if here > 1 else "", threads, cores, instead,
         )  # fmt: skip
     return threads
 
