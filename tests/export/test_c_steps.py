@@ -12,12 +12,13 @@ from c_examples import STRICT, checked_run, library_of, needs_gcc, reference_ans
 from torch.utils import _pytree as pytree
 
 from ostinato.engine.ops import OPS
+from ostinato.engine.program import Code
 from ostinato.export.c_ops import EXPRESSIONS, FUNCTIONS, used
 from ostinato.export.c_play import Player, answers, bound
 from ostinato.export.c_program import in_place
 from ostinato.export.c_write import named
 from zoo.random_steps import Draw, random_case
-from zoo.saved import of_case
+from zoo.saved import of_case, step_graph
 from zoo.steps import ZOO, make
 
 pytestmark = needs_gcc
@@ -154,6 +155,57 @@ def compared(graph, tensors, place, n_steps=12):
 def test_the_zoo(name, tmp_path):
     _, allowed = compared(*of_case(make(name, torch.float32)), tmp_path)
     assert allowed.max() < 1e-3  # so that the comparison means something
+
+
+class Memory(torch.nn.Module):
+    """A matrix for each row, written by outer products and read by products; and a delay line."""
+
+    def __init__(self, F=5, heads=2, D=3, N=4):
+        super().__init__()
+        self.heads, self.D, self.N = heads, D, N
+        self.key, self.query = torch.nn.Linear(F, heads * D), torch.nn.Linear(F, heads * D)
+        self.value, self.decay = torch.nn.Linear(F, heads * N), torch.nn.Linear(F, heads)
+
+    def forward(self, carry, x):
+        memory, line = carry  # [B, heads, D, N], [B, F]
+        B, heads, D, N = memory.shape
+        key = torch.softmax(self.key(x).view(B, heads, D), 2)
+        query, value = self.query(x).view(B, heads, D), self.value(x).view(B, heads, N)
+        decay = torch.sigmoid(self.decay(x))[:, :, None, None]
+        memory = memory * decay + key[..., None] * value[:, :, None]
+        read = (query[:, :, None] @ memory)[:, :, 0]  # [B, heads, N]
+        alike = torch.einsum("bhdn,bhen->bhde", memory, memory)
+        largest = memory.amax(2) - memory.sum(1, keepdim=True).mean(2)
+        line = torch.roll(line, 1, 1) * 0.5 + x.flip(1) + read.mean((1, 2))[:, None]
+        mixed = alike.transpose(2, 3).reshape(B, -1)[:, :5].tanh()
+        return memory + 0.01 * (read + largest)[:, :, None], line.tanh() + mixed
+
+
+def test_rows_that_are_arrays(tmp_path):
+    cell = Memory()
+    torch.manual_seed(0)
+    for p in cell.parameters():
+        p.data = torch.randn(p.shape) * 0.4
+
+    def init(B, dtype=torch.float32):
+        return torch.zeros(B, 2, 3, 4, dtype=dtype), torch.zeros(B, 5, dtype=dtype)
+
+    graph, tensors = step_graph(cell, cell.parameters(), init(3), torch.randn(3, 5))
+    s = source_of(graph, tensors)
+    codes = {x.code for x in s.step.instructions}
+    assert {Code.BROADCAST, Code.ROW_SUM, Code.ROW_MAX, Code.TAKE, Code.PRODUCT} <= codes
+    xs = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float32)
+    exact, expected = init(1, torch.float64), []
+    with torch.no_grad():
+        for x in xs:
+            exact = cell.double()(exact, torch.tensor(x[None], dtype=torch.float64))
+            expected.append(torch.cat([t.flatten(1) for t in exact], 1)[0].numpy())
+    allowed = bound(s.step, s.answer, xs)
+    assert allowed.max() < 1e-3
+    played = answers(Player(s.step), Player(s.answer), xs[None])[0]
+    assert (np.abs(played - expected) <= allowed).all()
+    ours = library_of(s, tmp_path).stream().answers(xs)
+    assert (np.abs(ours - expected) <= allowed).all()
 
 
 def random_step(seed):

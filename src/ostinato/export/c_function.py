@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ostinato.compiler.errors import Unsupported
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import NONE, Code, Instruction, Kind, Operand
 from ostinato.export.c_ops import EXPRESSIONS
-from ostinato.export.c_program import Part, in_place
+from ostinato.export.c_program import Part, in_place, is_one_number, local_arrays
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _INDENT = "    "
@@ -34,17 +36,18 @@ class Function:
     def __init__(self, part: Part, places: Mapping[str, str], names: Mapping[int, str], int8: bool):
         self.part, self.places, self.names, self.int8 = part, places, names, int8
         self.in_place = in_place(part)
+        self.copied = {c.buffer for c in part.program.carries} - self.in_place
+        self.arrays = local_arrays(part, self.copied)
 
     def body(self, *parameters: str) -> list[str]:
         """Declarations and statements, indented once; parameters are those of the function."""
         statements = list(self.statements())
-        new = {c.buffer for c in self.part.program.carries} - self.in_place
-        memory = [
-            f"float {self.local(i)}[{b.width}];"
-            for i, b in enumerate(self.part.program.buffers)
-            if b.kind in (Kind.STEP, Kind.CHUNK) or i in new
-        ]
-        for i in sorted(new):
+        widths: dict[int, int] = {}
+        for buffer, array in self.arrays.items():
+            width = self.part.program.buffers[buffer].width
+            widths[array] = max(width, widths.get(array, 0))
+        memory = [f"float b{array}[{width}];" for array, width in widths.items()]
+        for i in sorted(self.copied):
             old, width = self.places[self.part.name(i)], self.part.program.buffers[i].width
             statements.append(f"@copy({old}, {self.local(i)}, {width});")
         unused = [
@@ -65,8 +68,7 @@ class Function:
             elif x.code == Code.GEMM:
                 yield from self.product(x)
             else:
-                name = "row_sum" if x.code == Code.ROW_SUM else "row_max"
-                yield f"{self.element(x.d)} = @{name}({self.row(x.a)}, {x.n});"
+                yield from self.within_row(x)
             at += 1
 
     # ---- products
@@ -83,6 +85,31 @@ class Function:
         else:
             yield f"@product({d}, {self.row(x.a)}, {weights}, {x.k}, {x.n});"
 
+    # ---- sums, elements and small products within the row
+
+    def within_row(self, x: Instruction) -> Iterator[str]:
+        d, a = self.row(x.d), self.row(x.a)
+        if x.code in (Code.ROW_SUM, Code.ROW_MAX):
+            name = "row_sum" if x.code == Code.ROW_SUM else "row_max"
+            yield f"@{name}({d}, {a}, {x.n // (x.k * x.inner)}, {x.k}, {x.inner});"
+        elif x.code == Code.TAKE:
+            column = x.d.column
+            for run in self.part.program.tables[x.weight].runs:
+                to = self.row(replace(x.d, column=column))
+                if run.start < 0:
+                    yield f"@fill({to}, 0.0f, {run.count});"
+                else:
+                    source = self.row(replace(x.a, column=x.a.column + run.start))
+                    yield f"@take({to}, {source}, {run.count}, {run.step});"
+                column += run.count
+        elif x.code == Code.PRODUCT:
+            p = self.part.program.products[x.weight]
+            apart = (1, p.K) if p.across else (p.N, 1)
+            sizes = ", ".join(map(str, (p.groups, p.M, p.K, p.N, *apart)))
+            yield f"@small_product({d}, {a}, {self.row(x.b)}, {sizes});"
+        else:
+            raise Unsupported(f"C code has no {x.code.name} yet")
+
     # ---- blocks
 
     def block(self, instructions: Sequence[Instruction], n: int) -> Iterator[str]:
@@ -92,8 +119,10 @@ class Function:
         held: dict[Operand, str] = {}  # what the variables hold
         for i, x in enumerate(instructions):
             variable = f"v{i}"
-            if x.code == Code.BROADCAST:
+            if is_one_number(x, n):
                 ahead.append(f"const float {variable} = {self.element(x.a)};")
+            elif x.code == Code.BROADCAST:
+                inside.append(f"const float {variable} = {self.spread(x, n)};")
             else:
                 text = self.expression(x, held, index)
                 inside.append(f"const float {variable} = {text};")
@@ -109,6 +138,13 @@ class Function:
         else:
             yield from (_INDENT + line for line in inside)
         yield "}"
+
+    def spread(self, x: Instruction, n: int) -> str:
+        """The i-th of n elements [o][j][i] that are alike for every j: element [o][i] of x.a."""
+        block, inner = x.k * x.inner, x.inner
+        terms = [] if block == n else [f"i / {block} * {inner}" if inner > 1 else f"i / {block}"]
+        terms += [f"i % {inner}"] if inner > 1 else []
+        return self.element(x.a, " + ".join(terms))
 
     def expression(self, x: Instruction, held: Mapping[Operand, str], index: str) -> str:
         operands = dict(zip("abc", (x.a, x.b, x.c)[: OPS[x.op].arity], strict=False))
@@ -133,12 +169,12 @@ class Function:
             return self.names[id(self.part.constants[o.buffer])]
         if kind in (Kind.STEP, Kind.CHUNK):
             return self.local(o.buffer)
-        if kind == Kind.PAIR and o.dt == 1 and o.buffer not in self.in_place:
+        if o.dt == 1 and o.buffer in self.copied:
             return self.local(o.buffer)
         return self.places[self.part.name(o.buffer)]
 
     def local(self, buffer: int) -> str:
-        return f"b{buffer}"
+        return f"b{self.arrays[buffer]}"
 
 
 def number(value: float) -> str:

@@ -200,21 +200,54 @@ static void @fill(float *out, float value, int n)
 }
 """,
     "row_sum": """
-static float @row_sum(const float *a, int n)
+/* out[o][i] = sum over j of a[o][j][i]. */
+static void @row_sum(float *restrict out, const float *a, int outer, int times, int inner)
 {
-    float sum = 0.0f;
-    for (int i = 0; i < n; i++)
-        sum += a[i];
-    return sum;
+    for (int o = 0; o < outer; o++, out += inner, a += times * inner) {
+        for (int i = 0; i < inner; i++)
+            out[i] = a[i];
+        for (int j = 1; j < times; j++)
+            for (int i = 0; i < inner; i++)
+                out[i] += a[j * inner + i];
+    }
 }
 """,
     "row_max": """
-static float @row_max(const float *a, int n)
+/* out[o][i] = the largest of a[o][j][i] over j. */
+static void @row_max(float *restrict out, const float *a, int outer, int times, int inner)
 {
-    float most = a[0];
-    for (int i = 1; i < n; i++)
-        most = @max(most, a[i]);
-    return most;
+    for (int o = 0; o < outer; o++, out += inner, a += times * inner) {
+        for (int i = 0; i < inner; i++)
+            out[i] = a[i];
+        for (int j = 1; j < times; j++)
+            for (int i = 0; i < inner; i++)
+                out[i] = @max(out[i], a[j * inner + i]);
+    }
+}
+""",
+    "take": """
+/* out[i] = from[i step]. */
+static void @take(float *restrict out, const float *from, int n, int step)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = from[i * step];
+}
+""",
+    "small_product": """
+/* out[g][m][n] = sum over k of a[g][m][k] b[g][k][n]; the elements of b for two k, and for two n,
+   are as far apart as the last two numbers say. */
+static void @small_product(
+    float *restrict out, const float *a, const float *b, int groups, int M, int K, int N,
+    int for_k, int for_n)
+{
+    for (int g = 0; g < groups; g++, b += K * N)
+        for (int m = 0; m < M; m++, a += K, out += N)
+            for (int n = 0; n < N; n++) {
+                float sum = 0.0f;
+                for (int k = 0; k < K; k++)
+                    sum += a[k] * b[k * for_k + n * for_n];
+                out[n] = sum;
+            }
 }
 """,
     # Four rows of the weights at a time, so that out is read and written once for four: faster

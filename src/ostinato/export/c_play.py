@@ -13,6 +13,7 @@ import numpy as np
 
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import NONE, Code, Instruction, Kind, Operand
+from ostinato.engine.reference import over_axis, spread, taken
 from ostinato.export.c_program import Part
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,11 +83,17 @@ class Player:
             self.write(x.d, x.n, init + a @ w, size, x.k + 1)
         elif x.code == Code.ROW_SUM:
             a = self.read(x.a, x.n)
-            self.write(x.d, 1, a.sum(1, keepdims=True), np.abs(a).sum(1, keepdims=True), x.n)
+            total, size = (over_axis(np.sum, v, x.k, x.inner) for v in (a, np.abs(a)))
+            self.write(x.d, x.n // x.k, total, size, x.k)
         elif x.code == Code.ROW_MAX:
-            self.write(x.d, 1, self.read(x.a, x.n).max(1, keepdims=True))
+            self.write(x.d, x.n // x.k, over_axis(np.max, self.read(x.a, x.n), x.k, x.inner))
+        elif x.code == Code.TAKE:
+            table = self.part.program.tables[x.weight]
+            self.write(x.d, x.n, taken(self.read(x.a, table.width), table))
+        elif x.code == Code.PRODUCT:
+            self.small_product(x)
         elif x.code == Code.BROADCAST:
-            self.write(x.d, width, self.read(x.a, 1))
+            self.write(x.d, width, spread(self.read(x.a, width // x.k), x.k, x.inner))
         else:
             operands = [self.read(o, width) for o in (x.a, x.b, x.c)[: OPS[x.op].arity]]
             value = np.asarray(OPS[x.op].meaning(*operands, self.dtype.type(np.float32(x.s))))
@@ -94,6 +101,16 @@ class Player:
             self.write(
                 x.d, width, value.reshape(-1, value.shape[-1] if value.ndim else 1), size, ULPS
             )
+
+    def small_product(self, x: Instruction) -> None:
+        p = self.part.program.products[x.weight]
+        a = self.read(x.a, p.groups * p.M * p.K).reshape(-1, p.groups, p.M, p.K)
+        b = self.read(x.b, p.groups * p.K * p.N).reshape(
+            -1, p.groups, *((p.N, p.K) if p.across else (p.K, p.N))
+        )
+        b = b.swapaxes(2, 3) if p.across else b
+        size = (np.abs(a) @ np.abs(b)).reshape(len(a), -1)
+        self.write(x.d, x.n, (a @ b).reshape(len(a), -1), size, p.K)
 
     def read(self, o: Operand, n: int) -> Array:
         if o.buffer < -1:

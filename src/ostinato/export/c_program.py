@@ -50,7 +50,11 @@ class Part:
     @property
     def n_products(self) -> int:
         """Multiplications of a step in matrix products."""
-        return sum(x.k * x.n for x in self.instructions if x.code == Code.GEMM)
+        small = [
+            self.program.products[x.weight] for x in self.instructions if x.code == Code.PRODUCT
+        ]
+        gemms = sum(x.k * x.n for x in self.instructions if x.code == Code.GEMM)
+        return gemms + sum(p.groups * p.M * p.K * p.N for p in small)
 
     def name(self, buffer: int) -> str:
         """The argument of a buffer over time; of a carry of two slots, the name of the carry."""
@@ -108,6 +112,27 @@ def in_place(p: Part) -> set[int]:
     return {c.buffer for c in p.program.carries} - unsafe
 
 
+def local_arrays(p: Part, carries: set[int]) -> dict[int, int]:
+    """The number of the array that each local buffer lies in; buffers that are not in use at the
+    same time share one. The new values of these carries are local, too, and are used to the end.
+    """
+    kinds = {i: b.kind for i, b in enumerate(p.program.buffers)}
+    used: dict[int, list[int]] = {}  # buffer → the blocks that use it
+    end = 0
+    for access in _accesses(p):
+        o, end = access.operand, access.block
+        local = o.buffer >= 0 and kinds[o.buffer] in (Kind.STEP, Kind.CHUNK)
+        if local or (o.buffer in carries and o.dt == 1):
+            used.setdefault(o.buffer, []).append(access.block)
+    found: dict[int, int] = {}
+    until: dict[int, int] = {}  # array → the last block that uses it
+    for buffer, blocks in sorted(used.items(), key=lambda item: min(item[1])):
+        free = [array for array, block in until.items() if block < min(blocks)]
+        found[buffer] = free[0] if free else len(until)
+        until[found[buffer]] = end if buffer in carries else max(blocks)
+    return found
+
+
 @dataclass(frozen=True)
 class _Access:
     """Columns of a buffer that an instruction reads or writes."""
@@ -118,6 +143,7 @@ class _Access:
     place: int  # in the block
     written: bool
     code: Code
+    ahead: bool = False  # read before the loop of the block
 
 
 def _accesses(p: Part) -> Iterator[_Access]:
@@ -128,13 +154,32 @@ def _accesses(p: Part) -> Iterator[_Access]:
         if x.code == Code.BLOCK:
             width = x.n
             continue
-        if x.code in (Code.OP, Code.BROADCAST):
-            n_read, n_written = (1 if x.code == Code.BROADCAST else width), width
-        else:
-            n_read, n_written = (x.k, x.n) if x.code == Code.GEMM else (x.n, 1)
-        for o, n in ((x.a, n_read), (x.b, n_read), (x.c, x.n or n_read)):
-            yield _Access(o, n, block, place, False, x.code)
+        read, n_written = _columns(p, x, width)
+        one = is_one_number(x, width)
+        for o, n in zip((x.a, x.b, x.c), read, strict=True):
+            yield _Access(o, n, block, place, False, x.code, one)
         yield _Access(x.d, n_written, block, place, True, x.code)
+
+
+def is_one_number(x: Instruction, width: int) -> bool:
+    """Whether x repeats one number over all of a block, which is read before the loop."""
+    return x.code == Code.BROADCAST and x.k == width
+
+
+def _columns(p: Part, x: Instruction, width: int) -> tuple[tuple[int, int, int], int]:
+    """How many columns of a, b and c an instruction reads, and of d it writes."""
+    if x.code == Code.OP:
+        return (width, width, width), width
+    if x.code == Code.BROADCAST:
+        return (width // x.k, 0, 0), width
+    if x.code == Code.GEMM:
+        return (x.k, 0, x.n), x.n
+    if x.code == Code.TAKE:
+        return (p.program.tables[x.weight].width, 0, 0), x.n
+    if x.code == Code.PRODUCT:
+        s = p.program.products[x.weight]
+        return (s.groups * s.M * s.K, s.groups * s.K * s.N, 0), x.n
+    return (x.n, 0, 0), x.n // x.k
 
 
 def _overlap(r: _Access, w: _Access) -> bool:
@@ -147,7 +192,7 @@ def _before(r: _Access, w: _Access) -> bool:
     """Whether the loops of C read before they write, column by column."""
     if r.block != w.block:
         return r.block < w.block
-    if r.code == Code.BROADCAST:  # it is read before the loop of the block
+    if r.ahead:
         return True
     return r.code == Code.OP and r.place <= w.place and r.operand.column == w.operand.column
 
