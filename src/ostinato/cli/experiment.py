@@ -121,6 +121,8 @@ def _run(
     settings = with_threads(job.settings, ranks)
     job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
     surroundings = environment.environment() | {"data": job.description()}
+    if not ranks.alone:
+        surroundings["processes"] = ranks.size
     ranks.check_same(settings=settings.tables(), data=surroundings["data"])
     if resumed is not None:
         _check_same_data(resumed, surroundings["data"])
@@ -139,7 +141,7 @@ def _run(
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
-    except distributed.PeerLost as error:
+    except training.PeerLost as error:
         kept = f"; {_how_to_go_on(recorder.run if recorder else None)}" if ranks.first else ""
         raise Failure(f"{error}{kept}") from None
     except training.Diverged as error:

@@ -5,6 +5,7 @@ from ostinato._extras import needs
 with needs("torch", "torch"):
     from ostinato.training.callbacks import Callback, LossFile, MetricsFile, Progress
     from ostinato.training.checkpoint import Checkpoint
+    from ostinato.training.distributed import PeerLost
     from ostinato.training.evaluation import Evaluation, evaluate, logits
     from ostinato.training.history import History
     from ostinato.training.loop import train
@@ -21,6 +22,7 @@ __all__ = [
     "History",
     "LossFile",
     "MetricsFile",
+    "PeerLost",
     "Plan",
     "Progress",
     "RMSProp",
