@@ -1,15 +1,12 @@
 """A model that is small enough to be computed by hand, with the interface of `runtime.Model`.
 
 h' = h / 2 + Σ x; the label is "up" where h' > 0, and its probability is 1 / (1 + e^−|h'|).
-
-As a script it is the command line, in which this is every model: for tests of whole processes.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -46,7 +43,7 @@ class Model:
         self.preparation = None
         if names is not None:
             features = [SimpleNamespace(name=name) for name in names]
-            self.preparation = SimpleNamespace(features=features, missing=missing)
+            self.preparation = SimpleNamespace(features=features, missing=missing, roles=True)
 
     def stream(self, state=None):
         if state is not None and len(state) != 16:
@@ -60,12 +57,3 @@ def install(monkeypatch, model):
 
     monkeypatch.setattr(runtime, "load", lambda path: model)
     monkeypatch.setattr(runs, "find", lambda path: SimpleNamespace(model=path))
-
-
-if __name__ == "__main__":
-    import pytest
-
-    from ostinato.cli import main
-
-    install(pytest.MonkeyPatch(), Model())
-    sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,8 @@ import json
 import numpy as np
 import pytest
 import stream_stand_in as stand_in
+from cli_examples import SMALL
+from four_tasks import QUICK, classify
 
 HEADER = "step,label,probability\n"
 
@@ -384,3 +386,46 @@ def test_a_damaged_state(stream, tmp_path):
         assert "no state of ostinato stream, or damaged" in done.err
     state.write_bytes(whole.replace(b'"a", 16', b'"a", 15'))  # another model's, by its size
     assert "Traceback" not in stream(text, "--key", "device", "--state", state).err
+
+
+# ---- saved models
+
+
+def test_a_state_of_another_model(ostinato, trained, tmp_path):
+    file, flags = tmp_path / "rows.csv", ("--state", tmp_path / "state")
+    file.write_text("x,y\n1,2\n")
+    assert ostinato("stream", trained, file, *flags).code == 0
+    file.write_text("x,y\n1,2\n3,4\n")
+    config = trained / "model" / "config.json"
+    config.write_text(config.read_text() + "\n")  # which changes the fingerprint
+    done = ostinato("stream", trained, file, *flags)
+    assert done.code == 2
+    assert "this state is of another model" in done.err
+
+
+def test_a_model_that_reads_both_ways(ostinato, data, tmp_path):
+    flags = ("--iterations", 2, "--bidirectional", "--output", tmp_path / "both")
+    assert ostinato("train", data, *SMALL, *flags).code == 0
+    rows = tmp_path / "rows.csv"
+    rows.write_text("x,y\n")
+    done = ostinato("stream", tmp_path / "both", rows)
+    assert done.code == 2
+    assert "rnn layer 0 also reads from the end" in done.err
+
+
+def test_columns_of_a_table(ostinato, tmp_path):
+    """A model of a table finds its columns by name, and knows what to do about missing values."""
+    table = classify(tmp_path)
+    recipe = ("--no-bidirectional", "--missing", "mask", "--output", tmp_path / "run")
+    assert ostinato("train", *table, *QUICK, *recipe).code == 0
+    rows = tmp_path / "rows.csv"
+    rows.write_text("b,id,a\n1,s,2\n,s,2\n1,t,\n")
+    done = ostinato("stream", tmp_path / "run", rows, "--key", "id")
+    assert (done.code, done.err) == (0, "")
+    assert [(row["id"], row["step"]) for row in answers(done.out)] == [
+        ("s", "1"),
+        ("s", "2"),
+        ("t", "1"),
+    ]
+    refused = ostinato("stream", tmp_path / "run", rows, "--key", "device")
+    assert "there is no column 'device'; the columns are b, id, a" in refused.err

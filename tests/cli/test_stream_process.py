@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import numpy as np
 import pytest
+from cli_examples import command
+
+from ostinato import runtime
 
 pytestmark = pytest.mark.process
-STAND_IN = str(Path(__file__).with_name("stream_stand_in.py"))
 HEADER = b"device,step,label,probability\n"
 
 
-def started(*arguments, **options):
-    command = [sys.executable, STAND_IN, "stream", "run", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+def started(run, *arguments, **options):
+    return subprocess.Popen(command("stream", run, *arguments), stdout=subprocess.PIPE, **options)
 
 
 def rows(n, n_keys=7):
@@ -36,13 +37,15 @@ def answer_in(process, seconds=20):
     return process.stdout.readline()
 
 
-def fed(**options):
-    return started("-", "--key", "device", *options.pop("flags", ()), stdin=subprocess.PIPE,
-                   stderr=subprocess.PIPE, bufsize=0, **options)  # fmt: skip
+def fed(run, *flags):
+    return started(
+        run, "-", "--key", "device", *flags,
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+    )  # fmt: skip
 
 
-def test_an_answer_comes_at_once_and_not_for_half_a_line():
-    process = fed()
+def test_an_answer_comes_at_once_and_not_for_half_a_line(trained):
+    process = fed(trained)
     process.stdin.write(b"device,x,y\na,1,2\n")
     assert answer_in(process) == HEADER
     assert answer_in(process).startswith(b"a,1,up,")
@@ -57,29 +60,29 @@ def test_an_answer_comes_at_once_and_not_for_half_a_line():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_what_was_answered(tmp_path, number, code):
+def test_a_signal_saves_what_was_answered(trained, tmp_path, number, code):
     """A pipe cannot be read twice: what was answered before the signal is in the state."""
     flags = ("--state", tmp_path / "state", "--state-every", 1000)
-    process = fed(flags=flags)
+    process = fed(trained, *flags)
     process.stdin.write(b"device,x,y\na,1,2\n")
     assert [answer_in(process) for _ in range(2)][1].startswith(b"a,1,")
     process.send_signal(number)
     assert process.wait(20) == code
-    again = fed(flags=flags)
+    again = fed(trained, *flags)
     again.stdin.write(b"a,1,2\n")  # as `tail -F` goes on
     assert answer_in(again).startswith(b"a,2,up,")
     again.stdin.close()
     assert again.wait(20) == 0
-    third = fed(flags=flags)
+    third = fed(trained, *flags)
     third.stdin.write(b"device,x,y\na,1,2\n")  # the header again
     assert answer_in(third).startswith(b"a,3,up,")
     third.stdin.close()
     assert third.wait(20) == 0
 
 
-def test_an_idle_pipe_is_saved(tmp_path):
+def test_an_idle_pipe_is_saved(trained, tmp_path):
     flags = ("--state", tmp_path / "state", "--state-every", 0.2)
-    process = fed(flags=flags)
+    process = fed(trained, *flags)
     process.stdin.write(b"device,x,y\na,1,2\n")
     answer_in(process)
     answer_in(process)
@@ -88,16 +91,16 @@ def test_an_idle_pipe_is_saved(tmp_path):
         time.sleep(0.05)
     process.kill()
     process.wait()
-    again = fed(flags=flags)
+    again = fed(trained, *flags)
     again.stdin.write(b"a,1,2\n")
     assert answer_in(again).startswith(b"a,2,up,")
     again.kill()
 
 
-def test_a_reader_that_leaves(tmp_path):
+def test_a_reader_that_leaves(trained, tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("device,x,y\n" + "".join(rows(50_000)))
-    process = started(file, "--key", "device", stderr=subprocess.PIPE)
+    process = started(trained, file, "--key", "device", stderr=subprocess.PIPE)
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(30) == 141
@@ -108,16 +111,18 @@ KILLS = 20
 
 
 @pytest.mark.slow
-def test_twenty_kills(tmp_path):
+def test_twenty_kills(trained, tmp_path):
     """kill -9 at random moments: the answers are those of an unbroken run, some of them twice."""
     file, state = tmp_path / "rows.csv", tmp_path / "state"
     file.write_text("device,x,y\n" + "".join(rows(120_000)))
-    unbroken = started(file, "--key", "device").communicate()[0]
+    unbroken = started(trained, file, "--key", "device").communicate()[0]
     assert unbroken.count(b"\n") == 120_001
     chosen = random.Random(1)
     output, kills = [], 0
     while True:
-        process = started(file, "--key", "device", "--state", state, "--state-every", 0.002)
+        process = started(
+            trained, file, "--key", "device", "--state", state, "--state-every", 0.002
+        )
         size = sum(map(len, output)) if state.exists() else 0
         goal = size + chosen.randrange(1, len(unbroken) // 12)
         came = bytearray()
@@ -147,13 +152,33 @@ def test_twenty_kills(tmp_path):
     assert b"".join(kept) == unbroken
 
 
-def test_it_runs_without_torch():
+def test_it_runs_without_torch(trained):
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['stream', 'run', '-'];"
-        f"import runpy; runpy.run_path({STAND_IN!r}, run_name='__main__')"
+        "import sys; sys.modules['torch'] = None\n"
+        "from ostinato.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], input=b"x,y\n1,2\n", capture_output=True, timeout=60
+        [sys.executable, "-c", code, "stream", str(trained), "-"],
+        input=b"x,y\n1,2\n",
+        capture_output=True,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"step,label,probability\n1,up,")
+
+
+def test_answers_are_those_of_predict(trained, tmp_path):
+    """To the sequence of each key so far, bit for bit as far as digits are shown."""
+    lines = rows(200, n_keys=3)
+    file = tmp_path / "rows.csv"
+    file.write_text("device,x,y\n" + "".join(lines))
+    output = started(trained, file, "--key", "device").communicate()[0].decode().splitlines()[1:]
+    model = runtime.load(trained / "model")
+    so_far = {}
+    for line, shown in zip(lines, output, strict=True):
+        key, *values = line.split(",")
+        so_far.setdefault(key, []).append([float(v) for v in values])
+        X = np.array([so_far[key]], np.float32)
+        proba = model.predict_proba(X)[0]
+        label = model.labels[proba.argmax()]
+        assert shown == f"{key},{len(so_far[key])},{label},{proba.max():.6f}"

@@ -470,9 +470,11 @@ class Player:
 
 
 def feature_names(model: Any) -> list[str] | None:
-    """What a model calls its features; None: it knows their order only."""
+    """What a model calls its features; None: it was trained on arrays, and knows their order."""
     preparation = model.preparation
-    return None if preparation is None else [f.name for f in preparation.features]
+    if preparation is None or preparation.roles is None:
+        return None
+    return [f.name for f in preparation.features]
 
 
 def _decoded(lines: Sequence[bytes]) -> list[str]:
