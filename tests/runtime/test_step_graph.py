@@ -17,12 +17,11 @@ from ostinato.nn.steps import gru_step
 from ostinato.runtime.programs import Program
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph
-from zoo import steps
+from zoo import operations, steps
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case, rows, step_graph, torch_step
 
 EPS = np.finfo(np.float32).eps
-PLAYABLE = ("tanh_rnn_matmul", "relu_rnn_linear", "rnn_addmm", "rnn_cat", "rnn_einsum")
 
 
 def close(ours, theirs, tolerance=64 * EPS):
@@ -41,13 +40,46 @@ def again(graph):
     return read
 
 
-@pytest.mark.parametrize("name", PLAYABLE)
+@pytest.mark.parametrize("name", sorted(steps.ZOO))
 def test_the_meaning_is_the_step(name):
     case = steps.make(name, torch.float32)
     graph, tensors = of_case(case)
     carry, x = case.init(3), case.x(3)
     new, ys = play_step(again(graph), rows(x), rows(carry), tensors)
     close([*new, *ys], [a for part in torch_step(case, carry, x) for a in part])
+
+
+EVERY_STEP = {
+    **{name: lambda name=name: steps.make(name, torch.float32) for name in steps.ZOO},
+    **{name: make for _, name, make in operations.cases(torch.float32)},
+}
+EVERY_STEP.pop("nothing but whole numbers")  # which the engine computes in float64
+
+
+@pytest.mark.filterwarnings("ignore:.*was recorded")
+@pytest.mark.parametrize("name", EVERY_STEP)
+def test_the_bits_are_those_of_scan(name):
+    """Of every step of the zoo and every operation: saved, read again and played without torch."""
+    case, T, B = EVERY_STEP[name](), 4, 5
+    ostinato.forget(case.step)
+    graph, tensors = of_case(case)
+    init, xs = case.init(B), case.xs(T, B)
+    with torch.no_grad():
+        carry, ys = ostinato.scan(case.step, init, xs)
+    given = [over_time(x) for x in pytree.tree_leaves(xs)]
+    outputs, finals = Program(again(graph), tensors).play(given, init=rows_of_float32(init))
+    expected = [*map(over_time, pytree.tree_leaves(ys)), *rows_of_float32(carry)]
+    for ours, theirs in zip([*outputs, *finals], expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def over_time(leaf):
+    """`[T, B, …]` as `[T, B, width]`."""
+    return leaf.detach().float().numpy().reshape(*leaf.shape[:2], -1)
+
+
+def rows_of_float32(tree):
+    return [row.astype(np.float32) for row in rows(tree)]
 
 
 @pytest.mark.parametrize("seed", range(25))

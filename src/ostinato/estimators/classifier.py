@@ -212,18 +212,25 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         fitted = self._fitted()
         return fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory, for `load`: all or nothing.
+    def save(self, path: str | Path, *, examples: Any = None) -> None:
+        """Write the fitted model into a directory: all or nothing.
 
-        The directory has two files, `model.safetensors` and `config.json`; what stands in them is
-        described in `ostinato.training.saved_model`. A `RandomState` is not kept.
+        `load` reads it, and `ostinato.runtime.load` where torch is not. A cell of your own is kept
+        as what it computes, not as code: only the runtime reads such a model. What the directory
+        holds is described in `ostinato.training.saved_model`. A `RandomState` is not kept.
+
+        Args:
+            path: the directory.
+            examples: some sequences, which stay in the directory with their answers, so that
+                `ostinato verify` replays them; by default it replays random numbers.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
-                labels are of a type that JSON has not; or a weight is NaN or infinite.
+                labels are of a type that JSON has not; or a weight is NaN or infinite; or what
+                your own cell computes cannot be written.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

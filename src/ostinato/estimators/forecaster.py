@@ -229,7 +229,9 @@ class SequenceForecaster(Estimator):
         return fitted.baselines(as_panel(X), windows, stride, season)
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory, for `load`: all or nothing.
+        """Write the fitted model into a directory: all or nothing.
+
+        `load` reads it, and `ostinato.runtime.load` where torch is not.
 
         The quantiles that are kept are those it was fitted with. A `RandomState` is not kept.
 

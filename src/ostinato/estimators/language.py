@@ -194,10 +194,11 @@ class LanguageModel(Estimator):
         return self._fitted().generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory, for `load`: all or nothing.
+        """Write the fitted model into a directory: all or nothing.
 
-        It has two files, see `ostinato.training.saved_model`. It holds hashes of the training
-        documents' 20-grams, and no text but its vocabulary. A `RandomState` is not kept.
+        `load` reads it, and `ostinato.runtime.load` where torch is not. It holds hashes of the
+        training documents' 20-grams, and no text but its vocabulary; see
+        `ostinato.training.saved_model`. A `RandomState` is not kept.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or a weight

@@ -204,17 +204,23 @@ class SequenceTagger(Estimator):
         """
         return self._fitted().evaluate(X, y)
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory, for `load`: all or nothing.
+    def save(self, path: str | Path, *, examples: Any = None) -> None:
+        """Write the fitted model into a directory: all or nothing.
 
-        A `RandomState` is not kept.
+        `load` reads it, and `ostinato.runtime.load` where torch is not. A `RandomState` is not
+        kept.
+
+        Args:
+            path: the directory.
+            examples: some sequences, which stay in the directory with their answers, so that
+                `ostinato verify` replays them; by default it replays random numbers.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
                 labels are of a type that JSON has not; or a weight is NaN or infinite.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

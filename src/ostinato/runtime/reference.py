@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.node import Node, axis_of
 from ostinato.engine.ops import OPS
+from ostinato.engine.program import Run, Table
+from ostinato.engine.reference import over_axis, spread, taken
 from ostinato.runtime.step_graph import StepGraph
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,7 +49,7 @@ def _value(n: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: An
     if n.op == "const":
         return np.full((1, n.width), n.s, dtype)
     if n.op == "spread":
-        return np.broadcast_to(inputs[0], (len(inputs[0]), n.width))
+        return spread(np.atleast_2d(inputs[0]), *axis_of(n))
     if n.op == "slice":
         start = n.attrs[0]
         return inputs[0][:, start : start + n.width]
@@ -56,10 +58,16 @@ def _value(n: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: An
         return np.concatenate([np.broadcast_to(i, (n_rows, i.shape[1])) for i in inputs], axis=1)
     if n.op == "matmul":
         return inputs[0] @ inputs[1]
-    if n.op == "row_sum":
-        return inputs[0].sum(1, keepdims=True)
-    if n.op == "row_max":
-        return inputs[0].max(1, keepdims=True)
+    if n.op in ("row_sum", "row_max"):
+        return over_axis(np.sum if n.op == "row_sum" else np.max, inputs[0], *axis_of(n))
+    if n.op == "take":
+        return taken(inputs[0], Table(n.inputs[0].width, tuple([Run(*run) for run in n.attrs])))
+    if n.op == "product":
+        groups, M, K, N, across = n.attrs
+        a, b = map(np.atleast_2d, inputs)
+        a = a.reshape(-1, groups, M, K)
+        b = b.reshape(-1, groups, N, K).swapaxes(2, 3) if across else b.reshape(-1, groups, K, N)
+        return (a @ b).reshape(-1, n.width)
     if n.op == "tensor":
         return tensors[n.attrs[0]]
     if n.op == "transpose":

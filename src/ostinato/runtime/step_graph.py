@@ -8,6 +8,7 @@ weights are nodes of the kind `once`:
     part        columns of a vector; attrs: the first one
     block       rows and columns of a matrix; attrs: the first row, the first column
 
+Operations on rows are those of `engine/ops.py` and, by the same names, of `compiler/graph/node.py`.
 In a file a node is {"op", "inputs", "attrs", "kind", "shape"}, its inputs the places of earlier
 nodes in the list. Numbers that JSON lacks are the strings "inf", "-inf" and "nan". A graph is
 checked when it is read, and trusted afterwards.
@@ -73,7 +74,7 @@ class StepGraph:
             {
                 "op": n.op,
                 "inputs": places(n.inputs),
-                "attrs": [_number_as_json(a) for a in n.attrs],
+                "attrs": [_attr_as_json(a) for a in n.attrs],
                 "kind": n.kind,
                 "shape": list(n.shape),
             }
@@ -107,7 +108,9 @@ class StepGraph:
         return StepGraph(reader.given["x"], reader.given["state"], new_states, outputs)
 
 
-def _number_as_json(value: Any) -> Any:
+def _attr_as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     return value if isinstance(value, (str, int)) or math.isfinite(value) else str(value)
 
 
@@ -168,9 +171,11 @@ class _Reader:
             whole(n, f"{where}: shape", 1, MAX_WIDTH)
             for n in items(value["shape"], f"{where}: shape", 2)
         ]
-        attrs = tuple(items(value["attrs"], f"{where}: attrs", 2))
-        if op in _WITH_SCALAR:
+        attrs = tuple(items(value["attrs"], f"{where}: attrs", MAX_NODES))
+        if op in _WITH_SCALAR or (op == "spread" and len(attrs) == 1):
             attrs = tuple([_number_from(a, where) for a in attrs])
+        elif op == "take":
+            attrs = tuple([tuple(items(run, f"{where}: attrs", 3)) for run in attrs])
         node = Node(op, tuple(inputs), attrs, kind, tuple(shape), i)
         if not check(self, node):
             fail(f"{where}: {op} of {[n.shape for n in inputs]} with {attrs} is no {kind}{shape}")
@@ -189,6 +194,11 @@ def _number_from(value: Any, where: str) -> float:
 
 def _whole_attrs(n: Node, count: int) -> bool:
     return len(n.attrs) == count and all(type(a) is int and 0 <= a <= MAX_WIDTH for a in n.attrs)
+
+
+def _reads_memory(n: Node) -> bool:
+    """Whether what n reads lies in memory, as constants do not."""
+    return all(i.op != "const" for i in n.inputs)
 
 
 def _is_rows(n: Node, count: int | None) -> bool:
@@ -221,7 +231,7 @@ def _elementwise(reader: _Reader, n: Node) -> bool:
 
 
 def _slice(reader: _Reader, n: Node) -> bool:
-    known = _is_rows(n, 1) and _whole_attrs(n, 1)
+    known = _is_rows(n, 1) and _whole_attrs(n, 1) and _reads_memory(n)
     return known and n.attrs[0] + n.width <= n.inputs[0].width
 
 
@@ -230,10 +240,62 @@ def _concat(reader: _Reader, n: Node) -> bool:
 
 
 def _matmul(reader: _Reader, n: Node) -> bool:
-    if len(n.inputs) != 2 or n.kind != ROWS or n.attrs:
+    if len(n.inputs) != 2 or n.kind != ROWS or n.attrs or not _reads_memory(n):
         return False
     a, w = n.inputs
     return a.kind == ROWS and w.kind == ONCE and w.shape == (a.width, *n.shape)
+
+
+def _spread(reader: _Reader, n: Node) -> bool:
+    """`[outer, inner]` to `[outer, times, inner]`; by default of one column."""
+    if n.kind != ROWS or len(n.shape) != 1 or len(n.inputs) != 1 or len(n.inputs[0].shape) != 1:
+        return False
+    source = n.inputs[0].width
+    if len(n.attrs) == 1:
+        return source == 1
+    return _is_axis(n) and n.width == source * n.attrs[0] and source % n.attrs[1] == 0
+
+
+def _reduction(reader: _Reader, n: Node) -> bool:
+    """`[outer, times, inner]` to `[outer, inner]`; by default all of a row."""
+    if not (_is_rows(n, 1) and _reads_memory(n)):
+        return False
+    if not n.attrs:
+        return n.width == 1
+    return _is_axis(n) and n.inputs[0].width == n.width * n.attrs[0] and n.width % n.attrs[1] == 0
+
+
+def _is_axis(n: Node) -> bool:
+    return _whole_attrs(n, 2) and min(n.attrs) > 0
+
+
+def _take(reader: _Reader, n: Node) -> bool:
+    """Elements start, start + step, … of runs (start, count, step); zeros where start is −1."""
+    if not (_is_rows(n, 1) and _reads_memory(n)):
+        return False
+    total, there = 0, n.inputs[0].width
+    for run in n.attrs:
+        if len(run) != 3 or not all(type(i) is int and abs(i) <= MAX_WIDTH for i in run):
+            return False
+        start, count, step = run
+        last = start + (count - 1) * step
+        inside = 0 <= start < there and 0 <= last < there
+        if count < 1 or not (inside or (start, step) == (-1, 0)):
+            return False
+        total += count
+    return total == n.width
+
+
+def _product(reader: _Reader, n: Node) -> bool:
+    """`[groups, M, K]` times `[groups, K, N]`, or times the transpose of `[groups, N, K]`."""
+    known = n.kind == ROWS and len(n.shape) == 1 and len(n.inputs) == 2 and _reads_memory(n)
+    if not known or len(n.attrs) != 5 or type(n.attrs[4]) is not bool:
+        return False
+    if not all(type(i) is int and 1 <= i <= MAX_WIDTH for i in n.attrs[:4]):
+        return False
+    groups, M, K, N = n.attrs[:4]
+    wanted = [(groups * M * K,), (groups * K * N,)]
+    return [i.shape for i in n.inputs] == wanted and n.width == groups * M * N
 
 
 def _tensor(reader: _Reader, n: Node) -> bool:
@@ -259,18 +321,20 @@ def _cut(n: Node, n_axes: int) -> bool:
     return all(first + size <= there for first, size, there in bounds)
 
 
-_WITH_SCALAR = {*OPS, "const", "spread"}
+_WITH_SCALAR = {*OPS, "const"}
 _CHECKS: dict[str, Callable[[_Reader, Node], bool]] = {
     **{name: _elementwise for name, op in OPS.items() if op.arity},
     "x": _given,
     "state": _given,
     "const": lambda r, n: _is_rows(n, 0) and _has_scalar(n),
-    "spread": lambda r, n: _is_rows(n, 1) and _has_scalar(n) and n.inputs[0].width == 1,
+    "spread": _spread,
     "slice": _slice,
     "concat": _concat,
     "matmul": _matmul,
-    "row_sum": lambda r, n: _is_rows(n, 1) and not n.attrs and n.width == 1,
-    "row_max": lambda r, n: _is_rows(n, 1) and not n.attrs and n.width == 1,
+    "row_sum": _reduction,
+    "row_max": _reduction,
+    "take": _take,
+    "product": _product,
     "tensor": _tensor,
     "transpose": _transpose,
     "part": lambda r, n: _cut(n, 1),

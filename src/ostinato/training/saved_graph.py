@@ -84,6 +84,11 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
             graph = _language_model(net, names)
         else:
             raise Unsupported(f"a {type(net).__name__} has no graph yet")
+    shapes = {name: tuple(t.shape) for name, t in {**weights, **names.folded}.items()}
+    try:  # an operation that the compiler knows, and files do not yet
+        ModelGraph.from_json(graph.as_json(), shapes)
+    except ValueError as problem:
+        raise Unsupported(f"its graph cannot be written: {problem}") from None
     return Described(graph, names.folded)
 
 
