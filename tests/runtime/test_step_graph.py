@@ -49,7 +49,36 @@ def test_the_meaning_is_the_step(name):
     close([*new, *ys], [a for part in torch_step(case, carry, x) for a in part])
 
 
+def matrix_memory():
+    """A state that is a matrix: written by outer products, decayed by row, read by a product."""
+    W, decay = torch.randn(6, 12) / 3, torch.rand(4)
+
+    def step(M, x):
+        k, v, q = (x @ W).split(4, 1)
+        M = M * decay[:, None] + k[:, :, None] * v[:, None, :]
+        return M, torch.bmm(M.transpose(1, 2), q[:, :, None])[:, :, 0]
+
+    return steps.Case(
+        step, [W, decay], lambda B: torch.randn(B, 4, 4) / 2, lambda B: torch.randn(B, 6)
+    )
+
+
+def heads():
+    """Three heads of two columns: their products with each other, sums and largest values."""
+    W = torch.randn(6, 6) / 2
+
+    def step(h, x):
+        a, b = (x @ W).view(-1, 3, 2), h.view(-1, 3, 2)
+        mixed = torch.softmax(a @ b.transpose(1, 2), -1) @ b
+        gate = torch.sigmoid(a.sum(1, keepdim=True) + b.amax(2, keepdim=True))
+        return (mixed * gate).transpose(1, 2).reshape(-1, 6)
+
+    return steps.Case(step, [W], lambda B: torch.randn(B, 6), lambda B: torch.randn(B, 6))
+
+
 EVERY_STEP = {
+    "a matrix as memory": matrix_memory,
+    "three heads": heads,
     **{name: lambda name=name: steps.make(name, torch.float32) for name in steps.ZOO},
     **{name: make for _, name, make in operations.cases(torch.float32)},
 }
