@@ -38,6 +38,23 @@ class Leaky(torch.nn.Module):
 
 # OpenVINO computes float64 in float32: a mean of 10,000 scales costs it the digits of a value.
 FAR = "far from zero"
+class Memory(torch.nn.Module):
+    """A cell of a person's own whose carry is a matrix, written by outer products."""
+
+    def __init__(self, n_features, hidden_size):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, 3 * hidden_size)
+        self.size = hidden_size
+
+    def initial(self, x):
+        return x.new_zeros(len(x), self.size, self.size)
+
+    def forward(self, M, x):
+        k, v, q = self.into(x).chunk(3, 1)
+        M = 0.9 * M + torch.softmax(k, 1)[:, :, None] * v[:, None, :]
+        return M, torch.bmm(q[:, None, :], M)[:, 0]
+
+
 MODELS = {
     **{cell: lambda cell=cell: models.classifier(cell=cell) for cell in ("rnn", "gru", "lstm")},
     "relu": lambda: models.classifier(cell="rnn", nonlinearity="relu"),
@@ -52,6 +69,7 @@ MODELS = {
     "ensemble": lambda: models.classifier(cell="gru", members=3, num_layers=2),
     "ensemble of two": lambda: models.classifier(cell="lstm", members=2, bidirectional=True),
     "own cell": lambda: models.classifier(cell=Leaky),
+    "a matrix as carry": lambda: models.classifier(cell=Memory, readout="max"),
     "tagger": lambda: models.tagger(crf=False),
     "tagger of one direction": lambda: models.tagger(crf=False, bidirectional=False),
     "tagger with a CRF": lambda: models.tagger(crf=True),
