@@ -171,9 +171,6 @@ def test_what_has_no_graph_is_said():
         describe(ClassifierNet(5, 4, Peeking, 7))
     with pytest.raises(Unsupported, match="changes"):
         describe(ClassifierNet(5, 4, Counting, 7))
-    words = ClassifierNet(None, 4, n_words=9)
-    with pytest.raises(Unsupported, match="a table for each member"):
-        describe(ClassifierEnsemble([words, words]))
     with pytest.raises(Unsupported, match="float64"):
         describe(ClassifierNet(5, 4).double())
     with pytest.raises(Unsupported, match="a Linear has no graph"):

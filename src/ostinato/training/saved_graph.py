@@ -75,7 +75,7 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
             graph = _classifier(net, names, several)
         elif isinstance(net, ClassifierEnsemble):
             members = [_classifier(m, names, several) for m in net._members]
-            graph = _ensemble(members)
+            graph = _ensemble(members, _tables(net._members, names))
         elif isinstance(net, TaggerNet):
             graph = _tagger(net, names)
         elif isinstance(net, ForecasterNet):
@@ -121,39 +121,57 @@ def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelG
     return ModelGraph(embed, layers, readout, _map([x], answer))
 
 
-def _ensemble(members: Sequence[ModelGraph]) -> ModelGraph:
+def _tables(nets: Sequence[ClassifierNet], names: TensorNames) -> Embed | None:
+    """The embeddings of all members as one table, side by side; None where steps are vectors."""
+    tables = [net.words.embedding.weight.detach() for net in nets if net.words is not None]
+    if not tables:
+        return None
+    table = torch.cat(tables, dim=1)
+    return Embed(len(table), table.shape[1], names.fold(table))
+
+
+def _ensemble(members: Sequence[ModelGraph], embed: Embed | None) -> ModelGraph:
     """The members side by side, and the mean of their answers, Σ p_m / M.
 
     The outputs of a layer are those of the first direction, member by member, then those of the
     second.
     """
-    if members[0].embed is not None:
-        raise Unsupported("an ensemble that reads words has a table for each member")
     layers: list[Scan] = []
     for together in zip(*(m.layers for m in members), strict=True):
         below = layers[-1] if layers else None
+        shared = below is None and embed is None
         directions = [
-            Direction(_members([d.step for d in each], below), each[0].reverse)
+            Direction(_members([d.step for d in each], below, shared), each[0].reverse)
             for each in zip(*(layer.directions for layer in together), strict=True)
         ]
         layers.append(Scan(together[0].name, tuple(directions)))
     steps = [m.readout.step for m in members if m.readout.step is not None]
     answers = [m.readout.answer for m in members if m.readout.answer is not None]
     if steps:
-        readout = model_graph.Readout("scan", _members(steps, layers[-1]), _answers(answers))
+        step = _members(steps, layers[-1], shared=False)
+        readout = model_graph.Readout("scan", step, _answers(answers))
     else:
         readout = members[0].readout
-    return ModelGraph(None, tuple(layers), readout, _mean_of_heads(members, layers[-1]))
+    return ModelGraph(embed, tuple(layers), readout, _mean_of_heads(members, layers[-1]))
 
 
-def _members(steps: Sequence[StepGraph], below: Scan | None) -> StepGraph:
-    """The steps of all members, each reading its own outputs of the layer below."""
-    if below is None:
-        widths = [steps[0].inputs[0].width]
-        return side_by_side(steps, widths, lambda c, inputs, i: list(inputs))
-    return side_by_side(
-        steps, [below.width], lambda c, inputs, i: [_own(c, inputs[0], below, i, len(steps))]
-    )
+def _members(steps: Sequence[StepGraph], below: Scan | None, shared: bool) -> StepGraph:
+    """The steps of all members, each reading its own columns of what lies below.
+
+    Args:
+        below: the layer below; None: there is none.
+        shared: all members read the same input.
+    """
+    width = steps[0].inputs[0].width
+
+    def cut(c: Composer, inputs: Sequence[Node], i: int) -> list[Node]:
+        if shared:
+            return list(inputs)
+        if below is None:
+            return [c.slice(inputs[0], i * width, width)]
+        return [_own(c, inputs[0], below, i, len(steps))]
+
+    return side_by_side(steps, [width if shared else width * len(steps)], cut)
 
 
 def _answers(maps: Sequence[StepGraph]) -> StepGraph:
