@@ -50,7 +50,7 @@ COMPILER = """
     verify
     __init__
 """
-WITHOUT_TORCH = ("engine", "compiler/lower", "runtime")
+WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export")
 
 
 def imported(source: str) -> Iterator[str]:
