@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ostinato.cli import runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, check_file, hush
+
+if TYPE_CHECKING:
+    from ostinato.runtime.model import Model
 
 
 def stream(
@@ -30,13 +33,12 @@ def stream(
         bool, typer.Option("--on-change", help="Answer only when the label changes.")
     ] = False,
     until_confidence: Annotated[
-        Optional[float],  # noqa: UP045
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--until-confidence",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Answer once: when the label's probability reaches P.",
+            metavar="P|sure",
+            help="Answer once: when the label's probability reaches P, or that from which on a "
+            "model trained with early_error is sure.",
         ),
     ] = None,
     state: Annotated[
@@ -76,10 +78,32 @@ def stream(
 
     model = runtime.load(runs.find(run).model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
-    rule = Rule(on_change, until_confidence, skip)
+    rule = Rule(on_change, _confidence(until_confidence, model), skip)
     source = Source(file, key, names, separator)
     with opened(file) as handle:
         Player(model, source, Input(handle), rule, as_json, state, every).run()
+
+
+def _confidence(given: str | None, model: Model) -> float | None:
+    """The probability that an answer waits for."""
+    if given is None:
+        return None
+    if given == "sure":
+        if model.sure_from is None:
+            raise BadInput(
+                "--until-confidence sure is for a model trained with early_error, which this one "
+                "was not; wanted a probability, as 0.95"
+            )
+        return model.sure_from
+    try:
+        found = float(given)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise BadInput(
+            f"--until-confidence is {given!r}; wanted a probability from 0 to 1, or sure"
+        )
+    return found
 
 
 @contextmanager

@@ -65,6 +65,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
             averaged.
         embedding_size: of words; of those of the vocabulary, each has an embedding.
         vocabulary_size: words to know, the most frequent ones. All others are one unknown word.
+        early_error: with a share, as 0.05, the model learns from its validation part when it may
+            answer before a sequence ends: from which probability on no more of its answers are
+            wrong. A stream's `Answer.sure` says when that is reached.
         warm_start: `fit` goes on from the weights of the fitted model, if there are any. The
             network must still have the same sizes and `y` the same classes. The optimiser begins
             anew.
@@ -77,6 +80,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
+        early_: with `early_error`: the threshold, and what it is worth on the validation part; see
+            `training.early.Early`.
 
     Example:
         >>> import numpy as np
@@ -121,6 +126,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     ensemble: int = 1
     embedding_size: int = WordSettings.embedding_size
     vocabulary_size: int = WordSettings.vocabulary_size
+    early_error: float | None = None
     warm_start: bool = False
     verbose: int = 0
 
@@ -186,6 +192,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
             members.append(trained)
         self.n_iter_ = self.history_.iterations
         trained = FittedClassifier.together(members)
+        if self.early_error is not None:
+            if given.validation is None:
+                raise ValueError(
+                    f"early_error={self.early_error} needs validation data: give "
+                    "validation_fraction, or validation to fit"
+                )
+            trained = trained.calibrated(*given.validation, self.early_error)
         return self._take(replace(trained, preparation=preparation))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -279,7 +292,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         return FittedClassifier(
-            self.net_, self.classes_, names, self._preparation, self._multilabel, self._vocabulary
+            self.net_,
+            self.classes_,
+            names,
+            self._preparation,
+            self._multilabel,
+            self._vocabulary,
+            self.early_,
         )
 
     def _take(self, trained: FittedClassifier) -> SequenceClassifier:
@@ -290,6 +309,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         self._preparation = trained.preparation
         self._multilabel = trained.multilabel
         self._vocabulary = trained.vocabulary
+        self.early_ = trained.early
         if trained.feature_names is not None:
             self.feature_names_in_ = trained.feature_names
         elif hasattr(self, "feature_names_in_"):

@@ -16,11 +16,14 @@ class Answer(NamedTuple):
         label: the likeliest label; of a classifier with several labels a tuple of those that are
             likelier than not; of a language model the likeliest next token.
         proba: `[K]` float32, the probability of each of the model's `labels`.
+        sure: whether the label's probability is that from which on the model was found to be right
+            often enough (`early_error` of `SequenceClassifier`); None: that was not asked for.
     """
 
     n: int
     label: Any
     proba: Array
+    sure: bool | None = None
 
 
 class Answers(Sequence[Answer]):
@@ -31,9 +34,17 @@ class Answers(Sequence[Answer]):
         proba: `[N, K]` float32.
     """
 
-    def __init__(self, n: Array, proba: Array, at: Array, name: Callable[[int, Array], Any]):
+    def __init__(
+        self,
+        n: Array,
+        proba: Array,
+        at: Array,
+        name: Callable[[int, Array], Any],
+        sure_from: float | None = None,
+    ):
         """at: `[N]`, the place of each row's largest value. name: of a place and its row."""
         self.n, self.proba, self._at, self._name = n, proba, at, name
+        self._sure_from = sure_from
 
     @property
     def labels(self) -> list[Any]:
@@ -48,9 +59,10 @@ class Answers(Sequence[Answer]):
     def __getitem__(self, i: slice) -> Answers: ...
     def __getitem__(self, i: int | slice) -> Answer | Answers:
         if isinstance(i, slice):
-            return Answers(self.n[i], self.proba[i], self._at[i], self._name)
-        row = self.proba[i]
-        return Answer(int(self.n[i]), self._name(int(self._at[i]), row), row)
+            return Answers(self.n[i], self.proba[i], self._at[i], self._name, self._sure_from)
+        row, at = self.proba[i], int(self._at[i])
+        sure = None if self._sure_from is None else bool(row[at] >= self._sure_from)
+        return Answer(int(self.n[i]), self._name(at, row), row, sure)
 
     def __repr__(self) -> str:
         return f"Answers({len(self)}: n={self.n}, labels={self.labels})"

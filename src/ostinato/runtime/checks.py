@@ -176,6 +176,18 @@ def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
     return made
 
 
+def threshold(value: Any, where: str) -> float | None:
+    """The probability from which on an answer is sure."""
+    if value is None:
+        return None
+    where = f"{where}: 'early'"
+    value = entries(value, where, {"threshold", "error", "share", "read", "n"})
+    found = _finite(value["threshold"], where)
+    if not 0 <= found <= 1:
+        fail(f"{where} has the threshold {found}; wanted a probability")
+    return found
+
+
 def n_features(sequences: Array | Ragged, wanted: int) -> None:
     """Whether sequences have as many features as the model."""
     came = sequences.n_features if isinstance(sequences, Ragged) else sequences.shape[2]

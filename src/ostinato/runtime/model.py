@@ -62,10 +62,13 @@ class Model:
         fingerprint: which saved model it is: the SHA-256 of its config.json.
         labels: `[C]`, in the order of the answer's columns; of a language model its tokens.
         preparation: what is done to a person's table; None: nothing.
+        sure_from: the probability from which on an answer is sure before a sequence ends; None:
+            the training was not asked for it.
     """
 
     labels: Array
     preparation: Preparation | None = None
+    sure_from: float | None = None
 
     def __init__(self, saved: Saved, where: str):
         self.kind, self.graph, self.tensors = saved.kind, saved.graph, saved.tensors
@@ -167,14 +170,16 @@ class Classifier(Model):
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
-        fitted = {"vocabulary": None, **fitted}  # the first models of the format had none
-        wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary"}
+        # The first models of the format had none of the two.
+        fitted = {"vocabulary": None, "early": None, **fitted}
+        wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
         checks.names(fitted, wanted, where)
         self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
         self.labels = self.encoder.classes
         self._columns = checks.columns(fitted["feature_names"], where)
         self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
         self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
+        self.sure_from = checks.threshold(fitted["early"], where)
         if type(fitted["multilabel"]) is not bool:
             fail(f"{where}: 'multilabel' is neither true nor false")
         self.several = fitted["multilabel"]

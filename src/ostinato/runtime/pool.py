@@ -208,4 +208,4 @@ class Pool:
         played = self._states.push(n, slots, rows, proba, at, steps, self._finite)
         if played < n:
             self._source.refuse_row(rows, played, "row")
-        return Answers(steps, proba, at, self._source.name)
+        return Answers(steps, proba, at, self._source.name, self._source.sure_from)

@@ -60,13 +60,13 @@ class Stream:
         finite: whether NaN and infinite values are refused.
     """
 
-    __slots__ = ("_finite", "_labels", "_n_answers", "_push", "_source", "_state")
+    __slots__ = ("_finite", "_labels", "_n_answers", "_push", "_source", "_state", "_sure_from")
 
     def __init__(self, source: StreamSource, finite: bool = True, state: Any = None):
         self._source, self._finite = source, finite
         self._state = native.stream_state(source.native) if state is None else state
         self._push = self._state.push
-        self._n_answers = source.n_answers
+        self._n_answers, self._sure_from = source.n_answers, source.sure_from
         self._labels = None if source.several else source.names
 
     @property
@@ -104,7 +104,8 @@ class Stream:
         if out is not None:
             return out
         label = self._source.name(at, proba) if self._labels is None else self._labels[at]
-        return Answer(self._state.steps, label, proba)
+        sure = None if self._sure_from is None else bool(proba[at] >= self._sure_from)
+        return Answer(self._state.steps, label, proba, sure)
 
     def _push_rows(self, x: Any, out: Array | None, each: bool | None) -> Any:
         """`push` of what is no dense float32 row, or is refused."""
@@ -125,7 +126,7 @@ class Stream:
             out[...] = proba[-1]
             return out
         steps = np.arange(n - len(proba) + 1, n + 1)
-        answers = Answers(steps, proba, proba.argmax(1), source.name)
+        answers = Answers(steps, proba, proba.argmax(1), source.name, source.sure_from)
         return answers if with_each else answers[-1]
 
     def _played(self, rows: Array, each: bool) -> Array:

@@ -54,6 +54,7 @@ class StreamSource:
         reader: of a model of tokens or words, from these to rows `[T, F]` as the step reads them.
         begin: rows that a new stream has read before its first step.
         fingerprint: of the saved model, in hexadecimal.
+        sure_from: the probability from which on an answer is sure, if the model has one.
 
     Raises:
         ValueError: the model cannot answer step by step; the message names the layer.
@@ -69,6 +70,7 @@ class StreamSource:
         reader: Callable[[Any], Array] | None = None,
         begin: Array | None = None,
         fingerprint: str = "",
+        sure_from: float | None = None,
     ):
         why_not = network.graph.why_not_streamable()
         if why_not is not None:
@@ -77,7 +79,7 @@ class StreamSource:
                 "direction, or give predict whole sequences"
             )
         self.network, self.names, self.several = network, list(names), several
-        self.fingerprint, self._reader = fingerprint, reader
+        self.fingerprint, self._reader, self.sure_from = fingerprint, reader, sure_from
         self.chunks = Chunks(network)
         step, answer = network.graph.composed()
         carry = np.zeros(sum(n.width for n in step.states), np.float32)
@@ -198,7 +200,7 @@ def source_of(model: Model) -> StreamSource:
     return StreamSource(
         model.network, model.labels.tolist(), several=getattr(model, "several", False),
         scaling=scaling, reader=reader, begin=begin,
-        fingerprint=model.fingerprint,
+        fingerprint=model.fingerprint, sure_from=model.sure_from,
     )  # fmt: skip
 
 

@@ -24,8 +24,9 @@ from ostinato.data.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble, network
-from ostinato.training import evaluation, loop, multilabel, saved_model
+from ostinato.training import early, evaluation, loop, multilabel, saved_model
 from ostinato.training.callbacks import Callback
+from ostinato.training.early import Early
 from ostinato.training.examples import Inputs
 from ostinato.training.history import History
 from ostinato.training.multilabel import MultiLabels
@@ -120,6 +121,7 @@ class FittedClassifier:
         preparation: what is done to examples before the network reads them; None: nothing.
         multilabel: whether a sequence may have several labels; each then has its own probability.
         vocabulary: of the words; None if the steps are vectors.
+        early: from which probability on an answer is sure; None: that was not asked for.
     """
 
     net: ClassifierNet | ClassifierEnsemble
@@ -128,6 +130,7 @@ class FittedClassifier:
     preparation: Preparation | None = None
     multilabel: bool = False
     vocabulary: WordVocabulary | None = None
+    early: Early | None = None
 
     @staticmethod
     def fit(
@@ -229,6 +232,7 @@ class FittedClassifier:
                 "preparation": self.preparation and self.preparation.as_json(),
                 "multilabel": self.multilabel,
                 "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+                "early": self.early and self.early.as_json(),
             },
             iterations=iterations,
             several=self.multilabel,
@@ -281,7 +285,10 @@ class FittedClassifier:
                 f"{path} has a vocabulary of {vocabulary and vocabulary.n_words} for a network of "
                 f"{net.config['n_words']} words; it is damaged"
             )
-        return FittedClassifier(net.eval(), classes, columns, preparation, several, vocabulary)
+        sure = saved.fitted["early"] and Early(**saved.fitted["early"])
+        return FittedClassifier(
+            net.eval(), classes, columns, preparation, several, vocabulary, sure
+        )
 
     @property
     def n_features(self) -> int:
@@ -328,6 +335,22 @@ class FittedClassifier:
         if self.vocabulary is None:
             raise ValueError("X has words, but the classifier was trained with numbers")
         return self.vocabulary.code(X)
+
+    def calibrated(self, X: Steps, y: np.ndarray, allowed: float) -> FittedClassifier:
+        """With a threshold from which on its answers are sure; see `training.early`.
+
+        Args:
+            X, y: prepared validation sequences, and their class numbers.
+            allowed: the share of sure answers that may be wrong.
+
+        Raises:
+            ValueError: none has so few wrong answers, or the network cannot answer early.
+        """
+        if self.multilabel:
+            raise ValueError(
+                f"early_error={allowed} is for one label a sequence; these have several"
+            )
+        return replace(self, early=early.calibrated(self.net, self.coded(X), y, allowed))
 
     def logits(self, X: Any) -> Tensor:
         """`[N, C]` float32.
@@ -395,8 +418,10 @@ def read(path: Path) -> SavedModel:
     known = signature(ClassifierNet).parameters
     later = ("readout", "n_words", "embedding_size")
     added = {"ensemble": 1} | {name: known[name].default for name in later}
-    kept = {"classes", "feature_names", "preparation", "multilabel", "vocabulary"}
-    return saved_model.read(path, KIND, {*known, "ensemble"}, kept, added, {"vocabulary": None})
+    kept = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
+    return saved_model.read(
+        path, KIND, {*known, "ensemble"}, kept, added, {"vocabulary": None, "early": None}
+    )
 
 
 def check_like_trained(

@@ -263,7 +263,7 @@ def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
 
 def _fitted(config: dict[str, Any]) -> Any:
     if config["format"] < 3:
-        names = ("classes", "feature_names", "preparation", "multilabel", "vocabulary")
+        names = ("classes", "feature_names", "preparation", "multilabel", "vocabulary", "early")
         return {name: config.get(name) for name in names}
     return config.get("fitted")
 
