@@ -93,7 +93,18 @@ def choose_saved(
         if n.kind == ROWS and n not in backward
     }
     wanted = {n for n in needed if not _free(n, at_hand)}
-    return sorted(_smallest_cut(wanted, at_hand), key=lambda n: n.index)
+    cut = _without_slices(_smallest_cut(wanted, at_hand))
+    return sorted(cut, key=lambda n: n.index)
+
+
+def _without_slices(cut: list[Node]) -> set[Node]:
+    """The same values, those of which all columns are saved as one: it lies in memory anyway."""
+    found = set(cut)
+    for source in {n.inputs[0] for n in cut if n.op == "slice"}:
+        slices = {n for n in cut if n.op == "slice" and n.inputs[0] is source}
+        if sum(n.width for n in slices) >= source.width:
+            found = (found - slices) | {source}
+    return found
 
 
 def _free(n: Node, at_hand: set[Node]) -> bool:

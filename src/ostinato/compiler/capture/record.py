@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Imported for the compositions that they enter into DECOMPOSITIONS.
 import ostinato.compiler.capture.decompositions_axes
-import ostinato.compiler.capture.decompositions_losses  # noqa: F401
+import ostinato.compiler.capture.decompositions_losses
+import ostinato.compiler.capture.decompositions_norms  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.decompositions import decomposition

@@ -136,16 +136,6 @@ def _amin(c: Context, a: Value, dims: Any = (), keepdim: bool = False) -> Any:
     return c.op("neg", of.max(c.op("neg", x)))
 
 
-@rule("linalg_vector_norm")
-def _norm(c: Context, a: Value, order: float = 2, dims: Any = None, keepdim: bool = False) -> Any:
-    x, of = _row(c, a, dims, "norm")
-    if order == 1:
-        return of.sum(c.op("abs", x))
-    if order != 2:
-        raise c.refuse(f"only the 1-norm and the 2-norm are supported, not that of order {order}")
-    return c.op("sqrt", of.sum_of_squares(x))
-
-
 # ---- softmax
 
 

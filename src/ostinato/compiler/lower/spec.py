@@ -206,5 +206,5 @@ def split_outputs(spec: PassSpec) -> Roots:
             taken.add(piece)
             pieces.append(replace(o, node=piece, column=column))
             column += piece.width
-    saved = [make.copy(n) if n in taken else n for n in spec.saved]
+    saved = [make.copy(n) if n in taken or n.op == "slice" else n for n in spec.saved]
     return Roots(tuple(pieces), tuple(saved), spec.sums)
