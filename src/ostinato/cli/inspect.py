@@ -61,8 +61,8 @@ def _of_run(path: Path) -> Anatomy:
     net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
     if not isinstance(net["cell"], str):
         raise BadInput(
-            f"{path}: the cell {net['cell']['own']!r} is a person's own; inspect shows the networks "
-            "of rnn, gru and lstm"
+            f"{path}: the cell {net['cell']['own']!r} is a person's own; inspect shows the "
+            "networks of rnn, gru and lstm"
         )
     data = trained.environment().get("data", {})
     training = trained.config.training if trained.config else Fitting()
