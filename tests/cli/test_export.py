@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -144,7 +145,6 @@ def test_an_unwritable_place(ostinato, trained, tmp_path, to):
 
 @pytest.mark.process
 def test_it_imports_no_torch(trained, tmp_path):
-    import sys
 
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -171,3 +171,11 @@ def test_each_task(ostinato, tmp_path, task):
         assert (done.code, done.err) == (0, "")
         shape = {"classify": "[batch, 2]", "tag": "[batch, time, 2]", "language": "[batch, time, "}
         assert f"answer {shape[task]}" in done.out
+
+
+def test_without_onnx_the_extra_is_named(ostinato, trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it fails
+    done = ostinato("export", trained, "--to", "onnx", "-o", tmp_path / "m.onnx")
+    assert done.code == 2
+    assert "pip install 'ostinato[onnx]'" in done.err
+    assert not (tmp_path / "m.onnx").exists()

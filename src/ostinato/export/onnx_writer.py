@@ -85,13 +85,19 @@ class Writer:
 
     # ---- the graph
 
-    def graph(
-        self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[Any]
-    ) -> onnx.GraphProto:
+    def graph(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> onnx.GraphProto:
+        """The graph of the nodes that its outputs need; bodies read nothing of the graph above."""
         from onnx import numpy_helper
 
-        kept = [numpy_helper.from_array(v, n) for n, v in self._constants.values()]
-        return self._helper.make_graph(self.nodes, name, list(inputs), list(outputs), kept)
+        needed = {o.name for o in outputs}
+        nodes = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        named = {n: v for n, v in self._constants.values() if n in needed}
+        kept = [numpy_helper.from_array(v, n) for n, v in named.items()]
+        return self._helper.make_graph(nodes[::-1], name, list(inputs), list(outputs), kept)
 
     def value(self, name: str, shape: Sequence[int | str], kind: int = FLOAT) -> Any:
         """The description of an input or output of a graph; a text is the name of an open size."""
