@@ -1,10 +1,12 @@
 """A run that is played in segments: for a budget of memory, or to stop gradients (`segments.py`).
 
-    forward    segment after segment, each from the last carry of the one before; the carry before
-               each group of spans is kept, and without a budget every tape
+    forward    segment after segment, each from the last carry of the one before. The carry before
+               each group of spans is kept, and the tapes of the last span
     backward   span after span from the last one: played forward again from its checkpoint for the
                tapes, then segment after segment backward. The gradient of the carry and the sums of
                weight gradients are handed on from one segment to the next
+
+Without a budget there is one span, whose tapes are all kept.
 
 A segment's outputs are copied into those of the run, so nothing that the caller may change in place
 is read again.
@@ -65,8 +67,8 @@ class SegmentedCall(ScanCall):
             groups = [[cuts]]
         else:
             groups = scheduled(cuts, reverse, plan.segment_steps, plan.levels)
-        run = Run(self, tensors, cuts, groups, plan is not None and plan.levels > 0)
-        return run.forward(), run
+        run = Run(self, tensors, cuts, groups)
+        return run.forward(tensors), run
 
     def backward(
         self, tape: Any, tensors: Any, grads: Any, used: Flags, wanted: Flags
@@ -121,12 +123,14 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
         return max(p.needed_bytes(n, n_steps, n_rows, threads, isa) for p in passes)
 
     of_a_step = item * n_rows
+    whole = of_a_step * (n_steps * (tape + hidden + copied) + states) + _PAGE
     return Cost(
         step=of_a_step * (tape + kept_states + own_ys + again + copied + ys + d_xs),
         segment=of_a_step * kept_states + _PAGE,
         carry=of_a_step * states,
         engine=engine,
-        whole=of_a_step * (n_steps * (tape + hidden + copied) + states) + engine(n_steps) + _PAGE,
+        kept=whole,
+        whole=whole + engine(n_steps),
     )
 
 
@@ -144,36 +148,37 @@ class Run:
     Args:
         tensors: captured, init and xs.
         windows, groups: the segments, in playing order.
-        again: whether the backward pass computes the tapes again; else they are kept.
+
+    Attributes:
+        checkpoints: the carry before each group but the first; of each leaf `[groups − 1, B, …]`.
+        tapes: of the segments of the last span, until the backward pass takes them.
     """
 
     def __init__(
-        self, call: ScanCall, tensors: Tensors, windows: list[Segment], groups: list[Group],
-        again: bool,
-    ):  # fmt: skip
-        self.call, self.windows, self.groups, self.again = call, windows, groups, again
+        self, call: ScanCall, tensors: Tensors, windows: list[Segment], groups: list[Group]
+    ):
+        self.call, self.windows, self.groups = call, windows, groups
         self.whereabouts = native.whereabouts(list(tensors))
-        self.n_steps = tensors[-1].shape[0]
-        self._tensors: Tensors = tensors  # given up after the forward pass
-        self.checkpoints: list[Tensor] = []  # of each leaf of the carry, `[groups, B, …]`
-        self.tapes: list[SavedForward] = []  # of every segment, if they are kept
+        self.n_steps: int = tensors[-1].shape[0]
+        self.checkpoints: list[Tensor] = []
+        self.tapes: list[SavedForward] = []
 
-    def forward(self) -> list[Tensor]:
+    def forward(self, tensors: Tensors) -> list[Tensor]:
         """Outputs and last carry, in one list."""
-        tensors, self._tensors = self._tensors, ()
         carry: Carry = self.call.split(tensors)[1]
         ys: list[Tensor] = []
         n_ys = self.call.compiled.n_ys
         for g, group in enumerate(self.groups):
             if g:
                 self.checkpoints = keep(self.checkpoints, carry, g - 1, len(self.groups) - 1)
-            for segment in (s for span in group for s in span):
-                outs, tape = self.play(tensors, segment, carry, not self.again)
-                if not self.again:
+            for span, segment in ((span, segment) for span in group for segment in span):
+                is_last = span is self.groups[-1][-1]
+                outs, tape = self.play(tensors, segment, carry, is_last)
+                if is_last:
                     self.tapes.append(tape)
                 parts, carry = outs[:n_ys], outs[n_ys:]
                 if not ys:
-                    ys = [p.new_empty((self.n_steps, *p.shape[1:])) for p in parts]
+                    ys = [whole(part, self.n_steps) for part in parts]
                 for y, part in zip(ys, parts, strict=True):
                     y[segment.begin : segment.end] = part
         return [*ys, *carry]
@@ -203,6 +208,13 @@ class Run:
         begin, n = segment.begin, segment.end - segment.begin
         ordered = [min(max(length - begin, 0), n) for length in rows.ordered_lengths]
         return RowOrder((rows.lengths - begin).clamp(0, n), rows.order, ordered)
+
+
+def whole(part: Tensor, n_steps: int) -> Tensor:
+    """Memory for all steps, of which a part has some."""
+    made = part.new_empty((n_steps, *part.shape[1:]))
+    native.prefer_large_pages(made)
+    return made
 
 
 def keep(kept: list[Tensor], carry: Carry, at: int, n: int) -> list[Tensor]:
@@ -277,8 +289,8 @@ class _Backward:
         return found
 
     def play_span(self, span: Span, carry: Carry) -> None:
-        tapes = self.run.tapes[:]
-        if self.run.again:
+        tapes, self.run.tapes = self.run.tapes, []
+        if not tapes:
             for segment in span:
                 outs, tape = self.run.play(self.tensors, segment, carry, True)
                 tapes.append(tape)
@@ -308,10 +320,12 @@ class _Backward:
         for i, d in enumerate(found[self.n_states :]):
             if d is None:
                 continue
-            whole = self.d_xs[i]
-            if whole is None:  # steps of windows that no gradient reaches keep the zeros
-                whole = self.d_xs[i] = d.new_zeros(self.xs[i].shape)
-            whole[steps] = d
+            d_x = self.d_xs[i]
+            if d_x is None:
+                d_x = self.d_xs[i] = whole(d, self.run.n_steps)
+                if len(self.run.windows) > 1:  # no gradient may reach the steps of some windows
+                    d_x.zero_()
+            d_x[steps] = d
 
     def sums_for(self, tape: SavedForward) -> _Sums:
         if self.used not in self.sums:

@@ -19,11 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# A span is at least so long that its tape fills this, if the budget allows: below, the fixed time
-# of three plays shows (packing the weights takes as long as a dozen steps on one row).
-NEAR_BYTES = 1 << 21
-
-
 class Segment(NamedTuple):
     begin: int
     end: int
@@ -58,7 +53,7 @@ def scheduled(of: list[Segment], reverse: bool, most_steps: int, levels: int) ->
                 n_in_span = 0
             spans[-1].append(segment)
             n_in_span += n
-    n_together = math.isqrt(len(spans) - 1) + 1 if levels == 2 else 1
+    n_together = _spans_of_a_group(len(spans), levels)
     return [spans[i : i + n_together] for i in range(0, len(spans), n_together)]
 
 
@@ -81,13 +76,15 @@ class Cost:
         segment: of a segment in a span, whatever its steps are: one more slot of each carry.
         carry: of a checkpoint.
         engine: of the engine's workspace, for so many steps in one play.
-        whole: of the run in one piece, with its workspace.
+        kept: of the run in one piece, between its passes.
+        whole: the same with the engine's workspace.
     """
 
     step: int
     segment: int
     carry: int
     engine: Callable[[int], int]
+    kept: int
     whole: int
 
 
@@ -98,12 +95,13 @@ class MemoryPlan:
     Attributes:
         budget: the bytes allowed.
         n_segments: 1 if the run is played in one piece.
-        segment_steps: steps that are recomputed together, at most.
+        segment_steps: steps of a span, at most.
         levels: of checkpoints; 0 if the run is played in one piece.
         checkpoints: the carries that exist at the same time, at most.
-        kept_bytes: between the forward and the backward pass.
+        kept_bytes: between the forward and the backward pass: checkpoints and the last span.
         peak_bytes: during the backward pass, with the engine's workspace.
-        extra_forwards: forward passes beside the first, of the whole sequence.
+        again_steps: steps that the backward pass plays forward again.
+        n_steps: T.
     """
 
     budget: int
@@ -113,18 +111,17 @@ class MemoryPlan:
     checkpoints: int
     kept_bytes: int
     peak_bytes: int
-    extra_forwards: int
+    again_steps: int
+    n_steps: int
 
     def __str__(self) -> str:
+        of_budget = f"{megabytes(self.peak_bytes)} of {megabytes(self.budget)}"
         if not self.levels:
-            return (
-                f"{megabytes(self.peak_bytes)} of {megabytes(self.budget)}: kept in one piece, "
-                "nothing is computed again"
-            )
-        again = "one more forward pass" if self.levels == 1 else "two more forward passes"
+            return f"{of_budget}: in one piece, nothing is computed again"
         return (
-            f"{megabytes(self.peak_bytes)} of {megabytes(self.budget)}: {self.n_segments} segments "
-            f"of {self.segment_steps} steps, {self.checkpoints} checkpoints, {again}"
+            f"{of_budget}: {self.n_segments} segments of {self.segment_steps} steps, "
+            f"{self.checkpoints} checkpoints; {self.again_steps / self.n_steps:.2f} forward passes "
+            "again"
         )
 
 
@@ -139,15 +136,14 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> MemoryPlan:
         ValueError: the budget is too small for any.
     """
     if cost.whole <= budget:
-        return MemoryPlan(budget, 1, n_steps, 0, 0, cost.whole, cost.whole, 0)
+        return MemoryPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
     lengths = _lengths(n_steps)
     least = None
     for levels in (1, 2):
         plans = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
         fitting = [p for p in plans if p.peak_bytes <= budget]
-        if fitting:
-            long = [p for p in fitting if p.segment_steps * cost.step >= NEAR_BYTES]
-            return min(long, key=_peak) if long else fitting[-1]
+        if fitting:  # the longest segments: each costs three plays, which pack the weights anew
+            return fitting[-1]
         least = min([*plans, least] if least else plans, key=_peak)
     assert least is not None
     raise ValueError(
@@ -162,28 +158,40 @@ def _peak(plan: MemoryPlan) -> int:
 
 
 def _lengths(n_steps: int) -> list[int]:
-    """Steps of a segment that are tried: the powers of two below those of the run."""
-    found = [1]
-    while found[-1] * 2 < n_steps:
-        found.append(found[-1] * 2)
-    return found
+    """Steps of a segment that are tried, up to those of the run: eight in each octave."""
+    octaves = range(n_steps.bit_length())
+    found = {n * 2**octave // 8 for octave in octaves for n in range(8, 16)}
+    # Segments of equal length: so many as there would be anyhow.
+    return sorted({-(-n_steps // -(-n_steps // n)) for n in found if n <= n_steps})
 
 
 def _plan(
     budget: int, n_steps: int, n_windows: int, length: int, levels: int, cost: Cost
 ) -> MemoryPlan:
-    length = min(length, n_steps)
     n_spans = -(-n_steps // length)
-    n_segments = n_spans + n_windows - 1
-    if levels == 1:
-        checkpoints, groups = n_spans, n_spans
-    else:
-        together = math.isqrt(n_spans - 1) + 1
-        groups = -(-n_spans // together)
-        checkpoints = groups + together
-    in_a_span = min(n_windows, -(-n_windows // n_spans) + 1)
-    # Three carries pass from segment to segment: the last one, its gradient, and the next gradient.
-    fixed = (checkpoints + 3) * cost.carry + in_a_span * cost.segment + cost.engine(length)
-    kept = groups * cost.carry
-    peak = fixed + length * cost.step
-    return MemoryPlan(budget, n_segments, length, levels, checkpoints, kept, peak, levels)
+    together = _spans_of_a_group(n_spans, levels)
+    n_groups = -(-n_spans // together)
+    checkpoints = n_groups if levels == 1 else n_groups + together
+    windows_of_a_span = min(n_windows, -(-n_windows // n_spans) + 1)
+    span = length * cost.step + windows_of_a_span * cost.segment
+    # Three more pass from segment to segment: the carry, its gradient, and the gradient before it.
+    carries = (checkpoints + 3) * cost.carry
+    again = n_steps - length  # the tapes of the last span are kept
+    if levels == 2:
+        again += n_steps - n_groups * length
+    return MemoryPlan(
+        budget=budget,
+        n_segments=n_spans + n_windows - 1,
+        segment_steps=length,
+        levels=levels,
+        checkpoints=checkpoints,
+        kept_bytes=n_groups * cost.carry + span,
+        peak_bytes=carries + span + cost.engine(length),
+        again_steps=again,
+        n_steps=n_steps,
+    )
+
+
+def _spans_of_a_group(n_spans: int, levels: int) -> int:
+    """One; or about √n, so that as many carries are kept for the groups as for the spans of one."""
+    return 1 if levels == 1 else math.isqrt(n_spans - 1) + 1
