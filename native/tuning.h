@@ -8,7 +8,6 @@ namespace ostinato {
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPageBytes = 4096;
-constexpr int64_t kLargePageBytes = 1 << 21;
 
 // ---- Row groups: see n_groups in play/request.h
 

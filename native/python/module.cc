@@ -121,7 +121,6 @@ NB_MODULE(_native, m) {
   m.def("described", described, "captured"_a, "init"_a, "xs"_a, "axis"_a);
 
 
-  m.def("prefer_large_pages", prefer_large_pages, "tensor"_a);
 
   nb::class_<Addresses>(m, "Addresses")
       .def(

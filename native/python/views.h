@@ -6,11 +6,6 @@
 
 #include <cstdint>
 #include <vector>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "tuning.h"
 
 namespace ostinato {
 
@@ -86,17 +81,6 @@ inline View view_of(nanobind::handle tensor) {
     looked = true;
   }
   return exchange ? view_by_exchange(*exchange, tensor) : view_by_methods(tensor);
-}
-
-// Asks for large pages under a new tensor that is filled piece by piece. The kernel clears 2 MB at once in a
-// fifth of the time that it takes for as many small pages: 4 % of an LSTM of 128 units on one row.
-inline void prefer_large_pages(nanobind::handle tensor) {
-#if defined(__linux__)
-  const View v = view_of(tensor);
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(v.data) + kPageBytes - 1) / kPageBytes * kPageBytes;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(v.data) + uintptr_t(v.elements() * v.item);
-  if (end >= begin + kLargePageBytes) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 }  // namespace ostinato

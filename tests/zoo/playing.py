@@ -41,8 +41,10 @@ def rows_apart(
     lengths: Any = None,
     resets: Tensor | None = None,
     restart: Any = None,
+    truncate: int | None = None,
 ) -> tuple[Any, Any]:
-    """What `lengths` and `resets` mean: each row alone, no longer than it is, cut into segments."""
+    """What `lengths`, `resets` and `truncate` mean: each row alone, no longer than it is, cut into
+    segments, its carry detached between the windows of `truncate` steps."""
     structure = pytree.tree_structure(init)
     T, B = pytree.tree_leaves(xs)[0].shape[:2]
     if restart is None:
@@ -55,7 +57,12 @@ def rows_apart(
         carry = pytree.tree_map(lambda leaf, row=row: leaf[row], init)
         n = T if lengths is None else int(lengths[b])
         ys: list[Any] = [None] * T
+        window = None
         for t in reversed(range(n)) if reverse else range(n):
+            before = window
+            window = None if truncate is None else (T - 1 - t if reverse else t) // truncate
+            if before not in (None, window):
+                carry = pytree.tree_map(torch.detach, carry)
             ends_a_segment = t + 1 < n and reverse and resets is not None and resets[t + 1, b]
             begins_one = not reverse and resets is not None and resets[t, b]
             if ends_a_segment or begins_one:

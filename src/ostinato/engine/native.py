@@ -123,7 +123,6 @@ environment: Callable[[str], str | None] = getattr(_native, "environment", os.en
 forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
 backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
 running_sums: Callable[[int], Any] = getattr(_native, "RunningSums", _not_there)
-prefer_large_pages: Callable[[Any], None] = getattr(_native, "prefer_large_pages", _not_there)
 whereabouts: Callable[[list[Any]], Any] = getattr(_native, "Whereabouts", _not_there)
 # Streams and pools, see `native/python/streams.h`:
 bound_plan: Callable[..., Any] = getattr(_native, "BoundPlan", _not_there)

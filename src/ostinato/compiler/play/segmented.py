@@ -167,12 +167,11 @@ class Run:
         """Outputs and last carry, in one list."""
         carry: Carry = self.call.split(tensors)[1]
         ys: list[Tensor] = []
-        n_ys = self.call.compiled.n_ys
+        n_ys, last = self.call.compiled.n_ys, self.groups[-1][-1]
         for g, group in enumerate(self.groups):
             if g:
                 self.checkpoints = keep(self.checkpoints, carry, g - 1, len(self.groups) - 1)
-            for span, segment in ((span, segment) for span in group for segment in span):
-                is_last = span is self.groups[-1][-1]
+            for segment, is_last in ((s, span is last) for span in group for s in span):
                 outs, tape = self.play(tensors, segment, carry, is_last)
                 if is_last:
                     self.tapes.append(tape)
@@ -212,9 +211,7 @@ class Run:
 
 def whole(part: Tensor, n_steps: int) -> Tensor:
     """Memory for all steps, of which a part has some."""
-    made = part.new_empty((n_steps, *part.shape[1:]))
-    native.prefer_large_pages(made)
-    return made
+    return part.new_empty((n_steps, *part.shape[1:]))
 
 
 def keep(kept: list[Tensor], carry: Carry, at: int, n: int) -> list[Tensor]:

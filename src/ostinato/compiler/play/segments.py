@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+
 class Segment(NamedTuple):
     begin: int
     end: int

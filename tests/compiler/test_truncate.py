@@ -1,0 +1,150 @@
+"""`truncate=`: the carry goes on, its gradient stops; against a loop that detaches."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ostinato import scan
+from ostinato.compiler import cache
+from zoo.playing import Played, assert_close, play, rows_apart
+from zoo.random_steps import Draw, random_case
+from zoo.steps import Case, make
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was recorded")
+_numbers = itertools.count()
+CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "readout_per_step", "stack_of_three"]
+
+
+def options_of(T: int, B: int) -> list[dict[str, Any]]:
+    random = torch.Generator().manual_seed(2)
+    lengths = [T, 0, 1, *torch.randint(0, T + 1, (B,), generator=random).tolist()][:B]
+    resets = torch.rand(T, B, generator=random) < 0.15
+    ways = itertools.product([False, True], [None, lengths], [None, resets])
+    return [{"reverse": r, "lengths": n, "resets": marks} for r, n, marks in ways]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("engine", ["native", "reference", "eager"])
+def test_a_loop_that_detaches(name, engine, monkeypatch):
+    """Double precision; rounding grows over at most 13 steps of widths below 10."""
+    monkeypatch.setenv("OSTINATO_ENGINE", engine)
+    case = make(name, torch.float64, 5, 7)
+    T, B = 13, 5
+    init, xs = case.init(B), case.xs(T, B)
+    for options, k in itertools.product(options_of(T, B), [1, 3, 12]):
+        ours = play(scan, case, init, xs, truncate=k, **options)
+        theirs = play(rows_apart, case, init, xs, truncate=k, **options)
+        assert_close(ours, theirs, 1e-11)
+        if engine == "native" and k == 1:
+            whole = play(rows_apart, case, init, xs, **options)
+            with pytest.raises(AssertionError):  # the gradients of a loop without it are others
+                assert_close(ours, whole, 1e-3)
+
+
+def same_bits(ours: Played, theirs: Played, what: Any) -> None:
+    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
+        assert torch.equal(a, b), (what, name)
+
+
+@pytest.mark.parametrize("name", CASES[:3])
+def test_from_n_steps_on_it_is_the_plain_run(name):
+    case = make(name, torch.float32, 5, 7)
+    T, B = 70, 9
+    init, xs = case.init(B), case.xs(T, B)
+    for options, k in itertools.product(options_of(T, B), [T, T + 1, 10 * T]):
+        plain = play(scan, case, init, xs, **options)
+        same_bits(play(scan, case, init, xs, truncate=k, **options), plain, (options, k))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", CASES[:3])
+def test_within_a_budget_the_bits_stay(name, threads):
+    """Windows that are shorter than a span, and longer."""
+    case = make(name, torch.float32, 5, 7)
+    torch.set_num_threads(threads)
+    T, B = 301, 9
+    init, xs = case.init(B), case.xs(T, B)
+    for options, k in itertools.product(options_of(T, B), [4, 33, 200]):
+        one = play(scan, case, init, xs, truncate=k, **options)
+        with pytest.raises(ValueError, match="need at least") as refused:
+            play(scan, case, init, xs, truncate=k, memory=1, **options)
+        memory = int(re.findall(r"at least (\d+)", str(refused.value))[0])
+        for budget in (memory, memory * 3 // 2):
+            ours = play(scan, case, init, xs, truncate=k, memory=budget, **options)
+            same_bits(ours, one, (options, k, budget))
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_random_steps(seed):
+    draw = Draw(100 + seed)
+    case = random_case(draw)
+    case.step.__code__ = case.step.__code__.replace(co_name=f"step_{next(_numbers)}")
+    T, B, k = draw.pick([2, 5, 11]), draw.pick([1, 3, 8]), draw.pick([1, 2, 4])
+    init, xs = case.init(B), case.xs(T, B)
+    options = draw.pick(options_of(T, B))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are played by the loop
+        ours = play(scan, case, init, xs, truncate=k, **options)
+        theirs = play(rows_apart, case, init, xs, truncate=k, **options)
+    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
+        error, scale = float((a - b).abs().max()), float(b.abs().max())
+        assert error <= 1e-9 * scale + 1e-12, (name, options, k)
+
+
+# ------------------------------------------------------------------------ where there is a gradient
+
+LOSSES = {
+    "outputs": lambda carry, ys: ys[0].sum() + ys[1].sum(),
+    "an early output": lambda carry, ys: ys[0][2].square().sum(),
+    "the last carry": lambda carry, ys: carry[0].square().sum(),
+    "the cell": lambda carry, ys: carry[1].sum() * 2,
+}
+
+
+def gradients(case: Case, loss: Any, B: int, T: int, **options: Any) -> list[Tensor | None]:
+    init, xs = case.init(B), case.xs(T, B)
+    leaves = [t.detach().requires_grad_() for t in pytree.tree_leaves(init)]
+    carry, ys = scan(case.step, tuple(leaves), xs.requires_grad_(), **options)
+    wanted = [*case.wanted, *leaves, xs]
+    return list(torch.autograd.grad(loss(carry, ys), wanted, allow_unused=True))
+
+
+@pytest.mark.parametrize("of", LOSSES)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [9, 0, 4]])
+def test_no_gradient_where_the_loop_has_none(of, reverse, lengths, monkeypatch):
+    """A gradient of zeros is not None: of init, if the loss uses the last carry alone."""
+    options = {"reverse": reverse, "lengths": lengths, "truncate": 4}
+    found = {}
+    for engine in ("native", "eager"):
+        monkeypatch.setenv("OSTINATO_ENGINE", engine)
+        assert cache.engine() == engine
+        case = make("lstm_chunk", torch.float64, 5, 7)
+        found[engine] = gradients(case, LOSSES[of], 3, 9, **options)
+    for a, b in zip(found["native"], found["eager"], strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or torch.allclose(a, b, rtol=1e-11, atol=1e-12)
+    if of == "the cell" and lengths is None:
+        assert found["native"][-2] is None and bool((found["native"][-1] == 0).any())
+
+
+def test_refused():
+    W = torch.randn(3, 3, requires_grad=True)
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"truncate is {wrong}; wanted at least 1"):
+            scan(step, torch.zeros(2, 3), torch.zeros(4, 2, 3), truncate=wrong)
+    for wrong in (1.5, True, "3"):
+        with pytest.raises(TypeError, match="whole number of steps"):
+            scan(step, torch.zeros(2, 3), torch.zeros(4, 2, 3), truncate=wrong)
