@@ -20,7 +20,10 @@ from zoo.playing import Played, play
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case, make
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*was recorded")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*was recorded"),
+    pytest.mark.filterwarnings("error:.*slow loop"),
+]
 _numbers = itertools.count()
 
 

@@ -18,7 +18,10 @@ from zoo.playing import Played, assert_close, play, rows_apart
 from zoo.random_steps import Draw, random_case
 from zoo.steps import Case, make
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*was recorded")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*was recorded"),
+    pytest.mark.filterwarnings("error:.*slow loop"),
+]
 _numbers = itertools.count()
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "readout_per_step", "stack_of_three"]
 
