@@ -21,6 +21,7 @@ PACKAGE = """
     eager
     arguments
     compiler
+    checkpointed
     _scan
     _explain span_metrics
     data

@@ -147,8 +147,13 @@ def _played(a: Arguments) -> tuple[Tree, Tree]:
             pass
         except Unsupported as refusal:
             warn_refused(a.given, refusal)
-    xs = tree.unflatten(a.xs_leaves, a.xs_spec)
-    carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
+    if a.memory is not None and torch.is_grad_enabled():
+        from ostinato.checkpointed import checkpointed_scan  # not a part of every start
+
+        carry, ys = checkpointed_scan(a)
+    else:
+        xs = tree.unflatten(a.xs_leaves, a.xs_spec)
+        carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
     if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, a.carry_spec)

@@ -191,6 +191,13 @@ class RowSpans:
         fits = [_broadcast(r, leaf) for r, leaf in zip(restart_leaves, init_leaves, strict=True)]
         return RowSpans(lengths, starts, fits, n_steps)
 
+    def between(self, begin: int, end: int) -> RowSpans:
+        """Of the steps begin ≤ t < end alone."""
+        n = end - begin
+        lengths = None if self.lengths is None else (self.lengths - begin).clamp(0, n)
+        starts = None if self.starts is None else self.starts[begin:end]
+        return RowSpans(lengths, starts, self.restart_leaves, n)
+
     def select_valid(self, xs_leaves: list[Tensor], dim: int) -> list[Tensor]:
         """xs with the padding of each row replaced by the last valid element of that row.
 

@@ -94,6 +94,17 @@ def warn_refused(step: Any, refusal: Unsupported | None) -> None:
     )
 
 
+def warn_checkpointed(step: Any) -> None:
+    """Say once per step function that its budget of memory is not kept to the byte."""
+    _refusals[code_key(step), "memory"] += 1
+    if _refusals[code_key(step), "memory"] == 1:
+        _warn(
+            f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
+            "carry every √T steps and plays the steps between them again; the budget is not "
+            "compared with the bytes that this takes"
+        )
+
+
 def _is_ours(module: Any) -> bool:
     return str(module).startswith("ostinato.")
 

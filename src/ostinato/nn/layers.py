@@ -8,7 +8,7 @@ torch.nn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import (
 )
 
 from ostinato._scan import scan_layer
+from ostinato.arguments import bytes_in
 from ostinato.compiler import torch_compat
 from ostinato.data import Ragged
 from ostinato.eager import Step, as_tensor, is_integer
@@ -32,12 +33,14 @@ from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 @dataclass(frozen=True)
 class _Ragged:
-    """Lengths, resets and restart, checked, in the inner layout."""
+    """Lengths, resets and restart, checked, in the inner layout; and how scan keeps states."""
 
     lengths: Any = None  # [B] int64, or None
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
     packed: bool = False  # whether the input was packed; then rows are sorted, the longest first
+    memory: int | str | None = None  # of all layers and directions
+    truncate: int | None = None
 
 
 class _Layer(torch.nn.RNNBase):
@@ -60,8 +63,10 @@ class _Layer(torch.nn.RNNBase):
         resets: Tensor | None = None,
         restart: Hidden = None,
         return_all_states: bool = False,
+        memory: int | str | None = None,
+        truncate: int | None = None,
     ) -> tuple[Any, ...]:
-        """Play the sequence: torch.nn's forward with four more keywords.
+        """Play the sequence: torch.nn's forward with six more keywords.
 
         Args:
             input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed: a
@@ -78,6 +83,9 @@ class _Layer(torch.nn.RNNBase):
             restart: the state that a row restarts from, like hx or broadcastable to it; zeros by
                 default.
             return_all_states: return the hidden states after every step as a third result.
+            memory: a budget for the backward pass, as for `ostinato.scan`; each layer and direction
+                has an equal share.
+            truncate: after how many steps the gradient of the state stops, as for `ostinato.scan`.
 
         Returns:
             `(output, h_n)` as torch.nn gives them: the top layer's `[T, B, D·H]`, laid out as the
@@ -88,14 +96,17 @@ class _Layer(torch.nn.RNNBase):
 
         Raises:
             RuntimeError, ValueError: as torch.nn, when input or hx do not fit the layer.
-            ValueError: lengths, resets or restart do not fit the input.
+            ValueError: lengths, resets or restart do not fit the input; memory is too little;
+                truncate is below 1.
         """
         if torch_compat.looks_on() and not is_exporting():
             return torch_compat.disabled(_Layer.forward)(
                 self, input, hx, lengths=lengths, resets=resets, restart=restart,
-                return_all_states=return_all_states,
+                return_all_states=return_all_states, memory=memory, truncate=truncate,
             )  # fmt: skip
-        if lengths is None and resets is None and restart is None and not return_all_states:
+        limited = memory is not None or truncate is not None
+        needs_scan = resets is not None or return_all_states or limited
+        if lengths is None and restart is None and not needs_scan:
             played = self._forward_usual(input, hx)
             if played is not None:
                 return played
@@ -104,7 +115,6 @@ class _Layer(torch.nn.RNNBase):
             raise ValueError("restart= was given without resets=, so it would do nothing")
         if isinstance(input, Ragged):
             input = self._pack(input)
-        needs_scan = resets is not None or return_all_states
         if not needs_scan and lengths is None and not self._plays(input):
             return super().forward(input, hx)
         if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
@@ -116,14 +126,17 @@ class _Layer(torch.nn.RNNBase):
                     resets=resets,
                     restart=restart,
                     return_all_states=return_all_states,
+                    memory=memory,
+                    truncate=truncate,
                 )
+        given = _Ragged(lengths, resets, restart, memory=memory, truncate=truncate)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths= was given with a packed input, which brings its own")
-            return self._forward_packed(input, hx, resets, restart, return_all_states)
+            return self._forward_packed(input, hx, given, return_all_states)
         if not self._has_known_axes(input, hx):
             return super().forward(input, hx)  # raises torch's error
-        return self._forward_padded(input, hx, lengths, resets, restart, return_all_states)
+        return self._forward_padded(input, hx, given, return_all_states)
 
     def _forward_usual(self, input: Any, hx: Hidden) -> tuple[Tensor, Hidden] | None:
         """One layer in one direction over a batch, time-major or batch_first; None otherwise.
@@ -161,9 +174,7 @@ class _Layer(torch.nn.RNNBase):
         self,
         input: Tensor,
         hx: Hidden,
-        lengths: Any,
-        resets: Tensor | None,
-        restart: Hidden,
+        given: _Ragged,
         all_states: bool,
     ) -> tuple[Any, ...]:
         """`forward` of a batched or unbatched tensor."""
@@ -187,10 +198,12 @@ class _Layer(torch.nn.RNNBase):
         xs = enter(input)
         hx = self._zero_hidden(xs) if hx is None else rows(hx)
         self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
-        ragged = _Ragged(
-            None if lengths is None else _check_lengths(lengths, xs),
-            None if resets is None else enter(_check_resets(resets, input.shape[:-1], xs)),
-            None if restart is None else _expand(rows(restart), hx),
+        lengths, resets, restart = given.lengths, given.resets, given.restart
+        ragged = replace(
+            given,
+            lengths=None if lengths is None else _check_lengths(lengths, xs),
+            resets=None if resets is None else enter(_check_resets(resets, input.shape[:-1], xs)),
+            restart=None if restart is None else _expand(rows(restart), hx),
         )
         output, h_n, states = self._play(xs, hx, ragged, all_states)
         if not batched:
@@ -203,12 +216,12 @@ class _Layer(torch.nn.RNNBase):
         self,
         packed: PackedSequence,
         hx: Hidden,
-        resets: Tensor | None,
-        restart: Hidden,
+        given: _Ragged,
         all_states: bool,
     ) -> tuple[Any, ...]:
         """`forward` of a packed input."""
         data, batch_sizes, sorted_indices, unsorted_indices = packed
+        resets, restart = given.resets, given.restart
         xs, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # rows stay sorted
         hx = self._zero_hidden(xs) if hx is None else self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
@@ -216,7 +229,7 @@ class _Layer(torch.nn.RNNBase):
             resets = _select(_check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
         if restart is not None:
             restart = self.permute_hidden(_expand(restart, hx), sorted_indices)
-        ragged = _Ragged(lengths, resets, restart, packed=True)
+        ragged = replace(given, lengths=lengths, resets=resets, restart=restart, packed=True)
         output, h_n, states = self._play(xs, hx, ragged, all_states)
         repacked = pack_padded_sequence(output, lengths).data
         result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
@@ -229,11 +242,16 @@ class _Layer(torch.nn.RNNBase):
         self, xs: Tensor, hx: Hidden, ragged: _Ragged, all_states: bool
     ) -> tuple[Tensor, Hidden, Hidden]:
         """Play all layers and directions, in the inner layout: (output, h_n, states)."""
-        only_lengths = ragged.lengths is not None and ragged.resets is None and not all_states
+        limited = ragged.memory is not None or ragged.truncate is not None
+        needs_scan = ragged.resets is not None or all_states or limited
+        only_lengths = ragged.lengths is not None and not needs_scan
         if only_lengths and not self._plays(xs):
             return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
         n_weights = len(self._all_weights[0])
+        memory = ragged.memory
+        if memory is not None:
+            memory = max(1, bytes_in(memory) // (self.num_layers * n_directions))
         h_n: list[Hidden] = []
         states: list[Hidden] = []
         for layer in range(self.num_layers):
@@ -250,6 +268,8 @@ class _Layer(torch.nn.RNNBase):
                     lengths=ragged.lengths,
                     resets=ragged.resets,
                     restart=None if ragged.restart is None else _row(ragged.restart, i),
+                    memory=memory,
+                    truncate=ragged.truncate,
                 )
                 h_n.append(carry)
                 if all_states:

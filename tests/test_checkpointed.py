@@ -1,0 +1,67 @@
+"""`memory=` with a step that the loop plays: the values and gradients of the loop."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from ostinato import scan
+from zoo.playing import assert_close, play, rows_apart
+from zoo.steps import make
+
+T, B = 23, 4
+
+
+@pytest.fixture(autouse=True)
+def by_the_loop(monkeypatch):
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+
+
+@pytest.mark.filterwarnings("ignore:memory= and the loop")
+@pytest.mark.parametrize("name", ["lstm_chunk", "readout_per_step"])
+@pytest.mark.parametrize("truncate", [None, 1, 4, 9])
+def test_the_loop(name, truncate):
+    """Also where every row has ended before the last span."""
+    case = make(name, torch.float64, 5, 7)
+    init, xs = case.init(B), case.xs(T, B)
+    resets = torch.rand(T, B) < 0.2
+    for reverse, lengths, marks in itertools.product(
+        [False, True], [None, [T, 0, 3, 11], [6, 0, 1, 2]], [None, resets]
+    ):
+        options: dict[str, Any] = {
+            "reverse": reverse, "lengths": lengths, "resets": marks, "truncate": truncate,
+        }  # fmt: skip
+        ours = play(scan, case, init, xs, memory="1MB", **options)
+        assert_close(ours, play(rows_apart, case, init, xs, **options), 1e-12)
+
+
+def test_it_keeps_less():
+    """What autograd saves: about √T carries, where the loop keeps every step."""
+    case = make("lstm_chunk", torch.float64, 5, 7)
+    init, xs = case.init(B), case.xs(400, B)
+    kept = []
+    for memory in (None, "1MB"):
+        saved = []
+        with (
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t
+            ),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            scan(case.step, init, xs, memory=memory)
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 5
+
+
+def test_it_is_said_once():
+    case = make("tanh_rnn_matmul", torch.float64, 5, 7)
+    with pytest.warns(UserWarning, match="PyTorch's checkpointing"):
+        scan(case.step, case.init(B), case.xs(T, B), memory="1MB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scan(case.step, case.init(B), case.xs(T, B), memory="1MB")
