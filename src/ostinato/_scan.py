@@ -190,6 +190,13 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
 
 def _found(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
     found = cache.find(a)
+    call, why_not = _verified(a, found)
+    if call is None and found.lifted:
+        return _verified(a, cache.find_with_numbers(a, found))
+    return call, why_not
+
+
+def _verified(a: Arguments, found: cache.Found) -> tuple[ScanCall | None, Unsupported | None]:
     if found.compiled is None:
         return None, found.refusal
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
@@ -197,7 +204,7 @@ def _found(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
     guards = found.guards if python else None
     n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
     call = ScanCall(found.compiled, a, found.captured, n_rows, rows, guards)
-    why_not = verified(call, found.guards)
+    why_not = verified(call, found.guards, found.lifted)
     return (call, None) if why_not is None else (None, why_not)
 
 

@@ -23,5 +23,11 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
+def recorded_always(monkeypatch):
+    """Tests play a few steps of one code in many ways: each is recorded, whatever it takes."""
+    monkeypatch.setattr("ostinato.compiler.cache.SPARED_AFTER", 1 << 30)
+
+
+@pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -12,7 +12,8 @@ and played from the recording whose operations were the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,13 @@ from ostinato.compiler.errors import (
     error_in_short,
 )
 from ostinato.compiler.inputs import check_tensors, described, modes
-from ostinato.compiler.steps import code_key, count_recording, owner_of, weak_reference
+from ostinato.compiler.steps import (
+    WARN_AFTER,
+    code_key,
+    count_recording,
+    owner_of,
+    weak_reference,
+)
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("native", "reference", "eager")
 MAX_BUCKETS = 128
+SPARED_AFTER = WARN_AFTER  # recordings; then the loop plays where it takes less than one more
 MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
 
 
@@ -53,6 +61,7 @@ class Found(NamedTuple):
     captured: list[Tensor]
     refusal: Unsupported | None = None
     guards: Guards | None = None
+    lifted: Mapping[str, Tensor] | None = None  # path of a Python float → its tensor, captured
 
 
 @dataclass(slots=True)
@@ -96,6 +105,12 @@ class Bucket:
             weights are → the recording, or why there is none.
         names: those that observed code mentions, for the next observation.
         changed: the path of the guard that failed last.
+        failed: those of all guards that failed in this call.
+        other_shapes: whether guards held, for tensors of other shapes.
+        lifted: paths of Python floats that change, and are taken as tensors.
+        kept: paths that cannot be, or need not.
+        seconds: that the last recording took, and the step in it.
+        looped: calls that the loop has played since, as it takes less than a recording.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -103,6 +118,29 @@ class Bucket:
     by_operations: dict[Any, Any] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     changed: str = ""
+    failed: set[str] = field(default_factory=set)
+    other_shapes: bool = False
+    lifted: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    seconds: tuple[float, float] = 0.0, 0.0
+    looped: int = 0
+
+    def spared(self, n_steps: int) -> Unsupported | None:
+        """Why the loop plays a step that would be recorded once more; None: it is recorded.
+
+        It is at every second, fourth, eighth … of such calls: a value may have come to stay.
+        """
+        recording, step = self.seconds
+        if len(self.entries) < SPARED_AFTER or self.other_shapes or n_steps * step > recording:
+            return None
+        self.looped += 1
+        if self.looped & (self.looped - 1) == 0 and self.looped > 1:
+            return None
+        return self.entries[0].refusal or Unsupported(
+            f"it was recorded {len(self.entries)} times, and {self.changed or 'a shape'} is new "
+            f"again: the loop takes less time for {n_steps} steps than a recording. Pass what "
+            "changes through xs, or as a tensor"
+        )
 
     def owner(self, step: Any) -> Owner:
         of = owner_of(step)
@@ -114,6 +152,8 @@ class Bucket:
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
         """The entry whose guards hold."""
+        self.failed.clear()
+        self.other_shapes = False
         found = None if owner.hint is None else self._try(owner.hint, a)
         if found is not None:
             return found
@@ -128,12 +168,15 @@ class Bucket:
         tensors = entry.guards.tensors(a.given)
         if tensors is None:
             self.changed = entry.guards.changed
+            self.failed.add(self.changed)
             return None
         if described(tensors, a) != entry.described:
             self.changed = "the shape or dtype of a tensor, or whether it wants gradients,"
+            self.other_shapes = True
             return None
         captured = [tensors[i] for i in entry.positions]
-        return Found(entry.compiled, captured, entry.refusal, entry.guards)
+        lifted = {path: tensors[i] for path, i in entry.guards.lifted.items()}
+        return Found(entry.compiled, captured, entry.refusal, entry.guards, lifted)
 
 
 _buckets: dict[Any, Bucket] = {}
@@ -182,7 +225,32 @@ def find(a: Arguments) -> Found:
         return Found(None, [], owner.refusal)
     if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
         found = _searched(a, bucket, owner)
-    return _observed(a, bucket, owner) if found is None else found
+    if found is not None:
+        return found
+    spared = bucket.spared(a.ragged.n_steps)
+    return _observed(a, bucket, owner) if spared is None else Found(None, [], spared)
+
+
+def _bucket(a: Arguments) -> Bucket:
+    restarts = a.step is not a.given
+    kind = a.carry_spec, a.xs_spec, restarts, a.variant, a.shared
+    key = code_key(a.given), kind, modes(), engine()
+    bucket = _buckets.get(key)
+    if bucket is None:
+        bucket = _buckets[key] = Bucket()
+        _bound(_buckets, MAX_BUCKETS)
+    return bucket
+
+
+def find_with_numbers(a: Arguments, found: Found) -> Found:
+    """The step recorded with its numbers as they are, since with tensors it does something else."""
+    bucket = _bucket(a)
+    bucket.kept.update(found.lifted or ())
+    bucket.lifted.clear()
+    bucket.entries = [e for e in bucket.entries if e.compiled is not found.compiled]
+    owner = bucket.owner(a.given)
+    owner.hint = None
+    return _observed(a, bucket, owner)
 
 
 def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
@@ -259,10 +327,13 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     """Record a step that is new, or that reads other values than before."""
     from ostinato.compiler.capture.guards import Observation  # not a part of every start
+    from ostinato.compiler.capture.reads import as_tensor
 
     search, compiled, why = None, None, None
+    bucket.lifted |= bucket.failed - bucket.kept
+    lifted = {path: as_tensor(0.0) for path in bucket.lifted}
     try:
-        observation = Observation(a.given, bucket.names)
+        observation = Observation(a.given, bucket.names, lifted)
     except Unsupported as refusal:
         return owner.refuse(refusal)
     try:
@@ -271,6 +342,8 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         why = refusal.bare()  # its frames hold tensors, and this one
     except BaseException as error:
         observation.snapshots.put_back()
+        if observation.lifts and isinstance(error, Exception):
+            return _observed_as_it_is(a, bucket, owner)
         if not isinstance(error, Exception) or isinstance(error, NOT_OF_A_STEP):
             raise
         a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
@@ -278,6 +351,8 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     effects = observation.snapshots.refusal()
     if effects is not None or why is not None:  # the loop plays, and must not find them
         observation.snapshots.put_back()
+        if observation.lifts:
+            return _observed_as_it_is(a, bucket, owner)
     if isinstance(why, Elsewhere):
         raise why
     if effects is not None:
@@ -297,12 +372,21 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     if why is None:
         owner.refusal = None
     if guards.opaque is not None:
+        if observation.lifts:  # a search of the step tells numbers apart
+            return _observed_as_it_is(a, bucket, owner)
         owner.searched = True
         return Found(compiled, captured) if why is None else owner.refuse(why)
     if len(bucket.entries) < MAX_ENTRIES:
         positions = [at[id(t)] for t in captured]
         bucket.entries.insert(0, Entry(guards, positions, described(tensors, a), compiled, why))
-    return Found(compiled, captured, why, guards)
+    return Found(compiled, captured, why, guards, {p: tensors[i] for p, i in guards.lifted.items()})
+
+
+def _observed_as_it_is(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
+    """Record a step with the numbers that it finds, of which it needs one as a number."""
+    bucket.kept |= bucket.lifted
+    bucket.lifted.clear()
+    return _observed(a, bucket, owner)
 
 
 def _recorded(
@@ -311,8 +395,10 @@ def _recorded(
     """Run the step, and record it unless it did what it did before, or has side effects."""
     from ostinato.compiler.capture.captures import search_step
 
+    began = time.perf_counter()
     with observation:
         search = search_step(a)
+    one_step = time.perf_counter() - began
     if observation.snapshots.refusal() is not None:
         return search, None
     compiled = bucket.by_operations.get(search.did)
@@ -324,6 +410,7 @@ def _recorded(
     if compiled is None or search.unclear:
         compiled = _compiled(a, search.captured, observation, bucket.changed)
         compiled.y_shapes = search.y_shapes
+        bucket.seconds = time.perf_counter() - began, one_step
         if not (search.unclear or compiled.planner.recording.runs_python_backward):
             bucket.by_operations[search.did] = compiled
             _bound(bucket.by_operations)

@@ -6,6 +6,7 @@ call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
 N_STEPS = 3  # compared time steps, at most
 
 
-def verified(call: ScanCall, guards: Guards | None) -> Unsupported | None:
+def verified(
+    call: ScanCall, guards: Guards | None, lifted: Mapping[str, Tensor] | None = None
+) -> Unsupported | None:
     """Why the loop must play this step with this many rows, or None.
 
     The steps are compared at the first call with this many rows; the verdict is kept.
+
+    Args:
+        lifted: path of a Python float → the captured tensor that stands for it.
     """
     known = call.compiled.verified
     if call.n_rows not in known:
@@ -36,7 +42,7 @@ def verified(call: ScanCall, guards: Guards | None) -> Unsupported | None:
             known[call.n_rows] = _difference(call)
         else:
             names = frozenset() if guards is None else guards.names
-            known[call.n_rows] = _difference_or_side_effect(call, names)
+            known[call.n_rows] = _difference_or_side_effect(call, names, lifted)
     return known[call.n_rows]
 
 
@@ -54,7 +60,9 @@ def check_call(call: ScanCall) -> None:
         )
 
 
-def _difference_or_side_effect(call: ScanCall, names: frozenset[str]) -> Unsupported | None:
+def _difference_or_side_effect(
+    call: ScanCall, names: frozenset[str], lifted: Mapping[str, Tensor] | None
+) -> Unsupported | None:
     """The difference from the loop, or else a side effect that the step has with this many rows.
 
     Side effects are undone.
@@ -62,7 +70,7 @@ def _difference_or_side_effect(call: ScanCall, names: frozenset[str]) -> Unsuppo
     from ostinato.compiler.capture.guards import Observation
 
     try:
-        observation = Observation(call.arguments.given, names)
+        observation = Observation(call.arguments.given, names, lifted)
     except Unsupported as refusal:
         return refusal.bare()
     try:
@@ -101,6 +109,8 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
         captured, init, xs = call.split(inputs)
         few = [x[:N_STEPS] for x in xs]
         rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
+        if observation is not None:
+            observation.lifting = False  # the loop takes numbers as they are
         try:
             with observation or nullcontext():
                 expected = call.replay(captured, init, few)

@@ -21,7 +21,7 @@ import importlib
 import random
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +52,7 @@ class Guards:
         paths: the text of each check, such as `step.__self__.scale`, for messages.
         opaque: what could not be guarded, or None.
         names: those that the observed code mentions.
+        lifted: path of a Python float that is taken as a tensor → its number among the tensors.
     """
 
     def __init__(self, walk: Walk):
@@ -62,6 +63,8 @@ class Guards:
         exec(_compiled(source), scope)
         self._check: Callable[[Any], list[Any] | int] = scope["check"]
         self.paths, self.opaque, self.names = walk.paths, walk.opaque, frozenset(walk.names)
+        at = {id(t): i for i, t in enumerate(walk.tensors)}
+        self.lifted = {path: at[id(lift.tensor)] for path, lift in walk.lifts.items()}
         self.changed = ""  # the path whose check failed last
 
     def tensors(self, step: Any) -> list[Any] | None:
@@ -86,9 +89,21 @@ class Observation:
     observation of a single run is not what costs.
     """
 
-    def __init__(self, step: Any, known: frozenset[str] = frozenset()):
-        """known: names found by earlier runs."""
-        self.step, self.names = step, set(known)
+    def __init__(
+        self,
+        step: Any,
+        known: frozenset[str] = frozenset(),
+        lifted: Mapping[str, Tensor] | None = None,
+    ):
+        """An observation of a step.
+
+        Args:
+            known: names found by earlier runs.
+            lifted: path of a Python float → the tensor that the step finds in its place while it
+                is observed.
+        """
+        self.step, self.names, self.lifted = step, set(known), lifted or {}
+        self._apart = frozenset(self.lifted)
         self.codes: dict[int, types.CodeType] = {}  # all that ran, by id
         self.users: set[int] = set()  # those of the step, not of PyTorch
         self._imports = 0  # that are going on
@@ -101,8 +116,15 @@ class Observation:
             self.codes[id(code)] = code
             self._read(code)
         self._save()
+        self.lifting = True  # the step finds tensors in the place of numbers
+        found = {} if self.walk is None else self.walk.lifts
+        self._lifts = list(found.values())
+        self.lifted = {path: lift.tensor for path, lift in found.items()}  # no more from now on
 
     def __enter__(self) -> None:
+        self._put = self._lifts if self.lifting else []
+        for lift in self._put:
+            lift.put(lift.tensor)
         self._before = sys.getprofile()
         sys.setprofile(self._event)
 
@@ -112,6 +134,8 @@ class Observation:
         sys.setprofile(None if enable else self._before)
         if enable:
             enable()
+        for lift in self._put:
+            lift.put(lift.value)
         if self._refusal is not None:
             raise self._refusal.bare() from None  # the kept one never holds this frame
 
@@ -159,7 +183,7 @@ class Observation:
             raise
 
     def _walked(self) -> Walk:
-        walk = Walk(self.names, self.codes, self.snapshots)
+        walk = Walk(self.names, self.codes, self.snapshots, self.lifted, self._apart)
         walk.opaque = self.opaque
         try:
             walk.visit(self.step, "v0", "step")
@@ -173,6 +197,11 @@ class Observation:
         except Exception as error:  # of an object that does not let itself be looked at
             walk.opaque = f"{walk.at} cannot be looked at ({type(error).__name__})"
         return walk
+
+    @property
+    def lifts(self) -> bool:
+        """Whether the step finds a tensor in the place of a number."""
+        return bool(self._lifts)
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -9,8 +9,8 @@ import io
 import logging
 import sys
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -42,6 +42,26 @@ _ALL_PARTS = {
 MOST_ITEMS, MOST_READS = 3000, 8000
 
 
+class Lift(NamedTuple):
+    """A Python float that is taken as a tensor, and where it lies."""
+
+    container: Any  # a cell or a dict
+    key: Any
+    value: float
+    tensor: Tensor
+
+    def put(self, value: Any) -> None:
+        if isinstance(self.container, types.CellType):
+            self.container.cell_contents = value
+        else:
+            dict.__setitem__(self.container, self.key, value)
+
+
+def as_tensor(number: float) -> Tensor:
+    """In float64, since Python computes in it; with a float32 tensor it gives float32."""
+    return torch.scalar_tensor(number, dtype=torch.float64, device="cpu")
+
+
 class Walk:
     """One walk from a step along the names that its code mentions.
 
@@ -49,8 +69,22 @@ class Walk:
     value differs.
     """
 
-    def __init__(self, names: set[str], codes: dict[int, Any], snapshots: Snapshots):
+    def __init__(
+        self,
+        names: set[str],
+        codes: dict[int, Any],
+        snapshots: Snapshots,
+        lifted: Mapping[str, Tensor] | None = None,
+        apart: frozenset[str] = frozenset(),
+    ):
+        """A walk.
+
+        Args:
+            lifted: path of a Python float → the tensor that stands for it, see `lift`.
+            apart: paths of dicts whose items are compared one by one, and of such items.
+        """
         self.names, self.codes, self.snapshots = set(names), codes, snapshots
+        self.lifted, self.apart, self.lifts = lifted or {}, apart, dict[str, Lift]()
         self.everything = not {"__dict__", "vars"}.isdisjoint(self.names)
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -87,9 +121,25 @@ class Walk:
         self.lines.append(f"{name} = {expression}")
         return name
 
-    def read(self, expression: str, value: Any, path: str) -> None:
+    def read(self, expression: str, value: Any, path: str, place: Any = None) -> None:
+        """Read a value; place: the container and the key under which another may be put there."""
         if len(self.lines) <= MOST_READS:
-            self.visit(value, self.variable(expression), path)
+            v = self.variable(expression)
+            new = path in self.lifted and path not in self.lifts  # variables of one name: the first
+            if new and place is not None and type(value) is float:
+                self.lift(value, v, path, place)
+            else:
+                self.visit(value, v, path)
+
+    def lift(self, value: float, v: str, path: str, place: tuple[Any, Any]) -> None:
+        """Take a number that changes as a tensor: the recording stands for every value of it."""
+        self.check(f"type({v}) is float", path)
+        tensor = self.lifted[path]
+        if float(tensor) != value:  # a change that is none would look like one of the step's
+            tensor.fill_(value)
+        self.lifts[path] = Lift(*place, value, tensor)
+        self.tensors.append(tensor)
+        self.tensor_variables.append(f"{self.constant(as_tensor)}({v})")
 
     def is_same(self, v: str, value: Any, path: str) -> None:
         """By identity, without keeping the value alive."""
@@ -169,7 +219,7 @@ class Walk:
             except ValueError:  # a variable that is not bound yet
                 self.opaque = f"the variable {name} of {path} has no value yet"
             else:
-                self.read(f"{v}.__closure__[{i}].cell_contents", inside, name)
+                self.read(f"{v}.__closure__[{i}].cell_contents", inside, name, (cell, None))
         if not is_fixed_name(f.__globals__.get("__name__")):
             self.scope(f.__globals__, globals_of(f.__code__), f"{v}.__globals__")
 
@@ -178,7 +228,7 @@ class Walk:
         self.snapshots.add_names(scope, names)
         v = self.variable(expression) if names else ""
         for name in sorted(names & scope.keys()):
-            self.read(f"{v}[{name!r}]", scope[name], name)
+            self.read(f"{v}[{name!r}]", scope[name], name, (scope, name))
         absent = names - scope.keys()
         if absent:  # builtins, most often
             self.check(f"{v}.keys().isdisjoint({self.constant(absent)})", min(absent))
@@ -247,7 +297,8 @@ class Walk:
         if kind.__len__(value) > MOST_ITEMS:
             self.opaque = f"{path} has more than {MOST_ITEMS} items"
             return
-        if type(value) is kind and _is_plain(value):  # compared as a whole
+        apart = kind is dict and any(p == path or p.startswith(f"{path}[") for p in self.apart)
+        if type(value) is kind and _is_plain(value) and not apart:  # compared as a whole
             inside = f"{v}.values()" if kind is dict else v
             types_of = self.constant([type(x) for x in _values(value)])
             known = self.constant(kind(value))
@@ -273,7 +324,7 @@ class Walk:
             for key in keys:
                 self.read(
                     f"dict.__getitem__({v}, {self.constant(key)})", dict.__getitem__(value, key),
-                    f"{path}[{key!r}]",
+                    f"{path}[{key!r}]", (value, key),
                 )  # fmt: skip
             return
         self.check(f"dict.__len__({v}) == {len(keys)}", path)
@@ -414,7 +465,7 @@ class Walk:
 
     def names_in(self, d: dict[str, Any], own: str, path: str, whole: bool = False) -> None:
         for name in sorted(d.keys() if whole or self.everything else self.names & d.keys()):
-            self.read(f"{own}[{name!r}]", d[name], f"{path}.{name}")
+            self.read(f"{own}[{name!r}]", d[name], f"{path}.{name}", (d, name))
 
 
 _KINDS: list[tuple[Any, Callable[..., None]]] = [

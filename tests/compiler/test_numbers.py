@@ -1,0 +1,175 @@
+"""Python floats that a step reads and that change: taken as tensors from their second value on."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import ostinato
+from ostinato import compiler
+from ostinato.compiler import cache
+from zoo.playing import loop
+from zoo.small import gradients
+
+D = torch.float64
+H = 6
+VALUES = [0.5, 0.625, 0.75, 0.875, 1.125, 0.5, 1.25, 1.375, 1.5, 1.625, 1.75, 2.0]
+W = nn.Parameter(torch.randn(H, H, dtype=D, generator=torch.Generator().manual_seed(0)) * 0.4)
+gain = 1.0
+
+
+class Module(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W, self.scale, self.options = W, 1.0, {"gain": 1.0, "layers": 2}
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ self.W * self.scale + x * self.options["gain"])
+
+
+module = Module()
+
+
+def in_a_closure(value: float) -> Any:
+    return lambda h, x: h + value * (torch.tanh(h @ W + x) - (1 - value) * h)
+
+
+def two_at_once(value: float) -> Any:
+    step_size = value / 10
+    return lambda h, x: h + step_size * torch.tanh((h @ W + x) / value)
+
+
+def of_a_module(value: float) -> Any:
+    module.scale = value
+    return module
+
+
+def in_a_dict(value: float) -> Any:
+    module.options["gain"] = value
+    return module
+
+
+def _with(h: Tensor, x: Tensor, temperature: float) -> Tensor:
+    return ((h @ W + x) / temperature).softmax(-1)
+
+
+def in_a_partial(value: float) -> Any:
+    return functools.partial(_with, temperature=value)
+
+
+def _global(h: Tensor, x: Tensor) -> Tensor:
+    return torch.tanh(h @ W + x) * gain
+
+
+def a_global(value: float) -> Any:
+    global gain
+    gain = value
+    return _global
+
+
+def needed_as_a_number(value: float) -> Any:
+    return lambda h, x: F.softplus(h @ W + x, beta=value)
+
+
+def of_pythons_functions(value: float) -> Any:
+    return lambda h, x: torch.tanh(h @ W + x) * math.exp(-value)
+
+
+def asked_about(value: float) -> Any:
+    return lambda h, x: torch.tanh(h @ W + x) * (2.0 if value > 1 else value)
+
+
+def told_apart_by_kind(value: float) -> Any:
+    return lambda h, x: torch.tanh(h @ W + x) * (value if isinstance(value, float) else 7.0)
+
+
+# The most recordings for twelve values, eleven of them different.
+LIFTED = {
+    in_a_closure: 2, two_at_once: 3, of_a_module: 2, in_a_dict: 3, in_a_partial: 3, a_global: 2,
+}  # fmt: skip
+NOT = [needed_as_a_number, of_pythons_functions, asked_about, told_apart_by_kind]
+
+
+@pytest.fixture
+def recordings(monkeypatch: Any) -> list[int]:
+    count, whole = [0], compiler.compile_step
+
+    def counted(*arguments: Any) -> Any:
+        count[0] += 1
+        return whole(*arguments)
+
+    monkeypatch.setattr(compiler, "compile_step", counted)
+    return count
+
+
+def play_all(make: Callable[[float], Any]) -> None:
+    random = torch.Generator().manual_seed(1)
+    init, xs = (torch.randn(*s, H, dtype=D, generator=random) for s in [(3,), (5, 3)])
+    for value in VALUES:
+        step = make(value)
+        ours = gradients(ostinato.scan, step, [W], init, xs)
+        theirs = gradients(loop, step, [W], init, xs)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("make", LIFTED)
+def test_a_number_that_changes_is_recorded_twice(make, recordings):
+    ostinato.forget(make(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play_all(make)
+    assert recordings[0] <= LIFTED[make]
+
+
+@pytest.mark.parametrize("make", NOT)
+def test_a_number_that_must_be_one_is_recorded_for_each_value(make, recordings):
+    """And nothing of the attempt stays: the step finds floats."""
+    ostinato.forget(make(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        play_all(make)
+    assert 2 < recordings[0] <= len(VALUES) + 1  # an attempt to lift it
+    assert type(module.scale) is type(module.options["gain"]) is type(gain) is float
+
+
+def test_the_number_of_the_forward_pass_is_differentiated():
+    """Second derivatives, after the number has changed again."""
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D, requires_grad=True)
+
+    def second(how: Any) -> Tensor:
+        step = of_a_module(0.7)
+        ys = how(step, h, xs)[1]
+        module.scale = 3.0
+        (d,) = torch.autograd.grad(ys.square().sum(), xs, create_graph=True)
+        module.scale = 0.7
+        return torch.autograd.grad(d.square().sum(), W)[0]
+
+    for value in (0.5, 0.6):
+        ostinato.scan(of_a_module(value), h, xs)
+    torch.testing.assert_close(second(ostinato.scan), second(loop), rtol=1e-10, atol=1e-10)
+
+
+def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch, recordings):
+    """Where it takes less than a recording; and a value that stays is recorded in the end."""
+    monkeypatch.setattr(cache, "SPARED_AFTER", 8)
+    make = needed_as_a_number
+    ostinato.forget(make(1.0))
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(3, 2, H, dtype=D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i in range(30):
+            ostinato.scan(make(1.0 + i), h, xs)
+        assert recordings[0] <= 8 + 4 + 1  # the 2nd, 4th, 8th and 16th of 22 more; one to lift it
+        assert recordings[0] > 8
+        for _ in range(40):
+            ostinato.scan(make(99.0), h, xs)
+        assert ostinato.explain(make(99.0), h, xs).native
