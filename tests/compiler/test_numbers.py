@@ -158,18 +158,13 @@ def test_the_number_of_the_forward_pass_is_differentiated():
     torch.testing.assert_close(second(ostinato.scan), second(loop), rtol=1e-10, atol=1e-10)
 
 
-def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch, recordings):
+def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch):
     """Where it takes less than a recording; and a value that stays is recorded in the end."""
     monkeypatch.setattr(cache, "SPARED_AFTER", 8)
-    make = needed_as_a_number
-    ostinato.forget(make(1.0))
-    h, xs = torch.ones(2, H, dtype=D), torch.ones(3, 2, H, dtype=D)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for i in range(30):
-            ostinato.scan(make(1.0 + i), h, xs)
-        assert recordings[0] <= 8 + 4 + 1  # the 2nd, 4th, 8th and 16th of 22 more; one to lift it
-        assert recordings[0] > 8
-        for _ in range(40):
-            ostinato.scan(make(99.0), h, xs)
-        assert ostinato.explain(make(99.0), h, xs).native
+    entry = cache.Entry(None, [], None, None, None)  # type: ignore[arg-type]
+    bucket = cache.Bucket([entry] * 8, changed="temperature", seconds=(0.020, 0.001))
+    looped = [bucket.spared(3) is not None for _ in range(16)]
+    assert looped == [True, False, True, False, *[True] * 3, False, *[True] * 7, False]
+    assert "8 times, and temperature is new" in str(bucket.spared(3))
+    assert bucket.spared(100) is None  # a hundred steps take longer than a recording
+    assert cache.Bucket([entry] * 7, seconds=(0.020, 0.001)).spared(3) is None

@@ -134,7 +134,7 @@ class Bucket:
         if len(self.entries) < SPARED_AFTER or self.other_shapes or n_steps * step > recording:
             return None
         self.looped += 1
-        if self.looped & (self.looped - 1) == 0 and self.looped > 1:
+        if self.looped > 1 and self.looped & (self.looped - 1) == 0:
             return None
         return self.entries[0].refusal or Unsupported(
             f"it was recorded {len(self.entries)} times, and {self.changed or 'a shape'} is new "

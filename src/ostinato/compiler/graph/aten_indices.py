@@ -189,8 +189,9 @@ def _transposed_table(c: Context, a: Value, indices: Sequence[Any]) -> Value | N
 def _index(c: Context, a: Value, indices: list[Any]) -> Any:
     of_each = _of_each_row(indices)
     if of_each is not None:
-        n = _last_axis(c, a.shape, 1)
-        return _gather(c, a, 1, Value(_from_the_end(c, of_each.node, n), of_each.shape))
+        n = columns(a.shape)
+        index = Value(_from_the_end(c, of_each.node, n), of_each.shape)
+        return _gather(c, a, 1, index)
     if not a.rows:
         index = _transposed_table(c, a, indices)
         if index is not None:
@@ -212,8 +213,7 @@ def _index_put(
     shape = c.shapes[0]
     of_each = _of_each_row(indices)
     if of_each is not None:
-        n = _last_axis(c, shape, 1)
-        index = Value(_from_the_end(c, of_each.node, n), of_each.shape)
+        index = Value(_from_the_end(c, of_each.node, columns(shape)), of_each.shape)
         return _scattered(c, a, 1, index, values, accumulate)
     turned = _transposed_table(c, Value(a.node, shape), indices)
     if turned is not None and accumulate and values.shape[-1] == Batch(1) and a.node.op == "const":
@@ -257,15 +257,32 @@ def _outer_and_inner(a: Value, dim: int) -> tuple[int, int]:
     return columns(a.shape[:dim]), columns(a.shape[dim + 1 :])
 
 
+def _places(shape: Shape, dim: int) -> np.ndarray[Any, Any]:
+    """The number of each element of a row, `[outer, n, inner]`."""
+    return np.arange(columns(shape)).reshape(axis_in_row(shape, dim))
+
+
 def picked(c: Context, a: Value, dim: int, index: Sequence[int]) -> Node:
     """The elements of an axis with these numbers, in this order."""
-    places = np.arange(a.width).reshape(axis_in_row(a.shape, dim))
-    return arrays.take(c.b, c.as_rows(a), places[:, list(index)].ravel())
+    chosen = _places(a.shape, dim)[:, list(index)]
+    return arrays.take(c.b, c.as_rows(a), chosen.ravel())
 
 
-def _literal(c: Context, index: Sequence[int], n: int) -> Node:
-    args = tuple([i % n for i in index])
-    return c.b.node("whole_numbers", (), args, ONCE, (len(args),))
+def _added_back(c: Context, g: Node, shape: Shape, dim: int, index: Sequence[int]) -> Node:
+    """The gradient of what `picked` took: a sum where an element was taken several times."""
+    n = shape[dim]
+    source = _places((*shape[:dim], len(index), *shape[dim + 1 :]), dim)
+    terms: list[np.ndarray[Any, Any]] = []
+    times = [0] * n
+    for k, i in enumerate([i % n for i in index]):
+        if times[i] == len(terms):
+            terms.append(np.full_like(_places(shape, dim), -1))
+        terms[times[i]][:, i] = source[:, k]
+        times[i] += 1
+    total = c.b.const(0.0, columns(shape))
+    for places in terms:
+        total = c.op("add", total, arrays.take(c.b, g, places.ravel()))
+    return total
 
 
 def _matrix(c: Context, index: Node, n: int) -> Node:
@@ -305,22 +322,21 @@ def _put_columns(
 ) -> Node:
     """The row, with values in the columns that the index names, or added there."""
     known, n = _known(index.node), a.shape[dim]
+    shape = (*a.shape[:dim], index.shape[0], *a.shape[dim + 1 :])
+    new = c.b.widen(c.node(values, shape), columns(shape))
+    if accumulate and known is not None:
+        return c.op("add", c.node(a), _added_back(c, new, a.shape, dim, known))
     if accumulate:
-        shape = (*a.shape[:dim], index.shape[0], *a.shape[dim + 1 :])
-        of_values = Value(c.b.widen(c.node(values, shape), columns(shape)), shape)
-        added = _by_product(c, of_values, dim, _matrix(c, index.node, n), transposed=True)
+        matrix = _matrix(c, index.node, n)
+        added = _by_product(c, Value(new, shape), dim, matrix, transposed=True)
         return c.op("add", c.node(a), added)
-    outer, inner = _outer_and_inner(a, dim)
-    if known is None or outer != 1 or len({i % n for i in known}) < len(known):
+    if known is None:
         raise c.refuse("puts values at places that are not known when the step is recorded")
-    source = {i % n: k for k, i in enumerate(known)}
-    shape = (*a.shape[:dim], len(known), *a.shape[dim + 1 :])
-    new, old = c.b.widen(c.node(values, shape), len(known) * inner), c.as_rows(a)
-    pieces = []
-    for i in range(n):
-        whole, at = (new, source[i]) if i in source else (old, i)
-        pieces.append(c.b.slice(whole, at * inner, (at + 1) * inner))
-    return c.b.concat(pieces)
+    places = _places(a.shape, dim)  # of the old elements, with the new ones behind them
+    behind = _places(shape, dim) + columns(a.shape)
+    for k, i in enumerate(known):
+        places[:, i % n] = behind[:, k]
+    return arrays.take(c.b, c.b.concat([c.as_rows(a), new]), places.ravel())
 
 
 @rule("index_select")
@@ -366,45 +382,57 @@ def _unfold(c: Context, a: Value, dim: int, size: int, step: int) -> Any:
 @rule("unfold_backward")
 def _unfold_backward(c: Context, g: Value, shape: Shape, dim: int, size: int, step: int) -> Any:
     dim = dim % len(c.shapes[0])
-    n = c.shapes[0][dim]
-    index = _windows(n, size, step)
-    of_g = Value(c.as_rows(g), (*c.shapes[0][:dim], len(index)))
-    return _by_product(c, of_g, dim, _matrix(c, _literal(c, index, n), n), transposed=True)
+    index = _windows(c.shapes[0][dim], size, step)
+    return _added_back(c, c.as_rows(g), c.shapes[0], dim, index)
 
 
 # ---- elements of each row by its own index
 
 
-def _last_axis(c: Context, shape: Shape, dim: int) -> int:
-    """The width of a row `[B, n]`."""
-    if len(shape) != 2 or dim % 2 != 1 or shape[0] != Batch(1):
-        raise c.refuse(f"takes elements of {list(shape)} along axis {dim}; wanted rows [B, n]")
-    return int(shape[1])
+def _of_one_shape_beside(c: Context, a: Shape, index: Shape, dim: int) -> tuple[int, int, int]:
+    """A row as `[outer, n, inner]`, in which an index of the same axes names elements of n."""
+    dim = dim % len(a)
+    beside = [m for i, m in enumerate(a) if i != dim]
+    if not isinstance(a[dim], int) or [m for i, m in enumerate(index) if i != dim] != beside:
+        raise c.refuse(f"indexes axis {dim} of {list(a)} by {list(index)}: wanted the same axes")
+    return axis_in_row(a, dim)
+
+
+def _named(c: Context, index: Value, dim: int, n: int) -> list[Node]:
+    """For each index along an axis: a one at the element of n that it names, else zeros."""
+    outer, k, inner = axis_in_row(index.shape, dim)
+    if k > MOST_LOOKED_UP:
+        raise c.refuse(f"looks up {k} indices a row; the engine does {MOST_LOOKED_UP}")
+    numbers = tuple(np.broadcast_to(np.arange(n)[:, None], (outer, n, inner)).ravel().tolist())
+    of_n = c.b.node("whole_numbers", (), numbers, ONCE, (len(numbers),))
+    each = [picked(c, index, dim, [j]) for j in range(k)]
+    return [c.op("eq", arrays.spread(c.b, i, n, inner), of_n) for i in each]
 
 
 @rule("gather")
 def _gather(c: Context, a: Value, dim: int, index: Value, sparse: bool = False) -> Any:
-    n = _last_axis(c, a.shape, dim)
-    row, pieces = c.as_rows(a), []
-    for i in _each(c, index):
-        there = c.op("select", _one_hot(c, i, n), row, c.b.const(0.0))
-        pieces.append(arrays.reduce(c.b, "row_sum", there, n, 1))
-    return c.b.concat(pieces)
+    outer, n, inner = _of_one_shape_beside(c, a.shape, index.shape, dim)
+    row, zero = c.as_rows(a), c.b.const(0.0)
+    found = [
+        arrays.reduce(c.b, "row_sum", c.op("select", here, row, zero), n, inner)
+        for here in _named(c, index, dim, n)
+    ]
+    return arrays.permuted(c.b, c.b.concat(found), (len(found), outer, inner), (1, 0, 2))
 
 
 def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, add: bool) -> Node:
     shape = c.shapes[0]
-    n = _last_axis(c, shape, dim)
-    out = c.b.widen(c.node(a), n)
-    values = c.as_rows(source) if isinstance(source, Value) and source.width > 1 else None
-    for j, i in enumerate(_each(c, index)):
-        here = _one_hot(c, i, n)
-        value = c.node(source) if values is None else c.b.slice(values, j, j + 1)
+    _, n, inner = _of_one_shape_beside(c, shape, index.shape, dim)
+    out, zero = c.b.widen(c.node(a), columns(shape)), c.b.const(0.0)
+    for j, here in enumerate(_named(c, index, dim, n)):
+        value = c.node(source)
+        if isinstance(source, Value) and value.width > 1:
+            value = arrays.spread(c.b, picked(c, source, dim, [j]), n, inner)
         if add:
-            out = c.op("add", out, c.op("select", here, value, c.b.const(0.0)))
+            out = c.op("add", out, c.op("select", here, value, zero))
         else:
             out = c.op("select", here, value, out)
-    return c.b.widen(out, n)
+    return out
 
 
 @rule("scatter")
