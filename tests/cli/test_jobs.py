@@ -99,12 +99,12 @@ def test_a_fold_that_fails_is_named(ostinato, tmp_path):
     assert "Traceback" not in outcome.err
 
 
-def test_tune_in_two_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
+def test_tune_in_three_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
     arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
     arguments = (*arguments, "--hidden-size", 4, "-o", study, "--json")
-    outcome = ostinato(*arguments, "--trials", 5, "--jobs", 2)
+    outcome = ostinato(*arguments, "--trials", 5, "--jobs", 3)
     assert outcome.code == 0, outcome.err
     first = json.loads(outcome.out)
     assert first["trials"] == 5

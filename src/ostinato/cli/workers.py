@@ -5,7 +5,7 @@ of its pieces, such as the data, it makes for itself once, so that little is sen
 
     command                      worker
     ───────                      ──────
-                                 work = prepare(*arguments)
+                            ←    work = prepare(*arguments)
     piece                   →    work(piece, ask)
     answer(piece, question) ←→     ask(question), as often as it likes
     (piece, result)         ←
@@ -53,25 +53,24 @@ def done(
     Args:
         n: how many workers.
         prepare: a function of a module, called in each worker with `arguments`.
-        pieces: taken one by one, when a worker is free.
+        pieces: taken one by one, when a worker is prepared and free.
         answer: to a question that a worker asks on its piece.
 
     Raises:
         Failure: a worker failed; the message tells its error.
         Told: the same, of a bug whose traceback the worker has shown.
     """
-    with _started(n, prepare, arguments) as free:
-        left, busy = iter(pieces), {}
+    with _started(n, prepare, arguments) as connections:
+        # Until a worker is prepared it is busy with nothing.
+        left, busy = iter(pieces), dict.fromkeys(connections, _NOTHING)
+        free: list[Connection] = []
         while True:
-            while free:
-                piece = next(left, _NOTHING)
-                if piece is _NOTHING:
-                    break
+            while free and (piece := next(left, _NOTHING)) is not _NOTHING:
                 connection = free.pop()
                 with _alive():
                     connection.send(piece)
                 busy[connection] = piece
-            if not busy:
+            if free and all(piece is _NOTHING for piece in busy.values()):
                 return
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
@@ -86,7 +85,9 @@ def done(
                     raise _failure(*content)
                 else:
                     free.append(connection)
-                    yield busy.pop(connection), content
+                    piece = busy.pop(connection)
+                    if piece is not _NOTHING:
+                        yield piece, content
 
 
 @contextmanager
@@ -153,6 +154,7 @@ def _serve(connection: Connection, prepare: Callable[..., Work], arguments: tupl
     try:
         with sigterm_unwinds():
             work = prepare(*arguments)
+            connection.send(("result", None))  # it is prepared
             while True:
                 connection.send(("result", work(connection.recv(), ask)))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the command has ended
