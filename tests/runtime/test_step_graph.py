@@ -18,6 +18,7 @@ from ostinato.runtime.programs import Program
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph
 from zoo import operations, steps
+from zoo.modern import MODERN
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case, rows, step_graph, torch_step
 
@@ -81,6 +82,7 @@ EVERY_STEP = {
     "three heads": heads,
     **{name: lambda name=name: steps.make(name, torch.float32) for name in steps.ZOO},
     **{name: make for _, name, make in operations.cases(torch.float32)},
+    **{name: lambda make=make: make(steps.Kit(torch.float32)) for name, make in MODERN.items()},
 }
 EVERY_STEP.pop("nothing but whole numbers")  # which the engine computes in float64
 

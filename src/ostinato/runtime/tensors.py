@@ -21,7 +21,10 @@ from ostinato.runtime.values import entries, fail, items, whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
 MAX_HEADER = 1 << 24
 MAX_AXES = 8
 
