@@ -4,6 +4,7 @@ same bits in any company."""
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_a_sequence_has_the_same_bits_in_any_company(tmp_path, name):
     np.testing.assert_array_equal(model.predict_proba(X[::-1]), together[::-1])
     few = model.predict_proba(X[:7])  # fewer than are hoisted for
     np.testing.assert_array_equal(few, together[:7])
+
+
+def test_several_threads_may_ask_one_model(tmp_path):
+    classifier(tmp_path / "m", cell="gru", num_layers=2)
+    model, X = runtime.load(tmp_path / "m"), ragged(4)
+    alone = runtime.load(tmp_path / "m").predict_proba(X)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.predict_proba(X), range(40)):
+            np.testing.assert_array_equal(found, alone)
 
 
 @pytest.mark.process

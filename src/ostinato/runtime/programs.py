@@ -7,12 +7,13 @@ Outputs have the same bits whatever the batch, the padding, the threads and the 
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ostinato import environment
 from ostinato.compiler.graph.node import Node
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
@@ -136,6 +137,7 @@ def _address(array: Array | None, of_carry: bool) -> list[int]:
     return [array.__array_interface__["data"][0], *strides[-2:]]
 
 
+@functools.cache
 def n_threads() -> int:
-    """OSTINATO_NUM_THREADS, or the processors that this process may use."""
-    return native.n_threads(len(os.sched_getaffinity(0)))
+    """OSTINATO_NUM_THREADS, or the cores that this process may use."""
+    return native.n_threads(environment.cores())
