@@ -205,6 +205,28 @@ class Pushed(stand_in.Model):
         return stand_in.Answer(len(self.rows), ("warm", "wet"), proba)
 
 
+def test_until_it_is_sure(stream):
+    """From the probability on that the training found."""
+    model = stand_in.Model()
+    model.sure_from = 0.7
+    flags = ("--key", "device", "--until-confidence")
+    asked = stream(as_csv(ROWS), *flags, 0.7).out
+    assert stream(as_csv(ROWS), *flags, "sure", model=model).out == asked
+    model.sure_from = None
+    for value, reason in (("sure", "trained with early_error"), ("1.5", "from 0 to 1, or sure")):
+        done = stream(as_csv(ROWS), *flags, value, model=model)
+        assert done.code == 2
+        assert reason in done.err
+
+
+def test_many_lines_that_the_model_refuses(stream):
+    """Each is left out by itself; their number does not matter."""
+    text = "x,y\n1,2\n" + "1e9,1\n" * 3000 + "1,2\n"
+    done = stream(text, "--skip")
+    assert "3000 lines were wrong" in done.err
+    assert [row["step"] for row in answers(done.out)] == ["1", "2"]
+
+
 def test_missing_values(stream):
     model = Pushed()
     assert stream("x,y\n1,2\n,3\nNA, 4\n5,\n", model=model).code == 0

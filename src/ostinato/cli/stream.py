@@ -74,7 +74,8 @@ def stream(
     if state is not None:
         check_file(state, overwrite=True)
     from ostinato import runtime
-    from ostinato.cli.stream_play import Input, Player, Rule, Source
+    from ostinato.cli.stream_input import Input, Source
+    from ostinato.cli.stream_play import Player, Rule
 
     model = runtime.load(runs.find(run).model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]

@@ -3,6 +3,10 @@
     wait for bytes → whole lines → keys and features → one push a row → answers, written at once
                                                                        → now and then a snapshot
 
+    stream_input.py    bytes              stream_answers.py   what an answer looks like
+    stream_columns.py  key and features   stream_state.py     the file of the snapshots
+    stream_rows.py     lines, numbers
+
 A signal that comes while rows are played takes effect behind them, so that a snapshot is always one
 of whole rows whose answers were written. An answer can be written twice (after a kill between it
 and the next snapshot), with the same step, and none is lost.
@@ -11,35 +15,20 @@ and the next snapshot), with the same step, and none is lost.
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import logging
-import os
-import select
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_answers import Form, Session, plain, probability_of, show
-from ostinato.cli.stream_rows import (
-    BOM,
-    Columns,
-    Csv,
-    Json,
-    Keys,
-    Lines,
-    Rows,
-    begins_with_header,
-)
+from ostinato.cli.stream_columns import Columns, columns_in, columns_of, columns_of_object
+from ostinato.cli.stream_input import Input, Source
+from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, Rows, decoded
 from ostinato.cli.stream_state import KeyState, Snapshot
 from ostinato.interrupt import Interrupt, Terminated
-
-BLOCK = 1 << 16  # bytes that are read at once: some thousand rows
-HEAD = 4096  # bytes at the beginning of a file by which it is known again
 
 _log = logging.getLogger(__name__)
 
@@ -57,63 +46,6 @@ class Rule:
     on_change: bool = False
     until: float | None = None
     skip: bool = False
-
-
-@dataclass(frozen=True)
-class Source:
-    """How the input was described.
-
-    Attributes:
-        name: of the file, or "-".
-        key: the column of the key, or None.
-        names: of the columns; None: the first line has them.
-        separator: of CSV.
-    """
-
-    name: str
-    key: str | None = None
-    names: list[str] | None = None
-    separator: str = ","
-
-    @property
-    def shown(self) -> str:
-        return "standard input" if self.name == "-" else self.name
-
-
-class Input:
-    """Bytes from a file, a pipe or a terminal."""
-
-    def __init__(self, handle: int):
-        self.handle = handle
-        self.is_file = stat.S_ISREG(os.fstat(handle).st_mode)
-
-    def pieces(self, deadline: Callable[[], float | None]) -> Iterator[bytes]:
-        """What comes, as it comes; b"" when nothing came until the deadline, in seconds from now
-        (None: there is none)."""
-        while True:
-            if not self.is_file and os.name != "nt":
-                ready, _, _ = select.select([self.handle], [], [], deadline())
-                if not ready:
-                    yield b""
-                    continue
-            piece = os.read(self.handle, BLOCK)
-            if not piece:
-                return
-            yield piece
-
-    def begins(self, at_most: int) -> tuple[str, int] | None:
-        """By what a file is known again: SHA-256 and number of its first bytes."""
-        if not self.is_file:
-            return None
-        content = os.pread(self.handle, min(at_most, HEAD), 0)
-        return hashlib.sha256(content).hexdigest(), len(content)
-
-    def go_to(self, position: int) -> None:
-        os.lseek(self.handle, position, os.SEEK_SET)
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self.handle).st_size
 
 
 class Player:
@@ -193,37 +125,38 @@ class Player:
     def _play_rows(self, lines: Sequence[bytes], ended: bool, answers: list[str]) -> None:
         """All lines at once; if one is wrong, each half by itself."""
         assert self.rows is not None
-        if self._all_sure():
-            return
-        try:
-            texts = _decoded(lines)
-            whole = [text for text in texts if text]  # a line may be blank
-            keys, X = self.rows.parse(whole) if whole else (None, ())
-        except (ValueError, csv.Error) as problem:
-            if len(lines) == 1:
-                self._refuse(lines, ended, str(problem))
-                return
-            half = len(lines) // 2
-            self._play_rows(lines[:half], True, answers)
-            self._play_rows(lines[half:], ended, answers)
-            return
-        played, refused = self._push(keys, X, answers)
-        if refused is None:
-            self.lines.done(lines, ended)
-            return
-        at = [i for i, text in enumerate(texts) if text][played]
-        last = at == len(lines) - 1
-        self.lines.done(lines[:at])
-        self._refuse(lines[at : at + 1], ended or not last, refused)
-        if not last:
-            self._play_rows(lines[at + 1 :], ended, answers)
+        pending = [lines]  # the last one first
+        while pending and not self._all_sure():
+            lines = pending.pop()
+            with_ends = ended or bool(pending)
+            try:
+                texts = decoded(lines)
+                whole = [text for text in texts if text]  # a line may be blank
+                keys, X = self.rows.parse(whole) if whole else (None, ())
+            except (ValueError, csv.Error) as problem:
+                if len(lines) == 1:
+                    self._refuse(lines, with_ends, str(problem))
+                else:
+                    half = len(lines) // 2
+                    pending += [lines[half:], lines[:half]]
+                continue
+            rows_at = [i for i, text in enumerate(texts) if text]
+            first = 0  # of the lines that are not told as done
+            played, refused = self._push(keys, X, 0, answers)
+            while refused is not None:
+                at = rows_at[played]
+                self.lines.done(lines[first:at])
+                first = at + 1
+                self._refuse(lines[at:first], with_ends or first < len(lines), refused)
+                played, refused = self._push(keys, X, played + 1, answers)
+            self.lines.done(lines[first:], with_ends)
 
-    def _push(self, keys: Keys, X: Any, answers: list[str]) -> tuple[int, str | None]:
-        """One step a row; how many were played, and why the next one was refused, if it was."""
+    def _push(self, keys: Keys, X: Any, first: int, answers: list[str]) -> tuple[int, str | None]:
+        """One step a row, from the first on; the row that was refused, and why, if one was."""
         assert self.form is not None
         sessions, line = self.sessions, self.form.line()
         on_change, until = self.rule.on_change, self.rule.until
-        for i, x in enumerate(X):
+        for i in range(first, len(X)):
             key = None if keys is None else keys[i]
             session = sessions.get(key)
             if session is None:
@@ -231,7 +164,7 @@ class Player:
             if session.stream is None:  # it was sure before
                 continue
             try:
-                answer = session.stream.push(x)
+                answer = session.stream.push(X[i])
             except ValueError as problem:
                 return i, str(problem)
             label = answer.label
@@ -286,11 +219,14 @@ class Player:
         if not lines:
             return lines
         try:
-            (first,) = _decoded(lines[:1])
+            (first,) = decoded(lines[:1])
         except ValueError as problem:
             raise BadInput(f"{self.source.shown}, line {self.lines.number}: {problem}") from None
-        is_json = first.lstrip()[:1] in ("{", "[")
-        columns, has_header = self._columns(first, is_json)
+        is_json, has_header = first.lstrip()[:1] in ("{", "["), False
+        if is_json:
+            columns = columns_of_object(first, self.source, self.model)
+        else:
+            columns, has_header = columns_in(first, self.source, self.model)
         self._read_as(is_json, columns)
         assert self.form is not None
         header = self.form.header()
@@ -310,41 +246,6 @@ class Player:
             return lines
         self.lines.done(lines[:1])
         return lines[1:]
-
-    def _columns(self, first: str, is_json: bool) -> tuple[Columns, bool]:
-        """The columns, and whether the first line names them."""
-        features, n = feature_names(self.model), self.model.n_features
-        key, given = self.source.key, self.source.names
-        if is_json:
-            names = given or self._names_of_object(first, key)
-            if not names:
-                if key is not None:
-                    raise BadInput("the rows are arrays, which have no column for --key")
-                return Columns((), None, tuple(range(n))), False
-            return Columns.named(names, key, features, n), False
-        fields = next(csv.reader([first], delimiter=self.source.separator))
-        fields = [field.strip() for field in fields]
-        if given is not None:
-            return Columns.named(given, key, features, n), fields == given
-        if begins_with_header(fields):
-            return Columns.named(fields, key, features, n), True
-        if key is not None or features is not None:
-            raise BadInput(
-                f"{self.source.shown}: the first line names no columns ({first[:60]}); name them "
-                "with --columns"
-            )
-        return Columns.named([str(i + 1) for i in range(len(fields))], key, None, n), False
-
-    def _names_of_object(self, first: str, key: str | None) -> list[str]:
-        """The columns of JSON objects: those that the model knows, or those of the first one."""
-        features = feature_names(self.model)
-        try:
-            row = json.loads(first)
-        except ValueError as problem:
-            raise BadInput(f"{self.source.shown}, line {self.lines.number}: {problem}") from None
-        if not isinstance(row, dict):
-            return []
-        return list(row) if features is None else [*([] if key is None else [key]), *features]
 
     def _read_as(self, is_json: bool, columns: Columns) -> None:
         preparation = self.model.preparation
@@ -430,12 +331,7 @@ class Player:
         for name, value in asked.items():
             if kept.get(name) != value:
                 raise BadInput(f"{path} was made with {name} {kept.get(name)}, not {value}{anew}")
-        names = list(kept["columns"])
-        features, n = feature_names(self.model), self.model.n_features
-        if names:
-            columns = Columns.named(names, self.source.key, features, n)
-        else:
-            columns = Columns((), None, tuple(range(n)))
+        columns = columns_of(list(kept["columns"]), self.source, self.model)
         self._read_as(bool(kept["json"]), columns)
         self._find_place(snapshot, path)
         assert self.form is not None
@@ -467,24 +363,3 @@ class Player:
             )
         self.input.go_to(snapshot.position)
         self.lines = Lines(snapshot.position, snapshot.line)
-
-
-def feature_names(model: Any) -> list[str] | None:
-    """What a model calls its features; None: it was trained on arrays, and knows their order."""
-    preparation = model.preparation
-    if preparation is None or preparation.roles is None:
-        return None
-    return [f.name for f in preparation.features]
-
-
-def _decoded(lines: Sequence[bytes]) -> list[str]:
-    """Lines without their ends and a byte order mark."""
-    try:
-        text = b"\n".join(lines).decode()
-    except UnicodeDecodeError:
-        raise ValueError("it is no text in UTF-8") from None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").removesuffix("\r")
-    if text.startswith(BOM):
-        text = text[1:]
-    return text.split("\n")

@@ -1,8 +1,7 @@
 """Rows of a stream: bytes as they come → whole lines → keys and features.
 
-    Lines     cuts bytes into whole lines, and counts lines and bytes
-    Columns   which fields of a row are the key and the features
-    Csv, Json parse lines, many at once; a line that is wrong is refused with a reason
+    Lines       cuts bytes into whole lines, and counts lines and bytes
+    Csv, Json   parse lines, many at once; a line that is wrong is refused with a reason
 
 A line is a row: a quoted field does not go on in the next line.
 """
@@ -13,16 +12,15 @@ import csv
 import json
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ostinato.cli.failures import BadInput
+from ostinato.cli.stream_columns import MISSING, Columns
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
-MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
 
 Keys = Sequence[Any] | None
 
@@ -57,65 +55,17 @@ class Lines:
         self.number += len(lines)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where a row has what.
-
-    Attributes:
-        names: of all columns; empty if rows are arrays without names.
-        key: the name of the key's column, or None.
-        features: the places of the features among the columns, in the order of the model.
-    """
-
-    names: tuple[str, ...]
-    key: str | None
-    features: tuple[int, ...]
-
-    @property
-    def key_at(self) -> int | None:
-        return None if self.key is None else self.names.index(self.key)
-
-    @staticmethod
-    def named(
-        names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
-    ) -> Columns:
-        """Of a header, or of names that were given.
-
-        Args:
-            names: of the columns.
-            features: what the model calls its features; None: it knows their order only, and every
-                column but the key is one.
-            n: how many features it reads.
-
-        Raises:
-            BadInput: a column is missing, or named twice.
-        """
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise BadInput(f"the columns {', '.join(twice)} are named twice")
-        wanted = list(features) if features is not None else [c for c in names if c != key]
-        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in names]
-        if missing:
-            raise BadInput(
-                f"there is no column {', '.join(map(repr, missing))}; the columns are "
-                f"{', '.join(names)} (name them with --columns if the first line does not)"
-            )
-        if len(wanted) != n:
-            raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
-        return Columns(tuple(names), key, tuple(names.index(c) for c in wanted))
-
-
-def begins_with_header(fields: Sequence[str]) -> bool:
-    """Whether a first line names columns: none of its fields is a number, or missing."""
-    return not any(_is_number(field) or field in MISSING for field in fields)
-
-
-def _is_number(text: str) -> bool:
+def decoded(lines: Sequence[bytes]) -> list[str]:
+    """Lines without their ends and a byte order mark."""
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        text = b"\n".join(lines).decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").removesuffix("\r")
+    if text.startswith(BOM):
+        text = text[1:]
+    return text.split("\n")
 
 
 class Rows:

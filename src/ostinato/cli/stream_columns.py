@@ -1,0 +1,139 @@
+"""The columns of a stream's rows: which of them are the key and the features of the model.
+
+They are found once, from the names of the first line, from those that were given, or, if the model
+was trained on arrays, by their order.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ostinato.cli.failures import BadInput
+from ostinato.cli.stream_input import Source
+
+MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a row has what.
+
+    Attributes:
+        names: of all columns; empty if rows are arrays without names.
+        key: the name of the key's column, or None.
+        features: the places of the features among the columns, in the order of the model.
+    """
+
+    names: tuple[str, ...]
+    key: str | None
+    features: tuple[int, ...]
+
+    @property
+    def key_at(self) -> int | None:
+        return None if self.key is None else self.names.index(self.key)
+
+    @staticmethod
+    def named(
+        names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
+    ) -> Columns:
+        """Of a header, or of names that were given.
+
+        Args:
+            names: of the columns.
+            features: what the model calls its features; None: it knows their order only, and every
+                column but the key is one.
+            n: how many features it reads.
+
+        Raises:
+            BadInput: a column is missing, or named twice.
+        """
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BadInput(f"the columns {', '.join(twice)} are named twice")
+        wanted = list(features) if features is not None else [c for c in names if c != key]
+        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in names]
+        if missing:
+            raise BadInput(
+                f"there is no column {', '.join(map(repr, missing))}; the columns are "
+                f"{', '.join(names)} (name them with --columns if the first line does not)"
+            )
+        if len(wanted) != n:
+            raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
+        return Columns(tuple(names), key, tuple(names.index(c) for c in wanted))
+
+
+def begins_with_header(fields: Sequence[str]) -> bool:
+    """Whether a first line names columns: none of its fields is a number, or missing."""
+    return not any(_is_number(field) or field in MISSING for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def feature_names(model: Any) -> list[str] | None:
+    """What a model calls its features; None: it was trained on arrays, and knows their order."""
+    preparation = model.preparation
+    if preparation is None or preparation.roles is None:
+        return None
+    return [f.name for f in preparation.features]
+
+
+def columns_of(names: Sequence[str], source: Source, model: Any) -> Columns:
+    """Of rows with these names; of arrays without names, all in their order.
+
+    Raises:
+        BadInput: see `Columns.named`.
+    """
+    if names:
+        return Columns.named(names, source.key, feature_names(model), model.n_features)
+    if source.key is not None:
+        raise BadInput("the rows are arrays, which have no column for --key")
+    return Columns((), None, tuple(range(model.n_features)))
+
+
+def columns_in(first: str, source: Source, model: Any) -> tuple[Columns, bool]:
+    """The columns by the first line of CSV; and whether it names them.
+
+    Raises:
+        BadInput: it does not, and no other names were given; or see `Columns.named`.
+    """
+    fields = next(csv.reader([first], delimiter=source.separator))
+    fields = [field.strip() for field in fields]
+    if source.names is not None:
+        return columns_of(source.names, source, model), fields == source.names
+    if begins_with_header(fields):
+        return columns_of(fields, source, model), True
+    if source.key is not None or feature_names(model) is not None:
+        raise BadInput(
+            f"{source.shown}: the first line names no columns ({first[:60]}); name them with "
+            "--columns"
+        )
+    return columns_of([str(i + 1) for i in range(len(fields))], source, model), False
+
+
+def columns_of_object(first: str, source: Source, model: Any) -> Columns:
+    """The columns by the first line of JSON: those that the model knows, or those that are there.
+
+    Raises:
+        BadInput: it is no JSON; or see `columns_of`.
+    """
+    try:
+        row = json.loads(first)
+    except ValueError as problem:
+        raise BadInput(f"{source.shown}, the first line: {problem}") from None
+    names = source.names
+    if names is None:
+        known = feature_names(model)
+        key = [] if source.key is None else [source.key]
+        there = list(row) if isinstance(row, dict) else []
+        names = [*key, *known] if there and known is not None else there
+    return columns_of(names, source, model)
