@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_golden import GOLDEN
+from saved_models import without_torch
 
 import ostinato
 from ostinato import runtime
+from ostinato.engine import native
 from ostinato.runtime.tensors import unpack
 
 MODELS = sorted(path.parent for path in GOLDEN.rglob("config.json"))
@@ -28,6 +30,17 @@ def test_there_are_some():
 def test_a_model_of_a_release_gives_its_answers(path):
     found = runtime.verify(path)
     assert found.n == 4 and found.n_different == 0, found
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("isa", [isa for isa in native.available_isas() if isa != "base"])
+def test_without_torch_on_every_instruction_set(isa):
+    script = f"""
+        import ostinato
+        found = [ostinato.runtime.verify(path) for path in {[str(path) for path in MODELS]}]
+        print(len(found), sum(each.n_different for each in found), {{each.isa for each in found}})
+    """
+    assert without_torch(script, OSTINATO_ISA=isa) == f"{len(MODELS)} 0 {{{isa!r}}}\n"
 
 
 @pytest.mark.parametrize("path", [p for p in MODELS if p.name != "own"], ids=name_of)
