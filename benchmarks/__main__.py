@@ -13,7 +13,7 @@ from benchmarks import machine, tables
 from benchmarks.check import judged
 from benchmarks.results import Results, Spec, check_target, save
 
-BENCHMARKS = ("scan", "iteration", "layers", "overhead", "startup", "contention")
+BENCHMARKS = ("scan", "iteration", "layers", "overhead", "startup", "contention", "runtime")
 THREADS = 2
 
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "overhead": "a call of scan beside the engine's work; import; --help",
         "startup": "a refusal, a prediction, a first iteration, first calls, in fresh processes",
         "contention": "the notebook's training iteration beside another program",
+        "runtime": "one step of a stream, chunks, pools: one thread, without torch's training",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }
     for name, text in helps.items():

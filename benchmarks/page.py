@@ -34,6 +34,7 @@ TITLES = {
     "overhead": "Overhead of a call, and of importing",
     "startup": "From a standing start",
     "contention": "Beside another program",
+    "runtime": "One step at a time",
 }
 
 

@@ -131,12 +131,13 @@ class StepPlan::Maker {
         add_products(i, end, actions);
         i = end;
       } else if (x.code == Code::kBlock) {
-        Block block{BlockPlan(&x, sizeof(float)), {}};
-        for (const BlockPlan::Stream& s : block.plan.streams) block.streams.push_back(operand(s.operand));
-        const int64_t registers = block.plan.n_registers * padded(block.plan.strip);
+        BlockPlan plan(&x, sizeof(float));
+        std::vector<Stream> streams;
+        for (const BlockPlan::Stream& s : plan.streams) streams.push_back({operand(s.operand), s.whole});
+        const int64_t registers = plan.n_registers * padded(plan.strip);
         plan_.register_floats_ = std::max(plan_.register_floats_, registers);
         actions.push_back({Action::kBlock, int32_t(plan_.blocks_.size())});
-        plan_.blocks_.push_back(std::move(block));
+        plan_.blocks_.emplace_back(std::move(plan), std::move(streams));
         i += 1 + x.count;
       } else {
         actions.push_back({Action::kWithin, int32_t(plan_.within_.size())});
@@ -255,7 +256,7 @@ class StepPlan::Maker {
   void play_once(const std::vector<Action>& once) {
     FloatEnvironment environment;
     StepPlace places[kFirstPort];
-    places[kConstants].data = plan_.data_;
+    places[kConstants] = {plan_.data_, 1, 0};
     std::vector<float> registers(size_t(plan_.register_floats_));
     for (const Action& x : once)
       plan_.play_block(plan_.blocks_[size_t(x.index)], 1, places, registers.data());
@@ -311,18 +312,18 @@ void StepPlan::play_product(const Product& x, int64_t n_rows, const StepPlace* p
 // All operations on one strip, while it is in L1, then on the next.
 void StepPlan::play_block(const Block& x, int64_t n_rows, const StepPlace* places, float* registers) const {
   const BlockPlan& b = x.plan;
-  const int64_t C = std::min(b.strip, b.width), R = std::min(n_rows, b.strip / C);
-  const int n_streams = int(b.streams.size());
+  const int n_streams = int(x.streams.size());
   Rows<float> table[kMaxBlock * 4 + kMaxRegisters];
-  for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {registers + i * padded(b.strip), C};
-  for (int64_t r = 0; r < n_rows; r += R)
-    for (int64_t c = 0; c < b.width; c += C) {
+  for (int i = 0; i < b.n_registers; i++)
+    table[n_streams + i] = {registers + i * padded(b.strip), x.columns};
+  for (int64_t r = 0; r < n_rows; r += x.rows)
+    for (int64_t c = 0; c < b.width; c += x.columns) {
       for (int i = 0; i < n_streams; i++) {
-        const int64_t step = stride(places, x.streams[size_t(i)]);
-        float* const data = address(places, x.streams[size_t(i)]) + r * step;
-        table[i] = {data + (b.streams[size_t(i)].whole ? 0 : c), step};
+        const Stream& stream = x.streams[size_t(i)];
+        const int64_t step = stride(places, stream.operand);
+        table[i] = {address(places, stream.operand) + r * step + (stream.whole ? 0 : c), step};
       }
-      const int64_t rows = std::min(R, n_rows - r), n = std::min(C, b.width - c);
+      const int64_t rows = std::min(x.rows, n_rows - r), n = std::min(x.columns, b.width - c);
       for (const BlockPlan::Operation& op : b.operations) {
         if (op.kernel == BlockPlan::kSpreads) {
           const Rows<float>& a = table[op.which[0]];

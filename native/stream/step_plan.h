@@ -8,6 +8,7 @@
 //
 // The bits are those of Executor: the same kernels, on the same chains of additions.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -34,10 +35,10 @@ struct StepOperand {
 };
 
 // One place, as a step finds it. Own memory lies buffer after buffer, each [rows, width].
-struct StepPlace {
-  float* data = nullptr;
-  int64_t rows = 1;    // of own memory
-  int64_t stride = 0;  // of a port
+struct StepPlace {  // not initialized: there is room for many, of which a step uses a few
+  float* data;
+  int64_t rows;    // of own memory; else 1
+  int64_t stride;  // of a port; else 0
 };
 
 class StepPlan {
@@ -83,9 +84,18 @@ class StepPlan {
       const float* w;
     } factors[kMaxFactors];
   };
+  struct Stream {
+    StepOperand operand;
+    bool whole;  // as in BlockPlan
+  };
   struct Block {
+    Block(BlockPlan made, std::vector<Stream> operands)
+        : plan(std::move(made)), streams(std::move(operands)), columns(std::min(plan.strip, plan.width)),
+          rows(plan.strip / columns) {}
+
     BlockPlan plan;
-    std::vector<StepOperand> streams;
+    std::vector<Stream> streams;
+    int64_t columns, rows;  // of a strip, at most
   };
   struct Within {  // rows: see play/within_rows.h
     Instruction x;

@@ -74,6 +74,8 @@ StreamModel::StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<con
   if (int64_t(init_.size()) != carry_floats())
     throw std::invalid_argument("a stream begins with " + std::to_string(carry_floats()) +
                                 " values of its states, not " + std::to_string(init_.size()));
+  one_row_floats_ = scratch_floats(1);
+  stream_floats_ = one_row_floats_ + in_lines(1) + (prepares() ? row_floats_ : 0);
   if (!map_) return;
   if (map_->plan->carry_floats()) throw std::invalid_argument("the map to an answer has states");
   if (map_->inputs.size() != carry_widths().size())

@@ -41,6 +41,9 @@ class StreamModel {
   const std::vector<int32_t>& carry_widths() const { return step_.plan->carry_widths(); }
   const std::vector<float>& init() const { return init_; }
   int64_t scratch_floats(int64_t n_rows) const;
+  // Of a stream's scratch: that of one row, a prepared row, and what is skipped to the next line.
+  int64_t stream_floats() const { return stream_floats_; }
+  float* prepared_row(float* scratch) const { return scratch + one_row_floats_; }
   int64_t multiplies() const { return step_.plan->multiplies() + (map_ ? map_->plan->multiplies() : 0); }
   int64_t weight_bytes() const {
     return step_.plan->weight_bytes() + (map_ ? map_->plan->weight_bytes() : 0);
@@ -60,6 +63,7 @@ class StreamModel {
   std::unique_ptr<const BoundPlan> map_;
   std::vector<float> init_;
   RowPreparation preparation_;
+  int64_t one_row_floats_ = 0, stream_floats_ = 0;
 };
 
 }  // namespace ostinato

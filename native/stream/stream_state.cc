@@ -11,7 +11,6 @@ namespace {
 // Up to here the scratch of a step lies on the caller's stack, beyond it in the stream. Threads of audio
 // programs have stacks of 512 KB.
 constexpr int64_t kStackFloats = (1 << 16) / int64_t(sizeof(float));
-constexpr int64_t kLineFloats = kLineBytes / int64_t(sizeof(float));
 
 float* next_line(float* at) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(at);
@@ -28,7 +27,8 @@ void SoleUse::refuse() {
 
 StreamState::StreamState(std::shared_ptr<const StreamModel> model)
     : model_(std::move(model)), carry_(new float[size_t(model_->carry_floats())]) {
-  if (scratch_floats() > kStackFloats) scratch_.reset(new float[size_t(scratch_floats())]);
+  const int64_t scratch = model_->stream_floats();
+  if (scratch > kStackFloats) scratch_.reset(new float[size_t(scratch)]);
   reset();
 }
 StreamState::StreamState(const StreamState& other) : StreamState(other.model_) {
@@ -45,11 +45,7 @@ void StreamState::set(int64_t steps, const float* carry) {
 template <class F> void StreamState::with_scratch(F f) {
   FloatEnvironment environment;
   if (scratch_) return f(next_line(scratch_.get()));
-  f(next_line(static_cast<float*>(__builtin_alloca(size_t(scratch_floats()) * sizeof(float)))));
-}
-// Of a step, a prepared row, and what is skipped to the next line.
-int64_t StreamState::scratch_floats() const {
-  return model_->scratch_floats(1) + (model_->prepares() ? model_->row_floats() : 0) + kLineFloats;
+  f(next_line(static_cast<float*>(__builtin_alloca(size_t(model_->stream_floats()) * sizeof(float)))));
 }
 
 bool StreamState::step(const float* x, float* answer, bool only_finite) {
@@ -57,7 +53,7 @@ bool StreamState::step(const float* x, float* answer, bool only_finite) {
   with_scratch([&](float* scratch) {
     const float* row = x;
     if (model_->prepares()) {
-      float* const prepared = scratch + model_->scratch_floats(1);
+      float* const prepared = model_->prepared_row(scratch);
       model_->preparation().apply(x, prepared);
       row = prepared;
     }

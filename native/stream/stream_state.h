@@ -46,7 +46,6 @@ class StreamState {
 
  private:
   template <class F> void with_scratch(F f);
-  int64_t scratch_floats() const;
 
   std::shared_ptr<const StreamModel> model_;
   std::unique_ptr<float[]> carry_;
