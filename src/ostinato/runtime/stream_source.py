@@ -141,9 +141,9 @@ class StreamSource:
         """Raises:
         ValueError: a row would be read with NaN or an infinite value.
         """
-        finite = np.isfinite(self.prepared(rows)).all(1)
+        finite = np.isfinite(self.prepared(rows))
         if not finite.all():
-            self.refuse_row(rows, int(finite.argmin()))
+            self.refuse_row(rows, int(finite.all(1).argmin()))
 
     def refuse_row(self, rows: Array, row: int, noun: str = "step") -> None:
         """Raise the error that says why row number `row` is not read."""
