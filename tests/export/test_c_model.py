@@ -22,7 +22,7 @@ from ostinato.export import c_measure
 from ostinato.export.c import Given, accuracy, export_network
 from ostinato.export.c_play import Player, answers, bound
 from ostinato.export.c_prepare import prepared
-from ostinato.export.c_program import part
+from ostinato.export.c_program import local_arrays, part
 from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import as_read
 from ostinato.export.c_write import LICENCE, Source, comment, plain
@@ -324,6 +324,32 @@ def test_int8_is_the_nearest_of_each_row():
     assert (np.abs(q.values).max(0) == [127, 127, 0, 127, 127]).all() and (
         q.weight[:, 2] == 0
     ).all()
+
+
+@pytest.mark.parametrize("size", [6, 0], ids=["embeddings", "zeros and a one"])
+def test_int8_of_a_language_model(size, tmp_path):
+    """Also the rows of its tokens; the self-test knows the answers."""
+    g = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9, embedding_size=size))
+    report, library = exported(g, tmp_path, int8=True)
+    exact, _ = exported(g, tmp_path / "float")
+    assert report.tables < 0.45 * exact.tables
+    ours = library.stream().answers(np.arange(11, dtype=np.float32)[:, None])
+    exact = Network(g.graph, g.tensors).answers(np.arange(11)[None])[0]
+    assert 1e-5 < np.abs(ours - exact).max() < 0.05
+    checked_run("gcc", *STRICT, "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
+    assert "right" in checked_run("./test", cwd=tmp_path)
+
+
+def test_layers_share_their_local_arrays():
+    """Three layers need no more of the stack than two, which differ in their input."""
+    found = {}
+    for n_layers in (2, 3):
+        g = given(ClassifierNet(5, 4, "gru", 16, n_layers))
+        step = part(g.graph.composed()[0], g.tensors)
+        arrays = local_arrays(step, set())
+        assert len(set(arrays.values())) < len(arrays)
+        found[n_layers] = max(arrays.values())
+    assert found[2] == found[3]
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])

@@ -186,7 +186,7 @@ def _source(given: Given, name: str, int8: bool) -> Source:
     return Source(
         name=name,
         title=given.title,
-        prepare=_prepare(given),
+        prepare=_prepare(given, int8),
         step=part(step, given.tensors),
         answer=part(answer, given.tensors),
         widths=tuple([n.width for n in step.states]),
@@ -198,7 +198,8 @@ def _source(given: Given, name: str, int8: bool) -> Source:
 
 def _test(given: Given, s: Source) -> str:
     """The self-test. With int8 weights its answers are those of these weights in float64."""
-    raw, x = sample(given.graph, given.tensors, given.preparation)
+    tensors = _with_int8_table(given) if s.int8 else given.tensors
+    raw, x = sample(given.graph, tensors, given.preparation)
     if not s.int8:
         return test_source(s.name, raw, _runtime_answers(given, x), bound(s.step, s.answer, x))
     weights = _int8(s.step), _int8(s.answer)
@@ -246,14 +247,23 @@ def _place(path: Path, name: str | None) -> tuple[Path, str]:
     return file, name
 
 
-def _prepare(given: Given) -> Prepare:
+def _prepare(given: Given, int8: bool) -> Prepare:
     graph = given.graph
     if graph.embed is not None:
         if graph.embed.spelling is not None:
             raise ValueError("the model reads the letters of words, which C is not given")
         table = None if graph.embed.table is None else given.tensors[graph.embed.table]
-        return tokens(graph.embed, table)
+        return tokens(graph.embed, table, int8)
     return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)
+
+
+def _with_int8_table(given: Given) -> Mapping[str, Array]:
+    """The tensors, of which the rows of tokens are those that int8 stands for."""
+    embed = given.graph.embed
+    if embed is None or embed.table is None:
+        return given.tensors
+    rounded = quantized(given.tensors[embed.table].T).weight.T
+    return {**given.tensors, embed.table: rounded}
 
 
 def _runtime_answers(given: Given, x: Array) -> Array:
@@ -314,7 +324,7 @@ def _int8(p: Part) -> list[Array]:
 def _table_bytes(s: Source) -> int:
     """Bytes of the weights, their scales, and the constants that are read."""
     total = 8 * sum(map(len, s.prepare.doubles.values()))
-    total += 4 * sum(t.size for t in s.prepare.floats.values())
+    total += sum(t.nbytes for t in s.prepare.tables.values())
     for p in (s.step, s.answer):
         read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
         total += 4 * sum(v.size for i, v in p.constants.items() if i in read)

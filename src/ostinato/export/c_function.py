@@ -123,21 +123,20 @@ class Function:
                 ahead.append(f"const float {variable} = {self.element(x.a)};")
             elif x.code == Code.BROADCAST:
                 inside.append(f"const float {variable} = {self.spread(x, n)};")
+            elif x.op == "copy" and x.a in held:
+                variable = held[x.a]
             else:
                 text = self.expression(x, held, index)
                 inside.append(f"const float {variable} = {text};")
             held[x.d] = variable
             if x.d.buffer >= 0:
                 inside.append(f"{self.element(x.d, index)} = {variable};")
-        yield "{"
-        yield from (_INDENT + line for line in ahead)
         if n > 1:
-            yield f"{_INDENT}for (int i = 0; i < {n}; i++) {{"
-            yield from (2 * _INDENT + line for line in inside)
-            yield f"{_INDENT}}}"
-        else:
-            yield from (_INDENT + line for line in inside)
-        yield "}"
+            loop = f"for (int i = 0; i < {n}; i++) {{"
+            inside = [loop, *(_INDENT + line for line in inside), "}"]
+        if ahead or n == 1:  # variables of this block alone
+            inside = ["{", *(_INDENT + line for line in [*ahead, *inside]), "}"]
+        yield from inside
 
     def spread(self, x: Instruction, n: int) -> str:
         """The i-th of n elements [o][j][i] that are alike for every j: element [o][i] of x.a."""

@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from ostinato.data.prepare import Feature, Preparation
+from ostinato.export.c_quantize import quantized
 from ostinato.runtime.model_graph import Embed
 
 _REFUSED = "if (!(@abs({}) <= FLT_MAX))"  # NaN, too
@@ -28,7 +29,7 @@ class Prepare:
         text: of the function.
         arguments: those it is called with: in, and where it scales x, and where it remembers s.
         doubles: tables of float64, by name.
-        floats: tables of float32, by name.
+        tables: of float32 or int8, by name.
         last: what stands for missing values before there was one, `[n_columns]`; None where no
             value is carried forward.
         meanings: of the inputs, for people.
@@ -39,7 +40,7 @@ class Prepare:
     text: str
     arguments: str
     doubles: dict[str, list[float]]
-    floats: dict[str, np.ndarray]
+    tables: dict[str, np.ndarray]
     last: np.ndarray | None
     meanings: tuple[str, ...]
 
@@ -55,21 +56,28 @@ def unprepared(n_inputs: int) -> Prepare:
     return Prepare(n_inputs, n_inputs, text, "in", {}, {}, None, ("",) * n_inputs)
 
 
-def tokens(embed: Embed, table: np.ndarray | None) -> Prepare:
+def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
     """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one."""
     n, width = embed.n_tokens, embed.width
+    tables: dict[str, np.ndarray] = {}
+    if table is None:
+        value = "(int)in[0] == i ? 1.0f : 0.0f"
+    elif int8:
+        q = quantized(table.T)  # a scale for each token
+        tables = {"tokens": q.values.T, "tokens_scale": q.scale}
+        value = f"@tokens_scale[(int)in[0]] * (float)@tokens[(int)in[0] * {width} + i]"
+    else:
+        tables = {"tokens": table}
+        value = f"@tokens[(int)in[0] * {width} + i]"
     body = [
         f"if (!(in[0] >= 0.0f && in[0] < {n}.0f))",
         "    return 1;",
         f"for (int i = 0; i < {width}; i++)",
-        "    x[i] = (int)in[0] == i ? 1.0f : 0.0f;"
-        if table is None
-        else f"    x[i] = @tokens[(int)in[0] * {width} + i];",
+        f"    x[i] = {value};",
     ]
     text = _function("static int @prepare(const float *in, float *x)", body)
-    floats = {} if table is None else {"tokens": table}
     meaning = f"the number of a token, from 0 to {n - 1}"
-    return Prepare(1, width, text, "in, x", {}, floats, None, (meaning,))
+    return Prepare(1, width, text, "in, x", {}, tables, None, (meaning,))
 
 
 def prepared(p: Preparation) -> Prepare:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -43,9 +45,11 @@ class Part:
     constants: Mapping[int, Array]
     weights: tuple[Array, ...]
 
-    @property
+    @cached_property
     def instructions(self) -> tuple[Instruction, ...]:
-        return self.program.before + self.program.loop + self.program.after
+        """In an order in which products come late: then less memory is in use at a time."""
+        program = self.program
+        return _late_products(program, program.before + program.loop + program.after)
 
     @property
     def n_products(self) -> int:
@@ -97,7 +101,7 @@ def in_place(p: Part) -> set[int]:
 
     No later block reads the old value, and no other column or later instruction of the same block.
     """
-    accesses = list(_accesses(p))
+    accesses = list(_accesses(p.program, p.instructions))
     unsafe = {
         r.operand.buffer
         for r in accesses
@@ -119,7 +123,7 @@ def local_arrays(p: Part, carries: set[int]) -> dict[int, int]:
     kinds = {i: b.kind for i, b in enumerate(p.program.buffers)}
     used: dict[int, list[int]] = {}  # buffer → the blocks that use it
     end = 0
-    for access in _accesses(p):
+    for access in _accesses(p.program, p.instructions):
         o, end = access.operand, access.block
         local = o.buffer >= 0 and kinds[o.buffer] in (Kind.STEP, Kind.CHUNK)
         if local or (o.buffer in carries and o.dt == 1):
@@ -146,15 +150,39 @@ class _Access:
     ahead: bool = False  # read before the loop of the block
 
 
-def _accesses(p: Part) -> Iterator[_Access]:
+def _late_products(
+    program: Program, instructions: tuple[Instruction, ...]
+) -> tuple[Instruction, ...]:
+    """Every product stands right before the first block that it may not change places with."""
+    begins = [i for i, x in enumerate(instructions) if x.code not in (Code.OP, Code.BROADCAST)]
+    blocks = [instructions[a:b] for a, b in pairwise([*begins, len(instructions)])]
+    of_block = groupby(_accesses(program, instructions), lambda access: access.block)
+    accesses = [list(group) for _, group in of_block]
+    for i in reversed(range(len(blocks))):
+        if blocks[i][0].code != Code.GEMM:
+            continue
+        to = i + 1
+        while to < len(blocks) and not _depend(accesses[i], accesses[to]):
+            to += 1
+        blocks.insert(to - 1, blocks.pop(i))
+        accesses.insert(to - 1, accesses.pop(i))
+    return tuple([x for block in blocks for x in block])
+
+
+def _depend(first: list[_Access], second: list[_Access]) -> bool:
+    """Whether one writes what the other reads or writes."""
+    return any((a.written or b.written) and _overlap(a, b) for a in first for b in second)
+
+
+def _accesses(program: Program, instructions: tuple[Instruction, ...]) -> Iterator[_Access]:
     block = width = 0
-    for place, x in enumerate(p.instructions):
+    for place, x in enumerate(instructions):
         if x.code not in (Code.OP, Code.BROADCAST):
             block += 1
         if x.code == Code.BLOCK:
             width = x.n
             continue
-        read, n_written = _columns(p, x, width)
+        read, n_written = _columns(program, x, width)
         one = is_one_number(x, width)
         for o, n in zip((x.a, x.b, x.c), read, strict=True):
             yield _Access(o, n, block, place, False, x.code, one)
@@ -166,7 +194,7 @@ def is_one_number(x: Instruction, width: int) -> bool:
     return x.code == Code.BROADCAST and x.k == width
 
 
-def _columns(p: Part, x: Instruction, width: int) -> tuple[tuple[int, int, int], int]:
+def _columns(program: Program, x: Instruction, width: int) -> tuple[tuple[int, int, int], int]:
     """How many columns of a, b and c an instruction reads, and of d it writes."""
     if x.code == Code.OP:
         return (width, width, width), width
@@ -175,9 +203,9 @@ def _columns(p: Part, x: Instruction, width: int) -> tuple[tuple[int, int, int],
     if x.code == Code.GEMM:
         return (x.k, 0, x.n), x.n
     if x.code == Code.TAKE:
-        return (p.program.tables[x.weight].width, 0, 0), x.n
+        return (program.tables[x.weight].width, 0, 0), x.n
     if x.code == Code.PRODUCT:
-        s = p.program.products[x.weight]
+        s = program.products[x.weight]
         return (s.groups * s.M * s.K, s.groups * s.K * s.N, 0), x.n
     return (x.n, 0, 0), x.n // x.k
 

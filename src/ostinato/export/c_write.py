@@ -186,13 +186,17 @@ def floats(name: str, values: Array) -> str:
     return table("float", name, [f"{text}f" for text in texts.tolist()])
 
 
+def int8(name: str, values: Array) -> str:
+    return table("int8_t", name, values.ravel().astype(str).tolist())
+
+
 def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
     """The constant arrays; `names` receives their C names."""
     for name, numbers in s.prepare.doubles.items():
         if numbers:
             yield table("double", f"@{name}", [repr(v) for v in numbers])
-    for name, values in s.prepare.floats.items():
-        yield floats(f"@{name}", values)
+    for name, values in s.prepare.tables.items():
+        yield (int8 if values.dtype == np.int8 else floats)(f"@{name}", values)
     if s.prepare.last is not None:
         yield floats("@first", s.prepare.last)
     for p, prefix in ((s.step, "@"), (s.answer, "@answer_")):
@@ -206,7 +210,7 @@ def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
             yield f"/* [{w.shape[0]}][{w.shape[1]}] */"
             if s.int8:
                 q = quantized(w)
-                yield table("int8_t", name, [str(v) for v in q.values.ravel()])
+                yield int8(name, q.values)
                 yield floats(f"{name}_scale", q.scale)
             else:
                 yield floats(name, w)
