@@ -142,6 +142,13 @@ def test_one_process_of_torchrun_is_no_group(launched):
     assert environment.launched() and environment.rank() == 1
 
 
+def test_a_group_for_gpus_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    with pytest.raises(ValueError, match="on nccl"):
+        learn(*made("classes"), PLAN)
+
+
 @pytest.fixture(scope="module", params=[2, 3])
 def together(request, tmp_path_factory) -> list[tuple[Path, int]]:
     """What each process of a training wrote, of all examples."""

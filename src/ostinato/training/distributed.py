@@ -177,9 +177,18 @@ ALONE = Ranks()
 
 
 def current() -> Ranks:
-    """This process in PyTorch's process group, if the program has made one; else alone."""
+    """This process in PyTorch's process group, if the program has made one; else alone.
+
+    Raises:
+        ValueError: the group is for tensors on GPUs alone.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
+    if dist.get_backend() == "nccl":
+        raise ValueError(
+            "the process group is on nccl, which has no tensors of the CPU; wanted "
+            'torch.distributed.init_process_group("gloo")'
+        )
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
@@ -189,7 +198,7 @@ def joined() -> Iterator[Ranks]:
 
     A process that was not started so is alone. A group that is there already is taken as it is.
     """
-    if dist.is_initialized() or not environment.launched():
+    if not environment.launched() or dist.is_initialized():
         yield current()
         return
     with _sigterm_ends():
@@ -289,7 +298,7 @@ def backward(
     weight, loss, count, *rest = flat[: len(numbers)].tolist()
     n = len(share.measured)
     told, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
-    interrupt.agree([number for number, count in zip(SIGNALS, told, strict=True) if count])
+    interrupt.agree([number for number, times in zip(SIGNALS, told, strict=True) if times])
     weight = max(weight, torch.finfo(flat.dtype).tiny)  # of a batch whose weights are all zero
     flat /= weight
     start = len(numbers)

@@ -52,7 +52,8 @@ def train(
         validation: (X, y), evaluated at every report; `patience` and `restore_best` need it.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
         sample_weight: `[N]`, of the examples in a batch's mean loss; validation is not weighted.
-        callbacks: called in their order; of several processes, in the first alone.
+        callbacks: called in their order; of several processes in the first alone, but for those
+            that are to be called `everywhere`.
         resume: directory of a checkpoint to go on from, written by `Checkpoint`.
 
     Raises:
