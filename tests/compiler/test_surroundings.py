@@ -62,7 +62,7 @@ def grads_of(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
-    """Under autocast, inside it, and after: what the loop computes, and no state left over."""
+    """Under autocast, inside it, and after: in float32, in the loop's types, no state left over."""
     W, init, xs = inputs(torch.float32)
     step = lambda h, x: torch.tanh(x + h @ W).float()  # noqa: E731
 
@@ -74,15 +74,15 @@ def test_autocast(dtype):
         with torch.autocast("cpu", dtype):
             ours = gradients(scan, step, [W, init], init, xs)
             theirs = gradients(loop, step, [W, init], init, xs)
-        assert_same(ours, theirs, 1e-6)
         exact = gradients(loop, step, [W, init], init, xs)
+        assert_same(ours, exact, 1e-5)
         assert (theirs[1] - exact[1]).abs().max() > 1e-4  # autocast makes a difference here
         assert_same(gradients(scan, step, [W, init], init, xs), exact, 1e-5)
-        ours = gradients(scan, inside, [W, init], init, xs)
-        assert_same(ours, gradients(loop, inside, [W, init], init, xs), 1e-6)
+        assert_same(gradients(scan, inside, [W, init], init, xs), exact, 1e-5)
         for other in (torch.float16, torch.bfloat16):
             with torch.autocast("cpu", other):
-                assert_same(scan(step, init, xs), loop(step, init, xs), 1e-6)
+                ours = scan(step, init, xs)
+            assert_same(ours, loop(step, init, xs), 1e-5)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -405,7 +405,8 @@ def test_tensors_of_other_kinds():
     assert ys.device.type == "meta" and ys.shape == (T, B, H)
     for dtype in (torch.bfloat16, torch.float16, torch.complex128):
         W_, init_, xs_ = (t.to(dtype) for t in (W, init, xs))
-        assert_same(scan(rnn(W_), init_, xs_), loop(rnn(W_), init_, xs_), 1e-12)
+        near = 1e-12 if dtype.is_complex else 40 * torch.finfo(dtype).eps  # the loop rounds more
+        assert_same(scan(rnn(W_), init_, xs_), loop(rnn(W_), init_, xs_), near)
     sparse = torch.eye(H, dtype=D).to_sparse()
     quantized = torch.quantize_per_tensor(torch.randn(H, H), 0.1, 0, torch.qint8)
     for step in (

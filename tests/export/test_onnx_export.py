@@ -38,6 +38,8 @@ class Leaky(torch.nn.Module):
 
 # OpenVINO computes float64 in float32: a mean of 10,000 scales costs it the digits of a value.
 FAR = "far from zero"
+
+
 class Memory(torch.nn.Module):
     """A cell of a person's own whose carry is a matrix, written by outer products."""
 

@@ -31,12 +31,13 @@ def modes() -> Any:
         raise Elsewhere(reason)
     usual = None if is_searching() else native.modes()
     if usual is not None:
-        return usual
+        autocast = torch.is_autocast_enabled("cpu")
+        return (usual, torch.get_autocast_dtype("cpu")) if autocast else usual
     reason = transformed()
     if reason is not None:
         raise Elsewhere(reason)
     return (
-        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
         torch.get_default_dtype(), default_devices(),
     )  # fmt: skip

@@ -7,6 +7,7 @@ if it did the same.
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,15 @@ class Search(OwnMode):
             return
         if name in _IN_PLACE or name in _HOOKS or name == "retain_grad":
             return
+        frame: Any = sys._getframe()
+        while frame is not None:
+            if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
+                raise Unsupported(
+                    "a distribution checks the values of its arguments: make it with "
+                    "validate_args=False",
+                    name,
+                )
+            frame = frame.f_back
         raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
     def finish(self, result: Any, n_ys: int, a: Arguments) -> None:

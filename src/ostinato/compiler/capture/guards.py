@@ -33,7 +33,7 @@ from ostinato.compiler.capture.code import (
     names_a_literal,
     names_of,
 )
-from ostinato.compiler.capture.reads import Walk
+from ostinato.compiler.capture.reads import Lift, Walk
 from ostinato.compiler.capture.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
 
@@ -117,7 +117,7 @@ class Observation:
             self._read(code)
         self._save()
         self.lifting = True  # the step finds tensors in the place of numbers
-        found = {} if self.walk is None else self.walk.lifts
+        found: dict[str, Lift] = {} if self.walk is None else self.walk.lifts
         self._lifts = list(found.values())
         self.lifted = {path: lift.tensor for path, lift in found.items()}  # no more from now on
 

@@ -6,6 +6,8 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -145,9 +147,7 @@ class _Recorder(TorchDispatchMode):
         if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
             return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
-            raise Unsupported(
-                "the step turns a tensor into a Python value (.item(), if, int())", name
-            )
+            raise Unsupported(_why_a_value_is_looked_at(), name)
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(
                 "the step draws random numbers; draw them before and pass them through xs, "
@@ -206,6 +206,18 @@ class _Recorder(TorchDispatchMode):
         self.number.pop(id(target))
 
 
+def _why_a_value_is_looked_at() -> str:
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
+            return (
+                "a distribution checks the values of its arguments: make it with "
+                "validate_args=False"
+            )
+    return "the step turns a tensor into a Python value (.item(), if, int())"
+
+
 def _shape_depends_on_values(func: Any, args: Any) -> bool:
     if torch.Tag.dynamic_output_shape not in func.tags:
         return False
@@ -247,13 +259,14 @@ def record(
 def step_type(recording: Recording) -> torch.dtype:
     """The floating-point type that a step computes in: that of its carry, xs or parameters.
 
-    One that computes whole numbers alone is computed in float64, where they are exact up to 2⁵³.
+    Half precision is computed in float32. A step that computes whole numbers alone is computed in
+    float64, where they are exact up to 2⁵³.
     """
     r = recording
     given = [r.dtypes[i] for i in (*r.states, *r.xs, *r.captured)]
     for dtype in (*given, *r.dtypes):
         if dtype.is_floating_point or dtype.is_complex:
-            return dtype
+            return torch.float32 if dtype.itemsize == 2 else dtype
     return torch.float64
 
 
@@ -525,5 +538,17 @@ def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
             return Batch(a // BATCHES[0])
         raise Unsupported("the step computes with the batch size", name)
     if a != b and not (a != a and b != b):  # NaN equals itself here
+        if type(a) is float and type(b) is float and not _follows_batch(a, b, n_large):
+            raise Unsupported(
+                "a number that the step computes is another in every run (a clock, say): let xs "
+                "hold it",
+                name,
+            )
         raise Unsupported("the step computes with the batch size", name)
     return a
+
+
+def _follows_batch(a: float, b: float, n_large: int) -> bool:
+    """Whether two numbers are as the batch sizes are, or as their reciprocals."""
+    ratio = n_large / BATCHES[0]
+    return any(math.isclose(b, a * r, rel_tol=1e-9) for r in (ratio, 1 / ratio))

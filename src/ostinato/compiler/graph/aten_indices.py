@@ -189,15 +189,14 @@ def _transposed_table(c: Context, a: Value, indices: Sequence[Any]) -> Value | N
 def _index(c: Context, a: Value, indices: list[Any]) -> Any:
     of_each = _of_each_row(indices)
     if of_each is not None:
-        n = columns(a.shape)
-        index = Value(_from_the_end(c, of_each.node, n), of_each.shape)
+        index = Value(_from_the_end(c, of_each.node, a.shape[1]), of_each.shape)
         return _gather(c, a, 1, index)
     if not a.rows:
-        index = _transposed_table(c, a, indices)
-        if index is not None:
+        column = _transposed_table(c, a, indices)
+        if column is not None:
             turned = (a.shape[1], a.shape[0])
             table = c.b.call("aten.t.default", (a.node,), (Slot(0),), ONCE, turned)
-            rows = _rows_of(c, Value(table, turned), index, turned[0])
+            rows = _rows_of(c, Value(table, turned), column, turned[0])
             return Value(rows, c.shapes[0])
     if not a.rows and _leading(indices):
         sizes = [int(n) for n in a.shape[: len(indices)]]
@@ -213,7 +212,7 @@ def _index_put(
     shape = c.shapes[0]
     of_each = _of_each_row(indices)
     if of_each is not None:
-        index = Value(_from_the_end(c, of_each.node, columns(shape)), of_each.shape)
+        index = Value(_from_the_end(c, of_each.node, shape[1]), of_each.shape)
         return _scattered(c, a, 1, index, values, accumulate)
     turned = _transposed_table(c, Value(a.node, shape), indices)
     if turned is not None and accumulate and values.shape[-1] == Batch(1) and a.node.op == "const":

@@ -114,18 +114,26 @@ class StepGraph:
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
+# Half precision, as under torch.autocast: computed in float32, and rounded where it is returned.
+HALF = (torch.bfloat16, torch.float16)
+
+
 def _check_dtypes(r: Recording, dtype: torch.dtype) -> None:
     """The carry and xs are of the step's type, whole numbers or truth values.
 
     A captured tensor may be of any type that PyTorch converts when it meets rows.
     """
     for i in (*r.states, *r.xs):
-        if r.dtypes[i] not in (dtype, torch.bool, *_WHOLE):
+        if r.dtypes[i] not in (dtype, torch.bool, *_WHOLE, *_halves(dtype)):
             raise Unsupported(_other_type("a tensor is", r.dtypes[i], dtype))
     for i in r.captured:
         found = r.dtypes[i]
         if not (found.is_floating_point or found.is_complex or found in (torch.bool, *_WHOLE)):
             raise Unsupported(f"a captured tensor is {found}; wanted numbers")
+
+
+def _halves(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    return HALF if dtype is torch.float32 else ()
 
 
 def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
@@ -237,6 +245,10 @@ class _Values:
         makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
         known = name in RULES if by_rule else call.name.startswith("aten.")
+        given = [self.recording.dtypes[i] for i in (*refs_in(call), *call.outs) if i is not None]
+        if by_rule and any(dtype.is_complex for dtype in given):
+            found = next(dtype for dtype in given if dtype.is_complex)
+            raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
         if not known:
             raise Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
         if by_rule:
@@ -288,7 +300,7 @@ class _Values:
 
     def _check_type(self, call: Call, found: torch.dtype, node: Node) -> None:
         """Rows are of the step's type, whole numbers or truth values."""
-        usual = (self.dtype, torch.bool, *_WHOLE[:2])
+        usual = (self.dtype, torch.bool, *_WHOLE[:2], *_halves(self.dtype))
         if found not in usual and not (found is torch.float32 and _is_exact(node)):
             raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
 

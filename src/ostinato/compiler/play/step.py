@@ -123,6 +123,8 @@ class CompiledStep:
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
+        halves = {torch.bfloat16, torch.float16}  # the loop rounds after every operation
+        self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
@@ -194,6 +196,8 @@ class CompiledStep:
             Unsupported: the loop must tell. With these outputs unused the graph has another form,
                 or a gradient of zeros, where autograd has none, met a pole.
         """
+        if self._of_other_types:
+            grads = [g if g is None or g.dtype is self.dtype else g.to(self.dtype) for g in grads]
         way = self.backward_way(tape.forward, used, wanted, ragged)
         once = dict(tape.once)
         sums, others = way.played.play(

@@ -1,0 +1,145 @@
+"""Under autocast, and with carries of half precision: computed in float32, in the loop's dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ostinato
+from zoo.playing import loop
+from zoo.steps import Kit
+
+pytestmark = pytest.mark.filterwarnings("error", "ignore:.*was recorded")
+B, T, N, H = 4, 7, 5, 8
+HALF = (torch.bfloat16, torch.float16)
+
+
+def _steps(kit: Kit) -> dict[str, tuple[Callable[[Any, Tensor], Any], list[Tensor]]]:
+    U, W = kit.weight(N, H), kit.weight(H, H)
+    cell, norm = kit.module(nn.GRUCell, N, H), nn.LayerNorm(H)
+
+    def returned_as_float(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + h @ W).float()
+
+    def with_an_output(h: Tensor, x: Tensor) -> Any:
+        new = torch.tanh(x @ U + h @ W)
+        return new.float(), (new, new.float().softmax(-1))
+
+    def of_modules(h: Tensor, x: Tensor) -> Tensor:
+        return 0.5 * h + cell(norm(x @ U)[:, :N], h).float()
+
+    return {
+        "returned as float": (returned_as_float, [U, W]),
+        "with an output": (with_an_output, [U, W]),
+        "of modules": (of_modules, [U, *cell.parameters()]),
+    }
+
+
+NAMES = list(_steps(Kit(torch.float32)))
+
+
+def _outcome(how: Any, step: Any, init: Tensor, xs: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    carry, ys = how(step, init, xs)
+    outs = [carry, *(ys if isinstance(ys, tuple) else [ys])]
+    total = sum((o.float() * torch.linspace(0.5, 1, o.numel()).view_as(o)).sum() for o in outs)
+    return [*outs, *torch.autograd.grad(total, leaves)]
+
+
+def _assert_near(ours: list[Tensor], exact: list[Tensor], bound: float) -> None:
+    for a, b in zip(ours, exact, strict=True):
+        assert a.shape == b.shape
+        a, b = a.detach().float(), b.detach().float()
+        assert float((a - b).abs().max()) <= bound * float(b.abs().max())
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", NAMES)
+def test_under_autocast(name: str, dtype: torch.dtype) -> None:
+    """The loop's dtypes; and nearer to float32 than a rounding of what is returned."""
+    kit = Kit(torch.float32)
+    step, parameters = _steps(kit)[name]
+    init = kit.normal(B, H)
+    xs = kit.normal(T, B, N).requires_grad_()
+    exact = _outcome(loop, step, init, xs, [*parameters, xs])
+    with torch.autocast("cpu", dtype):
+        ours = _outcome(ostinato.scan, step, init, xs, [*parameters, xs])
+        theirs = _outcome(loop, step, init, xs, [*parameters, xs])
+        found = ostinato.explain(step, init, xs)
+    assert found.native, found.reason
+    assert [t.dtype for t in ours] == [t.dtype for t in theirs]
+    _assert_near(ours, exact, 2 * torch.finfo(dtype).eps)
+    if name != "with an output":  # one value is returned in half precision
+        _assert_near(ours, exact, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_carry_of_half_precision(dtype: torch.dtype) -> None:
+    kit = Kit(dtype)
+    U, W = kit.weight(N, H), kit.weight(H, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + h @ W)
+
+    init, xs = kit.normal(B, H).requires_grad_(), kit.normal(T, B, N).requires_grad_()
+    ours = _outcome(ostinato.scan, step, init, xs, [U, W, init, xs])
+    theirs = _outcome(loop, step, init, xs, [U, W, init, xs])
+    assert ostinato.explain(step, init, xs).native
+    assert [t.dtype for t in ours] == [t.dtype for t in theirs] == [dtype] * 6
+    _assert_near(ours, theirs, 40 * torch.finfo(dtype).eps)  # the loop rounds at every operation
+
+
+REASONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {}
+
+
+def reason(text: str) -> Any:
+    def register(step: Any) -> Any:
+        REASONS[step.__name__] = step, text
+        return step
+
+    return register
+
+
+@reason("validate_args=False")
+def a_distribution(h: Tensor, x: Tensor) -> Tensor:
+    return torch.distributions.Normal(h, x.exp()).log_prob(h * 2)
+
+
+@reason("another in every run")
+def a_clock(h: Tensor, x: Tensor) -> Tensor:
+    import time
+
+    return h * time.perf_counter()
+
+
+@reason("batch size")
+def the_batch_size(h: Tensor, x: Tensor) -> Tensor:
+    return h / x.shape[0]
+
+
+@reason("give it num_classes")
+def the_largest_index(h: Tensor, x: Tensor) -> Tensor:
+    return h * nn.functional.one_hot((x > 0).long()).sum(-1)
+
+
+@reason("pairs of real tensors")
+def complex_numbers(h: Tensor, x: Tensor) -> Tensor:
+    return torch.complex(h, x).mul(1j).real
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_why_the_loop_plays(name: str) -> None:
+    step, text = REASONS[name]
+    assert text in ostinato.explain(step, torch.ones(3, H), torch.ones(T, 3, H)).reason
+
+
+def test_a_distribution_without_checks_plays() -> None:
+    def step(h: Tensor, x: Tensor) -> Any:
+        normal = torch.distributions.Normal(h, x.exp(), validate_args=False)
+        return torch.tanh(h + x), normal.log_prob(h * 2).sum(-1)
+
+    found = ostinato.explain(step, torch.ones(3, H), torch.ones(T, 3, H))
+    assert found.native, found.reason
