@@ -13,10 +13,12 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.node import WITHIN_ROWS
+from ostinato.engine.ops import OPS
 from ostinato.nn.steps import gru_step
 from ostinato.runtime.programs import Program
 from ostinato.runtime.reference import play_step
-from ostinato.runtime.step_graph import StepGraph
+from ostinato.runtime.step_graph import _CHECKS, StepGraph
 from zoo import operations, steps
 from zoo.modern import MODERN
 from zoo.random_steps import Draw, random_case
@@ -249,6 +251,13 @@ def test_what_is_refused_is_named(change, message):
     change(value)
     with pytest.raises(ValueError, match=message):
         StepGraph.from_json(value, graph.tensors)
+
+
+def test_every_operation_on_rows_can_be_read():
+    """A new operation of the compiler needs its line in the reader, and its meaning in NumPy."""
+    others = {"x", "state", "const", "slice", "concat", "matmul", "spread", *WITHIN_ROWS}
+    others |= {"tensor", "transpose", "part", "block"}
+    assert set(_CHECKS) == others | {name for name, op in OPS.items() if op.arity}
 
 
 def test_a_tensor_of_another_shape_is_refused():

@@ -21,13 +21,12 @@ from ostinato.arguments import checked
 from ostinato.compiler.capture.record import check_recording, record
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph import from_aten
-from ostinato.compiler.graph.node import ONCE, ROWS, Node
+from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.saved import TensorNames, saved_step
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble
 from ostinato.models.forecaster import ForecasterNet
 from ostinato.models.language import LanguageNet
-from ostinato.models.readout import Readout
 from ostinato.models.stack import Stack
 from ostinato.models.tagger import TaggerNet
 from ostinato.models.words import WordReader
@@ -42,6 +41,18 @@ from ostinato.runtime.model_graph import (
     side_by_side,
 )
 from ostinato.runtime.step_graph import StepGraph
+from ostinato.training.graph_parts import (
+    apart,
+    elementwise,
+    linear,
+    map_of,
+    named,
+    parameters,
+    readout_of,
+    relu,
+    softmax,
+    tensor_of,
+)
 
 ROWS_OF_SAMPLE = 3
 
@@ -113,12 +124,12 @@ def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelG
     if net.pool is None:
         readout = model_graph.Readout("last")
     else:
-        readout = _readout(net.pool, names, layers[-1].width)
+        readout = readout_of(net.pool, names, layers[-1].width)
     c = Composer()
     x = c.input(layers[-1].width)
-    logits = _linear(c, x, *_parameters(net.readout), names)
-    answer = _each(c, "sigmoid", logits) if several else _softmax(c, logits)
-    return ModelGraph(embed, layers, readout, _map([x], answer))
+    logits = linear(c, x, *parameters(net.readout), names)
+    answer = elementwise(c, "sigmoid", logits) if several else softmax(c, logits)
+    return ModelGraph(embed, layers, readout, map_of([x], answer))
 
 
 def _tables(nets: Sequence[ClassifierNet], names: TensorNames) -> Embed | None:
@@ -195,9 +206,9 @@ def _mean_of_heads(members: Sequence[ModelGraph], top: Scan) -> StepGraph:
         apart = member.readout.kind == "scan"  # else the columns are those of the layer
         own = c.slice(x, i * size, size) if apart else _own(c, x, top, i, n_members)
         (answer,) = c.inlined(member.head, [own], ())[1]
-        total = answer if total is None else _each(c, "add", total, answer)
+        total = answer if total is None else elementwise(c, "add", total, answer)
     assert total is not None
-    return _map([x], c.node("mul_s", [total], (1 / n_members,), ROWS, total.shape))
+    return map_of([x], c.node("mul_s", [total], (1 / n_members,), ROWS, total.shape))
 
 
 def _own(c: Composer, outputs: Node, layer: Scan, i: int, n_members: int) -> Node:
@@ -216,9 +227,9 @@ def _tagger(net: TaggerNet, names: TensorNames) -> ModelGraph:
     layers = _layers(net.body, width or net.config["n_features"], names)
     c = Composer()
     x = c.input(layers[-1].width)
-    scores = _linear(c, x, *_parameters(net.readout), names)
-    answer = scores if net.crf is not None else _softmax(c, scores)
-    return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], answer))
+    scores = linear(c, x, *parameters(net.readout), names)
+    answer = scores if net.crf is not None else softmax(c, scores)
+    return ModelGraph(embed, layers, model_graph.Readout("each"), map_of([x], answer))
 
 
 def _words(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None, int | None]:
@@ -234,13 +245,13 @@ def _words(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None,
         c = Composer()
         x = c.input(layers[-1].width)
         spelling = ModelGraph(
-            Embed(n, width, _named(characters, names)),
+            Embed(n, width, named(characters, names)),
             layers,
             model_graph.Readout("last"),
-            _map([x], x),
+            map_of([x], x),
         )
     n_words, size = weight.shape
-    embed = Embed(n_words, size, _named(weight, names), spelling)
+    embed = Embed(n_words, size, named(weight, names), spelling)
     return embed, embed.n_columns
 
 
@@ -251,14 +262,14 @@ def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:
         embed = Embed(n_tokens, n_tokens, None)
     else:
         weight = net.embedding.weight.detach()
-        embed = Embed(n_tokens, weight.shape[1], _named(weight, names))
+        embed = Embed(n_tokens, weight.shape[1], named(weight, names))
     c = Composer()
     features = x = c.input(layers[-1].width)
     if net.config["tied"]:
-        features = _linear(c, x, *_parameters(net.readout), names)
+        features = linear(c, x, *parameters(net.readout), names)
     weight, bias = net.output
-    logits = _linear(c, features, weight.detach(), bias.detach(), names)
-    return ModelGraph(embed, layers, model_graph.Readout("each"), _map([x], _softmax(c, logits)))
+    logits = linear(c, features, weight.detach(), bias.detach(), names)
+    return ModelGraph(embed, layers, model_graph.Readout("each"), map_of([x], softmax(c, logits)))
 
 
 def _forecaster(net: ForecasterNet, names: TensorNames) -> ModelGraph:
@@ -267,36 +278,19 @@ def _forecaster(net: ForecasterNet, names: TensorNames) -> ModelGraph:
     layers = _layers(net.body, 2 + sizes.n_past + sizes.n_future + sizes.n_static, names)
     c = Composer()
     x = c.input(layers[-1].width)
-    head = _map([x], _relu(c, _linear(c, x, *_parameters(net.ahead), names)))
+    head = map_of([x], relu(c, linear(c, x, *parameters(net.ahead), names)))
     c = Composer()
     vector, known = c.input(hidden), c.input(sizes.n_future + sizes.n_lags)
-    inner = _relu(c, _linear(c, c.concat([vector, known]), *_parameters(net.step), names))
-    raw = _linear(c, inner, *_parameters(net.readout), names)
+    inner = relu(c, linear(c, c.concat([vector, known]), *parameters(net.step), names))
+    raw = linear(c, inner, *parameters(net.readout), names)
     middle = c.slice(raw, net._median, 1)
     if sizes.n_lags:
         lags = c.slice(known, sizes.n_future, sizes.n_lags)
-        products = _each(c, "mul", lags, _tensor(c, net.naive.detach(), names))
-        middle = _each(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
-    each = StepGraph((vector, known), (), (), (_apart(c, raw, net._median, middle),))
+        products = elementwise(c, "mul", lags, tensor_of(c, net.naive.detach(), names))
+        middle = elementwise(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
+    each = StepGraph((vector, known), (), (), (apart(c, raw, net._median, middle),))
     ahead = Ahead(sizes.horizon, each)
     return ModelGraph(None, layers, model_graph.Readout("last"), head, ahead)
-
-
-def _relu(c: Composer, x: Node) -> Node:
-    return c.node("max_s", [x], (0.0,), ROWS, x.shape)
-
-
-def _apart(c: Composer, raw: Node, median: int, middle: Node) -> Node:
-    """Any numbers `[Q]` as increasing ones: the middle, and sums of softplus away from it."""
-    far = _each(c, "softplus", raw)
-    quantiles = {median: middle}
-    for sign, places in (("sub", range(median - 1, -1, -1)), ("add", range(median + 1, raw.width))):
-        total = None
-        for i in places:
-            step = c.slice(far, i, 1)
-            total = step if total is None else _each(c, "add", total, step)
-            quantiles[i] = _each(c, sign, middle, total)
-    return c.concat([quantiles[i] for i in range(raw.width)])
 
 
 # ---- layers
@@ -389,7 +383,7 @@ def _beginning_with(step: StepGraph, first: list[Tensor], names: TensorNames) ->
     begun = c.state(1)
     values = []
     for state, row in zip(states, first, strict=True):
-        vector = _tensor(c, row, names)
+        vector = tensor_of(c, row, names)
         values.append(c.node("select", [begun, state, vector], (0.0,), ROWS, state.shape))
     new_states, outputs = c.inlined(step, inputs, values)
     one = c.node("const", [], (1.0,), ROWS, (1,))
@@ -403,93 +397,3 @@ def _saved(graph: from_aten.StepGraph, captured: Sequence[Tensor], names: Tensor
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-# ---- readouts, as steps over the states of the top layer
-
-
-def _readout(pool: Readout, names: TensorNames, width: int) -> model_graph.Readout:
-    """`models/readout.py`, step by step, from a carry of zeros.
-
-    mean        total' = total + s,  count' = count + 1;            total / count
-    max         largest' = max(largest, s), at the first step s;    largest
-    attention   with the score a = v · s and the largest score so far, m' = max(m, a):
-                z' = z e^(m − m') + e^(a − m'),  total' = total e^(m − m') + s e^(a − m');
-                total / z
-    """
-    c = Composer()
-    s = c.input(width)
-
-    def op(name: str, *inputs: Node, scalar: float = 0.0) -> Node:
-        columns = max(n.width for n in inputs)
-        return c.node(name, inputs, (scalar,), ROWS, (columns,))
-
-    if pool.kind == "max":
-        largest, begun = c.state(width), c.state(1)
-        states = [largest, begun]
-        new = [
-            op("select", begun, op("max", largest, s), s),
-            c.node("const", [], (1.0,), ROWS, (1,)),
-        ]
-    elif pool.kind == "mean":
-        total, count = c.state(width), c.state(1)
-        states = [total, count]
-        new = [op("add", total, s), op("add_s", count, scalar=1.0)]
-    else:
-        assert pool.query is not None
-        total, z, top = c.state(width), c.state(1), c.state(1)
-        states = [total, z, top]
-        products = op("mul", s, _tensor(c, pool.query.detach(), names))
-        score = c.node("row_sum", [products], (), ROWS, (1,))
-        before = op("select", z, top, score)  # z ≥ 1 after the first step
-        largest = op("max", before, score)
-        decay, weight = (op("exp", op("sub", a, largest)) for a in (before, score))
-        new = [
-            op("add", op("mul", total, decay), op("mul", s, weight)),
-            op("add", op("mul", z, decay), weight),
-            largest,
-        ]
-    step = StepGraph((s,), tuple(states), tuple(new), ())
-    c = Composer()
-    carry = [c.input(n.width) for n in states]
-    is_max = pool.kind == "max"
-    answer = carry[0] if is_max else c.node("div", carry[:2], (0.0,), ROWS, (width,))
-    return model_graph.Readout("scan", step, _map(carry, answer))
-
-
-# ---- heads
-
-
-def _map(inputs: Sequence[Node], output: Node) -> StepGraph:
-    return StepGraph(tuple(inputs), (), (), (output,))
-
-
-def _parameters(linear: torch.nn.Linear) -> tuple[Tensor, Tensor]:
-    return linear.weight.detach(), linear.bias.detach()
-
-
-def _linear(c: Composer, x: Node, weight: Tensor, bias: Tensor, names: TensorNames) -> Node:
-    """x Wᵀ + b, with W `[N, K]`."""
-    W = _tensor(c, weight, names)
-    transposed = c.node("transpose", [W], (), ONCE, W.shape[::-1])
-    product = c.node("matmul", [x, transposed], (), ROWS, bias.shape)
-    return c.node("add", [_tensor(c, bias, names), product], (0.0,), ROWS, bias.shape)
-
-
-def _each(c: Composer, op: str, *inputs: Node) -> Node:
-    return c.node(op, inputs, (0.0,), ROWS, (max(n.width for n in inputs),))
-
-
-def _softmax(c: Composer, logits: Node) -> Node:
-    largest = c.node("row_max", [logits], (), ROWS, (1,))
-    powers = _each(c, "exp", _each(c, "sub", logits, largest))
-    return _each(c, "div", powers, c.node("row_sum", [powers], (), ROWS, (1,)))
-
-
-def _tensor(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
-    return c.node("tensor", [], (_named(tensor, names),), ONCE, tensor.shape)
-
-
-def _named(tensor: Tensor, names: TensorNames) -> str:
-    """The name of a tensor of the network; one that is computed is folded."""
-    return names.of(tensor) or names.fold(tensor)
