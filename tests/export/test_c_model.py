@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -28,7 +29,7 @@ from ostinato.export.c_selftest import as_read
 from ostinato.export.c_write import LICENCE, Source, comment, plain
 from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
 from ostinato.models.ensemble import ClassifierEnsemble
-from ostinato.runtime.model_graph import Composer
+from ostinato.runtime.model_graph import Ahead, Composer
 from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.training.saved_graph import describe
@@ -305,7 +306,16 @@ def test_refusals_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="gru layer 0 also reads from the end"):
         export_network(both, tmp_path / "net.c")
     g = given(ClassifierNet(2, 3, "gru", 3))
-    for name in ("3d", "a-b", "ö", "x" * 60):
+    c = Composer()
+    x, known = c.input(3), c.input(1)
+    ahead = Ahead(1, StepGraph((x, known), (), (), (x,)))
+    with pytest.raises(ValueError, match="a forecaster scales each window as a whole"):
+        export_network(replace(g, graph=replace(g.graph, ahead=ahead)), tmp_path / "net.c")
+    letters = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9)).graph
+    words = replace(letters, embed=replace(letters.embed, spelling=letters))
+    with pytest.raises(ValueError, match="reads the letters of each word"):
+        export_network(Given(words, {}), tmp_path / "net.c")
+    for name in ("3d", "a-b", "ö", "x" * 60, "math"):
         with pytest.raises(ValueError, match="names of C functions"):
             export_network(g, tmp_path, name=name)
     with pytest.raises(ValueError, match="together with int8=True"):

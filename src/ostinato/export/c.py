@@ -250,8 +250,6 @@ def _place(path: Path, name: str | None) -> tuple[Path, str]:
 def _prepare(given: Given, int8: bool) -> Prepare:
     graph = given.graph
     if graph.embed is not None:
-        if graph.embed.spelling is not None:
-            raise ValueError("the model reads the letters of words, which C is not given")
         table = None if graph.embed.table is None else given.tensors[graph.embed.table]
         return tokens(graph.embed, table, int8)
     return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)

@@ -57,7 +57,16 @@ def unprepared(n_inputs: int) -> Prepare:
 
 
 def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
-    """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one."""
+    """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one.
+
+    Raises:
+        ValueError: the model reads the letters of a word, too.
+    """
+    if embed.spelling is not None:
+        raise ValueError(
+            "this model reads the letters of each word, which C code does not; wanted one that was "
+            "trained with character_size=0"
+        )
     n, width = embed.n_tokens, embed.width
     tables: dict[str, np.ndarray] = {}
     if table is None:
