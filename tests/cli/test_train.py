@@ -17,7 +17,8 @@ def test_a_run_leaves_what_it_promises(trained):
         "model", "config.toml", "metrics.jsonl", "losses.csv", "evaluation.json", "predictions.csv",
         "environment.json", "report.html", "checkpoint",
     }  # fmt: skip
-    assert {p.name for p in (trained / "model").iterdir()} == {"model.safetensors", "config.json"}
+    files = {"model.safetensors", "check.safetensors", "config.json", "README.md"}
+    assert {p.name for p in (trained / "model").iterdir()} == files
     evaluation = json.loads((trained / "evaluation.json").read_text())
     assert evaluation["test"]["n"] == 12
     assert evaluation["test"]["accuracy"] > 0.9
