@@ -268,6 +268,33 @@ def test_a_second_thread_is_refused():
     assert stream.push(x).n == 1
 
 
+def test_threads_that_push_at_once_leave_no_torn_state():
+    """Each push of a chunk is played whole or refused, whoever comes first."""
+    parts = Parts()
+    made = source(parts, parts.model(["gru"], H=64))
+    stream, x = Stream(made), rows(4000, 5)
+    played = []
+
+    def use():
+        for _ in range(20):
+            try:
+                stream.push(x)
+            except RuntimeError:
+                continue
+            played.append(1)
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = Stream(made)
+    for _ in played:
+        alone.push(x)
+    assert stream.n == len(played) * len(x)
+    assert stream.save() == alone.save()
+
+
 def test_what_a_step_costs():
     parts = Parts()
     cost = Stream(source(parts, parts.model(["gru"], F=5, H=8))).explain()

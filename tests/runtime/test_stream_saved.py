@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import saved_models as saved
+import torch
 
 import ostinato.runtime
 from ostinato import SequenceClassifier, SequenceTagger
@@ -33,6 +34,35 @@ def test_a_classifier(cell, readout, tmp_path):
     for row in x:
         answer = pool.push({"a": row})["a"]
     np.testing.assert_array_equal(answer.proba, wanted[-1])
+
+
+class Begun(torch.nn.Module):
+    """A cell whose first carry is learnt."""
+
+    def __init__(self, n_features, hidden_size):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, hidden_size)
+        self.first = torch.nn.Parameter(torch.linspace(-1, 1, hidden_size))
+
+    def initial(self, x):
+        return self.first.expand(len(x), -1)
+
+    def forward(self, h, x):
+        return 0.9 * h + torch.tanh(self.into(x))
+
+
+def test_a_first_carry_that_is_learnt(tmp_path):
+    theirs = saved.classifier(tmp_path / "m", cell=Begun)
+    model = ostinato.runtime.load(tmp_path / "m")
+    x = saved.sequences()[0]
+    wanted = after_each_step(model, x)
+    stream, pool = model.stream(), model.pool(2)
+    np.testing.assert_array_equal([stream.push(row).proba for row in x], wanted)
+    found = [pool.push({"a": row})["a"].proba for row in x]
+    np.testing.assert_array_equal(found, wanted)
+    stream.reset()
+    np.testing.assert_array_equal(stream.push(x).proba, wanted[-1])
+    assert np.abs(theirs.predict_proba(x[None])[0] - wanted[-1]).max() < 1e-5
 
 
 def test_states_are_of_one_saved_model(tmp_path):
