@@ -311,10 +311,10 @@ def test_refusals_write_nothing(tmp_path):
     ahead = Ahead(1, StepGraph((x, known), (), (), (x,)))
     with pytest.raises(ValueError, match="a forecaster scales each window as a whole"):
         export_network(replace(g, graph=replace(g.graph, ahead=ahead)), tmp_path / "net.c")
-    letters = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9)).graph
-    words = replace(letters, embed=replace(letters.embed, spelling=letters))
+    letters = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9))
+    embed = replace(letters.graph.embed, spelling=letters.graph)
     with pytest.raises(ValueError, match="reads the letters of each word"):
-        export_network(Given(words, {}), tmp_path / "net.c")
+        export_network(replace(letters, graph=replace(letters.graph, embed=embed)), tmp_path)
     for name in ("3d", "a-b", "ö", "x" * 60, "math"):
         with pytest.raises(ValueError, match="names of C functions"):
             export_network(g, tmp_path, name=name)
