@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import ostinato
-from zoo.operations import cases
+from zoo.operations import FOR_THE_LOOP, cases, expression, table
 from zoo.playing import Played, assert_close, loop, play
-from zoo.steps import Case
+from zoo.steps import Case, Kit
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -68,6 +70,19 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) 
         assert _bits(alone, slice(0, 1)) == _bits(whole, slice(b, b + 1))
 
 
+@pytest.mark.parametrize("name", FOR_THE_LOOP)
+def test_what_the_table_leaves_to_the_loop(name: str) -> None:
+    case = expression(Kit(torch.float64), FOR_THE_LOOP[name][0])
+    ostinato.forget(case.step)
+    assert not ostinato.explain(case.step, case.init(3), case.xs(T, 3)).native
+
+
+def test_the_page_has_the_table() -> None:
+    """`python -c "from zoo.operations import table; print(table())"` in tests/ makes it."""
+    page = Path(__file__).parents[2] / "docs" / "semantics.md"
+    assert table() in page.read_text()
+
+
 def test_the_checker_sees_a_step_that_the_loop_plays() -> None:
     def step(h: Tensor, x: Tensor) -> Tensor:
         return torch.lgamma(h.abs() + x)
@@ -77,6 +92,24 @@ def test_the_checker_sees_a_step_that_the_loop_plays() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(AssertionError, match="lgamma"):
             assert_native(Case(step, [], lambda B: init, lambda B: xs[0]), init, xs)
+
+
+def test_whole_numbers_beyond_those_of_float32() -> None:
+    """Given, or come to be: the loop plays, and gives them as they are."""
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h, n = carry
+        return (torch.tanh(h + x), n + 1), n * 2
+
+    h, xs = torch.zeros(2, 3), torch.randn(4, 2, 3)
+    ostinato.forget(step)
+    for n in (5, 2**23 - 8):
+        (_, last), ys = ostinato.scan(step, (h, torch.tensor([n, 1])), xs)
+        assert last.tolist() == [n + 4, 5] and ys[-1].tolist() == [2 * n + 6, 8]
+    for n in (2**23 + 1, 2**24 + 1, -(2**40)):
+        with pytest.warns(UserWarning, match="beyond") if n == 2**23 + 1 else nullcontext():
+            (_, last), ys = ostinato.scan(step, (h, torch.tensor([n, 1])), xs)
+        assert last.tolist() == [n + 4, 5] and ys[-1].tolist() == [2 * n + 6, 8]
 
 
 # ---- the ends of the range, where a composition could differ

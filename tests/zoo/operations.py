@@ -377,6 +377,40 @@ PARAMETRIC: dict[str, Callable[[Kit], Case]] = {
 }
 
 
+# What plays the loop, and what may be written instead. Functions of z and h, as above.
+FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
+    "torch.rand, dropout while training": (
+        lambda z, h: z + torch.rand_like(z), "draw before, pass through `xs`"),
+    "x.mean(0), BatchNorm while training": (
+        lambda z, h: z - z.mean(0), "rows that know nothing of each other"),
+    "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),
+    "if x.sum() > 0, x.item()": (
+        lambda z, h: z if z.sum() > 0 else h, "`torch.where`"),
+    "distributions that check their arguments": (
+        lambda z, h: torch.distributions.Normal(h, z.exp()).log_prob(z), "`validate_args=False`"),
+    "F.one_hot(i) without num_classes": (
+        lambda z, h: z + F.one_hot((h > 0).long()).sum(-1), "`F.one_hot(i, n)`"),
+    "i & j of whole numbers": (
+        lambda z, h: z + (h.argmax(-1, keepdim=True) & 1), "`i % 2`, `i // 2`"),
+    "complex numbers": (
+        lambda z, h: torch.complex(z, h).abs(), "pairs of real tensors"),
+    "lgamma, digamma, erfinv, cummax": (lambda z, h: torch.lgamma(z.exp()), "—"),
+}  # fmt: skip
+
+
+def table() -> str:
+    """What plays, and what does not, for docs/semantics.md."""
+    groups: dict[str, list[str]] = {}
+    for group, name, _ in cases():
+        groups.setdefault(group, []).append(name)
+    lines = ["| group | native |", "|---|---|"]
+    for group, names in groups.items():
+        lines.append(f"| {group} | {', '.join(f'`{name}`' for name in names)} |")
+    lines += ["", "| the loop plays | write instead |", "|---|---|"]
+    lines += [f"| `{name}` | {instead} |" for name, (_, instead) in FOR_THE_LOOP.items()]
+    return "\n".join(lines)
+
+
 def cases(dtype: torch.dtype = torch.float64) -> Iterator[tuple[str, str, Callable[[], Case]]]:
     """(group, name, maker of the case)."""
     for group, expressions in OPERATIONS.items():

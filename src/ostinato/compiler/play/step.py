@@ -123,6 +123,10 @@ class CompiledStep:
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
+        first, given = self.n_captured, (*recording.states, *recording.xs)
+        kinds = [recording.dtypes[i] for i in given]
+        self._whole = [first + i for i, d in enumerate(kinds) if _is_whole(d)]
+        self._whole_out = [i for i, d in self._of_other_types if _is_whole(d)]
         halves = {torch.bfloat16, torch.float16}  # the loop rounds after every operation
         self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
@@ -164,6 +168,8 @@ class CompiledStep:
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
         """
+        if self._whole:
+            self._check_whole([given[i] for i in self._whole])
         way = self.forward_way(train, reverse, n_rows)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
@@ -177,9 +183,22 @@ class CompiledStep:
             for i, leaf_index in enumerate(way.plan.y_is_carry):
                 if leaf_index is not None:
                     outs[i] = rows.silenced(outs[i])
+        if self._whole_out:
+            self._check_whole([outs[i] for i in self._whole_out])
         for i, dtype in self._of_other_types:
             outs[i] = outs[i].to(dtype)
         return outs, SavedForward(held, once, way)
+
+    def _check_whole(self, tensors: Tensors) -> None:
+        """Raise Unsupported where a whole number is beyond those that the step's type has."""
+        most = 1 << (24 if self.dtype is torch.float32 else 53)
+        for t in tensors:
+            low, high = t.aminmax() if t.numel() else (0, 0)
+            if not (-most <= float(low) and float(high) <= most):
+                raise Unsupported(
+                    f"a whole number is beyond ±{most}, up to which {self.dtype} is exact: keep "
+                    "such numbers out of the step, or give it float64"
+                )
 
     def backward(
         self, tape: SavedForward, given: Tensors, grads: Any,
@@ -261,6 +280,10 @@ def check_poles(ways: list[BoundBackward], found: Sequence[Tensor | None]) -> No
     risky = any(way.flow.risky for way in ways)
     if risky and any(g is not None and bool(g.isnan().any()) for g in found):
         raise Unsupported("a gradient that autograd does not have met a pole")
+
+
+def _is_whole(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
 
 
 def _positions(**counts: int) -> dict[str, int]:
