@@ -75,3 +75,9 @@ def test_cores_are_no_more_than_the_quota_gives(monkeypatch, quota, wanted):
     there = environment.cores()
     monkeypatch.setattr(environment, "cpu_quota", lambda: quota)
     assert environment.cores() == min(wanted or there, there)
+
+
+def test_what_is_available(system):
+    root = system({"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\nBuffers: 1 kB\n"})
+    assert environment.available_memory(root) == 4000 * 1024
+    assert environment.available_memory(root / "nowhere") is None

@@ -10,7 +10,10 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -106,6 +109,8 @@ class PassBase {
     const auto method = empty_.attr(zeros ? torch_names().new_zeros : torch_names().new_empty);
     return shape.size() ? method(*shape) : method(shape);
   }
+  nanobind::object empty_;  // of that type
+
   nanobind::object of_our_dtype(nanobind::handle tensor) const {
     if (tensor.attr(torch_names().dtype).is(dtype_)) return nanobind::borrow(tensor);
     return tensor.attr("to")(dtype_);
@@ -124,7 +129,7 @@ class PassBase {
     return found;
   }
 
-  nanobind::object program_, dtype_, empty_;
+  nanobind::object program_, dtype_;
   std::vector<ArgumentSource> sources_;
 };
 
@@ -162,6 +167,7 @@ class ForwardPass : public PassBase {
     read_xs(*tape, lists[kGiven], std::move(order), std::move(lengths));
     const Objects finals = read_init_and_make_carries(*tape, lists[kGiven]);
     nanobind::list outs = make_outputs(*tape);
+    warn_if_too_large(*tape);
     tape->memory = tape_memory(tape_width_ * tape->shape.n_steps * tape->shape.n_rows);
     tape->spare = spare_;
     for (const nanobind::object& leaf : finals) outs.append(leaf);
@@ -219,6 +225,21 @@ class ForwardPass : public PassBase {
   }
   static nanobind::tuple per_step(const Tape& tape, int64_t extra_slots, const Integers& row_shape) {
     return shape_of({tape.shape.n_steps + extra_slots, tape.shape.n_rows}, row_shape);
+  }
+
+  // Asks how much memory there is, which takes 50 µs, where so much is kept that the run takes a thousand times
+  // as long.
+  void warn_if_too_large(const Tape& tape) const {
+    int64_t width = tape_width_;
+    for (size_t i = 0; i < keeps_.size(); i++) {
+      const bool shown = std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
+      const Integers& shape = state_shapes_[i];
+      if (keeps_[i] && !shown)
+        width += std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<int64_t>());
+    }
+    const int64_t bytes = width * tape.shape.n_steps * tape.shape.n_rows * view_of(empty_).item;
+    if (bytes >= kAskForMemoryBytes)
+      nanobind::module_::import_("ostinato.compiler.steps").attr("warn_too_large")(bytes);
   }
 
   // Memory that an earlier tape gave back, if it fits. If it does not, all spare memory is of calls of

@@ -15,6 +15,8 @@ from ostinato._scan import compiled
 from ostinato.arguments import checked
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.spec import Lowered
+from ostinato.compiler.play.segmented import memory_plan
+from ostinato.compiler.play.segments import MemoryPlan
 from ostinato.compiler.play.step import CompiledStep
 from ostinato.eager import Step, Tree
 from ostinato.engine import native
@@ -62,6 +64,7 @@ class Explanation:
         expected_ms: the time of `flops` at the rate at which the engine multiplies large matrices
             on this machine: a lower bound. A step that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
+        memory: how the run keeps within the budget; None without one.
     """
 
     native: bool
@@ -81,6 +84,7 @@ class Explanation:
     expected_ms: float = 0.0
     n_steps: int = 0
     n_rows: int = 0
+    memory: MemoryPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values: numbers, strings, tuples and dicts."""
@@ -92,6 +96,7 @@ class Explanation:
             lines += [f"  at      {self.operation}"] if self.operation else []
             lines += [f"  change  {self.advice}"] if self.advice else []
             return "\n".join(lines)
+        within = [] if self.memory is None else [f"  within a budget     {self.memory}"]
         return "\n".join(
             [
                 f"native: {self.isa}, {self.threads} threads, T={self.n_steps}, B={self.n_rows}",
@@ -103,18 +108,27 @@ class Explanation:
                 f"  engine's own        {self.engine_bytes / 1e6:.2f} MB",
                 f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
+                *within,
             ]
         )
 
 
-def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
+def explain(
+    step: Step,
+    init: Tree,
+    xs: Tree,
+    *,
+    dim: int = 0,
+    memory: int | str | None = None,
+    truncate: int | None = None,
+) -> Explanation:
     """Explain how `scan(step, init, xs)` is played: natively and at what cost, or why not.
 
     The step is recorded and verified as at its first call of `scan`: its first time steps run in
     the engine and in the loop. The sequence is not played.
 
     Args:
-        step, init, xs, dim: as for `scan`.
+        step, init, xs, dim, memory, truncate: as for `scan`.
 
     Returns:
         An `Explanation`, to be printed or read by attribute.
@@ -131,14 +145,17 @@ def explain(step: Step, init: Tree, xs: Tree, *, dim: int = 0) -> Explanation:
         >>> e.native, e.loop_products, e.loop_ops
         (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
     """
-    arguments = checked(step, init, xs, dim, False)
+    arguments = checked(step, init, xs, dim, False, memory=memory, truncate=truncate)
     try:
         call, refusal = compiled(arguments)
     except Unsupported as error:
         return _refused(error)
     if call is None:
         return _refused(refusal or Unsupported("the step was not recorded"))
-    return _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
+    found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
+    leaves, xs_leaves = call.arguments.rows
+    plan = memory_plan(call, [*call.captured, *leaves, *xs_leaves])
+    return dataclasses.replace(found, memory=plan)
 
 
 def _refused(refusal: Unsupported) -> Explanation:

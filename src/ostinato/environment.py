@@ -126,6 +126,23 @@ def memory(root: Path = Path("/")) -> int | None:
     return min(found)
 
 
+def available_memory(root: Path = Path("/")) -> int | None:
+    """The bytes that programs may still take without swapping, as Linux estimates them.
+
+    No more than this process may use at all. None where the system does not say.
+    """
+    table = root / "proc/meminfo"
+    if not table.is_file():
+        return None
+    for line in table.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            allowed = memory(root)
+            available = int(rest.split()[0]) * 1024
+            return available if allowed is None else min(available, allowed)
+    return None
+
+
 def _control_groups(controller: str, root: Path) -> Iterator[Path]:
     """The folders of the control groups that this process is in, and of those around them."""
     listed = root / "proc/self/cgroup"

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ostinato import scan
+from ostinato import environment, explain, nn, scan
+from ostinato.arguments import bytes_in
 from ostinato.compiler.play.segmented import SegmentedCall
-from zoo.playing import Played, play
+from zoo.playing import Played, assert_close, play
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case, make
 
@@ -232,3 +233,167 @@ def test_leaves_of_a_carry_that_take_turns_and_counters():
         run(1)
     memory = int(re.findall(r"at least (\d+)", str(refused.value))[0])
     assert all(torch.equal(a, b) for a, b in zip(run(memory), run(None), strict=True))
+
+
+# --------------------------------------------------------------------------- what is said of memory
+
+
+def test_explain_shows_the_plan():
+    case = make("lstm_chunk", torch.float32, 5, 7)
+    init, xs = case.init(9), case.xs(3000, 9)
+    assert explain(case.step, init, xs).memory is None
+    whole = explain(case.step, init, xs, memory="100MB")
+    assert whole.memory is not None and whole.memory.n_segments == 1
+    assert "nothing is computed again" in str(whole)
+    some = explain(case.step, init, xs, memory="600kB")
+    plan = some.memory
+    assert plan is not None and plan.levels == 1 and plan.n_segments > 1
+    assert plan.peak_bytes <= 600_000 < whole.memory.peak_bytes
+    assert f"{plan.n_segments} segments of {plan.segment_steps} steps" in str(some)
+    assert some.to_dict()["memory"]["again_steps"] == 3000 - plan.segment_steps
+    with pytest.raises(ValueError, match="need at least"):
+        explain(case.step, init, xs, memory=1)
+
+
+def test_the_plan_is_what_is_played(segments):
+    case = make("lstm_chunk", torch.float32, 5, 7)
+    init, xs = case.init(9), case.xs(1000, 9)
+    memory = least(case, init, xs)
+    xs = xs.requires_grad_()
+    for budget in (memory, memory * 2):
+        plan = explain(case.step, init, xs, memory=budget).memory
+        scan(case.step, init, xs, memory=budget)
+        assert plan is not None and segments[-1] == plan.n_segments
+
+
+@pytest.mark.parametrize("memory", [0, -1, "0MB", "64 parsecs", "MB", "-3MB", ""])
+def test_budgets_that_are_none(memory):
+    with pytest.raises(ValueError, match="memory is"):
+        bytes_in(memory)
+    with pytest.raises(TypeError, match="memory is"):
+        bytes_in(1.5)
+
+
+def test_budgets():
+    given = {"64MB": 64_000_000, "1.5 GiB": 3 << 29, "10kB": 10_000, "7": 7, "2 MiB": 2 << 20, 5: 5}
+    assert {text: bytes_in(text) for text in given} == given
+
+
+def test_a_run_that_does_not_fit_is_told_before(monkeypatch):
+    """Where the tape has 256 MB or more, the memory of the machine is asked for."""
+    layer = nn.LSTM(1, 128)
+    x = torch.zeros(2100, 64, 1)
+    monkeypatch.setattr(environment, "available_memory", lambda: 200_000_000)
+    with pytest.warns(UserWarning, match=r'0.\d\d GB .* memory="50MB"'):
+        layer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(x[:100])
+        layer(x, memory="50MB")
+
+
+# ------------------------------------------------------------------- as other runs with autograd
+
+
+@pytest.fixture
+def budgeted():
+    """A call of scan in many segments: (its tensors, the scan within a budget, the plain scan)."""
+    case = make("lstm_chunk", torch.float64, 3, 4)
+    T, B = 150, 2
+    leaves = [t.requires_grad_() for t in (*case.init(B), case.xs(T, B))]
+    memory = least(case, tuple(leaves[:2]), leaves[2])
+    tensors = [*case.wanted, *leaves]
+
+    def run(**options: Any) -> tuple[Any, Any]:
+        return scan(case.step, tuple(leaves[:2]), leaves[2], **options)
+
+    return tensors, lambda: run(memory=memory), run
+
+
+def total(played: tuple[Any, Any]) -> Tensor:
+    carry, ys = played
+    return sum((t.square().sum() for t in (*carry, *ys)), torch.zeros(()))
+
+
+def test_twice_differentiable(budgeted):
+    tensors, within, plain = budgeted
+    found = []
+    for how in (within, plain):
+        first = torch.autograd.grad(total(how()), tensors, create_graph=True)
+        again = sum((d.square().sum() for d in first), torch.zeros(()))
+        found.append(torch.autograd.grad(again, tensors))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_backward_twice(budgeted):
+    """The tapes of the last span are gone after the first time, and computed again."""
+    tensors, within, _ = budgeted
+    loss = total(within())
+    first = torch.autograd.grad(loss, tensors, retain_graph=True)
+    assert all(map(torch.equal, first, torch.autograd.grad(loss, tensors)))
+
+
+def test_outputs_changed_in_place(budgeted):
+    tensors, within, plain = budgeted
+    found = []
+    for how in (within, plain):
+        carry, ys = how()
+        loss = ys[0].sum() + carry[1].sum()
+        with torch.no_grad():
+            ys[0].zero_()
+            carry[1].fill_(3)
+        found.append(torch.autograd.grad(loss, tensors))
+    assert all(map(torch.equal, *found))
+
+
+def test_other_data_between_the_passes(budgeted):
+    tensors, within, _ = budgeted
+    loss = total(within())
+    tensors[0].data = tensors[0].data * 2
+    with pytest.raises(RuntimeError, match="was given other data"):
+        loss.backward()
+
+
+def test_a_weight_changed_in_place(budgeted):
+    tensors, within, _ = budgeted
+    loss = total(within())
+    with torch.no_grad():
+        tensors[0].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_hooks_on_saved_tensors_and_gradients(budgeted):
+    tensors, within, plain = budgeted
+    found = []
+    for how in (within, plain):
+        seen: list[Tensor] = []
+        handle = tensors[-1].register_hook(lambda d, seen=seen: seen.append(d))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
+            loss = total(how())
+        found.append([*torch.autograd.grad(loss, tensors), *seen])
+        handle.remove()
+        assert len(seen) == 1
+    assert all(map(torch.equal, *found))
+
+
+def test_along_another_axis_and_without_gradients(budgeted):
+    _, within, plain = budgeted
+    case = make("lstm_chunk", torch.float32, 3, 4)
+    init, xs = case.init(2), case.xs(150, 2).transpose(0, 1)
+    memory = least(case, init, xs, dim=1)
+    same(play(scan, case, init, xs, dim=1, memory=memory),
+         play(scan, case, init, xs, dim=1), "dim=1")  # fmt: skip
+    with torch.no_grad():
+        assert torch.equal(total(within()), total(plain()))
+
+
+def test_the_engine_of_the_definition(monkeypatch):
+    """NumPy's: equal within rounding, since it sums in another order."""
+    case = make("lstm_chunk", torch.float64, 3, 4)
+    init, xs = case.init(3), case.xs(60, 3)
+    plain = play(scan, case, init, xs)
+    monkeypatch.setenv("OSTINATO_ENGINE", "reference")
+    memory = least(case, init, xs)
+    assert_close(play(scan, case, init, xs, memory=memory), plain, 1e-12)

@@ -105,6 +105,20 @@ def warn_checkpointed(step: Any) -> None:
         )
 
 
+def warn_too_large(kept: int) -> None:
+    """Say that a run keeps more bytes for the backward pass than this process can get."""
+    from ostinato import environment  # not a part of every start
+
+    available = environment.available_memory()
+    if available is not None and kept > available:
+        _warn(
+            f"scan is about to keep {kept / 1e9:.2f} GB for the backward pass; this process can "
+            f"get {available / 1e9:.2f} GB more. With memory=, say "
+            f'memory="{max(1, round(available / 4e6))}MB", scan keeps states at checkpoints and '
+            "computes the others again (docs/memory.md)"
+        )
+
+
 def _is_ours(module: Any) -> bool:
     return str(module).startswith("ostinato.")
 
