@@ -12,6 +12,8 @@ import stream_stand_in as stand_in
 from cli_examples import SMALL
 from four_tasks import QUICK, classify
 
+from ostinato.cli import stream_answers
+
 HEADER = "step,label,probability\n"
 
 
@@ -451,3 +453,29 @@ def test_columns_of_a_table(ostinato, tmp_path):
     ]
     refused = ostinato("stream", tmp_path / "run", rows, "--key", "device")
     assert "there is no column 'device'; the columns are b, id, a" in refused.err
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "✓"])
+def test_pieces_of_output(monkeypatch, letter):
+    """Whole lines that a pipe takes at once, however many bytes a letter has."""
+
+    class Out:
+        def __init__(self):
+            self.pieces, self.flushed = [], 0
+
+        def write(self, text):
+            self.pieces.append(text.encode())
+
+        def flush(self):
+            self.flushed += 1
+
+    out = Out()
+    monkeypatch.setattr("sys.stdout", out)
+    random = np.random.default_rng(0)
+    lines = [letter * int(n) + "\n" for n in random.integers(0, 300, 500)]
+    stream_answers.show(lines)
+    assert b"".join(out.pieces).decode() == "".join(lines)
+    assert max(map(len, out.pieces)) <= 4096
+    assert min(map(len, out.pieces[:-1])) > 4096 / 8  # and not a write for each line
+    assert all(piece.endswith(b"\n") for piece in out.pieces)
+    assert out.flushed == len(out.pieces)
