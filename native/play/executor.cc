@@ -203,6 +203,10 @@ template <class T> int64_t Executor<T>::accumulator_bytes(const PlayRequest& req
   return MemoryPlan<T>(plan_, request, 1, ostinato::kernels<T>(request.isa)).accumulator_bytes();
 }
 
+template <class T> int64_t Executor<T>::chunk_steps(const PlayRequest& request) const {
+  return MemoryPlan<T>(plan_, request, 1, ostinato::kernels<T>(request.isa)).chunk();
+}
+
 template <class T> void Executor<T>::play(const PlayRequest& request) {
   const Kernels<T>& kernels = ostinato::kernels<T>(request.isa);
   const MemoryPlan<T> plan(plan_, request, choose_parts(plan_.columns, request), kernels);

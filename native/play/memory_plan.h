@@ -173,14 +173,19 @@ template <class T> class MemoryPlan {
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
 
   // Returns how many rows of a group a chunk has. A transposed gradient is never late: its sum needs memory
-  // of its own order.
+  // of its own order. Nor is one of several terms: late, each would be summed over the whole run, and a run in
+  // segments has another order.
   int64_t choose_late_gradients() {
     int64_t accumulator_bytes = 0;  // of a group
+    std::vector<int> n_terms(program_.gradients.size());
+    for (const Instruction& x : program_.instructions)
+      if (x.code == Code::kOuter) n_terms[x.weight]++;
     for (size_t i = 0; i < program_.gradients.size(); i++) {
       const Gradient& g = program_.gradients[i];
       const int64_t bytes = size(g) * int64_t(sizeof(T));
       const bool few_rows = run_T_ * B_ <= kLateRows * n_groups_;
-      late_[i] = g.K > 1 && n_groups_ > 1 && !g.transposed && (bytes > kLateBytes || few_rows);
+      late_[i] = g.K > 1 && n_groups_ > 1 && !g.transposed && n_terms[i] == 1 &&
+                 (bytes > kLateBytes || few_rows);
       if (accumulated(i)) accumulator_bytes += bytes;
     }
     return accumulator_bytes > 0 && accumulator_bytes <= kNearSumBytes ? kNearChunkRows : kChunkRows;

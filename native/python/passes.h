@@ -77,6 +77,11 @@ class PassBase {
     return on_executor(
         [&](auto& program) { return program.needed_bytes(request) + program.accumulator_bytes(request); });
   }
+  // The steps of a chunk of a run.
+  int64_t chunk_steps(int64_t run_steps, int64_t n_rows, const std::string& isa) const {
+    const PlayRequest request = request_of(run_steps, n_rows, 1, isa);
+    return on_executor([&](auto& program) { return program.chunk_steps(request); });
+  }
 
  protected:
   void run_program(const TensorLists& lists, const CallShape& shape, int threads, const std::string& isa,

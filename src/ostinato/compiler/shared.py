@@ -98,7 +98,7 @@ def ways(a: Arguments) -> list[Shared]:
     """How leaves without a batch may be meant, to be tried in this order."""
     if a.ragged.lengths is not None or a.ragged.starts is not None or a.of_layer:
         return []
-    if a.weights is not None or a.memory is not None or a.truncate is not None:
+    if a.weights is not None:
         return []
     if all(leaf.dim() < 2 for leaf in a.leaves):
         return [Shared(1, (True,) * len(a.leaves), (True,) * len(a.xs_leaves), 0, True)]

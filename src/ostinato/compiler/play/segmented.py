@@ -14,6 +14,7 @@ is read again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -41,6 +42,7 @@ from ostinato.compiler.play.step import (
     check_poles,
 )
 from ostinato.engine import native
+from ostinato.engine.program import Code
 
 Tensors = Sequence[Tensor]
 Gradients = list[Tensor | None]
@@ -129,9 +131,24 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
         segment=of_a_step * kept_states + _PAGE,
         carry=of_a_step * states,
         engine=engine,
+        unit=_unit(back, n_steps, n_rows),
         kept=whole,
         whole=whole + engine(n_steps),
     )
+
+
+def _unit(back: BoundBackward, n_steps: int, n_rows: int) -> int:
+    """Steps that no segment divides, so that the bits of a sum are those of a single play.
+
+    Each term of a sum is added for all steps of a chunk, then the next term. With one term that is
+    the order of the steps, whatever a chunk is.
+    """
+    terms = Counter(
+        x.weight for x in back.bound.lowered.program.instructions if x.code == Code.OUTER
+    )
+    if max(terms.values(), default=1) == 1:
+        return 1
+    return back.played.chunk_steps(n_steps, n_rows, native.best_isa())
 
 
 _PAGE = 4096  # a tape begins at a page

@@ -77,6 +77,7 @@ class Cost:
         segment: of a segment in a span, whatever its steps are: one more slot of each carry.
         carry: of a checkpoint.
         engine: of the engine's workspace, for so many steps in one play.
+        unit: not bytes: so many steps no segment divides.
         kept: of the run in one piece, between its passes.
         whole: the same with the engine's workspace.
     """
@@ -85,6 +86,7 @@ class Cost:
     segment: int
     carry: int
     engine: Callable[[int], int]
+    unit: int
     kept: int
     whole: int
 
@@ -138,7 +140,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> MemoryPlan:
     """
     if cost.whole <= budget:
         return MemoryPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
-    lengths = _lengths(n_steps)
+    lengths = _lengths(n_steps, cost.unit)
     least = None
     for levels in (1, 2):
         plans = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
@@ -158,12 +160,16 @@ def _peak(plan: MemoryPlan) -> int:
     return plan.peak_bytes
 
 
-def _lengths(n_steps: int) -> list[int]:
-    """Steps of a segment that are tried, up to those of the run: eight in each octave."""
+def _lengths(n_steps: int, unit: int) -> list[int]:
+    """Steps of a segment that are tried, up to those of the run: eight in each octave.
+
+    All are multiples of the unit, but for those of the whole run.
+    """
     octaves = range(n_steps.bit_length())
     found = {n * 2**octave // 8 for octave in octaves for n in range(8, 16)}
     # Segments of equal length: so many as there would be anyhow.
-    return sorted({-(-n_steps // -(-n_steps // n)) for n in found if n <= n_steps})
+    equal = {-(-n_steps // -(-n_steps // n)) for n in found if n <= n_steps}
+    return sorted({min(n_steps, -(-n // unit) * unit) for n in equal})
 
 
 def _plan(
