@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.jobs.job import Job
-from ostinato.data.examples import Examples
+
+if TYPE_CHECKING:
+    from ostinato.data.examples import Examples
 
 # Warnings that change what a forecast means: its steps are taken as equally far apart.
 OF_FORECASTS = ("gaps",)
@@ -39,6 +39,8 @@ def tell(job: Job) -> None:
 
 def _in_memory(part: Examples) -> Examples:
     """A part whose sequences are in the memory; of those in a file, some that are drawn."""
+    import numpy as np
+
     from ostinato.data.stored import Stored
 
     if not isinstance(part.X, Stored):
