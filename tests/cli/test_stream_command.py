@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import stream_stand_in as stand_in
 from cli_examples import SMALL
-from four_tasks import QUICK, classify
+from four_tasks import QUICK, classify, tag
 
 from ostinato.cli import stream_answers
 
@@ -435,6 +435,26 @@ def test_a_model_that_reads_both_ways(ostinato, data, tmp_path):
     done = ostinato("stream", tmp_path / "both", rows)
     assert done.code == 2
     assert "rnn layer 0 also reads from the end" in done.err
+
+
+def test_a_tagger(ostinato, tmp_path):
+    """A label for each step; with a CRF it depends on the end, and is refused."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,a\ns,1\nt,2\ns,3\n")
+    for crf in ("--no-crf", "--crf"):
+        run = tmp_path / crf
+        recipe = (crf, "--no-bidirectional", "--output", run)
+        assert ostinato("train", *tag(tmp_path), *QUICK, *recipe).code == 0
+        done = ostinato("stream", run, rows, "--key", "id")
+        if crf == "--crf":
+            assert done.code == 2
+            assert "it has a CRF" in done.err
+        else:
+            assert [(r["id"], r["step"]) for r in answers(done.out)] == [
+                ("s", "1"),
+                ("t", "1"),
+                ("s", "2"),
+            ]
 
 
 def test_columns_of_a_table(ostinato, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class Writer:
         self._helper: Any = onnx.helper
         self._numbers: Any = count() if above is None else above._numbers
         self.nodes: list[onnx.NodeProto] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], tuple[str, np.ndarray]] = {}
+        self._constants: dict[Any, tuple[str, np.ndarray]] = {}  # by type, shape and digest
 
     # ---- values
 
@@ -52,7 +53,7 @@ class Writer:
         self.nodes.append(self._helper.make_node("Identity", [value], [name], name))
 
     def constant(self, value: np.ndarray, kind: str = "constant") -> str:
-        key = (value.dtype.str, value.shape, value.tobytes())
+        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._constants:
             self._constants[key] = self.name(kind), value
         return self._constants[key][0]
