@@ -292,6 +292,14 @@ inline void bind_streams(nanobind::module_& m) {
         std::memcpy(to.data<float>(), self.carry(slot),
                     size_t(self.model().carry_floats()) * sizeof(float));
       });
+  m.def(
+      "all_finite",
+      [](nb::handle x, int64_t n, int64_t F) {
+        const Lent rows(x, false);
+        if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
+        return all_finite(rows.data<float>(), n * F);
+      },
+      "x"_a, "n"_a, "F"_a);
   m.def("read_items", read_items, "items"_a, "index"_a, "slots"_a, "x"_a, "F"_a);
 }
 

@@ -42,30 +42,28 @@ void StreamState::set(int64_t steps, const float* carry) {
   std::memcpy(carry_.get(), carry, size_t(model_->carry_floats()) * sizeof(float));
 }
 
-template <class F> void StreamState::with_scratch(F f) {
-  FloatEnvironment environment;
-  if (scratch_) return f(next_line(scratch_.get()));
-  f(next_line(static_cast<float*>(__builtin_alloca(size_t(model_->stream_floats()) * sizeof(float)))));
-}
+// The scratch of a step. On the stack it lives as long as the function that asks for it.
+#define OSTINATO_SCRATCH                             \
+  next_line(scratch_ ? scratch_.get()                \
+                     : static_cast<float*>(__builtin_alloca(size_t(model_->stream_floats()) * sizeof(float))))
 
 bool StreamState::step(const float* x, float* answer, bool only_finite) {
-  bool accepted = true;
-  with_scratch([&](float* scratch) {
-    const float* row = x;
-    if (model_->prepares()) {
-      float* const prepared = model_->prepared_row(scratch);
-      model_->preparation().apply(x, prepared);
-      row = prepared;
-    }
-    accepted = !only_finite || all_finite(row, model_->row_floats());
-    if (accepted) model_->play(1, {row, 0}, carry_.get(), {answer, 0}, scratch);
-  });
-  steps_ += accepted;
-  return accepted;
+  const FloatEnvironment environment;
+  float* const scratch = OSTINATO_SCRATCH;
+  if (model_->prepares()) {
+    float* const prepared = model_->prepared_row(scratch);
+    model_->preparation().apply(x, prepared);
+    x = prepared;
+  }
+  if (only_finite && !all_finite(x, model_->row_floats())) return false;
+  model_->play(1, {x, 0}, carry_.get(), {answer, 0}, scratch);
+  steps_++;
+  return true;
 }
 
 void StreamState::answer(float* answer) {
-  with_scratch([&](float* scratch) { model_->map(1, carry_.get(), {answer, 0}, scratch); });
+  const FloatEnvironment environment;
+  model_->map(1, carry_.get(), {answer, 0}, OSTINATO_SCRATCH);
 }
 
 }  // namespace ostinato

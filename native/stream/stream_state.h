@@ -45,8 +45,6 @@ class StreamState {
   static constexpr int64_t bytes_beside_the_carry();
 
  private:
-  template <class F> void with_scratch(F f);
-
   std::shared_ptr<const StreamModel> model_;
   std::unique_ptr<float[]> carry_;
   std::unique_ptr<float[]> scratch_;  // null where it lies on the stack

@@ -129,6 +129,7 @@ bound_plan: Callable[..., Any] = getattr(_native, "BoundPlan", _not_there)
 stream_model: Callable[..., Any] = getattr(_native, "StreamModel", _not_there)
 stream_state: Any = getattr(_native, "StreamState", _not_there)
 slot_states: Callable[..., Any] = getattr(_native, "SlotStates", _not_there)
+all_finite: Callable[..., bool] = getattr(_native, "all_finite", _not_there)
 read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
 # The nanoseconds that the engine has played since the process began:
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)

@@ -22,6 +22,9 @@ from ostinato.runtime.tensors import Array
 # costs as much as some 20 steps of a small model.
 BATCH_FROM = 32
 
+_FLOAT32 = np.dtype(np.float32)
+_new = tuple.__new__  # makes an Answer in half the time that its own constructor takes
+
 _MAGIC = b"ostinato stream 1\n"
 _DIGEST = 8
 
@@ -97,7 +100,7 @@ class Stream:
                 was.
             RuntimeError: another thread is using the stream.
         """
-        proba = np.empty(self._n_answers, np.float32) if out is None else out
+        proba = np.empty(self._n_answers, _FLOAT32) if out is None else out
         at = self._push(x, proba, self._finite)
         if at < 0:
             return self._push_rows(x, out, each)
@@ -105,7 +108,7 @@ class Stream:
             return out
         label = self._source.name(at, proba) if self._labels is None else self._labels[at]
         sure = None if self._sure_from is None else bool(proba[at] >= self._sure_from)
-        return Answer(self._state.steps, label, proba, sure)
+        return _new(Answer, (self._state.steps, label, proba, sure))
 
     def _push_rows(self, x: Any, out: Array | None, each: bool | None) -> Any:
         """`push` of what is no dense float32 row, or is refused."""

@@ -119,7 +119,7 @@ class StreamSource:
             )
         is_one = array.ndim == 1
         with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
+            array = array.astype(np.float32, copy=False)
         return np.ascontiguousarray(array[None] if is_one else array), is_one
 
     def row(self, x: Any) -> Array:
@@ -141,9 +141,9 @@ class StreamSource:
         """Raises:
         ValueError: a row would be read with NaN or an infinite value.
         """
-        finite = np.isfinite(self.prepared(rows))
-        if not finite.all():
-            self.refuse_row(rows, int(finite.all(1).argmin()))
+        prepared = self.prepared(rows)
+        if not native.all_finite(prepared, *prepared.shape):
+            self.refuse_row(rows, int(np.isfinite(prepared).all(1).argmin()))
 
     def refuse_row(self, rows: Array, row: int, noun: str = "step") -> None:
         """Raise the error that says why row number `row` is not read."""
