@@ -786,3 +786,63 @@ def tree_sum_of_experts(kit: Kit) -> Case:
         return torch.tanh(h + both.flatten(1).softmax(-1) @ values)
 
     return Case(step, [keys, values, W], _states(kit, (E,)), _inputs(kit))
+
+
+# ---- convolutions: states [B, channels, …]
+
+
+@modern
+def conv_lstm(kit: Kit) -> Case:
+    """Shi et al. 2015, arXiv:1506.04214."""
+    conv = kit.module(nn.Conv2d, 2 + 3, 4 * 3, 3, padding=1)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h, c = carry
+        i, f, o, g = conv(torch.cat([x, h], dim=1)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return (h, c), h
+
+    shape = (3, 4, 5)
+    return Case(step, list(conv.parameters()), _states(kit, shape, shape), _inputs(kit, 2, 4, 5))
+
+
+@modern
+def conv_gru_1d(kit: Kit) -> Case:
+    """Ballas et al. 2015, arXiv:1511.06432, along one axis; dilated, in groups."""
+    gates, new = kit.weight(2 * D, 2 + D, 3), kit.weight(D, (2 + D) // 2, 3)
+    b = kit.weight(D)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        z, r = torch.sigmoid(F.conv1d(torch.cat([x, h], 1), gates, padding=1)).chunk(2, 1)
+        n = F.conv1d(torch.cat([x, r * h], 1), new, b, padding=2, dilation=2, groups=2)
+        return z * h + (1 - z) * torch.tanh(n)
+
+    return Case(step, [gates, new, b], _states(kit, (D, 7)), _inputs(kit, 2, 7))
+
+
+@modern
+def cellular_automaton(kit: Kit) -> Case:
+    """Mordvintsev et al. 2020: fixed filters for each channel, then a network at each cell."""
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=kit.dtype) / 8
+    filters = torch.stack([sobel, sobel.T]).repeat(3, 1, 1)[:, None]
+    one, two = kit.weight(8, 9, 1, 1), kit.weight(3, 8, 1, 1)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        seen = torch.cat([h, F.conv2d(h, filters, padding=1, groups=3)], 1)
+        return h + F.conv2d(F.relu(F.conv2d(seen, one)), two) * x[:, :, None, None]
+
+    return Case(step, [one, two], _states(kit, (3, 3, 4)), _inputs(kit, 1))
+
+
+@modern
+def strided_reader(kit: Kit) -> Case:
+    """A recurrence over images that are read by strided convolutions and a pooling."""
+    conv, W, U = kit.module(nn.Conv2d, 1, 3, (3, 2), (2, 1)), kit.weight(3, E), kit.weight(E, E)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        seen = F.relu(conv(x)).mean((2, 3))
+        return torch.tanh(seen @ W + h @ U)
+
+    leaves = [*conv.parameters(), W, U]
+    return Case(step, leaves, _states(kit, (E,)), _inputs(kit, 1, 6, 5))

@@ -3,7 +3,7 @@
 node.py             the nodes of the step graph, their three kinds (rows, once, sum), their order
 from_aten.py        the stage itself: a Recording goes in, a StepGraph comes out
 rules.py            what a rule is, which says what an ATen call on rows means
-aten_*.py           the rules: elementwise, reductions, shapes and products
+aten_*.py           the rules: elementwise, reductions, shapes, products, convolutions
 left_to_torch.py    the calls without a batch, which PyTorch computes once a scan
 builder.py          makes nodes, each once
 arrays.py           rows that are arrays: an axis spread or reduced, elements taken, products

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 # Imported for the rules that they enter into RULES.
+import ostinato.compiler.graph.aten_convolutions
 import ostinato.compiler.graph.aten_elementwise
 import ostinato.compiler.graph.aten_indices
 import ostinato.compiler.graph.aten_products

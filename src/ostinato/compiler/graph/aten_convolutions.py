@@ -1,0 +1,176 @@
+"""Rules of convolutions: a small image in each row, and a captured kernel.
+
+x `[B, C, …]`, kernel `[C_out, C / groups, …]`, result `[B, C_out, …]`. The patches of x, one for
+each place of the result, are elements of its row: `[C, taps, places]`, zeros where the padding is.
+So the result is a product within the row, and so is the gradient of x, of the patches of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph import arrays
+from ostinato.compiler.graph.aten_products import MOST_PRODUCTS
+from ostinato.compiler.graph.node import ONCE, SUM, Node, Slot
+from ostinato.compiler.graph.rules import Context, Value, rule
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Of one convolution: sizes of x, of the kernel and of the result, along each axis."""
+
+    x: Sizes
+    taps: Sizes
+    out: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+
+    def _places(self, x: Any, tap: Any, axis: int) -> Any:
+        """Whether tap and element of x meet in a place of the result, and which."""
+        start = x + self.padding[axis] - tap * self.dilation[axis]
+        place = start // self.stride[axis]
+        there = (start % self.stride[axis] == 0) & (place >= 0) & (place < self.out[axis])
+        return there, place
+
+    def patches(self) -> arrays.Places:
+        """`[taps, places]`: the element of x under each tap at each place; −1: none."""
+        taps, places = np.indices(self.taps), np.indices(self.out)
+        return self._flat(
+            self.x,
+            [
+                places[i].reshape(1, -1) * self.stride[i]
+                - self.padding[i]
+                + taps[i].reshape(-1, 1) * self.dilation[i]
+                for i in range(len(self.x))
+            ],
+        )
+
+    def patches_of_gradient(self) -> arrays.Places:
+        """`[taps, elements of x]`: the place of the result at which a tap lies on an element."""
+        taps, x = np.indices(self.taps), np.indices(self.x)
+        axes = []
+        for i in range(len(self.x)):
+            there, place = self._places(x[i].reshape(1, -1), taps[i].reshape(-1, 1), i)
+            axes.append(np.where(there, place, -1))
+        return self._flat(self.out, axes)
+
+    @staticmethod
+    def _flat(sizes: Sizes, axes: Sequence[Any]) -> arrays.Places:
+        inside = np.logical_and.reduce(
+            [(a >= 0) & (a < n) for a, n in zip(axes, sizes, strict=True)]
+        )
+        flat = np.zeros(inside.shape, np.intp)
+        for a, n in zip(axes, sizes, strict=True):
+            flat = flat * n + a
+        return np.where(inside, flat, -1)
+
+
+def _of_channels(places: arrays.Places, channels: int, size: int) -> arrays.Places:
+    """The same places in each of the channels: `[channels, taps, places]`."""
+    first = np.arange(channels).reshape(-1, 1, 1) * size
+    return np.where(places < 0, -1, places + first)
+
+
+def _checked(
+    c: Context, x: Value, kernel: Value, out: Any, stride: Any, padding: Any, dilation: Any,
+    transposed: bool,
+) -> Geometry:  # fmt: skip
+    if transposed:
+        raise c.refuse("a transposed convolution; wanted conv1d, conv2d or conv3d")
+    if kernel.rows:
+        raise c.refuse("convolves with a kernel that the step computes; wanted a captured one")
+    if x.shape[0] != Batch(1):
+        raise c.refuse(f"convolves {list(x.shape)}; wanted the batch first")
+    n = len(x.shape) - 2
+    stride, padding, dilation = (
+        tuple(int(v) for v in (list(s) * n)[:n]) for s in (stride, padding, dilation)
+    )
+    return Geometry(
+        tuple(x.shape[2:]), tuple(kernel.shape[2:]), tuple(out[2:]), stride, padding, dilation
+    )
+
+
+def _flat_kernel(c: Context, kernel: Value, groups: int, turned: bool) -> Node:
+    """`[groups, C_out, C · taps]`; turned: `[groups, C, C_out · taps]`, as a vector."""
+    C_out, C = kernel.shape[0] // groups, kernel.shape[1]
+    taps = math.prod(kernel.shape[2:])
+    matrix = c.b.view(kernel.node, (groups, C_out, C, taps), ONCE)
+    if turned:
+        shape = (groups, C, C_out, taps)
+        matrix = c.b.call("aten.transpose.int", (matrix,), (Slot(0), 1, 2), ONCE, shape)
+    n = groups * C_out * C * taps
+    return c.b.call("aten.reshape.default", (matrix,), (Slot(0), (n,)), ONCE, (n,))
+
+
+@rule("convolution", "_convolution")
+def _convolution(
+    c: Context, x: Value, kernel: Value, bias: Any, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, _: Any, groups: int, *__: Any,
+) -> Any:  # fmt: skip
+    g = _checked(c, x, kernel, c.shapes[0], stride, padding, dilation, transposed)
+    C, C_out = x.shape[1], kernel.shape[0]
+    places = _of_channels(g.patches(), C, math.prod(g.x))
+    patches = arrays.take(c.b, c.as_rows(x), places.ravel())
+    taps, n = places.shape[1:]
+    weights = _flat_kernel(c, kernel, groups, turned=False)
+    out = arrays.product(c.b, weights, patches, groups, C_out // groups, C // groups * taps, n)
+    if bias is None:
+        return out
+    each = Value(bias.node, (C_out, *[1] * len(g.out)))
+    return c.op("add", out, c.node(each))
+
+
+@rule("convolution_backward")
+def _convolution_backward(
+    c: Context, d: Value, x: Value, kernel: Value, _: Any, stride: Any, padding: Any,
+    dilation: Any, transposed: bool, __: Any, groups: int, wanted: Sequence[bool],
+) -> Any:  # fmt: skip
+    g = _checked(c, x, kernel, d.shape, stride, padding, dilation, transposed)
+    C, C_out = x.shape[1], kernel.shape[0]
+    node, n = c.as_rows(d), math.prod(g.out)
+    dx = dw = db = None
+    if wanted[0]:
+        places = _of_channels(g.patches_of_gradient(), C_out, n)
+        taps, size = places.shape[1:]
+        patches = arrays.take(c.b, node, places.ravel())
+        weights = _flat_kernel(c, kernel, groups, turned=True)
+        dx = arrays.product(
+            c.b, weights, patches, groups, C // groups, C_out // groups * taps, size
+        )
+    if wanted[1]:
+        dw = _gradient_of_kernel(c, node, c.as_rows(x), g, C, C_out, groups)
+        dw = c.b.view(dw, tuple(kernel.shape), SUM)
+    if wanted[2]:
+        of_channel = arrays.reduce(c.b, "row_sum", node, n, 1)
+        db = c.b.view(c.b.column_sum(of_channel), (C_out,), SUM)
+    return [dx, dw, db]
+
+
+def _gradient_of_kernel(
+    c: Context, d: Node, x: Node, g: Geometry, C: int, C_out: int, groups: int
+) -> Node:
+    """Over the batch and all places: of each, its gradient `[C_out]` by its patch `[C · taps]`."""
+    n = math.prod(g.out)
+    places = _of_channels(g.patches(), C, math.prod(g.x))
+    depth = places.shape[0] * places.shape[1] // groups
+    by_place = places.reshape(groups, depth, n).transpose(0, 2, 1)  # [groups, places, C · taps]
+    patches = arrays.take(c.b, x, by_place.ravel())
+    if groups * n > MOST_PRODUCTS:  # a row's own sum first
+        of_row = arrays.product(c.b, d, patches, groups, C_out // groups, n, depth)
+        return c.b.column_sum(of_row)
+    left = arrays.permuted(c.b, d, (groups, C_out // groups, n), (0, 2, 1))
+    total, rows = c.b.absent(), C_out // groups
+    for i in range(groups * n):
+        p = c.b.slice(left, i * rows, (i + 1) * rows)
+        q = c.b.slice(patches, i * depth, (i + 1) * depth)
+        total = c.b.outer(p, q, i // n * rows, C_out, total)
+    return total
