@@ -846,3 +846,83 @@ def strided_reader(kit: Kit) -> Case:
 
     leaves = [*conv.parameters(), W, U]
     return Case(step, leaves, _states(kit, (E,)), _inputs(kit, 1, 6, 5))
+
+
+# ---- parts of steps, each once
+
+
+@modern
+def sdpa_module(kit: Kit) -> Case:
+    """nn.MultiheadAttention over a memory in the carry, without its weights: fused in PyTorch."""
+    attend, W = kit.module(nn.MultiheadAttention, E, N_HEADS, batch_first=True), kit.weight(IN, E)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h, memory = carry
+        y, _ = attend((h + x @ W).unsqueeze(1), memory, memory, need_weights=False)
+        return (torch.tanh(y[:, 0]), memory), y[:, 0]
+
+    return Case(step, [*attend.parameters(), W], _states(kit, (E,), (S, E)), _inputs(kit))
+
+
+@modern
+def sdpa_causal(kit: Kit) -> Case:
+    """Attention within a window that may not look ahead, and one with a mask."""
+    W, mask = kit.weight(IN, E), torch.tensor([[True, True, False, True]])
+
+    def step(window: Tensor, x: Tensor) -> Any:
+        window = torch.cat([window[:, 1:], (x @ W)[:, None]], dim=1)
+        split = window.view(-1, S, N_HEADS, E // N_HEADS).transpose(1, 2)
+        y = F.scaled_dot_product_attention(split, split, split, is_causal=True)
+        z = F.scaled_dot_product_attention(y, split, split, attn_mask=mask, scale=0.7)
+        return window, z.transpose(1, 2).reshape(-1, S, E)
+
+    return Case(step, [W], _states(kit, (S, E)), _inputs(kit))
+
+
+@modern
+def transformer_layer(kit: Kit) -> Case:
+    layer = kit.module(nn.TransformerEncoderLayer, E, N_HEADS, 8, 0.0, batch_first=True)
+    leaves = [p for name, p in layer.named_parameters() if not name.endswith("in_proj_bias")]
+
+    def step(slots: Tensor, x: Tensor) -> Tensor:
+        return layer(slots + x[:, None])
+
+    return Case(step, leaves, _states(kit, (3, E)), _inputs(kit, E))
+
+
+@modern
+def triangles_and_diagonals(kit: Kit) -> Case:
+    W = kit.weight(IN, D)
+
+    def step(P: Tensor, x: Tensor) -> Any:
+        u = x @ W
+        P = torch.tril(0.9 * P + u[:, :, None] * u[:, None]) + torch.diag_embed(u)
+        return P + 0.1 * torch.triu(P.mT, 1), P.diagonal(dim1=1, dim2=2)
+
+    return Case(step, [W], _states(kit, (D, D)), _inputs(kit))
+
+
+@modern
+def largest_and_its_place(kit: Kit) -> Case:
+    """max over an axis that is not the last, and gather and scatter along it."""
+    W = kit.weight(IN, 2 * D)
+
+    def step(M: Tensor, x: Tensor) -> Any:
+        value, place = M.max(dim=1)
+        u = (x @ W).view(-1, 2, D)
+        M = M.scatter_add(1, place.unsqueeze(1).expand(-1, 2, -1), u)
+        seen = torch.gather(M, 1, place.unsqueeze(1))
+        return torch.tanh(M + 0.1 * seen), value
+
+    return Case(step, [W], _states(kit, (S, D)), _inputs(kit))
+
+
+@modern
+def pooled(kit: Kit) -> Case:
+    U = kit.weight(6, 6)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        seen = F.avg_pool2d(x, (2, 3), (2, 2)).flatten(1)
+        return torch.tanh(seen + F.avg_pool1d(h[:, None], 3, 1, 1).squeeze(1) @ U)
+
+    return Case(step, [U], _states(kit, (6,)), _inputs(kit, 2, 3, 8))

@@ -74,6 +74,30 @@ def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
 # ---- moving
 
 
+def _distance(x: Tensor) -> Tensor:
+    """Of each element of a matrix, how many columns it lies to the right of the diagonal."""
+    return torch.arange(x.shape[-1]) - torch.arange(x.shape[-2]).unsqueeze(-1)
+
+
+@named("tril")
+def _tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    return torch.where(_distance(x) <= diagonal, x, x.new_zeros(()))
+
+
+@named("diag_embed")
+def _diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    if (offset, dim1, dim2) != (0, -2, -1):
+        return NotImplemented
+    n = x.shape[-1]
+    on_it = torch.arange(n) == torch.arange(n).unsqueeze(-1)
+    return torch.where(on_it, x.unsqueeze(-1), x.new_zeros(()))
+
+
+@named("triu")
+def _triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    return torch.where(_distance(x) >= diagonal, x, x.new_zeros(()))
+
+
 @named("constant_pad_nd")
 def _pad(x: Tensor, sizes: list[int], value: float = 0) -> Tensor:
     for i in range(0, len(sizes), 2):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Imported for the compositions that they enter into DECOMPOSITIONS.
+import ostinato.compiler.capture.decompositions_attention
 import ostinato.compiler.capture.decompositions_axes
 import ostinato.compiler.capture.decompositions_losses
 import ostinato.compiler.capture.decompositions_norms  # noqa: F401
@@ -39,7 +40,7 @@ _SHAPED = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
     "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
     "new_full", "new_empty", "unsafe_split", "split", "_efficientzerotensor", "unfold_backward",
-    "arange",
+    "arange", "diagonal_backward",
 }  # fmt: skip
 
 
@@ -148,12 +149,6 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
             raise Unsupported(_why_a_value_is_looked_at(), name)
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise Unsupported(
-                "the step draws random numbers; draw them before and pass them through xs, "
-                "for instance masks for dropout",
-                name,
-            )
         if _shape_depends_on_values(func, args):
             raise Unsupported("the shape of a value depends on other values", name)
         if func is aten.lift_fresh.default and id(args[0]) not in self.number:
@@ -163,6 +158,12 @@ class _Recorder(TorchDispatchMode):
             out = self.composed(composition, args, kwargs)
             if out is not NotImplemented:
                 return out
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(
+                "the step draws random numbers; draw them before and pass them through xs, "
+                "for instance masks for dropout",
+                name,
+            )
         if self.depth:  # below autograd, which would have taken it apart
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -356,7 +357,7 @@ def _record_once(
     given = params + states + xs
     recorder = _Recorder(given, outside)
     with swapped(captured, params, functions):
-        new_states, y = _watched(recorder, step, states, xs)
+        new_states, y = _watched(recorder, step, states, xs, _of_every_row(a, captured))
         if any(t._backward_hooks for t in params + states):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported("the step hangs a hook on its carry or on a captured tensor")
@@ -407,7 +408,19 @@ def _record_once(
     )
 
 
-def _watched(recorder: _Recorder, step: Callable[..., Any], state: Any, x: Any) -> Any:
+def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
+    """Of captured tensors that seem to hold something for each row: what to do."""
+    n_rows = a.init_leaves[0].shape[0]
+    shapes = [list(t.shape) for t in captured if t.dim() > 1 and t.shape[0] == n_rows]
+    if not shapes:
+        return ""
+    return (
+        f"; if the captured tensor of shape {shapes[0]} holds something for each row of the "
+        "batch, put it into the carry, or into xs"
+    )
+
+
+def _watched(recorder: _Recorder, step: Callable[..., Any], state: Any, x: Any, advice: str) -> Any:
     try:
         with recorder, torch.enable_grad():
             return step(state, x)
@@ -415,7 +428,7 @@ def _watched(recorder: _Recorder, step: Callable[..., Any], state: Any, x: Any) 
         raise
     except Exception as error:  # it ran on the real batch: only the size is new
         raise Unsupported(
-            f"the step fails at another batch size ({error_in_short(error)})"
+            f"the step fails at another batch size ({error_in_short(error)}){advice}"
         ) from error
 
 

@@ -174,3 +174,49 @@ def _gradient_of_kernel(
         q = c.b.slice(patches, i * depth, (i + 1) * depth)
         total = c.b.outer(p, q, i // n * rows, C_out, total)
     return total
+
+
+# ---- means of neighbours
+
+
+def _pooling(c: Context, x: Any, out: Any, kernel: Any, stride: Any, padding: Any) -> Geometry:
+    """Of a pooling, which has no kernel of its own."""
+    n = len(kernel)
+    return Geometry(
+        tuple(x[-n:]), tuple(kernel), tuple(out[-n:]), tuple(stride or kernel), tuple(padding),
+        (1,) * n,
+    )  # fmt: skip
+
+
+def _divisor(c: Context, g: Geometry, ceil: bool, with_padding: bool, divisor: Any) -> float:
+    if ceil or (any(g.padding) and not with_padding):
+        raise c.refuse("ceil_mode, or a padding that is not counted, is not supported")
+    return float(divisor or math.prod(g.taps))
+
+
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _mean_pool(
+    c: Context, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False,
+    with_padding: bool = True, divisor: Any = None,
+) -> Any:  # fmt: skip
+    padding = [padding] * len(kernel) if isinstance(padding, int) else padding
+    g = _pooling(c, x.shape, c.shapes[0], kernel, stride, padding)
+    by = _divisor(c, g, ceil, with_padding, divisor)
+    return _sum_of_taps(c, x, g.patches(), math.prod(g.x), by)
+
+
+@rule("avg_pool2d_backward", "avg_pool3d_backward")
+def _mean_pool_backward(
+    c: Context, d: Value, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool,
+    with_padding: bool, divisor: Any,
+) -> Any:  # fmt: skip
+    g = _pooling(c, x.shape, d.shape, kernel, stride, padding)
+    by = _divisor(c, g, ceil, with_padding, divisor)
+    return _sum_of_taps(c, d, g.patches_of_gradient(), math.prod(g.out), by)
+
+
+def _sum_of_taps(c: Context, v: Value, places: arrays.Places, size: int, divisor: float) -> Node:
+    places_of_all = _of_channels(places, v.width // size, size)
+    patches = arrays.take(c.b, c.as_rows(v), places_of_all.ravel())
+    total = arrays.reduce(c.b, "row_sum", patches, *places.shape)
+    return c.op("mul_s", total, s=1 / divisor)

@@ -174,6 +174,30 @@ def _cat(c: Context, tensors: list[Value], dim: int = 0) -> Any:
     return arrays.take(c.b, joined, np.concatenate(parts, axis=1).ravel())
 
 
+# ---- diagonals
+
+
+@rule("diagonal")
+def _diagonal(c: Context, a: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    return arrays.take(c.b, c.as_rows(a), _on_diagonal(c, a.shape, offset, dim1, dim2))
+
+
+@rule("diagonal_backward")
+def _diagonal_backward(c: Context, g: Value, _: Any, offset: int, dim1: int, dim2: int) -> Any:
+    shape = c.shapes[0]
+    taken = _on_diagonal(c, shape, offset, dim1, dim2)
+    places = np.full(columns(shape), -1)
+    places[taken] = np.arange(len(taken))
+    return arrays.take(c.b, c.as_rows(g), places)
+
+
+def _on_diagonal(c: Context, shape: Shape, offset: int, dim1: int, dim2: int) -> arrays.Places:
+    if any(isinstance(shape[dim % len(shape)], Batch) for dim in (dim1, dim2)):
+        raise c.refuse("takes a diagonal along the batch")
+    whole = np.arange(columns(shape)).reshape(of_row(shape))
+    return np.diagonal(whole, offset, dim1, dim2).ravel()
+
+
 # ---- constants
 
 
