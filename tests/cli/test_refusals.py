@@ -138,9 +138,9 @@ def test_the_least_memory_is_that_of_weights_and_states():
 
 
 def test_a_memory_that_turns_out_full_is_no_bug(ostinato, data, monkeypatch):
-    from ostinato.cli import sources
+    from ostinato.cli import partition
 
-    monkeypatch.setattr(sources, "_divided", lambda *_: bytearray(2**62))
+    monkeypatch.setattr(partition, "_divided", lambda *_: bytearray(2**62))
     outcome = ostinato("train", data)
     assert outcome.code == 1
     assert outcome.err.startswith("ostinato: the memory is full")

@@ -11,7 +11,7 @@ import pytest
 from cli_examples import SMALL, assert_same_run, lines, make_file
 
 from ostinato import training
-from ostinato.cli import sources
+from ostinato.cli import partition
 from ostinato.cli.config import tomllib
 
 
@@ -282,7 +282,7 @@ def test_sigterm_ends_with_143_and_a_checkpoint(ostinato, data, tmp_path, monkey
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_sigterm_while_data_are_read_leaves_nothing(ostinato, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "load", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(partition, "load", lambda *_: signal.raise_signal(signal.SIGTERM))
     outcome = ostinato("train", data, *SMALL, "--output", tmp_path / "run")
     assert outcome.code == 143
     assert outcome.err == "ended by SIGTERM\n"

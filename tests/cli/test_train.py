@@ -33,10 +33,10 @@ def test_a_run_leaves_what_it_promises(trained):
 
 def test_predictions_are_those_of_the_saved_model(trained, data):
     import ostinato
-    from ostinato.cli import sources
+    from ostinato.cli import partition
 
     settings = configuration.resolve(configuration.read_file(trained / "config.toml"))
-    test = sources.load(settings).test
+    test = partition.load(settings).test
     with (trained / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["index", "label", "prediction", "probability"]
@@ -47,11 +47,11 @@ def test_predictions_are_those_of_the_saved_model(trained, data):
 
 
 def test_the_test_part_holds_its_share_of_every_class(data):
-    from ostinato.cli import sources
+    from ostinato.cli import partition
 
     def loaded(seed):
         keys = {"data.source": str(data), "data.test_fraction": 0.25, "training.seed": seed}
-        return sources.load(configuration.resolve(keys))
+        return partition.load(configuration.resolve(keys))
 
     parts = loaded(3)
     for label in ("up", "down"):
@@ -293,9 +293,9 @@ def test_files_that_cannot_be_learnt_from(ostinato, tmp_path):
 
 
 def test_a_bug_shows_its_traceback(ostinato, data, monkeypatch):
-    from ostinato.cli import sources
+    from ostinato.cli import partition
 
-    monkeypatch.setattr(sources, "_divided", lambda *_: np.zeros(3).reshape(7))
+    monkeypatch.setattr(partition, "_divided", lambda *_: np.zeros(3).reshape(7))
     outcome = ostinato("train", data)
     assert outcome.code == 1
     assert "Traceback" in outcome.err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import runs, sources
+from ostinato.cli import partition, runs, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
@@ -87,7 +87,7 @@ def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
     )
     drawn = is_run and task.forecast is None  # a forecast is measured on the end of its series
     if source in sources.BUILT_IN or (drawn and data.test is None and data.split is None):
-        parts = sources.load(settings)
+        parts = partition.load(settings)
         return parts.train, parts.test
     everything = sources.read(source, settings)
     if data.test is not None:

@@ -1,4 +1,4 @@
-"""The data of the command line: the data sets in the package, and the user's own files."""
+"""The files of the command line: opened, told apart by kind, and read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -33,8 +33,6 @@ TABLES = (
 )
 TEXTS = (".txt",)
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
-# A loss on so many sequences or fewer is partly luck.
-REDRAWN = 500
 STDIN = "-"
 LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
@@ -43,21 +41,6 @@ FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
     "first bytes."
 )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What is learnt from, what the best weights are chosen by, and what is measured on.
-
-    Attributes:
-        learnable: training and validation part together, where the latter was drawn and has few
-            sequences, so that it can be drawn again.
-    """
-
-    train: Examples
-    test: Examples
-    validation: Examples | None = None
-    learnable: Examples | None = None
 
 
 def known(source: str | None) -> str:
@@ -156,160 +139,11 @@ def names(listed: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in row if name.strip())
 
 
-def load(settings: Config, preparation: Preparation | None = None) -> Parts:
-    """The parts of a source with a label for each sequence or step.
-
-    Without a --test file and a --split column, parts are drawn: of each class its share, and each
-    --group whole.
-
-    Args:
-        preparation: of the model that was trained with these settings: it knows the columns.
-
-    Raises:
-        BadInput, ValueError: the data cannot be read, or cannot be divided so.
-    """
-    config = settings.data
-    check(config)
-    source = known(config.source)
-    if source in BUILT_IN:
-        from ostinato import datasets
-
-        whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
-        return _with_validation(_named(*whole.train), _named(*whole.test), settings)
-    trained = preparation.roles if preparation else None
-    everything = read_labelled(source, settings, trained=trained)
-    if config.test is None:
-        return _divided(everything, settings)
-    test = read_labelled(known(config.test), settings, trained=trained)
-    _check_alike(everything, test)
-    return _with_validation(everything, test, settings)
-
-
-def folds(settings: Config, k: int) -> Iterator[Parts]:
-    """The parts of each fold: of each class its share, and each --group whole.
-
-    The test part that a data set or a --split column has, or that --test names, stays out of all.
-
-    Raises:
-        BadInput, ValueError: as for `load`, or a label would be tested without being learnt.
-    """
-    import numpy as np
-
-    from ostinato.data import splits
-
-    examples = replace(_learnable(settings), parts=None)
-    y = examples.y
-    stratify = y if hasattr(y, "dtype") else None
-    pairs = splits.folds(examples, k, settings.training.seed, stratify=stratify)
-    for number, (train, test) in enumerate(pairs, start=1):
-        learnt, tested = (
-            y[part] if stratify is not None else np.concatenate([y[i] for i in part])
-            for part in (train, test)
-        )
-        new = np.setdiff1d(tested, learnt)
-        if len(new):
-            raise BadInput(
-                f"the label {new.tolist()[0]!r} would be tested in fold {number} of {k} and is not "
-                "among what it learns from; wanted each label in two folds: more examples of it, "
-                "other --folds, or another --seed"
-            )
-    return (
-        _with_validation(examples.select(train), examples.select(test), settings)
-        for train, test in pairs
-    )
-
-
-def _learnable(settings: Config) -> Examples:
-    """What is not kept apart to be tested on, with labels."""
-    import numpy as np
-
-    from ostinato.data import splits
-
-    config = settings.data
-    check(config)
-    source = known(config.source)
-    if source in BUILT_IN:
-        from ostinato import datasets
-
-        mnist = source == "mnist"
-        return _named(*(datasets.mnist(config.as_sequence) if mnist else datasets.vowels()).train)
-    everything: Examples = read_labelled(source, settings)
-    if everything.parts is None:
-        return everything
-    found = splits.split(everything, everything.parts)
-    return everything.select(np.sort(np.concatenate([v for k, v in found.items() if k != "test"])))
-
-
-def _named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:
+def named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:
     """Arrays as examples, their features called by their numbers."""
     from ostinato.data.examples import Examples
 
     return Examples(X, y, tuple(f"feature {i}" for i in range(n_features(X))), source=source)
-
-
-def _divided(everything: Examples, settings: Config) -> Parts:
-    import numpy as np
-
-    from ostinato.data import splits
-
-    stratify = everything.y if hasattr(everything.y, "dtype") else None
-    if everything.parts is not None:
-        found = splits.split(everything, everything.parts)
-        if "test" not in found:
-            raise BadInput(
-                f"--split {settings.data.split}: no sequence is in the part test; wanted some, or "
-                "--test FILE"
-            )
-    else:
-        if stratify is not None and np.unique(stratify, return_counts=True)[1].max() < 2:
-            raise BadInput(
-                f"{settings.data.source}: no class has two examples, so no test part can be held "
-                "out; give --test"
-            )
-        shares, seed = settings.data.test_fraction, settings.training.seed
-        found = splits.split(everything, shares, seed, stratify=stratify)
-    parts = {name: everything.select(indices) for name, indices in found.items()}
-    if "validation" in parts:
-        return Parts(parts["train"], parts["test"], parts["validation"])
-    return _with_validation(parts["train"], parts["test"], settings)
-
-
-def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
-    """The parts with another draw of the validation part.
-
-    None if the file says which it is, if it has more than `REDRAWN` sequences, or if a label would
-    be validated without being learnt.
-    """
-    if parts.learnable is None:
-        return None
-    found = _with_validation(parts.learnable, parts.test, settings, draw)
-    assert found.validation is not None
-    import numpy as np
-
-    new = np.setdiff1d(_labels_in(found.validation), _labels_in(found.train))
-    return None if len(new) else found
-
-
-def _labels_in(part: Examples) -> np.ndarray:
-    import numpy as np
-
-    return part.y if hasattr(part.y, "dtype") else np.concatenate(part.y)
-
-
-def _with_validation(train: Examples, test: Examples, settings: Config, draw: int = 0) -> Parts:
-    """The parts, a share of the training part kept for validation if one is wanted."""
-    from ostinato.data import splits
-
-    fraction = settings.training.validation_fraction
-    if not fraction:
-        return Parts(train, test)
-    stratify = train.y if hasattr(train.y, "dtype") else None
-    shares = {"train": 1 - fraction, "validation": fraction}
-    # Another seed than that of the test part: the two draws have nothing to do with each other.
-    found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
-                         stratify=stratify)  # fmt: skip
-    learnable = train if len(found["validation"]) <= REDRAWN else None
-    return Parts(train.select(found["train"]), test, train.select(found["validation"]), learnable)
 
 
 def read(
@@ -332,7 +166,7 @@ def read(
         from ostinato import datasets
 
         whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
-        return _named(*whole.test)
+        return named(*whole.test)
     name, kind, content = _opened(source)
     if kind in TABLES:
         from ostinato.data.shapes import to_examples
@@ -351,7 +185,7 @@ def read(
 
         array = read_content(Path(name)) if content is None else content
         found = parse_arrays(array, kind, name, Roles())
-        return _named(found.X, found.y, name)
+        return named(found.X, found.y, name)
     if kind not in ARRAYS:
         raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
     X, y = data.read(name) if content is None else data.read_stream(content, name)
@@ -360,7 +194,7 @@ def read(
             X = data.as_sequences(X)
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
-    return _named(X, None if y is None else _labels(name, y), name)
+    return named(X, None if y is None else _labels(name, y), name)
 
 
 def _stays_in_a_file(name: str, columns: Roles) -> bool:
@@ -509,15 +343,6 @@ def check_fits(source: str, examples: Examples, model: FittedClassifier, labels:
         LabelEncoder(model.classes).encode(examples.y, name=f"{source}: y")
 
 
-def _check_alike(train: Examples, test: Examples) -> None:
-    """Whether what is learnt from one file can be tested on the other."""
-    wanted, came = n_features(train.X), n_features(test.X)
-    if came != wanted and test.roles is None:
-        raise BadInput(
-            f"{test.source}: X has {came} features a step; wanted {wanted}, as in {train.source}"
-        )
-
-
 def n_features(X: Sequences) -> int:
     return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
 
@@ -534,18 +359,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def describe(parts: Parts) -> dict[str, Any]:
-    """Sizes, for environment.json and `inspect`."""
-    import numpy as np
-
-    train, y = parts.train, parts.train.y
-    labels = np.concatenate(y) if isinstance(y, list) else y
-    return {
-        "n_train": len(train),
-        "n_test": len(parts.test),
-        "n_features": n_features(train.X),
-        "max_length": int(train.lengths.max()),
-        "n_classes": len(np.unique(labels)),
-    }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import defaults, limits, sources
+from ostinato.cli import defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text, times_as_text
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 def read(settings: Config, given: Given) -> TagJob:
     """The job of a configuration; see `jobs.read`."""
-    return _job(settings, given, sources.load(settings))
+    return _job(settings, given, partition.load(settings))
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[TagJob]:
     """The jobs of a cross-validation; see `jobs.folds`."""
-    return (_job(settings, given, parts) for parts in sources.folds(settings, k))
+    return (_job(settings, given, parts) for parts in partition.folds(settings, k))
 
 
-def _job(settings: Config, given: Given, parts: sources.Parts) -> TagJob:
+def _job(settings: Config, given: Given, parts: partition.Parts) -> TagJob:
     settings = defaults.for_file(settings, given, len(parts.train))
     _check_labels(settings, parts)
     return TagJob(settings, parts)
@@ -48,7 +48,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     if file is not None:
         part = sources.read_labelled(file, settings, trained=columns)
     elif trained.config is not None:
-        part = sources.load(settings, preparation).test
+        part = partition.load(settings, preparation).test
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
@@ -74,17 +74,17 @@ class TagJob:
     """See `Job`."""
 
     settings: Config
-    parts: sources.Parts
+    parts: partition.Parts
 
     def description(self) -> dict[str, Any]:
-        return sources.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
+        return partition.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
 
     def redrawn(self, draw: int) -> TagJob | None:
-        parts = sources.redrawn(self.parts, self.settings, draw)
+        parts = partition.redrawn(self.parts, self.settings, draw)
         return None if parts is None else replace(self, parts=parts)
 
     def least_memory(self) -> int:
-        return limits.least_memory(self.settings, sources.describe(self.parts))
+        return limits.least_memory(self.settings, partition.describe(self.parts))
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None
@@ -150,7 +150,7 @@ class TagJob:
         report.write_report(run.report, contents)
 
 
-def _check_labels(settings: Config, parts: sources.Parts) -> None:
+def _check_labels(settings: Config, parts: partition.Parts) -> None:
     """Whether what is learnt from one part can be measured on the others."""
     known = np.unique(np.concatenate(parts.train.y))
     if len(known) < 2:
