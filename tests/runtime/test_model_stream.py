@@ -169,6 +169,8 @@ def test_shapes_are_refused():
                      (np.zeros((1, 1, 5)), r"\[1, 1, 5\]")]:  # fmt: skip
         with pytest.raises(ValueError, match=rf"x has shape {shape}; wanted \[5\]"):
             stream.push(x)
+    with pytest.raises(ValueError, match="x has no steps"):
+        stream.push(np.zeros((0, 5)))
     with pytest.raises(TypeError, match="real numbers"):
         stream.push(["a"] * 5)
     with pytest.raises(TypeError, match="out: wanted a dense array"):

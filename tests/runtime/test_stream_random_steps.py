@@ -1,4 +1,4 @@
-"""Random steps of a person's own: streams and pools have the bits of the batch engine."""
+"""Steps of all kinds: streams and pools have the bits of the batch engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ostinato.runtime.pool import Pool
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.stream import BATCH_FROM, Stream
 from ostinato.runtime.stream_source import StreamSource
+from zoo import steps
+from zoo.modern import MODERN
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case
 
@@ -31,24 +33,37 @@ def layer_of(graph):
     return StepGraph((x,), tuple(states), tuple(new_states), (output,), frozenset(c.joints))
 
 
-def random_source(seed):
+def source_of_case(case):
     try:
-        graph, tensors = of_case(random_case(Draw(seed), torch.float32))
-    except AssertionError as refused:  # the step that was drawn is not recorded
+        graph, tensors = of_case(case)
+    except AssertionError as refused:  # the step is not recorded
         pytest.skip(str(refused))
     layer = layer_of(graph)
     c = Composer()
     read = c.input(layer.outputs[0].width)
     head = StepGraph((read,), (), (), (c.node("mul_s", [read], (1.0,), "rows", read.shape),))
-    layers = (Scan("random layer 0", (Direction(layer),)),)
+    layers = (Scan("own layer 0", (Direction(layer),)),)
     network = Network(ModelGraph(None, layers, Readout("each"), head), tensors)
     return StreamSource(network, range(read.width), fingerprint=FINGERPRINT)
 
 
+@pytest.mark.parametrize("name", sorted(steps.ZOO))
+def test_steps_of_the_zoo(name):
+    check(source_of_case(steps.make(name, torch.float32)))
+
+
+@pytest.mark.parametrize("name", sorted(MODERN))
+def test_modern_steps(name):
+    check(source_of_case(MODERN[name](steps.Kit(torch.float32))))
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_steps(seed):
-    made = random_source(seed)
-    x = np.random.default_rng(seed).normal(size=(B, T, made.n_inputs)).astype(np.float32)
+    check(source_of_case(random_case(Draw(seed), torch.float32)))
+
+
+def check(made):
+    x = np.random.default_rng(0).normal(size=(B, T, made.n_inputs)).astype(np.float32)
     wanted = made.network.answers(x)
     streams, pool = [Stream(made) for _ in range(B)], Pool(made, B)
     slots = pool.slots(range(B))

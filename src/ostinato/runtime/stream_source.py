@@ -117,6 +117,8 @@ class StreamSource:
                 f"x has shape {list(array.shape)}; wanted [{self.n_inputs}], a number for each "
                 f"feature of one step, or [T, {self.n_inputs}] for T steps"
             )
+        if len(array) == 0:
+            raise ValueError("x has no steps; wanted at least one")
         is_one = array.ndim == 1
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
