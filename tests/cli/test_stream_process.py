@@ -80,6 +80,24 @@ def test_a_signal_saves_what_was_answered(trained, tmp_path, number, code):
     assert third.wait(20) == 0
 
 
+def test_a_signal_while_nobody_reads(trained, tmp_path):
+    """The command ends though its answers wait for a reader; they come again the next time."""
+    file, flags = tmp_path / "rows.csv", ("--key", "device", "--state", tmp_path / "state")
+    file.write_text("device,x,y\n" + "".join(rows(20_000)))
+    unbroken = started(trained, file, "--key", "device").communicate()[0]
+    process = started(trained, file, *flags, stderr=subprocess.PIPE)
+    begun = process.stdout.read(100)
+    time.sleep(2)  # until the pipe is full
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    first = begun + process.stdout.read()
+    assert first.endswith(b"\n")
+    second = started(trained, file, *flags).communicate()[0]
+    kept = list(dict.fromkeys((first + second).splitlines()))
+    assert kept == list(dict.fromkeys(unbroken.splitlines()))
+
+
 def test_an_idle_pipe_is_saved(trained, tmp_path):
     flags = ("--state", tmp_path / "state", "--state-every", 0.2)
     process = fed(trained, *flags)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 PIECE = 4096
+PATIENCE = 0.2  # seconds between two looks at whether a signal came
 
 
 @dataclass
@@ -100,8 +103,11 @@ def _csv(fields: list[Any]) -> str:
     return text.getvalue()
 
 
-def show(lines: list[str]) -> None:
-    """Write lines to stdout at once.
+def show(lines: list[str], stopped: Callable[[], bool] = lambda: False) -> bool:
+    """Write lines to stdout at once; False if `stopped` while they wait for their reader.
+
+    A piece is written when there is room for it, so that no write waits: a signal finds every line
+    written or not.
 
     Raises:
         BrokenPipeError: nobody reads them.
@@ -111,9 +117,24 @@ def show(lines: list[str]) -> None:
     limit = PIECE if text.isascii() else PIECE // 4  # bytes of a character in UTF-8
     at = 0
     while at < len(text):
+        while not _has_room(PATIENCE):
+            if stopped():
+                return False
         end = len(text) if len(text) - at <= limit else text.rfind("\n", at, at + limit) + 1
         if end <= at:  # a line that is longer
             end = text.index("\n", at) + 1
         out.write(text[at:end])
         out.flush()
         at = end
+    return True
+
+
+def _has_room(seconds: float) -> bool:
+    """Whether stdout takes a piece now, or within so many seconds."""
+    if os.name == "nt":  # where only sockets can be asked
+        return True
+    try:
+        handle = sys.stdout.fileno()
+    except (AttributeError, OSError):  # it is no file
+        return True
+    return bool(select.select([], [handle], [], seconds)[1])

@@ -7,9 +7,9 @@
     stream_columns.py  key and features   stream_state.py     the file of the snapshots
     stream_rows.py     lines, numbers
 
-A signal that comes while rows are played takes effect behind them, so that a snapshot is always one
-of whole rows whose answers were written. An answer can be written twice (after a kill between it
-and the next snapshot), with the same step, and none is lost.
+A signal that comes while rows are played takes effect behind them, or when their answers wait for a
+reader. A snapshot is always one of whole rows whose answers were written. An answer can be written
+twice (after a kill between it and the next snapshot), with the same step, and none is lost.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Player:
         self.model, self.source, self.input, self.rule = model, source, input, rule
         self.as_json, self.state, self.every = as_json, state, every
         self.lines = Lines()
+        self.answers: list[str] = []  # that are not written yet
         self.skipped = 0
         self.sessions: dict[str | None, Session] = {}
         self.rows: Rows | None = None
@@ -93,8 +94,7 @@ class Player:
         """
         try:
             for piece in self.input.pieces(self._until_snapshot):
-                with Interrupt():
-                    self._play(self.lines.add(piece))
+                self._play_and_write(self.lines.add(piece))
                 if self._until_snapshot() == 0:
                     self._snapshot()
                 if self._all_sure():
@@ -102,27 +102,32 @@ class Player:
             else:
                 self._end()
         except (BadInput, Terminated, KeyboardInterrupt):
-            self._snapshot()
+            if not self.answers:  # else nobody reads them, and the last snapshot stands
+                self._snapshot()
             raise
         self._snapshot()
         self._tell()
 
+    def _play_and_write(self, lines: Sequence[bytes], ended: bool = True) -> None:
+        """Answer whole lines. Answers are kept until all are written."""
+        with Interrupt() as interrupt:
+            try:
+                self._play(lines, ended)
+            finally:
+                if show(self.answers, lambda: interrupt.requested):
+                    self.answers.clear()
+
     # ---- rows
 
-    def _play(self, lines: Sequence[bytes], ended: bool = True) -> None:
-        """Answer whole lines, and write the answers."""
-        answers: list[str] = []
-        try:
-            if lines and self.rows is None:
-                lines = self._begin(lines, ended, answers)
-            elif lines and self.may_repeat_header:
-                lines = self._without_header(lines)
-            if lines:
-                self._play_rows(lines, ended, answers)
-        finally:
-            show(answers)
+    def _play(self, lines: Sequence[bytes], ended: bool) -> None:
+        if lines and self.rows is None:
+            lines = self._begin(lines, ended)
+        elif lines and self.may_repeat_header:
+            lines = self._without_header(lines)
+        if lines:
+            self._play_rows(lines, ended)
 
-    def _play_rows(self, lines: Sequence[bytes], ended: bool, answers: list[str]) -> None:
+    def _play_rows(self, lines: Sequence[bytes], ended: bool) -> None:
         """All lines at once; if one is wrong, each half by itself."""
         assert self.rows is not None
         pending = [lines]  # the last one first
@@ -142,16 +147,16 @@ class Player:
                 continue
             rows_at = [i for i, text in enumerate(texts) if text]
             first = 0  # of the lines that are not told as done
-            played, refused = self._push(keys, X, 0, answers)
+            played, refused = self._push(keys, X, 0)
             while refused is not None:
                 at = rows_at[played]
                 self.lines.done(lines[first:at])
                 first = at + 1
                 self._refuse(lines[at:first], with_ends or first < len(lines), refused)
-                played, refused = self._push(keys, X, played + 1, answers)
+                played, refused = self._push(keys, X, played + 1)
             self.lines.done(lines[first:], with_ends)
 
-    def _push(self, keys: Keys, X: Any, first: int, answers: list[str]) -> tuple[int, str | None]:
+    def _push(self, keys: Keys, X: Any, first: int) -> tuple[int, str | None]:
         """One step a row, from the first on; the row that was refused, and why, if one was."""
         assert self.form is not None
         sessions, line = self.sessions, self.form.line()
@@ -176,7 +181,7 @@ class Player:
                     continue
                 session.stream = None
             session.label, session.answered = label, True
-            answers.append(line(session.shown, answer.n, self._text(label), probability))
+            self.answers.append(line(session.shown, answer.n, self._text(label), probability))
         return len(X), None
 
     def _new(self, key: str | None) -> Session:
@@ -209,7 +214,7 @@ class Player:
 
     # ---- the first line, and the last
 
-    def _begin(self, lines: Sequence[bytes], ended: bool, answers: list[str]) -> Sequence[bytes]:
+    def _begin(self, lines: Sequence[bytes], ended: bool) -> Sequence[bytes]:
         """Find out from the first line how rows are read; returns the lines that are rows."""
         blank = 0
         while blank < len(lines) and not lines[blank].strip(b"\r\xef\xbb\xbf"):
@@ -231,7 +236,7 @@ class Player:
         assert self.form is not None
         header = self.form.header()
         if header is not None:
-            answers.append(header)
+            self.answers.append(header)
         if has_header:
             self.lines.done(lines[:1], ended or len(lines) > 1)
             return lines[1:]
@@ -265,7 +270,7 @@ class Player:
         if self.state is not None and self.input.is_file:
             _log.warning("the last line has no end yet, and was left for the next time")
             return
-        self._play([rest], ended=False)
+        self._play_and_write([rest], ended=False)
 
     def _tell(self) -> None:
         if self.skipped:
