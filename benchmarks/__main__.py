@@ -13,7 +13,16 @@ from benchmarks import machine, tables
 from benchmarks.check import judged
 from benchmarks.results import Results, Spec, check_target, save
 
-BENCHMARKS = ("scan", "iteration", "layers", "overhead", "startup", "contention", "runtime")
+BENCHMARKS = (
+    "scan",
+    "iteration",
+    "layers",
+    "overhead",
+    "startup",
+    "contention",
+    "runtime",
+    "memory",
+)
 THREADS = 2
 
 
@@ -56,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "startup": "a refusal, a prediction, a first iteration, first calls, in fresh processes",
         "contention": "the notebook's training iteration beside another program",
         "runtime": "one step of a stream, chunks, pools: one thread, without torch's training",
+        "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }
     for name, text in helps.items():
