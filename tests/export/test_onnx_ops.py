@@ -92,11 +92,11 @@ def places(runs):
 
 RUNS = ((4, 2, -2), (-1, 3, 0), (1, 3, 1), (5, 1, 1))
 ARRAYS = {
-    "spread": (a_then("spread", (3, 2), 12, 4), lambda a: np.repeat(a.reshape(-1, 2, 1, 2), 3, 2)),
+    "spread": (a_then("spread", (3, 2), 30, 10), lambda a: np.repeat(a.reshape(-1, 5, 1, 2), 3, 2)),
     "spread all": (a_then("spread", (0.0,), 5, 1), lambda a: np.repeat(a, 5, 1)),
-    "row_sum": (a_then("row_sum", (3, 2), 4, 12), lambda a: a.reshape(-1, 2, 3, 2).sum(2)),
+    "row_sum": (a_then("row_sum", (3, 2), 10, 30), lambda a: a.reshape(-1, 5, 3, 2).sum(2)),
     "row_sum all": (a_then("row_sum", (), 1, 12), lambda a: a.sum(1)),
-    "row_max": (a_then("row_max", (3, 2), 4, 12), lambda a: a.reshape(-1, 2, 3, 2).max(2)),
+    "row_max": (a_then("row_max", (3, 2), 10, 30), lambda a: a.reshape(-1, 5, 3, 2).max(2)),
     "take": (
         a_then("take", RUNS, 9, 6),
         lambda a: np.where(places(RUNS) < 0, 0, a[:, places(RUNS)]),
