@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import ostinato
-from zoo.operations import FOR_THE_LOOP, cases, expression, table
+from zoo.operations import FOR_THE_LOOP, TOTALS, cases, expression, loss, table
 from zoo.playing import Played, assert_close, loop, play
 from zoo.steps import Case, Kit
 
@@ -68,6 +68,36 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) 
         of_row = [w.narrow(0 if i < n else 1, b, 1) for i, w in enumerate(weights)]
         alone = play(ostinato.scan, case, _row(init, b, 0), _row(xs, b, 1), weights=of_row)
         assert _bits(alone, slice(0, 1)) == _bits(whole, slice(b, b + 1))
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_a_mean_over_the_batch_is_an_output(name: str) -> None:
+    """Also beside outputs with the batch, and with the gradient of one of both alone."""
+    case = loss(Kit(torch.float64), lambda p, x: (p.tanh(), TOTALS[name](p, x)))
+    ostinato.forget(case.step)
+    for B in (4, 1, 9):
+        init, xs = case.init(B), case.xs(T, B)
+        for reverse in (False, True):
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+        assert_native(case, init, xs)
+        theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def _of_each_output(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor]:
+    """The gradient of each output alone."""
+    _, outs = how(case.step, init, xs)
+    wanted = case.parameters[0]
+    return [torch.autograd.grad(o.sum(), wanted, retain_graph=True)[0] for o in outs]
+
+
+def test_a_mean_over_the_batch_that_rows_read_plays_the_loop() -> None:
+    for f in (lambda p, x: p.mean().exp(), lambda p, x: p - p.mean(0), lambda p, x: p.mean() ** 2):
+        case = loss(Kit(torch.float64), f)
+        ostinato.forget(case.step)
+        init, xs = case.init(3), case.xs(T, 3)
+        assert "over the batch" in ostinato.explain(case.step, init, xs).reason
 
 
 @pytest.mark.parametrize("name", FOR_THE_LOOP)

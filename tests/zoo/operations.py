@@ -212,6 +212,22 @@ LOSSES: dict[str, Expression] = {
 }  # fmt: skip
 
 
+# Outputs without a batch: sums and means over it, and what is linear in them.
+TOTALS: dict[str, Expression] = {
+    "binary_cross_entropy_with_logits": lambda p, x: F.binary_cross_entropy_with_logits(
+        p, x.sigmoid()),
+    "cross_entropy (probabilities)": lambda p, x: F.cross_entropy(p, x.softmax(-1)),
+    "huber_loss": lambda p, x: F.huber_loss(p, x),
+    "kl_div": lambda p, x: F.kl_div(p.log_softmax(-1), x.softmax(-1), reduction="batchmean"),
+    "l1_loss": lambda p, x: F.l1_loss(p, x),
+    "mse_loss": lambda p, x: 0.5 * F.mse_loss(p, x) + 0.1 * (p**2).mean(),
+    "smooth_l1_loss": lambda p, x: F.smooth_l1_loss(p, x, reduction="sum"),
+    "x.mean()": lambda p, x: -(p * x).mean() / 2,
+    "x.mean(0)": lambda p, x: p.mean(0),
+    "x.sum(0) / len(x)": lambda p, x: (p * x).sum(0) / x.shape[0],
+}  # fmt: skip
+
+
 def _words(kit: Kit) -> Callable[[int], Tensor]:
     return lambda B: torch.randint(0, WORDS, (B,), generator=kit.random)
 
@@ -381,7 +397,7 @@ PARAMETRIC: dict[str, Callable[[Kit], Case]] = {
 FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
     "torch.rand, dropout while training": (
         lambda z, h: z + torch.rand_like(z), "draw before, pass through `xs`"),
-    "x.mean(0), BatchNorm while training": (
+    "x - x.mean(0), BatchNorm while training": (
         lambda z, h: z - z.mean(0), "rows that know nothing of each other"),
     "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),
     "if x.sum() > 0, x.item()": (
@@ -403,6 +419,7 @@ def table() -> str:
     groups: dict[str, list[str]] = {}
     for group, name, _ in cases():
         groups.setdefault(group, []).append(name)
+    groups["means over the batch as outputs"] = list(TOTALS)
     lines = ["| group | native |", "|---|---|"]
     for group, names in groups.items():
         lines.append(f"| {group} | {', '.join(f'`{name}`' for name in names)} |")

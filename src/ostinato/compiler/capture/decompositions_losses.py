@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.compiler.capture.decompositions import columns, named, zero
+from ostinato.compiler.errors import Unsupported
 
 
 def _reduced(loss: Tensor, reduction: int) -> Tensor:
@@ -98,7 +99,10 @@ def _soft_margin_backward(g: Tensor, x: Tensor, target: Tensor, reduction: int) 
 @named("nll_loss_forward", "nll_loss2d_forward")
 def _nll(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -> Any:
     if reduction:
-        return NotImplemented
+        raise Unsupported(
+            "cross_entropy and nll_loss count the rows that are not ignored: take "
+            "reduction='none', and the mean of that"
+        )
     here = target.unsqueeze(1) == columns(x, 1)
     loss = -torch.where(here, x if weight is None else x * weight, zero(x)).sum(1)
     return torch.where(target == ignored, zero(x), loss), x.new_zeros(())
@@ -108,8 +112,6 @@ def _nll(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -
 def _nll_backward(
     g: Tensor, x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int, _: Any
 ) -> Any:
-    if reduction:
-        return NotImplemented
     here = (target.unsqueeze(1) == columns(x, 1)) & (target != ignored).unsqueeze(1)
     d = -g.unsqueeze(1)
     return torch.where(here, d if weight is None else d * weight, zero(g))

@@ -40,7 +40,7 @@ _SHAPED = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
     "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
     "new_full", "new_empty", "unsafe_split", "split", "_efficientzerotensor", "unfold_backward",
-    "arange", "diagonal_backward",
+    "arange", "diagonal_backward", "div", "div_",
 }  # fmt: skip
 
 

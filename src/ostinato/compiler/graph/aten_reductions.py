@@ -16,7 +16,7 @@ from ostinato.compiler.graph.node import SUM, Node, Slot
 from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, columns, of_row, rule
 
 
-def _axes(a: Value, dims: Any) -> list[int]:
+def axes_of(a: Value, dims: Any) -> list[int]:
     """The axes reduced: None and () are all."""
     n = len(a.shape)
     if dims is None or (isinstance(dims, (list, tuple)) and not dims):
@@ -77,7 +77,7 @@ class Axes:
 
 def _row(c: Context, a: Value, dims: Any, what: str) -> tuple[Node, Axes]:
     """The operand of a reduction that leaves the batch, and its axes."""
-    axes = _axes(a, dims)
+    axes = axes_of(a, dims)
     if batch_axis(a.shape) in axes:
         raise c.refuse(f"takes the {what} over the batch")
     return c.as_rows(a), Axes.of(c, a.shape, axes)
@@ -89,7 +89,7 @@ def _over_batch(c: Context, x: Node, shape: tuple[int, ...]) -> Node:
 
 @rule("sum")
 def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
-    axes, batch = _axes(a, dims), batch_axis(a.shape)
+    axes, batch = axes_of(a, dims), batch_axis(a.shape)
     if batch not in axes:
         x, of = _row(c, a, dims, "sum")
         return of.sum(x)

@@ -40,6 +40,8 @@ def _view(c: Context, a: Value, *_: Any) -> Any:
     if a.anywhere:
         return Value(a.node, shape)
     before, now = batch_axis(a.shape), batch_axis(shape)
+    if a.node.kind == ROWS and before is None and now is None:  # for all rows
+        return Value(a.node, shape)
     if a.node.kind != ROWS or before is None or now is None:
         raise c.refuse(f"makes {list(shape)} of {list(a.shape)}")
     # Elements that come before the batch, among those of a row: they stay as many.

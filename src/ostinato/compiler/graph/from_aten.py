@@ -26,6 +26,7 @@ import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.aten_reductions import Axes, axes_of
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node
@@ -82,6 +83,10 @@ class StepGraph:
         xs = values.inputs("x", r.xs)
         for call in r.calls[: r.n_forward]:
             values.translate(call)
+        totals = values.totals or {}
+        self.total_ys = tuple([totals.get(i) for i in r.ys])  # None: an output with the batch
+        if any(i in totals for i in r.new_states):
+            raise Unsupported("the carry becomes a sum over the batch")
         new_states, ys = (tuple(map(values.whole, given)) for given in (r.new_states, r.ys))
         self.forward = Forward(states, xs, new_states, ys)
 
@@ -89,6 +94,8 @@ class StepGraph:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
         r, there = self.recording, self._values
         values = _Values(r, there.b, dict(there.known), self.dtype)
+        values.totals = None
+        values.divides = any(total is not None for total in self.total_ys)
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used)
         gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
@@ -158,6 +165,9 @@ def _is_exact(node: Node) -> bool:
     return node.op in ("eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne", "sign")
 
 
+_LINEAR_IN_TOTALS = {
+    "add", "alias", "clone", "detach", "div", "mul", "neg", "squeeze", "sub", "unsqueeze", "view",
+}  # fmt: skip
 # Arguments of where and how a tensor lies: the engine has but one way.
 _PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
 
@@ -171,6 +181,9 @@ class _Values:
         self.recording, self.dtype = recording, dtype
         self.b = b
         self.known = known
+        self.totals: dict[int, int] | None = {}  # of a forward pass: value → 0 for a sum, −1 for a
+        # mean over the batch. The node has what each row adds to it
+        self.divides = False  # a backward pass of means over the batch, which divides by B
 
     # ---- what goes in
 
@@ -195,6 +208,10 @@ class _Values:
                 self.set_absent([i])
                 continue
             shape = self.recording.shapes[i]
+            if name == "d_y" and self.divides and batch_axis(shape) is None:  # of a sum: for all
+                node = self.b.node(name, (), (position,), ROWS, (columns(shape),))
+                self.known[i] = Value(node, shape)
+                continue
             if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
                 raise Unsupported(
                     f"{name} {position} has the shape {list(shape)}; the batch must be its first "
@@ -217,6 +234,8 @@ class _Values:
     def whole(self, i: int) -> Node:
         """An output: rows of their full width."""
         v = self.known[i]
+        if self.totals is not None and i in self.totals:
+            return self.b.widen(v.node, v.width)
         if not v.shape or v.shape[0] != Batch(1) or v.node.kind == SUM:
             raise Unsupported(
                 f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
@@ -238,6 +257,52 @@ class _Values:
 
     def translate(self, call: Call) -> None:
         """Find the nodes of what a call gives, from those of what it reads."""
+        call = self._without_batch_size(call)
+        if self.totals is not None and self._is_total(call):
+            return
+        self._translate(call)
+
+    def _without_batch_size(self, call: Call) -> Call:
+        """A call that divides by the batch size, as one that leaves it to whoever adds the rows."""
+        if "div" not in call.name or not any(isinstance(x, Batch) for x in call.args):
+            return call
+        total = self.totals is not None and call.args[0].index in self.totals
+        if not (self.divides or total) or not isinstance(call.args[1], Batch):
+            raise Unsupported("the step computes with the batch size", call.name)
+        if self.totals is not None:
+            self.totals[call.outs[0]] = self.totals[call.args[0].index] - 1  # type: ignore[index]
+        return Call(call.name, (call.args[0], float(call.args[1].times)), call.kwargs, call.outs)
+
+    def _is_total(self, call: Call) -> bool:
+        """Translate a sum or mean over the batch, or a linear function of such."""
+        assert self.totals is not None
+        name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
+        read, (out, *_) = refs_in(call), call.outs
+        totals = {self.totals[i] for i in read if i in self.totals}
+        if totals:
+            others = [self.known[i].node.op for i in read if i not in self.totals]
+            linear = name in _LINEAR_IN_TOTALS and set(others) <= {"const"} and len(totals) == 1
+            affine = name not in ("add", "sub") or -1 in totals or (len(read) == 2 and not others)
+            if not (linear and affine):
+                raise Unsupported("the step computes with a sum over the batch", call.name)
+            self._translate(call)
+            self.totals.setdefault(out, totals.pop())  # type: ignore[arg-type]
+            return True
+        if name not in ("sum", "mean") or not self.known[read[0]].rows:
+            return False
+        a = self.known[read[0]]
+        axes = axes_of(a, call.args[1] if len(call.args) > 1 else None)
+        batch = batch_axis(a.shape)
+        if batch is None or batch not in axes or a.shape[batch] != Batch(1):
+            return False
+        c = Context(self.b, [self.recording.shapes[out]], call.name, (False,), False)  # type: ignore[index]
+        inside = Axes.of(c, a.shape, [i for i in axes if i != batch])
+        node = (inside.mean if name == "mean" else inside.sum)(c.as_rows(a))
+        self.known[out] = Value(node, self.recording.shapes[out])  # type: ignore[index]
+        self.totals[out] = -1 if name == "mean" else 0  # type: ignore[index]
+        return True
+
+    def _translate(self, call: Call) -> None:
         name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
         shapes = [None if i is None else self.recording.shapes[i] for i in call.outs]
         read = [self.known[i].node for i in refs_in(call)]

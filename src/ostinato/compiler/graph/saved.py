@@ -62,6 +62,8 @@ def saved_step(graph: StepGraph, captured: Sequence[Tensor], names: TensorNames)
     """
     if graph.dtype is not torch.float32:
         raise Unsupported(f"the step computes in {graph.dtype}; a saved graph is float32")
+    if any(total is not None for total in graph.total_ys):
+        raise Unsupported("an output of the step is a sum over the batch")
     return _Saving(captured, names, graph.dtype).forward(graph.forward)
 
 

@@ -123,6 +123,8 @@ class CompiledStep:
         # The engine computes truth values as 0 and 1: what the step returned is given back.
         dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
+        totals = enumerate(planner.graph.total_ys)
+        self.totals = [(i, power) for i, power in totals if power is not None]
         first, given = self.n_captured, (*recording.states, *recording.xs)
         kinds = [recording.dtypes[i] for i in given]
         self._whole = [first + i for i, d in enumerate(kinds) if _is_whole(d)]
@@ -183,6 +185,10 @@ class CompiledStep:
             for i, leaf_index in enumerate(way.plan.y_is_carry):
                 if leaf_index is not None:
                     outs[i] = rows.silenced(outs[i])
+        for i, power in self.totals:  # sums, or means, over the batch
+            if rows is not None:
+                raise Unsupported("an output is a sum over the batch, of which some rows ended")
+            outs[i] = outs[i].sum(1) * float(n_rows) ** power
         if self._whole_out:
             self._check_whole([outs[i] for i in self._whole_out])
         for i, dtype in self._of_other_types:
@@ -215,6 +221,13 @@ class CompiledStep:
             Unsupported: the loop must tell. With these outputs unused the graph has another form,
                 or a gradient of zeros, where autograd has none, met a pole.
         """
+        if self.totals:
+            grads = list(grads)
+            n_rows = given[-1].shape[1]
+            for i, power in self.totals:
+                if grads[i] is not None:
+                    g = grads[i] * float(n_rows) ** power
+                    grads[i] = g.unsqueeze(1).expand(g.shape[0], n_rows, *g.shape[1:])
         if self._of_other_types:
             grads = [g if g is None or g.dtype is self.dtype else g.to(self.dtype) for g in grads]
         way = self.backward_way(tape.forward, used, wanted, ragged)
