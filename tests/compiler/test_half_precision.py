@@ -105,7 +105,7 @@ def reason(text: str) -> Any:
 
 @reason("validate_args=False")
 def a_distribution(h: Tensor, x: Tensor) -> Tensor:
-    return torch.distributions.Normal(h, x.exp()).log_prob(h * 2)
+    return torch.distributions.Normal(h, x.exp(), validate_args=True).log_prob(h * 2)
 
 
 @reason("another in every run")

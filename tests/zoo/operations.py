@@ -403,7 +403,8 @@ FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
     "if x.sum() > 0, x.item()": (
         lambda z, h: z if z.sum() > 0 else h, "`torch.where`"),
     "distributions that check their arguments": (
-        lambda z, h: torch.distributions.Normal(h, z.exp()).log_prob(z), "`validate_args=False`"),
+        lambda z, h: torch.distributions.Normal(
+            h, z.exp(), validate_args=True).log_prob(z), "`validate_args=False`"),
     "F.one_hot(i) without num_classes": (
         lambda z, h: z + F.one_hot((h > 0).long()).sum(-1), "`F.one_hot(i, n)`"),
     "i & j of whole numbers": (

@@ -410,7 +410,7 @@ def _record_once(
 
 def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     """Of captured tensors that seem to hold something for each row: what to do."""
-    n_rows = a.init_leaves[0].shape[0]
+    n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
     shapes = [list(t.shape) for t in captured if t.dim() > 1 and t.shape[0] == n_rows]
     if not shapes:
         return ""
