@@ -9,6 +9,7 @@ import torch
 
 import ostinato.runtime
 from ostinato import SequenceClassifier, SequenceTagger
+from ostinato.engine import native
 
 
 def after_each_step(model, x):
@@ -63,6 +64,24 @@ def test_a_first_carry_that_is_learnt(tmp_path):
     stream.reset()
     np.testing.assert_array_equal(stream.push(x).proba, wanted[-1])
     assert np.abs(theirs.predict_proba(x[None])[0] - wanted[-1]).max() < 1e-5
+
+
+@pytest.mark.process
+def test_streams_need_no_torch_and_have_one_set_of_bits(tmp_path):
+    saved.classifier(tmp_path / "m", cell="lstm", readout="attention")
+    script = f"""
+        import numpy as np, ostinato.runtime
+        model = ostinato.runtime.load({str(tmp_path / "m")!r})
+        stream, pool = model.stream(), model.pool(2)
+        for row in np.linspace(-1, 1, 30, dtype=np.float32).reshape(-1, {saved.F}):
+            answer, other = stream.push(row), pool.push({{"a": row}})["a"]
+        print(answer.proba.tobytes().hex(), other.proba.tobytes().hex(), stream.save().hex())
+    """
+    isas = [isa for isa in native.available_isas() if isa != "base"]
+    found = {saved.without_torch(script, OSTINATO_ISA=isa) for isa in isas}
+    assert len(found) == 1
+    alone, pooled, _ = found.pop().split()
+    assert alone == pooled
 
 
 def test_states_are_of_one_saved_model(tmp_path):
