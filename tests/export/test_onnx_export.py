@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_examples as ex
 import onnx_models as models
+import onnxruntime
 import pytest
 import torch
 
@@ -148,6 +149,20 @@ def test_models_of_words(tmp_path):
     with pytest.raises(Unsupported, match="reads the letters of words"):
         export_onnx(ostinato.runtime.load(tmp_path / "tagger"), file)
     assert not file.exists()
+
+
+def test_a_text_as_the_runtime_reads_it(tmp_path):
+    """The metadata is enough to ask the file what the runtime is asked with a text."""
+    model = models.language_model(cell="gru")
+    export_onnx(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    kept = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    strings = kept["ostinato.labels"]
+    tokens = [kept["ostinato.begins_with"], *map(strings.index, "abdc")]
+    feeds = {"tokens": np.array([tokens]), "lengths": np.array([len(tokens)])}
+    (answers,) = session.run(None, feeds)
+    (meant,) = model.predict_proba(["abdc"])
+    assert np.abs(answers[0] - meant).max() <= parity.bound(model.graph, len(tokens))
 
 
 @pytest.mark.parametrize("damage", ["weights", "bias", "lengths"])

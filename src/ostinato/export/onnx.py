@@ -19,6 +19,7 @@ from typing import Any
 
 from ostinato import files
 from ostinato.compiler.errors import Unsupported
+from ostinato.data.vocabulary import END
 from ostinato.export import parity
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
@@ -124,6 +125,7 @@ def exportable(model: Model) -> Exportable:
             metadata["crf"] = {name: values.tolist() for name, values in crf}
     elif isinstance(model, LanguageModel):
         metadata["answer"] = "probabilities of the next token"
+        metadata["begins_with"] = END
     else:
         metadata["answer"] = "probabilities"
     return Exportable(model.graph, model.tensors, model.preparation, scale, metadata)
