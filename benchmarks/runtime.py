@@ -91,7 +91,7 @@ def _timed(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 def _timings(found: Mapping[str, list[float]]) -> tuple[Timing, ...]:
     ours = np.array(next(iter(found.values())))
-    timings = []
+    timings: list[Timing] = []
     for name, times in found.items():
         q1, middle, q3 = np.percentile(times, [25, 50, 75]).tolist()
         ratio = float(np.median(np.array(times) / ours)) if timings else None
