@@ -47,12 +47,12 @@ def test_examples_of_module(name):
 @pytest.mark.parametrize("number", [0, 1])
 def test_blocks_of_the_readme_run_as_pasted(number, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the second one saves a model
-    blocks = BLOCK.findall(text_of(ROOT / "README.md"))
-    assert len(blocks) == 2
+    step, classifier, stream = BLOCK.findall(text_of(ROOT / "README.md"))
+    programs = [step, classifier + stream]  # the last one reads what the one before it saved
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on busy cores two threads wait for each other at every small product
     try:
-        exec(compile(blocks[number], "README.md", "exec"), {"__name__": "__main__"})
+        exec(compile(programs[number], "README.md", "exec"), {"__name__": "__main__"})
     finally:
         torch.set_num_threads(threads)
 
