@@ -168,3 +168,20 @@ def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch):
     assert "8 times, and temperature is new" in str(bucket.spared(3))
     assert bucket.spared(100) is None  # a hundred steps take longer than a recording
     assert cache.Bucket([entry] * 7, seconds=(0.020, 0.001)).spared(3) is None
+
+
+def test_a_number_that_becomes_a_tensor():
+    """What is no float any more is not taken for one: its gradient would be lost."""
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D)
+    ostinato.forget(of_a_module(1.0))
+    for value in (0.5, 0.6, 0.7):
+        ostinato.scan(of_a_module(value), h, xs)
+    scale = torch.tensor(0.7, dtype=D, requires_grad=True)
+    try:
+        ours, theirs = (
+            torch.autograd.grad(how(of_a_module(scale), h, xs)[1].sum(), scale)[0]  # type: ignore
+            for how in (ostinato.scan, loop)
+        )
+    finally:
+        module.scale = 1.0
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
