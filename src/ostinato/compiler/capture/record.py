@@ -6,7 +6,6 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -25,7 +24,8 @@ from ostinato import tree
 from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.decompositions import decomposition
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
-from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, Sources, refs_in
+from ostinato.compiler.capture.recording import Call, Recording, Ref, Sources, refs_in
+from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Observation
 
 aten = torch.ops.aten
-BATCHES = (3, 5)
-# ATen calls whose arguments may hold the batch size: as a shape.
-_SHAPED = {
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
-    "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
-    "new_full", "new_empty", "unsafe_split", "split", "_efficientzerotensor", "unfold_backward",
-    "arange", "diagonal_backward", "div", "div_",
-}  # fmt: skip
 
 
 class ViewChanged(Unsupported):
@@ -254,7 +246,7 @@ def record(
     outside = set() if observation is None else {id(t) for t in observation.tensors}
     with observation or nullcontext(), undisturbed(), among_ours():
         small, large = (_recorded(a, captured, n_rows, outside) for n_rows in BATCHES)
-    return _without_unused(_unify(small, large, BATCHES[1])), small
+    return without_unused(unify(small, large, BATCHES[1])), small
 
 
 def step_type(recording: Recording) -> torch.dtype:
@@ -301,7 +293,7 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            _unify(small, _recorded(a, captured, n_rows, ()), n_rows)
+            unify(small, _recorded(a, captured, n_rows, ()), n_rows)
 
 
 def _recorded(
@@ -497,71 +489,3 @@ def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
         leaves.add(id(output))
     of_states = {i for i, t in enumerate(states) if id(t) in leaves}
     return Sources(len(leaves) > len(of_states), frozenset(of_states))
-
-
-def _without_unused(r: Recording) -> Recording:
-    """Without calls that nothing reads: what PyTorch makes for a backward pass, say."""
-    outputs = (*r.new_states, *r.ys, *r.d_captured, *r.d_states, *r.d_xs)
-    used = {i for i in outputs if i is not None}
-    calls: list[Call] = []
-    n_forward = 0
-    for at, call in reversed(list(enumerate(r.calls))):
-        if used.intersection(call.outs):
-            used.update(refs_in(call))
-            calls.insert(0, call)
-            n_forward += at < r.n_forward
-    return Recording(**{**r.__dict__, "calls": tuple(calls), "n_forward": n_forward})
-
-
-def _unify(small: Recording, large: Recording, n_large: int) -> Recording:
-    """Two recordings that differ in the batch alone, as one."""
-
-    def same(a: Any, b: Any, name: str) -> Any:
-        return _same(a, b, name, n_large)
-
-    if [c.name for c in small.calls] != [c.name for c in large.calls]:
-        raise Unsupported("the step takes another course at another batch size")
-    calls = []
-    for a, b in zip(small.calls, large.calls, strict=True):
-        leaves_a, spec = tree.flatten((a.args, a.kwargs))
-        leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
-        if spec != spec_b:
-            raise Unsupported("the step takes another course at another batch size", a.name)
-        both = [same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
-        if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
-            raise Unsupported("the step computes with the batch size", a.name)
-        args, kwargs = tree.unflatten(both, spec)
-        calls.append(Call(a.name, args, kwargs, a.outs))
-    shapes = tuple(
-        tuple(same(p, q, "shape") for p, q in zip(s, t, strict=True))
-        for s, t in zip(small.shapes, large.shapes, strict=True)
-    )
-    for i, value in small.constants.items():
-        if i not in large.constants or not torch.equal(value, large.constants[i]):
-            raise Unsupported(
-                "the step makes a tensor from Python values that change with the data"
-            )
-    fields = {**small.__dict__, "calls": tuple(calls), "shapes": shapes}
-    return Recording(**fields)
-
-
-def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
-    if type(a) is int and type(b) is int and a != b:
-        if a % BATCHES[0] == 0 and b * BATCHES[0] == a * n_large:
-            return Batch(a // BATCHES[0])
-        raise Unsupported("the step computes with the batch size", name)
-    if a != b and not (a != a and b != b):  # NaN equals itself here
-        if type(a) is float and type(b) is float and not _follows_batch(a, b, n_large):
-            raise Unsupported(
-                "a number that the step computes is another in every run (a clock, say): let xs "
-                "hold it",
-                name,
-            )
-        raise Unsupported("the step computes with the batch size", name)
-    return a
-
-
-def _follows_batch(a: float, b: float, n_large: int) -> bool:
-    """Whether two numbers are as the batch sizes are, or as their reciprocals."""
-    ratio = n_large / BATCHES[0]
-    return any(math.isclose(b, a * r, rel_tol=1e-9) for r in (ratio, 1 / ratio))
