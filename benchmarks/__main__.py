@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "contention": "the notebook's training iteration beside another program",
         "runtime": "one step of a stream, chunks, pools: one thread, without torch's training",
         "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
+        "steps": "matrix states, heads, attention: training by scan over PyTorch's loop",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }
     for name, text in helps.items():
