@@ -90,7 +90,7 @@ void bind_passes(nb::module_& m) {
                     std::vector<bool>, const std::vector<std::pair<Integers, bool>>&>(),
            "program"_a, "sources"_a, "dtype"_a, "n_ys"_a, "init_wanted"_a, "x_wanted"_a, "sums"_a)
       .def("play", &BackwardPass::play, "tape"_a, "given"_a, "once"_a, "grads"_a, "isa"_a,
-           "run"_a = nb::none(), "last"_a = true)
+           "run"_a = nb::none(), "last"_a = true, "d_xs"_a = Objects())
       .def("chunk_steps", &BackwardPass::chunk_steps, "run_steps"_a, "n_rows"_a, "isa"_a)
       .def("needed_bytes", &BackwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
            "isa"_a);

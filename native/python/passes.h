@@ -232,8 +232,7 @@ class ForwardPass : public PassBase {
     return shape_of({tape.shape.n_steps + extra_slots, tape.shape.n_rows}, row_shape);
   }
 
-  // Asks how much memory there is, which takes 50 µs, where so much is kept that the run takes a thousand times
-  // as long.
+  // Asks how much memory there is. That takes 50 µs, and a run that keeps so much a thousand times as long.
   void warn_if_too_large(const Tape& tape) const {
     int64_t width = tape_width_;
     for (size_t i = 0; i < keeps_.size(); i++) {
@@ -297,14 +296,16 @@ class BackwardPass : public PassBase {
   //   grads    of outputs, then of the last carry; each a tensor or None
   //   run      of a run that is played in segments; then the sums are those so far
   //   last     whether this is the segment played last
+  //   d_xs     dense places for the gradients of leaves of xs; where there is none, or None, one is made
   nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once,
-                       nanobind::iterable grads, const std::string& isa, RunningSums* run, bool last) const {
+                       nanobind::iterable grads, const std::string& isa, RunningSums* run, bool last,
+                       const Objects& d_xs) const {
     TensorLists lists;
     Segment segment;
     if (run) segment = begin_segment(*run, tape, last, isa);
     lists[kTensors] = tape.tensors;
     append_grads(lists[kTensors], grads);
-    nanobind::list found = make_gradients(tape);
+    nanobind::list found = make_gradients(tape, d_xs);
     append(lists[kTensors], found);
     lists[kSums] = run ? run->sums : make_sums();
     append(lists[kGiven], given);
@@ -343,13 +344,17 @@ class BackwardPass : public PassBase {
       list.push_back(d.is_none() ? nanobind::none() : dense_from(axis, without_lazy_sign(d)));
     }
   }
-  nanobind::list make_gradients(const Tape& tape) const {
+  nanobind::list make_gradients(const Tape& tape, const Objects& d_xs) const {
     const size_t n_xs = x_wanted_.size();
     nanobind::list found;
     for (size_t i = 0; i < init_wanted_.size(); i++)
       found.append(init_wanted_[i] ? make(shape_of(tape.tensors.at(n_xs + i))) : nanobind::none());
-    for (size_t i = 0; i < n_xs; i++)
-      found.append(x_wanted_[i] ? make(shape_of(tape.tensors.at(i)), tape.ragged) : nanobind::none());
+    for (size_t i = 0; i < n_xs; i++) {
+      const bool has_place = i < d_xs.size() && !d_xs[i].is_none();
+      if (!x_wanted_[i]) found.append(nanobind::none());
+      else if (has_place) found.append(d_xs[i]);
+      else found.append(make(shape_of(tape.tensors.at(i)), tape.ragged));
+    }
     return found;
   }
 

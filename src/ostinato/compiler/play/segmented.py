@@ -168,7 +168,8 @@ class Run:
 
     Attributes:
         checkpoints: the carry before each group but the first; of each leaf `[groups − 1, B, …]`.
-        tapes: of the segments of the last span, until the backward pass takes them.
+        tapes: of the segments of the last span, with the carry before each, until the backward
+            pass takes them.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Run:
         self.whereabouts = native.whereabouts(list(tensors))
         self.n_steps: int = tensors[-1].shape[0]
         self.checkpoints: list[Tensor] = []
-        self.tapes: list[SavedForward] = []
+        self.tapes: list[tuple[Carry, SavedForward]] = []
 
     def forward(self, tensors: Tensors) -> list[Tensor]:
         """Outputs and last carry, in one list."""
@@ -191,13 +192,15 @@ class Run:
             for segment, is_last in ((s, span is last) for span in group for s in span):
                 outs, tape = self.play(tensors, segment, carry, is_last)
                 if is_last:
-                    self.tapes.append(tape)
+                    self.tapes.append((carry, tape))
                 parts, carry = outs[:n_ys], outs[n_ys:]
                 if not ys:
-                    ys = [whole(part, self.n_steps) for part in parts]
+                    dtypes = self.call.compiled.out_dtypes
+                    ys = [whole(p, self.n_steps, d) for p, d in zip(parts, dtypes, strict=False)]
                 for y, part in zip(ys, parts, strict=True):
                     y[segment.begin : segment.end] = part
-        return [*ys, *carry]
+        last_dtypes = self.call.compiled.out_dtypes[n_ys:]
+        return [*ys, *(leaf.to(d) for leaf, d in zip(carry, last_dtypes, strict=True))]
 
     def carry_before(self, tensors: Tensors, group: int) -> Carry:
         init = self.call.split(tensors)[1]
@@ -211,10 +214,11 @@ class Run:
     def play(
         self, tensors: Tensors, segment: Segment, carry: Carry, train: bool
     ) -> tuple[list[Tensor], SavedForward]:
+        """Outputs and last carry as the engine computes them: not rounded to a shorter type."""
         call = self.call
         given = self.given(tensors, segment, carry)
         reverse, rows = call.arguments.reverse, self.rows(segment)
-        return call.compiled.forward(given, call.n_rows, reverse, rows, train)
+        return call.compiled.forward(given, call.n_rows, reverse, rows, train, as_computed=True)
 
     def rows(self, segment: Segment) -> RowOrder | None:
         """The rows' steps within a segment. The engine's order of the rows is that of the run."""
@@ -226,9 +230,9 @@ class Run:
         return RowOrder((rows.lengths - begin).clamp(0, n), rows.order, ordered)
 
 
-def whole(part: Tensor, n_steps: int) -> Tensor:
+def whole(part: Tensor, n_steps: int, dtype: torch.dtype | None = None) -> Tensor:
     """Memory for all steps, of which a part has some."""
-    return part.new_empty((n_steps, *part.shape[1:]))
+    return part.new_empty((n_steps, *part.shape[1:]), dtype=dtype)
 
 
 def keep(kept: list[Tensor], carry: Carry, at: int, n: int) -> list[Tensor]:
@@ -272,8 +276,9 @@ class _Backward:
         self.n_captured, self.n_states, self.n_ys = (
             self.compiled.n_captured, self.compiled.n_states, self.compiled.n_ys,
         )  # fmt: skip
-        _, self.init, self.xs = run.call.split(tensors)
-        self.d_carry: Gradients = list(grads[self.n_ys :])
+        self.xs = run.call.split(tensors)[2]
+        d_finals = grads[self.n_ys :]
+        self.d_carry: Gradients = [d if d is None else d.to(self.compiled.dtype) for d in d_finals]
         self.d_xs: Gradients = [None] * len(self.xs)
         self.sums: dict[Flags, _Sums] = {}  # by the outputs used
 
@@ -307,32 +312,38 @@ class _Backward:
         if not tapes:
             for segment in span:
                 outs, tape = self.run.play(self.tensors, segment, carry, True)
-                tapes.append(tape)
+                tapes.append((carry, tape))
                 carry = outs[self.n_ys :]
         for segment in reversed(span):
-            tape = tapes.pop()
+            carry, tape = tapes.pop()
             before = self.used_before(segment)
             if any(self.used):
                 begins_run = segment == self.run.groups[0][0][0]
-                self.play_backward(segment, tape, begins_run or before != self.used)
+                last = begins_run or before != self.used
+                self.play_backward(segment, carry, tape, last)
             if segment.cut:
                 self.d_carry = [self.passing(d, segment) for d in self.d_carry]
             self.used = before
 
-    def play_backward(self, segment: Segment, tape: SavedForward, last: bool) -> None:
+    def play_backward(self, segment: Segment, carry: Carry, tape: SavedForward, last: bool) -> None:
         """last: whether no further segment adds to the same sums."""
         sums = self.sums_for(tape)
-        given = self.run.given(self.tensors, segment, self.init)
+        given = self.run.given(self.tensors, segment, carry)
         steps = slice(segment.begin, segment.end)
-        d_ys = [None if d is None else d[steps] for d in self.grads[: self.n_ys]]
+        dtype = self.compiled.dtype
+        d_ys = [None if d is None else d[steps].to(dtype) for d in self.grads[: self.n_ys]]
         sums.once = dict(tape.once)
+        # In a ragged batch the engine writes the steps of a row alone, onto zeros that it makes.
+        places: Gradients = [None] * len(self.xs)
+        if self.rows is None:
+            places = [None if d is None else d[steps] for d in self.d_xs]
         sums.sums, found = sums.way.played.play(
             tape.held, given, sums.way.bound.once(given, sums.once), [*d_ys, *self.d_carry],
-            native.best_isa(), sums.running, last,
+            native.best_isa(), sums.running, last, places,
         )  # fmt: skip
         self.d_carry = found[: self.n_states]
         for i, d in enumerate(found[self.n_states :]):
-            if d is None:
+            if d is None or d is places[i]:
                 continue
             d_x = self.d_xs[i]
             if d_x is None:

@@ -121,7 +121,7 @@ class CompiledStep:
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
-        dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
+        dtypes = self.out_dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
         totals = enumerate(planner.graph.total_ys)
         self.totals = [(i, power) for i, power in totals if power is not None]
@@ -161,14 +161,16 @@ class CompiledStep:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool
-    ) -> tuple[list[Tensor], SavedForward]:
+        self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool,
+        as_computed: bool = False,
+    ) -> tuple[list[Tensor], SavedForward]:  # fmt: skip
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
         Args:
             given: captured tensors; leaves of init, `[B, …]`, or `[1, B, …]` to make a last carry
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
+            as_computed: whether all outs are of the engine's type, not of `out_dtypes`.
         """
         if self._whole:
             self._check_whole([given[i] for i in self._whole])
@@ -191,7 +193,7 @@ class CompiledStep:
             outs[i] = outs[i].sum(1) * float(n_rows) ** power
         if self._whole_out:
             self._check_whole([outs[i] for i in self._whole_out])
-        for i, dtype in self._of_other_types:
+        for i, dtype in () if as_computed else self._of_other_types:
             outs[i] = outs[i].to(dtype)
         return outs, SavedForward(held, once, way)
 
