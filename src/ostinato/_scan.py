@@ -214,10 +214,8 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     if a.memory is not None or a.truncate is not None:
         from ostinato.compiler.play.segmented import SegmentedCall  # not a part of every start
 
-        if call.compiled.coarse or call.compiled.totals:
-            raise Unsupported(
-                "memory= and truncate= are for outputs with the batch, in float32 or float64"
-            )
+        if call.compiled.totals:
+            raise Unsupported("memory= and truncate= are for outputs with the batch")
 
         call = SegmentedCall.of(call)
     ys, finals = play(call, call.tensors())
