@@ -196,4 +196,5 @@ if __name__ == "__main__":
     what, cell, *numbers, memory, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     measure = {"peak": _peak, "time": _time}[what]
-    print(json.dumps(measure(cell, *map(int, numbers), memory)))
+    T, B, H = map(int, numbers)
+    print(json.dumps(measure(cell, T, B, H, memory)))
