@@ -69,7 +69,29 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
         read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
         light = (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)) and not spec.is_leaf(n)
         section[n] = LOOP if light and LOOP in read and AFTER not in read else AFTER
+        if light and LOOP in read and AFTER in read:
+            late = _late(spec, section, n)
+            if late is not None:
+                section.update(dict.fromkeys([*late, n], LOOP))
     return Sections.made(spec, roots, section)
+
+
+def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | None:
+    """Spread operands of n, and what they are computed from after the loop, if all that is light.
+
+    n reads an array of the loop: it is better computed there, and they with it.
+    """
+    found: list[Node] = []
+    stack = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
+    if not all(i.op == "spread" and i.inputs[0].width > 1 for i in stack):
+        return None
+    while stack:
+        i = stack.pop()
+        if i.op not in OPS and i.op != "spread":
+            return None
+        found.append(i)
+        stack += [j for j in i.inputs if section.get(j) == AFTER and not spec.is_leaf(j)]
+    return found
 
 
 def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
