@@ -204,7 +204,7 @@ template <class T> int64_t Executor<T>::accumulator_bytes(const PlayRequest& req
 }
 
 template <class T> int64_t Executor<T>::chunk_steps(const PlayRequest& request) const {
-  return MemoryPlan<T>(plan_, request, 1, ostinato::kernels<T>(request.isa)).chunk();
+  return MemoryPlan<T>(plan_, request, 1, ostinato::kernels<T>(request.isa)).whole_chunks();
 }
 
 template <class T> void Executor<T>::play(const PlayRequest& request) {

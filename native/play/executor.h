@@ -36,7 +36,7 @@ template <class T> class Executor {
   void play(const PlayRequest& request);
   int64_t needed_bytes(const PlayRequest& request) const;  // of workspace, at most
   int64_t accumulator_bytes(const PlayRequest& request) const;  // see Segment
-  int64_t chunk_steps(const PlayRequest& request) const;
+  int64_t chunk_steps(const PlayRequest& request) const;        // see MemoryPlan::whole_chunks
   int32_t n_arguments() const { return plan_.program.n_arguments; }
 
  private:

@@ -8,6 +8,7 @@
 // Sizes are in elements, unless a name says bytes, rows or steps.
 #pragma once
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <vector>
 
@@ -37,7 +38,7 @@ template <class T> class MemoryPlan {
         late_(program_.gradients.size()), kept_to_the_end_(program_.buffers.size()) {
     if (bound_on_bytes() > kMaxPlayBytes)
       throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
-    chunk_ = std::min(T_, std::max<int64_t>(1, choose_late_gradients() * n_groups_ / B_));
+    chunk_ = std::min(T_, steps_of(choose_late_gradients()));
     for (int32_t i = program_.after.begin; i < program_.after.end; i++) {
       const Instruction& x = program_.instructions[i];
       if (x.code == Code::kBlock) i += x.count;
@@ -58,6 +59,10 @@ template <class T> class MemoryPlan {
     return group_begin(B_, first_group(slab + 1)) - group_begin(B_, first_group(slab));
   }
   int64_t chunk() const { return chunk_; }
+  // Steps that are whole chunks, however much is accumulated.
+  int64_t whole_chunks() const {
+    return std::min(T_, std::lcm(steps_of(kNearChunkRows), steps_of(kChunkRows)));
+  }
   bool single_use() const { return T_ == 1 && n_groups_ == 1; }
   bool near_weights() const { return weights() * int64_t(sizeof(T)) <= kNearWeightBytes; }
   int64_t loop_groups() const {
@@ -170,6 +175,9 @@ template <class T> class MemoryPlan {
   }
 
  private:
+  int64_t steps_of(int64_t rows_of_a_group) const {
+    return std::max<int64_t>(1, rows_of_a_group * n_groups_ / B_);
+  }
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
 
   // Returns how many rows of a group a chunk has. A transposed gradient is never late: its sum needs memory

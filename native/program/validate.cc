@@ -155,7 +155,10 @@ class Validator {
       const int32_t n_read = x.code == Code::kBroadcast ? folded_columns(head.n, x) : head.n;  // columns of a
       const int n_operands = arity(x);
       const Operand* in[3] = {&x.a, &x.b, &x.c};
-      for (int i = 0; i < n_operands; i++) read(*in[i], n_read, once, written);
+      // What is spread is read from any of its columns, of which a register holds a strip.
+      if (x.code == Code::kBroadcast) memory(x.a, n_read, once, false);
+      else
+        for (int i = 0; i < n_operands; i++) read(*in[i], n_read, once, written);
       for (int i = n_operands; i < 3; i++) require(in[i]->buffer == -1, where_ + ": too many operands");
       write(x.d, head.n, once, written);
       for (const Operand* o : {&x.a, &x.b, &x.c, &x.d})

@@ -77,7 +77,7 @@ class PassBase {
     return on_executor(
         [&](auto& program) { return program.needed_bytes(request) + program.accumulator_bytes(request); });
   }
-  // The steps of a chunk of a run.
+  // Steps of a run that are whole chunks, whichever outputs are used.
   int64_t chunk_steps(int64_t run_steps, int64_t n_rows, const std::string& isa) const {
     const PlayRequest request = request_of(run_steps, n_rows, 1, isa);
     return on_executor([&](auto& program) { return program.chunk_steps(request); });
@@ -273,6 +273,7 @@ class ForwardPass : public PassBase {
 // The sums of a run that is played in segments, while it is played.
 struct RunningSums {
   const int64_t run_steps;
+  int threads = 0;          // of all segments
   Objects sums;             // none before the first segment
   nanobind::object memory;  // of the engine's accumulators
   explicit RunningSums(int64_t n_steps) : run_steps(n_steps) {}
@@ -327,7 +328,10 @@ class BackwardPass : public PassBase {
     segment.run_steps = run.run_steps;
     segment.first = !run.memory.is_valid();
     segment.last = last;
+    if (!segment.first && run.threads != tape.threads)
+      throw std::invalid_argument("segments of one run were played by different numbers of threads");
     if (segment.first) {
+      run.threads = tape.threads;
       run.sums = make_sums();
       PlayRequest request = request_of(tape.shape.n_steps, tape.shape.n_rows, tape.threads, isa);
       request.segment = &segment;

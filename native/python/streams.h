@@ -92,7 +92,7 @@ inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle 
   if (!row.is('f', {model.input_floats()})) return kNotARow;
   if (out.is_none()) {
     const MaybeReleased released(model.multiplies());
-    return self.step(row.data<float>(), nullptr, finite) ? 0 : kNotFinite;
+    return self.step(row.data<float>(), nullptr, finite) ? 0 : int64_t(kNotFinite);
   }
   const Lent answer(out, true);
   if (!answer.is('f', {model.answer_floats()}))

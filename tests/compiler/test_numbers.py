@@ -185,3 +185,29 @@ def test_a_number_that_becomes_a_tensor():
     finally:
         module.scale = 1.0
     torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_a_number_in_a_list_of_numbers_is_not_kept_for_ever():
+    """torch.tensor([…]) takes the values of what stands in it."""
+    held = torch.tensor(0.5, dtype=D)
+
+    def with_scale(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = h * torch.tensor([module.scale] + [1.0] * (H - 1), dtype=D) + x
+        return h, h
+
+    def with_captured(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = h * torch.tensor([held] + [1.0] * (H - 1), dtype=D) + x
+        return h, h
+
+    init, xs = torch.ones(3, H, dtype=D), torch.ones(4, 3, H, dtype=D)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for value in (0.5, 0.25, 0.75, 0.125):
+                module.scale = value
+                held.fill_(value)
+                for step in (with_scale, with_captured):
+                    ours, theirs = ostinato.scan(step, init, xs)[1], loop(step, init, xs)[1]
+                    assert torch.equal(ours, theirs), (step.__name__, value)
+    finally:
+        module.scale = 1.0

@@ -200,3 +200,27 @@ def test_the_ends_of_the_range(name: str) -> None:
     near = (ours - wanted).abs() <= 1e-13 * wanted.abs()
     wrong = ~(same | near)
     assert not wrong.any(), [(float(p), float(q)) for p, q in zip(a[wrong], b[wrong], strict=True)]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda h, x: h.mean() * x.mean(),
+        lambda h, x: h.mean() * h.mean(),
+        lambda h, x: (h * x).sum() / x.sum(),
+        lambda h, x: 2.0 / h.mean(),
+    ],
+)
+def test_what_is_not_linear_in_a_mean_over_the_batch_is_the_loop(of):
+    """The first steps do not tell: with x = 0 a product of means is the mean of products."""
+    init = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    xs = torch.zeros(6, 3, 4, dtype=torch.float64)
+    xs[3:] = torch.arange(1.0, 37.0, dtype=torch.float64).view(3, 3, 4)
+
+    def step(h, x):
+        return h * 0.9 + x, of(h, x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours, theirs = ostinato.scan(step, init, xs)[1], loop(step, init, xs)[1]
+    assert torch.equal(ours.nan_to_num(7.0), theirs.nan_to_num(7.0))

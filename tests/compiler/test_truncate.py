@@ -151,3 +151,37 @@ def test_refused():
     for wrong in (1.5, True, "3"):
         with pytest.raises(TypeError, match="whole number of steps"):
             scan(step, torch.zeros(2, 3), torch.zeros(4, 2, 3), truncate=wrong)
+
+
+def test_a_short_last_window_keeps_the_gradients_of_the_longer_ones():
+    """Of a last window of one step nothing reaches the weights, if the output is the old carry."""
+    numbers = torch.Generator().manual_seed(0)
+    U, W = (
+        torch.randn(*shape, dtype=torch.float64, generator=numbers) for shape in [(3, 4), (4, 4)]
+    )
+    case = Case(
+        lambda h, x: (torch.tanh(x @ U + h @ W), h), [U.requires_grad_(), W.requires_grad_()],
+        lambda B: torch.zeros(B, 4, dtype=torch.float64),
+        lambda B: torch.randn(B, 3, dtype=torch.float64, generator=numbers),
+    )  # fmt: skip
+    init, xs = case.init(2), case.xs(5, 2).requires_grad_()
+    found = []
+    for run in (scan, rows_apart):
+        _, ys = run(case.step, init, xs, truncate=4)
+        found.append(torch.autograd.grad(ys.square().sum(), [U, W, xs]))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() < 1e-12
+
+
+def test_the_number_of_threads_may_change_between_the_passes():
+    case = make("tanh_rnn_matmul", torch.float32, 5, 7)
+    init, xs = case.init(64), case.xs(300, 64)
+    found = []
+    for later in (1, 2):
+        torch.set_num_threads(1)
+        _, ys = scan(case.step, init, xs, memory="200kB")
+        torch.set_num_threads(later)
+        found.append(torch.autograd.grad(ys.square().sum(), case.parameters))
+    torch.set_num_threads(1)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

@@ -199,21 +199,7 @@ def find(a: Arguments) -> Found:
         Unsupported: these tensors cannot be played, whatever the step. Where that is not the
             step's doing, Elsewhere.
     """
-    restarts = a.step is not a.given
-    key = (
-        code_key(a.given),
-        a.carry_spec,
-        a.xs_spec,
-        restarts,
-        a.variant,
-        a.shared,
-        modes(),
-        engine(),
-    )
-    bucket = _buckets.get(key)
-    if bucket is None:
-        bucket = _buckets[key] = Bucket()
-        _bound(_buckets, MAX_BUCKETS)
+    bucket = _bucket(a)
     if a.weights is not None:
         return _with_weights(a, a.weights, bucket)
     owner = bucket.owner(a.given)
@@ -233,8 +219,16 @@ def find(a: Arguments) -> Found:
 
 def _bucket(a: Arguments) -> Bucket:
     restarts = a.step is not a.given
-    kind = a.carry_spec, a.xs_spec, restarts, a.variant, a.shared
-    key = code_key(a.given), kind, modes(), engine()
+    key = (
+        code_key(a.given),
+        a.carry_spec,
+        a.xs_spec,
+        restarts,
+        a.variant,
+        a.shared,
+        modes(),
+        engine(),
+    )
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()

@@ -55,7 +55,16 @@ _STATISTICS = {
     "instance_norm": (5, "use_input_stats"),
     "batch_norm_update_stats": (0, "input"),
 }
-_LOOKED_AT = {*_MAY_BE_IN_PLACE, *_STATISTICS, "backward"}
+_LOOKED_AT = {
+    *_MAY_BE_IN_PLACE,
+    *_STATISTICS,
+    "backward",
+    "tensor",
+    "as_tensor",
+    "asarray",
+    "new_tensor",
+}
+_FROM_VALUES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
 _ABOUT = {
@@ -189,6 +198,15 @@ class Search(OwnMode):
             changed += [*args[1:], kwargs.get("running_mean"), kwargs.get("running_var")]
         if name == "backward":
             raise Unsupported("the step runs a backward pass")
+        if (
+            name in _FROM_VALUES
+            and isinstance(args[-1], (list, tuple))
+            and any(isinstance(leaf, Tensor) for leaf in tree.leaves(args[-1]))
+        ):
+            raise Unsupported(
+                f"{name}([…]) takes the values of tensors, which are then the same for ever; "
+                "torch.stack keeps them"
+            )
         if name in _HOOKS and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
             raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
         for target in tree.leaves(changed):

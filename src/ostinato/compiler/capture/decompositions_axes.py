@@ -206,10 +206,12 @@ def _batch_norm_backward(
 # ---- the largest and the smallest, and where they are
 
 
-def _first(x: Tensor, top: Tensor, dim: int) -> Tensor:
-    """The first place that `top`, kept along `dim`, has in x."""
+def _first(x: Tensor, top: Tensor, dim: int, taken: Tensor | None = None) -> Tensor:
+    """The first place that `top`, kept along `dim`, has in x, but for those taken."""
     n = x.shape[dim]
     places = torch.where(x == top, columns(x, dim), n)
+    if taken is not None:
+        places = torch.where(taken, n, places)
     return places.amin(dim, True)
 
 
@@ -241,11 +243,15 @@ def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, _: bool = True
         return NotImplemented
     rest, gone = x, -math.inf if largest else math.inf
     values, places = [], []
+    taken: Tensor | None = None
     for _i in range(k):
-        top, place = _extreme("amax" if largest else "amin", rest, dim, True)
+        top = rest.amax(dim, True) if largest else rest.amin(dim, True)
+        place = _first(rest, top, dim, taken)
         values.append(top)
         places.append(place)
-        rest = torch.where(columns(x, dim) == place, gone, rest)
+        here = columns(x, dim) == place
+        taken = here if taken is None else taken | here
+        rest = torch.where(here, gone, rest)
     return torch.cat(values, dim), torch.cat(places, dim)
 
 

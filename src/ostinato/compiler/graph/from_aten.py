@@ -282,6 +282,11 @@ class _Values:
         if totals:
             others = [self.known[i].node.op for i in read if i not in self.totals]
             linear = name in _LINEAR_IN_TOTALS and set(others) <= {"const"} and len(totals) == 1
+            if name in ("mul", "div"):  # of one total by a constant
+                are_totals = [isinstance(x, Ref) and x.index in self.totals for x in call.args[:2]]
+                linear = linear and (
+                    are_totals == [True, False] or (name == "mul" and are_totals == [False, True])
+                )
             affine = name not in ("add", "sub") or -1 in totals or (len(read) == 2 and not others)
             if not (linear and affine):
                 raise Unsupported("the step computes with a sum over the batch", call.name)

@@ -178,6 +178,8 @@ class Run:
         self.call, self.windows, self.groups = call, windows, groups
         self.whereabouts = native.whereabouts(list(tensors))
         self.n_steps: int = tensors[-1].shape[0]
+        # All segments are played by as many: the sums that they hand on are laid out by threads.
+        self.n_threads = native.n_threads(torch.get_num_threads())
         self.checkpoints: list[Tensor] = []
         self.tapes: list[tuple[Carry, SavedForward]] = []
 
@@ -218,7 +220,9 @@ class Run:
         call = self.call
         given = self.given(tensors, segment, carry)
         reverse, rows = call.arguments.reverse, self.rows(segment)
-        return call.compiled.forward(given, call.n_rows, reverse, rows, train, as_computed=True)
+        return call.compiled.forward(
+            given, call.n_rows, reverse, rows, train, as_computed=True, n_threads=self.n_threads
+        )
 
     def rows(self, segment: Segment) -> RowOrder | None:
         """The rows' steps within a segment. The engine's order of the rows is that of the run."""
@@ -361,7 +365,10 @@ class _Backward:
             way = self.compiled.backward_way(tape.forward, self.used, computed, ragged)
             n_steps = self.run.n_steps
             if not ragged:
-                begin, end, _ = self.run.windows[0 if self.sums else -1]
+                # The last window alone has the gradient of the last carry; none is longer than
+                # the first.
+                of_last = any(self.used[self.n_ys :])
+                begin, end, _ = self.run.windows[-1 if of_last else 0]
                 n_steps = end - begin
             self.sums[self.used] = _Sums(way, self.run.n_steps, n_steps)
         return self.sums[self.used]

@@ -162,7 +162,7 @@ class CompiledStep:
 
     def forward(
         self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool,
-        as_computed: bool = False,
+        as_computed: bool = False, n_threads: int | None = None,
     ) -> tuple[list[Tensor], SavedForward]:  # fmt: skip
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
@@ -171,13 +171,14 @@ class CompiledStep:
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
             as_computed: whether all outs are of the engine's type, not of `out_dtypes`.
+            n_threads: at most; None: as many as PyTorch has.
         """
         if self._whole:
             self._check_whole([given[i] for i in self._whole])
         way = self.forward_way(train, reverse, n_rows)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
-        n_threads = native.n_threads(torch.get_num_threads())
+        n_threads = n_threads or native.n_threads(torch.get_num_threads())
         outs, held = way.played.play(
             given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
         )
