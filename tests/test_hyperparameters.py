@@ -24,7 +24,15 @@ from ostinato.hyperparameters import (
 from ostinato.models import ClassifierNet
 from ostinato.training import Plan
 
-OWN = {"ensemble": 1, "standardize": False, "verbose": 0, "warm_start": False}  # of the estimator
+OWN = {
+    "embedding_size": 100,
+    "vocabulary_size": 20_000,
+    "early_error": None,
+    "ensemble": 1,
+    "standardize": False,
+    "verbose": 0,
+    "warm_start": False,
+}  # of the estimator
 HYPERPARAMETERS = {
     each.name: each for kind in (Classifying, Fitting) for each in declarations(kind)
 }

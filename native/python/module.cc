@@ -121,8 +121,6 @@ NB_MODULE(_native, m) {
   m.def("modes", modes);
   m.def("described", described, "captured"_a, "init"_a, "xs"_a, "axis"_a);
 
-
-
   nb::class_<Addresses>(m, "Addresses")
       .def(
           "__init__",

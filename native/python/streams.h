@@ -97,6 +97,8 @@ inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle 
   const Lent answer(out, true);
   if (!answer.is('f', {model.answer_floats()}))
     refuse_array("out", "of one float32 for each value of an answer");
+  if (answer.data<float>() == row.data<float>())
+    refuse_array("out", "that is not x: a step reads x after it has written parts of the answer");
   const MaybeReleased released(model.multiplies());
   if (!self.step(row.data<float>(), answer.data<float>(), finite)) return kNotFinite;
   return largest(answer.data<float>(), model.answer_floats());

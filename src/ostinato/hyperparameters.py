@@ -29,8 +29,8 @@ Value = Any  # None | bool | int | float | str: what a flat TOML table can hold,
 T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
-# A training may be resumed with other values of these: they end it or look at it.
-EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every"})
+# A training may be resumed with other values of these: they end it, look at it, or change no bit.
+EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every", "memory"})
 
 
 class HyperparameterError(ValueError, TypeError):
@@ -239,6 +239,11 @@ class Training(Declared):
     )
     restore_best: bool = declare(
         True, "End with the weights of the report with the lowest validation loss."
+    )
+    memory: str | None = declare(
+        None,
+        "What the layers may keep of an iteration for the backward pass, as 64MB; the rest is "
+        "computed again, with the same bits.",
     )
     # PyTorch and NumPy both take seeds of 32 bits.
     seed: int = declare(0, "Seed of the start, the order and the splits.", low=0, high=2**32 - 1)

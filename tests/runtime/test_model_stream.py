@@ -10,6 +10,7 @@ import pytest
 from graph_parts import Parts
 from stream_cases import FINGERPRINT, rows, source
 
+from ostinato import SequenceClassifier, runtime
 from ostinato.engine import native
 from ostinato.runtime.stream import BATCH_FROM, Stream
 from ostinato.runtime.stream_source import RowScaling, StreamSource
@@ -331,3 +332,13 @@ def test_torch_is_met_within_the_bound():
     # ulp more. h' is a mean of h and n: errors of earlier steps fade, by z < 1 a step.
     bound = 8 * np.sqrt(F + H) * np.finfo(np.float32).eps
     assert np.abs(found - theirs).max() < bound
+
+
+def test_an_answer_is_not_written_over_its_input(tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 4, 2)).astype(np.float32)
+    SequenceClassifier(hidden_size=3, iterations=1).fit(X, np.arange(20) % 2).save(
+        tmp_path / "model"
+    )
+    x = X[0, 0].copy()
+    with pytest.raises(TypeError, match="that is not x"):
+        runtime.load(tmp_path / "model").stream().push(x, out=x)

@@ -284,3 +284,39 @@ def test_arguments_that_do_not_fit_are_named(plan, y, options, message):
     batches = Batches(np.zeros((5, 3, 1)), y, 5)
     with pytest.raises(ValueError, match=message):
         train(net, batches, Plan(**{"batch_size": 5} | plan), **options)
+
+
+class Leaky(torch.nn.Module):
+    """A cell of one's own."""
+
+    def __init__(self, n_features, hidden_size):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, hidden_size)
+
+    def forward(self, h, x):
+        return torch.tanh(0.9 * h + self.into(x))
+
+
+@pytest.mark.parametrize(("cell", "budget"), [("lstm", "400kB"), (Leaky, "160kB")])
+def test_a_budget_of_memory_gives_the_same_bits(cell, budget, monkeypatch):
+    from ostinato.compiler.play.segmented import Run as Segmented
+
+    X, y = up_or_down(40)
+    X = np.tile(X, (1, 30, 1))  # [40, 240, 1]
+    segments = []
+    made = Segmented.__init__
+    monkeypatch.setattr(Segmented, "__init__", lambda self, *a: segments.append(made(self, *a)))
+    found = []
+    for memory in (None, budget):
+        torch.manual_seed(0)
+        net = ClassifierNet(1, 2, cell=cell, hidden_size=16)
+        history = train(net, Batches(X, y, 10), Plan(iterations=3, batch_size=10, memory=memory))
+        found.append((history.losses, [p.detach().clone() for p in net.parameters()]))
+        assert bool(segments) == (memory is not None)
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_a_budget_that_is_no_number_of_bytes_is_refused():
+    with pytest.raises(ValueError, match=r"memory is 'much'; wanted a number of bytes"):
+        Plan(memory="much")

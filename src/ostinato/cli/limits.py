@@ -67,6 +67,8 @@ def least_memory(settings: Config, data: dict[str, Any]) -> int:
     )
     weights = network.parameters * (2 + KEPT[plan.optimizer])
     states = B * T * m.num_layers * network.n_directions * m.hidden_size * GATES[m.cell]
+    if plan.memory is not None:  # states are computed again
+        states = 0
     return 4 * (weights + states)
 
 

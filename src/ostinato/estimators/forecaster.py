@@ -96,6 +96,7 @@ class SequenceForecaster(Estimator):
     warmup: int | None = None
     step_size: int = Training.step_size
     step_gamma: float = Training.step_gamma
+    memory: str | None = Training.memory
     eval_every: int = 50
     patience: int | None = Training.patience
     restore_best: bool = Training.restore_best

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ostinato._scan import scan
+from ostinato.arguments import bytes_in
 from ostinato.hyperparameters import Model
 
 Cell = Callable[[int, int], torch.nn.Module]  # (n_features, hidden_size) -> the cell
@@ -37,6 +38,8 @@ class Stack(torch.nn.Module):
         >>> outputs.shape, bool((last[-1] == outputs[:, -1]).all())
         (torch.Size([5, 7, 8]), True)
     """
+
+    memory_budget: int | str | None = None  # of a forward pass in training, all cells together
 
     def __init__(self, model: Model, n_features: int):
         super().__init__()
@@ -85,7 +88,10 @@ class Stack(torch.nn.Module):
             init: Any = cell.initial(x[:, 0])  # type: ignore[operator]
         else:
             init = x.new_zeros(len(x), self.hidden_size)
-        _, outputs = scan(cell, init, x, dim=1, reverse=reverse, lengths=lengths)
+        memory = None
+        if self.memory_budget is not None and self.training:
+            memory = max(1, bytes_in(self.memory_budget) // len(self.cells))
+        _, outputs = scan(cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory)
         if not isinstance(outputs, Tensor) or outputs.shape != (*x.shape[:2], self.hidden_size):
             came = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(

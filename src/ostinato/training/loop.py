@@ -106,6 +106,7 @@ def learn(
         try:
             tell(callbacks, "on_start", run)
             net.train()
+            _limit_memory(net, plan.memory)
             while not run.ended:
                 if interrupt.requested:
                     run.history.outcome = "interrupted"
@@ -122,6 +123,13 @@ def learn(
             net.eval()
             tell(callbacks, "on_end", run)
     return run.history
+
+
+def _limit_memory(net: torch.nn.Module, budget: str | None) -> None:
+    """Let the recurrent layers keep so much of an iteration; None: all of it."""
+    for module in net.modules():
+        if hasattr(module, "memory_budget"):
+            module.memory_budget = budget
 
 
 def _begin_together(run: Run, resumes: bool) -> None:

@@ -39,6 +39,11 @@ class Plan(Training):
                 "leave momentum at 0, or use 'rmsprop' or 'sgd'"
             )
 
+        if self.memory is not None:
+            from ostinato.arguments import bytes_in  # imports torch
+
+            bytes_in(self.memory)
+
     def total_iterations(self, n_examples: int) -> int:
         """How many updates the plan asks for on so many examples."""
         if self.epochs is not None:

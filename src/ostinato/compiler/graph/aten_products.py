@@ -42,7 +42,7 @@ def _mm(c: Context, a: Value, w: Value) -> Any:
         return _by_captured(c, a, w)
     if where == (None, _RIGHT):
         if g * n > MOST_PRODUCTS or n > 1:
-            return arrays.product(c.b, _flat(c, a), w.node, g, m, k, n)
+            return arrays.product(c.b, _flat(c, a), _flat(c, w), g, m, k, n)
         return _by_captured(c, _swapped(c, w), _swapped(c, a))
     if where == (_G, _G) and a.outer == w.outer:
         return arrays.product(c.b, _flat(c, a), _flat(c, w), g, m, k, n)
