@@ -36,6 +36,7 @@ TITLES = {
     "contention": "Beside another program",
     "runtime": "One step at a time",
     "memory": "Longer than memory",
+    "steps": "Matrix states, heads, attention",
 }
 
 
