@@ -22,6 +22,7 @@ BENCHMARKS = (
     "contention",
     "runtime",
     "memory",
+    "steps",
 )
 THREADS = 2
 
