@@ -202,6 +202,20 @@ def test_the_ends_of_the_range(name: str) -> None:
     assert not wrong.any(), [(float(p), float(q)) for p, q in zip(a[wrong], b[wrong], strict=True)]
 
 
+@pytest.mark.parametrize("b", [2.5, 0.0, -1.0, float("nan"), float("inf")])
+def test_xlogy_of_a_number(b):
+    """Not a number below 0, −inf at 0; and 0 where the factor is 0."""
+    init = torch.zeros(4, 3, dtype=torch.float64)
+    xs = torch.tensor([0.0, 1.5, -2.0], dtype=torch.float64).expand(3, 4, 3)
+
+    def step(h, x):
+        return h + x, torch.xlogy(x, b)
+
+    ours, theirs = ostinato.scan(step, init, xs)[1], loop(step, init, xs)[1]
+    assert torch.equal(ours.nan_to_num(7.0), theirs.nan_to_num(7.0))
+    assert torch.equal(ours.isnan(), theirs.isnan())
+
+
 @pytest.mark.parametrize(
     "of",
     [

@@ -186,7 +186,10 @@ def _logsumexp(x: Tensor, dims: Any, keepdim: bool = False) -> Tensor:
 def _xlogy(a: Any, b: Any) -> Tensor:
     """a · log(b), which is 0 where a is 0, whatever b is but NaN."""
     if not isinstance(b, Tensor):
-        return torch.where(a == 0, zero(a), a * (math.log(b) if b > 0 else math.log(0.0 * b + 1)))
+        if b != b:
+            return a * b
+        log = math.log(b) if b > 0 else (-math.inf if b == 0 else math.nan)
+        return torch.where(a == 0, zero(a), a * log)
     product = a * b.log()
     if not isinstance(a, Tensor):
         return product if a else torch.where(b == b, zero(b), b)
