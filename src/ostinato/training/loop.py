@@ -129,7 +129,7 @@ def _limit_memory(net: torch.nn.Module, budget: str | None) -> None:
     """Let the recurrent layers keep so much of an iteration; None: all of it."""
     for module in net.modules():
         if hasattr(module, "memory_budget"):
-            module.memory_budget = budget
+            module.memory_budget = budget  # type: ignore[assignment]
 
 
 def _begin_together(run: Run, resumes: bool) -> None:
