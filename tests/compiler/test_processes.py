@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -37,17 +36,10 @@ def in_threads(n: int, work: Callable[[int], None]) -> None:
             errors.append(traceback.format_exc())
 
     threads = [threading.Thread(target=run, args=(k,)) for k in range(n)]
-    # PyTorch 2.13 holds the mutex of its random generator while it makes the tensor of its state. A
-    # collection there may run Python (Hypothesis has a callback), and hand the interpreter to a
-    # thread that waits for the mutex.
-    gc.disable()
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        gc.enable()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert not errors, errors[0]
 
 

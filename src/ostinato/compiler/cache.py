@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import (
@@ -34,6 +33,7 @@ from ostinato.compiler.steps import (
     owner_of,
     weak_reference,
 )
+from ostinato.compiler.torch_compat import random_state, set_random_state
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -295,19 +295,19 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
 
-    random = torch.get_rng_state()
+    random = random_state()
     try:
         search = search_step(a)
     except Elsewhere:
         raise
     except Unsupported as refusal:
-        torch.set_rng_state(random)
+        set_random_state(random)
         return owner.refuse(refusal)
     compiled = bucket.by_operations.get(search.did)
     if compiled is not None and not search.unclear and not search.keeps_some():
         owner.refusal = None
         return Found(compiled, search.captured)
-    torch.set_rng_state(random)  # as if it had not run
+    set_random_state(random)  # as if it had not run
     if len(bucket.by_operations) >= MAX_ENTRIES:
         return owner.refuse(
             Unsupported(

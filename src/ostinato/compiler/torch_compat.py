@@ -6,6 +6,7 @@ that are active around a call, so that extra runs of a step go unnoticed.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -264,3 +265,31 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
             yield
     finally:
         parametrize._cache_enabled = cached
+
+
+# ---- the state of PyTorch's random generator
+
+# torch.get_rng_state holds the generator's mutex while it makes a tensor. A garbage collection then
+# may run Python and hand the interpreter to a thread that keeps it while it waits for the mutex.
+# With this lock a second thread of ours waits without the interpreter.
+_generator = threading.RLock()
+
+
+def _unlocked() -> None:
+    """In a forked child the thread that held the lock does not go on."""
+    global _generator
+    _generator = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlocked)
+
+
+def random_state() -> Tensor:
+    with _generator:
+        return torch.get_rng_state()
+
+
+def set_random_state(state: Tensor) -> None:
+    with _generator:
+        torch.set_rng_state(state)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ostinato.compiler.errors import SideEffect, Unsupported
+from ostinato.compiler.torch_compat import random_state, set_random_state
 
 MOST_BYTES = 1 << 16  # of an array that is compared
 _NOTHING = object()
@@ -30,7 +31,7 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
-        self._torch = torch.get_rng_state()
+        self._torch = random_state()
 
     def add(self, container: Any) -> None:
         if id(container) not in self._saved:
@@ -68,8 +69,8 @@ class Snapshots:
         for kind, container, before in self._changed():
             kind[2](container, before)
         # Only where it changed: another thread may draw, too, and would draw the same again.
-        if not torch.equal(self._torch, torch.get_rng_state()):
-            torch.set_rng_state(self._torch)
+        if not torch.equal(self._torch, random_state()):
+            set_random_state(self._torch)
 
     def _changed(self) -> list[tuple[Kind, Any, dict[Any, Any]]]:
         return [
