@@ -93,7 +93,7 @@ template <class T> struct Kernels {
   // out[r] = the elements of a[r] that the runs name, one run behind the other.
   void (*take)(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);
 
-  // Of matrices within rows: see program/arrays.h.
+  // Products of matrices that lie within rows; see program/arrays.h.
   void (*small_product)(int64_t n_rows, const SmallProduct& x, Rows<const T> a, Rows<const T> b, Rows<T> out);
 
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]

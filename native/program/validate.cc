@@ -155,7 +155,7 @@ class Validator {
       const int32_t n_read = x.code == Code::kBroadcast ? folded_columns(head.n, x) : head.n;  // columns of a
       const int n_operands = arity(x);
       const Operand* in[3] = {&x.a, &x.b, &x.c};
-      // What is spread is read from any of its columns, of which a register holds a strip.
+      // A broadcast reads any column of its operand, and a register holds a strip of columns alone.
       if (x.code == Code::kBroadcast) memory(x.a, n_read, once, false);
       else
         for (int i = 0; i < n_operands; i++) read(*in[i], n_read, once, written);

@@ -33,7 +33,7 @@ class Lent {
   ~Lent() {
     if (held_) PyBuffer_Release(&view_);
   }
-  // Whether it has these axes, of elements with a format of Python's struct module.
+  // Whether the array has these axes, and elements of this format of Python's struct module.
   bool is(char format, std::initializer_list<int64_t> shape) const {
     if (!held_ || view_.ndim != int(shape.size()) || !view_.format) return false;
     const char* f = view_.format;
@@ -82,7 +82,7 @@ template <class States> void claim(States& self) {
 }
 template <class States> void give_up(States& self) { self.in_use().clear(std::memory_order_release); }
 
-// What push returns instead of the place of the answer's largest value.
+// The reasons for which push refuses a row: returned instead of the place of the largest value.
 enum Refused : int64_t { kNotARow = -1, kNotFinite = -2 };
 
 inline int64_t push_row(StreamState& self, nanobind::handle x, nanobind::handle out, bool finite) {
@@ -188,7 +188,7 @@ inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, n
   return n;
 }
 
-// What read_items met.
+// The outcomes of read_items.
 enum Met : int64_t { kAllRead, kNewKey, kOtherRow };
 
 // From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Stops at a key without a slot, and

@@ -65,7 +65,7 @@ struct Tape {
     if (spare && !memory.is_none()) spare->push_back(std::move(memory));
   }
 
-  // Whether no carry was changed in place: outputs are the carries that the backward pass reads.
+  // Whether the outputs are still as they were: those that are carries are read by the backward pass.
   bool holds() const {
     for (size_t i = first_carry; i < tensors.size(); i++)
       if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0)

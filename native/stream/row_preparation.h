@@ -9,7 +9,7 @@
 
 namespace ostinato {
 
-// Whether all are finite: NaN and infinite values have all bits of the exponent. In integers, which compilers
+// Whether all values are finite: NaN and infinite values have all bits of the exponent. In integers, which compilers
 // take many at a time.
 inline bool all_finite(const float* x, int64_t n) {
   constexpr uint32_t exponent = 0x7f800000;

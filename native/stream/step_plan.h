@@ -26,7 +26,7 @@ namespace ostinato {
 // in L1 (32 rows × 128 floats are 16 KB).
 constexpr int64_t kStepRows = 32;
 
-// Where the rows of an operand lie: element (row, i) = data[row · stride + i], see StepPlan::address.
+// The place of an operand's rows: element (row, i) = data[row · stride + i], see StepPlan::address.
 struct StepOperand {
   int32_t place = -1;  // −1: none
   int32_t start = 0;   // of its buffer, in elements of one row

@@ -31,7 +31,7 @@ class StreamModel {
   StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<const BoundPlan> map,
               std::vector<float> init, RowPreparation preparation = {});
 
-  // Of a row as it is pushed, and as the step reads it.
+  // The values of a row as it is pushed, and as the step reads it.
   int64_t input_floats() const { return prepares() ? preparation_.features() : row_floats(); }
   int64_t row_floats() const { return row_floats_; }
   bool prepares() const { return !preparation_.leaves_rows(); }
