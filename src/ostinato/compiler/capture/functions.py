@@ -67,21 +67,6 @@ def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Any = None) -> Any:
     return out if bias is None else out + bias
 
 
-def _attention(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> Any:  # fmt: skip
-    """softmax(q kᵀ / √d + mask) v."""
-    if dropout_p or is_causal or enable_gqa:
-        return NotImplemented
-    scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
-    if attn_mask is not None and attn_mask.dtype is torch.bool:
-        scores = torch.where(attn_mask, scores, -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    return scores.softmax(-1) @ v
-
-
 def _one_hot(x: Tensor, num_classes: int = -1) -> Any:
     if num_classes < 1:
         raise Unsupported("one_hot looks for the largest index: give it num_classes")
@@ -159,7 +144,6 @@ FUNCTIONS: dict[Any, Function] = {
     F.bilinear: _bilinear,
     F.gaussian_nll_loss: _gaussian_nll,
     F.pad: _padded,
-    F.scaled_dot_product_attention: _attention,
     F.one_hot: _one_hot,
     torch.cumprod: _cumprod,
     Tensor.cumprod: _cumprod,
