@@ -109,8 +109,8 @@ class Player:
             -1, p.groups, *((p.N, p.K) if p.across else (p.K, p.N))
         )
         b = b.swapaxes(2, 3) if p.across else b
-        size = (np.abs(a) @ np.abs(b)).reshape(len(a), -1)
-        self.write(x.d, x.n, (a @ b).reshape(len(a), -1), size, p.K)
+        size = (np.abs(a) @ np.abs(b)).reshape(-1, x.n)
+        self.write(x.d, x.n, (a @ b).reshape(-1, x.n), size, p.K)
 
     def read(self, o: Operand, n: int) -> Array:
         if o.buffer < -1:
