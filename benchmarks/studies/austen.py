@@ -141,9 +141,10 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         schedule="cosine",
         warmup=100,
         eval_every=200,
+        truncate=options.truncate,
         seed=options.seed,
     )
-    reading = Reading(recipe["level"], recipe["vocabulary_size"], options.truncate)
+    reading = Reading(recipe["level"], recipe["vocabulary_size"])
     callbacks: list[Any] = [Progress(), *([InTorch()] if options.torch else [])]
     resume = None
     if options.checkpoint is not None:

@@ -29,6 +29,7 @@ Value = Any  # None | bool | int | float | str: what a flat TOML table can hold,
 T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
+DEFAULT_WINDOW = 128  # tokens that a language model reads between two updates
 # A training may be resumed with other values of these: they end it, look at it, or change no bit.
 EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every", "memory"})
 
@@ -244,6 +245,12 @@ class Training(Declared):
         None,
         "What the layers may keep of an iteration for the backward pass, as 64MB; the rest is "
         "computed again, with the same bits.",
+    )
+    truncate: int | None = declare(
+        None,
+        "Steps after which the gradient of the state ends, while the state goes on. A language "
+        f"model makes an update every so many tokens, by default {DEFAULT_WINDOW}.",
+        low=1,
     )
     # PyTorch and NumPy both take seeds of 32 bits.
     seed: int = declare(0, "Seed of the start, the order and the splits.", low=0, high=2**32 - 1)

@@ -31,8 +31,8 @@ def model(request: pytest.FixtureRequest) -> FittedLanguageModel:
     return FittedLanguageModel.fit(
         TEXTS,
         LanguageArchitecture(cell="gru", hidden_size=12, embedding_size=6, dropout=0.5),
-        Reading(level=request.param, truncate=12),
-        Plan(iterations=20, batch_size=4, optimizer="adamw", learning_rate=0.02),
+        Reading(level=request.param),
+        Plan(iterations=20, batch_size=4, optimizer="adamw", learning_rate=0.02, truncate=12),
     )[0]
 
 

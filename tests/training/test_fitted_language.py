@@ -24,6 +24,7 @@ TEXTS = ["the cat sat on the mat. " * 6, "a dog and a cat, a dog and a man. " * 
 def fitted(level="character", iterations=40, texts=TEXTS, **options) -> FittedLanguageModel:
     architecture = {"cell": "lstm", "hidden_size": 16, "embedding_size": 8}
     plan = {"batch_size": 4, "optimizer": "adamw", "learning_rate": 0.02, "clip_norm": 1.0}
+    plan["truncate"] = 12
     keywords = {k: options.pop(k) for k in ("validation", "callbacks", "resume", "start")
                 if k in options}  # fmt: skip
     if level == "piece":
@@ -31,7 +32,7 @@ def fitted(level="character", iterations=40, texts=TEXTS, **options) -> FittedLa
         options.setdefault("vocabulary_size", 280)
     for group in (architecture, plan):
         group |= {name: options.pop(name) for name in list(options) if name in group}
-    reading = Reading(level=level, **{"truncate": 12} | options)
+    reading = Reading(level=level, **options)
     model, _ = FittedLanguageModel.fit(
         texts,
         LanguageArchitecture(**architecture),

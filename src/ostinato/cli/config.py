@@ -37,6 +37,7 @@ else:
 ONLY = "*"  # stands for the only column of a kind
 BUILT_IN = ("mnist", "vowels", "austen")
 PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
+MOVED = {"task.truncate": "training.truncate"}  # as files of earlier versions call it
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
 
@@ -115,7 +116,6 @@ class TaskConfig(Declared):
         "character", "What a language model reads and writes."
     )
     vocabulary: int = declare(10_000, "Most words, or word pieces, that it knows.", low=2)
-    truncate: int = declare(128, "Steps that its gradient goes back.", low=1)
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,7 @@ SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Config))
 
 def find(key: str, where: str) -> Option:
     """The option called "section.key" (or "key" alone, which is unique)."""
+    key = MOVED.get(key, key)
     by_name = {option.cli_name: option for option in OPTIONS.values()}
     if key in OPTIONS or key in by_name:
         return OPTIONS.get(key) or by_name[key]
@@ -266,7 +267,8 @@ def read_file(path: Path) -> Given:
             raise ConfigError(f"{path}: there is no section [{section}]; {hint}")
         for name, raw in table.items():
             key = f"{section}.{name}"
-            given[key] = find(key, str(path)).check(raw, f"{path}: {key}")
+            option = find(key, str(path))
+            given[option.key] = option.check(raw, f"{path}: {key}")
     return given
 
 

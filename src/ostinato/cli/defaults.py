@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from ostinato.cli.config import Config, Given
-from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
+from ostinato.hyperparameters import DEFAULT_ITERATIONS, DEFAULT_WINDOW, Training
 
 EPOCHS = 30
 PATIENCE = 5  # reports, where there is something to validate on and no length is given
@@ -73,6 +73,7 @@ RECIPES: dict[str, Given] = {
         "training.batch_size": 32,
         "training.epochs": 4.0,
         "training.eval_every": 200,
+        "training.truncate": DEFAULT_WINDOW,
     },
 }
 _LENGTH = {"training.iterations", "training.epochs"}

@@ -117,6 +117,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     step_size: int = Fitting.step_size
     step_gamma: float = Fitting.step_gamma
     memory: str | None = Fitting.memory
+    truncate: int | None = Fitting.truncate
     eval_every: int = Fitting.eval_every
     patience: int | None = Fitting.patience
     restore_best: bool = Fitting.restore_best

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import training
 from ostinato.data.documents import held_out
 from ostinato.estimators.common import Estimator
-from ostinato.hyperparameters import Fitting, Model, documented
+from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, Model, documented
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import fitted_language, saved_model
 from ostinato.training.fitted_language import (
@@ -81,7 +81,7 @@ class LanguageModel(Estimator):
     dropout: float = Model.dropout
     embedding_size: int = LanguageArchitecture.embedding_size
     tied: bool = LanguageArchitecture.tied
-    truncate: int = Reading.truncate
+    truncate: int = DEFAULT_WINDOW
     iterations: int | None = Fitting.iterations
     epochs: float | None = Fitting.epochs
     batch_size: int = 32

@@ -108,6 +108,7 @@ class SequenceTagger(Estimator):
     step_size: int = Training.step_size
     step_gamma: float = Training.step_gamma
     memory: str | None = Training.memory
+    truncate: int | None = Training.truncate
     eval_every: int = 100
     patience: int | None = Training.patience
     restore_best: bool = Training.restore_best

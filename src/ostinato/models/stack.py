@@ -40,6 +40,7 @@ class Stack(torch.nn.Module):
     """
 
     memory_budget: int | str | None = None  # of a forward pass in training, all cells together
+    gradient_steps: int | None = None  # in training, after which a gradient ends: scan's truncate
 
     def __init__(self, model: Model, n_features: int):
         super().__init__()
@@ -91,7 +92,10 @@ class Stack(torch.nn.Module):
         memory = None
         if self.memory_budget is not None and self.training:
             memory = max(1, bytes_in(self.memory_budget) // len(self.cells))
-        _, outputs = scan(cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory)
+        _, outputs = scan(
+            cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory,
+            truncate=self.gradient_steps if self.training else None,
+        )  # fmt: skip
         if not isinstance(outputs, Tensor) or outputs.shape != (*x.shape[:2], self.hidden_size):
             came = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(

@@ -47,6 +47,7 @@ class _Layer(torch.nn.RNNBase):
     """The common part of the three layers; each also inherits from torch.nn's class of its name."""
 
     memory_budget = None  # `memory` of a forward pass in training, where none is given
+    gradient_steps = None  # likewise `truncate`
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
         """The step function with these weights: w_ih, w_hh, and if there are b_ih, b_hh, w_hr.
@@ -106,8 +107,9 @@ class _Layer(torch.nn.RNNBase):
                 self, input, hx, lengths=lengths, resets=resets, restart=restart,
                 return_all_states=return_all_states, memory=memory, truncate=truncate,
             )  # fmt: skip
-        if memory is None and self.training:
-            memory = self.memory_budget
+        if self.training:
+            memory = self.memory_budget if memory is None else memory
+            truncate = self.gradient_steps if truncate is None else truncate
         limited = memory is not None or truncate is not None
         needs_scan = resets is not None or return_all_states or limited
         if lengths is None and restart is None and not needs_scan:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ostinato.data.copies import Copies
 from ostinato.data.corpus import Corpus
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
-from ostinato.hyperparameters import Declared, declare
+from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
 from ostinato.models.language import LanguageArchitecture, LanguageNet
 from ostinato.training import loop, saved_model
 from ostinato.training.callbacks import Callback
@@ -41,7 +41,6 @@ class Reading(Declared):
         "twice, or 8192 pieces.",
         low=3,
     )
-    truncate: int = declare(128, "Tokens through which a gradient goes back.", low=1)
 
 
 class Suggestion(NamedTuple):
@@ -104,7 +103,8 @@ class FittedLanguageModel:
         Args:
             documents: the texts; their order is drawn by the plan's seed.
             architecture, reading, plan: the network, and how to read and train. `plan.batch_size`
-                is the number of streams; there are no more than chunks of `truncate` tokens.
+                is the number of streams; there are no more than chunks of `plan.truncate` tokens,
+                by default 128.
             validation: further documents, measured at every report.
             start: a model of the same vocabulary and sizes, with whose weights to begin.
             callbacks, resume: see `training.train`.
@@ -122,15 +122,16 @@ class FittedLanguageModel:
             vocabulary = start.vocabulary
         order = np.random.default_rng(plan.seed).permutation(len(documents))
         corpus = Corpus.of([documents[i] for i in order], vocabulary)
-        n_streams = max(1, min(plan.batch_size, len(corpus) // reading.truncate))
-        plan = replace(plan, batch_size=n_streams)
+        window = plan.truncate or DEFAULT_WINDOW
+        n_streams = max(1, min(plan.batch_size, len(corpus) // window))
+        plan = replace(plan, batch_size=n_streams, truncate=None)  # no gradient leaves a window
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
             net = LanguageNet(len(vocabulary), **_net_arguments(architecture))
         if start is not None:
             _check_start(start, net, reading)
             net.load_state_dict(start.net.state_dict())
-        task = Language(corpus, vocabulary, n_streams, reading.truncate, validation)
+        task = Language(corpus, vocabulary, n_streams, window, validation)
         history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
         return FittedLanguageModel(net, vocabulary, Copies.of(corpus)), history
 

@@ -106,7 +106,7 @@ def learn(
         try:
             tell(callbacks, "on_start", run)
             net.train()
-            _limit_memory(net, plan.memory)
+            _set_layers(net, plan.memory, plan.truncate)
             while not run.ended:
                 if interrupt.requested:
                     run.history.outcome = "interrupted"
@@ -121,15 +121,23 @@ def learn(
             _finish(run, callbacks)
         finally:
             net.eval()
+            _set_layers(net, None, None)
             tell(callbacks, "on_end", run)
     return run.history
 
 
-def _limit_memory(net: torch.nn.Module, budget: str | None) -> None:
-    """Let the recurrent layers keep so much of an iteration; None: all of it."""
+def _set_layers(net: torch.nn.Module, memory: str | None, truncate: int | None) -> None:
+    """How the recurrent layers go backwards, while they train; see `Training`.
+
+    A budget is for all layers, also those that read the characters of a word. Gradients end in the
+    body alone, whose steps are those of the sequences.
+    """
     for module in net.modules():
         if hasattr(module, "memory_budget"):
-            module.memory_budget = budget  # type: ignore[assignment]
+            module.memory_budget = memory  # type: ignore[assignment]
+    for module in net.body.modules():  # type: ignore[union-attr]  # every network here has one
+        if hasattr(module, "gradient_steps"):
+            module.gradient_steps = truncate  # type: ignore[assignment]
 
 
 def _begin_together(run: Run, resumes: bool) -> None:

@@ -48,7 +48,6 @@ _FOR = {
     "task.crf": {"tag"},
     "task.level": {"language"},
     "task.vocabulary": {"language"},
-    "task.truncate": {"language"},
     "model.init": {"classify"},
     "model.readout": {"classify"},
     "model.bidirectional": {"classify", "tag", "forecast"},

@@ -17,6 +17,7 @@ from ostinato.cli.output import csv_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.shapes import PARTS
+from ostinato.hyperparameters import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,9 +95,14 @@ def _job(settings: Config, given: Given, texts: Texts) -> LanguageJob:
     if total is None:
         characters = 1 if task.level == "character" else CHARACTERS
         tokens = sum(map(len, texts.train)) / characters
-        total = round((training.epochs or 0) * tokens / (training.batch_size * task.truncate))
+        total = round((training.epochs or 0) * tokens / (training.batch_size * window(settings)))
     _check_whole(settings, texts)
     return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
+
+
+def window(settings: Config) -> int:
+    """The tokens of an update."""
+    return settings.training.truncate or DEFAULT_WINDOW
 
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
@@ -155,7 +161,7 @@ class LanguageJob:
         n_tokens = 2 if settings.task.level == "character" else settings.task.vocabulary
         sizes = {
             "n_train": settings.training.batch_size,
-            "max_length": settings.task.truncate,
+            "max_length": window(settings),
             "n_features": 1,
             "n_classes": n_tokens,
         }
@@ -178,7 +184,7 @@ class LanguageJob:
         )
         # All characters are kept, unless a number was asked for.
         size = settings.task.vocabulary if words else None
-        reading = Reading(settings.task.level, size, settings.task.truncate)
+        reading = Reading(settings.task.level, size)
         start = None
         if settings.run.from_ is not None and resume is None:
             start = load(runs.find(Path(settings.run.from_)).model)
@@ -216,7 +222,7 @@ class LanguageJob:
 
         settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
         parameters = {name: getattr(settings.model, name) for name in names}
-        parameters |= {"level": settings.task.level, "truncate": settings.task.truncate}
+        parameters |= {"level": settings.task.level, "truncate": window(settings)}
         model.save(run.model, parameters, history.iterations)
         facts = reported.facts(settings, run, history, evaluation)
         report.write_report(run.report, report.collect_language(model, self.texts.test, facts))
