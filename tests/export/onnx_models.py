@@ -10,7 +10,9 @@ import torch
 from ostinato.data import Examples, Preparation
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.vocabulary import Vocabulary
+from ostinato.data.windows import Columns, SeriesWindows
 from ostinato.models import ClassifierEnsemble, ClassifierNet, LanguageNet, TaggerNet
+from ostinato.models.forecaster import ForecasterNet
 from ostinato.runtime.model import model_of
 from ostinato.runtime.saved import Saved
 from ostinato.training.saved_graph import describe
@@ -32,11 +34,11 @@ def seeded(make):
         return make()
 
 
-def loaded(kind, net, fitted, several=False):
+def loaded(kind, net, fitted, several=False, made_with=None):
     graph, folded = describe(net, several=several)
     tensors = {k: t.detach().numpy() for k, t in {**net.state_dict(), **folded}.items()}
     read = json.loads(json.dumps(fitted))  # as from a file
-    return model_of(Saved(kind, graph, tensors, read, "f" * 64), "made here")
+    return model_of(Saved(kind, graph, tensors, read, "f" * 64, made_with or {}), "made here")
 
 
 def classifier(F=3, C=4, preparation=None, several=False, members=1, size=6, **config):
@@ -89,3 +91,21 @@ def preparation(missing, words=True, far=1.0):
     features = ("height", "colour", "level")
     examples = Examples(X.astype(np.float32), features=features, categories=categories)
     return Preparation.fit(examples, missing=missing)
+
+
+def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std", **config):
+    """With P past inputs, K known in advance, and S that do not change."""
+    windows = SeriesWindows(
+        context, horizon, scaling, season, *(columns(n, seed) for seed, n in enumerate((P, K, S)))
+    )
+    sizes = {"n_past": P, "n_future": K, "n_static": S, "n_lags": windows.n_lags}
+    net = noisy(seeded(lambda: ForecasterNet(horizon, **sizes, hidden_size=6, **config)))
+    fitted = {name: getattr(windows, name) for name in ("context", "scaling", "season")}
+    fitted |= {name: getattr(windows, name).as_json() for name in ("past", "future", "static")}
+    fitted["preparation"] = None
+    return loaded("sequence_forecaster", net, fitted, made_with=net.config)
+
+
+def columns(n, seed):
+    random = np.random.default_rng(seed)
+    return Columns(tuple(random.normal(size=n)), tuple(random.uniform(0.5, 2, n)))

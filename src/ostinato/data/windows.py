@@ -138,11 +138,15 @@ class SeriesWindows:
         ahead = self._ahead(panel, series, cutoffs)
         return SeriesContexts(x, ahead, self._lags(known), centre, scale)
 
-    def _lags(self, known: np.ndarray) -> np.ndarray:
-        """From the scaled context `[B, context]`; `forecast_baselines` has the first as median."""
+    def lag_places(self) -> np.ndarray:
+        """The places of the lags in the context, `[horizon, J]`; a negative one lies before it."""
         step = np.arange(self.horizon)[:, None]  # 0 is the first step ahead
         seasons = step // self.season + 1 + np.arange(self.n_lags)
-        place = self.context + step - self.season * seasons  # [horizon, J]
+        return self.context + step - self.season * seasons
+
+    def _lags(self, known: np.ndarray) -> np.ndarray:
+        """From the scaled context `[B, context]`; `forecast_baselines` has the first as median."""
+        place = self.lag_places()
         lags = np.where(place >= 0, known[:, np.maximum(place, 0)], 0.0)
         return lags.astype(np.float32)
 

@@ -5,6 +5,7 @@ onnx_scan.py     a direction of a layer, as an operator or as a Scan
 onnx_cells.py    which steps are the operators RNN, GRU and LSTM
 onnx_step.py     the nodes of one step
 onnx_ops.py      one row an operation
+onnx_forecast.py windows of series, and quantiles in their units
 onnx_prepare.py  scaling and missing values
 onnx_writer.py   names, constants, nodes
 parity.py        the file in ONNX Runtime, against the runtime
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ostinato import files
-from ostinato.compiler.errors import Unsupported
+from ostinato.data.prepare import Preparation
 from ostinato.data.vocabulary import END
 from ostinato.export import parity
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
+from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.model import LanguageModel, Model, Tagger
 
 FORMS = ("sequence", "step")
@@ -75,7 +77,7 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
             inputs and outputs, which begin at zeros (`latest` at NaN).
 
     Raises:
-        Unsupported: the model reads the letters of words, or forecasts.
+        Unsupported: the model reads the letters of words.
         ValueError: the form is unknown; or the model has no such form; or its answers in ONNX
             Runtime are farther from the runtime's than rounding explains: nothing is written.
         ModuleNotFoundError: onnx is not installed.
@@ -103,13 +105,7 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
 
 
 def exportable(model: Model) -> Exportable:
-    """What of a model stands in the file. A CRF does not: its answers are the scores before it.
-
-    Raises:
-        Unsupported: the model is a forecaster.
-    """
-    if model.graph.ahead is not None:
-        raise Unsupported("a forecaster scales each window as a whole, which is not written yet")
+    """What of a model stands in the file. A CRF does not: its answers are the scores before it."""
     metadata: dict[str, Any] = {"kind": model.kind, "fingerprint": model.fingerprint}
     metadata["labels"] = model.labels.tolist()
     vocabulary = getattr(model, "vocabulary", None)
@@ -126,9 +122,27 @@ def exportable(model: Model) -> Exportable:
     elif isinstance(model, LanguageModel):
         metadata["answer"] = "probabilities of the next token"
         metadata["begins_with"] = END
+    elif isinstance(model, Forecaster):
+        metadata["answer"] = "quantiles"
+        metadata |= {name: getattr(model.windows, name) for name in ("context", "horizon")}
+        metadata |= _inputs_of_a_table(model.preparation)
+        return Exportable(model.graph, model.tensors, windows=model.windows, metadata=metadata)
     else:
         metadata["answer"] = "probabilities"
-    return Exportable(model.graph, model.tensors, model.preparation, scale, metadata)
+    return Exportable(model.graph, model.tensors, model.preparation, scale, None, metadata)
+
+
+def _inputs_of_a_table(preparation: Preparation | None) -> dict[str, list[str]]:
+    """The names of a forecaster's inputs, in their order, if it was trained with a table."""
+    if preparation is None or preparation.roles is None:
+        return {}
+    known = preparation.roles.known
+    columns = [(f.name in known, column) for f in preparation.features for column in f.columns]
+    return {
+        "past": [column for is_known, column in columns if not is_known],
+        "future": [column for is_known, column in columns if is_known],
+        "static": list(preparation.static_columns),
+    }
 
 
 def _shape(value: Any) -> list[Any]:

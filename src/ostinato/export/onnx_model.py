@@ -5,6 +5,7 @@
 
 Of a model that reads tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that
 answers at each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths.
+A forecaster has the sequence form alone, with other inputs: see `onnx_forecast.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import numpy as np
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import reachable
 from ostinato.data.prepare import Preparation
+from ostinato.data.windows import SeriesWindows
+from ostinato.export.onnx_forecast import described_inputs, write_forecast
 from ostinato.export.onnx_prepare import scaled, write_preparation
 from ostinato.export.onnx_scan import Played, Rows, write_direction, write_scan
 from ostinato.export.onnx_step import Tensors, write_step
-from ostinato.export.onnx_writer import FLOAT, INT64, IR_VERSION, OPSET, Writer
+from ostinato.export.onnx_writer import DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
 from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.runtime.step_graph import StepGraph
 
@@ -38,6 +41,7 @@ class Exportable:
         tensors: its weights by name, float32.
         preparation: of its input; None: the input is the network's.
         scale: mean and deviation of the features, by which the input is then scaled.
+        windows: of a forecaster, how they are cut from series.
         metadata: what a reader of the file needs beside its shapes: JSON values by name.
     """
 
@@ -45,6 +49,7 @@ class Exportable:
     tensors: Tensors
     preparation: Preparation | None = None
     scale: tuple[np.ndarray, np.ndarray] | None = None
+    windows: SeriesWindows | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,43 +70,82 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
         operators: whether steps that are proved to be an RNN, GRU or LSTM become these.
     """
     w, graph = Writer(), source.graph
-    x, described = _input(w, source, ("batch", "time"))
-    x = w.node("Transpose", x, perm=_time_and_batch(graph))
-    rows = Rows.of(w, x, LENGTHS)
-    x = _read(w, source, x, None)[0]
-    played: list[Played] = []
     made_of: list[str] = []
+    if source.windows is not None:
+        answer = _forecast(w, source, source.windows, operators, made_of)
+        inputs = described_inputs(w, source.windows)
+        described = w.value(ANSWER, ("batch", source.windows.horizon, graph.n_outputs), DOUBLE)
+    else:
+        x, described_x = _input(w, source, ("batch", "time"))
+        x = w.node("Transpose", x, perm=_time_and_batch(graph))
+        rows = Rows.of(w, x, LENGTHS)
+        x = _read(w, source, x, None)[0]
+        answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
+        inputs = [described_x, w.value(LENGTHS, ("batch",), INT64)]
+        each = ("time",) if graph.readout.kind == "each" else ()
+        described = w.value(ANSWER, ("batch", *each, graph.n_outputs))
+    w.called(ANSWER, answer)
+    return Made(_model(w, source, "sequence", inputs, [described]), tuple(made_of))
+
+
+def _answer(
+    w: Writer,
+    graph: ModelGraph,
+    tensors: Tensors,
+    x: str,
+    rows: Rows,
+    operators: bool,
+    made_of: list[str],
+) -> str:
+    """What the head gives to x `[T, B, F]`: `[B, K]`, or at each step `[B, T, K]`.
+
+    Args:
+        made_of: receives the operator of each direction of each layer.
+    """
+    played: list[Played] = []
     for layer in graph.layers:
         played = [
-            write_direction(w, d.step, source.tensors, x, rows, d.reverse, operators)
+            write_direction(w, d.step, tensors, x, rows, d.reverse, operators)
             for d in layer.directions
         ]
         x = _joined(w, [p.outputs for p in played])
         made_of += [p.operator for p in played]
-    shape: tuple[str | int, ...] = ("batch", graph.n_outputs)
     readout = graph.readout
     if readout.kind == "each":
-        (answer,) = _mapped(w, graph.answer, [x], source.tensors, x)
+        (answer,) = _mapped(w, graph.answer, [x], tensors, x)
         answer = w.node("Where", rows.valid, answer, w.number(0))
-        answer = w.node("Transpose", answer, perm=[1, 0, 2])
-        shape = ("batch", "time", graph.n_outputs)
-    elif readout.kind == "last":
+        return w.node("Transpose", answer, perm=[1, 0, 2])
+    if readout.kind == "last":
         last = _joined(w, [p.last for p in played])
-        (answer,) = _mapped(w, graph.answer, [last], source.tensors, last)
-    else:
-        assert readout.step is not None
-        carry = write_scan(w, readout.step, source.tensors, x, rows, reverse=False).states
-        (answer,) = _mapped(w, graph.answer, list(carry), source.tensors, carry[0])
-    w.called(ANSWER, answer)
-    inputs = [described, w.value(LENGTHS, ("batch",), INT64)]
-    return Made(_model(w, source, "sequence", inputs, [w.value(ANSWER, shape)]), tuple(made_of))
+        return _mapped(w, graph.answer, [last], tensors, last)[0]
+    assert readout.step is not None
+    carry = write_scan(w, readout.step, tensors, x, rows, reverse=False).states
+    return _mapped(w, graph.answer, list(carry), tensors, carry[0])[0]
+
+
+def _forecast(
+    w: Writer, source: Exportable, windows: SeriesWindows, operators: bool, made_of: list[str]
+) -> str:
+    """The quantiles of the steps ahead, `[batch, h, Q]` float64."""
+    ahead = source.graph.ahead
+    assert ahead is not None
+
+    def network(x: str, lengths: str) -> str:
+        x = w.node("Transpose", x, perm=[1, 0, 2])
+        rows = Rows.of(w, x, lengths)
+        return _answer(w, source.graph, source.tensors, x, rows, operators, made_of)
+
+    def each(vectors: str, known: str) -> str:
+        return _mapped(w, ahead.each, [vectors, known], source.tensors, vectors)[0]
+
+    return write_forecast(w, windows, network, each)
 
 
 def step_model(source: Exportable) -> Made:
     """The step form.
 
     Raises:
-        ValueError: the model reads backwards, too.
+        ValueError: the model has no step: it reads backwards, too, or windows of series.
     """
     w = Writer()
     step, answer = source.graph.composed()
@@ -142,8 +186,6 @@ def carried_states(step: StepGraph) -> dict[str, int]:
 
 
 def _input(w: Writer, source: Exportable, leading: tuple[str, ...]) -> tuple[str, Any]:
-    if source.graph.ahead is not None:
-        raise Unsupported("a forecaster scales windows of series, which ONNX is not given")
     if source.graph.embed is not None:
         if source.graph.embed.spelling is not None:
             raise Unsupported("the model reads the letters of words, which ONNX is not given")

@@ -25,13 +25,17 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.examples import Examples
+from ostinato.data.panel import as_panel
+from ostinato.export.onnx_forecast import FUTURE, LENGTHS, SERIES, STATIC
 from ostinato.export.onnx_model import LATEST, carried_states
+from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.model import Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.reference import play_step
 
 EPS = float(np.finfo(np.float32).eps)
 SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
+DELTA = 2.0**-20  # 16 ε: above the rounding of x, and small where it grows by a thousand
 
 Run = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
 
@@ -56,12 +60,15 @@ def amplification(model: Model, x: np.ndarray, lengths: np.ndarray, random: Any)
     """
     if model.graph.embed is not None:
         return 0.0
-    delta = 2.0**-20  # 16 ε: above the rounding of x, and small where it grows by a thousand
-    changed = (x * (1 + delta * random.choice([-1.0, 1.0], x.shape))).astype(np.float32)
-    difference = model.network.answers(changed, lengths) - model.network.answers(x, lengths)
+    difference = model.network.answers(_changed(x, random), lengths)
+    difference -= model.network.answers(x, lengths)
     if difference.ndim == 3:
         difference = difference[np.arange(x.shape[1]) < lengths[:, None]]
-    return float(np.abs(difference).max()) / delta
+    return float(np.abs(difference).max()) / DELTA
+
+
+def _changed(x: np.ndarray, random: Any) -> np.ndarray:
+    return (x * (1 + DELTA * random.choice([-1.0, 1.0], x.shape))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ def measure(model: Model, content: bytes, form: str) -> Parity | None:
 def cases(model: Model, run: Run, form: str) -> tuple[Case, ...]:
     """The comparisons of one form."""
     random = np.random.default_rng(0)
+    if isinstance(model, Forecaster):
+        return tuple(_forecasts(model, run, random, B) for B in (1, 3))
     if form == "sequence":
         return tuple(_whole(model, run, random, B, T) for B, T in SIZES)
     found = [_chunks(model, run, random, B, T) for B, T in SIZES]
@@ -178,6 +187,41 @@ def _whole(model: Model, run: Run, random: np.random.Generator, B: int, T: int) 
     rows = "1 row" if B == 1 else f"{B} rows of different lengths"
     growth = amplification(model, prepared, lengths, random)
     return _case(model, f"{rows}, {T} steps", came, meant, T, growth)
+
+
+def _forecasts(model: Forecaster, run: Run, random: np.random.Generator, B: int) -> Case:
+    """Series of different lengths, some shorter than a window, some of their values missing; the
+    error is in units of a window's scale, as the network's answers are."""
+    windows, h = model.windows, model.windows.horizon
+    lengths = np.array([windows.context + 5, *random.integers(1, 2 * windows.context, B - 1)])
+    T = int(lengths.max())
+    series = random.normal(3, 2, (B, T, model.n_features))
+    series[:, 1:, 0][random.random((B, T - 1)) < 0.1] = np.nan
+    series[np.arange(B), lengths - 1, 0] = 1.0  # a window has a value
+    future = random.normal(size=(B, T + h, len(windows.future)))
+    static = random.normal(size=(B, len(windows.static)))
+    feeds = {SERIES: series, LENGTHS: lengths.astype(np.int64)}
+    feeds |= {FUTURE: future} if future.shape[2] else {}
+    feeds |= {STATIC: static} if static.shape[1] else {}
+    (came,) = run(feeds)
+    panel = as_panel(
+        [s[:n] for s, n in zip(series, lengths, strict=True)],
+        future=[f[: n + h] for f, n in zip(future, lengths, strict=True)]
+        if FUTURE in feeds
+        else None,
+        static=static if STATIC in feeds else None,
+    )
+    meant = model.predict_quantiles(panel)
+    read = windows.contexts(panel, np.arange(B), lengths)
+    known = [part for part in (read.future, read.lags) if part is not None]
+    x, beside = read.x, np.concatenate(known, axis=2)
+    answers = model.network.forecasts(x, beside)
+    changed = model.network.forecasts(_changed(x, random), _changed(beside, random))
+    growth = float(np.abs(changed - answers).max()) / DELTA
+    scale = read.scale[:, :, None]
+    rows = "1 series" if B == 1 else f"{B} series of different lengths"
+    name = f"{rows}, {windows.context} steps read"
+    return _case(model, name, came / scale, meant / scale, windows.context, growth)
 
 
 def _chunks(model: Model, run: Run, random: np.random.Generator, B: int, T: int) -> Case:
