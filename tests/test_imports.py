@@ -23,14 +23,14 @@ PACKAGE = """
     compiler
     checkpointed
     _scan
-    _explain span_metrics
+    _explain span_metrics label_metrics forecast_metrics
     data
     datasets
     runtime
     nn
     hyperparameters
     models
-    metrics forecast_metrics forecast_baselines ngram
+    metrics forecast_baselines ngram
     training
     baselines rundir report
     export

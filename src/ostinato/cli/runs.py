@@ -47,11 +47,22 @@ class Trained:
         Raises:
             BadInput: its configuration is damaged.
         """
+        return str(self.entries().get("kind"))
+
+    def entries(self) -> dict[str, Any]:
+        """What stands in config.json of the saved model, unchecked.
+
+        Raises:
+            BadInput: it is no JSON object.
+        """
         path = files.current(self.model) / "config.json"
         try:
-            return str(json.loads(path.read_bytes())["kind"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise BadInput(f"{path} is missing or damaged; save the model again")
+        return found
 
     def preparation(self) -> Preparation | None:
         """How the model prepares its columns, read without torch; None: it was given arrays.

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from typing import NamedTuple
 
 import numpy as np
 
 from ostinato.data.vocabulary import SPECIAL, Vocabulary
 
 SUGGESTED = 3  # as on a phone
+
+
+class Suggestion(NamedTuple):
+    """A token that may come next, and how likely it is among those that begin as typed."""
+
+    text: str
+    probability: float
 
 
 class Keyboard:

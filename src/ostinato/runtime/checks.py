@@ -56,6 +56,19 @@ def columns(value: Any, where: str) -> Array | None:
 
 def preparation(value: Any, graph: ModelGraph, where: str) -> Preparation | None:
     """The preparation of examples for a network."""
+    made = columns_of_table(value, where)
+    if made is None:
+        return None
+    where = f"{where}: 'preparation'"
+    if made.reads_words != (graph.embed is not None) or len(made.features) < made.reads_words:
+        fail(f"{where} is not one for this network")
+    if not made.reads_words and len(made.columns) != graph.n_inputs:
+        fail(f"{where} makes {len(made.columns)} inputs for a network of {graph.n_inputs}")
+    return made
+
+
+def columns_of_table(value: Any, where: str) -> Preparation | None:
+    """How the columns of a table are prepared, whatever the network."""
     if value is None:
         return None
     where = f"{where}: 'preparation'"
@@ -67,14 +80,9 @@ def preparation(value: Any, graph: ModelGraph, where: str) -> Preparation | None
     if type(value.get("reads_words")) is not bool or not isinstance(value.get("missing"), str):
         fail(f"{where} does not say what a step is, or what is missing")
     try:
-        made = Preparation.from_json(value)
+        return Preparation.from_json(value)
     except (ValueError, TypeError) as problem:
         fail(f"{where}: {str(problem)[:120]}")
-    if made.reads_words != (graph.embed is not None) or len(made.features) < made.reads_words:
-        fail(f"{where} is not one for this network")
-    if not made.reads_words and len(made.columns) != graph.n_inputs:
-        fail(f"{where} makes {len(made.columns)} inputs for a network of {graph.n_inputs}")
-    return made
 
 
 def _check_feature(value: dict[str, Any], where: str) -> None:

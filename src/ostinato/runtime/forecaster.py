@@ -20,6 +20,7 @@ class Forecaster(Model):
     Attributes:
         labels: `[Q]`, the levels of the quantiles.
         windows: how it is shown series.
+        preparation: how a person's table becomes the inputs; None: they are arrays.
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
@@ -27,11 +28,17 @@ class Forecaster(Model):
         checks.names(fitted, wanted, where)
         self.windows = checks.windows(fitted, self.graph, where)
         self.labels = np.array(checks.levels(self._net.get("quantiles"), self.n_outputs, where))
+        self.preparation = checks.columns_of_table(fitted["preparation"], where)
 
     @property
     def n_outputs(self) -> int:
         """Q."""
         return self.graph.n_outputs
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """`labels`, by the name that they have in torch."""
+        return tuple(self.labels.tolist())
 
     @property
     def n_features(self) -> int:
@@ -55,17 +62,38 @@ class Forecaster(Model):
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
         """The quantiles of these values, `[N, h, Q]` float64, in the order of `labels`."""
-        panel = as_panel(X, future=future, static=static)
+        panel = X if isinstance(X, Panel) else as_panel(X, future=future, static=static)
         self.windows.check_inputs(panel)
         self.windows.check_ends(panel)
+        return self.quantiles_after(panel, np.arange(len(panel)), panel.lengths)
+
+    def quantiles_after(self, panel: Panel, series: Array, cutoffs: Array) -> Array:
+        """The quantiles of the values of some series from these steps on, `[M, h, Q]` float64."""
         found = [
-            self._forecasts(panel, np.arange(first, min(first + ROWS, len(panel))))
-            for first in range(0, len(panel), ROWS)
+            self._forecasts(panel, series[first : first + ROWS], cutoffs[first : first + ROWS])
+            for first in range(0, len(series), ROWS)
         ]
         return np.concatenate(found)
 
-    def _forecasts(self, panel: Panel, series: Array) -> Array:
-        read = self.windows.contexts(panel, series, panel.lengths[series])
+    def evaluate(self, panel: Panel, windows: int = 1) -> dict[str, Any]:
+        """How good forecasts of the last values of series are, made as if these had not come.
+
+        Args:
+            panel: the series; see `ostinato.data.panel.as_panel`.
+            windows: forecasts of each, a horizon apart.
+
+        Returns:
+            mase, wql, pinball, mae, coverage_80 and n; see `ostinato.forecast_metrics`.
+
+        Raises:
+            ValueError: as for `predict`; or no series is long enough.
+        """
+        from ostinato.runtime import measures
+
+        return measures.of_forecaster(self, panel, windows)
+
+    def _forecasts(self, panel: Panel, series: Array, cutoffs: Array) -> Array:
+        read = self.windows.contexts(panel, series, cutoffs)
         parts = [part for part in (read.future, read.lags) if part is not None]
         answers = self.network.forecasts(read.x, np.concatenate(parts, axis=2)).astype(np.float64)
         wrong = ~np.isfinite(answers).all(axis=(1, 2))

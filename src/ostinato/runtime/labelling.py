@@ -21,6 +21,7 @@ from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 from ostinato.span_metrics import can_follow
 
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _CRF = ("crf.transitions", "crf.start", "crf.end")
 
 
@@ -76,16 +77,39 @@ class Labelling:
         """The probability of each label at each step, `[T, C]`."""
         if self.crf is None:
             return scores
-        transitions, start, end = self.crf
+        transitions, _, end = self.crf
         emissions = scores.astype(np.float64)
-        ahead = [start + emissions[0]]  # log of the sum over all labellings up to a step
-        for e in emissions[1:]:
-            ahead.append(_log_sum(ahead[-1][:, None] + transitions, 0) + e)
+        ahead = self._ahead(emissions)
         behind = [end]
         for e in emissions[:0:-1]:
             behind.append(_log_sum(transitions + (e + behind[-1]), 1))
         logs = np.array(ahead) + np.array(behind[::-1])
         return np.exp(logs - _log_sum(logs, 1)[:, None])
+
+    def nats(self, scores: Array, labels: Array) -> float:
+        """−log P of labels `[T]`, the numbers of those of a whole sequence."""
+        steps = np.arange(len(labels))
+        if self.crf is None:
+            return float(nats(scores[steps, labels]).sum())
+        transitions, start, end = self.crf
+        emissions = scores.astype(np.float64)
+        score = start[labels[0]] + emissions[steps, labels].sum() + end[labels[-1]]
+        score += transitions[labels[:-1], labels[1:]].sum()
+        return float(_log_sum(self._ahead(emissions)[-1] + end, 0) - score)
+
+    def _ahead(self, emissions: Array) -> list[Array]:
+        """The logarithm of the sum over all labellings up to each step, by their last label."""
+        assert self.crf is not None
+        transitions, start, _ = self.crf
+        ahead = [start + emissions[0]]
+        for e in emissions[1:]:
+            ahead.append(_log_sum(ahead[-1][:, None] + transitions, 0) + e)
+        return ahead
+
+
+def nats(probability: Array) -> Array:
+    """−log p in float64; a probability that was rounded to 0 counts as the smallest float32."""
+    return -np.log(np.maximum(probability.astype(np.float64), _SMALLEST))
 
 
 def _viterbi(emissions: Array, transitions: Array, start: Array, end: Array) -> Array:

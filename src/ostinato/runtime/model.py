@@ -15,6 +15,8 @@ import numpy as np
 
 from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
+from ostinato.data.growing_text import GrowingText
+from ostinato.data.keyboard import Keyboard, Suggestion
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences, shape_sequences
@@ -86,6 +88,11 @@ class Model:
     def __repr__(self) -> str:
         layers = ", ".join(layer.name for layer in self.graph.layers)
         return f"{type(self).__name__}({self.kind}: {layers}; {len(self.labels)} labels)"
+
+    @property
+    def classes(self) -> Array:
+        """`labels`, by the name that they have in torch."""
+        return self.labels
 
     @property
     def n_features(self) -> int:
@@ -184,6 +191,11 @@ class Classifier(Model):
             fail(f"{where}: 'multilabel' is neither true nor false")
         self.several = fitted["multilabel"]
 
+    @property
+    def multilabel(self) -> bool:
+        """`several`, by the name that it has in torch."""
+        return self.several
+
     def prepared(self, X: Any) -> Inputs:
         """The sequences that the network reads, made of a person's.
 
@@ -240,9 +252,25 @@ class Classifier(Model):
             return (probabilities > 0.5).astype(np.int64)
         return self.encoder.decode(probabilities.argmax(1))
 
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
+
+        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
+
+        Raises:
+            ValueError: X cannot be used, or y has not a known label for each sequence.
+        """
+        from ostinato.runtime import measures
+
+        return measures.of_classifier(self, X, y)
+
 
 class Tagger(Model):
-    """A model that gives a label to every step."""
+    """A model that gives a label to every step.
+
+    Attributes:
+        scheme: in which spans are written as tags, as "iob2"; None: labels are no tags.
+    """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
         wanted = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
@@ -254,6 +282,7 @@ class Tagger(Model):
         self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
         self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
         self._labelling = Labelling.of(self.tensors, self.labels, fitted["scheme"], where)
+        self.scheme: str | None = fitted["scheme"]
 
     def prepared(self, X: Any) -> tuple[Inputs, bool]:
         """The sequences that the network reads; and whether X is only one."""
@@ -294,6 +323,19 @@ class Tagger(Model):
         """
         return self._of_each(X, self._labelling.probabilities)
 
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Accuracy and loss (−log P of the labels, in nats) of a step, and n, the steps.
+
+        With a scheme also precision, recall and f1 of the spans; with words also unknown, the share
+        of them that the training did not have.
+
+        Raises:
+            ValueError: X cannot be used, or y has not a known label for each step.
+        """
+        from ostinato.runtime import measures
+
+        return measures.of_tagger(self, X, y)
+
     def _of_each(self, X: Any, f: Any) -> list[Array] | Array:
         sequences, is_one = self.prepared(X)
         found: list[Array] = [np.empty(0)] * len(sequences)
@@ -331,6 +373,65 @@ class LanguageModel(Model):
         """The likeliest token after each text."""
         ends = [self.network.answers(self._tokens(text)[None])[0, -1] for text in texts]
         return [self.vocabulary.strings[int(p.argmax())] for p in ends]
+
+    def evaluate(self, documents: Sequence[str]) -> dict[str, Any]:
+        """How well the model foretells texts.
+
+        Returns:
+            loss (nats of a token), bits_per_character, perplexity, top1, top3, keystrokes_saved and
+            so on; see `training.language.LanguageEvaluation`.
+
+        Raises:
+            ValueError: there is no character in any of them.
+        """
+        from ostinato.runtime import measures
+
+        return measures.of_language_model(self, documents)
+
+    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+        """The n likeliest continuations of a text that is being typed, the best first.
+
+        At the level "word" an unfinished word is completed: of "the quick br" words are suggested
+        that begin with "br"; fewer than n if there are not so many. The state after each key is
+        kept, so that only what is new is read, also after a key is taken back.
+
+        Returns:
+            Each with its `text` and its `probability` among those that begin as typed.
+        """
+        whole, beginning = self.vocabulary.typed(text)
+        scores = self._typing.answer(self.vocabulary.encode(whole))
+        found = self._keyboard.likeliest(scores, beginning, n)
+        return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]
+
+    @cached_property
+    def _keyboard(self) -> Keyboard:
+        return Keyboard(self.vocabulary)
+
+    @cached_property
+    def _typing(self) -> GrowingText[Array]:
+        """To the logarithms of the probabilities, `[V]`."""
+        return GrowingText(self._read_on)
+
+    def _read_on(self, tokens: Array, carry: Array | None) -> tuple[Array, Array]:
+        proba, carry = self.read(tokens, carry, each=False)
+        with np.errstate(divide="ignore"):
+            return np.log(proba[-1].astype(np.float64)), carry
+
+    def read(self, tokens: Array, carry: Array | None, *, each: bool) -> tuple[Array, Array]:
+        """The probabilities after the last of some tokens `[N]`, or after each, and the carry.
+
+        Args:
+            tokens: their numbers; a document begins with END.
+            carry: the states after the tokens before them; None: there are none.
+            each: whether after each.
+
+        Returns:
+            `[1, V]` or `[N, V]` float32, and the states in one row.
+        """
+        chunks = self._source.chunks
+        if carry is None:
+            carry = np.zeros(self._source.n_carry, np.float32)
+        return chunks.play(self.network.vectors(tokens), carry, each)
 
     def _tokens(self, text: str) -> Array:
         return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)

@@ -179,6 +179,8 @@ def source_of(model: Model) -> StreamSource:
     """
     from ostinato.runtime.model import Classifier, LanguageModel, Tagger
 
+    if not isinstance(model, (Classifier, Tagger, LanguageModel)):
+        raise ValueError(f"a {model.kind} has no streams in this version")
     begin, scaling, reader = None, None, None
     vocabulary = getattr(model, "vocabulary", None)
     if isinstance(model, LanguageModel):
@@ -197,8 +199,6 @@ def source_of(model: Model) -> StreamSource:
         if reader is None and scaling is None and model._scale is not None:
             mean, deviation = model._scale
             scaling = RowScaling(mean, deviation, np.full(len(mean), np.nan))
-    elif not isinstance(model, (Classifier, LanguageModel)):
-        raise ValueError(f"a {model.kind} has no streams in this version")
     return StreamSource(
         model.network, model.labels.tolist(), several=getattr(model, "several", False),
         scaling=scaling, reader=reader, begin=begin,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import class_weights, defaults, limits, partition, sources
+from ostinato.cli import answering, class_weights, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import predictions_csv
@@ -53,9 +53,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    from ostinato.training.fitted import load
-
-    model = load(trained.model)
+    model = answering.to_evaluate(trained)
     sources.check_fits(file or str(trained.model), part, model, labels=True)
     return measure(model, part)
 
@@ -66,9 +64,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     parts = sources.blocks(file, settings, preparation, trained.reading_of(file))
     parts = sources.begun(parts)
 
-    from ostinato.training.fitted import load
-
-    model = load(trained.model)
+    model = answering.to_predict(trained)
     for i, part in enumerate(parts):
         sources.check_fits(file, part, model, labels=False)
         names = part.ids if part.roles is not None else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import defaults, limits, sources
+from ostinato.cli import answering, defaults, limits, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text, times_as_text
@@ -70,9 +70,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     source = file or sources.known(settings.data.source)
     series = _series(source, settings, trained.preparation())
 
-    from ostinato.training.fitted_forecaster import load
-
-    model = load(trained.model)
+    model = answering.to_evaluate(trained)
     panel = _panel(series, model.preparation)
     windows = _windows(panel, model.windows.horizon, series.source)
     return _known(model.evaluate(panel, windows))
@@ -84,9 +82,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
         raise BadInput(f"{file} is no table; wanted {', '.join(sources.TABLES)}")
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
-    from ostinato.training.fitted_forecaster import load
-
-    model = load(trained.model)
+    model = answering.to_predict(trained)
     for i, series in enumerate(parts):
         yield _csv(model, series, proba, with_header=i == 0)
 

@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli import defaults, limits, sources
+from ostinato.cli import answering, defaults, limits, sources
 from ostinato.cli.config import ONLY, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text
@@ -114,18 +114,15 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    from ostinato.training.fitted_language import load
-
-    return asdict(load(trained.model).evaluate(documents))
+    result = answering.to_evaluate(trained).evaluate(documents)
+    return result if isinstance(result, dict) else asdict(result)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest next token after each document of a file, as CSV."""
     documents = _given(file, trained)
 
-    from ostinato.training.fitted_language import load
-
-    model = load(trained.model)
+    model = answering.to_predict(trained)
     found = [model.suggest(document, 1) for document in documents]
     rows = [(i, *((s[0].text, f"{s[0].probability:.6f}") if s else ("", "")))
             for i, s in enumerate(found)]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import defaults, limits, partition, sources
+from ostinato.cli import answering, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text, times_as_text
@@ -52,9 +52,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    from ostinato.training.fitted_tagger import load
-
-    model = load(trained.model)
+    model = answering.to_evaluate(trained)
     return model.evaluate(_inputs(model.preparation, part), part.y)
 
 
@@ -62,9 +60,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest label of each step of a file, as pieces of CSV."""
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
-    from ostinato.training.fitted_tagger import load
-
-    model = load(trained.model)
+    model = answering.to_predict(trained)
     for i, part in enumerate(parts):
         yield _csv(model, part, proba, with_header=i == 0)
 
