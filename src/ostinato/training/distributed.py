@@ -41,6 +41,13 @@ from torch import Tensor
 from ostinato import environment
 from ostinato.interrupt import Interrupt
 
+if environment.launched():
+    # PyTorch's first optimizer imports this module, and the module's default arguments keep the
+    # process group of that moment beyond destroy_process_group. Its threads would then run while
+    # the interpreter ends, and one that frees a tensor there aborts the process. Imported here,
+    # before a program makes its group, the module keeps none.
+    import torch.distributed.nn.functional
+
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
