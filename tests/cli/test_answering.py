@@ -91,6 +91,13 @@ def test_predict_and_evaluate_need_no_torch(ostinato, runs, task):
         assert value == pytest.approx(kept[name], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.process
+def test_complete_needs_no_torch(ostinato, runs):
+    wanted = ostinato("complete", runs / "language", "the c").out
+    assert len(wanted.splitlines()) == 3
+    assert without_torch("complete", runs / "language", "the c") == wanted
+
+
 def test_predictions_are_those_of_the_network(ostinato, runs, monkeypatch):
     """Labels are equal, and probabilities but for the rounding of their last digit."""
     for task in ("classify", "tag"):

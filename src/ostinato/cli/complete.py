@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ostinato.cli import answering
 from ostinato.cli.failures import BadInput
-from ostinato.cli.generate import load
+from ostinato.cli.generate import find
 from ostinato.cli.output import Quiet, hush, say, say_json
 
 if TYPE_CHECKING:
+    from ostinato.runtime.model import LanguageModel
     from ostinato.training.fitted_language import FittedLanguageModel
+
+    Suggesting = LanguageModel | FittedLanguageModel
 
 ENTER, ERASE, ABORT, TAKE = "\r\n", "\x7f\b", "\x03\x04\x1b", "\t"
 
@@ -39,7 +43,7 @@ def complete(
     begins anew, Esc ends. Elsewhere each line of standard input is a text.
     """
     hush(quiet)
-    model = load(run)
+    model = answering.to_predict(find(run))
     if text is not None:
         _tell(model, text, n, as_json)
     elif sys.stdin is None:
@@ -51,7 +55,7 @@ def complete(
             _tell(model, line.rstrip("\n"), n, as_json)
 
 
-def _tell(model: FittedLanguageModel, text: str, n: int, as_json: bool) -> None:
+def _tell(model: Suggesting, text: str, n: int, as_json: bool) -> None:
     found = model.suggest(text, n)
     if as_json:
         suggestions = [{"text": s.text, "probability": s.probability} for s in found]
@@ -60,7 +64,7 @@ def _tell(model: FittedLanguageModel, text: str, n: int, as_json: bool) -> None:
         say("\n".join(f"{s.probability:7.4f}   {_visible(s.text)}" for s in found))
 
 
-def _type(model: FittedLanguageModel, n: int) -> None:
+def _type(model: Suggesting, n: int) -> None:
     """Read keys from the terminal until Esc, Ctrl-C or Ctrl-D."""
     typed = ""
     with _keys() as keys:
@@ -81,7 +85,7 @@ def _type(model: FittedLanguageModel, n: int) -> None:
         sys.stdout.write("\n")
 
 
-def _taken(model: FittedLanguageModel, typed: str) -> str:
+def _taken(model: Suggesting, typed: str) -> str:
     """The text with the first suggestion in it, in the place of the word that was begun."""
     found = model.suggest(typed, 1)
     if not found:
@@ -91,7 +95,7 @@ def _taken(model: FittedLanguageModel, typed: str) -> str:
     return typed[: len(typed) - len(beginning)] + found[0].text + blank
 
 
-def _draw(model: FittedLanguageModel, typed: str, n: int) -> None:
+def _draw(model: Suggesting, typed: str, n: int) -> None:
     """Write the line anew: what is typed, then the suggestions; its end if it is too long."""
     shown = " | ".join(_visible(s.text) for s in model.suggest(typed, n))
     room = max(10, shutil.get_terminal_size().columns - len(shown) - 6)

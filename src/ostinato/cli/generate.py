@@ -39,7 +39,11 @@ def generate(
     hush(quiet)
     if not temperature >= 0:
         raise BadInput(f"--temperature is {temperature}; wanted 0 or more")
-    model = load(run)
+    trained = find(run)
+
+    from ostinato.training import fitted_language
+
+    model = fitted_language.load(trained.model)
     _tell_unknown(model, prompt)
     made = model.generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
     copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}
@@ -61,8 +65,8 @@ def _tell_unknown(model: FittedLanguageModel, prompt: str) -> None:
         _log.warning("the training texts do not have the characters %s of the prompt", shown)
 
 
-def load(run: Path) -> FittedLanguageModel:
-    """The language model of a run.
+def find(run: Path) -> runs.Trained:
+    """The run of a language model.
 
     Raises:
         BadInput: it is a model of another task.
@@ -71,7 +75,4 @@ def load(run: Path) -> FittedLanguageModel:
     task, _ = jobs.of_model(trained)
     if task != "language":
         raise BadInput(f"{run} was trained to {task}; wanted a language model")
-
-    from ostinato.training import fitted_language
-
-    return fitted_language.load(trained.model)
+    return trained

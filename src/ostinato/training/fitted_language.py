@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ostinato.data.copies import Copies
 from ostinato.data.corpus import Corpus
+from ostinato.data.keyboard import Keyboard, Suggestion
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
 from ostinato.models.language import LanguageArchitecture, LanguageNet
 from ostinato.training import loop, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
-from ostinato.training.language import Keyboard, Language, LanguageEvaluation, measure
+from ostinato.training.language import Language, LanguageEvaluation, measure
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
@@ -41,13 +42,6 @@ class Reading(Declared):
         "twice, or 8192 pieces.",
         low=3,
     )
-
-
-class Suggestion(NamedTuple):
-    """A token that may come next, and how likely it is among those that begin as typed."""
-
-    text: str
-    probability: float
 
 
 @dataclass(frozen=True)
