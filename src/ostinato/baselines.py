@@ -8,8 +8,9 @@ part alone. A sign test over the test part says whether a difference can be chan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data import Ragged
+from ostinato.data.label_sets import rarest
 from ostinato.data.sequences import shape_sequences
 from ostinato.data.splits import folds
 from ostinato.data.words import Words
@@ -25,6 +27,7 @@ MOST_LEARNT, MOST_CHOSEN_BY = 5_000, 1_000  # examples; an SVM takes the square 
 AT_ONCE = 1_000  # predicted: an SVM of 5,000 examples takes 40 MB for them
 MOST_FLAT = 2_048  # values of a flattened sequence
 FOLDS = 3
+_OF_WORDS = "logistic regression on words and pairs"
 SURE = 0.05  # a difference that chance gives more rarely is told as one
 
 
@@ -34,13 +37,16 @@ class Baseline:
 
     Attributes:
         name: of the method.
-        right: `[N]` bool, whether it is right about each test example.
+        right: `[N]` bool, whether it is right about each test example; the share of its labels
+            that are right, where it may have several.
         n_learnt: the examples that it learnt from.
+        answers: `[N, C]` zeros and ones, where an example may have several labels.
     """
 
     name: str
     right: np.ndarray
     n_learnt: int
+    answers: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -95,22 +101,111 @@ def classification(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> l
     X, X_test = shape_sequences(X), shape_sequences(X_test)
     generator = np.random.default_rng(seed)
     learnt = _sample(y, MOST_LEARNT, generator)
-    kinds = [kind for kind in (flattened, pooled) if _fits(kind, X, X_test)]
-    columns = {kind: kind(X[learnt]) for kind in kinds}
     few = _sample(y[learnt], MOST_CHOSEN_BY, generator)
-    candidates = [(kind, name, make) for kind in kinds for name, make in _methods()]
+    name, answers = _best(X[learnt], y[learnt], X_test, few, y[learnt], seed)
+    return [*found, Baseline(name, answers == y_test, len(learnt))]
+
+
+def several(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> list[Baseline]:
+    """The baselines where an example may have several labels.
+
+    The commoner answer to each label, and the best simple classifier, one for each label.
+
+    Args:
+        X, X_test, seed: as for `classification`.
+        y, y_test: `[N, C]` zeros and ones.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import baselines
+        >>> X = np.random.default_rng(0).normal(size=(200, 10, 2))
+        >>> y = (X.mean(axis=1) > 0).astype(int)
+        >>> found = baselines.several(X[:150], y[:150], X[150:], y[150:])
+        >>> found[0].accuracy < 0.7 < 0.8 < found[1].accuracy
+        True
+    """
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    found = [_commoner(y, y_test)]
+    if (y == y[0]).all():
+        return found
+    X, X_test = shape_sequences(X), shape_sequences(X_test)
+    generator, strata = np.random.default_rng(seed), rarest(y)
+    learnt = _sample(strata, MOST_LEARNT, generator)
+    few = _sample(strata[learnt], MOST_CHOSEN_BY, generator)
+    name, answers = _best(X[learnt], y[learnt], X_test, few, strata[learnt], seed)
+    right = (answers == y_test).mean(axis=1)
+    return [*found, Baseline(name, right, len(learnt), answers)]
+
+
+def _commoner(y: np.ndarray, y_test: np.ndarray) -> Baseline:
+    """To each label the answer that is commoner in the training part."""
+    answers = np.broadcast_to((2 * y.sum(axis=0) > len(y)).astype(np.int64), y_test.shape)
+    right = (answers == y_test).mean(axis=1)
+    return Baseline("the commoner answer to each label", right, len(y), answers)
+
+
+def _best(
+    X: Any, y: np.ndarray, X_test: Any, few: np.ndarray, strata: np.ndarray, seed: int
+) -> tuple[str, np.ndarray]:
+    """The name of the best simple classifier, and its answers to the test part.
+
+    Args:
+        X, y: sequences to learn from, and their labels `[N]`, or `[N, C]`.
+        X_test: those to answer.
+        few: positions of those among X by which it is chosen.
+        strata: `[N]`, what folds share out evenly.
+        seed: of the folds.
+    """
+    kinds = [kind for kind in (flattened, pooled) if _fits(kind, X, X_test)]
+    columns = {kind: kind(X) for kind in kinds}
+    candidates = [
+        (kind, name, partial(_ForEachLabel, make) if y.ndim == 2 else make)
+        for kind in kinds
+        for name, make in _methods()
+    ]
     scores = [
-        _cross_validated(make, columns[kind][few], y[learnt][few], seed)
+        _cross_validated(make, columns[kind][few], y[few], strata[few], seed)
         for kind, _, make in candidates
     ]
     kind, name, make = candidates[int(np.argmax(scores))]
-    fitted = make().fit(columns[kind], y[learnt])
+    fitted = make().fit(columns[kind], y)
     answers = [
         fitted.predict(kind(X_test[start : start + AT_ONCE]))
-        for start in range(0, len(y_test), AT_ONCE)
+        for start in range(0, len(X_test), AT_ONCE)
     ]
-    right = np.concatenate(answers) == y_test
-    return [*found, Baseline(f"{name} on {kind.__name__} sequences", right, len(learnt))]
+    return f"{name} on {kind.__name__} sequences", np.concatenate(answers)
+
+
+class _ForEachLabel:
+    """A classifier of its own for each label; one that all or none have is answered so.
+
+    Args:
+        make: makes a classifier.
+    """
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make = make
+
+    def fit(self, columns: Any, y: np.ndarray) -> _ForEachLabel:
+        """Learn from columns `[N, D]` and labels `[N, C]`."""
+        self._same = np.where((y == y[0]).all(axis=0), y[0], -1)
+        self._fitted = [
+            None if same >= 0 else self._make().fit(columns, labels)
+            for same, labels in zip(self._same, y.T, strict=True)
+        ]
+        return self
+
+    def predict(self, columns: Any) -> np.ndarray:
+        """`[N, C]` zeros and ones."""
+        n = columns.shape[0]
+        answers = [
+            np.full(n, same) if fitted is None else fitted.predict(columns)
+            for same, fitted in zip(self._same, self._fitted, strict=True)
+        ]
+        return np.stack(answers, axis=1)
 
 
 def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
@@ -133,20 +228,52 @@ def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
         >>> baselines.words(X, y, X, y)[1].accuracy
         1.0
     """
-    with needs("torch", "sklearn"):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-
     y, y_test = np.asarray(y), np.asarray(y_test)
     found = [majority(y, y_test)]
     if len(np.unique(y)) < 2:
         return found
+    right = _of_words(X, y, X_test) == y_test
+    return [*found, Baseline(_OF_WORDS, right, len(y))]
+
+
+def several_words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
+    """`words` where an example may have several labels: a logistic regression for each.
+
+    Args:
+        X, X_test: the sequences.
+        y, y_test: `[N, C]` zeros and ones.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import baselines
+        >>> from ostinato.data.words import Words
+        >>> X = Words.of([["cold", "wet"], ["warm", "wet"], ["cold", "dry"], ["warm", "dry"]] * 9)
+        >>> y = np.array([[1, 1], [0, 1], [1, 0], [0, 0]] * 9)
+        >>> baselines.several_words(X, y, X, y)[1].accuracy
+        1.0
+    """
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    found = [_commoner(y, y_test)]
+    if (y == y[0]).all():
+        return found
+    answers = _of_words(X, y, X_test)
+    return [*found, Baseline(_OF_WORDS, (answers == y_test).mean(axis=1), len(y), answers)]
+
+
+def _of_words(X: Words, y: np.ndarray, X_test: Words) -> np.ndarray:
+    """The answers of a logistic regression on words and pairs of words."""
+    with needs("torch", "sklearn"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+    make = partial(LogisticRegression, C=10, max_iter=1000)
     columns = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True)
-    model = make_pipeline(columns, LogisticRegression(C=10, max_iter=1000))
-    model.fit(_lists(X), y)
-    right = model.predict(_lists(X_test)) == y_test
-    return [*found, Baseline("logistic regression on words and pairs", right, len(y))]
+    model = _ForEachLabel(make) if y.ndim == 2 else make()
+    model.fit(columns.fit_transform(_lists(X)), y)
+    return model.predict(columns.transform(_lists(X_test)))
 
 
 def _lists(X: Words) -> list[list[str]]:
@@ -161,7 +288,8 @@ def verdict(right: Any, found: list[Baseline]) -> str:
     """A network beside the best baseline, in a plain sentence.
 
     Args:
-        right: `[N]` bool, whether the network is right about each test example.
+        right: `[N]` bool, whether the network is right about each test example; or the share of an
+            example's labels that are right.
         found: baselines on the same examples.
 
     Example:
@@ -173,9 +301,9 @@ def verdict(right: Any, found: list[Baseline]) -> str:
         >>> baselines.verdict(np.arange(100) < 30, [weak])
         'WORSE than the most frequent label (30.0 % to 50.0 %)'
     """
-    right = np.asarray(right, bool)
+    right = np.asarray(right, float)
     best = max(found, key=lambda baseline: baseline.accuracy)
-    won, lost = int((right & ~best.right).sum()), int((best.right & ~right).sum())
+    won, lost = int((right > best.right).sum()), int((right < best.right).sum())
     figures = f"({100 * right.mean():.1f} % to {100 * best.accuracy:.1f} %)"
     if sign_test(won, lost) >= SURE:
         return f"no different from {best.name} {figures}: what differs can be chance"
@@ -265,12 +393,14 @@ def _methods() -> Iterator[tuple[str, Any]]:
     yield "an RBF-SVM", lambda: after_scaling(SVC(C=10, kernel=rbf_kernel))
 
 
-def _cross_validated(make: Any, columns: np.ndarray, y: np.ndarray, seed: int) -> float:
+def _cross_validated(
+    make: Any, columns: np.ndarray, y: np.ndarray, strata: np.ndarray, seed: int
+) -> float:
     """The mean accuracy over folds; those whose training part has one class are left out."""
     scores = [
-        make().fit(columns[train], y[train]).score(columns[test], y[test])
-        for train, test in folds(len(y), FOLDS, seed, stratify=y)
-        if len(np.unique(y[train])) > 1
+        (make().fit(columns[train], y[train]).predict(columns[test]) == y[test]).mean()
+        for train, test in folds(len(y), FOLDS, seed, stratify=strata)
+        if (y[train] != y[train][0]).any()
     ]
     return float(np.mean(scores)) if scores else 0.0
 

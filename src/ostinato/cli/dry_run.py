@@ -12,6 +12,7 @@ from ostinato.cli.config import Config
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import percent, times_as_text
 from ostinato.cli.summaries import Rows
+from ostinato.data.label_sets import joined
 
 if TYPE_CHECKING:
     from ostinato.cli.jobs.classify import ClassifyJob
@@ -65,8 +66,13 @@ def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
     labels, counts = _labels(train)
     _, test_counts = _labels(test, labels)
     total = max(1, int(test_counts.sum()))
-    most_frequent = test_counts[counts.argmax()] / total
-    baselines = [("always the most frequent label", percent(float(most_frequent)))]
+    if train.roles is not None and train.roles.labels:
+        commoner = np.where(2 * counts > len(train), test_counts, len(test) - test_counts).mean()
+        told = ("always the commoner answer to each label", percent(float(commoner) / len(test)))
+    else:
+        most_frequent = float(test_counts[counts.argmax()] / total)
+        told = ("always the most frequent label", percent(most_frequent))
+    baselines = [told]
     if jobs.task_of(settings) == "classify":
         baselines.append(("RBF-SVM, logistic regression", "measured with a training"))
     return {
@@ -124,6 +130,8 @@ def _texts(job: LanguageJob) -> dict[str, Rows]:
 
 def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The labels of a part, or those that are known, and how often each is there."""
+    if part.roles is not None and part.roles.labels:
+        return np.array(part.roles.labels), part.y.sum(axis=0)
     y = np.concatenate(part.y) if isinstance(part.y, list) else np.asarray(part.y)
     found, counts = np.unique(y, return_counts=True)
     if known is None:
@@ -138,13 +146,14 @@ def _columns(settings: Config, roles: Roles | None) -> Rows:
     if roles is None or not sources.is_table(source):
         return []
     single = ("id", "time", "target", "group", "split")
+    labels = () if roles.target else roles.labels
     of: dict[str, list[str]] = {}
     for role in single:
         if getattr(roles, role):
             of.setdefault(getattr(roles, role), []).append(role)
     several: Mapping[str, Sequence[str]] = {
         "feature": roles.features, "static": roles.static, "known ahead": roles.known,
-        "category": roles.categories,
+        "category": roles.categories, "label": labels,
     }  # fmt: skip
     for role, names in several.items():
         for name in names:
@@ -169,6 +178,8 @@ def _first(part: Examples) -> Rows:
     y = part.y
     if isinstance(y, list):
         rows.append(("answer", "  ".join(map(str, y[0][:SHOWN].tolist())) + more))
+    elif y is not None and part.roles is not None and part.roles.labels:
+        rows.append(("answer", str(joined(y[:1], part.roles.labels)[0]) or "none"))
     elif y is not None:
         rows.append(("answer", str(y[0])))
     return rows

@@ -38,7 +38,7 @@ def evaluate(
     result = module.evaluated(trained, file)
     if as_json:
         say_json(result)
-    elif task == "classify":
+    elif task == "classify" and "most_frequent_class" in result:
         say(
             f"accuracy {percent(result['accuracy'])}   always the most frequent class "
             f"{percent(result['most_frequent_class'])}   loss {result['loss']:.4f}   "

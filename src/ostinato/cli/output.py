@@ -165,18 +165,33 @@ def predictions_csv(
     all_classes: bool = False,
     ids: np.ndarray | None = None,
     with_header: bool = True,
+    several: bool = False,
 ) -> str:
     """One line an example: index or id, label (if known), prediction and its probability.
+
+    Where an example may have several labels, semicolons stand between those that are likelier than
+    not, and the probability is that of the least sure decision about a label.
 
     Args:
         classes: `[C]` labels.
         proba: `[N, C]` probabilities.
-        y: `[N]` true labels, or None.
+        y: `[N]` true labels, or None; `[N, C]` zeros and ones of several.
         all_classes: also a column for the probability of every class.
         ids: `[N]` names of the examples.
         with_header: whether it is the first piece of the file.
+        several: whether an example may have several labels.
     """
-    best = proba.argmax(axis=1)
+    import numpy as np
+
+    if several:
+        from ostinato.data.label_sets import joined
+
+        answers = joined(proba > 0.5, classes)
+        sure = np.maximum(proba, 1 - proba).min(axis=1)
+        y = None if y is None else joined(y, classes)
+    else:
+        best = proba.argmax(axis=1)
+        answers, sure = classes[best], proba[np.arange(len(proba)), best]
     header = ["index" if ids is None else "id", *(["label"] if y is not None else [])]
     header += ["prediction", "probability"]
     header += [f"probability_{label}" for label in classes] if all_classes else []
@@ -184,8 +199,8 @@ def predictions_csv(
         [
             i if ids is None else ids[i],
             *([y[i]] if y is not None else []),
-            classes[best[i]],
-            f"{p[best[i]]:.6f}",
+            answers[i],
+            f"{sure[i]:.6f}",
             *((f"{value:.6f}" for value in p) if all_classes else ()),
         ]
         for i, p in enumerate(proba)

@@ -59,6 +59,9 @@ def load(settings: Config, preparation: Preparation | None = None) -> Parts:
     everything = sources.read_labelled(source, settings, trained=trained)
     if config.test is None:
         return _divided(everything, settings)
+    if trained is None and everything.roles is not None and everything.roles.labels:
+        kinds = everything.roles  # the labels that are learnt, and no others
+        trained = replace(sources.roles(settings), labels=kinds.labels, between=kinds.between)
     test = sources.read_labelled(sources.known(config.test), settings, trained=trained)
     _check_alike(everything, test)
     return _with_validation(everything, test, settings)
@@ -77,14 +80,9 @@ def folds(settings: Config, k: int) -> Iterator[Parts]:
     from ostinato.data import splits
 
     examples = replace(_learnable(settings), parts=None)
-    y = examples.y
-    stratify = y if hasattr(y, "dtype") else None
-    pairs = splits.folds(examples, k, settings.training.seed, stratify=stratify)
+    pairs = splits.folds(examples, k, settings.training.seed, stratify=_strata(examples))
     for number, (train, test) in enumerate(pairs, start=1):
-        learnt, tested = (
-            y[part] if stratify is not None else np.concatenate([y[i] for i in part])
-            for part in (train, test)
-        )
+        learnt, tested = (_labels_in(examples, part) for part in (train, test))
         new = np.setdiff1d(tested, learnt)
         if len(new):
             raise BadInput(
@@ -124,7 +122,7 @@ def _divided(everything: Examples, settings: Config) -> Parts:
 
     from ostinato.data import splits
 
-    stratify = everything.y if hasattr(everything.y, "dtype") else None
+    stratify = _strata(everything)
     if everything.parts is not None:
         found = splits.split(everything, everything.parts)
         if "test" not in found:
@@ -158,14 +156,31 @@ def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
     assert found.validation is not None
     import numpy as np
 
-    new = np.setdiff1d(_labels_in(found.validation), _labels_in(found.train))
-    return None if len(new) else found
+    validation, train = (
+        _labels_in(part, np.arange(len(part))) for part in (found.validation, found.train)
+    )
+    return None if len(np.setdiff1d(validation, train)) else found
 
 
-def _labels_in(part: Examples) -> np.ndarray:
+def _strata(part: Examples) -> np.ndarray | None:
+    """What a split shares out evenly: labels of sequences, of several the rarest; else None."""
+    from ostinato.data import label_sets
+
+    if not hasattr(part.y, "dtype"):
+        return None
+    return label_sets.rarest(part.y) if part.y.ndim == 2 else part.y
+
+
+def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
+    """The labels of the sequences, or steps, at `indices`; none where each has several.
+
+    Among several, a label that no sequence has is learnt too: no sequence has it.
+    """
     import numpy as np
 
-    return part.y if hasattr(part.y, "dtype") else np.concatenate(part.y)
+    if not hasattr(part.y, "dtype"):
+        return np.concatenate([part.y[i] for i in indices])
+    return part.y[indices] if part.y.ndim == 1 else part.y[:0, 0]
 
 
 def _with_validation(train: Examples, test: Examples, settings: Config, draw: int = 0) -> Parts:
@@ -175,7 +190,7 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
     fraction = settings.training.validation_fraction
     if not fraction:
         return Parts(train, test)
-    stratify = train.y if hasattr(train.y, "dtype") else None
+    stratify = _strata(train)
     shares = {"train": 1 - fraction, "validation": fraction}
     # Another seed than that of the test part: the two draws have nothing to do with each other.
     found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
@@ -199,10 +214,11 @@ def describe(parts: Parts) -> dict[str, Any]:
 
     train, y = parts.train, parts.train.y
     labels = np.concatenate(y) if isinstance(y, list) else y
+    several = labels.ndim == 2
     return {
         "n_train": len(train),
         "n_test": len(parts.test),
         "n_features": sources.n_features(train.X),
         "max_length": int(train.lengths.max()),
-        "n_classes": len(np.unique(labels)),
+        "n_classes": labels.shape[1] if several else len(np.unique(labels)),
     }

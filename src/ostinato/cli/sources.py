@@ -96,13 +96,20 @@ def roles(settings: Config) -> Roles:
     data, task = settings.data, settings.task
     tasks = ("classify", "tag", "forecast")
     name = next((name for name in tasks if getattr(task, name) is not None), None)
+    target = name and getattr(task, name)
+    labels: tuple[str, ...] = names(task.classify)
+    if len(labels) > 1:
+        target = None
+    elif labels:
+        (target,), labels = labels, ()
     return Roles(
         shape=data.shape,
         id=data.id,
         time=data.time,
         features=names(data.features),
-        target=name and getattr(task, name),
+        target=target,
         task=name,  # type: ignore[arg-type]  # one of these
+        labels=labels,
         group=data.group,
         split=data.split,
         static=names(data.static),
@@ -128,7 +135,9 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     data = settings.data
     separator = "\t" if data.separator == TAB else data.separator
     roles = replace(roles, group=None, split=None, sort=data.sort, separator=separator)
-    return roles if answers or roles.task == "forecast" else replace(roles, target=None)
+    if answers or roles.task == "forecast":
+        return roles
+    return replace(roles, target=None, labels=())
 
 
 def names(listed: str | None) -> tuple[str, ...]:
@@ -339,7 +348,9 @@ def check_fits(source: str, examples: Examples, model: FittedClassifier, labels:
             f"{source}: X has {came} features a step; wanted {wanted}, "
             "as the model was trained with"
         )
-    if labels:
+    if labels and model.multilabel:
+        model.check_several(examples.y)
+    elif labels:
         LabelEncoder(model.classes).encode(examples.y, name=f"{source}: y")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ostinato.cli import runs, sources
 from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs import several
 from ostinato.data.examples import Examples
 from ostinato.training.fitted import FittedClassifier, load
 
@@ -22,7 +23,15 @@ def classifier(origin: str, train: Examples) -> FittedClassifier:
             f"--from {origin} was trained on {wanted} features a step, and the data have {came}; "
             "wanted the same"
         )
-    known, labels = model.classes.tolist(), np.unique(train.y).tolist()
+    names = several.names(train)
+    known = model.classes.tolist()
+    labels = (np.unique(train.y) if names is None else names).tolist()
+    if model.multilabel != (names is not None):
+        one, other = ("several", "one") if model.multilabel else ("one", "several")
+        raise BadInput(
+            f"--from {origin} tells {one} of its labels for each sequence, and the data have "
+            f"{other}; wanted the same"
+        )
     if known != labels:
         raise BadInput(
             f"--from {origin} tells the classes {_some(known)} apart, and the data have "

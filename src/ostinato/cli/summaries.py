@@ -12,7 +12,12 @@ Rows = list[tuple[str, str]]
 # The measures of each task in words, in their order, with the unit: % of a share, or none. The
 # first is the one by which a model is compared with its baselines; "lower" or "higher" is better.
 MEASURES: dict[str, dict[str, tuple[str, str]]] = {
-    "classify": {"accuracy": ("accuracy", "%"), "loss": ("loss", "")},
+    "classify": {
+        "label_accuracy": ("labels right", "%"),  # where a sequence may have several
+        "accuracy": ("accuracy", "%"),
+        "f1": ("F1 of labels", "%"),
+        "loss": ("loss", ""),
+    },
     "tag": {
         "accuracy": ("accuracy of a step's label", "%"),
         "f1": ("F1 of spans", "%"),
@@ -42,7 +47,9 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     rows: Rows = []
     if "notebook_128" in evaluation:
         rows += _accuracy("the notebook's 128 images", evaluation["notebook_128"])
-    if task == "classify":
+    if task == "classify" and "label_accuracy" in test:
+        rows += _labels(test)
+    elif task == "classify":
         rows += _accuracy(f"all {test['n']:,} test examples", test)
         rows.append(("loss on them", f"{test['loss']:.4f}"))
     else:
@@ -64,6 +71,8 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
 
 def measured(task: str, measures: dict[str, Any]) -> str:
     """The measures of a model as lines, for `evaluate`."""
+    if "label_accuracy" in measures:
+        return "\n".join(aligned(_labels(measures)))
     return "\n".join(aligned(_measures(task, measures)))
 
 
@@ -99,6 +108,16 @@ def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, A
         verdict = "" if beaten or task == "classify" else "   the network is not better"
         rows.append((f"  {baseline}", shown(name, theirs, task) + verdict))
     return rows
+
+
+def _labels(test: dict[str, Any]) -> Rows:
+    """The measures where a sequence may have several labels."""
+    return [
+        (f"labels right on all {test['n']:,} test examples", percent(test["label_accuracy"])),
+        ("all labels of an example right", percent(test["accuracy"])),
+        ("F1 of labels", percent(test["f1"])),
+        ("loss on them", f"{test['loss']:.4f}"),
+    ]
 
 
 def _accuracy(on: str, measured: dict[str, Any]) -> Rows:

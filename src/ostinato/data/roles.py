@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from ostinato.data import label_sets
 from ostinato.data.column import Nested, Unusable
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Roles:
             Empty: all columns without another role, if all of them are numbers.
         target: what the model shall answer.
         task: what kind of answer; None if there is no target.
+        labels: of sequences that may have several: columns of zeros and ones, one for each label,
+            instead of a target; or, with a target, the labels that may stand in its lists.
+        between: what stands between the labels in the texts of the target; None: it holds lists.
         group: sequences of one group stay on one side of every split.
         split: the part of each sequence: train, validation or test.
         static: inputs that a sequence has once.
@@ -60,6 +64,8 @@ class Roles:
     features: tuple[str, ...] = ()
     target: str | None = None
     task: TaskName | None = None
+    labels: tuple[str, ...] = ()
+    between: str | None = None
     group: str | None = None
     split: str | None = None
     static: tuple[str, ...] = ()
@@ -70,7 +76,7 @@ class Roles:
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""
-        return replace(self, target=None, group=None, split=None)
+        return replace(self, target=None, labels=(), group=None, split=None)
 
 
 def resolve(roles: Roles, table: Table) -> Roles:
@@ -92,6 +98,7 @@ def resolve(roles: Roles, table: Table) -> Roles:
     _check_among("categories", full.categories, (*full.features, *full.static), table)
     if full.target and full.task is None:
         full = replace(full, task=_task(full, table))
+    full = _with_labels(full, table)
     _tell(given, full, table)
     return full
 
@@ -109,6 +116,7 @@ def _exact(roles: Roles, table: Table) -> Roles:
         time=one(roles.time, "time"),
         features=some(roles.features, "features"),
         target=one(roles.target, "target"),
+        labels=roles.labels if roles.target else some(roles.labels, "label"),
         group=one(roles.group, "group"),
         split=one(roles.split, "split"),
         static=some(roles.static, "static"),
@@ -123,6 +131,7 @@ def _check_apart(roles: Roles, table: Table) -> None:
     single = {name: getattr(roles, name) for name in ("id", "time", "target", "group", "split")}
     several = [(name, "features") for name in roles.features]
     several += [(name, "static") for name in roles.static]
+    several += [(name, "label") for name in roles.labels if not roles.target]
     for name, role in [(name, role) for role, name in single.items() if name] + several:
         before = taken.setdefault(name, role)
         allowed = {(role, role), ("id", "group")}
@@ -133,9 +142,10 @@ def _check_apart(roles: Roles, table: Table) -> None:
                 f"{table.source}: the column {name!r} is both {before} and {role}; wanted one role "
                 "for each column"
             )
-    for name in roles.features:
-        if roles.features.count(name) > 1:
-            raise ValueError(f"{table.source}: the column {name!r} is twice among the features")
+    for role, names in (("features", roles.features), ("labels", roles.labels)):
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{table.source}: the column {name!r} is twice among the {role}")
 
 
 def _check_among(role: str, names: tuple[str, ...], allowed: tuple[str, ...], table: Table) -> None:
@@ -234,11 +244,20 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     return tuple(rest)
 
 
+def _with_labels(roles: Roles, table: Table) -> Roles:
+    """With the labels in the lists of the target, if it holds several labels a sequence."""
+    if roles.task != "classify" or roles.target is None or roles.labels:
+        return roles
+    several = label_sets.found(table[roles.target])
+    return roles if several is None else replace(roles, labels=several[0], between=several[1])
+
+
 def _task(roles: Roles, table: Table) -> TaskName:
     if roles.shape == "long" or isinstance(table[roles.target or ""], Nested):
         raise ValueError(
             f"{table.source}: what is the target {roles.target!r} for? Give task: 'classify' (one "
-            "label for a sequence), 'tag' (one for each step) or 'forecast' (the series itself)"
+            "label for a sequence, or a list of its labels), 'tag' (one for each step) or "
+            "'forecast' (the series itself)"
         )
     return "classify"
 
@@ -246,6 +265,7 @@ def _task(roles: Roles, table: Table) -> TaskName:
 def _rest(roles: Roles, table: Table) -> list[str]:
     """The columns without a role."""
     taken = {roles.id, roles.time, roles.target, roles.group, roles.split, *roles.static}
+    taken |= set() if roles.target else {*roles.labels}
     return [name for name in table.names if name not in taken]
 
 
@@ -284,10 +304,14 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
         if getattr(given, role) != getattr(full, role):
             said.append(f"{role} {getattr(full, role)!r}")
     if full.features and not given.features:
-        names = [repr(name) for name in full.features]
-        shown = names if len(names) <= 8 else [*names[:4], "…", names[-1]]
-        noun = "feature" if len(names) == 1 else "features"
-        said.append(f"{len(names)} {noun}: {', '.join(shown)}")
+        noun = "feature" if len(full.features) == 1 else "features"
+        said.append(f"{len(full.features)} {noun}: {_shown(full.features)}")
+    if full.labels and not given.labels:
+        how = "" if full.between is None else f", {full.between!r} between them"
+        said.append(
+            f"several labels a sequence{how}: {_shown(full.labels)}; none where {full.target!r} is "
+            "empty"
+        )
     taken = [f"taken as {'; '.join(said)}"] if said else []
     left_out = [name for name in _rest(full, table) if name not in full.features]
     if left_out and (given.shape is None or full.features != given.features):
@@ -296,3 +320,9 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
         import logging  # not a part of reading a saved model
 
         logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(taken))
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    """Names in a message, of many the first and the last."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:4], "…", shown[-1]])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data import label_sets
 from ostinato.data.column import as_strings
 from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
@@ -64,7 +65,14 @@ def _long(table: Table, roles: Roles) -> Examples:
         place = table[roles.split].place
         parts = part_names(once(roles.split), lambda i: place(int(rows[starts[i]])))
     y: Any = None
-    if roles.target and roles.task == "classify":
+    if roles.labels:
+        y = label_sets.read(
+            table,
+            roles,
+            lambda name: once(name, missing=roles.target is not None),
+            lambda name, i: table[name].place(int(rows[starts[i]])),
+        )
+    elif roles.target and roles.task == "classify":
         y = once(roles.target)
     elif roles.target and roles.task == "tag":
         y = _split(table[roles.target].labels()[rows], offsets)
@@ -102,8 +110,8 @@ def _nested(table: Table, roles: Roles) -> Examples:
         stamps = times.inner.times()
         _check_times(stamps, offsets, times.inner.place)
     y: Any = None
-    if target is not None and roles.task == "classify":
-        y = target.labels()
+    if roles.task == "classify" or roles.labels:
+        y = _label_of_each(table, roles)
     elif target is not None:
         inner = lists[-1].inner
         answers = inner.labels() if roles.task == "tag" else inner.numbers()
@@ -146,7 +154,7 @@ def _wide(table: Table, roles: Roles) -> Examples:
         )
     return Examples(
         X=values[:, :, None],
-        y=table[roles.target].labels() if roles.target else None,
+        y=_label_of_each(table, roles),
         features=("value",),
         places=Places(table.unit, table.lines, roles.features, "wide"),
         **_of_rows(table, roles),
@@ -160,7 +168,7 @@ def _texts(table: Table, column: Text, roles: Roles) -> Examples:
     different, places = np.unique(list(chain.from_iterable(words)), return_inverse=True)
     return Examples(
         X=_sequences(places.astype(np.float32)[:, None], offsets),
-        y=table[roles.target].labels() if roles.target else None,
+        y=_label_of_each(table, roles),
         features=roles.features,
         categories={column.name: tuple(different.tolist())},
         places=Places(table.unit, table.lines, roles.features, "nested"),
@@ -182,6 +190,20 @@ def _wide_series(table: Table, roles: Roles) -> Examples:
         y=[series[:length] for series, length in zip(steps, lengths.tolist(), strict=True)],
         **_of_rows(table, roles),
     )
+
+
+def _label_of_each(table: Table, roles: Roles) -> np.ndarray | None:
+    """The label of each row, `[N]`, or its labels, `[N, C]`; None without a target."""
+    if not roles.labels:
+        return table[roles.target].labels() if roles.target else None
+    every = np.arange(len(table))
+
+    def once(name: str) -> np.ndarray:
+        if roles.target is None:
+            return table[name].labels()
+        return _once(table[name], every, every, every, missing=True)
+
+    return label_sets.read(table, roles, once, lambda name, i: table[name].place(i))
 
 
 def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:

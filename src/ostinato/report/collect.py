@@ -72,7 +72,7 @@ def collect(
         )
     y_true = LabelEncoder(known).encode(labels, name="collect: y")
     classes = [str(label) for label in known]
-    lengths = _lengths(sequences)
+    lengths = lengths_of(sequences)
     chosen = _hardest(proba, y_true, n_hardest)
     if _reads_both_ways(net):
         by_step, n_cut = _cut_short(net, sequences, y_true)
@@ -91,13 +91,14 @@ def collect(
         accuracy_by_step=by_step,
         n_cut=n_cut,
         losses=list(losses),
-        network=_network(net, lengths),
+        network=anatomy(net, lengths),
         lengths=(int(lengths.min()), int(lengths.max())),
         each_length=lengths,
     )
 
 
-def _network(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
+def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
+    """The sizes of a network that reads sequences of these lengths; None of an own cell."""
     config = net.config
     if not isinstance(config["cell"], str):  # of one's own: its equations are not known
         return None
@@ -173,7 +174,7 @@ def _cut_short(
     """
     from ostinato.training import evaluation
 
-    lengths, weights = _lengths(sequences), sum(p.numel() for p in net.parameters())
+    lengths, weights = lengths_of(sequences), sum(p.numel() for p in net.parameters())
     longest = int(lengths.max())
     n = min(len(y_true), CUT_WORK // (weights * longest * (longest + 1)))
     if n < min(LEAST_CUT, len(y_true)):
@@ -203,7 +204,7 @@ def _accuracy_by_step(
     net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
 ) -> np.ndarray:
     """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
-    longest = _lengths(sequences).max()
+    longest = lengths_of(sequences).max()
     n_right = np.zeros(longest, dtype=np.int64)
     start = 0
     for logits, _, lengths in _play(net, sequences):
@@ -224,7 +225,7 @@ def _play(
 
         from ostinato.training.examples import tensors
     net.eval()  # no dropout
-    all_lengths = _lengths(sequences)
+    all_lengths = lengths_of(sequences)
     per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
     size = max(1, BATCH_FLOATS // int(all_lengths.max() * per_step))
     for start in range(0, len(sequences), size):
@@ -235,7 +236,8 @@ def _play(
         yield logits.numpy(), states.numpy(), all_lengths[part]
 
 
-def _lengths(sequences: Inputs) -> np.ndarray:
+def lengths_of(sequences: Inputs) -> np.ndarray:
+    """The steps of each sequence, `[N]`."""
     if isinstance(sequences, np.ndarray):
         return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
     return sequences.lengths

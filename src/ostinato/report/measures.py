@@ -39,6 +39,8 @@ Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its
 # The first that the network and a baseline both have is the one by which they are compared.
 MEASURES: dict[str, dict[str, Measure]] = {
     "classify": {
+        "label_accuracy": Measure("labels right", "higher", True),  # of several a sequence
+        "f1": Measure("F1 of labels", "higher", True),
         "accuracy": Measure("accuracy", "higher", True),
         "loss": Measure("loss, nats", "lower"),
     },

@@ -12,6 +12,7 @@ from ostinato.report.contents import ReportData, RunFacts
 from ostinato.report.forecasting import ForecastData
 from ostinato.report.language import LanguageData
 from ostinato.report.markup import text
+from ostinato.report.several import SeveralData
 from ostinato.report.tagging import TaggingData
 
 # Nothing is loaded from anywhere: the browser itself refuses all but inline styles and pictures.
@@ -25,6 +26,7 @@ _POLICY = (
 # data to markup.
 PAGES: dict[type, str] = {
     ReportData: "sections",
+    SeveralData: "several_page",
     TaggingData: "tagging_page",
     ForecastData: "forecasting_page",
     LanguageData: "language_page",

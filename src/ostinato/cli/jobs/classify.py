@@ -11,6 +11,7 @@ import numpy as np
 from ostinato.cli import answering, class_weights, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs import several
 from ostinato.cli.output import predictions_csv
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
@@ -69,7 +70,9 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
         sources.check_fits(file, part, model, labels=False)
         names = part.ids if part.roles is not None else None
         answers = model.predict_proba(part)
-        yield predictions_csv(model.classes, answers, part.y, proba, names, with_header=i == 0)
+        yield predictions_csv(
+            model.classes, answers, part.y, proba, names, i == 0, model.multilabel
+        )
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,24 @@ class ClassifyJob:
         self, callbacks: Sequence[Callback], resume: str | None
     ) -> tuple[FittedClassifier, History]:
         from ostinato.cli.start import classifier
+        from ostinato.data import LabelEncoder
         from ostinato.data.steps import as_texts_or_sequences
         from ostinato.training import Plan
         from ostinato.training.fitted import FittedClassifier, Labelled
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         preparation = self._preparation()
-        given = Labelled.of(as_texts_or_sequences(_prepared(preparation, train)), train.y)
+        X = as_texts_or_sequences(_prepared(preparation, train))
+        names = several.names(train)
+        if names is None:
+            given = Labelled.of(X, train.y)
+        else:
+            given = Labelled(X, train.y, LabelEncoder(names))
         if validation is not None:
-            X = as_texts_or_sequences(_prepared(preparation, validation))
-            numbers = given.encoder.encode(validation.y, name="validation: y")
-            given = replace(given, validation=(X, numbers))
+            X, y = as_texts_or_sequences(_prepared(preparation, validation)), validation.y
+            if names is None:
+                y = given.encoder.encode(y, name="validation: y")
+            given = replace(given, validation=(X, y))
         as_texts_or_sequences(_prepared(preparation, self.parts.test))  # fails now or never
         begun = asdict(settings.training)
         start = None
@@ -134,6 +144,8 @@ class ClassifyJob:
         from ostinato import baselines
 
         train, test = self.parts.train, self.parts.test
+        if model.multilabel:
+            return several.baselines(model, train, test, self.settings.training.seed)
         if model.vocabulary is not None:
             words = model.words(train), train.y, model.words(test), test.y
             found = baselines.words(*words)
@@ -155,14 +167,11 @@ class ClassifyJob:
         model.save(run.model, self._parameters(model), history.iterations)
         proba = model.predict_proba(test)
         names = test.ids if test.roles is not None else None
-        files.write_text(run.predictions, predictions_csv(model.classes, proba, test.y, ids=names))
-        contents = report.collect(
-            model,
-            test,
-            test.y,
-            **vars(reported.facts(settings, run, history, evaluation)),
-        )
-        report.write_report(run.report, contents)
+        lines = predictions_csv(model.classes, proba, test.y, ids=names, several=model.multilabel)
+        files.write_text(run.predictions, lines)
+        collect = report.collect_several if model.multilabel else report.collect
+        facts = vars(reported.facts(settings, run, history, evaluation))
+        report.write_report(run.report, collect(model, test, test.y, **facts))
 
     def _preparation(self) -> Preparation | None:
         data = self.settings.data
@@ -182,8 +191,11 @@ class ClassifyJob:
 def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
     """What the model's `evaluate` tells, and the share of the part's most frequent class.
 
-    An answer that is always this class has that accuracy, without looking at a sequence.
+    An answer that is always this class has that accuracy, without looking at a sequence. Where a
+    sequence may have several labels, see `label_metrics.measure` instead.
     """
+    if model.multilabel:
+        return several.measure(model, part)
     counts = np.unique(part.y, return_counts=True)[1]
     most_frequent = float(counts.max() / len(part.y))
     return {**model.evaluate(part, part.y), "most_frequent_class": most_frequent}
@@ -197,6 +209,9 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
     """Whether what is learnt from one part can be measured on the others."""
     from ostinato.data import LabelEncoder
 
+    if several.names(parts.train) is not None:
+        several.check(settings, parts)
+        return
     encoder = LabelEncoder.fit(parts.train.y)[0]
     name = settings.data.test or f"{settings.data.source}, the test part"
     encoder.encode(parts.test.y, name=f"{name}: y")

@@ -22,6 +22,8 @@ from ostinato.data.ragged import Ragged
 
 __all__ = ["Finding", "check"]
 
+MOST_LABELS = 16  # of several a sequence, those for each of which shortcuts are looked for
+
 
 def check(train: Any, test: Any = None) -> list[Finding]:
     """Look for errors in sequences and their labels.
@@ -75,7 +77,11 @@ about new data']
         found += repeats.across(side, other, in_train)
         found += windows.across(side, other, in_train >= 0)
         found += near.across(side, other, in_train >= 0) if numbers else ()
-    found += shortcuts.shortcuts(side)
+    if side.of_each is None:
+        found += shortcuts.shortcuts(side)
+    for name, has in list((side.of_each or {}).items())[:MOST_LABELS]:
+        one = Side.of(replace(side.examples, y=has), side.name)
+        found += shortcuts.shortcuts(one, f"whether a sequence has the label {name!r}")
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

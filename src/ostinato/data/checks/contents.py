@@ -20,6 +20,9 @@ def labels(train: Side, test: Side | None) -> Iterator[Finding]:
     """Classes: how many, how large, and whether both sides have the same."""
     if train.labels is None:
         return
+    if train.of_each is not None:
+        yield from _several(train.of_each, None if test is None else test.of_each)
+        return
     names, numbers = train.classes
     counts = np.bincount(numbers)
     total, noun = len(train.labels), "step" if isinstance(train.examples.y, list) else "sequence"
@@ -45,6 +48,42 @@ def labels(train: Side, test: Side | None) -> Iterator[Finding]:
         yield from _shares(names, counts, noun)
     if test is not None and test.labels is not None:
         yield from _unknown(names, test)
+
+
+def _several(train: dict[str, np.ndarray], test: dict[str, np.ndarray] | None) -> Iterator[Finding]:
+    """Labels of which a sequence may have several, each of them a question of its own."""
+    n = len(next(iter(train.values())))
+    counts = {name: int(has.sum()) for name, has in train.items()}
+    if same := [name for name, count in counts.items() if count in (0, n)]:
+        told = tuple(
+            f"label {_name(name)}: {'all' if counts[name] else 'none'} of them" for name in same[:3]
+        )
+        unknown = [name for name in same if not counts[name] and test and test[name].any()]
+        yield Finding(
+            "serious" if unknown or len(same) == len(train) else "warning",
+            "one-class",
+            f"{share(len(same), len(train))} labels are the same for all sequences to learn from"
+            + (", though the test part has them" if unknown else ""),
+            len(same),
+            told,
+            "leave these labels out, or split so that the training part has sequences with them "
+            "and without",
+        )
+    few = {
+        name: min(count, n - count)
+        for name, count in counts.items()
+        if 0 < min(count, n - count) < HANDFUL
+    }
+    if few:
+        yield Finding(
+            "warning",
+            "small-class",
+            f"{share(len(few), len(train))} labels tell fewer than {HANDFUL} sequences from the "
+            "others",
+            len(few),
+            tuple(f"label {_name(name)}: {plural(few[name], 'sequence')}" for name in [*few][:3]),
+            "collect more sequences with them, join them with another label, or leave them out",
+        )
 
 
 def _shares(names: np.ndarray, counts: np.ndarray, noun: str) -> Iterator[Finding]:

@@ -167,7 +167,8 @@ def _pairs(a: Side, i: np.ndarray, b: Side, j: np.ndarray, labels: bool = False)
     """The first three pairs in words."""
 
     def told(side: Side, k: int) -> str:
-        one_label = labels and not isinstance(side.examples.y, list)
-        return side.place(k) + (f" ({side.examples.y[k]})" if one_label else "")
+        if not labels or side.labels is None or isinstance(side.examples.y, list):
+            return side.place(k)
+        return f"{side.place(k)} ({side.labels[k]})"
 
     return tuple(f"{told(a, p)} = {told(b, q)}" for p, q in zip(i[:3], j[:3], strict=True))

@@ -91,8 +91,8 @@ def _missing_shares(side: Side, chosen: np.ndarray) -> np.ndarray:
     return shares
 
 
-def shortcuts(side: Side) -> Iterator[Finding]:
-    """Cues that tell the label of a sequence."""
+def shortcuts(side: Side, asked: str = "the label") -> Iterator[Finding]:
+    """Cues that tell the label of a sequence; `asked` is what the label is called."""
     if side.labels is None or isinstance(side.examples.y, list):
         return
     generator = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def shortcuts(side: Side) -> Iterator[Finding]:
         baseline = max(baseline, *permuted)
         if not _counts(right, baseline, independent):
             continue
-        yield _finding(side, cue, right, counts.max() / len(y), _questions(cue, y))
+        yield _finding(side, cue, right, counts.max() / len(y), _questions(cue, y), asked)
 
 
 def _sample(side: Side, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +181,12 @@ def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:
 
 
 def _finding(
-    side: Side, cue: Cue, right: float, majority: float, questions: tuple[str, ...]
+    side: Side,
+    cue: Cue,
+    right: float,
+    majority: float,
+    questions: tuple[str, ...],
+    asked: str,
 ) -> Finding:
     way = (right - majority) / (1 - majority)
     severity: Severity = "serious" if way >= SERIOUS else "warning" if way >= WARNING else "note"
@@ -192,8 +197,8 @@ def _finding(
     return Finding(
         severity,
         cue.code,
-        f"{cue.what} tells the label in {right:.1%} of the {side.sequences} (the most frequent "
-        f"label: {majority:.1%})".replace("%", " %"),
+        f"{cue.what} tells {asked} in {right:.1%} of the {side.sequences} (the most frequent "
+        f"answer: {majority:.1%})".replace("%", " %"),
         round(right * len(side)),
         questions,
         cue.remedy,

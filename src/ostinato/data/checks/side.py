@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.examples import Examples
+from ostinato.data.label_sets import joined
 
 # Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
 SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485
@@ -90,12 +91,29 @@ class Side:
         return stretch_hashes(self.step_hashes, self.offsets[:-1], self.offsets[1:])
 
     @cached_property
+    def of_each(self) -> dict[str, np.ndarray] | None:
+        """Whether each sequence has a label, `[N]` zeros and ones, by its name.
+
+        None: a sequence has one label.
+        """
+        y, roles = self.examples.y, self.examples.roles
+        if not hasattr(y, "ndim") or y.ndim != 2:
+            return None
+        names = roles.labels if roles is not None and roles.labels else range(y.shape[1])
+        return {str(name): column for name, column in zip(names, y.T, strict=True)}
+
+    @cached_property
     def labels(self) -> np.ndarray | None:
-        """The labels of sequences `[N]`, or of all steps `[ΣT]` to tag; None: no classes."""
+        """The labels of sequences `[N]`, or of all steps `[ΣT]` to tag; None: no classes.
+
+        Several labels of a sequence are one string.
+        """
         y = self.examples.y
         if y is None:
             return None
         labels = np.concatenate(y) if isinstance(y, list) else np.asarray(y)
+        if self.of_each is not None:
+            return joined(labels, list(self.of_each))
         if labels.dtype.kind == "f" and (isinstance(y, list) or (labels != labels.round()).any()):
             return None  # a series or a number to predict
         return labels.astype(str) if labels.dtype == object else labels

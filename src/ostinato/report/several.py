@@ -1,0 +1,148 @@
+"""What the report shows of a classifier whose sequences may have several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato.anatomy import Anatomy
+from ostinato.data.label_sets import joined
+from ostinato.report.collect import anatomy, lengths_of
+from ostinato.report.contents import RunFacts
+
+if TYPE_CHECKING:
+    from ostinato.training.fitted import FittedClassifier
+
+
+@dataclass(frozen=True)
+class SetView:
+    """One example and its labels.
+
+    Attributes:
+        name: of the sequence in its file.
+        missed, invented: labels that it has and that were not given, and the reverse.
+        right: labels that it has and that were given.
+        words: of the sequence, if its steps are words; else empty.
+    """
+
+    name: str
+    missed: tuple[str, ...]
+    invented: tuple[str, ...]
+    right: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralData(RunFacts):
+    """What the report shows. What is empty or None is left out.
+
+    Attributes:
+        labels: the C labels, as shown.
+        y_true: `[N, C]` zeros and ones, which labels each test example has.
+        proba: `[N, C]`, the probability that the network gave to each.
+        each_length: `[N]`, steps of each test sequence.
+        hardest: the examples with the greatest loss.
+        network: the sizes of the network, or None.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+
+    labels: list[str]
+    y_true: np.ndarray
+    proba: np.ndarray
+    each_length: np.ndarray
+    hardest: list[SetView] = field(default_factory=list)
+    network: Anatomy | None = None
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.each_length), len(self.labels))
+        if self.y_true.shape != wanted or self.proba.shape != wanted or not wanted[0]:
+            raise ValueError(
+                f"SeveralData: y_true has shape {list(self.y_true.shape)} and proba "
+                f"{list(self.proba.shape)}; wanted {list(wanted)}, a row for each of the examples, "
+                "of which there is one at least, and a column for each label"
+            )
+
+    @property
+    def y_pred(self) -> np.ndarray:
+        """`[N, C]` zeros and ones: labels that are likelier than not."""
+        return (self.proba > 0.5).astype(np.int64)
+
+
+def collect_several(
+    fitted: FittedClassifier,
+    X: Any,
+    y: np.ndarray,
+    *,
+    title: str,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    losses: Sequence[tuple[int, float]] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    n_hardest: int = 8,
+) -> SeveralData:
+    """Look at a fitted classifier on test data, for `write_report`.
+
+    Args:
+        fitted: with several labels a sequence.
+        X: N test sequences, or `Examples` of them.
+        y: `[N, C]` zeros and ones.
+        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        n_hardest: how many examples to show.
+
+    Raises:
+        ValueError: the labels are not those of the classifier.
+    """
+    y = fitted.check_several(y)
+    proba = fitted.predict_proba(X)
+    words = None if fitted.vocabulary is None else fitted.words(X)
+    lengths = lengths_of(fitted.prepared(X))
+    labels = [str(label) for label in fitted.classes]
+    names = X.ids if hasattr(X, "ids") else np.arange(len(y))
+    given = np.where(y > 0, proba, 1 - proba)
+    loss = -np.log(np.maximum(given, np.finfo(np.float64).tiny)).sum(axis=1)
+    wrong = (proba > 0.5) != (y > 0)
+    order = np.argsort(-loss, kind="stable")
+    hardest = [int(n) for n in order if wrong[n].any()][:n_hardest]
+
+    def of(n: int, chosen: np.ndarray) -> tuple[str, ...]:
+        return tuple(labels[i] for i in np.flatnonzero(chosen[n]))
+
+    return SeveralData(
+        title=title,
+        metrics=[dict(report) for report in metrics],
+        losses=list(losses),
+        evaluation=dict(evaluation or {}),
+        config=dict(config or {}),
+        environment=dict(environment or {}),
+        labels=labels,
+        y_true=y,
+        proba=proba,
+        each_length=lengths,
+        hardest=[
+            SetView(
+                str(names[n]),
+                missed=of(n, wrong & (y > 0)),
+                invented=of(n, wrong & (y == 0)),
+                right=of(n, ~wrong & (y > 0)),
+                words=() if words is None else tuple(words.different[i] for i in words.places[n]),
+            )
+            for n in hardest
+        ],
+        network=anatomy(fitted.net, lengths),
+    )
+
+
+def commonest_sets(data: SeveralData, most: int = 12) -> list[tuple[str, int, int]]:
+    """The commonest sets of labels: in words, how many have it, how many of them are right."""
+    sets = joined(data.y_true, data.labels)
+    right = (data.y_true == data.y_pred).all(axis=1)
+    found, where, counts = np.unique(sets, return_inverse=True, return_counts=True)
+    hits = np.bincount(where, weights=right, minlength=len(found)).astype(np.int64)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(str(found[i]), int(counts[i]), int(hits[i])) for i in order]
