@@ -11,6 +11,7 @@ import typer
 
 import ostinato
 from ostinato.cli import (
+    card,
     check,
     compare,
     complete,
@@ -51,6 +52,7 @@ for _command in (
     generate.generate,
     stream.stream,
     export.export,
+    card.card,
     check.check,
     cv.cv,
     tune.tune,

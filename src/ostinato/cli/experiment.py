@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from ostinato import environment, files, training
-from ostinato.cli import jobs, limits
+from ostinato.cli import card, jobs, limits
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.rundir import RunDir
+from ostinato.cli.runs import Trained
 from ostinato.interrupt import Terminated
 from ostinato.training import distributed
 from ostinato.training.history import History
@@ -211,6 +212,7 @@ def _results(run: RunDir | None, job: Job, model: Any, history: History) -> dict
     }
     if run is not None:
         job.keep(run, model, history, evaluation)
+        card.keep(Trained(run.model, job.settings, run), evaluation)
     evaluation["evaluation_s"] = time.perf_counter() - began
     if run is not None:
         files.write_json(run.evaluation, evaluation)

@@ -3,9 +3,11 @@
     config.json         the graph of the network, labels, preparation, and the SHA-256 of the others
     model.safetensors   the weights
     check.safetensors   some inputs, and the answers to them
+    README.md           a card for people, who may edit it
 
-Only these names are opened, whatever stands in config.json. Nothing in them is executed. What is
-read is checked once, here; memory beside the files is a quarter of them at most.
+Only these names are opened, whatever stands in config.json, and the card not even read. Nothing in
+them is executed. What is read is checked once, here; memory beside the files is a quarter of them
+at most.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ostinato.runtime.values import entries, fail, text
 
 FORMAT = 4
 CONFIG, TENSORS, CHECK = "config.json", "model.safetensors", "check.safetensors"
+README = "README.md"
 MAX_CONFIG = 1 << 25  # bytes; a vocabulary of a million words is smaller
 NAMES = {
     "format", "saved_by", "kind", "params", "net", "graph", "without_graph", "fitted", "iterations",

@@ -34,16 +34,14 @@ from torch import Tensor
 
 from ostinato import __version__
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.saved import FOLDED
 from ostinato.engine import native
 from ostinato.files import current, write_directory
+from ostinato.runtime.card import FOLDED, Facts, card, n_parameters
 from ostinato.runtime.replay import check_file
-from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, TENSORS
-from ostinato.training.card import card
+from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, README, TENSORS
 from ostinato.training.saved_graph import Described, describe
 from ostinato.training.tensor_file import check_finite, pack, unpack
 
-README = "README.md"
 _COMMON = {"format", "kind", "params", "net", "iterations"}
 _ENTRIES = {
     1: {*_COMMON, "classes"},
@@ -146,8 +144,15 @@ def write(
         as_read = json.loads(json.dumps(config, allow_nan=False))
         files[CHECK] = check_file(as_read, content, examples)
         config["sha256"][CHECK] = hashlib.sha256(files[CHECK]).hexdigest()
-    files |= {CONFIG: _as_text(config).encode(), README: card(config, measures).encode()}
+    files |= {CONFIG: _as_text(config).encode(), README: _card(model, config, measures).encode()}
     write_directory(path, files)
+
+
+def _card(model: SavedModel, config: dict[str, Any], measures: Mapping[str, float]) -> str:
+    shapes = {name: tuple(t.shape) for name, t in model.weights.items()}
+    figures = {name: f"{value:.4g}" for name, value in measures.items()}
+    measured = {"this model": figures} if figures else {}
+    return card(config, Facts(n_parameters(shapes), measured=measured))
 
 
 def _as_text(config: Mapping[str, Any]) -> str:

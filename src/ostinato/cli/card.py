@@ -1,0 +1,101 @@
+"""ostinato card RUN"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ostinato import files
+from ostinato.cli import jobs, runs, summaries
+from ostinato.cli.config import BUILT_IN, ONLY, Config
+from ostinato.cli.output import Quiet, hush, say, write
+from ostinato.cli.rundir import RunDir
+
+# What environment.json knows of the data, in words; see `Job.description`.
+_SIZES = {
+    "n_train": "learnt from",
+    "n_validation": "validated on",
+    "n_test": "tested on",
+    "max_length": "longest sequence",
+    "characters": "characters learnt from",
+}
+
+
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    rewrite: Annotated[
+        bool, typer.Option("--write", help="Write it into the model, in the place of README.md.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a model is: its network, its data, its measures and its files.
+
+    The card is made anew of the model and the run. README.md in the model may have been edited; it
+    stays as it is, unless --write is given.
+    """
+    hush(quiet)
+    trained = runs.find(run)
+    results = trained.run.results() if trained.run else None
+    if rewrite:
+        say(f"{keep(trained, results)} is written")
+    else:
+        write(None, [text_of(trained, results)])
+
+
+def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:
+    """Write the card into the model, and say where."""
+    from ostinato.runtime.saved import README
+
+    path = files.current(trained.model) / README
+    files.write_text(path, text_of(trained, results))
+    return path
+
+
+def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
+    """The card of a model; `results` is what evaluation.json holds or will hold.
+
+    Raises:
+        BadInput, ValueError: the model is damaged.
+    """
+    from ostinato.runtime import card as cards
+    from ostinato.runtime.saved import TENSORS
+    from ostinato.runtime.tensors import unpack
+
+    task, _ = jobs.of_model(trained)
+    weights = files.current(trained.model) / TENSORS
+    tensors = unpack(weights.read_bytes(), str(weights))
+    facts = cards.Facts(
+        cards.n_parameters({name: t.shape for name, t in tensors.items()}),
+        _data(trained.config, trained.run) if trained.config and trained.run else (),
+        _measured(task, results) if results else {},
+    )
+    return cards.card(trained.entries(), facts)
+
+
+def _data(settings: Config, run: RunDir) -> list[tuple[str, str]]:
+    """The data of a run. Folders are left out: a card leaves the machine with its model."""
+    source = settings.data.source or ""
+    rows = [("source", source if source in BUILT_IN else Path(source).name)]
+    known = run.surroundings().get("data", {})
+    for file, digest in known.get("sha256", {}).items():
+        rows.append((f"SHA-256 of {Path(file).name}", digest))
+    targets = [getattr(settings.task, task) for task in jobs.TASKS]
+    rows += [("column learnt", target) for target in targets if target not in (None, ONLY)]
+    rows += [(words, f"{known[name]:,}") for name, words in _SIZES.items() if name in known]
+    return rows
+
+
+def _measured(task: str, results: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The test part's measures in words, of the model and of simple methods beside it."""
+    columns = {"this model": results["test"], **results.get("baselines", {})}
+    words = summaries.MEASURES[task]
+    return {
+        name: {
+            words[each][0]: summaries.shown(each, measures[each], task)
+            for each in words
+            if measures.get(each) is not None
+        }
+        for name, measures in columns.items()
+    }

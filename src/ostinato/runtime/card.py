@@ -1,0 +1,138 @@
+"""`card`: what a saved model is, for people: its README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+FOLDED = "folded."  # how the names of tensors begin that were computed of the weights
+COPIES = "copies"  # hashes of a language model's training texts, which are no weights
+
+_TASKS = {
+    "sequence_classifier": "Names the class of a sequence.",
+    "sequence_tagger": "Gives a label to every step of a sequence.",
+    "sequence_forecaster": "Says what the next values of a series may be.",
+    "language_model": "Says which token comes next in a text.",
+}
+_SHOWN = 20  # labels
+
+Rows = Sequence[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card tells that config.json does not.
+
+    Attributes:
+        parameters: numbers that were learnt; None: not known.
+        data: what the model was trained on, as name → value.
+        measured: measures of the model, as name → figure, and the same for others beside it, by
+            their names: {"this model": {"accuracy": "98.2 %"}, "always up": {"accuracy": "50 %"}}.
+    """
+
+    parameters: int | None = None
+    data: Rows = ()
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def card(config: Mapping[str, Any], facts: Facts) -> str:
+    """The text of README.md.
+
+    Args:
+        config: what stands in config.json, of any format.
+        facts: what is known beside it.
+    """
+    kind = config["kind"]
+    sections = [
+        ["---", "library_name: ostinato", f"tags: [{kind.replace('_', '-')}, recurrent]", "---"],
+        [f"# A {kind.replace('_', ' ')}"],
+        [_TASKS[kind]],
+        _table([("", "")], _network(config, facts.parameters)),
+    ]
+    if facts.data:
+        sections += [["## Data"], _table([("", "")], facts.data)]
+    if facts.measured:
+        sections += [["## Evaluation"], _measured(facts.measured)]
+    sections += [
+        ["## Use"],
+        ["```python", *_use(config), "```"],
+        ["## Files"],
+        [
+            f"Format {config['format']}{_opset(config)}, saved by ostinato {_version(config)}. "
+            + "`ostinato verify` replays the answers of `check.safetensors`, where there is one; "
+            + "`ostinato export` writes ONNX and C."
+        ],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def n_parameters(shapes: Mapping[str, Iterable[int]]) -> int:
+    """How many numbers of a saved model were learnt, by the shapes of its tensors."""
+    kept = (s for name, s in shapes.items() if not name.startswith((FOLDED, COPIES)))
+    return sum(prod(shape) for shape in kept)
+
+
+def _network(config: Mapping[str, Any], parameters: int | None) -> Rows:
+    net, fitted = config["net"], config.get("fitted", config)
+    rows: list[tuple[str, Any]] = [("cell", _cell(net))]
+    shown = ("hidden_size", "num_layers", "bidirectional", "readout", "ensemble", "n_features",
+             "n_tokens", "horizon")  # fmt: skip
+    rows += [(name, net[name]) for name in shown if net.get(name) is not None]
+    if parameters is not None:
+        rows.append(("parameters", f"{parameters:,}"))
+    rows.append(("updates", config["iterations"]))
+    preparation = fitted.get("preparation")
+    if preparation and preparation["features"]:
+        rows.append(("features", _some([each["name"] for each in preparation["features"]])))
+    classes = fitted.get("classes")
+    if classes is not None:
+        # Formats 1 to 3 may have the list itself.
+        values = classes["values"] if isinstance(classes, dict) else classes
+        rows.append(("labels", _some(values)))
+    return rows
+
+
+def _cell(net: Mapping[str, Any]) -> str:
+    return net["cell"] if isinstance(net["cell"], str) else net["cell"]["own"]
+
+
+def _some(values: list[Any]) -> str:
+    shown = ", ".join(str(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown}, … ({len(values)})"
+
+
+def _measured(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row for each measure, a column for each that was measured."""
+    names = list(dict.fromkeys(name for each in measured.values() for name in each))
+    rows = [(name, *(each.get(name, "") for each in measured.values())) for name in names]
+    return _table([("", *measured)], rows)
+
+
+def _table(head: Sequence[tuple[str, ...]], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    cells = [[_cell_text(value) for value in row] for row in (*head, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
+
+
+def _cell_text(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _use(config: Mapping[str, Any]) -> list[str]:
+    lines = ["import ostinato", ""]
+    if config.get("graph") is not None:
+        lines.append('model = ostinato.runtime.load("path/of/this/directory")  # without torch')
+    if isinstance(config["net"]["cell"], str):
+        lines.append('model = ostinato.load("path/of/this/directory")  # in torch')
+    return [*lines, "model.predict(X)"]
+
+
+def _opset(config: Mapping[str, Any]) -> str:
+    graph = config.get("graph")
+    return "" if graph is None else f", operations of opset {graph['opset']}"
+
+
+def _version(config: Mapping[str, Any]) -> str:
+    return str(config.get("saved_by", "0.1.0 or an earlier one"))
