@@ -35,6 +35,7 @@ class Library:
     """The functions of one exported file, by ctypes."""
 
     def __init__(self, file: Path, n_inputs: int, n_outputs: int, state_bytes: int, *flags: str):
+        """n_inputs: 0 of a model that is given the number of a token."""
         self.n_inputs, self.n_outputs, self.state_bytes = n_inputs, n_outputs, state_bytes
         self.name = file.stem
         made = file.with_suffix(".so")
@@ -61,17 +62,21 @@ class Stream:
 
     def step(self, x):
         """0 and the answer, or the number of the input that is refused and None."""
-        x = np.ascontiguousarray(x, np.float32)
-        assert x.shape == (self.l.n_inputs,)
+        if self.l.n_inputs == 0:
+            x, given = None, ctypes.c_int32(x)
+        else:
+            x = np.ascontiguousarray(x, np.float32)
+            assert x.shape == (self.l.n_inputs,)
+            given = _address(x)
         out = np.full(self.l.n_outputs + 1, 54321, np.float32)
         refused = getattr(self.l.library, f"{self.l.name}_step")(
-            _address(self.memory), _address(x), _address(out)
+            _address(self.memory), given, _address(out)
         )
         assert self.memory[-1] == 12345 and out[-1] == 54321
         return refused, None if refused else out[:-1]
 
     def answers(self, xs):
-        """`[T, K]` of `[T, inputs]`."""
+        """`[T, K]` of `[T, inputs]`, or of `[T]` tokens."""
         found = []
         for x in xs:
             refused, answer = self.step(x)

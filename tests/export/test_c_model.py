@@ -72,7 +72,8 @@ def given(net, **options):
 def exported(g, place, *flags, **options):
     """The report, and the compiled library."""
     report = export_network(g, place / "net.c", **options)
-    n_inputs = int(re.search(r"in\[(\d+)\]\,", (place / "net.h").read_text())[1])
+    (n_inputs,) = re.findall(r"in\[(\d+)\]\,", (place / "net.h").read_text()) or (0,)
+    n_inputs = int(n_inputs)
     return report, Library(place / "net.c", n_inputs, g.graph.n_outputs, report.state, *flags)
 
 
@@ -145,10 +146,35 @@ def test_a_language_model_reads_numbers_of_tokens(size, tmp_path):
     tokens = np.random.default_rng(0).integers(0, 11, 12)
     expected = Network(g.graph, g.tensors).answers(tokens[None])[0]
     _, library = exported(g, tmp_path)
-    ours = library.stream().answers(tokens[:, None].astype(np.float32))
+    ours = library.stream().answers(tokens)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
-    for wrong in (-1.0, 11.0, np.nan):
-        assert library.stream().step(np.array([wrong]))[0] == 1
+    stream = library.stream()
+    for wrong in (-1, 11, -(2**31), 2**31 - 1):
+        assert stream.step(wrong) == (1, None)
+    np.testing.assert_array_equal(stream.answers(tokens), ours)  # nothing has changed
+
+
+@pytest.mark.parametrize("n_tokens", [12, 15], ids=["fours", "and three more"])
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+def test_tied_weights_stand_in_the_file_once(int8, n_tokens, tmp_path):
+    g = given(LanguageNet(n_tokens, "lstm", 9, embedding_size=6, tied=True))
+    report, library = exported(g, tmp_path, int8=int8)
+    tokens = np.random.default_rng(0).integers(0, n_tokens, 12)
+    step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
+    found = [[quantized(w).weight for w in p.weights] if int8 else None for p in (step, answer)]
+    table = g.tensors[g.graph.embed.table]
+    table = quantized(table.T).weight.T if int8 else table
+    players = [Player(p, w) for p, w in zip((step, answer), found, strict=True)]
+    expected = answers(*players, table[tokens][None])[0]
+    ours = library.stream().answers(tokens)
+    assert (np.abs(ours - expected) <= bound(step, answer, table[tokens], found)).all()
+    text = (tmp_path / "net.c").read_text()
+    assert text.count("net_product_rows") >= 2 and "net_answer_weights1" not in text
+    found = re.findall(r"static const (\w+) \w+\[(\d+)\] = ", text)
+    assert [int(n) for _, n in found].count(6 * n_tokens) == 1
+    assert report.tables == sum({"float": 4, "int8_t": 1}[kind] * int(n) for kind, n in found)
+    checked_run("gcc", *STRICT, "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
+    assert "right" in checked_run("./test", cwd=tmp_path)
 
 
 def test_streams_are_independent(tmp_path):
@@ -344,7 +370,7 @@ def test_int8_of_a_language_model(size, tmp_path):
     report, library = exported(g, tmp_path, int8=True)
     exact, _ = exported(g, tmp_path / "float")
     assert report.tables < 0.45 * exact.tables
-    ours = library.stream().answers(np.arange(11, dtype=np.float32)[:, None])
+    ours = library.stream().answers(np.arange(11))
     exact = Network(g.graph, g.tensors).answers(np.arange(11)[None])[0]
     assert 1e-5 < np.abs(ours - exact).max() < 0.05
     checked_run("gcc", *STRICT, "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)

@@ -28,7 +28,7 @@ def unmeasured(monkeypatch):
 
 def exported(model, place, **options):
     report = export_c(model, place / "net.c", **options)
-    n_inputs = 1 if model.graph.embed else model.n_features
+    n_inputs = 0 if model.graph.embed else model.n_features
     return report, Library(place / "net.c", n_inputs, model.graph.n_outputs, report.state)
 
 
@@ -93,7 +93,7 @@ def test_language_models(tmp_path):
     model = language_model()
     _, library = exported(model, tmp_path)
     tokens = [0, *model.vocabulary.encode("abcab")]  # 0 begins a text
-    ours = library.stream().answers(np.array(tokens, np.float32)[:, None])
+    ours = library.stream().answers(np.array(tokens))
     np.testing.assert_allclose(ours, model.predict_proba(["abcab"])[0], rtol=0, atol=ATOL)
     with pytest.raises(ValueError, match="calibrate is for models of numbers"):
         export_c(model, tmp_path, int8=True, calibrate=["abc"])

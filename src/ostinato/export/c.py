@@ -23,7 +23,7 @@ from ostinato.export.c_prepare import Prepare, prepared, tokens, unprepared
 from ostinato.export.c_program import Part, part
 from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import sample, test_source
-from ostinato.export.c_write import Source, header, source
+from ostinato.export.c_write import Source, header, source, tied
 from ostinato.files import write_text
 from ostinato.runtime.model import Classifier, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
@@ -323,8 +323,10 @@ def _table_bytes(s: Source) -> int:
     """Bytes of the weights, their scales, and the constants that are read."""
     total = 8 * sum(map(len, s.prepare.doubles.values()))
     total += sum(t.nbytes for t in s.prepare.tables.values())
+    elsewhere = set(map(id, tied(s)))
     for p in (s.step, s.answer):
         read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
         total += 4 * sum(v.size for i, v in p.constants.items() if i in read)
-        total += sum(w.size + 4 * w.shape[1] if s.int8 else 4 * w.size for w in p.weights)
+        own = [w for w in p.weights if id(w) not in elsewhere]
+        total += sum(w.size + 4 * w.shape[1] if s.int8 else 4 * w.size for w in own)
     return total

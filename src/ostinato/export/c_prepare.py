@@ -16,6 +16,7 @@ from ostinato.data.prepare import Feature, Preparation
 from ostinato.export.c_quantize import quantized
 from ostinato.runtime.model_graph import Embed
 
+TOKEN = "int32_t token"
 _REFUSED = "if (!(@abs({}) <= FLT_MAX))"  # NaN, too
 
 
@@ -25,9 +26,11 @@ class Prepare:
 
     Attributes:
         n_inputs: numbers that a caller gives at each step.
+        parameter: of the C function `step`, in which they come.
         n_columns: numbers that the network reads.
         text: of the function.
-        arguments: those it is called with: in, and where it scales x, and where it remembers s.
+        arguments: those it is called with: in or token, and where it makes x of them x, and where
+            it remembers s.
         doubles: tables of float64, by name.
         tables: of float32 or int8, by name.
         last: what stands for missing values before there was one, `[n_columns]`; None where no
@@ -37,12 +40,17 @@ class Prepare:
 
     n_inputs: int
     n_columns: int
+    parameter: str
     text: str
     arguments: str
     doubles: dict[str, list[float]]
     tables: dict[str, np.ndarray]
     last: np.ndarray | None
     meanings: tuple[str, ...]
+
+
+def _numbers(n: int) -> str:
+    return f"const float in[{n}]"
 
 
 def unprepared(n_inputs: int) -> Prepare:
@@ -53,7 +61,8 @@ def unprepared(n_inputs: int) -> Prepare:
         "        return i + 1;",
     ]
     text = _function("static int @prepare(const float *in)", body)
-    return Prepare(n_inputs, n_inputs, text, "in", {}, {}, None, ("",) * n_inputs)
+    meanings = ("",) * n_inputs
+    return Prepare(n_inputs, n_inputs, _numbers(n_inputs), text, "in", {}, {}, None, meanings)
 
 
 def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
@@ -70,23 +79,23 @@ def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
     n, width = embed.n_tokens, embed.width
     tables: dict[str, np.ndarray] = {}
     if table is None:
-        value = "(int)in[0] == i ? 1.0f : 0.0f"
+        value = "token == i ? 1.0f : 0.0f"
     elif int8:
         q = quantized(table.T)  # a scale for each token
         tables = {"tokens": q.values.T, "tokens_scale": q.scale}
-        value = f"@tokens_scale[(int)in[0]] * (float)@tokens[(int)in[0] * {width} + i]"
+        value = f"@tokens_scale[token] * (float)@tokens[token * {width} + i]"
     else:
         tables = {"tokens": table}
-        value = f"@tokens[(int)in[0] * {width} + i]"
+        value = f"@tokens[token * {width} + i]"
     body = [
-        f"if (!(in[0] >= 0.0f && in[0] < {n}.0f))",
+        f"if (token < 0 || token >= {n})",
         "    return 1;",
         f"for (int i = 0; i < {width}; i++)",
         f"    x[i] = {value};",
     ]
-    text = _function("static int @prepare(const float *in, float *x)", body)
+    text = _function("static int @prepare(int32_t token, float *x)", body)
     meaning = f"the number of a token, from 0 to {n - 1}"
-    return Prepare(1, width, text, "in, x", {}, tables, None, (meaning,))
+    return Prepare(1, width, TOKEN, text, "token, x", {}, tables, None, (meaning,))
 
 
 def prepared(p: Preparation) -> Prepare:
@@ -109,8 +118,9 @@ def prepared(p: Preparation) -> Prepare:
     last = np.concatenate([_before_the_first(f) for f in p.features]) if forward else None
     meanings = tuple([_meaning(f, p.missing) for f in p.features])
     arguments = "s, in, x" if forward else "in, x"
+    n = len(p.features)
     return Prepare(
-        len(p.features), len(p.columns), text, arguments, writer.doubles, {}, last, meanings
+        n, len(p.columns), _numbers(n), text, arguments, writer.doubles, {}, last, meanings
     )
 
 

@@ -20,7 +20,8 @@ N_STEPS = 8
 def sample(
     graph: ModelGraph, tensors: Mapping[str, Array], preparation: Preparation | None
 ) -> tuple[Array, Array]:
-    """Inputs as a caller gives them, `[T, inputs]`, and as the network reads them, `[T, columns]`.
+    """Inputs as a caller gives them, `[T, inputs]`, of a model of tokens whole numbers; and as the
+    network reads them, `[T, columns]`.
 
     Random numbers like those of the training part, with gaps where the model allows them.
     """
@@ -29,7 +30,7 @@ def sample(
         numbers = rng.integers(0, graph.embed.n_tokens, N_STEPS)
         name, width = graph.embed.table, graph.embed.width
         table = np.eye(width, dtype=np.float32) if name is None else tensors[name]
-        return numbers[:, None].astype(np.float32), table[numbers]
+        return numbers[:, None], table[numbers]
     if preparation is None:
         raw = rng.normal(size=(N_STEPS, graph.n_inputs)).astype(np.float32)
         return raw, raw
@@ -57,7 +58,7 @@ def test_source(name: str, raw: Array, answers: Array, bounds: Array) -> str:
 
     Args:
         name: the prefix of the model's names.
-        raw: `[T, inputs]`.
+        raw: `[T, inputs]`; of tokens whole numbers.
         answers: `[T, K]`, of the runtime.
         bounds: `[T, K]`, how far those of the C code may be apart.
     """
@@ -68,11 +69,13 @@ def test_source(name: str, raw: Array, answers: Array, bounds: Array) -> str:
         "float32, followed through the model.\n\nReturns 0, or the number of the step that is "
         f"wrong. With {name.upper()}_NO_MAIN the function alone is compiled.\n\n{LICENCE}"
     )
+    is_token = raw.dtype.kind == "i"
+    given = "@test_inputs[t]" if is_token else f"@test_inputs + {n_inputs} * t"
     body = f"""\
 static int @differs(@state *s, int t)
 {{
     float out[{n_outputs}];
-    if (@step(s, @test_inputs + {n_inputs} * t, out))
+    if (@step(s, {given}, out))
         return t + 1;
     for (int k = 0; k < {n_outputs}; k++) {{
         const float difference = out[k] - @test_answers[{n_outputs} * t + k];
@@ -116,13 +119,21 @@ int main(void)
 #endif
 """
     math = ["#include <math.h>"] if np.isnan(raw).any() else []
+    inputs = (
+        table("int32_t", "@test_inputs", [str(v) for v in raw.ravel()])
+        if is_token
+        else _floats("inputs", raw)
+    )
     parts = [
         comment(note),
         "\n".join([f'#include "{name}.h"', *math, ""]),
-        *(
-            table("float", f"@test_{what}", [number(v) for v in values.ravel()])
-            for what, values in (("inputs", raw), ("answers", answers), ("bounds", bounds))
-        ),
+        inputs,
+        _floats("answers", answers),
+        _floats("bounds", bounds),
         body.replace("@NO_MAIN", f"{name.upper()}_NO_MAIN"),
     ]
     return named("\n".join(parts), name)
+
+
+def _floats(what: str, values: Array) -> str:
+    return table("float", f"@test_{what}", [number(v) for v in values.ravel()])

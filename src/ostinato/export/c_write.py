@@ -5,15 +5,15 @@ In the text @ stands for the prefix of the model's names, until the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ostinato.export.c_function import Function
+from ostinato.export.c_function import TOKENS, Function
 from ostinato.export.c_ops import FUNCTIONS, needs_math, used
-from ostinato.export.c_prepare import Prepare
+from ostinato.export.c_prepare import TOKEN, Prepare
 from ostinato.export.c_program import Part
 from ostinato.export.c_quantize import quantized
 
@@ -65,40 +65,66 @@ class Source:
 
 def header(s: Source) -> str:
     """The .h file."""
-    guard = f"{s.name.upper()}_H"
-    members = [f"    float s{i}[{width}];" for i, width in enumerate(s.widths)]
+    members = [f"float s{i}[{width}];" for i, width in enumerate(s.widths)]
     if s.prepare.last is not None:
-        members.append(f"    float last[{s.prepare.n_columns}]; /* for missing inputs, scaled */")
-    inputs = [f"in[{i}]: {m}" for i, m in enumerate(s.prepare.meanings) if m]
+        members.append(f"float last[{s.prepare.n_columns}]; /* for missing inputs, scaled */")
+    refused = (
+        "i + 1 if in[i] is refused (NaN, infinite, or too far from what was trained)"
+        if s.prepare.parameter != TOKEN
+        else "1 if there is no such token"
+    )
+    says = (
+        f"Read one element of the sequence. Returns 0, or {refused}: then nothing has changed. The "
+        "answer after this step is written to out; where out is a null pointer, none is computed."
+    )
+    given = "token" if s.prepare.parameter == TOKEN else "in[{}]"
+    inputs = [f"{given.format(i)}: {m}" for i, m in enumerate(s.prepare.meanings) if m]
     outputs = [f"out[{i}]: {m}" for i, m in enumerate(s.outputs)]
+    counts = {"INPUTS": s.prepare.n_inputs, "OUTPUTS": s.n_outputs}
+    says = "\n".join([says, *inputs, *outputs])
+    return header_of(s.name, s.title, counts, members, says, _signature(s))
+
+
+def header_of(
+    name: str,
+    title: str,
+    counts: Mapping[str, int],
+    members: Sequence[str],
+    says: str,
+    signature: str,
+) -> str:
+    """A .h file.
+
+    Args:
+        counts: constants by the ends of their names.
+        members: of the state, each a declaration.
+        says: what the step does, for people.
+        signature: of the step.
+    """
+    guard = f"{name.upper()}_H"
+    constants = ", ".join(f"@{end} = {count}" for end, count in counts.items())
     lines = [
-        comment(
-            f"{s.title}, one step at a time. Made by ostinato from a saved model.\n\n{LICENCE}"
-        ),
+        comment(f"{title}, one step at a time. Made by ostinato from a saved model.\n\n{LICENCE}"),
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
+        *(["#include <stdint.h>", ""] if "int32_t" in signature else []),
         "#ifdef __cplusplus",
         'extern "C" {',
         "#endif",
         "",
-        f"enum {{ @INPUTS = {s.prepare.n_inputs}, @OUTPUTS = {s.n_outputs} }};",
+        f"enum {{ {constants} }};",
         "",
         "/* What one stream remembers. Each stream has its own; all share the tables. */",
         "typedef struct {",
-        *members,
+        *(f"    {member}" for member in members),
         "} @state;",
         "",
         "/* Before the first step of a stream, and to begin again. */",
         "void @init(@state *s);",
         "",
-        comment(
-            "Read one element of the sequence. Returns 0, or i + 1 if in[i] is refused (NaN, "
-            "infinite, or too far from what was trained): then nothing has changed. The answer "
-            "after this step is written to out; where out is a null pointer, none is computed."
-            + "".join(f"\n{line}" for line in [*inputs, *outputs])
-        ),
-        f"{_signature(s)};",
+        comment(says),
+        f"{signature};",
         "",
         "#ifdef __cplusplus",
         "}",
@@ -107,42 +133,76 @@ def header(s: Source) -> str:
         "#endif",
         "",
     ]
-    return named("\n".join(lines), s.name)
+    return named("\n".join(lines), name, counts)
 
 
 def source(s: Source) -> str:
     """The .c file."""
     names: dict[int, str] = {}
-    tables = [*_tables(s, names)]
-    step = Function(s.step, {"x0": "x", **_states(s, "carry")}, names, s.int8)
-    answer = Function(s.answer, {"y0": "out", **_states(s, "x")}, names, s.int8)
+    names |= {id(w): TOKENS for w in tied(s)}
+    tables = [*_prepare_tables(s.prepare), *part_tables(parts_of(s), names, s.int8)]
+    step = Function(s.step, {"x0": "x", **states(s.widths, "carry")}, names, s.int8)
+    answer = Function(s.answer, {"y0": "out", **states(s.widths, "x")}, names, s.int8)
     functions = [
         s.prepare.text,
-        _function("static void @update(@state *s, const float *x)", step.body("s", "x")),
-        _function("static void @answer(const @state *s, float *out)", answer.body("s", "out")),
-        _function("void @init(@state *s)", _init(s)),
-        _function(_signature(s), _step(s)),
+        function("static void @update(@state *s, const float *x)", step.body("s", "x")),
+        function("static void @answer(const @state *s, float *out)", answer.body("s", "out")),
+        function("void @init(@state *s)", _init(s)),
+        function(_signature(s), _step(s)),
     ]
+    counts = {"INPUTS": s.prepare.n_inputs, "OUTPUTS": s.n_outputs}
+    return source_of(s.name, s.title, counts, tables, functions)
+
+
+def source_of(
+    name: str,
+    title: str,
+    counts: Mapping[str, int],
+    tables: Sequence[str],
+    functions: Sequence[str],
+) -> str:
+    """A .c file of these tables and functions, and the functions that these call."""
     text = "\n".join(functions)
-    helpers = "".join(FUNCTIONS[name] for name in used(text))
+    helpers = "".join(FUNCTIONS[helper] for helper in used(text))
     includes = ["#include <float.h>", "#include <stdint.h>"]
     if needs_math(text + helpers):
         includes.insert(1, "#include <math.h>")
     head = [
-        comment(f"{s.title}, one step at a time: see {s.name}.h.\n\n{LICENCE}"),
-        f'#include "{s.name}.h"',
+        comment(f"{title}, one step at a time: see {name}.h.\n\n{LICENCE}"),
+        f'#include "{name}.h"',
         "",
         *includes,
         "",
     ]
-    whole = "\n".join([*head, "\n".join(tables), helpers, text])
-    return named(whole, s.name)
+    return named("\n".join([*head, "\n".join(tables), helpers, text]), name, counts)
 
 
-def named(text: str, name: str) -> str:
+def tied(s: Source) -> list[Array]:
+    """The weights `[E, V]` that are the table of tokens, too, and need no memory of their own."""
+    table = s.prepare.tables.get("tokens")
+    if table is None:
+        return []
+    scale = s.prepare.tables.get("tokens_scale")
+
+    def same(w: Array) -> bool:
+        if scale is None:
+            return np.array_equal(w.T, table)
+        q = quantized(w)
+        return np.array_equal(q.values.T, table) and np.array_equal(q.scale, scale)
+
+    return [w for w in s.answer.weights if w.shape == table.shape[::-1] and same(w)]
+
+
+def parts_of(s: Source) -> dict[str, Part]:
+    """By the prefix of their tables."""
+    return {"@": s.step, "@answer_": s.answer}
+
+
+def named(text: str, name: str, constants: Iterable[str] = ()) -> str:
     """The text with the model's prefix; constants have it in capital letters."""
-    text = text.replace("@INPUTS", f"{name.upper()}_INPUTS")
-    return text.replace("@OUTPUTS", f"{name.upper()}_OUTPUTS").replace("@", f"{name}_")
+    for end in constants:
+        text = text.replace(f"@{end}", f"{name.upper()}_{end}")
+    return text.replace("@", f"{name}_")
 
 
 def comment(text: str) -> str:
@@ -186,29 +246,39 @@ def floats(name: str, values: Array) -> str:
     return table("float", name, [f"{text}f" for text in texts.tolist()])
 
 
+def doubles(name: str, values: Sequence[float]) -> str:
+    return table("double", name, [repr(v) for v in values])
+
+
 def int8(name: str, values: Array) -> str:
     return table("int8_t", name, values.ravel().astype(str).tolist())
 
 
-def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
-    """The constant arrays; `names` receives their C names."""
-    for name, numbers in s.prepare.doubles.items():
+def _prepare_tables(prepare: Prepare) -> Iterator[str]:
+    for name, numbers in prepare.doubles.items():
         if numbers:
-            yield table("double", f"@{name}", [repr(v) for v in numbers])
-    for name, values in s.prepare.tables.items():
+            yield doubles(f"@{name}", numbers)
+    for name, values in prepare.tables.items():
         yield (int8 if values.dtype == np.int8 else floats)(f"@{name}", values)
-    if s.prepare.last is not None:
-        yield floats("@first", s.prepare.last)
-    for p, prefix in ((s.step, "@"), (s.answer, "@answer_")):
+    if prepare.last is not None:
+        yield floats("@first", prepare.last)
+
+
+def part_tables(parts: Mapping[str, Part], names: dict[int, str], as_int8: bool) -> Iterator[str]:
+    """The constant arrays of parts, by the prefix of their names; `names` receives these, and has
+    the arrays that are written elsewhere."""
+    for prefix, p in parts.items():
         read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
         for i, values in p.constants.items():
             if i in read and id(values) not in names:  # two parts may read one tensor
                 names[id(values)] = f"{prefix}vector{i}"
                 yield floats(names[id(values)], values)
         for i, w in enumerate(p.weights):
+            if id(w) in names:
+                continue
             name = names[id(w)] = f"{prefix}weights{i}"
             yield f"/* [{w.shape[0]}][{w.shape[1]}] */"
-            if s.int8:
+            if as_int8:
                 q = quantized(w)
                 yield int8(name, q.values)
                 yield floats(f"{name}_scale", q.scale)
@@ -217,11 +287,12 @@ def _tables(s: Source, names: dict[int, str]) -> Iterator[str]:
 
 
 def _signature(s: Source) -> str:
-    return f"int @step(@state *s, const float in[{s.prepare.n_inputs}], float out[{s.n_outputs}])"
+    return f"int @step(@state *s, {s.prepare.parameter}, float out[{s.n_outputs}])"
 
 
-def _states(s: Source, argument: str) -> Mapping[str, str]:
-    return {f"{argument}{i}": f"s->s{i}" for i in range(len(s.widths))}
+def states(widths: Sequence[int], argument: str) -> dict[str, str]:
+    """The C names of the states, by the arguments of a part."""
+    return {f"{argument}{i}": f"s->s{i}" for i in range(len(widths))}
 
 
 def _init(s: Source) -> list[str]:
@@ -250,5 +321,5 @@ def _step(s: Source) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def _function(head: str, lines: list[str]) -> str:
+def function(head: str, lines: list[str]) -> str:
     return "\n".join([head, "{", *lines, "}", ""])
