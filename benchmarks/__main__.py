@@ -21,6 +21,7 @@ BENCHMARKS = (
     "startup",
     "contention",
     "runtime",
+    "batch",
     "memory",
     "steps",
 )
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "startup": "a refusal, a prediction, a first iteration, first calls, in fresh processes",
         "contention": "the notebook's training iteration beside another program",
         "runtime": "one step of a stream, chunks, pools: one thread, without torch's training",
+        "batch": "sequences classified beside ONNX Runtime, OpenVINO and PyTorch",
         "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
         "steps": "matrix states, heads, attention: training by scan over PyTorch's loop",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",

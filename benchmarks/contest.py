@@ -41,13 +41,15 @@ class Measured:
         )
 
 
-def contest(found: Sequence[Contender | Absent], quick: bool) -> Measured:
+def contest(
+    found: Sequence[Contender | Absent], quick: bool, effort: Effort | None = None
+) -> Measured:
     """Time the contenders that are not absent, with torch.mm in the same rounds."""
     contenders = [c for c in found if isinstance(c, Contender)]
     absent = tuple(c for c in found if isinstance(c, Absent))
     before = machine.latency_ns()
     probe = Contender("torch.mm", machine.multiply())
-    *samples, mm = measure([*contenders, probe], QUICK if quick else Effort())
+    *samples, mm = measure([*contenders, probe], QUICK if quick else effort or Effort())
     return Measured(
         {s.contender.name: s for s in samples},
         absent,

@@ -51,11 +51,13 @@ class Effort:
         share_s: the seconds that one contender may take in all. A slower one is timed in every
             second, fourth … round only; so two contenders share all rounds of the slower one.
         least: the number of rounds in which every contender is timed at least.
+        block_s: the length of a block, unless one call is longer.
     """
 
     rounds: int = 13
     share_s: float = 1.5
     least: int = 3
+    block_s: float = BLOCK_S
 
 
 QUICK = Effort(rounds=2, share_s=0.2, least=1)
@@ -131,7 +133,7 @@ class _Plan:
 
 def _plan(contender: Contender, once: float, far: bool, effort: Effort) -> _Plan:
     """far: the contender is so slow that its ratio decides no bound."""
-    calls = max(1, math.ceil(BLOCK_S / once))
+    calls = max(1, math.ceil(effort.block_s / once))
     untimed = 0 if once > LONG_S else max(1, calls // 4)
     stride = 1
 

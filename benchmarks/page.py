@@ -35,6 +35,7 @@ TITLES = {
     "startup": "From a standing start",
     "contention": "Beside another program",
     "runtime": "One step at a time",
+    "batch": "A batch at a time",
     "memory": "Longer than memory",
     "steps": "Matrix states, heads, attention",
 }
