@@ -65,6 +65,13 @@ class DataConfig(Declared):
     )
     id: str | None = declare(None, "Column that names the sequence a row belongs to.")
     time: str | None = declare(None, "Column that orders the steps of a sequence.")
+    time_format: (
+        Literal["day-first", "month-first", "seconds", "milliseconds", "microseconds"] | None
+    ) = declare(
+        None,
+        "How times are written: dates as 01/02/2024 with the day or the month first, or numbers "
+        "since 1970. Default: as the dates say it; numbers as they are.",
+    )
     features: str | None = declare(
         None, "Columns to read at each step: a,b,c. Default: all without another role."
     )

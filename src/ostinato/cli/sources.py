@@ -11,6 +11,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ostinato import environment
 from ostinato.cli.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.defaults import ARRAYS, holds_arrays
 from ostinato.cli.failures import BadInput
@@ -84,9 +85,10 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--separator is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
-    for name in ("shape", "id", "time", "features", "group", "split"):
+    for name in ("shape", "id", "time", "time_format", "features", "group", "split"):
         if getattr(config, name) is not None:
-            raise BadInput(f"--{name} is for tables, not for {config.source}; leave it out")
+            flag = name.replace("_", "-")
+            raise BadInput(f"--{flag} is for tables, not for {config.source}; leave it out")
 
 
 def roles(settings: Config) -> Roles:
@@ -115,6 +117,7 @@ def roles(settings: Config) -> Roles:
         static=names(data.static),
         known=names(data.known),
         sort=data.sort,
+        time_format=data.time_format,
         separator=data.separator,
     )
 
@@ -182,10 +185,7 @@ def read(
 
         columns = trained or roles(settings or Config())
         if content is None and _stays_in_a_file(name, columns):
-            from ostinato.data.store import store_examples
-            from ostinato.data.stream import stream_examples
-
-            return store_examples(stream_examples(name, columns))
+            return _stored(name, columns)
         return to_examples(_parsed(content, kind, name, columns.separator), columns)
     if kind in (".npy", ".idx"):
         from ostinato.data.arrays import parse_arrays
@@ -204,6 +204,25 @@ def read(
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
     return named(X, None if y is None else _labels(name, y), name)
+
+
+def _stored(name: str, columns: Roles) -> Examples:
+    """The examples of a table, with their sequences in a file.
+
+    The processes of a training on this machine share the work: each reads some of the row groups.
+    """
+    from ostinato.data.store import store_examples
+    from ostinato.data.stream import stream_examples
+
+    if environment.launched():
+        from ostinato.data.store_together import is_possible, store_together
+        from ostinato.training import distributed
+
+        ranks, here = distributed.current(), environment.processes_here()
+        if not ranks.alone and is_possible():
+            number, exchange = environment.rank_here(), ranks.bytes_from_each_here
+            return store_together(name, columns, number, here, exchange)
+    return store_examples(stream_examples(name, columns))
 
 
 def _stays_in_a_file(name: str, columns: Roles) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ostinato.data.dates import Order, TimeFormat, beyond, of_epoch
+
 MAX_NAME = 256  # characters of a label or an id: more is a text that came into the wrong column
 
 Place = Callable[[int], str]  # row → where it stands, in words
@@ -54,13 +56,39 @@ class Column:
         """
         raise NotImplementedError
 
-    def times(self) -> np.ndarray:
+    def times(self, written: TimeFormat | None = None) -> np.ndarray:
         """`[N]` datetime64[ns] in UTC, or the numbers in float64; none may be missing.
 
+        Args:
+            written: how; numbers stay numbers unless it says what they count.
+
         Raises:
-            ValueError: a value is missing, or neither a number nor a date in ISO 8601.
+            ValueError: a value is missing, or neither a number nor a date (see `dates`), or a date
+                that can be read in two ways.
         """
         raise NotImplementedError
+
+    def time_format(self) -> Order | None:
+        """How dates are written, where that is found out from all of them; None: it is plain.
+
+        Raises:
+            ValueError: a date can be read in two ways.
+        """
+        return None
+
+    def _of_numbers(self, written: TimeFormat | None) -> np.ndarray:
+        """`times` of a column of numbers."""
+        numbers = no_missing(self.numbers(), self)
+        if written is None or written == "day-first" or written == "month-first":
+            return numbers
+        wrong = beyond(numbers, written)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                f"{self.place(row)}: {numbers[row]:.17g} {written} since 1970 are before 1678 or "
+                "after 2261; wanted another unit as time_format (--time-format)"
+            )
+        return of_epoch(numbers, written)
 
     def texts(self) -> list[str]:
         """The strings, without blanks at their ends.
@@ -123,9 +151,10 @@ class Typed(Column):
             codes = spread
         return codes, integral(once)
 
-    def times(self) -> np.ndarray:
-        values = self._values
-        return no_missing(values if values.dtype.kind == "M" else self.numbers(), self)
+    def times(self, written: TimeFormat | None = None) -> np.ndarray:
+        if self._values.dtype.kind == "M":
+            return no_missing(self._values, self)
+        return self._of_numbers(written)
 
 
 class Nested(Column):
@@ -154,7 +183,7 @@ class Nested(Column):
     def factor(self) -> Factor:
         raise self._is_list()
 
-    def times(self) -> np.ndarray:
+    def times(self, written: TimeFormat | None = None) -> np.ndarray:
         raise self._is_list()
 
     def _is_list(self) -> ValueError:
@@ -180,7 +209,7 @@ class Unusable(Column):
     def factor(self) -> Factor:
         raise ValueError(self._problem())
 
-    def times(self) -> np.ndarray:
+    def times(self, written: TimeFormat | None = None) -> np.ndarray:
         raise ValueError(self._problem())
 
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from ostinato.data import label_sets
-from ostinato.data.column import Nested, Unusable
+from ostinato.data.column import Column, Nested, Unusable
+from ostinato.data.dates import TimeFormat
 
 if TYPE_CHECKING:
     from ostinato.data.table import Table
@@ -49,6 +50,9 @@ class Roles:
         categories: those of the features and static inputs that are names although they look like
             numbers (codes); a column of words is one in any case.
         sort: whether rows may stand in any order; they are sorted by id and time.
+        time_format: of dates such as 01/02/2024, "day-first" or "month-first"; of numbers, what
+            they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
+            the dates; numbers are taken as they are.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
 
     Example:
@@ -72,6 +76,7 @@ class Roles:
     known: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     sort: bool = False
+    time_format: TimeFormat | None = None
     separator: str | None = None
 
     def inputs(self) -> Roles:
@@ -99,6 +104,8 @@ def resolve(roles: Roles, table: Table) -> Roles:
     if full.target and full.task is None:
         full = replace(full, task=_task(full, table))
     full = _with_labels(full, table)
+    if full.time and full.time_format is None:
+        full = replace(full, time_format=_single(table[full.time]).time_format())
     _tell(given, full, table)
     return full
 
@@ -252,6 +259,11 @@ def _with_labels(roles: Roles, table: Table) -> Roles:
     return roles if several is None else replace(roles, labels=several[0], between=several[1])
 
 
+def _single(column: Column) -> Column:
+    """The column of single values: of lists, their values."""
+    return column.inner if isinstance(column, Nested) else column
+
+
 def _task(roles: Roles, table: Table) -> TaskName:
     if roles.shape == "long" or isinstance(table[roles.target or ""], Nested):
         raise ValueError(
@@ -303,6 +315,8 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     for role in ("id", "time", "task"):
         if getattr(given, role) != getattr(full, role):
             said.append(f"{role} {getattr(full, role)!r}")
+    if full.time_format != given.time_format:
+        said.append(f"times {full.time_format}")
     if full.features and not given.features:
         noun = "feature" if len(full.features) == 1 else "features"
         said.append(f"{len(full.features)} {noun}: {_shown(full.features)}")

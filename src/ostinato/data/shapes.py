@@ -51,7 +51,7 @@ def _long(table: Table, roles: Roles) -> Examples:
     offsets = np.append(starts, len(codes))
     times = None
     if roles.time:
-        times = table[roles.time].times()[rows]
+        times = table[roles.time].times(roles.time_format)[rows]
         time = table[roles.time]
         _check_times(times, offsets, lambda i: time.place(int(rows[i])), apart=bool(roles.id))
     columns = [table[name] for name in roles.features]
@@ -107,7 +107,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
     features = tuple(column.name for column in columns)
     stamps = None
     if times:
-        stamps = times.inner.times()
+        stamps = times.inner.times(roles.time_format)
         _check_times(stamps, offsets, times.inner.place)
     y: Any = None
     if roles.task == "classify" or roles.labels:
@@ -255,7 +255,7 @@ def _order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if roles.id:
         ids, ranks = np.unique(ids, return_inverse=True)
         codes = ranks.reshape(-1)[codes]
-    times = table[roles.time].times() if roles.time else rows
+    times = table[roles.time].times(roles.time_format) if roles.time else rows
     rows = np.lexsort((times, codes))
     return rows, codes[rows], ids
 

@@ -7,10 +7,12 @@ a label, and "007" is a name of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.data import dates
 from ostinato.data.column import (
     MAX_NAME,
     Column,
@@ -22,6 +24,7 @@ from ostinato.data.column import (
     no_missing,
     shortened,
 )
+from ostinato.data.dates import Order, TimeFormat
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,20 +100,42 @@ class Text(Column):
             raise ValueError(f"{self.place(texts.index(''))}: the text is missing; wanted one")
         return texts
 
-    def times(self) -> np.ndarray:
+    def times(self, written: TimeFormat | None = None) -> np.ndarray:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if self.is_numbers():
-            return no_missing(self.numbers(), self)
-        texts = pc.utf8_trim_whitespace(self._values)
-        for spelled in (lambda: texts, lambda: _as_iso(texts)):
+            return self._of_numbers(written)
+        if written is not None and written != "day-first" and written != "month-first":
+            text = self._values[0].as_py()
+            raise ValueError(
+                f"{self.place(0)}: {shortened(text)}; wanted numbers, {written} since 1970, as "
+                "time_format (--time-format) says"
+            )
+        texts, order = self._trimmed(), written or self.time_format()
+        iso = partial(dates.as_iso, texts, order)
+        for spelled in (lambda: texts, iso):
             for kind in _DATES:
                 try:
                     return no_missing(_datetimes(pc.cast(spelled(), _type(kind))), self)
                 except pa.ArrowInvalid:
                     continue
-        raise self._no_time(_as_iso(texts))
+        raise self._no_time(iso(), order)
+
+    def time_format(self) -> Order | None:
+        if self.is_numbers():
+            return None
+        try:
+            return dates.order_of(self._trimmed())
+        except dates.AmbiguousError as problem:
+            text = self._values[problem.row].as_py()
+            where = self.place(problem.row)
+            raise ValueError(f"{where}: the date {shortened(text)} {problem.why}") from None
+
+    def _trimmed(self) -> pa.Array:
+        import pyarrow.compute as pc
+
+        return pc.utf8_trim_whitespace(self._values.combine_chunks())
 
     def _present(self) -> pa.ChunkedArray:
         """Without blanks around; null where a number is missing."""
@@ -172,10 +197,14 @@ class Text(Column):
             hint = " with a point, not a comma, before its decimals"
         return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
 
-    def _no_time(self, texts: pa.ChunkedArray) -> ValueError:
+    def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
         """The error for the first text that is no date, or none of the kind of the first one.
 
         Among numbers it is the first that is none.
+
+        Args:
+            iso: the texts, dates rewritten.
+            order: of day and month in dates with slashes.
         """
         import pyarrow.compute as pc
 
@@ -187,15 +216,16 @@ class Text(Column):
                 f"{self.place(row)}: {shortened(text)} is no time; wanted a number, as in the "
                 "other rows"
             )
-        kind = next((kind for kind in _DATES if _casts(texts[0], kind)), _DATES[0])
-        row = next(i for i in range(len(texts)) if not _casts(texts[i], kind))
-        text = texts[row].as_py()
-        if not text:
+        kind = next((kind for kind in _DATES if _casts(iso[0], kind)), _DATES[0])
+        row = next(i for i in range(len(iso)) if not _casts(iso[i], kind))
+        text = self._values[row].as_py()
+        if not text or not text.strip():
             return ValueError(f"{self.place(row)}: the time is missing; wanted one in each row")
-        also = "" if row == 0 else f", like {texts[0].as_py()!r} in the first row"
+        also = "" if row == 0 else f", like {self._values[0].as_py()!r} in the first row"
+        read = "" if order is None else f" with the {order.replace('-', ' ')}"
         return ValueError(
-            f"{self.place(row)}: {shortened(text)} is no time; wanted a number, or a date such as "
-            f"2024-01-31 or 2024-01-31 23:59:00{also}"
+            f"{self.place(row)}: {shortened(text)} is no time{read}; wanted a number, or a date "
+            f"such as 2024-01-31 or 2024-01-31 23:59:00{also}"
         )
 
 
@@ -217,15 +247,6 @@ def _casts(text: Any, kind: str) -> bool:
     except pa.ArrowInvalid:
         return False
     return text.is_valid
-
-
-def _as_iso(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates that can be read in one way only, as ISO 8601 spells them: 2024/01/31, … UTC."""
-    import pyarrow.compute as pc
-
-    texts = pc.replace_substring_regex(texts, r"^(\d{4})/(\d{2})/(\d{2})", r"\1-\2-\3")
-    texts = pc.replace_substring_regex(texts, r" ?(UTC|GMT)$", "Z")
-    return pc.replace_substring_regex(texts, r"(:\d{2}(\.\d+)?) ([+-]\d{2}:?\d{2})$", r"\1\3")
 
 
 def _datetimes(values: pa.ChunkedArray) -> np.ndarray:

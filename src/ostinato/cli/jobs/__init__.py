@@ -33,6 +33,7 @@ _FOR = {
     "data.shape": _TABLES,
     "data.id": _TABLES,
     "data.time": _TABLES,
+    "data.time_format": _TABLES,
     "data.features": _TABLES,
     "data.static": {"forecast"},
     "data.known": {"forecast"},

@@ -1,0 +1,195 @@
+"""Dates as people write them, rewritten as ISO 8601, in which pyarrow reads them.
+
+    2024-01-31  2024/1/31  2024.01.31    year first
+    31.01.2024                           day first, as wherever points are written
+    31/01/2024  01/31/2024  1-31-2024    day or month first: the column says which, or a person
+    31 Jan 2024  January 31, 2024        in English, also with a day of the week before it
+
+After a date may stand a time: 9:05, 09:05:30.5 or 9:05:30 PM; and a distance to UTC: Z, +02:00.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Order = Literal["day-first", "month-first"]  # in dates that begin with two numbers and slashes
+Epoch = Literal["seconds", "milliseconds", "microseconds"]  # since 1970-01-01 in UTC
+TimeFormat = Literal[Order, Epoch]
+PER_SECOND = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
+
+_TIME = (
+    r"(?:(?:[T ]|, ) *(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})"
+    r"(?:[.,](?P<fraction>\d{1,9}))?)?)?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)? ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2}|[+-]\d{2})?$"
+)
+_WEEKDAY = r"^(?:[A-Za-z]{3,9}, ?)?"
+_EITHER = r"^(?P<a>\d{1,2})[/-](?P<b>\d{1,2})[/-](?P<year>\d{4})"  # a or b is the day
+_SPELLED = (
+    r"^(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})",
+    r"^(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})",
+    _WEEKDAY + r"(?P<day>\d{1,2})[ -](?P<name>[A-Za-z]{3,9})\.?[ -](?P<year>\d{4})",
+    _WEEKDAY + r"(?P<name>[A-Za-z]{3,9})\.? (?P<day>\d{1,2}),? (?P<year>\d{4})",
+)
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
+    *("october", "november", "december"),
+)
+
+
+def order_of(texts: pa.Array) -> Order | None:
+    """Whether days stand before months in such dates as 01/02/2024; None: there are none.
+
+    Raises:
+        AmbiguousError: no date tells it; or one says this, another that.
+    """
+    import pyarrow.compute as pc
+
+    found = pc.extract_regex(texts, _EITHER)
+    rows = np.flatnonzero(np.asarray(found.is_valid()))
+    if not len(rows):
+        return None
+    first, second = (
+        pc.cast(pc.struct_field(found, name), "int64").fill_null(0).to_numpy(zero_copy_only=False)
+        for name in "ab"
+    )
+    days_first, months_first = np.flatnonzero(first > 12), np.flatnonzero(second > 12)
+    if len(days_first) and len(months_first):
+        row, other = sorted((int(days_first[0]), int(months_first[0])))[::-1]
+        raise AmbiguousError(
+            row,
+            f"has day and month in another order than {texts[other].as_py()!r}; wanted one order "
+            "in the whole column",
+        )
+    if len(days_first) == len(months_first):
+        raise AmbiguousError(
+            int(rows[0]),
+            "can be read in two ways, and no other date tells whether the day or the month stands "
+            "first; wanted time_format='day-first' or 'month-first' (--time-format)",
+        )
+    return "day-first" if len(days_first) else "month-first"
+
+
+class AmbiguousError(ValueError):
+    """A date whose day and month cannot be told apart.
+
+    Attributes:
+        row: of the date.
+        why: what it does, and what was wanted.
+    """
+
+    def __init__(self, row: int, why: str):
+        super().__init__(why)
+        self.row, self.why = row, why
+
+
+def as_iso(texts: pa.Array, order: Order | None) -> pa.Array:
+    """Each date as ISO 8601 spells it; what is no date stays as it is.
+
+    Args:
+        texts: without blanks around them.
+        order: of day and month where both come before the year.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> texts = pa.array(["31.1.2024 9:05", "Jan 31, 2024 12:00:30.5 AM +0200"])
+        >>> as_iso(texts, None).to_pylist()
+        ['2024-01-31T09:05:00', '2024-01-31T00:00:30.5+02:00']
+    """
+    import pyarrow.compute as pc
+
+    spelled = list(_SPELLED)
+    if order is not None:
+        a, b = ("day", "month") if order == "day-first" else ("month", "day")
+        spelled.append(_EITHER.replace("<a>", f"<{a}>").replace("<b>", f"<{b}>"))
+    result = texts
+    for pattern in spelled:
+        found = pc.extract_regex(texts, pattern + _TIME)
+        if found.null_count < len(found):
+            result = pc.coalesce(_spelled(found), result)
+    return result
+
+
+def _spelled(found: pa.StructArray) -> pa.Array:
+    """The parts of dates as ISO 8601, null where there are none or an hour is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = {field.name: pc.struct_field(found, field.name) for field in found.type}
+    if "name" in parts:
+        names = pc.utf8_lower(parts["name"])
+        three = pa.array([month[:3] for month in _MONTHS], names.type)
+        number = pc.coalesce(
+            pc.index_in(names, three), pc.index_in(names, pa.array(_MONTHS, names.type))
+        )
+        parts["month"] = pc.cast(pc.add(number, 1), names.type)
+    date = _joined("-", parts["year"], _two(parts["month"]), _two(parts["day"]))
+    hour = _hour(parts["hour"], pc.utf8_lower(parts["half"]))
+    second = pc.if_else(pc.equal(parts["second"], ""), "00", parts["second"])
+    with_fraction = _joined(".", second, parts["fraction"])
+    second = pc.if_else(pc.equal(parts["fraction"], ""), second, with_fraction)
+    time = _joined("", _joined(":", hour, parts["minute"], second), _zone(parts["zone"]))
+    nothing = _joined("", parts["hour"], parts["half"], parts["zone"])
+    return pc.if_else(pc.equal(nothing, ""), date, _joined("T", date, time))
+
+
+def _hour(hour: pa.Array, half: pa.Array) -> pa.Array:
+    """Hours from 0 to 23; null where AM or PM stands after another than 1 to 12, or after none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = pc.equal(half, "")
+    number = pc.cast(pc.if_else(pc.equal(hour, ""), None, hour), pa.int64())
+    afternoon = pc.cast(pc.starts_with(half, "p"), pa.int64())
+    of_twelve = pc.if_else(pc.equal(number, 12), 0, number)
+    possible = pc.and_(pc.greater_equal(number, 1), pc.less_equal(number, 12))
+    counted = pc.if_else(possible, pc.add(of_twelve, pc.multiply(afternoon, 12)), None)
+    return _two(pc.cast(pc.if_else(whole, number, counted), hour.type))
+
+
+def _zone(zone: pa.Array) -> pa.Array:
+    """A distance to UTC as Z or +02:00; pyarrow does not read it with seconds otherwise."""
+    import pyarrow.compute as pc
+
+    zone = pc.replace_substring_regex(zone, "^(UTC|GMT)$", "Z")
+    return pc.replace_substring_regex(zone, r"^([+-]\d{2}):?(\d{2})$", r"\1:\2")
+
+
+def _two(digits: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.utf8_lpad(digits, 2, padding="0")
+
+
+def _joined(between: str, *parts: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(*parts, pa.scalar(between, parts[0].type))
+
+
+def of_epoch(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
+    """Instants from the time since 1970 in UTC, `[N]` datetime64[ns].
+
+    Args:
+        numbers: `[N]`, none missing, of a size that 1678 to 2261 hold.
+        unit: of the numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> of_epoch(np.array([1706695530.25]), "seconds")
+        array(['2024-01-31T10:05:30.250000000'], dtype='datetime64[ns]')
+    """
+    whole = np.floor(numbers)
+    each = 1_000_000_000 // PER_SECOND[unit]
+    rest = np.round((numbers - whole) * each).astype(np.int64)
+    return (whole.astype(np.int64) * each + rest).view("datetime64[ns]")
+
+
+def beyond(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
+    """Which of the numbers are before 1678 or after 2261, `[N]` bool: 2⁶³ ns are 9.22e9 s."""
+    return np.abs(numbers) / PER_SECOND[unit] > 9.2e9

@@ -1,0 +1,168 @@
+"""Dates as people write them: the same instant from every spelling and every format of file."""
+
+import doctest
+import json
+from datetime import datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from ostinato.data import Roles, dates, read_examples
+from ostinato.data.checks import check
+from ostinato.data.prepare import Preparation
+from ostinato.data.text_column import Text
+
+ROLES = Roles(id="id", time="time", features=("x",))
+
+
+def column(*texts):
+    return Text("t", "row {}".format, pa.chunked_array([pa.array(texts, pa.large_string())]), True)
+
+
+def test_docstrings():
+    assert doctest.testmod(dates).failed == 0
+
+
+SPELLINGS = {
+    "2024-01-31": "2024-01-31",
+    "2024/1/31": "2024-01-31",
+    "2024.01.31 7:05": "2024-01-31T07:05",
+    "31.01.2024": "2024-01-31",
+    "31.1.2024 07:05:09": "2024-01-31T07:05:09",
+    "31/01/2024, 7:05 PM": "2024-01-31T19:05",
+    "31/1/2024 12:00 am": "2024-01-31T00:00",
+    "31/1/2024 12:00 p.m.": "2024-01-31T12:00",
+    "01/31/2024 07:05:09.25": "2024-01-31T07:05:09.25",
+    "01-31-2024": "2024-01-31",
+    "31 Jan 2024 07:05": "2024-01-31T07:05",
+    "31-Jan-2024": "2024-01-31",
+    "January 31, 2024": "2024-01-31",
+    "Wed, 31 Jan 2024 07:05:09 GMT": "2024-01-31T07:05:09",
+    "2024-01-31 07:05:09,125": "2024-01-31T07:05:09.125",
+    "31.01.2024 07:05 +02:00": "2024-01-31T05:05",
+    "2024-01-31T07:05:09+0530": "2024-01-31T01:35:09",
+    "2024-01-31T07:05Z": "2024-01-31T07:05",
+}
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_spellings(text):
+    (time,) = column(text).times()
+    assert time == np.datetime64(SPELLINGS[text])
+    assert time.dtype == "datetime64[ns]"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)),
+    st.sampled_from(["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d %B %Y %I:%M:%S %p"]),
+)
+def test_any_date_is_what_python_wrote(moment, spelled):
+    moment = moment.replace(microsecond=0)
+    assert column(moment.strftime(spelled)).times() == np.datetime64(moment)
+
+
+@pytest.mark.parametrize("first, order", [("%d/%m/%Y", "day-first"), ("%m/%d/%Y", "month-first")])
+def test_one_date_tells_the_order_of_all(first, order):
+    moments = [datetime(2024, 1, day) for day in range(1, 20)]
+    texts = column(*(moment.strftime(first) for moment in moments))
+    assert texts.time_format() == order
+    assert texts.times().tolist() == np.array(moments, "M8[ns]").tolist()
+
+
+def test_dates_that_can_be_read_in_two_ways():
+    texts = column("2024-12-31", "01/02/2024", "03/02/2024")
+    with pytest.raises(ValueError, match=r"row 1: the date '01/02/2024' can be read in two ways.*"):
+        texts.times()
+    assert texts.times("day-first")[1] == np.datetime64("2024-02-01")
+    assert texts.times("month-first")[1] == np.datetime64("2024-01-02")
+
+
+@pytest.mark.parametrize(
+    "texts, written, said",
+    [
+        (
+            ("31/01/2024", "01/31/2024"),
+            None,
+            "row 1: the date '01/31/2024' has day and month in an",
+        ),
+        (("31/01/2024", "31/02/2024"), None, "row 1: '31/02/2024' is no time with the day first"),
+        (("01/31/2024",), "day-first", "row 0: '01/31/2024' is no time with the day first"),
+        (("31.01.24",), None, "'31.01.24' is no time"),
+        (("31 Foo 2024",), None, "'31 Foo 2024' is no time"),
+        (("31.01.2024 13:00 PM",), None, "13:00 PM' is no time"),
+        (("31.01.2024 PM",), None, "PM' is no time"),
+        (("31.01.2024", ""), None, "row 1: the time is missing"),
+        (("31.01.2024", "1.2.2024 9:00Z"), None, "row 1: '1.2.2024 9:00Z' is no time.*like '31.01"),
+        (("31.01.2024",), "seconds", "'31.01.2024'; wanted numbers, seconds since 1970"),
+        (("1706659200123",), "seconds", "wanted another unit"),
+    ],
+)
+def test_refused(texts, written, said):
+    with pytest.raises(ValueError, match=said.replace(".", r"\.").replace(r"\.*", ".*")):
+        column(*texts).times(written)
+
+
+@pytest.mark.parametrize("unit", dates.PER_SECOND)
+def test_numbers_since_1970(unit):
+    moment = datetime(2024, 1, 31, 10, 5, 30, 250000, timezone.utc)
+    number = int(moment.timestamp() * 1_000_000) * dates.PER_SECOND[unit] / 1_000_000
+    texts = column(repr(number), "0")
+    assert texts.times().tolist() == [number, 0.0]  # numbers are taken as they are
+    found = texts.times(unit)
+    assert (found[0], found[1]) == (np.datetime64("2024-01-31T10:05:30.250"), np.datetime64(0, "s"))
+
+
+def test_every_format_gives_the_same_bits(tmp_path):
+    """Spelled in a table of text, and as the dates and numbers that other formats have."""
+    moments = [datetime(2024, 1, 31, 23, 50), datetime(2024, 2, 1, 0, 10)]
+    epoch = [int(moment.replace(tzinfo=timezone.utc).timestamp()) for moment in moments]
+    spelled = ("%d/%m/%Y %I:%M %p", "%Y-%m-%dT%H:%MZ")
+    found = []
+    for i, way in enumerate(spelled):
+        texts = [moment.strftime(way) for moment in moments]
+        (tmp_path / f"{i}.csv").write_text(f"id,time,x\na,{texts[0]},1\na,{texts[1]},2\n")
+        lines = [json.dumps({"id": "a", "time": text, "x": 1}) for text in texts]
+        (tmp_path / f"{i}.jsonl").write_text("\n".join(lines))
+        (tmp_path / f"{i}n.jsonl").write_text(json.dumps({"time": texts, "x": [1, 2]}))
+        table = pa.table({"id": ["a", "a"], "time": texts, "x": [1, 2]})
+        parquet.write_table(table, tmp_path / f"{i}.parquet")
+        found += [
+            read_examples(tmp_path / f"{i}{e}", ROLES) for e in (".csv", ".jsonl", ".parquet")
+        ]
+        nested = Roles(time="time", features=("x",))
+        found.append(read_examples(tmp_path / f"{i}n.jsonl", nested))
+    table = pa.table({"id": ["a", "a"], "time": pa.array(moments, pa.timestamp("us")), "x": [1, 2]})
+    parquet.write_table(table, tmp_path / "typed.parquet")
+    found.append(read_examples(tmp_path / "typed.parquet", ROLES))
+    parquet.write_table(table.set_column(1, "time", [epoch]), tmp_path / "epoch.parquet")
+    (tmp_path / "epoch.csv").write_text(f"id,time,x\na,{epoch[0]},1\na,{epoch[1]},2\n")
+    seconds = Roles(id="id", time="time", features=("x",), time_format="seconds")
+    found += [read_examples(tmp_path / f"epoch{e}", seconds) for e in (".csv", ".parquet")]
+    wanted = np.array(moments, "M8[ns]")
+    for examples in found:
+        assert examples.times[0].tobytes() == wanted.tobytes()
+
+
+def test_a_model_reads_other_dates_as_those_it_learnt_from(tmp_path, caplog):
+    (tmp_path / "learnt.csv").write_text("id,time,x\na,30/01/2024,1\na,31/01/2024,2\n")
+    examples = read_examples(tmp_path / "learnt.csv", ROLES)
+    assert "times day-first" in caplog.text
+    roles = Preparation.from_json(Preparation.fit(examples).as_json()).roles
+    (tmp_path / "new.csv").write_text("id,time,x\na,01/02/2024,1\na,02/02/2024,2\n")
+    assert read_examples(tmp_path / "new.csv", roles).times[0][1] == np.datetime64("2024-02-02")
+    with pytest.raises(ValueError, match=r"new.csv, line 2, column 'time': the date '01/02/2024'"):
+        read_examples(tmp_path / "new.csv", ROLES)
+
+
+def test_gaps_are_found_in_dates_of_every_spelling(tmp_path):
+    days = [day for day in range(1, 29) if day != 14]
+    for i, spelled in enumerate(("{:02}.01.2024", "01/{:02}/2024", "2024-01-{:02}")):
+        lines = ["id,time,x", *(f"a,{spelled.format(day)},{day % 7}" for day in days)]
+        (tmp_path / f"{i}.csv").write_text("\n".join(lines))
+        codes = [f.code for f in check(read_examples(tmp_path / f"{i}.csv", ROLES))]
+        assert "gaps" in codes
