@@ -26,6 +26,7 @@ from ostinato.cli import (
     stream,
     train,
     tune,
+    upgrade,
     verify,
 )
 from ostinato.cli.failures import Failure, Told
@@ -60,6 +61,7 @@ for _command in (
     tune.tune,
     inspect.inspect,
     verify.verify,
+    upgrade.upgrade,
     doctor.doctor,
 ):
     app.command(cls=Command)(_command)

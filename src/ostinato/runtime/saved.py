@@ -106,14 +106,10 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
     version = config.get("format")
     if type(version) is int and 1 <= version < FORMAT:
         raise ValueError(
-            f"{where} has format {version}, which does not describe its network: load it with "
-            "ostinato.load and save it again, where torch is installed"
+            f"{where} has format {version}, which does not describe its network: write it in "
+            f"format {FORMAT} with: ostinato upgrade, where torch is installed"
         )
-    if type(version) is int and version > FORMAT:
-        raise ValueError(
-            f"{where} has format {version}, and this version of ostinato reads {FORMAT}: install "
-            f"ostinato {str(config.get('saved_by'))[:20]}, which saved it, or a later one"
-        )
+    check_not_newer(config, where)
     if version != FORMAT:
         fail(f"{where} has format {str(version)[:60]!r}; wanted {FORMAT}")
     config = entries(config, where, NAMES)
@@ -126,6 +122,20 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
             f"{where} has no graph: {reason}. Such a model needs torch: load it with ostinato.load"
         )
     return config
+
+
+def check_not_newer(config: dict[str, Any], where: str) -> None:
+    """Refuse a model of a later format, and name the version that it needs.
+
+    Raises:
+        ValueError: it is one.
+    """
+    version = config.get("format")
+    if type(version) is int and version > FORMAT:
+        raise ValueError(
+            f"{where} has format {version}, and this version of ostinato reads {FORMAT}: install "
+            f"ostinato {str(config.get('saved_by'))[:20]}, which saved it, or a later one"
+        )
 
 
 def check_hash(config: dict[str, Any], name: str, content: bytes, where: str) -> None:
