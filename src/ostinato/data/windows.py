@@ -134,7 +134,8 @@ class SeriesWindows:
         if len(self.static):
             static = self.static.standard(panel.static[series])[:, None, :]
             parts.append(np.broadcast_to(static, (*steps.shape, static.shape[2])))
-        x = np.concatenate(parts, axis=2, dtype=np.float32)
+        # In any other order of memory, which numpy may choose, steps are not rows that can be read.
+        x = np.ascontiguousarray(np.concatenate(parts, axis=2, dtype=np.float32))
         ahead = self._ahead(panel, series, cutoffs)
         return SeriesContexts(x, ahead, self._lags(known), centre, scale)
 

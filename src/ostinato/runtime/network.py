@@ -42,6 +42,8 @@ class Network:
         of_rows = None if lengths is None else [int(n) for n in lengths]
         if x.ndim == 2:
             x = self._table[x]
+        if x.strides[2] != x.itemsize:
+            x = np.ascontiguousarray(x)  # programs read rows that are dense
         values = np.swapaxes(x, 0, 1)  # [T, B, F]
         for layer in self.graph.layers:
             values = self._played(layer, values, of_rows)
