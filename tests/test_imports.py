@@ -49,6 +49,7 @@ COMPILER = """
     play
     cache
     verify
+    adapted
     __init__
 """
 WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export")

@@ -16,6 +16,7 @@ from torch import Tensor
 from ostinato import tree
 from ostinato.arguments import Arguments, checked
 from ostinato.compiler import cache, torch_compat
+from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
@@ -169,6 +170,8 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
     """
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
+    if has_complex(a):
+        a = with_pairs(a)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
     try:
@@ -185,6 +188,10 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
                 return call, None
             whys.append(why)
         refusal = next(iter(whys), refusal)
+        batch_second = turned(a)
+        if batch_second is not None:
+            call, why = _found(batch_second)
+            refusal = why or refusal
     return call, refusal
 
 
@@ -219,11 +226,17 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
 
         call = SegmentedCall.of(call)
     ys, finals = play(call, call.tensors())
+    y_spec = call.compiled.y_spec
+    if call.arguments.carry_spec is not a.carry_spec:
+        kinds, y_spec = kinds_in(y_spec)
+        of_carry, _ = kinds_in(call.arguments.carry_spec)
+        ys = [as_given(y, kind, 1) for y, kind in zip(ys, kinds, strict=True)]
+        finals = [as_given(leaf, kind) for leaf, kind in zip(finals, of_carry, strict=True)]
     if a.dim != 0:
         check_output_axes([y[0] for y in ys], a.dim)
         ys = [y.movedim(0, a.dim) for y in ys]
     carry = tree.unflatten(finals, a.carry_spec)
-    return carry, tree.unflatten(ys, call.compiled.y_spec)
+    return carry, tree.unflatten(ys, y_spec)
 
 
 def _with_restarts(a: Arguments) -> Arguments:

@@ -409,8 +409,9 @@ FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
         lambda z, h: z + F.one_hot((h > 0).long()).sum(-1), "`F.one_hot(i, n)`"),
     "i & j of whole numbers": (
         lambda z, h: z + (h.argmax(-1, keepdim=True) & 1), "`i % 2`, `i // 2`"),
-    "complex numbers": (
-        lambda z, h: torch.complex(z, h).abs(), "pairs of real tensors"),
+    "linear algebra and Fourier transforms of complex rows": (
+        lambda z, h: torch.fft.rfft(z).abs().sum(-1, keepdim=True) * h,
+        "a product with the matrix of the transform"),
     "lgamma, digamma, erfinv, cummax": (lambda z, h: torch.lgamma(z.exp()), "—"),
 }  # fmt: skip
 

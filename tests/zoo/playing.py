@@ -125,7 +125,11 @@ def play(
     outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
     random = torch.Generator().manual_seed(seed)
     if weights is None:
-        weights = [torch.randn(o.shape, generator=random, dtype=torch.float64) for o in outs]
+        kinds = [torch.complex128 if o.is_complex() else torch.float64 for o in outs]
+        weights = [
+            torch.randn(o.shape, generator=random, dtype=kind)
+            for o, kind in zip(outs, kinds, strict=True)
+        ]
     inputs_ = [*case.wanted, *pytree.tree_leaves(init), *pytree.tree_leaves(xs)]
     pairs = [(o, w.to(o.dtype)) for o, w in zip(outs, weights, strict=True) if o.requires_grad]
     wanted = [t for t in inputs_ if t.requires_grad]
@@ -147,7 +151,7 @@ def play(
 
 
 def _as_leaf(t: Tensor) -> Tensor:
-    return t.detach().clone().requires_grad_(t.is_floating_point())
+    return t.detach().clone().requires_grad_(t.is_floating_point() or t.is_complex())
 
 
 def assert_close(ours: Played, theirs: Played, relative: float) -> None:
@@ -157,6 +161,8 @@ def assert_close(ours: Played, theirs: Played, relative: float) -> None:
     for (name, a), (_, b) in pairs:
         assert a.shape == b.shape, f"{name}: shape {list(a.shape)}, wanted {list(b.shape)}"
         assert a.dtype == b.dtype, f"{name}: {a.dtype}, wanted {b.dtype}"
+        if b.is_complex():
+            a, b = (torch.view_as_real(t.resolve_conj()) for t in (a, b))
         if not b.is_floating_point():
             assert torch.equal(a, b), name
             continue

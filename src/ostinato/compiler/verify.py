@@ -157,6 +157,8 @@ def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
     ours, theirs = ours.detach(), theirs.detach()
     if ours.shape != theirs.shape:
         return False
+    if ours.is_complex() and theirs.is_complex():
+        ours, theirs = (torch.view_as_real(t.resolve_conj()) for t in (ours, theirs))
     if not ours.dtype.is_floating_point:
         return torch.equal(ours, theirs)
     scale = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0

@@ -151,6 +151,7 @@ DECOMPOSITIONS.update({
     "rad2deg": lambda x: x * (180 / math.pi),
     "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
     "signbit": lambda x: _is_negative(x),
+    "_neg_view": lambda x: -x,
     "logical_xor": lambda a, b: (a != 0) != (b != 0),
 })  # fmt: skip
 

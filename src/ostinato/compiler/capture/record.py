@@ -6,25 +6,18 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-# Imported for the compositions that they enter into DECOMPOSITIONS.
-import ostinato.compiler.capture.decompositions_attention
-import ostinato.compiler.capture.decompositions_axes
-import ostinato.compiler.capture.decompositions_losses
-import ostinato.compiler.capture.decompositions_norms  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.captures import swapped
-from ostinato.compiler.capture.decompositions import decomposition
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
-from ostinato.compiler.capture.recording import Call, Recording, Ref, Sources, refs_in
+from ostinato.compiler.capture.recorder import Recorder, ViewChanged
+from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.torch_compat import among_ours, undisturbed
@@ -32,199 +25,6 @@ from ostinato.compiler.torch_compat import among_ours, undisturbed
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
     from ostinato.compiler.capture.guards import Observation
-
-aten = torch.ops.aten
-
-
-class ViewChanged(Unsupported):
-    """The step reads a tensor of which it changed another view in place."""
-
-
-class _Recorder(TorchDispatchMode):
-    """ATen calls as numbered values; an in-place call gives its target a new number."""
-
-    def __init__(self, given: list[Tensor], outside: Collection[int] = ()) -> None:
-        """outside: ids of tensors that are not the step's own, and have values of their own."""
-        super().__init__()
-        self.outside = outside
-        self.calls: list[Call] = []
-        self.number: dict[int, int] = {}
-        self.values: list[Tensor] = []
-        self.constants: dict[int, Tensor] = {}
-        self.stale: set[int] = set()
-        self.inner: set[int] = set()  # values within decompositions, which autograd does not see
-        self.depth = 0
-        self.arrays: list[int] = []
-        self.given = given
-        for t in given:
-            self.new(t)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # importing torch._dynamo takes a second, and nothing here needs it
-
-    def new(self, tensor: Tensor) -> int:
-        number = self.number[id(tensor)] = len(self.values)
-        self.values.append(tensor)
-        if self.depth:
-            self.inner.add(number)
-        return number
-
-    def ref(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if id(leaf) not in self.number:
-            if leaf.requires_grad:
-                raise Unsupported(
-                    "a tensor that requires grad reached an operation without passing a torch "
-                    "call (a custom autograd.Function, a checkpoint inside the step, or a captured "
-                    "tensor that is init, too, or returned as it is)"
-                )
-            if id(leaf) in self.outside:
-                raise Unsupported(
-                    "a custom autograd.Function, or a hook, reads a tensor that it was not given: "
-                    "give it to apply, and save it with ctx.save_for_backward"
-                )
-            self.meet(leaf)
-        if id(leaf) in self.stale:
-            raise ViewChanged("the step reads a view of a tensor that it changed in place")
-        return Ref(self.number[id(leaf)])
-
-    def meet(self, leaf: Tensor, of_numbers: bool = False) -> None:
-        """Number a tensor that no call made; of_numbers: torch.tensor may have made it."""
-        number = self.new(leaf)
-        if of_numbers or not leaf.dim():
-            self.constants[number] = leaf
-        if leaf.dim():
-            self.arrays.append(number)
-
-    def bind_arrays(self, captured: Sequence[Tensor]) -> None:
-        """Make captured tensors of those that are views of an array (from_numpy).
-
-        The step makes them anew in every run, so that the one of this run is not the one that the
-        search found: that has the same values, and no call has read it.
-        """
-        read = {i for call in self.calls for i in refs_in(call)}
-        unread = [i for i in range(len(captured)) if i not in read]
-        of: dict[int, int] = {}
-        for number in self.arrays:
-            leaf = self.values[number]
-            same = [
-                i for i in unread
-                if captured[i].dtype is leaf.dtype and torch.equal(captured[i], leaf)
-            ]  # fmt: skip
-            if not same and number in self.constants:
-                continue
-            if not same:
-                raise Unsupported(
-                    "the step makes a tensor of memory that no guard sees: make it before, or copy "
-                    "it with torch.tensor"
-                )
-            of[number] = same[0]
-            self.constants.pop(number, None)
-            unread.remove(same[0])
-
-        def bound(leaf: Any) -> Any:
-            return Ref(of.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
-
-        if of:
-            given = [tree.mapped(bound, (c.args, c.kwargs)) for c in self.calls]
-            self.calls = [
-                Call(c.name, args, kwargs, c.outs)
-                for c, (args, kwargs) in zip(self.calls, given, strict=True)
-            ]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = str(func)
-        if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
-            return func(*args, **kwargs)
-        if func is aten._local_scalar_dense.default:
-            raise Unsupported(_why_a_value_is_looked_at(), name)
-        if _shape_depends_on_values(func, args):
-            raise Unsupported("the shape of a value depends on other values", name)
-        if func is aten.lift_fresh.default and id(args[0]) not in self.number:
-            self.meet(args[0], of_numbers=True)
-        composition = decomposition(name)
-        if composition is not None:
-            out = self.composed(composition, args, kwargs)
-            if out is not NotImplemented:
-                return out
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise Unsupported(
-                "the step draws random numbers; draw them before and pass them through xs, "
-                "for instance masks for dropout",
-                name,
-            )
-        if self.depth:  # below autograd, which would have taken it apart
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
-        out = func(*args, **kwargs)
-        if func._schema.is_mutable:
-            self.mutate(args[0], name)
-        outs = out if isinstance(out, (tuple, list)) else [out]
-        if any(isinstance(value, (bool, int, float)) for value in outs):
-            raise Unsupported("the step turns a tensor into a Python value", name)
-        numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
-        self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
-        return out
-
-    def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Record what an operation is a composition of, instead of itself."""
-        self.depth += 1
-        try:
-            with self:
-                out = composition(*args, **kwargs)
-        finally:
-            self.depth -= 1
-        if out is not NotImplemented and not self.depth:
-            self.inner -= {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
-        return out
-
-    def mutate(self, target: Tensor, name: str) -> None:
-        storage = target.untyped_storage().data_ptr()
-        if any(v.untyped_storage().data_ptr() == storage for v in self.given):
-            raise Unsupported(
-                "the step changes its carry, its input or a captured tensor in place", name
-            )
-        mine = None
-        for value in self.values:
-            if value is not target and value.untyped_storage().data_ptr() == storage:
-                mine = mine if mine is not None else _elements(target)
-                if mine & _elements(value):
-                    self.stale.add(id(value))
-        self.number.pop(id(target))
-
-
-def _why_a_value_is_looked_at() -> str:
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
-            return (
-                "a distribution checks the values of its arguments: make it with "
-                "validate_args=False"
-            )
-    return "the step turns a tensor into a Python value (.item(), if, int())"
-
-
-def _shape_depends_on_values(func: Any, args: Any) -> bool:
-    if torch.Tag.dynamic_output_shape not in func.tags:
-        return False
-    if func is not aten.index.Tensor:
-        return True
-    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-
-
-def _elements(view: Tensor) -> set[int]:
-    size = view.untyped_storage().nbytes() // view.element_size()
-    index = torch.arange(size, device=view.device).as_strided(
-        view.size(), view.stride(), view.storage_offset()
-    )
-    return set(index.flatten().tolist())
 
 
 def record(
@@ -259,6 +59,7 @@ def step_type(recording: Recording) -> torch.dtype:
     given = [r.dtypes[i] for i in (*r.states, *r.xs, *r.captured)]
     for dtype in (*given, *r.dtypes):
         if dtype.is_floating_point or dtype.is_complex:
+            dtype = dtype.to_real()
             return torch.float32 if dtype.itemsize == 2 else dtype
     return torch.float64
 
@@ -347,7 +148,7 @@ def _record_once(
     states = [leaf(t, t.is_floating_point()) for t in state_leaves]
     xs = [leaf(t, t.requires_grad) for t in x_leaves]
     given = params + states + xs
-    recorder = _Recorder(given, outside)
+    recorder = Recorder(given, outside)
     with swapped(captured, params, functions):
         new_states, y = _watched(recorder, step, states, xs, _of_every_row(a, captured))
         if any(t._backward_hooks for t in params + states):
@@ -356,7 +157,7 @@ def _record_once(
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         n_forward = len(recorder.calls)
-        needs_grad = [t.requires_grad or i in recorder.inner for i, t in enumerate(recorder.values)]
+        needs_grad = recorder.needs_grad()
         behind = [_nodes_behind(t) for t in outputs]
         of_others = {id(v) for v in _leaves_of(set().union(*behind))} - {id(t) for t in given}
         if of_others:  # what it computes of that is recorded, and its gradient is not
@@ -368,7 +169,7 @@ def _record_once(
         d_out_numbers = [recorder.new(t) for t in cotangents]
         gradients = _differentiated(recorder, outputs, cotangents, given)
     recorder.bind_arrays(captured)
-    d_given = [None if g is None else recorder.ref(g).index for g in gradients]
+    d_given = [None if g is None else recorder.gradient(g) for g in gradients]
     n, m, k = len(params), len(params) + len(states), len(new_states)
     return Recording(
         calls=tuple(recorder.calls),
@@ -412,7 +213,7 @@ def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     )
 
 
-def _watched(recorder: _Recorder, step: Callable[..., Any], state: Any, x: Any, advice: str) -> Any:
+def _watched(recorder: Recorder, step: Callable[..., Any], state: Any, x: Any, advice: str) -> Any:
     try:
         with recorder, torch.enable_grad():
             return step(state, x)
@@ -442,7 +243,7 @@ class _Weighted(torch.autograd.Function):
 
 
 def _differentiated(
-    recorder: _Recorder, outputs: list[Tensor], cotangents: list[Tensor], given: list[Tensor]
+    recorder: Recorder, outputs: list[Tensor], cotangents: list[Tensor], given: list[Tensor]
 ) -> list[Tensor | None]:
     """Of what was given: the gradients, None where there is none."""
     wanted = [t for t in given if t.requires_grad]

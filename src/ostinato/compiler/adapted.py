@@ -1,0 +1,144 @@
+"""Calls whose leaves are not rows of real numbers, as calls whose leaves are.
+
+    pairs     a complex leaf is a real one with a last axis of two
+    turned    a leaf `[L, B, H]`, as torch.nn.GRU has its carry, is `[B, L, H]`
+
+The step is wrapped: it takes and gives leaves as the caller has them, and what it does to them is
+recorded. In the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its
+recordings are not those of a step on real leaves, and the outputs are known again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato import tree
+from ostinato.eager import split_result
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
+
+
+class Pairs(NamedTuple):
+    """A complex leaf `[B, …]` as `[B, …, 2]`."""
+
+    leaf: Tensor
+
+
+class Turned(NamedTuple):
+    """A leaf `[L, B, …]` as `[B, L, …]`."""
+
+    leaf: Tensor
+
+
+Kind = type[Pairs] | type[Turned] | None
+
+
+def as_given(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
+    """The leaf as the caller has it; axis: that of the batch."""
+    if kind is Pairs:
+        return torch.view_as_complex(leaf)
+    return leaf if kind is None else leaf.transpose(axis, axis + 1)
+
+
+def _as_played(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
+    if kind is Pairs:
+        return torch.view_as_real(leaf.resolve_conj())
+    return leaf if kind is None else leaf.transpose(axis, axis + 1)
+
+
+def has_complex(a: Arguments) -> bool:
+    for leaf in a.leaves:  # a generator takes longer
+        if leaf.is_complex():
+            return True
+    return any(map(torch.is_complex, a.xs_leaves))
+
+
+def with_pairs(a: Arguments) -> Arguments:
+    """The call on real leaves."""
+
+    def kind(leaf: Tensor, of_carry: bool, n_rows: int) -> Kind:
+        return Pairs if leaf.is_complex() else None
+
+    return _adapted(a, kind)
+
+
+def turned(a: Arguments) -> Arguments | None:
+    """The call with the batch as the first axis of the carry; None where it is not the second."""
+    n_rows = a.xs_leaves[0].shape[1] if a.xs_leaves[0].dim() > 1 else 0
+    batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in (*a.xs_leaves, *a.leaves))
+    ragged = a.ragged.lengths is not None or a.ragged.starts is not None
+    if not batched or ragged or a.of_layer or a.weights is not None or a.step is not a.given:
+        return None
+
+    def kind(leaf: Tensor, of_carry: bool, n_rows: int) -> Kind:
+        if not of_carry and (leaf.dim() < 2 or leaf.shape[0] == n_rows or leaf.shape[1] != n_rows):
+            return None
+        return Turned
+
+    return _adapted(a, kind)
+
+
+def _adapted(a: Arguments, kind_of: Callable[[Tensor, bool, int], Kind]) -> Arguments:
+    """kind_of: of a leaf, whether it is one of the carry, and the number of rows."""
+    step, carry_spec, xs_spec = a.step, a.carry_spec, a.xs_spec
+    kinds = [kind_of(leaf, True, 0) for leaf in a.leaves]
+    x_kinds: list[Kind] = [Pairs if leaf.is_complex() else None for leaf in a.xs_leaves]
+    like = tree.unflatten([leaf.detach() for leaf in a.leaves], carry_spec)
+    played_spec = _with_kinds(carry_spec, iter(kinds))
+
+    def adapted(carry: Any, x: Any) -> Any:
+        rows = tree.leaves(carry)
+        leaves = [as_given(leaf, kind) for leaf, kind in zip(rows, kinds, strict=True)]
+        x_leaves = [as_given(t, kind) for t, kind in zip(tree.leaves(x), x_kinds, strict=True)]
+        result = step(tree.unflatten(leaves, carry_spec), tree.unflatten(x_leaves, xs_spec))
+        is_carry = tree.flatten(result)[1] == carry_spec
+        new, y = split_result(result, like, carry_spec)
+        new = [_as_played(leaf, kind) for leaf, kind in zip(new, kinds, strict=True)]
+        new_carry = tree.unflatten(new, played_spec)
+        if is_carry:
+            return new_carry
+        y_leaves, y_spec = tree.flatten(y)
+        y_kinds = [kind_of(leaf, False, rows[0].shape[0]) for leaf in y_leaves]
+        ys = [_as_played(leaf, kind) for leaf, kind in zip(y_leaves, y_kinds, strict=True)]
+        return new_carry, tree.unflatten(ys, _with_kinds(y_spec, iter(y_kinds)))
+
+    ragged = a.ragged
+    if ragged.starts is not None:
+        restarts = zip(ragged.restart_leaves, kinds, strict=True)
+        ragged = type(ragged)(
+            ragged.lengths, ragged.starts, [_as_played(r, kind) for r, kind in restarts],
+            ragged.n_steps,
+        )  # fmt: skip
+    return replace(
+        a, step=adapted, ragged=ragged, carry_spec=played_spec,
+        xs_spec=_with_kinds(xs_spec, iter(x_kinds)),
+        leaves=[_as_played(leaf, kind) for leaf, kind in zip(a.leaves, kinds, strict=True)],
+        xs_leaves=[_as_played(x, kind) for x, kind in zip(a.xs_leaves, x_kinds, strict=True)],
+    )  # fmt: skip
+
+
+def _with_kinds(spec: tree.Spec, kinds: Iterator[Kind]) -> tree.Spec:
+    """A structure in which each leaf that has a kind is one."""
+    if spec is None:
+        kind = next(kinds)
+        return None if kind is None else (kind, None, (None,))
+    of, keys, parts = spec
+    return of, keys, tuple([_with_kinds(part, kinds) for part in parts])
+
+
+def kinds_in(spec: tree.Spec) -> tuple[list[Kind], tree.Spec]:
+    """The kinds of the leaves of a structure, in order, and the structure without them."""
+    if spec is None:
+        return [None], None
+    of, keys, parts = spec
+    if of in (Pairs, Turned):
+        return [of], None
+    found = [kinds_in(part) for part in parts]
+    plain = of, keys, tuple([part for _, part in found])
+    return [kind for kinds, _ in found for kind in kinds], plain

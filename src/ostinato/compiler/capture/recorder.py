@@ -1,0 +1,297 @@
+"""The mode that numbers the values of a step, and records its ATen calls on them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Imported for the compositions that they enter into DECOMPOSITIONS.
+import ostinato.compiler.capture.decompositions_attention
+import ostinato.compiler.capture.decompositions_axes
+import ostinato.compiler.capture.decompositions_losses
+import ostinato.compiler.capture.decompositions_norms  # noqa: F401
+from ostinato import tree
+from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
+from ostinato.compiler.capture.decompositions import decomposition
+from ostinato.compiler.capture.recording import Call, Ref, refs_in
+from ostinato.compiler.errors import Unsupported
+
+aten = torch.ops.aten
+
+
+class ViewChanged(Unsupported):
+    """The step reads a tensor of which it changed another view in place."""
+
+
+class Recorder(TorchDispatchMode):
+    """ATen calls as numbered values; an in-place call gives its target a new number."""
+
+    def __init__(self, given: list[Tensor], outside: Collection[int] = ()) -> None:
+        """outside: ids of tensors that are not the step's own, and have values of their own."""
+        super().__init__()
+        self.outside = outside
+        self.calls: list[Call] = []
+        self.number: dict[int, int] = {}
+        self.values: list[Tensor] = []
+        self.constants: dict[int, Tensor] = {}
+        self.stale: set[int] = set()
+        self.inner: set[int] = set()  # values within decompositions, which autograd does not see
+        self.depth = 0
+        self.pairs: dict[int, Pair] = {}  # of complex tensors, by id
+        self.arrays: list[int] = []
+        self.given = given
+        for t in given:
+            self.new(t)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # importing torch._dynamo takes a second, and nothing here needs it
+
+    def new(self, tensor: Tensor) -> int:
+        number = self.number[id(tensor)] = len(self.values)
+        self.values.append(tensor)
+        if self.depth:
+            self.inner.add(number)
+        return number
+
+    def ref(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in self.number:
+            if leaf.requires_grad:
+                raise Unsupported(
+                    "a tensor that requires grad reached an operation without passing a torch "
+                    "call (a custom autograd.Function, a checkpoint inside the step, or a captured "
+                    "tensor that is init, too, or returned as it is)"
+                )
+            if id(leaf) in self.outside:
+                raise Unsupported(
+                    "a custom autograd.Function, or a hook, reads a tensor that it was not given: "
+                    "give it to apply, and save it with ctx.save_for_backward"
+                )
+            self.meet(leaf)
+        if id(leaf) in self.stale:
+            raise ViewChanged("the step reads a view of a tensor that it changed in place")
+        return Ref(self.number[id(leaf)])
+
+    def meet(self, leaf: Tensor, of_numbers: bool = False) -> None:
+        """Number a tensor that no call made; of_numbers: torch.tensor may have made it."""
+        number = self.new(leaf)
+        if of_numbers or not leaf.dim():
+            self.constants[number] = leaf
+        if leaf.dim():
+            self.arrays.append(number)
+
+    def bind_arrays(self, captured: Sequence[Tensor]) -> None:
+        """Make captured tensors of those that are views of an array (from_numpy).
+
+        The step makes them anew in every run, so that the one of this run is not the one that the
+        search found: that has the same values, and no call has read it.
+        """
+        read = {i for call in self.calls for i in refs_in(call)}
+        unread = [i for i in range(len(captured)) if i not in read]
+        of: dict[int, int] = {}
+        for number in self.arrays:
+            leaf = self.values[number]
+            same = [
+                i for i in unread
+                if captured[i].dtype is leaf.dtype and torch.equal(captured[i], leaf)
+            ]  # fmt: skip
+            if not same and number in self.constants:
+                continue
+            if not same:
+                raise Unsupported(
+                    "the step makes a tensor of memory that no guard sees: make it before, or copy "
+                    "it with torch.tensor"
+                )
+            of[number] = same[0]
+            self.constants.pop(number, None)
+            unread.remove(same[0])
+
+        def bound(leaf: Any) -> Any:
+            return Ref(of.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
+
+        if of:
+            given = [tree.mapped(bound, (c.args, c.kwargs)) for c in self.calls]
+            self.calls = [
+                Call(c.name, args, kwargs, c.outs)
+                for c, (args, kwargs) in zip(self.calls, given, strict=True)
+            ]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func)
+        if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
+            return func(*args, **kwargs)
+        if func is aten._local_scalar_dense.default:
+            raise Unsupported(_why_a_value_is_looked_at(), name)
+        if _shape_depends_on_values(func, args):
+            raise Unsupported("the shape of a value depends on other values", name)
+        if func is aten.lift_fresh.default and id(args[0]) not in self.number:
+            self.meet(args[0], of_numbers=True)
+        if any(map(is_complex, tree.leaves((args, kwargs)))) or name in _MAKES_COMPLEX:
+            return self.of_pairs(func, name, args, kwargs)
+        composition = decomposition(name)
+        if composition is not None:
+            out = self.composed(composition, args, kwargs)
+            if out is not NotImplemented:
+                return out
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(
+                "the step draws random numbers; draw them before and pass them through xs, "
+                "for instance masks for dropout",
+                name,
+            )
+        if self.depth:  # below autograd, which would have taken it apart
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self.mutate(args[0], name)
+        outs = out if isinstance(out, (tuple, list)) else [out]
+        if any(isinstance(value, (bool, int, float)) for value in outs):
+            raise Unsupported("the step turns a tensor into a Python value", name)
+        numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
+        self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
+        return out
+
+    def of_pairs(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Record a call on complex numbers as calls on their real and imaginary parts."""
+        packet = name.split(".")[1]
+        functional = packet if packet not in _PAIRED_IN_PLACE else packet.removesuffix("_")
+        composition = PAIRED.get(functional)
+        if composition is None or "out" in kwargs:
+            raise Unsupported(
+                f"the engine has no {packet} of complex numbers: write it in pairs of real "
+                "tensors, (a, b) for a + ib, or as a last axis of two",
+                name,
+            )
+        paired_args, paired_kwargs = tree.mapped(self.pair_of, (args, kwargs))
+        if "overload" in inspect.signature(composition).parameters:
+            paired_kwargs["overload"] = func
+        found = self.composed(composition, paired_args, paired_kwargs)
+        if found is NotImplemented:
+            raise Unsupported(f"the engine has no {packet} of such complex numbers", name)
+        if isinstance(found, Tensor):
+            return found
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self.mutate(args[0], name)
+        outs, pairs = ([out], [found]) if isinstance(found, Pair) else (out, found)
+        for tensor, pair in zip(outs, pairs, strict=True):
+            self.new(tensor)
+            self.pairs[id(tensor)] = pair
+        return out
+
+    def pair_of(self, leaf: Any) -> Any:
+        """Of a complex argument: its parts, of which the calls are recorded."""
+        if not (isinstance(leaf, Tensor) and leaf.is_complex()):
+            return leaf
+        if id(leaf) not in self.pairs:
+            number = self.ref(leaf)
+            if number.index in self.constants:
+                parts = [leaf.real.clone(), leaf.imag.clone()]
+                for part in parts:
+                    self.meet(part, of_numbers=True)
+                self.pairs[id(leaf)] = Pair(*parts)
+            else:
+                self.pairs[id(leaf)] = self.parts_of_captured(leaf, number)
+        if id(leaf) in self.stale:
+            raise ViewChanged("the step reads a view of a tensor that it changed in place")
+        return self.pairs[id(leaf)]
+
+    def parts_of_captured(self, leaf: Tensor, number: Ref) -> Pair:
+        whole = torch.view_as_real(leaf.resolve_conj())
+        self.calls.append(Call(_AS_REAL, (number,), {}, (self.new(whole),)))
+        with self:
+            return Pair(whole.select(-1, 0), whole.select(-1, 1))
+
+    def gradient(self, leaf: Tensor) -> int:
+        """The number of a gradient; a complex one is made of its parts."""
+        if not leaf.is_complex():
+            number: int = self.ref(leaf).index
+            return number
+        pair = self.pair_of(leaf)
+        with self:
+            whole = torch.stack([part.expand(leaf.shape) for part in pair], -1)
+        out = self.new(torch.view_as_complex(whole))
+        self.calls.append(Call(_AS_COMPLEX, (self.ref(whole),), {}, (out,)))
+        return out
+
+    def needs_grad(self) -> list[bool]:
+        """Whether each value does; the parts of a complex tensor do as it does."""
+        found = [t.requires_grad or i in self.inner for i, t in enumerate(self.values)]
+        for t in self.values:
+            if t.requires_grad and id(t) in self.pairs:
+                for part in self.pairs[id(t)]:
+                    if isinstance(part, Tensor):
+                        found[self.number[id(part)]] = True
+        return found
+
+    def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Record what an operation is a composition of, instead of itself."""
+        self.depth += 1
+        try:
+            with self:
+                out = composition(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        if out is not NotImplemented and not self.depth:
+            self.inner -= {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
+        return out
+
+    def mutate(self, target: Tensor, name: str) -> None:
+        storage = target.untyped_storage().data_ptr()
+        if any(v.untyped_storage().data_ptr() == storage for v in self.given):
+            raise Unsupported(
+                "the step changes its carry, its input or a captured tensor in place", name
+            )
+        mine = None
+        for value in self.values:
+            if value is not target and value.untyped_storage().data_ptr() == storage:
+                mine = mine if mine is not None else _elements(target)
+                if mine & _elements(value):
+                    self.stale.add(id(value))
+        self.number.pop(id(target))
+
+
+_AS_REAL, _AS_COMPLEX = "aten.view_as_real.default", "aten.view_as_complex.default"
+_MAKES_COMPLEX = {"aten.complex.default", "aten.polar.default", _AS_COMPLEX}
+_PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}
+
+
+def _why_a_value_is_looked_at() -> str:
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
+            return (
+                "a distribution checks the values of its arguments: make it with "
+                "validate_args=False"
+            )
+    return "the step turns a tensor into a Python value (.item(), if, int())"
+
+
+def _shape_depends_on_values(func: Any, args: Any) -> bool:
+    if torch.Tag.dynamic_output_shape not in func.tags:
+        return False
+    if func is not aten.index.Tensor:
+        return True
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+
+
+def _elements(view: Tensor) -> set[int]:
+    size = view.untyped_storage().nbytes() // view.element_size()
+    index = torch.arange(size, device=view.device).as_strided(
+        view.size(), view.stride(), view.storage_offset()
+    )
+    return set(index.flatten().tolist())

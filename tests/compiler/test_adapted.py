@@ -1,0 +1,149 @@
+"""Leaves that are not rows of real numbers: complex ones, and carries `[L, B, H]` of torch.nn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_bits import assert_same_bits, rows, rows_of, rows_of_weights, weights_for
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import ostinato
+from zoo.complex_steps import COMPLEX
+from zoo.playing import assert_close, loop, play, rows_apart
+from zoo.steps import Case, Kit, inputs
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:.*was recorded"),
+]
+PUBLISHED = ("lru", "s4d", "unitary_rnn", "complex_and_real_leaves", "rotations_of_complex_inputs")
+
+
+def _case(name: str, dtype: torch.dtype = torch.float64) -> Case:
+    case = COMPLEX[name](Kit(dtype))
+    ostinato.forget(case.step)  # expressions share one code
+    return case
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_double_is_the_loop(name):
+    case = _case(name)
+    for B in (4, 9, 1):
+        init, xs = case.init(B), case.xs(5, B)
+        for reverse in (False, True):
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+        found = ostinato.explain(case.step, init, xs)
+        assert found.native, found.reason
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_float_has_the_same_bits_in_any_batch(name):
+    case = _case(name, torch.float32)
+    B = 11
+    init, xs = case.init(B), case.xs(4, B)
+    weights = weights_for(case, 4, B)
+    whole = play(ostinato.scan, case, init, xs, weights=weights)
+    # Rounding of a few steps of some tens of operations each: 100 ε.
+    assert_close(whole, play(loop, case, init, xs, weights=weights), 100 * 2**-23)
+    few = play(
+        ostinato.scan, case, rows(init, [3, 0], 0), rows(xs, [3, 0], 1),
+        weights=rows_of_weights(case, weights, [3, 0]),
+    )  # fmt: skip
+    assert_same_bits(few, rows_of(whole, [3, 0]), parameters=False)
+    assert ostinato.explain(case.step, init, xs).native
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_complex_leaves_with_every_option(name):
+    case = _case(name)
+    init, xs = case.init(4), case.xs(6, 4)
+    resets = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)) > 0.6
+    for options in ({"lengths": [6, 3, 0, 5]}, {"resets": resets}, {"truncate": 2}):
+        ours = play(ostinato.scan, case, init, xs, **options)
+        assert_close(ours, play(rows_apart, case, init, xs, **options), 1e-10)
+    plain = play(loop, case, init, xs)
+    assert_close(play(ostinato.scan, case, init, xs, memory="1MB"), plain, 1e-10)
+    batch_first = pytree.tree_map(lambda t: t.transpose(0, 1), xs)
+    ours = play(ostinato.scan, case, init, batch_first, dim=1)
+    assert_close(ours, play(loop, case, init, batch_first, dim=1), 1e-10)
+
+
+def test_second_derivatives_of_complex_steps():
+    case = _case("lru")
+    init, xs = case.init(3), case.xs(4, 3)
+    found = []
+    for by in (ostinato.scan, loop):
+        ys = by(case.step, init, xs)[1]
+        (g,) = torch.autograd.grad(ys.square().sum(), case.parameters[:1], create_graph=True)
+        found.append(torch.autograd.grad(g.sum(), case.parameters[1])[0])
+    assert torch.allclose(*found, rtol=1e-10)
+
+
+def test_an_operation_that_pairs_do_not_have_says_what_to_write():
+    W = torch.randn(4, 4, dtype=torch.complex128)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.linalg.solve(W, (h * x)[..., None])[..., 0]
+
+    h, xs = torch.randn(3, 4, dtype=torch.complex128), torch.randn(5, 3, 4, dtype=torch.float64)
+    found = ostinato.explain(step, h, xs)
+    assert not found.native
+    assert "of complex numbers: write it in pairs of real tensors" in found.reason
+
+
+def test_a_change_in_place_of_a_complex_view_plays_the_loop():
+    """PyTorch itself has no gradient of the functional form."""
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        z = h * x
+        z[:, :2].mul_(2)
+        return z
+
+    h, xs = torch.randn(3, 4, dtype=torch.complex128), torch.randn(5, 3, 4, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="plays .* with the slow loop"):
+        ours = ostinato.scan(step, h, xs)
+    for a, b in zip(ours, loop(step, h, xs), strict=True):
+        assert torch.equal(a, b)
+
+
+# ---- the batch as the second axis of the carry
+
+
+def _gru(kit: Kit) -> Case:
+    layers = kit.module(nn.GRU, kit.F, kit.H, 2)
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        y, h = layers(x[None], h)
+        return h, y[0]
+
+    return Case(step, list(layers.parameters()), lambda B: kit.normal(2, B, kit.H), inputs(kit))
+
+
+def _lstm(kit: Kit) -> Case:
+    """The output has torch.nn's axis of time, too."""
+    layers = kit.module(nn.LSTM, kit.F, kit.H, 2)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        y, carry = layers(x[None], carry)
+        return carry, y
+
+    def init(B: int) -> Any:
+        return kit.normal(2, B, kit.H), kit.normal(2, B, kit.H)
+
+    return Case(step, list(layers.parameters()), init, inputs(kit))
+
+
+@pytest.mark.parametrize("make", [_gru, _lstm])
+def test_carries_of_layers_are_the_loop(make):
+    case = make(Kit(torch.float64))
+    for B in (4, 9, 2, 1):
+        init, xs = case.init(B), case.xs(5, B)
+        for reverse in (False, True):
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+        found = ostinato.explain(case.step, init, xs)
+        assert found.native, found.reason
