@@ -85,6 +85,11 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
 
 
+def rank_here() -> int:
+    """The number of this process among them."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
+
+
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """The cores whose whole time the control groups of this process allow; None: all there are.
 

@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from cli_examples import make_file, process, without_clock
+from cli_examples import assert_same_run, make_file, process, without_clock
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -197,3 +198,74 @@ def test_other_commands_are_not_for_torchrun(data):
     code, _, err = ended(torchrun("tune", data))
     assert code == 1
     assert "torchrun is for train alone; tune has --jobs N for several processes" in err
+
+
+LARGE_FILE = """
+import os, sys
+import pyarrow.compute, pyarrow.parquet
+from ostinato.cli import main, sources
+from ostinato.data import store_together, stream
+
+stream.BLOCK, stream.PIECE, stream.ROWS = 1 << 16, 1 << 12, 1 << 8  # for a small file
+
+def bytes_read():
+    lines = open("/proc/self/io").read().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+def counted(*arguments):
+    before = bytes_read()
+    yield from stream_share(*arguments)
+    print(f"process {os.environ['RANK']} read {bytes_read() - before} bytes", file=sys.stderr)
+
+stream_share, store_together.stream_share = store_together.stream_share, counted
+sources.LARGE = int(os.environ["LARGE"])
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Parquet file of 12 row groups, in pages of 8 KiB, whose sequences go over their ends."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator, lengths = np.random.default_rng(0), np.arange(600) % 90 + 100
+    y = np.repeat(np.arange(600) % 2, lengths)
+    columns = {f"x{i}": y + generator.normal(size=len(y)) for i in range(6)}
+    kind = np.array(["late", "mid", "early"])[np.repeat(np.arange(600) // 150 % 3, lengths)]
+    columns |= {"id": np.repeat(np.arange(600), lengths), "y": y, "kind": kind}
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table(columns), path, row_group_size=-(-len(y) // 12),
+                        data_page_size=1 << 13, use_dictionary=["kind"])  # fmt: skip
+    return path
+
+
+def train_large(tmp_path, monkeypatch, table, large, run):
+    (tmp_path / "large.py").write_text(LARGE_FILE)
+    monkeypatch.setenv("LARGE", str(large))
+    features = ("--features", "kind,x0,x1,x2,x3,x4,x5")
+    flags = ("--classify", "y", "--id", "id", *features, "--iterations", 30, "-o", tmp_path / run)
+    return torchrun("train", table, *SMALL, *flags, program=(tmp_path / "large.py",))
+
+
+def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch):
+    """The bits are those of data in the memory; each process reads its half, and some pages."""
+    for run, large in (("memory", 10**9), ("file", 0)):
+        code, _, err = ended(train_large(tmp_path, monkeypatch, table, large, run))
+        assert code == 0, err
+    assert_same_run(tmp_path / "memory", tmp_path / "file")
+    read = {int(rank): int(n) for rank, n in re.findall(r"process (\d) read (\d+) bytes", err)}
+    assert read.keys() == {0, 1}
+    assert all(0.5 < n / table.stat().st_size < 0.7 for n in read.values()), read
+
+
+def test_a_damaged_row_group_ends_all_with_its_own_error(table, tmp_path, monkeypatch):
+    content = bytearray(table.read_bytes())
+    at = round(0.9 * len(content))  # in the half of process 1
+    content[at : at + 50_000] = b"\xff" * 50_000
+    table.write_bytes(content)
+    code, out, err = ended(train_large(tmp_path, monkeypatch, table, 0, "run"), ENDS_WITHIN_S)
+    assert code == 1 and out == ""
+    assert f"ostinato: {table}: not a whole file" in err
+    assert "another process of this training has ended, and process 0 ends with it" in err
+    assert not (tmp_path / "run").exists()

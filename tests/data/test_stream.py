@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples, stream, stream_examples
+from ostinato.data.stream import stream_share
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import ipc, parquet  # noqa: E402
@@ -114,6 +116,63 @@ def test_blocks_give_the_same_as_the_whole_file(tmp_path, monkeypatch, block):
         parts = list(stream_examples(path, LONG))
         assert bits(parts) == wanted, name
         assert len(parts) == 1 if block > 10_000 else len(parts) > 2, name
+
+
+def shares(path, roles, of):
+    return [part for i in range(of) for part in stream_share(path, roles, i, of)]
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.integers(1, 7),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 300),
+)
+@settings(max_examples=60, deadline=None)
+def test_shares_of_row_groups_are_the_whole(lengths, group, of, rows, block):
+    """Sequences over the ends of row groups, shares without a sequence, more shares than groups."""
+    table = pa.Table.from_pylist(rows_of(lengths))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(stream, "BLOCK", block)
+        patch.setattr(stream, "ROWS", rows)
+        path = f"{folder}/a.parquet"
+        with parquet.ParquetWriter(path, table.schema) as writer:
+            for start in range(0, len(table), group):
+                writer.write_table(table.slice(start, group))
+                writer.write_table(table.slice(0, 0))  # a row group without rows
+        assert bits(shares(path, LONG, of)) == bits([read_examples(path, LONG)])
+        n_groups = -(-len(table) // group)
+        share_of_group = [max(i for i in range(of) if -(-n_groups * i // of) <= g)
+                          for g in range(n_groups)]  # fmt: skip
+        starts = np.cumsum([0, *lengths[:-1]])
+        wanted = [share_of_group[start // group] for start in starts]
+        found = [int(one[1:]) for i in range(of) for part in stream_share(path, LONG, i, of)
+                 for one in part.ids.tolist() if wanted[int(one[1:])] == i]  # fmt: skip
+        assert found == list(range(len(lengths)))  # each in the share of its first row
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_single_sequence_and_other_files_are_the_first_share(tmp_path, kind):
+    name = "a.csv" if kind == "csv" else "a.parquet"
+    (tmp_path / name).write_bytes(contents(rows_of([3, 2, 6]))[name])
+    roles = LONG if kind == "csv" else Roles("long", features=("x",))
+    wanted = read_examples(tmp_path / name, roles)
+    assert [len(part) for part in stream_share(tmp_path / name, roles, 1, 2)] == []
+    (part,) = stream_share(tmp_path / name, roles, 0, 2)
+    assert part.values.tobytes() == wanted.values.tobytes() and len(part) == len(wanted)
+
+
+def test_rows_that_are_sequences_are_dealt_by_row_groups(tmp_path):
+    table = pa.table({"x": [[float(i)] * (i % 3 + 1) for i in range(10)], "y": list("abababcbcb")})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    roles = Roles("nested", features=("x",), target="y", task="classify")
+    parts = [list(stream_share(tmp_path / "a.parquet", roles, i, 3)) for i in range(3)]
+    assert [sum(map(len, some)) for some in parts] == [4, 4, 2]
+    assert [part.y.tolist() for some in parts for part in some] == [
+        list("abab"), list("abcb"), list("cb"),
+    ]  # fmt: skip
+    assert parts[2][0].place(0, 0) == f"{tmp_path}/a.parquet, row 9, column 'x', value 1"
 
 
 def test_rows_without_an_id_are_numbered_on(monkeypatch):

@@ -121,7 +121,9 @@ def _run(
 ) -> Result | None:
     settings = with_threads(job.settings, ranks)
     job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
-    surroundings = environment.environment() | {"data": job.description()}
+    # Those of one machine read the same files; to read them once for their digests is enough.
+    described = ranks.from_first_here(job.description)
+    surroundings = environment.environment() | {"data": described}
     if not ranks.alone:
         surroundings["processes"] = ranks.size
     ranks.check_same(settings=settings.tables(), data=surroundings["data"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from ostinato import environment
 from ostinato.cli import config as configuration
 from ostinato.cli import findings, jobs, limits, rundir, runs, sources, summaries
 from ostinato.cli.config import SECTIONS, Config, Given
-from ostinato.cli.failures import BadInput
+from ostinato.cli.failures import BadInput, Failure
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
@@ -87,22 +89,38 @@ def train(
     if run is None and output is not None and not looks_only:
         rundir.check(output, overwrite)
         check_directory(output)
-    settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
-    if print_config:
-        unused = jobs.unused(settings) if settings.data.source else frozenset()
-        say(settings.toml(without=unused).rstrip("\n"))
-    elif dry_run:
-        from ostinato.cli import dry_run as preview
+    with _together(alone=looks_only):
+        settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
+        if print_config:
+            unused = jobs.unused(settings) if settings.data.source else frozenset()
+            say(settings.toml(without=unused).rstrip("\n"))
+        elif dry_run:
+            from ostinato.cli import dry_run as preview
 
-        sources.known(settings.data.source)
-        say(preview.shown(job or jobs.again(settings)))
-    elif run is not None and runs.is_done(run, settings):
-        _tell_finished(run, as_json)
-    else:
-        if run is not None:
-            check_directory(run.path)
-        open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
-        _train(job or jobs.again(settings), open_run, run, as_json, quiet)
+            sources.known(settings.data.source)
+            say(preview.shown(job or jobs.again(settings)))
+        elif run is not None and runs.is_done(run, settings):
+            _tell_finished(run, as_json)
+        else:
+            if run is not None:
+                check_directory(run.path)
+            open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
+            _train(job or jobs.again(settings), open_run, run, as_json, quiet)
+
+
+@contextmanager
+def _together(alone: bool) -> Iterator[None]:
+    """The processes that `torchrun` started as a group, which also share the work of reading."""
+    if alone or not environment.launched():
+        yield
+        return
+    from ostinato.training import PeerLost, distributed
+
+    with distributed.joined():
+        try:
+            yield
+        except PeerLost as error:
+            raise Failure(str(error)) from None
 
 
 def asked_for(
@@ -146,7 +164,8 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     if settings.data.source in ("mnist", "austen"):  # need not be read to say how they are learnt
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
-    findings.tell(job)
+    if environment.rank() == 0:
+        findings.tell(job)
     return job.settings, job
 
 

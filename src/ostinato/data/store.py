@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 
 from ostinato.data.examples import Examples, Places
-from ostinato.data.stored import Stored
+from ostinato.data.stored import Files, Stored
 
 
 def store_examples(
@@ -48,9 +48,34 @@ def store_examples(
         >>> Preparation.fit(examples).apply(examples)[[0]].values.ravel().round(2).tolist()[1]
         0.0
     """
+    kept = keep(parts, directory)
+    if not kept.parts:
+        raise ValueError("there are no examples to store; wanted at least one")
+    return joined(kept.parts, Files([kept.file]), kept.lengths, kept.words)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Examples in parts, their sequences in a file.
+
+    Attributes:
+        parts: without their steps.
+        file: the values of all sequences, end to end, float32.
+        lengths: of the sequences, `[N]`.
+        words: of each feature that is words, the place of each word by which the file names it.
+    """
+
+    parts: list[Examples]
+    file: IO[bytes]
+    lengths: np.ndarray
+    words: dict[str, dict[str, int]]
+
+
+def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
+    """Write the sequences of examples that come in parts into a file."""
     file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # as long as X lives
     kept: list[Examples] = []
-    lengths: list[np.ndarray] = []
+    lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     words: dict[str, dict[str, int]] = {}
     for part in parts:
         for name in part.categories:
@@ -58,9 +83,7 @@ def store_examples(
         _write(file, _with_codes(part, words))
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
-    if not kept:
-        raise ValueError("there are no examples to store; wanted at least one")
-    return _joined(kept, file, np.concatenate(lengths), words)
+    return Kept(kept, file, np.concatenate(lengths), words)
 
 
 def _with_codes(part: Examples, words: dict[str, dict[str, int]]) -> np.ndarray:
@@ -89,32 +112,33 @@ def _without_steps(part: Examples) -> Examples:
                    places=places)  # fmt: skip
 
 
-def _joined(
-    parts: list[Examples], file: IO[bytes], lengths: np.ndarray, words: dict[str, dict[str, int]]
+def joined(
+    parts: Sequence[Examples], file: Files, lengths: np.ndarray, words: dict[str, dict[str, int]]
 ) -> Examples:
+    """Parts without their steps as one, with the sequences in a file; see `Kept`."""
     first = parts[0]
 
-    def joined(values: list[Any]) -> Any:
+    def one(values: list[Any]) -> Any:
         if values[0] is None:
             return None
         if isinstance(values[0], list):
-            return [one for some in values for one in some]
+            return [each for some in values for each in some]
         if any(some.dtype == object for some in values):
             values = [some.astype(object) for some in values]
         return np.concatenate(values)
 
     places = first.places
     if places is not None:
-        places = replace(places, numbers=joined([p.places.numbers for p in parts if p.places]))
+        places = replace(places, numbers=one([p.places.numbers for p in parts if p.places]))
     starts = np.cumsum(lengths) - lengths
     return replace(
         first,
         X=Stored(file, starts, lengths, len(first.features)),
-        y=joined([part.y for part in parts]),
-        ids=joined([part.ids for part in parts]),
-        groups=joined([part.groups for part in parts]),
-        parts=joined([part.parts for part in parts]),
-        statics={name: joined([p.statics[name] for p in parts]) for name in first.statics},
+        y=one([part.y for part in parts]),
+        ids=one([part.ids for part in parts]),
+        groups=one([part.groups for part in parts]),
+        parts=one([part.parts for part in parts]),
+        statics={name: one([p.statics[name] for p in parts]) for name in first.statics},
         categories={name: tuple(known) for name, known in words.items()},
         places=places,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -11,6 +11,34 @@ import numpy as np
 from ostinato.data.ragged import Ragged
 
 _FLOAT = 4  # bytes
+
+
+class Files:
+    """Files as one: each goes on where the one before it ends. None of them grows any more."""
+
+    def __init__(self, files: Sequence[IO[bytes]]):
+        self._files = files
+        self._ends = np.cumsum([os.fstat(file.fileno()).st_size for file in files])
+
+    def read_into(self, content: memoryview, position: int) -> None:
+        """Fill a stretch of memory with the bytes from `position` on."""
+        while len(content):
+            i = int(np.searchsorted(self._ends, position, side="right"))
+            n = 0
+            if i < len(self._files):
+                begin = int(self._ends[i - 1]) if i else 0
+                part = content[: int(self._ends[i]) - position]
+                n = _read_into(self._files[i], part, position - begin)
+            if not n:
+                raise OSError("the file of stored examples ends early")
+            content, position = content[n:], position + n
+
+
+def _read_into(file: IO[bytes], content: memoryview, position: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [content], position)
+    file.seek(position)
+    return file.readinto(content)  # type: ignore[attr-defined]
 
 
 class Stored(Ragged):
@@ -30,7 +58,7 @@ class Stored(Ragged):
 
     def __init__(
         self,
-        file: IO[bytes],
+        file: Files,
         starts: np.ndarray,
         lengths: np.ndarray,
         n_stored: int,
@@ -104,13 +132,4 @@ class Stored(Ragged):
     def _read_into(self, values: np.ndarray, start: int) -> None:
         """Fill an array, contiguous in memory, from the file."""
         content = values.reshape(-1).view(np.uint8).data
-        position = start * self._n_stored * _FLOAT
-        while len(content):
-            if hasattr(os, "preadv"):
-                n = os.preadv(self._file.fileno(), [content], position)
-            else:
-                self._file.seek(position)
-                n = self._file.readinto(content)  # type: ignore[attr-defined]
-            if not n:
-                raise OSError("the file of stored examples ends early")
-            content, position = content[n:], position + n
+        self._file.read_into(content, start * self._n_stored * _FLOAT)

@@ -10,9 +10,10 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data import arrays, conll
-from ostinato.data.arrow_tables import arrow_table, check_whole, whole
+from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
 from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
 from ostinato.data.examples import Examples
@@ -32,6 +33,7 @@ from ostinato.data.tables import parse_examples
 
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time
+PIECE = 1 << 16  # bytes of a column of it that are read at a time, where only some are wanted
 _FIRST = 64  # bytes by which a kind is told
 
 
@@ -72,6 +74,43 @@ def stream_examples(
         yield from _stream(source, name, roles)
 
 
+def stream_share(
+    path: str | os.PathLike[str], roles: Roles, number: int, of: int
+) -> Iterator[Examples]:
+    """The sequences of one share of a table; all shares, one after the other, are the whole.
+
+    A share is some of the row groups of a Parquet file. A sequence belongs to the share in which it
+    begins. All of another file, or of a single sequence, is the first share.
+
+    Args:
+        path, roles: as for `stream_examples`.
+        number: of the share, from 0.
+        of: how many there are.
+
+    Yields:
+        As `stream_examples` does. Without a column of ids, sequences are numbered from 1 in each
+        share.
+
+    Raises:
+        ValueError: as `stream_examples`, of an id that comes back within the share.
+    """
+    if not str(path).lower().endswith(".parquet"):
+        yield from stream_examples(path, roles) if number == 0 else ()
+        return
+    name = str(path)
+    with Path(path).open("rb") as file:
+        first = _Batches(_batches(file, ".parquet", lazily=True), name).read()
+        assert first is not None  # a table without rows is refused
+        full = resolve(roles, first)
+        if full.shape == "long" and full.id is None:
+            yield from stream_examples(path, roles) if number == 0 else ()
+            return
+        row, batches = _share(file, name, full.id if full.shape == "long" else None, number, of)
+        blocks = _Batches(batches, name, row)
+        if not blocks.at_end:
+            yield from _examples(blocks, full)
+
+
 def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
     first, file = _begin(file, file.seekable())
     with _gzip_errors(name):
@@ -81,7 +120,7 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
         if kind in (*arrays.ENDINGS, *conll.ENDINGS):
             yield parse_examples(file.read(), name, roles)
         elif kind in (".parquet", ".arrow", ".feather"):
-            yield from _examples(_Batches(file, kind, name), roles)
+            yield from _examples(_Batches(_batches(file, kind), name), roles)
         else:
             yield from _examples(_Lines(file, kind, name, roles.separator), roles)
 
@@ -280,17 +319,17 @@ class _Lines:
 class _Batches:
     """Blocks of a Parquet or Arrow file."""
 
-    def __init__(self, file: IO[bytes], kind: str, name: str):
+    def __init__(self, batches: Iterator[Any], name: str, row: int = 0):
         with needs("tables", "pyarrow"):
             import pyarrow as pa
-        self.at_end = False
         self._name = name
         self._pa = pa
-        self._batches = _batches(file, kind)
+        self._batches = batches
         self._next = self._take()
+        self.at_end = self._next is None
         self._table: Any = None  # the block, and the rows put back before it is read again
         self._rest: Any = None
-        self._row = 0  # of the file, at which the block begins
+        self._row = row  # of the file, at which the block begins
 
     def read(self) -> Table | None:
         if self._table is not None:
@@ -323,14 +362,95 @@ class _Batches:
         return table if table is not None and len(table) else None
 
 
-def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
-    """Record batches of pyarrow's; files that must be read from their end are taken whole."""
+def _share(
+    file: IO[bytes], name: str, id_column: str | None, number: int, of: int
+) -> tuple[int, Iterator[Any]]:
+    """The row at which a share of a Parquet file begins, and its record batches.
+
+    Args:
+        id_column: of a long table: a share begins with its first new id, and ends with the last row
+            of its last id, which may stand in the next share's row groups.
+    """
+    from pyarrow import parquet
+
+    with whole(name):
+        source = parquet.ParquetFile(file, pre_buffer=False)
+        n_rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+        groups = [i for i, n in enumerate(n_rows) if n]
+        begin, end = (-(-len(groups) * i // of) for i in (number, number + 1))
+        own, before, after = groups[begin:end], groups[:begin], groups[end:]
+        row = sum(n_rows[i] for i in before)
+        batches = source.iter_batches(batch_size=ROWS, row_groups=own)
+        if id_column is None or not own:
+            return row, batches
+        names = source.schema_arrow.names
+        place = [column.strip().strip("\ufeff") for column in names].index(id_column)
+        if before:
+            last = source.read_row_group(before[-1], columns=[names[place]]).column(0)
+            n, batches = _from_new_id(batches, last, place, name)
+            row += n
+    following = _batches(file, ".parquet", lazily=True, groups=after)
+    return row, _to_last_id(batches, following, place, name)
+
+
+def _from_new_id(
+    batches: Iterator[Any], before: Any, place: int, name: str
+) -> tuple[int, Iterator[Any]]:
+    """How many rows belong to the last id of the column `before`, and the batches after them."""
+    row = 0
+    for batch in batches:
+        same = _same_id(batch.column(place), before, name)
+        row += same
+        if same < len(batch):
+            return row, chain([batch.slice(same)], batches)
+    return row, iter(())
+
+
+def _to_last_id(
+    batches: Iterator[Any], following: Iterator[Any], place: int, name: str
+) -> Iterator[Any]:
+    """The batches, and of those that follow the rows of the same last id."""
+    last = None
+    for batch in batches:
+        last = batch if len(batch) else last
+        yield batch
+    if last is None:
+        return
+    for batch in following:
+        same = _same_id(batch.column(place), last.column(place), name)
+        yield batch.slice(0, same)
+        if same < len(batch):
+            return
+
+
+def _same_id(ids: Any, before: Any, name: str) -> int:
+    """How many rows at the head of a column of ids belong to the last id of the column before."""
+    import pyarrow as pa
+
+    pieces = [p for column in (before.slice(len(before) - 1), ids)
+              for p in getattr(column, "chunks", [column])]  # fmt: skip
+    codes, _ = arrow_column("id", lambda row: name, pa.chunked_array(pieces)).factor()
+    other = codes[1:] != codes[0]
+    return int(np.argmax(other)) if other.any() else len(other)
+
+
+def _batches(
+    file: IO[bytes], kind: str, lazily: bool = False, groups: Sequence[int] | None = None
+) -> Iterator[Any]:
+    """Record batches of pyarrow's; files that must be read from their end are taken whole.
+
+    Args:
+        lazily: whether a Parquet file is read only as far as batches are asked for, in small
+            pieces, which takes longer; else a column of a row group is read at once.
+        groups: the row groups of a Parquet file; by default all.
+    """
     from pyarrow import ipc, parquet
 
     content = file if file.seekable() else io.BytesIO(file.read())
     if kind == ".parquet":
         # pre_buffer would hold the whole file in memory.
-        yield from parquet.ParquetFile(content, pre_buffer=False).iter_batches(batch_size=ROWS)
+        source = parquet.ParquetFile(content, pre_buffer=False, buffer_size=PIECE if lazily else 0)
+        yield from source.iter_batches(batch_size=ROWS, row_groups=groups)
         return
     start = content.read(6)
     content.seek(0)

@@ -132,17 +132,25 @@ class Ranks:
 
     def bytes_from_first(self, make: Callable[[], bytes]) -> bytes:
         """As `from_first`, of bytes."""
+        return make() if self.alone else _told(make() if self.first else b"", 0)
+
+    def bytes_from_each_here(self, own: bytes) -> list[bytes]:
+        """What each process of this machine has, in the order of their numbers.
+
+        Every process of the training calls it: those of all machines exchange theirs.
+        """
+        if self.alone:
+            return [own]
+        everything = [_told(own, rank) for rank in range(self.size)]
+        first = self.rank - environment.rank_here()  # torchrun numbers machine after machine
+        return everything[first : first + environment.processes_here()]
+
+    def from_first_here(self, make: Callable[[], T]) -> T:
+        """As `from_first`, of the first process of this machine, which makes a JSON value."""
         if self.alone:
             return make()
-        content = bytearray(make() if self.first else b"")
-        length = torch.tensor(len(content))
-        with _exchange():
-            dist.broadcast(length, 0)
-        content = content or bytearray(int(length))
-        if content:
-            with _exchange():
-                dist.broadcast(torch.frombuffer(content, dtype=torch.uint8), 0)
-        return bytes(content)
+        own = b"" if environment.rank_here() else json.dumps(make()).encode()
+        return json.loads(self.bytes_from_each_here(own)[0])
 
     def weights_from_first(self, net: torch.nn.Module) -> None:
         """Give a network, in place, the weights that it has in the first process."""
@@ -315,6 +323,18 @@ def backward(
         start += p.numel()
     means = {name: total / count for name, total in zip(share.measured, rest[:n], strict=True)}
     return loss / weight, means
+
+
+def _told(content: bytes, rank: int) -> bytes:
+    """What the process `rank` has as its content; all call this."""
+    length = torch.tensor(len(content))
+    with _exchange():
+        dist.broadcast(length, rank)
+    received = bytearray(content if rank == dist.get_rank() else int(length))
+    if received:
+        with _exchange():
+            dist.broadcast(torch.frombuffer(received, dtype=torch.uint8), rank)
+    return bytes(received)
 
 
 @contextmanager

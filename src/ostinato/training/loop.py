@@ -135,9 +135,10 @@ def _set_layers(net: torch.nn.Module, memory: str | None, truncate: int | None) 
     for module in net.modules():
         if hasattr(module, "memory_budget"):
             module.memory_budget = memory  # type: ignore[assignment]
-    for module in net.body.modules():  # type: ignore[union-attr]  # every network here has one
+    body: Any = net.body  # of every network here
+    for module in body.modules():
         if hasattr(module, "gradient_steps"):
-            module.gradient_steps = truncate  # type: ignore[assignment]
+            module.gradient_steps = truncate
 
 
 def _begin_together(run: Run, resumes: bool) -> None:

@@ -1,0 +1,219 @@
+"""`store_together`: several processes of one machine store a table, each a share of it.
+
+    share       the sequences that begin in the row groups of one process; see `stream_share`
+    exchange    gives every process the bytes that each of them has, in the order of their shares
+
+Each process writes the steps of its share into a temporary file without a name. All else, a few
+numbers for each sequence, is exchanged, so that every process has the examples of the whole table,
+and reads the steps from the files of all. A file without a name is opened by the number that it has
+in its process, in Linux's /proc; it is gone when the last of the processes ends, however that is.
+
+A process that fails, as over a damaged row group, must end the exchange of the others.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from ostinato.data.examples import Examples, Places
+from ostinato.data.roles import Roles
+from ostinato.data.store import Kept, joined, keep
+from ostinato.data.stored import Files
+from ostinato.data.stream import stream_share
+
+Exchange = Callable[[bytes], list[bytes]]
+AT_ONCE = 1 << 20  # steps whose words are renumbered at a time
+
+
+def is_possible() -> bool:
+    """Whether this system lets a process open the files of another one."""
+    return Path("/proc/self/fd").is_dir()
+
+
+def store_together(
+    path: str | os.PathLike[str],
+    roles: Roles,
+    number: int,
+    of: int,
+    exchange: Exchange,
+    directory: str | os.PathLike[str] | None = None,
+) -> Examples:
+    """The examples that `store_examples` gives of a table, in each of several processes.
+
+    Args:
+        path, roles: of the table, to classify; the same in all processes.
+        number: of this process, from 0.
+        of: how many there are.
+        exchange: as above; it is called twice.
+        directory: as for `store_examples`.
+
+    Raises:
+        ValueError: as `store_examples`.
+    """
+    own = keep(stream_share(path, roles, number, of), directory)
+    shares = [_read(content) for content in exchange(_written(own))]
+    words: dict[str, dict[str, int]] = {}
+    for share in shares:
+        for name, known in share.words.items():
+            places = words.setdefault(name, {})
+            for word in known:
+                places.setdefault(word, len(places))
+    _renumber(own, words)
+    exchange(b"")  # from here on no file changes
+    files = [own.file if i == number else share.file() for i, share in enumerate(shares)]
+    parts = _numbered(shares)
+    examples = joined(parts, Files(files), np.concatenate([s.lengths for s in shares]), words)
+    _check_ids(examples)
+    return examples
+
+
+class _Share:
+    """What one process tells of its share.
+
+    Attributes:
+        part: without its steps; None if no sequence begins in it.
+        lengths: of its sequences.
+        words: of each feature that is words, in the order of their places.
+    """
+
+    def __init__(
+        self,
+        process: int,
+        file: int,
+        part: Examples | None,
+        lengths: np.ndarray,
+        words: dict[str, list[str]],
+    ):
+        self._path = Path(f"/proc/{process}/fd/{file}")
+        self.part = part
+        self.lengths = lengths
+        self.words = words
+
+    def file(self) -> IO[bytes]:
+        """The values of its sequences, opened."""
+        return self._path.open("rb", buffering=0)  # as long as the examples live
+
+
+def _written(own: Kept) -> bytes:
+    """What a process tells; without Python objects, which could run code where they are read."""
+    about: dict[str, Any] = {
+        "process": os.getpid(),
+        "file": own.file.fileno(),
+        "words": {name: list(known) for name, known in own.words.items()},
+        "objects": {},
+    }
+    arrays = {"lengths": own.lengths}
+    if own.parts:
+        part = joined(own.parts, Files([own.file]), own.lengths, own.words)
+        places = part.places
+        assert places is not None and part.roles is not None  # of a table
+        about |= {
+            "features": part.features,
+            "roles": asdict(part.roles),
+            "source": part.source,
+            "places": [places.unit, places.columns, places.shape],
+            "statics": list(part.statics),
+        }
+        given = {name: getattr(part, name) for name in ("y", "ids", "groups", "parts")}
+        given |= {f"static {i}": values for i, values in enumerate(part.statics.values())}
+        given["places"] = places.numbers
+        for name, values in given.items():
+            if values is None:
+                continue
+            if values.dtype == object:  # texts, None where they are missing
+                about["objects"][name] = values.tolist()
+            else:
+                arrays[name] = values
+    content = io.BytesIO()
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(content, about=text, **arrays)  # type: ignore[arg-type]  # no name is a keyword of it
+    return content.getvalue()
+
+
+def _read(content: bytes) -> _Share:
+    """What `_written` told."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    about = json.loads(arrays.pop("about").tobytes())
+    for name, values in about["objects"].items():
+        arrays[name] = np.empty(len(values), object)
+        arrays[name][:] = values
+    lengths = arrays["lengths"]
+    part = None
+    if len(lengths):
+        unit, columns, shape = about["places"]
+        features = tuple(about["features"])
+        roles: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in about["roles"].items()}
+        given: Any = {name: arrays.get(name) for name in ("y", "ids", "groups", "parts")}
+        part = Examples(
+            np.zeros((len(lengths), 0, len(features)), np.float32),
+            features=features,
+            roles=Roles(**roles),
+            source=about["source"],
+            places=Places(unit, arrays["places"], tuple(columns), shape),
+            statics={name: arrays[f"static {i}"] for i, name in enumerate(about["statics"])},
+            **given,
+        )
+    return _Share(about["process"], about["file"], part, lengths, about["words"])
+
+
+def _numbered(shares: list[_Share]) -> list[Examples]:
+    """The parts of all shares; sequences without a name are numbered on from share to share."""
+    parts, n = [], 0
+    for part in (share.part for share in shares if share.part is not None):
+        assert part.roles is not None
+        parts.append(part if part.roles.id else replace(part, ids=part.ids + n))
+        n += len(part)
+    return parts
+
+
+def _renumber(own: Kept, words: dict[str, dict[str, int]]) -> None:
+    """Write the words of a file by their places among those of all shares."""
+    if not own.parts:
+        return
+    tables = {}
+    for i, name in enumerate(own.parts[0].features):
+        places = [words[name][word] for word in own.words.get(name, ())]
+        if places != list(range(len(places))):
+            tables[i] = np.array(places, np.float32)
+    if not tables:
+        return
+    file, width, n_steps = own.file, len(own.parts[0].features), int(own.lengths.sum())
+    for start in range(0, n_steps, AT_ONCE):
+        values = np.empty((min(AT_ONCE, n_steps - start), width), np.float32)
+        position = start * width * values.itemsize
+        Files([file]).read_into(cast(memoryview, values.reshape(-1).view(np.uint8).data), position)
+        for i, table in tables.items():
+            column = values[:, i]
+            present = ~np.isnan(column)
+            column[present] = table[column[present].astype(np.int64)]
+        os.pwrite(file.fileno(), values.tobytes(), position)
+
+
+def _check_ids(examples: Examples) -> None:
+    """No id has come back in another share; within a share, `stream_share` has looked.
+
+    Raises:
+        ValueError: one has.
+    """
+    if not (examples.roles and examples.roles.id):
+        return
+    _, first = np.unique(examples.ids.astype(str), return_index=True)
+    if len(first) < len(examples):
+        again = np.ones(len(examples), bool)
+        again[first] = False
+        i = int(np.argmax(again))
+        assert examples.places is not None
+        raise ValueError(
+            f"{examples.source}, {examples.places.unit} {examples.places.numbers[i]}: the id "
+            f"{examples.ids[i].item()!r} comes back after other ids; wanted the rows of a sequence "
+            "together, and each sequence once"
+        )

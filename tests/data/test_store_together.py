@@ -1,0 +1,131 @@
+"""What several processes store together is, in each of them, what one process stores."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ostinato.data import (
+    Preparation,
+    Roles,
+    store_examples,
+    store_together,
+    stream,
+    stream_examples,
+)
+from ostinato.data.stored import Stored
+
+pa = pytest.importorskip("pyarrow")
+from pyarrow import parquet  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not store_together.is_possible(), reason="needs Linux's /proc")
+
+LONG = Roles(id="id", features=("x", "kind"), target="y", task="classify", group="who",
+             static=("age", "town"))  # fmt: skip
+WORDS = ["late", "mid", "early", "never"]
+
+
+def together(path, roles, of):
+    """The examples in each of several processes, which are threads here."""
+    told, barrier = [b""] * of, threading.Barrier(of, timeout=20)
+
+    def store(number):
+        def exchange(content):
+            told[number] = content
+            barrier.wait()
+            everything = list(told)
+            barrier.wait()
+            return everything
+
+        try:
+            return store_together.store_together(path, roles, number, of, exchange)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(of) as pool:
+        return list(pool.map(store, range(of)))
+
+
+def long_table(n=60, seed=0):
+    generator = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        for _ in range(generator.integers(1, 9)):
+            row = {"id": f"s{i}", "y": "abc"[i % 3], "who": i // 4, "age": i / 7 if i % 5 else None}
+            row["x"] = None if generator.random() < 0.1 else 100 + generator.normal()
+            row["kind"] = WORDS[min(3, generator.integers(0, 1 + i // 10))]  # others come later
+            row["town"] = "uvw"[i % 3] if i % 4 else None
+            rows.append(row)
+    return pa.Table.from_pylist(rows)
+
+
+def assert_same(found, wanted):
+    """All that examples hold, and what becomes of it."""
+    assert isinstance(found.X, Stored)
+    assert found.values.tobytes() == wanted.values.tobytes()
+    assert found.lengths.tolist() == wanted.lengths.tolist()
+    for name in ("features", "categories", "roles", "source"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    for name in ("ids", "y", "groups", "parts"):
+        a, b = getattr(found, name), getattr(wanted, name)
+        assert (a is None and b is None) or (a.dtype, a.tolist()) == (b.dtype, b.tolist()), name
+    assert found.statics.keys() == wanted.statics.keys()
+    for name, values in found.statics.items():
+        np.testing.assert_array_equal(values, wanted.statics[name])
+        assert values.dtype == wanted.statics[name].dtype
+    for i in (0, len(found) // 2, len(found) - 1):
+        row = int(found.lengths[:i].sum())
+        assert found.place(row, 0) == wanted.place(row, 0)
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 9])
+@pytest.mark.parametrize("group", [7, 40, 10_000])
+def test_long_tables(tmp_path, monkeypatch, of, group):
+    monkeypatch.setattr(stream, "BLOCK", 3000)
+    monkeypatch.setattr(stream, "ROWS", 20)
+    monkeypatch.setattr(store_together, "AT_ONCE", 11)
+    parquet.write_table(long_table(), tmp_path / "a.parquet", row_group_size=group)
+    wanted = store_examples(stream_examples(tmp_path / "a.parquet", LONG))
+    chosen = np.random.default_rng(1).permutation(60)
+    for found in together(tmp_path / "a.parquet", LONG, of):
+        assert_same(found, wanted)
+        assert found.X[chosen].values.tobytes() == wanted.X[chosen].values.tobytes()
+        one, other = (Preparation.fit(e, missing="fill") for e in (found, wanted))
+        assert one == other
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_tables_whose_rows_are_sequences(tmp_path, named):
+    n = 23
+    lists = [[float(i)] * (i % 4 + 1) for i in range(n)]
+    names, labels = [f"n{i}" for i in range(n)], [i % 2 for i in range(n)]
+    parts = ["train", "test"] * 11 + ["train"]
+    table = pa.table({"name": names, "x": lists, "y": labels, "part": parts})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    roles = Roles("nested", "name" if named else None, features=("x",), target="y",
+                  task="classify", split="part")  # fmt: skip
+    wanted = store_examples(stream_examples(tmp_path / "a.parquet", roles))
+    for found in together(tmp_path / "a.parquet", roles, 3):
+        assert_same(found, wanted)
+
+
+def test_a_file_without_row_groups_is_read_by_the_first(tmp_path):
+    lines = ["id,x,y", *(f"s{i // 3},{i},{i // 3 % 2}" for i in range(30))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    roles = Roles(id="id", features=("x",), target="y", task="classify")
+    wanted = store_examples(stream_examples(tmp_path / "a.csv", roles))
+    for found in together(tmp_path / "a.csv", roles, 2):
+        assert_same(found, wanted)
+
+
+def test_an_id_that_comes_back_in_another_share_is_refused(tmp_path):
+    ids = ["a", "a", "b", "c", "a", "d"]
+    table = pa.table({"id": ids, "x": [1.0] * 6, "y": [0, 0, 1, 1, 0, 1]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    roles = Roles(id="id", features=("x",), target="y", task="classify")
+    with pytest.raises(ValueError, match=r"a\.parquet, row 5: the id 'a' comes back after other"):
+        together(tmp_path / "a.parquet", roles, 2)
