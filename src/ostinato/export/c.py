@@ -17,15 +17,20 @@ import numpy as np
 
 from ostinato.data.prepare import Feature, Preparation
 from ostinato.data.ragged import Ragged
+from ostinato.data.windows import SeriesWindows
+from ostinato.data.words import CodedWords
+from ostinato.export.c_forecast import forecast_texts
 from ostinato.export.c_measure import Sizes, measured
 from ostinato.export.c_play import Player, answers, bound
 from ostinato.export.c_prepare import Prepare, prepared, tokens, unprepared
 from ostinato.export.c_program import Part, part
 from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import sample, test_source
-from ostinato.export.c_write import Source, header, source, tied
+from ostinato.export.c_write import Source, Texts, header, parts_of, source, table_bytes, tied
+from ostinato.export.forecast_inputs import named_inputs
 from ostinato.files import write_text
-from ostinato.runtime.model import Classifier, Model, Tagger
+from ostinato.runtime.forecaster import Forecaster
+from ostinato.runtime.model import Classifier, LanguageModel, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import Program
 
@@ -61,12 +66,14 @@ class Report:
 
     Attributes:
         files: the .c file, the header, the self-test.
-        products: multiplications of a step, in matrix products; those of the answer included.
+        products: multiplications of a step, or of a forecast, in matrix products; those of the
+            answer included.
         state: bytes of one stream.
         tables: bytes of weights and other constants.
         sizes: of the compiled code, with each compiler that was there.
         notes: sentences on what was not measured.
         accuracy: of int8 weights, where examples were given.
+        what: what so many multiplications are for.
     """
 
     files: tuple[Path, ...]
@@ -76,11 +83,12 @@ class Report:
     sizes: tuple[Sizes, ...]
     notes: tuple[str, ...]
     accuracy: Accuracy | None
+    what: str = "a step"
 
     def __str__(self) -> str:
         lines = [
             f"wrote {', '.join(map(str, self.files))}",
-            f"a step: {self.products:,} multiplications in matrix products",
+            f"{self.what}: {self.products:,} multiplications in matrix products",
             f"RAM: {self.state:,} bytes for each stream",
             *map(str, self.sizes),
             *self.notes,
@@ -98,7 +106,10 @@ class Given:
         graph, tensors: the network; its tensors float32.
         preparation: from what a caller gives to what the network reads; None: nothing.
         title: for the comment at the top.
-        outputs: what the K outputs are; () if that is not known.
+        outputs: what the K outputs are, () if that is not known.
+        windows: of a forecaster, how they are cut from series.
+        levels: of its quantiles.
+        inputs: the names of its inputs beside the target, () if they have none.
     """
 
     graph: ModelGraph
@@ -106,6 +117,9 @@ class Given:
     preparation: Preparation | None = None
     title: str = "A recurrent network"
     outputs: tuple[str, ...] = ()
+    windows: SeriesWindows | None = None
+    levels: tuple[float, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 def export_c(
@@ -119,8 +133,9 @@ def export_c(
     """Write a saved model as C that answers after every step.
 
     The answer is that of `predict_proba` to the sequence up to this step, in the order of
-    `model.labels`. It differs from the runtime's by rounding alone, and with int8 weights by what
-    the report says.
+    `model.labels`; of a forecaster that of `predict_quantiles`, of a language model the probability
+    of each token to be the next. It differs from the runtime's by rounding alone, and with int8
+    weights by what the report says.
 
     Args:
         model: what `ostinato.runtime.load` gives.
@@ -143,7 +158,8 @@ def export_c(
         >>> model = ostinato.runtime.load("runs/gru/model")            # doctest: +SKIP
         >>> print(export_c(model, "firmware/gesture.c", int8=True))    # doctest: +SKIP
     """
-    model.graph.composed()  # refuses a model that cannot answer step by step
+    if not isinstance(model, Forecaster):
+        model.graph.composed()  # refuses a model that cannot answer step by step
     examples = None if calibrate is None else _examples(model, calibrate)
     return export_network(_given(model), path, name=name, int8=int8, calibrate=examples)
 
@@ -159,25 +175,58 @@ def export_network(
     """`export_c` of a network.
 
     Args:
-        calibrate: sequences as the network reads them, `[N, T, columns]`, and their lengths `[N]`.
+        calibrate: sequences as the network reads them, `[N, T, columns]`, of a network of tokens
+            their numbers `[N, T]`; and their lengths `[N]`.
     """
     file, name = _place(Path(path), name)
     if calibrate is not None and not int8:
         raise ValueError("calibrate measures what int8 changes; give it together with int8=True")
-    s = _source(given, name, int8)
-    h, c = header(s), source(s)
-    sizes, notes = measured(name, h, c)
-    files = {file: c, file.with_suffix(".h"): h, file.with_name(f"{name}_test.c"): _test(given, s)}
+    texts = _texts(given, name, int8)
+    loss = None if calibrate is None else _loss(given, *calibrate)
+    sizes, notes = measured(name, texts.header, texts.source)
+    files = {
+        file: texts.source,
+        file.with_suffix(".h"): texts.header,
+        file.with_name(f"{name}_test.c"): texts.test,
+    }
     for place, text in files.items():
         write_text(place, text)
     return Report(
         tuple(files),
-        s.step.n_products + s.answer.n_products,
-        4 * (sum(s.widths) + (0 if s.prepare.last is None else len(s.prepare.last))),
-        _table_bytes(s),
+        texts.products,
+        texts.state,
+        texts.tables,
         tuple(sizes),
         tuple(notes),
-        None if calibrate is None else accuracy(given.graph, s.step, s.answer, *calibrate),
+        loss,
+        texts.what,
+    )
+
+
+def _texts(given: Given, name: str, int8: bool) -> Texts:
+    if given.windows is not None:
+        return forecast_texts(
+            name,
+            given.title,
+            given.graph,
+            given.tensors,
+            given.windows,
+            given.levels,
+            given.inputs,
+            int8,
+        )
+    s = _source(given, name, int8)
+    prepare = s.prepare
+    tables = table_bytes(parts_of(s).values(), int8, elsewhere=tied(s))
+    tables += 8 * sum(map(len, prepare.doubles.values()))
+    tables += sum(t.nbytes for t in prepare.tables.values())
+    return Texts(
+        header(s),
+        source(s),
+        _test(given, s),
+        products=s.step.n_products + s.answer.n_products,
+        state=4 * (sum(s.widths) + (0 if prepare.last is None else len(prepare.last))),
+        tables=tables,
     )
 
 
@@ -207,18 +256,40 @@ def _test(given: Given, s: Source) -> str:
     return test_source(s.name, raw, expected, bound(s.step, s.answer, x, weights))
 
 
-def accuracy(graph: ModelGraph, step: Part, answer: Part, x: Array, lengths: Array) -> Accuracy:
+def _loss(given: Given, x: Array, lengths: Array) -> Accuracy:
+    """What int8 weights change in the answers to these sequences; see `export_network`."""
+    step, answer = (part(graph, given.tensors) for graph in given.graph.composed())
+    if given.graph.embed is None:
+        return accuracy(given.graph, step, answer, x, lengths)
+    exact, rounded = (
+        _embedded(given.graph, t, x) for t in (given.tensors, _with_int8_table(given))
+    )
+    return accuracy(given.graph, step, answer, exact, lengths, rounded)
+
+
+def accuracy(
+    graph: ModelGraph,
+    step: Part,
+    answer: Part,
+    x: Array,
+    lengths: Array,
+    rounded: Array | None = None,
+) -> Accuracy:
     """The answers of int8 weights beside those of float weights, by the same arithmetic in NumPy.
 
     Args:
         x: `[N, T, columns]`, as the network reads them.
         lengths: `[N]`, from 1 to T.
+        rounded: x as int8 has it; by default x.
     """
     with_float = answers(
         Player(step, dtype=np.float32), Player(answer, dtype=np.float32), x, lengths
     )
     with_int8 = answers(
-        Player(step, _int8(step), np.float32), Player(answer, _int8(answer), np.float32), x, lengths
+        Player(step, _int8(step), np.float32),
+        Player(answer, _int8(answer), np.float32),
+        x if rounded is None else rounded,
+        lengths,
     )
     if graph.readout.kind == "each":
         counted = np.arange(x.shape[1]) < np.asarray(lengths)[:, None]
@@ -264,6 +335,14 @@ def _with_int8_table(given: Given) -> Mapping[str, Array]:
     return {**given.tensors, embed.table: rounded}
 
 
+def _embedded(graph: ModelGraph, tensors: Mapping[str, Array], tokens: Array) -> Array:
+    """The rows of tokens `[N, T]`, as the network reads them."""
+    assert graph.embed is not None
+    if graph.embed.table is None:
+        return np.eye(graph.embed.n_tokens, dtype=np.float32)[tokens]
+    return tensors[graph.embed.table][tokens]
+
+
 def _runtime_answers(given: Given, x: Array) -> Array:
     """The runtime's answers after each step, `[T, K]`, of x `[T, columns]`."""
     step, answer = (Program(g, given.tensors) for g in given.graph.composed())
@@ -279,6 +358,15 @@ def _runtime_answers(given: Given, x: Array) -> Array:
 
 
 def _given(model: Model) -> Given:
+    layers = ", ".join(layer.name for layer in model.graph.layers)
+    title = f"A {model.kind.replace('_', ' ')} ({layers})"
+    if isinstance(model, Forecaster):
+        levels = tuple(model.labels.tolist())
+        names = tuple(name for names in named_inputs(model).values() for name in names)
+        return Given(
+            model.graph, model.tensors, title=title, windows=model.windows, levels=levels,
+            inputs=names,
+        )  # fmt: skip
     preparation = model.preparation
     if isinstance(model, Tagger):
         if model._labelling.crf is not None:
@@ -294,39 +382,35 @@ def _given(model: Model) -> Given:
             ]
             preparation = Preparation(tuple(features))
     outputs = tuple([f"the probability of {label!r}" for label in model.labels.tolist()])
-    layers = ", ".join(layer.name for layer in model.graph.layers)
-    title = f"A {model.kind.replace('_', ' ')} ({layers})"
     return Given(model.graph, model.tensors, preparation, title, outputs)
 
 
 def _examples(model: Model, X: Any) -> tuple[Array, Array]:
     """A person's examples as the network reads them, `[N, T, columns]`, and their lengths."""
-    if not isinstance(model, (Classifier, Tagger)) or model.graph.embed is not None:
+    if isinstance(model, Forecaster):
         raise ValueError(
-            "calibrate is for models of numbers; the loss of int8 of a model that reads words or "
-            "tokens is not measured here"
+            "calibrate is for models that name labels or tokens; the loss of int8 of a forecaster "
+            "is not measured here: compare its forecasts with those of float weights"
         )
+    if isinstance(model, LanguageModel):
+        return _padded([model._tokens(text) for text in X])
+    assert isinstance(model, (Classifier, Tagger))
     sequences = model.prepared(X)
     if isinstance(sequences, tuple):  # of a tagger: and whether there is only one
         sequences = sequences[0]
+    if isinstance(sequences, CodedWords):
+        return _padded([sequences.words[sequences.places[i]] for i in range(len(sequences))])
     if isinstance(sequences, Ragged):
         return sequences.padded()
     assert isinstance(sequences, np.ndarray)
     return sequences, np.full(len(sequences), sequences.shape[1])
 
 
+def _padded(tokens: list[Array]) -> tuple[Array, Array]:
+    """Numbers of tokens `[N, T]`, and how many there are of each sequence."""
+    lengths = np.array([len(each) for each in tokens])
+    return np.stack([np.pad(each, (0, lengths.max() - len(each))) for each in tokens]), lengths
+
+
 def _int8(p: Part) -> list[Array]:
     return [quantized(w).weight for w in p.weights]
-
-
-def _table_bytes(s: Source) -> int:
-    """Bytes of the weights, their scales, and the constants that are read."""
-    total = 8 * sum(map(len, s.prepare.doubles.values()))
-    total += sum(t.nbytes for t in s.prepare.tables.values())
-    elsewhere = set(map(id, tied(s)))
-    for p in (s.step, s.answer):
-        read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
-        total += 4 * sum(v.size for i, v in p.constants.items() if i in read)
-        own = [w for w in p.weights if id(w) not in elsewhere]
-        total += sum(w.size + 4 * w.shape[1] if s.int8 else 4 * w.size for w in own)
-    return total

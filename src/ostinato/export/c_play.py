@@ -18,6 +18,7 @@ from ostinato.export.c_program import Part
 
 Array = np.ndarray[Any, np.dtype[Any]]
 EPSILON = 2.0**-24  # float32 rounds to within this part of a number
+N_TRIALS = 16
 ULPS = 4  # a function of the runtime or of C is within this many, see c_ops.py
 # Rounding cannot change the result of these, and it must not make equal numbers differ.
 _EXACT = {
@@ -140,10 +141,7 @@ def answers(step: Player, answer: Player, x: Array, lengths: Array | None = None
         lengths: `[B]`, by default T.
     """
     n_rows, n_steps = x.shape[:2]
-    program = step.part.program
-    states = [
-        np.zeros((n_rows, program.buffers[c.buffer].width), step.dtype) for c in program.carries
-    ]
+    states = _zeros(step, n_rows)
     found = []
     for t in range(n_steps):
         new, _ = step.play([x[:, t].astype(step.dtype)], states)
@@ -156,19 +154,46 @@ def answers(step: Player, answer: Player, x: Array, lengths: Array | None = None
 def bound(step: Part, answer: Part, x: Array, weights: Any = (None, None)) -> Array:
     """How far two correct programs in float32 may be apart, for each answer: `[T, K]`.
 
-    The model is played in float64, once exactly and 16 times with noise. Each of two programs is
-    off by about the largest deviation; another factor of 4 covers what chance has not tried.
+    The model is played in float64, once exactly and N_TRIALS times with noise. Each of two programs
+    is off by about the largest deviation; another factor of 4 covers what chance has not tried.
 
     Args:
         x: `[T, columns]`, one sequence.
         weights: of step and answer, in the place of their own.
     """
-    n_trials = 16
-    many = np.repeat(x[None], n_trials, axis=0)
+    many = np.repeat(x[None], N_TRIALS, axis=0)
     noise = np.random.default_rng(0)
     exact = answers(Player(step, weights[0]), Player(answer, weights[1]), x[None])
     noisy = answers(
         Player(step, weights[0], noise=noise), Player(answer, weights[1], noise=noise), many
     )
+    return allowed(exact[0], noisy)
+
+
+def allowed(exact: Array, noisy: Array) -> Array:
+    """How far two correct programs may be apart, from an answer and from N_TRIALS with noise."""
     off = np.abs(noisy - exact).max(0)
-    return 2 * 4 * off + 4 * EPSILON * np.maximum(1, np.abs(exact[0]))
+    return 2 * 4 * off + 4 * EPSILON * np.maximum(1, np.abs(exact))
+
+
+def forecasts(step: Player, answer: Player, each: Player, x: Array, known: Array) -> Array:
+    """A forecaster's answers for the steps ahead, `[B, h, Q]`, in units of the windows' scale.
+
+    Args:
+        x: `[B, T, columns]`, windows as the network reads them.
+        known: `[B, h, n_known]`, what is known of the steps ahead.
+    """
+    n_rows, n_steps = known.shape[:2]
+    states = _zeros(step, n_rows)
+    for t in range(x.shape[1]):
+        states, _ = step.play([x[:, t].astype(step.dtype)], states)
+    vectors = answer.play(states, ())[1][0].reshape(n_rows * n_steps, -1)
+    beside = known.reshape(n_rows * n_steps, -1).astype(each.dtype)
+    return each.play([vectors, beside], ())[1][0].reshape(n_rows, n_steps, -1)
+
+
+def _zeros(step: Player, n_rows: int) -> list[Array]:
+    program = step.part.program
+    return [
+        np.zeros((n_rows, program.buffers[c.buffer].width), step.dtype) for c in program.carries
+    ]

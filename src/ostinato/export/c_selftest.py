@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,6 @@ def test_source(name: str, raw: Array, answers: Array, bounds: Array) -> str:
         bounds: `[T, K]`, how far those of the C code may be apart.
     """
     (n_steps, n_inputs), n_outputs = raw.shape, answers.shape[1]
-    note = (
-        f"A test of {name}.c: the answers to {n_steps} steps, beside those of ostinato's runtime. "
-        "Two streams take turns, the second one step behind. The bounds come from the rounding of "
-        "float32, followed through the model.\n\nReturns 0, or the number of the step that is "
-        f"wrong. With {name.upper()}_NO_MAIN the function alone is compiled.\n\n{LICENCE}"
-    )
     is_token = raw.dtype.kind == "i"
     given = "@test_inputs[t]" if is_token else f"@test_inputs + {n_inputs} * t"
     body = f"""\
@@ -103,7 +97,38 @@ int @test(void)
     }}
     return 0;
 }}
+"""
+    about = (
+        f"the answers to {n_steps} steps, beside those of ostinato's runtime. Two streams take "
+        "turns, the second one step behind."
+    )
+    inputs = (
+        table("int32_t", "@test_inputs", [str(v) for v in raw.ravel()])
+        if is_token
+        else float_table("inputs", raw)
+    )
+    tables = [inputs, float_table("answers", answers), float_table("bounds", bounds)]
+    has_nan = not is_token and bool(np.isnan(raw).any())
+    return test_file(name, about, tables, body, f"{n_steps} steps are right", has_nan)
 
+
+def test_file(
+    name: str, about: str, tables: Sequence[str], body: str, right: str, has_nan: bool
+) -> str:
+    """The text of a program that tests a model.
+
+    Args:
+        about: what is compared.
+        tables, body: of the function `@test`, which returns the number of the step that is wrong.
+        right: what is said if none is.
+        has_nan: whether a table holds NaN.
+    """
+    note = (
+        f"A test of {name}.c: {about} The bounds come from the rounding of float32, followed "
+        "through the model.\n\nReturns 0, or the number of the step that is wrong. With "
+        f"{name.upper()}_NO_MAIN the function alone is compiled.\n\n{LICENCE}"
+    )
+    main = f"""
 #ifndef @NO_MAIN
 #include <stdio.h>
 
@@ -113,27 +138,15 @@ int main(void)
     if (wrong)
         printf("{name}: the answer to step %d is wrong\\n", wrong);
     else
-        printf("{name}: {n_steps} steps are right\\n");
+        printf("{name}: {right}\\n");
     return wrong != 0;
 }}
 #endif
 """
-    math = ["#include <math.h>"] if np.isnan(raw).any() else []
-    inputs = (
-        table("int32_t", "@test_inputs", [str(v) for v in raw.ravel()])
-        if is_token
-        else _floats("inputs", raw)
-    )
-    parts = [
-        comment(note),
-        "\n".join([f'#include "{name}.h"', *math, ""]),
-        inputs,
-        _floats("answers", answers),
-        _floats("bounds", bounds),
-        body.replace("@NO_MAIN", f"{name.upper()}_NO_MAIN"),
-    ]
-    return named("\n".join(parts), name)
+    math = ["#include <math.h>"] if has_nan else []
+    head = "\n".join([f'#include "{name}.h"', *math, ""])
+    return named("\n".join([comment(note), head, *tables, body + main]), name, ["NO_MAIN"])
 
 
-def _floats(what: str, values: Array) -> str:
+def float_table(what: str, values: Array) -> str:
     return table("float", f"@test_{what}", [number(v) for v in values.ravel()])

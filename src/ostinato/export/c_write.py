@@ -63,6 +63,27 @@ class Source:
     int8: bool
 
 
+@dataclass(frozen=True)
+class Texts:
+    """The files of a model, and what it takes.
+
+    Attributes:
+        header, source, test: the texts of .h, .c and the self-test.
+        products: multiplications in matrix products.
+        state: bytes of one stream.
+        tables: bytes of weights and other constants.
+        what: what so many multiplications are for.
+    """
+
+    header: str
+    source: str
+    test: str
+    products: int
+    state: int
+    tables: int
+    what: str = "a step"
+
+
 def header(s: Source) -> str:
     """The .h file."""
     members = [f"float s{i}[{width}];" for i, width in enumerate(s.widths)]
@@ -108,7 +129,7 @@ def header_of(
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
-        *(["#include <stdint.h>", ""] if "int32_t" in signature else []),
+        *(["#include <stdint.h>", ""] if "int32_t" in "".join([signature, *members]) else []),
         "#ifdef __cplusplus",
         'extern "C" {',
         "#endif",
@@ -157,7 +178,7 @@ def source(s: Source) -> str:
 def source_of(
     name: str,
     title: str,
-    counts: Mapping[str, int],
+    counts: Iterable[str],
     tables: Sequence[str],
     functions: Sequence[str],
 ) -> str:
@@ -284,6 +305,21 @@ def part_tables(parts: Mapping[str, Part], names: dict[int, str], as_int8: bool)
                 yield floats(f"{name}_scale", q.scale)
             else:
                 yield floats(name, w)
+
+
+def table_bytes(parts: Iterable[Part], as_int8: bool, elsewhere: Iterable[Array] = ()) -> int:
+    """Bytes of the weights of parts, their scales, and the constants that are read.
+
+    Args:
+        elsewhere: weights that are counted there.
+    """
+    total, counted = 0, set(map(id, elsewhere))
+    for p in parts:
+        read = {o.buffer for x in p.instructions for o in (x.a, x.b, x.c)}
+        total += 4 * sum(v.size for i, v in p.constants.items() if i in read)
+        own = [w for w in p.weights if id(w) not in counted]
+        total += sum(w.size + 4 * w.shape[1] if as_int8 else 4 * w.size for w in own)
+    return total
 
 
 def _signature(s: Source) -> str:

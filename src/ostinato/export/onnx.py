@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ostinato import files
-from ostinato.data.prepare import Preparation
 from ostinato.data.vocabulary import END
 from ostinato.export import parity
+from ostinato.export.forecast_inputs import named_inputs
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
@@ -125,24 +125,11 @@ def exportable(model: Model) -> Exportable:
     elif isinstance(model, Forecaster):
         metadata["answer"] = "quantiles"
         metadata |= {name: getattr(model.windows, name) for name in ("context", "horizon")}
-        metadata |= _inputs_of_a_table(model.preparation)
+        metadata |= named_inputs(model)
         return Exportable(model.graph, model.tensors, windows=model.windows, metadata=metadata)
     else:
         metadata["answer"] = "probabilities"
     return Exportable(model.graph, model.tensors, model.preparation, scale, None, metadata)
-
-
-def _inputs_of_a_table(preparation: Preparation | None) -> dict[str, list[str]]:
-    """The names of a forecaster's inputs, in their order, if it was trained with a table."""
-    if preparation is None or preparation.roles is None:
-        return {}
-    known = preparation.roles.known
-    columns = [(f.name in known, column) for f in preparation.features for column in f.columns]
-    return {
-        "past": [column for is_known, column in columns if not is_known],
-        "future": [column for is_known, column in columns if is_known],
-        "static": list(preparation.static_columns),
-    }
 
 
 def _shape(value: Any) -> list[Any]:
