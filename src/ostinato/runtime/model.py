@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 
 if TYPE_CHECKING:
+    from ostinato.runtime.lookahead import LookaheadStream
     from ostinato.runtime.pool import Pool
     from ostinato.runtime.stream import Stream
     from ostinato.runtime.stream_source import StreamSource
@@ -105,21 +106,39 @@ class Model:
 
     @cached_property
     def _source(self) -> StreamSource:
-        from ostinato.runtime.stream_source import source_of
+        from ostinato.runtime.stream_source import StreamSource, source_of
 
-        return source_of(self)
+        return source_of(self, StreamSource)
 
-    def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream:
+    @overload
+    def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream: ...
+    @overload
+    def stream(
+        self, state: bytes | None = None, *, finite: bool = True, lookahead: int
+    ) -> LookaheadStream: ...
+    def stream(
+        self, state: bytes | None = None, *, finite: bool = True, lookahead: int | None = None
+    ) -> Stream | LookaheadStream:
         """A sequence that comes step by step.
 
         Args:
             state: what a stream's `save` gave, to go on from there.
             finite: whether NaN and infinite values are refused.
+            lookahead: k; of a model that also reads from the end to the beginning: the answer for
+                a step comes k steps later, and its backward directions read these k steps alone.
+                See `LookaheadStream` for the equation.
 
         Raises:
-            ValueError: the model cannot answer step by step, the message says why; or the state is
-                another model's.
+            ValueError: the model cannot answer step by step, or not so, the message says why; or
+                the state is another model's, or of another lookahead.
         """
+        if lookahead is not None:
+            from ostinato.runtime.lookahead import LookaheadStream, lookahead_source
+
+            late = LookaheadStream(lookahead_source(self, lookahead), finite)
+            if state is not None:
+                late.restore(state)
+            return late
         from ostinato.runtime.stream import Stream
 
         stream = Stream(self._source, finite)

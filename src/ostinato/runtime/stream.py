@@ -194,15 +194,13 @@ class Stream:
         return StreamCost(model.multiplies, model.weight_bytes, carry, carry + beside)
 
 
-# ---- states as bytes: a line that names the format, the model's fingerprint, the number of steps,
-# the states in little-endian float32, and a digest of all that
+# ---- states as bytes: a line that names the format, the model's fingerprint, what is kept, and a
+# digest of all that; of a stream the number of steps, and the states in little-endian float32
 
 
 def packed(fingerprint: str, n: int, carry: Array) -> bytes:
     """A state as bytes."""
-    content = _MAGIC + bytes.fromhex(fingerprint) + struct.pack("<q", n)
-    content += carry.astype("<f4").tobytes()
-    return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
+    return sealed(_MAGIC, fingerprint, struct.pack("<q", n) + carry.astype("<f4").tobytes())
 
 
 def unpacked(state: bytes, fingerprint: str, n_carry: int) -> tuple[int, Array]:
@@ -211,19 +209,39 @@ def unpacked(state: bytes, fingerprint: str, n_carry: int) -> tuple[int, Array]:
     Raises:
         ValueError: these bytes are damaged, or of another model.
     """
+    content = opened(state, _MAGIC, fingerprint)
+    if len(content) != 8 + 4 * n_carry:
+        raise ValueError(f"this state has {len(content)} bytes; wanted {8 + 4 * n_carry}")
+    (n,) = struct.unpack_from("<q", content)
+    return n, np.frombuffer(content, "<f4", n_carry, 8).astype(np.float32)
+
+
+def sealed(magic: bytes, fingerprint: str, content: bytes) -> bytes:
+    """What is kept of a stream, between the names of its format and model, and a digest."""
+    content = magic + bytes.fromhex(fingerprint) + content
+    return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def opened(state: bytes, magic: bytes, fingerprint: str) -> bytes:
+    """What was `sealed`.
+
+    Raises:
+        ValueError: these bytes are damaged, or of another model or format.
+    """
     if not isinstance(state, (bytes, bytearray, memoryview)):
         raise TypeError(f"a state is bytes, as save gives them; came {type(state).__name__}")
     content, digest = bytes(state)[:-_DIGEST], bytes(state)[-_DIGEST:]
-    if not content.startswith(_MAGIC):
-        raise ValueError("these bytes are no state of a stream, or of a later version of ostinato")
+    if not content.startswith(magic):
+        raise ValueError(
+            "these bytes are no state of a stream like this one, or of a later version of ostinato"
+        )
     if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
         raise ValueError("the state of the stream is damaged: its digest is another")
     own = bytes.fromhex(fingerprint)
-    at = len(_MAGIC) + len(own)
-    if content[len(_MAGIC) : at] != own or len(content) != at + 8 + 4 * n_carry:
+    at = len(magic) + len(own)
+    if content[len(magic) : at] != own:
         raise ValueError(
             "this state is of another model: its fingerprint begins with "
-            f"{content[len(_MAGIC) : at].hex()[:12]}, this model's with {fingerprint[:12]}"
+            f"{content[len(magic) : at].hex()[:12]}, this model's with {fingerprint[:12]}"
         )
-    (n,) = struct.unpack_from("<q", content, at)
-    return n, np.frombuffer(content, "<f4", n_carry, at + 8).astype(np.float32)
+    return content[at:]

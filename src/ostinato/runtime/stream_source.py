@@ -1,4 +1,5 @@
-"""`StreamSource`: what all streams and pools of one model share.
+"""`StreamSource`: what all streams and pools of one model share; of those with a lookahead it is a
+`RowSource`.
 
 That is the model's step and answer as the native player plays them, the way of a person's row into
 the step, the names of the answers, and the way of a chunk through the batch engine.
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -42,9 +43,19 @@ class RowScaling:
     fill: Array
     mask: bool = False
 
+    def of(self, rows: Array) -> Array:
+        """Rows `[T, F]` scaled, `[T, F]` or with masks `[T, 2F]`, float32."""
+        missing = np.isnan(rows)
+        values = np.where(missing, self.fill, rows.astype(np.float64))
+        with np.errstate(over="ignore"):
+            scaled = ((values - self.mean) / self.scale).astype(np.float32)
+        if not self.mask:
+            return scaled
+        return np.stack([scaled, missing], axis=2, dtype=np.float32).reshape(len(rows), -1)
 
-class StreamSource:
-    """A network as streams play it.
+
+class RowSource:
+    """A model as streams read and name it: from a person's rows to those of the network, and back.
 
     Args:
         network: the model's.
@@ -52,12 +63,8 @@ class StreamSource:
         several: whether each column is a label of its own, which is there or not.
         scaling: of a row; None: rows are read as they are.
         reader: of a model of tokens or words, from these to rows `[T, F]` as the step reads them.
-        begin: rows that a new stream has read before its first step.
         fingerprint: of the saved model, in hexadecimal.
         sure_from: the probability from which on an answer is sure, if the model has one.
-
-    Raises:
-        ValueError: the model cannot answer step by step; the message names the layer.
     """
 
     def __init__(
@@ -68,32 +75,13 @@ class StreamSource:
         several: bool = False,
         scaling: RowScaling | None = None,
         reader: Callable[[Any], Array] | None = None,
-        begin: Array | None = None,
         fingerprint: str = "",
         sure_from: float | None = None,
     ):
-        why_not = network.graph.why_not_streamable()
-        if why_not is not None:
-            raise ValueError(
-                f"this model cannot answer step by step: {why_not}. Train one that reads in one "
-                "direction, or give predict whole sequences"
-            )
         self.network, self.names, self.several = network, list(names), several
         self.fingerprint, self._reader, self.sure_from = fingerprint, reader, sure_from
-        self.chunks = Chunks(network)
-        step, answer = network.graph.composed()
-        carry = np.zeros(sum(n.width for n in step.states), np.float32)
-        if begin is not None:
-            _, carry = self.chunks.play(begin, carry, each=False)
-        none = np.zeros(0)
-        scaling = scaling or RowScaling(none, none, none)
-        self.native = native.stream_model(
-            step.inputs[0].width, _bound(step, network), _bound(answer, network), carry.tolist(),
-            scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(), scaling.mask,
-        )  # fmt: skip
-        self.n_inputs: int = self.native.input_floats
-        self.n_answers: int = self.native.answer_floats
-        self.n_carry: int = self.native.carry_floats
+        self.scaling = scaling
+        self.n_inputs = network.graph.n_inputs if scaling is None else len(scaling.mean)
         self.each = network.graph.readout.kind == "each"  # whether every step has its answer
 
     # ---- from a person's rows
@@ -133,11 +121,7 @@ class StreamSource:
 
     def prepared(self, rows: Array) -> Array:
         """Rows as the network reads them."""
-        if not self.native.prepares:
-            return rows
-        found = np.empty((len(rows), self.native.row_floats), np.float32)
-        self.native.prepare(len(rows), rows, found)
-        return found
+        return rows if self.scaling is None else self.scaling.of(rows)
 
     def check_finite(self, rows: Array) -> None:
         """Raises:
@@ -171,8 +155,59 @@ class StreamSource:
         return self.names[at]
 
 
-def source_of(model: Model) -> StreamSource:
+class StreamSource(RowSource):
+    """A network as streams play it, step by step.
+
+    Args:
+        network, names: as of a `RowSource`; so are the others.
+        begin: rows that a new stream has read before its first step.
+
+    Raises:
+        ValueError: the model cannot answer step by step; the message names the layer.
+    """
+
+    def __init__(
+        self, network: Network, names: Sequence[Any], *, begin: Array | None = None, **more: Any
+    ):
+        super().__init__(network, names, **more)
+        why_not = network.graph.why_not_streamable()
+        if why_not is not None:
+            late = network.graph.why_no_lookahead() is None
+            hint = "stream(lookahead=k) answers k steps later; or train" if late else "Train"
+            raise ValueError(
+                f"this model cannot answer step by step: {why_not}. {hint} one that reads in one "
+                "direction, or give predict whole sequences"
+            )
+        self.chunks = Chunks(network)
+        step, answer = network.graph.composed()
+        carry = np.zeros(sum(n.width for n in step.states), np.float32)
+        if begin is not None:
+            _, carry = self.chunks.play(begin, carry, each=False)
+        none = np.zeros(0)
+        scaling = self.scaling or RowScaling(none, none, none)
+        self.native = native.stream_model(
+            step.inputs[0].width, _bound(step, network), _bound(answer, network), carry.tolist(),
+            scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(), scaling.mask,
+        )  # fmt: skip
+        self.n_answers: int = self.native.answer_floats
+        self.n_carry: int = self.native.carry_floats
+
+    def prepared(self, rows: Array) -> Array:
+        if self.scaling is None:
+            return rows
+        found = np.empty((len(rows), self.native.row_floats), np.float32)
+        self.native.prepare(len(rows), rows, found)
+        return found
+
+
+Source = TypeVar("Source", bound=RowSource)
+
+
+def source_of(model: Model, make: Callable[..., Source]) -> Source:
     """What the streams of a saved model share.
+
+    Args:
+        make: `StreamSource`, or what is made of the same arguments.
 
     Raises:
         ValueError: the model cannot answer step by step; the message says why.
@@ -181,10 +216,11 @@ def source_of(model: Model) -> StreamSource:
 
     if not isinstance(model, (Classifier, Tagger, LanguageModel)):
         raise ValueError(f"a {model.kind} has no streams in this version")
-    begin, scaling, reader = None, None, None
+    more: dict[str, Any] = {}
+    scaling, reader = None, None
     vocabulary = getattr(model, "vocabulary", None)
     if isinstance(model, LanguageModel):
-        begin = model.network.vectors(np.array([END]))
+        more["begin"] = model.network.vectors(np.array([END]))
         reader = partial(_rows_of_tokens, model)
     elif vocabulary is not None:
         reader = partial(_rows_of_words, model, vocabulary)
@@ -199,10 +235,10 @@ def source_of(model: Model) -> StreamSource:
         if reader is None and scaling is None and model._scale is not None:
             mean, deviation = model._scale
             scaling = RowScaling(mean, deviation, np.full(len(mean), np.nan))
-    return StreamSource(
+    return make(
         model.network, model.labels.tolist(), several=getattr(model, "several", False),
-        scaling=scaling, reader=reader, begin=begin,
-        fingerprint=model.fingerprint, sure_from=model.sure_from,
+        scaling=scaling, reader=reader, fingerprint=model.fingerprint, sure_from=model.sure_from,
+        **more,
     )  # fmt: skip
 
 
