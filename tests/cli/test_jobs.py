@@ -14,37 +14,20 @@ import four_tasks
 import pytest
 from cli_examples import command, process
 from four_tasks import QUICK, TASKS
+from worker_examples import squares
 
 from ostinato.cli import workers
 from ostinato.cli.failures import BadInput, Failure, Told
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-
-def squares(offset: int) -> workers.Work:
-    """Work for the tests of the pool: what it does depends on the piece."""
-
-    def work(piece, ask):
-        if piece == "ask":
-            return ask(offset)
-        if piece == "process":
-            return os.getpid()
-        if piece == "bad":
-            raise BadInput("a bad piece")
-        if piece == "bug":
-            raise ZeroDivisionError("a bug in a piece")
-        if piece == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return piece**2 + offset
-
-    return work
+TWO = workers.Processes(2, threads=1)
 
 
 def test_each_piece_comes_back_with_its_result():
-    found = dict(workers.done(2, squares, (100,), range(7)))
+    found = dict(workers.done(TWO, squares, (100,), range(7)))
     assert found == {n: n**2 + 100 for n in range(7)}
     answer = {"ask": lambda question: question + 1}
-    assert dict(workers.done(2, squares, (5,), ["ask"], lambda p, q: answer[p](q))) == {"ask": 6}
+    assert dict(workers.done(TWO, squares, (5,), ["ask"], lambda p, q: answer[p](q))) == {"ask": 6}
 
 
 def test_pieces_are_taken_when_a_worker_is_free():
@@ -56,7 +39,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
             yield n
 
     seen = [
-        len(taken) - number for number, _ in enumerate(workers.done(2, squares, (0,), pieces()))
+        len(taken) - number for number, _ in enumerate(workers.done(TWO, squares, (0,), pieces()))
     ]
     assert max(seen) <= 2 and min(seen) >= 1
 
@@ -64,7 +47,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
 @pytest.mark.parametrize(
     "piece, kind, message, code",
     [
-        ("bad", Failure, "a bad piece", BadInput.exit_code),
+        ("bad", Failure, "^a bad piece$", BadInput.exit_code),
         ("bug", Told, None, 1),
         ("killed", Failure, "was ended from outside", 1),
     ],
@@ -72,7 +55,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
 def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):
     ids = []
     with pytest.raises(kind, match=message) as caught:
-        for _, result in workers.done(2, squares, (0,), ["process", piece]):
+        for _, result in workers.done(TWO, squares, (0,), ["process", piece]):
             ids.append(result)
     assert caught.value.exit_code == code
     assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
@@ -95,6 +78,7 @@ def test_a_fold_that_fails_is_named(ostinato, tmp_path):
     arguments = ("cv", *four_tasks.classify(tmp_path), *QUICK, "--folds", 3, "--jobs", 2)
     outcome = ostinato(*arguments, "--optimizer", "sgd", "--learning-rate", 3e38)
     assert outcome.code == 1
+    assert "\nostinato: fold " in outcome.err
     assert "of 3: the loss is" in outcome.err and "has diverged" in outcome.err
     assert "Traceback" not in outcome.err
 
@@ -133,29 +117,43 @@ def of_group(group: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_the_workers_too(tmp_path, number, code):
-    pytest.importorskip("optuna")
-    study = tmp_path / "study"
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+def interrupted(number, *arguments) -> subprocess.CompletedProcess:
+    """A command whose group gets a signal, as from a terminal, after its first line of results."""
     started = subprocess.Popen(
-        command(*arguments, "--epochs", 30, "-o", study),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        command(*arguments), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    until = time.monotonic() + 90
-    while not (study / "trials.csv").is_file():
-        assert time.monotonic() < until and started.poll() is None
-        time.sleep(0.05)
-    os.killpg(started.pid, number)  # as a terminal does
-    _, err = started.communicate(timeout=60)
-    assert started.returncode == code
-    assert f"in {study}.\nThe same command goes on." in err
-    assert "Traceback" not in err
+    err = ""
+    for line in started.stderr:
+        err += line
+        if line.startswith(("trial", "fold")):
+            break
+    os.killpg(started.pid, number)
+    err += started.communicate(timeout=60)[1]
     until = time.monotonic() + 10  # Python's own helper of processes ends after the command
     while living := of_group(started.pid):
         assert time.monotonic() < until, living
         time.sleep(0.05)
-    again = process(*arguments, "--epochs", 30, "-o", study, "--trials", 1)
+    return subprocess.CompletedProcess(arguments, started.returncode, "", err)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_workers_of_tune(tmp_path, number, code):
+    pytest.importorskip("optuna")
+    study = tmp_path / "study"
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    arguments = (*arguments, "--epochs", 30, "-o", study)
+    ended = interrupted(number, *arguments)
+    assert ended.returncode == code
+    assert f"in {study}.\nThe same command goes on." in ended.stderr
+    assert "Traceback" not in ended.stderr
+    again = process(*arguments, "--trials", 1)
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_workers_of_cv(tmp_path, number, code):
+    arguments = ("cv", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    ended = interrupted(number, *arguments, "--epochs", 20, "--folds", 9)
+    assert ended.returncode == code
+    assert ended.stderr.splitlines()[-1] == "ostinato: interrupted; nothing was kept"
+    assert "Traceback" not in ended.stderr

@@ -52,6 +52,7 @@ def cv(
         int,
         typer.Option("--jobs", metavar="N", help="Folds at a time, in as many processes.", min=1),
     ] = 1,
+    ray: workers.OnRay = False,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="TOML file with [data], [task], [model], [training]."),
@@ -79,7 +80,10 @@ def cv(
     settings = configuration.resolve(asked)
     began = time.perf_counter()
     n_jobs = min(n_jobs, folds)
-    done = _one_by_one(asked, folds) if n_jobs == 1 else _side_by_side(asked, folds, n_jobs)
+    if n_jobs == 1 and not ray:
+        done = _one_by_one(asked, folds)
+    else:
+        done = _side_by_side(asked, folds, n_jobs, ray)
     with closing(done):
         evaluations = _evaluated(done, folds, quiet)
     result = {
@@ -125,19 +129,21 @@ def _one_by_one(asked: Given, k: int) -> Generator[Evaluated, None, None]:
             raise Interrupted(message, error.exit_code) from None
 
 
-def _side_by_side(asked: Given, k: int, n_jobs: int) -> Generator[Evaluated, None, None]:
-    threads = workers.threads_of_a_job(n_jobs, asked.get("run.threads"))
-    next(jobs.folds(configuration.resolve(asked), asked, k))  # which tells what there is to tell
-    given = asked | {"run.threads": threads}
+def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool) -> Generator[Evaluated, None, None]:
+    first = next(jobs.folds(configuration.resolve(asked), asked, k))  # it tells what there is
     try:
-        yield from workers.done(n_jobs, _worker, (given, k), range(1, k + 1))
+        with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
+            given = asked | {"run.threads": team.threads}
+            arguments = (given, k, sources.digest(first.settings.data))
+            yield from workers.done(team, _worker, arguments, range(1, k + 1))
     except (KeyboardInterrupt, Terminated) as error:
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
         raise Interrupted("interrupted; nothing was kept", code) from None
 
 
-def _worker(asked: Given, k: int) -> workers.Work:
+def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
     """Evaluates folds by their numbers, which grow."""
+    workers.check_same(sources.digest(configuration.resolve(asked).data), digests)
     folds = enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
 
     def work(number: int, ask: workers.Ask) -> dict[str, Any]:

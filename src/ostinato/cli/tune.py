@@ -54,6 +54,7 @@ def tune(
     n_jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Trials at a time, in N processes.", min=1)
     ] = 1,
+    ray: workers.OnRay = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -92,7 +93,7 @@ def tune(
     seed = job.settings.training.seed
     with trials.opened(output, job.settings, decided, job.description(), seed) as study:
         try:
-            _search(study, job, asked, until, n_trials, n_jobs, quiet)
+            _search(study, job, asked, until, n_trials, n_jobs, ray, quiet)
         except (ValueError, BadInput):
             study.discard()
             raise
@@ -137,6 +138,7 @@ def _search(
     until: float,
     n_trials: int | None,
     n_jobs: int,
+    ray: bool,
     quiet: bool,
 ) -> None:
     """Run trials, n_jobs at a time, until the time or their number is up."""
@@ -150,10 +152,10 @@ def _search(
             running.add(trial.number)
             yield Begun(trial, used, time.monotonic())
 
-    if n_jobs == 1:
+    if n_jobs == 1 and not ray:
         done = _one_by_one(job, until, begun())
     else:
-        done = _side_by_side(job, asked, until, n_jobs, begun())
+        done = _side_by_side(job, asked, until, n_jobs, ray, begun())
     with closing(done):
         for each, outcome in done:
             running.remove(each.trial.number)
@@ -195,6 +197,8 @@ class Outcome:
     reports: tuple[dict[str, Any], ...] = ()
 
 
+# A trial's number, what it changes, and the seconds it has: clocks of other machines differ.
+Piece = tuple[int, Given, float]
 Prune = Callable[[int, float], bool]  # (step, validation loss) -> whether to end the trial
 
 
@@ -207,31 +211,36 @@ def _one_by_one(
 
 
 def _side_by_side(
-    job: Job, asked: Given, until: float, n_jobs: int, begun: Iterable[Begun]
+    job: Job, asked: Given, until: float, n_jobs: int, ray: bool, begun: Iterable[Begun]
 ) -> Generator[tuple[Begun, Outcome], None, None]:
-    threads = workers.threads_of_a_job(n_jobs, job.settings.run.threads)
     trials_by_number: dict[int, Begun] = {}
 
-    def pieces() -> Iterator[tuple[int, Given]]:
+    def pieces() -> Iterator[Piece]:
         for each in begun:
             trials_by_number[each.trial.number] = each
-            yield each.trial.number, each.used
+            yield each.trial.number, each.used, until - time.monotonic()
 
-    def answer(piece: tuple[int, Given], question: tuple[int, float]) -> bool:
+    def answer(piece: Piece, question: tuple[int, float]) -> bool:
         return _prune(trials_by_number[piece[0]].trial, *question)
 
-    with closing(workers.done(n_jobs, _worker, (asked, until, threads), pieces(), answer)) as done:
-        for (number, _), outcome in done:
-            yield trials_by_number[number], outcome
+    with workers.team(n_jobs, job.settings.run.threads, ray) as team:
+        arguments = (asked, team.threads, sources.digest(job.settings.data))
+        with closing(workers.done(team, _worker, arguments, pieces(), answer)) as done:
+            for (number, *_), outcome in done:
+                yield trials_by_number[number], outcome
 
 
-def _worker(asked: Given, until: float, threads: int) -> workers.Work:
-    """Trains trials, given their numbers and what they change."""
+def _worker(asked: Given, threads: int, digests: dict[str, str]) -> workers.Work:
+    """Trains trials."""
+    from ostinato.cli import experiment  # noqa: F401  its import takes no time of the first trial
+
     job = jobs.read(configuration.resolve(asked), asked)
+    workers.check_same(sources.digest(job.settings.data), digests)
     draws = [job, *_more_draws(job)]
 
-    def work(piece: tuple[int, Given], ask: workers.Ask) -> Outcome:
-        changed = piece[1] | {"run.threads": threads}
+    def work(piece: Piece, ask: workers.Ask) -> Outcome:
+        _, used, seconds = piece
+        changed, until = used | {"run.threads": threads}, time.monotonic() + seconds
         return _trained(draws, changed, until, lambda step, loss: ask((step, loss)))
 
     return work

@@ -1,4 +1,4 @@
-"""`--jobs N`: pieces of work done in N processes of one command.
+"""`--jobs N`: pieces of work done by N workers of one command.
 
 The command deals out pieces, and each worker does one after the other. What a worker needs for all
 of its pieces, such as the data, it makes for itself once, so that little is sent:
@@ -10,30 +10,86 @@ of its pieces, such as the data, it makes for itself once, so that little is sen
     answer(piece, question) ←→     ask(question), as often as it likes
     (piece, result)         ←
 
-Workers end with the command: their connection closes. Ctrl-C is for the command alone, which ends
-them by SIGTERM.
+A `Team` starts the workers: `Processes` of this machine, or `on_ray.Actors`. The messages are the
+same. Workers end with the command.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import platform
 import signal
+import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Annotated, Any, Protocol
+
+import typer
 
 from ostinato import environment
-from ostinato.cli.failures import Failure, Told
+from ostinato.cli.failures import BadInput, Failure, Told
 
 Ask = Callable[[Any], Any]
 Work = Callable[[Any, Ask], Any]
 
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Run the --jobs on Ray: on the cluster of RAY_ADDRESS, or on one started here.",
+    ),
+]
+
 _NOTHING = object()
 ENDS_WITHIN_S = 10  # a worker after SIGTERM, before it is killed
+
+
+class Line(Protocol):
+    """The command's end of the connection to one worker."""
+
+    def send(self, message: Any, /) -> None:
+        """Raises: BrokenPipeError or ConnectionResetError: the worker is gone."""
+
+    def recv(self) -> Any:
+        """The next message, waited for. Raises: EOFError: the worker is gone."""
+
+
+class Team(Protocol):
+    """Workers that can be started.
+
+    Attributes:
+        threads: of each.
+    """
+
+    @property
+    def threads(self) -> int: ...
+
+    def started(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
+    ) -> AbstractContextManager[Sequence[Line]]:
+        """The lines to the workers, which end with the context."""
+
+    def ready(self, lines: Sequence[Line]) -> Sequence[Line]:
+        """Those on which a message lies, or which have ended; at least one, waited for."""
+
+
+def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]:
+    """A team of n workers.
+
+    Args:
+        threads: of each, as the person asks; None: a share of the cores.
+        ray: whether Ray places and runs them.
+    """
+    if not ray:
+        return nullcontext(Processes(n, threads_of_a_job(n, threads)))
+    from ostinato.cli import on_ray
+
+    return on_ray.team(n, threads)
 
 
 def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
@@ -41,8 +97,24 @@ def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
     return asked or max(1, environment.cores() // n_jobs)
 
 
+def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    """Whether a worker has the files of the command.
+
+    Args:
+        here, there: the digests of the files by their names, of a worker and of the command.
+
+    Raises:
+        BadInput: they differ.
+    """
+    if here != there:
+        raise BadInput(
+            f"{', '.join(there)}: a worker on {platform.node()} reads other data than the command; "
+            "wanted the same files at the same place on every machine"
+        )
+
+
 def done(
-    n: int,
+    team: Team,
     prepare: Callable[..., Work],
     arguments: tuple[Any, ...],
     pieces: Iterable[Any],
@@ -51,7 +123,7 @@ def done(
     """Each piece with its result, in the order in which they are done.
 
     Args:
-        n: how many workers.
+        team: the workers.
         prepare: a function of a module, called in each worker with `arguments`.
         pieces: taken one by one, when a worker is prepared and free.
         answer: to a question that a worker asks on its piece.
@@ -60,32 +132,30 @@ def done(
         Failure: a worker failed; the message tells its error.
         Told: the same, of a bug whose traceback the worker has shown.
     """
-    with _started(n, prepare, arguments) as connections:
+    with team.started(prepare, arguments) as lines:
         # Until a worker is prepared it is busy with nothing.
-        left, busy = iter(pieces), dict.fromkeys(connections, _NOTHING)
-        free: list[Connection] = []
+        left, busy = iter(pieces), dict.fromkeys(lines, _NOTHING)
+        free: list[Line] = []
         while True:
             while free and (piece := next(left, _NOTHING)) is not _NOTHING:
-                connection = free.pop()
+                line = free.pop()
                 with _alive():
-                    connection.send(piece)
-                busy[connection] = piece
+                    line.send(piece)
+                busy[line] = piece
             if free and all(piece is _NOTHING for piece in busy.values()):
                 return
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                connection = ready
+            for line in team.ready(list(busy)):
                 with _alive():
-                    kind, content = connection.recv()
+                    kind, content = line.recv()
                 if kind == "question":
-                    reply = answer(busy[connection], content)
+                    reply = answer(busy[line], content)
                     with _alive():
-                        connection.send(reply)
+                        line.send(reply)
                 elif kind == "failure":
                     raise _failure(*content)
                 else:
-                    free.append(connection)
-                    piece = busy.pop(connection)
+                    free.append(line)
+                    piece = busy.pop(line)
                     if piece is not _NOTHING:
                         yield piece, content
 
@@ -101,66 +171,86 @@ def _alive() -> Iterator[None]:
         ) from None
 
 
-def _failure(code: int, message: str | None) -> Failure:
-    """The failure of a worker; without a message it has shown its traceback."""
+def _failure(code: int, message: str | None, trace: str) -> Failure:
+    """The failure of a worker; without a message it is a bug, whose traceback is shown."""
     if message is None:
+        print(trace, end="", file=sys.stderr)
         return Told(code)
     failure = Failure(message)
     failure.exit_code = code
     return failure
 
 
-@contextmanager
-def _started(
-    n: int, prepare: Callable[..., Work], arguments: tuple[Any, ...]
-) -> Iterator[list[Connection]]:
-    """The connections to n workers, which end with the context."""
-    context = multiprocessing.get_context("spawn")  # a fork has the locks of threads that it lacks
-    processes: list[BaseProcess] = []
-    connections: list[Connection] = []
-    try:
-        for _ in range(n):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, prepare, arguments))
-            process.start()
-            theirs.close()
-            processes.append(process)
-            connections.append(ours)
-        yield list(connections)
-    finally:
-        for connection in connections:
-            connection.close()
-        for each in processes:
-            each.terminate()
-        for each in processes:
-            each.join(ENDS_WITHIN_S)
-            if each.is_alive():
-                each.kill()
-                each.join()
+@dataclass(frozen=True)
+class Processes:
+    """n processes of this machine. Ctrl-C is for the command alone, which ends them by SIGTERM."""
+
+    n: int
+    threads: int
+
+    def ready(self, lines: Sequence[Line]) -> Sequence[Line]:
+        return wait(lines)  # type: ignore[arg-type, return-value]  # they are connections
+
+    @contextmanager
+    def started(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
+    ) -> Iterator[Sequence[Line]]:
+        context = multiprocessing.get_context("spawn")  # a fork has locks of threads it lacks
+        processes: list[BaseProcess] = []
+        connections: list[Connection] = []
+        try:
+            for _ in range(self.n):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_process, args=(theirs, prepare, arguments))
+                process.start()
+                theirs.close()
+                processes.append(process)
+                connections.append(ours)
+            yield list(connections)
+        finally:
+            for connection in connections:
+                connection.close()
+            for each in processes:
+                each.terminate()
+            for each in processes:
+                each.join(ENDS_WITHIN_S)
+                if each.is_alive():
+                    each.kill()
+                    each.join()
 
 
-def _serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
-    """A worker, until its connection closes."""
-    from ostinato.cli.app import explained
+def _process(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
     from ostinato.interrupt import sigterm_unwinds
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with sigterm_unwinds():
+        serve(connection, prepare, arguments)
+
+
+def serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
+    """A worker, until its connection closes or it fails."""
     logging.getLogger("ostinato").setLevel(logging.ERROR)  # the command has shown the notes
 
     def ask(question: Any) -> Any:
         connection.send(("question", question))
         return connection.recv()
 
+    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        kind, work = _outcome(prepare, *arguments)
+        connection.send((kind, None if kind == "result" else work))
+        while kind == "result":
+            kind, content = _outcome(work, connection.recv(), ask)
+            connection.send((kind, content))
+
+
+def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """("result", what the function returns) or ("failure", what `_failure` takes)."""
+    from ostinato.cli.app import explained
+
     try:
-        with sigterm_unwinds():
-            work = prepare(*arguments)
-            connection.send(("result", None))  # it is prepared
-            while True:
-                connection.send(("result", work(connection.recv(), ask)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the command has ended
-        return
+        return "result", function(*arguments)
     except Exception as error:
         code, message = explained(error)
-        if message is None:
-            traceback.print_exc()
-        connection.send(("failure", (code, message)))
+        if message is not None:  # the command says its name once more
+            message = message.removeprefix("ostinato: ")
+        return "failure", (code, message, traceback.format_exc())

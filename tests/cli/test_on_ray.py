@@ -1,0 +1,301 @@
+"""`cv --ray` and `tune --ray`: the workers are actors of Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import four_tasks
+import pytest
+from cli_examples import command, process
+from four_tasks import QUICK, TASKS
+from worker_examples import squares
+
+from ostinato.cli import on_ray, workers
+from ostinato.cli.failures import BadInput, Failure, Told
+
+needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
+on_a_cluster = [needs_ray, pytest.mark.process, pytest.mark.slow]
+
+
+def cluster(method):
+    """Marks of a test that starts processes of Ray."""
+    for mark in on_a_cluster:
+        method = mark(method)
+    return method
+
+
+@pytest.fixture(scope="module")
+def team():
+    """Two workers of a cluster that this process has started, and their processes import tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with workers.team(2, 1, ray=True) as found:
+            yield found
+
+
+@pytest.fixture
+def joining(team) -> dict[str, str]:
+    """The environment of a command that joins the cluster of `team`."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": on_ray._TOKEN}
+
+
+@cluster
+def test_each_piece_comes_back_with_its_result(team):
+    found = dict(workers.done(team, squares, (100,), range(7)))
+    assert found == {n: n**2 + 100 for n in range(7)}
+    answers = workers.done(team, squares, (5,), ["ask"], lambda piece, question: question + 1)
+    assert dict(answers) == {"ask": 6}
+
+
+@cluster
+def test_pieces_are_taken_when_a_worker_is_free(team):
+    taken = []
+
+    def pieces():
+        for n in range(6):
+            taken.append(n)
+            yield n
+
+    seen = [len(taken) - n for n, _ in enumerate(workers.done(team, squares, (0,), pieces()))]
+    assert max(seen) <= 2 and min(seen) >= 1
+
+
+@cluster
+@pytest.mark.parametrize(
+    "piece, kind, message, code",
+    [
+        ("bad", Failure, "^a bad piece$", BadInput.exit_code),
+        ("bug", Told, None, 1),
+        ("killed", Failure, "was ended from outside", 1),
+    ],
+)
+def test_what_fails_in_a_worker_fails_here(team, piece, kind, message, code, capfd):
+    ids = []
+    with pytest.raises(kind, match=message) as caught:
+        for _, result in workers.done(team, squares, (0,), ["process", piece]):
+            ids.append(result)
+    assert caught.value.exit_code == code
+    assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in ids):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@cluster
+def test_what_a_worker_cannot_import_is_named(team, monkeypatch):
+    monkeypatch.setattr(squares, "__module__", "not_there")
+    monkeypatch.setitem(sys.modules, "not_there", sys.modules["worker_examples"])
+    with pytest.raises(Failure, match=r"cannot begin: .*'not_there'; wanted the same packages"):
+        next(workers.done(team, squares, (0,), range(7)))
+
+
+@cluster
+@pytest.mark.parametrize("task", ["classify", "language"])
+def test_cv_gives_the_bits_of_one_job(ostinato, joining, tmp_path, task):
+    arguments = ("cv", *TASKS[task](tmp_path), *QUICK, "--folds", 3, "--json")
+    one = ostinato(*arguments)
+    assert one.code == 0, one.err
+    two = process(*arguments, "--jobs", 2, "--ray", env=joining)
+    assert two.returncode == 0, two.stderr
+    assert f"--jobs 2 of 1 threads on Ray at {joining['RAY_ADDRESS']}" in two.stderr
+    results = [json.loads(out) for out in (one.out, two.stdout)]
+    assert [each.pop("elapsed_s") > 0 for each in results] == [True, True]
+    assert results[0] == results[1]
+
+
+@cluster
+def test_more_jobs_than_a_cluster_holds_are_refused(joining, tmp_path):
+    arguments = ("cv", *four_tasks.classify(tmp_path), "--ray", "--folds", 3)
+    outcome = process(*arguments, "--jobs", 3, env=joining)
+    assert outcome.returncode == 2
+    assert "--jobs is 3, but the Ray cluster" in outcome.stderr
+    assert "machines have 2 CPUs, has room for 2 of 1 threads" in outcome.stderr
+    outcome = process(*arguments, "--jobs", 2, "--threads", 2, env=joining)
+    assert outcome.returncode == 2
+    assert "has room for 1 of 2 threads; wanted fewer --jobs or --threads" in outcome.stderr
+
+
+@cluster
+def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp_path):
+    """One job of Ray tries what one process does; nothing is written but the study."""
+    pytest.importorskip("optuna")
+    home, temporary = tmp_path / "home", tmp_path / "t"
+    for folder in (home, temporary):
+        folder.mkdir()
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
+    arguments = (*arguments, "--hidden-size", 4, "--trials", 5, "--json", "-o")
+    before = set(Path("/tmp").iterdir())
+    surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
+    surroundings |= {"HOME": str(home), "TMPDIR": str(temporary)}
+    study = tmp_path / "study"
+    outcome = process(*arguments, study, "--ray", env=surroundings)
+    assert outcome.returncode == 0, outcome.stderr
+    alone = ostinato(*arguments, tmp_path / "alone")
+    assert _tried(json.loads(outcome.stdout)) == _tried(json.loads(alone.out))
+    again = ostinato(*arguments, study)  # nothing is left to do, with Ray or without
+    assert json.loads(again.out) == json.loads(outcome.stdout)
+    assert list(home.iterdir()) == []
+    assert not [each for each in temporary.iterdir() if each.name.startswith("ray")]
+    assert not [each for each in set(Path("/tmp").iterdir()) - before if each.name == "ray"]
+
+
+def _tried(result: dict) -> list:
+    """The trials of a study without the time that they took."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result["table"]]
+
+
+def below(ancestor: int) -> dict[int, str]:
+    """The processes that began below another one, and their titles."""
+    parents, titles = {}, {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(file.parent.name)] = int(parent)
+                titles[int(file.parent.name)] = file.with_name("cmdline").read_text()
+    found, wave = {}, {ancestor}
+    while wave := {pid for pid, parent in parents.items() if parent in wave}:
+        found |= {pid: titles[pid] for pid in wave}
+    return found
+
+
+def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.CompletedProcess:
+    """A command that starts a cluster, and what is done to it after its first trial.
+
+    Args:
+        temporary: made, for what the cluster writes.
+        act: called with the process of the command, and those below it.
+    """
+    temporary.mkdir()
+    surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
+    started = subprocess.Popen(
+        command(*arguments, "--ray", "-o", study),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**surroundings, "TMPDIR": str(temporary)},
+    )
+    try:
+        err = ""
+        for line in started.stderr:
+            err += line
+            if line.startswith("trial"):
+                break
+        # After kill -9 the agents of Ray look for its other processes for a minute.
+        began = {pid: title for pid, title in below(started.pid).items() if "Agent" not in title}
+        assert sum("_Worker" in title for title in began.values()) == 2
+        act(started, began)
+        out, more = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    until = time.monotonic() + 30
+    while living := [pid for pid in began if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < until, living
+        time.sleep(0.1)
+    return subprocess.CompletedProcess(arguments, started.returncode, out, err + more)
+
+
+@cluster
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, number, code):
+    pytest.importorskip("optuna")
+
+    def act(started, began):
+        if number == signal.SIGINT:
+            os.killpg(started.pid, number)  # as a terminal does
+        else:
+            started.send_signal(number)
+
+    study, temporary = tmp_path / "study", tmp_path / "t"
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    arguments = (*arguments, "--epochs", 30)
+    ended = after_a_trial(arguments, study, temporary, act)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+    if number != signal.SIGKILL:
+        assert f"in {study}.\nThe same command goes on." in ended.stderr
+        assert not list(temporary.glob("ray*"))
+    again = process(*arguments, "--trials", 1, "-o", study)
+    assert again.returncode == 0, again.stderr
+
+
+@cluster
+def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path):
+    pytest.importorskip("optuna")
+    study, temporary = tmp_path / "study", tmp_path / "t"
+
+    def act(started, began):
+        os.kill(next(pid for pid, title in began.items() if "_Worker" in title), signal.SIGKILL)
+
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    arguments = (*arguments, "--epochs", 30)
+    ended = after_a_trial((*arguments, "--json"), study, temporary, act)
+    assert ended.returncode == 1
+    assert "ostinato: a process of --jobs was ended from outside" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""  # where Ray itself tells of it
+    assert not list(temporary.glob("ray*"))
+    again = process(*arguments, "--trials", 1, "-o", study)
+    assert again.returncode == 0, again.stderr
+
+
+@cluster
+@pytest.mark.parametrize("address", ["nonsense", "auto", "127.0.0.1:99999", "listens"])
+def test_a_cluster_that_is_not_there_is_named(tmp_path, address):
+    if address == "listens":  # where nobody does any more
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+    surroundings = {**os.environ, "RAY_ADDRESS": address, "RAY_TMPDIR": str(tmp_path)}
+    arguments = ("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--ray")
+    outcome = process(*arguments, env=surroundings)
+    assert outcome.returncode == 2
+    assert f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: " in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_without_ray_the_extra_is_named(ostinato, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    outcome = ostinato("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 2, "--ray")
+    assert outcome.code == 2
+    assert "pip install 'ostinato[ray]'" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "nodes, n, threads",
+    [
+        ([8], 1, 8),
+        ([8], 3, 2),
+        ([8, 8], 3, 4),  # five threads would find room for two jobs only
+        ([8, 2], 2, 4),
+        ([1, 1, 1], 3, 1),
+        ([2], 3, 1),  # no room: `_room` refuses it
+        ([], 1, 1),
+    ],
+)
+def test_the_share_of_a_job_on_a_cluster(nodes, n, threads):
+    assert on_ray.share(nodes, n) == threads
+
+
+def test_other_data_on_another_machine_are_refused():
+    workers.check_same({"a.csv": "1"}, {"a.csv": "1"})
+    with pytest.raises(BadInput, match=r"^a\.csv: a worker on .+ reads other data"):
+        workers.check_same({"a.csv": "2"}, {"a.csv": "1"})
