@@ -79,7 +79,7 @@ def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
     data, task = settings.data, settings.task
     sources.check(data)
     source = sources.known(data.source)
-    if source == "austen" or task.language is not None or source.endswith(sources.TEXTS):
+    if source == "austen" or task.language is not None or sources.is_text(source):
         raise BadInput(f"{data.source} is text; check looks at sequences of numbers and labels")
     # Missing values are a finding here; and validation is a part of what the model has seen.
     settings = replace(settings, data=replace(data, missing="mask")).updated(

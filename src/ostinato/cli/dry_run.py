@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.cli import jobs, sources, summaries
-from ostinato.cli.config import Config
+from ostinato.cli.config import ONLY, Config
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import percent, times_as_text
 from ostinato.cli.summaries import Rows
@@ -55,7 +55,7 @@ def _aim(settings: Config) -> str:
     if task.tag is not None:
         return f"tag each step with {task.tag!r}"
     if jobs.task_of(settings) == "language":
-        column = "" if task.language is None else f" of {task.language!r}"
+        column = "" if task.language in (None, ONLY) else f" of {task.language!r}"
         return f"foretell the next {task.level}{column}"
     return "classify" + ("" if task.classify is None else f" by {task.classify!r}")
 
@@ -194,7 +194,8 @@ def _value(value: float, words: Sequence[str] | None) -> str:
 def _size(part: Examples) -> str:
     shortest, longest = int(part.lengths.min()), int(part.lengths.max())
     steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
-    groups = "" if part.groups is None else f", {len(np.unique(part.groups)):,} groups"
+    n = 0 if part.groups is None else len(np.unique(part.groups))
+    groups = f", {n:,} group{'s' * (n > 1)}" if n else ""
     return f"{len(part):,} of {steps} steps{groups}"
 
 

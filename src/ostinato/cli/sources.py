@@ -32,7 +32,7 @@ TABLES = (
     *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
     *(".conll", ".conllu"),
 )
-TEXTS = (".txt",)
+TEXTS = (".txt", ".abc")
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 STDIN = "-"
 LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
@@ -55,7 +55,9 @@ def known(source: str | None) -> str:
     if source == STDIN:
         raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
     if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
-        raise BadInput(f"{source!r} is no data set; wanted {wanted}")
+        raise BadInput(
+            f"{source!r} is no data set; wanted {wanted}. If it is one of them, give it that ending"
+        )
     path = Path(source)
     if not path.is_file():
         raise BadInput(f"{source}: no such file")
@@ -64,6 +66,10 @@ def known(source: str | None) -> str:
 
 def _is_delimited(source: str) -> bool:
     return source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
+def is_text(source: str) -> bool:
+    return source.lower().endswith(tuple(s + z for s in TEXTS for z in ("", ".gz")))
 
 
 def is_table(source: str) -> bool:

@@ -69,6 +69,7 @@ def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
             one name.
     """
     check_whole(table, source)
+    table = _flat(table)
     if len(table) == 0:
         raise ValueError(f"{source}: the table has no rows; wanted at least one")
     names = [name.strip().strip("\ufeff") for name in table.column_names]
@@ -88,6 +89,34 @@ def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
         if not _INDEX.fullmatch(name)
     }
     return Table(source, "row", skipped + np.arange(1, len(table) + 1), unnamed(columns, source))
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """The fields of structs as columns, "site.name"; those of a list of structs as lists."""
+    import pyarrow as pa
+
+    while any(pa.types.is_struct(kind) for kind in table.schema.types):
+        table = table.flatten()
+    for at, kind in enumerate(table.schema.types):
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if is_list and pa.types.is_struct(kind.value_type) and not table.column(at).null_count:
+            name, chunks = table.column_names[at], table.column(at).chunks
+            rest = table.remove_column(at)
+            for i, field in enumerate(kind.value_type):
+                parts = pa.chunked_array([_field(c, i) for c in chunks], pa.large_list(field.type))
+                rest = rest.add_column(at + i, f"{name}.{field.name}", parts)
+            return _flat(rest)
+    return table
+
+
+def _field(lists: pa.ListArray | pa.LargeListArray, i: int) -> pa.LargeListArray:
+    """Lists of structs as lists of their field i; no list is missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return pa.LargeListArray.from_arrays(offsets, pc.struct_field(pc.list_flatten(lists), [i]))
 
 
 def check_whole(table: Any, source: str) -> None:

@@ -197,6 +197,12 @@ class _Scan:
                 f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); wanted the names of "
                 "the columns there"
             )
+        decimals = [name for name in names if "." in name and _is_number(name)]
+        if 2 * len(decimals) > len(names):
+            raise ValueError(
+                f"{self.source}, line {line}: the first line holds numbers ({decimals[0]}, …), as "
+                "if it were a row; wanted the names of the columns there"
+            )
         seen: dict[str, int] = {}
         for i, name in enumerate(names, 1):
             if name and name in seen:

@@ -23,6 +23,9 @@ def parse_json_lines(
 ) -> Table:
     """A table; a key that a line lacks, and null, are a missing value.
 
+    The keys of an object within an object are columns of their own, "site.name"; those of a list of
+    objects, lists of their own.
+
     Args:
         content: UTF-8, an object a line.
         source: the file's name, for messages.
@@ -42,7 +45,7 @@ def parse_json_lines(
     lines = []
     for number, line in enumerate(content.decode("utf-8").split("\n"), 1 + skipped):
         if line.strip():
-            rows.append(_object(line, source, number))
+            rows.append(_flat(_object(line, source, number), f"{source}, line {number}"))
             lines.append(number)
     keys = _keys(chain(columns, chain.from_iterable(rows)), source)
     numbers = np.array(lines)
@@ -55,6 +58,32 @@ def parse_json_lines(
         for name, key in keys.items()
     }
     return Table(source, "line", numbers, unnamed(made, source))
+
+
+def _flat(row: dict[str, Any], place: str) -> dict[str, Any]:
+    """The row with the values that lie within objects."""
+    if not any(_has_keys(value) for value in row.values()):
+        return row
+    pairs: list[tuple[str, Any]] = []
+    for name, value in row.items():
+        if not _has_keys(value):
+            pairs.append((name, value))
+            continue
+        objects = value if isinstance(value, list) else [value]
+        for key in dict.fromkeys(chain.from_iterable(objects)):
+            found = [each.get(key) for each in objects]
+            pairs.append((f"{name}.{key.strip()}", found if isinstance(value, list) else found[0]))
+    try:
+        return _flat(_unique(pairs), place)
+    except ValueError as problem:
+        raise ValueError(f"{place}: {problem}") from None
+
+
+def _has_keys(value: Any) -> bool:
+    """Whether it is an object, or a list of objects."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, dict)
 
 
 def _keys(found: Iterable[str], source: str) -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from ostinato.data import label_sets
 from ostinato.data.column import Column, Nested, Unusable
-from ostinato.data.dates import TimeFormat
+from ostinato.data.dates import Order, TimeFormat
 
 if TYPE_CHECKING:
     from ostinato.data.table import Table
@@ -18,9 +19,14 @@ Shape = Literal["long", "nested", "wide"]
 TaskName = Literal["classify", "tag", "forecast"]
 
 # Names by which a column without a role is known, in any case.
-_IDS = frozenset(["id", "sequence", "sequence_id", "seq_id", "series", "series_id", "unique_id"])
-_TIMES = frozenset(["time", "timestamp", "datetime", "date", "step", "t"])
+_IDS = re.compile(r"id|sequence|sequence_id|seq_id|series|series_id|unique_id|uid", re.I)
+_LIKE_IDS = re.compile(r".*[_ .-]u?id|.*[a-z]I[Dd]")  # session_id, Trip ID, userId
+_TIMES = re.compile(
+    r"(time|timestamp|datetime|date|ts|step|t|epoch|when)([ _.(]+(ms|s|us|ns|secs?|utc|unix)\)?)?",
+    re.I,
+)
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
+_LOOKED_AT = 100  # rows by which dates are known
 _NUMBERED = re.compile(r"(.*?)(\d+)$")
 
 
@@ -170,7 +176,7 @@ def _shape(roles: Roles, table: Table) -> Shape:
     Raises:
         ValueError: more than one does.
     """
-    asked = roles.features or _rest(roles, table)
+    asked = roles.features or [n for n in _rest(roles, table) if not _is_row_id(n, table)]
     if any(isinstance(table[name], Nested) for name in asked):
         return "nested"
     for name in roles.features:
@@ -189,8 +195,9 @@ def _shape(roles: Roles, table: Table) -> Shape:
         return "wide"
     raise ValueError(
         f"{table.source}: is a row a step or a whole sequence? Name the column that tells "
-        "sequences apart with id (--id), or say shape='wide' (--shape wide) if each row is a "
-        f"sequence; the columns are {', '.join(map(repr, table.names[:20]))}"
+        f"sequences apart with id (--id{_like_an_id(roles, table)}), or say shape='wide' (--shape "
+        "wide) if each row is a sequence; the columns are "
+        f"{', '.join(map(repr, table.names[:20]))}"
     )
 
 
@@ -204,11 +211,13 @@ def _as_it_lies(roles: Roles, table: Table) -> Roles:
 def _named(roles: Roles, table: Table) -> Roles:
     """With the columns for id and time, if just one is called so."""
     if roles.id is None:
-        found = [
-            name
-            for name in _called(_IDS, roles, table)
-            if (roles.shape == "long") == _repeats(name, table)
-        ]
+        found: list[str] = []
+        for names in (_IDS, _LIKE_IDS):
+            found = found or [
+                name
+                for name in _called(names, roles, table)
+                if (roles.shape == "long") == _repeats(name, table)
+            ]
         if len(found) == 1:
             roles = replace(roles, id=found[0])
         elif roles.shape == "long" and roles.task not in ("tag", "forecast"):
@@ -238,6 +247,12 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
     elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
+        dates = [name for name in texts if roles.time is None and _holds_dates(table[name])]
+        if dates:
+            raise ValueError(
+                f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
+                f"{shlex.quote(dates[0])}), or name the features (--features)"
+            )
         numbers = ",".join(name for name in rest if name not in texts)
         raise ValueError(
             f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
@@ -264,6 +279,19 @@ def _single(column: Column) -> Column:
     return column.inner if isinstance(column, Nested) else column
 
 
+def _holds_dates(column: Column) -> bool:
+    """Whether the first values are dates."""
+    if isinstance(column, (Nested, Unusable)):
+        return False
+    orders: tuple[Order, ...] = ("day-first", "month-first")
+    for order in orders:
+        try:
+            return column.head(_LOOKED_AT).times(order).dtype.kind == "M"
+        except ValueError:
+            continue
+    return False
+
+
 def _task(roles: Roles, table: Table) -> TaskName:
     if roles.shape == "long" or isinstance(table[roles.target or ""], Nested):
         raise ValueError(
@@ -281,12 +309,26 @@ def _rest(roles: Roles, table: Table) -> list[str]:
     return [name for name in table.names if name not in taken]
 
 
-def _called(names: frozenset[str], roles: Roles, table: Table) -> list[str]:
+def _called(names: re.Pattern[str], roles: Roles, table: Table) -> list[str]:
     """Columns without a role that have one of these names."""
-    chosen = [n for n in _rest(roles, table) if n.casefold() in names and n not in roles.features]
+    rest = _rest(roles, table)
+    chosen = [name for name in rest if names.fullmatch(name) and name not in roles.features]
     if roles.shape == "nested" and names is _TIMES:
         return [name for name in chosen if isinstance(table[name], Nested)]
     return [name for name in chosen if not isinstance(table[name], Nested)]
+
+
+def _is_row_id(name: str, table: Table) -> bool:
+    """Whether a column is called an id, and is another one in each row."""
+    called = _IDS.fullmatch(name) or _LIKE_IDS.fullmatch(name)
+    single = not isinstance(table[name], (Nested, Unusable))
+    return bool(called) and single and not _repeats(name, table)
+
+
+def _like_an_id(roles: Roles, table: Table) -> str:
+    """The name of the only column that may be the id of a long table, for a flag; or nothing."""
+    found = [name for name in _called(_LIKE_IDS, roles, table) if _repeats(name, table)]
+    return f" {shlex.quote(found[0])}" if len(found) == 1 else ""
 
 
 def _repeats(name: str, table: Table) -> bool:

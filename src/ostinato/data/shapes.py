@@ -363,7 +363,17 @@ def _float32(column: Column) -> np.ndarray:
             f"{column.place(row)}: {numbers[row]:g} overflows float32 (at most 3.4e+38); scale the "
             "column down"
         )
-    return numbers.astype(np.float32)
+    rounded = numbers.astype(np.float32)
+    changes = np.diff(numbers) != 0  # False or NaN beside a missing value
+    lost = changes & (np.diff(rounded) == 0)
+    if 2 * np.count_nonzero(lost) > np.count_nonzero(changes):
+        row = int(np.argmax(lost)) + 1
+        raise ValueError(
+            f"{column.place(row)}: {numbers[row]:.17g} and {numbers[row - 1]:.17g} before it are "
+            "the same number in float32, as are most of this column; if it is a time, name it so "
+            "(--time), else leave it out or subtract its least value"
+        )
+    return rounded
 
 
 def _sequences(values: np.ndarray, offsets: np.ndarray) -> Sequences:

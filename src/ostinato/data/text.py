@@ -50,7 +50,14 @@ def read_documents(
     text = _text(path)
     if each == "file":
         return [text.strip()]
-    pieces = re.split(r"\n[^\S\n]*\n\s*", text) if each == "blank" else text.split("\n")
+    if each == "blank":
+        return at_blank_lines(text)
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def at_blank_lines(text: str) -> list[str]:
+    """The documents of a text in which blank lines stand between them."""
+    pieces = re.split(r"\n[^\S\n]*\n\s*", text)
     return [piece.strip() for piece in pieces if piece.strip()]
 
 

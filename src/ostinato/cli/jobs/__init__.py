@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 
-from ostinato.cli import defaults
+from ostinato.cli import defaults, sources
 from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.runs import Trained
 
 TASKS = ("classify", "tag", "forecast", "language")
-TEXTS = (".txt", ".txt.gz")
 KINDS = {
     "sequence_classifier": "classify",
     "sequence_tagger": "tag",
@@ -70,7 +69,7 @@ def task_of(settings: Config) -> str:
     own = BUILT_IN.get(source)
     if own is None and defaults.holds_arrays(source):
         own = "classify"
-    if own is None and source.endswith(TEXTS):
+    if own is None and sources.is_text(source):
         own = "language"
     if own is not None and asked and asked != [own]:
         raise BadInput(f"--{asked[0]} is not for {source}, whose task is {own}")

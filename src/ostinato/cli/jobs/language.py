@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
 CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
+TUNES = ".abc"  # a tune ends at an empty line, as the ABC standard 2.1 has it
 ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
@@ -46,7 +47,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a file: a text is one, and each row of a table another one.
+    """The documents of a file: a text is one, and each row of a table, each tune of a collection.
 
     Attributes:
         texts: N of them.
@@ -372,7 +373,8 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
     Args:
         column: of the texts; `ONLY` or None: the only one that holds texts.
     """
-    from ostinato.data.content import as_text
+    from ostinato.data.content import as_text, ending
+    from ostinato.data.text import at_blank_lines
 
     if source != sources.STDIN:
         sources.known(source)
@@ -381,7 +383,8 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
         if column not in (None, ONLY):
             raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
         name, content = sources.content(source)
-        return Documents([as_text(content, name).decode().strip()])
+        text = as_text(content, name).decode()
+        return Documents(at_blank_lines(text) if ending(Path(name)) == TUNES else [text.strip()])
     table = sources.table(source, settings.data.separator)
     column = _text_column(table, column)
     split, group = settings.data.split, settings.data.group

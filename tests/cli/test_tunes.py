@@ -1,0 +1,34 @@
+"""A file of many tunes in ABC notation: each is a document."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from four_tasks import QUICK
+
+
+def tunes(path, n=20):
+    each = "X:{0}\nT:Tune {0}\nK:D\n|:d2fd cAFA|B2AB defe:|\n"
+    path.write_text("%abc-2.1\n\n" + "\n".join(each.format(i) for i in range(n)))
+    return path
+
+
+def test_tunes_are_documents(tmp_path, ostinato):
+    file = tunes(tmp_path / "tunes.abc")
+    shown = ostinato("train", file, "--language", "--dry-run").out
+    assert "foretell the next character\n" in shown
+    assert "training   17 texts" in shown  # the line before the first tune is one too
+    flags = (*QUICK, "--output", tmp_path / "run", "--quiet")
+    assert ostinato("train", file, *flags).code == 0
+    outcome = ostinato("predict", tmp_path / "run", file)
+    assert len(list(csv.DictReader(io.StringIO(outcome.out)))) == 21
+    assert json.loads(ostinato("evaluate", tmp_path / "run", file, "--json").out)["unknown"] == 0
+
+
+def test_an_unknown_ending_is_told_what_to_do(tmp_path, ostinato):
+    tunes(tmp_path / "tunes.doc")
+    outcome = ostinato("train", tmp_path / "tunes.doc", "--language")
+    assert outcome.code == 2
+    assert "FILE.txt, FILE.abc. If it is one of them, give it that ending" in outcome.err
