@@ -41,6 +41,15 @@ def stream(
             "model trained with early_error is sure.",
         ),
     ] = None,
+    lookahead: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--lookahead",
+            metavar="K",
+            help="Of a model of two directions: answer a row when K further ones have come.",
+            min=0,
+        ),
+    ] = None,
     state: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--state", metavar="FILE", help="Keep the streams here, and go on from it."),
@@ -82,7 +91,7 @@ def stream(
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
     source = Source(file, key, names, separator)
     with opened(file) as handle:
-        Player(model, source, Input(handle), rule, as_json, state, every).run()
+        Player(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
 
 
 def _confidence(given: str | None, model: Model) -> float | None:

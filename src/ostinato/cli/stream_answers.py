@@ -21,6 +21,8 @@ import numpy as np
 PIECE = 4096
 PATIENCE = 0.2  # seconds between two looks at whether a signal came
 
+Line = Callable[[str, int, str, float], str]  # from key, step, label and probability
+
 
 @dataclass
 class Session:
@@ -73,7 +75,7 @@ class Form:
             return json.dumps(value, ensure_ascii=False)
         return _csv([";".join(map(str, value)) if isinstance(value, list) else value])[:-1]
 
-    def line(self) -> Callable[[str, int, str, float], str]:
+    def line(self) -> Line:
         """Writes an answer, from the texts of key and label, the step and the probability."""
         if self.json:
             return lambda key, n, label, p: (

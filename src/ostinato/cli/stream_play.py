@@ -20,15 +20,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.stream_answers import Form, Session, plain, probability_of, show
+from ostinato.cli.stream_answers import Form, Line, Session, plain, probability_of, show
 from ostinato.cli.stream_columns import Columns, columns_in, columns_of, columns_of_object
 from ostinato.cli.stream_input import Input, Source
 from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, Rows, decoded
 from ostinato.cli.stream_state import KeyState, Snapshot
 from ostinato.interrupt import Interrupt, Terminated
+
+if TYPE_CHECKING:
+    from ostinato.runtime.answers import Answer
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class Player:
         as_json: whether answers are JSON in any case; else as the rows are.
         state: the file of the snapshots, or None.
         every: seconds between two of them.
+        lookahead: steps by which answers come later; None: at once.
     """
 
     def __init__(
@@ -68,9 +72,11 @@ class Player:
         as_json: bool = False,
         state: Path | None = None,
         every: float = 5.0,
+        lookahead: int | None = None,
     ):
         self.model, self.source, self.input, self.rule = model, source, input, rule
         self.as_json, self.state, self.every = as_json, state, every
+        self.lookahead = lookahead
         self.lines = Lines()
         self.answers: list[str] = []  # that are not written yet
         self.skipped = 0
@@ -82,7 +88,7 @@ class Player:
         self.label_texts: dict[Any, str] = {}
         if getattr(model, "vocabulary", None) is not None:
             raise BadInput("the model reads text; wanted one of rows of numbers (see complete)")
-        model.stream()  # refuses a model that cannot stream, before anything is read
+        self._stream()  # refuses a model that cannot stream, before anything is read
         if state is not None:
             self._resume(state)
 
@@ -160,7 +166,6 @@ class Player:
         """One step a row, from the first on; the row that was refused, and why, if one was."""
         assert self.form is not None
         sessions, line = self.sessions, self.form.line()
-        on_change, until = self.rule.on_change, self.rule.until
         for i in range(first, len(X)):
             key = None if keys is None else keys[i]
             session = sessions.get(key)
@@ -172,23 +177,33 @@ class Player:
                 answer = session.stream.push(X[i])
             except ValueError as problem:
                 return i, str(problem)
-            label = answer.label
-            if on_change and session.answered and label == session.label:
-                continue
-            probability = probability_of(answer)
-            if until is not None:
-                if probability < until:
-                    continue
-                session.stream = None
-            session.label, session.answered = label, True
-            self.answers.append(line(session.shown, answer.n, self._text(label), probability))
+            if answer is not None:
+                self._tell_answer(session, answer, line)
         return len(X), None
+
+    def _tell_answer(self, session: Session, answer: Answer, line: Line) -> None:
+        """Write an answer, if the rule wants it."""
+        label = answer.label
+        if self.rule.on_change and session.answered and label == session.label:
+            return
+        probability, until = probability_of(answer), self.rule.until
+        if until is not None:
+            if probability < until:
+                return
+            session.stream = None
+        session.label, session.answered = label, True
+        self.answers.append(line(session.shown, answer.n, self._text(label), probability))
 
     def _new(self, key: str | None) -> Session:
         assert self.form is not None
-        session = Session(key, self.model.stream(), self.form.key_text(key))
+        session = Session(key, self._stream(), self.form.key_text(key))
         self.sessions[key] = session
         return session
+
+    def _stream(self, state: bytes | None = None) -> Any:
+        if self.lookahead is None:
+            return self.model.stream(state)
+        return self.model.stream(state, lookahead=self.lookahead)
 
     def _text(self, label: Any) -> str:
         text = self.label_texts.get(label)
@@ -265,12 +280,30 @@ class Player:
         """The last line may lack its end. With a state it is left for the next time: what writes
         the file may not be done with it."""
         rest = self.lines.rest()
-        if not rest:
-            return
-        if self.state is not None and self.input.is_file:
+        if rest and self.state is not None and self.input.is_file:
             _log.warning("the last line has no end yet, and was left for the next time")
+        elif rest:
+            self._play_and_write([rest], ended=False)
+        if self.lookahead is not None:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The answers that wait for further steps, of which there are none. With a state they are
+        left for the next time, when there may be."""
+        waiting = [s for s in self.sessions.values() if s.stream is not None and s.stream.n]
+        if self.state is not None:
+            n = sum(session.stream.n - session.stream.n_answered for session in waiting)
+            if n:
+                _log.warning("the answers of the last %d rows wait for further ones", n)
             return
-        self._play_and_write([rest], ended=False)
+        with Interrupt() as interrupt:
+            assert self.form is not None or not waiting
+            for session in waiting:
+                for answer in session.stream.finish():
+                    if session.stream is not None:
+                        self._tell_answer(session, answer, self.form.line())
+            if show(self.answers, lambda: interrupt.requested):
+                self.answers.clear()
 
     def _tell(self) -> None:
         if self.skipped:
@@ -315,6 +348,7 @@ class Player:
             "key": rows.columns.key,
             "separator": self.source.separator,
             "rule": [self.rule.on_change, self.rule.until],
+            "lookahead": self.lookahead,
         }
 
     def _resume(self, path: Path) -> None:
@@ -332,6 +366,7 @@ class Player:
             "key": self.source.key,
             "separator": self.source.separator,
             "rule": [self.rule.on_change, self.rule.until],
+            "lookahead": self.lookahead,
         }
         for name, value in asked.items():
             if kept.get(name) != value:
@@ -342,7 +377,7 @@ class Player:
         assert self.form is not None
         for k in snapshot.keys:
             try:
-                stream = None if k.state is None else self.model.stream(k.state)
+                stream = None if k.state is None else self._stream(k.state)
             except ValueError as problem:
                 raise BadInput(f"{path}: {problem}") from None
             label = tuple(k.label) if isinstance(k.label, list) else k.label

@@ -173,9 +173,9 @@ class StreamSource(RowSource):
         why_not = network.graph.why_not_streamable()
         if why_not is not None:
             late = network.graph.why_no_lookahead() is None
-            hint = "stream(lookahead=k) answers k steps later; or train" if late else "Train"
+            hint = "stream(lookahead=k), or --lookahead K, answers k steps later; or train"
             raise ValueError(
-                f"this model cannot answer step by step: {why_not}. {hint} one that reads in one "
+                f"this model cannot answer step by step: {why_not}. {hint if late else 'Train'} one that reads in one "
                 "direction, or give predict whole sequences"
             )
         self.chunks = Chunks(network)
