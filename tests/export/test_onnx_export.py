@@ -114,6 +114,35 @@ def test_equal_to_the_runtime_in_openvino(name, form):
         assert case.error <= case.bound, case
 
 
+WITH_RESETS = [
+    "gru", "two layers", "two directions", "mean", "max", "attention of two", "own cell", "tagger",
+    "tagger of one direction", "language model", "missing forward", "missing mask",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("name", "form"), [f for f in FORMS if f[0] in WITH_RESETS])
+def test_resets(name, form, runtime, tmp_path):
+    """Each sequence within a row has the answers that it has alone."""
+    model = MODELS[name]()
+    report = export_onnx(model, tmp_path / "m.onnx", form, resets=True)
+    wanted = ("resets", ["batch", "time"]) if form == "sequence" else ("reset", ["batch"])
+    assert wanted in report.inputs.items()
+    assert set(report.operators) <= {"Scan"}
+    found = report.parity.cases
+    if runtime == "openvino":
+        run = ex.openvino(onnx.load(tmp_path / "m.onnx"))
+        found = parity.cases(model, run, form, resets=True)
+    assert sum("with resets" in case.name for case in found) == 2
+    for case in found:
+        assert case.error <= case.bound, case
+
+
+def test_resets_of_a_forecaster_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="reads one window of each series"):
+        export_onnx(models.forecaster(), tmp_path / "m.onnx", resets=True)
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm", "rnn", "ensemble", "own cell"])
 def test_operators(name, tmp_path):
     report = export_onnx(MODELS[name](), tmp_path / "m.onnx")

@@ -24,6 +24,12 @@ def export(
         Optional[Literal["sequence", "step"]],  # noqa: UP045  typer of Python 3.10
         typer.Option("--form", help="Of ONNX: whole sequences (the default), or one step."),
     ] = None,
+    resets: Annotated[
+        bool,
+        typer.Option(
+            "--resets", help="Of ONNX: an input that says where sequences begin within a row."
+        ),
+    ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="The .onnx or .c file; by default named after RUN."),
@@ -40,7 +46,7 @@ def export(
 ) -> None:
     """Write a model as an ONNX file or as C code, which run without ostinato."""
     hush(quiet)
-    _check_flags(to, form, int8, calibrate)
+    _check_flags(to, form, resets, int8, calibrate)
     trained = runs.find(run)
     file = _named_after(run, to) if output is None else output
     if file.suffix != f".{to}":
@@ -55,16 +61,22 @@ def export(
     model = runtime.load(trained.model)
     try:
         report = (
-            _onnx(model, file, form) if to == "onnx" else _c(model, file, int8, calibrate, trained)
+            _onnx(model, file, form, resets)
+            if to == "onnx"
+            else _c(model, file, int8, calibrate, trained)
         )
     except Unsupported as problem:
         raise BadInput(f"{run} cannot be written as {to}: {problem}") from None
     say(str(report))
 
 
-def _check_flags(to: str, form: str | None, int8: bool, calibrate: str | None) -> None:
+def _check_flags(
+    to: str, form: str | None, resets: bool, int8: bool, calibrate: str | None
+) -> None:
     if to == "c" and form == "sequence":
         raise BadInput("--form sequence is of ONNX; C code plays one step at a time")
+    if to == "c" and resets:
+        raise BadInput("--resets is of ONNX; in C, NAME_init begins a sequence anew")
     if to == "onnx" and (int8 or calibrate is not None):
         raise BadInput("--int8 and --calibrate are of C code; leave them out, or export --to c")
     if calibrate is not None and not int8:
@@ -79,10 +91,10 @@ def _named_after(run: Path, to: str) -> Path:
     return Path((plain if plain[0].isalpha() else f"model_{plain}") + f".{to}")
 
 
-def _onnx(model: Model, file: Path, form: str | None) -> Any:
+def _onnx(model: Model, file: Path, form: str | None, resets: bool) -> Any:
     from ostinato.export.onnx import export_onnx
 
-    return export_onnx(model, file, form or "sequence")
+    return export_onnx(model, file, form or "sequence", resets=resets)
 
 
 def _c(model: Model, file: Path, int8: bool, calibrate: str | None, trained: Trained) -> Any:

@@ -67,7 +67,9 @@ class OnnxReport:
         return "\n".join(lines)
 
 
-def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxReport:
+def export_onnx(
+    model: Model, path: str | Path, form: str = "sequence", *, resets: bool = False
+) -> OnnxReport:
     """Write a model as an ONNX file, checked against the runtime before it is written.
 
     Args:
@@ -75,20 +77,24 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
         path: of the file; one that exists is replaced.
         form: "sequence": whole sequences, with their lengths; "step": one step, with the states as
             inputs and outputs, which begin at zeros (`latest` at NaN).
+        resets: whether several sequences may lie in a row, one after the other. The file then has
+            the input `resets [batch, time]`, or of a step `reset [batch]`: true where one begins.
+            Each is answered as if it stood alone; one answer for a row is that of the last one.
 
     Raises:
         Unsupported: the model reads the letters of words.
-        ValueError: the form is unknown; or the model has no such form; or its answers in ONNX
-            Runtime are farther from the runtime's than rounding explains: nothing is written.
+        ValueError: the form is unknown; or the model has no such form, or no resets; or its answers
+            in ONNX Runtime are farther from the runtime's than rounding explains: nothing is
+            written.
         ModuleNotFoundError: onnx is not installed.
         OSError: the file cannot be written.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r} is not known; wanted one of {', '.join(FORMS)}")
-    source = exportable(model)
+    source = exportable(model, resets)
     made = sequence_model(source) if form == "sequence" else step_model(source)
     content = made.proto.SerializeToString()
-    found = parity.measure(model, content, form)
+    found = parity.measure(model, content, form, resets)
     if found is not None:
         found.check()
     files.write_bytes(Path(path), content)
@@ -104,8 +110,12 @@ def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxR
     )
 
 
-def exportable(model: Model) -> Exportable:
-    """What of a model stands in the file. A CRF does not: its answers are the scores before it."""
+def exportable(model: Model, resets: bool = False) -> Exportable:
+    """What of a model stands in the file. A CRF does not: its answers are the scores before it.
+
+    Raises:
+        ValueError: resets of a forecaster.
+    """
     metadata: dict[str, Any] = {"kind": model.kind, "fingerprint": model.fingerprint}
     metadata["labels"] = model.labels.tolist()
     vocabulary = getattr(model, "vocabulary", None)
@@ -123,13 +133,20 @@ def exportable(model: Model) -> Exportable:
         metadata["answer"] = "probabilities of the next token"
         metadata["begins_with"] = END
     elif isinstance(model, Forecaster):
+        if resets:
+            raise ValueError(
+                "resets of a forecaster, which reads one window of each series; give it a series a "
+                "row, and export without resets"
+            )
         metadata["answer"] = "quantiles"
         metadata |= {name: getattr(model.windows, name) for name in ("context", "horizon")}
         metadata |= named_inputs(model)
         return Exportable(model.graph, model.tensors, windows=model.windows, metadata=metadata)
     else:
         metadata["answer"] = "probabilities"
-    return Exportable(model.graph, model.tensors, model.preparation, scale, None, metadata)
+    return Exportable(
+        model.graph, model.tensors, model.preparation, scale, resets=resets, metadata=metadata
+    )
 
 
 def _shape(value: Any) -> list[Any]:

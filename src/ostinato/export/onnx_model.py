@@ -6,6 +6,10 @@
 Of a model that reads tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that
 answers at each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths.
 A forecaster has the sequence form alone, with other inputs: see `onnx_forecast.py`.
+
+With resets, several sequences may lie in a row, one after the other: `resets [batch, time]`, or of
+a step `reset [batch]`, are true where one begins. Each is answered as if it stood alone; where
+there is one answer for a row, it is that of the last sequence in it.
 """
 
 from __future__ import annotations
@@ -25,11 +29,12 @@ from ostinato.export.onnx_forecast import described_inputs, write_forecast
 from ostinato.export.onnx_prepare import scaled, write_preparation
 from ostinato.export.onnx_scan import Played, Rows, write_direction, write_scan
 from ostinato.export.onnx_step import Tensors, write_step
-from ostinato.export.onnx_writer import DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
+from ostinato.export.onnx_writer import BOOL, DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
 from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.runtime.step_graph import StepGraph
 
 ANSWER, LENGTHS, LATEST = "answer", "lengths", "latest"
+RESETS, RESET = "resets", "reset"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Exportable:
         preparation: of its input; None: the input is the network's.
         scale: mean and deviation of the features, by which the input is then scaled.
         windows: of a forecaster, how they are cut from series.
+        resets: whether a sequence may begin within a row.
         metadata: what a reader of the file needs beside its shapes: JSON values by name.
     """
 
@@ -50,6 +56,7 @@ class Exportable:
     preparation: Preparation | None = None
     scale: tuple[np.ndarray, np.ndarray] | None = None
     windows: SeriesWindows | None = None
+    resets: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -78,10 +85,11 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
     else:
         x, described_x = _input(w, source, ("batch", "time"))
         x = w.node("Transpose", x, perm=_time_and_batch(graph))
-        rows = Rows.of(w, x, LENGTHS)
-        x = _read(w, source, x, None)[0]
+        rows = Rows.of(w, x, LENGTHS, RESETS if source.resets else None)
+        x = _read(w, source, x, None, rows.resets)[0]
         answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
         inputs = [described_x, w.value(LENGTHS, ("batch",), INT64)]
+        inputs += [w.value(RESETS, ("batch", "time"), BOOL)] if source.resets else []
         each = ("time",) if graph.readout.kind == "each" else ()
         described = w.value(ANSWER, ("batch", *each, graph.n_outputs))
     w.called(ANSWER, answer)
@@ -151,12 +159,18 @@ def step_model(source: Exportable) -> Made:
     step, answer = source.graph.composed()
     x, described = _input(w, source, ("batch",))
     inputs, outputs = [described], []
+    begins = None
+    if source.resets:
+        inputs.append(w.value(RESET, ("batch",), BOOL))
+        begins = w.node("Unsqueeze", RESET, w.integers(1))
     latest = None
     if source.preparation is not None and source.preparation.missing == "forward":
         latest = LATEST
-    x, now = _read(w, source, x, latest)
+    x, now = _read(w, source, x, latest, begins)
     given = {step.inputs[0]: x}
-    given |= {step.states[i]: name for name, i in carried_states(step).items()}
+    for name, i in carried_states(step).items():
+        state = name if begins is None else w.node("Where", begins, w.number(0), name)
+        given[step.states[i]] = state
     new = write_step(w, step.new_states, given, source.tensors, like=x)
     (result,) = _mapped(w, answer, new, source.tensors, x)
     w.called(ANSWER, result)
@@ -199,13 +213,15 @@ def _time_and_batch(graph: ModelGraph) -> list[int]:
     return [1, 0] if graph.embed is not None else [1, 0, 2]
 
 
-def _read(w: Writer, source: Exportable, x: str, latest: str | None) -> tuple[str, str | None]:
+def _read(
+    w: Writer, source: Exportable, x: str, latest: str | None, begins: str | None
+) -> tuple[str, str | None]:
     """The input of the lowest layer, and the values that a step carries on, if any."""
     if source.graph.embed is not None:
         return _embedded(w, source.graph.embed, source.tensors, x), None
     carried = None
     if source.preparation is not None:
-        x, carried = write_preparation(w, source.preparation, x, latest)
+        x, carried = write_preparation(w, source.preparation, x, latest, begins)
     if source.scale is not None:
         x = scaled(w, x, *source.scale)
     return x, carried

@@ -17,7 +17,7 @@ times as large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 from ostinato.data.examples import Examples
 from ostinato.data.panel import as_panel
 from ostinato.export.onnx_forecast import FUTURE, LENGTHS, SERIES, STATIC
-from ostinato.export.onnx_model import LATEST, carried_states
+from ostinato.export.onnx_model import LATEST, RESET, RESETS, carried_states
 from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.model import Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
@@ -108,12 +108,12 @@ class Parity:
                 )
 
 
-def measure(model: Model, content: bytes, form: str) -> Parity | None:
+def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Parity | None:
     """Play an exported model beside the runtime; None if ONNX Runtime is not installed.
 
     Args:
         content: of the ONNX file.
-        form: see `export_onnx`.
+        form, resets: see `export_onnx`.
     """
     if find_spec("onnxruntime") is None:
         return None
@@ -126,18 +126,18 @@ def measure(model: Model, content: bytes, form: str) -> Parity | None:
     def run(feeds: dict[str, Any]) -> list[np.ndarray]:
         return session.run(None, feeds)
 
-    return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form))
+    return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form, resets))
 
 
-def cases(model: Model, run: Run, form: str) -> tuple[Case, ...]:
+def cases(model: Model, run: Run, form: str, resets: bool = False) -> tuple[Case, ...]:
     """The comparisons of one form."""
     random = np.random.default_rng(0)
     if isinstance(model, Forecaster):
         return tuple(_forecasts(model, run, random, B) for B in (1, 3))
     if form == "sequence":
-        return tuple(_whole(model, run, random, B, T) for B, T in SIZES)
-    found = [_chunks(model, run, random, B, T) for B, T in SIZES]
-    return (*found, _from_random_states(model, run, random))
+        return tuple(_whole(model, run, random, B, T, resets) for B, T in SIZES)
+    found = [_chunks(model, run, random, B, T, resets) for B, T in SIZES]
+    return (*found, _from_random_states(model, run, random, resets))
 
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
@@ -176,17 +176,46 @@ def network_input(model: Model, x: np.ndarray) -> np.ndarray:
 # ---- the comparisons
 
 
-def _whole(model: Model, run: Run, random: np.random.Generator, B: int, T: int) -> Case:
+def _whole(
+    model: Model, run: Run, random: np.random.Generator, B: int, T: int, resets: bool
+) -> Case:
     x = random_input(model, random, B, T)
     lengths = np.array([T, *random.integers(1, T + 1, B - 1)], np.int64)
-    (came,) = run({_input_name(model): x, "lengths": lengths})
-    prepared = network_input(model, x)
-    meant = model.network.answers(prepared, lengths)
-    if model.graph.readout.kind == "each":
-        meant = np.where((np.arange(T) < lengths[:, None])[:, :, None], meant, 0)
+    marks = _marks(random, B, T, resets)
+    _begin_without_values(model, x, marks)
+    (came,) = run(
+        {_input_name(model): x, "lengths": lengths, **({RESETS: marks} if resets else {})}
+    )
+    each = model.graph.readout.kind == "each"
+    meant = np.zeros((B, T, model.graph.n_outputs) if each else (B, model.graph.n_outputs))
+    for b, start, end in _segments(marks, lengths):  # of one answer for a row the last one stays
+        prepared = network_input(model, x[b : b + 1, start:end])
+        meant[(b, slice(start, end)) if each else b] = model.network.answers(prepared)[0]
     rows = "1 row" if B == 1 else f"{B} rows of different lengths"
-    growth = amplification(model, prepared, lengths, random)
-    return _case(model, f"{rows}, {T} steps", came, meant, T, growth)
+    name = f"{rows}, {T} steps" + (", with resets" if resets else "")
+    growth = amplification(model, network_input(model, x), lengths, random)
+    return _case(model, name, came, meant, T, growth)
+
+
+def _marks(random: np.random.Generator, B: int, T: int, resets: bool) -> np.ndarray:
+    """`[B, T]` bool, about every fifth step; two that follow each other are a sequence of one."""
+    marks = random.random((B, T)) < 0.2
+    marks[:, 2:4] = True
+    return marks & resets
+
+
+def _begin_without_values(model: Model, x: np.ndarray, marks: np.ndarray) -> None:
+    """Where values may be missing, those that a sequence within a row begins with are: the last
+    ones before them belong to another."""
+    if model.preparation is not None and model.preparation.missing != "error":
+        x[marks] = np.nan
+
+
+def _segments(marks: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """The sequences in each row: the row, the first step and the one behind the last."""
+    for b, n in enumerate(lengths):
+        starts = [0, *(np.flatnonzero(marks[b, 1:n]) + 1)]
+        yield from ((b, i, j) for i, j in zip(starts, [*starts[1:], n], strict=True))
 
 
 def _forecasts(model: Forecaster, run: Run, random: np.random.Generator, B: int) -> Case:
@@ -224,28 +253,34 @@ def _forecasts(model: Forecaster, run: Run, random: np.random.Generator, B: int)
     return _case(model, name, came / scale, meant / scale, windows.context, growth)
 
 
-def _chunks(model: Model, run: Run, random: np.random.Generator, B: int, T: int) -> Case:
+def _chunks(
+    model: Model, run: Run, random: np.random.Generator, B: int, T: int, resets: bool
+) -> Case:
     """Every answer on the way through a sequence, its states handed on."""
     x = random_input(model, random, B, T)
-    prepared = network_input(model, x)
+    marks = _marks(random, B, T, resets)
+    _begin_without_values(model, x, marks)
     states = _first_states(model, B)
     came = []
     for t in range(T):
-        answer, *new = run({_input_name(model): x[:, t], **states})
+        reset = {RESET: marks[:, t]} if resets else {}
+        answer, *new = run({_input_name(model): x[:, t], **reset, **states})
         states = dict(zip(states, new, strict=True))
         came.append(answer)
-    if model.graph.readout.kind == "each":
-        meant = model.network.answers(prepared)
-    else:
-        so_far = [model.network.answers(prepared[:, : t + 1]) for t in range(T)]
-        meant = np.stack(so_far, axis=1)
+    meant = np.zeros((B, T, model.graph.n_outputs))
+    for b, start, end in _segments(marks, np.full(B, T)):
+        prepared = network_input(model, x[b : b + 1, start:end])
+        for t in range(start, end):
+            answers = model.network.answers(prepared[:, : t + 1 - start])
+            each = model.graph.readout.kind == "each"
+            meant[b, t] = answers[0, -1] if each else answers[0]
     rows = "1 row" if B == 1 else f"{B} rows"
-    growth = amplification(model, prepared, np.full(B, T), random)
-    name = f"{rows}, {T} steps one by one"
+    growth = amplification(model, network_input(model, x), np.full(B, T), random)
+    name = f"{rows}, {T} steps one by one" + (", with resets" if resets else "")
     return _case(model, name, np.stack(came, axis=1), meant, T, growth)
 
 
-def _from_random_states(model: Model, run: Run, random: np.random.Generator) -> Case:
+def _from_random_states(model: Model, run: Run, random: np.random.Generator, resets: bool) -> Case:
     """One step from states that are not zero, against the meaning of the nodes in NumPy."""
     B = 3
     x = random_input(model, random, B, 1)
@@ -255,7 +290,8 @@ def _from_random_states(model: Model, run: Run, random: np.random.Generator) -> 
     places = carried_states(step)
     for name, i in places.items():
         states[name] = carry[i] = random.uniform(0.1, 0.9, carry[i].shape).astype(np.float32)
-    came = run({_input_name(model): x[:, 0], **states})
+    reset = {RESET: np.zeros(B, bool)} if resets else {}
+    came = run({_input_name(model): x[:, 0], **reset, **states})
     inner = _embedded(model, network_input(model, x))[:, 0]
     new, _ = play_step(step, [inner], carry, model.tensors)
     meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]
