@@ -21,11 +21,8 @@ error or Ctrl-C stops it.
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,7 +96,7 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
         new.rename(path)
         _flush(path.parent)
         if old.exists():
-            shutil.rmtree(old)
+            _remove(old)
     except BaseException:
         _repair(path, new, old)
         raise
@@ -113,6 +110,8 @@ def current(path: Path) -> Path:
 
 def leftovers(path: Path) -> list[Path]:
     """What a kill while `path` was written may have left beside it."""
+    import glob  # which a reader of models has no use for
+
     unfinished = path.parent.glob(f".{glob.escape(path.name)}.*new")
     return [*unfinished, path.with_name(f".{path.name}.old")]
 
@@ -120,7 +119,7 @@ def leftovers(path: Path) -> list[Path]:
 def _replace(path: Path, pieces: Iterable[bytes], present: os.stat_result | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two writers at the same time must not share a temporary file: its name is random.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     try:
         with temporary.open("xb") as file:
             # Not every file system allows a chmod: only where the permissions differ.
@@ -146,7 +145,13 @@ def _repair(path: Path, new: Path, old: Path) -> None:
         old.rename(path)
     for left_over in (new, old):
         if left_over.exists():
-            shutil.rmtree(left_over)
+            _remove(left_over)
+
+
+def _remove(directory: Path) -> None:
+    import shutil  # and with it three libraries of compression: not for readers of models
+
+    shutil.rmtree(directory)
 
 
 def _write_through(file: Any, content: bytes) -> None:

@@ -310,7 +310,7 @@ def test_an_earlier_format_says_what_to_do(tmp_path):
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
     for version, message in (
-        (3, "format 3, .*load it with ostinato.load and save it again"),
+        (3, "format 3, .*write it in format 4 with: ostinato upgrade"),
         (9, r"format 9, and this version of ostinato reads 4: install ostinato 0\.1\.0"),
         ("x", "format 'x'"),
     ):

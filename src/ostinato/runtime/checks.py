@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from ostinato.data.labels import LabelEncoder
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.vocabulary import Vocabulary
-from ostinato.data.windows import Columns, SeriesWindows
 from ostinato.data.words import WordVocabulary
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import entries, fail, items, text, whole
+
+if TYPE_CHECKING:
+    from ostinato.data.windows import SeriesWindows
 
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
@@ -113,6 +115,8 @@ def levels(value: Any, n: int, where: str) -> list[float]:
 
 def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWindows:
     """How windows are cut from series for the network of a forecaster."""
+    from ostinato.data.windows import Columns, SeriesWindows  # not for other models
+
     assert graph.ahead is not None
     context, season = (
         whole(fitted[name], f"{where}: {name}", 1, MAX_CONTEXT) for name in ("context", "season")

@@ -15,8 +15,6 @@ import numpy as np
 
 from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
-from ostinato.data.growing_text import GrowingText
-from ostinato.data.keyboard import Keyboard, Suggestion
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences, shape_sequences
@@ -31,6 +29,8 @@ from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 
 if TYPE_CHECKING:
+    from ostinato.data.growing_text import GrowingText
+    from ostinato.data.keyboard import Keyboard, Suggestion
     from ostinato.runtime.lookahead import LookaheadStream
     from ostinato.runtime.pool import Pool
     from ostinato.runtime.stream import Stream
@@ -417,6 +417,8 @@ class LanguageModel(Model):
         Returns:
             Each with its `text` and its `probability` among those that begin as typed.
         """
+        from ostinato.data.keyboard import Suggestion
+
         whole, beginning = self.vocabulary.typed(text)
         scores = self._typing.answer(self.vocabulary.encode(whole))
         found = self._keyboard.likeliest(scores, beginning, n)
@@ -424,11 +426,15 @@ class LanguageModel(Model):
 
     @cached_property
     def _keyboard(self) -> Keyboard:
+        from ostinato.data.keyboard import Keyboard
+
         return Keyboard(self.vocabulary)
 
     @cached_property
     def _typing(self) -> GrowingText[Array]:
         """To the logarithms of the probabilities, `[V]`."""
+        from ostinato.data.growing_text import GrowingText
+
         return GrowingText(self._read_on)
 
     def _read_on(self, tokens: Array, carry: Array | None) -> tuple[Array, Array]:

@@ -172,10 +172,10 @@ class StreamSource(RowSource):
         super().__init__(network, names, **more)
         why_not = network.graph.why_not_streamable()
         if why_not is not None:
-            late = network.graph.why_no_lookahead() is None
-            hint = "stream(lookahead=k), or --lookahead K, answers k steps later; or train"
+            late = "stream(lookahead=k), or --lookahead K, answers k steps later; or train"
+            how = late if network.graph.why_no_lookahead() is None else "Train"
             raise ValueError(
-                f"this model cannot answer step by step: {why_not}. {hint if late else 'Train'} one that reads in one "
+                f"this model cannot answer step by step: {why_not}. {how} one that reads in one "
                 "direction, or give predict whole sequences"
             )
         self.chunks = Chunks(network)
