@@ -1,15 +1,22 @@
-"""Trainings of MNIST in two processes beside those in one: results, time, and kills.
+"""Trainings in two processes beside those in one: results, time, reading, and kills.
 
-    python scripts/two_processes.py [--kills 10] [--iterations 300] [--repeats 5] [--seed 0]
+    python scripts/two_processes.py [results time reading kills] [--kills 10] [--iterations 300]
+        [--repeats 5] [--seed 0] [--runs FOLDER] [--keep FILE.jsonl]
 
-Three tables, and the exit code 1 if something in them is wrong:
+Four tables, and the exit code 1 if something in them is wrong:
 
-*results*   the reported losses and the weights of one process and of two, without dropout: they
-            differ by rounding alone
+*results*   of MNIST: the reported losses and the weights of one process and of two, without
+            dropout: they differ by rounding alone
 *time*      of an iteration, in one process of one thread and of two, and in two processes of one
             thread each; in turns, medians
+*reading*   of a Parquet file of 300 MB: what each process reads of it, and until its training ends
 *kills*     SIGKILL to one process at a random moment of its life. All must have ended 30 s later;
             the run is resumed in two processes, and must give the bits of one never killed
+
+Under each table stands how much of the cores' time other programs had meanwhile: a machine that was
+busy says little about time. The tables can be made one by one, and kills some at a time, with
+another seed each: --runs keeps the run that was never killed, --keep adds a line of JSON for each
+finding to a file.
 """
 
 from __future__ import annotations
@@ -19,38 +26,87 @@ import contextlib
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import safetensors.numpy
 from kill_and_resume import checkpoint_iteration, contents
+
+from ostinato import environment
 
 ENDS_WITHIN_S = 30
 # 300 updates with one rounding of float32 each make 2e-5, and what follows amplifies them; a row
 # that counts wrong changes the second report by more than 1e-2.
 RELATIVE = 1e-3
+QUIET = 0.05  # share of the cores' time that other programs may have
 SIZES = ((128, 128), (256, 512))  # units and rows of a batch: of the notebook, and larger
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
+TABLES = ("results", "time", "reading", "kills")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tables", nargs="*", metavar="|".join(TABLES), help="default: all")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, help="folder for the runs; default: a temporary one")
+    parser.add_argument("--keep", type=Path, help="file to which findings are added as JSON lines")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        same = results(Path(folder, "results"), options.iterations)
-        if options.repeats:
-            times(Path(folder, "times"), options.iterations, options.repeats)
-        clean = kills(Path(folder, "kills"), options.iterations, options.kills, options.seed)
-    return 0 if same and clean else 1
+    wanted = options.tables or TABLES
+    if unknown := set(wanted) - set(TABLES):
+        parser.error(f"there is no table {min(unknown)}; wanted some of {', '.join(TABLES)}")
+    right = True
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.runs or Path(temporary)
+        for name in wanted:
+            with others_told(name, options.keep) as findings:
+                found = MAKERS[name](folder / name, options, findings)
+                right = right and found
+    return 0 if right else 1
+
+
+@contextlib.contextmanager
+def others_told(table: str, keep: Path | None) -> Iterator[list[dict[str, object]]]:
+    """Findings of a table; says, and keeps with them, what share of the cores' time others had."""
+    findings: list[dict[str, object]] = []
+    began, before, own = time.monotonic(), busy_s(), own_s()
+    yield findings
+    elapsed = time.monotonic() - began
+    others = max(0.0, busy_s() - before - (own_s() - own)) / elapsed / (os.cpu_count() or 1)
+    verdict = "" if others < QUIET else "; THE MACHINE WAS BUSY, so that times say little"
+    print(f"other programs had {others:.0%} of the cores' time meanwhile{verdict}\n", flush=True)
+    if keep is not None:
+        around = {"table": table, "others": round(others, 3), "cores": environment.cores(),
+                  "cpu": environment.cpu_model(), "commit": environment.git_state()}  # fmt: skip
+        with keep.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(around | finding) + "\n" for finding in findings)
+
+
+def busy_s() -> float:
+    """Seconds that all cores of the machine have worked, for any program or another machine."""
+    user, nice, system, _, _, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Seconds that this process and those that it has waited for have worked."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def train(run: Path, processes: int, iterations: int, *flags: object) -> list[str]:
@@ -79,7 +135,8 @@ def reports(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def results(folder: Path, iterations: int) -> bool:
+def results(folder: Path, options: argparse.Namespace, findings: list) -> bool:
+    iterations = options.iterations
     one, two = folder / "one", folder / "two"
     for run, processes in ((one, 1), (two, 2)):
         done(train(run, processes, iterations, "--eval-every", iterations // 6))
@@ -95,11 +152,13 @@ def results(folder: Path, iterations: int) -> bool:
         difference = float(abs(a - weights[1][name]).max() / abs(a).max())
         worst = max(worst, difference)
         print(f"{name:<60} {difference:>21.1e}")
-    print(f"{'equal to rounding' if worst < RELATIVE else 'DIFFERENT'}\n", flush=True)
+    print("equal to rounding" if worst < RELATIVE else "DIFFERENT")
+    findings.append({"iterations": iterations, "relative_difference": worst})
     return worst < RELATIVE
 
 
-def times(folder: Path, iterations: int, repeats: int) -> None:
+def times(folder: Path, options: argparse.Namespace, findings: list) -> bool:
+    iterations, repeats = options.iterations, options.repeats
     ways = {
         "one process, one thread": (1, ("--threads", 1)),
         "one process, two threads": (1, ("--threads", 2)),
@@ -118,20 +177,94 @@ def times(folder: Path, iterations: int, repeats: int) -> None:
                 seconds = last["elapsed_s"] - first["elapsed_s"]
                 found[way].append(1e3 * seconds / (last["iteration"] - first["iteration"]))
         for way, each in found.items():
-            print(f"  {units} units, {rows} rows   {way:<32} {statistics.median(each):7.2f}")
-    print(flush=True)
+            middle = statistics.median(each)
+            print(f"  {units} units, {rows} rows   {way:<32} {middle:7.2f}")
+            findings.append({"units": units, "rows": rows, "way": way, "ms": round(middle, 3)})
+    return True
 
 
-def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
-    if not wanted:
-        return True
-    moments, n_right = random.Random(seed), 0
+READS = """
+import os, sys
+import pyarrow.parquet
+from ostinato.cli import main
+from ostinato.data import store_together
+
+def bytes_read():
+    lines = open("/proc/self/io").read().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+def counted(*arguments):
+    before = bytes_read()
+    yield from stream_share(*arguments)
+    print("share", bytes_read() - before, file=sys.stderr)
+
+stream_share, store_together.stream_share = store_together.stream_share, counted
+begun = bytes_read()
+code = main()
+print("process", os.environ["RANK"], bytes_read() - begun, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def reading(folder: Path, options: argparse.Namespace, findings: list) -> bool:
+    """Each process reads its half of the row groups, and no more than a tenth of them beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, program = folder / "large.parquet", folder / "reads.py"
+    program.write_text(READS)
+    if not file.is_file():
+        write_large(file)
+    size = file.stat().st_size
+    flags = ("--classify", "y", "--id", "id", "--iterations", 20, "--hidden-size", 8, "--quiet")
+    started = start([*LAUNCHER, str(program), "train", str(file), *map(str, flags)])
+    _, said = started.communicate()
+    if started.returncode:
+        raise RuntimeError(said)
+    shares = [int(n) for n in re.findall(r"^share (\d+)$", said, re.M)]
+    whole = [int(n) for _, n in sorted(re.findall(r"^process (\d+) (\d+)$", said, re.M))]
+    print(f"reading, two processes of a file of {size / 1e6:.0f} MB, in MB")
+    print(
+        f"  its row groups, each process              {' '.join(f'{n / 1e6:.0f}' for n in shares)}"
+    )
+    print(
+        f"  until it ends, with stored steps, 0 and 1 {' '.join(f'{n / 1e6:.0f}' for n in whole)}"
+    )
+    findings.append({"file_bytes": size, "of_row_groups": shares, "until_the_end": whole})
+    return len(shares) == 2 and max(shares) < (0.5 + 0.1) * size
+
+
+def write_large(path: Path) -> None:
+    """A table above the size that stays in memory: 4000 sequences of 500 steps, 16 row groups."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    generator, n, steps = np.random.default_rng(0), 250, 500
+    writer = None
+    for group in range(16):
+        ids = np.repeat(np.arange(group * n, (group + 1) * n), steps)
+        columns = {f"x{i}": generator.normal(size=len(ids)) + ids % 2 / 2 for i in range(16)}
+        table = pa.table({"id": ids, "y": ids % 2} | columns)
+        writer = writer or parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table, row_group_size=len(table))
+    assert writer is not None
+    writer.close()
+
+
+def kills(folder: Path, options: argparse.Namespace, findings: list) -> bool:
+    iterations, wanted = options.iterations, options.kills
+    moments, n_right = random.Random(options.seed), 0
     flags = ("--eval-every", 50, "--checkpoint-every", 20, "--dropout", 0.1)
-    life = done(train(folder / "whole", 2, iterations, *flags))
+    whole = folder / f"whole-{iterations}"
+    if (whole / "life").is_file():
+        life = float((whole / "life").read_text())
+    else:
+        shutil.rmtree(whole, ignore_errors=True)
+        life = done(train(whole / "run", 2, iterations, *flags))
+        (whole / "life").write_text(str(life))
     print("kill   process    after   checkpoint   ended after   result")
     n_killed = 0
     while n_killed < wanted:
-        run = folder / f"killed-{n_killed + 1}"
+        run = folder / f"killed-{options.seed}-{n_killed + 1}"
+        shutil.rmtree(run, ignore_errors=True)
         started = start(train(run, 2, iterations, *flags))
         moment, rank = moments.uniform(0, life), moments.choice((0, 1))
         time.sleep(moment)
@@ -147,7 +280,7 @@ def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
         # A run killed before it began has nothing to resume.
         how = "--resume" if (run / "config.toml").is_file() else "--overwrite"
         done([*train(run, 2, iterations, *flags), how])
-        equal = contents(run) == contents(folder / "whole")
+        equal = contents(run) == contents(whole / "run")
         right = equal and took < ENDS_WITHIN_S and started.returncode != 0
         n_right += right
         print(
@@ -155,7 +288,12 @@ def kills(folder: Path, iterations: int, wanted: int, seed: int) -> bool:
             + ("equal" if right else "WRONG"),
             flush=True,
         )
-    print(f"\n{n_right} of {wanted} ended in time and gave the same bits when resumed")
+        findings.append(
+            {"seed": options.seed, "process": rank, "after_s": round(moment, 1),
+             "checkpoint": checkpoint, "ended_after_s": round(took, 1), "right": right}
+        )  # fmt: skip
+        shutil.rmtree(run, ignore_errors=True)
+    print(f"{n_right} of {wanted} ended in time and gave the same bits when resumed")
     return n_right == wanted
 
 
@@ -188,6 +326,8 @@ def ranks(launcher: subprocess.Popen) -> dict[int, int]:
                 found |= {int(v[5:]): child for v in environment if v.startswith("RANK=")}
     return found
 
+
+MAKERS = {"results": results, "time": times, "reading": reading, "kills": kills}
 
 if __name__ == "__main__":
     sys.exit(main())

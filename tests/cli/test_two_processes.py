@@ -229,11 +229,11 @@ def table(tmp_path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    generator, lengths = np.random.default_rng(0), np.arange(600) % 90 + 100
-    y = np.repeat(np.arange(600) % 2, lengths)
+    generator, lengths = np.random.default_rng(0), np.arange(300) % 90 + 100
+    y = np.repeat(np.arange(300) % 2, lengths)
     columns = {f"x{i}": y + generator.normal(size=len(y)) for i in range(6)}
-    kind = np.array(["late", "mid", "early"])[np.repeat(np.arange(600) // 150 % 3, lengths)]
-    columns |= {"id": np.repeat(np.arange(600), lengths), "y": y, "kind": kind}
+    kind = np.array(["late", "mid", "early"])[np.repeat(np.arange(300) // 75 % 3, lengths)]
+    columns |= {"id": np.repeat(np.arange(300), lengths), "y": y, "kind": kind}
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table(columns), path, row_group_size=-(-len(y) // 12),
                         data_page_size=1 << 13, use_dictionary=["kind"])  # fmt: skip
@@ -244,7 +244,7 @@ def train_large(tmp_path, monkeypatch, table, large, run):
     (tmp_path / "large.py").write_text(LARGE_FILE)
     monkeypatch.setenv("LARGE", str(large))
     features = ("--features", "kind,x0,x1,x2,x3,x4,x5")
-    flags = ("--classify", "y", "--id", "id", *features, "--iterations", 30, "-o", tmp_path / run)
+    flags = ("--classify", "y", "--id", "id", *features, "--iterations", 15, "-o", tmp_path / run)
     return torchrun("train", table, *SMALL, *flags, program=(tmp_path / "large.py",))
 
 
@@ -256,7 +256,7 @@ def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "memory", tmp_path / "file")
     read = {int(rank): int(n) for rank, n in re.findall(r"process (\d) read (\d+) bytes", err)}
     assert read.keys() == {0, 1}
-    assert all(0.5 < n / table.stat().st_size < 0.7 for n in read.values()), read
+    assert all(0.5 < n / table.stat().st_size < 0.8 for n in read.values()), read
 
 
 def test_a_damaged_row_group_ends_all_with_its_own_error(table, tmp_path, monkeypatch):

@@ -121,6 +121,18 @@ def test_what_is_refused_has_its_place(both):
         store_examples([])
 
 
+def test_values_that_another_process_looks_at_are_not_read(both, monkeypatch):
+    _, stored = both
+    preparation = Preparation.fit(stored, missing="fill")
+    wanted = preparation.apply(stored).values.tobytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Stored, "_gather", None)
+        unseen = preparation.apply(stored, unseen=True)
+        with pytest.raises(TypeError):
+            preparation.apply(stored)
+    assert unseen.values.tobytes() == wanted
+
+
 def test_unknown_words_are_told_once(both, caplog):
     memory, stored = both
     preparation = Preparation.fit(memory.select(np.arange(15)), missing="fill")

@@ -147,12 +147,17 @@ class Preparation:
         """The names of the columns of `apply_statics`."""
         return self._columns(self.statics)
 
-    def apply(self, examples: Examples) -> Any:
+    def apply(self, examples: Examples, *, unseen: bool = False) -> Any:
         """The input of a network: `[N, T, F]` float32, or a `Ragged`, finite throughout; or
         `Words`, if the preparation `reads_words`.
 
         Features are found by name: in any order, and among others. Words that the training part
         did not have are unknown: zeros in all columns. They are counted, and told in the log.
+
+        Args:
+            examples: the examples.
+            unseen: leave the values of examples in a file unread until they are asked for: another
+                process of the same training looks at them.
 
         Raises:
             ValueError: a feature is not there, or holds words instead of numbers or the reverse; a
@@ -172,7 +177,7 @@ class Preparation:
         if not isinstance(examples.X, Stored):
             prepared = self._apply(examples, unknown)
         else:
-            for block in examples.blocks():  # so that what is refused is refused now
+            for block in () if unseen else examples.blocks():  # what is refused is refused now
                 self._apply(block, unknown)
             prepared = examples.X.prepared(
                 partial(self._apply_values, examples.features, examples.categories),

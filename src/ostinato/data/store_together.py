@@ -17,7 +17,7 @@ import io
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -75,38 +75,35 @@ def store_together(
     return examples
 
 
+@dataclass(frozen=True)
 class _Share:
     """What one process tells of its share.
 
     Attributes:
+        process: its number in the system.
+        descriptor: of its file, in the process.
         part: without its steps; None if no sequence begins in it.
         lengths: of its sequences.
         words: of each feature that is words, in the order of their places.
     """
 
-    def __init__(
-        self,
-        process: int,
-        file: int,
-        part: Examples | None,
-        lengths: np.ndarray,
-        words: dict[str, list[str]],
-    ):
-        self._path = Path(f"/proc/{process}/fd/{file}")
-        self.part = part
-        self.lengths = lengths
-        self.words = words
+    process: int
+    descriptor: int
+    part: Examples | None
+    lengths: np.ndarray
+    words: dict[str, list[str]]
 
     def file(self) -> IO[bytes]:
         """The values of its sequences, opened."""
-        return self._path.open("rb", buffering=0)  # as long as the examples live
+        path = Path(f"/proc/{self.process}/fd/{self.descriptor}")
+        return path.open("rb", buffering=0)  # as long as the examples live
 
 
 def _written(own: Kept) -> bytes:
     """What a process tells; without Python objects, which could run code where they are read."""
     about: dict[str, Any] = {
         "process": os.getpid(),
-        "file": own.file.fileno(),
+        "descriptor": own.file.fileno(),
         "words": {name: list(known) for name, known in own.words.items()},
         "objects": {},
     }
@@ -162,7 +159,7 @@ def _read(content: bytes) -> _Share:
             statics={name: arrays[f"static {i}"] for i, name in enumerate(about["statics"])},
             **given,
         )
-    return _Share(about["process"], about["file"], part, lengths, about["words"])
+    return _Share(about["process"], about["descriptor"], part, lengths, about["words"])
 
 
 def _numbered(shares: list[_Share]) -> list[Examples]:

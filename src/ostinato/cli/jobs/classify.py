@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato import environment
 from ostinato.cli import answering, class_weights, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
@@ -177,7 +178,17 @@ class ClassifyJob:
         data = self.settings.data
         if data.source == "mnist":  # its values lie between 0 and 1 already
             return None
-        return Preparation.fit(self.parts.train, missing=data.missing, standardize=data.standardize)
+        from ostinato.training import distributed
+
+        def learnt() -> Preparation:
+            train, standardize = self.parts.train, data.standardize
+            return Preparation.fit(train, missing=data.missing, standardize=standardize)
+
+        ranks = distributed.current()
+        if ranks.alone:
+            return learnt()
+        # Once for the processes of a machine: of examples in a file it takes two passes over them.
+        return Preparation.from_json(ranks.from_first_here(lambda: learnt().as_json()))
 
     def _parameters(self, model: FittedClassifier) -> dict[str, Any]:
         """The configuration as arguments of `SequenceClassifier`."""
@@ -202,7 +213,10 @@ def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
 
 
 def _prepared(preparation: Preparation | None, examples: Examples) -> Any:
-    return examples.X if preparation is None else preparation.apply(examples)
+    """The input of the network; the first process of a machine looks at all values, for all."""
+    if preparation is None:
+        return examples.X
+    return preparation.apply(examples, unseen=environment.rank_here() > 0)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
