@@ -145,6 +145,7 @@ def outcome(config: bytes, tensors: bytes) -> str:
     embed = model.graph.embed
     x = np.ones((2, 3, model.graph.n_inputs), np.float32)
     model.network.answers(x, np.array([3, 1]))  # a graph that was read can be played
+    model.network.answers(x[:1], np.array([2]))  # as a stream plays it, if it is small
     ahead = model.graph.ahead
     if ahead is not None and ahead.n_steps < 100:
         model.network.forecasts(x, np.ones((2, ahead.n_steps, ahead.n_known), np.float32))

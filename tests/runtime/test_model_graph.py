@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from graph_parts import Parts
 
+from ostinato.runtime import programs
 from ostinato.runtime.model_graph import (
     Embed,
     ModelGraph,
@@ -50,6 +51,39 @@ def test_composed_has_the_bits_of_the_layers(cells, readout, H):
         _, carry = player.play([x[:, t][None]], init=carry)
         theirs[:, t] = answering.play([c[None] for c in carry])[0][0][0]
     np.testing.assert_array_equal(batch, theirs if readout == "each" else theirs[:, -1])
+
+
+@pytest.mark.parametrize("readout", ["last", "each", "mean"])
+@pytest.mark.parametrize("cells", CELLS, ids="-".join)
+@pytest.mark.parametrize("H", [1, 16, 17])
+def test_a_single_sequence_is_played_by_steps_with_the_bits_of_a_batch(cells, readout, H):
+    parts = Parts()
+    network = Network(parts.model(cells, readout, H=H), parts.tensors)
+    x = np.random.default_rng(1).normal(size=(3, 9, 5)).astype(np.float32)
+    for lengths in (None, np.array([4, 9, 1])):
+        together = network.answers(x, lengths)
+        for row in range(3):
+            n = None if lengths is None else lengths[row : row + 1]
+            alone = network.answers(x[row : row + 1], n)
+            assert alone.shape == (1, *together.shape[1:])
+            steps = slice(None) if n is None or readout != "each" else slice(n[0])
+            np.testing.assert_array_equal(alone[0, steps], together[row, steps])
+    assert network._stepwise is not None
+
+
+def test_a_model_of_large_weights_is_played_by_the_batch_engine(monkeypatch):
+    parts = Parts()
+    model = parts.model(["gru"], H=64)
+    step, answer = model.composed()
+    assert (step.multiplies, answer.multiplies) == (3 * 64 * (5 + 64), 3 * 64)
+    x = np.random.default_rng(1).normal(size=(1, 9, 5)).astype(np.float32)
+    by_steps = Network(model, parts.tensors)
+    monkeypatch.setattr(programs, "MOST_STEPWISE", step.multiplies + answer.multiplies - 1)
+    by_batch = Network(model, parts.tensors)
+    assert by_batch._stepwise is None
+    monkeypatch.undo()
+    assert by_steps._stepwise is not None
+    np.testing.assert_array_equal(by_steps.answers(x), by_batch.answers(x))
 
 
 def test_without_joints_the_bits_differ():

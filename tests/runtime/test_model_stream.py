@@ -12,6 +12,7 @@ from stream_cases import FINGERPRINT, rows, source
 
 from ostinato import SequenceClassifier, runtime
 from ostinato.engine import native
+from ostinato.runtime import stream as stream_module
 from ostinato.runtime.stream import BATCH_FROM, Stream
 from ostinato.runtime.stream_source import RowScaling, StreamSource
 
@@ -20,10 +21,11 @@ T = 7
 
 
 def prefixes(made, x):
-    """What the batch engine answers after each step of x."""
+    """What the batch engine answers after each step of x; a single row would be played by steps."""
+    two = np.stack([x, x])
     if made.network.graph.readout.kind == "each":
-        return made.network.answers(x[None])[0]
-    return np.stack([made.network.answers(x[None, : t + 1])[0] for t in range(len(x))])
+        return made.network.answers(two)[0]
+    return np.stack([made.network.answers(two[:, : t + 1])[0] for t in range(len(x))])
 
 
 # F odd; H below, at and above a vector of 16 lanes, and of several panels.
@@ -54,7 +56,11 @@ def test_every_way_has_the_bits_of_predict(cells, readout, H):
 @pytest.mark.parametrize("each", [True, False])
 @pytest.mark.parametrize("readout", ["last", "each", "mean"])
 @pytest.mark.parametrize("cells", CELLS, ids="-".join)
-def test_long_chunks_have_the_bits_of_steps(cells, readout, each):
+@pytest.mark.parametrize("by_steps", [True, False], ids=["steps", "batch engine"])
+def test_long_chunks_have_the_bits_of_steps(monkeypatch, by_steps, cells, readout, each):
+    assert stream_module.MOST_STEPWISE > 10_000  # more than these models have
+    if not by_steps:
+        monkeypatch.setattr(stream_module, "MOST_STEPWISE", 0)
     parts = Parts()
     made = source(parts, parts.model(cells, readout, H=17))
     x = rows(3 * BATCH_FROM, 5)

@@ -160,13 +160,18 @@ class Model:
         Raises:
             ValueError: an answer is NaN or infinite.
         """
-        if isinstance(sequences, np.ndarray):
-            lengths = np.full(len(sequences), sequences.shape[1])
-            order = np.arange(len(sequences))
-        else:
-            lengths = sequences.lengths
-            order = np.argsort(lengths, kind="stable")
         widest = max(self.graph.n_inputs, *(layer.width for layer in self.graph.layers))
+        if isinstance(sequences, np.ndarray):
+            n_steps = sequences.shape[1]
+            most = max(1, min(MAX_ROWS, MAX_VALUES // (n_steps * widest)))
+            for start in range(0, len(sequences), most):
+                some = sequences[start : start + most]  # a view
+                indices = np.arange(start, start + len(some))
+                lengths = np.full(len(some), n_steps)
+                yield _checked(Batch(indices, self.network.answers(some), lengths))
+            return
+        lengths = sequences.lengths
+        order = np.argsort(lengths, kind="stable")
         start = 0
         while start < len(order):
             here = order[start : start + MAX_ROWS]
@@ -174,9 +179,7 @@ class Model:
             indices = here[: max(1, int(fit.sum()))]
             start += len(indices)
             answers = self.network.answers(*self.batch(sequences, indices))
-            batch = Batch(indices, answers, lengths[indices])
-            _check_answers(batch)
-            yield batch
+            yield _checked(Batch(indices, answers, lengths[indices]))
 
     def batch(self, sequences: Inputs, indices: Array) -> tuple[Array, Array | None]:
         """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
@@ -483,8 +486,12 @@ def model_of(saved: Saved, where: str) -> Model:
     return kinds[saved.kind](saved, where)
 
 
-def _check_answers(batch: Batch) -> None:
-    wrong = ~np.isfinite(batch.answers)
+def _checked(batch: Batch) -> Batch:
+    """The batch, if its answers are finite."""
+    finite = np.isfinite(batch.answers)
+    if finite.all():
+        return batch
+    wrong = ~finite
     if wrong.ndim == 3:
         beyond = np.arange(wrong.shape[1]) >= batch.lengths[:, None]
         wrong[beyond] = False
@@ -495,3 +502,4 @@ def _check_answers(batch: Batch) -> None:
             "finite: its weights or the values of X are too large for float32; scale X as for the "
             "training"
         )
+    return batch

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.engine import native
 from ostinato.runtime.model_graph import ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 
@@ -42,6 +43,8 @@ class Network:
         of_rows = None if lengths is None else [int(n) for n in lengths]
         if x.ndim == 2:
             x = self._table[x]
+        if len(x) == 1 and self._stepwise is not None:
+            return self._alone(x, lengths)
         if x.strides[2] != x.itemsize:
             x = np.ascontiguousarray(x)  # programs read rows that are dense
         values = np.swapaxes(x, 0, 1)  # [T, B, F]
@@ -57,6 +60,32 @@ class Network:
         assert readout.step is not None
         _, carry = self._program(readout.step, False, n_rows).play([values], of_rows)
         return self._map(self.graph.answer, carry)
+
+    @cached_property
+    def _stepwise(self) -> Any:
+        """The model as streams play it; None: single sequences are better played as a batch."""
+        from ostinato.runtime.programs import MOST_STEPWISE, bound
+
+        if self.graph.why_not_streamable():
+            return None
+        step, answer = self.graph.composed()
+        if step.multiplies + answer.multiplies > MOST_STEPWISE:
+            return None
+        n_carry = sum(n.width for n in step.states)
+        return native.stream_model(
+            step.inputs[0].width, bound(step, self.tensors), bound(answer, self.tensors),
+            [0.0] * n_carry, [], [], [], False,
+        )  # fmt: skip
+
+    def _alone(self, x: Array, lengths: Array | None) -> Array:
+        """The answer to a single sequence, step by step."""
+        n_steps = x.shape[1] if lengths is None else int(lengths[0])
+        each = self.graph.readout.kind == "each"
+        rows = np.ascontiguousarray(x[0, :n_steps], np.float32)
+        answers = np.zeros((x.shape[1] if each else 1, self.graph.n_outputs), np.float32)
+        state = native.stream_state(self._stepwise)
+        state.push_rows(n_steps, rows, answers[:n_steps], each)
+        return answers[None] if each else answers
 
     def forecasts(self, x: Array, known: Array) -> Array:
         """A forecaster's answers for the steps ahead, `[B, h, K]`.
@@ -83,15 +112,18 @@ class Network:
 
     def _last(self, values: Array, lengths: Array | None) -> Array:
         """The top layer's outputs `[B, width]` at the step that each direction plays last."""
-        n_steps, n_rows = values.shape[:2]
-        ends = np.full(n_rows, n_steps) if lengths is None else np.asarray(lengths)
         pieces, column = [], 0
         for direction in self.graph.layers[-1].directions:
             width = direction.step.outputs[0].width
             own = values[:, :, column : column + width]
-            pieces.append(own[0] if direction.reverse else own[ends - 1, np.arange(n_rows)])
+            if direction.reverse:
+                pieces.append(own[0])
+            elif lengths is None:
+                pieces.append(own[-1])
+            else:
+                pieces.append(own[np.asarray(lengths) - 1, np.arange(values.shape[1])])
             column += width
-        return np.concatenate(pieces, axis=1)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
 
     def _map(self, graph: StepGraph, inputs: list[Array]) -> Array:
         """A map of rows `[N, width]`."""

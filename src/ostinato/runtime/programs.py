@@ -23,6 +23,10 @@ from ostinato.runtime.step_graph import StepGraph
 
 Array = np.ndarray[Any, np.dtype[Any]]
 HOIST_BELOW = 16  # rows; see compiler/plan.py
+# A single sequence is played as a stream plays it if a step has at most so many multiplications:
+# its weights, 256 KB, stay in L2, and no call packs them. On one thread the batch engine takes 1.6
+# to 4 times as long for 100 steps; two threads of it that share a larger step are as fast.
+MOST_STEPWISE = 1 << 16
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -116,6 +120,28 @@ class Program:
             native.best_isa(),
         )  # fmt: skip
         return outputs, finals
+
+
+def bound(graph: StepGraph, tensors: Mapping[str, Array]) -> Any:
+    """A step as streams play it: with its weights packed, and no products taken ahead."""
+    lowered = lower(pass_spec(graph))
+    numbers: list[int] = []
+    held = []  # arrays that are read until this returns
+    number: dict[str, int] = {}
+    for i, key in enumerate(lowered.arguments):
+        array = _array(key, tensors) if isinstance(key, Node) else None
+        if array is None:
+            number[key] = i
+        elif array.ndim == 1:
+            array = np.ascontiguousarray(array)
+        held.append(array)
+        numbers += _address(array, of_carry=False)
+    inputs = [number.get(f"x{i}", -1) for i in range(len(graph.inputs))]
+    outputs = [number[f"y{i}"] for i in range(len(graph.outputs))]
+    integers, scalars = lowered.program.numbers()
+    return native.bound_plan(
+        integers, scalars, native.addresses(numbers), inputs, outputs, native.best_isa()
+    )
 
 
 def _array(n: Node, tensors: Mapping[str, Array]) -> Array:

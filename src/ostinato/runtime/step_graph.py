@@ -64,6 +64,11 @@ class StepGraph:
         """The tensors that the step reads: name → shape."""
         return {n.attrs[0]: n.shape for n in self.nodes if n.op == "tensor"}
 
+    @property
+    def multiplies(self) -> int:
+        """Multiplications by weights, for one row."""
+        return sum(n.inputs[0].width * n.width for n in self.nodes if n.op == "matmul")
+
     def as_json(self) -> dict[str, Any]:
         place = {n: i for i, n in enumerate(self.nodes)}
 

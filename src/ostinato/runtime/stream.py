@@ -15,11 +15,12 @@ import numpy as np
 
 from ostinato.engine import native
 from ostinato.runtime.answers import Answer, Answers
+from ostinato.runtime.programs import MOST_STEPWISE
 from ostinato.runtime.stream_source import StreamSource
 from ostinato.runtime.tensors import Array
 
-# Below so many steps a chunk is played step by step; from there on by the batch engine, whose call
-# costs as much as some 20 steps of a small model.
+# Below so many steps a chunk is played step by step, as any chunk of a small model is; from there
+# on by the batch engine, whose call costs as much as some 20 steps.
 BATCH_FROM = 32
 
 _FLOAT32 = np.dtype(np.float32)
@@ -135,7 +136,7 @@ class Stream:
     def _played(self, rows: Array, each: bool) -> Array:
         """The answers to all rows, or to the last: `[T or 1, K]`."""
         source, state = self._source, self._state
-        if len(rows) < BATCH_FROM:
+        if len(rows) < BATCH_FROM or source.native.multiplies <= MOST_STEPWISE:
             proba = np.empty((len(rows) if each else 1, self._n_answers), np.float32)
             state.push_rows(len(rows), rows, proba, each)
             return proba

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ostinato.compiler.graph.node import Node
-from ostinato.compiler.lower.lower import lower
 from ostinato.data.vocabulary import END
 from ostinato.data.words import Words
 from ostinato.engine import native
 from ostinato.runtime.network import Network
-from ostinato.runtime.programs import _address, _array, pass_spec
+from ostinato.runtime.programs import bound
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.tensors import Array
 
@@ -186,8 +184,9 @@ class StreamSource(RowSource):
         none = np.zeros(0)
         scaling = self.scaling or RowScaling(none, none, none)
         self.native = native.stream_model(
-            step.inputs[0].width, _bound(step, network), _bound(answer, network), carry.tolist(),
-            scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(), scaling.mask,
+            step.inputs[0].width, bound(step, network.tensors), bound(answer, network.tensors),
+            carry.tolist(), scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(),
+            scaling.mask,
         )  # fmt: skip
         self.n_answers: int = self.native.answer_floats
         self.n_carry: int = self.native.carry_floats
@@ -332,25 +331,3 @@ class Chunks:
         read = [y[:, 0] if each else y[-1] for y in outputs]
         answers = self.network._map(self.network.graph.answer, read)
         return answers, np.concatenate([s.ravel() for s in new]).astype(np.float32, copy=False)
-
-
-def _bound(graph: StepGraph, network: Network) -> Any:
-    """A step as the native player reads it: without products taken ahead."""
-    lowered = lower(pass_spec(graph))
-    numbers: list[int] = []
-    held = []  # arrays that are read until this returns
-    number: dict[str, int] = {}
-    for i, key in enumerate(lowered.arguments):
-        array = _array(key, network.tensors) if isinstance(key, Node) else None
-        if array is None:
-            number[key] = i
-        elif array.ndim == 1:
-            array = np.ascontiguousarray(array)
-        held.append(array)
-        numbers += _address(array, of_carry=False)
-    inputs = [number.get(f"x{i}", -1) for i in range(len(graph.inputs))]
-    outputs = [number[f"y{i}"] for i in range(len(graph.outputs))]
-    integers, scalars = lowered.program.numbers()
-    return native.bound_plan(
-        integers, scalars, native.addresses(numbers), inputs, outputs, native.best_isa()
-    )
