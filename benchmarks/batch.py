@@ -46,7 +46,7 @@ def _name(cell: Cell, shape: Shape, threads: int) -> str:
 
 
 @cache
-def _model(cell: str, F: int, H: int) -> Any:
+def classifier(cell: Any, F: int, H: int) -> Any:
     """A classifier in the runtime, hardly trained."""
     import ostinato
     import ostinato.runtime
@@ -61,7 +61,7 @@ def _model(cell: str, F: int, H: int) -> Any:
 
 
 def _row(cell: Cell, shape: Shape, threads: int, quick: bool) -> Row:
-    model = _model(cell.name, shape.F, shape.H)
+    model = classifier(cell.name, shape.F, shape.H)
     size = shape.B, shape.T, shape.F
     X = np.random.default_rng(1).standard_normal(size, np.float32)
     ours = Maker("runtime", lambda: Entrant(lambda: model.predict_proba(X), peers_inference.answer))

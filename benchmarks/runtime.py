@@ -20,16 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.batch import CLASSES, classifier
+from benchmarks.peers_inference import torch_net
 from benchmarks.results import Absent, Bound, Row, Spec, Timing
 from ostinato.engine import native
 
-F, CLASSES = 8, 3
+F = 8
 STEP_US = {"rnn": 0.25, "gru": 0.5, "lstm": 0.6}  # wanted of a step in C++ at H = 64
 OUT_US, PUSH_US = 1.5, 2.5
 OWN, OWN_OVER_SCAN = 1.2, 10.0
 CHUNK, CHUNK_STEPS = 0.95, 2000
 STREAMS, SLOTS_M, ITEMS_M = 10_000, 5.0, 0.8
 STATE_BYTES = 64
+KEY_MS = 0.5
 GATES = {"gru": 3, "lstm": 4}  # of RTNeural's layers
 
 # In its turn a contender runs some blocks, and the best counts: another program's slice of time is
@@ -52,24 +55,11 @@ def specs(quick: bool) -> list[Spec]:
         Spec("runtime/own cell", lambda: _own(rounds)),
         Spec("runtime/chunk", lambda: _chunk(rounds)),
         Spec("runtime/pool", lambda: _pool(rounds)),
+        Spec("runtime/keyboard", lambda: _keyboard(rounds)),
     ]
 
 
-# ---- models
-
-
-@cache
-def _trained(cell: Any, H: int) -> tuple[Any, Any]:
-    """A classifier in torch, hardly trained, and the same in the runtime."""
-    import ostinato
-    import ostinato.runtime
-
-    X = np.random.default_rng(0).normal(size=(60, 10, F)).astype(np.float32)
-    theirs = ostinato.SequenceClassifier(cell=cell, hidden_size=H, iterations=1, random_state=0)
-    theirs.fit(X, np.arange(60) % CLASSES)
-    with tempfile.TemporaryDirectory() as folder:
-        theirs.save(f"{folder}/model")
-        return theirs, ostinato.runtime.load(f"{folder}/model")
+# ---- models and rows of numbers
 
 
 def _rows(n: int) -> Any:
@@ -128,12 +118,11 @@ def _one_thread() -> Iterator[None]:
 # ---- peers
 
 
-def _torch_turn(trained: Any) -> Turn:
-    """The recurrent layer alone, called with one step and its carry."""
+def _torch_turn(model: Any) -> Turn:
+    """PyTorch's own recurrent layer alone, called with one step and its carry."""
     import torch
 
-    layers = [m for m in trained.net_.modules() if isinstance(m, torch.nn.RNNBase)]
-    layer, x = layers[0].eval(), torch.from_numpy(_rows(1))[None]
+    layer, x = torch_net(model).body, torch.from_numpy(_rows(1))[None]
     carry = None
 
     def run() -> None:
@@ -221,11 +210,11 @@ def _ours(model: Any) -> dict[str, Turn | Absent]:
 
 
 def _step(cell: str, H: int, rounds: int) -> Row:
-    trained, model = _trained(cell, H)
+    model = classifier(cell, F, H)
     turns, absent = _turns({
         **_ours(model),
         "RTNeural": _rtneural_turn(cell, H),
-        "torch's layer": _torch_turn(trained),
+        "torch's layer": _torch_turn(model),
         "ONNX Runtime, step": _onnx_turn(model, "step"),
     })  # fmt: skip
     with _one_thread():
@@ -261,7 +250,7 @@ def _own(rounds: int) -> Row:
             return torch.tanh(self.into(x) + self.back(h))
 
     H = 64
-    own, built_in = _trained(OwnCell, H)[1], _trained("rnn", H)[1]
+    own, built_in = classifier(OwnCell, F, H), classifier("rnn", F, H)
     turns, absent = _turns({
         **_ours(own),
         "the built-in RNN in C++": _ours(built_in)["a step in C++"],
@@ -281,11 +270,13 @@ def _own(rounds: int) -> Row:
 
 def _chunk(rounds: int) -> Row:
     """push of many rows beside the batch engine's play of the same sequence."""
-    model, x = _trained("gru", 64)[1], _rows(CHUNK_STEPS)
-    stream, network = model.stream(), model.network
+    model, x = classifier("gru", F, 64), _rows(CHUNK_STEPS)
+    stream = model.stream()
+    source = stream._source
+    carry = np.zeros(source.n_carry, np.float32)
     turns: dict[str, Turn] = {
         "push(xs)": _calls(lambda: stream.push(x), 3, len(x)),
-        "the batch engine": _calls(lambda: network.answers(x[None]), 3, len(x)),
+        "the batch engine": _calls(lambda: source.chunks.play(x, carry, False), 3, len(x)),
     }
     with _one_thread():
         found = _timings(_timed(turns, rounds))
@@ -296,7 +287,7 @@ def _chunk(rounds: int) -> Row:
 
 
 def _pool(rounds: int) -> Row:
-    model = _trained("gru", 32)[1]
+    model = classifier("gru", F, 32)
     pool, X = model.pool(STREAMS), _rows(STREAMS)
     slots = pool.slots(range(STREAMS))
     items = dict(enumerate(X))
@@ -311,3 +302,20 @@ def _pool(rounds: int) -> Row:
         for t, wanted in zip(found, (SLOTS_M, ITEMS_M), strict=True)
     ]
     return Row("runtime/pool", f"{STREAMS:,} streams, GRU, 32 units", found, bounds=tuple(bounds))
+
+
+def _keyboard(rounds: int) -> Row:
+    """A word of a keyboard's language model, and the probability of each word to be the next."""
+    from benchmarks.keyboard import WORDS, keyboard
+
+    stream, table = keyboard()
+    out = np.empty(WORDS, np.float32)
+    words = iter(np.random.default_rng(0).integers(WORDS, size=1_000_000).tolist())
+    turns: dict[str, Turn] = {
+        "push(word, out=out)": _calls(lambda: stream.push(table[next(words)], out=out), 50)
+    }
+    with _one_thread():
+        found = _timings(_timed(turns, rounds))
+    bound = Bound("a key", KEY_MS, 1e3 * found[0].median_s, False, "ms")
+    title = f"a coupled LSTM of 670 units, {WORDS:,} words; {stream.explain()}"
+    return Row("runtime/keyboard", title, found, bounds=(bound,))

@@ -21,7 +21,7 @@ def ours(model):
 def test_all_contenders_give_the_answer_of_float64(cell, threads):
     for package in ("onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
-    model = batch._model(cell.name, TINY.F, TINY.H)
+    model = batch.classifier(cell.name, TINY.F, TINY.H)
     peers = peers_inference.peers(model, X, threads)
     right = peers_inference.right(model, X)
     assert np.ptp(right["answer"], axis=0).min() > 100 * tolerance(TINY)  # the rows differ
@@ -32,7 +32,7 @@ def test_all_contenders_give_the_answer_of_float64(cell, threads):
 
 
 def test_a_contender_of_another_model_is_not_timed():
-    model, other = (batch._model(cell, TINY.F, TINY.H) for cell in ("gru", "rnn"))
+    model, other = (batch.classifier(cell, TINY.F, TINY.H) for cell in ("gru", "rnn"))
     right = peers_inference.right(model, X)
     wrong = Maker("PyTorch", lambda: peers_inference._torch(other, X))
     _, found = admit(ours(model), [wrong], right, tolerance(TINY))
