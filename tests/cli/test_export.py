@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -109,26 +110,58 @@ def test_a_file_that_is_there_is_kept(ostinato, trained, tmp_path):
     assert ostinato("export", trained, "--to", "onnx", "-o", file, "--overwrite").code == 0
 
 
-@pytest.mark.parametrize("damage", ["nothing there", "no model", "weights", "older"])
-def test_what_is_no_model(ostinato, trained, tmp_path, damage):
-    run = trained
-    model = trained / "model"
-    if damage == "nothing there":
-        run = tmp_path / "nothing"
-    elif damage == "no model":
-        run = tmp_path
-    elif damage == "weights":
-        content = bytearray((model / "model.safetensors").read_bytes())
-        content[-1] ^= 1
-        (model / "model.safetensors").write_bytes(content)
-    else:
-        text = (model / "config.json").read_text()
-        (model / "config.json").write_text(text.replace('"format": 4', '"format": 3'))
-    done = ostinato("export", run, "--to", "onnx", "-o", tmp_path / "m.onnx")
+def changed(file, change):
+    file.write_bytes(change(file.read_bytes()))
+
+
+DAMAGES = {  # what becomes of a run, and a word of what is said
+    "nothing there": (shutil.rmtree, "no such run or model"),
+    "no run": (lambda run: (run / "config.toml").unlink(), "neither a run"),
+    "settings": (lambda run: (run / "config.toml").write_text("x = ["), "config.toml is damaged"),
+    "no model": (lambda run: shutil.rmtree(run / "model"), "has no trained model yet"),
+    "no weights": (lambda run: (run / "model/model.safetensors").unlink(), "no model.safetensors"),
+    "no description": (lambda run: (run / "model/config.json").unlink(), "no config.json"),
+    "weights": (
+        lambda run: changed(run / "model/model.safetensors", lambda c: c[:-1] + b"!"),
+        "SHA-256 differs",
+    ),
+    "half of the weights": (
+        lambda run: changed(run / "model/model.safetensors", lambda c: c[: len(c) // 2]),
+        "SHA-256 differs",
+    ),
+    "empty": (lambda run: changed(run / "model/config.json", lambda c: b""), "is not JSON"),
+    "half": (lambda run: changed(run / "model/config.json", lambda c: c[:99]), "is not JSON"),
+    "an operation": (
+        lambda run: changed(run / "model/config.json", lambda c: c.replace(b'"tanh"', b'"tanx"')),
+        "config.json",
+    ),
+    "older": (
+        lambda run: changed(
+            run / "model/config.json", lambda c: c.replace(b'"format": 4', b'"format": 3')
+        ),
+        "config.json",
+    ),
+    "newer": (
+        lambda run: changed(
+            run / "model/config.json", lambda c: c.replace(b'"format": 4', b'"format": 99')
+        ),
+        "has format 99",
+    ),
+}
+
+
+@pytest.mark.parametrize("to", ["onnx", "c"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_model(ostinato, trained, tmp_path, damage, to):
+    place = tmp_path / "out"
+    place.mkdir()
+    damaged, said = DAMAGES[damage]
+    damaged(trained)
+    done = ostinato("export", trained, "--to", to, "-o", place / f"m.{to}")
     assert done.code == 2
-    assert done.err.startswith("ostinato: ")
+    assert done.err.startswith("ostinato: ") and said in done.err
     assert "Traceback" not in done.err
-    assert not (tmp_path / "m.onnx").exists()
+    assert list(place.iterdir()) == []
 
 
 def test_a_model_that_reads_both_ways(ostinato, data, tmp_path):
@@ -174,6 +207,15 @@ def test_each_task(ostinato, tmp_path, task):
     assert ostinato("train", *data, *QUICK, "--output", run).code == 0
     done = ostinato("export", run, "--to", "onnx", "-o", file)
     assert (done.code, done.err) == (0, "")
+    calibrate = ("--int8", "--calibrate", data[0])
+    done_in_c = ostinato("export", run, "--to", "c", "-o", tmp_path / "m.c", *calibrate)
+    if task == "forecast":
+        assert "the loss of int8 of a forecaster is not measured" in done_in_c.err
+        done_in_c = ostinato("export", run, "--to", "c", "-o", tmp_path / "m.c", "--int8")
+        assert "a forecast: " in done_in_c.out
+    elif "also reads from the end" not in done_in_c.err:  # a tagger does
+        assert "int8 beside float weights" in done_in_c.out
+    assert (tmp_path / "m.c").exists() == (done_in_c.code == 0)
     shape = {
         "classify": "[batch, 2]",
         "tag": "[batch, time, 2]",

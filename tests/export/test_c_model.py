@@ -350,6 +350,20 @@ def test_refusals_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_three_files_or_none(there, tmp_path):
+    """One of them cannot be written: the others are as they were."""
+    g = given(ClassifierNet(2, 3, "gru", 3))
+    if there:
+        for name in ("net.c", "net_test.c"):
+            (tmp_path / name).write_text("mine")
+    (tmp_path / "net.h").mkdir()
+    with pytest.raises(OSError, match="net.h"):
+        export_network(g, tmp_path / "net.c")
+    found = {p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()}
+    assert found == ({"net.c": "mine", "net_test.c": "mine"} if there else {})
+
+
 # ---- int8
 
 

@@ -38,7 +38,7 @@ def export(
     calibrate: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--calibrate", metavar="FILE", help="Sequences by which the loss of --int8 is measured."
+            "--calibrate", metavar="FILE", help="Examples by which the loss of --int8 is measured."
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -105,12 +105,13 @@ def _c(model: Model, file: Path, int8: bool, calibrate: str | None, trained: Tra
 
 
 def _sequences(model: Model, file: str, trained: Trained) -> Any:
-    """The sequences of a file, as the model predicts them."""
+    """The sequences of a file, or the texts, as the model predicts them."""
     from ostinato.cli import sources
+    from ostinato.cli.jobs import language
     from ostinato.runtime.model import LanguageModel
 
     if isinstance(model, LanguageModel):
-        raise BadInput("--calibrate is for models of sequences of numbers; this one reads text")
+        return language.documents_of(file, trained)
     settings = trained.settings()
     columns = sources.trained_roles(trained.preparation(), settings, answers=False)
     return sources.read(file, settings, trained.reading_of(file), columns)

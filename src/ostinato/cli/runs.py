@@ -116,6 +116,11 @@ def find(path: Path) -> Trained:
         return Trained(path, None, None)
     if not path.exists():
         raise BadInput(f"{path}: no such run or model")
+    if run.config.is_file() and run.model.is_dir():
+        raise BadInput(
+            f"{run.config} is damaged: it does not begin as the one of a run does; the model alone "
+            f"is {run.model}"
+        )
     raise BadInput(
         f"{path} is neither a run (with config.toml) nor a saved model (with model.safetensors)"
     )

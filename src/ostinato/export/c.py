@@ -28,7 +28,7 @@ from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import sample, test_source
 from ostinato.export.c_write import Source, Texts, header, parts_of, source, table_bytes, tied
 from ostinato.export.forecast_inputs import named_inputs
-from ostinato.files import write_text
+from ostinato.files import write_bytes, write_text
 from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.model import Classifier, LanguageModel, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
@@ -189,8 +189,7 @@ def export_network(
         file.with_suffix(".h"): texts.header,
         file.with_name(f"{name}_test.c"): texts.test,
     }
-    for place, text in files.items():
-        write_text(place, text)
+    _write_all(files)
     return Report(
         tuple(files),
         texts.products,
@@ -201,6 +200,25 @@ def export_network(
         loss,
         texts.what,
     )
+
+
+def _write_all(files: Mapping[Path, str]) -> None:
+    """Write files that belong together, the first one last; if one cannot be written, those before
+    it are as they were."""
+    before = {place: place.read_bytes() if place.is_file() else None for place in files}
+    written: list[Path] = []
+    try:
+        for place in reversed(files):
+            write_text(place, files[place])
+            written.append(place)
+    except BaseException:
+        for place in written:
+            old = before[place]
+            if old is None:
+                place.unlink()
+            else:
+                write_bytes(place, old)
+        raise
 
 
 def _texts(given: Given, name: str, int8: bool) -> Texts:

@@ -169,7 +169,10 @@ class ModelGraph:
     def _composed(self) -> tuple[StepGraph, StepGraph]:
         why_not = self.why_not_streamable()
         if why_not is not None:
-            raise ValueError(f"this model has no single step: {why_not}")
+            raise ValueError(
+                f"this model has no single step: {why_not}; wanted a model that answers step by "
+                "step, or a use of whole sequences"
+            )
         return _Composed(self).result()
 
     def composed(self) -> tuple[StepGraph, StepGraph]:

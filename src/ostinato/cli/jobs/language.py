@@ -109,7 +109,7 @@ def window(settings: Config) -> int:
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved model, on a file or on the test part of its run."""
     if file is not None:
-        documents = _given(file, trained)
+        documents = documents_of(file, trained)
     elif trained.config is not None:
         documents = _texts(trained.config).test
     else:
@@ -121,7 +121,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest next token after each document of a file, as CSV."""
-    documents = _given(file, trained)
+    documents = documents_of(file, trained)
 
     model = answering.to_predict(trained)
     found = [model.suggest(document, 1) for document in documents]
@@ -306,7 +306,7 @@ def _with_column(settings: Config) -> Config:
     return settings.updated({"task.language": _text_column(table, ONLY)})
 
 
-def _given(file: str, trained: Trained) -> list[str]:
+def documents_of(file: str, trained: Trained) -> list[str]:
     """The documents of another file than that of a run."""
     return _given_documents(file, trained.settings())
 
