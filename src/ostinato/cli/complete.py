@@ -17,7 +17,7 @@ from ostinato.cli.generate import find
 from ostinato.cli.output import Quiet, hush, say, say_json
 
 if TYPE_CHECKING:
-    from ostinato.runtime.model import LanguageModel
+    from ostinato.runtime.language import LanguageModel
     from ostinato.training.fitted_language import FittedLanguageModel
 
     Suggesting = LanguageModel | FittedLanguageModel

@@ -108,7 +108,7 @@ def _sequences(model: Model, file: str, trained: Trained) -> Any:
     """The sequences of a file, or the texts, as the model predicts them."""
     from ostinato.cli import sources
     from ostinato.cli.jobs import language
-    from ostinato.runtime.model import LanguageModel
+    from ostinato.runtime.language import LanguageModel
 
     if isinstance(model, LanguageModel):
         return language.documents_of(file, trained)

@@ -30,7 +30,8 @@ from ostinato.export.c_write import Source, Texts, header, parts_of, source, tab
 from ostinato.export.forecast_inputs import named_inputs
 from ostinato.files import write_bytes, write_text
 from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.model import Classifier, LanguageModel, Model, Tagger
+from ostinato.runtime.language import LanguageModel
+from ostinato.runtime.model import Classifier, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import Program
 

@@ -26,7 +26,8 @@ from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
 from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.model import LanguageModel, Model, Tagger
+from ostinato.runtime.language import LanguageModel
+from ostinato.runtime.model import Model, Tagger
 
 FORMS = ("sequence", "step")
 
@@ -82,7 +83,6 @@ def export_onnx(
             Each is answered as if it stood alone; one answer for a row is that of the last one.
 
     Raises:
-        Unsupported: the model reads the letters of words.
         ValueError: the form is unknown; or the model has no such form, or no resets; or its answers
             in ONNX Runtime are farther from the runtime's than rounding explains: nothing is
             written.

@@ -24,7 +24,8 @@ from ostinato.span_metrics import span_scores
 
 if TYPE_CHECKING:
     from ostinato.runtime.forecaster import Forecaster
-    from ostinato.runtime.model import Classifier, LanguageModel, Tagger
+    from ostinato.runtime.language import LanguageModel
+    from ostinato.runtime.model import Classifier, Tagger
 
 _AT_ONCE = 1 << 22  # probabilities of a language model: 16 MB
 _FARTHEST = 700.0  # nats, whose exponential is a float

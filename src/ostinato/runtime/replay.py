@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ostinato.engine import native
-from ostinato.runtime.model import LanguageModel, Model, model_of
+from ostinato.runtime.language import LanguageModel
+from ostinato.runtime.model import Model, model_of
 from ostinato.runtime.saved import CHECK, CONFIG, made, read, read_check, read_config
 from ostinato.runtime.tensors import Array, pack, unpack
 from ostinato.runtime.values import fail

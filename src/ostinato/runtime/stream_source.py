@@ -24,7 +24,8 @@ from ostinato.runtime.tensors import Array
 
 if TYPE_CHECKING:
     from ostinato.data.prepare import Preparation
-    from ostinato.runtime.model import LanguageModel, Model
+    from ostinato.runtime.language import LanguageModel
+    from ostinato.runtime.model import Model
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,8 @@ def source_of(model: Model, make: Callable[..., Source]) -> Source:
     Raises:
         ValueError: the model cannot answer step by step; the message says why.
     """
-    from ostinato.runtime.model import Classifier, LanguageModel, Tagger
+    from ostinato.runtime.language import LanguageModel
+    from ostinato.runtime.model import Classifier, Tagger
 
     if not isinstance(model, (Classifier, Tagger, LanguageModel)):
         raise ValueError(f"a {model.kind} has no streams in this version")

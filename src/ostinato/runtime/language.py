@@ -1,0 +1,109 @@
+"""`LanguageModel`: a saved model that says which token comes next, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.growing_text import GrowingText
+from ostinato.data.keyboard import Keyboard, Suggestion
+from ostinato.data.vocabulary import END, Vocabulary
+from ostinato.runtime import checks
+from ostinato.runtime.model import Model
+from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import fail
+
+
+class LanguageModel(Model):
+    """A model that says which token comes next."""
+
+    vocabulary: Vocabulary
+
+    def _take(self, fitted: dict[str, Any], where: str) -> None:
+        checks.names(fitted, {"vocabulary", "one_in"}, where)
+        self.vocabulary = checks.vocabulary(fitted["vocabulary"], self.graph.n_outputs, where)
+        self.labels = np.array(self.vocabulary.strings, dtype=object)
+        if self.graph.embed is None or self.graph.embed.n_tokens != self.graph.n_outputs:
+            fail(f"{where}: a language model without a table of its tokens")
+
+    def predict_proba(self, texts: Sequence[str]) -> list[Array]:
+        """The probability of each token to be the next, after each token of each text.
+
+        Returns:
+            N arrays `[T_i, V]` float32; a text of T_i − 1 tokens has T_i of them, of which the
+            first is what may begin a document.
+        """
+        found = []
+        for tokens in map(self._tokens, texts):
+            found.append(self.network.answers(tokens[None])[0])
+        return found
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The likeliest token after each text."""
+        ends = [self.network.answers(self._tokens(text)[None])[0, -1] for text in texts]
+        return [self.vocabulary.strings[int(p.argmax())] for p in ends]
+
+    def evaluate(self, documents: Sequence[str]) -> dict[str, Any]:
+        """How well the model foretells texts.
+
+        Returns:
+            loss (nats of a token), bits_per_character, perplexity, top1, top3, keystrokes_saved and
+            so on; see `training.language.LanguageEvaluation`.
+
+        Raises:
+            ValueError: there is no character in any of them.
+        """
+        from ostinato.runtime import measures
+
+        return measures.of_language_model(self, documents)
+
+    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+        """The n likeliest continuations of a text that is being typed, the best first.
+
+        At the level "word" an unfinished word is completed: of "the quick br" words are suggested
+        that begin with "br"; fewer than n if there are not so many. The state after each key is
+        kept, so that only what is new is read, also after a key is taken back.
+
+        Returns:
+            Each with its `text` and its `probability` among those that begin as typed.
+        """
+        whole, beginning = self.vocabulary.typed(text)
+        scores = self._typing.answer(self.vocabulary.encode(whole))
+        found = self._keyboard.likeliest(scores, beginning, n)
+        return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]
+
+    @cached_property
+    def _keyboard(self) -> Keyboard:
+        return Keyboard(self.vocabulary)
+
+    @cached_property
+    def _typing(self) -> GrowingText[Array]:
+        """To the logarithms of the probabilities, `[V]`."""
+        return GrowingText(self._read_on)
+
+    def _read_on(self, tokens: Array, carry: Array | None) -> tuple[Array, Array]:
+        proba, carry = self.read(tokens, carry, each=False)
+        with np.errstate(divide="ignore"):
+            return np.log(proba[-1].astype(np.float64)), carry
+
+    def read(self, tokens: Array, carry: Array | None, *, each: bool) -> tuple[Array, Array]:
+        """The probabilities after the last of some tokens `[N]`, or after each, and the carry.
+
+        Args:
+            tokens: their numbers; a document begins with END.
+            carry: the states after the tokens before them; None: there are none.
+            each: whether after each.
+
+        Returns:
+            `[1, V]` or `[N, V]` float32, and the states in one row.
+        """
+        chunks = self._source.chunks
+        if carry is None:
+            carry = np.zeros(self._source.n_carry, np.float32)
+        return chunks.play(self.network.vectors(tokens), carry, each)
+
+    def _tokens(self, text: str) -> Array:
+        return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)
