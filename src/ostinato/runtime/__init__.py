@@ -1,8 +1,10 @@
 """Saved models without torch: numpy and the engine.
 
->>> import ostinato.runtime
->>> model = ostinato.runtime.load("runs/gru/model")             # doctest: +SKIP
->>> model.predict(X), model.predict_proba(X)                    # doctest: +SKIP
+>>> import numpy as np, ostinato.runtime
+>>> model = ostinato.runtime.load("runs/gru/model")
+>>> X = np.zeros((4, 9, 3), np.float32)                         # [N, T, F]
+>>> model.predict(X).shape, model.predict_proba(X).shape
+((4,), (4, 2))
 
     step_graph.py    one step as a value, in memory and in a file; values.py checks what is read
     reference.py     a step played by NumPy: the meaning of every node
@@ -41,6 +43,10 @@ def load(path: str | Path) -> Model:
     Raises:
         ValueError: a file is missing, damaged, altered or foreign; or the model is of an earlier or
             a later format, or of a kind that needs torch. The message says what to do.
+
+    Example:
+        >>> ostinato.runtime.load("runs/gru/model")
+        Classifier(sequence_classifier: gru layer 0; 2 labels)
     """
     from ostinato.runtime.model import model_of
     from ostinato.runtime.saved import CONFIG, read
@@ -61,6 +67,11 @@ def verify(path: str | Path) -> Verified:
 
     Raises:
         ValueError: the model cannot be loaded, or has no answers that fit it.
+
+    Example:
+        >>> found = ostinato.runtime.verify("runs/gru/model")
+        >>> found.n, found.n_different, found.largest
+        (4, 0, 0.0)
     """
     from ostinato.runtime.replay import replayed
 

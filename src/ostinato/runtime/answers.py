@@ -18,6 +18,12 @@ class Answer(NamedTuple):
         proba: `[K]` float32, the probability of each of the model's `labels`.
         sure: whether the label's probability is that from which on the model was found to be right
             often enough (`early_error` of `SequenceClassifier`); None: that was not asked for.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> answer = model.stream().push(np.ones(3, np.float32))
+        >>> answer.n, answer.label in ("down", "up"), answer.proba.shape, answer.sure
+        (1, True, (2,), None)
     """
 
     n: int
@@ -32,6 +38,14 @@ class Answers(Sequence[Answer]):
     Attributes:
         n: `[N]`, steps so far.
         proba: `[N, K]` float32.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/tags/model")
+        >>> answers = model.stream().push(np.ones((4, 3), np.float32))
+        >>> answers.n, answers.proba.shape, len(answers.labels)
+        (array([1, 2, 3, 4]), (4, 2), 4)
+        >>> answers[-1].n, len(answers[1:])
+        (4, 3)
     """
 
     def __init__(
@@ -69,7 +83,17 @@ class Answers(Sequence[Answer]):
 
 
 class KeyedAnswers(Mapping[Any, Answer]):
-    """Answers of several streams by their keys; made one by one, as they are looked up."""
+    """Answers of several streams by their keys; made one by one, as they are looked up.
+
+    Attributes:
+        answers: the same in their order.
+
+    Example:
+        >>> pool = ostinato.runtime.load("runs/gru/model").pool(capacity=100)
+        >>> found = pool.push({"a": np.ones(3, np.float32), "b": np.zeros(3, np.float32)})
+        >>> list(found), found["b"].n, found.answers.proba.shape
+        (['a', 'b'], 1, (2, 2))
+    """
 
     def __init__(self, keys: list[Any], answers: Answers):
         self.answers = answers

@@ -21,6 +21,16 @@ class Forecaster(Model):
         labels: `[Q]`, the levels of the quantiles.
         windows: how it is shown series.
         preparation: how a person's table becomes the inputs; None: they are arrays.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/sales/model")
+        >>> model.n_features, len(model.labels)
+        (1, 9)
+        >>> series = [np.sin(np.arange(n) / 3) for n in (50, 40)]
+        >>> model.predict(series).shape, model.predict_quantiles(series).shape
+        ((2, 3), (2, 3, 9))
+        >>> model.evaluate(as_panel(series), windows=2)["n"]
+        12
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:

@@ -18,7 +18,22 @@ from ostinato.runtime.values import fail
 
 
 class LanguageModel(Model):
-    """A model that says which token comes next."""
+    """A model that says which token comes next.
+
+    Attributes:
+        vocabulary: of the tokens.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/keys/model")
+        >>> model.predict_proba(["to be"])[0].shape == (6, len(model.labels))
+        True
+        >>> len(model.predict(["to be", "or not"])), len(model.suggest("to b", 2))
+        (2, 2)
+        >>> model.suggest("to b", 1)[0].text == model.predict(["to b"])[0]
+        True
+        >>> 0 < model.evaluate(["to be or not to be"])["bits_per_character"] < 5
+        True
+    """
 
     vocabulary: Vocabulary
 

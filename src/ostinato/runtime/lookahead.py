@@ -197,6 +197,24 @@ class LookaheadStream:
         n: steps so far.
         n_answered: the steps that were answered, n − k or 0; after `finish` n.
         finished: whether the sequence has ended.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/both/model")
+        >>> x = np.ones((9, 3), np.float32)
+        >>> s = model.stream(lookahead=2)
+        >>> s.push(x[0]), s.push(x[1]), s.push(x[2]).n
+        (None, None, 1)
+        >>> s.push(x[3:7]).n, s.n_answered
+        (array([2, 3, 4, 5]), 5)
+        >>> fork, again = s.fork(), model.stream(s.save(), lookahead=2)
+        >>> bool((again.push(x[7]).proba == fork.push(x[7]).proba).all()), again.n_answered
+        (True, 6)
+        >>> s.finish().n
+        array([6, 7])
+        >>> s.reset()
+        >>> s.restore(again.save())
+        >>> s, s.lookahead, s.finished
+        (LookaheadStream(n=8, lookahead=2), 2, False)
     """
 
     def __init__(self, source: LookaheadSource, finite: bool = True):

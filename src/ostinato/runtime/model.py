@@ -64,6 +64,15 @@ class Model:
         preparation: what is done to a person's table; None: nothing.
         sure_from: the probability from which on an answer is sure before a sequence ends; None:
             the training was not asked for it.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> model.kind, model.n_features, model.labels.tolist(), model.sure_from
+        ('sequence_classifier', 3, ['down', 'up'], None)
+        >>> model.preparation is None                           # it was trained with arrays
+        True
+        >>> model.stream(), model.pool(capacity=100)
+        (Stream(n=0), Pool(0 of 100 streams))
     """
 
     labels: Array
@@ -193,6 +202,15 @@ class Classifier(Model):
 
     Attributes:
         several: whether a sequence may have several labels; each then has its own probability.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> X = np.ones((2, 9, 3), np.float32)
+        >>> model.predict(X).dtype, model.predict_proba(X).dtype
+        (dtype('<U4'), dtype('float32'))
+        >>> measures = model.evaluate(X, ["up", "down"])
+        >>> measures["n"], measures["accuracy"]
+        (2, 0.5)
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
@@ -289,6 +307,14 @@ class Tagger(Model):
 
     Attributes:
         scheme: in which spans are written as tags, as "iob2"; None: labels are no tags.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/tags/model")
+        >>> x = np.ones((9, 3), np.float32)                     # one sequence, or a list of them
+        >>> model.predict(x).shape, model.predict_proba([x, x[:4]])[1].shape
+        ((9,), (4, 2))
+        >>> model.evaluate([x], [model.predict(x)])["accuracy"]
+        1.0
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:

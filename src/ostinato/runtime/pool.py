@@ -29,6 +29,23 @@ class Pool:
         source: the model, shared by its streams.
         capacity: streams, at most. Their memory is reserved at once.
         finite: whether NaN and infinite values are refused.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> x = np.ones((9, 3), np.float32)
+        >>> pool = model.pool(capacity=100)
+        >>> slots = pool.slots(["a", "b"])
+        >>> pool.push(slots, x[:2]).n, pool.push({"b": x[2], "c": x[0]})["b"].n
+        (array([1, 1]), 2)
+        >>> pool.keys, pool.n("b"), "d" in pool
+        (['a', 'b', 'c'], 2, False)
+        >>> pool.restore("d", pool.save("b"))
+        >>> model.stream(pool.save("d")).n
+        2
+        >>> pool.reset(["a"])
+        >>> pool.drop(["b", "c"])
+        >>> pool, pool.n("a")
+        (Pool(2 of 100 streams), 0)
     """
 
     def __init__(self, source: StreamSource, capacity: int, finite: bool = True):

@@ -37,6 +37,11 @@ class Verified(NamedTuple):
         n_different: those whose answers differ in a bit.
         largest: the largest difference.
         isa: the instruction set that played.
+
+    Example:
+        >>> found = ostinato.runtime.verify("runs/gru/model")
+        >>> found.n, found.n_different, found.largest, found.isa in ("avx2", "avx512")
+        (4, 0, 0.0, True)
     """
 
     n: int

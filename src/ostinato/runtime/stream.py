@@ -39,6 +39,11 @@ class StreamCost:
         weight_bytes: of the weights that a step reads; all streams of a model share them.
         carry_bytes: of the states.
         state_bytes: of the states and what the player keeps beside them.
+
+    Example:
+        >>> cost = ostinato.runtime.load("runs/gru/model").stream().explain()
+        >>> cost.multiplies, cost.weight_bytes, cost.carry_bytes
+        (280, 1120, 32)
     """
 
     multiplies: int
@@ -62,6 +67,26 @@ class Stream:
     Args:
         source: the model, shared by its streams.
         finite: whether NaN and infinite values are refused.
+
+    Example:
+        >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> x = np.ones((9, 3), np.float32)
+        >>> s = model.stream()
+        >>> s.push(x[0]).n, s.push(x[1:5]).n                    # a step, and a chunk
+        (1, 5)
+        >>> buffer = np.empty(2, np.float32)
+        >>> s.push(x[5], out=buffer) is buffer
+        True
+        >>> fork, state = s.fork(), s.save()
+        >>> again = model.stream(state)
+        >>> bool((fork.push(x[6:]).proba == again.push(x[6:]).proba).all())
+        True
+        >>> s.restore(again.save())
+        >>> bool((s.push(x[0]).proba == fork.push(x[0]).proba).all()), s.n
+        (True, 10)
+        >>> s.reset()
+        >>> s, s.explain().carry_bytes
+        (Stream(n=0), 32)
     """
 
     __slots__ = ("_finite", "_labels", "_n_answers", "_push", "_source", "_state", "_sure_from")

@@ -1,0 +1,87 @@
+"""Every public name of the runtime has an example, and all of them run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import saved_models as saved
+
+import ostinato
+import ostinato.runtime
+from ostinato.data.panel import as_panel
+
+MODULES = ("", "model", "language", "forecaster", "stream", "lookahead", "pool", "answers",
+           "replay")  # fmt: skip
+# What a person gets into their hands: functions, and classes with all their public methods.
+PUBLIC = {
+    "": {"load", "verify"},
+    "model": {"Model", "Classifier", "Tagger"},
+    "language": {"LanguageModel"},
+    "forecaster": {"Forecaster"},
+    "stream": {"Stream", "StreamCost"},
+    "lookahead": {"LookaheadStream"},
+    "pool": {"Pool"},
+    "answers": {"Answer", "Answers", "KeyedAnswers"},
+    "replay": {"Verified"},
+}
+# Not for persons: what the runtime, the command line and the exporters ask a model for.
+INNER = {"answered", "batch", "prepared", "read", "quantiles_after", "classes", "multilabel",
+         "levels", "n_outputs", "fingerprint", "network", "graph", "tensors"}  # fmt: skip
+
+
+def module(name: str):
+    return importlib.import_module("ostinato.runtime" + (f".{name}" if name else ""))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The models that the examples load, below `runs`."""
+    runs = tmp_path_factory.mktemp("examples") / "runs"
+    labels = np.array(["down", "up"])[np.arange(saved.N) % 2]
+    saved.classifier(runs / "gru" / "model", labels, cell="gru")
+    saved.tagger(runs / "tags" / "model", bidirectional=False)
+    saved.tagger(runs / "both" / "model", bidirectional=True)
+    saved.language_model(runs / "keys" / "model")
+    saved.forecaster(runs / "sales" / "model")
+    return runs.parent
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_run(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    globs = {**vars(module(name)), "np": np, "ostinato": ostinato, "as_panel": as_panel}
+    result = doctest.testmod(module(name), globs=globs)
+    assert result.failed == 0 and result.attempted >= len(PUBLIC[name])
+
+
+def examples(thing) -> str:
+    parsed = doctest.DocTestParser().get_examples(inspect.getdoc(thing) or "")
+    return "".join(example.source for example in parsed)
+
+
+@pytest.mark.parametrize(("name", "public"), [(m, p) for m in MODULES for p in sorted(PUBLIC[m])])
+def test_every_public_name_has_an_example(name, public):
+    thing = getattr(module(name), public)
+    text = examples(thing)
+    assert text, f"{public} has no example"
+    if inspect.isclass(thing):
+        own = {n for n in vars(thing) if not n.startswith("_")} - INNER
+        assert not {n for n in own if f".{n}" not in text}, public
+
+
+def test_the_list_of_public_classes_is_whole():
+    """A class without an underscore in these modules is in the list, or made for the inside."""
+    inside = {"Batch", "LookaheadSource"}
+    for name in MODULES:
+        found = {
+            n
+            for n, thing in vars(module(name)).items()
+            if inspect.isclass(thing) and thing.__module__ == module(name).__name__
+            and not n.startswith("_")
+        }  # fmt: skip
+        assert found - inside == {n for n in PUBLIC[name] if n[0].isupper()}
