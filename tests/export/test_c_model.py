@@ -358,7 +358,7 @@ def test_three_files_or_none(there, tmp_path):
         for name in ("net.c", "net_test.c"):
             (tmp_path / name).write_text("mine")
     (tmp_path / "net.h").mkdir()
-    with pytest.raises(OSError, match="net.h"):
+    with pytest.raises(OSError, match=r"net\.h"):
         export_network(g, tmp_path / "net.c")
     found = {p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()}
     assert found == ({"net.c": "mine", "net_test.c": "mine"} if there else {})

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
@@ -160,24 +159,71 @@ def test_what_the_file_says(tmp_path):
     assert kept["ostinato.fingerprint"] == "f" * 64
 
 
+SMALL = {"hidden_size": 5, "iterations": 20, "embedding_size": 6, "random_state": 0}
+TEXTS = ["to be or not", "that is", "be not that", "or to be"] * 4
+
+
 def test_models_of_words(tmp_path):
-    """Numbers of words go in, which the vocabulary in the metadata gives; letters are refused."""
-    file, small = tmp_path / "m.onnx", {"hidden_size": 5, "iterations": 2, "embedding_size": 6}
-    texts = ["to be or not", "that is", "be not that", "or to be"] * 4
-    classifier = ostinato.SequenceClassifier(**small, random_state=0).fit(texts, ["a", "b"] * 8)
+    """Numbers of words go in, which the vocabulary in the metadata gives."""
+    file = tmp_path / "m.onnx"
+    classifier = ostinato.SequenceClassifier(**SMALL).fit(TEXTS, ["a", "b"] * 8)
     classifier.save(tmp_path / "classifier")
     report = export_onnx(ostinato.runtime.load(tmp_path / "classifier"), file)
     assert report.inputs["tokens"] == ["batch", "time"]
     kept = {p.key: json.loads(p.value) for p in onnx.load(file).metadata_props}
     assert "be" in kept["ostinato.vocabulary"]["words"]
-    file.unlink()
-    words = [text.split() for text in texts]
-    tagger = ostinato.SequenceTagger(**small, random_state=0)
+
+
+def spelling_tagger(tmp_path, bidirectional):
+    words = [text.split() for text in TEXTS]
+    tagger = ostinato.SequenceTagger(**SMALL, character_size=4, bidirectional=bidirectional)
     tagger.fit(words, [["A" if len(w) > 2 else "B" for w in each] for each in words])
     tagger.save(tmp_path / "tagger")
-    with pytest.raises(Unsupported, match="reads the letters of words"):
-        export_onnx(ostinato.runtime.load(tmp_path / "tagger"), file)
-    assert not file.exists()
+    return ostinato.runtime.load(tmp_path / "tagger")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("form", "resets", "two"),
+    [("sequence", False, True), ("sequence", True, True), ("step", False, False)],
+)
+def test_models_that_read_letters(form, resets, two, runtime, tmp_path):
+    model, file = spelling_tagger(tmp_path, two), tmp_path / "m.onnx"
+    report = export_onnx(model, file, form, resets=resets)
+    assert list(report.inputs)[:3] == ["tokens", "characters", "n_characters"]
+    assert report.operators["GRU"] == 2  # of the letters, which are whole sequences
+    found = report.parity.cases
+    if runtime == "openvino":
+        found = parity.cases(model, ex.openvino(onnx.load(file)), form, resets)
+    for case in found:
+        assert case.error <= case.bound, case
+
+
+def test_words_and_letters_as_the_runtime_reads_them(tmp_path):
+    """The metadata is enough: a word's number is its place in the vocabulary + 1, 0 if it is none
+    of them, and so are those of letters. What stands beyond the letters of a word has no effect."""
+    model = spelling_tagger(tmp_path, True)
+    export_onnx(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    known = json.loads(session.get_modelmeta().custom_metadata_map["ostinato.vocabulary"])
+    text = ["that", "is", "the", "question", "to"]
+    characters = np.full((1, len(text), 9), 3)
+    for i, word in enumerate(text):
+        characters[0, i, : len(word)] = [known["characters"].find(c) + 1 for c in word]
+    words = [known["words"].index(w) + 1 if w in known["words"] else 0 for w in text]
+    (answers,) = session.run(
+        None,
+        {
+            "tokens": np.array([words]),
+            "characters": characters,
+            "n_characters": np.array([[len(word) for word in text]]),
+            "lengths": np.array([len(text)]),
+        },
+    )
+    (meant,) = model.predict_proba([text])
+    assert np.abs(answers[0] - meant).max() <= parity.bound(model.graph, len(text))
+    (other,) = model.predict_proba([["that", "is", "the", "questiom", "to"]])
+    assert np.abs(other - meant).max() > 10 * parity.bound(model.graph, len(text))
 
 
 def test_a_text_as_the_runtime_reads_it(tmp_path):

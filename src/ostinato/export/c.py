@@ -209,7 +209,7 @@ def _write_all(files: Mapping[Path, str]) -> None:
     before = {place: place.read_bytes() if place.is_file() else None for place in files}
     written: list[Path] = []
     try:
-        for place in reversed(files):
+        for place in reversed(list(files)):
             write_text(place, files[place])
             written.append(place)
     except BaseException:

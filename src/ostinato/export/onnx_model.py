@@ -5,6 +5,8 @@
 
 Of a model that reads tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that
 answers at each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths.
+One that reads the letters of words is also given these, `characters [batch, time, letters]`, and
+how many each word has, `n_characters [batch, time]`, both int64.
 A forecaster has the sequence form alone, with other inputs: see `onnx_forecast.py`.
 
 With resets, several sequences may lie in a row, one after the other: `resets [batch, time]`, or of
@@ -21,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import reachable
 from ostinato.data.prepare import Preparation
 from ostinato.data.windows import SeriesWindows
@@ -35,6 +36,7 @@ from ostinato.runtime.step_graph import StepGraph
 
 ANSWER, LENGTHS, LATEST = "answer", "lengths", "latest"
 RESETS, RESET = "resets", "reset"
+TOKENS, CHARACTERS, N_CHARACTERS = "tokens", "characters", "n_characters"
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
         inputs = described_inputs(w, source.windows)
         described = w.value(ANSWER, ("batch", source.windows.horizon, graph.n_outputs), DOUBLE)
     else:
-        x, described_x = _input(w, source, ("batch", "time"))
-        x = w.node("Transpose", x, perm=_time_and_batch(graph))
-        rows = Rows.of(w, x, LENGTHS, RESETS if source.resets else None)
-        x = _read(w, source, x, None, rows.resets)[0]
+        named, inputs = _inputs(w, source, ("batch", "time"))
+        given = [w.node("Transpose", name, perm=_time_and_batch(n)) for name, n in named]
+        rows = Rows.of(w, given[0], LENGTHS, RESETS if source.resets else None)
+        x = _read(w, source, given, None, rows.resets, operators, made_of)[0]
         answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
-        inputs = [described_x, w.value(LENGTHS, ("batch",), INT64)]
+        inputs.append(w.value(LENGTHS, ("batch",), INT64))
         inputs += [w.value(RESETS, ("batch", "time"), BOOL)] if source.resets else []
         each = ("time",) if graph.readout.kind == "each" else ()
         described = w.value(ANSWER, ("batch", *each, graph.n_outputs))
@@ -157,8 +159,9 @@ def step_model(source: Exportable) -> Made:
     """
     w = Writer()
     step, answer = source.graph.composed()
-    x, described = _input(w, source, ("batch",))
-    inputs, outputs = [described], []
+    given_inputs, inputs = _inputs(w, source, ("batch",))
+    outputs: list[Any] = []
+    made_of: list[str] = []
     begins = None
     if source.resets:
         inputs.append(w.value(RESET, ("batch",), BOOL))
@@ -166,7 +169,8 @@ def step_model(source: Exportable) -> Made:
     latest = None
     if source.preparation is not None and source.preparation.missing == "forward":
         latest = LATEST
-    x, now = _read(w, source, x, latest, begins)
+    names = [name for name, _ in given_inputs]
+    x, now = _read(w, source, names, latest, begins, True, made_of)
     given = {step.inputs[0]: x}
     for name, i in carried_states(step).items():
         state = name if begins is None else w.node("Where", begins, w.number(0), name)
@@ -183,7 +187,7 @@ def step_model(source: Exportable) -> Made:
         w.called(f"new_{name}", value)
         inputs.append(w.value(name, ("batch", width)))
         outputs.append(w.value(f"new_{name}", ("batch", width)))
-    return Made(_model(w, source, "step", inputs, outputs), ())
+    return Made(_model(w, source, "step", inputs, outputs), tuple(made_of))
 
 
 def carried_states(step: StepGraph) -> dict[str, int]:
@@ -199,27 +203,49 @@ def carried_states(step: StepGraph) -> dict[str, int]:
 # ---- parts
 
 
-def _input(w: Writer, source: Exportable, leading: tuple[str, ...]) -> tuple[str, Any]:
-    if source.graph.embed is not None:
-        if source.graph.embed.spelling is not None:
-            raise Unsupported("the model reads the letters of words, which ONNX is not given")
-        return "tokens", w.value("tokens", leading, INT64)
-    preparation = source.preparation
-    n = source.graph.n_inputs if preparation is None else len(preparation.features)
-    return "x", w.value("x", (*leading, n), FLOAT)
+def _inputs(
+    w: Writer, source: Exportable, leading: tuple[str, ...]
+) -> tuple[list[tuple[str, int]], list[Any]]:
+    """The inputs, each with its number of axes, and their descriptions."""
+    embed = source.graph.embed
+    if embed is None:
+        preparation = source.preparation
+        n = source.graph.n_inputs if preparation is None else len(preparation.features)
+        return [("x", len(leading) + 1)], [w.value("x", (*leading, n), FLOAT)]
+    shapes: dict[str, tuple[str, ...]] = {TOKENS: leading}
+    if embed.spelling is not None:
+        shapes |= {CHARACTERS: (*leading, "letters"), N_CHARACTERS: leading}
+    names = [(name, len(shape)) for name, shape in shapes.items()]
+    return names, [w.value(name, shape, INT64) for name, shape in shapes.items()]
 
 
-def _time_and_batch(graph: ModelGraph) -> list[int]:
-    return [1, 0] if graph.embed is not None else [1, 0, 2]
+def _time_and_batch(n_axes: int) -> list[int]:
+    return [1, 0, *range(2, n_axes)]
 
 
 def _read(
-    w: Writer, source: Exportable, x: str, latest: str | None, begins: str | None
+    w: Writer,
+    source: Exportable,
+    given: list[str],
+    latest: str | None,
+    begins: str | None,
+    operators: bool,
+    made_of: list[str],
 ) -> tuple[str, str | None]:
-    """The input of the lowest layer, and the values that a step carries on, if any."""
-    if source.graph.embed is not None:
-        return _embedded(w, source.graph.embed, source.tensors, x), None
-    carried = None
+    """The input of the lowest layer, and the values that a step carries on, if any.
+
+    Args:
+        given: the inputs, `[T, B, …]` or of a step `[B, …]`.
+    """
+    embed = source.graph.embed
+    if embed is not None:
+        rows = _embedded(w, embed, source.tensors, given[0])
+        if embed.spelling is None:
+            return rows, None
+        _, characters, counts = given
+        spelt = _spelt(w, embed.spelling, source.tensors, characters, counts, operators, made_of)
+        return w.node("Concat", rows, spelt, axis=-1), None
+    x, carried = given[0], None
     if source.preparation is not None:
         x, carried = write_preparation(w, source.preparation, x, latest, begins)
     if source.scale is not None:
@@ -233,6 +259,32 @@ def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
         return w.node("Gather", table, tokens, axis=0)
     depth = w.constant(np.array(embed.n_tokens, np.int64))
     return w.node("OneHot", tokens, depth, w.constant(np.array([0, 1], np.float32)), axis=-1)
+
+
+def _spelt(
+    w: Writer,
+    graph: ModelGraph,
+    tensors: Tensors,
+    characters: str,
+    counts: str,
+    operators: bool,
+    made_of: list[str],
+) -> str:
+    """What a network makes of the letters of words, `[…, K]`: each word is a row of a batch.
+
+    Args:
+        characters: `[…, letters]` int64.
+        counts: `[…]` int64, letters of each word; beyond the end of a row anything.
+    """
+    assert graph.embed is not None
+    letters = w.node("Shape", characters, start=-1)
+    flat = w.node("Reshape", characters, w.node("Concat", w.integers(-1), letters, axis=0))
+    least = w.node("Max", w.node("Reshape", counts, w.integers(-1)), w.integers(1))
+    lengths = w.node("Min", least, letters)
+    x = _embedded(w, graph.embed, tensors, w.node("Transpose", flat, perm=[1, 0]))
+    answer = _answer(w, graph, tensors, x, Rows.of(w, x, lengths), operators, made_of)
+    shape = w.node("Concat", w.node("Shape", counts), w.integers(graph.n_outputs), axis=0)
+    return w.node("Reshape", answer, shape)
 
 
 def _mapped(

@@ -27,7 +27,15 @@ import numpy as np
 from ostinato.data.examples import Examples
 from ostinato.data.panel import as_panel
 from ostinato.export.onnx_forecast import FUTURE, LENGTHS, SERIES, STATIC
-from ostinato.export.onnx_model import LATEST, RESET, RESETS, carried_states
+from ostinato.export.onnx_model import (
+    CHARACTERS,
+    LATEST,
+    N_CHARACTERS,
+    RESET,
+    RESETS,
+    TOKENS,
+    carried_states,
+)
 from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.model import Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
@@ -35,6 +43,7 @@ from ostinato.runtime.reference import play_step
 
 EPS = float(np.finfo(np.float32).eps)
 SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
+LETTERS = 5  # of a word, at the most
 DELTA = 2.0**-20  # 16 ε: above the rounding of x, and small where it grows by a thousand
 
 Run = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
@@ -45,9 +54,15 @@ def bound(graph: ModelGraph, n_steps: int, largest: float = 1.0, growth: float =
     steps = [d.step for layer in graph.layers for d in layer.directions]
     if graph.readout.step is not None:
         steps.append(graph.readout.step)
+    n_played = n_steps * len(steps)
+    spelling = None if graph.embed is None else graph.embed.spelling
+    if spelling is not None:  # each word goes through these, too
+        inner = [d.step for layer in spelling.layers for d in layer.directions]
+        n_played += LETTERS * len(inner)
+        steps += inner
     factors = [{n.inputs[0] for n in step.nodes if n.op == "matmul"} for step in steps]
     K = max(sum(n.width for n in each) for each in factors)
-    errors = max(n_steps * len(steps) + 1, growth)
+    errors = max(n_played + 1, growth)
     return 2 * EPS * (math.sqrt(K) + 8) * errors * max(1.0, largest)
 
 
@@ -142,9 +157,17 @@ def cases(model: Model, run: Run, form: str, resets: bool = False) -> tuple[Case
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
     """Sequences `[B, T, features]` as a person has them, some values missing where they may be; of
-    a model with tokens `[B, T]`."""
-    if model.graph.embed is not None:
-        return random.integers(0, model.graph.embed.n_tokens, (B, T))
+    a model with tokens `[B, T]`, and if it reads letters `[B, T, 2 + LETTERS]`: a token, how many
+    letters it has, and these."""
+    embed = model.graph.embed
+    if embed is not None:
+        tokens = random.integers(0, embed.n_tokens, (B, T))
+        if embed.spelling is None:
+            return tokens
+        assert embed.spelling.embed is not None
+        letters = random.integers(0, embed.spelling.embed.n_tokens, (B, T, LETTERS))
+        counts = random.integers(1, LETTERS + 1, (B, T))
+        return np.concatenate([tokens[..., None], counts[..., None], letters], axis=2)
     x = random.normal(size=(B, T, model.n_features))
     if isinstance(model, Tagger) and model._scale is not None:
         x = x * model._scale[1] + model._scale[0]
@@ -158,10 +181,24 @@ def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> n
     return x.astype(np.float32)
 
 
+def feeds(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs of the file, by name, of `random_input` or of a step of it."""
+    embed = model.graph.embed
+    if embed is None:
+        return {"x": x}
+    if embed.spelling is None:
+        return {TOKENS: x}
+    return {TOKENS: x[..., 0], N_CHARACTERS: x[..., 1], CHARACTERS: x[..., 2:]}
+
+
 def network_input(model: Model, x: np.ndarray) -> np.ndarray:
     """What the runtime's network reads of `random_input`."""
     if model.graph.embed is not None:
-        return x
+        if model.graph.embed.spelling is None:
+            return x
+        spelt = x.reshape(-1, x.shape[2])
+        vectors = model.network.vectors(spelt[:, 0], spelt[:, 2:], spelt[:, 1])
+        return vectors.reshape(*x.shape[:2], -1)
     if model.preparation is not None:
         features = model.preparation.features
         words = {f.name: f.words for f in features if f.words is not None}
@@ -183,9 +220,7 @@ def _whole(
     lengths = np.array([T, *random.integers(1, T + 1, B - 1)], np.int64)
     marks = _marks(random, B, T, resets)
     _begin_without_values(model, x, marks)
-    (came,) = run(
-        {_input_name(model): x, "lengths": lengths, **({RESETS: marks} if resets else {})}
-    )
+    (came,) = run({**feeds(model, x), "lengths": lengths, **({RESETS: marks} if resets else {})})
     each = model.graph.readout.kind == "each"
     meant = np.zeros((B, T, model.graph.n_outputs) if each else (B, model.graph.n_outputs))
     for b, start, end in _segments(marks, lengths):  # of one answer for a row the last one stays
@@ -264,7 +299,7 @@ def _chunks(
     came = []
     for t in range(T):
         reset = {RESET: marks[:, t]} if resets else {}
-        answer, *new = run({_input_name(model): x[:, t], **reset, **states})
+        answer, *new = run({**feeds(model, x[:, t]), **reset, **states})
         states = dict(zip(states, new, strict=True))
         came.append(answer)
     meant = np.zeros((B, T, model.graph.n_outputs))
@@ -291,7 +326,7 @@ def _from_random_states(model: Model, run: Run, random: np.random.Generator, res
     for name, i in places.items():
         states[name] = carry[i] = random.uniform(0.1, 0.9, carry[i].shape).astype(np.float32)
     reset = {RESET: np.zeros(B, bool)} if resets else {}
-    came = run({_input_name(model): x[:, 0], **reset, **states})
+    came = run({**feeds(model, x[:, 0]), **reset, **states})
     inner = _embedded(model, network_input(model, x))[:, 0]
     new, _ = play_step(step, [inner], carry, model.tensors)
     meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]
@@ -303,7 +338,7 @@ def _from_random_states(model: Model, run: Run, random: np.random.Generator, res
 
 def _embedded(model: Model, x: np.ndarray) -> np.ndarray:
     embed = model.graph.embed
-    if embed is None:
+    if embed is None or embed.spelling is not None:  # whose words are vectors already
         return x
     if embed.table is None:
         return np.eye(embed.n_tokens, dtype=np.float32)[x]
@@ -318,10 +353,6 @@ def _first_states(model: Model, B: int) -> dict[str, np.ndarray]:
     if model.preparation is not None and model.preparation.missing == "forward":
         states[LATEST] = np.full((B, len(model.preparation.features)), np.nan, np.float32)
     return states
-
-
-def _input_name(model: Model) -> str:
-    return "x" if model.graph.embed is None else "tokens"
 
 
 def _case(
