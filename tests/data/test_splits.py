@@ -112,7 +112,7 @@ def test_the_largest_group_is_learnt_from():
 
 
 def test_too_few_groups():
-    with pytest.raises(ValueError, match="there are 1 groups for 2 parts"):
+    with pytest.raises(ValueError, match="1 group for 2 parts"):
         split(4, 0.5, groups=["Ann"] * 4)
 
 

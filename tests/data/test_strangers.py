@@ -120,3 +120,25 @@ def test_a_first_line_that_is_a_row(tmp_path):
     text = "0.5,1.25,-3.5,N\n0.5,1.5,-3.25,V\n"
     with pytest.raises(ValueError, match=r"line 1: the first line holds numbers \(0.5, …\)"):
         read_examples(written(tmp_path, text), Roles(target="N"))
+
+
+def test_one_mistake_in_a_column_of_numbers(tmp_path):
+    """The mistake is named, and not the column left out of the advice."""
+    text = "id,x,y,mode\n" + "".join(f"a,{i},{i},car\n" for i in range(20)) + "a,n/a?,1,car\n"
+    with pytest.raises(ValueError, match=r"line 22, column 'x': 'n/a\?' is no number"):
+        read_examples(written(tmp_path, text), Roles(id="id", target="mode", task="classify"))
+
+
+def test_one_id_that_comes_twice(tmp_path):
+    """A table of texts stays one where few of its ids come twice; the second is named."""
+    rows = [f"{i},a fine film,good" for i in range(20)]
+    path = written(tmp_path, "\n".join(["Id,Review,Mood", *rows, "5,dull,bad"]))
+    with pytest.raises(ValueError, match="line 22, column 'Id': 5 is the id of line 7 too"):
+        read_examples(path, Roles(target="Mood"))
+
+
+def test_an_empty_list_among_lists_of_objects(tmp_path):
+    rows = [*NESTED, {"key": "c", "meta": {"site": 1, "by": {"name": "Cid"}}, "readings": []}]
+    path = written(tmp_path, "\n".join(map(json.dumps, rows)), "mine.jsonl")
+    with pytest.raises(ValueError, match=r"line 3, column 'readings\.v': an empty list"):
+        read_examples(path, IN_OBJECTS)

@@ -57,7 +57,8 @@ def order_of(texts: pa.Array) -> Order | None:
         pc.cast(pc.struct_field(found, name), "int64").fill_null(0).to_numpy(zero_copy_only=False)
         for name in "ab"
     )
-    days_first, months_first = np.flatnonzero(first > 12), np.flatnonzero(second > 12)
+    days_first = np.flatnonzero((first > 12) & (second <= 12))
+    months_first = np.flatnonzero((second > 12) & (first <= 12))
     if len(days_first) and len(months_first):
         row, other = sorted((int(days_first[0]), int(months_first[0])))[::-1]
         raise AmbiguousError(

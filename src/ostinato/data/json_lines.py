@@ -47,6 +47,7 @@ def parse_json_lines(
         if line.strip():
             rows.append(_flat(_object(line, source, number), f"{source}, line {number}"))
             lines.append(number)
+    _fill_empty_lists(rows, columns)
     keys = _keys(chain(columns, chain.from_iterable(rows)), source)
     numbers = np.array(lines)
 
@@ -77,6 +78,20 @@ def _flat(row: dict[str, Any], place: str) -> dict[str, Any]:
         return _flat(_unique(pairs), place)
     except ValueError as problem:
         raise ValueError(f"{place}: {problem}") from None
+
+
+def _fill_empty_lists(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """An empty list, where other rows have a list of objects, is an empty list of each key."""
+    empty = {key for row in rows for key, value in row.items() if value == []}
+    if not empty:
+        return
+    names = list(dict.fromkeys(chain(columns, chain.from_iterable(rows))))
+    inner = {key: [name for name in names if name.startswith(f"{key}.")] for key in empty}
+    for row in rows:
+        for key in empty & row.keys():
+            if row[key] == [] and inner[key]:
+                del row[key]
+                row.update({name: [] for name in inner[key]})
 
 
 def _has_keys(value: Any) -> bool:

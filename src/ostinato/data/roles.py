@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ostinato.data import label_sets
 from ostinato.data.column import Column, Nested, Unusable
 from ostinato.data.dates import Order, TimeFormat
+from ostinato.data.text_column import Text
 
 if TYPE_CHECKING:
     from ostinato.data.table import Table
@@ -26,6 +27,7 @@ _TIMES = re.compile(
     re.I,
 )
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
+_MOSTLY = 0.9  # of the values of a column: the others are mistakes
 _LOOKED_AT = 100  # rows by which dates are known
 _NUMBERED = re.compile(r"(.*?)(\d+)$")
 
@@ -186,7 +188,7 @@ def _shape(roles: Roles, table: Table) -> Shape:
         return "long"
     if roles.id:
         return "long" if _repeats(roles.id, table) else "wide"
-    if any(_repeats(name, table) for name in _called(_IDS, roles, table)):
+    if any(_tells_apart(name, table) for name in _called(_IDS, roles, table)):
         return "long"
     if not roles.features and _steps(roles, table):
         return "wide"
@@ -216,7 +218,7 @@ def _named(roles: Roles, table: Table) -> Roles:
             found = found or [
                 name
                 for name in _called(names, roles, table)
-                if (roles.shape == "long") == _repeats(name, table)
+                if (roles.shape == "long") == _tells_apart(name, table)
             ]
         if len(found) == 1:
             roles = replace(roles, id=found[0])
@@ -253,6 +255,10 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
                 f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
                 f"{shlex.quote(dates[0])}), or name the features (--features)"
             )
+        for name in texts:
+            column = table[name]
+            if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
+                column.numbers()  # says which value is none
         numbers = ",".join(name for name in rest if name not in texts)
         raise ValueError(
             f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
@@ -322,13 +328,18 @@ def _is_row_id(name: str, table: Table) -> bool:
     """Whether a column is called an id, and is another one in each row."""
     called = _IDS.fullmatch(name) or _LIKE_IDS.fullmatch(name)
     single = not isinstance(table[name], (Nested, Unusable))
-    return bool(called) and single and not _repeats(name, table)
+    return bool(called) and single and not _tells_apart(name, table)
 
 
 def _like_an_id(roles: Roles, table: Table) -> str:
     """The name of the only column that may be the id of a long table, for a flag; or nothing."""
     found = [name for name in _called(_LIKE_IDS, roles, table) if _repeats(name, table)]
     return f" {shlex.quote(found[0])}" if len(found) == 1 else ""
+
+
+def _tells_apart(name: str, table: Table) -> bool:
+    """Whether a column may be the id of several rows: not if few of its values come twice."""
+    return len(table[name].factor()[1]) <= _MOSTLY * len(table)
 
 
 def _repeats(name: str, table: Table) -> bool:

@@ -19,6 +19,7 @@ from ostinato.data.sequences import Sequences
 from ostinato.data.table import Column, Nested, Table, Text, Typed
 from ostinato.data.words import MAX_WORDS, words_of
 
+_WHOLE = 1 << 24  # whole numbers up to this are told apart in float32
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -365,7 +366,7 @@ def _float32(column: Column) -> np.ndarray:
         )
     rounded = numbers.astype(np.float32)
     changes = np.diff(numbers) != 0  # False or NaN beside a missing value
-    lost = changes & (np.diff(rounded) == 0)
+    lost = changes & (np.diff(rounded) == 0) & (np.abs(numbers[1:]) > _WHOLE)
     if 2 * np.count_nonzero(lost) > np.count_nonzero(changes):
         row = int(np.argmax(lost)) + 1
         raise ValueError(

@@ -256,7 +256,8 @@ def _groups_to_parts(
     n_groups, n_classes, n_parts = groups.max() + 1, labels.max() + 1, len(fractions)
     if n_groups < n_parts:
         raise ValueError(
-            f"there are {n_groups} groups for {n_parts} parts; wanted at least one for each part"
+            f"{n_groups} {'group' if n_groups == 1 else 'groups'} for {n_parts} parts; wanted at "
+            "least one for each part: more groups, other ones (--group), or a test file (--test)"
         )
     counts = np.zeros((n_groups, n_classes))  # of the sequences of a group, by class
     np.add.at(counts, (groups, labels), 1)

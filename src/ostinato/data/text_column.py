@@ -221,6 +221,14 @@ class Text(Column):
         text = self._values[row].as_py()
         if not text or not text.strip():
             return ValueError(f"{self.place(row)}: the time is missing; wanted one in each row")
+        other = _DATES[1 - _DATES.index(kind)]
+        if _casts(iso[row], other):
+            one, its = ("a", "none") if other == "utc" else ("no", "one")
+            return ValueError(
+                f"{self.place(row)}: {shortened(text)} has {one} distance to UTC, and "
+                f"{self._values[0].as_py()!r} in the first row has {its}; wanted it in all rows, "
+                "or in none"
+            )
         also = "" if row == 0 else f", like {self._values[0].as_py()!r} in the first row"
         read = "" if order is None else f" with the {order.replace('-', ' ')}"
         return ValueError(

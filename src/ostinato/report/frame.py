@@ -97,7 +97,8 @@ def _tested(facts: RunFacts) -> measures.Verdict | None:
     told = facts.evaluation.get("verdict")
     if not isinstance(told, str):
         return None
-    return measures.Verdict(f"The network is {told}.", not told.startswith("better"))
+    lost = not told.startswith("better")
+    return measures.Verdict(f"The network is {told}.".replace(" %", "\u202f%"), lost)
 
 
 def training(facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool = False) -> str:

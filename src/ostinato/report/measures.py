@@ -39,10 +39,14 @@ Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its
 # The first that the network and a baseline both have is the one by which they are compared.
 MEASURES: dict[str, dict[str, Measure]] = {
     "classify": {
-        "label_accuracy": Measure("labels right", "higher", True),  # of several a sequence
-        "f1": Measure("F1 of labels", "higher", True),
         "accuracy": Measure("accuracy", "higher", True),
         "loss": Measure("loss, nats", "lower"),
+    },
+    "several": {  # labels of a sequence
+        "label_accuracy": Measure("labels right", "higher", True),
+        "f1": Measure("F1 of labels", "higher", True),
+        "accuracy": Measure("all labels of an example right", "higher", True),
+        "loss": Measure("loss of a label, nats", "lower"),
     },
     "tag": {
         "accuracy": Measure("accuracy of a step's label", "higher", True),

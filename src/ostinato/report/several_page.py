@@ -46,7 +46,7 @@ def _sizes(data: SeveralData) -> str:
 
 
 def measured(data: SeveralData) -> str:
-    return frame.beside_baselines(data, "classify")
+    return frame.beside_baselines(data, "several")
 
 
 def network(data: SeveralData) -> str:

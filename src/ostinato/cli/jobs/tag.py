@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,14 @@ from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import as_labels
-from ostinato.span_metrics import written_in
+from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
     from ostinato.training.fitted_tagger import FittedTagger
     from ostinato.training.history import History
+
+_log = logging.getLogger(__name__)
 
 
 def read(settings: Config, given: Given) -> TagJob:
@@ -95,6 +98,8 @@ class TagJob:
         data = settings.data
         preparation = Preparation.fit(train, missing=data.missing, standardize=data.standardize)
         scheme = written_in(train.y)
+        if scheme is None:
+            _tell_of_spans(train)
         given = Tagged.of(_inputs(preparation, train), train.y, scheme)
         if validation is not None:
             given = given.validated_by(_inputs(preparation, validation), validation.y, scheme)
@@ -202,3 +207,21 @@ def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = T
                 ]
             )
     return csv_text(header if with_header else None, rows)
+
+
+def _tell_of_spans(train: Examples) -> None:
+    """Log the first label that keeps the others from being read as spans, if they look like it."""
+    scheme = scheme_of(label for labels in train.y for label in labels)
+    if scheme is None:
+        return
+    for name, labels in zip(train.ids, train.y, strict=True):
+        try:
+            to_iob2([str(label) for label in labels], scheme)
+        except ValueError as problem:
+            _log.warning(
+                "%s, sequence %s: %s. Labels are learnt as they stand, and spans are not measured",
+                train.source,
+                name,
+                problem,
+            )
+            return
