@@ -190,8 +190,7 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
         refusal = next(iter(whys), refusal)
         batch_second = turned(a)
         if batch_second is not None:
-            call, why = _found(batch_second)
-            refusal = why or refusal
+            call, _ = _found(batch_second)
     return call, refusal
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.array_operations import IMAGES, MATRICES, image_case, matrix_case
 from zoo.steps import Case, Kit
 
 H, FEATURES, WORDS = 6, 5, 11
@@ -24,6 +25,7 @@ Expression = Callable[[Tensor, Tensor], Tensor]
 
 COLUMNS = torch.tensor([3, 1, 0, 5, 2, 4])
 CHOSEN = torch.tensor([True, False, True, True, False, False])
+EDGES = torch.tensor([0, 2, 2, 1])
 NUMBERS = np.arange(6) * 0.5
 
 
@@ -138,12 +140,18 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
             + F.normalize(z, dim=-1)),
         "prod": lambda z, h: z * z.prod(-1, keepdim=True),
         "rms_norm": lambda z, h: F.rms_norm(z, (H,)),
+        "aminmax": lambda z, h: z / torch.aminmax(z, dim=-1, keepdim=True).max.exp(),
         "std_mean, var_mean": _standardised,
     },
     "moving columns": {
         "diff": lambda z, h: torch.cat([z[:, :1], z.diff(dim=-1)], -1),
         "flip": lambda z, h: z.flip(-1),
+        "index_copy, index_add": lambda z, h: (
+            z.index_copy(1, torch.tensor([4, 1]), h[:, :2]).index_add(1, EDGES, h[:, :4])),
         "index_select": lambda z, h: z.index_select(1, COLUMNS),
+        "index_select, index_add along an axis of an array": lambda z, h: (
+            torch.zeros_like(h.view(-1, 3, 2)).index_add(
+                1, EDGES, z.view(-1, 3, 2)[:, EDGES.flip(0)]).flatten(1)),
         "pad": lambda z, h: (
             F.pad(z, (1, 0))[:, :H] + F.pad(h, (-1, 1), value=0.5)
             + F.pad(z[:, None], (1, 1), mode="circular")[:, 0, 2:]
@@ -172,6 +180,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "torch.zeros_like(x)": lambda z, h: z + torch.zeros_like(z),
     },
     "indices of each row": {
+        "argsort, take_along_dim": lambda z, h: (
+            torch.take_along_dim(z, h.argsort(-1), 1) + z.gather(1, h.argsort(-1).argsort(-1))),
         "argmax, argmin": lambda z, h: z + (z.argmax(-1) - h.argmin(-1))[:, None],
         "bucketize": lambda z, h: z + torch.bucketize(h, torch.linspace(-1, 1, 5)).to(z.dtype),
         "gather": lambda z, h: z + z.gather(1, h.argmax(-1, keepdim=True)),
@@ -179,6 +189,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
             (z - z.max(-1, keepdim=True).values) * (1 + h.min(-1, keepdim=True).indices)),
         "one_hot": lambda z, h: z * F.one_hot(h.argmax(-1), H) + _straight_through(z, h),
         "scatter": lambda z, h: z * torch.zeros_like(z).scatter(1, z.topk(2, -1).indices, 1.0),
+        "median, kthvalue": lambda z, h: (
+            z - z.median(-1, keepdim=True).values + h.kthvalue(2, -1, keepdim=True).values),
         "sort": lambda z, h: z.sort(-1).values + h.sort(-1, descending=True).values,
         "topk": lambda z, h: torch.where(z >= z.topk(3, -1).values[:, -1:], z, 0.0),
         "x[torch.arange(B), i]": lambda z, h: z + z[torch.arange(len(z)), h.argmax(-1)][:, None],
@@ -216,7 +228,10 @@ LOSSES: dict[str, Expression] = {
 TOTALS: dict[str, Expression] = {
     "binary_cross_entropy_with_logits": lambda p, x: F.binary_cross_entropy_with_logits(
         p, x.sigmoid()),
+    "cross_entropy(reduction='sum')": lambda p, x: F.cross_entropy(
+        p, x.argmax(-1), reduction="sum", ignore_index=1),
     "cross_entropy (probabilities)": lambda p, x: F.cross_entropy(p, x.softmax(-1)),
+    "gaussian_nll_loss": lambda p, x: F.gaussian_nll_loss(p, x, x.exp()),
     "huber_loss": lambda p, x: F.huber_loss(p, x),
     "kl_div": lambda p, x: F.kl_div(p.log_softmax(-1), x.softmax(-1), reduction="batchmean"),
     "l1_loss": lambda p, x: F.l1_loss(p, x),
@@ -309,6 +324,14 @@ def _pairs(kit: Kit) -> Case:
     )  # fmt: skip
 
 
+def _bags(kit: Kit) -> Case:
+    table, W = kit.weight(WORDS, H), kit.weight(H, H)
+    return Case(
+        lambda h, x: torch.tanh(F.embedding_bag(x, table, mode="mean") + h @ W), [table, W],
+        _state(kit), lambda B: torch.randint(0, WORDS, (B, 3), generator=kit.random),
+    )  # fmt: skip
+
+
 def _truths(kit: Kit) -> Case:
     W = kit.weight(H, H)
     return Case(
@@ -334,6 +357,7 @@ WHOLE: dict[str, Callable[[Kit], Case]] = {
     "W[x, y]": _pairs,
     "one_hot(x) @ W": lambda kit: _reads_words(
         kit, lambda E, W, h, x: torch.tanh(F.one_hot(x, WORDS).to(h.dtype) @ E + h @ W)),
+    "EmbeddingBag": lambda kit: _bags(kit),
     "cross_entropy(scores, x)": lambda kit: _reads_words(
         kit, lambda E, W, h, x: (torch.tanh(h @ W), F.cross_entropy(
             h @ E.t(), x, reduction="none", ignore_index=2))),
@@ -420,7 +444,9 @@ def table() -> str:
     """What plays, and what does not, for docs/semantics.md."""
     groups: dict[str, list[str]] = {}
     for group, name, _ in cases():
-        groups.setdefault(group, []).append(name)
+        names = groups.setdefault(group, [])
+        if name not in names:  # one of several sizes
+            names.append(name)
     groups["means over the batch as outputs"] = list(TOTALS)
     lines = ["| group | native |", "|---|---|"]
     for group, names in groups.items():
@@ -437,6 +463,14 @@ def cases(dtype: torch.dtype = torch.float64) -> Iterator[tuple[str, str, Callab
             yield group, name, lambda f=f: expression(Kit(dtype), f)
     for name, f in LOSSES.items():
         yield "losses of each row", name, lambda f=f: loss(Kit(dtype), f)
+    for name, (f, sizes) in MATRICES.items():
+        for N in sizes:
+            yield (
+                "small matrices of each row", name,
+                lambda f=f, N=N: matrix_case(Kit(dtype), f, N),
+            )  # fmt: skip
+    for name, f in IMAGES.items():
+        yield "small images", name, lambda f=f: image_case(Kit(dtype), f)
     for name, make in PARAMETRIC.items():
         yield "with parameters", name, lambda make=make: make(Kit(dtype))
     for name, make in WHOLE.items():

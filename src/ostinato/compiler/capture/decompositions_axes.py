@@ -241,7 +241,11 @@ MOST_RANKED = 16  # elements that topk may find one after the other
 def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, _: bool = True) -> Any:
     if k > MOST_RANKED:
         return NotImplemented
-    rest, gone = x, -math.inf if largest else math.inf
+    rest = x
+    if x.is_floating_point():
+        gone: float = -math.inf if largest else math.inf
+    else:
+        gone = torch.iinfo(x.dtype).min if largest else torch.iinfo(x.dtype).max
     values, places = [], []
     taken: Tensor | None = None
     for _i in range(k):

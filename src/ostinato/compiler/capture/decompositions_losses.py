@@ -98,14 +98,15 @@ def _soft_margin_backward(g: Tensor, x: Tensor, target: Tensor, reduction: int) 
 
 @named("nll_loss_forward", "nll_loss2d_forward")
 def _nll(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -> Any:
-    if reduction:
+    if reduction == 1:
         raise Unsupported(
-            "cross_entropy and nll_loss count the rows that are not ignored: take "
-            "reduction='none', and the mean of that"
+            "the mean of cross_entropy and nll_loss is over the rows that are not ignored: take "
+            "reduction='none', and the mean of that; or the sum"
         )
     here = target.unsqueeze(1) == columns(x, 1)
     loss = -torch.where(here, x if weight is None else x * weight, zero(x)).sum(1)
-    return torch.where(target == ignored, zero(x), loss), x.new_zeros(())
+    loss = torch.where(target == ignored, zero(x), loss)
+    return loss.sum() if reduction else loss, x.new_zeros(())
 
 
 @named("nll_loss_backward", "nll_loss2d_backward")
@@ -113,5 +114,5 @@ def _nll_backward(
     g: Tensor, x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int, _: Any
 ) -> Any:
     here = (target.unsqueeze(1) == columns(x, 1)) & (target != ignored).unsqueeze(1)
-    d = -g.unsqueeze(1)
+    d = -g if reduction else -g.unsqueeze(1)
     return torch.where(here, d if weight is None else d * weight, zero(g))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ostinato.compiler.capture import decompositions_images, matrices
 from ostinato.compiler.capture.decompositions import Function
 from ostinato.compiler.capture.decompositions_axes import scanned
 from ostinato.compiler.errors import Unsupported
@@ -78,11 +79,12 @@ def _gaussian_nll(
     reduction: str = "mean",
 ) -> Any:  # fmt: skip
     """½ (log max(σ², ε) + (x − μ)² / max(σ², ε)); no gradient through the maximum."""
-    if not isinstance(var, Tensor) or reduction != "none" or var.dim() != input.dim():
+    if not isinstance(var, Tensor) or var.dim() != input.dim():
         return NotImplemented
     var = var + (var.clamp(min=eps) - var).detach()
     loss = 0.5 * (var.log() + (input - target) ** 2 / var)
-    return loss + 0.5 * math.log(2 * math.pi) if full else loss
+    loss = loss + 0.5 * math.log(2 * math.pi) if full else loss
+    return {"none": loss, "mean": loss.mean(), "sum": loss.sum()}[reduction]
 
 
 def _written(view: Tensor, value: Any) -> Any:
@@ -151,4 +153,6 @@ FUNCTIONS: dict[Any, Function] = {
     Tensor.logcumsumexp: _logcumsumexp,
     torch.prod: _prod,
     Tensor.prod: _prod,
+    **decompositions_images.FUNCTIONS,
+    **matrices.FUNCTIONS,
 }

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # Imported for the compositions that they enter into DECOMPOSITIONS.
 import ostinato.compiler.capture.decompositions_attention
 import ostinato.compiler.capture.decompositions_axes
+import ostinato.compiler.capture.decompositions_images
 import ostinato.compiler.capture.decompositions_losses
 import ostinato.compiler.capture.decompositions_norms  # noqa: F401
 from ostinato import tree

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -220,3 +220,59 @@ def _sum_of_taps(c: Context, v: Value, places: arrays.Places, size: int, divisor
     patches = arrays.take(c.b, c.as_rows(v), places_of_all.ravel())
     total = arrays.reduce(c.b, "row_sum", patches, *places.shape)
     return c.op("mul_s", total, s=1 / divisor)
+
+
+# ---- the largest of neighbours
+
+
+def _windows(
+    c: Context, x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
+) -> Geometry:
+    if ceil:
+        raise c.refuse("ceil_mode is not supported")
+    g = _pooling(c, x, out, kernel, stride, padding)
+    return replace(g, dilation=tuple(dilation))
+
+
+def _numbers(c: Context, places: arrays.Places) -> Node:
+    """Places as a vector without a batch."""
+    flat = places.ravel().tolist()
+    return c.b.node("whole_numbers", (), tuple(flat), ONCE, (len(flat),))
+
+
+@rule("max_pool2d_with_indices")
+def _max_pool(
+    c: Context, x: Value, kernel: Any, stride: Any = (), padding: Any = (0, 0),
+    dilation: Any = (1, 1), ceil: bool = False,
+) -> Any:  # fmt: skip
+    """The largest element of each window, and the first place that it has in its image."""
+    g = _windows(c, x.shape, c.shapes[0], kernel, stride, padding, dilation, ceil)
+    size, patches = math.prod(g.x), g.patches()
+    channels = x.width // size
+    places = _of_channels(patches, channels, size)
+    beyond = c.b.const(-math.inf, 1)  # what the padding counts as
+    with_padding = c.b.concat([c.as_rows(x), beyond])
+    each = arrays.take(c.b, with_padding, np.where(places < 0, x.width, places).ravel())
+    largest = arrays.reduce(c.b, "row_max", each, *places.shape[1:])
+    is_it = c.op("eq", each, arrays.spread(c.b, largest, *places.shape[1:]))
+    number = _numbers(c, np.broadcast_to(np.where(patches < 0, size, patches), places.shape))
+    before = c.op("select", is_it, c.op("neg", number), c.b.const(-float(size)))
+    first = arrays.reduce(c.b, "row_max", before, *places.shape[1:])
+    return [largest, c.op("neg", first)]
+
+
+@rule("max_pool2d_with_indices_backward")
+def _max_pool_backward(
+    c: Context, d: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any,
+    ceil: bool, chosen: Value,
+) -> Any:  # fmt: skip
+    """Of each element: the gradients of the windows that chose it."""
+    g = _windows(c, x.shape, d.shape, kernel, stride, padding, dilation, ceil)
+    n, size = math.prod(g.out), math.prod(g.x)
+    places = _of_channels(g.patches_of_gradient(), x.width // size, n)
+    gradients, chose = (
+        arrays.take(c.b, c.as_rows(v), places.ravel()) for v in (d, chosen)
+    )  # zeros where there is no window
+    numbers = _numbers(c, np.broadcast_to(np.arange(size), places.shape))
+    mine = c.op("select", c.op("eq", chose, numbers), gradients, c.b.const(0.0))
+    return arrays.reduce(c.b, "row_sum", mine, *places.shape[1:])

@@ -284,20 +284,25 @@ def _added_back(c: Context, g: Node, shape: Shape, dim: int, index: Sequence[int
     return total
 
 
-def _matrix(c: Context, index: Node, n: int) -> Node:
-    """Ones and zeros `[n, N]`: what multiplies a row of n so that N columns of it remain."""
+def _matrix(c: Context, index: Node, n: int, back: bool = False) -> Node:
+    """Ones and zeros `[n, N]`: what multiplies a row of n so that N columns of it remain.
+
+    back: `[N, n]`, which adds N columns to those of n.
+    """
     (size,) = index.shape
     positive = c.b.call("aten.remainder.Scalar", (index,), (Slot(0), n), ONCE, (size,))
-    column = c.b.view(_numbers(c, n), (n, 1), ONCE)
-    return c.b.call("aten.eq.Tensor", (positive, column), (Slot(0), Slot(1)), ONCE, (n, size))
+    # Not transposed afterwards: torch.kron fails on matrices that do not lie row by row.
+    lying, standing = _numbers(c, n), positive
+    if not back:
+        lying, standing = standing, lying
+    rows, width = standing.shape[0], lying.shape[0]
+    column = c.b.view(standing, (rows, 1), ONCE)
+    return c.b.call("aten.eq.Tensor", (lying, column), (Slot(0), Slot(1)), ONCE, (rows, width))
 
 
-def _by_product(c: Context, a: Value, dim: int, matrix: Node, transposed: bool = False) -> Node:
-    """An axis of a row times a matrix of ones and zeros, or its transpose."""
+def _by_product(c: Context, a: Value, dim: int, matrix: Node) -> Node:
+    """An axis of a row times a matrix of ones and zeros."""
     outer, inner = _outer_and_inner(a, dim)
-    if transposed:
-        shape = matrix.shape[::-1]
-        matrix = c.b.call("aten.t.default", (matrix,), (Slot(0),), ONCE, shape)
     for n, first in ((outer, True), (inner, False)):
         if n > 1:
             eye = c.b.call("aten.eye.default", (), (n,), ONCE, (n, n))
@@ -326,8 +331,8 @@ def _put_columns(
     if accumulate and known is not None:
         return c.op("add", c.node(a), _added_back(c, new, a.shape, dim, known))
     if accumulate:
-        matrix = _matrix(c, index.node, n)
-        added = _by_product(c, Value(new, shape), dim, matrix, transposed=True)
+        matrix = _matrix(c, index.node, n, back=True)
+        added = _by_product(c, Value(new, shape), dim, matrix)
         return c.op("add", c.node(a), added)
     if known is None:
         raise c.refuse("puts values at places that are not known when the step is recorded")

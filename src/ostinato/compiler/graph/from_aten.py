@@ -155,6 +155,9 @@ def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
     )
 
 
+_TRUTHS = {"eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne"}
+
+
 def _is_exact(node: Node) -> bool:
     """Whether float64 gives what float32 would: a choice among numbers that float32 has."""
     if node.op == "const":
@@ -162,7 +165,9 @@ def _is_exact(node: Node) -> bool:
     if node.op in ("select", "select_s", "select_else_s"):
         branches = node.inputs[1:]
         return all(map(_is_exact, branches)) and float(np.float32(node.s)) == node.s
-    return node.op in ("eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne", "sign")
+    if node.op in ("mul", "max"):  # of truth values: both, or one of them
+        return all(n.op in _TRUTHS for n in node.inputs)
+    return node.op in _TRUTHS or node.op == "sign"
 
 
 _LINEAR_IN_TOTALS = {

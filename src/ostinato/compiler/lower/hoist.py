@@ -117,8 +117,12 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
         return bridges[i]
 
     for n, when in sections.of.items():
-        stays = spec.is_leaf(n) or n.op == "slice"
-        bridged[n] = n if stays else make.with_inputs(n, partial(seen_from, n))
+        if spec.is_leaf(n):
+            bridged[n] = n
+        elif n.op == "slice":  # a view: whatever reads it reads a copy of it
+            bridged[n] = make.with_inputs(n, lambda i: bridged.get(i, i))
+        else:
+            bridged[n] = make.with_inputs(n, partial(seen_from, n))
         section[bridged[n]] = when
     roots = roots.mapped(lambda n: bridged.get(n, n))
     return Sections.made(spec, roots, {n: section[n] for n in spec.nodes_of(roots.nodes)})
