@@ -143,7 +143,8 @@ def slogdet(A: Tensor) -> Any:
     found = determinant(A)
     if found is NotImplemented:
         return found
-    return torch.return_types.linalg_slogdet((found.sign(), found.abs().log()))
+    both = found.sign(), found.abs().log()
+    return torch.return_types.linalg_slogdet(both)  # type: ignore[attr-defined]
 
 
 def cholesky(A: Tensor, *, upper: bool = False) -> Any:
