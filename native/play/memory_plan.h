@@ -66,7 +66,9 @@ template <class T> class MemoryPlan {
   bool single_use() const { return T_ == 1 && n_groups_ == 1; }
   bool near_weights() const { return weights() * int64_t(sizeof(T)) <= kNearWeightBytes; }
   int64_t loop_groups() const {
-    return near_weights() ? std::max<int64_t>(1, kLoopRows * n_groups_ / B_) : n_groups_;
+    if (!near_weights()) return n_groups_;
+    const int64_t near_rows = kNearStepBytes / std::max<int64_t>(1, step_of_a_row() * int64_t(sizeof(T)));
+    return std::max<int64_t>(1, std::min(kLoopRows, near_rows) * n_groups_ / B_);
   }
   bool far() const {
     int64_t width = 0;
@@ -175,6 +177,13 @@ template <class T> class MemoryPlan {
   }
 
  private:
+  int64_t step_of_a_row() const {  // elements of a row that one step of the loop reads and writes
+    int64_t width = 0;
+    for (const Buffer& b : program_.buffers)
+      if (b.kind != Kind::kVector && b.kind != Kind::kLocal)
+        width += (b.kind == Kind::kPair ? 2 : 1) * b.width;
+    return width;
+  }
   int64_t steps_of(int64_t rows_of_a_group) const {
     return std::max<int64_t>(1, rows_of_a_group * n_groups_ / B_);
   }

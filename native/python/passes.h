@@ -203,7 +203,12 @@ class ForwardPass : public PassBase {
       tape.tensors.push_back(dense_from(0, of_our_dtype(leaf)));
       const bool shown = std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
       const bool zeros = tape.ragged && shown;  // outputs beyond a row's length
-      carries.push_back(keeps_.at(i) ? make(per_step(tape, 1, state_shapes_[i]), zeros) : nanobind::none());
+      if (keeps_.at(i) && !shown) {
+        tape.hidden.push_back(spare_or_made(per_step(tape, 1, state_shapes_[i])));
+        carries.push_back(tape.hidden.back());
+      } else {
+        carries.push_back(keeps_[i] ? make(per_step(tape, 1, state_shapes_[i]), zeros) : nanobind::none());
+      }
       finals.push_back(make(shape_of(leaf)));
     }
     tape.first_carry = tape.tensors.size();
@@ -246,18 +251,22 @@ class ForwardPass : public PassBase {
       nanobind::module_::import_("ostinato.compiler.steps").attr("warn_too_large")(bytes);
   }
 
-  // Memory that an earlier tape gave back, if it fits. If it does not, all spare memory is of calls of
-  // another size: it is freed, so that never more is kept than was in use at once.
   nanobind::object tape_memory(int64_t size) const {
     if (size == 0) return nanobind::none();
     size += kPageBytes / int64_t(sizeof(float));  // next_page skips less than that
-    if (!spare_->empty()) {
-      const nanobind::object memory = std::move(spare_->back());
-      spare_->pop_back();
-      if (view_of(memory).shape[0] == size) return memory;
-      SpareMemory().swap(*spare_);
+    return spare_or_made(shape_of({size}, {}));
+  }
+  // Memory that an earlier tape gave back, if a piece fits. If none does, all spare memory is of calls of
+  // another size: it is freed, so that never more is kept than was in use at once.
+  nanobind::object spare_or_made(const nanobind::tuple& shape) const {
+    for (auto piece = spare_->begin(); piece != spare_->end(); ++piece) {
+      if (!shape_of(*piece).equal(shape)) continue;
+      nanobind::object found = std::move(*piece);
+      spare_->erase(piece);
+      return found;
     }
-    return make(shape_of({size}, {}));
+    SpareMemory().swap(*spare_);
+    return make(shape);
   }
 
   size_t first_init_, first_x_;  // among the tensors given

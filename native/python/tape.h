@@ -52,6 +52,7 @@ struct Tape {
   Objects tensors;          // x…, init…, carry…: None for what is not kept
   size_t first_carry = 0;   // among these
   nanobind::object memory;  // of the saved values; None where there are none
+  Objects hidden;           // those carries that are no outputs
   std::shared_ptr<SpareMemory> spare;
   CallShape shape{};
   bool ragged = false;
@@ -62,7 +63,9 @@ struct Tape {
   // Gives the memory back. Not done by __del__ in Python: there the interpreter runs signal handlers and
   // drops the exceptions that they raise, so that a Ctrl-C was lost.
   ~Tape() {
-    if (spare && !memory.is_none()) spare->push_back(std::move(memory));
+    if (!spare) return;
+    if (!memory.is_none()) spare->push_back(std::move(memory));
+    for (nanobind::object& carry : hidden) spare->push_back(std::move(carry));
   }
 
   // Whether the outputs are still as they were: those that are carries are read by the backward pass.
