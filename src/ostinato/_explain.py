@@ -197,7 +197,9 @@ def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation
     forward = planner.forward(True, False, scale)
     f = planner.graph.forward
     x_wanted = tuple(n is not None for n in planner.recording.d_xs)
-    backward = planner.backward((True,) * len(f.ys), planner.all_leaves, x_wanted, forward)
+    backward = planner.backward(
+        (True,) * len(f.ys), planner.all_leaves, x_wanted, planner.all_leaves, forward
+    )
     flops = sum(_flops(p, n_steps, n_rows) for p in (forward.lowered, backward.lowered))
     element = compiled.dtype.itemsize
     width = sum(forward.lowered.tapes.values())

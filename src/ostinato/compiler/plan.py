@@ -15,7 +15,7 @@ from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.from_aten import Backward, StepGraph
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.node import Node, reachable
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
@@ -98,7 +98,8 @@ class Planner:
         """Lower both passes: what cannot be played raises Unsupported before it is."""
         forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
-        self.backward((True,) * n_ys, self.all_leaves, (True,) * n_xs, forward)
+        leaves = self.all_leaves
+        self.backward((True,) * n_ys, leaves, (True,) * n_xs, leaves, forward)
 
     @property
     def all_leaves(self) -> Flags:
@@ -122,6 +123,22 @@ class Planner:
 
     # ---- what is stored, and where
 
+    @functools.cached_property
+    def _handed_on(self) -> dict[Node, Leaf]:
+        """Leaves of the carry that the step hands on as they are, and that are no outputs.
+
+        They are the same at every step, so they are read where init lies and stored nowhere.
+        """
+        f = self.graph.forward
+        leaves = enumerate(zip(f.states, f.new_states, strict=True))
+        same = [(i, n) for i, (n, new) in leaves if n is new and n not in f.ys]
+        return {n: Leaf(f"init{i}", n.width) for i, n in same}
+
+    @property
+    def handed_on(self) -> tuple[int, ...]:
+        """The positions of these leaves."""
+        return tuple([i for i, n in enumerate(self.graph.forward.states) if n in self._handed_on])
+
     @_once
     def _stored(self) -> Stored:
         f = self.graph.forward
@@ -143,19 +160,23 @@ class Planner:
         """With `train`, a backward pass may follow."""
         f = self.graph.forward
         shown = self._shown(scale)
-        stored = self._stored() if train else Stored(tuple([n in shown for n in f.new_states]), [])
+        nothing = Stored(tuple([n in shown for n in f.new_states]), [])
+        stored = self._stored() if train else nothing
         y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
         leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
+        leaves |= self._handed_on
         leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
             CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
             for i, (kept, old, new) in leaf
+            if old not in self._handed_on
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
             leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
             hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
+            handed_on=frozenset(self._handed_on),
         )  # fmt: skip
         repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
         return ForwardPlan(
@@ -164,19 +185,24 @@ class Planner:
 
     @_once
     def backward(
-        self, y_used: Flags, reached: Flags, x_wanted: Flags, forward: ForwardPlan
-    ) -> BackwardPlan:
+        self, y_used: Flags, reached: Flags, x_wanted: Flags, init_wanted: Flags,
+        forward: ForwardPlan,
+    ) -> BackwardPlan:  # fmt: skip
         """The pass that reads the tape of `forward`.
 
         Args:
             y_used: the outputs that have a gradient.
             reached: the leaves of the carry that a gradient ever reaches.
             x_wanted: the leaves of xs whose gradient is wanted.
+            init_wanted: the leaves of init whose gradient is wanted.
 
         Raises:
             Unsupported: `forward` does not store enough for these gradients.
         """
         g = self.gradients(y_used, reached)
+        d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
+        sums = sums_in(g.d_captured)
+        needed = _needed_carries(g, [*sums.values(), *d_xs.values()], init_wanted)
         if not is_enough(self.graph.forward, g, x_wanted, Stored(forward.keeps, forward.saved)):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         descending = not forward.reverse
@@ -184,13 +210,11 @@ class Planner:
         carries = [
             CarrySpec(f"d_state{i}", False, f"d_final{i}", f"d_init{i}", new, old)
             for i, (new, old) in enumerate(zip(g.d_new_states, g.d_states, strict=True))
-            if reached[i]
+            if reached[i] and i in needed
         ]
         leaves = self._forward_leaves(forward)
         leaves |= {n: Leaf(f"d_y{i}", n.width) for i, n in enumerate(g.d_ys) if n.op != "absent"}
         leaves |= {c.read: Leaf(c.name, c.read.width, int(descending)) for c in carries}
-        d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
-        sums = sums_in(g.d_captured)
         outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
             leaves, tuple(carries), tuple(outputs), sums=sums,
@@ -211,4 +235,20 @@ class Planner:
         for states, dt in ((f.new_states, not reverse), (f.states, reverse)):
             kept = [(i, n) for i, n in enumerate(states) if forward.keeps[i]]
             leaves |= {n: Leaf(f"carry{i}", n.width, int(dt)) for i, n in kept}
+        leaves |= self._handed_on
         return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
+
+
+def _needed_carries(g: Backward, results: list[Node], init_wanted: Flags) -> set[int]:
+    """The leaves of the carry whose gradient is needed: for results, or because it is wanted.
+
+    The gradient of an encoded sequence that each step hands on is added up over all steps; where
+    nobody wants it, no other gradient needs it.
+    """
+    needed = {i for i, wanted in enumerate(init_wanted) if wanted}
+    while True:
+        found = {*reachable([*results, *(g.d_states[i] for i in needed)])}
+        more = {i for i, n in enumerate(g.d_new_states) if n in found} | needed
+        if more == needed:
+            return needed
+        needed = more

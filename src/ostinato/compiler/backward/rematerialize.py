@@ -32,6 +32,8 @@ class Stored(NamedTuple):
 def choose_stored(f: Forward, g: Backward) -> Stored:
     """What training stores.
 
+    A leaf that the step hands on is at hand without being stored.
+
     A leaf that is no output is not stored if the other values do not become more by that: a running
     maximum is the larger of two values which are needed anyway.
 
@@ -39,10 +41,11 @@ def choose_stored(f: Forward, g: Backward) -> Stored:
         g: the gradients of all outputs and leaves.
     """
     wanted = (True,) * len(f.xs)
-    kept = (True,) * len(f.states)
+    pairs = zip(f.states, f.new_states, strict=True)
+    kept = tuple([old is not new or new in f.ys for old, new in pairs])
     saved = _saved_for(g, wanted, _at_hand(f, kept))
     for i, new in enumerate(f.new_states):
-        if new in f.ys:
+        if new in f.ys or not kept[i]:
             continue
         fewer = (*kept[:i], False, *kept[i + 1 :])
         others = _saved_for(g, wanted, _at_hand(f, fewer))
@@ -62,9 +65,9 @@ def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: Store
 
 
 def _at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
-    """What the backward pass finds: xs, and the leaves of the carry that are stored."""
+    """What the backward pass finds: xs, and leaves of the carry that are stored or handed on."""
     pairs = zip(f.states, f.new_states, kept, strict=True)
-    return {*f.xs, *(n for old, new, there in pairs if there for n in (old, new))}
+    return {*f.xs, *(n for old, new, there in pairs if there or old is new for n in (old, new))}
 
 
 def _saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:

@@ -41,7 +41,7 @@ class _Fusion:
         self.absorbed = _absorbed(computed, roots.nodes, self.has_product)
         self.level = _levels(spec, nodes)
         behind = [n for n in nodes if n not in spec.joints]
-        self.carried = depends_on(behind, {c.read for c in spec.carries})
+        self.carried = depends_on(behind, spec.carried)
         self.new_carry = {c.written for c in spec.carries}
         self._fused: dict[Node, Node] = {}
 

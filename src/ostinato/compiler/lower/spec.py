@@ -59,6 +59,9 @@ class PassSpec:
     # Values that one step hands to the next where several were composed. Sums behind a joint are
     # added up as if it were an input, so that their bits are those of a step that stands alone.
     joints: frozenset[Node] = frozenset()
+    # Leaves of the carry that every step hands on: they are read where the first carry lies. Sums
+    # are added up as if they were carries, which they are where a step is played alone.
+    handed_on: frozenset[Node] = frozenset()
 
     def is_leaf(self, n: Node) -> bool:
         return n in self.leaves
@@ -66,6 +69,11 @@ class PassSpec:
     @cached_property
     def carry_by_name(self) -> Mapping[str, CarrySpec]:
         return {c.name: c for c in self.carries}
+
+    @cached_property
+    def carried(self) -> frozenset[Node]:
+        """The values that a step takes from the one before."""
+        return self.handed_on | {c.read for c in self.carries}
 
     @cached_property
     def widths(self) -> Mapping[str, int]:

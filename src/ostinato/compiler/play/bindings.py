@@ -13,6 +13,7 @@ from torch import Tensor
 from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
+from ostinato.engine.program import Kind
 
 if TYPE_CHECKING:
     from ostinato.compiler.backward.weight_grads import WeightGradients
@@ -128,6 +129,7 @@ class Bound:
             g.argument: (g.N, g.K) if g.transposed else (g.K, g.N)
             for g in self.lowered.program.gradients
         }
+        at_all_steps = {b.argument for b in self.lowered.program.buffers if b.kind == Kind.TIME}
         views: list[Tensor | None] = []
         for i, (number, at, how, p, q) in enumerate(self.sources):
             t = lists[number][at]
@@ -136,6 +138,8 @@ class Bound:
                 t = t[q * rows : (q + p) * rows].view(n_steps, n_rows, p)
             elif how == How.PART:
                 t = t.as_strided(sizes[i], (q, 1), p)
+            elif how == How.ROWS and i in at_all_steps:  # a leaf that the step hands on
+                t = t.reshape(n_rows, -1).expand(n_steps, n_rows, -1)
             elif how == How.TRANSPOSED:
                 t = t.t()
             views.append(t)

@@ -118,6 +118,7 @@ class CompiledStep:
         as_they_are = {at for at, i in captured if recording.dtypes[i] is dtype}
         self._bound = functools.partial(Bound, as_they_are, dtype, engine)
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
+        self.handed_on = planner.handed_on  # by the step, not by the engine
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
@@ -182,6 +183,8 @@ class CompiledStep:
         outs, held = way.played.play(
             given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
         )
+        for i in self.handed_on:
+            outs[self.n_ys + i].copy_(given[self.n_captured + i])  # type: ignore[arg-type]
         for i in way.plan.repeated:  # outputs share no memory
             outs[i] = outs[i].clone()
         if rows is not None and reverse:
@@ -280,7 +283,7 @@ class CompiledStep:
         y_used, x_wanted = used[: self.n_ys], wanted[first_x:]
         flow = self.planner.liveness(y_used, used[self.n_ys :], ragged)
         init_wanted = tuple(map(operator.and_, wanted[self.n_captured : first_x], flow.leaves))
-        plan = self.planner.backward(y_used, flow.leaves, x_wanted, forward.plan)
+        plan = self.planner.backward(y_used, flow.leaves, x_wanted, init_wanted, forward.plan)
         gradients, tapes = plan.gradients, forward.plan.lowered.tapes
         bound = self._bound(plan.lowered, self._backward_at, tapes, gradients)
         played = native.backward_pass(
