@@ -88,6 +88,7 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.column_sums = column_sums<V>;
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
+  k.add_to_sums = add_to_sums<V>;
 #define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
 #include "kernels/ops.def"
 #undef OP

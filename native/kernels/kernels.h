@@ -87,6 +87,10 @@ template <class T> struct Kernels {
   void (*row_sum)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
   void (*row_max)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
 
+  // row_sum strip by strip: a holds columns [column, column + n) of rows, out the sums up to these.
+  // If inner is 1, the strip begins and ends with an axis.
+  void (*add_to_sums)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
+
   // out[r][o, j, i] = a[r][o, i], columns [column, column + n) of it, which out begins with.
   void (*spread)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
 

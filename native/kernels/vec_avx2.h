@@ -63,3 +63,26 @@ template <class F> inline Avx2 per_lane2(Avx2 a, Avx2 b, F f) {
   for (int i = 0; i < 8; i++) x[i] = f(x[i], y[i]);
   return Avx2::load(x);
 }
+
+// Sixteen rows of sixteen lanes, each folded 8, 4, 2, 1; the first n results, eight at a time. A vector that
+// holds several rows is halved at once for all of them: rows 0 and 4, then 0, 1, 4 and 5, and so on.
+template <class V, class F> inline std::enable_if_t<std::is_same_v<V, Avx2>, bool> fold_rows(
+    const float* rows, int n, float* out) {
+  for (; n > 0; n -= 8, rows += 8 * 16, out += 8) {
+    const auto eight = [&](int r) { return F::of(Avx2::load(rows + 16 * r), Avx2::load(rows + 16 * r + 8)); };
+    const auto fours = [&](int r) {
+      const __m256 x = eight(r).v, y = eight(r + 4).v;
+      return F::of(Avx2{_mm256_permute2f128_ps(x, y, 0x20)}, Avx2{_mm256_permute2f128_ps(x, y, 0x31)});
+    };
+    const auto twos = [&](int r) {
+      const __m256 x = fours(r).v, y = fours(r + 1).v;
+      return F::of(Avx2{_mm256_shuffle_ps(x, y, _MM_SHUFFLE(1, 0, 1, 0))},
+                   Avx2{_mm256_shuffle_ps(x, y, _MM_SHUFFLE(3, 2, 3, 2))});
+    };
+    const __m256 x = twos(0).v, y = twos(2).v;
+    F::of(Avx2{_mm256_shuffle_ps(x, y, _MM_SHUFFLE(2, 0, 2, 0))},
+          Avx2{_mm256_shuffle_ps(x, y, _MM_SHUFFLE(3, 1, 3, 1))})
+        .store(out, n < 8 ? n : 8);
+  }
+  return true;
+}

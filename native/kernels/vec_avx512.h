@@ -58,3 +58,29 @@ template <class F> inline Avx512 per_lane2(Avx512 a, Avx512 b, F f) {
   for (int i = 0; i < 16; i++) x[i] = f(x[i], y[i]);
   return Avx512::load(x);
 }
+
+// Sixteen rows of sixteen lanes, each folded 8, 4, 2, 1; the first n results. A vector that holds several rows
+// is halved at once for all of them: rows 0 and 4, then 0, 4, 8 and 12, and so on.
+template <class V, class F> inline std::enable_if_t<std::is_same_v<V, Avx512>, bool> fold_rows(
+    const float* rows, int n, float* out) {
+  const auto eights = [&](int a, int b) {
+    const __m512 x = _mm512_loadu_ps(rows + 16 * a), y = _mm512_loadu_ps(rows + 16 * b);
+    return F::of(Avx512{_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(1, 0, 1, 0))},
+                 Avx512{_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(3, 2, 3, 2))});
+  };
+  const auto fours = [&](int r) {
+    const __m512 x = eights(r, r + 4).v, y = eights(r + 8, r + 12).v;
+    return F::of(Avx512{_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(2, 0, 2, 0))},
+                 Avx512{_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(3, 1, 3, 1))});
+  };
+  const auto twos = [&](int r) {
+    const __m512 x = fours(r).v, y = fours(r + 1).v;
+    return F::of(Avx512{_mm512_shuffle_ps(x, y, _MM_SHUFFLE(1, 0, 1, 0))},
+                 Avx512{_mm512_shuffle_ps(x, y, _MM_SHUFFLE(3, 2, 3, 2))});
+  };
+  const __m512 x = twos(0).v, y = twos(2).v;
+  F::of(Avx512{_mm512_shuffle_ps(x, y, _MM_SHUFFLE(2, 0, 2, 0))},
+        Avx512{_mm512_shuffle_ps(x, y, _MM_SHUFFLE(3, 1, 3, 1))})
+      .store(out, n);
+  return true;
+}

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 #include <string_view>
 
 #include "kernels/kernels.h"
@@ -11,7 +12,7 @@ namespace ostinato {
 namespace {
 
 int arity(int32_t kernel) {
-  if (kernel == BlockPlan::kSpreads) return 1;
+  if (kernel == BlockPlan::kSpreads || kernel == BlockPlan::kFolds) return 1;
   if (kernel < kOpCount) return kOpRows[kernel].arity;
   const PairRow& pair = kPairRows[kernel - kFirstPair];
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
@@ -41,23 +42,103 @@ int32_t pair_of(int32_t first, int32_t second, int place) {
   return -1;
 }
 
+int64_t readers(const Program& program, int32_t buffer) {
+  int64_t n = 0;
+  for (const Instruction& x : program.instructions)
+    for (const Operand* o : {&x.a, &x.b, &x.c}) n += o->buffer == buffer;
+  return n;
+}
+
+// Whether an operation of the block gives this operand.
+bool is_computed(const Instruction* block, const Operand& o) {
+  const auto gives = [&](const Instruction& x) { return same(x.d, o); };
+  return o.buffer >= 0 && std::any_of(block + 1, block + 1 + block->count, gives);
+}
+
+// The sums behind a block that can be folded into it. A strip is a multiple of `unit`, so that no sum of
+// neighbours is cut.
+struct FoldedSums {
+  int32_t count = 0;
+  int64_t unit = 1;
+};
+FoldedSums find_folded_sums(const Program& program, int32_t head, int32_t end) {
+  const Instruction* const block = &program.instructions[size_t(head)];
+  const Instruction* const first = block + 1 + block->count;
+  FoldedSums found;
+  for (const Instruction* x = first; x < program.instructions.data() + end; x++) {
+    if (x->code != Code::kRowSum || x->n != block->n || found.count == kMaxBlock) break;
+    const int64_t unit = x->inner > 1 ? found.unit : std::lcm(found.unit, int64_t(x->k));
+    if (unit > kLongestStrip || !is_computed(block, x->a)) break;
+    bool alone = true;  // nothing of the block, and no other sum, lies where this one is written
+    for (const Instruction* y = block + 1; y < x; y++) {
+      const int32_t n = y < first ? block->n : y->n;
+      for (const Operand* o : {&y->d, &y->a, &y->b, &y->c})
+        alone = alone && apart(x->d, folded(x->n, *x), *o, n);
+    }
+    if (!alone) break;
+    found.count++;
+    found.unit = unit;
+  }
+  return found;
+}
+
+// What a block writes for the folded sums alone never reaches memory. instructions: the block's head, its n
+// operations, then the sums.
+void keep_in_registers(const Program& program, std::vector<Instruction>& instructions, int32_t n) {
+  int32_t next = 0;  // register
+  for (int32_t i = 1; i <= n; i++)
+    for (const Operand* o : {&instructions[i].d, &instructions[i].a, &instructions[i].b, &instructions[i].c})
+      if (o->buffer < -1) next = std::max(next, -1 - o->buffer);
+  for (size_t i = size_t(n) + 1; i < instructions.size() && next < kMaxRegisters; i++) {
+    const Operand from = instructions[i].a;
+    const Kind kind = from.buffer < 0 ? Kind::kEnd : program.buffers[size_t(from.buffer)].kind;
+    if ((kind != Kind::kStep && kind != Kind::kChunk) || readers(program, from.buffer) != 1) continue;
+    instructions[i].a = {-2 - next++, 0, 0};
+    for (int32_t j = 1; j <= n; j++)
+      if (same(instructions[j].d, from)) instructions[j].d = instructions[i].a;
+  }
+}
+
 }  // namespace
 
-BlockPlan::BlockPlan(const Instruction* head, int64_t item) : width(head->n) {
-  for (const Instruction* x = head + 1; x <= head + head->count; x++)
-    for (const Operand* o : {&x->a, &x->b, &x->c, &x->d}) find(*o, o == &x->a && x->code == Code::kBroadcast);
+BlockPlan::BlockPlan(const Instruction* head, int64_t item)
+    : BlockPlan(std::vector<Instruction>(head, head + 1 + head->count), 0, 1, item) {}
+
+BlockPlan BlockPlan::with_sums(const Program& program, int32_t head, int32_t end, int64_t item) {
+  const auto first = program.instructions.begin() + head;
+  const FoldedSums sums = find_folded_sums(program, head, end);
+  std::vector<Instruction> both(first, first + 1 + first->count + sums.count);
+  keep_in_registers(program, both, first->count);
+  BlockPlan plan(both, sums.count, sums.unit, item);
+  return plan.n_registers * plan.strip <= kRegisterElements ? plan : BlockPlan(&*first, item);
+}
+
+// instructions: the block's head, its operations, then the sums.
+BlockPlan::BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sums, int64_t unit,
+                     int64_t item)
+    : width(instructions[0].n), n_folded(n_sums) {
+  const auto for_operations = [&](auto f) {
+    for (size_t i = 1; i < instructions.size(); i++) f(instructions[i]);
+  };
+  const auto is_whole = [](const Instruction& x, const Operand* o) {
+    return (x.code == Code::kBroadcast && o == &x.a) || (x.code == Code::kRowSum && o == &x.d);
+  };
+  for_operations([&](const Instruction& x) {
+    for (const Operand* o : {&x.a, &x.b, &x.c, &x.d}) find(*o, is_whole(x, o));
+  });
   // Registers come after the streams in the table, so operands are numbered when all streams are known.
-  for (const Instruction* x = head + 1; x <= head + head->count; x++) {
-    const bool spread = x->code == Code::kBroadcast;
-    operations.push_back({spread ? kSpreads : x->op,
-                          x->s,
-                          {find(x->a, spread), find(x->b), find(x->c), find(x->d)},
-                          axis_of(*x)});
-  }
+  for_operations([&](const Instruction& x) {
+    const int32_t kernel = x.code == Code::kBroadcast ? kSpreads : x.code == Code::kRowSum ? kFolds : x.op;
+    operations.push_back({kernel,
+                          x.s,
+                          {find(x.a, is_whole(x, &x.a)), find(x.b), find(x.c), find(x.d, is_whole(x, &x.d))},
+                          axis_of(x)});
+  });
   for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
   renumber_registers();
   const int64_t near = operands_used_again();
+  strip = (kStrip + unit - 1) / unit * unit;
   while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() &&
          2 * strip * n_registers <= kRegisterElements)
     strip *= 2;

@@ -14,26 +14,31 @@ constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
 // Operations find their operands in a table: first the streams, which are operands in memory, each once;
 // then the registers.
 struct BlockPlan {
-  static constexpr int32_t kSpreads = -1;
+  static constexpr int32_t kSpreads = -1, kFolds = -2;
   struct Stream {
     Operand operand;
-    bool whole;  // what kBroadcast reads: it does not move on with the strips
+    bool whole;  // what kBroadcast reads and a folded sum writes: it does not move on with the strips
   };
   struct Operation {
-    int32_t kernel;  // an Op, of one operation or of a pair; or kSpreads
+    int32_t kernel;  // an Op, of one operation or of a pair; kSpreads; or kFolds
     double s;
     int16_t which[4];  // places of a, b, c and d in the table
-    Axis axis = {1, 1};  // of kSpreads
+    Axis axis = {1, 1};  // of kSpreads and kFolds
   };
   int64_t width = 0, strip = kStrip;
   int n_registers = 0;
+  int32_t n_folded = 0;  // instructions behind the block that it plays
   std::vector<Stream> streams;
   std::vector<Operation> operations;
 
   BlockPlan() = default;
   BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
+  // With the sums over an axis behind the block, if they are of what it computes: they are added up strip by
+  // strip, while the strip is in L1. end: of the section.
+  static BlockPlan with_sums(const Program& program, int32_t head, int32_t end, int64_t item);
 
  private:
+  BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sums, int64_t unit, int64_t item);
   int16_t find(const Operand& o, bool whole = false);
   void renumber_registers();
   int64_t operands_used_again() const;

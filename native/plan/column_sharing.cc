@@ -141,6 +141,7 @@ class ColumnAnalysis {
           add(x.d, 0, head.n, true, By::kShare);
         }
         break;
+      case Code::kColumnSum: add(head.a, 0, head.n, false, By::kShare); break;
       case Code::kTake:
         add(head.a, 0, p_.tables[head.weight].width, false, By::kFirst);
         add(head.d, 0, head.n, true, By::kFirst);

@@ -106,6 +106,11 @@ template <class T> void play_step_by_columns(Worker<T>& worker, int64_t t) {
     const ColumnSharing::Stage& stage = s.columns.stages[i];
     const Instruction& x = worker.program.instructions[stage.begin];
     if (stage.barrier_before) worker.wait_for_others();
+    if (x.code == Code::kColumnSum) {
+      for (int64_t part = worker.share; part < s.n_parts; part += worker.n_shares)
+        accumulate(worker, x, worker.groups.begin, {t, t + 1}, {0, 1}, part_columns(x.n, part, s.n_parts));
+      continue;
+    }
     for (int64_t part = worker.share; part < s.n_parts; part += worker.n_shares)
       worker.for_spans([&](Span span) {
         if (x.code == Code::kGemm)

@@ -173,6 +173,12 @@ template <class T> void place_all(Session<T>& s, const MemoryPlan<T>& plan, Work
   }
 }
 
+int32_t end_of_section(const Program& program, size_t instruction) {
+  for (const Section* s : {&program.once, &program.before, &program.loop})
+    if (int64_t(instruction) < s->end) return s->end;
+  return program.after.end;
+}
+
 }  // namespace
 
 PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::move(unchecked)) {
@@ -181,9 +187,13 @@ PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::m
   sums = find_sum_sharing(program);
   streamed = streamed_operands(program);
   blocks.resize(program.instructions.size());
+  blocks_with_sums.resize(program.instructions.size());
   for (size_t i = 0; i < blocks.size(); i++) {
     const Code code = program.instructions[i].code;
-    if (code == Code::kBlock) blocks[i] = BlockPlan(&program.instructions[i], item);
+    if (code == Code::kBlock) {
+      blocks[i] = BlockPlan(&program.instructions[i], item);
+      blocks_with_sums[i] = BlockPlan::with_sums(program, int32_t(i), end_of_section(program, i), item);
+    }
     first_list.push_back(n_lists);
     n_lists += code == Code::kGemm ? 3 : code == Code::kOuter ? 2 : code == Code::kColumnSum ? 1 : 0;
   }

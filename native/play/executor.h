@@ -19,6 +19,8 @@ struct PlannedProgram {
 
   Program program;
   std::vector<BlockPlan> blocks;  // by instruction; empty where that does not begin a block
+  // The same, with the sums behind each block: for a thread that plays whole rows.
+  std::vector<BlockPlan> blocks_with_sums;
   ColumnSharing columns;
   SumSharing sums;
   std::vector<Operand> streamed;  // see streamed_operands

@@ -82,7 +82,8 @@ template <class T> int play_gemms(Worker<T>& worker, const Instruction* x, int l
 
 // ---- Blocks, and operations within a row
 
-// Some columns of a block: all operations on one strip, while it is in L1, then on the next.
+// Some columns of a block, or all if it has folded sums: all operations on one strip, while it is in L1, then
+// on the next.
 template <class T>
 void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns) {
   const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);
@@ -94,7 +95,7 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
   bool scattered = false;
   for (int i = 0; i < n_streams; i++) scattered = scattered || row_order(i);
   const int64_t R = scattered ? 1 : b.strip / C;  // rows in one strip
-  Rows<T> table[kMaxBlock * 4 + kMaxRegisters];
+  Rows<T> table[kMaxBlock * 5 + kMaxRegisters];  // four operands of each operation, and the folded sums
   for (int i = 0; i < n_streams; i++) {
     const BlockPlan::Stream& stream = b.streams[i];
     table[i] = {worker.address(stream.operand, t, span.begin) + (stream.whole ? 0 : columns.begin),
@@ -116,6 +117,10 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
         if (x.kernel == BlockPlan::kSpreads) {
           const Rows<T>& a = table[x.which[0]];
           worker.kernels.spread(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c, x.axis);
+        } else if (x.kernel == BlockPlan::kFolds) {
+          const Rows<T>& a = table[x.which[0]];
+          worker.kernels.add_to_sums(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c,
+                                     x.axis);
         } else {
           worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
         }
@@ -158,11 +163,12 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
       case Code::kGemm: i += play_gemms(worker, &x, section.end - i, w); break;
       case Code::kOuter:
       case Code::kColumnSum:
-        accumulate(worker, x, w.groups.begin, w.steps, {0, x.k}, {0, x.n});
+        for (int64_t g = w.groups.begin; g < w.groups.end; g++)
+          accumulate(worker, x, g, w.steps, {0, x.k}, {0, x.n});
         i++;
         break;
       default: {
-        const BlockPlan& block = worker.session.plan.blocks[i];
+        const BlockPlan& block = worker.session.plan.blocks_with_sums[i];
         const bool is_block = x.code == Code::kBlock;
         worker.for_steps(w.steps, [&](int64_t t) {
           worker.find_spans(w.groups, t);
@@ -174,7 +180,7 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
             }
           });
         });
-        i += is_block ? 1 + x.count : 1;
+        i += is_block ? 1 + x.count + block.n_folded : 1;
       }
     }
   }

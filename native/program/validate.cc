@@ -247,7 +247,8 @@ class Validator {
       }
       case Code::kOuter:
       case Code::kColumnSum: {
-        require(in_after_, where_ + ": sums over rows and steps belong into `after`");
+        require(in_after_ || (in_loop_ && x.code == Code::kColumnSum),
+                where_ + ": sums over rows and steps belong into `after`, or of columns into `loop`");
         require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
         const Gradient& g = p_.gradients[x.weight];
         const bool outer = x.code == Code::kOuter;

@@ -229,6 +229,15 @@ template <class T> void check_axis(const Kernels<T>& kernels, int64_t outer, int
       CHECK(same(sums.at(r, i), sum), "row_sum, " + what);
       CHECK(same(most.at(r, i), largest), "row_max, " + what);
     }
+  // The same sums strip by strip; sums of neighbours are whole.
+  Matrix<T> by_strips(rows, n, random);
+  for (int64_t begin = 0, end = 0; begin < N; begin = end) {
+    const int64_t unit = inner == 1 ? times : 1;
+    end = begin + unit * (1 + random.below((N - begin) / unit));
+    kernels.add_to_sums(rows, end - begin, {a.data() + begin, a.stride()},
+                        {by_strips.data(), by_strips.stride()}, begin, axis);
+  }
+  CHECK(by_strips == sums && by_strips.gaps_untouched(), "add_to_sums, " + what);
   // Some columns of what is spread: a strip.
   const int64_t column = random.below(N), width = 1 + random.below(N - column);
   Matrix<T> strip(rows, width, random);
