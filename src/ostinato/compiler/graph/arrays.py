@@ -21,6 +21,7 @@ import numpy as np
 
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ROWS, Node, axis_of
+from ostinato.engine.ops import OPS
 
 if TYPE_CHECKING:
     from ostinato.compiler.graph.builder import Builder
@@ -90,7 +91,44 @@ def take(b: Builder, node: Node, places: Places) -> Node:
         return take(b, node.inputs[0], np.where(places < 0, -1, inside[places]))
     if places[0] >= 0 and (np.diff(places) == 1).all():
         return b.slice(node, int(places[0]), int(places[-1]) + 1)
+    moved = _moved(b, node, places)
+    if moved is not None:
+        return moved
     return b.node("take", (b.in_memory(node),), _runs(places), ROWS, (width,))
+
+
+def _moved(b: Builder, node: Node, places: Places) -> Node | None:
+    """The elements of spread values and of what is computed of them alone, spread otherwise.
+
+    The transpose of an outer product is one: nothing is moved.
+    """
+    if node.op == "spread" and (places >= 0).all():
+        times, inner = axis_of(node)
+        source = node.inputs[0]
+        of_source = places // (times * inner) * inner + places % inner
+        axis = _axis_of_places(of_source, source.width)
+        return None if axis is None else spread(b, source, *axis)
+    if node.op not in OPS or node.op == "copy" or not node.inputs:
+        return None
+    operands: list[Node] = []
+    for n in node.inputs:
+        one = n.width == 1 and n.op == "const"
+        moved = n if one else b.const(n.s, len(places)) if n.op == "const" else _moved(b, n, places)
+        if moved is None:
+            return None
+        operands.append(moved)
+    return b.op(node.op, *operands, s=node.s)
+
+
+def _axis_of_places(places: Places, width: int) -> tuple[int, int] | None:
+    """(times, inner) by which rows of `width` elements are spread to these; None: not by one."""
+    again = np.flatnonzero(places[1:] == 0) + 1
+    inner = int(again[0]) if len(again) else len(places)
+    if len(places) % width or inner > width or width % inner:
+        return None
+    times = len(places) // width
+    spread_out = np.arange(width).reshape(-1, 1, inner).repeat(times, 1).ravel()
+    return (times, inner) if (places == spread_out).all() else None
 
 
 def permuted(b: Builder, node: Node, sizes: Sequence[int], order: Sequence[int]) -> Node:

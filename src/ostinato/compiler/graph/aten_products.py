@@ -7,7 +7,8 @@ c elements of a row, decides what it is:
     m       none (captured)   c · g products of rows with a matrix of the engine
     none    n                 the same, where c = 1; otherwise a product within the row
     g       g                 a product within the row
-    k       k                 a sum over the batch: of each g, c outer products
+    k       k                 a sum over the batch: of each g, c outer products, or where that is
+                              less, of products within the row
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from ostinato.compiler.graph.rules import Context, Value, batch_axis, of_row, ru
 # So many products of the engine, each with some columns of a row, are better than one within the
 # row: that has no packed weights, and its captured matrix is read for every row.
 MOST_PRODUCTS = 64
+# A product of one column fills a lane of sixteen; within the row it is a sum of neighbours.
+MOST_OF_ONE_COLUMN = 2
 
 _G, _LEFT, _RIGHT = 0, 1, 2  # axes
 
@@ -84,7 +87,7 @@ def _by_captured(c: Context, a: Value, w: Value) -> Node:
     """a `[g, c · B, k]` by w `[g, k, n]`, which all rows share."""
     g, m, k = of_row(a.shape)
     n = of_row(w.shape)[_RIGHT]
-    if g * m > MOST_PRODUCTS:
+    if g * m > (MOST_PRODUCTS if n > 1 else MOST_OF_ONE_COLUMN):
         return arrays.product(c.b, c.as_rows(a), _flat(c, w), g, m, k, n)
     rows = c.as_rows(a)
     matrix = c.b.view(w.node, (g * k, n), ONCE)
@@ -99,6 +102,9 @@ def _over_batch(c: Context, a: Value, w: Value) -> Node:
     """a `[g, m, c · B]` by w `[g, c · B, n]`: a sum over the batch."""
     g, m, k = of_row(a.shape)
     n = of_row(w.shape)[_RIGHT]
+    if m * n < k * (m + n):  # less to sum over the batch than its factors have
+        of_row_alone = arrays.product(c.b, c.as_rows(a), c.as_rows(w), g, m, k, n)
+        return c.b.view(c.b.column_sum(of_row_alone), tuple(c.shapes[0]), SUM)
     left = arrays.permuted(c.b, c.as_rows(a), (g, m, k), (0, 2, 1))
     right = c.as_rows(w)
     total = c.b.absent()

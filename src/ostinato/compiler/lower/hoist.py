@@ -5,7 +5,8 @@
     after    what it does not depend on, such as a product for an output: many steps at once
 
 The backward pass has the same sections: its carry is the gradient of the carry. The gradients of
-weights fall into `after`, so that each is one product over all rows and steps.
+weights fall into `after`, so that each is one product over all rows and steps. Only the sums of
+columns of an array are taken in the loop.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
+ARRAY = 1024  # columns: 4 KB, so that a few operands of a few rows fill L1
+
+# Products come into the loop beside an array of this many times their columns: then reading the
+# array again, after the loop, would take longer than their fewer rows at once.
+MUCH_WIDER = 8
 
 _OF_ARRAYS = {"spread", *WITHIN_ROWS}
 # A matmul that is left is a leaf: a saved product. With it goes what it was computed from, if the
@@ -53,7 +59,7 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
     have to come from memory.
     """
     nodes = spec.nodes_of(roots.nodes)
-    within, carry_in = set(nodes), {c.read for c in spec.carries}
+    within, carry_in = set(nodes), spec.carried
     ahead: set[Node] = set()
     if spec.hoist:
         carried = depends_on(nodes, carry_in)
@@ -67,31 +73,60 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
             section[n] = BEFORE if n in ahead else LOOP
             continue
         read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
+        if n.op == "column_sum" and read == {LOOP} and n.shape[1] >= ARRAY:
+            section[n] = LOOP  # a chunk of such rows would go to memory and come back
+            continue
         light = (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)) and not spec.is_leaf(n)
         section[n] = LOOP if light and LOOP in read and AFTER not in read else AFTER
         if light and LOOP in read and AFTER in read:
             late = _late(spec, section, n)
             if late is not None:
-                section.update(dict.fromkeys([*late, n], LOOP))
+                section[n] = LOOP
+                section.update({i: BEFORE if i in ahead else LOOP for i in late})
+    section.update(dict.fromkeys(_of_near_arrays(spec, section), LOOP))
     return Sections.made(spec, roots, section)
 
 
-def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | None:
-    """Spread operands of n, and what they are computed from after the loop, if all that is light.
+def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
+    """Reductions and products within rows of a stored array that the loop reads too.
 
-    n reads an array of the loop: it is better computed there, and they with it.
+    An example is the gradient of a query by which a memory was read: it needs the memory, which
+    the loop has near.
+    """
+    loop = [n for n in section if section[n] == LOOP and not spec.is_leaf(n)]
+    near = {spec.leaves[i].argument for n in loop for i in n.inputs if spec.is_leaf(i)}
+    found = []
+    for n in section:
+        if section[n] != AFTER or n.op not in WITHIN_ROWS or n.width == 1 or spec.is_leaf(n):
+            continue
+        arrays = [i for i in n.inputs if spec.is_leaf(i) and i.width >= MUCH_WIDER * n.width]
+        others = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
+        if not others and any(spec.leaves[i].argument in near for i in arrays):
+            found.append(n)
+    return found
+
+
+def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | None:
+    """What n reads of after the loop, and all that this is computed from, if it is light beside n.
+
+    n reads an array of the loop, which is near there and far after it. Light are elementwise
+    operations of which n reads a spread value, and products much narrower than the array, such as
+    the query that a memory is read by.
     """
     found: list[Node] = []
     stack = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
-    if not all(i.op == "spread" and i.inputs[0].width > 1 for i in stack):
-        return None
+    spread = all(i.op == "spread" and i.inputs[0].width > 1 for i in stack)
+    array = max(i.width for i in n.inputs if section.get(i) == LOOP)
+    products = 0  # columns of them
     while stack:
         i = stack.pop()
-        if i.op not in OPS and i.op != "spread":
+        if i.op == "accumulate":
+            products += i.width
+        elif i.op not in OPS and i.op != "spread":
             return None
         found.append(i)
         stack += [j for j in i.inputs if section.get(j) == AFTER and not spec.is_leaf(j)]
-    return found
+    return found if (spread or products) and products * MUCH_WIDER <= array else None
 
 
 def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:

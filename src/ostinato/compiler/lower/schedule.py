@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import ONCE, SUM, WITHIN_ROWS, Node
-from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
+from ostinato.compiler.lower.hoist import AFTER, ARRAY, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
 
@@ -87,10 +87,15 @@ class _Scheduler:
         return n not in self.mine
 
     def largest_block(self) -> list[Node]:
-        """The longest run of elementwise operations of one width that can be computed now."""
+        """The longest run of elementwise operations of one width that can be computed now.
+
+        Arrays wait for narrow operations: more of what an array is needed for is then one block.
+        """
         candidates = [n for n in self.pending if n.op in OPS or n.op == "spread"]
         widths = sorted({n.width for n in candidates})
-        return max((self.block(candidates, w) for w in widths), key=len, default=[])
+        blocks = [b for w in widths if (b := self.block(candidates, w))]
+        narrow = [b for b in blocks if b[0].width < ARRAY <= blocks[-1][0].width]
+        return max(narrow or blocks, key=len, default=[])
 
     def block(self, candidates: list[Node], width: int) -> list[Node]:
         members: dict[Node, None] = {}
@@ -109,7 +114,7 @@ def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) ->
     """Values that only one later block reads are computed in that block, in a register.
 
     Otherwise they would go through memory. What such a value is computed from must be in memory
-    anyway, at the price of at most one further operand.
+    anyway, at the price of at most one further operand; one that is spread costs nothing.
     """
     # These lie in memory whoever reads them: results, and what views and other sections read.
     kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
@@ -167,10 +172,14 @@ class _Sinking:
             return False
         read = {i for m in block for i in m.inputs}
         further = {i for m in cone for i in m.inputs if i.op != "const"} - read - set(cone)
-        return len(further) <= 1
+        return sum(i.width == n.width for i in further) <= 1
 
     def cone(self, n: Node) -> list[Node] | None:
         """n and what is computed for it alone, in order; None where that reads a register."""
+        if n.op == "spread":
+            (i,) = n.inputs
+            there = i.op == "const" or self.spec.is_leaf(i) or i.kind == ONCE or self.in_memory(i)
+            return [n] if there else None
         found: list[Node] = []
         for i in dict.fromkeys(n.inputs):
             if i.op == "const" or self.spec.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
