@@ -71,9 +71,9 @@ class PassSpec:
         return {c.name: c for c in self.carries}
 
     @cached_property
-    def carried(self) -> frozenset[Node]:
+    def carried(self) -> set[Node]:
         """The values that a step takes from the one before."""
-        return self.handed_on | {c.read for c in self.carries}
+        return {*self.handed_on, *(c.read for c in self.carries)}
 
     @cached_property
     def widths(self) -> Mapping[str, int]:

@@ -184,7 +184,7 @@ class CompiledStep:
             given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
         )
         for i in self.handed_on:
-            outs[self.n_ys + i].copy_(given[self.n_captured + i])  # type: ignore[arg-type]
+            outs[self.n_ys + i].copy_(given[self.n_captured + i])
         for i in way.plan.repeated:  # outputs share no memory
             outs[i] = outs[i].clone()
         if rows is not None and reverse:
