@@ -20,11 +20,10 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.engine import native
 from ostinato.export import c_measure
-from ostinato.export.c import Given, accuracy, export_network
-from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c import Given, export_network
+from ostinato.export.c_play import bound
 from ostinato.export.c_prepare import prepared
 from ostinato.export.c_program import local_arrays, part
-from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import as_read
 from ostinato.export.c_write import LICENCE, Source, comment, plain
 from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
@@ -152,29 +151,6 @@ def test_a_language_model_reads_numbers_of_tokens(size, tmp_path):
     for wrong in (-1, 11, -(2**31), 2**31 - 1):
         assert stream.step(wrong) == (1, None)
     np.testing.assert_array_equal(stream.answers(tokens), ours)  # nothing has changed
-
-
-@pytest.mark.parametrize("n_tokens", [12, 15], ids=["fours", "and three more"])
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_tied_weights_stand_in_the_file_once(int8, n_tokens, tmp_path):
-    g = given(LanguageNet(n_tokens, "lstm", 9, embedding_size=6, tied=True))
-    report, library = exported(g, tmp_path, int8=int8)
-    tokens = np.random.default_rng(0).integers(0, n_tokens, 12)
-    step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
-    found = [[quantized(w).weight for w in p.weights] if int8 else None for p in (step, answer)]
-    table = g.tensors[g.graph.embed.table]
-    table = quantized(table.T).weight.T if int8 else table
-    players = [Player(p, w) for p, w in zip((step, answer), found, strict=True)]
-    expected = answers(*players, table[tokens][None])[0]
-    ours = library.stream().answers(tokens)
-    assert (np.abs(ours - expected) <= bound(step, answer, table[tokens], found)).all()
-    text = (tmp_path / "net.c").read_text()
-    assert text.count("net_product_rows") >= 2 and "net_answer_weights1" not in text
-    found = re.findall(r"static const (\w+) \w+\[(\d+)\] = ", text)
-    assert [int(n) for _, n in found].count(6 * n_tokens) == 1
-    assert report.tables == sum({"float": 4, "int8_t": 1}[kind] * int(n) for kind, n in found)
-    checked_run("gcc", *STRICT, "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
-    assert "right" in checked_run("./test", cwd=tmp_path)
 
 
 def test_streams_are_independent(tmp_path):
@@ -364,31 +340,7 @@ def test_three_files_or_none(there, tmp_path):
     assert found == ({"net.c": "mine", "net_test.c": "mine"} if there else {})
 
 
-# ---- int8
-
-
-def test_int8_is_the_nearest_of_each_row():
-    w = noise(7, 5)
-    w[:, 2] = 0
-    q = quantized(w)
-    assert (np.abs(q.weight - w) <= q.scale * (0.5 + 1e-6)).all()
-    assert (np.abs(q.values).max(0) == [127, 127, 0, 127, 127]).all() and (
-        q.weight[:, 2] == 0
-    ).all()
-
-
-@pytest.mark.parametrize("size", [6, 0], ids=["embeddings", "zeros and a one"])
-def test_int8_of_a_language_model(size, tmp_path):
-    """Also the rows of its tokens; the self-test knows the answers."""
-    g = given(LanguageNet(n_tokens=11, cell="gru", hidden_size=9, embedding_size=size))
-    report, library = exported(g, tmp_path, int8=True)
-    exact, _ = exported(g, tmp_path / "float")
-    assert report.tables < 0.45 * exact.tables
-    ours = library.stream().answers(np.arange(11))
-    exact = Network(g.graph, g.tensors).answers(np.arange(11)[None])[0]
-    assert 1e-5 < np.abs(ours - exact).max() < 0.05
-    checked_run("gcc", *STRICT, "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
-    assert "right" in checked_run("./test", cwd=tmp_path)
+# ---- sizes
 
 
 def test_layers_share_their_local_arrays():
@@ -401,63 +353,6 @@ def test_layers_share_their_local_arrays():
         assert len(set(arrays.values())) < len(arrays)
         found[n_layers] = max(arrays.values())
     assert found[2] == found[3]
-
-
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
-    g = given(ClassifierNet(5, 4, cell, 17, 2, readout="mean"))
-    x = noise(20, 5)
-    step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
-    weights = tuple([quantized(w).weight for w in p.weights] for p in (step, answer))
-    players = [Player(p, w) for p, w in zip((step, answer), weights, strict=True)]
-    expected = answers(*players, x[None])[0]
-    report, library = exported(g, tmp_path, int8=True)
-    ours = library.stream().answers(x)
-    assert (np.abs(ours - expected) <= bound(step, answer, x, weights)).all()
-    assert np.abs(ours - runtime_answers(g, x)).max() > 1e-5  # it is another model
-    checked_run("gcc", "net.c", "net_test.c", "-o", "test", "-lm", cwd=tmp_path)
-    assert "right" in checked_run("./test", cwd=tmp_path)
-    plain_report, _ = exported(g, tmp_path)
-    assert report.tables < 0.4 * plain_report.tables
-
-
-def test_the_loss_of_int8_is_that_of_the_compiled_code(tmp_path):
-    """Of ragged sequences, each at its own end; and of a tagger, at every step."""
-    lengths = np.array([9, 1, 4, 7])
-    for net in (ClassifierNet(3, 4, "gru", 8), tagger(3, 4)):
-        g = given(net)
-        x = noise(4, 9, 3) * 2
-        found = []
-        for int8 in (False, True):
-            place = tmp_path / f"{type(net).__name__}{int8}"
-            place.mkdir()
-            report, library = exported(
-                g, place, int8=int8, calibrate=(x, lengths) if int8 else None
-            )
-            rows = [library.stream().answers(s[:n]) for s, n in zip(x, lengths, strict=True)]
-            each = g.graph.readout.kind == "each"
-            found.append(np.concatenate([r if each else r[-1:] for r in rows]))
-        exact, rounded = found
-        assert report.accuracy.n == len(exact)
-        assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=1e-5)
-        same = (exact.argmax(1) == rounded.argmax(1)).mean()
-        assert report.accuracy.agreement == pytest.approx(same)
-        assert f"{len(exact)} answers" in str(report)
-
-
-def test_agreement_can_be_less_than_whole():
-    """Weights that int8 cannot tell apart: the answers become a tie."""
-    g = given(ClassifierNet(2, 2, "rnn", 2))
-    tensors = dict(g.tensors)
-    name = next(n for n in tensors if n.startswith("readout") and tensors[n].ndim == 2)
-    tensors[name] = np.array([[1e-3, 1.0], [-1e-3, 1.0]], np.float32)
-    tensors["readout.bias"] = np.zeros(2, np.float32)
-    step, answer = (part(graph, tensors) for graph in g.graph.composed())
-    found = accuracy(g.graph, step, answer, noise(64, 3, 2), np.full(64, 3))
-    assert found.agreement < 1
-
-
-# ---- sizes
 
 
 def test_the_report(tmp_path, sizes):

@@ -91,6 +91,25 @@ def test_taggers(tmp_path):
     assert not (tmp_path / "crf.c").exists() and not (tmp_path / "both.c").exists()
 
 
+def test_taggers_of_words(tmp_path):
+    """The numbers of words; letters are refused, since a program would have to spell."""
+    words = [text.split() for text in ["to be or not", "that is", "be not that", "or to be"] * 4]
+    tags = [["A" if len(word) > 2 else "B" for word in each] for each in words]
+    sizes = {"hidden_size": 5, "iterations": 9, "embedding_size": 6, "bidirectional": False}
+    for letters in (0, 4):
+        estimator = ostinato.SequenceTagger(**sizes, character_size=letters, random_state=0)
+        estimator.fit(words, tags).save(tmp_path / str(letters))
+    model = ostinato.runtime.load(tmp_path / "0")
+    _, library = exported(model, tmp_path)
+    known = {word: i for i, word in enumerate(model.vocabulary.words, 1)}
+    text = ["that", "is", "nowhere", "to", "be"]
+    ours = library.stream().answers(np.array([known.get(word, 0) for word in text]))
+    np.testing.assert_allclose(ours, model.predict_proba([text])[0], rtol=0, atol=ATOL)
+    with pytest.raises(ValueError, match="reads the letters of each word, which C code does not"):
+        export_c(ostinato.runtime.load(tmp_path / "4"), tmp_path / "letters.c")
+    assert not (tmp_path / "letters.c").exists()
+
+
 def test_language_models(tmp_path):
     model = language_model()
     _, library = exported(model, tmp_path)

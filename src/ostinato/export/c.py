@@ -251,12 +251,13 @@ def _texts(given: Given, name: str, int8: bool) -> Texts:
 
 def _source(given: Given, name: str, int8: bool) -> Source:
     step, answer = given.graph.composed()
+    answer_part = part(answer, given.tensors)
     return Source(
         name=name,
         title=given.title,
-        prepare=_prepare(given, int8),
+        prepare=_prepare(given, int8, answer_part),
         step=part(step, given.tensors),
-        answer=part(answer, given.tensors),
+        answer=answer_part,
         widths=tuple([n.width for n in step.states]),
         n_outputs=given.graph.n_outputs,
         outputs=given.outputs,
@@ -337,11 +338,12 @@ def _place(path: Path, name: str | None) -> tuple[Path, str]:
     return file, name
 
 
-def _prepare(given: Given, int8: bool) -> Prepare:
+def _prepare(given: Given, int8: bool, answer: Part) -> Prepare:
     graph = given.graph
     if graph.embed is not None:
         table = None if graph.embed.table is None else given.tensors[graph.embed.table]
-        return tokens(graph.embed, table, int8)
+        tied = table is not None and any(np.array_equal(w, table.T) for w in answer.weights)
+        return tokens(graph.embed, table, int8, tied)
     return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)
 
 

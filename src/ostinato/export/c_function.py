@@ -21,7 +21,6 @@ from ostinato.export.c_program import Part, in_place, is_one_number, local_array
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _INDENT = "    "
-TOKENS = "@tokens"  # the table of tokens `[V, E]`, which may also be the weights of a product
 
 
 class Function:
@@ -30,8 +29,7 @@ class Function:
     Args:
         part: what the function does.
         places: the C name of each argument, as "x0", "y0" or "carry0".
-        names: the C names of constants and weights, by identity of the array. A weight `[E, V]`
-            that is named TOKENS lies as `[V, E]`.
+        names: the C names of constants and weights, by identity of the array.
         int8: whether the weights are int8, each with an array of scales.
     """
 
@@ -82,12 +80,10 @@ class Function:
         elif x.c != x.d:
             yield f"@copy({d}, {self.row(x.c)}, {x.n});"
         weights = self.names[id(self.part.weights[x.weight])]
-        kind = "product_rows" if weights == TOKENS else "product"
-        a, sizes = self.row(x.a), f"{x.k}, {x.n}"
         if self.int8:
-            yield f"@{kind}_int8({d}, {a}, {weights}, {weights}_scale, {sizes});"
+            yield f"@product_int8({d}, {self.row(x.a)}, {weights}, {weights}_scale, {x.k}, {x.n});"
         else:
-            yield f"@{kind}({d}, {a}, {weights}, {sizes});"
+            yield f"@product({d}, {self.row(x.a)}, {weights}, {x.k}, {x.n});"
 
     # ---- sums, elements and small products within the row
 

@@ -287,57 +287,6 @@ static void @product_int8(
             out[n] += scale[n] * (a[k] * (float)weights[n]);
 }
 """,
-    # Of weights that are also the rows of tokens. Four sums at a time, which do not wait for each
-    # other's additions.
-    "product_rows": """
-/* out[n] += sum over k of a[k] weights[n][k], k ascending. */
-static void @product_rows(
-    float *restrict out, const float *a, const float *restrict weights, int K, int N)
-{
-    int n;
-    for (n = 0; n + 4 <= N; n += 4, weights += 4 * K) {
-        float s0 = out[n], s1 = out[n + 1], s2 = out[n + 2], s3 = out[n + 3];
-        for (int k = 0; k < K; k++) {
-            s0 += a[k] * weights[k];
-            s1 += a[k] * weights[K + k];
-            s2 += a[k] * weights[2 * K + k];
-            s3 += a[k] * weights[3 * K + k];
-        }
-        out[n] = s0, out[n + 1] = s1, out[n + 2] = s2, out[n + 3] = s3;
-    }
-    for (; n < N; n++, weights += K)
-        for (int k = 0; k < K; k++)
-            out[n] += a[k] * weights[k];
-}
-""",
-    "product_rows_int8": """
-/* out[n] += scale[n] sum over k of a[k] weights[n][k], k ascending. */
-static void @product_rows_int8(
-    float *restrict out, const float *a, const int8_t *restrict weights,
-    const float *restrict scale, int K, int N)
-{
-    int n;
-    for (n = 0; n + 4 <= N; n += 4, weights += 4 * K) {
-        float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
-        for (int k = 0; k < K; k++) {
-            s0 += a[k] * (float)weights[k];
-            s1 += a[k] * (float)weights[K + k];
-            s2 += a[k] * (float)weights[2 * K + k];
-            s3 += a[k] * (float)weights[3 * K + k];
-        }
-        out[n] += scale[n] * s0;
-        out[n + 1] += scale[n + 1] * s1;
-        out[n + 2] += scale[n + 2] * s2;
-        out[n + 3] += scale[n + 3] * s3;
-    }
-    for (; n < N; n++, weights += K) {
-        float sum = 0.0f;
-        for (int k = 0; k < K; k++)
-            sum += a[k] * (float)weights[k];
-        out[n] += scale[n] * sum;
-    }
-}
-""",
 }
 
 

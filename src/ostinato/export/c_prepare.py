@@ -65,8 +65,12 @@ def unprepared(n_inputs: int) -> Prepare:
     return Prepare(n_inputs, n_inputs, _numbers(n_inputs), text, "in", {}, {}, None, meanings)
 
 
-def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
+def tokens(embed: Embed, table: np.ndarray | None, int8: bool, tied: bool = False) -> Prepare:
     """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one.
+
+    Args:
+        tied: whether the table is the weights `[E, V]` of the answer, too. It lies as these: a
+            product reads all of it, and a token one column.
 
     Raises:
         ValueError: the model reads the letters of a word, too.
@@ -80,13 +84,14 @@ def tokens(embed: Embed, table: np.ndarray | None, int8: bool) -> Prepare:
     tables: dict[str, np.ndarray] = {}
     if table is None:
         value = "token == i ? 1.0f : 0.0f"
-    elif int8:
-        q = quantized(table.T)  # a scale for each token
-        tables = {"tokens": q.values.T, "tokens_scale": q.scale}
-        value = f"@tokens_scale[token] * (float)@tokens[token * {width} + i]"
     else:
-        tables = {"tokens": table}
-        value = f"@tokens[token * {width} + i]"
+        place = f"{n} * i + token" if tied else f"{width} * token + i"
+        lying = table.T if tied else table
+        value, tables = f"@tokens[{place}]", {"tokens": lying}
+        if int8:
+            q = quantized(table.T)  # a scale for each token
+            tables = {"tokens": q.values if tied else q.values.T, "tokens_scale": q.scale}
+            value = f"@tokens_scale[token] * (float)@tokens[{place}]"
     body = [
         f"if (token < 0 || token >= {n})",
         "    return 1;",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.export.c_function import TOKENS, Function
+from ostinato.export.c_function import Function
 from ostinato.export.c_ops import FUNCTIONS, needs_math, used
 from ostinato.export.c_prepare import TOKEN, Prepare
 from ostinato.export.c_program import Part
@@ -160,7 +160,7 @@ def header_of(
 def source(s: Source) -> str:
     """The .c file."""
     names: dict[int, str] = {}
-    names |= {id(w): TOKENS for w in tied(s)}
+    names |= {id(w): "@tokens" for w in tied(s)}
     tables = [*_prepare_tables(s.prepare), *part_tables(parts_of(s), names, s.int8)]
     step = Function(s.step, {"x0": "x", **states(s.widths, "carry")}, names, s.int8)
     answer = Function(s.answer, {"y0": "out", **states(s.widths, "x")}, names, s.int8)
@@ -199,19 +199,19 @@ def source_of(
 
 
 def tied(s: Source) -> list[Array]:
-    """The weights `[E, V]` that are the table of tokens, too, and need no memory of their own."""
-    table = s.prepare.tables.get("tokens")
-    if table is None:
+    """The weights that are the table of tokens, too, and need no memory of their own."""
+    tables = s.prepare.tables
+    if "tokens" not in tables:
         return []
-    scale = s.prepare.tables.get("tokens_scale")
 
     def same(w: Array) -> bool:
-        if scale is None:
-            return np.array_equal(w.T, table)
+        if not s.int8:
+            return np.array_equal(w, tables["tokens"])
         q = quantized(w)
-        return np.array_equal(q.values.T, table) and np.array_equal(q.scale, scale)
+        of = ((q.values, tables["tokens"]), (q.scale, tables["tokens_scale"]))
+        return all(np.array_equal(*pair) for pair in of)
 
-    return [w for w in s.answer.weights if w.shape == table.shape[::-1] and same(w)]
+    return [w for w in s.answer.weights if w.shape == tables["tokens"].shape and same(w)]
 
 
 def parts_of(s: Source) -> dict[str, Part]:
