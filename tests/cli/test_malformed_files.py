@@ -210,7 +210,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
      "line 2"),
     ("null instead of a list", ".jsonl", lines(SEQUENCE, {"x": None, "label": "b"}), NESTED,
      "line 2"),
-    ("an object", ".jsonl", lines({"x": {"a": 1}, "label": "b"}), NESTED, "line 1"),
+    ("an object", ".jsonl", lines({"x": {"a": 1}, "label": "b"}), NESTED, "'x.a'"),
     ("lists of lists", ".jsonl", lines(*[{"x": [[1], [2, 3]], "label": c} for c in "abab"]),
      NESTED, "line 1"),
     ("empty JSON Lines", ".jsonl", b"\n\n", NESTED, "empty"),
