@@ -90,10 +90,10 @@ def with_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def with_values(value: Any, rng: random.Random) -> Any:
-    """A value within the value replaced: by an odd one, or one from elsewhere; or left out."""
-    value = copy.deepcopy(value)
+    """A value within the value, which is changed, replaced: by an odd one, or one from elsewhere;
+    or left out."""
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        places = list(containers(value))
+        places = containers(value)
         if not places:
             return odd(rng)
         at = rng.choice(places)
@@ -120,12 +120,16 @@ def odd(rng: random.Random) -> Any:
     return copy.deepcopy(rng.choice(ODD))
 
 
-def containers(value: Any) -> Any:
+def containers(value: Any) -> list[list[Any] | dict[str, Any]]:
     """All lists and objects in a value that are not empty."""
-    if isinstance(value, (dict, list)) and value:
-        yield value
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from containers(part)
+    found = []
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, (dict, list)) and part:
+            found.append(part)
+            left += part.values() if isinstance(part, dict) else part
+    return found
 
 
 def fitting(config: bytes, tensors: bytes) -> tuple[bytes, bytes]:
