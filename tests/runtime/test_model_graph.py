@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from graph_parts import Parts
 
+from ostinato.engine import native
 from ostinato.runtime import programs
 from ostinato.runtime.model_graph import (
     Embed,
@@ -204,3 +205,27 @@ def test_what_is_refused_is_named(change, message):
     change(value)
     with pytest.raises(ValueError, match=message):
         ModelGraph.from_json(value, {n: a.shape for n, a in parts.tensors.items()})
+
+
+def test_threads_follow_the_engines_own_number():
+    before = programs.n_threads()
+    token = native.own_threads.set(before + 3)
+    try:
+        assert programs.n_threads() == before + 3
+    finally:
+        native.own_threads.reset(token)
+    assert programs.n_threads() == before
+
+
+def test_no_output_is_kept_but_the_last(monkeypatch):
+    """Of a readout that reads the last output alone: neither of a state nor of another value."""
+    parts = Parts()
+    played = []
+    play = Program.play
+    monkeypatch.setattr(Program, "play", lambda self, *a: played.append(self) or play(self, *a))
+    for cell in ("gru", "own"):
+        network = Network(parts.model([cell], directions=(False, True)), parts.tensors)
+        network.answers(np.ones((2, 4, 5), np.float32), np.array([4, 2]))
+    *steps, _ = played[:3]
+    assert [len(program.graph.outputs) for program in steps] == [0, 0]
+    assert [len(program.graph.states) for program in (played[0], played[3])] == [1, 2]

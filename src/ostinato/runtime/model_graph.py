@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,24 @@ class Direction:
 
     step: StepGraph
     reverse: bool = False
+
+    @cached_property
+    def ending(self) -> tuple[StepGraph, int]:
+        """The step without outputs, and the place among its states of its output.
+
+        So that no output is kept but the last one.
+        """
+        (output,) = self.step.outputs
+        if output in self.step.new_states:
+            return replace(self.step, outputs=()), self.step.new_states.index(output)
+        c = Composer()
+        inputs = [c.input(n.width) for n in self.step.inputs]
+        states = [c.state(n.width) for n in self.step.states]
+        new_states, (last,) = c.inlined(self.step, inputs, states)
+        states.append(c.state(last.width))
+        new_states.append(c.joint(last))
+        step = StepGraph(tuple(inputs), tuple(states), tuple(new_states), (), frozenset(c.joints))
+        return step, len(states) - 1
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,17 @@ class Network:
         if x.strides[2] != x.itemsize:
             x = np.ascontiguousarray(x)  # programs read rows that are dense
         values = np.swapaxes(x, 0, 1)  # [T, B, F]
-        for layer in self.graph.layers:
+        *below, top = self.graph.layers
+        for layer in below:
             values = self._played(layer, values, of_rows)
-        n_steps, n_rows = values.shape[:2]
         readout = self.graph.readout
+        if readout.kind == "last":
+            return self._map(self.graph.answer, [self._last(top, values, of_rows)])
+        values = self._played(top, values, of_rows)
+        n_steps, n_rows = values.shape[:2]
         if readout.kind == "each":
             answers = self._map(self.graph.answer, [values.reshape(n_steps * n_rows, -1)])
             return np.swapaxes(answers.reshape(n_steps, n_rows, -1), 0, 1)
-        if readout.kind == "last":
-            return self._map(self.graph.answer, [self._last(values, lengths)])
         assert readout.step is not None
         _, carry = self._program(readout.step, False, n_rows).play([values], of_rows)
         return self._map(self.graph.answer, carry)
@@ -110,20 +112,15 @@ class Network:
             found.append(outputs[0])
         return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
 
-    def _last(self, values: Array, lengths: Array | None) -> Array:
-        """The top layer's outputs `[B, width]` at the step that each direction plays last."""
-        pieces, column = [], 0
-        for direction in self.graph.layers[-1].directions:
-            width = direction.step.outputs[0].width
-            own = values[:, :, column : column + width]
-            if direction.reverse:
-                pieces.append(own[0])
-            elif lengths is None:
-                pieces.append(own[-1])
-            else:
-                pieces.append(own[np.asarray(lengths) - 1, np.arange(values.shape[1])])
-            column += width
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+    def _last(self, layer: Scan, values: Array, lengths: list[int] | None) -> Array:
+        """A layer's outputs `[B, width]` at the step that each direction plays last."""
+        found = []
+        for direction in layer.directions:
+            step, place = direction.ending
+            program = self._program(step, direction.reverse, values.shape[1])
+            _, carry = program.play([values], lengths)
+            found.append(carry[place])
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def _map(self, graph: StepGraph, inputs: list[Array]) -> Array:
         """A map of rows `[N, width]`."""

@@ -163,7 +163,11 @@ def _address(array: Array | None, of_carry: bool) -> list[int]:
     return [array.__array_interface__["data"][0], *strides[-2:]]
 
 
-@functools.cache
 def n_threads() -> int:
-    """OSTINATO_NUM_THREADS, or the cores that this process may use."""
-    return native.n_threads(environment.cores())
+    """The engine's own number, OSTINATO_NUM_THREADS, or the cores that this process may use."""
+    return native.n_threads(_cores())
+
+
+@functools.cache
+def _cores() -> int:
+    return environment.cores()
