@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from ostinato.runtime.values import fail, whole
+
 FOLDED = "folded."  # how the names of tensors begin that were computed of the weights
 COPIES = "copies"  # hashes of a language model's training texts, which are no weights
 
@@ -43,7 +45,11 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
     Args:
         config: what stands in config.json, of any format.
         facts: what is known beside it.
+
+    Raises:
+        ValueError: the configuration is damaged where the card reads it.
     """
+    _check(config)
     kind = config["kind"]
     sections = [
         ["---", "library_name: ostinato", f"tags: [{kind.replace('_', '-')}, recurrent]", "---"],
@@ -60,12 +66,36 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
         ["```python", *_use(config), "```"],
         ["## Files"],
         [
-            f"Format {config['format']}{_opset(config)}, saved by ostinato {_version(config)}. "
+            f"Format {config.get('format')}{_opset(config)}, saved by ostinato {_version(config)}. "
             + "`ostinato verify` replays the answers of `check.safetensors`, where there is one; "
             + "`ostinato export` writes ONNX and C."
         ],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Whether what a card reads is there."""
+    net, fitted = config.get("net"), config.get("fitted", config)
+    if str(config.get("kind")) not in _TASKS or not isinstance(net, dict):
+        fail("config.json: 'kind' or 'net' is not that of a saved model")
+    cell = net.get("cell")
+    if not isinstance(cell, str) and not (isinstance(cell, dict) and "own" in cell):
+        fail(f"config.json: the cell is {str(cell)[:60]}; wanted its name")
+    whole(config.get("iterations"), "config.json: 'iterations'", 0, 1 << 62)
+    if not isinstance(fitted, dict):
+        fail(f"config.json: 'fitted' is {str(fitted)[:60]}; wanted names and values")
+    for name, inner in (("preparation", "features"), ("classes", "values")):
+        part = fitted.get(name)
+        if part is not None and not (
+            isinstance(part, dict) and isinstance(part.get(inner), (list, tuple))
+        ):
+            fail(f"config.json: {name!r} has no {inner}")
+    if any(not isinstance(f, dict) for f in (fitted.get("preparation") or {}).get("features", [])):
+        fail("config.json: 'preparation' has features without names")
+    graph = config.get("graph")
+    if graph is not None and not isinstance(graph, dict):
+        fail(f"config.json: 'graph' is {str(graph)[:60]}; wanted names and values")
 
 
 def n_parameters(shapes: Mapping[str, Iterable[int]]) -> int:
@@ -85,12 +115,10 @@ def _network(config: Mapping[str, Any], parameters: int | None) -> Rows:
     rows.append(("updates", config["iterations"]))
     preparation = fitted.get("preparation")
     if preparation and preparation["features"]:
-        rows.append(("features", _some([each["name"] for each in preparation["features"]])))
+        rows.append(("features", _some([each.get("name") for each in preparation["features"]])))
     classes = fitted.get("classes")
     if classes is not None:
-        # Formats 1 to 3 may have the list itself.
-        values = classes["values"] if isinstance(classes, dict) else classes
-        rows.append(("labels", _some(values)))
+        rows.append(("labels", _some(classes["values"])))
     return rows
 
 
@@ -131,7 +159,7 @@ def _use(config: Mapping[str, Any]) -> list[str]:
 
 def _opset(config: Mapping[str, Any]) -> str:
     graph = config.get("graph")
-    return "" if graph is None else f", operations of opset {graph['opset']}"
+    return "" if graph is None else f", operations of opset {graph.get('opset')}"
 
 
 def _version(config: Mapping[str, Any]) -> str:

@@ -68,8 +68,12 @@ def read(path: Path) -> tuple[Parts, dict[str, Array]]:
         if not (place / name).is_file():
             raise ValueError(f"{path} has no {name}; wanted the directory of a saved model")
     config = read_json((place / CONFIG).read_bytes(), where)
-    if not isinstance(config, dict) or not isinstance(config.get("net"), dict):
-        fail(f"{where} is no JSON object with a 'net'")
+    if not isinstance(config, dict):
+        fail(f"{where} is no JSON object")
+    for name, absent in {"net": None, "params": {}, "fitted": {}, "graph": {}}.items():
+        part = config.get(name)
+        if not isinstance(absent if part is None else part, dict):
+            fail(f"{where}: {name!r} is {str(part)[:60]}; wanted names and values")
     content = (place / TENSORS).read_bytes()
     if isinstance(config.get("sha256"), dict) and TENSORS in config["sha256"]:
         check_hash(config, TENSORS, content, str(path))
@@ -113,7 +117,8 @@ def _graph(graph: Any) -> dict[str, Any]:
     if not isinstance(graph, dict):
         return {}
     found: dict[str, Any] = {"opset": graph.get("opset")}
-    for i, stage in enumerate(graph.get("stages", [])):
+    stages = graph.get("stages")
+    for i, stage in enumerate(stages if isinstance(stages, list) else [stages]):
         name = stage.get("name", stage.get("stage")) if isinstance(stage, dict) else "?"
         found[f"{i}: {name}"] = _digest(stage)
     return found | {n: _digest(graph[n]) for n in ("readout", "head", "ahead") if n in graph}

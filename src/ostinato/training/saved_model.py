@@ -289,7 +289,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON ({error}); it is damaged") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file} is no JSON object; it is damaged")
-    if config.get("format") not in _ENTRIES:
+    if type(config.get("format")) is not int or config["format"] not in _ENTRIES:
         raise ValueError(
             f"{file} has format {config.get('format')!r}; this version of ostinato reads 1 to "
             f"{FORMAT}: install ostinato {config.get('saved_by', 'as it was when it was saved')} "
