@@ -10,6 +10,8 @@ import onnx_examples as ex
 import onnx_models as models
 import pytest
 
+from ostinato.data.prepare import Feature, Preparation
+from ostinato.data.roles import Roles
 from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
@@ -101,6 +103,17 @@ def test_what_the_file_says(tmp_path):
     assert kept["ostinato.answer"] == "quantiles"
     assert kept["ostinato.labels"] == [k / 10 for k in range(1, 10)]
     assert (kept["ostinato.context"], kept["ostinato.horizon"]) == (12, 3)
+
+
+def test_the_names_of_inputs_are_those_of_the_table(tmp_path):
+    model = models.forecaster(P=1, K=2, S=1)
+    features = (Feature("day", ("fri", "mon")), Feature("price"))
+    roles = Roles(task="forecast", shape="long", known=("day",))
+    model.preparation = Preparation(features, (Feature("size"),), "forward", roles)
+    export_onnx(model, tmp_path / "m.onnx")
+    kept = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    wanted = {"past": ["price"], "future": ["day=fri", "day=mon"], "static": ["size"]}
+    assert {name: kept[f"ostinato.{name}"] for name in wanted} == wanted
 
 
 def test_the_step_form_is_refused(tmp_path):
