@@ -114,15 +114,15 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
         return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (whole ? 0 : c);
       };
       for (const BlockPlan::Operation& x : b.operations) {
-        if (x.kernel == BlockPlan::kSpreads) {
+        if (x.kernel >= 0) {
+          worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
+        } else if (x.kernel == BlockPlan::kSpreads) {
           const Rows<T>& a = table[x.which[0]];
           worker.kernels.spread(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c, x.axis);
-        } else if (x.kernel == BlockPlan::kFolds) {
+        } else {
           const Rows<T>& a = table[x.which[0]];
           worker.kernels.add_to_sums(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c,
                                      x.axis);
-        } else {
-          worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
         }
       }
       if (last) continue;
