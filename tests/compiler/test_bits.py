@@ -42,6 +42,8 @@ VECTORS = [isa for isa in ISAS if isa != "base"]
 
 def bits(t: Tensor) -> bytes:
     """The bytes of a tensor; a NaN is a NaN, whatever else it carries."""
+    if not t.is_floating_point():
+        return t.numpy().tobytes()
     return torch.where(t.isnan(), torch.full_like(t, float("nan")), t).numpy().tobytes()
 
 

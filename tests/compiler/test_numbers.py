@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import ostinato
 from ostinato import compiler
 from ostinato.compiler import cache
-from zoo.playing import loop
+from zoo.playing import counting, loop
 from zoo.small import gradients
 
 D = torch.float64
@@ -163,11 +163,34 @@ def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch):
     monkeypatch.setattr(cache, "SPARED_AFTER", 8)
     entry = cache.Entry(None, [], None, None, None)  # type: ignore[arg-type]
     bucket = cache.Bucket([entry] * 8, changed="temperature", seconds=(0.020, 0.001))
-    looped = [bucket.spared(3) is not None for _ in range(16)]
+    owner = cache.Owner(lambda: None)
+    looped = [bucket.spared(owner, 3) is not None for _ in range(16)]
     assert looped == [True, False, True, False, *[True] * 3, False, *[True] * 7, False]
-    assert "8 times, and temperature is new" in str(bucket.spared(3))
-    assert bucket.spared(100) is None  # a hundred steps take longer than a recording
-    assert cache.Bucket([entry] * 7, seconds=(0.020, 0.001)).spared(3) is None
+    assert "8 times, and temperature is new" in str(bucket.spared(owner, 3))
+    assert bucket.spared(owner, 100) is None  # a hundred steps take longer than a recording
+    assert cache.Bucket([entry] * 7, seconds=(0.020, 0.001)).spared(owner, 3) is None
+
+
+def test_each_of_twenty_modules_is_recorded():
+    """An attribute that is another in each, and stays: none waits for its sisters."""
+
+    class Numbered(nn.Module):
+        def __init__(self, number: int):
+            super().__init__()
+            self.number = number
+
+        def forward(self, h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h + x) if self.number >= 0 else h
+
+    modules = [Numbered(i) for i in range(20)]
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D)
+    for _ in range(3):
+        for module in modules:
+            ostinato.scan(module, h, xs)
+    for module in modules:
+        with counting(module) as calls:
+            ostinato.scan(module, h, xs)
+        assert calls == [0]
 
 
 def test_a_number_that_becomes_a_tensor():

@@ -73,6 +73,7 @@ class Owner:
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays whatever the guards say: a side effect, say.
+        looped: calls that the loop has played, as it takes less than a recording.
     """
 
     of: Callable[[], Any]
@@ -80,6 +81,7 @@ class Owner:
     searched: bool = False
     refusal: Unsupported | None = None
     waited: int = 0
+    looped: int = 0
 
     def waits(self) -> bool:
         """Whether to play the loop without observing the step: it is at calls 1, 2, 4, 8, …"""
@@ -110,7 +112,6 @@ class Bucket:
         lifted: paths of Python floats that change, and are taken as tensors.
         kept: paths that cannot be, or need not.
         seconds: that the last recording took, and the step in it.
-        looped: calls that the loop has played since, as it takes less than a recording.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -123,18 +124,18 @@ class Bucket:
     lifted: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     seconds: tuple[float, float] = 0.0, 0.0
-    looped: int = 0
 
-    def spared(self, n_steps: int) -> Unsupported | None:
+    def spared(self, owner: Owner, n_steps: int) -> Unsupported | None:
         """Why the loop plays a step that would be recorded once more; None: it is recorded.
 
-        It is at every second, fourth, eighth … of such calls: a value may have come to stay.
+        It is at every second, fourth, eighth … of an owner's such calls: a value may have come to
+        stay, as the attribute in which a module differs from its sisters.
         """
         recording, step = self.seconds
         if len(self.entries) < SPARED_AFTER or self.other_shapes or n_steps * step > recording:
             return None
-        self.looped += 1
-        if self.looped > 1 and self.looped & (self.looped - 1) == 0:
+        owner.looped += 1
+        if owner.looped > 1 and owner.looped & (owner.looped - 1) == 0:
             return None
         return self.entries[0].refusal or Unsupported(
             f"it was recorded {len(self.entries)} times, and {self.changed or 'a shape'} is new "
@@ -213,7 +214,7 @@ def find(a: Arguments) -> Found:
         found = _searched(a, bucket, owner)
     if found is not None:
         return found
-    spared = bucket.spared(a.ragged.n_steps)
+    spared = bucket.spared(owner, a.ragged.n_steps)
     return _observed(a, bucket, owner) if spared is None else Found(None, [], spared)
 
 

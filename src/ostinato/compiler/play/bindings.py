@@ -36,6 +36,18 @@ class How(IntEnum):
     PART = 5
 
 
+def _captured_number(node: Node) -> int | None:
+    """The captured tensor `[]` that a node `[1]` is: a Python float that changes, most often.
+
+    It is found without `evaluate`, which would take half of a short call's time.
+    """
+    (source, *_) = node.inputs or (node,)
+    if node.op == "aten.reshape.default" and source.op == "captured" and source.shape == ():
+        number: int = source.attrs[0]
+        return number
+    return None
+
+
 class Bound:
     """A lowered pass with what plays it, and how its arguments are found among tensors.
 
@@ -63,7 +75,7 @@ class Bound:
         for name, width in tapes.items():
             self.tapes[name] = (width + 15) // 16 * 16, self.tape_width
             self.tape_width += self.tapes[name][0]
-        self._once: list[Node] = []
+        self._once: list[tuple[Node, int | None]] = []  # with what it is, if a captured number
         self.sources = [self._find(key, positions, gradients) for key in lowered.arguments]
         self.program: Any
         if engine == "native":
@@ -81,7 +93,7 @@ class Bound:
                 return _GIVEN, key.attrs[0], how, 0, 0
             if key.op == "aten.t.default" and self._lies_there(key.inputs[0]):
                 return _GIVEN, key.inputs[0].attrs[0], How.TRANSPOSED, 0, 0
-            self._once.append(key)
+            self._once.append((key, _captured_number(key)))
             return _ONCE, len(self._once) - 1, How.STRIDED, 0, 0
         if not isinstance(key, str):  # a SumPart
             assert gradients is not None
@@ -99,7 +111,12 @@ class Bound:
         """What the pass needs that is computed of captured tensors alone; added to `known`."""
         if not self._once:  # most often
             return []
-        return [self._once_tensor(node, captured, known) for node in self._once]
+        return [
+            self._once_tensor(node, captured, known)
+            if number is None
+            else captured[number].detach().to(self.dtype).view(1)  # type: ignore[union-attr]
+            for node, number in self._once
+        ]
 
     def _once_tensor(self, node: Node, captured: Any, known: dict[Node, Tensor]) -> Tensor:
         if node.op == "captured":
