@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "runtime": "one step of a stream, chunks, pools: one thread, without torch's training",
         "batch": "sequences classified beside ONNX Runtime, OpenVINO and PyTorch",
         "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
-        "steps": "matrix states, heads, attention: training by scan beside PyTorch's loop, JAX, chunks",
+        "steps": "matrix states, heads, attention: training beside PyTorch's loop, JAX, chunks",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }
     for name, text in helps.items():
