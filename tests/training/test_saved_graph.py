@@ -166,6 +166,13 @@ def test_a_cell_of_ones_own(cell, bidirectional, readout):
         streamed(network, x, ours)
 
 
+@pytest.mark.filterwarnings("ignore:.*was recorded")
+def test_cells_of_many_sizes_are_described():
+    """As after a search: more recordings of one class than a scan of a step is worth."""
+    for size in range(3, 17):
+        describe(ClassifierNet(5, 4, Leaky, size, 2, readout="last"))
+
+
 def test_what_has_no_graph_is_said():
     with pytest.raises(Unsupported, match="first carry depends on its first input"):
         describe(ClassifierNet(5, 4, Peeking, 7))

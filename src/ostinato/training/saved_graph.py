@@ -55,6 +55,7 @@ from ostinato.training.graph_parts import (
 )
 
 ROWS_OF_SAMPLE = 3
+MANY_STEPS = 1 << 24
 
 
 class Described(NamedTuple):
@@ -344,8 +345,13 @@ def _sizes(body: Stack, n_features: int) -> list[tuple[torch.nn.Module, int]]:
 def _step_of_cell(
     cell: torch.nn.Module, hidden_size: int, n_features: int, names: TensorNames
 ) -> StepGraph:
-    """Of a person's own cell."""
+    """Of a person's own cell.
+
+    The sample has many steps (a view of one): they are worth a recording however often cells of
+    this kind were recorded, in a search of hyperparameters for example.
+    """
     xs = torch.randn(1, ROWS_OF_SAMPLE, n_features, generator=_generator())
+    xs = xs.expand(MANY_STEPS, -1, -1)
     if hasattr(cell, "initial"):
         init: Any = cell.initial(xs[0])  # type: ignore[operator]
     else:
