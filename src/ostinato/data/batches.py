@@ -13,6 +13,7 @@ from ostinato.data.words import CodedWords
 
 # The two independent streams of orders that come from one seed.
 _EPOCHS, _PASSES = 0, 1
+_BLOCK = 16  # batches that are sorted by length together
 
 
 class Batches:
@@ -32,6 +33,9 @@ class Batches:
         batch_size: B, 1 to N.
         shuffle: whether each epoch has a new random order. If not, all go in the order of `X`.
         seed: a non-negative integer.
+        lengths: `[N]`, the steps of each example: batches then have examples of similar length. An
+            epoch's order is sorted by length within blocks of 16 batches, and the batches of a
+            block are shuffled.
         one_hot: give labels as rows `[B, C]` float32 with a one at the label's place. Labels must
             then be integers 0…C−1, and C is the largest label of `y` plus one.
 
@@ -60,6 +64,7 @@ class Batches:
         shuffle: bool = True,
         seed: int = 0,
         one_hot: bool = False,
+        lengths: np.ndarray | None = None,
     ) -> None:
         self.X = _check_examples(X)
         self.y = np.asarray(y)
@@ -70,6 +75,7 @@ class Batches:
         self.seed = _check_seed(seed)
         self.one_hot = bool(one_hot)
         self.n_classes = _count_classes(self.y) if one_hot else None
+        self._lengths = lengths
         self._passes = 0
         self._enter_epoch(0, 0)
 
@@ -92,14 +98,14 @@ class Batches:
         return self._gather(self.next_indices())
 
     def __iter__(self) -> Iterator[tuple[Any, np.ndarray]]:
-        order = self._order_of(_PASSES, self._passes)
+        order = self._order_of(_PASSES, self._passes, 0)
         self._passes += 1
         starts = range(0, self.n_examples, self.batch_size)
         return (self._gather(order[start : start + self.batch_size]) for start in starts)
 
     def state_dict(self) -> dict[str, Any]:
         """Where `next_batch` stands, as a small dict of JSON values; iterating leaves it alone."""
-        return {
+        state = {
             "n_examples": self.n_examples,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
@@ -107,6 +113,7 @@ class Batches:
             "epochs_completed": self.epochs_completed,
             "position": self._position,
         }
+        return state if self._lengths is None else state | {"similar_lengths": True}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where the `Batches` that gave `state` stood; its seed is taken over.
@@ -115,7 +122,7 @@ class Batches:
             ValueError: the state is incomplete, or of other data: its number of examples, batch
                 size or shuffling differ from this object's.
         """
-        missing = sorted(self.state_dict().keys() - state.keys())
+        missing = sorted(self.state_dict().keys() - state.keys() - {"similar_lengths"})
         if missing:
             raise ValueError(f"Batches: the state lacks {', '.join(missing)}; it is not whole")
         for name in ("n_examples", "batch_size", "shuffle"):
@@ -124,6 +131,12 @@ class Batches:
                     f"Batches: the state has {name} = {state[name]}, this object has "
                     f"{getattr(self, name)}; a run goes on only with the data and batches it had"
                 )
+        similar = self._lengths is not None
+        if state.get("similar_lengths", False) != similar:
+            raise ValueError(
+                f"Batches: the state is of batches {'without' if similar else 'with'} lengths; a "
+                "run goes on only with the batches it had"
+            )
         if not 0 <= state["position"] < self.n_examples:
             raise ValueError(
                 f"Batches: the state has position {state['position']}; "
@@ -134,15 +147,32 @@ class Batches:
 
     def _enter_epoch(self, epoch: int, position: int) -> None:
         self.epochs_completed = epoch
-        self._order = self._order_of(_EPOCHS, epoch)  # [N]
+        begun = epoch * self.n_examples % self.batch_size  # of the batch in which it begins
+        self._order = self._order_of(_EPOCHS, epoch, begun)  # [N]
         self._position = position  # of the next example in _order, always below N
 
-    def _order_of(self, stream: int, number: int) -> np.ndarray:
+    def _order_of(self, stream: int, number: int, begun: int) -> np.ndarray:
+        """The order of an epoch or pass; `begun` examples of its first batch are of the one before.
+
+        Where those are not of similar length, the first batch is the one that pays for it.
+        """
         order = np.arange(self.n_examples, dtype=np.int64)
         if not self.shuffle:
             return order
         seeds = np.random.SeedSequence(self.seed, spawn_key=(stream, number))
-        return np.random.default_rng(seeds).permutation(order)
+        generator = np.random.default_rng(seeds)
+        order = generator.permutation(order)
+        if self._lengths is None:
+            return order
+        first = -begun % self.batch_size
+        blocks = [order[:first]]
+        for start in range(first, len(order), _BLOCK * self.batch_size):
+            block = order[start : start + _BLOCK * self.batch_size]
+            block = block[np.argsort(self._lengths[block], kind="stable")]
+            n_whole = len(block) // self.batch_size * self.batch_size
+            whole = block[:n_whole].reshape(-1, self.batch_size)
+            blocks += [generator.permutation(whole).ravel(), block[n_whole:]]
+        return np.concatenate(blocks)
 
     def _gather(self, indices: np.ndarray) -> tuple[Any, np.ndarray]:
         y = self.y[indices]

@@ -118,6 +118,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     step_gamma: float = Fitting.step_gamma
     memory: str | None = Fitting.memory
     truncate: int | None = Fitting.truncate
+    similar_lengths: bool = Fitting.similar_lengths
     eval_every: int = Fitting.eval_every
     patience: int | None = Fitting.patience
     restore_best: bool = Fitting.restore_best

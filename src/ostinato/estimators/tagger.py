@@ -109,6 +109,7 @@ class SequenceTagger(Estimator):
     step_gamma: float = Training.step_gamma
     memory: str | None = Training.memory
     truncate: int | None = Training.truncate
+    similar_lengths: bool = Training.similar_lengths
     eval_every: int = 100
     patience: int | None = Training.patience
     restore_best: bool = Training.restore_best

@@ -178,7 +178,11 @@ class FittedClassifier:
             multilabel=given.y.ndim == 2,
             vocabulary=vocabulary,
         )
-        batches = Batches(trained.coded(given.X), given.y, plan.batch_size, seed=plan.seed)
+        X = trained.coded(given.X)
+        lengths = None
+        if plan.similar_lengths and not isinstance(X, np.ndarray):  # which has one length
+            lengths = X.lengths
+        batches = Batches(X, given.y, plan.batch_size, seed=plan.seed, lengths=lengths)
         validation = given.validation
         if validation is not None:
             validation = (trained.coded(validation[0]), validation[1])  # type: ignore[assignment]

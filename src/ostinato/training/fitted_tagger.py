@@ -191,6 +191,7 @@ class FittedTagger:
             given.y,
             plan.batch_size,
             plan.seed,
+            similar_lengths=plan.similar_lengths,
             once=_once(X, vocabulary),
             allowed=trained.allowed,
             validation=validation and (trained.inputs(validation[0]), validation[1]),

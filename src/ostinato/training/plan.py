@@ -57,10 +57,12 @@ class Plan(Training):
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Where a saved plan differs from this one, in words: ["learning_rate: 0.1, not 0.2"].
 
-        How long to train, and when to report, may differ: what was done until now stays valid.
+        How long to train, and when to report, may differ: what was done until now stays valid. A
+        field that an earlier version did not have was at its default.
         """
+        saved = {f.name: other.get(f.name, f.default) for f in fields(self)}
         return [
-            f"{f.name}: {other.get(f.name)!r}, not {getattr(self, f.name)!r}"
-            for f in fields(self)
-            if f.name not in EXTENDABLE and other.get(f.name) != getattr(self, f.name)
+            f"{name}: {value!r}, not {getattr(self, name)!r}"
+            for name, value in saved.items()
+            if name not in EXTENDABLE and value != getattr(self, name)
         ]

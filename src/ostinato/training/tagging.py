@@ -70,6 +70,7 @@ class Tagging(OfBatches):
         X: the sequences, N of them.
         y: the labels of each as classes 0…C−1.
         batch_size, seed: of the batches.
+        similar_lengths: whether a batch has sequences of similar length.
         once: `[V]`, which words of the vocabulary the training has once, if X are words.
         allowed: see `models.TaggerNet.best`.
         validation: further (X, y).
@@ -82,12 +83,15 @@ class Tagging(OfBatches):
         batch_size: int,
         seed: int,
         *,
+        similar_lengths: bool = False,
         once: np.ndarray | None = None,
         allowed: Allowed | None = None,
         validation: tuple[Inputs, Integers] | None = None,
     ):
         everyone = np.arange(len(y))
-        super().__init__(Batches(everyone, everyone, batch_size, seed=seed), validation)
+        lengths = y.lengths if similar_lengths else None
+        batches = Batches(everyone, everyone, batch_size, seed=seed, lengths=lengths)
+        super().__init__(batches, validation)
         self.X, self.y = X, y
         self.once = None if once is None else torch.from_numpy(once)
         self.allowed = allowed

@@ -52,6 +52,7 @@ _FOR = {
     "model.readout": {"classify"},
     "model.bidirectional": {"classify", "tag", "forecast"},
     "training.class_weight": {"classify"},
+    "training.similar_lengths": {"classify", "tag"},
     "training.validation_fraction": {"classify", "tag", "language"},
 }
 
