@@ -9,6 +9,8 @@
     plan.py     the programs that one call needs, made once and kept
     play/       plays programs on PyTorch's tensors, as one differentiable function
     cache.py    keeps recorded steps by code and guards; steps.py and inputs.py describe a call
+    adapted.py  calls whose leaves are complex, or have the batch second, as calls on real rows;
+                shared.py has leaves without a batch
     verify.py   compares a few time steps with the eager loop, once for every batch size
 
 Vocabulary: a *step* is the user's function. A *recording* is its ATen calls as numbered values. A
