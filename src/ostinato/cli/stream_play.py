@@ -296,12 +296,14 @@ class Player:
             if n:
                 _log.warning("the answers of the last %d rows wait for further ones", n)
             return
+        if self.form is None:  # there was no row
+            return
+        line = self.form.line()
         with Interrupt() as interrupt:
-            assert self.form is not None or not waiting
             for session in waiting:
                 for answer in session.stream.finish():
-                    if session.stream is not None:
-                        self._tell_answer(session, answer, self.form.line())
+                    if session.stream is not None:  # None: it was sure before
+                        self._tell_answer(session, answer, line)
             if show(self.answers, lambda: interrupt.requested):
                 self.answers.clear()
 

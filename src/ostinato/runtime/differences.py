@@ -70,9 +70,9 @@ def read(path: Path) -> tuple[Parts, dict[str, Array]]:
     config = read_json((place / CONFIG).read_bytes(), where)
     if not isinstance(config, dict):
         fail(f"{where} is no JSON object")
-    for name, absent in {"net": None, "params": {}, "fitted": {}, "graph": {}}.items():
-        part = config.get(name)
-        if not isinstance(absent if part is None else part, dict):
+    for name in ("net", "params", "fitted", "graph"):
+        part, may_lack = config.get(name), name != "net"
+        if not isinstance(part, dict) and not (part is None and may_lack):
             fail(f"{where}: {name!r} is {str(part)[:60]}; wanted names and values")
     content = (place / TENSORS).read_bytes()
     if isinstance(config.get("sha256"), dict) and TENSORS in config["sha256"]:
