@@ -13,13 +13,14 @@ import hashlib
 import json
 import random
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ostinato.runtime.model import Tagger, model_of
+from ostinato.runtime.model import Model, Tagger, model_of
 from ostinato.runtime.programs import Program
 from ostinato.runtime.saved import checked_config, made
 from ostinato.runtime.tensors import read_json, unpack
@@ -139,12 +140,29 @@ def fitting(config: bytes, tensors: bytes) -> tuple[bytes, bytes]:
     return as_bytes(value), tensors
 
 
-def outcome(config: bytes, tensors: bytes) -> str:
+def loaded(config: bytes, tensors: bytes) -> Model | None:
+    """The model of these files; None if they are refused."""
     try:
         checked = checked_config(read_json(config, "config.json"), "config.json")
         arrays = unpack(tensors, "model.safetensors")
-        model = model_of(made(checked, arrays, hashlib.sha256(config), "config.json"), "the model")
+        return model_of(made(checked, arrays, hashlib.sha256(config), "config.json"), "the model")
     except ValueError:
+        return None
+
+
+def peak_bytes(config: bytes, tensors: bytes) -> int:
+    """The most memory that reading the files takes, beside themselves."""
+    tracemalloc.start()
+    try:
+        loaded(config, tensors)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def outcome(config: bytes, tensors: bytes) -> str:
+    model = loaded(config, tensors)
+    if model is None:
         return "refused"
     embed = model.graph.embed
     x = np.ones((2, 3, model.graph.n_inputs), np.float32)

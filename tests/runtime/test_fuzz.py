@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
+import fuzz as fuzz_module
+import numpy as np
 import pytest
-from fuzz import files_of, fuzz
+from fuzz import changed, files_of, fuzz, peak_bytes
 from saved_models import Leaky, classifier, forecaster, language_model, tagger, words_tagger
 
 MODELS = {
@@ -23,3 +27,32 @@ def test_a_damaged_model_answers_or_is_refused(tmp_path, name):
     found = fuzz(files_of(tmp_path / "m"), 800)
     assert found["refused"] > 500  # most changes are seen
     assert found["answered"] > 10  # some are none, and what they made was played
+
+
+def test_reading_a_model_takes_no_more_memory_than_its_files(tmp_path):
+    """So that it takes twice their size in all."""
+    classifier(tmp_path / "m", cell="gru", hidden_size=300)
+    files = files_of(tmp_path / "m")
+    size = sum(map(len, files.values()))
+    assert size > 1_000_000
+    assert peak_bytes(files["config.json"], files["model.safetensors"]) < size
+
+
+SMALL = 1 << 20  # bytes of Python's objects for the graph of a small model
+
+
+@pytest.mark.parametrize("name", ["gru", "words", "language"])
+def test_reading_a_damaged_model_takes_little_memory(tmp_path, name):
+    MODELS[name](tmp_path / "m")
+    files, rng = files_of(tmp_path / "m"), random.Random(0)
+    for _ in range(200):
+        config, tensors = changed(files, rng)
+        assert peak_bytes(config, tensors) < len(config) + len(tensors) + SMALL
+
+
+def test_memory_beyond_that_would_be_seen(tmp_path, monkeypatch):
+    MODELS["gru"](tmp_path / "m")
+    config, tensors = files_of(tmp_path / "m").values()
+    made = fuzz_module.made
+    monkeypatch.setattr(fuzz_module, "made", lambda *a: np.ones(SMALL).any() and made(*a))
+    assert peak_bytes(config, tensors) > 8 * SMALL
