@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 
 import pytest
 from hypothesis import example, given, settings
@@ -123,3 +124,21 @@ def test_no_numbers(text):
     assert not table["x"].is_numbers()
     with pytest.raises(ValueError, match=r"f\.csv, line 3, column 'x'"):
         table["x"].numbers()
+
+
+def test_arrow_keeps_nothing_of_pythons_memory(monkeypatch):
+    """Its threads may free the input when the interpreter ends, and abort if it is Python's."""
+    from pyarrow import csv as arrow_csv
+
+    kept, read_csv = [], arrow_csv.read_csv
+
+    def keep(source, **options):
+        kept.append(source)
+        return read_csv(source, **options)
+
+    monkeypatch.setattr(arrow_csv, "read_csv", keep)
+    content = b"id,x\n" + b"a,1\n" * 1000
+    before = sys.getrefcount(content)
+    assert len(parse_delimited(content, "inline")["x"].numbers()) == 1000
+    assert kept
+    assert sys.getrefcount(content) == before
