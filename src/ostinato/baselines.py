@@ -8,6 +8,7 @@ part alone. A sign test over the test part says whether a difference can be chan
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -282,6 +283,37 @@ def _lists(X: Words) -> list[list[str]]:
 
 def _words_and_pairs(sequence: list[str]) -> list[str]:
     return sequence + [f"{a} {b}" for a, b in pairwise(sequence)]
+
+
+def labels_of_words(X: Words, y: Any, X_test: Words, y_test: Any) -> Baseline:
+    """To each word the label that it has most often in training; the commonest one to a new word.
+
+    Args:
+        X, X_test: the sequences.
+        y, y_test: their labels, an array for each sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import baselines
+        >>> from ostinato.data.words import Words
+        >>> X, y = Words.of([["a", "run"], ["run", "run"]]), [["DET", "NOUN"], ["VERB", "NOUN"]]
+        >>> X_test, y_test = Words.of([["a", "run", "walk"]]), [["DET", "NOUN", "VERB"]]
+        >>> baselines.labels_of_words(X, y, X_test, y_test).right.tolist()
+        [True, True, False]
+    """
+    labels, true = np.concatenate(y), np.concatenate(y_test)
+    of_word: dict[str, Counter[Any]] = {}
+    for word, label in zip(_flat(X), labels.tolist(), strict=True):
+        of_word.setdefault(word, Counter())[label] += 1
+    commonest = Counter(labels.tolist()).most_common(1)[0][0]
+    answer = {word: counts.most_common(1)[0][0] for word, counts in of_word.items()}
+    given = np.array([answer.get(word, commonest) for word in _flat(X_test)])
+    return Baseline("each word's most frequent label", given == true, len(labels))
+
+
+def _flat(X: Words) -> list[str]:
+    """The words of all sequences, end to end."""
+    return [X.different[i] for i in X.places.values.tolist()]
 
 
 def verdict(right: Any, found: list[Baseline]) -> str:

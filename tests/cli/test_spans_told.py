@@ -15,6 +15,7 @@ def test_a_label_that_belongs_to_no_span(tmp_path, ostinato):
         for name in ("right", "wrong")
     )
     assert "F1 of spans" in right.out
+    assert "each word's most frequent label   100.00 %" in right.out
     assert "spans are not measured" not in right.err
     assert "F1 of spans" not in wrong.out
     assert "wrong.conll, sequence 1: the tag 'I-LOC' at step 2 belongs to no span" in wrong.err

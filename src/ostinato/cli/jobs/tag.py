@@ -18,6 +18,7 @@ from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import as_labels
+from ostinato.data.words import Words
 from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
@@ -120,14 +121,17 @@ class TagJob:
         return replace(model, preparation=preparation), history
 
     def evaluate(self, model: FittedTagger) -> dict[str, Any]:
-        test = self.parts.test
-        labels, counts = np.unique(np.concatenate(self.parts.train.y), return_counts=True)
+        train, test = self.parts.train, self.parts.test
+        labels, counts = np.unique(np.concatenate(train.y), return_counts=True)
         majority = float(np.mean(np.concatenate(test.y) == labels[counts.argmax()]))
-        return {
-            "task": "tag",
-            "test": model.evaluate(_inputs(model.preparation, test), test.y),
-            "baselines": {"always the most frequent label": {"accuracy": majority}},
-        }
+        baselines = {"always the most frequent label": {"accuracy": majority}}
+        X = _inputs(model.preparation, test)
+        if isinstance(X, Words):
+            from ostinato.baselines import labels_of_words
+
+            found = labels_of_words(_inputs(model.preparation, train), train.y, X, test.y)
+            baselines[found.name] = {"accuracy": found.accuracy}
+        return {"task": "tag", "test": model.evaluate(X, test.y), "baselines": baselines}
 
     def keep(
         self, run: RunDir, model: FittedTagger, history: History, evaluation: dict[str, Any]
