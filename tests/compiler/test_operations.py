@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -90,6 +91,26 @@ def _of_each_output(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor]:
     _, outs = how(case.step, init, xs)
     wanted = case.parameters[0]
     return [torch.autograd.grad(o.sum(), wanted, retain_graph=True)[0] for o in outs]
+
+
+def test_a_weighted_mean_whose_weights_have_gradients_plays_the_loop() -> None:
+    def f(p: Tensor, x: Tensor) -> Tensor:
+        weights = p[:, 0].sigmoid()
+        return (p.square().sum(-1) * weights).sum() / weights.sum()
+
+    case = loss(Kit(torch.float64), f)
+    init, xs = case.init(3), case.xs(T, 3)
+    assert "a sum over the batch" in ostinato.explain(case.step, init, xs).reason
+
+
+def test_no_row_that_counts_is_a_mean_of_nan_as_in_the_loop() -> None:
+    case = loss(
+        Kit(torch.float64), lambda p, x: F.cross_entropy(p, 0 * x.argmax(-1), ignore_index=0)
+    )
+    ostinato.forget(case.step)
+    init, xs = case.init(3), case.xs(T, 3)
+    assert ostinato.scan(case.step, init, xs)[1].isnan().all()
+    assert loop(case.step, init, xs)[1].isnan().all()
 
 
 def test_a_mean_over_the_batch_that_rows_read_plays_the_loop() -> None:

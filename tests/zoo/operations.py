@@ -26,6 +26,7 @@ Expression = Callable[[Tensor, Tensor], Tensor]
 COLUMNS = torch.tensor([3, 1, 0, 5, 2, 4])
 CHOSEN = torch.tensor([True, False, True, True, False, False])
 EDGES = torch.tensor([0, 2, 2, 1])
+CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 0.5, 2.0])
 NUMBERS = np.arange(6) * 0.5
 
 
@@ -224,10 +225,23 @@ LOSSES: dict[str, Expression] = {
 }  # fmt: skip
 
 
+def _weights_of(x: Tensor) -> Tensor:
+    """Of each row, without a gradient; 0 in some, but not where a row is alone."""
+    weights = x[:, 0].detach().abs()
+    return torch.where(weights > 1.5, 0.0, weights)
+
+
 # Outputs without a batch: sums and means over it, and what is linear in them.
 TOTALS: dict[str, Expression] = {
     "binary_cross_entropy_with_logits": lambda p, x: F.binary_cross_entropy_with_logits(
         p, x.sigmoid()),
+    "cross_entropy (classes)": lambda p, x: F.cross_entropy(
+        p, x.argmax(-1).masked_fill(x[:, 0] > 1.5, -100)),
+    "cross_entropy (classes, weight)": lambda p, x: F.cross_entropy(
+        p, x.argmax(-1), weight=CLASS_WEIGHTS.to(p.dtype)),
+    "nll_loss": lambda p, x: F.nll_loss(p.log_softmax(-1), x.argmax(-1)),
+    "(loss * weights).sum() / weights.sum()": lambda p, x: (
+        ((p - x).square().sum(-1) * _weights_of(x)).sum() / _weights_of(x).sum()),
     "cross_entropy(reduction='sum')": lambda p, x: F.cross_entropy(
         p, x.argmax(-1), reduction="sum", ignore_index=1),
     "cross_entropy (probabilities)": lambda p, x: F.cross_entropy(p, x.softmax(-1)),

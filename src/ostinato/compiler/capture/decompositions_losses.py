@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.compiler.capture.decompositions import columns, named, zero
-from ostinato.compiler.errors import Unsupported
 
 
 def _reduced(loss: Tensor, reduction: int) -> Tensor:
@@ -98,21 +97,23 @@ def _soft_margin_backward(g: Tensor, x: Tensor, target: Tensor, reduction: int) 
 
 @named("nll_loss_forward", "nll_loss2d_forward")
 def _nll(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -> Any:
-    if reduction == 1:
-        raise Unsupported(
-            "the mean of cross_entropy and nll_loss is over the rows that are not ignored: take "
-            "reduction='none', and the mean of that; or the sum"
-        )
-    here = target.unsqueeze(1) == columns(x, 1)
+    """The mean is over the rows that are not ignored, by their weights: a quotient of two sums."""
+    here, counts = target.unsqueeze(1) == columns(x, 1), target != ignored
     loss = -torch.where(here, x if weight is None else x * weight, zero(x)).sum(1)
-    loss = torch.where(target == ignored, zero(x), loss)
-    return loss.sum() if reduction else loss, x.new_zeros(())
+    loss = torch.where(counts, loss, zero(x))
+    if reduction == 0:
+        return loss, x.new_zeros(())
+    if reduction == 2:
+        return loss.sum(), x.new_zeros(())
+    of_each = 1 + zero(x) if weight is None else torch.where(here, weight, zero(x)).sum(1)
+    total = torch.where(counts, of_each, zero(x)).sum()
+    return loss.sum() / total, total
 
 
 @named("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(
-    g: Tensor, x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int, _: Any
+    g: Tensor, x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int, total: Tensor
 ) -> Any:
     here = (target.unsqueeze(1) == columns(x, 1)) & (target != ignored).unsqueeze(1)
-    d = -g if reduction else -g.unsqueeze(1)
+    d = -g.unsqueeze(1) if reduction == 0 else -(g / total if reduction == 1 else g)
     return torch.where(here, d if weight is None else d * weight, zero(g))

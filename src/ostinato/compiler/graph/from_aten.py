@@ -94,7 +94,7 @@ class StepGraph:
         """The gradients, where those of the other outputs and leaves of the carry are absent."""
         r, there = self.recording, self._values
         values = _Values(r, there.b, dict(there.known), self.dtype)
-        values.totals = None
+        values.totals, values.below, values.of_forward = None, there.below, set(there.totals or ())
         values.divides = any(total is not None for total in self.total_ys)
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used)
@@ -170,6 +170,8 @@ def _is_exact(node: Node) -> bool:
     return node.op in _TRUTHS or node.op == "sign"
 
 
+# Of total_ys, beside 0 and −1: the sum of one column over the batch by that of another.
+QUOTIENT = 1
 _LINEAR_IN_TOTALS = {
     "add", "alias", "clone", "detach", "div", "mul", "neg", "squeeze", "sub", "unsqueeze", "view",
 }  # fmt: skip
@@ -188,6 +190,8 @@ class _Values:
         self.known = known
         self.totals: dict[int, int] | None = {}  # of a forward pass: value → 0 for a sum, −1 for a
         # mean over the batch. The node has what each row adds to it
+        self.below: dict[int, int] = {}  # a quotient of two sums → its divisor
+        self.of_forward: set[int] = set()  # totals that a backward pass must not read as rows
         self.divides = False  # a backward pass of means over the batch, which divides by B
 
     # ---- what goes in
@@ -240,7 +244,10 @@ class _Values:
         """An output: rows of their full width."""
         v = self.known[i]
         if self.totals is not None and i in self.totals:
-            return self.b.widen(v.node, v.width)
+            above = self.b.widen(v.node, v.width)
+            if i not in self.below:
+                return above
+            return self.b.concat([above, self.b.widen(self.known[self.below[i]].node, 1)])
         if not v.shape or v.shape[0] != Batch(1) or v.node.kind == SUM:
             raise Unsupported(
                 f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
@@ -265,6 +272,8 @@ class _Values:
         call = self._without_batch_size(call)
         if self.totals is not None and self._is_total(call):
             return
+        if self.totals is None and self._is_by_total(call):
+            return
         self._translate(call)
 
     def _without_batch_size(self, call: Call) -> Call:
@@ -278,13 +287,48 @@ class _Values:
             self.totals[call.outs[0]] = self.totals[call.args[0].index] - 1  # type: ignore[index]
         return Call(call.name, (call.args[0], float(call.args[1].times)), call.kwargs, call.outs)
 
+    def _is_by_total(self, call: Call) -> bool:
+        """A gradient by the divisor of a quotient, which is given divided."""
+        read = self.of_forward.intersection(refs_in(call))
+        if not read:
+            return False
+        by = call.args[1] if "div" in call.name else None
+        if not (isinstance(by, Ref) and read == {by.index} <= set(self.below.values())):
+            raise Unsupported("a gradient is computed with a sum over the batch", call.name)
+        self.known[call.outs[0]] = self.known[call.args[0].index]  # type: ignore[index]
+        return True
+
+    def _is_quotient(self, call: Call) -> bool:
+        """Translate a sum over the batch by another, each one number."""
+        assert self.totals is not None
+        out = call.outs[0]
+        if "div" not in call.name or len(call.args) != 2 or call.kwargs or out is None:
+            return False
+        above, below = call.args
+        if not (isinstance(above, Ref) and isinstance(below, Ref)):
+            return False
+        are_sums = self.totals.get(above.index) == self.totals.get(below.index) == 0
+        if not are_sums or self.recording.shapes[out] != ():
+            return False
+        self.known[out] = self.known[above.index]
+        self.totals[out], self.below[out] = QUOTIENT, below.index
+        return True
+
     def _is_total(self, call: Call) -> bool:
         """Translate a sum or mean over the batch, or a linear function of such."""
         assert self.totals is not None
         name = functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
         read, (out, *_) = refs_in(call), call.outs
         totals = {self.totals[i] for i in read if i in self.totals}
+        if self._is_quotient(call):
+            return True
         if totals:
+            if QUOTIENT in totals:
+                raise Unsupported(
+                    "the step computes with a mean over the rows that are not ignored: return it "
+                    "as it is, or take reduction='none' and the mean of that",
+                    call.name,
+                )
             others = [self.known[i].node.op for i in read if i not in self.totals]
             linear = name in _LINEAR_IN_TOTALS and set(others) <= {"const"} and len(totals) == 1
             if name in ("mul", "div"):  # of one total by a constant

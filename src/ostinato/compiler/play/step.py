@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.from_aten import QUOTIENT
 from ostinato.compiler.graph.node import Node
 from ostinato.compiler.play.bindings import Bound
 from ostinato.engine import native
@@ -74,6 +75,7 @@ class SavedForward(NamedTuple):
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
     forward: BoundForward
+    divisors: dict[int, Tensor]  # of outputs that are quotients of two sums over the batch
 
 
 @functools.cache
@@ -134,6 +136,9 @@ class CompiledStep:
         self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
         self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
+        for i, power in self.totals:
+            if power == QUOTIENT:
+                self._y_shapes[i] = (2,)  # a row's part of the dividend and of the divisor
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n, n_ys = len(recording.xs), self.n_states, self.n_ys
         self._forward_at = _positions(x=n_xs, init=n, carry=n, y=n_ys, final=n)
@@ -191,15 +196,21 @@ class CompiledStep:
             for i, leaf_index in enumerate(way.plan.y_is_carry):
                 if leaf_index is not None:
                     outs[i] = rows.silenced(outs[i])
+        divisors: dict[int, Tensor] = {}
         for i, power in self.totals:  # sums, or means, over the batch
             if rows is not None:
                 raise Unsupported("an output is a sum over the batch, of which some rows ended")
-            outs[i] = outs[i].sum(1) * float(n_rows) ** power
+            outs[i] = outs[i].sum(1)
+            if power == QUOTIENT:
+                outs[i], divisors[i] = outs[i].unbind(-1)
+                outs[i] = outs[i] / divisors[i]
+            else:
+                outs[i] = outs[i] * float(n_rows) ** power
         if self._whole_out:
             self._check_whole([outs[i] for i in self._whole_out])
         for i, dtype in () if as_computed else self._of_other_types:
             outs[i] = outs[i].to(dtype)
-        return outs, SavedForward(held, once, way)
+        return outs, SavedForward(held, once, way, divisors)
 
     def _check_whole(self, tensors: Tensors) -> None:
         """Raise Unsupported where a whole number is beyond those that the step's type has."""
@@ -232,7 +243,8 @@ class CompiledStep:
             n_rows = given[-1].shape[1]
             for i, power in self.totals:
                 if grads[i] is not None:
-                    g = grads[i] * float(n_rows) ** power
+                    by = tape.divisors.get(i)
+                    g = grads[i] * float(n_rows) ** power if by is None else grads[i] / by
                     grads[i] = g.unsqueeze(1).expand(g.shape[0], n_rows, *g.shape[1:])
         if self._of_other_types:
             grads = [g if g is None or g.dtype is self.dtype else g.to(self.dtype) for g in grads]
