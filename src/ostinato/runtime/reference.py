@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.compiler.graph.node import Node, axis_of
+from ostinato.compiler.graph.node import ROWS, Node, axis_of
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Run, Table
 from ostinato.engine.reference import over_axis, spread, taken
@@ -35,7 +35,9 @@ def play_step(
     for n in graph.nodes:
         if n not in known:
             with np.errstate(all="ignore"):
-                known[n] = np.asarray(_value(n, [known[i] for i in n.inputs], tensors, dtype))
+                value = np.asarray(_value(n, [known[i] for i in n.inputs], tensors, dtype))
+                # What is computed of vectors of weights alone is one row.
+                known[n] = np.atleast_2d(value) if n.kind == ROWS else value
 
     def results(nodes: Sequence[Node]) -> list[Array]:
         return [np.broadcast_to(known[n], (n_rows, n.width)) for n in nodes]
