@@ -1,7 +1,8 @@
 """`startup`: what a person waits for before anything is learnt or answered.
 
-Whole processes, in turn with one that only imports torch: the bounds are on what comes on top. The
-first calls are timed in fresh processes that have imported torch and ostinato.
+Whole processes. A training is timed in turn with a process that only imports torch, and the bound
+is on what comes on top; a refusal and `predict` need no torch. The first calls are timed in fresh
+processes that have imported torch and ostinato.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 
 from benchmarks.results import Bound, Row, Spec, Timing
 
-IMPORT_TORCH = ("-c", "import torch")
 REFUSED_S, PREDICT_S, TRAIN_S = 0.5, 0.7, 2.0
 LAYER_MS, STEP_MS = 150.0, 300.0
 FIRST_CALLS = {
@@ -55,9 +55,9 @@ def _refused(rounds: int) -> Row:
         file.write_bytes(b"no archive")
         command = ("-m", "ostinato.cli", "train", str(file))
         times = [_process(*command, code=2) for _ in range(rounds)]
-    timing = _timing("ostinato train broken.npz", times)
-    bound = Bound("the whole process", REFUSED_S, timing.median_s, False, "s")
-    return Row("startup/refused", "a file that is no archive", (timing,), bounds=(bound,))
+    return _whole(
+        "refused", "a file that is no archive", "ostinato train broken.npz", times, REFUSED_S
+    )
 
 
 def _predict(rounds: int) -> Row:
@@ -66,22 +66,21 @@ def _predict(rounds: int) -> Row:
         X = np.random.default_rng(0).normal(size=(30, 20, 12)).astype(np.float32)
         np.savez(file, X=X, y=np.arange(30) % 2)
         _process("-m", "ostinato.cli", "train", file, "--iterations", "1", "-q", "-o", run)
-        command = ("-m", "ostinato.cli", "predict", run, file)
-        return _beyond_torch("predict", "30 sequences", command, PREDICT_S, rounds)
+        times = [_process("-m", "ostinato.cli", "predict", run, file) for _ in range(rounds)]
+    return _whole("predict", "30 sequences", "ostinato predict", times, PREDICT_S)
+
+
+def _whole(name: str, title: str, command: str, times: list[float], wanted: float) -> Row:
+    timing = _timing(command, times)
+    bound = Bound("the whole process", wanted, timing.median_s, False, "s")
+    return Row(f"startup/{name}", title, (timing,), bounds=(bound,))
 
 
 def _train(rounds: int) -> Row:
-    command = ("-m", "ostinato.cli", "train", "mnist", "--iterations", "1", "-q")
-    return _beyond_torch("train", "mnist, one iteration", command, TRAIN_S, rounds)
-
-
-def _beyond_torch(
-    name: str, title: str, command: tuple[str, ...], wanted: float, rounds: int
-) -> Row:
-    """A command in turn with `import torch`, and with what PyTorch's first optimiser imports."""
+    """In turn with `import torch`, and with what PyTorch's first optimiser imports."""
     contenders = {
-        f"ostinato {name}": command,
-        "import torch": IMPORT_TORCH,
+        "ostinato train": ("-m", "ostinato.cli", "train", "mnist", "--iterations", "1", "-q"),
+        "import torch": ("-c", "import torch"),
         "import torch, torch._dynamo": ("-c", "import torch, torch._dynamo"),
     }
     times: dict[str, list[float]] = {each: [] for each in contenders}
@@ -91,8 +90,8 @@ def _beyond_torch(
     ours, torch_alone, _ = times.values()
     beyond = float(np.median(np.subtract(ours, torch_alone)))
     timings = tuple(_timing(each, found) for each, found in times.items())
-    bound = Bound("beyond import torch", wanted, beyond, False, "s")
-    return Row(f"startup/{name}", title, timings, bounds=(bound,))
+    bound = Bound("beyond import torch", TRAIN_S, beyond, False, "s")
+    return Row("startup/train", "mnist, one iteration", timings, bounds=(bound,))
 
 
 def _first_call(what: str, rounds: int) -> Row:
