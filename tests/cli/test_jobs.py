@@ -150,6 +150,28 @@ def test_an_interrupt_ends_the_workers_of_tune(tmp_path, number, code):
     assert again.returncode == 0, again.stderr
 
 
+def test_workers_of_a_killed_command_end_in_the_middle_of_a_training(tmp_path):
+    arguments = ("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--iterations", 10**6)
+    started = subprocess.Popen(
+        command(*arguments, "--hidden-size", 4, "--threads", 1), start_new_session=True
+    )
+    time.sleep(15)  # no fold is done, and nothing is said before
+    assert len(of_group(started.pid)) >= 3
+    started.kill()
+    started.wait()
+    until = time.monotonic() + 15
+    while living := of_group(started.pid):
+        assert time.monotonic() < until, living
+        time.sleep(0.1)
+
+
+def test_jobs_that_only_a_mistake_explains_are_refused():
+    with pytest.raises(BadInput, match="--jobs is 10,000; wanted at most"):
+        workers.threads_of_a_job(10_000, None)
+    assert workers.threads_of_a_job(100, None) == 1
+    assert workers.threads_of_a_job(100, 3) == 3
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_the_workers_of_cv(tmp_path, number, code):
     arguments = ("cv", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import platform
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -32,6 +34,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ostinato import environment
+from ostinato.cli import limits
 from ostinato.cli.failures import BadInput, Failure, Told
 
 Ask = Callable[[Any], Any]
@@ -93,8 +96,19 @@ def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]
 
 
 def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
-    """The threads of each of n jobs: as many as are asked for, or a share of the cores."""
-    return asked or max(1, environment.cores() // n_jobs)
+    """The threads of each of n jobs: as many as are asked for, or a share of the cores.
+
+    Raises:
+        BadInput: only a mistake explains so many jobs on one machine.
+    """
+    cores = environment.cores()
+    most = max(limits.MOST_THREADS, cores)
+    if n_jobs > most:
+        raise BadInput(
+            f"--jobs is {n_jobs:,}; wanted at most {most}, and best no more than the {cores} cores "
+            "that this command may use"
+        )
+    return asked or max(1, cores // n_jobs)
 
 
 def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
@@ -223,8 +237,17 @@ def _process(connection: Connection, prepare: Callable[..., Work], arguments: tu
     from ostinato.interrupt import sigterm_unwinds
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
     with sigterm_unwinds():
         serve(connection, prepare, arguments)
+
+
+def _end_with_the_command() -> None:
+    """End this process by SIGTERM when the command is gone, also in the middle of a training."""
+    command = multiprocessing.parent_process()
+    assert command is not None
+    command.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
