@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,6 +120,23 @@ def test_what_is_refused_has_its_place(both):
         Preparation.fit(stored.select(np.arange(60)))
     with pytest.raises(ValueError, match="no examples to store"):
         store_examples([])
+
+
+@pytest.mark.parametrize("kinds", [["1", "2", "red", "blue"], ["red", "blue", "2", "1"]])
+def test_numbers_in_one_part_and_words_in_another_are_refused(tmp_path, monkeypatch, kinds):
+    """Numbers would be taken for places among the words."""
+    monkeypatch.setattr(stream, "BLOCK", 100)
+    rows = [f"s{i // 2},{kinds[i // 50]},{i // 2 % 3}" for i in range(199)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,kind,y", *rows]))
+    roles = Roles(id="id", features=("kind",), target="y", task="classify")
+    refused = "'kind' has numbers in some rows and words in others|'kind': '.*' is no number"
+    with pytest.raises(ValueError, match=refused):
+        store_examples(stream_examples(tmp_path / "a.csv", roles))
+    named = replace(roles, categories=("kind",))
+    stored = store_examples(stream_examples(tmp_path / "a.csv", named))
+    memory = read_examples(tmp_path / "a.csv", named)
+    one, other = Preparation.fit(stored), Preparation.fit(memory)
+    np.testing.assert_array_equal(one.apply(stored).values, other.apply(memory).values)
 
 
 def test_values_that_another_process_looks_at_are_not_read(both, monkeypatch):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -77,13 +77,37 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
     kept: list[Examples] = []
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     words: dict[str, dict[str, int]] = {}
+    numbers: set[str] = set()
     for part in parts:
         for name in part.categories:
             words.setdefault(name, {})
+        numbers.update(_numbers(part))
+        _check_kinds(numbers, words.keys())
         _write(file, _with_codes(part, words))
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
     return Kept(kept, file, np.concatenate(lengths), words)
+
+
+def _numbers(part: Examples) -> list[str]:
+    """The features of a part that are numbers; not those of which no value is there."""
+    there = ~np.isnan(part.values).all(0)
+    return [name for name, some in zip(part.features, there, strict=True)
+            if some and name not in part.categories]  # fmt: skip
+
+
+def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
+    """Refuse a feature that is numbers in one part of a table and words in another.
+
+    Raises:
+        ValueError: some feature is both.
+    """
+    both = sorted(numbers & words)
+    if both:
+        raise ValueError(
+            f"the column {both[0]!r} has numbers in some rows and words in others; wanted one of "
+            "the two: name it among the `categories` if its numbers are names, too"
+        )
 
 
 def _with_codes(part: Examples, words: dict[str, dict[str, int]]) -> np.ndarray:
