@@ -84,8 +84,12 @@ def cv(
         done = _one_by_one(asked, folds)
     else:
         done = _side_by_side(asked, folds, n_jobs, ray)
-    with closing(done):
-        evaluations = _evaluated(done, folds, quiet)
+    try:
+        with closing(done):
+            evaluations = _evaluated(done, folds, quiet)
+    except (KeyboardInterrupt, Terminated) as error:  # between two folds, or of several jobs
+        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
+        raise Interrupted("interrupted; nothing was kept", code) from None
     result = {
         "source": settings.data.source,
         "folds": folds,
@@ -131,14 +135,10 @@ def _one_by_one(asked: Given, k: int) -> Generator[Evaluated, None, None]:
 
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool) -> Generator[Evaluated, None, None]:
     first = next(jobs.folds(configuration.resolve(asked), asked, k))  # it tells what there is
-    try:
-        with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
-            given = asked | {"run.threads": team.threads}
-            arguments = (given, k, sources.digest(first.settings.data))
-            yield from workers.done(team, _worker, arguments, range(1, k + 1))
-    except (KeyboardInterrupt, Terminated) as error:
-        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
-        raise Interrupted("interrupted; nothing was kept", code) from None
+    with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
+        given = asked | {"run.threads": team.threads}
+        arguments = (given, k, sources.digest(first.settings.data))
+        yield from workers.done(team, _worker, arguments, range(1, k + 1))
 
 
 def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
