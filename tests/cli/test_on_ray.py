@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def joining(team) -> dict[str, str]:
 
     address = ray.get_runtime_context().gcs_address
     return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": on_ray._TOKEN}
+
+
+@pytest.fixture
+def temporary():
+    """A temporary folder whose path is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        assert len(folder) <= on_ray.LONGEST_FOLDER
+        yield Path(folder)
 
 
 @cluster
@@ -130,12 +139,11 @@ def test_more_jobs_than_a_cluster_holds_are_refused(joining, tmp_path):
 
 
 @cluster
-def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp_path):
+def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp_path, temporary):
     """One job of Ray tries what one process does; nothing is written but the study."""
     pytest.importorskip("optuna")
-    home, temporary = tmp_path / "home", tmp_path / "t"
-    for folder in (home, temporary):
-        folder.mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
     arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
     arguments = (*arguments, "--hidden-size", 4, "--trials", 5, "--json", "-o")
     before = set(Path("/tmp").iterdir())
@@ -177,10 +185,9 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
     """A command that starts a cluster, and what is done to it after its first trial.
 
     Args:
-        temporary: made, for what the cluster writes.
+        temporary: for what the cluster writes.
         act: called with the process of the command, and those below it.
     """
-    temporary.mkdir()
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
     started = subprocess.Popen(
         command(*arguments, "--ray", "-o", study),
@@ -197,6 +204,7 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
             if line.startswith("trial"):
                 break
         # After kill -9 the agents of Ray look for its other processes for a minute.
+        assert list(temporary.glob("ray*"))
         began = {pid: title for pid, title in below(started.pid).items() if "Agent" not in title}
         assert sum("_Worker" in title for title in began.values()) == 2
         act(started, began)
@@ -214,7 +222,7 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, number, code):
+def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, temporary, number, code):
     pytest.importorskip("optuna")
 
     def act(started, began):
@@ -223,7 +231,7 @@ def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, number, code):
         else:
             started.send_signal(number)
 
-    study, temporary = tmp_path / "study", tmp_path / "t"
+    study = tmp_path / "study"
     arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
     arguments = (*arguments, "--epochs", 30)
     ended = after_a_trial(arguments, study, temporary, act)
@@ -237,9 +245,9 @@ def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, number, code):
 
 
 @cluster
-def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path):
+def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path, temporary):
     pytest.importorskip("optuna")
-    study, temporary = tmp_path / "study", tmp_path / "t"
+    study = tmp_path / "study"
 
     def act(started, began):
         os.kill(next(pid for pid, title in began.items() if "_Worker" in title), signal.SIGKILL)
