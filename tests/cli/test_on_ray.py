@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path, tempora
 
 
 @cluster
-@pytest.mark.parametrize("address", ["nonsense", "auto", "127.0.0.1:99999", "listens"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "listens"])
 def test_a_cluster_that_is_not_there_is_named(tmp_path, address):
     if address == "listens":  # where nobody does any more
         with socket.create_server(("127.0.0.1", 0)) as server:
