@@ -226,7 +226,7 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
         call = SegmentedCall.of(call)
     ys, finals = play(call, call.tensors())
     y_spec = call.compiled.y_spec
-    if call.arguments.carry_spec is not a.carry_spec:
+    if call.arguments.adapted:
         kinds, y_spec = kinds_in(y_spec)
         of_carry, _ = kinds_in(call.arguments.carry_spec)
         ys = [as_given(y, kind, 1) for y, kind in zip(ys, kinds, strict=True)]

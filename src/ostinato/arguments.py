@@ -43,6 +43,7 @@ class Arguments:
         memory: the budget of bytes, or None.
         truncate: after how many steps the gradient of the carry stops; None: never.
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
+        adapted: whether the leaves are not as given. See compiler/adapted.py.
     """
 
     step: Step
@@ -60,6 +61,7 @@ class Arguments:
     memory: int | None = None
     truncate: int | None = None
     shared: Shared | None = None
+    adapted: bool = False
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:

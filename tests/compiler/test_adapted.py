@@ -72,6 +72,38 @@ def test_complex_leaves_with_every_option(name):
     assert_close(ours, play(loop, case, init, batch_first, dim=1), 1e-10)
 
 
+@pytest.mark.parametrize(
+    "step, of_carry, of_xs",
+    [
+        (lambda h, x: (0.9 * h + x.abs(), x * h), torch.float64, torch.complex128),
+        (lambda h, x: (0.9 * h + x.abs(), h * x.real), torch.float64, torch.complex128),
+        (lambda h, x: (0.9 * h + x.abs(), {"z": h * x, "r": h}), torch.float64, torch.complex128),
+        (lambda h, x: (0.9j * h + x, h.real * x), torch.complex128, torch.float64),
+        (lambda h, x: (0.9j * h + x, (h.imag, h)), torch.complex128, torch.float64),
+    ],
+)
+@pytest.mark.parametrize("in_dict", [False, True])
+def test_outputs_have_the_structure_of_the_step(step, of_carry, of_xs, in_dict):
+    """Whichever of a carry that is one tensor, xs and y are complex."""
+    ostinato.forget(step)
+
+    def of_a_dict(carry: Any, x: Any) -> Any:
+        h, y = step(carry["h"], x["x"])
+        return {"h": h}, y
+
+    h, x = torch.randn(4, 3, dtype=of_carry), torch.randn(7, 4, 3, dtype=of_xs)
+    played, init, xs = (of_a_dict, {"h": h}, {"x": x}) if in_dict else (step, h, x)
+    for dim in (0, 1):
+        given = xs if dim == 0 else pytree.tree_map(lambda t: t.transpose(0, 1), xs)
+        ours = pytree.tree_flatten(ostinato.scan(played, init, given, dim=dim))
+        wanted = pytree.tree_flatten(loop(played, init, given, dim=dim))
+        assert ours[1] == wanted[1]
+        for one, other in zip(ours[0], wanted[0], strict=True):
+            assert one.dtype is other.dtype
+            assert torch.allclose(one, other, rtol=0, atol=1e-12)  # roundings of 10⁻¹⁵
+    assert ostinato.explain(played, init, xs).native
+
+
 def test_second_derivatives_of_complex_steps():
     case = _case("lru")
     init, xs = case.init(3), case.xs(4, 3)

@@ -116,7 +116,7 @@ def _adapted(a: Arguments, kind_of: Callable[[Tensor, bool, int], Kind]) -> Argu
             ragged.n_steps,
         )  # fmt: skip
     return replace(
-        a, step=adapted, ragged=ragged, carry_spec=played_spec,
+        a, step=adapted, adapted=True, ragged=ragged, carry_spec=played_spec,
         xs_spec=_with_kinds(xs_spec, iter(x_kinds)),
         leaves=[_as_played(leaf, kind) for leaf, kind in zip(a.leaves, kinds, strict=True)],
         xs_leaves=[_as_played(x, kind) for x, kind in zip(a.xs_leaves, x_kinds, strict=True)],
