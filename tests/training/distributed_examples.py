@@ -35,7 +35,7 @@ from ostinato.training.loop import learn
 from ostinato.training.multilabel import MultiLabels
 from ostinato.training.tagging import Tagging
 from ostinato.training.task import Task
-from ostinato.training.windows import every_window
+from ostinato.training.windows import every_window, last_windows
 
 TEXTS = ["the cat sat on the mat. " * 3, "a dog, and a cat! " * 4, "", "the end"]
 LEVELS = (0.1, 0.5, 0.9)
@@ -60,7 +60,8 @@ def classes() -> Made:
 def labels() -> Made:
     X, y = ragged_examples()
     many = np.stack([y, 1 - y, y], axis=1)
-    task = MultiLabels(Batches(X, many, 7, seed=5), np.linspace(0, 3, len(y)))
+    validation = X[np.arange(4, 6)], many[4:6]  # of three processes one has nothing to measure
+    task = MultiLabels(Batches(X, many, 7, seed=5), np.linspace(0, 3, len(y)), validation)
     return ClassifierNet(2, 3, cell="rnn", hidden_size=4), task
 
 
@@ -70,7 +71,8 @@ def tags() -> Made:
     words = Words.of(X)
     vocabulary = WordVocabulary.fit(words, 1000)
     numbers = np.concatenate([[["O", "B-one", "B-two", "I-two"].index(t) for t in s] for s in y])
-    task = Tagging(vocabulary.code(words), Integers(numbers, words.lengths), 7, seed=5)
+    coded, tags = vocabulary.code(words), Integers(numbers, words.lengths)
+    task = Tagging(coded, tags, 7, seed=5, validation=(coded, tags))
     net = TaggerNet(4, n_words=vocabulary.n_words, n_characters=9, hidden_size=4, crf=True)
     return net, task
 
@@ -82,7 +84,8 @@ def quantiles() -> Made:
     learnt = every_window(given, cut.context, cut.horizon, np.zeros(len(given), dtype=int))
     sizes = given.n_past, given.n_future, given.n_static, cut.n_lags
     net = ForecasterNet(HORIZON, *sizes, LEVELS, hidden_size=4)
-    return net, Forecasting(given, cut, learnt, LEVELS, batch_size=7, seed=5)
+    last = last_windows(given, cut.context, cut.horizon, windows=3, stride=2)
+    return net, Forecasting(given, cut, learnt, LEVELS, 7, seed=5, validation=last)
 
 
 def tokens() -> Made:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ostinato.data import Batches
+from ostinato.training import evaluation
 from ostinato.training.distributed import Share
-from ostinato.training.evaluation import evaluate
 from ostinato.training.examples import (
     as_inputs,
     class_indices,
@@ -17,7 +17,7 @@ from ostinato.training.examples import (
     example_weights,
     tensors,
 )
-from ostinato.training.task import Measured, OfBatches
+from ostinato.training.task import Mean, OfBatches
 
 
 class Classification(OfBatches):
@@ -55,7 +55,7 @@ class Classification(OfBatches):
         loss = cross_entropy(logits, y, weights)
         return Share(loss, weight, {"train_accuracy": accuracy}, len(y))
 
-    def validate(self, net: torch.nn.Module) -> Measured:
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None
-        result = evaluate(net, *self.validation)
-        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        X, y = self.validation
+        return evaluation.of_share(self.ranks, net, X, y, evaluation.measure)

@@ -1,6 +1,6 @@
 """A training in several processes, each of which learns from its rows of every batch.
 
-    rank    the number of a process, from 0; the first one alone writes, reports and validates
+    rank    the number of a process, from 0; the first one alone writes and reports
     size    how many processes there are, on one machine or several; `torchrun` starts them
     share   the rows of a batch that one process takes
 
@@ -80,7 +80,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes, reports and validates."""
+        """Whether this is the process that writes and reports."""
         return self.rank == 0
 
     def rows(self, n: int) -> slice:
@@ -176,6 +176,20 @@ class Ranks:
         with _exchange():
             dist.all_reduce(everything)  # x + 0 is x
         return everything
+
+    def means(self, own: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """The means over what all processes have.
+
+        Args:
+            own: of each measure the mean over what this process has, and its weight: 0 if it has
+                nothing; of the same measures in all.
+        """
+        if self.alone:
+            return {name: mean for name, (mean, _) in own.items()}
+        sums = torch.tensor([(m * w, w) for m, w in own.values()], dtype=torch.float64)
+        with _exchange():
+            dist.all_reduce(sums)
+        return dict(zip(own, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
     def seed(self, seed: int, iteration: int) -> None:
         """Give dropout, which must differ between rows, numbers of this process and iteration.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ostinato.training.distributed import Ranks
 from ostinato.training.examples import as_inputs, class_indices, tensors
+from ostinato.training.task import Mean
 
 BATCH_SIZE = 1000
 
@@ -25,7 +28,9 @@ class Evaluation:
 
 
 @torch.no_grad()
-def logits(net: torch.nn.Module, X: Any, batch_size: int = BATCH_SIZE) -> Tensor:
+def logits(
+    net: torch.nn.Module, X: Any, batch_size: int = BATCH_SIZE, rows: slice = slice(None)
+) -> Tensor:
     """The network's logits for every example, in evaluation mode.
 
     Args:
@@ -33,19 +38,21 @@ def logits(net: torch.nn.Module, X: Any, batch_size: int = BATCH_SIZE) -> Tensor
         X: whatever `data.as_sequences` takes, or `CodedWords`. Sequences of different lengths go in
             order of their length, so that a batch has little padding.
         batch_size: examples at a time.
+        rows: those of X that are wanted, at least one.
 
     Returns:
         `[N, C]`, in the order of X.
     """
     X = as_inputs(X)
-    order = np.arange(len(X))
+    wanted = np.arange(len(X))[rows]
+    order = np.arange(len(wanted))
     if not isinstance(X, np.ndarray):
-        order = np.argsort(X.lengths, kind="stable")
+        order = np.argsort(X.lengths[rows], kind="stable")
     was_training = net.training
     net.eval()
     parts = []
     for start in range(0, len(order), batch_size):
-        x, lengths = tensors(X, order[start : start + batch_size])
+        x, lengths = tensors(X, wanted[order[start : start + batch_size]])
         parts.append(net(x, lengths))
     net.train(was_training)
     in_order = torch.cat(parts)
@@ -62,6 +69,24 @@ def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE)
         y: `[N]` integers, the classes.
     """
     return measure(logits(net, X, batch_size), y)
+
+
+def of_share(
+    ranks: Ranks, net: torch.nn.Module, X: Any, y: Any, measure: Callable[[Tensor, Any], Evaluation]
+) -> dict[str, Mean]:
+    """`Task.validate` of labelled sequences, each process taking some of them.
+
+    Args:
+        measure: loss and accuracy of logits `[n, C]` and labels `[n]` or `[n, C]`.
+    """
+    result = Evaluation(0.0, 0.0, 0)
+    rows = slice(None) if ranks.alone else ranks.rows(len(y))
+    if ranks.alone or rows.stop > rows.start:
+        result = measure(logits(net, X, rows=rows), y[rows])
+    return {
+        "validation_loss": (result.loss, result.n),
+        "validation_accuracy": (result.accuracy, result.n),
+    }
 
 
 def measure(logits: Tensor, y: Any) -> Evaluation:

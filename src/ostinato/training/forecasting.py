@@ -11,7 +11,7 @@ from torch import Tensor
 from ostinato.data import Batches
 from ostinato.data.panel import Panel
 from ostinato.training.distributed import Share
-from ostinato.training.task import Measured, OfBatches
+from ostinato.training.task import Mean, OfBatches
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
 
 BATCH_SIZE = 1000
@@ -53,14 +53,16 @@ class Forecasting(OfBatches):
         return Share(total / max(1, count), count, {}, count)
 
     @torch.no_grad()
-    def validate(self, net: torch.nn.Module) -> Measured:
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None
+        series, cutoffs = self.validation
+        rows = self.ranks.rows(len(series))
         was_training = net.training
         net.eval()
-        sums = [self._pinball(net, part) for part in parts(self.validation)]
+        sums = [self._pinball(net, part) for part in parts((series[rows], cutoffs[rows]))]
         net.train(was_training)
-        total = sum(loss.item() for loss, _ in sums)
-        return {"validation_loss": total / sum(count for _, count in sums)}
+        total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
+        return {"validation_loss": (total / count, count) if count else (0.0, 0)}
 
     def _pinball(self, net: torch.nn.Module, pairs: Pairs) -> tuple[Tensor, int]:
         """The sum of the losses of some windows, and how many there are."""

@@ -15,8 +15,8 @@ from ostinato.data.corpus import Corpus, Streams
 from ostinato.data.keyboard import SUGGESTED, Keyboard
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models.language import BLOCK, Carry, LanguageNet
-from ostinato.training.distributed import Share
-from ostinato.training.task import Measured, Task
+from ostinato.training.distributed import ALONE, Ranks, Share
+from ostinato.training.task import Mean, Measured, Task
 
 # A long document is measured in parts, each read after a part of what stands before it; a state
 # forgets within hundreds of tokens.
@@ -70,14 +70,24 @@ class Language(Task):
     def measures(self, loss: float, measured: Measured) -> Measured:
         return {"train_perplexity": _exp(loss)}
 
-    def validate(self, net: torch.nn.Module) -> Measured:
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None and isinstance(net, LanguageNet)
-        result = measure(net, self.vocabulary, self.validation, keyboard=False)
+        characters = sum(map(len, self.validation))
+        tokens = [self.vocabulary.encode(text) for text in self.validation]
+        nats, n, n_all = 0.0, 0, sum(len(document) + 1 for document in tokens)
+        for logits, targets in answers(net, tokens, self.ranks):
+            nats += _nats(logits, targets)
+            n += len(targets)
+        if not n:
+            return {"validation_loss": (0.0, 0), "validation_bits_per_character": (0.0, 0)}
+        share = characters * (n / n_all)  # of the characters, as of the tokens
         return {
-            "validation_loss": result.loss,
-            "validation_bits_per_character": result.bits_per_character,
-            "validation_perplexity": result.perplexity,
+            "validation_loss": (nats / n, n),
+            "validation_bits_per_character": (nats / math.log(2) / share, share),
         }
+
+    def validated(self, means: Measured) -> Measured:
+        return {**means, "validation_perplexity": _exp(means["validation_loss"])}
 
     def state_dict(self) -> dict[str, Any]:
         return self.streams.state_dict()
@@ -152,7 +162,7 @@ def measure(
     nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
     for logits, targets in answers(net, [vocabulary.encode(text) for text in documents]):
         right = logits.gather(1, targets[:, None])
-        nats += (logits.logsumexp(1) - right[:, 0]).sum(dtype=torch.float64).item()
+        nats += _nats(logits, targets)
         better = (logits > right).sum(1)
         first += int((better < 1).sum())
         third += int((better < SUGGESTED).sum())
@@ -174,17 +184,27 @@ def measure(
     )
 
 
+def _nats(logits: Tensor, targets: Tensor) -> float:
+    """The cross-entropy of tokens `[n]`, added up."""
+    right = logits.gather(1, targets[:, None])[:, 0]
+    return (logits.logsumexp(1) - right).sum(dtype=torch.float64).item()
+
+
 @torch.no_grad()
-def answers(net: LanguageNet, documents: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+def answers(
+    net: LanguageNet, documents: Sequence[np.ndarray], ranks: Ranks = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The network's logits `[n, V]` and the tokens that came `[n]`, of all tokens and ENDs, once.
 
     Documents are read side by side, the longest with the longest. One of more than PART tokens is
-    read in parts, each after the WARM_UP tokens before it, whose answers are left out.
+    read in parts, each after the WARM_UP tokens before it, whose answers are left out. Of several
+    processes each gives some parts.
     """
     was_training = net.training
     net.eval()
     try:
         parts = sorted(_parts(documents), key=lambda part: -len(part.tokens))
+        parts = parts[ranks.rank :: ranks.size]
         for start in range(0, len(parts), ROWS_AT_ONCE):
             yield from _read(net, parts[start : start + ROWS_AT_ONCE])
     finally:

@@ -20,7 +20,7 @@ from ostinato.training.plan import Plan
 from ostinato.training.run import Diverged, Run
 from ostinato.training.schedules import learning_rate
 from ostinato.training.task import Task
-from ostinato.training.threads import all_cores, engine_first
+from ostinato.training.threads import engine_first
 
 # Before this share of a schedule that falls to zero, patience ends nothing: the loss often falls
 # only when the steps become small.
@@ -185,8 +185,7 @@ def _report(run: Run, callbacks: Sequence[Callback]) -> None:
         "learning_rate": run.learning_rate,
     }
     if run.task.has_validation:
-        with all_cores(run.ranks):
-            validated = run.ranks.from_first(lambda: run.task.validate(run.net))
+        validated = run.task.validated(run.ranks.means(run.task.validate(run.net)))
         loss = _finite("the validation loss", validated["validation_loss"], run)
         report |= validated
         run.best.update(loss, run.iteration, run.net, keep=run.plan.restore_best)

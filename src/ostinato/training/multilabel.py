@@ -14,7 +14,7 @@ from ostinato.training import evaluation
 from ostinato.training.distributed import Share
 from ostinato.training.evaluation import Evaluation
 from ostinato.training.examples import as_inputs, example_weights, tensors
-from ostinato.training.task import Measured, OfBatches
+from ostinato.training.task import Mean, OfBatches
 
 
 class MultiLabels(OfBatches):
@@ -54,11 +54,10 @@ class MultiLabels(OfBatches):
         loss = (weights * losses).sum() / total.clamp(min=torch.finfo(weights.dtype).tiny)
         return Share(loss, total.item(), measured, len(y))
 
-    def validate(self, net: torch.nn.Module) -> Measured:
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None
         X, y = self.validation
-        result = measure(evaluation.logits(net, X), y)
-        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        return evaluation.of_share(self.ranks, net, X, y, measure)
 
 
 def measure(logits: Tensor, y: np.ndarray) -> Evaluation:

@@ -18,7 +18,7 @@ from ostinato.models.tagger import NO_LABEL, TaggerNet
 from ostinato.models.words import WordBatch
 from ostinato.training.distributed import Share
 from ostinato.training.examples import Inputs, tensors
-from ostinato.training.task import Measured, OfBatches
+from ostinato.training.task import Mean, OfBatches
 
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
 
@@ -111,11 +111,14 @@ class Tagging(OfBatches):
         loss = net.losses(scores, y, lengths).sum() / n_steps
         return Share(loss, n_steps, {"train_accuracy": accuracy}, n_steps)
 
-    def validate(self, net: torch.nn.Module) -> Measured:
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None and isinstance(net, TaggerNet)
         X, y = self.validation
-        result = measure(net, X, y, self.allowed)
-        return {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        result = measure(net, X, y, self.allowed, self.ranks.rows(len(y)))
+        return {
+            "validation_loss": (result.loss, result.n),
+            "validation_accuracy": (result.accuracy, result.n),
+        }
 
 
 @dataclass(frozen=True)
@@ -140,29 +143,37 @@ class Scores:
 
 
 @torch.no_grad()
-def scored(net: TaggerNet, X: Inputs) -> Iterator[Scores]:
-    """A network's scores of all sequences, in evaluation mode, in batches of similar length.
+def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Scores]:
+    """A network's scores of sequences, in evaluation mode, in batches of similar length.
 
     The mode that the network was in is kept.
+
+    Args:
+        rows: which of them.
     """
     was_training = net.training
     net.eval()
-    for chosen in _by_length(lengths_of(X)):
+    wanted = np.arange(len(X))[rows]
+    for positions in _by_length(np.asarray(lengths_of(X))[wanted]):
+        chosen = wanted[positions]
         x, lengths = tensors(X, chosen)
         yield Scores(chosen, net(x, lengths), lengths)
     net.train(was_training)
 
 
 @torch.no_grad()
-def measure(net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None) -> TagMeasures:
-    """Loss and accuracy of a network over labelled sequences."""
+def measure(
+    net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None,
+    rows: slice = slice(None),
+) -> TagMeasures:  # fmt: skip
+    """Loss and accuracy of a network over labelled sequences, or over some rows of them."""
     loss = right = 0.0
-    for batch in scored(net, X):
+    for batch in scored(net, X, rows):
         labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
         loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
         right += (net.best(batch.scores, batch.lengths, allowed) == labels).sum().item()
-    n = len(y.values)
-    return TagMeasures(loss / n, right / n, n)
+    n = int(y.lengths[rows].sum())
+    return TagMeasures(loss / n, right / n, n) if n else TagMeasures(0.0, 0.0, 0)
 
 
 def _by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:

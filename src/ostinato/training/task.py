@@ -12,6 +12,7 @@ from ostinato.data import Batches
 from ostinato.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
+Mean = tuple[float, float]  # and what it was divided by: 0 of a share in which there is nothing
 
 
 class Task(Protocol):
@@ -39,11 +40,16 @@ class Task(Protocol):
         """What a report says of a batch, given its mean loss and the means over all shares."""
         return measured
 
-    def validate(self, net: torch.nn.Module) -> Measured:
-        """Measures of the network on the validation data, "validation_loss" among them.
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
+        """Measures of the network on this process's share of the validation data.
 
-        Names begin with "validation_". Called only if there are validation data.
+        Names begin with "validation_", "validation_loss" is among them, and all shares have the
+        same. Called only if there are validation data.
         """
+
+    def validated(self, means: Measured) -> Measured:
+        """What a report says of the validation data, given the means over all shares."""
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """Where the batches stand, as JSON values, from which the training goes on exactly."""
