@@ -14,9 +14,10 @@ from torch import nn
 
 import ostinato.runtime
 from ostinato import SequenceTagger
-from ostinato.runtime.lookahead import MOST, LookaheadSource, LookaheadStream
+from ostinato.runtime.lookahead import _HEAD, _MAGIC, MOST, LookaheadSource, LookaheadStream
 from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
 from ostinato.runtime.network import Network
+from ostinato.runtime.stream import sealed
 from ostinato.runtime.stream_source import RowScaling, StreamSource
 
 F, H, T = 5, 8, 11
@@ -212,6 +213,27 @@ def test_states_of_others_are_refused():
     for damaged in (state[:-1], state[:40] + b"x" + state[41:], b"", b"ostinato stream 1\n"):
         with pytest.raises(ValueError):
             LookaheadStream(made).restore(damaged)
+
+
+def test_states_of_another_length_are_refused():
+    made = source("rnn each", 3)
+    size = made.n_carry + 2 * made.n_row
+    stream = LookaheadStream(made)
+
+    def state(n, n_bytes, finished=False):
+        content = _HEAD.pack(n, 3, finished) + bytes(n_bytes)
+        return sealed(_MAGIC, made.fingerprint, content)
+
+    stream.restore(state(2, 4 * size))
+    before = stream.save()
+    for more in (-4, -1, 1, 4):
+        n_bytes = _HEAD.size + 4 * size
+        with pytest.raises(ValueError, match=f"has {n_bytes + more} bytes; wanted {n_bytes}$"):
+            stream.restore(state(2, 4 * size + more))
+    for finished in (False, True):
+        with pytest.raises(ValueError, match="is damaged: it is of -1 steps"):
+            stream.restore(state(-1, 4 * made.n_carry, finished))
+    assert stream.save() == before
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -337,10 +337,13 @@ class LookaheadStream:
             raise ValueError(
                 f"this state is of lookahead={lookahead}; wanted one of {self.lookahead}"
             )
-        numbers = np.frombuffer(content, "<f4", -1, _HEAD.size).astype(np.float32)
+        if n < 0:
+            raise ValueError(f"the state of the stream is damaged: it is of {n} steps")
         n_waiting = 0 if finished else min(n, lookahead)
-        if len(numbers) != source.n_carry + n_waiting * source.n_row:
-            raise ValueError(f"this state has {len(numbers)} numbers, which are not the model's")
+        n_bytes = _HEAD.size + 4 * (source.n_carry + n_waiting * source.n_row)
+        if len(content) != n_bytes:
+            raise ValueError(f"this state has {len(content)} bytes; wanted {n_bytes}")
+        numbers = np.frombuffer(content, "<f4", -1, _HEAD.size).astype(np.float32)
         with self._claimed():
             self.n, self.finished = n, finished
             self._carry = numbers[: source.n_carry]
