@@ -56,9 +56,9 @@ def test_parameters_are_the_declared_ones():
     declared = {
         each.name for kind in (ForecastSettings, Model, Training) for each in declarations(kind)
     }
-    for_classifiers = {"init"}
-    wanted = (declared - {"seed"} - for_classifiers) | own
-    assert wanted <= signature(SequenceForecaster).parameters.keys() | for_classifiers
+    of_others = {"init", "similar_lengths"}
+    wanted = (declared - {"seed"} - of_others) | own
+    assert wanted <= signature(SequenceForecaster).parameters.keys()
     for name in signature(SequenceForecaster).parameters:
         assert f"\n        {name}: " in SequenceForecaster.__doc__, name
     assert "{hyperparameters}" not in SequenceForecaster.__doc__
