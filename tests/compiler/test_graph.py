@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ostinato
+from ostinato.compiler.graph.arrays import permuted
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.ops import OPS
@@ -99,6 +100,30 @@ def test_absent_is_no_zero():
     assert b.op("add", absent, x) is b.op("sub", x, absent) is x
     assert b.op("sub", absent, x) is b.op("neg", x)
     assert b.op("select", mask, absent, x) is b.op("select", mask, zero, x)
+
+
+def test_a_value_that_is_used_twice_is_transposed_once(monkeypatch):
+    """Its operands were, for every use: 3ⁿ operations of n layers."""
+    n, b = 14, Builder()
+    x, y = (b.node(name, (), (), "rows", (width,)) for name, width in (("x", 3), ("y", 5)))
+
+    def layers(o: Node) -> Node:
+        for _ in range(n):
+            o = b.op("add", b.op("mul", o, b.op("sigmoid", o)), o)
+        return o
+
+    node = layers(b.op("sub", b.spread(x, 5, 1), b.spread(y, 3, 5)))
+    wanted = layers(b.op("sub", b.spread(x, 5, 3), b.spread(y, 3, 1)))
+    made, op = [], Builder.op
+
+    def counted(*args: Any, **kwargs: Any) -> Node:
+        made.append(args)
+        assert len(made) <= 3 * n + 1
+        return op(*args, **kwargs)
+
+    monkeypatch.setattr(Builder, "op", counted)
+    assert permuted(b, node, (3, 5), (1, 0)) is wanted
+    assert len(made) == 3 * n + 1
 
 
 # ----------------------------------------------------------------------------------------- calls

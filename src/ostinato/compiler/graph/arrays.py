@@ -91,16 +91,19 @@ def take(b: Builder, node: Node, places: Places) -> Node:
         return take(b, node.inputs[0], np.where(places < 0, -1, inside[places]))
     if places[0] >= 0 and (np.diff(places) == 1).all():
         return b.slice(node, int(places[0]), int(places[-1]) + 1)
-    moved = _moved(b, node, places)
+    moved = _moved(b, node, places, {})
     if moved is not None:
         return moved
     return b.node("take", (b.in_memory(node),), _runs(places), ROWS, (width,))
 
 
-def _moved(b: Builder, node: Node, places: Places) -> Node | None:
+def _moved(b: Builder, node: Node, places: Places, found: dict[Node, Node | None]) -> Node | None:
     """The elements of spread values and of what is computed of them alone, spread otherwise.
 
     The transpose of an outer product is one: nothing is moved.
+
+    Args:
+        found: what this gave for operands at the same places, so that each is looked at once.
     """
     if node.op == "spread" and (places >= 0).all():
         times, inner = axis_of(node)
@@ -112,8 +115,12 @@ def _moved(b: Builder, node: Node, places: Places) -> Node | None:
         return None
     operands: list[Node] = []
     for n in node.inputs:
-        one = n.width == 1 and n.op == "const"
-        moved = n if one else b.const(n.s, len(places)) if n.op == "const" else _moved(b, n, places)
+        if n not in found:
+            if n.op == "const":
+                found[n] = n if n.width == 1 else b.const(n.s, len(places))
+            else:
+                found[n] = _moved(b, n, places, found)
+        moved = found[n]
         if moved is None:
             return None
         operands.append(moved)
