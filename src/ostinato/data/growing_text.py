@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -27,6 +28,8 @@ class _Place(NamedTuple):
 class GrowingText(Generic[Answer]):
     """Reads only what is new of a text, and goes back to an earlier place where its end changed.
 
+    Threads take turns: each gets the answer to its own text.
+
     Args:
         read: `read(tokens, state)` reads further tokens `[N]` and gives the answer after the last
             of them and the state there; the first state is None, and the first token END.
@@ -50,9 +53,18 @@ class GrowingText(Generic[Answer]):
         self._read = read
         self._tokens = np.empty(0, dtype=np.int32)
         self._places: deque[_Place] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has read nothing: a lock cannot be copied."""
+        return GrowingText, (self._read,)
 
     def answer(self, tokens: np.ndarray) -> Answer:
         """The answer after tokens `[N]`, the beginning of a document."""
+        with self._lock:
+            return self._answer(tokens)
+
+    def _answer(self, tokens: np.ndarray) -> Answer:
         shared = _shared(self._tokens, tokens)
         while self._places and self._places[-1].n_tokens > shared:
             self._places.pop()
