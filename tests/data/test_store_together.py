@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,3 +130,23 @@ def test_an_id_that_comes_back_in_another_share_is_refused(tmp_path):
     roles = Roles(id="id", features=("x",), target="y", task="classify")
     with pytest.raises(ValueError, match=r"a\.parquet, row 5: the id 'a' comes back after other"):
         together(tmp_path / "a.parquet", roles, 2)
+
+
+def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(tmp_path, monkeypatch):
+    asked, pwrite = [], os.pwrite
+
+    def write_some(descriptor, content, position):
+        """As Linux does, which writes at most 2 GiB at once."""
+        asked.append(len(content))
+        return pwrite(descriptor, bytes(content)[:7], position)
+
+    monkeypatch.setattr(os, "pwrite", write_some)
+    monkeypatch.setattr(stream, "BLOCK", 3000)
+    monkeypatch.setattr(stream, "ROWS", 20)
+    monkeypatch.setattr(store_together, "AT_ONCE", 20)
+    parquet.write_table(long_table(), tmp_path / "a.parquet", row_group_size=7)
+    wanted = store_examples(stream_examples(tmp_path / "a.parquet", LONG))
+    for found in together(tmp_path / "a.parquet", LONG, 9):
+        assert_same(found, wanted)
+    assert asked
+    assert max(asked) <= 20 * 4

@@ -30,7 +30,7 @@ from ostinato.data.stored import Files
 from ostinato.data.stream import stream_share
 
 Exchange = Callable[[bytes], list[bytes]]
-AT_ONCE = 1 << 20  # steps whose words are renumbered at a time
+AT_ONCE = 1 << 20  # values that are read at a time to renumber words: 4 MB
 
 
 def is_possible() -> bool:
@@ -184,15 +184,19 @@ def _renumber(own: Kept, words: dict[str, dict[str, int]]) -> None:
     if not tables:
         return
     file, width, n_steps = own.file, len(own.parts[0].features), int(own.lengths.sum())
-    for start in range(0, n_steps, AT_ONCE):
-        values = np.empty((min(AT_ONCE, n_steps - start), width), np.float32)
+    rows = max(1, AT_ONCE // width)
+    for start in range(0, n_steps, rows):
+        values = np.empty((min(rows, n_steps - start), width), np.float32)
         position = start * width * values.itemsize
         Files([file]).read_into(cast(memoryview, values.reshape(-1).view(np.uint8).data), position)
         for i, table in tables.items():
             column = values[:, i]
             present = ~np.isnan(column)
             column[present] = table[column[present].astype(np.int64)]
-        os.pwrite(file.fileno(), values.tobytes(), position)
+        content = memoryview(values.tobytes())
+        while len(content):
+            n_written = os.pwrite(file.fileno(), content, position)
+            content, position = content[n_written:], position + n_written
 
 
 def _check_ids(examples: Examples) -> None:
