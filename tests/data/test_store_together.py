@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -150,3 +151,42 @@ def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(tmp_path, monk
         assert_same(found, wanted)
     assert asked
     assert max(asked) <= 20 * 4
+
+
+def test_a_process_that_ends_first_is_still_read(tmp_path):
+    """All refuse the same id, each by itself: not one may miss the file of another that has."""
+    ids = ["a", "a", "b", "c", "a", "d"]
+    table = pa.table({"id": ids, "x": [1.0] * 6, "y": [0, 0, 1, 1, 0, 1]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    roles = Roles(id="id", features=("x",), target="y", task="classify")
+    told, barrier, ended = [b""] * 2, threading.Barrier(2, timeout=20), threading.Event()
+
+    def refusal(number):
+        n_exchanges = 0
+
+        def exchange(content):
+            nonlocal n_exchanges
+            told[number] = content
+            barrier.wait()
+            everything = list(told)
+            barrier.wait()
+            n_exchanges += 1
+            if number == 0 and n_exchanges == 2:
+                assert ended.wait(20)
+            return everything
+
+        try:
+            store_together.store_together(tmp_path / "a.parquet", roles, number, 2, exchange)
+        except (ValueError, OSError) as problem:
+            return type(problem), str(problem)
+
+    def first_to_end():
+        said = refusal(1)
+        gc.collect()  # closes its file, as the end of a process does
+        ended.set()
+        return said
+
+    with ThreadPoolExecutor(2) as pool:
+        slower, faster = pool.submit(refusal, 0), pool.submit(first_to_end)
+        assert slower.result() == faster.result()
+    assert faster.result()[0] is ValueError

@@ -67,8 +67,9 @@ def store_together(
             for word in known:
                 places.setdefault(word, len(places))
     _renumber(own, words)
-    exchange(b"")  # from here on no file changes
+    # All files are open before the last exchange, after which a process may end.
     files = [own.file if i == number else share.file() for i, share in enumerate(shares)]
+    exchange(b"")  # from here on no file changes
     parts = _numbered(shares)
     examples = joined(parts, Files(files), np.concatenate([s.lengths for s in shares]), words)
     _check_ids(examples)
