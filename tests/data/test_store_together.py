@@ -32,20 +32,24 @@ WORDS = ["late", "mid", "early", "never"]
 
 def together(path, roles, of):
     """The examples in each of several processes, which are threads here."""
-    told, barrier = [b""] * of, threading.Barrier(of, timeout=20)
+    told = [b""] * of
+    barriers = [threading.Barrier(of, timeout=20) for _ in range(4)]  # two for each exchange
 
     def store(number):
+        rest = iter(barriers)
+
         def exchange(content):
             told[number] = content
-            barrier.wait()
+            next(rest).wait()
             everything = list(told)
-            barrier.wait()
+            next(rest).wait()
             return everything
 
         try:
             return store_together.store_together(path, roles, number, of, exchange)
         except BaseException:
-            barrier.abort()
+            for barrier in rest:  # in those before, others may still be on their way out
+                barrier.abort()
             raise
 
     with ThreadPoolExecutor(of) as pool:
