@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("error"),
     pytest.mark.filterwarnings("ignore:.*was recorded"),
 ]
+ROOT = torch.tensor([1, 1j, -1, -1j], dtype=torch.complex128)
 PUBLISHED = ("lru", "s4d", "unitary_rnn", "complex_and_real_leaves", "rotations_of_complex_inputs")
 
 
@@ -26,6 +27,14 @@ def _case(name: str, dtype: torch.dtype = torch.float64) -> Case:
     case = COMPLEX[name](Kit(dtype))
     ostinato.forget(case.step)  # expressions share one code
     return case
+
+
+def assert_same_leaves(ours: Any, wanted: Any) -> None:
+    ours, wanted = pytree.tree_flatten(ours), pytree.tree_flatten(wanted)
+    assert ours[1] == wanted[1]
+    for one, other in zip(ours[0], wanted[0], strict=True):
+        assert one.dtype is other.dtype
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)  # roundings of 10⁻¹⁵
 
 
 @pytest.mark.parametrize("name", COMPLEX)
@@ -95,12 +104,8 @@ def test_outputs_have_the_structure_of_the_step(step, of_carry, of_xs, in_dict):
     played, init, xs = (of_a_dict, {"h": h}, {"x": x}) if in_dict else (step, h, x)
     for dim in (0, 1):
         given = xs if dim == 0 else pytree.tree_map(lambda t: t.transpose(0, 1), xs)
-        ours = pytree.tree_flatten(ostinato.scan(played, init, given, dim=dim))
-        wanted = pytree.tree_flatten(loop(played, init, given, dim=dim))
-        assert ours[1] == wanted[1]
-        for one, other in zip(ours[0], wanted[0], strict=True):
-            assert one.dtype is other.dtype
-            assert torch.allclose(one, other, rtol=0, atol=1e-12)  # roundings of 10⁻¹⁵
+        ours = ostinato.scan(played, init, given, dim=dim)
+        assert_same_leaves(ours, loop(played, init, given, dim=dim))
     assert ostinato.explain(played, init, xs).native
 
 
@@ -125,6 +130,48 @@ def test_an_operation_that_pairs_do_not_have_says_what_to_write():
     found = ostinato.explain(step, h, xs)
     assert not found.native
     assert "of complex numbers: write it in pairs of real tensors" in found.reason
+
+
+@pytest.mark.parametrize(
+    "step, instead",
+    [
+        (
+            lambda h, x: (0.9 * h + x, torch.complex(h + x, h - x)),
+            lambda h, x: (0.9 * h + x, torch.view_as_real(torch.complex(h + x, h - x))),
+        ),
+        (
+            lambda h, x: (0.9 * h + x, {"z": ROOT * h, "r": h}),
+            lambda h, x: (0.9 * h + x, {"z": torch.view_as_real(ROOT * h), "r": h}),
+        ),
+    ],
+)
+def test_complex_outputs_of_real_leaves_play_the_loop_and_say_why(step, instead):
+    ostinato.forget(step)
+    h, xs = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 3, 4, dtype=torch.float64)
+    found = ostinato.explain(step, h, xs)
+    assert not found.native
+    assert "the output is complex, and init and xs are real" in found.reason
+    with pytest.warns(UserWarning, match="plays .* with the slow loop"):
+        ours = ostinato.scan(step, h, xs)
+    assert_same_leaves(ours, loop(step, h, xs))
+    assert ostinato.explain(instead, h, xs).native
+    carry, y = ostinato.scan(instead, h, xs)
+    as_complex = pytree.tree_map(lambda t: torch.view_as_complex(t) if t.dim() == 4 else t, y)
+    assert_same_leaves((carry, as_complex), loop(step, h, xs))
+
+
+def test_a_tensor_made_of_a_complex_number():
+    number = 0.3 + 0.1j
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return h * 0.5 + (x * torch.tensor(number, dtype=torch.complex128)).imag
+
+    h, xs = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 3, 4, dtype=torch.float64)
+    found = ostinato.explain(step, h, xs)
+    assert found.native, found.reason
+    assert_same_leaves(ostinato.scan(step, h, xs), loop(step, h, xs))
+    number = -0.2 + 0.7j
+    assert_same_leaves(ostinato.scan(step, h, xs), loop(step, h, xs))
 
 
 def test_a_change_in_place_of_a_complex_view_plays_the_loop():

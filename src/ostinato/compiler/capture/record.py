@@ -155,6 +155,11 @@ def _record_once(
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported("the step hangs a hook on its carry or on a captured tensor")
         y_leaves, y_spec = tree.flatten(y)
+        if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
+            raise Unsupported(
+                "the output is complex, and init and xs are real: return torch.view_as_real(y), "
+                "and call torch.view_as_complex on what scan returns"
+            )
         outputs = new_states + y_leaves
         n_forward = len(recorder.calls)
         needs_grad = recorder.needs_grad()

@@ -202,6 +202,8 @@ class _Values:
         for position, i in enumerate(r.captured):
             self.known[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
         for i, tensor in r.constants.items():
+            if tensor.is_complex():  # its parts, which are constants too, are what calls read
+                continue
             if tensor.dim() != 0:
                 node = self.b.node("literal", (), (Literal(i, tensor),), ONCE, tuple(tensor.shape))
                 self.known[i] = Value(node, tuple(tensor.shape))
