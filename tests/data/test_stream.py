@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,17 @@ def test_a_single_sequence_and_other_files_are_the_first_share(tmp_path, kind):
     assert [len(part) for part in stream_share(tmp_path / name, roles, 1, 2)] == []
     (part,) = stream_share(tmp_path / name, roles, 0, 2)
     assert part.values.tobytes() == wanted.values.tobytes() and len(part) == len(wanted)
+
+
+def test_ids_inside_a_struct(tmp_path):
+    rows = rows_of([3, 1, 7, 2, 5])
+    for row in rows:
+        row["who"] = {"id": row.pop(LONG.id)}
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=4)
+    roles = replace(LONG, id="who.id")
+    wanted = bits([read_examples(tmp_path / "a.parquet", roles)])
+    for of in (1, 2, 5):
+        assert bits(shares(tmp_path / "a.parquet", roles, of)) == wanted
 
 
 def test_rows_that_are_sequences_are_dealt_by_row_groups(tmp_path):

@@ -80,7 +80,8 @@ def stream_share(
     """The sequences of one share of a table; all shares, one after the other, are the whole.
 
     A share is some of the row groups of a Parquet file. A sequence belongs to the share in which it
-    begins. All of another file, or of a single sequence, is the first share.
+    begins. All of another file, of a single sequence, or of a table whose ids are a field of a
+    struct, is the first share.
 
     Args:
         path, roles: as for `stream_examples`.
@@ -375,18 +376,22 @@ def _share(
 
     with whole(name):
         source = parquet.ParquetFile(file, pre_buffer=False)
+        names = [column.strip().strip("\ufeff") for column in source.schema_arrow.names]
         n_rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
         groups = [i for i, n in enumerate(n_rows) if n]
+        if id_column is not None and id_column not in names:  # a field of a struct
+            groups = groups if number == 0 else []
+            return 0, source.iter_batches(batch_size=ROWS, row_groups=groups)
         begin, end = (-(-len(groups) * i // of) for i in (number, number + 1))
         own, before, after = groups[begin:end], groups[:begin], groups[end:]
         row = sum(n_rows[i] for i in before)
         batches = source.iter_batches(batch_size=ROWS, row_groups=own)
         if id_column is None or not own:
             return row, batches
-        names = source.schema_arrow.names
-        place = [column.strip().strip("\ufeff") for column in names].index(id_column)
+        place = names.index(id_column)
         if before:
-            last = source.read_row_group(before[-1], columns=[names[place]]).column(0)
+            column = source.schema_arrow.names[place]
+            last = source.read_row_group(before[-1], columns=[column]).column(0)
             n, batches = _from_new_id(batches, last, place, name)
             row += n
     following = _batches(file, ".parquet", lazily=True, groups=after)
