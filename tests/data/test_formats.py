@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples
+from ostinato.data.arrow_tables import parse_arrow, parse_parquet
 from ostinato.data.tables import parse_examples
 
 pa = pytest.importorskip("pyarrow")
@@ -248,3 +251,28 @@ def test_further_arrays_of_an_npz_file(tmp_path, caplog):
     ]:
         with pytest.raises(ValueError, match=wanted):
             read_examples(path, roles)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather", "stream"])
+def test_arrow_keeps_nothing_of_pythons_memory(monkeypatch, kind):
+    """Its threads may free the input when the interpreter ends, and abort if it is Python's."""
+    table, file = pa.table({"x": np.arange(1000.0), "y": ["a"] * 1000}), io.BytesIO()
+    if kind == "parquet":
+        parquet.write_table(table, file)
+    elif kind == "feather":
+        feather.write_feather(table, file)
+    else:
+        with ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    content, kept, reader = file.getvalue(), [], pa.BufferReader
+
+    def keep(source):
+        kept.append(reader(source))
+        return kept[-1]
+
+    monkeypatch.setattr(pa, "BufferReader", keep)
+    before = sys.getrefcount(content)
+    parse = parse_parquet if kind == "parquet" else parse_arrow
+    assert parse(content, "inline")["x"].numbers().tolist() == list(range(1000))
+    assert kept
+    assert sys.getrefcount(content) == before

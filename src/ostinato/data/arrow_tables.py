@@ -32,8 +32,9 @@ def parse_parquet(content: bytes, source: str) -> Table:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import parquet
+    reader = pa.BufferReader(owned(content))
     with whole(source):
-        file = parquet.ParquetFile(pa.BufferReader(content))
+        file = parquet.ParquetFile(reader)
         check_memory(_BYTES * file.metadata.num_rows * len(file.schema_arrow), source)
         batches, size = [], 0
         for batch in file.iter_batches():  # a few bytes may stand for lists of any length
@@ -53,12 +54,27 @@ def parse_arrow(content: bytes, source: str) -> Table:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import feather, ipc
+    reader = pa.BufferReader(owned(content))
     with whole(source):
         if content.startswith((b"ARROW1", b"FEA1")):
-            table = feather.read_table(pa.BufferReader(content))
+            table = feather.read_table(reader)
         else:
-            table = ipc.open_stream(pa.BufferReader(content)).read_all()
+            table = ipc.open_stream(reader).read_all()
     return arrow_table(table, source)
+
+
+def owned(content: bytes | memoryview) -> pa.Buffer:
+    """A copy in memory of Arrow's own.
+
+    Arrow frees the input of a parse in a thread of its own, maybe after the result is there. If
+    that memory were Python's and the interpreter was ending by then, the process would abort.
+    """
+    import pyarrow as pa
+
+    copy = pa.allocate_buffer(len(content))
+    with pa.FixedSizeBufferWriter(copy) as writer:
+        writer.write(content)
+    return copy
 
 
 def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:

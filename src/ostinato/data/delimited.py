@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ostinato._extras import needs
+from ostinato.data.arrow_tables import owned
 from ostinato.data.column import place_of
 from ostinato.data.content import MAX_ROW, line_of
 from ostinato.data.table import Column, Table, Text, unnamed
@@ -54,7 +55,7 @@ def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: 
         from pyarrow import csv as arrow_csv
     keys = [str(i) for i in range(len(layout.names))]
     parsed = arrow_csv.read_csv(
-        pa.BufferReader(_owned(memoryview(content)[layout.body :])),
+        pa.BufferReader(owned(memoryview(content)[layout.body :])),
         read_options=arrow_csv.ReadOptions(
             column_names=keys, block_size=max(1 << 20, 2 * layout.longest)
         ),
@@ -80,20 +81,6 @@ def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: 
     for name, values in zip(layout.names, parsed.columns, strict=True):
         columns[name] = Text(name, place_of(place, name), values, untyped=True)
     return Table(source, "line", layout.lines, unnamed(columns, source))
-
-
-def _owned(content: memoryview) -> Any:
-    """A copy in memory of Arrow's own.
-
-    Arrow frees the input of a parse in a thread of its own, maybe after the result is there. If
-    that memory were Python's and the interpreter was ending by then, the process would abort.
-    """
-    import pyarrow as pa
-
-    owned = pa.allocate_buffer(len(content))
-    with pa.FixedSizeBufferWriter(owned) as writer:
-        writer.write(content)
-    return owned
 
 
 @dataclass(frozen=True)
