@@ -116,8 +116,9 @@ class PassBase {
   }
   nanobind::object empty_;  // of that type
 
+  bool is_of_our_dtype(nanobind::handle tensor) const { return tensor.attr(torch_names().dtype).is(dtype_); }
   nanobind::object of_our_dtype(nanobind::handle tensor) const {
-    if (tensor.attr(torch_names().dtype).is(dtype_)) return nanobind::borrow(tensor);
+    if (is_of_our_dtype(tensor)) return nanobind::borrow(tensor);
     return tensor.attr("to")(dtype_);
   }
 
@@ -204,7 +205,7 @@ class ForwardPass : public PassBase {
       const bool shown = std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
       const bool zeros = tape.ragged && shown;  // outputs beyond a row's length
       if (keeps_.at(i) && !shown) {
-        tape.hidden.push_back(spare_or_made(per_step(tape, 1, state_shapes_[i])));
+        tape.hidden.push_back(spare_or_made(spare_carries(), per_step(tape, 1, state_shapes_[i])));
         carries.push_back(tape.hidden.back());
       } else {
         carries.push_back(keeps_[i] ? make(per_step(tape, 1, state_shapes_[i]), zeros) : nanobind::none());
@@ -254,18 +255,18 @@ class ForwardPass : public PassBase {
   nanobind::object tape_memory(int64_t size) const {
     if (size == 0) return nanobind::none();
     size += kPageBytes / int64_t(sizeof(float));  // next_page skips less than that
-    return spare_or_made(shape_of({size}, {}));
+    return spare_or_made(*spare_, shape_of({size}, {}));
   }
   // Memory that an earlier tape gave back, if a piece fits. If none does, all spare memory is of calls of
   // another size: it is freed, so that never more is kept than was in use at once.
-  nanobind::object spare_or_made(const nanobind::tuple& shape) const {
-    for (auto piece = spare_->begin(); piece != spare_->end(); ++piece) {
-      if (!shape_of(*piece).equal(shape)) continue;
+  nanobind::object spare_or_made(SpareMemory& spare, const nanobind::tuple& shape) const {
+    for (auto piece = spare.begin(); piece != spare.end(); ++piece) {
+      if (!shape_of(*piece).equal(shape) || !is_of_our_dtype(*piece)) continue;
       nanobind::object found = std::move(*piece);
-      spare_->erase(piece);
+      spare.erase(piece);
       return found;
     }
-    SpareMemory().swap(*spare_);
+    SpareMemory().swap(spare);
     return make(shape);
   }
 

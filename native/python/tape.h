@@ -15,6 +15,13 @@ namespace ostinato {
 // Memory that tapes gave back, for later tapes: new pages cost a fault each.
 using SpareMemory = Objects;
 
+// That of carries that are no outputs, which may be hundreds of megabytes: one list for all steps, so that not
+// each step ever trained keeps its own. It is never destroyed: when the process ends Python may be gone.
+inline SpareMemory& spare_carries() {
+  static SpareMemory* const all = new SpareMemory;
+  return *all;
+}
+
 // Remembers where tensors lie: the data of one may be replaced before the backward pass.
 class Whereabouts {
  public:
@@ -65,7 +72,7 @@ struct Tape {
   ~Tape() {
     if (!spare) return;
     if (!memory.is_none()) spare->push_back(std::move(memory));
-    for (nanobind::object& carry : hidden) spare->push_back(std::move(carry));
+    for (nanobind::object& carry : hidden) spare_carries().push_back(std::move(carry));
   }
 
   // Whether the outputs are still as they were: those that are carries are read by the backward pass.
