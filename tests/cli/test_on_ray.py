@@ -211,7 +211,7 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
         out, more = started.communicate(timeout=60)
     finally:
         started.kill()
-    until = time.monotonic() + 120  # after kill -9 two helpers of Ray take a minute to notice
+    until = time.monotonic() + 120  # on a busy machine they end late
     while living := [pid for pid in began if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < until, living
         time.sleep(0.1)
