@@ -49,7 +49,7 @@ constexpr int64_t kPackRows = 16;
 
 // ---- Memory
 
-// Where a forward pass keeps so much, it first asks whether there is so much.
+// A forward pass that keeps more than this first asks how much memory the machine has.
 constexpr int64_t kAskForMemoryBytes = 1 << 28;
 // Bytes between what two threads write: one page. The processor prefetches within a page, and would take
 // from another core the lines that that core is about to write (a third of the time at 32 rows × 32 units).

@@ -49,7 +49,7 @@ int64_t readers(const Program& program, int32_t buffer) {
   return n;
 }
 
-// Whether an operation of the block gives this operand.
+// True if an operation of the block computes this operand.
 bool is_computed(const Instruction* block, const Operand& o) {
   const auto gives = [&](const Instruction& x) { return same(x.d, o); };
   return o.buffer >= 0 && std::any_of(block + 1, block + 1 + block->count, gives);
@@ -82,8 +82,8 @@ FoldedSums find_folded_sums(const Program& program, int32_t head, int32_t end) {
   return found;
 }
 
-// What a block writes for the folded sums alone never reaches memory. instructions: the block's head, its n
-// operations, then the sums.
+// Values that only the folded sums read stay in registers and never reach memory. instructions: the block's
+// head, its n operations, then the sums.
 void keep_in_registers(const Program& program, std::vector<Instruction>& instructions, int32_t n) {
   int32_t next = 0;  // register
   for (int32_t i = 1; i <= n; i++)

@@ -33,8 +33,8 @@ struct BlockPlan {
 
   BlockPlan() = default;
   BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
-  // With the sums over an axis behind the block, if they are of what it computes: they are added up strip by
-  // strip, while the strip is in L1. end: of the section.
+  // A plan that also plays the sums over an axis behind the block, if they sum values that the block
+  // computes: each strip is added up while it is in L1. end: of the section.
   static BlockPlan with_sums(const Program& program, int32_t head, int32_t end, int64_t item);
 
  private:

@@ -6,7 +6,7 @@
 //            thread sums its own rows of the result over all rows of the batch
 //              sum_late_gradients
 //   copied   its terms are some columns of another gradient's: see plan/sum_sharing.h
-// Of a run in segments the first segment clears the accumulators, and the last one adds them up.
+// If a run is played in segments, its first segment clears the accumulators, and its last one adds them up.
 // The groups are summed in pairs, then pairs of pairs, into the first one's accumulator. This is the result
 // itself, unless that is transposed.
 #pragma once

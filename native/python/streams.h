@@ -33,7 +33,7 @@ class Lent {
   ~Lent() {
     if (held_) PyBuffer_Release(&view_);
   }
-  // Whether the array has these axes, and elements of this format of Python's struct module.
+  // True if the array has this shape, and elements of this format of Python's struct module.
   bool is(char format, std::initializer_list<int64_t> shape) const {
     if (!held_ || view_.ndim != int(shape.size()) || !view_.format) return false;
     const char* f = view_.format;

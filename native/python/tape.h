@@ -15,8 +15,9 @@ namespace ostinato {
 // Memory that tapes gave back, for later tapes: new pages cost a fault each.
 using SpareMemory = Objects;
 
-// That of carries that are no outputs, which may be hundreds of megabytes: one list for all steps, so that not
-// each step ever trained keeps its own. It is never destroyed: when the process ends Python may be gone.
+// Spare memory of carries that are no outputs, which may be hundreds of megabytes. All steps share one list,
+// so that a process that trains many steps one after another keeps the memory of the last one alone. The list
+// is never destroyed: when the process ends Python may be gone.
 inline SpareMemory& spare_carries() {
   static SpareMemory* const all = new SpareMemory;
   return *all;
@@ -75,7 +76,7 @@ struct Tape {
     for (nanobind::object& carry : hidden) spare_carries().push_back(std::move(carry));
   }
 
-  // Whether the outputs are still as they were: those that are carries are read by the backward pass.
+  // True if nobody has changed the outputs: the backward pass reads the carries among them.
   bool holds() const {
     for (size_t i = first_carry; i < tensors.size(); i++)
       if (!tensors[i].is_none() && nanobind::cast<int64_t>(tensors[i].attr(torch_names().version)) != 0)

@@ -9,8 +9,8 @@
 
 namespace ostinato {
 
-// Whether all values are finite: NaN and infinite values have all bits of the exponent. In integers, which compilers
-// take many at a time.
+// True if all values are finite: NaN and infinite values have all bits of the exponent set. The bits are
+// compared as integers, because compilers vectorise that.
 inline bool all_finite(const float* x, int64_t n) {
   constexpr uint32_t exponent = 0x7f800000;
   uint32_t found = 0;

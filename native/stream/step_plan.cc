@@ -189,7 +189,7 @@ class StepPlan::Maker {
     return x.k == y.k && same(x.a, y.a) && x.d.buffer == y.d.buffer && x.d.dt == y.d.dt &&
            (x.d.column + x.n == y.d.column || y.d.column + y.n == x.d.column);
   }
-  // Whether y reads or writes a place that x writes.
+  // True if y reads or writes a place that x writes.
   static bool depends(const Instruction& y, const Instruction& x) {
     return overlap(x.d, x.n, y.a, y.k) || overlap(x.d, x.n, y.d, y.n) ||
            overlap(x.d, x.n, y.c, y.n);

@@ -41,7 +41,7 @@ class StreamModel {
   const std::vector<int32_t>& carry_widths() const { return step_.plan->carry_widths(); }
   const std::vector<float>& init() const { return init_; }
   int64_t scratch_floats(int64_t n_rows) const;
-  // Of a stream's scratch: that of one row, a prepared row, and what is skipped to the next line.
+  // Floats of a stream's scratch: the scratch of one row, a prepared row, and the gap to the next cache line.
   int64_t stream_floats() const { return stream_floats_; }
   float* prepared_row(float* scratch) const { return scratch + one_row_floats_; }
   int64_t multiplies() const { return step_.plan->multiplies() + (map_ ? map_->plan->multiplies() : 0); }

@@ -13,7 +13,7 @@ from ostinato.cli.config import BUILT_IN, ONLY, Config
 from ostinato.cli.output import Quiet, hush, say, write
 from ostinato.cli.rundir import RunDir
 
-# What environment.json knows of the data, in words; see `Job.description`.
+# The words for entries of environment.json about the data; see `Job.description`.
 _SIZES = {
     "n_train": "learnt from",
     "n_validation": "validated on",
