@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from ostinato import environment, explain, nn, scan
@@ -108,6 +109,26 @@ def test_gradients_too_large_for_accumulators():
     whole = play(scan, case, init, xs)
     memory = least(case, init, xs)
     same(play(scan, case, init, xs, memory=memory), whole, memory)
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_a_weight_whose_gradient_has_two_terms(width, segments):
+    """Of one column the terms are column sums, else products; a chunk adds one after another."""
+
+    def step(carry: Any, x: Tensor) -> Any:
+        leaky, _ = carry
+        leaky = 0.9 * leaky + 0.1 * torch.tanh(F.linear(x, W))
+        return leaky, torch.tanh(x @ W.t() * 0.5)
+
+    random = torch.Generator().manual_seed(3)
+    W = torch.randn(width, 3, generator=random).requires_grad_()
+    for T, B in [(17, 2), (131, 1), (300, 9)]:
+        case = Case(step, [W], lambda B: (torch.ones(B, width),) * 2, lambda B: torch.randn(B, 3))
+        init, xs = case.init(B), case.xs(T, B)
+        whole = play(scan, case, init, xs)
+        for memory in budgets(least(case, init, xs)):
+            same(play(scan, case, init, xs, memory=memory), whole, (T, B, memory))
+    assert max(segments) > 5
 
 
 def chain(options: dict[str, Any], seed: int, case: Case, T: int, B: int, threads: int) -> None:
