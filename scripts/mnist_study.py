@@ -1,7 +1,7 @@
-"""The figures of docs/mnist.md: accuracy and time of a training on MNIST, over seeds.
+"""The figures of benchmarks/results/mnist.md: accuracy and time of a training on MNIST, over seeds.
 
     python scripts/mnist_study.py choose     ranks settings of the GRU on validation images
-    python scripts/mnist_study.py table      measures on the test images, and writes docs/mnist.md
+    python scripts/mnist_study.py table      measures on the test images, and writes the page
 
 Run it while no other program uses the cores: the times are wall-clock times of whole trainings.
 """
@@ -19,7 +19,7 @@ import torch
 from ostinato import SequenceClassifier, datasets
 from ostinato.engine import native
 
-PAGE = Path(__file__).parent.parent / "docs" / "mnist.md"
+PAGE = Path(__file__).parent.parent / "benchmarks" / "results" / "mnist.md"
 N_VALIDATION = 10_000
 
 # Settings for the GRU; `choose` ranks them by accuracy on the last 10,000 training images.
@@ -32,7 +32,7 @@ CANDIDATES: list[dict[str, Any]] = [
         ("adam", 4e-3),
     ]
 ]
-# The best settings by `choose` (see docs/mnist.md).
+# The best settings by `choose` (see benchmarks/results/mnist.md).
 GRU: dict[str, Any] = {
     "cell": "gru", "optimizer": "adam", "learning_rate": 4e-3, "schedule": "cosine",
     "clip_norm": 1.0,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.forecasting measure     five seeds of each kind of series
     python -m benchmarks.studies.forecasting choose      settings, by the validation windows
-    python -m benchmarks.studies.forecasting table       the table, and into docs/forecasting.md
+    python -m benchmarks.studies.forecasting table       the table, and into results/tasks.md
 
 `measure` adds a line to a file of results for each seed of each kind; kinds can be named. The
 series are made anew from each seed, so that the deviations are those of data and training together.
@@ -37,7 +37,7 @@ from ostinato.models.forecaster import NINE
 from ostinato.training.fitted_forecaster import Backtest
 from ostinato.training.windows import Columns, Pairs, Windows, every_window
 
-PAGE = Path(__file__).parents[2] / "docs" / "forecasting.md"
+PAGE = Path(__file__).parents[1] / "results" / "tasks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 HORIZON, SEASON, WINDOWS, SEEDS = 12, 12, 4, 5
 FIRST = 100

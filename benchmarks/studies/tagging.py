@@ -3,7 +3,7 @@
     python -m benchmarks.studies.tagging strokes      five seeds: data, baselines, networks
     python -m benchmarks.studies.tagging marks        Austen without her punctuation
     python -m benchmarks.studies.tagging novels       the same, learnt from five novels
-    python -m benchmarks.studies.tagging page         the tables of docs/tagging.md anew
+    python -m benchmarks.studies.tagging page         its tables in results/tasks.md anew
 
 Each run adds lines to a file of results (--results).
 
@@ -38,7 +38,7 @@ from ostinato.span_metrics import span_scores, token_accuracy
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "tagging.jsonl"
-PAGE = ROOT / "docs" / "tagging.md"
+PAGE = ROOT / "benchmarks" / "results" / "tasks.md"
 SEEDS = range(5)
 
 # Strokes: the corners of a square in the order in which each stroke passes them.
@@ -251,7 +251,7 @@ def measures(true: list[list[str]], predicted: list[list[str]]) -> Row:
 
 
 def write_page(results: Path) -> None:
-    """Replace the tables in docs/tagging.md."""
+    """Replace its tables in benchmarks/results/tasks.md."""
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     text = PAGE.read_text(encoding="utf-8")
     for study, columns in {

@@ -32,8 +32,8 @@ HELP = {
 
 
 # The defaults of each task. Those of "classify" were compared with others by cross-validation on a
-# training part (docs/benchmarks.md), those of "forecast" on validation windows; the rest are common
-# starting points.
+# training part (benchmarks/results/tasks.md), those of "forecast" on validation windows; the rest
+# are common starting points.
 _SCHEDULE: Given = {
     "training.optimizer": "adamw",
     "training.clip_norm": 1.0,
