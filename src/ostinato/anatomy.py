@@ -109,24 +109,24 @@ class Anatomy:
 
     @property
     def flops_per_step(self) -> int:
-        """Of one row: a multiply and an add for every weight of U and W."""
+        """A multiply and an add for every weight of U and W, on one row."""
         return 2 * sum(n for name, n in self._weights() if name[0] in "UW")
 
     @property
     def flops_readout(self) -> int:
-        """Of one row."""
+        """A multiply and an add for every weight of V, on one row."""
         return 2 * sum(n for name, n in self._weights() if name == "V")
 
     @property
     def flops_forward(self) -> int | None:
-        """Of one batch: B (T · 2 Σ(U, W) + 2 V)."""
+        """The forward pass of one batch takes B (T · 2 Σ(U, W) + 2 V)."""
         if self.n_steps is None:
             return None
         return self.batch_size * (self.n_steps * self.flops_per_step + self.flops_readout)
 
     @property
     def flops_training(self) -> int | None:
-        """Of one iteration: backwards, every product is met twice, for its input and its weight."""
+        """One iteration: backward, each product has two, for its input and its weight."""
         return None if self.flops_forward is None else 3 * self.flops_forward
 
     def _weights(self) -> list[tuple[str, int]]:

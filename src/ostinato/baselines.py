@@ -366,7 +366,7 @@ def flattened(X: np.ndarray) -> np.ndarray:
 
 
 def pooled(X: np.ndarray | Ragged) -> np.ndarray:
-    """Of each feature mean, deviation, least, greatest, first, last and mean change; the length.
+    """Each feature's mean, deviation, least, greatest, first, last, mean change; and the length.
 
     Args:
         X: `[N, T, F]` or a Ragged; a feature that a sequence lacks altogether is NaN.

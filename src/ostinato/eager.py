@@ -192,7 +192,7 @@ class RowSpans:
         return RowSpans(lengths, starts, fits, n_steps)
 
     def between(self, begin: int, end: int) -> RowSpans:
-        """Of the steps begin ≤ t < end alone."""
+        """The spans within the steps begin ≤ t < end."""
         n = end - begin
         lengths = None if self.lengths is None else (self.lengths - begin).clamp(0, n)
         starts = None if self.starts is None else self.starts[begin:end]

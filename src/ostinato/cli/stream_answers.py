@@ -69,7 +69,7 @@ class Form:
         return "" if key is None else _csv([key])[:-1] + ","
 
     def label_text(self, label: Any) -> str:
-        """Of several labels in CSV, one behind the other with semicolons."""
+        """The label; several labels in CSV stand one behind the other with semicolons."""
         value = plain(label)
         if self.json:
             return json.dumps(value, ensure_ascii=False)

@@ -40,7 +40,7 @@ class Columns:
     def named(
         names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
     ) -> Columns:
-        """Of a header, or of names that were given.
+        """The columns of a header, or of names that were given.
 
         Args:
             names: of the columns.
@@ -88,7 +88,7 @@ def feature_names(model: Any) -> list[str] | None:
 
 
 def columns_of(names: Sequence[str], source: Source, model: Any) -> Columns:
-    """Of rows with these names; of arrays without names, all in their order.
+    """The columns of rows with these names; without names, all columns of arrays in order.
 
     Raises:
         BadInput: see `Columns.named`.

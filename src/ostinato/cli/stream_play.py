@@ -258,7 +258,7 @@ class Player:
         return lines
 
     def _without_header(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Of a pipe that goes on: whoever writes it may have begun with the header again."""
+        """The lines without the header, with which the writer of a pipe may have begun again."""
         self.may_repeat_header = False
         assert self.rows is not None
         header = self.source.separator.join(self.rows.columns.names).encode()

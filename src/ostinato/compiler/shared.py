@@ -90,7 +90,7 @@ class Shared:
 
     @property
     def functions(self) -> Mapping[Any, Any]:
-        """Those of torch that are replaced while the step is recorded."""
+        """The functions of torch that are replaced while the step is recorded."""
         return FUNCTIONS | CELLS if self.alone else FUNCTIONS
 
 

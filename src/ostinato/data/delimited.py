@@ -316,7 +316,7 @@ class _Scan:
 
 
 def _outside(positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:
-    """Those positions that an even number of quotes precedes."""
+    """The positions outside of quotes: an even number of quotes precedes them."""
     if len(quotes) == 0:
         return positions
     return positions[np.searchsorted(quotes, positions) % 2 == 0]

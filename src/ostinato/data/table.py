@@ -40,7 +40,7 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
+        """The names of the columns."""
         return tuple(self.columns)
 
     def __getitem__(self, name: str) -> Column:

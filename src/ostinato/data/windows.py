@@ -244,7 +244,7 @@ def last_windows(panel: Panel, context: int, horizon: int, windows: int, stride:
 
 
 def observed(panel: Panel, context: int, horizon: int, pairs: Pairs) -> Pairs:
-    """Those of the windows that have a value to read and one to forecast."""
+    """The windows that have a value to read and one to forecast."""
     series, cutoffs = pairs
     read = n_observed(panel, series, cutoffs - context, cutoffs)
     ahead = n_observed(panel, series, cutoffs, cutoffs + horizon)

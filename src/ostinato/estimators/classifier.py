@@ -255,7 +255,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         return tags
 
     def _starts(self) -> list[FittedClassifier | None]:
-        """Of each network to train, the one with whose weights it begins."""
+        """The classifier with whose weights each network to train begins; None: it begins anew."""
         count = self.ensemble
         if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
             raise HyperparameterError(f"ensemble={count!r}: wanted a whole number, 1 or more")

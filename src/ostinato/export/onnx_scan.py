@@ -50,7 +50,7 @@ class Rows:
 
     @staticmethod
     def of(w: Writer, x: str, lengths: str, resets: str | None = None) -> Rows:
-        """Of x `[T, B, F]`, lengths `[B]` int64, and resets `[B, T]` bool."""
+        """From x `[T, B, F]`, lengths `[B]` int64, and resets `[B, T]` bool."""
         n_steps = w.node("Squeeze", w.node("Shape", x, start=0, end=1))
         zero, one = (w.constant(np.array(n, np.int64)) for n in (0, 1))
         steps = w.node("Unsqueeze", w.node("Range", zero, n_steps, one), w.integers(1))

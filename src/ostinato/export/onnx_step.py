@@ -34,7 +34,7 @@ def once(node: Node, tensors: Tensors) -> np.ndarray:
 
 
 def depends_on_batch(nodes: Sequence[Node]) -> set[Node]:
-    """Of rows in order of computing, those with a row for each row of the batch."""
+    """The nodes that have a row for each row of the batch; `nodes` are in order of computing."""
     found: set[Node] = set()
     for n in nodes:
         own = n.op in ("x", "state") or n.op in ROWS

@@ -165,7 +165,7 @@ def _taken(view: TagView, classes: list[str]) -> str:
 
 
 def _families(data: TaggingData) -> list[str]:
-    """Of each label its own name, or where labels write spans the type of its span; "" outside."""
+    """The name of each label; where labels write spans, the type of its span, "" outside."""
     if data.scheme is None:
         return list(data.classes)
     return [name.partition("-")[2] if name != "O" else "" for name in data.classes]

@@ -40,7 +40,7 @@ class Labelling:
 
     @staticmethod
     def of(tensors: Mapping[str, Array], labels: Array, scheme: Any, where: str) -> Labelling:
-        """That of a saved tagger."""
+        """The labelling of a saved tagger."""
         crf, n = None, len(labels)
         if _CRF[0] in tensors:
             shapes = [tensors[name].shape if name in tensors else None for name in _CRF]

@@ -96,7 +96,7 @@ class Embed:
 
     @property
     def n_columns(self) -> int:
-        """Of the vectors."""
+        """The columns of a token's vector."""
         return self.width + (self.spelling.n_outputs if self.spelling else 0)
 
 

@@ -98,7 +98,7 @@ def _first(reached: np.ndarray) -> int:
 def _sure_answers(
     net: ClassifierNet | ClassifierEnsemble, X: Inputs, y: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each sequence after each step: the largest probability, and whether that is right."""
+    """The largest probability of each sequence after each step, and whether its label is right."""
     was_training = net.training
     net.eval()
     for start in range(0, len(y), AT_ONCE):

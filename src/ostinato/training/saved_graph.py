@@ -316,7 +316,7 @@ def _layers(
 
 
 def _steps_of_layers(body: Any, names: TensorNames) -> list[StepGraph]:
-    """Of torch.nn's layers, in our classes: layer by layer, direction by direction."""
+    """The steps of recurrent layers: layer by layer, direction by direction."""
     body._refresh()
     n_directions = 2 if body.bidirectional else 1
     n = len(body._all_weights[0])
@@ -345,7 +345,7 @@ def _sizes(body: Stack, n_features: int) -> list[tuple[torch.nn.Module, int]]:
 def _step_of_cell(
     cell: torch.nn.Module, hidden_size: int, n_features: int, names: TensorNames
 ) -> StepGraph:
-    """Of a person's own cell.
+    """The step of a person's own cell.
 
     The sample has many steps (a view of one): they are worth a recording however often cells of
     this kind were recorded, in a search of hyperparameters for example.

@@ -77,7 +77,7 @@ class SavedModel:
 
     @staticmethod
     def of(net: torch.nn.Module, *, several: bool = False, **more: Any) -> SavedModel:
-        """That of a network; `more` are further attributes.
+        """A network as a saved model; `more` are further attributes.
 
         Args:
             net: the network; its `config` says what its constructor was given.

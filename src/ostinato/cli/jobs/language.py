@@ -139,7 +139,7 @@ class LanguageJob:
 
     @property
     def order(self) -> int:
-        """Of the n-grams that the network is compared with."""
+        """The order of the n-grams that the network is compared with."""
         return ORDERS[self.settings.task.level]
 
     def description(self) -> dict[str, Any]:

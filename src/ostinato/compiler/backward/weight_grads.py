@@ -107,7 +107,7 @@ def _viewed(node: Node) -> Node:
 def _memory(
     lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients
 ) -> dict[Node, SumMemory]:
-    """Of each sum; a gradient that is a view of it decides the shape."""
+    """The memory of each sum; a gradient that is a view of it decides the shape."""
     parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in sums}
     for g in lowered.program.gradients:
         part: SumPart = lowered.arguments[g.argument]

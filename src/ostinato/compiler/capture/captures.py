@@ -145,7 +145,7 @@ class Search(OwnMode):
         return out
 
     def refuse_values(self, name: str) -> None:
-        """Of a call that gave no tensor, though it was given one: it may show a value."""
+        """Refuse a call that was given a tensor and gave none: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
         if name in _IN_PLACE or name in _HOOKS or name == "retain_grad":

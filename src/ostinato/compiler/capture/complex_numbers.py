@@ -196,7 +196,7 @@ def _div(a: Any, b: Any) -> Pair:
 
 @paired("pow")
 def _pow(z: Any, n: Any) -> Any:
-    """Of whole numbers n, by squaring; of others, exp(n log z)."""
+    """Powers: of a whole number n by squaring, of another one as exp(n log z)."""
     if isinstance(n, (Tensor, Pair, complex)):
         return NotImplemented
     if n != int(n) or not isinstance(z, Pair):

@@ -33,7 +33,7 @@ def named(*names: str) -> Callable[[Function], Function]:
 
 
 def decomposition(name: str) -> Function | None:
-    """Of a call by ATen's full name, `aten.mish.default`; one in place has that of `mish`."""
+    """The composition of a call by ATen's full name, `aten.mish.default`; in place or not."""
     _, packet, overload = name.split(".")
     found = DECOMPOSITIONS.get(f"{packet}.{overload}") or DECOMPOSITIONS.get(packet)
     if found is None and packet.endswith("_") and not packet.endswith("__"):

@@ -75,7 +75,7 @@ def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
 
 
 def _distance(x: Tensor) -> Tensor:
-    """Of each element of a matrix, how many columns it lies to the right of the diagonal."""
+    """How many columns each element of a matrix lies to the right of the diagonal."""
     return torch.arange(x.shape[-1]) - torch.arange(x.shape[-2]).unsqueeze(-1)
 
 

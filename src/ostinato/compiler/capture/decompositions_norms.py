@@ -41,7 +41,7 @@ def _group_norm_backward(
     g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Any, B: int, C: int, inner: int,
     groups: int, wanted: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """Of x: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; and Σ g."""
+    """Gradients: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; Σ g."""
     shape, each = (x.shape[0], groups, -1), scale.unsqueeze(-1)
     z = (x.reshape(shape) - mean.unsqueeze(-1)) * each
     dx = dw = db = None

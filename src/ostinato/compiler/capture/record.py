@@ -207,7 +207,7 @@ def _record_once(
 
 
 def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
-    """Of captured tensors that seem to hold something for each row: what to do."""
+    """Advice, if a captured tensor seems to hold something for each row of the batch."""
     n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
     shapes = [list(t.shape) for t in captured if t.dim() > 1 and t.shape[0] == n_rows]
     if not shapes:
@@ -250,7 +250,7 @@ class _Weighted(torch.autograd.Function):
 def _differentiated(
     recorder: Recorder, outputs: list[Tensor], cotangents: list[Tensor], given: list[Tensor]
 ) -> list[Tensor | None]:
-    """Of what was given: the gradients, None where there is none."""
+    """The gradient of each tensor given; None where there is none."""
     wanted = [t for t in given if t.requires_grad]
     pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
     if not pairs:
@@ -272,7 +272,7 @@ def _differentiated(
 
 
 def _nodes_behind(output: Tensor) -> set[Any]:
-    """Those of the autograd graph that lead to a tensor."""
+    """The nodes of the autograd graph that lead to a tensor."""
     found: set[Any] = set()
     stack: list[Any] = [output.grad_fn]
     while stack:

@@ -194,7 +194,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def pair_of(self, leaf: Any) -> Any:
-        """Of a complex argument: its parts, of which the calls are recorded."""
+        """The parts of a complex argument, on which the calls are recorded."""
         if not (isinstance(leaf, Tensor) and leaf.is_complex()):
             return leaf
         if id(leaf) not in self.pairs:

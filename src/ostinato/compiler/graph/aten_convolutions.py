@@ -25,7 +25,7 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of one convolution: sizes of x, of the kernel and of the result, along each axis."""
+    """The sizes of a convolution: of x, the kernel and the result, along each axis."""
 
     x: Sizes
     taps: Sizes
@@ -180,7 +180,7 @@ def _gradient_of_kernel(
 
 
 def _pooling(c: Context, x: Any, out: Any, kernel: Any, stride: Any, padding: Any) -> Geometry:
-    """Of a pooling, which has no kernel of its own."""
+    """The sizes of a pooling, which has no kernel of its own."""
     n = len(kernel)
     return Geometry(
         tuple(x[-n:]), tuple(kernel), tuple(out[-n:]), tuple(stride or kernel), tuple(padding),
@@ -266,7 +266,7 @@ def _max_pool_backward(
     c: Context, d: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any,
     ceil: bool, chosen: Value,
 ) -> Any:  # fmt: skip
-    """Of each element: the gradients of the windows that chose it."""
+    """The gradient of an element is the sum of those of the windows that chose it."""
     g = _windows(c, x.shape, d.shape, kernel, stride, padding, dilation, ceil)
     n, size = math.prod(g.out), math.prod(g.x)
     places = _of_channels(g.patches_of_gradient(), x.width // size, n)

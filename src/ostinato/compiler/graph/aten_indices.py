@@ -41,7 +41,7 @@ def _to_copy(c: Context, a: Any, **_: Any) -> Any:
 
 @rule("floor_divide")
 def _floor_divide(c: Context, a: Any, b: Any) -> Any:
-    """Of whole numbers: the quotient, rounded to float32, rounds down to the right one."""
+    """The quotient of whole numbers, rounded to float32, rounds down to the right one."""
     return c.op("floor", c.elementwise("div", a, b))
 
 
@@ -80,7 +80,7 @@ def _numbers(c: Context, n: int) -> Node:
 
 
 def _one_hot(c: Context, index: Node, n: int) -> Node:
-    """Of an index `[B, 1]`: a one in its column, `[B, n]`."""
+    """An index `[B, 1]` as rows `[B, n]` of zeros, with a one in its column."""
     return c.op("eq", index, _numbers(c, n))
 
 

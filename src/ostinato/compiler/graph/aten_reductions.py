@@ -198,7 +198,7 @@ def _layer_norm(c: Context, a: Value, shape: Any, weight: Any, bias: Any, eps: f
 def _layer_norm_backward(
     c: Context, g: Value, a: Value, shape: Any, mean: Value, scale: Value, weight: Any, *_: Any
 ) -> Any:
-    """Of a: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; and Σ g."""
+    """Gradients: scale · (g·w − mean(g·w) − z · mean(g·w·z)), z = (x − μ) · scale; Σ g·z; Σ g."""
     x, of = _normalized(c, a, shape)
     d = c.as_rows(g)
     by = of.spread(scale.node)

@@ -73,7 +73,7 @@ def _full(b: Builder, value: Value, dtype: torch.dtype, kind: str) -> Node:
 
 
 def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    """Of what is transposed, what it was; of an outer product, the other way about."""
+    """A transpose of a transpose is its operand; that of an outer product swaps the factors."""
     (node,) = read
     if node.op == "aten.t.default":
         return node.inputs[0]

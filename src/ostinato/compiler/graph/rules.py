@@ -75,7 +75,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Context:
-    """Of one ATen call.
+    """One ATen call, as its rule sees it.
 
     Attributes:
         b: makes nodes.

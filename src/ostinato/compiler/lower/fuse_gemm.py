@@ -134,7 +134,7 @@ def _with_product(computed: list[Node]) -> set[Node]:
 
 
 def _absorbed(computed: list[Node], roots: list[Node], has_product: set[Node]) -> set[Node]:
-    """Those with a product that one other sum alone reads, of which they become a part."""
+    """The sums with a product that one other sum alone reads: they become a part of it."""
     parents: dict[Node, list[Node]] = defaultdict(list)
     for n in computed:
         for i in n.inputs:

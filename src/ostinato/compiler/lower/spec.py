@@ -77,7 +77,7 @@ class PassSpec:
 
     @cached_property
     def widths(self) -> Mapping[str, int]:
-        """Of the arguments over time, and of the carries."""
+        """The columns of each argument over time, and of each carry."""
         of_outputs = {o.argument: o.node.width for o in self.outputs}
         of_leaves = {leaf.argument: leaf.width for leaf in self.leaves.values()}
         return of_outputs | of_leaves | {c.name: c.read.width for c in self.carries}

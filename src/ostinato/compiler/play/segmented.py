@@ -396,7 +396,7 @@ class _Backward:
     # ---- The result
 
     def gradients(self) -> Gradients:
-        """Of all tensors given; None for those not wanted, or that none reaches.
+        """The gradients of all tensors given; None for those not wanted, or that none reaches.
 
         Raises:
             Unsupported: a gradient of zeros, where autograd has none, met a pole.

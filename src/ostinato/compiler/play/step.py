@@ -90,9 +90,9 @@ def _keep_freed_pages() -> None:
 
 
 def _without_path(recording: Recording) -> list[tuple[int, bool]]:
-    """Of what is given: what no gradient ever reaches, and whether it is a leaf of init.
+    """The tensors given that no gradient ever reaches, each with whether it is a leaf of init.
 
-    None of it goes on to where an input comes from: hooks there would be called with None.
+    They are detached, since hooks on what they come from would be called with None.
     """
     if recording.runs_python_backward:  # which may give none, and is a path all the same
         return []
@@ -318,7 +318,7 @@ def _is_whole(dtype: torch.dtype) -> bool:
 
 
 def _positions(**counts: int) -> dict[str, int]:
-    """Of x0, x1, …, init0, … in a list of them all."""
+    """The positions of x0, x1, …, init0, … in a list of them all."""
     names = [f"{name}{i}" for name, count in counts.items() for i in range(count)]
     return {name: i for i, name in enumerate(names)}
 
