@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import streaming
 from benchmarks.batch import CLASSES, classifier
 from benchmarks.peers_inference import torch_net
 from benchmarks.results import Absent, Bound, Row, Spec, Timing
@@ -56,6 +57,7 @@ def specs(quick: bool) -> list[Spec]:
         Spec("runtime/chunk", lambda: _chunk(rounds)),
         Spec("runtime/pool", lambda: _pool(rounds)),
         Spec("runtime/keyboard", lambda: _keyboard(rounds)),
+        *streaming.specs(quick),
     ]
 
 
