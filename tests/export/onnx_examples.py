@@ -10,7 +10,7 @@ import pytest
 from ostinato.export.onnx_step import write_step
 from ostinato.export.onnx_writer import IR_VERSION, OPSET, Writer
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
-from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph
 from zoo.saved import step_graph
@@ -138,7 +138,7 @@ class Network:
         carry = (self.normal(2, D), self.normal(2, 1))
         graph = self.step(lambda c, x: (c[0] + x, c[1] + 1), [], carry, self.normal(2, D))
         step = StepGraph(graph.inputs, graph.states, graph.new_states, ())
-        return Readout("scan", step, self.map(lambda total, count: total / count, D, 1))
+        return ReadoutGraph("scan", step, self.map(lambda total, count: total / count, D, 1))
 
 
 def network(cell="gru", F=3, H=4, layers=1, two=False, readout="last", C=3, bias=True, seed=0):
@@ -151,7 +151,7 @@ def network(cell="gru", F=3, H=4, layers=1, two=False, readout="last", C=3, bias
         ]
         stages.append(Scan(f"{cell} layer {i + 1}", tuple(directions)))
         width = H * len(directions)
-    read = n.mean(width) if readout == "mean" else Readout(readout)
+    read = n.mean(width) if readout == "mean" else ReadoutGraph(readout)
     return ModelGraph(None, tuple(stages), read, n.head(width, C)), n.tensors
 
 

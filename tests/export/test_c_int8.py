@@ -11,7 +11,7 @@ from test_c_model import exported, given, noise, runtime_answers, tagger
 
 from ostinato.engine import native
 from ostinato.export.c import accuracy
-from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c_play import PartPlayer, answers, bound
 from ostinato.export.c_program import part
 from ostinato.export.c_quantize import quantized
 from ostinato.models import ClassifierNet, LanguageNet
@@ -38,7 +38,7 @@ def test_tied_weights_stand_in_the_file_once(int8, n_tokens, tmp_path):
     found = [[quantized(w).weight for w in p.weights] if int8 else None for p in (step, answer)]
     table = g.tensors[g.graph.embed.table]
     table = quantized(table.T).weight.T if int8 else table
-    players = [Player(p, w) for p, w in zip((step, answer), found, strict=True)]
+    players = [PartPlayer(p, w) for p, w in zip((step, answer), found, strict=True)]
     expected = answers(*players, table[tokens][None])[0]
     ours = library.stream().answers(tokens)
     assert (np.abs(ours - expected) <= bound(step, answer, table[tokens], found)).all()
@@ -80,7 +80,7 @@ def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
     x = noise(20, 5)
     step, answer = (part(graph, g.tensors) for graph in g.graph.composed())
     weights = tuple([quantized(w).weight for w in p.weights] for p in (step, answer))
-    players = [Player(p, w) for p, w in zip((step, answer), weights, strict=True)]
+    players = [PartPlayer(p, w) for p, w in zip((step, answer), weights, strict=True)]
     expected = answers(*players, x[None])[0]
     report, library = exported(g, tmp_path, int8=True)
     ours = library.stream().answers(x)

@@ -15,7 +15,7 @@ import ostinato
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Code
 from ostinato.export.c_ops import EXPRESSIONS, FUNCTIONS, used
-from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c_play import PartPlayer, answers, bound
 from ostinato.export.c_program import in_place
 from ostinato.export.c_write import named
 from zoo.operations import cases
@@ -146,7 +146,7 @@ def compared(graph, tensors, place, n_steps=12):
     xs = np.random.default_rng(1).normal(size=(n_steps, s.prepare.n_inputs)).astype(np.float32)
     expected = reference_answers(graph, tensors, xs)
     allowed = bound(s.step, s.answer, xs)
-    played = answers(Player(s.step), Player(s.answer), xs[None])[0]
+    played = answers(PartPlayer(s.step), PartPlayer(s.answer), xs[None])[0]
     assert (np.abs(played - expected) <= allowed).all()
     ours = library_of(s, place).stream().answers(xs)
     assert (np.abs(ours - expected) <= allowed).all()
@@ -221,7 +221,7 @@ def test_rows_that_are_arrays(tmp_path):
             expected.append(torch.cat([t.flatten(1) for t in exact], 1)[0].numpy())
     allowed = bound(s.step, s.answer, xs)
     assert allowed.max() < 1e-3
-    played = answers(Player(s.step), Player(s.answer), xs[None])[0]
+    played = answers(PartPlayer(s.step), PartPlayer(s.answer), xs[None])[0]
     assert (np.abs(played - expected) <= allowed).all()
     ours = library_of(s, tmp_path).stream().answers(xs)
     assert (np.abs(ours - expected) <= allowed).all()

@@ -18,7 +18,7 @@ from c_examples import library_of, needs_gcc, reference_answers, source_of, with
 import ostinato
 from ostinato.export.c_play import bound
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 from zoo.modern import MODERN
 from zoo.saved import of_case, rows
@@ -94,7 +94,7 @@ def as_model(name):
     y = c.input(step.outputs[0].width)
     layer = Scan("own", (Direction(step),))
     return Exportable(
-        ModelGraph(None, (layer,), Readout("each"), StepGraph((y,), (), (), (y,))), tensors
+        ModelGraph(None, (layer,), ReadoutGraph("each"), StepGraph((y,), (), (), (y,))), tensors
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from ostinato.export.onnx_cells import recognised
 from ostinato.export.onnx_model import Exportable, carried_states, sequence_model, step_model
 from ostinato.export.parity import bound
-from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 
 RUNTIMES = {"onnxruntime": ex.onnx_runtime, "openvino": ex.openvino}
 
@@ -193,7 +193,7 @@ def test_a_step_of_a_persons_own(name, reverse):
     init = tuple(n.normal(2, H) for _ in range(n_states))
     graph = n.step(step, weights, init[0] if n_states == 1 else init, n.normal(2, F))
     layer = Scan("own", (Direction(graph, reverse),))
-    model = ModelGraph(None, (layer,), Readout("last"), n.head(H, 3))
+    model = ModelGraph(None, (layer,), ReadoutGraph("last"), n.head(H, 3))
     made = sequence_model(Exportable(model, n.tensors))
     assert made.operators == (operator,)
     for run in (ex.onnx_runtime(made.proto), ex.openvino(made.proto)):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.runtime.model import Model, Tagger, model_of
-from ostinato.runtime.programs import Program
+from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.saved import checked_config, made
 from ostinato.runtime.tensors import read_json, unpack
 
@@ -173,7 +173,7 @@ def outcome(config: bytes, tensors: bytes) -> str:
         model.network.forecasts(x, np.ones((2, ahead.n_steps, ahead.n_known), np.float32))
     if not model.graph.why_not_streamable():
         for part in model.graph.composed():
-            Program(part, model.tensors)
+            StepProgram(part, model.tensors)
     X: Any = [["to", "be"]] if isinstance(model, Tagger) else ["to be"]
     X = X if embed else np.ones((2, 3, model.n_features), np.float32)
     X = X if ahead is None else [[1.0, 2.0, 3.0]]

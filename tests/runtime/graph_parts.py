@@ -7,7 +7,7 @@ import copy
 import torch
 
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 from zoo.saved import step_graph
 from zoo.steps import Kit
@@ -71,7 +71,7 @@ class Parts:
         c = Composer()
         total, count = c.input(width), c.input(1)
         mean = c.node("div", [total, count], (0.0,), "rows", (width,))
-        return Readout("scan", step, StepGraph((total, count), (), (), (mean,)))
+        return ReadoutGraph("scan", step, StepGraph((total, count), (), (), (mean,)))
 
     def model(self, cells, readout="last", F=5, H=8, directions=(False,)):
         layers, width = [], F
@@ -79,5 +79,5 @@ class Parts:
             played = tuple(Direction(self.step(cell, width, H), r) for r in directions)
             layers.append(Scan(f"{cell} layer {i}", played))
             width = H * len(directions)
-        read = self.mean(width) if readout == "mean" else Readout(readout)
+        read = self.mean(width) if readout == "mean" else ReadoutGraph(readout)
         return ModelGraph(None, tuple(layers), read, self.head(width))

@@ -15,7 +15,7 @@ from torch import nn
 import ostinato.runtime
 from ostinato import SequenceTagger
 from ostinato.runtime.lookahead import _HEAD, _MAGIC, MOST, LookaheadSource, LookaheadStream
-from ostinato.runtime.model_graph import Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.network import Network
 from ostinato.runtime.stream import sealed
 from ostinato.runtime.stream_source import RowScaling, StreamSource
@@ -33,7 +33,7 @@ def mixed(parts, kinds, readout):
         played = tuple(Direction(parts.step(cell, width, H), r) for r in directions)
         layers.append(Scan(f"{cell} layer {i}", played))
         width = H * len(directions)
-    read = parts.mean(width) if readout == "mean" else Readout(readout)
+    read = parts.mean(width) if readout == "mean" else ReadoutGraph(readout)
     return ModelGraph(None, tuple(layers), read, parts.head(width))
 
 

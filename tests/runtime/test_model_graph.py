@@ -17,7 +17,7 @@ from ostinato.runtime.model_graph import (
     side_by_side,
 )
 from ostinato.runtime.network import Network
-from ostinato.runtime.programs import Program
+from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.reference import play_step
 
 EPS = np.finfo(np.float32).eps
@@ -46,7 +46,7 @@ def test_composed_has_the_bits_of_the_layers(cells, readout, H):
     batch = Network(model, parts.tensors).answers(x)
     step, answer = model.composed()
     assert len(answer.inputs) == len(step.states) and not step.outputs
-    player, answering = Program(step, parts.tensors), Program(answer, parts.tensors)
+    player, answering = StepProgram(step, parts.tensors), StepProgram(answer, parts.tensors)
     carry, theirs = None, np.zeros((B, T, 3))
     for t in range(T):
         _, carry = player.play([x[:, t][None]], init=carry)
@@ -95,7 +95,7 @@ def test_without_joints_the_bits_differ():
     step, _ = model.composed()
     bare = replace(step, joints=frozenset())
     carry = [np.ones((3, n.width), np.float32) / 3 for n in step.states]
-    found = [Program(graph, parts.tensors).play([x], init=carry)[1] for graph in (step, bare)]
+    found = [StepProgram(graph, parts.tensors).play([x], init=carry)[1] for graph in (step, bare)]
     assert any((a != b).any() for a, b in zip(*found, strict=True))
 
 
@@ -221,8 +221,8 @@ def test_no_output_is_kept_but_the_last(monkeypatch):
     """Of a readout that reads the last output alone: neither of a state nor of another value."""
     parts = Parts()
     played = []
-    play = Program.play
-    monkeypatch.setattr(Program, "play", lambda self, *a: played.append(self) or play(self, *a))
+    play = StepProgram.play
+    monkeypatch.setattr(StepProgram, "play", lambda self, *a: played.append(self) or play(self, *a))
     for cell in ("gru", "own"):
         network = Network(parts.model([cell], directions=(False, True)), parts.tensors)
         network.answers(np.ones((2, 4, 5), np.float32), np.array([4, 2]))

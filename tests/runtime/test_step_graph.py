@@ -16,7 +16,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import WITHIN_ROWS
 from ostinato.engine.ops import OPS
 from ostinato.nn.steps import gru_step
-from ostinato.runtime.programs import Program
+from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import _CHECKS, StepGraph
 from zoo import operations, steps
@@ -100,7 +100,7 @@ def test_the_bits_are_those_of_scan(name):
     with torch.no_grad():
         carry, ys = ostinato.scan(case.step, init, xs)
     given = [over_time(x) for x in pytree.tree_leaves(xs)]
-    outputs, finals = Program(again(graph), tensors).play(given, init=rows_of_float32(init))
+    outputs, finals = StepProgram(again(graph), tensors).play(given, init=rows_of_float32(init))
     expected = [*map(over_time, pytree.tree_leaves(ys)), *rows_of_float32(carry)]
     for ours, theirs in zip([*outputs, *finals], expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -126,7 +126,7 @@ def test_random_steps_in_the_engine(seed):
     ]
     init = rows(case.init(B))
     for reverse in (False, True):
-        outputs, finals = Program(graph, tensors, reverse=reverse).play(xs, init=init)
+        outputs, finals = StepProgram(graph, tensors, reverse=reverse).play(xs, init=init)
         carry, found = init, {}
         for t in reversed(range(T)) if reverse else range(T):
             carry, found[t] = play_step(graph, [x[t] for x in xs], carry, tensors)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from stream_cases import FINGERPRINT
 
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, Readout, Scan
+from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.network import Network
 from ostinato.runtime.pool import Pool
 from ostinato.runtime.step_graph import StepGraph
@@ -43,7 +43,7 @@ def source_of_case(case):
     read = c.input(layer.outputs[0].width)
     head = StepGraph((read,), (), (), (c.node("mul_s", [read], (1.0,), "rows", read.shape),))
     layers = (Scan("own layer 0", (Direction(layer),)),)
-    network = Network(ModelGraph(None, layers, Readout("each"), head), tensors)
+    network = Network(ModelGraph(None, layers, ReadoutGraph("each"), head), tensors)
     return StreamSource(network, range(read.width), fingerprint=FINGERPRINT)
 
 

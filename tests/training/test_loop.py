@@ -299,13 +299,13 @@ class Leaky(torch.nn.Module):
 
 @pytest.mark.parametrize(("cell", "budget"), [("lstm", "400kB"), (Leaky, "160kB")])
 def test_a_budget_of_memory_gives_the_same_bits(cell, budget, monkeypatch):
-    from ostinato.compiler.play.segmented import Run as Segmented
+    from ostinato.compiler.play.segmented import SegmentedRun
 
     X, y = up_or_down(40)
     X = np.tile(X, (1, 30, 1))  # [40, 240, 1]
     segments = []
-    made = Segmented.__init__
-    monkeypatch.setattr(Segmented, "__init__", lambda self, *a: segments.append(made(self, *a)))
+    made = SegmentedRun.__init__
+    monkeypatch.setattr(SegmentedRun, "__init__", lambda self, *a: segments.append(made(self, *a)))
     found = []
     for memory in (None, budget):
         torch.manual_seed(0)

@@ -17,7 +17,7 @@ from ostinato.models.language import LanguageNet
 from ostinato.models.tagger import TaggerNet
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Network
-from ostinato.runtime.programs import Program
+from ostinato.runtime.programs import StepProgram
 from ostinato.training.saved_graph import describe
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
@@ -84,7 +84,7 @@ def test_classifiers(cell, num_layers, bidirectional, readout):
 
 def streamed(network, x, ours):
     """Step by step, as one step over one carry: the same bits."""
-    step, answer = (Program(g, network.tensors) for g in network.graph.composed())
+    step, answer = (StepProgram(g, network.tensors) for g in network.graph.composed())
     for row, n in enumerate(LENGTHS.tolist()):
         carry = None
         for t in range(n):

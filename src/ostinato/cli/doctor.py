@@ -21,7 +21,7 @@ BUSY = 0.5  # of the cores: from here on a training meets another program on mos
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at. "slow" costs time, "broken" keeps something from working."""
 
     name: str
@@ -45,7 +45,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _table(findings: list[Finding]) -> str:
+def _table(findings: list[Diagnosis]) -> str:
     width = max(len(f.name) for f in findings)
     lines = []
     for f in findings:
@@ -60,16 +60,16 @@ def _table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _python() -> list[Finding]:
+def _python() -> list[Diagnosis]:
     good = sys.version_info >= MINIMAL_PYTHON
     return [
-        Finding(
+        Diagnosis(
             "Python",
             "ok" if good else "broken",
             f"{platform.python_version()} ({sys.executable})",
             "" if good else "ostinato needs Python 3.10 or newer",
         ),
-        Finding(
+        Diagnosis(
             "machine",
             "ok",
             f"{environment.cpu_model()}, {environment.cores()} cores, {platform.system()}",
@@ -77,21 +77,21 @@ def _python() -> list[Finding]:
     ]
 
 
-def _packages() -> list[Finding]:
+def _packages() -> list[Diagnosis]:
     needed = {"ostinato", "numpy", "safetensors", "typer"}
     findings = []
     for name, version in environment.packages().items():
         if version is not None:
-            findings.append(Finding(name, "ok", version))
+            findings.append(Diagnosis(name, "ok", version))
         elif name in needed:
-            findings.append(Finding(name, "broken", "not installed", "pip install ostinato"))
+            findings.append(Diagnosis(name, "broken", "not installed", "pip install ostinato"))
         else:
             advice = f"to train and evaluate: {INSTALL_TORCH}"
-            findings.append(Finding(name, "broken", "not installed", advice))
+            findings.append(Diagnosis(name, "broken", "not installed", advice))
     return findings
 
 
-def _engine() -> list[Finding]:
+def _engine() -> list[Diagnosis]:
     """The native engine and the instruction set it would use."""
     try:
         importlib.import_module("ostinato._native")
@@ -99,44 +99,44 @@ def _engine() -> list[Finding]:
         best, available = native.best_isa(), native.available_isas()
     except ImportError as error:
         advice = "with a C++17 compiler, this builds it: pip install ."
-        return [Finding("native engine", "broken", f"cannot be loaded: {error}", advice)]
+        return [Diagnosis("native engine", "broken", f"cannot be loaded: {error}", advice)]
     except ValueError as error:  # OSTINATO_ISA names an instruction set that this machine lacks
-        return [Finding("native engine", "broken", str(error), "unset OSTINATO_ISA")]
+        return [Diagnosis("native engine", "broken", str(error), "unset OSTINATO_ISA")]
     value = f"{best} (of {', '.join(available)})"
     if best == available[0] != "base":
-        return [Finding("native engine", "ok", value)]
+        return [Diagnosis("native engine", "ok", value)]
     if best != available[0]:
         advice = f"OSTINATO_ISA={best} keeps {available[0]} from running"
     else:
         advice = "no vector kernel for this processor: PyTorch's own path is used"
-    return [Finding("native engine", "slow", value, advice)]
+    return [Diagnosis("native engine", "slow", value, advice)]
 
 
-def _threads() -> list[Finding]:
+def _threads() -> list[Diagnosis]:
     cores = environment.cores()
     variable = os.environ.get("OMP_NUM_THREADS")
     said = f"OMP_NUM_THREADS={variable}" if variable else "OMP_NUM_THREADS not set"
     try:
         import torch
     except ImportError:
-        return [Finding("threads", "ok", f"{cores} cores, {said}")]
+        return [Diagnosis("threads", "ok", f"{cores} cores, {said}")]
     threads = torch.get_num_threads()
     value = f"PyTorch uses {threads} of {cores} cores, {said}"
     if threads > cores:
         advice = f"more threads than cores wait for each other: --threads {cores}"
-        return [Finding("threads", "slow", value, advice)]
+        return [Diagnosis("threads", "slow", value, advice)]
     if variable and threads < cores // 2:
-        return [Finding("threads", "slow", value, "cores stay idle: unset OMP_NUM_THREADS")]
-    return [Finding("threads", "ok", value)]
+        return [Diagnosis("threads", "slow", value, "cores stay idle: unset OMP_NUM_THREADS")]
+    return [Diagnosis("threads", "ok", value)]
 
 
-def _load() -> list[Finding]:
+def _load() -> list[Diagnosis]:
     """Whether other programs want the cores, and whether the system gives the whole of them."""
     cores, quota = environment.cores(), environment.cpu_quota()
     findings = []
     if quota is not None and quota < cores:
         findings.append(
-            Finding(
+            Diagnosis(
                 "CPU quota",
                 "slow",
                 f"{quota:.2g} cores' time for {cores} threads, which sleep when it is used up",
@@ -152,13 +152,13 @@ def _load() -> list[Finding]:
                 "threads that share cores with another program wait for each other; in a script, "
                 f"call torch.set_num_threads(1) and set OSTINATO_NUM_THREADS={cores}"
             )
-            findings.append(Finding("load", "slow", value, advice))
+            findings.append(Diagnosis("load", "slow", value, advice))
         else:
-            findings.append(Finding("load", "ok", value))
+            findings.append(Diagnosis("load", "ok", value))
     return findings
 
 
-def _denormals() -> list[Finding]:
+def _denormals() -> list[Diagnosis]:
     """Numbers below 1e-38 take a slow path in the processor unless they are flushed to zero.
 
     Flushing is left off by default: it would change results.
@@ -168,7 +168,7 @@ def _denormals() -> list[Finding]:
     smallest = np.float32(1.2e-38)
     flushed = bool(smallest * np.float32(0.5) == 0)
     return [
-        Finding(
+        Diagnosis(
             "denormals",
             "ok",
             "flushed to zero: another library set the processor so; results may differ in bits"

@@ -34,7 +34,7 @@ class Result:
     run: RunDir | None
 
 
-class Recorder(training.Callback):
+class RunRecorder(training.Callback):
     """Opens the run directory when the training begins, and keeps metrics and checkpoints there.
 
     By then all arguments have been checked, so that a wrong flag leaves nothing behind. Of several
@@ -131,7 +131,7 @@ def _run(
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, job.least_memory())
     checkpoint = ranks.from_first(lambda: _checkpoint(resumed))
-    recorder = Recorder(open_run, settings, surroundings) if open_run else None
+    recorder = RunRecorder(open_run, settings, surroundings) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
         callbacks.append(training.Progress())

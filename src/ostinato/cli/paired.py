@@ -35,7 +35,7 @@ class Apart(Exception):  # noqa: N818  it says that there is nothing to test
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PairedResult:
     """The result of a test of run B against run A.
 
     Attributes:
@@ -65,7 +65,7 @@ class Outcome:
         return asdict(self)
 
 
-def classify(a: Rows, b: Rows) -> Outcome:
+def classify(a: Rows, b: Rows) -> PairedResult:
     """Two classifiers by the sequences that only one of them is right about.
 
     Args:
@@ -77,7 +77,7 @@ def classify(a: Rows, b: Rows) -> Outcome:
     _check_same(a, b, ("index", "id", "label"))
     right_a, right_b = _right(a), _right(b)
     better, worse = int((right_b & ~right_a).sum()), int((right_a & ~right_b).sum())
-    return Outcome(
+    return PairedResult(
         "exact sign test (McNemar)",
         "sequences",
         len(a),
@@ -91,7 +91,7 @@ def classify(a: Rows, b: Rows) -> Outcome:
     )
 
 
-def tag(a: Rows, b: Rows) -> Outcome:
+def tag(a: Rows, b: Rows) -> PairedResult:
     """Two taggers by the sequences in which one of them is right about more steps.
 
     Args, Raises: as for `classify`.
@@ -101,7 +101,7 @@ def tag(a: Rows, b: Rows) -> Outcome:
     gain = np.bincount(unit, _right(b).astype(float) - _right(a))
     _check_enough(len(gain), "sequences")
     better, worse = int((gain > 0).sum()), int((gain < 0).sum())
-    return Outcome(
+    return PairedResult(
         "exact sign test",
         "sequences",
         len(gain),
@@ -116,7 +116,7 @@ def tag(a: Rows, b: Rows) -> Outcome:
     )
 
 
-def forecast(a: Rows, b: Rows, horizon: int) -> Outcome:
+def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
     """Two forecasters by their quantile losses on each series, or on each window of few series.
 
     The loss is the mean pinball loss, or the absolute error if their quantiles have other levels.
@@ -148,7 +148,7 @@ def forecast(a: Rows, b: Rows, horizon: int) -> Outcome:
     usable = total > 0  # not of units without a value, nor where both are exact
     _check_enough(int(usable.sum()), what)
     relative = 2 * (sums[1] - sums[0])[usable] / total[usable]
-    return Outcome(
+    return PairedResult(
         "sign-flip test",
         what,
         len(relative),
@@ -162,7 +162,7 @@ def forecast(a: Rows, b: Rows, horizon: int) -> Outcome:
     )
 
 
-def language(a: Sequence[float], b: Sequence[float], unit: str) -> Outcome:
+def language(a: Sequence[float], b: Sequence[float], unit: str) -> PairedResult:
     """Two language models by their bits per character of the same stretches of text.
 
     Args:
@@ -174,7 +174,7 @@ def language(a: Sequence[float], b: Sequence[float], unit: str) -> Outcome:
     """
     _check_enough(len(a), unit)
     differences = np.asarray(b) - np.asarray(a)
-    return Outcome(
+    return PairedResult(
         "sign-flip test",
         unit,
         len(differences),

@@ -9,7 +9,7 @@ from typing import Any
 
 from ostinato.cli import jobs, paired, sources
 from ostinato.cli.compare import Measured
-from ostinato.cli.paired import Apart, Outcome
+from ostinato.cli.paired import Apart, PairedResult
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def tested(a: Measured, b: Measured) -> dict[str, Any]:
     return pair | outcome.as_json()
 
 
-def _outcome(a: Measured, b: Measured) -> Outcome:
+def _outcome(a: Measured, b: Measured) -> PairedResult:
     if a.task == "language":
         return _of_texts(a, b)
     one, other = (paired.read(each.run.predictions) for each in (a, b))
@@ -95,7 +95,7 @@ def _where(measured: Measured) -> str:
     return name if data.source in sources.BUILT_IN else f"{name} ({(_origin(measured) or '')[:8]})"
 
 
-def _of_texts(a: Measured, b: Measured) -> Outcome:
+def _of_texts(a: Measured, b: Measured) -> PairedResult:
     """Two language models, measured again on each document or stretch of the test part."""
     texts = [_texts(each) for each in (a, b)]
     if texts[0] != texts[1]:

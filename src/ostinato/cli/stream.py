@@ -83,15 +83,15 @@ def stream(
     if state is not None:
         check_file(state, overwrite=True)
     from ostinato import runtime
-    from ostinato.cli.stream_input import Input, Source
-    from ostinato.cli.stream_play import Player, Rule
+    from ostinato.cli.stream_input import Input, InputFormat
+    from ostinato.cli.stream_play import Rule, StreamPlayer
 
     model = runtime.load(runs.find(run).model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
-    source = Source(file, key, names, separator)
+    source = InputFormat(file, key, names, separator)
     with opened(file) as handle:
-        Player(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
+        StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
 
 
 def _confidence(given: str | None, model: Model) -> float | None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.stream_input import Source
+from ostinato.cli.stream_input import InputFormat
 
 MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
 
 
 @dataclass(frozen=True)
-class Columns:
+class StreamColumns:
     """Where a row has what.
 
     Attributes:
@@ -39,7 +39,7 @@ class Columns:
     @staticmethod
     def named(
         names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
-    ) -> Columns:
+    ) -> StreamColumns:
         """The columns of a header, or of names that were given.
 
         Args:
@@ -63,7 +63,7 @@ class Columns:
             )
         if len(wanted) != n:
             raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
-        return Columns(tuple(names), key, tuple(names.index(c) for c in wanted))
+        return StreamColumns(tuple(names), key, tuple(names.index(c) for c in wanted))
 
 
 def begins_with_header(fields: Sequence[str]) -> bool:
@@ -87,24 +87,24 @@ def feature_names(model: Any) -> list[str] | None:
     return [f.name for f in preparation.features]
 
 
-def columns_of(names: Sequence[str], source: Source, model: Any) -> Columns:
+def columns_of(names: Sequence[str], source: InputFormat, model: Any) -> StreamColumns:
     """The columns of rows with these names; without names, all columns of arrays in order.
 
     Raises:
-        BadInput: see `Columns.named`.
+        BadInput: see `StreamColumns.named`.
     """
     if names:
-        return Columns.named(names, source.key, feature_names(model), model.n_features)
+        return StreamColumns.named(names, source.key, feature_names(model), model.n_features)
     if source.key is not None:
         raise BadInput("the rows are arrays, which have no column for --key")
-    return Columns((), None, tuple(range(model.n_features)))
+    return StreamColumns((), None, tuple(range(model.n_features)))
 
 
-def columns_in(first: str, source: Source, model: Any) -> tuple[Columns, bool]:
+def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColumns, bool]:
     """The columns by the first line of CSV; and whether it names them.
 
     Raises:
-        BadInput: it does not, and no other names were given; or see `Columns.named`.
+        BadInput: it does not, and no other names were given; or see `StreamColumns.named`.
     """
     fields = next(csv.reader([first], delimiter=source.separator))
     fields = [field.strip() for field in fields]
@@ -120,7 +120,7 @@ def columns_in(first: str, source: Source, model: Any) -> tuple[Columns, bool]:
     return columns_of([str(i + 1) for i in range(len(fields))], source, model), False
 
 
-def columns_of_object(first: str, source: Source, model: Any) -> Columns:
+def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColumns:
     """The columns by the first line of JSON: those that the model knows, or those that are there.
 
     Raises:

@@ -14,7 +14,7 @@ HEAD = 4096  # bytes at the beginning of a file by which it is known again
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFormat:
     """How the input was described.
 
     Attributes:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_answers import Form, Line, Session, plain, probability_of, show
-from ostinato.cli.stream_columns import Columns, columns_in, columns_of, columns_of_object
-from ostinato.cli.stream_input import Input, Source
+from ostinato.cli.stream_columns import StreamColumns, columns_in, columns_of, columns_of_object
+from ostinato.cli.stream_input import Input, InputFormat
 from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, Rows, decoded
 from ostinato.cli.stream_state import KeyState, Snapshot
 from ostinato.interrupt import Interrupt, Terminated
@@ -51,7 +51,7 @@ class Rule:
     skip: bool = False
 
 
-class Player:
+class StreamPlayer:
     """Plays the rows of an input through a model.
 
     Args:
@@ -66,7 +66,7 @@ class Player:
     def __init__(
         self,
         model: Any,
-        source: Source,
+        source: InputFormat,
         input: Input,
         rule: Rule,
         as_json: bool = False,
@@ -267,7 +267,7 @@ class Player:
         self.lines.done(lines[:1])
         return lines[1:]
 
-    def _read_as(self, is_json: bool, columns: Columns) -> None:
+    def _read_as(self, is_json: bool, columns: StreamColumns) -> None:
         preparation = self.model.preparation
         missing = preparation is not None and preparation.missing != "error"
         if is_json:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.stream_columns import MISSING, Columns
+from ostinato.cli.stream_columns import MISSING, StreamColumns
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
@@ -76,7 +76,7 @@ class Rows:
         allow_missing: whether the model knows what to do about a missing value.
     """
 
-    def __init__(self, columns: Columns, allow_missing: bool = False):
+    def __init__(self, columns: StreamColumns, allow_missing: bool = False):
         self.columns, self.allow_missing = columns, allow_missing
 
     def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
@@ -112,7 +112,7 @@ class Csv(Rows):
         separator: one character.
     """
 
-    def __init__(self, columns: Columns, allow_missing: bool = False, separator: str = ","):
+    def __init__(self, columns: StreamColumns, allow_missing: bool = False, separator: str = ","):
         super().__init__(columns, allow_missing)
         self.separator = separator
         self.width = len(columns.names)

@@ -51,14 +51,14 @@ def compile_step(
     """
     # Imported here, so that `import ostinato` stays fast and `lower` can be imported without torch.
     from ostinato.compiler.capture.record import check_recording, record, step_type
-    from ostinato.compiler.graph.from_aten import StepGraph
+    from ostinato.compiler.graph.from_aten import DifferentiableGraph
     from ostinato.compiler.plan import Planner
     from ostinato.compiler.play.step import CompiledStep
 
     recording, small = record(a, captured, observation)  # capture/
     dtype = step_type(recording)
     check_recording(recording, a, observation)
-    graph = StepGraph(recording, dtype)  # graph/
+    graph = DifferentiableGraph(recording, dtype)  # graph/
     planner = Planner(recording, graph)  # backward/ and lower/, when a call needs them
     planner.check()
     return CompiledStep(planner, small, dtype, engine)  # play/

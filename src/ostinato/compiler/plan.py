@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
-from ostinato.compiler.backward.rematerialize import Stored, choose_stored, is_enough
+from ostinato.compiler.backward.rematerialize import KeptValues, choose_stored, is_enough
 from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.from_aten import Backward, StepGraph
+from ostinato.compiler.graph.from_aten import Backward, DifferentiableGraph
 from ostinato.compiler.graph.node import Node, reachable
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
@@ -90,7 +90,7 @@ def _once(method: F) -> F:
 class Planner:
     """Makes the plans of one recorded step."""
 
-    def __init__(self, recording: Recording, graph: StepGraph):
+    def __init__(self, recording: Recording, graph: DifferentiableGraph):
         self.recording, self.graph = recording, graph
         self._made: dict[Any, Any] = {}
 
@@ -140,7 +140,7 @@ class Planner:
         return tuple([i for i, n in enumerate(self.graph.forward.states) if n in self._handed_on])
 
     @_once
-    def _stored(self) -> Stored:
+    def _stored(self) -> KeptValues:
         f = self.graph.forward
         return choose_stored(f, self.gradients((True,) * len(f.ys), self.all_leaves))
 
@@ -160,7 +160,7 @@ class Planner:
         """With `train`, a backward pass may follow."""
         f = self.graph.forward
         shown = self._shown(scale)
-        nothing = Stored(tuple([n in shown for n in f.new_states]), [])
+        nothing = KeptValues(tuple([n in shown for n in f.new_states]), [])
         stored = self._stored() if train else nothing
         y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
@@ -203,7 +203,7 @@ class Planner:
         d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
         sums = sums_in(g.d_captured)
         needed = _needed_carries(g, [*sums.values(), *d_xs.values()], init_wanted)
-        if not is_enough(self.graph.forward, g, x_wanted, Stored(forward.keeps, forward.saved)):
+        if not is_enough(self.graph.forward, g, x_wanted, KeptValues(forward.keeps, forward.saved)):
             raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         descending = not forward.reverse
         # The gradient of the carry is a carry that runs the other way.

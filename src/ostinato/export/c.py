@@ -21,7 +21,7 @@ from ostinato.data.windows import SeriesWindows
 from ostinato.data.words import CodedWords
 from ostinato.export.c_forecast import forecast_texts
 from ostinato.export.c_measure import Sizes, measured
-from ostinato.export.c_play import Player, answers, bound
+from ostinato.export.c_play import PartPlayer, answers, bound
 from ostinato.export.c_prepare import Prepare, prepared, tokens, unprepared
 from ostinato.export.c_program import Part, part
 from ostinato.export.c_quantize import quantized
@@ -33,7 +33,7 @@ from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.language import LanguageModel
 from ostinato.runtime.model import Classifier, Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
-from ostinato.runtime.programs import Program
+from ostinato.runtime.programs import StepProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself instead
@@ -272,7 +272,7 @@ def _test(given: Given, s: Source) -> str:
     if not s.int8:
         return test_source(s.name, raw, _runtime_answers(given, x), bound(s.step, s.answer, x))
     weights = _int8(s.step), _int8(s.answer)
-    expected = answers(Player(s.step, weights[0]), Player(s.answer, weights[1]), x[None])[0]
+    expected = answers(PartPlayer(s.step, weights[0]), PartPlayer(s.answer, weights[1]), x[None])[0]
     return test_source(s.name, raw, expected, bound(s.step, s.answer, x, weights))
 
 
@@ -303,11 +303,11 @@ def accuracy(
         rounded: x as int8 has it; by default x.
     """
     with_float = answers(
-        Player(step, dtype=np.float32), Player(answer, dtype=np.float32), x, lengths
+        PartPlayer(step, dtype=np.float32), PartPlayer(answer, dtype=np.float32), x, lengths
     )
     with_int8 = answers(
-        Player(step, _int8(step), np.float32),
-        Player(answer, _int8(answer), np.float32),
+        PartPlayer(step, _int8(step), np.float32),
+        PartPlayer(answer, _int8(answer), np.float32),
         x if rounded is None else rounded,
         lengths,
     )
@@ -366,7 +366,7 @@ def _embedded(graph: ModelGraph, tensors: Mapping[str, Array], tokens: Array) ->
 
 def _runtime_answers(given: Given, x: Array) -> Array:
     """The runtime's answers after each step, `[T, K]`, of x `[T, columns]`."""
-    step, answer = (Program(g, given.tensors) for g in given.graph.composed())
+    step, answer = (StepProgram(g, given.tensors) for g in given.graph.composed())
     found, carry = [], None
     for row in x:
         _, carry = step.play([row[None, None]], init=carry)

@@ -22,7 +22,7 @@ from ostinato.data.panel import Panel
 from ostinato.data.windows import CONSTANT, SeriesWindows
 from ostinato.export.c_forecast_test import panels, sample, test_source
 from ostinato.export.c_function import Function
-from ostinato.export.c_play import EPSILON, N_TRIALS, Player, allowed, forecasts
+from ostinato.export.c_play import EPSILON, N_TRIALS, PartPlayer, allowed, forecasts
 from ostinato.export.c_program import Part, part
 from ostinato.export.c_quantize import quantized
 from ostinato.export.c_write import (
@@ -388,7 +388,7 @@ def answers_and_bounds(
 
     def played(noise: Any = None) -> Array:
         pairs = zip(parts, weights, strict=True)
-        step, answer, each = (Player(p, w, noise=noise) for p, w in pairs)
+        step, answer, each = (PartPlayer(p, w, noise=noise) for p, w in pairs)
         return forecasts(step, answer, each, read.x, known)
 
     exact, noise = played(), np.random.default_rng(0)

@@ -28,7 +28,7 @@ _EXACT = {
 }  # fmt: skip
 
 
-class Player:
+class PartPlayer:
     """Plays one part.
 
     Args:
@@ -133,7 +133,7 @@ class Player:
             self.memory[o.buffer, o.dt][:, o.column : o.column + n] = value
 
 
-def answers(step: Player, answer: Player, x: Array, lengths: Array | None = None) -> Array:
+def answers(step: PartPlayer, answer: PartPlayer, x: Array, lengths: Array | None = None) -> Array:
     """The answers after each step, `[B, T, K]`; beyond the length of a row its last one.
 
     Args:
@@ -163,9 +163,9 @@ def bound(step: Part, answer: Part, x: Array, weights: Any = (None, None)) -> Ar
     """
     many = np.repeat(x[None], N_TRIALS, axis=0)
     noise = np.random.default_rng(0)
-    exact = answers(Player(step, weights[0]), Player(answer, weights[1]), x[None])
+    exact = answers(PartPlayer(step, weights[0]), PartPlayer(answer, weights[1]), x[None])
     noisy = answers(
-        Player(step, weights[0], noise=noise), Player(answer, weights[1], noise=noise), many
+        PartPlayer(step, weights[0], noise=noise), PartPlayer(answer, weights[1], noise=noise), many
     )
     return allowed(exact[0], noisy)
 
@@ -176,7 +176,9 @@ def allowed(exact: Array, noisy: Array) -> Array:
     return 2 * 4 * off + 4 * EPSILON * np.maximum(1, np.abs(exact))
 
 
-def forecasts(step: Player, answer: Player, each: Player, x: Array, known: Array) -> Array:
+def forecasts(
+    step: PartPlayer, answer: PartPlayer, each: PartPlayer, x: Array, known: Array
+) -> Array:
     """A forecaster's answers for the steps ahead, `[B, h, Q]`, in units of the windows' scale.
 
     Args:
@@ -192,7 +194,7 @@ def forecasts(step: Player, answer: Player, each: Player, x: Array, known: Array
     return each.play([vectors, beside], ())[1][0].reshape(n_rows, n_steps, -1)
 
 
-def _zeros(step: Player, n_rows: int) -> list[Array]:
+def _zeros(step: PartPlayer, n_rows: int) -> list[Array]:
     program = step.part.program
     return [
         np.zeros((n_rows, program.buffers[c.buffer].width), step.dtype) for c in program.carries

@@ -32,7 +32,7 @@ Found = Mapping[str, Node]
 
 
 @dataclass(frozen=True)
-class Cell:
+class OnnxCell:
     """A recurrent operator of ONNX.
 
     Attributes:
@@ -54,7 +54,7 @@ class Cell:
         return self.R.shape[2]
 
 
-def recognised(step: StepGraph, tensors: Tensors) -> Cell | None:
+def recognised(step: StepGraph, tensors: Tensors) -> OnnxCell | None:
     """The operator that computes the step, or None.
 
     The output must be the new h: no operator of ONNX has another.
@@ -77,7 +77,7 @@ def recognised(step: StepGraph, tensors: Tensors) -> Cell | None:
 # ---- the cells
 
 
-def _rnn(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> Cell | None:
+def _rnn(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> OnnxCell | None:
     for pattern, name in ((("tanh", "a"), "Tanh"), (("max_s", "a", 0.0), "Relu")):
         for found in matches(pattern, new[0], {}):
             gate = _affine(found["a"], (x, now[0]), tensors)
@@ -99,7 +99,7 @@ _RENEWS = (  # z is the share of the new one: 1 − σ(a) = σ(−a)
 )
 
 
-def _gru(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> Cell | None:
+def _gru(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> OnnxCell | None:
     h = now[0]
     for sign, patterns in ((1, _KEEPS), (-1, _RENEWS)):
         for found in (f for p in patterns for f in matches(p, new[0], {"h": h})):
@@ -137,7 +137,7 @@ def _candidate(n: Node, x: Node, h: Node, tensors: Tensors) -> tuple[_Gate, _Gat
     return None
 
 
-def _lstm(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> Cell | None:
+def _lstm(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors) -> OnnxCell | None:
     h, c = now
     written = ("mul", ("sigmoid", "i"), ("tanh", "g"))
     carried = ("add", ("mul", ("sigmoid", "f"), "c"), written)
@@ -149,10 +149,10 @@ def _lstm(x: Node, now: Any, new: Any, order: tuple[int, ...], tensors: Tensors)
     return None
 
 
-def _cell(op: str, gates: Sequence[Any], order: tuple[int, ...], **attrs: Any) -> Cell:
+def _cell(op: str, gates: Sequence[Any], order: tuple[int, ...], **attrs: Any) -> OnnxCell:
     W, R = (np.concatenate([getattr(g, part) for g in gates])[None] for part in ("W", "R"))
     B = np.concatenate([*(g.Wb for g in gates), *(g.Rb for g in gates)])[None]
-    return Cell(op, W, R, B, order, attrs)
+    return OnnxCell(op, W, R, B, order, attrs)
 
 
 # ---- gates

@@ -28,7 +28,7 @@ from ostinato.data.prepare import Preparation
 from ostinato.data.windows import SeriesWindows
 from ostinato.export.onnx_forecast import described_inputs, write_forecast
 from ostinato.export.onnx_prepare import scaled, write_preparation
-from ostinato.export.onnx_scan import Played, Rows, write_direction, write_scan
+from ostinato.export.onnx_scan import BatchRows, Played, write_direction, write_scan
 from ostinato.export.onnx_step import Tensors, write_step
 from ostinato.export.onnx_writer import BOOL, DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
 from ostinato.runtime.model_graph import Embed, ModelGraph
@@ -87,7 +87,7 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
     else:
         named, inputs = _inputs(w, source, ("batch", "time"))
         given = [w.node("Transpose", name, perm=_time_and_batch(n)) for name, n in named]
-        rows = Rows.of(w, given[0], LENGTHS, RESETS if source.resets else None)
+        rows = BatchRows.of(w, given[0], LENGTHS, RESETS if source.resets else None)
         x = _read(w, source, given, None, rows.resets, operators, made_of)[0]
         answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
         inputs.append(w.value(LENGTHS, ("batch",), INT64))
@@ -103,7 +103,7 @@ def _answer(
     graph: ModelGraph,
     tensors: Tensors,
     x: str,
-    rows: Rows,
+    rows: BatchRows,
     operators: bool,
     made_of: list[str],
 ) -> str:
@@ -142,7 +142,7 @@ def _forecast(
 
     def network(x: str, lengths: str) -> str:
         x = w.node("Transpose", x, perm=[1, 0, 2])
-        rows = Rows.of(w, x, lengths)
+        rows = BatchRows.of(w, x, lengths)
         return _answer(w, source.graph, source.tensors, x, rows, operators, made_of)
 
     def each(vectors: str, known: str) -> str:
@@ -282,7 +282,7 @@ def _spelt(
     least = w.node("Max", w.node("Reshape", counts, w.integers(-1)), w.integers(1))
     lengths = w.node("Min", least, letters)
     x = _embedded(w, graph.embed, tensors, w.node("Transpose", flat, perm=[1, 0]))
-    answer = _answer(w, graph, tensors, x, Rows.of(w, x, lengths), operators, made_of)
+    answer = _answer(w, graph, tensors, x, BatchRows.of(w, x, lengths), operators, made_of)
     shape = w.node("Concat", w.node("Shape", counts), w.integers(graph.n_outputs), axis=0)
     return w.node("Reshape", answer, shape)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ostinato.export.onnx_cells import Cell, recognised
+from ostinato.export.onnx_cells import OnnxCell, recognised
 from ostinato.export.onnx_step import Tensors, write_step
 from ostinato.export.onnx_writer import BOOL, FLOAT, INT32, Writer
 from ostinato.runtime.step_graph import StepGraph
@@ -27,7 +27,7 @@ MOST_STEPS = 2**63 - 1  # the end of a slice that has none
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """What all layers of a graph know of the batch.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rows:
     begins: str | None = None
 
     @staticmethod
-    def of(w: Writer, x: str, lengths: str, resets: str | None = None) -> Rows:
+    def of(w: Writer, x: str, lengths: str, resets: str | None = None) -> BatchRows:
         """From x `[T, B, F]`, lengths `[B]` int64, and resets `[B, T]` bool."""
         n_steps = w.node("Squeeze", w.node("Shape", x, start=0, end=1))
         zero, one = (w.constant(np.array(n, np.int64)) for n in (0, 1))
@@ -64,7 +64,9 @@ class Rows:
             first = w.node("ReduceMax", places, w.integers(0), keepdims=1)
             found += [turned, _one_earlier(w, turned), w.node("Equal", steps, first)]
         shown = [w.node("Unsqueeze", each, w.integers(2)) for each in found]
-        return Rows(lengths, shown[0], shown[1], w.node("Shape", x, start=1, end=2), *shown[2:])
+        return BatchRows(
+            lengths, shown[0], shown[1], w.node("Shape", x, start=1, end=2), *shown[2:]
+        )
 
     def reversed(self, w: Writer, x: str) -> str:
         """x `[T, B, …]` with the valid steps of each row in reverse order."""
@@ -101,7 +103,7 @@ def write_direction(
     step: StepGraph,
     tensors: Tensors,
     x: str,
-    rows: Rows,
+    rows: BatchRows,
     reverse: bool,
     operators: bool = True,
 ) -> Played:
@@ -112,7 +114,7 @@ def write_direction(
     return write_scan(w, step, tensors, x, rows, reverse)
 
 
-def _operator(w: Writer, cell: Cell, x: str, rows: Rows, reverse: bool) -> Played:
+def _operator(w: Writer, cell: OnnxCell, x: str, rows: BatchRows, reverse: bool) -> Played:
     weights = [w.constant(v, "weight") for v in (cell.W, cell.R, cell.B)]
     lengths = w.node("Cast", rows.lengths, to=INT32)
     played = w.node(
@@ -133,7 +135,7 @@ def _operator(w: Writer, cell: Cell, x: str, rows: Rows, reverse: bool) -> Playe
 
 
 def write_scan(
-    w: Writer, step: StepGraph, tensors: Tensors, x: str, rows: Rows, reverse: bool
+    w: Writer, step: StepGraph, tensors: Tensors, x: str, rows: BatchRows, reverse: bool
 ) -> Played:
     """A Scan whose body is the step. Its states are the carry, and the last output."""
     (x_node,) = step.inputs
@@ -179,5 +181,5 @@ def write_scan(
     return Played("Scan", results[-1], last, tuple(states))
 
 
-def _shape(w: Writer, rows: Rows, width: int) -> str:
+def _shape(w: Writer, rows: BatchRows, width: int) -> str:
     return w.node("Concat", rows.count, w.integers(width), axis=0)

@@ -42,7 +42,7 @@ class StepView:
                 )
 
 
-class Answers(Protocol):
+class LabelledAnswers(Protocol):
     """Labels that were given, and the true ones: class numbers, indices into `classes`."""
 
     @property

@@ -76,7 +76,7 @@ def beside_baselines(
 
     Args:
         facts: of the run.
-        task: whose measures they are, see `measures.MEASURES`.
+        task: whose measures they are, see `measures.REPORTED`.
         more: measures that the evaluation may lack.
         below: markup under the table.
     """

@@ -37,7 +37,7 @@ class Measure:
 Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its value
 
 # The first that the network and a baseline both have is the one by which they are compared.
-MEASURES: dict[str, dict[str, Measure]] = {
+REPORTED: dict[str, dict[str, Measure]] = {
     "classify": {
         "accuracy": Measure("accuracy", "higher", True),
         "loss": Measure("loss, nats", "lower"),
@@ -89,7 +89,7 @@ class Row:
 def rows(task: str, test: Mapping[str, Any], baselines: Baselines) -> list[Row]:
     """The rows of a table of measures: those that the network has."""
     result = []
-    for key, measure in MEASURES[task].items():
+    for key, measure in REPORTED[task].items():
         if test.get(key) is None:
             continue
         values = [test[key], *(theirs.get(key) for theirs in baselines.values())]
@@ -106,7 +106,7 @@ def _lost(task: str, test: Mapping[str, Any], theirs: Mapping[str, Any]) -> list
     """The measures by which a baseline is better."""
     return [
         measure.short or measure.words
-        for key, measure in MEASURES[task].items()
+        for key, measure in REPORTED[task].items()
         if measure.better
         and test.get(key) is not None
         and theirs.get(key) is not None
@@ -134,7 +134,7 @@ def verdict(task: str, test: Mapping[str, Any], baselines: Baselines) -> Verdict
         >>> verdict("forecast", {"mase": 1.25}, {"last value": {"mase": 1.0}}).told
         'The network loses: it is worse than last value (1.2500 to 1.0000 by MASE).'
     """
-    for key, measure in MEASURES[task].items():
+    for key, measure in REPORTED[task].items():
         theirs = {name: each[key] for name, each in baselines.items() if each.get(key) is not None}
         if not theirs or test.get(key) is None or not measure.better:
             continue

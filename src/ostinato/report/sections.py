@@ -9,7 +9,7 @@ import numpy as np
 
 from ostinato import picture
 from ostinato.report import figures, frame, groups, markup, steps, tables
-from ostinato.report.contents import Answers, ReportData, StepView
+from ostinato.report.contents import LabelledAnswers, ReportData, StepView
 from ostinato.report.frame import interval, tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
 from ostinato.report.parts import MOST
@@ -170,7 +170,7 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
     return f"{told}; nine tenths of the rise are made, and kept, after {count(int(below[-1]) + 2)}."
 
 
-def confusion(data: Answers) -> str:
+def confusion(data: LabelledAnswers) -> str:
     matrix = _confusion(data)
     pairs = tables.most_confused(matrix, data.classes, 5)
     told = "; ".join(
@@ -190,7 +190,7 @@ def confusion(data: Answers) -> str:
     return section("confusion", "Confusion", note(mistakes), shown)
 
 
-def per_class(data: Answers, kind: str = "class", of: str = "examples") -> str:
+def per_class(data: LabelledAnswers, kind: str = "class", of: str = "examples") -> str:
     """Scores of each class; `kind` is what a class is called, and `of` names what is classified."""
     shown = tables.class_table(_confusion(data), data.classes, kind, of)
     return section(
@@ -304,7 +304,7 @@ def hidden(data: ReportData) -> str:
     )
 
 
-def _confusion(data: Answers) -> np.ndarray:
+def _confusion(data: LabelledAnswers) -> np.ndarray:
     n_classes = len(data.classes)
     pairs = data.y_true * n_classes + data.y_pred
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)

@@ -38,7 +38,7 @@ MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
 
 
-class Batch(NamedTuple):
+class BatchAnswers(NamedTuple):
     """Answers to some sequences.
 
     Attributes:
@@ -158,7 +158,7 @@ class Model:
 
         return Pool(self._source, capacity, finite)
 
-    def answered(self, sequences: Inputs) -> Iterator[Batch]:
+    def answered(self, sequences: Inputs) -> Iterator[BatchAnswers]:
         """The head's answers to sequences as the network reads them, some at a time.
 
         Ragged sequences go in order of their length, so that a batch has little padding.
@@ -174,7 +174,7 @@ class Model:
                 some = sequences[start : start + most]  # a view
                 indices = np.arange(start, start + len(some))
                 lengths = np.full(len(some), n_steps)
-                yield _checked(Batch(indices, self.network.answers(some), lengths))
+                yield _checked(BatchAnswers(indices, self.network.answers(some), lengths))
             return
         lengths = sequences.lengths
         order = np.argsort(lengths, kind="stable")
@@ -185,7 +185,7 @@ class Model:
             indices = here[: max(1, int(fit.sum()))]
             start += len(indices)
             answers = self.network.answers(*self.batch(sequences, indices))
-            yield _checked(Batch(indices, answers, lengths[indices]))
+            yield _checked(BatchAnswers(indices, answers, lengths[indices]))
 
     def batch(self, sequences: Inputs, indices: Array) -> tuple[Array, Array | None]:
         """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
@@ -412,7 +412,7 @@ def model_of(saved: Saved, where: str) -> Model:
     return kinds[saved.kind](saved, where)
 
 
-def _checked(batch: Batch) -> Batch:
+def _checked(batch: BatchAnswers) -> BatchAnswers:
     """The batch, if its answers are finite."""
     finite = np.isfinite(batch.answers)
     if finite.all():

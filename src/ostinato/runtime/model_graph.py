@@ -101,7 +101,7 @@ class Embed:
 
 
 @dataclass(frozen=True)
-class Readout:
+class ReadoutGraph:
     """What the head reads of the top stage's outputs.
 
     Attributes:
@@ -146,7 +146,7 @@ class ModelGraph:
 
     embed: Embed | None
     layers: tuple[Scan, ...]
-    readout: Readout
+    readout: ReadoutGraph
     head: StepGraph
     ahead: Ahead | None = None
 
@@ -467,14 +467,14 @@ def _scan_from(value: Any, tensors: Shapes, where: str) -> Scan:
     return Scan(text(value["name"], f"{where}: name"), tuple(directions))
 
 
-def _readout_from(value: Any, tensors: Shapes, where: str) -> Readout:
+def _readout_from(value: Any, tensors: Shapes, where: str) -> ReadoutGraph:
     value = entries(value, where, {"kind"}, frozenset({"step", "answer"}))
     kind = value["kind"]
     if kind not in KINDS:
         fail(f"{where} is of the kind {str(kind)[:60]!r}, which is not known")
     if kind != "scan":
         entries(value, where, {"kind"})
-        return Readout(kind)
+        return ReadoutGraph(kind)
     value = entries(value, where, {"kind", "step", "answer"})
     step, answer = (
         StepGraph.from_json(value[name], tensors, f"{where}: {name}") for name in ("step", "answer")
@@ -483,7 +483,7 @@ def _readout_from(value: Any, tensors: Shapes, where: str) -> Readout:
         fail(f"{where}: wanted a step of one input and a carry")
     if _widths(answer.inputs) != _widths(step.states) or answer.states or len(answer.outputs) != 1:
         fail(f"{where}: wanted an answer from the carry of the step")
-    return Readout(kind, step, answer)
+    return ReadoutGraph(kind, step, answer)
 
 
 def _ahead_from(value: Any, tensors: Shapes, where: str) -> Ahead:

@@ -13,7 +13,7 @@ from ostinato.runtime.model_graph import ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 
 if TYPE_CHECKING:
-    from ostinato.runtime.programs import Program
+    from ostinato.runtime.programs import StepProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,7 +30,7 @@ class Network:
 
     def __init__(self, graph: ModelGraph, tensors: Mapping[str, Array]):
         self.graph, self.tensors = graph, tensors
-        self._programs: dict[tuple[StepGraph, bool, bool], Program] = {}
+        self._programs: dict[tuple[StepGraph, bool, bool], StepProgram] = {}
 
     def answers(self, x: Array, lengths: Array | None = None) -> Array:
         """What the head gives: `[B, K]`, or `[B, T, K]` where the readout is `each`.
@@ -128,14 +128,14 @@ class Network:
         outputs, _ = self._program(graph, False, inputs[0].shape[1]).play(inputs)
         return outputs[0][0]
 
-    def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> Program:
+    def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> StepProgram:
         # Here, since the lowering is a third of what reading a model imports.
-        from ostinato.runtime.programs import HOIST_BELOW, Program
+        from ostinato.runtime.programs import HOIST_BELOW, StepProgram
 
         key = step, reverse, n_rows < HOIST_BELOW
         made = self._programs.get(key)
         if made is None:
-            made = self._programs[key] = Program(
+            made = self._programs[key] = StepProgram(
                 step, self.tensors, reverse=reverse, hoist=n_rows < HOIST_BELOW
             )
         return made

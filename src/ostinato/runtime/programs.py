@@ -1,6 +1,6 @@
 """Step graphs as programs of the engine, played on NumPy arrays.
 
-    step graph ──pass_spec──> PassSpec ──lower──> Lowered ──Program──> played on arrays
+    step graph ──pass_spec──> PassSpec ──lower──> Lowered ──StepProgram──> played on arrays
 
 Outputs have the same bits whatever the batch, the padding, the threads and the instruction set.
 """
@@ -53,7 +53,7 @@ def pass_spec(graph: StepGraph, *, reverse: bool = False, hoist: bool = False) -
     )  # fmt: skip
 
 
-class Program:
+class StepProgram:
     """A step graph as a program of the engine.
 
     Args:

@@ -15,7 +15,7 @@ from ostinato.runtime.model_graph import Composer
 from ostinato.runtime.step_graph import StepGraph
 
 
-def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.Readout:
+def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.ReadoutGraph:
     """`models/readout.py`, step by step, from a carry of zeros.
 
     mean        total' = total + s,  count' = count + 1;            total / count
@@ -61,7 +61,7 @@ def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.Rea
     carry = [c.input(n.width) for n in states]
     is_max = pool.kind == "max"
     answer = carry[0] if is_max else c.node("div", carry[:2], (0.0,), ROWS, (width,))
-    return model_graph.Readout("scan", step, map_of(carry, answer))
+    return model_graph.ReadoutGraph("scan", step, map_of(carry, answer))
 
 
 # ---- maps, and what heads are made of

@@ -123,7 +123,7 @@ def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelG
     embed, width = _words(net.words, names)
     layers = _layers(net.body, width or net.config["n_features"], names)
     if net.pool is None:
-        readout = model_graph.Readout("last")
+        readout = model_graph.ReadoutGraph("last")
     else:
         readout = readout_of(net.pool, names, layers[-1].width)
     c = Composer()
@@ -161,7 +161,7 @@ def _ensemble(members: Sequence[ModelGraph], embed: Embed | None) -> ModelGraph:
     answers = [m.readout.answer for m in members if m.readout.answer is not None]
     if steps:
         step = _members(steps, layers[-1], shared=False)
-        readout = model_graph.Readout("scan", step, _answers(answers))
+        readout = model_graph.ReadoutGraph("scan", step, _answers(answers))
     else:
         readout = members[0].readout
     return ModelGraph(embed, tuple(layers), readout, _mean_of_heads(members, layers[-1]))
@@ -230,7 +230,7 @@ def _tagger(net: TaggerNet, names: TensorNames) -> ModelGraph:
     x = c.input(layers[-1].width)
     scores = linear(c, x, *parameters(net.readout), names)
     answer = scores if net.crf is not None else softmax(c, scores)
-    return ModelGraph(embed, layers, model_graph.Readout("each"), map_of([x], answer))
+    return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), map_of([x], answer))
 
 
 def _words(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None, int | None]:
@@ -248,7 +248,7 @@ def _words(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None,
         spelling = ModelGraph(
             Embed(n, width, named(characters, names)),
             layers,
-            model_graph.Readout("last"),
+            model_graph.ReadoutGraph("last"),
             map_of([x], x),
         )
     n_words, size = weight.shape
@@ -270,7 +270,9 @@ def _language_model(net: LanguageNet, names: TensorNames) -> ModelGraph:
         features = linear(c, x, *parameters(net.readout), names)
     weight, bias = net.output
     logits = linear(c, features, weight.detach(), bias.detach(), names)
-    return ModelGraph(embed, layers, model_graph.Readout("each"), map_of([x], softmax(c, logits)))
+    return ModelGraph(
+        embed, layers, model_graph.ReadoutGraph("each"), map_of([x], softmax(c, logits))
+    )
 
 
 def _forecaster(net: ForecasterNet, names: TensorNames) -> ModelGraph:
@@ -291,7 +293,7 @@ def _forecaster(net: ForecasterNet, names: TensorNames) -> ModelGraph:
         middle = elementwise(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
     each = StepGraph((vector, known), (), (), (apart(c, raw, net._median, middle),))
     ahead = Ahead(sizes.horizon, each)
-    return ModelGraph(None, layers, model_graph.Readout("last"), head, ahead)
+    return ModelGraph(None, layers, model_graph.ReadoutGraph("last"), head, ahead)
 
 
 # ---- layers
@@ -331,7 +333,7 @@ def _steps_of_layers(body: Any, names: TensorNames) -> list[StepGraph]:
         captured = [w for w in weights if w is not None]
         recording, _ = record(a, captured, None)
         check_recording(recording, a, None)
-        graph = from_aten.StepGraph(recording, torch.float32)
+        graph = from_aten.DifferentiableGraph(recording, torch.float32)
         steps.append(_saved(graph, captured, names))
     return steps
 
@@ -396,7 +398,9 @@ def _beginning_with(step: StepGraph, first: list[Tensor], names: TensorNames) ->
     return StepGraph(tuple(inputs), (*states, begun), (*new_states, one), tuple(outputs))
 
 
-def _saved(graph: from_aten.StepGraph, captured: Sequence[Tensor], names: TensorNames) -> StepGraph:
+def _saved(
+    graph: from_aten.DifferentiableGraph, captured: Sequence[Tensor], names: TensorNames
+) -> StepGraph:
     f = saved_step(graph, captured, names)
     return StepGraph(f.xs, f.states, f.new_states, f.ys)
 

@@ -37,7 +37,7 @@ ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextParts:
     """Documents to learn from, to choose the best weights by, and to measure on."""
 
     train: list[str]
@@ -90,7 +90,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
     return (_job(settings, given, texts) for texts in _folded(settings, k))
 
 
-def _job(settings: Config, given: Given, texts: Texts) -> LanguageJob:
+def _job(settings: Config, given: Given, texts: TextParts) -> LanguageJob:
     training, task = settings.training, settings.task
     total = training.iterations
     if total is None:
@@ -135,7 +135,7 @@ class LanguageJob:
     """See `Job`."""
 
     settings: Config
-    texts: Texts
+    texts: TextParts
 
     @property
     def order(self) -> int:
@@ -226,7 +226,7 @@ class LanguageJob:
         report.write_report(run.report, report.collect_language(model, self.texts.test, facts))
 
 
-def _texts(settings: Config) -> Texts:
+def _texts(settings: Config) -> TextParts:
     """The documents of a source, in parts.
 
     A single document is divided: its end is for the test. Of many, whole ones are held out.
@@ -247,15 +247,15 @@ def _texts(settings: Config) -> Texts:
     return _with_validation(train, test, settings)
 
 
-def _with_validation(train: Documents, test: list[str], settings: Config) -> Texts:
+def _with_validation(train: Documents, test: list[str], settings: Config) -> TextParts:
     fraction = settings.training.validation_fraction
     if not fraction:
-        return Texts(train.texts, test)
+        return TextParts(train.texts, test)
     rest, validation = train.held_out(fraction, settings.training.seed + 1)
-    return Texts(rest.texts, test, validation.texts)
+    return TextParts(rest.texts, test, validation.texts)
 
 
-def _check_whole(settings: Config, texts: Texts) -> None:
+def _check_whole(settings: Config, texts: TextParts) -> None:
     """Whether there is something to learn from, and something to measure on."""
     for name, part in {"training": texts.train, "validation": texts.validation,
                        "test": texts.test}.items():  # fmt: skip
@@ -279,7 +279,7 @@ def _learnable(settings: Config) -> Documents:
     return Documents([text for name, text in datasets.austen().items() if name != HELD_OUT])
 
 
-def _divided(settings: Config) -> Texts:
+def _divided(settings: Config) -> TextParts:
     """The documents of a table in the parts that a column names."""
     from ostinato.data import splits
 
@@ -294,7 +294,7 @@ def _divided(settings: Config) -> Texts:
     parts = {name: read.select(indices) for name, indices in found.items()}
     if "validation" not in parts:
         return _with_validation(parts["train"], parts["test"].texts, settings)
-    return Texts(parts["train"].texts, parts["test"].texts, parts["validation"].texts)
+    return TextParts(parts["train"].texts, parts["test"].texts, parts["validation"].texts)
 
 
 def _with_column(settings: Config) -> Config:
@@ -317,7 +317,7 @@ def _given_documents(file: str, settings: Config) -> list[str]:
     return _read(file, settings, settings.task.language).texts
 
 
-def _folded(settings: Config, k: int) -> list[Texts]:
+def _folded(settings: Config, k: int) -> list[TextParts]:
     """The documents of each fold; a single one is cut into k stretches, each tested on once."""
     from ostinato.data import splits
 
@@ -337,7 +337,7 @@ def _folded(settings: Config, k: int) -> list[Texts]:
     return folds
 
 
-def _stretches(text: str, k: int, settings: Config) -> list[Texts]:
+def _stretches(text: str, k: int, settings: Config) -> list[TextParts]:
     """k stretches of a text, each tested on once.
 
     The two beside the tested one are no documents: each gives its end for validation.
@@ -349,11 +349,11 @@ def _stretches(text: str, k: int, settings: Config) -> list[Texts]:
         found = [_with_validation(rest, [], settings) for rest in beside]
         train = list(chain(*(each.train for each in found)))
         held_out = [each.validation for each in found if each.validation is not None]
-        folds.append(Texts(train, [text[a:b]], list(chain(*held_out)) if held_out else None))
+        folds.append(TextParts(train, [text[a:b]], list(chain(*held_out)) if held_out else None))
     return folds
 
 
-def _n_grams(texts: Texts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
+def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
     """How well n-grams of the training part foretell the test part."""
     from ostinato.ngram import KneserNey
 

@@ -22,14 +22,14 @@ _CHEAP = {name for name, op in OPS.items() if not op.expensive} | {
 }  # fmt: skip
 
 
-class Stored(NamedTuple):
+class KeptValues(NamedTuple):
     """What a forward pass stores for the backward pass, besides xs."""
 
     leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
     saved: Sequence[Node]
 
 
-def choose_stored(f: Forward, g: Backward) -> Stored:
+def choose_stored(f: Forward, g: Backward) -> KeptValues:
     """What training stores.
 
     A leaf that the step hands on is at hand without being stored.
@@ -53,10 +53,10 @@ def choose_stored(f: Forward, g: Backward) -> Stored:
         computed = all(n.op not in ("state", "slice") for n in others)
         if computed and sum(n.width for n in others) < new.width + sum(n.width for n in saved):
             kept, saved = fewer, others
-    return Stored(kept, saved)
+    return KeptValues(kept, saved)
 
 
-def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: Stored) -> bool:
+def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: KeptValues) -> bool:
     """Whether cheap operations compute these gradients from what is stored."""
     there = _at_hand(f, stored.leaves)
     roots, saved = _saved_for(g, x_wanted, there), {*stored.saved, *there}

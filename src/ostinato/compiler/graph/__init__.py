@@ -1,7 +1,7 @@
 """From a recording to the step graph: ATen calls become named operations in canonical form.
 
 node.py             the nodes of the step graph, their three kinds (rows, once, sum), their order
-from_aten.py        the stage itself: a Recording goes in, a StepGraph comes out
+from_aten.py        the stage itself: a Recording goes in, a DifferentiableGraph comes out
 rules.py            what a rule is, which says what an ATen call on rows means
 aten_*.py           the rules: elementwise, reductions, shapes, products, convolutions
 left_to_torch.py    the calls without a batch, which PyTorch computes once a scan

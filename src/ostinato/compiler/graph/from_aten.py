@@ -1,8 +1,8 @@
 """From recorded ATen calls to the step graph.
 
 In: a `Recording`, which is the ATen calls of one step and of its gradients, on numbered values.
-Out: a `StepGraph`, which is the same step as nodes: `Forward`, and a `Backward` for each choice of
-outputs from which gradients come.
+Out: a `DifferentiableGraph`, which is the same step as nodes: `Forward`, and a `Backward` for each
+choice of outputs from which gradients come.
 
 A call goes one of two ways. If it has rows, or makes them, its rule in `RULES` says which nodes it
 means. If it has none, it depends on captured tensors alone and is left to PyTorch.
@@ -63,7 +63,7 @@ class Backward:
     absent: frozenset[int]  # recorded values that are
 
 
-class StepGraph:
+class DifferentiableGraph:
     """The graph of a recorded step. Its backward part depends on where gradients come from.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.evaluate import evaluate
-from ostinato.compiler.graph.from_aten import Forward, StepGraph
+from ostinato.compiler.graph.from_aten import DifferentiableGraph, Forward
 from ostinato.compiler.graph.node import ONCE, Node, reachable
 
 FOLDED = "folded."  # how the names of computed tensors begin
@@ -49,7 +49,9 @@ class TensorNames:
         return name
 
 
-def saved_step(graph: StepGraph, captured: Sequence[Tensor], names: TensorNames) -> Forward:
+def saved_step(
+    graph: DifferentiableGraph, captured: Sequence[Tensor], names: TensorNames
+) -> Forward:
     """A recorded step, forward, on tensors by name.
 
     Args:

@@ -69,13 +69,13 @@ class SegmentedCall(ScanCall):
             groups = [[cuts]]
         else:
             groups = scheduled(cuts, reverse, plan.segment_steps, plan.levels)
-        run = Run(self, tensors, cuts, groups)
+        run = SegmentedRun(self, tensors, cuts, groups)
         return run.forward(tensors), run
 
     def backward(
         self, tape: Any, tensors: Any, grads: Any, used: Flags, wanted: Flags
     ) -> Gradients:
-        if not isinstance(tape, Run):
+        if not isinstance(tape, SegmentedRun):
             return ScanCall.backward(self, tape, tensors, grads, used, wanted)
         return _Backward(tape, tensors, grads, used, wanted).played()
 
@@ -158,7 +158,7 @@ def _is_dense(x: Tensor) -> bool:
     return x[0, 0].is_contiguous()
 
 
-class Run:
+class SegmentedRun:
     """A run in segments, forward; and what of it the backward pass needs.
 
     Args:
@@ -271,7 +271,7 @@ class _Backward:
         d_xs: of whole leaves of xs.
     """
 
-    def __init__(self, run: Run, tensors: Tensors, grads: Any, used: Flags, wanted: Flags):
+    def __init__(self, run: SegmentedRun, tensors: Tensors, grads: Any, used: Flags, wanted: Flags):
         self.run, self.tensors, self.grads, self.used, self.wanted = (
             run, tensors, grads, used, wanted,
         )  # fmt: skip

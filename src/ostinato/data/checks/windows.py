@@ -24,7 +24,7 @@ SERIOUS_SHARE = 0.01
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedWindow:
     """Sequences that share a window.
 
     Attributes:
@@ -40,7 +40,7 @@ class Shared:
 
 def shared_windows(
     one: Side, other: Side, skip_one: np.ndarray, skip_other: np.ndarray
-) -> Shared | None:
+) -> SharedWindow | None:
     """Sequences of `other` that share a window with one of `one`, and not with themselves.
 
     Args:
@@ -69,7 +69,7 @@ def shared_windows(
     wanted_at, wanted_of = _starts(other, width, bits[1], needed, skip_other)
     wanted = stretch_hashes(other.step_hashes, wanted_at, wanted_at + width)
     if len(run) == 0 or len(wanted) == 0:
-        return Shared(width, *np.zeros((2, 0), np.int64))
+        return SharedWindow(width, *np.zeros((2, 0), np.int64))
     at = np.minimum(np.searchsorted(hashes[run], wanted), len(run) - 1)
     partner = first_of[run[at]]
     if one is other:  # the first of the run may be the window itself; then the last
@@ -78,7 +78,7 @@ def shared_windows(
     if one is other:
         hit &= partner != wanted_of
     sequences, where = np.unique(wanted_of[hit], return_index=True)
-    return Shared(width, sequences, partner[hit][where])
+    return SharedWindow(width, sequences, partner[hit][where])
 
 
 def _width(side: Side, bits: np.ndarray, needed: float) -> int | None:
@@ -128,7 +128,7 @@ def within(side: Side, copies: np.ndarray) -> Iterator[Finding]:
     groups = side.examples.groups
     if groups is not None:  # sharing within a group does no harm
         apart = groups[shared.sequences] != groups[shared.partners]
-        shared = Shared(shared.width, shared.sequences[apart], shared.partners[apart])
+        shared = SharedWindow(shared.width, shared.sequences[apart], shared.partners[apart])
     n = len(shared.sequences)
     if n == 0:
         return
@@ -143,7 +143,7 @@ def within(side: Side, copies: np.ndarray) -> Iterator[Finding]:
     )
 
 
-def _places(a: Side, b: Side, shared: Shared) -> tuple[str, ...]:
+def _places(a: Side, b: Side, shared: SharedWindow) -> tuple[str, ...]:
     first = list(zip(shared.sequences[:6].tolist(), shared.partners[:6].tolist(), strict=True))
     if a is b:  # each pair once
         first = list(dict.fromkeys((min(pair), max(pair)) for pair in first))
