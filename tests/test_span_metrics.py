@@ -16,6 +16,7 @@ from ostinato.span_metrics import (
     Span,
     can_follow,
     from_spans,
+    in_iob2,
     scheme_of,
     span_errors,
     span_scores,
@@ -104,6 +105,20 @@ def test_what_is_written_is_read(scheme):
         tags = from_spans(found, length, scheme)
         assert spans(tags, scheme) == found
         assert to_iob2(tags, scheme) == from_spans(found, length)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_tags_that_belong_to_spans_become_iob2_one_by_one(scheme):
+    found = [Span("PER", 0, 1), Span("BOOK", 1, 4), Span("", 5, 7), Span("", 7, 8)]
+    tags = from_spans(found, 9, scheme)
+    assert [in_iob2(tag, scheme) for tag in tags] == to_iob2(tags, scheme)
+
+
+def test_scores_of_parts_add_up():
+    true = [["B-PER", "I-PER", "O"], ["B-BOOK", "O"], ["B-PER", "B-PER"]]
+    predicted = [["B-PER", "O", "O"], ["B-BOOK", "B-CITY"], ["B-PER", "B-BOOK"]]
+    parts = [span_scores(true[i : i + 1], predicted[i : i + 1]) for i in range(3)]
+    assert parts[0] + parts[1] + parts[2] == span_scores(true, predicted)
 
 
 def test_a_type_may_be_missing_or_have_dashes():

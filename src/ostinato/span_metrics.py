@@ -103,6 +103,20 @@ I-type; correct the tag, or name the scheme that the tags are in
     return result
 
 
+def in_iob2(tag: str, scheme: str) -> str:
+    """What `to_iob2` makes of a tag that belongs to a span.
+
+    Example:
+        >>> in_iob2("E-PER", "iobes"), in_iob2("U-PER", "bilou"), in_iob2("O", "bilou")
+        ('I-PER', 'B-PER', 'O')
+    """
+    letter, kind = split_tag(tag, scheme)
+    if letter == OUTSIDE:
+        return tag
+    begins = letter in (SCHEMES[scheme].begin, SCHEMES[scheme].single)
+    return f"{'B' if begins else 'I'}-{kind}" if kind else "B" if begins else "I"
+
+
 def from_spans(found: Iterable[Span], length: int, scheme: str = "iob2") -> list[str]:
     """The tags `[length]` that write spans, which do not overlap.
 
@@ -202,6 +216,17 @@ class SpanScores:
         """The harmonic mean of precision and recall; 0 if no span is right."""
         both = self.n_true + self.n_predicted
         return 2 * self.n_right / both if both else 0.0
+
+    def __add__(self, other: SpanScores) -> SpanScores:
+        """The scores of the sequences of both."""
+        kinds = sorted(self.by_type.keys() | other.by_type.keys())
+        none = SpanScores(0, 0, 0)
+        return SpanScores(
+            self.n_true + other.n_true,
+            self.n_predicted + other.n_predicted,
+            self.n_right + other.n_right,
+            {k: self.by_type.get(k, none) + other.by_type.get(k, none) for k in kinds},
+        )
 
 
 def span_scores(

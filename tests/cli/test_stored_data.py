@@ -4,27 +4,76 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from cli_examples import assert_same_run
 from four_tasks import QUICK, TASKS
 
 from ostinato.cli import findings, main, sources
+from ostinato.cli.jobs import tag
 from ostinato.data.stored import Stored
 
 
-def train(folder: Path, run: str) -> Path:
-    arguments = ("train", *TASKS["classify"](folder), *QUICK, "--output", folder / run)
+def words(folder: Path) -> tuple[object, ...]:
+    """Lists of words with spans of names, in letters of bilou."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator, rows = np.random.default_rng(0), []
+    for _ in range(30):
+        row = {"word": [], "tag": []}
+        for _ in range(generator.integers(1, 6)):
+            n = generator.integers(0, 3)
+            row["word"] += [f"n{generator.integers(9)}" for _ in range(n)] + ["says"]
+            row["tag"] += [["U-P"], ["B-P", "L-P"]][n - 1] if n else []
+            row["tag"] += ["O"]
+        rows.append(row)
+    path = folder / "words.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    return (path, "--tag", "tag")
+
+
+def steps(folder: Path) -> tuple[object, ...]:
+    """The signs of numbers, without times, which stored examples have not."""
+    path, *_ = TASKS["tag"](folder)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(f"{i},{a},{sign}" for i, _, a, sign in lines))
+    return (path, "--tag", "sign", "--id", "id")
+
+
+KINDS = {"classify": TASKS["classify"], "tag": steps, "words": words}
+
+
+def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Path:
+    arguments = ("train", *KINDS[kind](folder), *QUICK, "--output", folder / run, *flags)
     assert main([str(a) for a in arguments]) == 0
     return folder / run
 
 
-def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch):
-    small = train(tmp_path, "memory")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
+    small = train(tmp_path, "memory", kind)
     monkeypatch.setattr(sources, "LARGE", 0)
     read, made = sources.read, []
     monkeypatch.setattr(sources, "read", lambda *a, **k: made.append(read(*a, **k)) or made[-1])
-    large = train(tmp_path, "file")
+    monkeypatch.setattr(tag, "AT_ONCE", 9)
+    large = train(tmp_path, "file", kind)
     assert isinstance(made[0].X, Stored)
     assert_same_run(small, large)
+    for name in ("evaluation.json", "report.html"):
+        assert (large / name).is_file()
+
+
+@pytest.mark.parametrize("kind", ["tag", "words"])
+def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch, kind):
+    """Of 24 sequences, 8 at a time: after 5 of 12 updates the second epoch is not over."""
+    monkeypatch.setattr(sources, "LARGE", 0)
+    flags = ("--schedule", "constant", "--warmup", 0, "--eval-every", 5)
+    whole = train(tmp_path, "whole", kind, *flags)
+    begun = train(tmp_path, "begun", kind, *flags, "--iterations", 5)
+    arguments = ("train", "--resume", "--iterations", 12, "--output", begun)
+    assert main([str(a) for a in arguments]) == 0
+    assert_same_run(whole, begun)
 
 
 def test_of_many_sequences_some_are_looked_at(tmp_path, monkeypatch, capsys):
@@ -32,3 +81,10 @@ def test_of_many_sequences_some_are_looked_at(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(findings, "LOOKED_AT", 50)
     train(tmp_path, "run")
     assert "of 32 sequences are looked at" in capsys.readouterr().err
+
+
+def test_the_report_of_a_large_test_part_shows_some_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LARGE", 0)
+    monkeypatch.setattr(tag, "SHOWN", 30)
+    run = train(tmp_path, "run", "tag")
+    assert "2 test sequences of 7 steps" in (run / "report.html").read_text()

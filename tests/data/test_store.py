@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +18,14 @@ from ostinato.data import (
     as_sequences,
     examples,
     read_examples,
+    store,
     store_examples,
     stream,
     stream_examples,
 )
-from ostinato.data.stored import Stored
+from ostinato.data.steps import as_labels
+from ostinato.data.stored import Files, Stored
+from ostinato.data.stored_labels import StoredLabels
 from ostinato.data.tables import parse_examples
 
 pytest.importorskip("pyarrow")
@@ -56,12 +60,11 @@ def both(path, monkeypatch):
 def test_all_but_times_is_the_same(both):
     memory, stored = both
     assert stored.X.lengths.tolist() == memory.lengths.tolist() and len(stored) == 60
-    assert stored.values[:, 0].tobytes() == memory.values[:, 0].tobytes()
     for name in ("ids", "y", "groups"):
         assert getattr(stored, name).tolist() == getattr(memory, name).tolist()
     assert stored.statics["age"].tobytes() == memory.statics["age"].tobytes()
-    words = [[e.categories["kind"][int(code)] for code in e.values[:, 1]] for e in (memory, stored)]
-    assert words[0] == words[1]
+    assert stored.values.tobytes() == memory.values.tobytes()
+    assert stored.categories == memory.categories
 
 
 @pytest.mark.parametrize("missing", ["mask", "fill", "forward"])
@@ -177,6 +180,103 @@ def test_training_from_a_file_gives_the_same_weights(both):
         nets.append(FittedClassifier.fit(given, model, plan)[0].net.state_dict())
     for name, weights in nets[0].items():
         assert torch.equal(weights, nets[1][name]), name
+
+
+def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypatch):
+    asked = []
+
+    class Slow(io.FileIO):
+        """Writes some of what it is given, as Linux does, which writes at most 2 GiB at once."""
+
+        def write(self, content):
+            asked.append(len(content))
+            return super().write(bytes(content)[:7])
+
+    def temporary(dir, buffering):
+        return Slow(path.with_name("stored"), "w+")
+
+    monkeypatch.setattr(store.tempfile, "TemporaryFile", temporary)
+    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(store, "AT_ONCE", 20)
+    kept = store.keep(stream_examples(path, ROLES), None)
+    words = store.in_order([kept.words])
+    assert list(kept.words["kind"]) == ["late", "mid", "early"]
+    assert words["kind"] == ("early", "late", "mid")
+    asked.clear()
+    store.renumber(kept, words)
+    assert asked and max(asked) <= 20 * 4
+    found = store.joined(kept.parts, Files([kept.file]), kept.lengths, words)
+    assert found.values.tobytes() == read_examples(path, ROLES).values.tobytes()
+
+
+TAGGED = Roles(id="id", features=("x", "kind"), target="y", task="tag", group="who")
+KINDS = {"names": lambda i: "zya"[i % 3], "numbers": lambda i: 9 - i % 4, "of both": str}
+
+
+@pytest.mark.parametrize("features", [("x", "kind"), ("kind",)])
+@pytest.mark.parametrize("labels", KINDS)
+def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
+    """With words beside numbers, and words alone, which have a vocabulary."""
+    head, *rows = path.read_text().splitlines()
+    lines = [row.split(",") for row in rows]
+    for i, line in enumerate(lines):
+        line[2] = line[2] or "mid"
+        line[3] = str(KINDS[labels](i))
+    if labels == "of both":
+        lines[-1][3] = "x"
+    path.write_text("\n".join([head, *(",".join(line) for line in lines)]))
+    roles = replace(TAGGED, features=features)
+    memory = read_examples(path, roles)
+    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(examples, "BLOCK", 50)
+    stored = store_examples(stream_examples(path, roles))
+    assert isinstance(stored.X, Stored) and isinstance(stored.y, StoredLabels)
+    chosen = np.random.default_rng(2).permutation(60)[:30]
+    for one, other in ((stored, memory), (stored.select(chosen), memory.select(chosen))):
+        assert one.values.tobytes() == other.values.tobytes()
+        assert one.categories == other.categories
+        assert [y.tolist() for y in one.y] == [y.tolist() for y in other.y]
+        assert one.loaded().y[3].dtype.kind == other.y[3].dtype.kind
+        as_labels(one.y, one.lengths)
+        (block, *_), names = list(one.blocks()), other.y[:1]
+        assert isinstance(block.y, list) and block.y[0].tolist() == names[0].tolist()
+    found, wanted = (
+        Preparation.fit(each.select(chosen), missing="fill") for each in (stored, memory)
+    )
+    assert found == wanted
+    a, b = wanted.apply(memory), found.apply(stored)
+    if features == ("kind",):
+        assert a.different == b.different
+        assert a[chosen].places.values.tolist() == b[chosen].places.values.tolist()
+    else:
+        assert a[chosen].values.tobytes() == b[chosen].values.tobytes()
+
+
+def test_some_are_drawn_the_same_each_time(both):
+    memory, stored = both
+    assert memory.some(7) is memory
+    some = stored.some(200)
+    assert not isinstance(some.X, Stored) and 10 < len(some) < 30
+    assert (
+        some.ids.tolist()
+        == stored.some(200).ids.tolist()
+        == sorted(some.ids.tolist(), key=stored.ids.tolist().index)
+    )
+    assert len(stored.some(10**6)) == 60
+
+
+@pytest.mark.parametrize("written", ["a list", "a text"])
+def test_labels_of_a_sequence_are_learnt_from_all_rows(tmp_path, monkeypatch, written):
+    labels = [["rain", "wind"], ["rain"], [], ["wind"]] * 10 + [["snow"], ["fog", "rain"], ["calm"]]
+    y = [each if written == "a list" else "|".join(each) for each in labels]
+    lines = [json.dumps({"x": [1.0, i], "y": each}) for i, each in enumerate(y)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    roles = Roles("nested", features=("x",), target="y", task="classify")
+    memory = read_examples(tmp_path / "a.jsonl", roles)
+    monkeypatch.setattr(stream, "BLOCK", 200)
+    stored = store_examples(stream_examples(tmp_path / "a.jsonl", roles))
+    assert stored.roles.labels == memory.roles.labels == ("calm", "fog", "rain", "snow", "wind")
+    assert stored.y.tolist() == memory.y.tolist()
 
 
 def test_a_stream_of_arrays_and_of_equal_lengths():

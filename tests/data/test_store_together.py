@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +13,14 @@ import pytest
 from ostinato.data import (
     Preparation,
     Roles,
+    store,
     store_examples,
     store_together,
     stream,
     stream_examples,
 )
 from ostinato.data.stored import Stored
+from ostinato.data.stored_labels import StoredLabels
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
@@ -76,7 +78,11 @@ def assert_same(found, wanted):
     assert found.lengths.tolist() == wanted.lengths.tolist()
     for name in ("features", "categories", "roles", "source"):
         assert getattr(found, name) == getattr(wanted, name), name
-    for name in ("ids", "y", "groups", "parts"):
+    if isinstance(wanted.y, StoredLabels):
+        assert found.y.classes.tolist() == wanted.y.classes.tolist()
+        assert found.y.classes.dtype == wanted.y.classes.dtype
+        assert found.y.numbers.values.tolist() == wanted.y.numbers.values.tolist()
+    for name in ("ids", "groups", "parts", *(["y"] if hasattr(wanted.y, "dtype") else [])):
         a, b = getattr(found, name), getattr(wanted, name)
         assert (a is None and b is None) or (a.dtype, a.tolist()) == (b.dtype, b.tolist()), name
     assert found.statics.keys() == wanted.statics.keys()
@@ -88,33 +94,55 @@ def assert_same(found, wanted):
         assert found.place(row, 0) == wanted.place(row, 0)
 
 
+@pytest.mark.parametrize("task", ["classify", "tag"])
 @pytest.mark.parametrize("of", [1, 2, 3, 9])
 @pytest.mark.parametrize("group", [7, 40, 10_000])
-def test_long_tables(tmp_path, monkeypatch, of, group):
+def test_long_tables(tmp_path, monkeypatch, task, of, group):
     monkeypatch.setattr(stream, "BLOCK", 3000)
     monkeypatch.setattr(stream, "ROWS", 20)
-    monkeypatch.setattr(store_together, "AT_ONCE", 11)
-    parquet.write_table(long_table(), tmp_path / "a.parquet", row_group_size=group)
-    wanted = store_examples(stream_examples(tmp_path / "a.parquet", LONG))
+    monkeypatch.setattr(store, "AT_ONCE", 11)
+    table, roles = long_table(), LONG
+    if task == "tag":
+        roles = replace(LONG, target="step", task="tag")
+        steps = [f"l{min(9, i // 20) * 7 % 10}" for i in range(len(table))]  # others come later
+        table = table.append_column("step", pa.array(steps))
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=group)
+    wanted = store_examples(stream_examples(tmp_path / "a.parquet", roles))
     chosen = np.random.default_rng(1).permutation(60)
-    for found in together(tmp_path / "a.parquet", LONG, of):
+    for found in together(tmp_path / "a.parquet", roles, of):
         assert_same(found, wanted)
         assert found.X[chosen].values.tobytes() == wanted.X[chosen].values.tobytes()
         one, other = (Preparation.fit(e, missing="fill") for e in (found, wanted))
         assert one == other
 
 
+@pytest.mark.parametrize("task", ["classify", "tag"])
 @pytest.mark.parametrize("named", [False, True])
-def test_tables_whose_rows_are_sequences(tmp_path, named):
+def test_tables_whose_rows_are_sequences(tmp_path, task, named):
     n = 23
     lists = [[float(i)] * (i % 4 + 1) for i in range(n)]
     names, labels = [f"n{i}" for i in range(n)], [i % 2 for i in range(n)]
+    if task == "tag":
+        labels = [["BA"[i // 9 % 2]] * (i % 4 + 1) for i in range(n)]
     parts = ["train", "test"] * 11 + ["train"]
     table = pa.table({"name": names, "x": lists, "y": labels, "part": parts})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
     roles = Roles("nested", "name" if named else None, features=("x",), target="y",
-                  task="classify", split="part")  # fmt: skip
+                  task=task, split="part")  # fmt: skip
     wanted = store_examples(stream_examples(tmp_path / "a.parquet", roles))
+    for found in together(tmp_path / "a.parquet", roles, 3):
+        assert_same(found, wanted)
+
+
+def test_several_labels_are_those_of_all_shares(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", 50)
+    monkeypatch.setattr(stream, "ROWS", 4)
+    labels = [["rain", "wind"]] * 8 + [["snow"]] * 8 + [["calm", "rain"]] * 8
+    table = pa.table({"x": [[float(i)] for i in range(24)], "y": labels})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    roles = Roles("nested", features=("x",), target="y", task="classify")
+    wanted = store_examples(stream_examples(tmp_path / "a.parquet", roles))
+    assert wanted.roles.labels == ("calm", "rain", "snow", "wind")
     for found in together(tmp_path / "a.parquet", roles, 3):
         assert_same(found, wanted)
 
@@ -135,26 +163,6 @@ def test_an_id_that_comes_back_in_another_share_is_refused(tmp_path):
     roles = Roles(id="id", features=("x",), target="y", task="classify")
     with pytest.raises(ValueError, match=r"a\.parquet, row 5: the id 'a' comes back after other"):
         together(tmp_path / "a.parquet", roles, 2)
-
-
-def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(tmp_path, monkeypatch):
-    asked, pwrite = [], os.pwrite
-
-    def write_some(descriptor, content, position):
-        """As Linux does, which writes at most 2 GiB at once."""
-        asked.append(len(content))
-        return pwrite(descriptor, bytes(content)[:7], position)
-
-    monkeypatch.setattr(os, "pwrite", write_some)
-    monkeypatch.setattr(stream, "BLOCK", 3000)
-    monkeypatch.setattr(stream, "ROWS", 20)
-    monkeypatch.setattr(store_together, "AT_ONCE", 20)
-    parquet.write_table(long_table(), tmp_path / "a.parquet", row_group_size=7)
-    wanted = store_examples(stream_examples(tmp_path / "a.parquet", LONG))
-    for found in together(tmp_path / "a.parquet", LONG, 9):
-        assert_same(found, wanted)
-    assert asked
-    assert max(asked) <= 20 * 4
 
 
 def test_a_process_that_ends_first_is_still_read(tmp_path):

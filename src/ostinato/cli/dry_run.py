@@ -13,6 +13,7 @@ from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import percent, times_as_text
 from ostinato.cli.summaries import Rows
 from ostinato.data.label_sets import joined
+from ostinato.data.steps import label_counts
 
 if TYPE_CHECKING:
     from ostinato.cli.jobs.classify import ClassifyJob
@@ -132,8 +133,10 @@ def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The labels of a part, or those that are known, and how often each is there."""
     if part.roles is not None and part.roles.labels:
         return np.array(part.roles.labels), part.y.sum(axis=0)
-    y = np.concatenate(part.y) if isinstance(part.y, list) else np.asarray(part.y)
-    found, counts = np.unique(y, return_counts=True)
+    if hasattr(part.y, "dtype"):
+        found, counts = np.unique(part.y, return_counts=True)
+    else:
+        found, counts = label_counts(part.y)
     if known is None:
         return found, counts
     number = dict(zip(found.tolist(), counts.tolist(), strict=True))
@@ -176,7 +179,7 @@ def _first(part: Examples) -> Rows:
         words = part.categories.get(name)
         rows.append((repr(name), "  ".join(_value(v, words) for v in x[:SHOWN, i]) + more))
     y = part.y
-    if isinstance(y, list):
+    if y is not None and not hasattr(y, "dtype"):
         rows.append(("answer", "  ".join(map(str, y[0][:SHOWN].tolist())) + more))
     elif y is not None and part.roles is not None and part.roles.labels:
         rows.append(("answer", str(joined(y[:1], part.roles.labels)[0]) or "none"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.jobs.job import Job
@@ -39,20 +38,13 @@ def tell(job: Job) -> None:
 
 def _in_memory(part: Examples) -> Examples:
     """A part whose sequences are in the memory; of those in a file, some that are drawn."""
-    import numpy as np
-
-    from ostinato.data.stored import Stored
-
-    if not isinstance(part.X, Stored):
-        return part
-    n = max(1, LOOKED_AT * len(part) // max(1, part.X.n_values))
-    chosen = np.sort(np.random.default_rng(0).permutation(len(part))[:n])
-    if n < len(part):
+    found = part.some(LOOKED_AT)
+    if len(found) < len(part):
         _log.warning(
             "%s: %s of %s sequences are looked at for what may be wrong with them; ostinato check "
             "looks at all",
             part.source,
-            f"{n:,}",
+            f"{len(found):,}",
             f"{len(part):,}",
         )
-    return replace(part.select(chosen), X=part.X[chosen])
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ostinato import environment
 from ostinato.cli import sources
 from ostinato.cli.config import BUILT_IN, Config
 from ostinato.cli.failures import BadInput
@@ -172,14 +173,14 @@ def _strata(part: Examples) -> np.ndarray | None:
 
 
 def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
-    """The labels of the sequences, or steps, at `indices`; none where each has several.
+    """The labels of the sequences, or of the steps, at `indices`; none where each has several.
 
     Among several, a label that no sequence has is learnt too: no sequence has it.
     """
-    import numpy as np
+    from ostinato.data.steps import label_counts
 
     if not hasattr(part.y, "dtype"):
-        return np.concatenate([part.y[i] for i in indices])
+        return label_counts(part.select(indices).y)[0]
     return part.y[indices] if part.y.ndim == 1 else part.y[:0, 0]
 
 
@@ -208,12 +209,40 @@ def _check_alike(train: Examples, test: Examples) -> None:
         )
 
 
+def preparation(parts: Parts, settings: Config) -> Preparation:
+    """How the parts become the input of a network, learnt from the training part.
+
+    One of the processes of a machine learns it for all: of examples in a file it takes two passes.
+    """
+    from ostinato.data.prepare import Preparation
+    from ostinato.training import distributed
+
+    data = settings.data
+
+    def learnt() -> Preparation:
+        return Preparation.fit(parts.train, missing=data.missing, standardize=data.standardize)
+
+    ranks = distributed.current()
+    if ranks.alone:
+        return learnt()
+    return Preparation.from_json(ranks.from_first_here(lambda: learnt().as_json()))
+
+
+def inputs(preparation: Preparation | None, part: Examples) -> Any:
+    """The input of a network; the first process of a machine looks at all values, for all."""
+    if preparation is None:
+        return part.X
+    return preparation.apply(part, unseen=environment.rank_here() > 0)
+
+
 def describe(parts: Parts) -> dict[str, Any]:
     """Sizes, for environment.json and `inspect`."""
     import numpy as np
 
+    from ostinato.data.steps import label_counts
+
     train, y = parts.train, parts.train.y
-    labels = np.concatenate(y) if isinstance(y, list) else y
+    labels = y if hasattr(y, "dtype") else label_counts(y)[0]
     several = labels.ndim == 2
     return {
         "n_train": len(train),

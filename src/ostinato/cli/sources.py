@@ -235,9 +235,11 @@ def _stays_in_a_file(name: str, columns: Roles) -> bool:
     """Whether the sequences of a table are read from the disk batch by batch.
 
     Those of a larger table would be in the memory several times while they are read. To sort them,
-    and to answer at each of their times, takes the whole.
+    and to forecast them, takes the whole.
     """
-    return Path(name).stat().st_size > LARGE and columns.task == "classify" and not columns.sort
+    if columns.sort or columns.task not in ("classify", "tag"):
+        return False
+    return Path(name).stat().st_size > LARGE
 
 
 def blocks(

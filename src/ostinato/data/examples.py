@@ -12,6 +12,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, Shape
 from ostinato.data.sequences import Sequences, place
 from ostinato.data.stored import Stored
+from ostinato.data.stored_labels import StoredLabels
 
 BLOCK = 1 << 22  # values that are in memory at a time where not all are
 
@@ -60,8 +61,9 @@ class Examples:
     Attributes:
         X: `[N, T, F]` float32, or a `Ragged` where lengths differ. A missing value is NaN. A word
             of the feature f is its place in `categories[f]`.
-        y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`; to forecast: N arrays
-            `[T_i]` float64, the series itself, NaN where it is missing; None without a target.
+        y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`, or `StoredLabels`; to
+            forecast: N arrays `[T_i]` float64, the series itself, NaN where it is missing; None
+            without a target.
         features: the names of the F features.
         ids: `[N]`, the name of each sequence in the file, or its number from 1.
         groups: `[N]`, the group that each sequence belongs to (a person, a machine).
@@ -139,10 +141,25 @@ class Examples:
         if not isinstance(self.X, Stored):
             yield self
             return
-        per_block = max(1, BLOCK * len(self) // max(1, self.X.n_values))
-        for start in range(0, len(self), per_block):
-            chosen = np.arange(start, min(start + per_block, len(self)))
-            yield replace(self.select(chosen), X=self.X[chosen])
+        for chosen in self.X.stretches(BLOCK):
+            yield self.select(chosen).loaded()
+
+    def loaded(self) -> Examples:
+        """The same examples with all steps in memory."""
+        y = list(self.y) if isinstance(self.y, StoredLabels) else self.y
+        return replace(self, X=self.X[:], y=y) if isinstance(self.X, Stored) else self
+
+    def some(self, most: int) -> Examples:
+        """Examples in memory: all that are there already; of those in a file some, drawn.
+
+        Args:
+            most: how many stored numbers these have, about.
+        """
+        if not isinstance(self.X, Stored):
+            return self
+        n = max(1, most * len(self) // max(1, self.X.n_values))
+        drawn = np.random.default_rng(0).permutation(len(self))[:n]
+        return self.select(np.sort(drawn)).loaded()
 
     def select(self, indices: Any) -> Examples:
         """The examples at positions `[M]`, integers or booleans, in that order."""
@@ -150,6 +167,8 @@ class Examples:
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
 
         def of(values: Any) -> Any:
+            if isinstance(values, StoredLabels):
+                return values.take(chosen)
             return [values[i] for i in chosen] if isinstance(values, list) else values[chosen]
 
         def maybe(values: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,17 @@ def found(column: Column) -> tuple[tuple[str, ...], str | None] | None:
         if any(counts[label] > 1 for each in several for label in each):
             return tuple(sorted(counts)), separator
     return None
+
+
+def with_further(roles: Roles, table: Table) -> Roles:
+    """Roles that also have the labels that stand in the target of further rows."""
+    column = table[roles.target or ""]
+    if isinstance(column, Nested):
+        further = {str(label) for label in column.inner.labels().tolist()}
+    else:
+        texts = column.factor()[1].tolist()
+        further = {label for text in texts for label in _parts(str(text), roles.between)}
+    return replace(roles, labels=tuple(sorted({*roles.labels, *further})))
 
 
 def read(table: Table, roles: Roles, once: Once, place: Callable[[str, int], str]) -> np.ndarray:

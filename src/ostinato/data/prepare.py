@@ -20,6 +20,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
 from ostinato.data.stored import Stored
+from ostinato.data.stored_labels import StoredIntegers
 from ostinato.data.words import MAX_WORDS, Integers, Words
 
 Missing = Literal["error", "mask", "fill", "forward"]
@@ -171,7 +172,7 @@ class Preparation:
                     f"feature {self.features[0].name!r}; there are "
                     f"{', '.join(map(repr, examples.features))}"
                 )
-            return _words_of(examples)
+            return _words_of(examples, unseen)
         unknown: dict[str, _Unknown] = {}
         prepared: Sequences
         if not isinstance(examples.X, Stored):
@@ -322,15 +323,19 @@ def _is_words(examples: Examples) -> bool:
     return roles.task == "classify" and (roles.shape == "wide" or len(words) > MAX_WORDS)
 
 
-def _words_of(examples: Examples) -> Words:
-    """The words, none of which may be missing."""
-    _refuse_missing(examples, 0, hint="")
+def _words_of(examples: Examples, unseen: bool = False) -> Words:
+    """The words, none of which may be missing; those in a file stay there."""
+    for block in () if unseen else examples.blocks():
+        _refuse_missing(block, 0, hint="")
     words = examples.categories[examples.features[0]]
     order = sorted(range(len(words)), key=words.__getitem__)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    places = rank[examples.values[:, 0].astype(np.int64)]
-    return Words(tuple(words[i] for i in order), Integers(places, examples.lengths))
+    if isinstance(examples.X, Stored):
+        places: Integers = StoredIntegers(examples.X, 0, rank)
+    else:
+        places = Integers(rank[examples.values[:, 0].astype(np.int64)], examples.lengths)
+    return Words(tuple(words[i] for i in order), places)
 
 
 def _feature(

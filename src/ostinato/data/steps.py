@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data.labels import LabelEncoder
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences
-from ostinato.data.words import Words, words_of
+from ostinato.data.stored_labels import StoredLabels
+from ostinato.data.words import Integers, Words, words_of
 from ostinato.span_metrics import to_iob2
 
 Steps = np.ndarray | Ragged | Words
@@ -107,6 +109,36 @@ def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np
     return labels
 
 
+def encoded(
+    y: Any, lengths: np.ndarray, scheme: str | None = None, encoder: LabelEncoder | None = None
+) -> tuple[LabelEncoder, Integers]:
+    """The labels of N sequences as class numbers; those in a file stay there.
+
+    Args:
+        y, lengths, scheme: as for `as_labels`; y may be `StoredLabels`.
+        encoder: of the labels; by default one is made of those that occur.
+
+    Raises:
+        ValueError: as `as_labels`; or a label is none of the encoder's.
+    """
+    if isinstance(y, StoredLabels):
+        return y.encoded(scheme, encoder)
+    labels = np.concatenate(as_labels(y, lengths, scheme))
+    if encoder is None:
+        encoder, numbers = LabelEncoder.fit(labels)
+    else:
+        numbers = encoder.encode(labels)
+    return encoder, Integers(numbers, lengths)
+
+
+def label_counts(y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels of N sequences of labels, sorted, and how often each occurs."""
+    if isinstance(y, StoredLabels):
+        occur = y.counts > 0
+        return y.classes[occur], y.counts[occur]
+    return np.unique(np.concatenate(y), return_counts=True)
+
+
 def lengths_of(X: Any) -> np.ndarray:
     """The steps of each sequence, `[N]`; X is `Steps`, or has `lengths`."""
     return np.full(len(X), X.shape[1]) if isinstance(X, np.ndarray) else X.lengths
@@ -119,7 +151,9 @@ def values_of(X: np.ndarray | Ragged) -> np.ndarray:
 
 def width_of(X: Steps) -> int | None:
     """F; None of words."""
-    return None if isinstance(X, Words) else values_of(X).shape[1]
+    if isinstance(X, Words):
+        return None
+    return X.n_features if isinstance(X, Ragged) else X.shape[2]
 
 
 def _first_step(X: Any) -> Any:

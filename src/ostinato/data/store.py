@@ -1,23 +1,32 @@
 """`store_examples`: examples whose sequences lie in a file.
 
 The values of all sequences are written once, end to end, into a temporary file without a name; it
-is gone when the program ends. Memory holds where each sequence begins. A batch reads its sequences
-from the file, so that examples are shuffled as those in memory are, and training gives the same
-bits.
+is gone when the program ends. To tag, the number of its label stands behind the values of each
+step. Memory holds where each sequence begins. A batch reads its sequences from the file, so that
+examples are shuffled as those in memory are, and training gives the same bits.
+
+Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
+not depend on the way in which a table was cut.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, cast
 
 import numpy as np
 
 from ostinato.data.examples import Examples, Places
+from ostinato.data.ragged import Ragged
 from ostinato.data.stored import Files, Stored
+from ostinato.data.stored_labels import StoredIntegers, StoredLabels
+
+AT_ONCE = 1 << 20  # values that are read at a time to number words anew: 4 MB
+MOST_WORDS = 1 << 24  # of a feature: a float32 tells so many whole numbers apart
 
 
 def store_examples(
@@ -32,7 +41,8 @@ def store_examples(
         directory: where the file lies; by default where temporary files do.
 
     Returns:
-        Examples whose X is a `Stored`; `select` and `Preparation` leave it in the file.
+        Examples whose X is a `Stored`, and to tag y `StoredLabels`; `select` and `Preparation`
+        leave both in the file.
 
     Raises:
         ValueError: as the parts' origin; or there are none.
@@ -51,7 +61,9 @@ def store_examples(
     kept = keep(parts, directory)
     if not kept.parts:
         raise ValueError("there are no examples to store; wanted at least one")
-    return joined(kept.parts, Files([kept.file]), kept.lengths, kept.words)
+    words = in_order([kept.words])
+    renumber(kept, words)
+    return joined(kept.parts, Files([kept.file]), kept.lengths, words)
 
 
 @dataclass(frozen=True)
@@ -62,13 +74,13 @@ class Kept:
         parts: without their steps.
         file: the values of all sequences, end to end, float32.
         lengths: of the sequences, `[N]`.
-        words: of each feature that is words, the place of each word by which the file names it.
+        words: of each column that is words or labels, the number that the file has for each.
     """
 
     parts: list[Examples]
     file: IO[bytes]
     lengths: np.ndarray
-    words: dict[str, dict[str, int]]
+    words: dict[str, dict[Any, int]]
 
 
 def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
@@ -76,7 +88,7 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
     file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # as long as X lives
     kept: list[Examples] = []
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
-    words: dict[str, dict[str, int]] = {}
+    words: dict[str, dict[Any, int]] = {}
     numbers: set[str] = set()
     for part in parts:
         for name in part.categories:
@@ -84,6 +96,7 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
         numbers.update(_numbers(part))
         _check_kinds(numbers, words.keys())
         _write(file, _with_codes(part, words))
+        _check_counts(words)
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
     return Kept(kept, file, np.concatenate(lengths), words)
@@ -110,8 +123,17 @@ def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
         )
 
 
-def _with_codes(part: Examples, words: dict[str, dict[str, int]]) -> np.ndarray:
-    """The values of a part, its words as their places among those of all parts until now."""
+def _check_counts(words: Mapping[str, Mapping[Any, int]]) -> None:
+    for name, known in words.items():
+        if len(known) > MOST_WORDS:
+            raise ValueError(
+                f"the column {name!r} has more than {MOST_WORDS:,} different names; wanted fewer, "
+                "or numbers"
+            )
+
+
+def _with_codes(part: Examples, words: dict[str, dict[Any, int]]) -> np.ndarray:
+    """The rows of a part, with words and labels as numbers in the order in which they come."""
     values = part.values
     for i, name in enumerate(part.features):
         if name not in words:
@@ -123,24 +145,92 @@ def _with_codes(part: Examples, words: dict[str, dict[str, int]]) -> np.ndarray:
             values = values.copy()
             column = values[:, i]
             column[present] = np.array(places, np.float32)[column[present].astype(np.int64)]
+    tags = tagged(part)
+    if tags is not None:
+        known = words.setdefault(tags, {})
+        labels = np.concatenate(part.y).tolist()
+        numbers = [known.setdefault(label, len(known)) for label in labels]
+        values = np.column_stack([values, np.array(numbers, np.float32)])
     return np.ascontiguousarray(values)
 
 
+def tagged(part: Examples) -> str | None:
+    """The column with the label of each step; None: there is none."""
+    return part.roles.target if part.roles is not None and part.roles.task == "tag" else None
+
+
+def in_order(found: Iterable[Mapping[str, Iterable[Any]]]) -> dict[str, tuple[Any, ...]]:
+    """The words and labels of all shares of a table, each column's sorted.
+
+    Labels of which some are numbers and some are not are texts.
+    """
+    every: dict[str, set[Any]] = {}
+    for share in found:
+        for name, known in share.items():
+            every.setdefault(name, set()).update(known)
+    for name, known in every.items():
+        if len({isinstance(each, str) for each in known}) > 1:
+            every[name] = {str(each) for each in known}
+    return {name: tuple(sorted(known)) for name, known in every.items()}
+
+
+def renumber(kept: Kept, words: Mapping[str, tuple[Any, ...]]) -> None:
+    """Write the words and labels of a file by their places among all, which are in order."""
+    if not kept.parts:
+        return
+    tables, columns = {}, _columns(kept.parts[0])
+    for i, name in enumerate(columns):
+        place = {word: n for n, word in enumerate(words.get(name, ()))}
+        places = [place[w] if w in place else place[str(w)] for w in kept.words.get(name, ())]
+        if places != list(range(len(places))):
+            tables[i] = np.array(places, np.float32)
+    if not tables:
+        return
+    file, width, n_steps = kept.file, len(columns), int(kept.lengths.sum())
+    rows = max(1, AT_ONCE // width)
+    for start in range(0, n_steps, rows):
+        values = np.empty((min(rows, n_steps - start), width), np.float32)
+        position = start * width * values.itemsize
+        Files([file]).read_into(cast(memoryview, values.reshape(-1).view(np.uint8).data), position)
+        for i, table in tables.items():
+            column = values[:, i]
+            present = ~np.isnan(column)
+            column[present] = table[column[present].astype(np.int64)]
+        file.seek(position)
+        _write(file, values)
+
+
+def _columns(part: Examples) -> tuple[str, ...]:
+    """Those of a row of the file."""
+    tags = tagged(part)
+    return part.features if tags is None else (*part.features, tags)
+
+
 def _without_steps(part: Examples) -> Examples:
-    """What belongs to each sequence, and nothing that belongs to each step but tags and series."""
+    """What belongs to each sequence, and nothing that belongs to each step but a series."""
     places = part.places
     if places is not None and places.shape == "long":
         starts = np.cumsum(part.lengths) - part.lengths
         places = Places(places.unit, places.numbers[starts], places.columns, "rows")
-    return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), times=None,
-                   places=places)  # fmt: skip
+    y = part.y if tagged(part) is None else None
+    return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), y=y,
+                   times=None, places=places)  # fmt: skip
 
 
 def joined(
-    parts: Sequence[Examples], file: Files, lengths: np.ndarray, words: dict[str, dict[str, int]]
+    parts: Sequence[Examples],
+    file: Files,
+    lengths: np.ndarray,
+    words: Mapping[str, tuple[Any, ...]],
 ) -> Examples:
-    """Parts without their steps as one, with the sequences in a file; see `Kept`."""
-    first = parts[0]
+    """Parts without their steps as one, with the sequences in a file; see `Kept`.
+
+    Args:
+        parts, file, lengths: of the table.
+        words: of each column that is words or labels, in the order of their numbers.
+    """
+    parts = _with_labels_of_all(parts)
+    first, tags = parts[0], tagged(parts[0])
 
     def one(values: list[Any]) -> Any:
         if values[0] is None:
@@ -154,18 +244,41 @@ def joined(
     places = first.places
     if places is not None:
         places = replace(places, numbers=one([p.places.numbers for p in parts if p.places]))
-    starts = np.cumsum(lengths) - lengths
+    n = len(first.features)
+    rows = X = Stored(file, np.cumsum(lengths) - lengths, lengths, len(_columns(first)))
+    y = one([part.y for part in parts])
+    if tags is not None:
+        X = rows.prepared(partial(_first_columns, n), n)
+        y = StoredLabels(np.array(words[tags]), StoredIntegers(rows, n))
     return replace(
         first,
-        X=Stored(file, starts, lengths, len(first.features)),
-        y=one([part.y for part in parts]),
+        X=X,
+        y=y,
         ids=one([part.ids for part in parts]),
         groups=one([part.groups for part in parts]),
         parts=one([part.parts for part in parts]),
         statics={name: one([p.statics[name] for p in parts]) for name in first.statics},
-        categories={name: tuple(known) for name, known in words.items()},
+        categories={name: known for name, known in words.items() if name != tags},
         places=places,
     )
+
+
+def _first_columns(n: int, rows: Ragged) -> Ragged:
+    return Ragged(np.ascontiguousarray(rows.values[:, :n]), rows.offsets)
+
+
+def _with_labels_of_all(parts: Sequence[Examples]) -> Sequence[Examples]:
+    """Parts whose sequences may have several labels, with a column for each label of any part."""
+    labels = [part.roles.labels if part.roles else () for part in parts]
+    if len(set(labels)) == 1:
+        return parts
+    every = tuple(sorted({label for of_part in labels for label in of_part}))
+    place, result = {label: i for i, label in enumerate(every)}, []
+    for part, of_part in zip(parts, labels, strict=True):
+        y = np.zeros((len(part), len(every)), part.y.dtype)
+        y[:, [place[label] for label in of_part]] = part.y
+        result.append(replace(part, y=y, roles=part.roles and replace(part.roles, labels=every)))
+    return result
 
 
 def _write(file: IO[bytes], values: np.ndarray) -> None:

@@ -19,18 +19,17 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 
 from ostinato.data.examples import Examples, Places
 from ostinato.data.roles import Roles
-from ostinato.data.store import Kept, joined, keep
+from ostinato.data.store import Kept, in_order, joined, keep, renumber
 from ostinato.data.stored import Files
 from ostinato.data.stream import stream_share
 
 Exchange = Callable[[bytes], list[bytes]]
-AT_ONCE = 1 << 20  # values that are read at a time to renumber words: 4 MB
 
 
 def is_possible() -> bool:
@@ -49,7 +48,7 @@ def store_together(
     """The examples that `store_examples` gives of a table, in each of several processes.
 
     Args:
-        path, roles: of the table, to classify; the same in all processes.
+        path, roles: of the table, to classify or to tag; the same in all processes.
         number: of this process, from 0.
         of: how many there are.
         exchange: as above; it is called twice.
@@ -60,13 +59,8 @@ def store_together(
     """
     own = keep(stream_share(path, roles, number, of), directory)
     shares = [_read(content) for content in exchange(_written(own))]
-    words: dict[str, dict[str, int]] = {}
-    for share in shares:
-        for name, known in share.words.items():
-            places = words.setdefault(name, {})
-            for word in known:
-                places.setdefault(word, len(places))
-    _renumber(own, words)
+    words = in_order([share.words for share in shares])
+    renumber(own, words)
     # All files are open before the last exchange, after which a process may end.
     files = [own.file if i == number else share.file() for i, share in enumerate(shares)]
     exchange(b"")  # from here on no file changes
@@ -85,14 +79,14 @@ class _Share:
         descriptor: of its file, in the process.
         part: without its steps; None if no sequence begins in it.
         lengths: of its sequences.
-        words: of each feature that is words, in the order of their places.
+        words: of each column that is words or labels.
     """
 
     process: int
     descriptor: int
     part: Examples | None
     lengths: np.ndarray
-    words: dict[str, list[str]]
+    words: dict[str, list[Any]]
 
     def file(self) -> IO[bytes]:
         """The values of its sequences, opened."""
@@ -110,7 +104,7 @@ def _written(own: Kept) -> bytes:
     }
     arrays = {"lengths": own.lengths}
     if own.parts:
-        part = joined(own.parts, Files([own.file]), own.lengths, own.words)
+        part = joined(own.parts, Files([own.file]), own.lengths, in_order([own.words]))
         places = part.places
         assert places is not None and part.roles is not None  # of a table
         about |= {
@@ -124,8 +118,8 @@ def _written(own: Kept) -> bytes:
         given |= {f"static {i}": values for i, values in enumerate(part.statics.values())}
         given["places"] = places.numbers
         for name, values in given.items():
-            if values is None:
-                continue
+            if not isinstance(values, np.ndarray):
+                continue  # there are none, or the file has them: the labels of all steps
             if values.dtype == object:  # texts, None where they are missing
                 about["objects"][name] = values.tolist()
             else:
@@ -171,33 +165,6 @@ def _numbered(shares: list[_Share]) -> list[Examples]:
         parts.append(part if part.roles.id else replace(part, ids=part.ids + n))
         n += len(part)
     return parts
-
-
-def _renumber(own: Kept, words: dict[str, dict[str, int]]) -> None:
-    """Write the words of a file by their places among those of all shares."""
-    if not own.parts:
-        return
-    tables = {}
-    for i, name in enumerate(own.parts[0].features):
-        places = [words[name][word] for word in own.words.get(name, ())]
-        if places != list(range(len(places))):
-            tables[i] = np.array(places, np.float32)
-    if not tables:
-        return
-    file, width, n_steps = own.file, len(own.parts[0].features), int(own.lengths.sum())
-    rows = max(1, AT_ONCE // width)
-    for start in range(0, n_steps, rows):
-        values = np.empty((min(rows, n_steps - start), width), np.float32)
-        position = start * width * values.itemsize
-        Files([file]).read_into(cast(memoryview, values.reshape(-1).view(np.uint8).data), position)
-        for i, table in tables.items():
-            column = values[:, i]
-            present = ~np.isnan(column)
-            column[present] = table[column[present].astype(np.int64)]
-        content = memoryview(values.tobytes())
-        while len(content):
-            n_written = os.pwrite(file.fileno(), content, position)
-            content, position = content[n_written:], position + n_written
 
 
 def _check_ids(examples: Examples) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -103,8 +103,16 @@ class Stored(Ragged):
         return Stored(self._file, self._starts[positions], lengths, self._n_stored, self._prepare)
 
     def prepared(self, prepare: Callable[[Ragged], Ragged], n_features: int) -> Stored:
-        """The same sequences, prepared when they are read."""
-        return Stored(self._file, self._starts, self.lengths, self._n_stored, (prepare, n_features))
+        """The same sequences, prepared when they are read, after what was to be done until now."""
+        before = self._prepare[0] if self._prepare else None
+        both = prepare if before is None else lambda raw: prepare(before(raw))
+        return Stored(self._file, self._starts, self.lengths, self._n_stored, (both, n_features))
+
+    def stretches(self, most: int) -> Iterator[np.ndarray]:
+        """The positions of all sequences, in stretches of about `most` stored numbers."""
+        at_once = max(1, most * len(self) // max(1, self.n_values))
+        for start in range(0, len(self), at_once):
+            yield np.arange(start, min(start + at_once, len(self)))
 
     def equals(self, other: object) -> bool:
         return self[:].equals(other[:] if isinstance(other, Stored) else other)

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data import arrays, conll
+from ostinato.data import arrays, conll, label_sets
 from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
 from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
@@ -50,7 +50,8 @@ def stream_examples(
     Args:
         source: a file's path; or a file opened for bytes, as standard input.
         roles: of the columns, best those of a `Preparation`; what they leave open is found out
-            from the first block.
+            from the first block. Of sequences that may have several labels, a block has those of
+            all blocks until then.
         name: what errors call an opened file; its first bytes tell the kind, as for
             `parse_examples`. Arrays (.npz, .npy, .ts), and words and tags, come as one block.
 
@@ -109,7 +110,7 @@ def stream_share(
         row, batches = _share(file, name, full.id if full.shape == "long" else None, number, of)
         blocks = _Batches(batches, name, row)
         if not blocks.at_end:
-            yield from _examples(blocks, full)
+            yield from _examples(blocks, full, learns_labels=not roles.labels)
 
 
 def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
@@ -121,9 +122,10 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
         if kind in (*arrays.ENDINGS, *conll.ENDINGS):
             yield parse_examples(file.read(), name, roles)
         elif kind in (".parquet", ".arrow", ".feather"):
-            yield from _examples(_Batches(_batches(file, kind), name), roles)
+            yield from _examples(_Batches(_batches(file, kind), name), roles, not roles.labels)
         else:
-            yield from _examples(_Lines(file, kind, name, roles.separator), roles)
+            lines = _Lines(file, kind, name, roles.separator)
+            yield from _examples(lines, roles, not roles.labels)
 
 
 def _begin(file: IO[bytes], may_seek: bool) -> tuple[bytes, IO[bytes]]:
@@ -179,8 +181,12 @@ class _Blocks(Protocol):
         """Read again from this row of the block read last."""
 
 
-def _examples(blocks: _Blocks, roles: Roles) -> Iterator[Examples]:
-    """The sequences in blocks; each is whole, and comes once."""
+def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Examples]:
+    """The sequences in blocks; each is whole, and comes once.
+
+    Args:
+        learns_labels: whether the labels that a sequence may have are those that occur.
+    """
     count, seen = 0, np.zeros(0, np.int64)
     full: Roles | None = None
     while (table := blocks.read()) is not None:
@@ -190,7 +196,10 @@ def _examples(blocks: _Blocks, roles: Roles) -> Iterator[Examples]:
             blocks.put_back(n_whole)
         if n_whole == 0:
             continue
-        examples = build(table.head(n_whole), full)
+        table = table.head(n_whole)
+        if learns_labels and full.labels and full.target:
+            full = label_sets.with_further(full, table)
+        examples = build(table, full)
         if full.id:
             seen = _new_ids(examples, seen)
         else:

@@ -75,6 +75,10 @@ class Integers:
     def __getitem__(self, i: int) -> np.ndarray:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
+    def counts(self, n: int) -> np.ndarray:
+        """How often each of the integers 0…n−1 occurs, `[n]`."""
+        return np.bincount(self.values, minlength=n)
+
     def take(self, chosen: np.ndarray) -> Integers:
         """The sequences at positions `[M]`, in that order."""
         lengths = self.lengths[chosen]
@@ -158,7 +162,7 @@ class Words:
     @property
     def counts(self) -> np.ndarray:
         """`[D]`, how often each different word occurs."""
-        return np.bincount(self.places.values, minlength=len(self.different))
+        return self.places.counts(len(self.different))
 
 
 class WordVocabulary:
@@ -260,16 +264,16 @@ class CodedWords:
     @property
     def n_unknown(self) -> int:
         """How many of all words, in their places, the vocabulary has not."""
-        return int((self.words[self.places.values] == UNKNOWN).sum())
+        return int(self.places.counts(len(self.words))[self.words == UNKNOWN].sum())
 
     def arrays(self, chosen: np.ndarray) -> WordArrays:
         """The sequences at positions `[B]`."""
-        taken = self.places.take(chosen)
-        different, taken.values = np.unique(taken.values, return_inverse=True)
+        lengths = self.lengths[chosen]
+        different, places = np.unique(self.places.take(chosen).values, return_inverse=True)
         return WordArrays(
-            taken.padded(np.arange(len(taken)), 0),
+            Integers(places, lengths).padded(np.arange(len(lengths)), 0),
             self.words[different],
             self.characters.padded(different, UNKNOWN),
             self.characters.lengths[different],
-            taken.lengths,
+            lengths,
         )

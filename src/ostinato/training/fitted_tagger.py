@@ -15,11 +15,19 @@ import torch
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.columns import check_columns, column_names
 from ostinato.data.prepare import Preparation
-from ostinato.data.steps import Steps, as_labels, as_steps, lengths_of, values_of, width_of
+from ostinato.data.steps import (
+    Steps,
+    as_labels,
+    as_steps,
+    encoded,
+    lengths_of,
+    values_of,
+    width_of,
+)
 from ostinato.data.words import Integers, Words, WordVocabulary
 from ostinato.hyperparameters import Model
 from ostinato.models.tagger import TaggerNet
-from ostinato.span_metrics import can_follow, span_scores
+from ostinato.span_metrics import SpanScores, can_follow, span_scores
 from ostinato.training import loop, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
@@ -38,6 +46,7 @@ from ostinato.training.tensor_file import fill
 from ostinato.training.windows import Columns
 
 KIND = "sequence_tagger"
+SPANS_AT_ONCE = 1 << 18  # steps whose spans are compared at a time: a tag as an object has 60 bytes
 _KEPT = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
 
 
@@ -74,22 +83,21 @@ class Tagged:
             TypeError: X has words and something else.
         """
         sequences, is_one = as_steps(X)
-        labels = as_labels([y] if is_one else y, lengths_of(sequences), scheme)
-        encoder, numbers = LabelEncoder.fit(np.concatenate(labels))
+        encoder, numbers = encoded([y] if is_one else y, lengths_of(sequences), scheme)
         if len(encoder) < 2:
             raise ValueError(
                 f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
                 "tell apart"
             )
-        y = Integers(numbers, lengths_of(sequences))
-        return Tagged(sequences, y, encoder, column_names(X))
+        return Tagged(sequences, numbers, encoder, column_names(X))
 
     def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
         """With further sequences, of the same features and labels, for validation."""
         sequences, is_one = as_steps(X)
         _check_features(sequences, width_of(self.X))
-        labels = as_labels([y] if is_one else y, lengths_of(sequences), scheme)
-        return replace(self, validation=(sequences, _encoded(self.encoder, labels)))
+        lengths = lengths_of(sequences)
+        _, numbers = encoded([y] if is_one else y, lengths, scheme, self.encoder)
+        return replace(self, validation=(sequences, numbers))
 
     def split(self, fraction: float, seed: int) -> Tagged:
         """Keep a share of the sequences, drawn at random, for validation; both in their order.
@@ -253,13 +261,13 @@ class FittedTagger:
             ValueError: as `predict`; or y has not a known label for each step.
         """
         sequences, is_one = self._checked(X)
-        labels = as_labels([y] if is_one else y, lengths_of(sequences), self.scheme)
-        numbers = _encoded(LabelEncoder(self.classes), labels)
+        labels = [y] if is_one else y
+        encoder = LabelEncoder(self.classes)
+        _, numbers = encoded(labels, lengths_of(sequences), self.scheme, encoder)
         result = measure(self.net, self.inputs(sequences), numbers, self.allowed)
         measures: dict[str, Any] = asdict(result)
         if self.scheme is not None:
-            predicted = self._predict(sequences)
-            scores = span_scores([a.tolist() for a in labels], [a.tolist() for a in predicted])
+            scores = self._span_scores(sequences, labels)
             measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
         if isinstance(sequences, Words):
             measures["unknown"] = self._n_unknown(sequences) / result.n
@@ -349,6 +357,17 @@ class FittedTagger:
         _check_features(sequences, self.net.config["n_features"])
         return sequences, is_one
 
+    def _span_scores(self, sequences: Steps, y: Any) -> SpanScores:
+        """How the predicted spans agree with the true ones; of some sequences at a time."""
+        scores, lengths = SpanScores(0, 0, 0), lengths_of(sequences)
+        number = np.cumsum(lengths) // SPANS_AT_ONCE
+        for rows in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(number)) + 1):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            true = as_labels(y[part], lengths[part], self.scheme)
+            predicted = self._predict(sequences[rows])
+            scores += span_scores([a.tolist() for a in true], [a.tolist() for a in predicted])
+        return scores
+
     def _n_unknown(self, words: Words) -> int:
         assert self.vocabulary is not None
         return self.vocabulary.code(words).n_unknown
@@ -379,10 +398,6 @@ def load(path: str | Path) -> FittedTagger:
 def read(path: Path) -> SavedModel:
     """The saved tagger in a directory, as values."""
     return saved_model.read(path, KIND, set(signature(TaggerNet).parameters), _KEPT)
-
-
-def _encoded(encoder: LabelEncoder, labels: list[np.ndarray]) -> Integers:
-    return Integers(encoder.encode(np.concatenate(labels)), [len(each) for each in labels])
 
 
 def _check_features(X: Steps, wanted: int | None) -> None:

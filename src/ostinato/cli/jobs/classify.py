@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato import environment
 from ostinato.cli import answering, class_weights, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
@@ -104,18 +103,18 @@ class ClassifyJob:
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         preparation = self._preparation()
-        X = as_texts_or_sequences(_prepared(preparation, train))
+        X = as_texts_or_sequences(partition.inputs(preparation, train))
         names = several.names(train)
         if names is None:
             given = Labelled.of(X, train.y)
         else:
             given = Labelled(X, train.y, LabelEncoder(names))
         if validation is not None:
-            X, y = as_texts_or_sequences(_prepared(preparation, validation)), validation.y
+            X, y = as_texts_or_sequences(partition.inputs(preparation, validation)), validation.y
             if names is None:
                 y = given.encoder.encode(y, name="validation: y")
             given = replace(given, validation=(X, y))
-        as_texts_or_sequences(_prepared(preparation, self.parts.test))  # fails now or never
+        as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # fails now or never
         begun = asdict(settings.training)
         start = None
         if settings.run.from_ is not None and resume is None:
@@ -175,20 +174,9 @@ class ClassifyJob:
         report.write_report(run.report, collect(model, test, test.y, **facts))
 
     def _preparation(self) -> Preparation | None:
-        data = self.settings.data
-        if data.source == "mnist":  # its values lie between 0 and 1 already
+        if self.settings.data.source == "mnist":  # its values lie between 0 and 1 already
             return None
-        from ostinato.training import distributed
-
-        def learnt() -> Preparation:
-            train, standardize = self.parts.train, data.standardize
-            return Preparation.fit(train, missing=data.missing, standardize=standardize)
-
-        ranks = distributed.current()
-        if ranks.alone:
-            return learnt()
-        # Once for the processes of a machine: of examples in a file it takes two passes over them.
-        return Preparation.from_json(ranks.from_first_here(lambda: learnt().as_json()))
+        return partition.preparation(self.parts, self.settings)
 
     def _parameters(self, model: FittedClassifier) -> dict[str, Any]:
         """The configuration as arguments of `SequenceClassifier`."""
@@ -210,13 +198,6 @@ def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
     counts = np.unique(part.y, return_counts=True)[1]
     most_frequent = float(counts.max() / len(part.y))
     return {**model.evaluate(part, part.y), "most_frequent_class": most_frequent}
-
-
-def _prepared(preparation: Preparation | None, examples: Examples) -> Any:
-    """The input of the network; the first process of a machine looks at all values, for all."""
-    if preparation is None:
-        return examples.X
-    return preparation.apply(examples, unseen=environment.rank_here() > 0)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:

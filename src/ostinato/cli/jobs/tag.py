@@ -16,8 +16,8 @@ from ostinato.cli.output import csv_text, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
-from ostinato.data.steps import as_labels
+from ostinato.data.steps import as_labels, label_counts
+from ostinato.data.stored import Stored
 from ostinato.data.words import Words
 from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
     from ostinato.training.fitted_tagger import FittedTagger
     from ostinato.training.history import History
+
+AT_ONCE = 1 << 17  # values of a test part in a file whose answers are written at a time
+SHOWN = 1 << 20  # values of a test part whose sequences are in a file that the report looks at
+LEARNT = 1 << 22  # values of such a training part that the baseline of words learns from
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
     model = answering.to_evaluate(trained)
-    return model.evaluate(_inputs(model.preparation, part), part.y)
+    return model.evaluate(partition.inputs(model.preparation, part), part.y)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
@@ -66,7 +70,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
     model = answering.to_predict(trained)
     for i, part in enumerate(parts):
-        yield _csv(model, part, proba, with_header=i == 0)
+        X = partition.inputs(model.preparation, part)
+        yield _csv(model, part, X, proba, with_header=i == 0)
 
 
 @dataclass(frozen=True)
@@ -96,15 +101,13 @@ class TagJob:
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         if settings.run.from_ is not None:
             raise BadInput("--from is for classifiers and language models; leave it out")
-        data = settings.data
-        preparation = Preparation.fit(train, missing=data.missing, standardize=data.standardize)
-        scheme = written_in(train.y)
-        if scheme is None:
-            _tell_of_spans(train)
-        given = Tagged.of(_inputs(preparation, train), train.y, scheme)
+        preparation = partition.preparation(self.parts, settings)
+        scheme = _scheme(train)
+        given = Tagged.of(partition.inputs(preparation, train), train.y, scheme)
         if validation is not None:
-            given = given.validated_by(_inputs(preparation, validation), validation.y, scheme)
-        _inputs(preparation, self.parts.test)  # fails now or never
+            X = partition.inputs(preparation, validation)
+            given = given.validated_by(X, validation.y, scheme)
+        partition.inputs(preparation, self.parts.test)  # fails now or never
         begun = asdict(settings.training)
         model, history = FittedTagger.fit(
             given,
@@ -122,14 +125,17 @@ class TagJob:
 
     def evaluate(self, model: FittedTagger) -> dict[str, Any]:
         train, test = self.parts.train, self.parts.test
-        labels, counts = np.unique(np.concatenate(train.y), return_counts=True)
-        majority = float(np.mean(np.concatenate(test.y) == labels[counts.argmax()]))
+        labels, counts = label_counts(train.y)
+        tested, n_tested = label_counts(test.y)
+        majority = float(n_tested[tested == labels[counts.argmax()]].sum() / n_tested.sum())
         baselines = {"always the most frequent label": {"accuracy": majority}}
-        X = _inputs(model.preparation, test)
+        X = partition.inputs(model.preparation, test)
         if isinstance(X, Words):
             from ostinato.baselines import labels_of_words
 
-            found = labels_of_words(_inputs(model.preparation, train), train.y, X, test.y)
+            sides = [part.some(LEARNT) for part in (train, test)]
+            words = [(partition.inputs(model.preparation, part), part.y) for part in sides]
+            found = labels_of_words(*words[0], *words[1])
             baselines[found.name] = {"accuracy": found.accuracy}
         return {"task": "tag", "test": model.evaluate(X, test.y), "baselines": baselines}
 
@@ -139,32 +145,38 @@ class TagJob:
         from ostinato import files, report
         from ostinato.cli import reported
 
-        settings, test = self.settings, self.parts.test
+        settings = self.settings
         parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
-        files.write_text(run.predictions, _csv(model, test, proba=False))
+        X = partition.inputs(model.preparation, self.parts.test)
+        lines = (
+            _csv(model, part, x, proba=False, with_header=i == 0).encode()
+            for i, (part, x) in enumerate(_pieces(self.parts.test, X))
+        )
+        files.write_pieces(run.predictions, lines)
+        shown = self.parts.test.some(SHOWN)
         contents = report.collect_tagging(
             model,
-            _inputs(model.preparation, test),
-            test.y,
+            partition.inputs(model.preparation, shown),
+            shown.y,
             reported.facts(settings, run, history, evaluation),
-            ids=test.ids,
-            words=_words(test),
+            ids=shown.ids,
+            words=_words(shown),
         )
         report.write_report(run.report, contents)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
     """Whether what is learnt from one part can be measured on the others."""
-    known = np.unique(np.concatenate(parts.train.y))
+    known = label_counts(parts.train.y)[0]
     if len(known) < 2:
         raise BadInput(
             f"{settings.data.source} has one label only, {known.tolist()[0]!r}, to learn from; "
             "wanted two or more to tell apart"
         )
     for name, part in {"validation": parts.validation, "test": parts.test}.items():
-        new = [] if part is None else np.setdiff1d(np.concatenate(part.y), known).tolist()
+        new = [] if part is None else np.setdiff1d(label_counts(part.y)[0], known).tolist()
         if new:
             raise BadInput(
                 f"{settings.data.source}: the label {new[0]!r} is in the {name} part and not in "
@@ -172,8 +184,13 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
             )
 
 
-def _inputs(preparation: Preparation | None, part: Examples) -> Any:
-    return part.X if preparation is None else preparation.apply(part)
+def _pieces(part: Examples, X: Any) -> Iterator[tuple[Examples, Any]]:
+    """Examples in memory, and their input X: of those in a file, some at a time."""
+    if not isinstance(part.X, Stored):
+        yield part, X
+        return
+    for chosen in part.X.stretches(AT_ONCE):
+        yield part.select(chosen).loaded(), X[chosen]
 
 
 def _words(part: Examples) -> list[list[str]] | None:
@@ -185,11 +202,10 @@ def _words(part: Examples) -> list[list[str]] | None:
     return [[words[i] for i in each] for each in np.split(numbers, ends[:-1])]
 
 
-def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = True) -> str:
+def _csv(model: FittedTagger, part: Examples, X: Any, proba: bool, with_header: bool = True) -> str:
     """A line for each step: id, time or step, label if known, prediction, its probability."""
-    answers = model.predict_proba(_inputs(model.preparation, part))
+    answers, best = model.predict_proba(X), model.predict(X)
     classes = model.classes.tolist()
-    best = model.predict(_inputs(model.preparation, part))
     known = None if part.y is None else as_labels(part.y, part.lengths, model.scheme)
     header = ["id", "step" if part.times is None else "time"]
     header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
@@ -213,11 +229,14 @@ def _csv(model: FittedTagger, part: Examples, proba: bool, with_header: bool = T
     return csv_text(header if with_header else None, rows)
 
 
-def _tell_of_spans(train: Examples) -> None:
-    """Log the first label that keeps the others from being read as spans, if they look like it."""
-    scheme = scheme_of(label for labels in train.y for label in labels)
-    if scheme is None:
-        return
+def _scheme(train: Examples) -> str | None:
+    """The scheme in which the labels write spans; None if they do not.
+
+    The first label that keeps the others from being read as spans is logged.
+    """
+    scheme = scheme_of(label_counts(train.y)[0].tolist())
+    if scheme is None or written_in(train.y) is not None:
+        return scheme
     for name, labels in zip(train.ids, train.y, strict=True):
         try:
             to_iob2([str(label) for label in labels], scheme)
@@ -228,4 +247,5 @@ def _tell_of_spans(train: Examples) -> None:
                 name,
                 problem,
             )
-            return
+            break
+    return None
