@@ -1,7 +1,60 @@
-"""For all tests."""
+"""For all tests.
 
+A property test draws the same examples at every run, so that a suite that passes once passes again.
+`make explore` draws others.
+"""
+
+from __future__ import annotations
+
+import os
+import random
 import signal
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import register_random, settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, derandomize=False, print_blob=True)
+settings.load_profile("explore" if os.environ.get("OSTINATO_EXPLORE") == "1" else "repeatable")
+
+# Two threads of one worker would wait for each other while another worker has the core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class TorchRandom:
+    """PyTorch's random state as hypothesis takes it: an example alone draws what it drew among all.
+
+    A test that does not use PyTorch does not import it.
+    """
+
+    def seed(self, number: int) -> None:
+        if torch := sys.modules.get("torch"):
+            torch.manual_seed(number)
+
+    def getstate(self) -> Any:
+        torch = sys.modules.get("torch")
+        return torch and torch.get_rng_state()
+
+    def setstate(self, state: Any) -> None:
+        if state is not None:
+            sys.modules["torch"].set_rng_state(state)
+
+
+_TORCH = TorchRandom()  # hypothesis keeps a weak reference
+register_random(_TORCH)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test alone draws what it draws among others, in whatever order they run."""
+    random.seed(0)
+    _TORCH.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)

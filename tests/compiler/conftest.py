@@ -27,7 +27,3 @@ def recorded_always(monkeypatch):
     """Tests play a few steps of one code in many ways: each is recorded, whatever it takes."""
     monkeypatch.setattr("ostinato.compiler.cache.SPARED_AFTER", 1 << 30)
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)

@@ -47,9 +47,7 @@ def assert_right(ours: Played, theirs: Played) -> None:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_random_step(data):
     case = random_case(Hypothesis(data))

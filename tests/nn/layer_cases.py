@@ -123,7 +123,7 @@ def assert_near(ours: list[Tensor], theirs: list[Tensor], relative: float) -> No
     to be as large as the largest value of all.
     """
     assert len(ours) == len(theirs)
-    largest = max((float(t.abs().max()) for t in theirs if t.numel()), default=0.0)
+    largest = max((float(t.detach().abs().max()) for t in theirs if t.numel()), default=0.0)
     rounding = 8 * torch.finfo(theirs[0].dtype).eps * largest if theirs else 0.0
     for mine, wanted in zip(ours, theirs, strict=True):
         assert mine.shape == wanted.shape and mine.dtype == wanted.dtype

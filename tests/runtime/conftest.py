@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from ostinato.engine import native
 
@@ -14,7 +13,3 @@ def native_engine():
     if why is not None:
         pytest.skip(why)
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
