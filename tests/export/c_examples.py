@@ -13,7 +13,7 @@ import pytest
 from ostinato.export.c_prepare import unprepared
 from ostinato.export.c_program import part
 from ostinato.export.c_write import Source, header, source
-from ostinato.runtime.model_graph import Composer
+from ostinato.runtime.compose import Composer
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph
 

@@ -28,7 +28,8 @@ from ostinato.export.c_selftest import as_read
 from ostinato.export.c_write import LICENCE, Source, comment, plain
 from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
 from ostinato.models.ensemble import ClassifierEnsemble
-from ostinato.runtime.model_graph import Ahead, Composer
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Ahead
 from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.training.saved_graph import describe

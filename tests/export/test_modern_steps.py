@@ -18,7 +18,8 @@ from c_examples import library_of, needs_gcc, reference_answers, source_of, with
 import ostinato
 from ostinato.export.c_play import bound
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 from zoo.modern import MODERN
 from zoo.saved import of_case, rows

@@ -7,7 +7,8 @@ import copy
 import torch
 
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 from zoo.saved import step_graph
 from zoo.steps import Kit

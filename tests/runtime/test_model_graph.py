@@ -11,11 +11,8 @@ from graph_parts import Parts
 
 from ostinato.engine import native
 from ostinato.runtime import programs
-from ostinato.runtime.model_graph import (
-    Embed,
-    ModelGraph,
-    side_by_side,
-)
+from ostinato.runtime.compose import side_by_side
+from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.reference import play_step

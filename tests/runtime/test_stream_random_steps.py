@@ -7,7 +7,8 @@ import pytest
 import torch
 from stream_cases import FINGERPRINT
 
-from ostinato.runtime.model_graph import Composer, Direction, ModelGraph, ReadoutGraph, Scan
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.network import Network
 from ostinato.runtime.pool import Pool
 from ostinato.runtime.step_graph import StepGraph

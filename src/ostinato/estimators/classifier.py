@@ -31,13 +31,8 @@ from ostinato.hyperparameters import (
 )
 from ostinato.training import fitted, saved_model
 from ostinato.training.examples import check_sample_weight
-from ostinato.training.fitted import (
-    FittedClassifier,
-    Labelled,
-    check_lengths,
-    check_like_trained,
-    n_features,
-)
+from ostinato.training.fitted import FittedClassifier, check_like_trained, n_features
+from ostinato.training.labelled import Labelled, check_lengths
 
 
 @documented

@@ -26,8 +26,9 @@ from ostinato._scan import scan_layer
 from ostinato.arguments import bytes_in
 from ostinato.compiler import torch_compat
 from ostinato.data import Ragged
-from ostinato.eager import Step, as_tensor, is_integer
+from ostinato.eager import Step
 from ostinato.nn.common import Hidden, is_exporting, map_hidden, playable, scriptable
+from ostinato.nn.ragged import check_lengths, check_resets, expand_restart
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 
@@ -207,9 +208,9 @@ class _Layer(torch.nn.RNNBase):
         lengths, resets, restart = given.lengths, given.resets, given.restart
         ragged = replace(
             given,
-            lengths=None if lengths is None else _check_lengths(lengths, xs),
-            resets=None if resets is None else enter(_check_resets(resets, input.shape[:-1], xs)),
-            restart=None if restart is None else _expand(rows(restart), hx),
+            lengths=None if lengths is None else check_lengths(lengths, xs),
+            resets=None if resets is None else enter(check_resets(resets, input.shape[:-1], xs)),
+            restart=None if restart is None else expand_restart(rows(restart), hx),
         )
         output, h_n, states = self._play(xs, hx, ragged, all_states)
         if not batched:
@@ -232,9 +233,9 @@ class _Layer(torch.nn.RNNBase):
         hx = self._zero_hidden(xs) if hx is None else self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
         if resets is not None:
-            resets = _select(_check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
+            resets = _select(check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
         if restart is not None:
-            restart = self.permute_hidden(_expand(restart, hx), sorted_indices)
+            restart = self.permute_hidden(expand_restart(restart, hx), sorted_indices)
         ragged = replace(given, lengths=lengths, resets=resets, restart=restart, packed=True)
         output, h_n, states = self._play(xs, hx, ragged, all_states)
         repacked = pack_padded_sequence(output, lengths).data
@@ -456,58 +457,3 @@ def _swap(tensor: Tensor, dim: int) -> Tensor:
 
 def _select(tensor: Tensor, dim: int, indices: Tensor | None) -> Tensor:
     return tensor if indices is None else tensor.index_select(dim, indices)
-
-
-def _expand(restart: Hidden, hx: Hidden) -> Hidden:
-    """restart, expanded to the shape of hx.
-
-    Raises:
-        ValueError: it does not broadcast to that shape.
-    """
-    given = (restart,) if isinstance(restart, Tensor) else tuple(restart)
-    wanted = (hx,) if isinstance(hx, Tensor) else hx
-    try:
-        leaves = [r.to(h.dtype).expand_as(h) for r, h in zip(given, wanted, strict=True)]
-    except (RuntimeError, ValueError):
-        raise ValueError(
-            f"restart has the shape {_shapes(given)}; wanted that of the hidden state, "
-            f"{_shapes(wanted)}, or one that broadcasts to it"
-        ) from None
-    return leaves[0] if isinstance(hx, Tensor) else tuple(leaves)
-
-
-def _shapes(leaves: tuple[Tensor, ...]) -> str:
-    return ", ".join(str(list(leaf.shape)) for leaf in leaves)
-
-
-def _check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
-    given = as_tensor("resets", resets, f"bool of shape {list(shape)}")
-    if given.dtype != torch.bool or given.shape != shape:
-        raise ValueError(
-            f"resets is {given.dtype} of shape {list(given.shape)}; wanted torch.bool of shape "
-            f"{list(shape)}, one for each step of the input"
-        )
-    return given.to(xs.device)
-
-
-def _check_lengths(lengths: Any, xs: Tensor) -> Tensor:
-    """lengths as `[B]` int64 on the CPU, where torch's packing functions want them.
-
-    Raises:
-        TypeError, ValueError: they are not B integers from 0 to T.
-    """
-    n_steps, n_rows = xs.shape[:2]
-    given = as_tensor("lengths", lengths, f"{n_rows} integers, one for each row of the batch")
-    if not is_integer(given.dtype) or given.numel() != n_rows:
-        raise ValueError(
-            f"lengths is {given.dtype} of shape {list(given.shape)}; wanted {n_rows} integers, "
-            "one for each row of the batch"
-        )
-    given = given.reshape(n_rows).long()
-    wrong = ((given < 0) | (given > n_steps)).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        raise ValueError(
-            f"lengths[{row}] is {int(given[row])}; wanted 0 to {n_steps}, the steps of the input"
-        )
-    return given

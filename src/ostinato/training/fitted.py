@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.data import Batches, LabelEncoder, Ragged, as_sequences
+from ostinato.data import Batches, LabelEncoder, Ragged
 from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
@@ -29,83 +29,13 @@ from ostinato.training.callbacks import Callback
 from ostinato.training.early import Early
 from ostinato.training.examples import Inputs
 from ostinato.training.history import History
+from ostinato.training.labelled import Labelled
 from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Examples to learn from, checked.
-
-    Attributes:
-        X, y: the sequences, N of them, and their class numbers `[N]`; or `[N, C]` zeros and ones,
-            where a sequence may have several labels.
-        encoder: of the labels.
-        feature_names: of the columns, if X was a data frame.
-        sample_weight: `[N]` float64.
-        validation: further (X, y).
-    """
-
-    X: Steps
-    y: np.ndarray
-    encoder: LabelEncoder
-    feature_names: np.ndarray | None = None
-    sample_weight: np.ndarray | None = None
-    validation: tuple[Steps, np.ndarray] | None = None
-
-    @staticmethod
-    def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
-        """From a person's labels `[N]`; `more` are further attributes.
-
-        Raises:
-            ValueError: there are fewer than two classes, or not a label for each example.
-        """
-        check_lengths(X, labels)
-        if labels.ndim == 2:
-            return Labelled(X, labels, LabelEncoder(np.arange(labels.shape[1])), **more)
-        encoder, numbers = LabelEncoder.fit(labels)
-        if len(encoder) < 2:
-            raise ValueError(
-                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
-            )
-        return Labelled(X, numbers, encoder, **more)
-
-    def prepared_by(self, preparation: Preparation) -> Labelled:
-        """With all sequences as a preparation makes them of features in this order."""
-
-        def of(X: Any) -> np.ndarray | Ragged:
-            names = tuple(feature.name for feature in preparation.features)
-            return as_sequences(preparation.apply(Examples(X, features=names)))
-
-        held_out = self.validation and (of(self.validation[0]), self.validation[1])
-        return replace(self, X=of(self.X), validation=held_out)
-
-    def split(self, fraction: float, seed: int) -> Labelled:
-        """Keep a share of the examples, of each class, for validation; both in their order."""
-        from sklearn.model_selection import train_test_split  # half a second, where it is needed
-
-        stratify = self.y if self.y.ndim == 1 else None
-        try:
-            parts = train_test_split(
-                np.arange(len(self.y)), test_size=fraction, stratify=stratify, random_state=seed
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"validation_fraction={fraction} cannot be taken from these classes: {error}"
-            ) from None
-        rest, held_out = map(np.sort, parts)
-        weights = self.sample_weight
-        return replace(
-            self,
-            X=self.X[rest],
-            y=self.y[rest],
-            sample_weight=None if weights is None else weights[rest],
-            validation=(self.X[held_out], self.y[held_out]),
-        )
 
 
 @dataclass(frozen=True)
@@ -159,25 +89,8 @@ class FittedClassifier:
             Diverged: the loss became NaN or infinite.
         """
         plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
-        words, vocabulary = words or WordSettings(), None
-        arguments: dict[str, Any] = {"n_features": width_of(given.X), **asdict(model)}
-        if isinstance(given.X, Words):
-            known = None if start is None else start.vocabulary
-            vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
-            arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(plan.seed)
-            net = ClassifierNet(n_classes=len(given.encoder), **arguments)
-        if start is not None:
-            _check_start(start, net, given.encoder.classes)
-            net.load_state_dict(start.members[0].state_dict())
-        trained = FittedClassifier(
-            net,
-            given.encoder.classes,
-            given.feature_names,
-            multilabel=given.y.ndim == 2,
-            vocabulary=vocabulary,
-        )
+        trained = _untrained(given, model, words or WordSettings(), start, plan.seed)
+        (net,) = trained.members
         X = trained.coded(given.X)
         lengths = None
         if plan.similar_lengths and not isinstance(X, np.ndarray):  # which has one length
@@ -444,18 +357,40 @@ def check_like_trained(
     return sequences
 
 
+def _untrained(
+    given: Labelled,
+    model: Classifying,
+    words: WordSettings,
+    start: FittedClassifier | None,
+    seed: int,
+) -> FittedClassifier:
+    """A classifier of these examples before its training, or with the weights of `start`."""
+    vocabulary = None
+    arguments: dict[str, Any] = {"n_features": width_of(given.X), **asdict(model)}
+    if isinstance(given.X, Words):
+        known = None if start is None else start.vocabulary
+        vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
+        arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = ClassifierNet(n_classes=len(given.encoder), **arguments)
+    if start is not None:
+        _check_start(start, net, given.encoder.classes)
+        net.load_state_dict(start.members[0].state_dict())
+    return FittedClassifier(
+        net,
+        given.encoder.classes,
+        given.feature_names,
+        multilabel=given.y.ndim == 2,
+        vocabulary=vocabulary,
+    )
+
+
 def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
     if n_features(sequences) != wanted:
         raise ValueError(
             f"X has {n_features(sequences)} features, but SequenceClassifier is expecting {wanted} "
             "features as input, those it was trained with"
-        )
-
-
-def check_lengths(X: Steps, labels: np.ndarray) -> None:
-    if len(labels) != len(X):
-        raise ValueError(
-            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
         )
 
 

@@ -11,7 +11,7 @@ from ostinato.compiler.graph.node import ONCE, ROWS, Node
 from ostinato.compiler.graph.saved import TensorNames
 from ostinato.models.readout import Readout
 from ostinato.runtime import model_graph
-from ostinato.runtime.model_graph import Composer
+from ostinato.runtime.compose import Composer
 from ostinato.runtime.step_graph import StepGraph
 
 

@@ -31,15 +31,8 @@ from ostinato.models.stack import Stack
 from ostinato.models.tagger import TaggerNet
 from ostinato.models.words import WordReader
 from ostinato.runtime import model_graph
-from ostinato.runtime.model_graph import (
-    Ahead,
-    Composer,
-    Direction,
-    Embed,
-    ModelGraph,
-    Scan,
-    side_by_side,
-)
+from ostinato.runtime.compose import Composer, side_by_side
+from ostinato.runtime.model_graph import Ahead, Direction, Embed, ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.training.graph_parts import (
     apart,

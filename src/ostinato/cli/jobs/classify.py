@@ -99,7 +99,8 @@ class ClassifyJob:
         from ostinato.data import LabelEncoder
         from ostinato.data.steps import as_texts_or_sequences
         from ostinato.training import Plan
-        from ostinato.training.fitted import FittedClassifier, Labelled
+        from ostinato.training.fitted import FittedClassifier
+        from ostinato.training.labelled import Labelled
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         preparation = self._preparation()

@@ -1,0 +1,91 @@
+"""`Labelled`: sequences with a label each, checked, to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ostinato.data import LabelEncoder, Ragged, as_sequences
+from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
+from ostinato.data.steps import Steps
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples to learn from, checked.
+
+    Attributes:
+        X, y: the sequences, N of them, and their class numbers `[N]`; or `[N, C]` zeros and ones,
+            where a sequence may have several labels.
+        encoder: of the labels.
+        feature_names: of the columns, if X was a data frame.
+        sample_weight: `[N]` float64.
+        validation: further (X, y).
+    """
+
+    X: Steps
+    y: np.ndarray
+    encoder: LabelEncoder
+    feature_names: np.ndarray | None = None
+    sample_weight: np.ndarray | None = None
+    validation: tuple[Steps, np.ndarray] | None = None
+
+    @staticmethod
+    def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
+        """From a person's labels `[N]`; `more` are further attributes.
+
+        Raises:
+            ValueError: there are fewer than two classes, or not a label for each example.
+        """
+        check_lengths(X, labels)
+        if labels.ndim == 2:
+            return Labelled(X, labels, LabelEncoder(np.arange(labels.shape[1])), **more)
+        encoder, numbers = LabelEncoder.fit(labels)
+        if len(encoder) < 2:
+            raise ValueError(
+                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+            )
+        return Labelled(X, numbers, encoder, **more)
+
+    def prepared_by(self, preparation: Preparation) -> Labelled:
+        """With all sequences as a preparation makes them of features in this order."""
+
+        def of(X: Any) -> np.ndarray | Ragged:
+            names = tuple(feature.name for feature in preparation.features)
+            return as_sequences(preparation.apply(Examples(X, features=names)))
+
+        held_out = self.validation and (of(self.validation[0]), self.validation[1])
+        return replace(self, X=of(self.X), validation=held_out)
+
+    def split(self, fraction: float, seed: int) -> Labelled:
+        """Keep a share of the examples, of each class, for validation; both in their order."""
+        from sklearn.model_selection import train_test_split  # half a second, where it is needed
+
+        stratify = self.y if self.y.ndim == 1 else None
+        try:
+            parts = train_test_split(
+                np.arange(len(self.y)), test_size=fraction, stratify=stratify, random_state=seed
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction={fraction} cannot be taken from these classes: {error}"
+            ) from None
+        rest, held_out = map(np.sort, parts)
+        weights = self.sample_weight
+        return replace(
+            self,
+            X=self.X[rest],
+            y=self.y[rest],
+            sample_weight=None if weights is None else weights[rest],
+            validation=(self.X[held_out], self.y[held_out]),
+        )
+
+
+def check_lengths(X: Steps, labels: np.ndarray) -> None:
+    if len(labels) != len(X):
+        raise ValueError(
+            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
+        )
