@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -82,8 +85,45 @@ def test_a_plan_gets_the_optimizer_that_it_names(name, kind):
     momentum = 0.5 if name in ("rmsprop", "sgd") else 0.0
     plan = Plan(optimizer=name, learning_rate=0.25, weight_decay=0.125, momentum=momentum)
     optimizer = build(plan, net)
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
     (group,) = optimizer.param_groups
     assert group["lr"] == 0.25 and group["weight_decay"] == 0.125
     assert group.get("momentum", 0.0) == momentum
     assert len(group["params"]) == 2
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
+def test_a_process_that_compiles_nothing_needs_no_dynamo(optimizer):
+    code = f"""
+import sys, torch
+from ostinato.training import Plan
+from ostinato.training.optimizers import build, without_dynamo
+without_dynamo()
+net = torch.nn.Linear(1, 1)
+before = net.weight.item()
+made = build(Plan(optimizer="{optimizer}"), net)
+net(torch.ones(1)).backward()
+made.step()
+made.zero_grad()
+made.load_state_dict(made.state_dict())
+print(before != net.weight.item(), net.weight.grad, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True None False\n"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
+def test_a_step_has_the_bits_of_pytorchs(kind):
+    net, same = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    same.load_state_dict(net.state_dict())
+    ours = build(Plan(optimizer=kind.__name__.lower()), net)
+    asked = {name: ours.defaults[name] for name in ("lr", "weight_decay", "fused")}
+    pytorchs = kind(same.parameters(), **asked)
+    for _ in range(3):
+        for each, optimizer in ((net, ours), (same, pytorchs)):
+            optimizer.zero_grad()
+            each(torch.ones(3)).square().sum().backward()
+            optimizer.step()
+    assert net.weight.requires_grad and net.weight.is_leaf
+    assert torch.equal(net.weight, same.weight)

@@ -25,7 +25,10 @@ from ostinato.cli.runs import Trained
 from ostinato.interrupt import Terminated
 from ostinato.training import distributed
 from ostinato.training.history import History
+from ostinato.training.optimizers import without_dynamo
 from ostinato.training.threads import all_cores
+
+without_dynamo()  # no command compiles anything
 
 
 @dataclass(frozen=True)

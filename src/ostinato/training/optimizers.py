@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -104,7 +107,32 @@ def build(plan: Plan, net: torch.nn.Module) -> torch.optim.Optimizer:
     if plan.optimizer == "rmsprop":
         return RMSProp(params, lr=lr, momentum=plan.momentum, weight_decay=decay)
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(params, lr=lr, momentum=plan.momentum, weight_decay=decay)
+        sgd = _stepping_plainly(torch.optim.SGD)
+        return sgd(params, lr=lr, momentum=plan.momentum, weight_decay=decay)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer]
     # fused: 36 µs an update of the notebook's network instead of 107
-    return kind(params, lr=lr, weight_decay=decay, fused=True)
+    return _stepping_plainly(kind)(params, lr=lr, weight_decay=decay, fused=True)
+
+
+@functools.cache
+def _stepping_plainly(kind: Any) -> Any:
+    """An optimiser whose step is played under no_grad, and in no other wrapper.
+
+    PyTorch's wrapper does the same, but imports torch._dynamo to tell torch.compile of it.
+    """
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+def without_dynamo() -> None:
+    """Let optimisers of this process do without torch._dynamo, whose import takes a second.
+
+    For a process that compiles nothing. PyTorch hides some methods of its optimisers from
+    torch.compile; the first call of one imports torch._dynamo and keeps, as an attribute of the
+    function, what is to be called instead. That is the function itself here.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in vars(torch.optim.Optimizer).values():
+        function = getattr(method, "__wrapped__", None)
+        if function is not None:
+            function.__dynamo_disable = function
