@@ -8,8 +8,30 @@ from pathlib import Path
 import pytest
 import torch
 from cli_examples import SMALL, make_file
+from matplotlib.figure import Figure
 
 from ostinato.cli import main
+
+
+_savefig = Figure.savefig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Figures of reports are made, but not drawn: that takes most of the time of a short training."""
+
+    def savefig(self, file, **_):
+        file.write(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures of reports are drawn in this test, as those of `trained` are."""
+    monkeypatch.setattr(Figure, "savefig", _savefig)
 
 
 @dataclass

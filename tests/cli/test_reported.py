@@ -39,6 +39,7 @@ def arguments(tmp_path):
 
 
 @pytest.mark.parametrize("task", SECTIONS)
+@pytest.mark.usefixtures("drawn")
 def test_every_task_leaves_a_report_that_fits_it(ostinato, arguments, tmp_path, task):
     run = tmp_path / "run"
     outcome = ostinato("train", *arguments[task], *SMALL, "--output", run)
@@ -48,6 +49,7 @@ def test_every_task_leaves_a_report_that_fits_it(ostinato, arguments, tmp_path, 
         assert f'<section id="{section}"' in page
     assert f"<h1>{arguments[task][0].name}, " in page and '<pre class="command">' in page
     assert str(run / "report.html") in outcome.out
+    assert "<path" in page
     # What the task has no use for, and what is not set, is no part of the configuration shown.
     configuration = page[page.index('<section id="configuration"') :]
     assert ">horizon<" in configuration if task == "forecast" else ">horizon<" not in configuration

@@ -145,6 +145,7 @@ def test_the_time_of_evaluation_and_report_is_shown(ostinato, data, tmp_path):
     assert re.search(r"^evaluation +\d+\.\d s$", ostinato(*arguments).out, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_losses_are_kept_and_a_resumed_run_has_the_same(ostinato, trained, data):
     written = (trained / "losses.csv").read_text()
     assert [line.split(",")[0] for line in written.splitlines()] == [
