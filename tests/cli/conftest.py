@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 
 from ostinato.cli import main
 
-
 _savefig = Figure.savefig
 
 
 @pytest.fixture(scope="module", autouse=True)
 def undrawn():
-    """Figures of reports are made, but not drawn: that takes most of the time of a short training."""
+    """Figures of reports are made, not drawn, which takes most of a short training's time."""
 
     def savefig(self, file, **_):
         file.write(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
