@@ -14,7 +14,7 @@ import four_tasks
 import pytest
 from cli_examples import command, process
 from four_tasks import QUICK, TASKS
-from worker_examples import squares
+from worker_examples import Dealt, squares
 
 from ostinato.cli import workers
 from ostinato.cli.failures import BadInput, Failure, Told
@@ -24,24 +24,16 @@ TWO = workers.Processes(2, threads=1)
 
 
 def test_each_piece_comes_back_with_its_result():
-    found = dict(workers.done(TWO, squares, (100,), range(7)))
-    assert found == {n: n**2 + 100 for n in range(7)}
-    answer = {"ask": lambda question: question + 1}
-    assert dict(workers.done(TWO, squares, (5,), ["ask"], lambda p, q: answer[p](q))) == {"ask": 6}
+    dealer = Dealt(*range(7), "ends", "goes on")
+    TWO.play(squares, (100,), dealer)
+    squared = {n: n**2 + 100 for n in range(7)}
+    assert dealer.results == squared | {"ends": 101, "goes on": "went on"}
 
 
 def test_pieces_are_taken_when_a_worker_is_free():
-    taken = []
-
-    def pieces():
-        for n in range(6):
-            taken.append(n)
-            yield n
-
-    seen = [
-        len(taken) - number for number, _ in enumerate(workers.done(TWO, squares, (0,), pieces()))
-    ]
-    assert max(seen) <= 2 and min(seen) >= 1
+    dealer = Dealt(*range(6))
+    TWO.play(squares, (0,), dealer)
+    assert max(dealer.out) <= 2 and min(dealer.out) >= 1
 
 
 @pytest.mark.parametrize(
@@ -53,13 +45,12 @@ def test_pieces_are_taken_when_a_worker_is_free():
     ],
 )
 def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):
-    ids = []
+    dealer = Dealt("process", piece)
     with pytest.raises(kind, match=message) as caught:
-        for _, result in workers.done(TWO, squares, (0,), ["process", piece]):
-            ids.append(result)
+        TWO.play(squares, (0,), dealer)
     assert caught.value.exit_code == code
     assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in dealer.results.values())
 
 
 @pytest.mark.parametrize("task", TASKS)

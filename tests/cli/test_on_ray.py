@@ -1,4 +1,4 @@
-"""`cv --ray` and `tune --ray`: the workers are actors of Ray."""
+"""`cv --ray` and `tune --ray`: the pieces are trials of Ray Tune."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import four_tasks
 import pytest
 from cli_examples import command, process
 from four_tasks import QUICK, TASKS
-from worker_examples import squares
+from worker_examples import Dealt, squares
 
-from ostinato.cli import on_ray, workers
+from ostinato.cli import ray_cluster, workers
 from ostinato.cli.failures import BadInput, Failure, Told
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
+TRIAL = "ray::ImplicitFunc"  # begins the titles of processes that train
 on_a_cluster = [needs_ray, pytest.mark.process, pytest.mark.slow]
 
 
@@ -50,36 +53,24 @@ def joining(team) -> dict[str, str]:
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": on_ray._TOKEN}
+    return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": ray_cluster._TOKEN}
 
 
 @pytest.fixture
 def temporary():
     """A temporary folder whose path is short enough for Ray's sockets."""
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
-        assert len(folder) <= on_ray.LONGEST_FOLDER
+        assert len(folder) <= ray_cluster.LONGEST_FOLDER
         yield Path(folder)
 
 
 @cluster
 def test_each_piece_comes_back_with_its_result(team):
-    found = dict(workers.done(team, squares, (100,), range(7)))
-    assert found == {n: n**2 + 100 for n in range(7)}
-    answers = workers.done(team, squares, (5,), ["ask"], lambda piece, question: question + 1)
-    assert dict(answers) == {"ask": 6}
-
-
-@cluster
-def test_pieces_are_taken_when_a_worker_is_free(team):
-    taken = []
-
-    def pieces():
-        for n in range(6):
-            taken.append(n)
-            yield n
-
-    seen = [len(taken) - n for n, _ in enumerate(workers.done(team, squares, (0,), pieces()))]
-    assert max(seen) <= 2 and min(seen) >= 1
+    dealer = Dealt(*range(7), "ends", "goes on")
+    team.play(squares, (100,), dealer)
+    squared = {n: n**2 + 100 for n in range(7)}
+    assert dealer.results == squared | {"ends": 101, "goes on": "went on"}
+    assert max(dealer.out) <= 2 and min(dealer.out) >= 1
 
 
 @cluster
@@ -92,14 +83,13 @@ def test_pieces_are_taken_when_a_worker_is_free(team):
     ],
 )
 def test_what_fails_in_a_worker_fails_here(team, piece, kind, message, code, capfd):
-    ids = []
+    dealer = Dealt("process", piece)
     with pytest.raises(kind, match=message) as caught:
-        for _, result in workers.done(team, squares, (0,), ["process", piece]):
-            ids.append(result)
+        replace(team, n=1).play(squares, (0,), dealer)
     assert caught.value.exit_code == code
     assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
     until = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in ids):
+    while any(Path(f"/proc/{pid}").exists() for pid in dealer.results.values()):
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -109,7 +99,7 @@ def test_what_a_worker_cannot_import_is_named(team, monkeypatch):
     monkeypatch.setattr(squares, "__module__", "not_there")
     monkeypatch.setitem(sys.modules, "not_there", sys.modules["worker_examples"])
     with pytest.raises(Failure, match=r"cannot begin: .*'not_there'; wanted the same packages"):
-        next(workers.done(team, squares, (0,), range(7)))
+        team.play(squares, (0,), Dealt(0))
 
 
 @cluster
@@ -133,9 +123,9 @@ def test_more_jobs_than_a_cluster_holds_are_refused(joining, tmp_path):
     assert outcome.returncode == 2
     assert "--jobs is 3, but the Ray cluster" in outcome.stderr
     assert "machines have 2 CPUs, has room for 2 of 1 threads" in outcome.stderr
-    outcome = process(*arguments, "--jobs", 2, "--threads", 2, env=joining)
-    assert outcome.returncode == 2
-    assert "has room for 1 of 2 threads; wanted fewer --jobs or --threads" in outcome.stderr
+    least = r"has room for 1 of 2 threads; wanted fewer --jobs or --threads$"
+    with pytest.raises(BadInput, match=least):
+        ray_cluster._room(2, 2, joining["RAY_ADDRESS"])
 
 
 @cluster
@@ -144,8 +134,8 @@ def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp
     pytest.importorskip("optuna")
     home = tmp_path / "home"
     home.mkdir()
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
-    arguments = (*arguments, "--hidden-size", 4, "--trials", 5, "--json", "-o")
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 2)
+    arguments = (*arguments, "--hidden-size", 4, "--trials", 7, "--json", "-o")
     before = set(Path("/tmp").iterdir())
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
     surroundings |= {"HOME": str(home), "TMPDIR": str(temporary)}
@@ -154,6 +144,8 @@ def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp
     assert outcome.returncode == 0, outcome.stderr
     alone = ostinato(*arguments, tmp_path / "alone")
     assert _tried(json.loads(outcome.stdout)) == _tried(json.loads(alone.out))
+    assert json.loads(outcome.stdout)["pruned"] >= 2
+    assert _said(outcome.stderr) == _said(alone.err)
     again = ostinato(*arguments, study)  # nothing is left to do, with Ray or without
     assert json.loads(again.out) == json.loads(outcome.stdout)
     assert list(home.iterdir()) == []
@@ -164,6 +156,11 @@ def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp
 def _tried(result: dict) -> list:
     """The trials of a study without the time that they took."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in result["table"]]
+
+
+def _said(err: str) -> list[str]:
+    """The lines on stderr without the time that trials took."""
+    return [re.sub(r", [0-9.]+ s$", "", line) for line in err.splitlines()]
 
 
 def below(ancestor: int) -> dict[int, str]:
@@ -206,7 +203,7 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
         # After kill -9 the agents of Ray look for its other processes for a minute.
         assert list(temporary.glob("ray*"))
         began = {pid: title for pid, title in below(started.pid).items() if "Agent" not in title}
-        assert sum("_Worker" in title for title in began.values()) == 2
+        assert sum(TRIAL in title for title in began.values()) == 2
         act(started, began)
         out, more = started.communicate(timeout=60)
     finally:
@@ -222,7 +219,7 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, temporary, number, code):
+def test_a_signal_ends_all_and_the_study_goes_on(ostinato, tmp_path, temporary, number, code):
     pytest.importorskip("optuna")
 
     def act(started, began):
@@ -240,17 +237,17 @@ def test_a_signal_ends_all_and_the_study_goes_on(tmp_path, temporary, number, co
     if number != signal.SIGKILL:
         assert f"in {study}.\nThe same command goes on." in ended.stderr
         assert not list(temporary.glob("ray*"))
-    again = process(*arguments, "--trials", 1, "-o", study)
-    assert again.returncode == 0, again.stderr
+    again = ostinato(*arguments, "--trials", 1, "-o", study)
+    assert again.code == 0, again.err
 
 
 @cluster
-def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path, temporary):
+def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(ostinato, tmp_path, temporary):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
 
     def act(started, began):
-        os.kill(next(pid for pid, title in began.items() if "_Worker" in title), signal.SIGKILL)
+        os.kill(next(pid for pid, title in began.items() if TRIAL in title), signal.SIGKILL)
 
     arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
     arguments = (*arguments, "--epochs", 30)
@@ -260,22 +257,31 @@ def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(tmp_path, tempora
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""  # where Ray itself tells of it
     assert not list(temporary.glob("ray*"))
-    again = process(*arguments, "--trials", 1, "-o", study)
-    assert again.returncode == 0, again.stderr
+    again = ostinato(*arguments, "--trials", 1, "-o", study)
+    assert again.code == 0, again.err
 
 
 @cluster
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "listens"])
-def test_a_cluster_that_is_not_there_is_named(tmp_path, address):
-    if address == "listens":  # where nobody does any more
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-    surroundings = {**os.environ, "RAY_ADDRESS": address, "RAY_TMPDIR": str(tmp_path)}
+def test_an_address_without_a_meaning_is_named(tmp_path):
+    surroundings = {**os.environ, "RAY_ADDRESS": "nonsense", "RAY_TMPDIR": str(tmp_path)}
     arguments = ("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--ray")
     outcome = process(*arguments, env=surroundings)
     assert outcome.returncode == 2
-    assert f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: " in outcome.stderr
+    assert "the Ray cluster at RAY_ADDRESS=nonsense cannot be joined: " in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "listened", "ray://127.0.0.1:10001"])
+def test_a_cluster_that_is_not_there_is_named(ostinato, tmp_path, monkeypatch, address):
+    if address == "listened":  # where nobody does any more
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    outcome = ostinato("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--ray")
+    assert outcome.code == 2
+    assert f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: " in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def test_without_ray_the_extra_is_named(ostinato, tmp_path, monkeypatch):
@@ -300,7 +306,7 @@ def test_without_ray_the_extra_is_named(ostinato, tmp_path, monkeypatch):
     ],
 )
 def test_the_share_of_a_job_on_a_cluster(nodes, n, threads):
-    assert on_ray.share(nodes, n) == threads
+    assert ray_cluster.share(nodes, n) == threads
 
 
 def test_other_data_on_another_machine_are_refused():

@@ -13,8 +13,9 @@ def squares(offset: int) -> workers.Work:
     """Squares of numbers; what else is done depends on the piece."""
 
     def work(piece, ask):
-        if piece == "ask":
-            return ask(offset)
+        if piece in ("ends", "goes on"):
+            answer = ask(offset)
+            return answer if answer is not None else "went on"
         if piece == "process":
             return os.getpid()
         if piece == "bad":
@@ -26,3 +27,28 @@ def squares(offset: int) -> workers.Work:
         return piece**2 + offset
 
     return work
+
+
+class Dealt:
+    """A dealer of some pieces; see `workers.Dealer`.
+
+    Attributes:
+        results: of the pieces.
+        out: how many were dealt and not yet told when each result came.
+    """
+
+    def __init__(self, *pieces):
+        self._pieces, self._n_dealt = pieces, 0
+        self.results, self.out = {}, []
+
+    def pieces(self):
+        for piece in self._pieces:
+            self._n_dealt += 1
+            yield piece
+
+    def answer(self, piece, question):
+        return question + 1 if piece == "ends" else None
+
+    def tell(self, piece, result):
+        self.out.append(self._n_dealt - len(self.results))
+        self.results[piece] = result

@@ -6,8 +6,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ostinato.cli.jobs.job import Job
 
 MOST_FREQUENT = "always the most frequent class"
-Evaluated = tuple[int, dict[str, Any]]  # a fold's number, from 1, and what evaluation.json holds
 Spread = dict[str, Any]  # mean, sd and the values of the folds; None where there is no number
 
 
@@ -78,15 +76,12 @@ def cv(
         raise BadInput("--from is not for cv: its weights may have seen what a fold tests on")
     sources.known(asked.get("data.source"))
     settings = configuration.resolve(asked)
-    began = time.perf_counter()
-    n_jobs = min(n_jobs, folds)
-    if n_jobs == 1 and not ray:
-        done = _one_by_one(asked, folds)
-    else:
-        done = _side_by_side(asked, folds, n_jobs, ray)
+    n_jobs, dealer = min(n_jobs, folds), _Folds(folds, quiet)
     try:
-        with closing(done):
-            evaluations = _evaluated(done, folds, quiet)
+        if n_jobs == 1 and not ray:
+            workers.alone(_work(asked, folds), dealer)
+        else:
+            _side_by_side(asked, folds, n_jobs, ray, dealer)
     except (KeyboardInterrupt, Terminated) as error:  # between two folds, or of several jobs
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
         raise Interrupted("interrupted; nothing was kept", code) from None
@@ -94,8 +89,8 @@ def cv(
         "source": settings.data.source,
         "folds": folds,
         "seed": settings.training.seed,
-        **summary(evaluations),
-        "elapsed_s": time.perf_counter() - began,
+        **summary([dealer.evaluations[number] for number in range(1, folds + 1)]),
+        "elapsed_s": time.perf_counter() - dealer.began,
     }
     if output is not None:
         files.write_json(output, result)
@@ -105,49 +100,69 @@ def cv(
         say("\n".join(_lines(result, settings, output)))
 
 
-def _evaluated(done: Iterable[Evaluated], k: int, quiet: bool) -> list[dict[str, Any]]:
-    """The evaluations of all folds, in their order, each told when it is there."""
-    from ostinato.training.callbacks import duration
+class _Folds:
+    """The dealer of k folds, by their numbers from 1; see `workers.Dealer`.
 
-    began, found = time.perf_counter(), {}
-    for number, evaluation in done:
-        found[number] = evaluation
-        if not quiet:
-            left = (time.perf_counter() - began) / len(found) * (k - len(found))
-            task = _task(evaluation)
-            name = _first(task, evaluation["test"])
-            shown = summaries.shown(name, evaluation["test"][name], task)
-            more = f", about {duration(left)} left" if len(found) < k else ""
-            words = summaries.MEASURES[task][name][0]
-            print(f"fold {number} of {k}: {words} {shown}{more}", file=sys.stderr, flush=True)
-    return [found[number] for number in sorted(found)]
+    Attributes:
+        evaluations: of each fold that is done, what evaluation.json of a run would hold.
+    """
+
+    def __init__(self, k: int, quiet: bool):
+        self._k, self._quiet = k, quiet
+        self.began = time.perf_counter()
+        self.evaluations: dict[int, dict[str, Any]] = {}
+
+    def pieces(self) -> Iterator[int]:
+        return iter(range(1, self._k + 1))
+
+    def answer(self, number: int, question: Any) -> None:
+        """Folds ask nothing."""
+
+    def tell(self, number: int, evaluation: dict[str, Any]) -> None:
+        self.evaluations[number] = evaluation
+        if not self._quiet:
+            print(self._progress(number, evaluation), file=sys.stderr, flush=True)
+
+    def _progress(self, number: int, evaluation: dict[str, Any]) -> str:
+        from ostinato.training.callbacks import duration
+
+        done = len(self.evaluations)
+        left = (time.perf_counter() - self.began) / done * (self._k - done)
+        task = _task(evaluation)
+        name = _first(task, evaluation["test"])
+        shown = summaries.shown(name, evaluation["test"][name], task)
+        more = f", about {duration(left)} left" if done < self._k else ""
+        return f"fold {number} of {self._k}: {summaries.MEASURES[task][name][0]} {shown}{more}"
 
 
-def _one_by_one(asked: Given, k: int) -> Generator[Evaluated, None, None]:
-    folds = jobs.folds(configuration.resolve(asked), asked, k)
-    for number, job in enumerate(folds, start=1):
-        try:
-            yield number, _evaluation(job, number, k)
-        except Interrupted as error:
-            message = f"interrupted in fold {number} of {k}; nothing was kept"
-            raise Interrupted(message, error.exit_code) from None
-
-
-def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool) -> Generator[Evaluated, None, None]:
+def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
     first = next(jobs.folds(configuration.resolve(asked), asked, k))  # it tells what there is
     with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
-        arguments = (given, k, sources.digest(first.settings.data))
-        yield from workers.done(team, _worker, arguments, range(1, k + 1))
+        team.play(_worker, (given, k, sources.digest(first.settings.data)), dealer)
 
 
 def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
-    """Evaluates folds by their numbers, which grow."""
+    """`_work` in a process of its own."""
     workers.check_same(sources.digest(configuration.resolve(asked).data), digests)
-    folds = enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
+    return _work(asked, k)
+
+
+def _work(asked: Given, k: int) -> workers.Work:
+    """Evaluates folds by their numbers, and reads once those whose numbers grow."""
+
+    def numbered() -> Iterator[tuple[int, Job]]:
+        return enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
+
+    folds = numbered()
 
     def work(number: int, ask: workers.Ask) -> dict[str, Any]:
-        return _evaluation(next(job for n, job in folds if n == number), number, k)
+        nonlocal folds
+        job = next((job for n, job in folds if n == number), None)
+        if job is None:  # trials of Ray that wait for room may change places
+            folds = numbered()
+            job = next(job for n, job in folds if n == number)
+        return _evaluation(job, number, k)
 
     return work
 
@@ -158,8 +173,9 @@ def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
 
     try:
         result = experiment.run(job, quiet=True)
-    except Interrupted:
-        raise
+    except Interrupted as error:
+        message = f"interrupted in fold {number} of {k}; nothing was kept"
+        raise Interrupted(message, error.exit_code) from None
     except Failure as error:
         raise type(error)(f"fold {number} of {k}: {error}") from None
     assert result is not None  # this process is alone

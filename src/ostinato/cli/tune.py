@@ -5,12 +5,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -142,44 +140,32 @@ def _search(
     quiet: bool,
 ) -> None:
     """Run trials, n_jobs at a time, until the time or their number is up."""
-    running: set[int] = set()
-
-    def begun() -> Iterator[Begun]:
-        while time.monotonic() < until and (
-            n_trials is None or len(study.finished()) + len(running) < n_trials
-        ):
-            trial, used = study.ask()
-            running.add(trial.number)
-            yield Begun(trial, used, time.monotonic())
-
+    search = _Search(study, until, n_trials, quiet)
     if n_jobs == 1 and not ray:
-        done = _one_by_one(job, until, begun())
-    else:
-        done = _side_by_side(job, asked, until, n_jobs, ray, begun())
-    with closing(done):
-        for each, outcome in done:
-            running.remove(each.trial.number)
-            said = _told(study, each.trial, outcome)
-            study.keep()
-            if not quiet:
-                seconds = time.monotonic() - each.at
-                line = f"trial {each.trial.number}: {said}, {seconds:.1f} s"
-                print(line, file=sys.stderr, flush=True)
+        workers.alone(_work(job), search)
+        return
+    with workers.team(n_jobs, job.settings.run.threads, ray) as team:
+        given = asked | {"run.threads": team.threads}
+        team.play(_worker, (given, sources.digest(job.settings.data)), search)
 
 
-@dataclass(frozen=True, eq=False)
-class Begun:
-    """A trial that has begun.
+class Piece(NamedTuple):
+    """A trial to train: its number, what it changes of the recipe, and the seconds that it has.
 
-    Attributes:
-        trial: Optuna's.
-        used: what it changes of the recipe.
-        at: when, by time.monotonic.
+    They are no point in time, since clocks of other machines differ.
     """
 
-    trial: optuna.Trial
+    number: int
     used: Given
-    at: float
+    seconds: float
+
+
+class Progress(NamedTuple):
+    """How far a trial has come: its step of `trials.STEPS`, the share of its schedule, its loss."""
+
+    step: int
+    share: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -197,58 +183,57 @@ class Outcome:
     reports: tuple[dict[str, Any], ...] = ()
 
 
-# A trial's number, what it changes, and the seconds it has: clocks of other machines differ.
-Piece = tuple[int, Given, float]
-Prune = Callable[[int, float], bool]  # (step, validation loss) -> whether to end the trial
+class _Search:
+    """The dealer of the trials of a study; see `workers.Dealer`."""
+
+    def __init__(self, study: trials.Study, until: float, n_trials: int | None, quiet: bool):
+        self._study, self._until, self._n_trials, self._quiet = study, until, n_trials, quiet
+        self._running: dict[int, tuple[optuna.Trial, float]] = {}  # and when each has begun
+
+    def pieces(self) -> Iterator[Piece]:
+        while (now := time.monotonic()) < self._until and (
+            self._n_trials is None
+            or len(self._study.finished()) + len(self._running) < self._n_trials
+        ):
+            trial, used = self._study.ask()
+            self._running[trial.number] = trial, now
+            yield Piece(trial.number, used, self._until - now)
+
+    def answer(self, piece: Piece, progress: Progress) -> Outcome | None:
+        """The outcome of a trial that is worse than others were at this share of the schedule."""
+        trial, _ = self._running[piece.number]
+        trial.report(progress.loss, progress.step)
+        if not trial.should_prune():
+            return None
+        share = f"{100 * progress.share:.0f} % of its schedule"
+        return Outcome(f"pruned at {share}, validation loss {progress.loss:.4g}", pruned=True)
+
+    def tell(self, piece: Piece, outcome: Outcome) -> None:
+        trial, began = self._running.pop(piece.number)
+        said = _told(self._study, trial, outcome)
+        self._study.keep()
+        if not self._quiet:
+            line = f"trial {piece.number}: {said}, {time.monotonic() - began:.1f} s"
+            print(line, file=sys.stderr, flush=True)
 
 
-def _one_by_one(
-    job: Job, until: float, begun: Iterable[Begun]
-) -> Generator[tuple[Begun, Outcome], None, None]:
-    draws = [job, *_more_draws(job)]
-    for each in begun:
-        yield each, _trained(draws, each.used, until, partial(_prune, each.trial))
-
-
-def _side_by_side(
-    job: Job, asked: Given, until: float, n_jobs: int, ray: bool, begun: Iterable[Begun]
-) -> Generator[tuple[Begun, Outcome], None, None]:
-    trials_by_number: dict[int, Begun] = {}
-
-    def pieces() -> Iterator[Piece]:
-        for each in begun:
-            trials_by_number[each.trial.number] = each
-            yield each.trial.number, each.used, until - time.monotonic()
-
-    def answer(piece: Piece, question: tuple[int, float]) -> bool:
-        return _prune(trials_by_number[piece[0]].trial, *question)
-
-    with workers.team(n_jobs, job.settings.run.threads, ray) as team:
-        arguments = (asked, team.threads, sources.digest(job.settings.data))
-        with closing(workers.done(team, _worker, arguments, pieces(), answer)) as done:
-            for (number, *_), outcome in done:
-                yield trials_by_number[number], outcome
-
-
-def _worker(asked: Given, threads: int, digests: dict[str, str]) -> workers.Work:
-    """Trains trials."""
+def _worker(asked: Given, digests: dict[str, str]) -> workers.Work:
+    """`_work` in a process of its own."""
     from ostinato.cli import experiment  # noqa: F401  its import takes no time of the first trial
 
     job = jobs.read(configuration.resolve(asked), asked)
     workers.check_same(sources.digest(job.settings.data), digests)
+    return _work(job)
+
+
+def _work(job: Job) -> workers.Work:
+    """Trains trials."""
     draws = [job, *_more_draws(job)]
 
     def work(piece: Piece, ask: workers.Ask) -> Outcome:
-        _, used, seconds = piece
-        changed, until = used | {"run.threads": threads}, time.monotonic() + seconds
-        return _trained(draws, changed, until, lambda step, loss: ask((step, loss)))
+        return _trained(draws, piece.used, time.monotonic() + piece.seconds, ask)
 
     return work
-
-
-def _prune(trial: optuna.Trial, step: int, loss: float) -> bool:
-    trial.report(loss, step)
-    return trial.should_prune()
 
 
 def _more_draws(job: Job) -> list[Job]:
@@ -264,7 +249,7 @@ def _with(job: Job, settings: Config) -> Job:
     return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
 
 
-def _trained(draws: Sequence[Job], changed: Given, until: float, prune: Prune) -> Outcome:
+def _trained(draws: Sequence[Job], changed: Given, until: float, ask: workers.Ask) -> Outcome:
     """Train once on each draw.
 
     A trial is pruned in the first training alone. One that the time has ended is left to the next
@@ -281,11 +266,11 @@ def _trained(draws: Sequence[Job], changed: Given, until: float, prune: Prune) -
         return Outcome(str(problem), pruned=True)
     try:
         for number, each in enumerate(draws):
-            watch = _watch(until, prune if number == 0 else None)
+            watch = _watch(until, ask if number == 0 else None)
             _, history = _with(each, settings).fit([watch], None)
             found.append(min(history.reports, key=lambda report: report["validation_loss"]))
     except _Pruned as end:
-        return Outcome(f"pruned at {end}", pruned=True)
+        return end.outcome
     except _OutOfTime:
         return Outcome("the time is up")
     except Diverged as error:
@@ -315,14 +300,16 @@ def _told(study: trials.Study, trial: optuna.Trial, outcome: Outcome) -> str:
 
 
 class _Pruned(Exception):  # noqa: N818  it ends a trial, it is no error
-    """The trial is worse than others were at this share of the schedule."""
+    def __init__(self, outcome: Outcome):
+        super().__init__()
+        self.outcome = outcome
 
 
 class _OutOfTime(Exception):  # noqa: N818
     """The time is up."""
 
 
-def _watch(until: float, prune: Prune | None) -> Any:
+def _watch(until: float, ask: workers.Ask | None) -> Any:
     """A callback that ends a trial which is worse than others, or for which there is no time."""
     from ostinato import training
 
@@ -336,12 +323,12 @@ def _watch(until: float, prune: Prune | None) -> Any:
 
         def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
             step = trials.STEPS * run.iteration // run.total
-            if prune is None or step <= self.step or run.iteration == run.total:
+            if ask is None or step <= self.step or run.iteration == run.total:
                 return
             self.step = step
-            if prune(step, report["validation_loss"]):
-                share = f"{100 * run.iteration / run.total:.0f} % of its schedule"
-                raise _Pruned(f"{share}, validation loss {report['validation_loss']:.4g}")
+            progress = Progress(step, run.iteration / run.total, report["validation_loss"])
+            if (outcome := ask(progress)) is not None:
+                raise _Pruned(outcome)
 
     return Watch()
 

@@ -3,15 +3,15 @@
 The command deals out pieces, and each worker does one after the other. What a worker needs for all
 of its pieces, such as the data, it makes for itself once, so that little is sent:
 
-    command                      worker
-    ───────                      ──────
-                            ←    work = prepare(*arguments)
-    piece                   →    work(piece, ask)
-    answer(piece, question) ←→     ask(question), as often as it likes
-    (piece, result)         ←
+    dealer of the command             worker
+    ─────────────────────             ──────
+                                 ←    work = prepare(*arguments)
+    pieces()                     →    work(piece, ask)
+    answer(piece, question)      ←→     ask(question), as often as it likes
+    tell(piece, result)          ←
 
-A `Team` starts the workers: `Processes` of this machine, or `on_ray.Actors`. The messages are the
-same. Workers end with the command.
+An answer other than None ends the piece: it is the result. A `Team` plays for a dealer: `Processes`
+of this machine, or `on_ray.Trials`. Workers end with the command.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Annotated, Any, Protocol
@@ -52,18 +53,21 @@ _NOTHING = object()
 ENDS_WITHIN_S = 10  # a worker after SIGTERM, before it is killed
 
 
-class Line(Protocol):
-    """The command's end of the connection to one worker."""
+class Dealer(Protocol):
+    """What a command has done by workers."""
 
-    def send(self, message: Any, /) -> None:
-        """Raises: BrokenPipeError or ConnectionResetError: the worker is gone."""
+    def pieces(self) -> Iterator[Any]:
+        """The pieces, taken one by one, when a worker is free."""
 
-    def recv(self) -> Any:
-        """The next message, waited for. Raises: EOFError: the worker is gone."""
+    def answer(self, piece: Any, question: Any) -> Any:
+        """None, if the piece goes on; or the result with which it ends."""
+
+    def tell(self, piece: Any, result: Any) -> None:
+        """Take the result of a piece."""
 
 
 class Team(Protocol):
-    """Workers that can be started.
+    """Workers, who are there while they play.
 
     Attributes:
         threads: of each.
@@ -72,13 +76,27 @@ class Team(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def started(
-        self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
-    ) -> AbstractContextManager[Sequence[Line]]:
-        """The lines to the workers, which end with the context."""
+    def play(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
+    ) -> None:
+        """Do all pieces of a dealer.
 
-    def ready(self, lines: Sequence[Line]) -> Sequence[Line]:
-        """Those on which a message lies, or which have ended; at least one, waited for."""
+        Args:
+            prepare: a function of a module, called in each worker with `arguments`. The work that
+                it returns is called with each piece and with `ask`, which returns the answer to a
+                question. Where that is not None, the work ends and returns it; on Ray it ends
+                inside `ask`.
+
+        Raises:
+            Failure: a worker failed; the message tells its error.
+            Told: the same, of a bug whose traceback the worker has shown.
+        """
+
+
+def alone(work: Work, dealer: Dealer) -> None:
+    """Do all pieces of a dealer in this process."""
+    for piece in dealer.pieces():
+        dealer.tell(piece, work(piece, partial(dealer.answer, piece)))
 
 
 def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]:
@@ -127,51 +145,13 @@ def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
         )
 
 
-def done(
-    team: Team,
-    prepare: Callable[..., Work],
-    arguments: tuple[Any, ...],
-    pieces: Iterable[Any],
-    answer: Callable[[Any, Any], Any] = lambda piece, question: None,
-) -> Generator[tuple[Any, Any], None, None]:
-    """Each piece with its result, in the order in which they are done.
+class Lost(Failure):
+    """A worker is gone."""
 
-    Args:
-        team: the workers.
-        prepare: a function of a module, called in each worker with `arguments`.
-        pieces: taken one by one, when a worker is prepared and free.
-        answer: to a question that a worker asks on its piece.
-
-    Raises:
-        Failure: a worker failed; the message tells its error.
-        Told: the same, of a bug whose traceback the worker has shown.
-    """
-    with team.started(prepare, arguments) as lines:
-        # Until a worker is prepared it is busy with nothing.
-        left, busy = iter(pieces), dict.fromkeys(lines, _NOTHING)
-        free: list[Line] = []
-        while True:
-            while free and (piece := next(left, _NOTHING)) is not _NOTHING:
-                line = free.pop()
-                with _alive():
-                    line.send(piece)
-                busy[line] = piece
-            if free and all(piece is _NOTHING for piece in busy.values()):
-                return
-            for line in team.ready(list(busy)):
-                with _alive():
-                    kind, content = line.recv()
-                if kind == "question":
-                    reply = answer(busy[line], content)
-                    with _alive():
-                        line.send(reply)
-                elif kind == "failure":
-                    raise _failure(*content)
-                else:
-                    free.append(line)
-                    piece = busy.pop(line)
-                    if piece is not _NOTHING:
-                        yield piece, content
+    def __init__(self) -> None:
+        super().__init__(
+            "a process of --jobs was ended from outside; if the memory is full, take fewer --jobs"
+        )
 
 
 @contextmanager
@@ -180,19 +160,25 @@ def _alive() -> Iterator[None]:
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise Failure(
-            "a process of --jobs was ended from outside; if the memory is full, take fewer --jobs"
-        ) from None
+        raise Lost from None
 
 
-def _failure(code: int, message: str | None, trace: str) -> Failure:
-    """The failure of a worker; without a message it is a bug, whose traceback is shown."""
+def result(kind: str, content: Any) -> Any:
+    """The result of an `outcome`.
+
+    Raises:
+        Failure: of the worker.
+        Told: it is a bug, whose traceback is shown.
+    """
+    if kind == "result":
+        return content
+    code, message, trace = content
     if message is None:
         print(trace, end="", file=sys.stderr)
-        return Told(code)
+        raise Told(code)
     failure = Failure(message)
     failure.exit_code = code
-    return failure
+    raise failure
 
 
 @dataclass(frozen=True)
@@ -202,13 +188,41 @@ class Processes:
     n: int
     threads: int
 
-    def ready(self, lines: Sequence[Line]) -> Sequence[Line]:
-        return wait(lines)  # type: ignore[arg-type, return-value]  # they are connections
+    def play(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
+    ) -> None:
+        """See `Team`."""
+        with self._started(prepare, arguments) as connections:
+            # Until a worker is prepared it is busy with nothing.
+            left, busy = dealer.pieces(), dict.fromkeys(connections, _NOTHING)
+            free: list[Connection] = []
+            while True:
+                while free and (piece := next(left, _NOTHING)) is not _NOTHING:
+                    connection = free.pop()
+                    with _alive():
+                        connection.send(piece)
+                    busy[connection] = piece
+                if free and all(piece is _NOTHING for piece in busy.values()):
+                    return
+                for ready in wait(list(busy)):
+                    assert isinstance(ready, Connection)
+                    with _alive():
+                        kind, content = ready.recv()
+                    if kind == "question":
+                        reply = dealer.answer(busy[ready], content)
+                        with _alive():
+                            ready.send(reply)
+                        continue
+                    found, piece = result(kind, content), busy.pop(ready)
+                    free.append(ready)
+                    if piece is not _NOTHING:
+                        dealer.tell(piece, found)
 
     @contextmanager
-    def started(
+    def _started(
         self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
-    ) -> Iterator[Sequence[Line]]:
+    ) -> Iterator[list[Connection]]:
+        """The connections to the workers, which end with the context."""
         context = multiprocessing.get_context("spawn")  # a fork has locks of threads it lacks
         processes: list[BaseProcess] = []
         connections: list[Connection] = []
@@ -220,7 +234,7 @@ class Processes:
                 theirs.close()
                 processes.append(process)
                 connections.append(ours)
-            yield list(connections)
+            yield connections
         finally:
             for connection in connections:
                 connection.close()
@@ -239,7 +253,7 @@ def _process(connection: Connection, prepare: Callable[..., Work], arguments: tu
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_command, daemon=True).start()
     with sigterm_unwinds():
-        serve(connection, prepare, arguments)
+        _serve(connection, prepare, arguments)
 
 
 def _end_with_the_command() -> None:
@@ -250,24 +264,29 @@ def _end_with_the_command() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
+def _serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
     """A worker, until its connection closes or it fails."""
-    logging.getLogger("ostinato").setLevel(logging.ERROR)  # the command has shown the notes
+    hush()
 
     def ask(question: Any) -> Any:
         connection.send(("question", question))
         return connection.recv()
 
     with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        kind, work = _outcome(prepare, *arguments)
+        kind, work = outcome(prepare, *arguments)
         connection.send((kind, None if kind == "result" else work))
         while kind == "result":
-            kind, content = _outcome(work, connection.recv(), ask)
+            kind, content = outcome(work, connection.recv(), ask)
             connection.send((kind, content))
 
 
-def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """("result", what the function returns) or ("failure", what `_failure` takes)."""
+def hush() -> None:
+    """Keep a worker from showing the notes that the command has shown."""
+    logging.getLogger("ostinato").setLevel(logging.ERROR)
+
+
+def outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """What `result` takes: ("result", what the function returns), or ("failure", its error)."""
     from ostinato.cli.app import explained
 
     try:
