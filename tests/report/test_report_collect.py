@@ -14,7 +14,7 @@ import torch
 
 from ostinato import SequenceClassifier
 from ostinato.data import Ragged
-from ostinato.report import collect, write_report
+from ostinato.report import RunFacts, collect, write_report
 
 # the module, not the function of the same name in its package
 collecting: Any = importlib.import_module("ostinato.report.collect")
@@ -58,7 +58,7 @@ def test_beliefs_and_states_are_those_of_the_example_alone(
     classifier: SequenceClassifier, batches: None
 ) -> None:
     X, y = sequences()
-    data = collect(classifier, X, y, title="drift", n_hardest=10)
+    data = collect(classifier, X, y, RunFacts(title="drift"), n_hardest=10)
     assert data.classes == ["down", "level", "up"] and len(data.hardest) == 10
     for view in data.hardest:
         for t in range(len(view.x)):
@@ -76,7 +76,7 @@ def test_accuracy_by_step_is_that_of_the_cut_sequences(
     classifier: SequenceClassifier, batches: None
 ) -> None:
     X, y = sequences()
-    data = collect(classifier, X, y, title="drift")
+    data = collect(classifier, X, y, RunFacts(title="drift"))
     assert data.accuracy_by_step is not None
     wanted = [classifier.score([x[:t] for x in X], y) for t in range(1, X.max_length + 1)]
     assert data.accuracy_by_step.tolist() == pytest.approx(wanted)
@@ -87,7 +87,7 @@ def test_arrays_of_one_length(classifier: SequenceClassifier, batches: None) -> 
     X = np.random.default_rng(3).normal(size=(20, 6, 2))
     y = classifier.predict(X)
     y[:4] = "level"
-    data = collect(classifier, X, y, title="array")
+    data = collect(classifier, X, y, RunFacts(title="array"))
     assert data.accuracy_by_step is not None and data.accuracy_by_step.shape == (6,)
     assert data.accuracy_by_step[-1] == pytest.approx(classifier.score(X, y))
     assert np.allclose(data.proba, classifier.predict_proba(X))
@@ -112,7 +112,7 @@ def test_the_hardest_are_the_misclassified_by_loss_then_the_narrowest() -> None:
 def test_a_bidirectional_network_is_shown_without_beliefs(tmp_path: Path) -> None:
     X, y = sequences()
     model = fitted(bidirectional=True)
-    data = collect(model, X, y, title="both ways", config={"model": model.net_.config})
+    data = collect(model, X, y, RunFacts(title="both ways", config={"model": model.net_.config}))
     for t, share in enumerate(data.accuracy_by_step, start=1):
         assert share == pytest.approx(model.score([x[:t] for x in X], y))
     assert data.n_cut == len(X)
@@ -128,19 +128,19 @@ def test_of_many_long_sequences_some_are_cut_or_none(monkeypatch: pytest.MonkeyP
     model = fitted(bidirectional=True)
     weights, longest = sum(p.numel() for p in model.net_.parameters()), X.max_length
     monkeypatch.setattr(collecting, "CUT_WORK", 30 * weights * longest * (longest + 1))
-    assert collect(model, X, y, title="few").accuracy_by_step is None
+    assert collect(model, X, y, RunFacts(title="few")).accuracy_by_step is None
     monkeypatch.setattr(collecting, "LEAST_CUT", 30)
-    data = collect(model, X, y, title="some")
+    data = collect(model, X, y, RunFacts(title="some"))
     assert data.n_cut == 30 and len(data.accuracy_by_step) == longest
 
 
 def test_sizes_of_network_and_data(classifier: SequenceClassifier) -> None:
     X, y = sequences()
-    data = collect(classifier, X, y, title="sizes")
+    data = collect(classifier, X, y, RunFacts(title="sizes"))
     assert data.lengths == (X.lengths.min(), X.lengths.max())
     assert data.network is not None and data.network.n_steps is None
     assert data.network.parameters == sum(p.numel() for p in classifier.net_.parameters())
-    same = collect(classifier, np.zeros((3, 6, 2), np.float32), y[:3], title="one length")
+    same = collect(classifier, np.zeros((3, 6, 2), np.float32), y[:3], RunFacts(title="one length"))
     assert same.network is not None and same.network.n_steps == 6 and same.lengths == (6, 6)
 
 
@@ -149,10 +149,11 @@ def test_what_is_passed_on_arrives(tmp_path: Path) -> None:
     model = fitted()
     metrics = [{"iteration": 0, "loss": 1.0, "train_accuracy": 0.5}]
     evaluation = {"test": model.evaluate(X, y)}
-    data = collect(
-        model, X, y, title="t", metrics=metrics, losses=[(0, 1.0)], evaluation=evaluation,
-        config={"a": 1}, environment={"b": 2}, n_hardest=1,
+    facts = RunFacts(
+        title="t", metrics=metrics, losses=[(0, 1.0)], evaluation=evaluation,
+        config={"a": 1}, environment={"b": 2},
     )  # fmt: skip
+    data = collect(model, X, y, facts, n_hardest=1)
     assert (data.metrics, data.evaluation, data.title) == (metrics, evaluation, "t")
     assert data.losses == [(0, 1.0)]
     assert (data.config, data.environment, len(data.hardest)) == ({"a": 1}, {"b": 2}, 1)
@@ -165,7 +166,7 @@ def test_integer_labels_keep_their_values() -> None:
     X = np.random.default_rng(0).normal(size=(12, 3, 1))
     y = np.array([7, -2, 40] * 4)
     model = SequenceClassifier(hidden_size=4, iterations=2, batch_size=6).fit(X, y)
-    data = collect(model, X, y, title="integers")
+    data = collect(model, X, y, RunFacts(title="integers"))
     assert data.classes == ["-2", "7", "40"]
     assert data.y_true.tolist() == [1, 0, 2] * 4
 
@@ -183,4 +184,4 @@ def test_integer_labels_keep_their_values() -> None:
 def test_labels_that_do_not_fit_are_refused(change: Callable[[Any], Any], told: str) -> None:
     X, y = sequences()
     with pytest.raises(ValueError, match=told):
-        collect(fitted(), X, change(y), title="t")
+        collect(fitted(), X, change(y), RunFacts(title="t"))

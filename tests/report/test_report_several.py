@@ -7,7 +7,7 @@ import pytest
 import report_reader
 
 from ostinato import SequenceClassifier
-from ostinato.report import SeveralData, collect_several, write_report
+from ostinato.report import RunFacts, SeveralData, collect_several, write_report
 
 LABELS = ("rain", "<wind>", "frost")
 
@@ -17,7 +17,7 @@ def fitted(n: int = 30):
     X = [generator.normal(size=(generator.integers(2, 9), 2)) for _ in range(n)]
     y = (generator.random((n, 3)) < (0.6, 0.5, 0.1)).astype(int)
     options = {"hidden_size": 4, "iterations": 10, "batch_size": 8, "random_state": 0}
-    return SequenceClassifier(**options).fit(X, y)._fitted(), X, y
+    return SequenceClassifier(**options).fit(X, y), X, y
 
 
 def data_of(y: np.ndarray, proba: np.ndarray) -> SeveralData:
@@ -28,7 +28,7 @@ def data_of(y: np.ndarray, proba: np.ndarray) -> SeveralData:
 
 def test_the_hardest_are_those_with_the_greatest_loss():
     model, X, y = fitted()
-    data = collect_several(model, X, y, title="t")
+    data = collect_several(model, X, y, RunFacts(title="t"))
     proba = model.predict_proba(X)
     loss = [
         -sum(np.log(p if has else 1 - p) for p, has in zip(proba[n], y[n], strict=True))

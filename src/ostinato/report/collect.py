@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ostinato._extras import needs
 from ostinato.anatomy import Anatomy
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.words import CodedWords, Integers
-from ostinato.report.contents import ReportData, StepView
+from ostinato.report.contents import ReportData, RunFacts, StepView
 
 if TYPE_CHECKING:
     from ostinato.data.words import Words
@@ -31,13 +31,8 @@ def collect(
     classifier: SequenceClassifier | FittedClassifier,
     X: Any,
     y: Any,
+    facts: RunFacts,
     *,
-    title: str,
-    metrics: Sequence[Mapping[str, Any]] = (),
-    losses: Sequence[tuple[int, float]] = (),
-    evaluation: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    environment: Mapping[str, Any] | None = None,
     n_hardest: int = 6,
 ) -> ReportData:
     """Look at a fitted classifier on test data, for `write_report`.
@@ -51,15 +46,13 @@ def collect(
         classifier: fitted.
         X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
         y: `[N]` their labels, each one of the classes of the classifier.
-        title, metrics, losses, evaluation, config, environment: passed on, see `ReportData`.
+        facts: of the run.
         n_hardest: how many examples to show step by step.
 
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
-    from ostinato.training.fitted import FittedClassifier
-
-    fitted = classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
+    fitted = fitted_of(classifier)
     net, known = fitted.net, fitted.classes
     sequences = fitted.prepared(X)
     words = None if fitted.vocabulary is None else fitted.words(X)
@@ -79,22 +72,23 @@ def collect(
     else:
         by_step, n_cut = _accuracy_by_step(net, sequences, y_true), 0
     return ReportData(
-        title=title,
+        **vars(facts),
         classes=classes,
         y_true=y_true,
         proba=proba,
-        metrics=[dict(report) for report in metrics],
-        evaluation=dict(evaluation or {}),
-        config=dict(config or {}),
-        environment=dict(environment or {}),
         hardest=_views(net, sequences, words, classes, y_true, proba, chosen),
         accuracy_by_step=by_step,
         n_cut=n_cut,
-        losses=list(losses),
         network=anatomy(net, lengths),
         lengths=(int(lengths.min()), int(lengths.max())),
         each_length=lengths,
     )
+
+
+def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
+    from ostinato.training.fitted import FittedClassifier
+
+    return classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
 
 
 def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from ostinato import picture
+from ostinato.anatomy import Anatomy
 from ostinato.report import figures, markup, measures, tables
 from ostinato.report.contents import RunFacts
 from ostinato.report.markup import count, note, omitted, percent, section, text
@@ -67,6 +69,25 @@ def _machine(environment: dict[str, Any]) -> str:
     parts += [f"{threads} thread{'s' if threads > 1 else ''}"] if threads else []
     parts += [f"PyTorch {version}"] if version else []
     return " \u00b7 ".join(str(part) for part in parts if part)
+
+
+def sequences(facts: RunFacts, n_test: int, shortest: int, longest: int) -> str:
+    """How many sequences were learnt from and tested on, and how long they are."""
+    n_train = facts.environment.get("data", {}).get("n_train")
+    learnt = f"{count(n_train)} training and " if n_train else ""
+    steps = markup.counted(longest, "step")
+    if shortest < longest:
+        steps = f"{count(shortest)} to {steps}"
+    return f"{learnt}{count(n_test)} test sequences of {steps}"
+
+
+def network(sizes: Anatomy | None, *more: str) -> str:
+    """The network unrolled over time, with further markup below."""
+    if sizes is None:
+        return section("network", "Network", omitted("The sizes of the network are unknown."))
+    told = f"{picture.caption(sizes)}, {count(sizes.parameters)} parameters, unrolled over time"
+    drawn = markup.figure(picture.inline_svg(sizes), told, wide=True)
+    return section("network", "Network", drawn, *more)
 
 
 def beside_baselines(

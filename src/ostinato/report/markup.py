@@ -40,6 +40,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 step`, `1,200 steps`."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """75.7 → "1 min 16 s"."""
     if seconds < 60:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ostinato import picture
 from ostinato.report import figures, frame, groups, markup, steps, tables
 from ostinato.report.contents import LabelledAnswers, ReportData, StepView
 from ostinato.report.frame import interval, tile
@@ -56,17 +55,9 @@ def _sizes(data: ReportData) -> str:
     """The data in a line: how many sequences, how long, of how many numbers, and classes."""
     if data.network is None or data.lengths is None:
         return ""
-    n_train = data.environment.get("data", {}).get("n_train")
-    examples = f"{count(n_train)} training and " if n_train else ""
-    examples += f"{count(len(data.y_true))} test sequences"
-    low, high = data.lengths
-    steps = f"{count(low)} to {count(high)} steps" if low < high else _plural(low, "step")
-    features = _plural(data.network.n_features, "number")
-    return f"{examples} of {steps} of {features}, {count(len(data.classes))} classes"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+    sequences = frame.sequences(data, len(data.y_true), *data.lengths)
+    features = markup.counted(data.network.n_features, "number")
+    return f"{sequences} of {features}, {count(len(data.classes))} classes"
 
 
 def _chance(data: ReportData) -> float:
@@ -81,15 +72,10 @@ def _cross_entropy(data: ReportData) -> float:
 
 def network(data: ReportData) -> str:
     if data.network is None:
-        return section("network", "Network", omitted("The sizes of the network are unknown."))
-    told = f"{picture.caption(data.network)}, {count(data.network.parameters)} parameters"
-    equations = "\n".join(data.network.equations)
-    return section(
-        "network",
-        "Network",
-        markup.figure(picture.inline_svg(data.network), f"{told}, unrolled over time", wide=True),
-        f"<details><summary>The equations</summary><pre>{text(equations)}</pre></details>",
-    )
+        return frame.network(None)
+    equations = text("\n".join(data.network.equations))
+    told = f"<details><summary>The equations</summary><pre>{equations}</pre></details>"
+    return frame.network(data.network, told)
 
 
 def training(data: ReportData) -> str:
@@ -163,7 +149,7 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
     estimates = (np.array([first, last]) * n + 1) / (n + 2)
     error = float(np.sqrt((estimates * (1 - estimates)).sum() / n))
     if abs(last - first) <= 3 * error:
-        return f"{told}: no more apart than chance makes them with {_plural(n, 'example')}."
+        return f"{told}: no more apart than chance makes them with {markup.counted(n, 'example')}."
     if last < first:
         return f"{told}."
     below = np.flatnonzero(accuracy < first + 0.9 * (last - first))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from ostinato.anatomy import Anatomy
 from ostinato.data.label_sets import joined
-from ostinato.report.collect import anatomy, lengths_of
+from ostinato.report.collect import anatomy, fitted_of, lengths_of
 from ostinato.report.contents import RunFacts
 
 if TYPE_CHECKING:
+    from ostinato.estimators import SequenceClassifier
     from ostinato.training.fitted import FittedClassifier
 
 
@@ -74,30 +74,26 @@ class SeveralData(RunFacts):
 
 
 def collect_several(
-    fitted: FittedClassifier,
+    classifier: SequenceClassifier | FittedClassifier,
     X: Any,
     y: np.ndarray,
+    facts: RunFacts,
     *,
-    title: str,
-    metrics: Sequence[Mapping[str, Any]] = (),
-    losses: Sequence[tuple[int, float]] = (),
-    evaluation: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    environment: Mapping[str, Any] | None = None,
     n_hardest: int = 8,
 ) -> SeveralData:
     """Look at a fitted classifier on test data, for `write_report`.
 
     Args:
-        fitted: with several labels a sequence.
+        classifier: fitted, with several labels a sequence.
         X: N test sequences, or `Examples` of them.
         y: `[N, C]` zeros and ones.
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        facts: of the run.
         n_hardest: how many examples to show.
 
     Raises:
         ValueError: the labels are not those of the classifier.
     """
+    fitted = fitted_of(classifier)
     y = fitted.check_several(y)
     proba = fitted.predict_proba(X)
     words = None if fitted.vocabulary is None else fitted.words(X)
@@ -114,12 +110,7 @@ def collect_several(
         return tuple(labels[i] for i in np.flatnonzero(chosen[n]))
 
     return SeveralData(
-        title=title,
-        metrics=[dict(report) for report in metrics],
-        losses=list(losses),
-        evaluation=dict(evaluation or {}),
-        config=dict(config or {}),
-        environment=dict(environment or {}),
+        **vars(facts),
         labels=labels,
         y_true=y,
         proba=proba,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ostinato import label_metrics, picture
+from ostinato import label_metrics
 from ostinato.report import frame, groups, markup
 from ostinato.report.frame import tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text
@@ -34,15 +34,10 @@ def header(data: SeveralData) -> str:
 
 
 def _sizes(data: SeveralData) -> str:
-    n_train = data.environment.get("data", {}).get("n_train")
-    examples = f"{count(n_train)} training and " if n_train else ""
     low, high = int(data.each_length.min()), int(data.each_length.max())
-    steps = f"{count(low)} to {count(high)} steps" if low < high else f"{count(low)} steps"
+    sequences = frame.sequences(data, len(data.y_true), low, high)
     mean = data.y_true.sum(axis=1).mean()
-    return (
-        f"{examples}{count(len(data.y_true))} test sequences of {steps}, {count(len(data.labels))} "
-        f"labels, {mean:.2f} of them a sequence"
-    )
+    return f"{sequences}, {count(len(data.labels))} labels, {mean:.2f} of them a sequence"
 
 
 def measured(data: SeveralData) -> str:
@@ -50,14 +45,7 @@ def measured(data: SeveralData) -> str:
 
 
 def network(data: SeveralData) -> str:
-    if data.network is None:
-        return section("network", "Network", omitted("The sizes of the network are unknown."))
-    told = f"{picture.caption(data.network)}, {count(data.network.parameters)} parameters"
-    return section(
-        "network",
-        "Network",
-        markup.figure(picture.inline_svg(data.network), f"{told}, unrolled over time", wide=True),
-    )
+    return frame.network(data.network)
 
 
 def training(data: SeveralData) -> str:

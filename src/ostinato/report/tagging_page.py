@@ -47,13 +47,10 @@ def header(data: TaggingData) -> str:
 
 
 def _sizes(data: TaggingData) -> str:
-    n_train = data.environment.get("data", {}).get("n_train")
-    examples = f"{count(n_train)} training and " if n_train else ""
     low, high = int(data.lengths.min()), int(data.lengths.max())
-    steps = f"{count(low)} to {count(high)} steps" if low < high else f"{count(low)} steps"
+    sequences = frame.sequences(data, len(data.lengths), low, high)
     read = f" of {data.read}" if data.read else ""
-    labels = f"{count(len(data.classes))} labels"
-    return f"{examples}{count(len(data.lengths))} test sequences of {steps}{read}, {labels}"
+    return f"{sequences}{read}, {count(len(data.classes))} labels"
 
 
 def measured(data: TaggingData) -> str:

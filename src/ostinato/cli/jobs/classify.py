@@ -170,9 +170,9 @@ class ClassifyJob:
         names = test.ids if test.roles is not None else None
         lines = predictions_csv(model.classes, proba, test.y, ids=names, several=model.multilabel)
         files.write_text(run.predictions, lines)
-        collect = report.collect_several if model.multilabel else report.collect
-        facts = vars(reported.facts(settings, run, history, evaluation))
-        report.write_report(run.report, collect(model, test, test.y, **facts))
+        facts = reported.facts(settings, run, history, evaluation)
+        collect: Any = report.collect_several if model.multilabel else report.collect
+        report.write_report(run.report, collect(model, test, test.y, facts))
 
     def _preparation(self) -> Preparation | None:
         if self.settings.data.source == "mnist":  # its values lie between 0 and 1 already
