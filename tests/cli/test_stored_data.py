@@ -33,15 +33,17 @@ def words(folder: Path) -> tuple[object, ...]:
     return (path, "--tag", "tag")
 
 
-def steps(folder: Path) -> tuple[object, ...]:
-    """The signs of numbers, without times, which stored examples have not."""
-    path, *_ = TASKS["tag"](folder)
-    lines = [line.split(",") for line in path.read_text().splitlines()]
-    path.write_text("\n".join(f"{i},{a},{sign}" for i, _, a, sign in lines))
-    return (path, "--tag", "sign", "--id", "id")
+def dates(folder: Path) -> tuple[object, ...]:
+    """The signs of numbers, with days as times but for the last step of the last sequences."""
+    path, *flags = TASKS["tag"](folder)
+    head, *lines = [line.split(",") for line in path.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line[1] = f"2024-01-0{1 + int(line[1])}" + " 12:30" * (i > 180 and i % 7 == 6)
+    path.write_text("\n".join(",".join(line) for line in [head, *lines]))
+    return (path, *flags, "--features", "a")
 
 
-KINDS = {"classify": TASKS["classify"], "tag": steps, "words": words}
+KINDS = {**TASKS, "dates": dates, "words": words}
 
 
 def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Path:
@@ -50,7 +52,7 @@ def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Pat
     return folder / run
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["classify", "tag", "dates", "words"])
 def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
     small = train(tmp_path, "memory", kind)
     monkeypatch.setattr(sources, "LARGE", 0)
@@ -85,6 +87,6 @@ def test_of_many_sequences_some_are_looked_at(tmp_path, monkeypatch, capsys):
 
 def test_the_report_of_a_large_test_part_shows_some_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "LARGE", 0)
-    monkeypatch.setattr(tag, "SHOWN", 30)
+    monkeypatch.setattr(tag, "SHOWN", 60)
     run = train(tmp_path, "run", "tag")
     assert "2 test sequences of 7 steps" in (run / "report.html").read_text()

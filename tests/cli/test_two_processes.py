@@ -202,8 +202,10 @@ def test_other_commands_are_not_for_torchrun(data):
 
 
 LARGE_FILE = """
-import os, sys
+import contextlib, os, sys
 import pyarrow.compute, pyarrow.parquet
+with contextlib.suppress(ImportError):
+    import pandas  # by pyarrow, where it is there, at the first table
 from ostinato.cli import main, sources
 from ostinato.data import store_together, stream
 
@@ -235,24 +237,26 @@ def table(tmp_path):
     columns = {f"x{i}": y + generator.normal(size=len(y)) for i in range(6)}
     kind = np.array(["late", "mid", "early"])[np.repeat(np.arange(300) // 75 % 3, lengths)]
     columns |= {"id": np.repeat(np.arange(300), lengths), "y": y, "kind": kind}
+    columns["sign"] = np.where(columns["x0"] > 0.5, "plus", "minus")
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table(columns), path, row_group_size=-(-len(y) // 12),
-                        data_page_size=1 << 13, use_dictionary=["kind"])  # fmt: skip
+                        data_page_size=1 << 13, use_dictionary=["kind", "sign"])  # fmt: skip
     return path
 
 
-def train_large(tmp_path, monkeypatch, table, large, run):
+def train_large(tmp_path, monkeypatch, table, large, run, task=("--classify", "y")):
     (tmp_path / "large.py").write_text(LARGE_FILE)
     monkeypatch.setenv("LARGE", str(large))
     features = ("--features", "kind,x0,x1,x2,x3,x4,x5")
-    flags = ("--classify", "y", "--id", "id", *features, "--iterations", 15, "-o", tmp_path / run)
+    flags = (*task, "--id", "id", *features, "--iterations", 15, "-o", tmp_path / run)
     return torchrun("train", table, *SMALL, *flags, program=(tmp_path / "large.py",))
 
 
-def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", [("--classify", "y"), ("--tag", "sign")], ids=lambda t: t[0][2:])
+def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch, task):
     """The bits are those of data in the memory; each process reads its half, and some pages."""
     for run, large in (("memory", 10**9), ("file", 0)):
-        code, _, err = ended(train_large(tmp_path, monkeypatch, table, large, run))
+        code, _, err = ended(train_large(tmp_path, monkeypatch, table, large, run, task))
         assert code == 0, err
     assert_same_run(tmp_path / "memory", tmp_path / "file")
     read = {int(rank): int(n) for rank, n in re.findall(r"process (\d) read (\d+) bytes", err)}

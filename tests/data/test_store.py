@@ -26,6 +26,7 @@ from ostinato.data import (
 from ostinato.data.steps import as_labels
 from ostinato.data.stored import Files, Stored
 from ostinato.data.stored_labels import StoredLabels
+from ostinato.data.stored_series import StoredSeries
 from ostinato.data.tables import parse_examples
 
 pytest.importorskip("pyarrow")
@@ -206,7 +207,7 @@ def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypa
     asked.clear()
     store.renumber(kept, words)
     assert asked and max(asked) <= 20 * 4
-    found = store.joined(kept.parts, Files([kept.file]), kept.lengths, words)
+    found = store.joined(kept.parts, Files([kept.file]), kept.lengths, words, kept.times)
     assert found.values.tobytes() == read_examples(path, ROLES).values.tobytes()
 
 
@@ -251,6 +252,31 @@ def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
         assert a[chosen].places.values.tolist() == b[chosen].places.values.tolist()
     else:
         assert a[chosen].values.tobytes() == b[chosen].values.tobytes()
+
+
+@pytest.mark.parametrize("written", ["2024-05-{:02} 10:00:00.25", "{}.5"])
+def test_times_of_steps_that_have_answers(tmp_path, monkeypatch, written):
+    rows = [f"s{i // 4},{written.format(1 + i % 4)},{i},{'ab'[i % 2]}" for i in range(80)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,time,x,y", *rows]))
+    roles = Roles(id="id", time="time", features=("x",), target="y", task="tag")
+    memory = read_examples(tmp_path / "a.csv", roles)
+    monkeypatch.setattr(stream, "BLOCK", 300)
+    stored = store_examples(stream_examples(tmp_path / "a.csv", roles))
+    assert isinstance(stored.times, StoredSeries)
+    for one, other in ((stored, memory), (stored.select([5, 2]), memory.select([5, 2]))):
+        assert [t.dtype for t in one.times] == [t.dtype for t in other.times]
+        assert [t.tolist() for t in one.loaded().times] == [t.tolist() for t in other.times]
+
+
+def test_times_are_of_one_kind():
+    def part(times):
+        X, y = np.zeros((1, 2, 1), np.float32), [np.array(["a", "b"])]
+        roles = Roles("long", "id", "t", ("x",), "y", "tag")
+        return Examples(X, y, ("x",), times=[np.array(times)], roles=roles, source="b.csv")
+
+    dates = np.array(["2024-05-01", "2024-05-02"], "M8[ns]")
+    with pytest.raises(ValueError, match=r"b.csv: the times are dates in some rows and numbers in"):
+        store_examples([part([1.0, 2.0]), part(dates)])
 
 
 def test_some_are_drawn_the_same_each_time(both):
@@ -301,6 +327,9 @@ def test_the_future_of_stored_series():
                   known=("price",))  # fmt: skip
     memory = parse_examples(text, "f.csv", roles)
     stored = store_examples(stream_examples(io.BytesIO(text), roles))
+    assert isinstance(stored.y, StoredSeries)
+    for one, other in ((stored.y, memory.y), (stored.times, memory.times)):
+        assert [each.tobytes() for each in one] == [each.tobytes() for each in other]
     preparation = Preparation.fit(stored)
     assert preparation.features == Preparation.fit(memory).features
     found = preparation.apply(stored)[0]

@@ -78,6 +78,9 @@ def assert_same(found, wanted):
     assert found.lengths.tolist() == wanted.lengths.tolist()
     for name in ("features", "categories", "roles", "source"):
         assert getattr(found, name) == getattr(wanted, name), name
+    assert (found.times is None) == (wanted.times is None)
+    for one, other in zip(found.times or (), wanted.times or (), strict=True):
+        assert one.dtype == other.dtype and one.tolist() == other.tolist()
     if isinstance(wanted.y, StoredLabels):
         assert found.y.classes.tolist() == wanted.y.classes.tolist()
         assert found.y.classes.dtype == wanted.y.classes.dtype
@@ -103,7 +106,8 @@ def test_long_tables(tmp_path, monkeypatch, task, of, group):
     monkeypatch.setattr(store, "AT_ONCE", 11)
     table, roles = long_table(), LONG
     if task == "tag":
-        roles = replace(LONG, target="step", task="tag")
+        roles = replace(LONG, target="step", task="tag", time="time")
+        table = table.append_column("time", pa.array(range(len(table))))
         steps = [f"l{min(9, i // 20) * 7 % 10}" for i in range(len(table))]  # others come later
         table = table.append_column("step", pa.array(steps))
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=group)

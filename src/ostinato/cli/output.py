@@ -30,6 +30,11 @@ Quiet = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
 
+# Types of times, from the shortest text to the one in which every time is exact.
+_DATES = ("M8[D]", "M8[m]", "M8[s]", "M8[ms]", "M8[us]", "M8[ns]")
+_NUMBERS = ("i8", "f8")
+
+
 class _Notes(logging.Handler):
     """Shows what the package logs as notes on stderr."""
 
@@ -145,17 +150,27 @@ def csv_text(header: list[str] | None, rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def times_as_text(times: Sequence[np.ndarray]) -> list[list[Any]]:
-    """Times of several sequences, each `[T]`, all in the shortest form that is exact for all."""
+def time_type(times: Iterable[np.ndarray]) -> str:
+    """The type in which all times are exact, and shortest as text.
+
+    Args:
+        times: of several sequences, each `[T]`, float64 or datetime64[ns].
+    """
     import numpy as np
 
-    if not len(times) or times[0].dtype.kind != "M":
-        whole = all((each == np.round(each)).all() for each in times)
-        return [(each.astype(np.int64) if whole else each).tolist() for each in times]
-    every = np.unique(np.concatenate(times))
-    exact = (u for u in ("D", "m", "s", "ms", "us") if (every.astype(f"M8[{u}]") == every).all())
-    unit = next(exact, "ns")
-    return [each.astype(f"M8[{unit}]").astype(str).tolist() for each in times]
+    types: tuple[str, ...] = ()
+    for each in times:
+        types = types or (_DATES if each.dtype.kind == "M" else _NUMBERS)
+        with np.errstate(invalid="ignore"):  # a number that is too large for an integer
+            types = tuple(t for t in types if (each.astype(t) == each).all())
+    return types[0] if types else _NUMBERS[0]
+
+
+def times_as_text(times: Sequence[np.ndarray], dtype: str | None = None) -> list[list[Any]]:
+    """Times of several sequences, each `[T]`, all in one type: by default their `time_type`."""
+    dtype = time_type(times) if dtype is None else dtype
+    found = [each.astype(dtype) for each in times]
+    return [(each.astype(str) if each.dtype.kind == "M" else each).tolist() for each in found]
 
 
 def predictions_csv(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from ostinato.data.roles import Roles, Shape
 from ostinato.data.sequences import Sequences, place
 from ostinato.data.stored import Stored
 from ostinato.data.stored_labels import StoredLabels
+from ostinato.data.stored_series import StoredSeries
 
 BLOCK = 1 << 22  # values that are in memory at a time where not all are
 
@@ -62,13 +63,13 @@ class Examples:
         X: `[N, T, F]` float32, or a `Ragged` where lengths differ. A missing value is NaN. A word
             of the feature f is its place in `categories[f]`.
         y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`, or `StoredLabels`; to
-            forecast: N arrays `[T_i]` float64, the series itself, NaN where it is missing; None
-            without a target.
+            forecast: N arrays `[T_i]` float64, the series itself, NaN where it is missing, or
+            `StoredSeries`; None without a target.
         features: the names of the F features.
         ids: `[N]`, the name of each sequence in the file, or its number from 1.
         groups: `[N]`, the group that each sequence belongs to (a person, a machine).
         parts: `[N]`, "train", "validation" or "test", if the file says so.
-        times: of each sequence, `[T_i]`, datetime64[ns] or numbers.
+        times: of each sequence, `[T_i]`, datetime64[ns] or numbers; or `StoredSeries`.
         statics: name → `[N]`, inputs that a sequence has once: float64 (NaN if missing) or strings
             (None if missing).
         categories: feature → its words, for those features that are words.
@@ -90,7 +91,7 @@ class Examples:
     ids: np.ndarray = field(default=None)  # type: ignore[arg-type]  # 1…N, if not given
     groups: np.ndarray | None = None
     parts: np.ndarray | None = None
-    times: list[np.ndarray] | None = None
+    times: Sequence[np.ndarray] | None = None
     statics: Mapping[str, np.ndarray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     roles: Roles | None = None
@@ -146,8 +147,9 @@ class Examples:
 
     def loaded(self) -> Examples:
         """The same examples with all steps in memory."""
-        y = list(self.y) if isinstance(self.y, StoredLabels) else self.y
-        return replace(self, X=self.X[:], y=y) if isinstance(self.X, Stored) else self
+        y = list(self.y) if isinstance(self.y, (StoredLabels, StoredSeries)) else self.y
+        times = list(self.times) if self.times is not None else None
+        return replace(self, X=self.X[:], y=y, times=times) if isinstance(self.X, Stored) else self
 
     def some(self, most: int) -> Examples:
         """Examples in memory: all that are there already; of those in a file some, drawn.
@@ -167,7 +169,7 @@ class Examples:
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
 
         def of(values: Any) -> Any:
-            if isinstance(values, StoredLabels):
+            if isinstance(values, (StoredLabels, StoredSeries)):
                 return values.take(chosen)
             return [values[i] for i in chosen] if isinstance(values, list) else values[chosen]
 

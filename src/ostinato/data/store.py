@@ -1,9 +1,10 @@
 """`store_examples`: examples whose sequences lie in a file.
 
 The values of all sequences are written once, end to end, into a temporary file without a name; it
-is gone when the program ends. To tag, the number of its label stands behind the values of each
-step. Memory holds where each sequence begins. A batch reads its sequences from the file, so that
-examples are shuffled as those in memory are, and training gives the same bits.
+is gone when the program ends. Behind the values of each step stand its answer (to tag, the number
+of its label; to forecast, the value of the series) and its time, if there are both. Memory holds
+where each sequence begins. A batch reads its sequences from the file, so that examples are shuffled
+as those in memory are, and training gives the same bits.
 
 Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
 not depend on the way in which a table was cut.
@@ -24,8 +25,10 @@ from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
 from ostinato.data.stored import Files, Stored
 from ostinato.data.stored_labels import StoredIntegers, StoredLabels
+from ostinato.data.stored_series import WIDTH, StoredSeries, as_columns
 
 AT_ONCE = 1 << 20  # values that are read at a time to number words anew: 4 MB
+MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
 MOST_WORDS = 1 << 24  # of a feature: a float32 tells so many whole numbers apart
 
 
@@ -34,15 +37,15 @@ def store_examples(
 ) -> Examples:
     """Examples that come in parts, with their sequences in a file and all else in memory.
 
-    Times are left out, and of a long table the lines of all steps but the first.
+    To classify, times are left out; of a long table, the lines of all steps but the first.
 
     Args:
         parts: as `stream_examples` gives them.
         directory: where the file lies; by default where temporary files do.
 
     Returns:
-        Examples whose X is a `Stored`, and to tag y `StoredLabels`; `select` and `Preparation`
-        leave both in the file.
+        Examples whose X is a `Stored`, and y `StoredLabels` to tag, `StoredSeries` to forecast;
+        `select` and `Preparation` leave both in the file.
 
     Raises:
         ValueError: as the parts' origin; or there are none.
@@ -63,7 +66,7 @@ def store_examples(
         raise ValueError("there are no examples to store; wanted at least one")
     words = in_order([kept.words])
     renumber(kept, words)
-    return joined(kept.parts, Files([kept.file]), kept.lengths, words)
+    return joined(kept.parts, Files([kept.file]), kept.lengths, words, kept.times)
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,14 @@ class Kept:
         file: the values of all sequences, end to end, float32.
         lengths: of the sequences, `[N]`.
         words: of each column that is words or labels, the number that the file has for each.
+        times: the kind of the times in the file; None: it has none.
     """
 
     parts: list[Examples]
     file: IO[bytes]
     lengths: np.ndarray
     words: dict[str, dict[Any, int]]
+    times: str | None
 
 
 def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
@@ -90,7 +95,9 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     words: dict[str, dict[Any, int]] = {}
     numbers: set[str] = set()
+    times: str | None = None
     for part in parts:
+        times = _check_times(part, times)
         for name in part.categories:
             words.setdefault(name, {})
         numbers.update(_numbers(part))
@@ -99,7 +106,7 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
         _check_counts(words)
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
-    return Kept(kept, file, np.concatenate(lengths), words)
+    return Kept(kept, file, np.concatenate(lengths), words, times)
 
 
 def _numbers(part: Examples) -> list[str]:
@@ -151,12 +158,42 @@ def _with_codes(part: Examples, words: dict[str, dict[Any, int]]) -> np.ndarray:
         labels = np.concatenate(part.y).tolist()
         numbers = [known.setdefault(label, len(known)) for label in labels]
         values = np.column_stack([values, np.array(numbers, np.float32)])
+    elif _has_series(part):
+        values = np.column_stack([values, as_columns(part.y)])
+    if _has_times(part):
+        values = np.column_stack([values, as_columns(part.times or [])])
     return np.ascontiguousarray(values)
 
 
 def tagged(part: Examples) -> str | None:
     """The column with the label of each step; None: there is none."""
     return part.roles.target if part.roles is not None and part.roles.task == "tag" else None
+
+
+def _has_series(part: Examples) -> bool:
+    """Whether each step has a value to be forecast."""
+    roles = part.roles
+    if roles is None or roles.task != "forecast":
+        return False
+    return roles.target is not None or roles.shape == "wide"
+
+
+def _has_times(part: Examples) -> bool:
+    """Whether each step has an answer and a time."""
+    answers = tagged(part) is not None or _has_series(part)
+    return answers and part.roles is not None and part.roles.time is not None
+
+
+def _check_times(part: Examples, dtype: str | None) -> str | None:
+    """The kind of times of a part, which is that of the parts before.
+
+    Raises:
+        ValueError: it is another.
+    """
+    found = part.times[0].dtype.str if part.times and _has_times(part) else None
+    if dtype is not None and found != dtype:
+        raise ValueError(MIXED_TIMES.format(part.source))
+    return found
 
 
 def in_order(found: Iterable[Mapping[str, Iterable[Any]]]) -> dict[str, tuple[Any, ...]]:
@@ -178,15 +215,15 @@ def renumber(kept: Kept, words: Mapping[str, tuple[Any, ...]]) -> None:
     """Write the words and labels of a file by their places among all, which are in order."""
     if not kept.parts:
         return
-    tables, columns = {}, _columns(kept.parts[0])
-    for i, name in enumerate(columns):
+    tables, tags = {}, tagged(kept.parts[0])
+    for i, name in enumerate((*kept.parts[0].features, *([] if tags is None else [tags]))):
         place = {word: n for n, word in enumerate(words.get(name, ()))}
         places = [place[w] if w in place else place[str(w)] for w in kept.words.get(name, ())]
         if places != list(range(len(places))):
             tables[i] = np.array(places, np.float32)
     if not tables:
         return
-    file, width, n_steps = kept.file, len(columns), int(kept.lengths.sum())
+    file, width, n_steps = kept.file, _width(kept.parts[0]), int(kept.lengths.sum())
     rows = max(1, AT_ONCE // width)
     for start in range(0, n_steps, rows):
         values = np.empty((min(rows, n_steps - start), width), np.float32)
@@ -200,19 +237,19 @@ def renumber(kept: Kept, words: Mapping[str, tuple[Any, ...]]) -> None:
         _write(file, values)
 
 
-def _columns(part: Examples) -> tuple[str, ...]:
-    """Those of a row of the file."""
-    tags = tagged(part)
-    return part.features if tags is None else (*part.features, tags)
+def _width(part: Examples) -> int:
+    """Columns of a row of the file."""
+    answer = WIDTH if _has_series(part) else int(tagged(part) is not None)
+    return len(part.features) + answer + WIDTH * _has_times(part)
 
 
 def _without_steps(part: Examples) -> Examples:
-    """What belongs to each sequence, and nothing that belongs to each step but a series."""
+    """What belongs to each sequence, and nothing that belongs to each step."""
     places = part.places
     if places is not None and places.shape == "long":
         starts = np.cumsum(part.lengths) - part.lengths
         places = Places(places.unit, places.numbers[starts], places.columns, "rows")
-    y = part.y if tagged(part) is None else None
+    y = None if tagged(part) is not None or _has_series(part) else part.y
     return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), y=y,
                    times=None, places=places)  # fmt: skip
 
@@ -222,12 +259,14 @@ def joined(
     file: Files,
     lengths: np.ndarray,
     words: Mapping[str, tuple[Any, ...]],
+    times: str | None,
 ) -> Examples:
     """Parts without their steps as one, with the sequences in a file; see `Kept`.
 
     Args:
         parts, file, lengths: of the table.
         words: of each column that is words or labels, in the order of their numbers.
+        times: see `Kept`.
     """
     parts = _with_labels_of_all(parts)
     first, tags = parts[0], tagged(parts[0])
@@ -235,8 +274,6 @@ def joined(
     def one(values: list[Any]) -> Any:
         if values[0] is None:
             return None
-        if isinstance(values[0], list):
-            return [each for some in values for each in some]
         if any(some.dtype == object for some in values):
             values = [some.astype(object) for some in values]
         return np.concatenate(values)
@@ -245,14 +282,16 @@ def joined(
     if places is not None:
         places = replace(places, numbers=one([p.places.numbers for p in parts if p.places]))
     n = len(first.features)
-    rows = X = Stored(file, np.cumsum(lengths) - lengths, lengths, len(_columns(first)))
-    y = one([part.y for part in parts])
+    rows = Stored(file, np.cumsum(lengths) - lengths, lengths, _width(first))
+    y: Any = one([part.y for part in parts])
     if tags is not None:
-        X = rows.prepared(partial(_first_columns, n), n)
         y = StoredLabels(np.array(words[tags]), StoredIntegers(rows, n))
+    elif _has_series(first):
+        y = StoredSeries(rows, n)
     return replace(
         first,
-        X=X,
+        times=None if times is None else StoredSeries(rows, rows.n_features - WIDTH, times),
+        X=rows if rows.n_features == n else rows.prepared(partial(_first_columns, n), n),
         y=y,
         ids=one([part.ids for part in parts]),
         groups=one([part.groups for part in parts]),

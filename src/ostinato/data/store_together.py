@@ -25,7 +25,7 @@ import numpy as np
 
 from ostinato.data.examples import Examples, Places
 from ostinato.data.roles import Roles
-from ostinato.data.store import Kept, in_order, joined, keep, renumber
+from ostinato.data.store import MIXED_TIMES, Kept, in_order, joined, keep, renumber
 from ostinato.data.stored import Files
 from ostinato.data.stream import stream_share
 
@@ -65,7 +65,11 @@ def store_together(
     files = [own.file if i == number else share.file() for i, share in enumerate(shares)]
     exchange(b"")  # from here on no file changes
     parts = _numbered(shares)
-    examples = joined(parts, Files(files), np.concatenate([s.lengths for s in shares]), words)
+    lengths = np.concatenate([share.lengths for share in shares])
+    times = {share.times for share in shares if share.part is not None}
+    if len(times) > 1:
+        raise ValueError(MIXED_TIMES.format(path))
+    examples = joined(parts, Files(files), lengths, words, *times)
     _check_ids(examples)
     return examples
 
@@ -80,6 +84,7 @@ class _Share:
         part: without its steps; None if no sequence begins in it.
         lengths: of its sequences.
         words: of each column that is words or labels.
+        times: see `Kept`.
     """
 
     process: int
@@ -87,6 +92,7 @@ class _Share:
     part: Examples | None
     lengths: np.ndarray
     words: dict[str, list[Any]]
+    times: str | None
 
     def file(self) -> IO[bytes]:
         """The values of its sequences, opened."""
@@ -100,11 +106,12 @@ def _written(own: Kept) -> bytes:
         "process": os.getpid(),
         "descriptor": own.file.fileno(),
         "words": {name: list(known) for name, known in own.words.items()},
+        "times": own.times,
         "objects": {},
     }
     arrays = {"lengths": own.lengths}
     if own.parts:
-        part = joined(own.parts, Files([own.file]), own.lengths, in_order([own.words]))
+        part = joined(own.parts, Files([own.file]), own.lengths, in_order([own.words]), own.times)
         places = part.places
         assert places is not None and part.roles is not None  # of a table
         about |= {
@@ -154,7 +161,9 @@ def _read(content: bytes) -> _Share:
             statics={name: arrays[f"static {i}"] for i, name in enumerate(about["statics"])},
             **given,
         )
-    return _Share(about["process"], about["descriptor"], part, lengths, about["words"])
+    return _Share(
+        about["process"], about["descriptor"], part, lengths, about["words"], about["times"]
+    )
 
 
 def _numbered(shares: list[_Share]) -> list[Examples]:

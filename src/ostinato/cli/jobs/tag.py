@@ -12,7 +12,7 @@ import numpy as np
 from ostinato.cli import answering, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
-from ostinato.cli.output import csv_text, times_as_text
+from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
@@ -150,8 +150,10 @@ class TagJob:
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
         X = partition.inputs(model.preparation, self.parts.test)
+        times = self.parts.test.times
+        dtype = None if times is None else time_type(times)
         lines = (
-            _csv(model, part, x, proba=False, with_header=i == 0).encode()
+            _csv(model, part, x, proba=False, with_header=i == 0, dtype=dtype).encode()
             for i, (part, x) in enumerate(_pieces(self.parts.test, X))
         )
         files.write_pieces(run.predictions, lines)
@@ -202,15 +204,30 @@ def _words(part: Examples) -> list[list[str]] | None:
     return [[words[i] for i in each] for each in np.split(numbers, ends[:-1])]
 
 
-def _csv(model: FittedTagger, part: Examples, X: Any, proba: bool, with_header: bool = True) -> str:
-    """A line for each step: id, time or step, label if known, prediction, its probability."""
+def _csv(
+    model: FittedTagger,
+    part: Examples,
+    X: Any,
+    proba: bool,
+    with_header: bool = True,
+    dtype: str | None = None,
+) -> str:
+    """A line for each step: id, time or step, label if known, prediction, its probability.
+
+    Args:
+        model, part: what answers, and what is answered.
+        X: the input of the network.
+        proba: whether there is a column for the probability of each label.
+        with_header: whether the names of the columns stand above.
+        dtype: in which times are written; see `times_as_text`.
+    """
     answers, best = model.predict_proba(X), model.predict(X)
     classes = model.classes.tolist()
     known = None if part.y is None else as_labels(part.y, part.lengths, model.scheme)
     header = ["id", "step" if part.times is None else "time"]
     header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
     header += [f"probability_{label}" for label in classes] if proba else []
-    times = None if part.times is None else times_as_text(part.times)
+    times = None if part.times is None else times_as_text(part.times, dtype)
     rows = []
     for i, shares in enumerate(answers):
         when = range(1, len(shares) + 1) if times is None else times[i]
