@@ -108,10 +108,9 @@ def test_a_signal_ends_with_its_code_and_the_run_can_be_resumed(data, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_killed_at_any_moment_and_resumed_the_bits_are_the_same(data, tmp_path):
+def test_killed_at_any_moment_and_resumed_the_bits_are_the_same(ostinato, data, tmp_path):
     whole = tmp_path / "whole"
-    _, err = start(data, whole, 600).communicate(timeout=60)
-    assert (whole / "evaluation.json").exists(), err
+    assert ostinato(*training(data, whole, 600)).code == 0
     for i, delay in enumerate((0.05, 0.3)):
         run = tmp_path / f"killed-{i}"
         started = start(data, run, 600)
@@ -120,16 +119,17 @@ def test_killed_at_any_moment_and_resumed_the_bits_are_the_same(data, tmp_path):
         started.kill()
         started.communicate(timeout=60)
         assert started.returncode == -signal.SIGKILL  # it had not ended by itself
-        result = process("train", "--resume", "--output", run)
-        assert result.returncode == 0, result.stderr
+        assert ostinato("train", "--resume", "--output", run).code == 0
         assert_same_run(whole, run)
 
 
+def training(data, run, iterations) -> tuple[object, ...]:
+    return ("train", data, *SMALL, *QUICK, "--iterations", iterations, "--output", run)
+
+
 def start(data, run, iterations) -> subprocess.Popen:
-    arguments = ("train", data, *SMALL, *QUICK, "--iterations", iterations, "--output", run)
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    line = command(*training(data, run, iterations))
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(path) -> None:
