@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from zoo.complex_steps import COMPLEX
-from zoo.playing import assert_close, loop, play, rows_apart
+from zoo.playing import assert_close, assert_played_as_by_the_loop, loop, play, rows_apart
 from zoo.steps import Case, Kit, inputs
 
 pytestmark = [
@@ -39,14 +39,7 @@ def assert_same_leaves(ours: Any, wanted: Any) -> None:
 
 @pytest.mark.parametrize("name", COMPLEX)
 def test_double_is_the_loop(name):
-    case = _case(name)
-    for B in (4, 9, 1):
-        init, xs = case.init(B), case.xs(5, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        found = ostinato.explain(case.step, init, xs)
-        assert found.native, found.reason
+    assert_played_as_by_the_loop(_case(name), (4, 9, 1), T=5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -218,11 +211,4 @@ def _lstm(kit: Kit) -> Case:
 
 @pytest.mark.parametrize("make", [_gru, _lstm])
 def test_carries_of_layers_are_the_loop(make):
-    case = make(Kit(torch.float64))
-    for B in (4, 9, 2, 1):
-        init, xs = case.init(B), case.xs(5, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        found = ostinato.explain(case.step, init, xs)
-        assert found.native, found.reason
+    assert_played_as_by_the_loop(make(Kit(torch.float64)), (4, 9, 2, 1), T=5)

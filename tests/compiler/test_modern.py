@@ -8,7 +8,7 @@ from test_bits import assert_same_bits, rows, rows_of, rows_of_weights, weights_
 
 import ostinato
 from zoo.modern import MODERN
-from zoo.playing import assert_close, loop, play
+from zoo.playing import assert_played_as_by_the_loop, play
 from zoo.steps import Kit
 
 pytestmark = [
@@ -20,14 +20,7 @@ pytestmark = [
 @pytest.mark.parametrize("name", MODERN)
 def test_double_is_the_loop(name):
     """Played natively at batches of 4 and 9; at 1 by whom it may be."""
-    case = MODERN[name](Kit(torch.float64))
-    for B in (4, 9, 1):
-        init, xs = case.init(B), case.xs(5, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        found = ostinato.explain(case.step, init, xs)
-        assert found.native, found.reason
+    assert_played_as_by_the_loop(MODERN[name](Kit(torch.float64)), (4, 9, 1), T=5)
 
 
 @pytest.mark.parametrize("name", MODERN)

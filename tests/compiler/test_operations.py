@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import ostinato
 from zoo.operations import FOR_THE_LOOP, TOTALS, cases, expression, loss, table
-from zoo.playing import Played, assert_close, loop, play
+from zoo.playing import Played, assert_native, assert_played_as_by_the_loop, loop, play
 from zoo.steps import Case, Kit
 
 pytestmark = [
@@ -29,21 +29,11 @@ FLOATS = [pytest.param(make, id=name) for _, name, make in cases(torch.float32)]
 T = 5
 
 
-def assert_native(case: Case, init: Any, xs: Any) -> None:
-    found = ostinato.explain(case.step, init, xs)
-    assert found.native, found.reason
-
-
 @pytest.mark.parametrize("make", NAMES)
 def test_an_operation_is_the_loop(make: Callable[[], Case]) -> None:
     case = make()
     ostinato.forget(case.step)
-    for B in (4, 1, 9):
-        init, xs = case.init(B), case.xs(T, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        assert_native(case, init, xs)
+    assert_played_as_by_the_loop(case, (4, 1, 9), T)
 
 
 def _row(tree: Any, b: int, axis: int) -> Any:
@@ -78,10 +68,7 @@ def test_a_mean_over_the_batch_is_an_output(name: str) -> None:
     ostinato.forget(case.step)
     for B in (4, 1, 9):
         init, xs = case.init(B), case.xs(T, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        assert_native(case, init, xs)
+        assert_played_as_by_the_loop(case, (B,), T)
         theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from training_examples import Experiment, assert_same_end, ragged_examples, without_clock
+from training_examples import Experiment, Leaky, assert_same_end, ragged_examples, without_clock
 
 from ostinato.data import Batches
 from ostinato.models import ClassifierNet
@@ -284,17 +284,6 @@ def test_arguments_that_do_not_fit_are_named(plan, y, options, message):
     batches = Batches(np.zeros((5, 3, 1)), y, 5)
     with pytest.raises(ValueError, match=message):
         train(net, batches, Plan(**{"batch_size": 5} | plan), **options)
-
-
-class Leaky(torch.nn.Module):
-    """A cell of one's own."""
-
-    def __init__(self, n_features, hidden_size):
-        super().__init__()
-        self.into = torch.nn.Linear(n_features, hidden_size)
-
-    def forward(self, h, x):
-        return torch.tanh(0.9 * h + self.into(x))
 
 
 @pytest.mark.parametrize(("cell", "budget"), [("lstm", "400kB"), (Leaky, "160kB")])

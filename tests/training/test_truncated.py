@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from forecasting_examples import fit, panel
 from tagging_examples import sentences, tagged
 from test_checkpoint import KillAfter, Killed
-from training_examples import Experiment, assert_same_end, without_clock
+from training_examples import Experiment, Leaky, assert_same_end, without_clock
 
 from ostinato import SequenceClassifier, load, runtime
 from ostinato.data import Batches
@@ -22,17 +22,6 @@ from ostinato.training.fitted_tagger import FittedTagger, Tagged
 from ostinato.training.tagging import TaggerSettings
 
 N_STEPS = 12
-
-
-class Leaky(torch.nn.Module):
-    """A cell of one's own."""
-
-    def __init__(self, n_features, hidden_size):
-        super().__init__()
-        self.into = torch.nn.Linear(n_features, hidden_size)
-
-    def forward(self, h, x):
-        return torch.tanh(0.9 * h + self.into(x))
 
 
 class Gradients(Callback):

@@ -13,6 +13,17 @@ from ostinato.models import ClassifierNet
 from ostinato.training import History, Plan, train
 
 
+class Leaky(torch.nn.Module):
+    """A cell of one's own."""
+
+    def __init__(self, n_features: int, hidden_size: int):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, hidden_size)
+
+    def forward(self, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(0.9 * h + self.into(x))
+
+
 def ragged_examples(n: int = 23, seed: int = 3) -> tuple[Ragged, np.ndarray]:
     """Sequences of 2 to 5 steps and 2 features; the class is the sign of the sum of the first."""
     rng = np.random.default_rng(seed)

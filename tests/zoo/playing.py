@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+import ostinato
 from zoo.steps import Case
 
 ENGINES = ("native", "reference", "eager")
@@ -169,6 +170,24 @@ def assert_close(ours: Played, theirs: Played, relative: float) -> None:
         scale = float(b.abs().max()) if b.numel() else 0.0
         error = float((a - b).abs().max()) if b.numel() else 0.0
         assert error <= relative * scale + 1e-300, f"{name}: error {error:.3g} at {scale:.3g}"
+
+
+def assert_native(case: Case, init: Any, xs: Any) -> None:
+    found = ostinato.explain(case.step, init, xs)
+    assert found.native, found.reason
+
+
+def assert_played_as_by_the_loop(case: Case, batches: tuple[int, ...], T: int) -> None:
+    """A case in float64 is native, with the loop's values and gradients, in both directions.
+
+    Rounding is some 10⁻¹⁵; a wrong term is as large as the values.
+    """
+    for B in batches:
+        init, xs = case.init(B), case.xs(T, B)
+        for reverse in (False, True):
+            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+        assert_native(case, init, xs)
 
 
 def code_of(step: Any) -> types.CodeType:
