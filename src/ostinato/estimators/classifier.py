@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from ostinato.hyperparameters import (
     WordSettings,
     documented,
 )
-from ostinato.training import fitted, saved_model
+from ostinato.training import fitted
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.fitted import FittedClassifier, check_like_trained, n_features
 from ostinato.training.labelled import Labelled, check_lengths
@@ -323,10 +322,7 @@ def load(path: str | Path) -> SequenceClassifier:
     """
     path = Path(path)
     saved = fitted.read(path)
-    saved_model.check_params(saved, signature(SequenceClassifier).parameters, path)
-    model = SequenceClassifier(**saved.params)
-    model.n_iter_ = saved.iterations
-    return model._take(FittedClassifier.of(saved, path))
+    return SequenceClassifier._unfitted(saved, path)._take(FittedClassifier.of(saved, path))
 
 
 def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:

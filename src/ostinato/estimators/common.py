@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 from inspect import signature
 from numbers import Integral
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+
+from ostinato.training import saved_model
+from ostinato.training.saved_model import SavedModel
+
+E = TypeVar("E", bound="Estimator")
 
 
 class Estimator(BaseEstimator):
@@ -25,3 +31,17 @@ class Estimator(BaseEstimator):
         """The hyperparameters of this kind that the constructor takes."""
         known = signature(type(self)).parameters
         return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in known}
+
+    @classmethod
+    def _unfitted(cls: type[E], saved: SavedModel, path: Path, **more: Any) -> E:
+        """The estimator of a saved model with its parameters, not yet with its network.
+
+        `more` are parameters that are kept elsewhere.
+
+        Raises:
+            ValueError: the parameters are not those of the constructor.
+        """
+        saved_model.check_params(saved, set(signature(cls).parameters) - set(more), path)
+        estimator = cls(**saved.params, **more)
+        estimator.n_iter_ = saved.iterations
+        return estimator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ostinato.data.panel import as_panel
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Model, Training, documented
 from ostinato.models.forecaster import NINE
-from ostinato.training import fitted_forecaster, saved_model
+from ostinato.training import fitted_forecaster
 from ostinato.training.fitted_forecaster import FittedForecaster
 from ostinato.training.windows import ForecastSettings
 
@@ -266,9 +265,6 @@ class SequenceForecaster(Estimator):
         return self
 
 
-_PARAMETERS = set(signature(SequenceForecaster).parameters)
-
-
 def load(path: str | Path) -> SequenceForecaster:
     """Load a model that `save` wrote; it forecasts the same to the last bit.
 
@@ -290,8 +286,5 @@ def load(path: str | Path) -> SequenceForecaster:
     """
     path = Path(path)
     saved = fitted_forecaster.read(path)
-    saved_model.check_params(saved, _PARAMETERS - {"quantiles"}, path)
     trained = FittedForecaster.of(saved, path)
-    model = SequenceForecaster(**saved.params, quantiles=trained.levels)
-    model.n_iter_ = saved.iterations
-    return model._take(trained)
+    return SequenceForecaster._unfitted(saved, path, quantiles=trained.levels)._take(trained)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ostinato.data.documents import held_out
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, Model, documented
 from ostinato.models.language import LanguageArchitecture
-from ostinato.training import fitted_language, saved_model
+from ostinato.training import fitted_language
 from ostinato.training.fitted_language import (
     FittedLanguageModel,
     Generated,
@@ -235,7 +234,4 @@ def load(path: str | Path) -> LanguageModel:
     """
     path = Path(path)
     saved = fitted_language.read(path)
-    saved_model.check_params(saved, signature(LanguageModel).parameters, path)
-    model = LanguageModel(**saved.params)
-    model.n_iter_ = saved.iterations
-    return model._take(FittedLanguageModel.of(saved, path))
+    return LanguageModel._unfitted(saved, path)._take(FittedLanguageModel.of(saved, path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ostinato import training
 from ostinato.data.steps import as_labels, as_steps, lengths_of
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Fitting, Model, Training, documented
-from ostinato.training import fitted_tagger, saved_model
+from ostinato.training import fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
 from ostinato.training.tagging import TaggerSettings
 
@@ -262,9 +261,6 @@ def _with_length(plan: training.Plan, n: int) -> training.Plan:
     return replace(plan, iterations=max(updates, AT_LEAST))
 
 
-_PARAMETERS = set(signature(SequenceTagger).parameters)
-
-
 def load(path: str | Path) -> SequenceTagger:
     """Load a tagger that `save` wrote; it predicts the same to the last bit.
 
@@ -273,7 +269,4 @@ def load(path: str | Path) -> SequenceTagger:
     """
     path = Path(path)
     saved = fitted_tagger.read(path)
-    saved_model.check_params(saved, _PARAMETERS, path)
-    model = SequenceTagger(**saved.params)
-    model.n_iter_ = saved.iterations
-    return model._take(FittedTagger.of(saved, path))
+    return SequenceTagger._unfitted(saved, path)._take(FittedTagger.of(saved, path))
