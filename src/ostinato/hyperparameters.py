@@ -76,7 +76,7 @@ class Declaration:
 
     @property
     def wanted(self) -> str:
-        """What a value must be, in words."""
+        """The values that are allowed, in words."""
         if self.choices:
             words = f"one of {', '.join(map(repr, self.choices))}"
         else:

@@ -267,7 +267,7 @@ def span_scores(
 def span_errors(
     true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str = "iob2"
 ) -> dict[str, int]:
-    """What is wrong with the predicted spans: a count of each kind of error.
+    """The errors of predicted spans: a count of each kind.
 
     Returns:
         A dict of, in this order,

@@ -75,7 +75,7 @@ def _config_of(path: Path) -> Config:
 
 
 def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
-    """What is learnt from (and chosen by), and what is measured on; None: one file, not split."""
+    """The parts to learn from (and choose by) and to measure on; None: one file, not split."""
     data, task = settings.data, settings.task
     sources.check(data)
     source = sources.known(data.source)

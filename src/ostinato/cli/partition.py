@@ -23,7 +23,7 @@ REDRAWN = 500
 
 @dataclass(frozen=True)
 class Parts:
-    """What is learnt from, what the best weights are chosen by, and what is measured on.
+    """The examples to learn from, to choose the best weights by, and to measure on.
 
     Attributes:
         learnable: training and validation part together, where the latter was drawn and has few

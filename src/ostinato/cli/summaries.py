@@ -1,4 +1,4 @@
-"""What a person is told at the end of a training."""
+"""The summary at the end of a training."""
 
 from __future__ import annotations
 

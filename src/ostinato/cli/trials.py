@@ -289,7 +289,7 @@ def _begun(study: Study) -> Study:
 def _identity(
     base: Config, axes: tuple[Axis, ...], description: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """What study.json holds."""
+    """The contents of study.json."""
     return {
         "format": FORMAT,
         "settings": {k: v for k, v in base.items() if k != "run.checkpoint_every"},

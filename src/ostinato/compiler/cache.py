@@ -66,7 +66,7 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Owner:
-    """What is known of the steps of one object.
+    """The recordings of the steps of one object.
 
     Attributes:
         of: a weak reference to it.
@@ -99,7 +99,7 @@ class Owner:
 
 @dataclass
 class Bucket:
-    """What is known of one code with arguments of one kind.
+    """The recordings of one code with arguments of one kind.
 
     Attributes:
         owners: by id, which may come to be another object's.

@@ -19,7 +19,7 @@ _refusals: dict[Any, int] = defaultdict(int)  # by code and reason
 
 
 def code_key(step: Any) -> Any:
-    """What stays the same when a closure, a method or a class is made anew; keeps none alive."""
+    """A key that stays when a closure, a method or a class is made anew; it keeps none alive."""
     step = _unwrapped(step)
     if isinstance(step, types.FunctionType):
         return step.__code__

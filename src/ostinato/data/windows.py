@@ -70,7 +70,7 @@ def _finite(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class SeriesContexts:
-    """What a network reads of B windows, and how its answers become values again.
+    """The input of a network for B windows, and the way back from its answers to values.
 
     Attributes:
         x: `[B, context, 2 + P + K + S]` float32, see `models.ForecasterNet`.
@@ -110,7 +110,7 @@ class SeriesWindows:
         return 1 if self.season == 1 else min(MOST_LAGS, max(1, self.context // self.season))
 
     def contexts(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> SeriesContexts:
-        """What lies before the cutoffs.
+        """The values before the cutoffs.
 
         Args:
             panel: the series.
@@ -189,7 +189,7 @@ class SeriesWindows:
             )
 
     def actual(self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
-        """What came after the cutoffs, `[B, horizon]` float64; NaN where a value is missing."""
+        """The values after the cutoffs, `[B, horizon]` float64; NaN where a value is missing."""
         steps = cutoffs[:, None] + np.arange(self.horizon)
         return panel.target[panel.offsets[series][:, None] + steps]
 

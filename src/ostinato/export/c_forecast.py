@@ -44,7 +44,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class ForecastSource:
-    """What the C code of a forecaster is made of.
+    """The parts of a forecaster that become C code.
 
     Attributes:
         name, title, int8: see `c_write.Source`.

@@ -30,7 +30,7 @@ class Quantized:
 
     @property
     def weight(self) -> Array:
-        """What it stands for, `[K, N]` float32."""
+        """The weights that it stands for, `[K, N]` float32."""
         return self.values.astype(np.float32) * self.scale
 
 

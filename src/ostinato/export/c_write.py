@@ -38,7 +38,7 @@ whoever the model belongs to."""
 
 @dataclass(frozen=True)
 class Source:
-    """What the C code is made of.
+    """The parts of a model that become C code.
 
     Attributes:
         name: the prefix of all names.

@@ -34,7 +34,7 @@ FORMS = ("sequence", "step")
 
 @dataclass(frozen=True)
 class OnnxReport:
-    """What was written.
+    """The file that was written.
 
     Attributes:
         path: of the file.

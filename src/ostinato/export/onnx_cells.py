@@ -202,7 +202,7 @@ def _affine_terms(
 
 
 def _terms(node: Node) -> list[Node]:
-    """What a sum adds up; a scalar that is added is a constant of width 1."""
+    """The terms of a sum; a scalar that is added is a constant of width 1."""
     if node.op == "add":
         return [t for n in node.inputs for t in _terms(n)]
     if node.op == "add_s":

@@ -41,7 +41,7 @@ TOKENS, CHARACTERS, N_CHARACTERS = "tokens", "characters", "n_characters"
 
 @dataclass(frozen=True)
 class Exportable:
-    """What is exported.
+    """The model to export.
 
     Attributes:
         graph: the source.
@@ -107,7 +107,7 @@ def _answer(
     operators: bool,
     made_of: list[str],
 ) -> str:
-    """What the head gives to x `[T, B, F]`: `[B, K]`, or at each step `[B, T, K]`.
+    """The output of the head for x `[T, B, F]`: `[B, K]`, or at each step `[B, T, K]`.
 
     Args:
         made_of: receives the operator of each direction of each layer.

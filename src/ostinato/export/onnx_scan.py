@@ -28,7 +28,7 @@ MOST_STEPS = 2**63 - 1  # the end of a slice that has none
 
 @dataclass(frozen=True)
 class BatchRows:
-    """What all layers of a graph know of the batch.
+    """The lengths and sizes of the batch, which all layers of a graph share.
 
     Attributes:
         lengths: `[B]` int64.
@@ -83,7 +83,7 @@ def _one_earlier(w: Writer, marks: str) -> str:
 
 @dataclass(frozen=True)
 class Played:
-    """What a direction gives.
+    """The results of a direction.
 
     Attributes:
         operator: by which operator of ONNX.

@@ -154,7 +154,7 @@ class ClassifierNet(torch.nn.Module):
         return self.readout(self.dropout(read)), states
 
     def _vectors(self, x: Tensor | WordBatch) -> Tensor:
-        """What the body reads, `[B, T, F]`."""
+        """The input of the body, `[B, T, F]`."""
         if self.words is None:
             assert isinstance(x, Tensor)
             return x

@@ -53,6 +53,6 @@ def _mean(logits: list[Tensor]) -> Tensor:
 
 
 def network(ensemble: int = 1, **arguments: Any) -> ClassifierNet | ClassifierEnsemble:
-    """What `config` of either describes."""
+    """The network that a `config` describes."""
     nets = [ClassifierNet(**arguments) for _ in range(ensemble)]
     return nets[0] if ensemble == 1 else ClassifierEnsemble(nets)

@@ -46,7 +46,7 @@ class SeriesView:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ForecastData(RunFacts):
-    """What the report of a forecaster shows.
+    """The contents of a forecaster's report.
 
     Args:
         title, metrics, losses, evaluation, config, environment: see `RunFacts`.
@@ -212,7 +212,7 @@ def _view(
 
 
 def _read(forecaster: FittedForecaster, panel: Panel) -> str:
-    """What a forecast is made of, in words."""
+    """The inputs of a forecast, in words."""
     inputs = {"past": panel.n_past, "known ahead": panel.n_future, "fixed": panel.n_static}
     further = ", ".join(f"{n} inputs {name}" for name, n in inputs.items() if n)
     steps = forecaster.windows

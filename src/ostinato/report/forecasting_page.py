@@ -37,7 +37,7 @@ def header(data: ForecastData) -> str:
 
 
 def _beside(data: ForecastData, key: str) -> str:
-    """What the measure is, and that of each baseline."""
+    """The measure, and that of each baseline."""
     told = {"mase": "mean absolute scaled error", "wql": "weighted quantile loss"}[key]
     theirs = [
         f"{name}: {measures[key]:.4f}"

@@ -23,7 +23,7 @@ Colours = Sequence[int | None]  # of each class: which of LABELS, −1 for the r
 
 
 def svg(name: str, label: str, view: TagView, classes: Sequence[str], colours: Colours) -> str:
-    """What the network read, and under it both lanes over time."""
+    """The sequence as the network read it, and under it both lanes over time."""
     assert view.x is not None
     x = view.x
 

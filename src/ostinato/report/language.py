@@ -32,7 +32,7 @@ MOST_CHARACTERS = 8  # of a token, on average; of a long document so many are en
 
 @dataclass(frozen=True)
 class Completion:
-    """What a keyboard would offer at a place in a text.
+    """The suggestions of a keyboard at a place in a text.
 
     Attributes:
         prompt: the end of what was read.
@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LanguageData(RunFacts):
-    """What the report of a language model shows.
+    """The contents of a language model's report.
 
     Args:
         title, metrics, losses, evaluation, config, environment: see `RunFacts`.

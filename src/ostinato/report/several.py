@@ -37,7 +37,7 @@ class SetView:
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralData(RunFacts):
-    """What the report shows. What is empty or None is left out.
+    """The contents of the report. What is empty or None is left out.
 
     Attributes:
         labels: the C labels, as shown.

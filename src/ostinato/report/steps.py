@@ -34,7 +34,7 @@ def is_image(x: np.ndarray) -> bool:
 
 
 def step_by_step(name: str, label: str, view: StepView, classes: Sequence[str], unit: str) -> str:
-    """What the network read, and beside it what it believed after every step."""
+    """The sequence as the network read it, and beside it the beliefs after every step."""
     lanes = [] if view.beliefs is None else _lanes(view, classes)
 
     def down(fig: Figure) -> None:

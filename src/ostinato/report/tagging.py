@@ -46,7 +46,7 @@ class TagView:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TaggingData(RunFacts):
-    """What the report of a tagger shows.
+    """The contents of a tagger's report.
 
     Args:
         title, metrics, losses, evaluation, config, environment: see `RunFacts`.

@@ -9,7 +9,7 @@ from ostinato.runtime.tensors import Array
 
 
 class Answer(NamedTuple):
-    """What a model says after a step.
+    """The answer of a model after a step.
 
     Attributes:
         n: steps so far, this one included.

@@ -25,7 +25,7 @@ Rows = Sequence[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells that config.json does not.
+    """The facts on a card that config.json does not have.
 
     Attributes:
         parameters: numbers that were learnt; None: not known.

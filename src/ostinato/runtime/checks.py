@@ -1,4 +1,4 @@
-"""What a saved model holds beside its network, checked: labels, columns, preparation and so on."""
+"""The parts of a saved model beside its network, checked: labels, columns, and so on."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _HEAD = struct.Struct("<qq?")  # steps, lookahead, whether the sequence has ende
 
 
 def lookahead_source(model: Model, k: int) -> LookaheadSource:
-    """What the streams of a saved model with this lookahead share.
+    """The parts that the streams of a saved model with this lookahead share.
 
     Raises:
         ValueError: k is no number of steps, or the model cannot answer so; the message says why.

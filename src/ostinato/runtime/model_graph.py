@@ -103,7 +103,7 @@ class Embed:
 
 @dataclass(frozen=True)
 class ReadoutGraph:
-    """What the head reads of the top stage's outputs.
+    """The part of the top stage's outputs that the head reads.
 
     Attributes:
         kind: "each", "last" or "scan".

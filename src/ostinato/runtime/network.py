@@ -33,7 +33,7 @@ class Network:
         self._programs: dict[tuple[StepGraph, bool, bool], StepProgram] = {}
 
     def answers(self, x: Array, lengths: Array | None = None) -> Array:
-        """What the head gives: `[B, K]`, or `[B, T, K]` where the readout is `each`.
+        """The output of the head: `[B, K]`, or `[B, T, K]` where the readout is `each`.
 
         Args:
             x: `[B, T, F]` float32; of a model with tokens their vectors, or if they are not spelt

@@ -32,7 +32,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def pass_spec(graph: StepGraph, *, reverse: bool = False, hoist: bool = False) -> PassSpec:
-    """What is lowered: arguments x0, x1, … and y0, y1, … over time, carry0, init0, final0, …
+    """The pass to lower: arguments x0, x1, … and y0, y1, … over time, carry0, init0, final0, …
 
     An output that is a new state has no argument of its own: it is carry0, carry1, …, of which
     every step is kept.

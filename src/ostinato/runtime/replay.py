@@ -30,7 +30,7 @@ MOST_EXAMPLES, MOST_VALUES = 8, 1 << 16  # of a person's examples, and of their 
 
 
 class Verified(NamedTuple):
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
         n: the inputs.
@@ -51,7 +51,7 @@ class Verified(NamedTuple):
 
 
 def replayed(path: Path) -> Verified:
-    """What `ostinato.runtime.verify` gives."""
+    """The result of `ostinato.runtime.verify`."""
     model = model_of(read(path), str(path / CONFIG))
     saved = read_check(path, read_config(path))
     where = str(path / CHECK)
@@ -81,7 +81,7 @@ def check_file(config: dict[str, Any], tensors: bytes, examples: Any) -> bytes:
 
 
 def answers_to(model: Model, inputs: dict[str, Array]) -> Array:
-    """What the network answers, zero beyond the lengths."""
+    """The answers of the network, zero beyond the lengths."""
     if "known" in inputs:
         return model.network.forecasts(inputs["x"], inputs["known"])
     answers = model.network.answers(inputs["x"], inputs["lengths"])

@@ -124,6 +124,7 @@ class Stream:
         Raises:
             ValueError: x has another shape, or NaN or an infinite value. The stream is then as it
                 was.
+            TypeError: x holds no numbers, or out is no such array. The stream is as it was, too.
             RuntimeError: another thread is using the stream.
         """
         proba = np.empty(self._n_answers, _FLOAT32) if out is None else out
@@ -142,6 +143,8 @@ class Stream:
         rows, is_one = source.rows(x)
         if self._finite:
             source.check_finite(rows)
+        if out is not None:
+            self._check_out(out)
         if each is None:
             each = source.each
         with_each = each and not is_one and out is None
@@ -157,6 +160,18 @@ class Stream:
         steps = np.arange(n - len(proba) + 1, n + 1)
         answers = Answers(steps, proba, proba.argmax(1), source.name, source.sure_from)
         return answers if with_each else answers[-1]
+
+    def _check_out(self, out: Any) -> None:
+        """Whether an answer can be written there; asked before a step is read."""
+        K = self._n_answers
+        is_array = isinstance(out, np.ndarray) and out.dtype == _FLOAT32 and out.shape == (K,)
+        if not (is_array and out.flags.c_contiguous and out.flags.writeable):
+            shown = (
+                f"{list(out.shape)} {out.dtype}"
+                if isinstance(out, np.ndarray)
+                else type(out).__name__
+            )
+            raise TypeError(f"out is {shown}; wanted a dense array [{K}] of float32 to write to")
 
     def _played(self, rows: Array, each: bool) -> Array:
         """The answers to all rows, or to the last: `[T or 1, K]`."""

@@ -204,7 +204,7 @@ Source = TypeVar("Source", bound=RowSource)
 
 
 def source_of(model: Model, make: Callable[..., Source]) -> Source:
-    """What the streams of a saved model share.
+    """The parts that the streams of a saved model share.
 
     Args:
         make: `StreamSource`, or what is made of the same arguments.

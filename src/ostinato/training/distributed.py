@@ -120,7 +120,7 @@ class Ranks:
                 )
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, for all; it is called there alone.
+        """The result of `make` in the first process, for all; it is called there alone.
 
         Args:
             make: gives JSON values; floats arrive exactly.
@@ -135,7 +135,7 @@ class Ranks:
         return make() if self.alone else _told(make() if self.first else b"", 0)
 
     def bytes_from_each_here(self, own: bytes) -> list[bytes]:
-        """What each process of this machine has, in the order of their numbers.
+        """The value of each process of this machine, in the order of their numbers.
 
         Every process of the training calls it: those of all machines exchange theirs.
         """
@@ -340,7 +340,7 @@ def backward(
 
 
 def _told(content: bytes, rank: int) -> bytes:
-    """What the process `rank` has as its content; all call this."""
+    """The content of the process `rank`; all call this."""
     length = torch.tensor(len(content))
     with _exchange():
         dist.broadcast(length, rank)

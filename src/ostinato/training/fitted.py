@@ -215,7 +215,7 @@ class FittedClassifier:
         return len(self.preparation.features)
 
     def prepared(self, X: Any) -> Any:
-        """What the network reads of X: sequences, or `Examples` whose features have names.
+        """X as the network reads it: sequences, or `Examples` whose features have names.
 
         Raises:
             ValueError: X has other features than the training data, or cannot be used.

@@ -347,7 +347,7 @@ def read(path: Path) -> SavedModel:
 
 
 def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:
-    """What the series of each window was before the cutoff."""
+    """The series of each window before the cutoff."""
     return [panel.series(i)[:cutoff] for i, cutoff in zip(*pairs, strict=True)]
 
 

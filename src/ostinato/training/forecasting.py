@@ -87,7 +87,7 @@ def scaled(actual: np.ndarray, read: Contexts) -> Tensor:
 
 @torch.no_grad()
 def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs) -> np.ndarray:
-    """What a network in evaluation mode forecasts after the cutoffs, `[M, h, Q]` float64."""
+    """The forecasts of a network in evaluation mode after the cutoffs, `[M, h, Q]` float64."""
     answers = []
     for part in parts(pairs):
         read = windows.contexts(panel, *part)

@@ -31,7 +31,7 @@ HIDDEN_SHARE = 0.5
 
 @dataclass(frozen=True)
 class TaggerSettings(Declared):
-    """What a tagger is beside its recurrent layers."""
+    """The parameters of a tagger beside those of its recurrent layers."""
 
     crf: bool = declare(False, "Learn which labels follow each other (a linear-chain CRF).")
     scheme: Literal["iob2", "iobes", "bilou"] | None = declare(

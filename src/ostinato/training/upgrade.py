@@ -24,7 +24,7 @@ _FITTED: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What became of a model.
+    """The result of an upgrade.
 
     Attributes:
         verified: the replay of its new answers; None where it has no graph, or nothing plays one

@@ -35,7 +35,7 @@ FARTHEST = 1e3
 
 @dataclass(frozen=True)
 class ForecastSettings(Declared):
-    """What is forecast, and from what."""
+    """The series that are forecast, and their inputs."""
 
     horizon: int = declare(1, "Steps to forecast.", low=1)
     context: int | None = declare(
@@ -79,7 +79,7 @@ class Windows(SeriesWindows):
     def contexts(  # type: ignore[override]  # tensors for arrays
         self, panel: Panel, series: np.ndarray, cutoffs: np.ndarray
     ) -> Contexts:
-        """What lies before the cutoffs; see `SeriesWindows.contexts`."""
+        """The values before the cutoffs; see `SeriesWindows.contexts`."""
         read = super().contexts(panel, series, cutoffs)
         future = None if read.future is None else torch.tensor(read.future)
         return Contexts(

@@ -1,4 +1,4 @@
-"""What is different for a classifier where a sequence may have several labels."""
+"""The differences of a classifier where a sequence may have several labels."""
 
 from __future__ import annotations
 

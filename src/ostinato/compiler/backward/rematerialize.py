@@ -23,14 +23,14 @@ _CHEAP = {name for name, op in OPS.items() if not op.expensive} | {
 
 
 class KeptValues(NamedTuple):
-    """What a forward pass stores for the backward pass, besides xs."""
+    """The values that a forward pass stores for the backward pass, besides xs."""
 
     leaves: tuple[bool, ...]  # for each leaf of the carry: whether it is stored at every step
     saved: Sequence[Node]
 
 
 def choose_stored(f: Forward, g: Backward) -> KeptValues:
-    """What training stores.
+    """The values that training stores.
 
     A leaf that the step hands on is at hand without being stored.
 
@@ -65,7 +65,7 @@ def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: KeptV
 
 
 def _at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
-    """What the backward pass finds: xs, and leaves of the carry that are stored or handed on."""
+    """The values that the backward pass finds: xs, and leaves of the carry, stored or handed on."""
     pairs = zip(f.states, f.new_states, kept, strict=True)
     return {*f.xs, *(n for old, new, there in pairs if there or old is new for n in (old, new))}
 

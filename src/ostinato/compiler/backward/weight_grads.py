@@ -98,7 +98,7 @@ class WeightGradients:
 
 
 def _viewed(node: Node) -> Node:
-    """What node is a view of; node itself if it is none."""
+    """The node that `node` is a view of; itself if it is none."""
     while node.op in VIEWS:
         node = node.inputs[0]
     return node

@@ -1,4 +1,4 @@
-"""What Python code mentions, and which code never changes its meaning."""
+"""The names that Python code mentions, and the code whose meaning never changes."""
 
 from __future__ import annotations
 

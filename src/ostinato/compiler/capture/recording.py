@@ -37,7 +37,7 @@ class Call:
 
 
 class Sources(NamedTuple):
-    """What an output of the step is differentiable in."""
+    """The inputs in which an output of the step is differentiable."""
 
     outside: bool  # a captured tensor, or an element of xs
     states: frozenset[int]

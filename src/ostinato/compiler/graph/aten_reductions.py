@@ -64,7 +64,7 @@ class Axes:
         return self.sum(self.c.op("mul", x, x))
 
     def spread(self, y: Node) -> Node:
-        """What was reduced, over the axes that it lost; one column is as wide as it is read."""
+        """The reduced value, over the axes that it lost; one column is as wide as it is read."""
         if y.width == 1:
             return y
         inner = 1

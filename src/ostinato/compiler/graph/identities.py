@@ -119,7 +119,7 @@ def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
 
 
 def _known_selection(b: Builder, e: Elementwise) -> Node | None:
-    """What a constant mask selects."""
+    """The operand that a constant mask selects."""
     mask, there, elsewhere = e.operands
     if mask.op != "const":
         return None

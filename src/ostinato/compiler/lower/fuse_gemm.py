@@ -46,7 +46,7 @@ class _Fusion:
         self._fused: dict[Node, Node] = {}
 
     def fused(self, n: Node) -> Node:
-        """What stands for n; for a leaf, and for what is computed `once`, n itself."""
+        """The node that stands for n; for a leaf, or a node of the kind once, n itself."""
         if self.spec.is_leaf(n) or n.kind == ONCE:
             return n
         if n not in self._fused:
@@ -112,7 +112,7 @@ class _Fusion:
         return self.make.accumulation(pairs, vectors, init, n)
 
     def terms(self, n: Node) -> list[Node]:
-        """What is added in n, through the additions that n alone reads, in order."""
+        """The terms of n, through the additions that n alone reads, in order."""
         terms: list[Node] = []
         stack = [n]
         while stack:

@@ -107,7 +107,7 @@ def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
 
 
 def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | None:
-    """What n reads of after the loop, and all that this is computed from, if it is light beside n.
+    """The inputs of n after the loop, and all that they are computed from, if light beside n.
 
     n reads an array of the loop, which is near there and far after it. Light are elementwise
     operations of which n reads a spread value, and products much narrower than the array, such as
@@ -164,7 +164,7 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
 
 
 def _whole(n: Node) -> Node:
-    """What n is a slice of; n itself if it is none."""
+    """The node that n is a slice of; n itself if it is none."""
     while n.op == "slice":
         n = n.inputs[0]
     return n

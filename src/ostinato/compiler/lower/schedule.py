@@ -18,7 +18,7 @@ _VIEWS = ("slice", "concat")  # these compute nothing
 
 @dataclass(frozen=True)
 class Item:
-    """What is emitted together: accumulations, a block of one width, or one other operation."""
+    """Nodes emitted together: accumulations, a block of one width, or one other operation."""
 
     kind: str
     nodes: tuple[Node, ...]

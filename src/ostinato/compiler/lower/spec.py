@@ -1,4 +1,4 @@
-"""What is lowered, and what comes of it."""
+"""The input of the lowering, its result, and the nodes that its passes make."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class NodeMaker:
 
 @dataclass(frozen=True)
 class Roots:
-    """What a pass must compute, as nodes: the value that the passes of the lowering rewrite."""
+    """The results of a pass, as nodes: the value that the passes of the lowering rewrite."""
 
     outputs: tuple[Output, ...]  # those of the carries first
     saved: tuple[Node, ...]

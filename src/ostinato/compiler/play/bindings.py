@@ -108,7 +108,7 @@ class Bound:
         return node.op == "captured" and node.attrs[0] in self._as_they_are
 
     def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
-        """What the pass needs that is computed of captured tensors alone; added to `known`."""
+        """The tensors that are computed of captured tensors alone; added to `known`."""
         if not self._once:  # most often
             return []
         return [

@@ -159,7 +159,7 @@ def _is_dense(x: Tensor) -> bool:
 
 
 class SegmentedRun:
-    """A run in segments, forward; and what of it the backward pass needs.
+    """A run in segments, forward, with all that the backward pass needs.
 
     Args:
         tensors: captured, init and xs.
@@ -208,7 +208,7 @@ class SegmentedRun:
         return init if group == 0 else [leaf[group - 1] for leaf in self.checkpoints]
 
     def given(self, tensors: Tensors, segment: Segment, carry: Carry) -> list[Tensor]:
-        """What is given to a segment."""
+        """The tensors that are given to a segment."""
         captured, _, xs = self.call.split(tensors)
         return [*captured, *carry, *(x[segment.begin : segment.end] for x in xs)]
 

@@ -70,7 +70,7 @@ class BoundBackward(NamedTuple):
 
 
 class SavedForward(NamedTuple):
-    """What the backward pass needs of the forward pass, and how that was played."""
+    """The tensors that the backward pass needs of the forward pass, and how that was played."""
 
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]

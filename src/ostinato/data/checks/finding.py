@@ -11,7 +11,7 @@ SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found in the data.
+    """One finding of a check of the data.
 
     Attributes:
         severity: "serious": results on these data mislead, or training fails; "warning": look at

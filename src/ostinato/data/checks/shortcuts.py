@@ -28,7 +28,7 @@ TOLD, WARNING, SERIOUS = 0.1, 0.5, 0.9
 
 @dataclass(frozen=True)
 class Cue:
-    """What a tree is given: `[N, D]` numbers, NaN for missing ones, and their names."""
+    """The inputs of a tree: `[N, D]` numbers, NaN for missing ones, and their names."""
 
     code: str
     what: str
