@@ -185,6 +185,31 @@ def test_shapes_are_refused():
     assert stream.n == 0
 
 
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros(3),
+        np.zeros(2, np.float32),
+        np.zeros((2, 3), np.float32),
+        np.zeros(6, np.float32)[::2],
+        np.frombuffer(bytes(12), np.float32),
+        [0.0, 0.0, 0.0],
+    ],
+    ids=["float64", "short", "two rows", "not dense", "read-only", "a list"],
+)
+@pytest.mark.parametrize(
+    "x",
+    [np.zeros(5, np.float32), np.zeros(5), np.zeros((4, 5))],
+    ids=["step", "converted", "chunk"],
+)
+def test_an_out_that_cannot_hold_the_answer_is_refused_before_a_step_is_read(x, out):
+    parts = Parts()
+    stream = Stream(source(parts, parts.model(["gru"])))
+    with pytest.raises(TypeError, match="wanted a dense array"):
+        stream.push(x, out=out)
+    assert stream.n == 0
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(value):
     parts = Parts()
