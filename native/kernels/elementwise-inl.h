@@ -99,5 +99,6 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.spread = spread<V>;
   k.take = take<V>;
   k.small_product = small_product<V>;
+  k.product_sum = product_sum<V>;
   return k;
 }

@@ -15,6 +15,7 @@ namespace {  // internal linkage: no function compiled for this instruction set 
 #include "kernels/math-inl.h"
 #include "kernels/gemm-inl.h"
 #include "kernels/arrays-inl.h"
+#include "kernels/products-inl.h"
 #include "kernels/elementwise-inl.h"
 }  // namespace
 }  // namespace isa_avx2

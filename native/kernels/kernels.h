@@ -97,8 +97,15 @@ template <class T> struct Kernels {
   // out[r] = the elements of a[r] that the runs name, one run behind the other.
   void (*take)(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);
 
-  // Products of matrices that lie within rows; see program/arrays.h.
-  void (*small_product)(int64_t n_rows, const SmallProduct& x, Rows<const T> a, Rows<const T> b, Rows<T> out);
+  // Products of matrices that lie within rows; see program/arrays.h. stretches: of b, by rows of its
+  // matrices; null if b is read as it lies.
+  void (*small_product)(int64_t n_rows, const SmallProduct& x, const Stretch* stretches, Rows<const T> a,
+                        Rows<const T> b, Rows<T> out);
+
+  // sum[g · M + m][n] += Σ_r Σ_k a[r][g, m, k] · b[r][g, n, k], for these rows and columns of the sum, whose
+  // row stride is ld. Of some rows r at a time: sixteen chains, of k, k + 16, …, that are folded 8, 4, 2, 1.
+  void (*product_sum)(int64_t n_rows, const SmallProduct& x, const Stretch* stretches, RowList<const T> a,
+                      RowList<const T> b, Range rows, Range columns, T* sum, int64_t ld);
 
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
   void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table,

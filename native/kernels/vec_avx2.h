@@ -12,6 +12,11 @@ struct Avx2 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static Avx2 load(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+  static Avx2 load_lanes(const float* p, uint32_t lanes) {  // zeros where a bit of lanes is not set
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi32(int(lanes)), bits);
+    return {_mm256_maskload_ps(p, _mm256_cmpeq_epi32(set, bits))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   void store(float* p, int n) const { _mm256_maskstore_ps(p, first(n), v); }
 };

@@ -10,6 +10,9 @@ struct Avx512 {
   static Avx512 load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static __mmask16 first(int n) { return __mmask16((1u << n) - 1); }  // lanes 0 … n−1
   static Avx512 load(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+  static Avx512 load_lanes(const float* p, uint32_t lanes) {  // zeros where a bit of lanes is not set
+    return {_mm512_maskz_loadu_ps(__mmask16(lanes), p)};
+  }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(float* p, int n) const { _mm512_mask_storeu_ps(p, first(n), v); }
 };

@@ -23,6 +23,12 @@ struct Generic {
     std::memcpy(&r.v, p, n * sizeof(T));
     return r;
   }
+  static Generic load_lanes(const T* p, uint32_t lanes) {  // zeros where a bit of lanes is not set
+    Generic r{Lanes{}};
+    for (int i = 0; i < N; i++)
+      if (lanes >> i & 1) r.v[i] = p[i];
+    return r;
+  }
   void store(T* p) const { std::memcpy(p, &v, sizeof v); }
   void store(T* p, int n) const { std::memcpy(p, &v, n * sizeof(T)); }
 };

@@ -148,9 +148,9 @@ class ColumnAnalysis {
         break;
       case Code::kProduct: {
         const SmallProduct& x = p_.products[head.weight];
-        add(head.a, 0, x.groups * x.M * x.K, false, By::kFirst);
-        add(head.b, 0, x.groups * x.K * x.N, false, By::kFirst);
-        add(head.d, 0, x.groups * x.M * x.N, true, By::kFirst);
+        add(head.a, 0, columns_of_a(x), false, By::kFirst);
+        add(head.b, 0, columns_of_b(p_, x), false, By::kFirst);
+        add(head.d, 0, columns_of_d(x), true, By::kFirst);
         break;
       }
       default:

@@ -24,7 +24,7 @@ class SumFinder {
       // Consecutive sums: nothing between them writes what they read. Only gradients of a single term.
       std::vector<int32_t> sums, products;
       for (; i < p_.after.end && is_sum(at(i)); i++)
-        if (terms_[size_t(at(i).weight)] == 1)
+        if (terms_[size_t(at(i).weight)] == 1 && at(i).code != Code::kProductSum)
           (at(i).code == Code::kColumnSum ? sums : products).push_back(i);
       std::sort(sums.begin(), sums.end(), [&](int32_t x, int32_t y) {  // the widest first: others may copy it
         return at(x).n != at(y).n ? at(x).n > at(y).n : x < y;

@@ -7,7 +7,9 @@
 
 namespace ostinato {
 
-inline bool is_sum(const Instruction& x) { return x.code == Code::kOuter || x.code == Code::kColumnSum; }
+inline bool is_sum(const Instruction& x) {
+  return x.code == Code::kOuter || x.code == Code::kColumnSum || x.code == Code::kProductSum;
+}
 
 struct SumSharing {
   // Gradient `to` is gradient `from`, from a column on.

@@ -181,8 +181,20 @@ int32_t end_of_section(const Program& program, size_t instruction) {
 
 }  // namespace
 
+// Operands of which an instruction reads all rows of a window at once.
+static int n_operands_over_rows(Code code) {
+  switch (code) {
+    case Code::kGemm: return 3;
+    case Code::kOuter:
+    case Code::kProductSum: return 2;
+    case Code::kColumnSum: return 1;
+    default: return 0;
+  }
+}
+
 PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::move(unchecked)) {
   validate(program);
+  within = WithinRows(program);
   columns = find_column_sharing(program);
   sums = find_sum_sharing(program);
   streamed = streamed_operands(program);
@@ -195,7 +207,7 @@ PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::m
       blocks_with_sums[i] = BlockPlan::with_sums(program, int32_t(i), end_of_section(program, i), item);
     }
     first_list.push_back(n_lists);
-    n_lists += code == Code::kGemm ? 3 : code == Code::kOuter ? 2 : code == Code::kColumnSum ? 1 : 0;
+    n_lists += n_operands_over_rows(code);
   }
 }
 

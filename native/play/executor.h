@@ -8,6 +8,7 @@
 #include "plan/look_ahead.h"
 #include "plan/sum_sharing.h"
 #include "play/request.h"
+#include "play/within_rows.h"
 #include "play/workspaces.h"
 #include "program/program.h"
 
@@ -21,6 +22,7 @@ struct PlannedProgram {
   std::vector<BlockPlan> blocks;  // by instruction; empty where that does not begin a block
   // The same, with the sums behind each block: for a thread that plays whole rows.
   std::vector<BlockPlan> blocks_with_sums;
+  WithinRows within;
   ColumnSharing columns;
   SumSharing sums;
   std::vector<Operand> streamed;  // see streamed_operands

@@ -133,14 +133,13 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
 
 template <class T>
 void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Span span) {
-  const Program& program = worker.program;
   const int64_t n = worker.request.rows ? 1 : span.end - span.begin;  // rows in one stride
   for (int64_t r = span.begin; r < span.end; r += n) {
     const auto rows = [&](const Operand& o) {
       return Rows<T>{worker.address(o, t, r), worker.placement(o).row};
     };
     const Rows<T> a = rows(x.a), b = x.b.buffer < 0 ? a : rows(x.b);
-    play_within_rows<T>(worker.kernels, program.tables, program.products, x, n, {a.data, a.stride},
+    play_within_rows<T>(worker.kernels, worker.session.plan.within, x, n, {a.data, a.stride},
                         {b.data, b.stride}, rows(x.d));
   }
 }
@@ -163,6 +162,7 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
       case Code::kGemm: i += play_gemms(worker, &x, section.end - i, w); break;
       case Code::kOuter:
       case Code::kColumnSum:
+      case Code::kProductSum:
         for (int64_t g = w.groups.begin; g < w.groups.end; g++)
           accumulate(worker, x, g, w.steps, {0, x.k}, {0, x.n});
         i++;

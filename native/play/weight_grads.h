@@ -62,6 +62,13 @@ void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range st
   const size_t number = size_t(&x - worker.program.instructions.data());
   if (s.plan.sums.skipped[number] || s.accumulators[x.weight].empty() || N == 0) return;
   Rows<T> sum = s.accumulators[x.weight][group];
+  if (x.code == Code::kProductSum) {
+    const GatheredRows<T> a = worker.gather(x, 0, x.a, window), b = worker.gather(x, 1, x.b, window);
+    const WithinRows& within = s.plan.within;
+    return worker.kernels.product_sum(a.n, within.products[size_t(x.count)],
+                                      within.stretches_of(size_t(x.count)), a.rows, b.rows, rows, columns,
+                                      sum.data, sum.stride);
+  }
   sum.data += rows.begin * sum.stride + columns.begin;
   Operand a = x.a, b = x.b;
   (x.code == Code::kOuter ? b : a).column += int32_t(columns.begin);

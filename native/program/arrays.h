@@ -4,6 +4,10 @@
 
 namespace ostinato {
 
+struct Range {
+  int64_t begin, end;  // rows, columns, steps or groups
+};
+
 // The middle one of three axes of a row, [outer, times, inner].
 struct Axis {
   int64_t times, inner;
@@ -14,7 +18,15 @@ struct Run {
   int32_t start, count, step;
 };
 
-// d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], for matrices in rows, or for b[g, n, k] if `across`.
+// Sixteen elements that lie side by side: element start + i where bit i of `lanes` is set, zeros elsewhere.
+struct Stretch {
+  int32_t start;
+  uint32_t lanes;
+};
+constexpr int64_t kStretch = 16;
+
+// d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], for matrices in rows, or for b[g, n, k] if `across`. With a
+// table, b is a row of which the table names the elements: a product finds them where they lie, as stretches.
 //
 // The order of a sum follows from `across`, which is how the elements of b lie, alone:
 //   !across   k ascending in one chain of fused multiply-adds
@@ -22,6 +34,9 @@ struct Run {
 struct SmallProduct {
   int32_t groups, M, K, N;
   bool across;
+  int32_t table = -1;
+
+  int64_t columns_of_b() const { return across ? K : N; }
 };
 
 }  // namespace ostinato

@@ -57,6 +57,7 @@ template <class V> void visit(V& v, SmallProduct& p) {
   v.number("K", p.K);
   v.number("N", p.N);
   v.number("across", p.across);
+  v.number("table", p.table);
 }
 template <class V> void visit(V& v, Operand& o) {
   v.number("buffer", o.buffer);

@@ -68,8 +68,10 @@ enum class Code : int32_t {
 struct Instruction {
   Code code;
   int32_t op = 0, n = 0, k = 0;
-  int32_t weight = 0;  // kGemm: index into weights; kOuter, kColumnSum: gradients; kTake: tables; kProduct: products
-  int32_t count = 0;   // kBlock
+  // An index. kGemm: of a weight; kOuter, kColumnSum, kProductSum: of a gradient; kTake: of a table;
+  // kProduct: of a product.
+  int32_t weight = 0;
+  int32_t count = 0;   // kBlock: its instructions; kProductSum: the index of its product
   int32_t inner = 1;   // kBroadcast, kRowSum, kRowMax: of the axis, whose times are k
   double s = 0;
   Operand d, a, b, c;
@@ -86,9 +88,6 @@ struct Carry {
 struct Section {
   int32_t begin, end;  // instructions
 };
-struct Range {
-  int64_t begin, end;  // rows, columns, steps or groups
-};
 
 struct Program {
   int32_t n_arguments = 0;
@@ -102,6 +101,13 @@ struct Program {
   std::vector<Instruction> instructions;
   Section once{}, before{}, loop{}, after{};
 };
+
+// Columns of the operands and the result of a product within rows.
+inline int32_t columns_of_a(const SmallProduct& x) { return x.groups * x.M * x.K; }
+inline int32_t columns_of_b(const Program& p, const SmallProduct& x) {
+  return x.table < 0 ? x.groups * x.K * x.N : p.tables[size_t(x.table)].width;
+}
+inline int32_t columns_of_d(const SmallProduct& x) { return x.groups * x.M * x.N; }
 
 inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
 // Columns of a kBroadcast's operand, in a block of n columns; of what kRowSum and kRowMax give, for n of a.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "program/stretches.h"
 
 namespace ostinato {
 namespace {
@@ -120,7 +121,20 @@ class Validator {
         require(n > 0 && n <= kMaxWidth, where_ + ": shape");
       require(fits(x.groups, x.M, x.K) && fits(x.groups, x.K, x.N) && fits(x.groups, x.M, x.N),
               where_ + ": shape");
+      if (x.table != -1) table_of(x);
     }
+  }
+  void table_of(const SmallProduct& x) const {
+    require(x.table >= 0 && x.table < int64_t(p_.tables.size()), where_ + ": table");
+    const Table& table = p_.tables[size_t(x.table)];
+    require(columns(table) == x.groups * x.K * x.N, where_ + ": elements of the table");
+    require(!find_stretches(table, x.columns_of_b()).empty(),
+            where_ + ": sixteen elements of its table do not lie side by side");
+  }
+  static int32_t columns(const Table& table) {
+    int32_t n = 0;
+    for (const Run& run : table.runs) n += run.count;
+    return n;
   }
   void section(const Section& s, int32_t begin, const char* name) {
     const bool once = &s == &p_.once;
@@ -223,9 +237,7 @@ class Validator {
       case Code::kTake: {
         require(x.weight >= 0 && x.weight < int64_t(p_.tables.size()), where_ + ": table");
         const Table& table = p_.tables[x.weight];
-        int32_t n = 0;
-        for (const Run& run : table.runs) n += run.count;
-        require(x.n == n, where_ + ": columns of the table");
+        require(x.n == columns(table), where_ + ": columns of the table");
         memory(x.a, table.width, once, false);
         memory(x.d, x.n, once, true);
         none(x.b);
@@ -236,7 +248,7 @@ class Validator {
       case Code::kProduct: {
         require(x.weight >= 0 && x.weight < int64_t(p_.products.size()), where_ + ": product");
         const SmallProduct& p = p_.products[x.weight];
-        const int32_t n_a = p.groups * p.M * p.K, n_b = p.groups * p.K * p.N, n_d = p.groups * p.M * p.N;
+        const int32_t n_a = columns_of_a(p), n_b = columns_of_b(p_, p), n_d = columns_of_d(p);
         memory(x.a, n_a, once, false);
         memory(x.b, n_b, once, false);
         memory(x.d, n_d, once, true);
@@ -256,6 +268,21 @@ class Validator {
         memory(x.a, outer ? x.k : x.n, once, false);
         if (outer) memory(x.b, x.n, once, false);
         else none(x.b);
+        none(x.c);
+        none(x.d);
+        break;
+      }
+      case Code::kProductSum: {
+        require(in_after_, where_ + ": sums of products belong into `after`");
+        require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
+        require(x.count >= 0 && x.count < int64_t(p_.products.size()), where_ + ": product");
+        const Gradient& g = p_.gradients[x.weight];
+        const SmallProduct& p = p_.products[x.count];
+        require(p.across, where_ + ": its product is not `across`");
+        require(x.k == p.groups * p.M && x.n == p.N, where_ + ": shape of the product");
+        require(g.K == x.k && g.N == x.n, where_ + ": shape of the gradient");
+        memory(x.a, columns_of_a(p), once, false);
+        memory(x.b, columns_of_b(p_, p), once, false);
         none(x.c);
         none(x.d);
         break;

@@ -51,8 +51,7 @@ class StepPlan::Maker {
       : plan_(plan), p_(program), arguments_(arguments) {}
 
   void run() {
-    plan_.tables_ = p_.tables;
-    plan_.small_products_ = p_.products;
+    plan_.rows_ = WithinRows(p_);
     place_buffers();
     std::vector<Action> once;
     add_section(p_.once, once);
@@ -341,7 +340,7 @@ void StepPlan::play_within(const Within& x, int64_t n_rows, const StepPlace* pla
   };
   const Rows<float> d{address(places, x.d), stride(places, x.d)};
   const Rows<const float> a = read(x.a), b = x.b.place < 0 ? a : read(x.b);
-  play_within_rows(kernels_, tables_, small_products_, x.x, n_rows, a, b, d);
+  play_within_rows(kernels_, rows_, x.x, n_rows, a, b, d);
 }
 
 }  // namespace ostinato

@@ -17,6 +17,7 @@
 #include "kernels/kernels.h"
 #include "plan/blocks.h"
 #include "play/request.h"
+#include "play/within_rows.h"
 #include "play/workspaces.h"
 #include "program/program.h"
 
@@ -124,8 +125,7 @@ class StepPlan {
   std::vector<Product> products_;
   std::vector<Block> blocks_;
   std::vector<Within> within_;
-  std::vector<Table> tables_;
-  std::vector<SmallProduct> small_products_;
+  WithinRows rows_;
   std::vector<Action> actions_;
   std::vector<int32_t> ports_, widths_, carry_widths_;
   int64_t carry_floats_ = 0, scratch_floats_ = 0, register_floats_ = 0;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/dispatch.h"
+#include "program/stretches.h"
 #include "tests.h"
 
 namespace ostinato {
@@ -278,7 +279,8 @@ double fused(double a, double b, double c) { return a * b + c; }
 template <class T> void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Random& random) {
   const int64_t rows = 1 + random.below(3), G = x.groups, M = x.M, K = x.K, N = x.N;
   Matrix<T> a(rows, G * M * K, random), b(rows, G * K * N, random), out(rows, G * M * N, random);
-  kernels.small_product(rows, x, {a.data(), a.stride()}, {b.data(), b.stride()}, {out.data(), out.stride()});
+  kernels.small_product(rows, x, nullptr, {a.data(), a.stride()}, {b.data(), b.stride()},
+                        {out.data(), out.stride()});
   const std::string what = std::string(kernels.name) + ", small product " + std::to_string(M) + ", " +
                            std::to_string(K) + ", " + std::to_string(N) + (x.across ? " across" : "");
   for (int64_t r = 0; r < rows; r++)
@@ -300,6 +302,78 @@ template <class T> void check_small_product(const Kernels<T>& kernels, const Sma
   CHECK(out.gaps_untouched(), what);
 }
 
+// Rows of n elements of a row of `width`, each sixteen side by side where they are there at all.
+Table random_stretches(int64_t n_rows, int64_t n, int64_t width, Random& random) {
+  Table table{int32_t(width), {}};
+  for (int64_t row = 0; row < n_rows; row++)
+    for (int64_t block = 0; block < n; block += 16) {
+      const int64_t start = random.below(width + 15) - 15;
+      for (int64_t i = 0; i < std::min<int64_t>(16, n - block); i++) {
+        const int64_t place = start + i;
+        const bool there = place >= 0 && place < width && random.chance(80);
+        table.runs.push_back({there ? int32_t(place) : -1, 1, there ? 1 : 0});
+      }
+    }
+  return table;
+}
+
+// A product that finds b by its places has the bits of one that reads b where it lies.
+template <class T> void check_product_by_places(const Kernels<T>& kernels, SmallProduct x, Random& random) {
+  const int64_t rows = 1 + random.below(3), G = x.groups, width = 1 + random.below(150);
+  const int64_t n = x.columns_of_b(), n_rows_of_b = G * (x.across ? x.N : x.K);
+  const Table table = random_stretches(n_rows_of_b, n, width, random);
+  const std::vector<Stretch> stretches = find_stretches(table, n);
+  CHECK(int64_t(stretches.size()) == n_rows_of_b * ((n + 15) / 16), "stretches");
+  Matrix<T> a(rows, G * x.M * x.K, random), image(rows, width, random), b(rows, G * x.K * x.N, random);
+  Matrix<T> out(rows, G * x.M * x.N, random), wanted(rows, G * x.M * x.N, random);
+  kernels.take(rows, table.runs.data(), int64_t(table.runs.size()), {image.data(), image.stride()},
+               {b.data(), b.stride()});
+  kernels.small_product(rows, x, nullptr, {a.data(), a.stride()}, {b.data(), b.stride()},
+                        {wanted.data(), wanted.stride()});
+  kernels.small_product(rows, x, stretches.data(), {a.data(), a.stride()}, {image.data(), image.stride()},
+                        {out.data(), out.stride()});
+  CHECK(out == wanted && out.gaps_untouched(), std::string(kernels.name) + ", product by places");
+}
+
+// Of sixteen rows at a time, sixteen lanes over all of them; some rows and columns of the sum.
+template <class T>
+void check_product_sum(const Kernels<T>& kernels, SmallProduct x, int64_t n_rows, bool by_places,
+                       Random& random) {
+  const int64_t M = x.groups * x.M, n_b = x.groups * x.N * x.K;
+  const int64_t width = by_places ? 1 + random.below(150) : n_b;
+  const Table table = random_stretches(x.groups * x.N, x.K, width, random);
+  const std::vector<Stretch> stretches = find_stretches(table, x.K);
+  Matrix<T> a(n_rows, M * x.K, random), image(n_rows, width, random), b(n_rows, n_b, random);
+  if (by_places)
+    kernels.take(n_rows, table.runs.data(), int64_t(table.runs.size()), {image.data(), image.stride()},
+                 {b.data(), b.stride()});
+  else b = image;
+  std::vector<T*> rows_of_a, rows_of_b;
+  for (int64_t r = 0; r < n_rows; r++) {
+    rows_of_a.push_back(&a.at(r, 0));
+    rows_of_b.push_back(&image.at(r, 0));
+  }
+  Matrix<T> sum(M, x.N, random), wanted = sum;
+  const int64_t m0 = random.below(M), n0 = random.below(x.N);
+  const Range rows{m0, m0 + 1 + random.below(M - m0)}, columns{n0, n0 + 1 + random.below(x.N - n0)};
+  for (int64_t first = 0; first < n_rows; first += 16)
+    for (int64_t m = rows.begin; m < rows.end; m++)
+      for (int64_t n = columns.begin; n < columns.end; n++) {
+        T lanes[16] = {};
+        for (int64_t r = first; r < std::min(first + 16, n_rows); r++)
+          for (int64_t k = 0; k < x.K; k++) {
+            const int64_t of_b = (m / x.M * x.N + n) * x.K + k;
+            lanes[k % 16] = fused(a.at(r, m * x.K + k), b.at(r, of_b), lanes[k % 16]);
+          }
+        for (int half = 8; half >= 1; half /= 2)
+          for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+        wanted.at(m, n) += lanes[0];
+      }
+  kernels.product_sum(n_rows, x, by_places ? stretches.data() : nullptr, {rows_of_a.data()},
+                      {rows_of_b.data()}, rows, columns, sum.data(), sum.stride());
+  CHECK(sum == wanted && sum.gaps_untouched(), std::string(kernels.name) + ", product_sum");
+}
+
 template <class T> void check_arrays(const Kernels<T>& kernels) {
   Random random(3);
   for (int64_t outer : {1, 2, 15, 16, 17, 33})
@@ -311,6 +385,14 @@ template <class T> void check_arrays(const Kernels<T>& kernels) {
       for (int32_t N : {1, 2, 7, 16, 17, 31, 64, 81})
         for (bool across : {false, true})
           check_small_product(kernels, {int32_t(1 + random.below(3)), M, K, N, across}, random);
+  for (int32_t M : {1, 2, 4, 6, 7, 9, 13})
+    for (int32_t K : {1, 15, 16, 17, 33})
+      for (int32_t N : {1, 4, 16, 31, 64, 81}) {
+        const int32_t groups = int32_t(1 + random.below(3));
+        for (bool across : {false, true}) check_product_by_places(kernels, {groups, M, K, N, across}, random);
+        for (int64_t rows : {1, 16, 35})
+          check_product_sum(kernels, {groups, M, K, N, true}, rows, random.chance(50), random);
+      }
 }
 
 // Taken in parts of any size, no line is left out, but for the last ones of a range, which are fetched at

@@ -12,7 +12,7 @@ namespace {
 // clang-format off
 enum SampleArgument : int32_t {
   kX, kInit, kLast, kStates, kU, kW, kBias, kOut, kTape,
-  kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kArguments
+  kGradU, kGradW, kGradBias, kGradTape, kGradPart, kGradColumn, kGradProduct, kArguments
 };
 enum SampleBuffer : int32_t { bX, bStates, bBias, bScaled, bDrive, bFollower, bSum, bOut, bTotals, bTape,
   bOuter, bTaken, bSmall };
@@ -70,6 +70,11 @@ Instruction sum(Code code, int32_t gradient, int32_t k, int32_t n, Operand a, Op
   x.b = b;
   return x;
 }
+Instruction product_sum(int32_t gradient, int32_t product, int32_t k, int32_t n, Operand a, Operand b) {
+  Instruction x = sum(Code::kProductSum, gradient, k, n, a, b);
+  x.count = product;
+  return x;
+}
 Instruction within(Code code, int32_t number, int32_t n, Operand d, Operand a, Operand b = {}) {
   Instruction x = blank(code);
   x.weight = number;
@@ -110,14 +115,17 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
                {Kind::kStep, 2 * H, 0, -1}, {Kind::kTime, H, 0, kOut},    {Kind::kChunk, 2, 0, -1},
                {Kind::kTape, H, 0, kTape},   {Kind::kStep, 2 * H, 0, -1},  {Kind::kChunk, 2 * H, 0, -1},
                {Kind::kStep, 4, 0, -1}};
-  p.tables = {{2 * H, {{2 * H - 2, H, -2}, {2 * H - 1, H, -2}}}};
-  p.products = {{1, H, 1, 2, false}, {1, 2, H, 2, false}};
+  p.tables = {{2 * H, {{2 * H - 2, H, -2}, {2 * H - 1, H, -2}}},
+              {2 * H, {{0, 2 * H, 1}}},                        // [H, 2]
+              {2 * H, {{-1, 1, 0}, {0, H - 1, 1}, {H, H, 1}}}};  // [2, H], the first row moved by one
+  p.products = {{1, H, 1, 2, false}, {1, 2, H, 2, false}, {1, 2, H, 2, false, 1}, {1, 2, H, 2, true, 2}};
   const int32_t half = H / 2;  // the halves of W stand in the argument in the other order, one row apart
   p.weights = {{F, H, {{kU, 0, F, 0, H, 0, 0}}},
                {H, H, {{kW, 0, half, 0, H, H - half + 1, 0}, {kW, half, H - half, 0, H, 0, 0}}},
                {H, H, {{kW, 0, H, 0, H, 0, 0}}}};
   p.gradients = {{F, H, kGradU, true},     {H, H, kGradW, false},        {1, H, kGradBias, false},
-                 {1, H, kGradTape, false}, {1, H - 1, kGradPart, false}, {1, H, kGradColumn, false}};
+                 {1, H, kGradTape, false}, {1, H - 1, kGradPart, false}, {1, H, kGradColumn, false},
+                 {2, 2, kGradProduct, false}};
   p.carries = {{bStates, kInit, kLast}, {bFollower, -1, -1}};
   const auto section = [&](const std::vector<Instruction>& list) {
     const int32_t begin = int32_t(p.instructions.size());
@@ -143,6 +151,7 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
       within(Code::kProduct, 0, 2 * H, in(bOuter), in(bStates, 0, then), in(bTotals)),  // [H, 2]
       within(Code::kTake, 0, 2 * H, in(bTaken), in(bOuter)),                             // [2, H], reversed
       within(Code::kProduct, 1, 4, in(bSmall), in(bTaken), in(bOuter)),
+      within(Code::kProduct, 2, 4, in(bSmall), in(bTaken), in(bOuter)),
       reduction(Code::kRowSum, 2 * H, in(bTotals), in(bTaken), H),
       block(2 * H, 2),
       spread(reg(0), in(bSmall, 2), H, 2),
@@ -156,6 +165,7 @@ Program sample_program(int32_t F, int32_t H, bool descending) {
       sum(Code::kColumnSum, 4, 1, H - 1, in(bTape, 1)),  // a part of the next: copied
       sum(Code::kColumnSum, 3, 1, H, in(bTape)),
       sum(Code::kOuter, 5, 1, H, in(bX), in(bTape)),  // with the one before
+      product_sum(6, 3, 2, 2, in(bTaken), in(bTaken)),
   });
   return p;
 }

@@ -248,7 +248,8 @@ def _flops(lowered: Lowered, n_steps: int, n_rows: int) -> int:
     program = lowered.program
     products = (x for x in program.instructions if x.code in (Code.GEMM, Code.OUTER))
     a_row = sum(x.k * x.n for x in products)
-    small = (program.products[x.weight] for x in program.instructions if x.code == Code.PRODUCT)
+    small = [program.products[x.weight] for x in program.instructions if x.code == Code.PRODUCT]
+    small += [program.products[x.count] for x in program.instructions if x.code == Code.PRODUCT_SUM]
     a_row += sum(p.groups * p.M * p.K * p.N for p in small)
     return 2 * n_steps * n_rows * a_row
 

@@ -183,12 +183,40 @@ class Maker:
         if most == 0:
             return []
         K = int(self.rng.integers(1, most + 1))
-        a, b = (
-            self.part(self.pick([r for r in sources if r.width >= size]), size)
-            for size in (groups * M * K, groups * K * N)
-        )
-        self.products.append(SmallProduct(groups, M, K, N, bool(self.rng.random() < 0.5)))
-        return [Instruction(Code.PRODUCT, n=n, weight=len(self.products) - 1, d=d, a=a, b=b)]
+        across = bool(self.rng.random() < 0.5)
+        number, a, b = self.small_product(sources, groups, M, K, N, across)
+        return [Instruction(Code.PRODUCT, n=n, weight=number, d=d, a=a, b=b)]
+
+    def small_product(
+        self, sources: list[Region], groups: int, M: int, K: int, N: int, across: bool
+    ) -> tuple[int, Operand, Operand]:
+        """The number of a product, and its operands: the second as it lies, or by its places."""
+
+        def operand(size: int) -> Operand:
+            return self.part(self.pick([r for r in sources if r.width >= size]), size)
+
+        a, table = operand(groups * M * K), -1
+        if self.rng.random() < 0.5:
+            b = operand(groups * K * N)
+        else:
+            source = self.pick(sources)
+            b = Operand(source.buffer, 0, source.dt)
+            table = len(self.tables)
+            n_rows, n = (groups * N, K) if across else (groups * K, N)
+            self.tables.append(Table(source.width, tuple(self.stretches(source.width, n_rows, n))))
+        self.products.append(SmallProduct(groups, M, K, N, across, table))
+        return len(self.products) - 1, a, b
+
+    def stretches(self, width: int, n_rows: int, n: int) -> list[Run]:
+        """Rows of n elements, of which each sixteen lie side by side, but for zeros."""
+        found: list[Run] = []
+        for at in [i for _ in range(n_rows) for i in range(n)]:
+            if at % 16 == 0:
+                start = int(self.rng.integers(-15, width))
+            place = start + at % 16
+            there = 0 <= place < width and self.rng.random() < 0.8
+            found.append(Run(place, 1, 1) if there else Run(-1, 1, 0))
+        return found
 
     def runs(self, width: int, n: int) -> list[Run]:
         found: list[Run] = []
@@ -207,6 +235,8 @@ class Maker:
     def sums(self, readable: list[Region]) -> list[Instruction]:
         """Gradients: an outer product, or a sum over columns."""
         rows = [r for r in readable if not self.constant(r)]
+        if self.rng.random() < 0.3:
+            return [self.sum_of_products(rows)]
         a, b = self.pick(rows), self.pick(rows)
         k, n = int(self.rng.integers(1, a.width + 1)), int(self.rng.integers(1, b.width + 1))
         if self.rng.random() < 0.3:
@@ -220,6 +250,22 @@ class Maker:
         shape = (n, k) if transposed else (k, n)
         self.gradients.append(Gradient(k, n, self.argument("gradient", shape), transposed))
         return [Instruction(code, weight=len(self.gradients) - 1, **x)]
+
+    def sum_of_products(self, rows: list[Region]) -> Instruction:
+        most = max(r.width for r in rows)
+        groups = int(self.rng.integers(1, min(most, 3) + 1))
+        M = int(self.rng.integers(1, min(most // groups, 9) + 1))
+        N = int(self.rng.integers(1, min(most // groups, 9) + 1))
+        K = int(self.rng.integers(1, min(most // (groups * max(M, N)), 40) + 1))
+        number, a, b = self.small_product(rows, groups, M, K, N, across=True)
+        transposed = bool(self.rng.random() < 0.3)
+        shape = (N, groups * M) if transposed else (groups * M, N)
+        argument = self.argument("gradient", shape)
+        self.gradients.append(Gradient(groups * M, N, argument, transposed))
+        return Instruction(
+            Code.PRODUCT_SUM, n=N, k=groups * M, weight=len(self.gradients) - 1, count=number,
+            a=a, b=b,
+        )  # fmt: skip
 
     def sums_again(self, x: Instruction, readable: list[Region]) -> list[Instruction]:
         """The same columns, or some of them: summed once more, and times one column."""
@@ -334,7 +380,7 @@ class Maker:
         after, _ = self.some(readable, [Kind.TIME, Kind.CHUNK, Kind.TAPE], self.number(0, 3))
         for _ in range(self.number(0, 3)):
             after += self.sums(readable)
-            if self.rng.random() < 0.4:
+            if after[-1].code != Code.PRODUCT_SUM and self.rng.random() < 0.4:
                 after += self.sums_again(after[-1], readable)
         return Program(
             len(self.arguments), descending, tuple(self.buffers), tuple(self.weights),

@@ -237,10 +237,11 @@ BUFFERS = (
 )
 VECTOR, X, STATES, LOCAL, STEP, CHUNK, PAIR = range(7)
 GOOD = Program(
-    5, False, BUFFERS, (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),), (Gradient(4, 4, 4),),
+    6, False, BUFFERS, (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),),
+    (Gradient(4, 4, 4), Gradient(2, 2, 5)),
     (Carry(STATES, -1, -1), Carry(PAIR, -1, -1)),
     (Table(4, (Run(3, 3, -1), Run(-1, 1, 0))),),
-    (SmallProduct(1, 2, 2, 2),),
+    (SmallProduct(1, 2, 2, 2), SmallProduct(1, 2, 2, 2, across=True)),
     once=(
         Instruction(Code.BLOCK, n=4, count=1),
         Instruction(Code.OP, "exp", d=Operand(LOCAL), a=Operand(VECTOR)),
@@ -254,7 +255,10 @@ GOOD = Program(
         Instruction(Code.TAKE, n=4, d=Operand(CHUNK), a=Operand(X)),
         Instruction(Code.PRODUCT, n=4, d=Operand(CHUNK), a=Operand(X), b=Operand(STEP)),
     ),
-    after=(Instruction(Code.OUTER, n=4, k=4, d=Operand(), a=Operand(X), b=Operand(STATES)),),
+    after=(
+        Instruction(Code.OUTER, n=4, k=4, d=Operand(), a=Operand(X), b=Operand(STATES)),
+        Instruction(Code.PRODUCT_SUM, n=2, k=2, weight=1, count=1, a=Operand(X), b=Operand(CHUNK)),
+    ),
 )  # fmt: skip
 
 
@@ -278,6 +282,10 @@ def good_outer(**changes: Any) -> tuple[Instruction, ...]:
     return (replace(GOOD.after[0], **changes),)
 
 
+def product_sum(**changes: Any) -> tuple[Instruction, ...]:
+    return (replace(GOOD.after[1], **changes),)
+
+
 def with_buffer(i: int, **changes: Any) -> tuple[Buffer, ...]:
     return (*BUFFERS[:i], replace(BUFFERS[i], **changes), *BUFFERS[i + 1 :])
 
@@ -291,7 +299,7 @@ BROKEN = {
     "slots beyond T for a step": {"buffers": with_buffer(STEP, extra=1)},
     "two slots beyond T": {"buffers": with_buffer(STATES, extra=2)},
     "a buffer of no argument": {"buffers": with_buffer(X, argument=-1)},
-    "a buffer of an argument too many": {"buffers": with_buffer(X, argument=5)},
+    "a buffer of an argument too many": {"buffers": with_buffer(X, argument=6)},
     "a narrow buffer": {"buffers": with_buffer(X, width=3)},
     "a weight without rows": {"weights": (Weight(0, 4, ()),)},
     "a block outside its weight": {
@@ -374,12 +382,35 @@ BROKEN = {
     "a run of nothing": {"tables": (Table(4, (Run(0, 0, 1), Run(0, 4, 1))),)},
     "a table of a wider row": {"tables": (Table(5, (Run(0, 4, 1),)),)},
     "a take over its operand": {"loop": good_within(TAKE, a=Operand(CHUNK))},
-    "a small product that is not there": {"loop": good_within(PRODUCT, weight=1)},
+    "a small product that is not there": {"loop": good_within(PRODUCT, weight=2)},
     "a small product of nothing": {"products": (SmallProduct(1, 2, 0, 2),)},
     "a small product too large": {"products": (SmallProduct(2**13, 2**6, 2**6, 1),)},
     "a small product of a wider row": {"products": (SmallProduct(1, 2, 3, 2),)},
     "a small product over its factor": {"loop": good_within(PRODUCT, b=Operand(CHUNK))},
     "a small product without a factor": {"loop": good_within(PRODUCT, b=Operand())},
+    "a small product by a table that is not there": {
+        "products": (SmallProduct(1, 2, 2, 2, table=1),)
+    },
+    "a small product by a table of no number": {"products": (SmallProduct(1, 2, 2, 2, table=-2),)},
+    "a small product by a table of other columns": {
+        "products": (SmallProduct(1, 2, 2, 1, table=0),), "loop": good_within(PRODUCT, n=2),
+    },
+    "a small product by elements that lie apart": {  # 3, 2, 1, 0
+        "products": (SmallProduct(1, 2, 2, 2, table=0),)
+    },
+    "a small product by places in a wider row": {
+        "tables": (*GOOD.tables, Table(5, (Run(0, 4, 1),))),
+        "products": (SmallProduct(1, 2, 2, 2, table=1),),
+    },
+    "a sum of products that is not there": {"after": product_sum(count=2)},
+    "a sum of products that are not across": {"after": product_sum(count=0)},
+    "a sum of products into a gradient that is not there": {"after": product_sum(weight=2)},
+    "a sum of products of other rows": {"after": product_sum(k=1)},
+    "a sum of products into a gradient of another shape": {"after": product_sum(weight=0)},
+    "a sum of products with a result": {"after": product_sum(d=Operand(CHUNK))},
+    "a sum of products without a factor": {"after": product_sum(b=Operand())},
+    "a sum of products of a step's memory": {"after": product_sum(a=Operand(STEP))},
+    "a sum of products in the loop": {"loop": (*GOOD.loop, GOOD.after[1]), "after": ()},
     "a gradient that is not there": {"after": good_outer(weight=1)},
     "an outer product with a result": {"after": good_outer(d=Operand(STEP))},
     "an outer product of other columns": {"after": good_outer(n=5)},
@@ -439,8 +470,8 @@ def test_numbers_that_are_no_program():
 
 
 WRONG_PLAYS = {
-    "arguments too few": {"arguments": [0, 8, 4] * 4},
-    "half an argument": {"arguments": [0, 8, 4] * 4 + [0, 8]},
+    "arguments too few": {"arguments": [0, 8, 4] * 5},
+    "half an argument": {"arguments": [0, 8, 4] * 5 + [0, 8]},
     "rows too few": {"rows": [0]},
     "lengths too few": {"lengths": [2]},
     "no steps": {"n_steps": 0},
@@ -468,7 +499,7 @@ def test_a_play_of_the_wrong_size_is_refused(name):
         from test_programs import GOOD, ISAS, WRONG_PLAYS, native
         made = native.make(GOOD, np.dtype(np.float32))
         room = np.zeros(4096, np.float32)
-        good = dict(arguments=[room.ctypes.data, 8, 4] * 5, n_steps=2, n_rows=2, rows=[],
+        good = dict(arguments=[room.ctypes.data, 8, 4] * 6, n_steps=2, n_rows=2, rows=[],
                     lengths=[], threads=1, isa=ISAS[0])
         def play(arguments, **others):
             made.play(native.addresses(arguments), **others)

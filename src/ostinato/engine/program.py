@@ -39,6 +39,8 @@ class Code(IntEnum):
     PRODUCT = 7  # d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], of matrices within the row
     OUTER = 8  # gradient[k, n] += a[k]ᵀ b[n], summed over rows and steps
     COLUMN_SUM = 9  # gradient[n] += Σ a[n], summed over rows and steps
+    # gradient[g, m, n] += Σ_k a[g, m, k] · b[g, n, k], summed over rows and steps
+    PRODUCT_SUM = 10
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,18 @@ class Table:
 
 @dataclass(frozen=True)
 class SmallProduct:
-    """d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], within each row; `across`: of b[g, n, k]."""
+    """d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], within each row; `across`: of b[g, n, k].
+
+    With a table, b is a row of which the table names the elements. Each sixteen neighbours in a row
+    of a matrix of b must lie side by side there, but for zeros.
+    """
 
     groups: int
     M: int
     K: int
     N: int
     across: bool = False
+    table: int = -1
 
 
 @dataclass(frozen=True)
@@ -154,11 +161,13 @@ class Instruction:
     code: Code
     op: str = "copy"  # of OP: a name in `OPS`
     n: int = 0  # columns of the result; of a: ROW_SUM, ROW_MAX, COLUMN_SUM
-    k: int = 0  # GEMM, OUTER: columns of a. BROADCAST, ROW_SUM, ROW_MAX: the length of the axis
-    # An index: GEMM into weights; OUTER, COLUMN_SUM into gradients; TAKE into tables; PRODUCT into
-    # products.
+    # GEMM, OUTER: columns of a. BROADCAST, ROW_SUM, ROW_MAX: the length of the axis. PRODUCT_SUM:
+    # rows of the gradient.
+    k: int = 0
+    # An index: GEMM into weights; OUTER, COLUMN_SUM, PRODUCT_SUM into gradients; TAKE into tables;
+    # PRODUCT into products.
     weight: int = 0
-    count: int = 0  # BLOCK: the number of its instructions
+    count: int = 0  # BLOCK: the number of its instructions; PRODUCT_SUM: an index into products
     inner: int = 1  # BROADCAST, ROW_SUM, ROW_MAX: elements between two along the axis
     s: float = 0.0  # OP: the scalar
     d: Operand = NONE
@@ -227,7 +236,7 @@ class Program:
                 out += [r.start, r.count, r.step]
         out.append(len(self.products))
         for p in self.products:
-            out += [p.groups, p.M, p.K, p.N, p.across]
+            out += [p.groups, p.M, p.K, p.N, p.across, p.table]
         instructions = self.instructions
         out.append(len(instructions))
         for x in instructions:

@@ -6,6 +6,7 @@ native engine plays groups of rows, and agrees with it within rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,6 +161,10 @@ class _Reference:
         """Play a product, a sum, or an operation within a row."""
         if x.code in (Code.TAKE, Code.PRODUCT):
             return self.within_rows(x, t, alive)
+        if x.code == Code.PRODUCT_SUM:
+            gradient = self.gradient(x)
+            gradient += self.product(x, x.count, t, alive).sum(0).reshape(gradient.shape)
+            return
         width = x.k if x.code in (Code.GEMM, Code.OUTER) else x.n
         a = self.read(x.a, t, alive, width, {})
         if x.code == Code.GEMM:
@@ -170,9 +175,7 @@ class _Reference:
         elif x.code == Code.ROW_MAX:
             self.write(x.d, t, alive, x.n // x.k, {}, over_axis(np.max, a, x.k, x.inner))
         else:
-            gradient = self.p.gradients[x.weight]
-            out = self.arguments[gradient.argument]
-            out = out.T if gradient.transposed else out
+            out = self.gradient(x)
             if x.code == Code.OUTER:
                 out += a.T @ self.read(x.b, t, alive, x.n, {})
             else:
@@ -184,14 +187,28 @@ class _Reference:
             a = self.read(x.a, t, alive, table.width, {})
             self.write(x.d, t, alive, x.n, {}, taken(a, table))
             return
-        p = self.p.products[x.weight]
+        product = self.product(x, x.weight, t, alive)
+        width = math.prod(product.shape[1:])
+        self.write(x.d, t, alive, width, {}, product.reshape(-1, width))
+
+    def gradient(self, x: Instruction) -> Array:
+        """What a sum adds to, `[K, N]`."""
+        gradient = self.p.gradients[x.weight]
+        out: Array = self.arguments[gradient.argument]
+        return out.T if gradient.transposed else out
+
+    def product(self, x: Instruction, number: int, t: int, alive: Array) -> Array:
+        """Matrices by matrices: `[rows, groups, M, N]`; one row where all share them."""
+        p = self.p.products[number]
         a = self.read(x.a, t, alive, p.groups * p.M * p.K, {}).reshape(-1, p.groups, p.M, p.K)
-        b = self.read(x.b, t, alive, p.groups * p.K * p.N, {})
+        if p.table < 0:
+            b = self.read(x.b, t, alive, p.groups * p.K * p.N, {})
+        else:
+            table = self.p.tables[p.table]
+            b = taken(self.read(x.b, t, alive, table.width, {}), table)
         if p.across:
             b = b.reshape(-1, p.groups, p.N, p.K).swapaxes(2, 3)
-        product = a @ b.reshape(-1, p.groups, p.K, p.N)
-        width = p.groups * p.M * p.N
-        self.write(x.d, t, alive, width, {}, product.reshape(-1, width))
+        return a @ b.reshape(-1, p.groups, p.K, p.N)
 
     def read(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any]) -> Array:
         """n columns of an operand, `[rows, n]`, or `[1, n]` where all rows share them."""

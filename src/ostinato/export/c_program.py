@@ -11,7 +11,7 @@ weight      a matrix [K, N] as a product reads it, all its blocks put together
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
@@ -79,7 +79,7 @@ def part(graph: StepGraph, tensors: Mapping[str, Array]) -> Part:
     Raises:
         Unsupported: the step cannot be lowered.
     """
-    lowered = lower(pass_spec(graph))
+    lowered = lower(replace(pass_spec(graph), by_places=False))  # C has no masked loads
     values = {n: once(n, tensors) for n in lowered.arguments if isinstance(n, Node)}
     weights = [_weight(w, lowered, values) for w in lowered.program.weights]
     return Part(lowered.program, lowered.arguments, _constants(lowered, values), tuple(weights))

@@ -87,7 +87,7 @@ def take(b: Builder, node: Node, places: Places) -> Node:
     if node.op == "const" and ((places >= 0).all() or node.s == 0):
         return b.const(node.s, width)
     if node.op == "take":
-        inside = _places(node.attrs)
+        inside = places_of(node.attrs)
         return take(b, node.inputs[0], np.where(places < 0, -1, inside[places]))
     if places[0] >= 0 and (np.diff(places) == 1).all():
         return b.slice(node, int(places[0]), int(places[-1]) + 1)
@@ -173,14 +173,41 @@ def _runs(places: Places) -> tuple[tuple[int, int, int], ...]:
     return tuple(runs)
 
 
-def _places(runs: Sequence[tuple[int, int, int]]) -> Places:
+def places_of(runs: Sequence[tuple[int, int, int]]) -> Places:
     return np.concatenate(
         [np.full(count, -1) if start < 0 else start + step * np.arange(count)
          for start, count, step in runs]
     )  # fmt: skip
 
 
+STRETCH = 16  # elements that a product finds with one load: a vector of AVX-512
+
+
+def in_stretches(places: Places, n: int) -> bool:
+    """Whether a product finds these elements, rows of n, where they lie, instead of taking them.
+
+    Each sixteen neighbours of a row must lie side by side, but for zeros. The patches of an image
+    do where the result of the convolution is as wide as the image.
+    """
+    rows = np.pad(places.reshape(-1, n), ((0, 0), (0, -n % STRETCH)), constant_values=-1)
+    sixteens = rows.reshape(-1, STRETCH)
+    first = sixteens - np.arange(STRETCH)
+    there = sixteens >= 0
+    lowest = np.where(there, first, np.iinfo(np.intp).max).min(1)
+    highest = np.where(there, first, np.iinfo(np.intp).min).max(1)
+    return bool((highest <= lowest).all())
+
+
 # ---- products
+
+
+def product_across(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -> Node:
+    """a `[groups, M, K]` times the transpose of w `[groups, N, K]`, matrix by matrix."""
+    width = groups * M * N
+    if "absent" in (a.op, w.op):
+        return b.absent(width)
+    inputs = (_operand(b, a), _operand(b, w))
+    return b.node("product", inputs, (groups, M, K, N, True), ROWS, (width,))
 
 
 def product(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -> Node:

@@ -3,6 +3,7 @@
 x `[B, C, …]`, kernel `[C_out, C / groups, …]`, result `[B, C_out, …]`. The patches of x, one for
 each place of the result, are elements of its row: `[C, taps, places]`, zeros where the padding is.
 So the result is a product within the row, and so is the gradient of x, of the patches of its own.
+Patches that are stretches of the image (`arrays.in_stretches`) are not written by the engine.
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ def _gradient_of_kernel(
     n = math.prod(g.out)
     places = _of_channels(g.patches(), C, math.prod(g.x))
     depth = places.shape[0] * places.shape[1] // groups
+    if arrays.in_stretches(places, n):
+        patches = arrays.take(c.b, x, places.ravel())
+        return c.b.column_sum(
+            arrays.product_across(c.b, d, patches, groups, C_out // groups, n, depth)
+        )
     by_place = places.reshape(groups, depth, n).transpose(0, 2, 1)  # [groups, places, C · taps]
     patches = arrays.take(c.b, x, by_place.ravel())
     if groups * n > MOST_PRODUCTS:  # a row's own sum first

@@ -195,20 +195,30 @@ class _Emitter:
     def within_rows(self, n: Node) -> Instruction:
         d, a = self.operand(n), self.operand(n.inputs[0])
         if n.op == "take":
-            table = Table(n.inputs[0].width, tuple([Run(*r) for r in n.attrs]))
-            number = self.tables.setdefault(table, len(self.tables))
+            number = self.table(n.inputs[0], n.attrs)
             return Instruction(Code.TAKE, n=n.width, weight=number, a=a, d=d)
         if n.op == "product":
-            product = SmallProduct(*n.attrs)
-            number = self.small_products.setdefault(product, len(self.small_products))
+            number = self.small_product(n)
             b = self.operand(n.inputs[1])
             return Instruction(Code.PRODUCT, n=n.width, weight=number, a=a, b=b, d=d)
         code = Code.ROW_SUM if n.op == "row_sum" else Code.ROW_MAX
         times, inner = axis_of(n)
         return Instruction(code, n=n.inputs[0].width, k=times, inner=inner, a=a, d=d)
 
+    def table(self, source: Node, runs: Iterable[tuple[int, int, int]]) -> int:
+        table = Table(source.width, tuple([Run(*r) for r in runs]))
+        return self.tables.setdefault(table, len(self.tables))
+
+    def small_product(self, n: Node) -> int:
+        groups, M, K, N, across, *runs = n.attrs
+        table = self.table(n.inputs[1], runs[0]) if runs else -1
+        product = SmallProduct(groups, M, K, N, across, table)
+        return self.small_products.setdefault(product, len(self.small_products))
+
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
+        if node.op == "product_sum":
+            return [self.sum_of_products(node)]
         terms, transposed = sum_terms(node, self.operand)
         number: dict[Rectangle, int] = {}
         for rectangle, layer in in_layers(terms).items():
@@ -223,6 +233,16 @@ class _Emitter:
             else Instruction(Code.OUTER, n=t.N, k=t.K, weight=number[t.rectangle], a=t.a, b=t.b)
             for t in terms
         ]
+
+    def sum_of_products(self, node: Node) -> Instruction:
+        groups, M, _, N, *_ = node.attrs
+        argument = self.make.argument(SumPart(self.sum_names[node], 0, 0, N, 0))
+        self.gradients.append(Gradient(groups * M, N, argument))
+        a, b = (self.operand(i) for i in node.inputs)
+        return Instruction(
+            Code.PRODUCT_SUM, n=N, k=groups * M, weight=len(self.gradients) - 1,
+            count=self.small_product(node), a=a, b=b,
+        )  # fmt: skip
 
 
 def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.buffers import CannotHoist, assign_buffers, elide_copies
+from ostinato.compiler.lower.by_places import find_by_places
 from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, emit
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
 from ostinato.compiler.lower.hoist import bridge_carries, hoist
@@ -36,6 +37,7 @@ def lower(spec: PassSpec) -> Lowered:
 def _lowered(spec: PassSpec, max_block: int) -> Lowered:
     roots = split_outputs(spec)  # each output in one piece
     roots = fuse_gemm(spec, roots)  # products and additions → accumulations
+    roots = find_by_places(spec, roots)  # elements that a product finds, instead of taking them
     sections = hoist(spec, roots)  # when each value is computed: before, loop or after
     sections = bridge_carries(spec, sections)  # copies of carries that are read after the loop
     items = schedule(spec, sections, max_block)  # the order, and what forms a block

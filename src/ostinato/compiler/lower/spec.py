@@ -59,6 +59,7 @@ class PassSpec:
     # Values that one step hands to the next where several were composed. Sums behind a joint are
     # added up as if it were an input, so that their bits are those of a step that stands alone.
     joints: frozenset[Node] = frozenset()
+    by_places: bool = True  # products may find an operand by its places: see by_places.py
     # Leaves of the carry that every step hands on: they are read where the first carry lies. Sums
     # are added up as if they were carries, which they are where a step is played alone.
     handed_on: frozenset[Node] = frozenset()
@@ -140,6 +141,10 @@ class NodeMaker:
     def node(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
         return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
+
+    def like(self, n: Node, op: str, inputs: tuple[Node, ...], attrs: tuple[Any, ...]) -> Node:
+        """Another operation that gives what n does."""
+        return Node(op, inputs, attrs, n.kind, n.shape, next(self._numbers))
 
     def copy(self, n: Node) -> Node:
         if n.op == "absent":

@@ -143,13 +143,16 @@ def _unit(back: BoundBackward, n_steps: int, n_rows: int) -> int:
     Each term of a sum is added for all steps of a chunk, then the next term. With one term that is
     the order of the steps, whatever a chunk is.
     """
-    terms = Counter(x.weight for x in back.bound.lowered.program.instructions if x.code in _SUMS)
-    if max(terms.values(), default=1) == 1:
+    program = back.bound.lowered.program
+    terms = Counter(x.weight for x in program.instructions if x.code in _SUMS)
+    # A sum of products is added up in lanes, for some rows of a chunk at a time.
+    in_lanes = any(x.code == Code.PRODUCT_SUM for x in program.instructions)
+    if not in_lanes and max(terms.values(), default=1) == 1:
         return 1
     return back.played.chunk_steps(n_steps, n_rows, native.best_isa())
 
 
-_SUMS = (Code.OUTER, Code.COLUMN_SUM)  # both add to a gradient, by its number
+_SUMS = (Code.OUTER, Code.COLUMN_SUM, Code.PRODUCT_SUM)  # these add to a gradient, by its number
 _PAGE = 4096  # a tape begins at a page
 
 
