@@ -52,7 +52,7 @@ PRUNER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchedParameter:
     """A parameter and the values to try; those of the recipe are always among them.
 
     Attributes:
@@ -85,19 +85,19 @@ class Axis:
 
 
 SPACE = (
-    Axis("training.learning_rate", around=10.0),
-    Axis("training.batch_size", factors=(0.5, 1, 2)),
-    Axis("training.weight_decay", choices=(0.0, 0.01, 0.1)),
-    Axis("model.cell", choices=("gru", "lstm")),
-    Axis("model.hidden_size", factors=(0.5, 1, 2)),
-    Axis("model.layers", choices=(1, 2)),
-    Axis("model.bidirectional", choices=(False, True)),
-    Axis("model.dropout", choices=(0.0, 0.1, 0.3, 0.5)),
-    Axis("model.readout", choices=("last", "mean", "attention")),
+    SearchedParameter("training.learning_rate", around=10.0),
+    SearchedParameter("training.batch_size", factors=(0.5, 1, 2)),
+    SearchedParameter("training.weight_decay", choices=(0.0, 0.01, 0.1)),
+    SearchedParameter("model.cell", choices=("gru", "lstm")),
+    SearchedParameter("model.hidden_size", factors=(0.5, 1, 2)),
+    SearchedParameter("model.layers", choices=(1, 2)),
+    SearchedParameter("model.bidirectional", choices=(False, True)),
+    SearchedParameter("model.dropout", choices=(0.0, 0.1, 0.3, 0.5)),
+    SearchedParameter("model.readout", choices=("last", "mean", "attention")),
 )
 
 
-def space(settings: Config, given: Given) -> tuple[Axis, ...]:
+def space(settings: Config, given: Given) -> tuple[SearchedParameter, ...]:
     """The axes of a task, but for those that the person has decided."""
     left_out = jobs.unused(settings) | given.keys()
     return tuple(axis for axis in SPACE if axis.key not in left_out)
@@ -119,7 +119,7 @@ class Study:
 
     study: optuna.Study
     base: Config
-    axes: tuple[Axis, ...]
+    axes: tuple[SearchedParameter, ...]
     decided: frozenset[str]
     seed: int
     path: Path | None
@@ -287,7 +287,7 @@ def _begun(study: Study) -> Study:
 
 
 def _identity(
-    base: Config, axes: tuple[Axis, ...], description: Mapping[str, Any], seed: int
+    base: Config, axes: tuple[SearchedParameter, ...], description: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     """The contents of study.json."""
     return {

@@ -17,7 +17,7 @@ KEPT = 256
 Answer = TypeVar("Answer")
 
 
-class _Place(NamedTuple):
+class _TextPlace(NamedTuple):
     """Where a model has been: after so many tokens."""
 
     n_tokens: int
@@ -52,7 +52,7 @@ class GrowingText(Generic[Answer]):
     def __init__(self, read: Callable[[np.ndarray, Any], tuple[Answer, Any]]):
         self._read = read
         self._tokens = np.empty(0, dtype=np.int32)
-        self._places: deque[_Place] = deque(maxlen=KEPT)
+        self._places: deque[_TextPlace] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,7 +79,7 @@ class GrowingText(Generic[Answer]):
 
     def _go_on(self, tokens: np.ndarray, state: Any) -> None:
         answer, state = self._read(tokens, state)
-        self._places.append(_Place(len(self._tokens), state, answer))
+        self._places.append(_TextPlace(len(self._tokens), state, answer))
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> int:

@@ -16,7 +16,7 @@ from ostinato.models.words import WordBatch, WordReader
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arguments(Classifying):
+class _ClassifierArguments(Classifying):
     """The arguments of `ClassifierNet`, checked."""
 
     n_features: int | None = declare(MISSING, "F.", low=1)
@@ -69,11 +69,11 @@ class ClassifierNet(torch.nn.Module):
         num_layers: int = Model.num_layers,
         bidirectional: bool = Model.bidirectional,
         dropout: float = Model.dropout,
-        nonlinearity: str = _Arguments.nonlinearity,
+        nonlinearity: str = _ClassifierArguments.nonlinearity,
         init: str = Model.init,
-        readout: str = _Arguments.readout,
+        readout: str = _ClassifierArguments.readout,
         n_words: int | None = None,
-        embedding_size: int = _Arguments.embedding_size,
+        embedding_size: int = _ClassifierArguments.embedding_size,
     ):
         super().__init__()
         given: dict[str, Any] = {
@@ -90,7 +90,7 @@ class ClassifierNet(torch.nn.Module):
             "n_words": n_words,
             "embedding_size": embedding_size,
         }
-        checked = _Arguments(**given)
+        checked = _ClassifierArguments(**given)
         if (checked.n_features is None) == (checked.n_words is None):
             raise ValueError(
                 f"n_features={n_features} and n_words={n_words}; wanted one of them: the elements "
@@ -162,7 +162,7 @@ class ClassifierNet(torch.nn.Module):
         return self.dropout(self.words(x))
 
 
-def _check_notebook_start(network: _Arguments) -> None:
+def _check_notebook_start(network: _ClassifierArguments) -> None:
     """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
     if network.init != "notebook":
         return

@@ -59,7 +59,7 @@ class LanguageArchitecture(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arguments(LanguageArchitecture):
+class _LanguageArguments(LanguageArchitecture):
     """The arguments of `LanguageNet`, checked."""
 
     n_tokens: int = declare(MISSING, "V.", low=1)
@@ -105,8 +105,8 @@ class LanguageNet(torch.nn.Module):
         hidden_size: int = Model.hidden_size,
         num_layers: int = Model.num_layers,
         dropout: float = Model.dropout,
-        embedding_size: int = _Arguments.embedding_size,
-        tied: bool = _Arguments.tied,
+        embedding_size: int = _LanguageArguments.embedding_size,
+        tied: bool = _LanguageArguments.tied,
     ):
         super().__init__()
         given: dict[str, Any] = {
@@ -118,7 +118,7 @@ class LanguageNet(torch.nn.Module):
             "embedding_size": embedding_size,
             "tied": tied,
         }
-        checked = _Arguments(**given)
+        checked = _LanguageArguments(**given)
         values = asdict(checked)
         self.config: dict[str, Any] = {name: values[name] for name in given}
         V, E = checked.n_tokens, checked.embedding_size

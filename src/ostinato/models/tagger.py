@@ -19,7 +19,7 @@ NO_LABEL = -100  # of a step beyond a row's length
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arguments(Model):
+class _TaggerArguments(Model):
     """The arguments of `TaggerNet`, checked."""
 
     n_classes: int = declare(MISSING, "C.", low=1)
@@ -75,15 +75,15 @@ class TaggerNet(torch.nn.Module):
         n_classes: int,
         n_features: int | None = None,
         n_words: int | None = None,
-        n_characters: int = _Arguments.n_characters,
-        embedding_size: int = _Arguments.embedding_size,
-        character_size: int = _Arguments.character_size,
+        n_characters: int = _TaggerArguments.n_characters,
+        embedding_size: int = _TaggerArguments.embedding_size,
+        character_size: int = _TaggerArguments.character_size,
         cell: str = "lstm",
         hidden_size: int = Model.hidden_size,
         num_layers: int = Model.num_layers,
         bidirectional: bool = True,
         dropout: float = Model.dropout,
-        crf: bool = _Arguments.crf,
+        crf: bool = _TaggerArguments.crf,
     ):
         super().__init__()
         given: dict[str, Any] = {
@@ -100,7 +100,7 @@ class TaggerNet(torch.nn.Module):
             "dropout": dropout,
             "crf": crf,
         }
-        checked = _Arguments(**given)
+        checked = _TaggerArguments(**given)
         if (checked.n_features is None) == (checked.n_words is None):
             raise ValueError(
                 f"n_features={n_features} and n_words={n_words}; wanted one of them: the steps are "
