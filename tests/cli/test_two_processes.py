@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from cli_examples import assert_same_run, make_file, process, without_clock
 
-# All processes that torchrun starts meet at its one port.
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.xdist_group("torchrun")]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SMALL = ("--hidden-size", 4, "--batch-size", 9, "--learning-rate", 0.01, "--eval-every", 20)
 LONG = ("--iterations", 10**6, "--checkpoint-every", 10)

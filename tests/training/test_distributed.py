@@ -28,9 +28,6 @@ from ostinato.training import distributed
 from ostinato.training.distributed import ALONE, Ranks, Share
 from ostinato.training.loop import learn
 
-# All processes that torchrun starts meet at its one port.
-pytestmark = pytest.mark.xdist_group("torchrun")
-
 EPS = 2.0**-24
 STEPS = 12  # the longest sequence of the examples, or more
 
