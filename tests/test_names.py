@@ -1,0 +1,42 @@
+"""One name for one thing: no class name stands twice in the package."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "src" / "ostinato"
+
+KNOWN = {
+    "LanguageModel",  # the same model, trained with torch or answering without
+    "Model",  # its hyperparameters; a saved one
+    "Progress",  # a bar of a training; what a trial reports
+    "Run",  # a training; elements of a row, as the engine names them
+    "Table",  # columns of a file; elements of a row, as the engine names them
+}
+
+
+def classes(source: str) -> Iterator[str]:
+    return (x.name for x in ast.walk(ast.parse(source)) if isinstance(x, ast.ClassDef))
+
+
+def twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Class names → the files that have them, of those in several files."""
+    found = defaultdict(list)
+    for file, source in sources.items():
+        for name in set(classes(source)):
+            found[name].append(file)
+    return {name: files for name, files in found.items() if len(files) > 1}
+
+
+def test_no_class_name_stands_twice():
+    files = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")}
+    assert {name: where for name, where in twice(files).items() if name not in KNOWN} == {}
+
+
+def test_a_second_class_of_a_name_is_found():
+    assert twice({"a.py": "class A: pass", "b.py": "if 1:\n class A: pass\nclass B: pass"}) == {
+        "A": ["a.py", "b.py"]
+    }
