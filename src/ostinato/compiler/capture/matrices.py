@@ -148,9 +148,15 @@ def slogdet(A: Tensor) -> Any:
 
 
 def cholesky(A: Tensor, *, upper: bool = False) -> Any:
-    """A = L Lᵀ, column by column: Golub and Van Loan, section 4.2."""
+    """A = L Lᵀ, column by column: Golub and Van Loan, section 4.2.
+
+    The lower triangle is read. PyTorch shares the gradient of an element between the two that are
+    equal in a symmetric A; so does the second term, which is 0.
+    """
     if not _of_rows(A):
         return NotImplemented
+    half = 0.5 * (A.transpose(-1, -2) - A)
+    A = A + (half - half.detach())
     columns: list[Tensor] = []  # each from the diagonal on
     for j in range(A.shape[-1]):
         column = A[..., j:, j]
