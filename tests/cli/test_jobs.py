@@ -14,7 +14,7 @@ import four_tasks
 import pytest
 from cli_examples import command, process
 from four_tasks import QUICK, TASKS
-from worker_examples import Dealt, squares
+from worker_examples import PROCESSES, Dealt, squares
 
 from ostinato.cli import workers
 from ostinato.cli.failures import BadInput, Failure, Told
@@ -45,7 +45,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
     ],
 )
 def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):
-    dealer = Dealt("process", piece)
+    dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
         TWO.play(squares, (0,), dealer)
     assert caught.value.exit_code == code

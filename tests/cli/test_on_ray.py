@@ -20,7 +20,7 @@ import four_tasks
 import pytest
 from cli_examples import command, process
 from four_tasks import QUICK, TASKS
-from worker_examples import Dealt, squares
+from worker_examples import PROCESSES, Dealt, squares
 
 from ostinato.cli import ray_cluster, workers
 from ostinato.cli.failures import BadInput, Failure, Told
@@ -66,8 +66,9 @@ def temporary():
 
 @cluster
 def test_each_piece_comes_back_with_its_result(team):
-    dealer = Dealt(*range(7), "ends", "goes on")
+    dealer = Dealt(*range(7), "ends", "goes on", *PROCESSES)
     team.play(squares, (100,), dealer)
+    assert len({dealer.results.pop(piece) for piece in PROCESSES}) <= 2
     squared = {n: n**2 + 100 for n in range(7)}
     assert dealer.results == squared | {"ends": 101, "goes on": "went on"}
     assert max(dealer.out) <= 2 and min(dealer.out) >= 1
@@ -83,7 +84,7 @@ def test_each_piece_comes_back_with_its_result(team):
     ],
 )
 def test_what_fails_in_a_worker_fails_here(team, piece, kind, message, code, capfd):
-    dealer = Dealt("process", piece)
+    dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
         replace(team, n=1).play(squares, (0,), dealer)
     assert caught.value.exit_code == code
@@ -129,12 +130,16 @@ def test_more_jobs_than_a_cluster_holds_are_refused(joining, tmp_path):
 
 
 @cluster
-def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(ostinato, tmp_path, temporary):
+def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(
+    ostinato, tmp_path, temporary, monkeypatch
+):
     """One job of Ray tries what one process does; nothing is written but the study."""
     pytest.importorskip("optuna")
     home = tmp_path / "home"
     home.mkdir()
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 2)
+    monkeypatch.chdir(tmp_path)
+    file, *flags = four_tasks.classify(tmp_path)
+    arguments = ("tune", file.name, *flags, "--threads", 1, "--epochs", 2)
     arguments = (*arguments, "--hidden-size", 4, "--trials", 7, "--json", "-o")
     before = set(Path("/tmp").iterdir())
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}

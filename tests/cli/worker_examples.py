@@ -8,6 +8,8 @@ import signal
 from ostinato.cli import workers
 from ostinato.cli.failures import BadInput
 
+PROCESSES = ("process", "process again", "process once more")  # which does them?
+
 
 def squares(offset: int) -> workers.Work:
     """Squares of numbers; what else is done depends on the piece."""
@@ -16,7 +18,7 @@ def squares(offset: int) -> workers.Work:
         if piece in ("ends", "goes on"):
             answer = ask(offset)
             return answer if answer is not None else "went on"
-        if piece == "process":
+        if piece in PROCESSES:
             return os.getpid()
         if piece == "bad":
             raise BadInput("a bad piece")

@@ -29,7 +29,6 @@ from ostinato.cli.failures import Failure
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the paths of the data may be relative
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables come even where nothing is to be shown
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C raises KeyboardInterrupt, as without Ray
