@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,7 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_examples import assert_same_run, make_file, process, without_clock
+import torch
+from cli_examples import assert_same_run, make_file, without_clock
+
+from ostinato.cli import main
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -44,6 +49,16 @@ def ended(started: subprocess.Popen, within: float = 120) -> tuple[int, str, str
     return started.returncode, out, err
 
 
+def alone(*arguments: object) -> str:
+    """The stdout of a command in this process, without torchrun."""
+    out, threads = io.StringIO(), torch.get_num_threads()
+    with contextlib.redirect_stdout(out):
+        code = main([str(a) for a in arguments])
+    torch.set_num_threads(threads)
+    assert code == 0
+    return out.getvalue()
+
+
 @pytest.fixture
 def long_run(data, tmp_path):
     """A training that has made a checkpoint and goes on; its processes, by rank."""
@@ -69,12 +84,11 @@ def ranks_of(parent: int) -> dict[int, int]:
     return found
 
 
-def assert_goes_on(run: Path, err: str) -> None:
+def assert_goes_on(run: Path) -> None:
     """A checkpoint is there, and one process goes on from it."""
     at = json.loads((run / "checkpoint" / "checkpoint.json").read_text())["iteration"]
     assert at >= 10
-    result = process("train", "--resume", "-o", run, "--iterations", at + 5)
-    assert result.returncode == 0, result.stderr
+    alone("train", "--resume", "-o", run, "--iterations", at + 5)
     assert json.loads((run / "evaluation.json").read_text())["iterations"] == at + 5
 
 
@@ -86,9 +100,8 @@ def runs(tmp_path_factory):
     one, two = folder / "one", folder / "two"
     code, out, err = ended(torchrun("train", data, *SMALL, *length, "-o", two))
     assert code == 0, err
-    result = process("train", data, *SMALL, *length, "-o", one)
-    assert result.returncode == 0, result.stderr
-    return one, two, (result.stdout, out), err
+    said = alone("train", data, *SMALL, *length, "-o", one)
+    return one, two, (said, out), err
 
 
 def test_it_is_the_run_of_one_process_and_said_once(runs):
@@ -110,8 +123,7 @@ def test_a_run_goes_on_in_another_number_of_processes(runs, tmp_path):
     longer = ("train", "--resume", "--iterations", 80, "-o")
     code, _, err = ended(torchrun(*longer, one))
     assert code == 0, err
-    result = process(*longer, two)
-    assert result.returncode == 0, result.stderr
+    alone(*longer, two)
     last = [without_clock(run / "metrics.jsonl")[-1] for run in (one, two)]
     assert last[0]["iteration"] == 80
     assert last[1] == pytest.approx(last[0], rel=1e-4)
@@ -125,7 +137,7 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(long_run, tmp_pat
     assert code == 1
     assert f"another process of this training has ended, and process {1 - rank} ends with it" in err
     assert ("Go on with: ostinato train --resume" in err) == (rank == 1)
-    assert_goes_on(tmp_path / "run", err)
+    assert_goes_on(tmp_path / "run")
 
 
 def test_sigterm_leaves_a_checkpoint(long_run, tmp_path):
@@ -136,7 +148,7 @@ def test_sigterm_leaves_a_checkpoint(long_run, tmp_path):
     assert code == 1  # of torchrun
     assert err.count("ostinato: interrupted; a checkpoint of iteration ") == 1
     assert (tmp_path / "run" / "checkpoint" / "checkpoint.json").stat().st_mtime_ns > before
-    assert_goes_on(tmp_path / "run", err)
+    assert_goes_on(tmp_path / "run")
 
 
 def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
@@ -145,7 +157,7 @@ def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
     code, _, err = ended(started, ENDS_WITHIN_S)
     assert code == 1
     assert err.count("ostinato: interrupted; a checkpoint of iteration ") == 1
-    assert_goes_on(tmp_path / "run", err)
+    assert_goes_on(tmp_path / "run")
 
 
 FAULTY = """
