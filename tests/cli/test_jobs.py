@@ -12,7 +12,7 @@ from pathlib import Path
 
 import four_tasks
 import pytest
-from cli_examples import command, process
+from cli_examples import command
 from four_tasks import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
@@ -97,13 +97,15 @@ def test_tune_in_three_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
     assert recipes[0]["validation_loss"] == recipes[1]["validation_loss"]
 
 
-def of_group(group: int) -> list[str]:
-    """The command lines of the processes of a group, but for those that have ended."""
+def of_group(group: int, computed_s: float = 0) -> list[str]:
+    """The command lines of the processes of a group that have computed so long and not ended."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
+            state, _, its_group, *numbers = stat.read_text().rpartition(")")[2].split()
+            ticks = sum(map(int, numbers[8:10]))  # in the program and in the kernel
+            enough = ticks >= computed_s * os.sysconf("SC_CLK_TCK")
+            if int(its_group) == group and state != "Z" and enough:
                 found.append(stat.with_name("cmdline").read_text())
     return found
 
@@ -128,7 +130,7 @@ def interrupted(number, *arguments) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_the_workers_of_tune(tmp_path, number, code):
+def test_an_interrupt_ends_the_workers_of_tune(ostinato, tmp_path, number, code):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
     arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
@@ -137,8 +139,8 @@ def test_an_interrupt_ends_the_workers_of_tune(tmp_path, number, code):
     assert ended.returncode == code
     assert f"in {study}.\nThe same command goes on." in ended.stderr
     assert "Traceback" not in ended.stderr
-    again = process(*arguments, "--trials", 1)
-    assert again.returncode == 0, again.stderr
+    again = ostinato(*arguments, "--trials", 1)
+    assert again.code == 0, again.err
 
 
 def test_workers_of_a_killed_command_end_in_the_middle_of_a_training(tmp_path):
@@ -146,8 +148,10 @@ def test_workers_of_a_killed_command_end_in_the_middle_of_a_training(tmp_path):
     started = subprocess.Popen(
         command(*arguments, "--hidden-size", 4, "--threads", 1), start_new_session=True
     )
-    time.sleep(15)  # no fold is done, and nothing is said before
-    assert len(of_group(started.pid)) >= 3
+    until = time.monotonic() + 90
+    while len(of_group(started.pid, computed_s=5)) < 2:  # of which imports take half
+        assert time.monotonic() < until and started.poll() is None
+        time.sleep(0.1)
     started.kill()
     started.wait()
     until = time.monotonic() + 15
