@@ -56,4 +56,4 @@ def install(monkeypatch, model):
     from ostinato.cli import runs
 
     monkeypatch.setattr(runtime, "load", lambda path: model)
-    monkeypatch.setattr(runs, "find", lambda path: SimpleNamespace(model=path))
+    monkeypatch.setattr(runs, "find", lambda path: SimpleNamespace(model=path, config=None))

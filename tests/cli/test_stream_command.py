@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cli_examples import SMALL
 from four_tasks import QUICK, classify, tag
 
 from ostinato.cli import stream_answers
+from ostinato.data.text_column import MISSING
 
 HEADER = "step,label,probability\n"
 
@@ -239,6 +241,20 @@ def test_missing_values(stream):
     np.testing.assert_array_equal(model.rows, [[1, 2], [nan, 3]])
 
 
+def test_values_are_written_as_in_a_table_to_train_on(stream):
+    """What stands for a missing number there, and truth values, stand for them here, too."""
+    model = Pushed()
+    lines = [f"{missing},1\n" for missing in MISSING]
+    assert stream("x,y\n" + "".join(lines), model=model).code == 0
+    np.testing.assert_array_equal(model.rows, [[np.nan, 1]] * len(MISSING))
+    model = Pushed()
+    assert stream("x,y\nTRUE,False\nfalse, true\n", model=model).code == 0
+    np.testing.assert_array_equal(model.rows, [[1, 0], [0, 1]])
+    model = Pushed()
+    assert stream('{"x": true, "y": false}\n', model=model).code == 0
+    np.testing.assert_array_equal(model.rows, [[1, 0]])
+
+
 def test_several_labels(stream):
     """The probability is that of the decision that is least sure."""
     assert stream("x,y\n1,2\n", model=Pushed()).out == HEADER + "1,warm;wet,0.750000\n"
@@ -291,7 +307,7 @@ def test_a_wrong_line(stream, kind, at):
     [
         ("{", "it is no JSON"),
         ('{"x": 1}', "'y' is not there"),
-        ('{"x": 1, "y": true}', "'y' is 'True'; wanted a number"),
+        ('{"x": 1, "y": "2"}', "'y' is '2'; wanted a number"),
         ('{"x": 1, "y": null}', "y is missing or infinite"),
         ('{"x": 1, "y": 1e400}', "y is missing or infinite"),
         ("7", "no JSON object"),
@@ -313,6 +329,7 @@ def test_a_wrong_json_line(stream, line, reason):
         ("x,x,y\n1,2,3\n", (), "named twice"),
         ("x,y\n", ("--on-change", "--until-confidence", 0.5), "two things"),
         ("x,y\n", ("--separator", ";;"), "wanted one character"),
+        ("x,y\n", ("--separator", "\\n"), "wanted one character"),
         ("x,y\n", ("--state", "/nowhere/at/all"), "no directory"),
     ],
 )
@@ -473,6 +490,29 @@ def test_columns_of_a_table(ostinato, tmp_path):
     ]
     refused = ostinato("stream", tmp_path / "run", rows, "--key", "device")
     assert "there is no column 'device'; the columns are b, id, a" in refused.err
+
+
+def test_a_file_like_the_one_of_the_run(ostinato, tmp_path):
+    """Its separator is known, and a column of row numbers has no name, as pandas writes it."""
+    source, *flags = classify(tmp_path)
+    semicolons = tmp_path / "semicolons.csv"
+    semicolons.write_text(Path(source).read_text().replace(",", ";"))
+    recipe = ("--no-bidirectional", "--separator", ";", "--output", tmp_path / "run")
+    assert ostinato("train", semicolons, *flags, *QUICK, *recipe).code == 0
+    rows = tmp_path / "rows.csv"
+    rows.write_text(";b;id;a\n0;1;s;2\n1;3;s;2\n")
+    done = ostinato("stream", tmp_path / "run", rows, "--key", "id")
+    assert (done.code, done.err) == (0, "")
+    assert [(row["id"], row["step"]) for row in answers(done.out)] == [("s", "1"), ("s", "2")]
+
+
+@pytest.mark.parametrize("separator", [(), ("--separator", "\\t")], ids=["tsv", "named"])
+def test_tabs(stream, tmp_path, ostinato, separator):
+    stream(None, model=stand_in.Model())
+    rows = tmp_path / ("rows.tsv" if not separator else "rows.csv")
+    rows.write_text("device\tx\ty\na\t1\t2\n")
+    done = ostinato("stream", "run", rows, "--key", "device", *separator)
+    assert (done.code, shown(done.out, "device")) == (0, expected([("a", 1, 2)]))
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "✓"])

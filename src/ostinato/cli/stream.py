@@ -14,8 +14,10 @@ import typer
 from ostinato.cli import runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, check_file, hush
+from ostinato.cli.sources import TAB
 
 if TYPE_CHECKING:
+    from ostinato.cli.runs import Trained
     from ostinato.runtime.model import Model
 
 
@@ -62,8 +64,13 @@ def stream(
         typer.Option("--columns", metavar="A,B,…", help="Names, where the first line has none."),
     ] = None,
     separator: Annotated[
-        str, typer.Option("--separator", metavar="CHARACTER", help="Between fields of CSV.")
-    ] = ",",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--separator",
+            metavar="CHARACTER",
+            help="Between fields of CSV. Default: that of the file the run was trained on.",
+        ),
+    ] = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out lines that are wrong, and count them.")
     ] = False,
@@ -78,20 +85,32 @@ def stream(
     hush(quiet)
     if on_change and until_confidence is not None:
         raise BadInput("--on-change and --until-confidence are two things; give one of them")
-    if len(separator) != 1 or separator in '"\n\r':
-        raise BadInput(f"--separator is {separator!r}; wanted one character, such as ';'")
     if state is not None:
         check_file(state, overwrite=True)
     from ostinato import runtime
     from ostinato.cli.stream_input import Input, InputFormat
     from ostinato.cli.stream_play import Rule, StreamPlayer
 
-    model = runtime.load(runs.find(run).model)
+    trained = runs.find(run)
+    between = _separator(separator, trained, file)
+    model = runtime.load(trained.model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
-    source = InputFormat(file, key, names, separator)
+    source = InputFormat(file, key, names, between)
     with opened(file) as handle:
         StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
+
+
+def _separator(given: str | None, trained: Trained, file: str) -> str:
+    """What stands between the fields of a CSV row."""
+    if given is None and trained.config is not None:
+        given = trained.config.data.separator
+    if given is None:
+        given = "\t" if file.lower().endswith(".tsv") else ","
+    found = "\t" if given == TAB else given
+    if len(found) != 1 or found in '"\n\r':
+        raise BadInput(f"--separator is {given!r}; wanted one character, such as ; or \\t")
+    return found
 
 
 def _confidence(given: str | None, model: Model) -> float | None:

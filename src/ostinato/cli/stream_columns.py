@@ -110,9 +110,10 @@ def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColum
     fields = [field.strip() for field in fields]
     if source.names is not None:
         return columns_of(source.names, source, model), fields == source.names
-    if begins_with_header(fields):
+    known = feature_names(model)
+    if begins_with_header(fields) or (known and set(known) <= set(fields)):
         return columns_of(fields, source, model), True
-    if source.key is not None or feature_names(model) is not None:
+    if source.key is not None or known is not None:
         raise BadInput(
             f"{source.shown}: the first line names no columns ({first[:60]}); name them with "
             "--columns"

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.stream_columns import MISSING, StreamColumns
+from ostinato.cli.stream_columns import StreamColumns
+from ostinato.data.text_column import FALSE, MISSING, TRUE
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
@@ -160,6 +161,8 @@ class Csv(Rows):
         stripped = field.strip()
         if stripped in MISSING:
             return float("nan")
+        if stripped in TRUE or stripped in FALSE:
+            return float(stripped in TRUE)
         try:
             return float(stripped)
         except ValueError:
@@ -204,7 +207,7 @@ def _json_number(row: Any, name: Any) -> float:
         raise ValueError(f"{name!r} is not there") from None
     if value is None:
         return float("nan")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)):  # true and false are numbers, as in a training
         raise ValueError(f"{name!r} is {str(value)[:40]!r}; wanted a number")
     return float(value) if abs(value) < 1e300 else float("inf")
 

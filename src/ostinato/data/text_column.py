@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # How text says that a number is missing. A word is missing only if it is empty: "NA" is a name.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".", "-")
+TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A number as text: without zeros before it, so that "007" is a name.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # A text that is meant as a number, also with a comma before its decimals, which is refused.
@@ -168,8 +169,8 @@ class Text(Column):
         import pyarrow.compute as pc
 
         texts = self._present()
-        truth = pc.is_in(texts, value_set=pa.array(["true", "True", "TRUE"], texts.type))
-        falsehood = pc.is_in(texts, value_set=pa.array(["false", "False", "FALSE"], texts.type))
+        truth = pc.is_in(texts, value_set=pa.array(TRUE, texts.type))
+        falsehood = pc.is_in(texts, value_set=pa.array(FALSE, texts.type))
         if not pc.all(pc.or_(pc.or_(truth, falsehood), pc.is_null(texts))).as_py():
             raise pa.ArrowInvalid("no truth values")
         return pc.if_else(pc.is_null(texts), None, pc.cast(truth, pa.int8()))
