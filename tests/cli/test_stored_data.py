@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from cli_examples import assert_same_run
 from four_tasks import QUICK, TASKS
 
 from ostinato.cli import findings, main, sources
-from ostinato.cli.jobs import tag
+from ostinato.cli.jobs import forecast, tag
+from ostinato.data import stored_panel
 from ostinato.data.stored import Stored
 
 
@@ -43,7 +45,32 @@ def dates(folder: Path) -> tuple[object, ...]:
     return (path, *flags, "--features", "a")
 
 
-KINDS = {**TASKS, "dates": dates, "words": words}
+def inputs(folder: Path) -> tuple[object, ...]:
+    """Series with missing values, and inputs of every kind, some known for two further steps."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator, rows = np.random.default_rng(4), []
+    for i in range(8):
+        n = 40 + 3 * i
+        values = [float(v) for v in generator.normal(i, 1, n)]
+        values[5] = None
+        rows.append({
+            "value": [*values, None, None],
+            "past": [None if t % 9 < 2 else float(t) for t in range(n + 2)],
+            "word": ["new" if t < 2 * i else "old" for t in range(n + 2)],
+            "price": [float(v) for v in generator.normal(50, 5, n + 2)],
+            "t": [i * 1000 + t for t in range(n + 2)],
+            "size": i / 3,
+            "name": f"s{i}",
+        })  # fmt: skip
+    path = folder / "series.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+    flags = ("--forecast", "value", "--horizon", 2, "--features", "past,word,price")
+    return (path, *flags, "--known", "price", "--static", "size", "--id", "name", "--time", "t")
+
+
+KINDS = {**TASKS, "inputs": inputs, "dates": dates, "words": words}
 
 
 def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Path:
@@ -66,7 +93,27 @@ def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
         assert (large / name).is_file()
 
 
-@pytest.mark.parametrize("kind", ["tag", "words"])
+@pytest.mark.parametrize("kind", ["forecast", "inputs"])
+def test_forecasts_of_series_in_a_file(tmp_path, monkeypatch, kind):
+    """Windows come in another order; all else is as of series in the memory."""
+    small = train(tmp_path, "memory", kind)
+    monkeypatch.setattr(sources, "LARGE", 0)
+    monkeypatch.setattr(stored_panel, "BLOCK", 600)
+    monkeypatch.setattr(forecast, "SHOWN", 600)
+    large = train(tmp_path, "file", kind)
+    first = [
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (small, large)
+    ]
+    assert first[1]["validation_loss"] == pytest.approx(first[0]["validation_loss"], rel=1e-6)
+    told = [json.loads((run / "evaluation.json").read_text()) for run in (small, large)]
+    assert told[0]["baselines"] == told[1]["baselines"]
+    assert told[0]["test"]["n"] == told[1]["test"]["n"]
+    lines = [[line.split(",")[:3] for line in (run / "predictions.csv").read_text().splitlines()]
+             for run in (small, large)]  # fmt: skip
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("kind", ["tag", "words", "forecast"])
 def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch, kind):
     """Of 24 sequences, 8 at a time: after 5 of 12 updates the second epoch is not over."""
     monkeypatch.setattr(sources, "LARGE", 0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, panel, windows
 
+from ostinato.data.moments import Moments
 from ostinato.data.panel import Panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.training.windows import (
@@ -175,6 +176,21 @@ def test_standard_columns_have_mean_0_and_deviation_1():
     np.testing.assert_allclose(standard.std(0), [1, 0, 1], atol=1e-12)
     assert Columns.from_json(columns.as_json(), 3, "here") == columns
     assert len(Columns.of(np.zeros((5, 0)))) == 0
+
+
+def test_columns_of_moments_are_those_of_all_values():
+    values = np.random.default_rng(0).normal(3, 5, size=(50, 3))
+    values[:, 1] = 0.3
+    moments = [Moments() for _ in range(3)]
+    for part in (values[:7], values[7:]):
+        for each, column in zip(moments, part.T, strict=True):
+            each.add(column)
+    for each, column in zip(moments, values.T, strict=True):
+        each.add_deviations(column)
+    found, wanted = Columns.of_moments(moments), Columns.of(values)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-14)
+    np.testing.assert_allclose(found.deviation, wanted.deviation, rtol=1e-14)
+    assert Columns.of_moments([]) == Columns.of(np.zeros((5, 0)))
 
 
 @pytest.mark.parametrize(

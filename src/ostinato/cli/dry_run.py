@@ -173,7 +173,7 @@ def _first(part: Examples) -> Rows:
     rows = [("name", str(part.ids[0])), ("steps", f"{length:,}")]
     more = " …" if length > SHOWN else ""
     if part.times is not None:
-        times = times_as_text(part.times[:1])[0][:SHOWN]
+        times = times_as_text([part.times[0]])[0][:SHOWN]
         rows.append(("time", "  ".join(map(str, times)) + more))
     for i, name in list(enumerate(part.features))[:MOST]:
         words = part.categories.get(name)

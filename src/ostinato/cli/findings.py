@@ -26,7 +26,7 @@ def tell(job: Job) -> None:
     if parts is not None:
         found = checks.check(_in_memory(parts.train), _in_memory(parts.test))
     elif series is not None:
-        found = checks.check(series)
+        found = checks.check(_in_memory(series))
     else:
         return
     source = job.settings.data.source

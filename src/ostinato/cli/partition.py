@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ostinato.data.examples import Examples
-    from ostinato.data.prepare import Preparation
+    from ostinato.data.prepare import Missing, Preparation
 
 # A loss on so many sequences or fewer is partly luck.
 REDRAWN = 500
@@ -209,18 +209,16 @@ def _check_alike(train: Examples, test: Examples) -> None:
         )
 
 
-def preparation(parts: Parts, settings: Config) -> Preparation:
-    """How the parts become the input of a network, learnt from the training part.
+def preparation(train: Examples, missing: Missing, standardize: bool) -> Preparation:
+    """How examples become the input of a network, learnt from the training part.
 
     One of the processes of a machine learns it for all: of examples in a file it takes two passes.
     """
     from ostinato.data.prepare import Preparation
     from ostinato.training import distributed
 
-    data = settings.data
-
     def learnt() -> Preparation:
-        return Preparation.fit(parts.train, missing=data.missing, standardize=data.standardize)
+        return Preparation.fit(train, missing=missing, standardize=standardize)
 
     ranks = distributed.current()
     if ranks.alone:

@@ -234,12 +234,10 @@ def _stored(name: str, columns: Roles) -> Examples:
 def _stays_in_a_file(name: str, columns: Roles) -> bool:
     """Whether the sequences of a table are read from the disk batch by batch.
 
-    Those of a larger table would be in the memory several times while they are read. To sort them,
-    and to forecast them, takes the whole.
+    Those of a larger table would be in the memory several times while they are read. To sort them
+    takes the whole.
     """
-    if columns.sort or columns.task not in ("classify", "tag"):
-        return False
-    return Path(name).stat().st_size > LARGE
+    return Path(name).stat().st_size > LARGE and columns.task is not None and not columns.sort
 
 
 def blocks(

@@ -106,12 +106,7 @@ class Panel:
             ValueError: a series has no more steps than that.
         """
         lengths = self.lengths
-        short = np.flatnonzero(lengths <= steps)
-        if len(short):
-            raise ValueError(
-                f"series {short[0]} has {lengths[short[0]]} steps; wanted more than the {steps} "
-                "that are to be held back"
-            )
+        check_longer(lengths, steps)
         position = np.arange(len(self.target)) - np.repeat(self.offsets[:-1], lengths)
         kept = position < np.repeat(lengths - steps, lengths)
         return replace(
@@ -120,6 +115,60 @@ class Panel:
             offsets=_offsets(lengths - steps),
             past=self.past[kept],
         )
+
+    def last(self, steps: int) -> Panel:
+        """The panel of the last `steps` steps of each series, and of what follows them.
+
+        Series that are shorter are whole.
+        """
+        begins = np.maximum(0, self.lengths - steps)
+        target, offsets = _from(begins, self.offsets)
+        future, future_offsets = _from(begins, self.future_offsets)
+        return replace(
+            self,
+            target=self.target[target],
+            offsets=offsets,
+            past=self.past[target],
+            future=self.future[future],
+            future_offsets=future_offsets,
+        )
+
+    @staticmethod
+    def joined(panels: Sequence[Panel]) -> Panel:
+        """The series of several panels, one or more, with the same inputs."""
+
+        def all_of(name: str) -> np.ndarray:
+            return np.concatenate([getattr(panel, name) for panel in panels])
+
+        return Panel(
+            target=all_of("target"),
+            offsets=_offsets(all_of("lengths")),
+            past=all_of("past"),
+            future=all_of("future"),
+            future_offsets=_offsets(np.concatenate([np.diff(p.future_offsets) for p in panels])),
+            static=all_of("static"),
+        )
+
+
+def check_longer(lengths: np.ndarray, steps: int) -> None:
+    """Whether all series, of lengths `[N]`, have more steps than are held back.
+
+    Raises:
+        ValueError: one has not.
+    """
+    short = np.flatnonzero(lengths <= steps)
+    if len(short):
+        raise ValueError(
+            f"series {short[0]} has {lengths[short[0]]} steps; wanted more than the {steps} that "
+            "are to be held back"
+        )
+
+
+def _from(begins: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of series stand at their step `begins` `[N]` or later, and the new offsets."""
+    lengths = np.diff(offsets)
+    position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    return position >= np.repeat(begins, lengths), _offsets(lengths - begins)
 
 
 def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:

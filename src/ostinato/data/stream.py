@@ -334,6 +334,7 @@ class _Batches:
             import pyarrow as pa
         self._name = name
         self._pa = pa
+        self._size = BLOCK
         self._batches = batches
         self._next = self._take()
         self.at_end = self._next is None
@@ -357,16 +358,18 @@ class _Batches:
 
     def put_back(self, row: int) -> None:
         self._rest, self._table = self._table.slice(row), self._table.slice(0, row)
+        if row == 0:  # one sequence fills the block
+            self._size *= 2
 
     def _take(self) -> Any:
-        """The next rows, `BLOCK` bytes or more if there are as many; None if there are none."""
+        """The next rows, a block's bytes or more if there are as many; None if there are none."""
         taken, n_bytes = [], 0
         with whole(self._name):
             for batch in self._batches:
                 check_whole(batch, self._name)
                 taken.append(batch)
                 n_bytes += batch.nbytes
-                if n_bytes >= BLOCK and len(batch):
+                if n_bytes >= self._size and len(batch):
                     break
         table = self._pa.Table.from_batches(taken) if taken else None
         return table if table is not None and len(table) else None

@@ -7,11 +7,13 @@ sees as missing. Nothing at or after t is read, except the inputs that are known
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ostinato.data.moments import Moments
 from ostinato.data.panel import Panel
 
 # Deviations below this share of the largest value are rounding: a mean of some hundred float64
@@ -35,6 +37,16 @@ class Columns:
         mean, deviation = values.mean(0), values.std(0)
         constant = deviation <= CONSTANT * np.abs(values).max(0)
         return Columns(tuple(mean.tolist()), tuple(np.where(constant, 1.0, deviation).tolist()))
+
+    @staticmethod
+    def of_moments(moments: Sequence[Moments]) -> Columns:
+        """From those of each column: what `of` finds, to rounding."""
+        sizes = [max(abs(each.least), abs(each.largest)) for each in moments]
+        deviations = [
+            each.deviation if each.deviation > CONSTANT * size else 1.0
+            for each, size in zip(moments, sizes, strict=True)
+        ]
+        return Columns(tuple(each.mean for each in moments), tuple(deviations))
 
     def __len__(self) -> int:
         return len(self.mean)

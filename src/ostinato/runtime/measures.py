@@ -16,6 +16,7 @@ from ostinato import forecast_metrics
 from ostinato.data.keyboard import SUGGESTED, Keyboard
 from ostinato.data.panel import Panel
 from ostinato.data.steps import as_labels, lengths_of
+from ostinato.data.stored_panel import StoredPanel, in_parts
 from ostinato.data.vocabulary import END, UNKNOWN
 from ostinato.data.windows import last_windows
 from ostinato.data.words import CodedWords
@@ -85,7 +86,7 @@ def of_tagger(model: Tagger, X: Any, y: Any) -> Measures:
     return measures
 
 
-def of_forecaster(model: Forecaster, panel: Panel, windows: int = 1) -> Measures:
+def of_forecaster(model: Forecaster, panel: Panel | StoredPanel, windows: int = 1) -> Measures:
     """mase, wql, pinball, mae, coverage of the widest interval and n; see `forecast_metrics`.
 
     Args:
@@ -93,19 +94,25 @@ def of_forecaster(model: Forecaster, panel: Panel, windows: int = 1) -> Measures
         windows: forecasts of each, a horizon apart, the last of which ends with the series.
     """
     how = model.windows
-    how.check_inputs(panel)
-    series, cutoffs = last_windows(panel, how.context, how.horizon, windows, how.horizon)
-    if not len(series):
+    actual, quantiles, scales = [], [], []
+    for _, part in in_parts(panel):
+        how.check_inputs(part)
+        series, cutoffs = last_windows(part, how.context, how.horizon, windows, how.horizon)
+        if not len(series):
+            continue
+        actual.append(how.actual(part, series, cutoffs))
+        quantiles.append(model.quantiles_after(part, series, cutoffs))
+        scales += [
+            forecast_metrics.seasonal_scale(part.series(i)[:cutoff], how.season)
+            for i, cutoff in zip(series, cutoffs, strict=True)
+        ]
+    if not actual:
         raise ValueError(
             f"no series has a value to forecast in its last {how.horizon} steps and one before them"
         )
-    quantiles = model.quantiles_after(panel, series, cutoffs)
-    scales = [
-        forecast_metrics.seasonal_scale(panel.series(i)[:cutoff], how.season)
-        for i, cutoff in zip(series, cutoffs, strict=True)
-    ]
-    actual = how.actual(panel, series, cutoffs)
-    return forecast_metrics.measure(actual, quantiles, model.labels.tolist(), scales)
+    return forecast_metrics.measure(
+        np.concatenate(actual), np.concatenate(quantiles), model.labels.tolist(), scales
+    )
 
 
 def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measures:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel
 from ostinato.data.prepare import Preparation
+from ostinato.data.stored_panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Model
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
@@ -23,6 +25,8 @@ from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
+from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
+from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
 from ostinato.training.windows import (
     Columns,
@@ -58,9 +62,7 @@ class Backtest:
 
     def measures(self, panel: Panel, season: int) -> Measures:
         """The measures of `forecast_metrics.measure`; MASE by each window's history."""
-        histories = _histories(panel, (self.series, self.cutoffs))
-        scales = [forecast_metrics.seasonal_scale(history, season) for history in histories]
-        return forecast_metrics.measure(self.actual, self.quantiles, self.levels, scales)
+        return _measured([(np.arange(len(panel)), panel, self)], season)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class FittedForecaster:
 
     @staticmethod
     def fit(
-        panel: Panel,
+        panel: Panel | StoredPanel,
         settings: ForecastSettings,
         model: Model,
         plan: Plan,
@@ -102,7 +104,8 @@ class FittedForecaster:
         """Train a network.
 
         Args:
-            panel: the series. Batches hold no more windows than there are.
+            panel: the series. Batches hold no more windows than there are. The windows of a
+                `StoredPanel` come in another order than those of series in memory.
             settings, model, plan: what is forecast, the network, and how to train it.
             quantiles: levels, with 0.5 among them.
             warm_up: the share of the updates over which the learning rate rises, instead of
@@ -117,34 +120,35 @@ class FittedForecaster:
             raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
         levels = check_levels(quantiles)
         context, horizon = settings.n_context, settings.horizon
-        held_back = _held_back(panel, settings)
-        learnt = every_window(panel, context, horizon, held_back)
-        if not len(learnt[0]):
+        held_back = _held_back(panel.lengths, settings)
+        if isinstance(panel, StoredPanel):
+            found = survey(panel, settings, held_back)
+            windows, n_windows, ends = found.windows, int(found.counts.sum()), found.ends
+        else:
+            learnt = every_window(panel, context, horizon, held_back)
+            windows, n_windows, ends = _windows(panel, settings, held_back), len(learnt[0]), panel
+        if not n_windows:
             raise ValueError(
                 f"no series has a value to read and one to forecast within horizon={horizon} "
                 f"steps; the longest of {len(panel)} has {panel.lengths.max()} steps; wanted more "
                 "than horizon, or a shorter horizon"
             )
-        windows = _windows(panel, settings, held_back)
-        plan = replace(plan, batch_size=min(plan.batch_size, len(learnt[0])))
+        plan = replace(plan, batch_size=min(plan.batch_size, n_windows))
         if warm_up is not None:
-            plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(learnt[0]))))
-        task = Forecasting(
-            panel,
-            windows,
-            learnt,
-            levels,
-            plan.batch_size,
-            plan.seed,
-            _validation(panel, settings, held_back),
-        )
+            plan = replace(plan, warmup=int(warm_up * plan.total_iterations(n_windows)))
+        rest = levels, plan.batch_size, plan.seed, _validation(ends, settings, held_back)
+        task: Task
+        if isinstance(panel, StoredPanel):
+            task = StoredForecasting(panel, found, held_back, *rest)
+        else:
+            task = Forecasting(panel, windows, learnt, *rest)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
             net = ForecasterNet(
                 horizon,
-                panel.n_past,
-                panel.n_future,
-                panel.n_static,
+                len(windows.past),
+                len(windows.future),
+                len(windows.static),
                 windows.n_lags,
                 levels,
                 **{n: v for n, v in asdict(model).items() if n in _NET},
@@ -186,13 +190,43 @@ class FittedForecaster:
         Raises:
             ValueError: other inputs than those trained on, or no series is long enough.
         """
-        self.windows.check_inputs(panel)
-        pairs = self._rolled_back(panel, windows, stride)
-        return self._tested(panel, pairs, self._quantiles(panel, pairs))
+        ((_, _, tested),) = self.backtests(panel, windows, stride)
+        return tested
+
+    def backtests(
+        self,
+        panel: Panel | StoredPanel,
+        windows: int = 1,
+        stride: int | None = None,
+        answer: Callable[[Panel, Pairs], np.ndarray] | None = None,
+    ) -> Iterator[tuple[np.ndarray, Panel, Backtest]]:
+        """`backtest` of series in memory, and of those in a file some at a time.
+
+        Args:
+            panel, windows, stride: see `backtest`.
+            answer: gives the quantiles of some windows, `[M, h, Q]`; by default the network does.
+
+        Yields:
+            The positions of some series, their panel, and the forecasts.
+        """
+        any_yet = False
+        for chosen, part in in_parts(panel):
+            if answer is None:
+                self.windows.check_inputs(part)
+            pairs = self._rolled_back(part, windows, stride)
+            if len(pairs[0]):
+                any_yet = True
+                answers = (answer or self._quantiles)(part, pairs)
+                yield chosen, part, self._tested(part, pairs, answers)
+        if not any_yet:
+            raise ValueError(
+                f"no series has a value to forecast in its last {self.windows.horizon} steps and "
+                f"one before them; the longest of {len(panel)} has {panel.lengths.max()} steps"
+            )
 
     def evaluate(
         self,
-        panel: Panel,
+        panel: Panel | StoredPanel,
         windows: int = 1,
         stride: int | None = None,
         season: int | None = None,
@@ -208,11 +242,11 @@ class FittedForecaster:
             `forecast_metrics.measure`.
         """
         season = self.season if season is None else season
-        return self.backtest(panel, windows, stride).measures(panel, season)
+        return _measured(self.backtests(panel, windows, stride), season)
 
     def baselines(
         self,
-        panel: Panel,
+        panel: Panel | StoredPanel,
         windows: int = 1,
         stride: int | None = None,
         season: int | None = None,
@@ -222,12 +256,11 @@ class FittedForecaster:
         "last value", and where a season has more than one step "seasonal naive".
         """
         season = self.season if season is None else season
-        pairs = self._rolled_back(panel, windows, stride)
         result = {}
         for name, step in {"last value": 1, "seasonal naive": season}.items():
             if name == "last value" or season > 1:
-                answers = self._naive(panel, pairs, step)
-                result[name] = self._tested(panel, pairs, answers).measures(panel, season)
+                naive = partial(self._naive, season=step)
+                result[name] = _measured(self.backtests(panel, windows, stride, naive), season)
         return result
 
     def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
@@ -297,13 +330,7 @@ class FittedForecaster:
         for name, value in (("windows", windows), ("stride", stride)):
             if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r}; wanted a whole number, 1 or more")
-        pairs = last_windows(panel, context, horizon, windows, stride)
-        if not len(pairs[0]):
-            raise ValueError(
-                f"no series has a value to forecast in its last {horizon} steps and one before "
-                f"them; the longest of {len(panel)} has {panel.lengths.max()} steps"
-            )
-        return pairs
+        return last_windows(panel, context, horizon, windows, stride)
 
     def _tested(self, panel: Panel, pairs: Pairs, quantiles: np.ndarray) -> Backtest:
         return Backtest(*pairs, self.windows.actual(panel, *pairs), quantiles, self.levels)
@@ -351,10 +378,24 @@ def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:
     return [panel.series(i)[:cutoff] for i, cutoff in zip(*pairs, strict=True)]
 
 
-def _held_back(panel: Panel, settings: ForecastSettings) -> np.ndarray:
+def _measured(tested: Iterable[tuple[np.ndarray, Panel, Backtest]], season: int) -> Measures:
+    """The measures of backtests, one or more, taken together."""
+    scales: list[float] = []
+    every: list[Backtest] = []
+    for _, panel, each in tested:
+        histories = _histories(panel, (each.series, each.cutoffs))
+        scales += [forecast_metrics.seasonal_scale(history, season) for history in histories]
+        every.append(each)
+    actual, quantiles = (
+        np.concatenate([getattr(each, name) for each in every]) for name in ("actual", "quantiles")
+    )
+    return forecast_metrics.measure(actual, quantiles, every[0].levels, scales)
+
+
+def _held_back(lengths: np.ndarray, settings: ForecastSettings) -> np.ndarray:
     """How many steps of each series are kept from training, `[N]`: none of the too short ones."""
     steps = settings.validation_windows * settings.horizon
-    return np.where(panel.lengths > steps + settings.horizon, steps, 0)
+    return np.where(lengths > steps + settings.horizon, steps, 0)
 
 
 def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Pairs | None:
@@ -387,13 +428,7 @@ def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) ->
         settings.horizon,
         settings.scaling,
         settings.season,
-        past=Columns.of(panel.past[_first(panel.offsets, kept)]),
-        future=Columns.of(panel.future[_first(panel.future_offsets, kept)]),
+        past=Columns.of(panel.past[first_rows(panel.offsets, kept)]),
+        future=Columns.of(panel.future[first_rows(panel.future_offsets, kept)]),
         static=Columns.of(panel.static),
     )
-
-
-def _first(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Which rows are among the first `kept` `[N]` of their series."""
-    lengths = np.diff(offsets)
-    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) < np.repeat(kept, lengths)

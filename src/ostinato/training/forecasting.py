@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato.data import Batches
 from ostinato.data.panel import Panel
-from ostinato.training.distributed import Share
+from ostinato.training.distributed import Ranks, Share
 from ostinato.training.task import Mean, OfBatches
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
 
@@ -49,28 +49,46 @@ class Forecasting(OfBatches):
     def loss(self, net: torch.nn.Module) -> Share:
         chosen = self.next_rows()
         pairs = self.series[chosen], self.cutoffs[chosen]
-        total, count = self._pinball(net, pairs)
+        total, count = window_losses(net, self.windows, self.levels, self.panel, pairs)
         return Share(total / max(1, count), count, {}, count)
 
-    @torch.no_grad()
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None
-        series, cutoffs = self.validation
-        rows = self.ranks.rows(len(series))
-        was_training = net.training
-        net.eval()
-        sums = [self._pinball(net, part) for part in parts((series[rows], cutoffs[rows]))]
-        net.train(was_training)
-        total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
-        return {"validation_loss": (total / count, count) if count else (0.0, 0)}
+        return validated_on(net, self.windows, self.levels, self.panel, self.validation, self.ranks)
 
-    def _pinball(self, net: torch.nn.Module, pairs: Pairs) -> tuple[Tensor, int]:
-        """The sum of the losses of some windows, and how many there are."""
-        read = self.windows.contexts(self.panel, *pairs)
-        actual = scaled(self.windows.actual(self.panel, *pairs), read)
-        there = torch.isfinite(actual)
-        losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), self.levels)
-        return (losses * there[:, :, None]).sum(), int(there.sum()) * len(self.levels)
+
+def window_losses(
+    net: torch.nn.Module, windows: Windows, levels: Tensor, panel: Panel, pairs: Pairs
+) -> tuple[Tensor, int]:
+    """The sum of a network's losses in some windows, and how many losses there are."""
+    read = windows.contexts(panel, *pairs)
+    actual = scaled(windows.actual(panel, *pairs), read)
+    there = torch.isfinite(actual)
+    losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), levels)
+    return (losses * there[:, :, None]).sum(), int(there.sum()) * len(levels)
+
+
+@torch.no_grad()
+def validated_on(
+    net: torch.nn.Module,
+    windows: Windows,
+    levels: Tensor,
+    panel: Panel,
+    pairs: Pairs,
+    ranks: Ranks,
+) -> dict[str, Mean]:
+    """`Task.validate` on windows of which each process takes some."""
+    series, cutoffs = pairs
+    rows = ranks.rows(len(series))
+    was_training = net.training
+    net.eval()
+    sums = [
+        window_losses(net, windows, levels, panel, part)
+        for part in parts((series[rows], cutoffs[rows]))
+    ]
+    net.train(was_training)
+    total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
+    return {"validation_loss": (total / count, count) if count else (0.0, 0)}
 
 
 def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:

@@ -175,9 +175,10 @@ class ClassifyJob:
         report.write_report(run.report, collect(model, test, test.y, facts))
 
     def _preparation(self) -> Preparation | None:
-        if self.settings.data.source == "mnist":  # its values lie between 0 and 1 already
+        data = self.settings.data
+        if data.source == "mnist":  # its values lie between 0 and 1 already
             return None
-        return partition.preparation(self.parts, self.settings)
+        return partition.preparation(self.parts.train, data.missing, data.standardize)
 
     def _parameters(self, model: FittedClassifier) -> dict[str, Any]:
         """The configuration as arguments of `SequenceClassifier`."""

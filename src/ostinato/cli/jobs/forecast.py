@@ -9,24 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, defaults, limits, sources
+from ostinato import environment
+from ostinato.cli import answering, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
-from ostinato.cli.output import csv_text, times_as_text
+from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
 from ostinato.data.panel import Panel
 from ostinato.data.prepare import Preparation
+from ostinato.data.stored_panel import StoredPanel
+from ostinato.data.stored_series import WIDTH, StoredSeries
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
-    from ostinato.training.fitted_forecaster import FittedForecaster
+    from ostinato.training.fitted_forecaster import Backtest, FittedForecaster
     from ostinato.training.history import History
     from ostinato.training.windows import ForecastSettings
 
 _log = logging.getLogger(__name__)
 
+SHOWN = 1 << 20  # values of series in a file that the report looks at
 WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
 
 
@@ -47,7 +51,7 @@ def read(settings: Config, given: Given) -> ForecastJob:
                 "leave it out"
             )
     job = ForecastJob(settings, series)
-    job.n_windows()
+    job.n_windows()  # which refuses series that are too short
     _tell_missing(series)
     return job
 
@@ -56,8 +60,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
     """The jobs of a cross-validation, whose origins roll towards the end; see `jobs.folds`."""
     job = read(settings, given)
     horizon = job._asked().horizon
-    panel = _panel(job.series, job._preparation())
-    windows = _windows(panel, horizon, job.series.source, k)
+    windows = _windows(_lengths(job.series), horizon, job.series.source, k)
     steps = [(k - 1 - j) * windows * horizon for j in range(k)]
     return (replace(job, windows=windows, held_back=each) for each in steps)
 
@@ -71,9 +74,8 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     series = _series(source, settings, trained.preparation())
 
     model = answering.to_evaluate(trained)
-    panel = _panel(series, model.preparation)
-    windows = _windows(panel, model.windows.horizon, series.source)
-    return _known(model.evaluate(panel, windows))
+    windows = _windows(_lengths(series), model.windows.horizon, series.source)
+    return _known(model.evaluate(_panel(series, model.preparation), windows))
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
@@ -131,7 +133,7 @@ class ForecastJob:
             raise BadInput("--from is for classifiers and language models; leave it out")
         asked = self._asked()
         preparation = self._preparation()
-        panel, windows = self._panel(preparation)
+        panel, windows = self._panel(preparation, unseen=environment.rank_here() > 0)
         begun = asdict(settings.training)
         model, history = FittedForecaster.fit(
             panel.before(windows * asked.horizon),
@@ -163,46 +165,42 @@ class ForecastJob:
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
-        files.write_text(run.predictions, self._backtest(model))
-        panel, windows = self._panel(model.preparation)
+        files.write_pieces(run.predictions, (piece.encode() for piece in self._backtest(model)))
+        shown = self.series.some(SHOWN)
         contents = report.collect_forecasts(
             model,
-            panel,
+            _panel(shown, model.preparation).before(self.held_back),
             reported.facts(settings, run, history, evaluation),
-            windows=windows,
-            ids=self.series.ids,
-            times=self.series.times,
+            windows=self.n_windows(),
+            ids=shown.ids,
+            times=shown.times,
         )
         report.write_report(run.report, contents)
 
-    def _backtest(self, model: FittedForecaster) -> str:
+    def _backtest(self, model: FittedForecaster) -> Iterator[str]:
         """A line for each step that the model is measured by: what came, and the quantiles."""
         panel, windows = self._panel(model.preparation)
-        tested = model.backtest(panel, windows)
-        header = ["id", "step" if self.series.times is None else "time", "value", "prediction"]
-        median = tested.levels.index(0.5)
-        times = None if self.series.times is None else times_as_text(self.series.times)
-        rows = []
-        for i, cutoff, actual, answers in zip(
-            tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
-        ):
-            steps = range(cutoff, cutoff + len(actual))
-            when = [step + 1 for step in steps]
-            if times is not None:
-                when = times[i][cutoff : steps.stop]
-            for time, value, row in zip(when, actual, answers, strict=True):
-                numbers = [value, row[median], *row]
-                rows.append([self.series.ids[i], time, *(f"{n:.6g}" for n in numbers)])
-        return csv_text([*header, *(f"q{level:g}" for level in tested.levels)], rows)
+        times = self.series.times
+        dtype = None if times is None else time_type(times)
+        header = ["id", "step" if times is None else "time", "value", "prediction"]
+        head: list[str] | None = [*header, *(f"q{level:g}" for level in model.levels)]
+        for chosen, _, tested in model.backtests(panel, windows):
+            part = self.series.select(chosen)
+            when = None if part.times is None else times_as_text(list(part.times), dtype)
+            yield csv_text(head, _lines(tested, part.ids, when))
+            head = None
 
     def n_windows(self) -> int:
         """Forecasts of each series to test by."""
-        return self._panel(self._preparation())[1]
+        lengths = _lengths(self.series) - self.held_back
+        return self.windows or _windows(lengths, self._asked().horizon, self.series.source)
 
-    def _panel(self, preparation: Preparation | None) -> tuple[Panel, int]:
+    def _panel(
+        self, preparation: Preparation | None, unseen: bool = True
+    ) -> tuple[Panel | StoredPanel, int]:
         """What there is to learn from and to test on, and the windows to test by."""
-        panel = _panel(self.series, preparation).before(self.held_back)
-        return panel, self.windows or _windows(panel, self._asked().horizon, self.series.source)
+        panel = _panel(self.series, preparation, unseen)
+        return panel.before(self.held_back), self.n_windows()
 
     def _asked(self) -> ForecastSettings:
         from ostinato.training.windows import ForecastSettings
@@ -213,7 +211,7 @@ class ForecastJob:
 
     def _preparation(self) -> Preparation:
         """Scales of inputs are the network's own matter, as for arrays."""
-        return Preparation.fit(self.series, missing="forward", standardize=False)
+        return partition.preparation(self.series, "forward", standardize=False)
 
 
 def _series(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
@@ -224,24 +222,65 @@ def _series(source: str, settings: Config, preparation: Preparation | None = Non
     return sources.read(source, settings, trained=columns)
 
 
-def _panel(series: Examples, preparation: Preparation | None) -> Panel:
-    """The series as a network's panel.
+def _panel(
+    series: Examples, preparation: Preparation | None, unseen: bool = False
+) -> Panel | StoredPanel:
+    """The series as a network's panel; of those in a file, one that is read in parts.
 
     Where inputs are known in advance, steps at the end of a series without a value are the future.
+
+    Args:
+        series: with their inputs.
+        preparation: of the inputs.
+        unseen: see `Preparation.apply`.
     """
-    if preparation is None or not (series.features or series.statics):
-        return Panel.of(series.y)
-    inputs = list(preparation.apply(series))
-    known = set(series.roles.known) if series.roles else set()
-    origin = [f.name for f in preparation.features for _ in f.columns]
-    is_known = np.array([name in known for name in origin], dtype=bool)
-    ends = [_end(y) if is_known.any() else len(y) for y in series.y]
-    return Panel.of(
-        [y[:end] for y, end in zip(series.y, ends, strict=True)],
-        past=[x[:end, ~is_known] for x, end in zip(inputs, ends, strict=True)],
-        future=[x[:, is_known] for x in inputs],
-        static=preparation.apply_statics(series),
+    has_inputs = bool(series.features or series.statics)
+    X = static = None
+    is_known = np.zeros(0, bool)
+    if preparation is not None and has_inputs:
+        X, static = preparation.apply(series, unseen=unseen), preparation.apply_statics(series)
+        known = set(series.roles.known) if series.roles else set()
+        origin = [f.name for f in preparation.features for _ in f.columns]
+        is_known = np.array([name in known for name in origin], dtype=bool)
+
+    def of(y: Sequence[np.ndarray], chosen: Any = slice(None)) -> Panel:
+        if X is None or static is None:
+            return Panel.of(y)
+        inputs = list(X[chosen])
+        ends = [_end(each) if is_known.any() else len(each) for each in y]
+        return Panel.of(
+            [each[:end] for each, end in zip(y, ends, strict=True)],
+            past=[x[:end, ~is_known] for x, end in zip(inputs, ends, strict=True)],
+            future=[x[:, is_known] for x in inputs],
+            static=static[chosen],
+        )
+
+    y = series.y
+    if not isinstance(y, StoredSeries):
+        return of(y)
+    width = len(series.features) + WIDTH
+    return StoredPanel(
+        lambda chosen: of(list(y.take(chosen)), chosen), _lengths(series), series.lengths * width
     )
+
+
+def _lengths(series: Examples) -> np.ndarray:
+    """Steps of each series, `[N]`, without those of which inputs alone are known."""
+    if series.roles is None or not set(series.roles.known) & set(series.features):
+        return series.lengths
+    return np.array([_end(y) for y in series.y])
+
+
+def _lines(tested: Backtest, ids: np.ndarray, times: list[list[Any]] | None) -> Iterator[list]:
+    """The lines of a backtest: name, time or step, what came, the median, all quantiles."""
+    median = tested.levels.index(0.5)
+    for i, cutoff, actual, answers in zip(
+        tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
+    ):
+        steps = range(cutoff, cutoff + len(actual))
+        when = [step + 1 for step in steps] if times is None else times[i][cutoff : steps.stop]
+        for time, value, row in zip(when, actual, answers, strict=True):
+            yield [ids[i], time, *(f"{n:.6g}" for n in (value, row[median], *row))]
 
 
 def _known(measures: dict[str, Any]) -> dict[str, Any]:
@@ -251,21 +290,25 @@ def _known(measures: dict[str, Any]) -> dict[str, Any]:
 
 def _tell_missing(series: Examples) -> None:
     """A note for each column in which values are missing, and what becomes of them."""
-    within = ~series.ahead
-    target = np.concatenate(series.y)[within]
-    columns = {str(series.roles.target) if series.roles else "y": (target, "are stepped over")}
-    for i, name in enumerate(series.features):
-        columns[name] = (series.values[within, i], "are taken from the step before")
-    for name, (values, what) in columns.items():
-        n = int(np.isnan(values).sum())
-        if n:
+    target = str(series.roles.target) if series.roles else "y"
+    missing = dict.fromkeys((target, *series.features), 0)
+    n = 0
+    for block in series.blocks():
+        within = ~block.ahead
+        n += int(within.sum())
+        missing[target] += int(np.isnan(np.concatenate(block.y)[within]).sum())
+        for i, name in enumerate(series.features):
+            if name != target:
+                missing[name] += int(np.isnan(block.values[within, i]).sum())
+    for name, n_missing in missing.items():
+        if n_missing:
             _log.warning(
                 "%s: %s of %s values of %r are missing; they %s",
                 series.source,
+                f"{n_missing:,}",
                 f"{n:,}",
-                f"{len(values):,}",
                 name,
-                what,
+                "are stepped over" if name == target else "are taken from the step before",
             )
 
 
@@ -275,7 +318,7 @@ def _end(y: np.ndarray) -> int:
     return int(present[-1]) + 1 if len(present) else len(y)
 
 
-def _windows(panel: Panel, horizon: int, source: str, folds: int = 1) -> int:
+def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> int:
     """Forecasts of each series to measure by, in each fold.
 
     As many as leave a part of the shortest series for training that is as long as that of a fold.
@@ -283,7 +326,7 @@ def _windows(panel: Panel, horizon: int, source: str, folds: int = 1) -> int:
     Raises:
         BadInput: none does.
     """
-    shortest = int(panel.lengths.min())
+    shortest = int(lengths.min())
     windows = min(WINDOWS, (shortest - 1) // ((folds + 1) * horizon))
     if windows < 1 and folds > 1:
         raise BadInput(
@@ -317,6 +360,7 @@ def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
 def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each series and step ahead."""
     panel = _panel(series, model.preparation)
+    assert isinstance(panel, Panel)  # series to answer are in memory
     _check_future(series, panel, model.windows.horizon)
     answers = model.predict_quantiles(panel)
     levels = model.levels

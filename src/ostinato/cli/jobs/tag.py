@@ -101,7 +101,8 @@ class TagJob:
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         if settings.run.from_ is not None:
             raise BadInput("--from is for classifiers and language models; leave it out")
-        preparation = partition.preparation(self.parts, settings)
+        data = settings.data
+        preparation = partition.preparation(train, data.missing, data.standardize)
         scheme = _scheme(train)
         given = Tagged.of(partition.inputs(preparation, train), train.y, scheme)
         if validation is not None:
