@@ -92,6 +92,15 @@ def test_keys():
         ("piece", "the qu", ("the", " qu")),
         ("piece", "the", ("", "the")),
         ("piece", "the ", ("the", " ")),
+        ("piece", "", ("", "")),
+        ("piece", "two\nthe qu", ("two\nthe", " qu")),
+        ("piece", "two\n\nqu", ("two\n\n", "qu")),
+        ("piece", "two\n", ("two\n", "")),
+        ("piece", "two\n  qu", ("two\n ", " qu")),
+        ("piece", "T:the qu", ("T:the", " qu")),
+        ("piece", "K:Am", ("K:", "Am")),
+        ("piece", "two, (on", ("two, (", "on")),
+        ("piece", "é 12", ("é", " 12")),
     ],
 )
 def test_what_is_being_typed_is_cut_off(level, text, wanted):
@@ -99,6 +108,19 @@ def test_what_is_being_typed_is_cut_off(level, text, wanted):
     whole, beginning = vocabulary.typed(text)
     assert (whole, beginning) == wanted
     assert whole + beginning == text
+
+
+def test_what_is_being_typed_of_pieces_is_read_as_it_will_be():
+    """No piece goes from what is whole into the beginning: both together are read the same.
+
+    (Several blanks in a row are not cut up as long as nothing follows them.)
+    """
+    text = "X:12\nT:the two (one), don't\nK:Am é-é\n|:A2B|c'd::e f\t12 !"
+    vocabulary = fitted("piece", [text] * 2)
+    for end in range(len(text) + 1):
+        whole, beginning = vocabulary.typed(text[:end])
+        apart = [*vocabulary.encode(whole), *vocabulary.encode(beginning)]
+        assert apart == vocabulary.encode(text[:end]).tolist()
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -128,20 +128,31 @@ class Vocabulary:
     def typed(self, text: str) -> tuple[str, str]:
         """A text that is being typed, cut before its unfinished token: (whole tokens, beginning).
 
-        A character is never unfinished. A word is until a blank follows it, and a piece until the
-        word it belongs to has a blank behind it.
+        A character is never unfinished. A word is until a blank follows it. So is a piece, which
+        begins where the word, number or run of marks begins that no piece goes beyond.
         """
         if self.level == "character":
             return text, ""
-        words = text.split(" ")
         if self.level == "piece":
-            begin = text.rfind(" ")
-            return (text[:begin], text[begin:]) if begin > 0 else ("", text)
+            begin = self._begin_of_pieces(text)
+            return text[:begin], text[begin:]
+        words = text.split(" ")
         begin = len(text) - len(words[-1])
         unfinished = WORD.findall(words[-1])
         if not unfinished or not text.endswith(unfinished[-1]) or keys_of_word(unfinished[-1]) == 1:
             return text, ""
         return text[: len(text) - len(unfinished[-1])], unfinished[-1]
+
+    def _begin_of_pieces(self, text: str) -> int:
+        """Where the last part of a text begins that pieces are made of; a blank is of the next."""
+        if text.endswith(" "):
+            return len(text) - 1
+        if not text or text[-1].isspace():
+            return len(text)
+        begin = len(text) - len(text.rsplit(None, 1)[-1])
+        begin -= text[:begin].endswith(" ")
+        parts = self._tokenizer.pre_tokenizer.pre_tokenize_str(text[begin:])
+        return begin + parts[-1][1][0]
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` reads, of JSON values."""
