@@ -129,24 +129,37 @@ def _without_changes(step: Callable[..., Any]) -> Callable[..., Any]:
     return functional
 
 
-def _record_once(
-    a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
-    captured: list[Tensor], n_rows: int, outside: Collection[int],
-) -> Recording:  # fmt: skip
+def _leaves_given(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
+    """The leaves of init, and of the first element of xs, with rows."""
+    if a.shared is None:
+        return a.init_leaves, a.first_x
+    init, xs = a.rows
+    return init, [leaf[0] for leaf in xs]
+
+
+def _copies(
+    a: Arguments, captured: list[Tensor], n_rows: int
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Copies of captured tensors, init and the first element of xs, the latter with n_rows rows."""
+
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    state_leaves, x_leaves = a.init_leaves, a.first_x
-    if a.shared is not None:
-        init, xs_of_rows = a.rows
-        state_leaves, x_leaves = init, [leaf[0] for leaf in xs_of_rows]
     params = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in captured
     ]
-    states = [leaf(t, t.is_floating_point()) for t in state_leaves]
-    xs = [leaf(t, t.requires_grad) for t in x_leaves]
+    init, first_x = _leaves_given(a)
+    states = [leaf(t, t.is_floating_point()) for t in init]
+    return params, states, [leaf(t, t.requires_grad) for t in first_x]
+
+
+def _record_once(
+    a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
+    captured: list[Tensor], n_rows: int, outside: Collection[int],
+) -> Recording:  # fmt: skip
+    params, states, xs = _copies(a, captured, n_rows)
     given = params + states + xs
     recorder = Recorder(given, outside)
     with swapped(captured, params, functions):
@@ -193,7 +206,7 @@ def _record_once(
         d_states=tuple(d_given[n:m]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in state_leaves),
+        init_needs_grad=tuple(t.requires_grad for t in _leaves_given(a)[0]),
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
