@@ -18,7 +18,7 @@ from four_tasks import QUICK, TASKS
 from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
-from ostinato.training import fitted
+from ostinato.training import fitted, fitted_language
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
@@ -96,6 +96,22 @@ def test_complete_needs_no_torch(ostinato, runs):
     wanted = ostinato("complete", runs / "language", "the c").out
     assert len(wanted.splitlines()) == 3
     assert without_torch("complete", runs / "language", "the c") == wanted
+
+
+@pytest.mark.process
+def test_generate_needs_no_torch_and_writes_what_the_network_does(ostinato, runs):
+    """Scores differ by rounding, so that a draw differs where it falls on the end of a share."""
+    arguments = ("generate", runs / "language", "--prompt", "the ", "--tokens", 120, "--seed", 4)
+    shares = ("--temperature", 0.8, "--top-k", 9, "--top-p", 0.95, "--json")
+    wanted = fitted_language.load(runs / "language" / "model").generate(
+        "the ", 120, temperature=0.8, top_k=9, top_p=0.95, seed=4
+    )
+    found = json.loads(without_torch(*arguments, *shares))
+    assert wanted.n_tokens > 30
+    made = {"n_tokens": wanted.n_tokens, "copied": wanted.copied}
+    assert found == {"text": "the " + wanted.text, **made}
+    assert json.loads(ostinato(*arguments, *shares).out) == found
+    assert json.loads(ostinato(*arguments, "--json").out) != found
 
 
 def test_predictions_are_those_of_the_network(ostinato, runs, monkeypatch):

@@ -24,6 +24,7 @@ import ostinato
 from ostinato import runtime
 from ostinato.data import Examples, Preparation
 from ostinato.engine import native
+from ostinato.runtime import checks
 
 EPS = np.finfo(np.float32).eps
 
@@ -250,6 +251,32 @@ def test_language_models(tmp_path):
         place = again.labels.tolist().index(suggested.text)
         known = probabilities[-1, 2:].sum()  # suggested are tokens of a text alone
         assert abs(probabilities[-1, place] / known - suggested.probability) < 1e-4
+
+
+@pytest.mark.parametrize("level", ["character", "word", "piece"])
+def test_a_seed_writes_the_same_text_as_in_torch(tmp_path, level):
+    """A draw could differ where it falls within the rounding of a score, some 1e-6 of all."""
+    model = language_model(tmp_path / "m", level=level, iterations=30)
+    again = runtime.load(tmp_path / "m")
+    n_tokens = 0
+    for seed in range(20):
+        how = {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "seed": seed}
+        made = model.generate("to be", 60, **how)
+        assert again.generate("to be", 60, **how) == made
+        n_tokens += made.n_tokens
+    assert n_tokens > 30
+    assert again.generate("to", 30, temperature=0) == model.generate("to", 30, temperature=0)
+    assert again.generate("to be or not to be, that is", 40, temperature=0).copied is not None
+
+
+def test_hashes_of_texts_that_are_none_are_refused():
+    for hashes, one_in, message in [
+        (np.zeros(3, np.float32), 1, r"the tensor 'copies' is float32\[3\]; wanted int64\[N\]"),
+        (np.zeros((3, 1), np.int64), 1, r"int64\[3, 1\]; wanted"),
+        (np.zeros(3, np.int64), 0, "'one_in' has 0; wanted a whole number from 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            checks.copies({"copies": hashes}, one_in, "config.json")
 
 
 @pytest.mark.parametrize("season", [1, 6])

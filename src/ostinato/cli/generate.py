@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from ostinato.cli import jobs, runs
+from ostinato.cli import answering, jobs, runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
-
-if TYPE_CHECKING:
-    from ostinato.training.fitted_language import FittedLanguageModel
-
+from ostinato.data.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +28,9 @@ def generate(
         Optional[int],  # noqa: UP045  typer of Python 3.10
         typer.Option(help="Draw among so many likeliest tokens only.", min=1),
     ] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Draw among the fewest tokens that are so likely together.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
@@ -39,13 +39,11 @@ def generate(
     hush(quiet)
     if not temperature >= 0:
         raise BadInput(f"--temperature is {temperature}; wanted 0 or more")
-    trained = find(run)
-
-    from ostinato.training import fitted_language
-
-    model = fitted_language.load(trained.model)
-    _tell_unknown(model, prompt)
-    made = model.generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
+    if not 0 < top_p <= 1:
+        raise BadInput(f"--top-p is {top_p}; wanted a share above 0, 1 at most")
+    model = answering.to_predict(find(run))
+    _tell_unknown(model.vocabulary, prompt)
+    made = model.generate(prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}
     if as_json:
         say_json({"text": prompt + made.text, **copied})
@@ -56,9 +54,8 @@ def generate(
         print(f"{share} of its 20-grams stand in the training texts", file=sys.stderr)
 
 
-def _tell_unknown(model: FittedLanguageModel, prompt: str) -> None:
+def _tell_unknown(vocabulary: Vocabulary, prompt: str) -> None:
     """A note if the prompt has characters that the training texts do not have."""
-    vocabulary = model.vocabulary
     unknown = [c for c in dict.fromkeys(prompt) if vocabulary.decode(vocabulary.encode(c)) != c]
     if vocabulary.level == "character" and unknown:
         shown = ", ".join(map(repr, unknown[:5])) + ("…" if len(unknown) > 5 else "")

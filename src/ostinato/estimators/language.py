@@ -188,10 +188,13 @@ class LanguageModel(Estimator):
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
         """Go on after a prompt with n tokens at most; see `FittedLanguageModel.generate`."""
-        return self._fitted().generate(prompt, n, temperature=temperature, top_k=top_k, seed=seed)
+        return self._fitted().generate(
+            prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory: all or nothing.

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.data.copies import Copies
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.data.words import WordVocabulary
+from ostinato.runtime.card import COPIES
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import entries, fail, items, text, whole
@@ -22,12 +24,23 @@ if TYPE_CHECKING:
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
 MAX_CONTEXT = 1 << 20  # steps
+MAX_ONE_IN = 1 << 40  # of a corpus of 2^59 tokens
 _DTYPE = re.compile(r"[<>|=]?(?:[biuf][1248]|U[1-9]\d{0,4}|O)")
 _FEATURE = {"name", "words", "mean", "scale", "fill"}
 
 
 def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
     entries(fitted, f"{where}: 'fitted'", wanted)
+
+
+def copies(tensors: dict[str, Array], one_in: Any, where: str) -> Copies:
+    """The 20-grams of the texts that a language model learnt from."""
+    hashes = tensors.get(COPIES, np.empty(0, np.int64))  # the first models had none
+    if hashes.dtype != np.int64 or hashes.ndim != 1:
+        fail(
+            f"{where}: the tensor {COPIES!r} is {hashes.dtype}{list(hashes.shape)}; wanted int64[N]"
+        )
+    return Copies(hashes.view(np.uint64), whole(one_in, f"{where}: 'one_in'", 1, MAX_ONE_IN))
 
 
 def labels(value: Any, n: int, where: str) -> LabelEncoder:

@@ -11,6 +11,7 @@ import numpy as np
 from ostinato.data.growing_text import GrowingText
 from ostinato.data.keyboard import Keyboard, Suggestion
 from ostinato.data.vocabulary import END, Vocabulary
+from ostinato.data.writing import Generated, Sampling, written
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array
@@ -31,6 +32,9 @@ class LanguageModel(Model):
         (2, 2)
         >>> model.suggest("to b", 1)[0].text == model.predict(["to b"])[0]
         True
+        >>> made = model.generate("to be", n=9, seed=1)          # a seed gives the same text again
+        >>> made == model.generate("to be", n=9, seed=1), made.n_tokens <= 9
+        (True, True)
         >>> 0 < model.evaluate(["to be or not to be"])["bits_per_character"] < 5
         True
     """
@@ -39,6 +43,7 @@ class LanguageModel(Model):
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
         checks.names(fitted, {"vocabulary", "one_in"}, where)
+        self._copies = checks.copies(self.tensors, fitted["one_in"], where)
         self.vocabulary = checks.vocabulary(fitted["vocabulary"], self.graph.n_outputs, where)
         self.labels = np.array(self.vocabulary.strings, dtype=object)
         if self.graph.embed is None or self.graph.embed.n_tokens != self.graph.n_outputs:
@@ -89,6 +94,33 @@ class LanguageModel(Model):
         scores = self._typing.answer(self.vocabulary.encode(whole))
         found = self._keyboard.likeliest(scores, beginning, n)
         return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]
+
+    def generate(
+        self,
+        prompt: str = "",
+        n: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Generated:
+        """Go on after a prompt until the model ends the document, n tokens at most.
+
+        Args:
+            prompt: the beginning of a document; "" begins a new one.
+            n: tokens at most.
+            temperature, top_k, top_p, seed: how they are drawn; see `data.writing.Sampling`.
+
+        Returns:
+            The `text` without the prompt, its `n_tokens`, and which share of its 20-grams is
+            `copied` from the training documents.
+
+        Raises:
+            ValueError: n or top_k is below 1, temperature or seed below 0, or top_p not in (0, 1].
+        """
+        how = Sampling(temperature, top_k, top_p, seed)
+        return written(self._read_on, self.vocabulary, self._copies, prompt, n, how)
 
     @cached_property
     def _keyboard(self) -> Keyboard:

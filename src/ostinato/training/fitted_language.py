@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ostinato.data.copies import Copies
 from ostinato.data.corpus import Corpus
 from ostinato.data.keyboard import Keyboard, Suggestion
-from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
+from ostinato.data.vocabulary import Vocabulary
+from ostinato.data.writing import Generated, Sampling, written
 from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
-from ostinato.models.language import LanguageArchitecture, LanguageNet
+from ostinato.models.language import Carry, LanguageArchitecture, LanguageNet
 from ostinato.training import loop, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
@@ -42,22 +42,6 @@ class Reading(Declared):
         "twice, or 8192 pieces.",
         low=3,
     )
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A text that a model made.
-
-    Attributes:
-        text: without the prompt.
-        n_tokens: how many it has; fewer than wanted if the model ended the document.
-        copied: the share of its 20-grams (of tokens) that stand in the training documents, word for
-            word; None if it has too few to say. See `data.copies`.
-    """
-
-    text: str
-    n_tokens: int
-    copied: float | None
 
 
 @dataclass(frozen=True)
@@ -200,6 +184,7 @@ class FittedLanguageModel:
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
         """Go on after a prompt until the model ends the document, n tokens at most.
@@ -207,43 +192,17 @@ class FittedLanguageModel:
         Args:
             prompt: the beginning of a document; "" begins a new one.
             n: tokens at most.
-            temperature: divides the logits: below 1 the likely becomes likelier; at 0 the likeliest
-                token is taken.
-            top_k: draw among so many likeliest tokens only.
-            seed: the same seed gives the same text.
+            temperature, top_k, top_p, seed: how they are drawn; see `data.writing.Sampling`.
 
         Raises:
-            ValueError: n or top_k is below 1, or temperature below 0.
+            ValueError: n or top_k is below 1, temperature or seed below 0, or top_p not in (0, 1].
         """
-        for name, value in (("n", n), ("top_k", top_k)):
-            if value is not None and value < 1:
-                raise ValueError(f"generate: {name}={value}; wanted 1 or more")
-        if not temperature >= 0:
-            raise ValueError(f"generate: temperature={temperature}; wanted 0 or more")
-        drawn = list(self._draw(prompt, n, temperature, top_k, seed))
-        copied = self.copies.share(np.array(drawn, dtype=np.int32))
-        return Generated(self._written(prompt, drawn), len(drawn), copied)
+        how = Sampling(temperature, top_k, top_p, seed)
+        return written(self._read, self.vocabulary, self.copies, prompt, n, how)
 
-    def _draw(
-        self, prompt: str, n: int, temperature: float, top_k: int | None, seed: int
-    ) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(seed)
-        session = TypingSession(self.net)
-        read = self.vocabulary.encode(prompt)
-        tokens = np.concatenate([read, np.empty(n, dtype=np.int32)])
-        for place in range(len(read), len(tokens)):
-            logits = session.logits(tokens[:place])
-            token = _drawn(logits, temperature, top_k, generator)
-            if token == END:
-                return
-            tokens[place] = token
-            yield token
-
-    def _written(self, prompt: str, drawn: list[int]) -> str:
-        """The text of drawn tokens, with the blank that stands between it and the prompt."""
-        before = self.vocabulary.decode(self.vocabulary.encode(prompt))
-        whole = self.vocabulary.decode([*self.vocabulary.encode(prompt).tolist(), *drawn])
-        return whole[len(before) :] if whole.startswith(before) else self.vocabulary.decode(drawn)
+    def _read(self, tokens: np.ndarray, carry: Carry) -> tuple[np.ndarray, Carry]:
+        logits, carry = self._typing.read(tokens, carry)
+        return logits.numpy(), carry
 
 
 def load(path: str | Path) -> FittedLanguageModel:
@@ -279,20 +238,6 @@ def as_documents(documents: Any, name: str = "X") -> list[str]:
     if not any(texts):
         raise ValueError(f"{name} has {len(texts)} documents without a character; wanted texts")
     return texts
-
-
-def _drawn(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
-) -> int:
-    """A token drawn from logits `[V]`, never UNKNOWN."""
-    logits = logits.double().clone()
-    logits[UNKNOWN] = -torch.inf
-    if not temperature:
-        return int(logits.argmax())
-    if top_k is not None and top_k < len(logits):
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    probability = torch.softmax(logits / temperature, dim=0)
-    return int(torch.multinomial(probability, 1, generator=generator))
 
 
 def _net_arguments(architecture: LanguageArchitecture) -> dict[str, Any]:

@@ -19,13 +19,14 @@ class TypingSession:
 
     def __init__(self, net: LanguageNet):
         self._net = net
-        self._text: GrowingText[Tensor] = GrowingText(self._read)
+        self._text: GrowingText[Tensor] = GrowingText(self.read)
 
     def logits(self, tokens: np.ndarray) -> Tensor:
         """The logits `[V]` of the token that follows tokens `[N]`, the beginning of a document."""
         return self._text.answer(tokens)
 
     @torch.no_grad()
-    def _read(self, tokens: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
+    def read(self, tokens: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
+        """The logits `[V]` after further tokens `[N]`, and the state there; see `GrowingText`."""
         features, carry = self._net(torch.from_numpy(tokens.astype(np.int64))[None], carry)
         return self._net.logits(features[0, -1]), carry
