@@ -156,24 +156,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         """
         seed = self._seed()
         plan = training.Plan(**self._own(training.Plan), seed=seed)
-        given = _checked(X, y, sample_weight)
-        if validation is not None:
-            given = replace(given, validation=self._check_validation(validation, given))
-        elif self.validation_fraction:
-            checked = Fitting(validation_fraction=self.validation_fraction)
-            given = given.split(checked.validation_fraction, seed)
+        given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
         preparation = None
         if self.standardize and not isinstance(given.X, Words):
             names = tuple(f"feature {i}" for i in range(n_features(given.X)))
             preparation = Preparation.fit(Examples(given.X, features=names))
             given = given.prepared_by(preparation)
-        if self.ensemble != 1 and given.y.ndim == 2:
-            raise ValueError(
-                f"ensemble={self.ensemble} is for one label an example; y has several: fit "
-                "classifiers with other seeds, and average what predict_proba gives"
-            )
-        if self.ensemble != 1 and resume is not None:
-            raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
+        self._check_ensemble(given, resume)
         members = []
         for i, start in enumerate(self._starts()):
             trained, self.history_ = FittedClassifier.fit(
@@ -262,6 +251,26 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                 f"{len(fitted.members)}, not {count}; wanted the same"
             )
         return [replace(fitted, net=net) for net in fitted.members]
+
+    def _with_validation(
+        self, given: Labelled, validation: tuple[Any, Any] | None, seed: int
+    ) -> Labelled:
+        """With the validation data that were given, or with a part of the examples."""
+        if validation is not None:
+            return replace(given, validation=self._check_validation(validation, given))
+        if not self.validation_fraction:
+            return given
+        checked = Fitting(validation_fraction=self.validation_fraction)
+        return given.split(checked.validation_fraction, seed)
+
+    def _check_ensemble(self, given: Labelled, resume: str | Path | None) -> None:
+        if self.ensemble != 1 and given.y.ndim == 2:
+            raise ValueError(
+                f"ensemble={self.ensemble} is for one label an example; y has several: fit "
+                "classifiers with other seeds, and average what predict_proba gives"
+            )
+        if self.ensemble != 1 and resume is not None:
+            raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
 
     def _check_validation(
         self, validation: tuple[Any, Any], given: Labelled
