@@ -124,7 +124,7 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
         elif kind in (".parquet", ".arrow", ".feather"):
             yield from _examples(_Batches(_batches(file, kind), name), roles, not roles.labels)
         else:
-            lines = _Lines(file, kind, name, roles.separator)
+            lines = _LineBlocks(file, kind, name, roles.separator)
             yield from _examples(lines, roles, not roles.labels)
 
 
@@ -242,7 +242,7 @@ def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
     return np.insert(seen, places[order], hashes[order])
 
 
-class _Lines:
+class _LineBlocks:
     """Blocks of a CSV or JSON Lines file."""
 
     def __init__(self, file: IO[bytes], kind: str, name: str, separator: str | None):
