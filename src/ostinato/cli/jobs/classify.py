@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, class_weights, defaults, limits, partition, sources
+from ostinato.cli import answering, class_weights, defaults, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs import several
+from ostinato.cli.jobs.parts_job import PartsJob
 from ostinato.cli.output import predictions_csv
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
@@ -76,21 +77,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class ClassifyJob:
+class ClassifyJob(PartsJob):
     """See `Job`."""
-
-    settings: Config
-    parts: partition.Parts
-
-    def description(self) -> dict[str, Any]:
-        return partition.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
-
-    def redrawn(self, draw: int) -> ClassifyJob | None:
-        parts = partition.redrawn(self.parts, self.settings, draw)
-        return None if parts is None else replace(self, parts=parts)
-
-    def least_memory(self) -> int:
-        return limits.least_memory(self.settings, partition.describe(self.parts))
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, defaults, limits, partition, sources
+from ostinato.cli import answering, defaults, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs.parts_job import PartsJob
 from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
@@ -75,21 +76,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class TagJob:
+class TagJob(PartsJob):
     """See `Job`."""
-
-    settings: Config
-    parts: partition.Parts
-
-    def description(self) -> dict[str, Any]:
-        return partition.describe(self.parts) | {"sha256": sources.digest(self.settings.data)}
-
-    def redrawn(self, draw: int) -> TagJob | None:
-        parts = partition.redrawn(self.parts, self.settings, draw)
-        return None if parts is None else replace(self, parts=parts)
-
-    def least_memory(self) -> int:
-        return limits.least_memory(self.settings, partition.describe(self.parts))
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None
