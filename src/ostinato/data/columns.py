@@ -7,6 +7,7 @@ scikit-learn takes a second to import.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,24 @@ _SHOWN = 5
 
 
 def column_names(X: Any) -> np.ndarray | None:
-    """`[T]`, the names of a data frame's columns; None if X is no data frame, or has numbers there.
+    """The names of a data frame's columns; of a list of them, the names that all have.
+
+    Returns:
+        `[T]` of a data frame `[N, T]`, `[F]` of frames `[T_i, F]`; None if X is neither, or has
+        numbers there.
 
     Raises:
         TypeError: some names are strings and some are not.
+        ValueError: a frame of a list has other columns than the first, or in another order.
+
+    Example:
+        >>> class Frame:  # as of pandas
+        ...     columns = ["x", "y"]
+        >>> column_names([Frame(), Frame()])
+        array(['x', 'y'], dtype=object)
     """
+    if isinstance(X, (list, tuple)):
+        return _names_of_all(X)
     names = getattr(X, "columns", None)
     if names is None or len(names) == 0:
         return None
@@ -33,6 +47,22 @@ def column_names(X: Any) -> np.ndarray | None:
             "X.columns = X.columns.astype(str)"
         )
     return np.array(list(names), dtype=object)
+
+
+def _names_of_all(frames: Sequence[Any]) -> np.ndarray | None:
+    is_nested = len(frames) == 0 or isinstance(frames[0], (list, tuple))
+    wanted = None if is_nested else column_names(frames[0])
+    if wanted is None:
+        return None
+    for i, frame in enumerate(frames):
+        names = getattr(frame, "columns", None)
+        if names is None or list(names) != wanted.tolist():
+            came = "no names of columns" if names is None else f"the columns {list(names)}"
+            raise ValueError(
+                f"X[{i}] has {came}, X[0] has {wanted.tolist()}; wanted the same in all sequences, "
+                "in the same order"
+            )
+    return wanted
 
 
 def check_columns(X: Any, wanted: np.ndarray | None, estimator: str = "SequenceClassifier") -> None:
