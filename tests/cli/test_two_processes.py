@@ -275,6 +275,21 @@ def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch, task):
     assert all(0.5 < n / table.stat().st_size < 0.8 for n in read.values()), read
 
 
+def test_windows_of_a_large_file_are_shared(table, tmp_path, monkeypatch):
+    """One process and two draw the same windows, and differ by rounding alone."""
+    task = ("--forecast", "x0", "--horizon", 2, "--known", "x1", "--eval-every", 5)
+    two = train_large(tmp_path, monkeypatch, table, 0, "two", task)
+    code, _, err = ended(two)
+    assert code == 0, err
+    flags = two.args[two.args.index("train") :]
+    flags[-1] = str(tmp_path / "one")
+    subprocess.run([sys.executable, tmp_path / "large.py", *flags], check=True)
+    theirs, ours = (without_clock(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    assert [report["iteration"] for report in ours] == [0, 5, 10, 15]
+    for a, b in zip(theirs, ours, strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+
+
 def test_a_damaged_row_group_ends_all_with_its_own_error(table, tmp_path, monkeypatch):
     content = bytearray(table.read_bytes())
     at = round(0.9 * len(content))  # in the half of process 1

@@ -12,7 +12,7 @@ from forecasting_examples import HORIZON, bare, panel, windows
 from ostinato.data import stored_panel
 from ostinato.data.panel import Panel
 from ostinato.data.stored_panel import StoredPanel, in_parts
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.models import ForecasterNet
 from ostinato.training.distributed import Ranks
 from ostinato.training.fitted_forecaster import FittedForecaster
@@ -93,6 +93,8 @@ def test_series_far_apart_stand_side_by_side(monkeypatch):
     assert len(blocks) == 6 and firsts[-1] == one.n_examples
     assert all(np.ptp(block) > 10 for block in blocks[:-1])
     assert sorted(np.concatenate(blocks)) == list(range(40))
+    later = one._order(1)[0]
+    assert [block.tolist() for block in later] != [block.tolist() for block in blocks]
 
 
 def test_inputs_are_standardised_by_what_is_learnt_from(block):
@@ -189,7 +191,9 @@ def test_validation_reads_the_ends_of_the_series(block):
 
 def fitted(given, **plan) -> FittedForecaster:
     settings = Plan(iterations=6, batch_size=9, eval_every=3, **plan)
-    return FittedForecaster.fit(given, SETTINGS, Model(hidden_size=4, cell="gru"), settings)[0]
+    return FittedForecaster.fit(given, SETTINGS, Architecture(hidden_size=4, cell="gru"), settings)[
+        0
+    ]
 
 
 def test_a_model_is_measured_on_series_in_a_file_as_on_those_in_memory(block):

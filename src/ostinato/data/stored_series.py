@@ -39,6 +39,11 @@ class StoredSeries(Sequence[np.ndarray]):
         for chosen in self._rows.stretches(AT_ONCE):
             yield from self._read(chosen)
 
+    @property
+    def width(self) -> int:
+        """Numbers that the file has of a step."""
+        return self._rows.n_features
+
     def take(self, chosen: np.ndarray) -> StoredSeries:
         """The series at positions `[M]`, which stay in the file."""
         return StoredSeries(self._rows.take(chosen), self._column, self._dtype)

@@ -20,7 +20,7 @@ from ostinato.data.examples import Examples
 from ostinato.data.panel import Panel
 from ostinato.data.prepare import Preparation
 from ostinato.data.stored_panel import StoredPanel
-from ostinato.data.stored_series import WIDTH, StoredSeries
+from ostinato.data.stored_series import StoredSeries
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
@@ -258,9 +258,8 @@ def _panel(
     y = series.y
     if not isinstance(y, StoredSeries):
         return of(y)
-    width = len(series.features) + WIDTH
     return StoredPanel(
-        lambda chosen: of(list(y.take(chosen)), chosen), _lengths(series), series.lengths * width
+        lambda chosen: of(list(y.take(chosen)), chosen), _lengths(series), series.lengths * y.width
     )
 
 
