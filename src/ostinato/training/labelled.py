@@ -46,7 +46,8 @@ class Labelled:
         encoder, numbers = LabelEncoder.fit(labels)
         if len(encoder) < 2:
             raise ValueError(
-                f"y has one class only, {encoder.classes[0]!r}; wanted two or more to tell apart"
+                f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
+                "tell apart"
             )
         return Labelled(X, numbers, encoder, **more)
 
