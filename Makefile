@@ -1,16 +1,19 @@
 # make mnist   environment, then the main job on real MNIST, to the end
-# make test    environment, then lint, types and tests
+# make test    environment, then lint, types and tests, these in two processes; JOBS=4 for four
+# make explore property tests with examples that `make test` does not draw; ROUNDS=20 for more of them
 # make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
 # make sanitize      the same under AddressSanitizer and UBSan, then under ThreadSanitizer
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
+JOBS   ?= 2
+ROUNDS ?= 5
 STAMP  := $(VENV)/.installed
 
 # A torch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test env lint native-test sanitize clean
+.PHONY: mnist test explore env lint native-test sanitize clean
 
 mnist: env
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -18,7 +21,10 @@ mnist: env
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+explore: env
+	for round in $$(seq $(ROUNDS)); do OSTINATO_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis || exit; done
 
 env: $(STAMP)
 
