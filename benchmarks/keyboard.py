@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.models.language import LanguageNet
 from ostinato.models.stack import Stack
 from ostinato.runtime.network import Network
@@ -53,7 +53,7 @@ def keyboard() -> tuple[Stream, Any]:
     """A stream of the model, and its table of embeddings `[V, E]`."""
     torch.manual_seed(0)
     net = LanguageNet(WORDS, "lstm", UNITS, embedding_size=EMBEDDING, tied=True)
-    net.body = Stack(Model(cell=CoupledCell, hidden_size=UNITS), EMBEDDING)
+    net.body = Stack(Architecture(cell=CoupledCell, hidden_size=UNITS), EMBEDDING)
     described = describe(net)
     tensors = {
         name: np.ascontiguousarray(t.detach().numpy())

@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 
 KNOWN = {
     "LanguageModel",  # the same model, trained with torch or answering without
-    "Model",  # its hyperparameters; a saved one
     "Progress",  # a bar of a training; what a trial reports
     "Run",  # a training; elements of a row, as the engine names them
     "Table",  # columns of a file; elements of a row, as the engine names them

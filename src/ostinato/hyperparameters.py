@@ -167,7 +167,7 @@ def _declaration(
 
 
 @dataclass(frozen=True)
-class Model(Declared):
+class Architecture(Declared):
     """The network."""
 
     cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.", or_own=True)
@@ -183,7 +183,7 @@ class Model(Declared):
 
 
 @dataclass(frozen=True)
-class Classifying(Model):
+class Classifying(Architecture):
     """The network of a classifier."""
 
     readout: Literal["last", "mean", "max", "attention"] = declare(

@@ -17,7 +17,7 @@ from ostinato import SequenceForecaster, forecast_metrics, training
 from ostinato.data.panel import as_panel
 from ostinato.estimators import forecaster
 from ostinato.estimators.forecaster import load
-from ostinato.hyperparameters import Model, Training, declarations
+from ostinato.hyperparameters import Architecture, Training, declarations
 from ostinato.training.windows import ForecastSettings
 
 STEPS = "the columns of X are steps of a series, and their number is a length"
@@ -54,7 +54,9 @@ def test_it_is_an_estimator_of_scikit_learn():
 def test_parameters_are_the_declared_ones():
     own = {"quantiles", "random_state", "verbose"}
     declared = {
-        each.name for kind in (ForecastSettings, Model, Training) for each in declarations(kind)
+        each.name
+        for kind in (ForecastSettings, Architecture, Training)
+        for each in declarations(kind)
     }
     of_others = {"init", "similar_lengths"}
     wanted = (declared - {"seed"} - of_others) | own

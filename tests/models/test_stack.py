@@ -7,7 +7,7 @@ from torch import Tensor
 
 import ostinato
 from ostinato import SequenceClassifier, SequenceForecaster, SequenceTagger
-from ostinato.hyperparameters import HyperparameterError, Model
+from ostinato.hyperparameters import Architecture, HyperparameterError
 from ostinato.models.stack import Stack
 
 
@@ -52,7 +52,9 @@ def same_weights(stack: Stack, layers: torch.nn.RNN) -> None:
 
 def test_a_person_s_rnn_is_torch_s():
     torch.manual_seed(0)
-    stack = Stack(Model(cell=Elman, hidden_size=5, num_layers=2, bidirectional=True), 3).double()
+    stack = Stack(
+        Architecture(cell=Elman, hidden_size=5, num_layers=2, bidirectional=True), 3
+    ).double()
     layers = torch.nn.RNN(3, 5, 2, bidirectional=True, batch_first=True).double()
     same_weights(stack, layers)
     x, lengths = torch.randn(4, 6, 3, dtype=torch.float64), torch.tensor([6, 4, 3, 1])
@@ -70,7 +72,7 @@ def test_a_person_s_rnn_is_torch_s():
 
 def test_a_carry_of_two_tensors_and_an_output_of_its_own():
     torch.manual_seed(0)
-    stack = Stack(Model(cell=TwoStates, hidden_size=4), 2)
+    stack = Stack(Architecture(cell=TwoStates, hidden_size=4), 2)
     x = torch.randn(3, 5, 2)
     outputs, last = stack(x)
     (cell,), carry = stack.cells, stack.cells[0].initial(x[:, 0])
@@ -101,16 +103,16 @@ def test_estimators_take_a_cell(tmp_path):
 @pytest.mark.parametrize("cell", ["tanh", 3, None])
 def test_what_is_no_cell_is_refused(cell):
     with pytest.raises(HyperparameterError, match="or a class of your own"):
-        Model(cell=cell)
+        Architecture(cell=cell)
 
 
 def test_a_cell_that_makes_no_module_or_a_wrong_output_is_named():
     with pytest.raises(TypeError, match=r"cell\(2, 4\) gave str"):
-        Stack(Model(cell=lambda F, H: "x", hidden_size=4), 2)
+        Stack(Architecture(cell=lambda F, H: "x", hidden_size=4), 2)
 
     class Wide(Elman):
         def forward(self, h, x):
             return h, torch.cat([h, h], 1)
 
     with pytest.raises(ValueError, match=r"outputs of the cell Wide are \[3, 5, 8\]"):
-        Stack(Model(cell=Wide, hidden_size=4), 2)(torch.zeros(3, 5, 2))
+        Stack(Architecture(cell=Wide, hidden_size=4), 2)(torch.zeros(3, 5, 2))

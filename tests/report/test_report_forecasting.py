@@ -14,7 +14,7 @@ import task_examples
 from ostinato import SequenceForecaster
 from ostinato.data.panel import Panel
 from ostinato.forecast_metrics import coverage
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.report import ForecastData, RunFacts, collect_forecasts, write_report
 from ostinato.report import forecasting as module
 from ostinato.report import forecasting_page as page_module
@@ -41,7 +41,7 @@ def panel(n: int = 8, length: int = 40, seed: int = 0) -> Panel:
 def fitted(given: Panel, horizon: int = 3, season: int = 2) -> FittedForecaster:
     settings = ForecastSettings(horizon=horizon, context=6, season=season)
     plan = Plan(iterations=4, batch_size=8)
-    model = Model(cell="gru", hidden_size=4)
+    model = Architecture(cell="gru", hidden_size=4)
     return FittedForecaster.fit(given.before(2 * horizon), settings, model, plan)[0]
 
 

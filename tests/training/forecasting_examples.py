@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.panel import Panel
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.training import History, Plan
 from ostinato.training.fitted_forecaster import FittedForecaster
 from ostinato.training.windows import Columns, ForecastSettings, Windows
@@ -60,7 +60,7 @@ def fit(
     return FittedForecaster.fit(
         given,
         replace(settings, **changed),
-        Model(cell="gru", hidden_size=4, dropout=0.2),
+        Architecture(cell="gru", hidden_size=4, dropout=0.2),
         Plan(**defaults | (plan or {})),
         **options,
     )

@@ -13,7 +13,7 @@ from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, fit, panel
 
 from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.training import Plan
 from ostinato.training.fitted_forecaster import FittedForecaster, load
 from ostinato.training.windows import ForecastSettings
@@ -266,7 +266,7 @@ def test_warm_up_is_a_share_of_the_updates():
 
 def test_an_init_for_classifiers_is_refused():
     with pytest.raises(ValueError, match="init='notebook' is for classifiers"):
-        FittedForecaster.fit(panel(), ForecastSettings(), Model(init="notebook"), Plan())
+        FittedForecaster.fit(panel(), ForecastSettings(), Architecture(init="notebook"), Plan())
 
 
 @pytest.mark.slow
@@ -281,7 +281,7 @@ def test_it_learns_what_a_season_and_a_known_input_say():
     made, _ = FittedForecaster.fit(
         Panel.of(list(y[:, :T]), future=list(future)),
         ForecastSettings(horizon=4, context=12, season=6),
-        Model(cell="gru", hidden_size=32),
+        Architecture(cell="gru", hidden_size=32),
         Plan(iterations=600, batch_size=64, optimizer="adamw", learning_rate=5e-3,
              schedule="cosine", clip_norm=1.0, eval_every=100),
     )  # fmt: skip

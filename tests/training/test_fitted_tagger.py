@@ -14,13 +14,13 @@ import torch
 from tagging_examples import above_or_below, sentences, tagged
 from training_examples import assert_same_end
 
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.span_metrics import span_scores, spans, to_iob2, token_accuracy
 from ostinato.training import Callback, Checkpoint, Plan
 from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
 from ostinato.training.tagging import TaggerSettings
 
-MODEL = Model(cell="gru", hidden_size=8, bidirectional=True)
+MODEL = Architecture(cell="gru", hidden_size=8, bidirectional=True)
 WORDS = TaggerSettings(embedding_size=4, character_size=6)
 
 
@@ -259,13 +259,13 @@ def test_it_needs_no_scikit_learn(tmp_path):
     script = f"""
         import sys
         sys.modules["sklearn"] = None  # an import of it fails
-        from ostinato.hyperparameters import Model
+        from ostinato.hyperparameters import Architecture
         from ostinato.training import Plan
         from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
         from ostinato.training.tagging import TaggerSettings
         given = Tagged.of([["a", "b"], ["b"]], [["x", "y"], ["y"]])
         trained, _ = FittedTagger.fit(
-            given, Model(hidden_size=2), TaggerSettings(crf=True), Plan(iterations=1)
+            given, Architecture(hidden_size=2), TaggerSettings(crf=True), Plan(iterations=1)
         )
         from pathlib import Path
         trained.save(Path({str(tmp_path / "m")!r}), {{}}, 1)

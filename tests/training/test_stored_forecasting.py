@@ -191,9 +191,8 @@ def test_validation_reads_the_ends_of_the_series(block):
 
 def fitted(given, **plan) -> FittedForecaster:
     settings = Plan(iterations=6, batch_size=9, eval_every=3, **plan)
-    return FittedForecaster.fit(given, SETTINGS, Architecture(hidden_size=4, cell="gru"), settings)[
-        0
-    ]
+    model = Architecture(hidden_size=4, cell="gru")
+    return FittedForecaster.fit(given, SETTINGS, model, settings)[0]
 
 
 def test_a_model_is_measured_on_series_in_a_file_as_on_those_in_memory(block):

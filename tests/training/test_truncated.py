@@ -15,7 +15,7 @@ from training_examples import Experiment, Leaky, assert_same_end, without_clock
 
 from ostinato import SequenceClassifier, load, runtime
 from ostinato.data import Batches
-from ostinato.hyperparameters import HyperparameterError, Model
+from ostinato.hyperparameters import Architecture, HyperparameterError
 from ostinato.models import ClassifierNet
 from ostinato.training import Callback, Checkpoint, Plan, train
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
@@ -105,7 +105,7 @@ def classified_with_own_cell(plan):
 
 
 def tagging(plan):
-    model = Model(cell="lstm", hidden_size=4, bidirectional=True, num_layers=2, dropout=0.3)
+    model = Architecture(cell="lstm", hidden_size=4, bidirectional=True, num_layers=2, dropout=0.3)
     settings = {"iterations": 3, "batch_size": 10} | plan
     fitted, history = FittedTagger.fit(tagged(), model, TaggerSettings(), Plan(**settings))
     return bits(history, fitted.net)
@@ -151,7 +151,7 @@ def test_the_characters_of_a_word_are_read_as_before():
     look = Look()
     fitted, _ = FittedTagger.fit(
         Tagged.of(*sentences(20)),
-        Model(cell="gru", hidden_size=4),
+        Architecture(cell="gru", hidden_size=4),
         TaggerSettings(embedding_size=4, character_size=3),
         Plan(iterations=1, batch_size=10, truncate=2),
         callbacks=[look],

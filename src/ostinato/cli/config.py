@@ -19,11 +19,11 @@ from typing import Literal
 
 from ostinato.hyperparameters import (
     DEFAULT_ITERATIONS,
+    Architecture,
     Classifying,
     Declaration,
     Declared,
     Fitting,
-    Model,
     Value,
     declarations,
     declare,
@@ -149,9 +149,9 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     @property
-    def network(self) -> Model:
+    def network(self) -> Architecture:
         """The hyperparameters of the recurrent layers, which all tasks have."""
-        return Model(**{f.name: getattr(self.model, f.name) for f in fields(Model)})
+        return Architecture(**{f.name: getattr(self.model, f.name) for f in fields(Architecture)})
 
     def get(self, key: str) -> Value:
         option = OPTIONS[key]

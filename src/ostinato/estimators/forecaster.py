@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import forecast_metrics, training
 from ostinato.data.panel import as_panel
 from ostinato.estimators.common import Estimator
-from ostinato.hyperparameters import Model, Training, documented
+from ostinato.hyperparameters import Architecture, Training, documented
 from ostinato.models.forecaster import NINE
 from ostinato.training import fitted_forecaster
 from ostinato.training.fitted_forecaster import FittedForecaster
@@ -80,9 +80,9 @@ class SequenceForecaster(Estimator):
     quantiles: Sequence[float] = NINE
     cell: str = "gru"
     hidden_size: int = 64
-    num_layers: int = Model.num_layers
-    bidirectional: bool = Model.bidirectional
-    dropout: float = Model.dropout
+    num_layers: int = Architecture.num_layers
+    bidirectional: bool = Architecture.bidirectional
+    dropout: float = Architecture.dropout
     iterations: int | None = 1000
     epochs: float | None = None
     batch_size: int = 64
@@ -137,7 +137,7 @@ class SequenceForecaster(Estimator):
         trained, history = FittedForecaster.fit(
             panel,
             settings,
-            Model(**self._own(Model)),
+            Architecture(**self._own(Architecture)),
             self._plan(),
             quantiles=self.quantiles,
             warm_up=WARM_UP if self.warmup is None else None,

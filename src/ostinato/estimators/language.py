@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import training
 from ostinato.data.documents import held_out
 from ostinato.estimators.common import Estimator
-from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, Model, documented
+from ostinato.hyperparameters import DEFAULT_WINDOW, Architecture, Fitting, documented
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import fitted_language
 from ostinato.training.fitted_language import (
@@ -75,9 +75,9 @@ class LanguageModel(Estimator):
     level: str = Reading.level
     vocabulary_size: int | None = Reading.vocabulary_size
     cell: str = "lstm"
-    hidden_size: int = Model.hidden_size
-    num_layers: int = Model.num_layers
-    dropout: float = Model.dropout
+    hidden_size: int = Architecture.hidden_size
+    num_layers: int = Architecture.num_layers
+    dropout: float = Architecture.dropout
     embedding_size: int = LanguageArchitecture.embedding_size
     tied: bool = LanguageArchitecture.tied
     truncate: int = DEFAULT_WINDOW

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ostinato import training
 from ostinato.data.steps import as_labels, as_steps, lengths_of
 from ostinato.estimators.common import Estimator
-from ostinato.hyperparameters import Fitting, Model, Training, documented
+from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.training import fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
 from ostinato.training.tagging import TaggerSettings
@@ -84,10 +84,10 @@ class SequenceTagger(Estimator):
     """
 
     cell: str = "lstm"
-    hidden_size: int = Model.hidden_size
-    num_layers: int = Model.num_layers
+    hidden_size: int = Architecture.hidden_size
+    num_layers: int = Architecture.num_layers
     bidirectional: bool = True
-    dropout: float = Model.dropout
+    dropout: float = Architecture.dropout
     crf: bool = TaggerSettings.crf
     scheme: str | None = TaggerSettings.scheme
     standardize: bool = TaggerSettings.standardize
@@ -158,7 +158,7 @@ class SequenceTagger(Estimator):
             given = given.split(fraction, plan.seed)
         trained, history = FittedTagger.fit(
             given,
-            Model(**self._own(Model)),
+            Architecture(**self._own(Architecture)),
             settings,
             _with_length(plan, len(given.y)),
             warm_up=WARM_UP if self.warmup is None else None,

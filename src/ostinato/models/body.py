@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ostinato import nn
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.models.stack import Stack
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 def recurrent(
-    model: Model, n_features: int, nonlinearity: str = "tanh"
+    model: Architecture, n_features: int, nonlinearity: str = "tanh"
 ) -> torch.nn.RNNBase | Stack:
     """The layers of a network, batch first: x `[B, T, F]` to states `[B, T, directions · H]`.
 
@@ -36,12 +36,12 @@ def recurrent(
     )
 
 
-def last_state(model: Model, carry: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+def last_state(model: Architecture, carry: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """The top layer's last state `[B, directions · H]`, from the second result of the layers."""
     states = carry[0] if isinstance(carry, tuple) else carry  # of an LSTM: (h, c)
     return torch.cat([states[-2], states[-1]], dim=1) if model.bidirectional else states[-1]
 
 
-def width(model: Model) -> int:
+def width(model: Architecture) -> int:
     """Values of a state of the top layer: H, twice as many in two directions."""
     return (2 if model.bidirectional else 1) * model.hidden_size

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ostinato.hyperparameters import Classifying, Model, declare, documented
+from ostinato.hyperparameters import Architecture, Classifying, declare, documented
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.readout import Readout
@@ -64,13 +64,13 @@ class ClassifierNet(torch.nn.Module):
         self,
         n_features: int | None,
         n_classes: int,
-        cell: str = Model.cell,
-        hidden_size: int = Model.hidden_size,
-        num_layers: int = Model.num_layers,
-        bidirectional: bool = Model.bidirectional,
-        dropout: float = Model.dropout,
+        cell: str = Architecture.cell,
+        hidden_size: int = Architecture.hidden_size,
+        num_layers: int = Architecture.num_layers,
+        bidirectional: bool = Architecture.bidirectional,
+        dropout: float = Architecture.dropout,
         nonlinearity: str = _ClassifierArguments.nonlinearity,
-        init: str = Model.init,
+        init: str = Architecture.init,
         readout: str = _ClassifierArguments.readout,
         n_words: int | None = None,
         embedding_size: int = _ClassifierArguments.embedding_size,

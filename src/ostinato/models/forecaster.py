@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.hyperparameters import Declared, HyperparameterError, Model, declare, documented
+from ostinato.hyperparameters import (
+    Architecture,
+    Declared,
+    HyperparameterError,
+    declare,
+    documented,
+)
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
 
@@ -73,15 +79,15 @@ class ForecasterNet(torch.nn.Module):
         quantiles: Sequence[float] = NINE,
         cell: str = "gru",
         hidden_size: int = 64,
-        num_layers: int = Model.num_layers,
-        bidirectional: bool = Model.bidirectional,
-        dropout: float = Model.dropout,
+        num_layers: int = Architecture.num_layers,
+        bidirectional: bool = Architecture.bidirectional,
+        dropout: float = Architecture.dropout,
     ):
         super().__init__()
         sizes = _Sizes(
             horizon=horizon, n_past=n_past, n_future=n_future, n_static=n_static, n_lags=n_lags
         )
-        model = Model(
+        model = Architecture(
             cell=cell,  # type: ignore[arg-type]  # checked there
             hidden_size=hidden_size,
             num_layers=num_layers,

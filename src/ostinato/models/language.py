@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ostinato.hyperparameters import Model, declare, documented
+from ostinato.hyperparameters import Architecture, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
 
@@ -28,7 +28,7 @@ TIED_SCALE = 0.1  # tied embeddings begin small: they are the readout, too
 
 
 @dataclass(frozen=True)
-class LanguageArchitecture(Model):
+class LanguageArchitecture(Architecture):
     """The network of a language model."""
 
     embedding_size: int = declare(128, "Size of a token's embedding; 0 reads it one-hot.", low=0)
@@ -101,10 +101,10 @@ class LanguageNet(torch.nn.Module):
     def __init__(
         self,
         n_tokens: int,
-        cell: str = Model.cell,
-        hidden_size: int = Model.hidden_size,
-        num_layers: int = Model.num_layers,
-        dropout: float = Model.dropout,
+        cell: str = Architecture.cell,
+        hidden_size: int = Architecture.hidden_size,
+        num_layers: int = Architecture.num_layers,
+        dropout: float = Architecture.dropout,
         embedding_size: int = _LanguageArguments.embedding_size,
         tied: bool = _LanguageArguments.tied,
     ):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato._scan import scan
 from ostinato.arguments import bytes_in
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 
 Cell = Callable[[int, int], torch.nn.Module]  # (n_features, hidden_size) -> the cell
 
@@ -33,7 +33,7 @@ class Stack(torch.nn.Module):
         ...         self.into = torch.nn.Linear(n_features, hidden_size)
         ...     def forward(self, h, x):
         ...         return 0.9 * h + torch.tanh(self.into(x))
-        >>> stack = Stack(Model(cell=Leaky, hidden_size=8, num_layers=2), n_features=3)
+        >>> stack = Stack(Architecture(cell=Leaky, hidden_size=8, num_layers=2), n_features=3)
         >>> outputs, last = stack(torch.randn(5, 7, 3))
         >>> outputs.shape, bool((last[-1] == outputs[:, -1]).all())
         (torch.Size([5, 7, 8]), True)
@@ -42,7 +42,7 @@ class Stack(torch.nn.Module):
     memory_budget: int | str | None = None  # of a forward pass in training, all cells together
     gradient_steps: int | None = None  # in training, after which a gradient ends: scan's truncate
 
-    def __init__(self, model: Model, n_features: int):
+    def __init__(self, model: Architecture, n_features: int):
         super().__init__()
         self.hidden_size = model.hidden_size
         self.n_directions = 2 if model.bidirectional else 1

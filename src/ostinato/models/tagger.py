@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.hyperparameters import Model, declare, documented
+from ostinato.hyperparameters import Architecture, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.crf import CRF, viterbi
 from ostinato.models.initialize import initialize
@@ -19,7 +19,7 @@ NO_LABEL = -100  # of a step beyond a row's length
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TaggerArguments(Model):
+class _TaggerArguments(Architecture):
     """The arguments of `TaggerNet`, checked."""
 
     n_classes: int = declare(MISSING, "C.", low=1)
@@ -79,10 +79,10 @@ class TaggerNet(torch.nn.Module):
         embedding_size: int = _TaggerArguments.embedding_size,
         character_size: int = _TaggerArguments.character_size,
         cell: str = "lstm",
-        hidden_size: int = Model.hidden_size,
-        num_layers: int = Model.num_layers,
+        hidden_size: int = Architecture.hidden_size,
+        num_layers: int = Architecture.num_layers,
         bidirectional: bool = True,
-        dropout: float = Model.dropout,
+        dropout: float = Architecture.dropout,
         crf: bool = _TaggerArguments.crf,
     ):
         super().__init__()

@@ -17,7 +17,7 @@ from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel
 from ostinato.data.prepare import Preparation
 from ostinato.data.stored_panel import StoredPanel, in_parts
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
 from ostinato.training.callbacks import Callback
@@ -93,7 +93,7 @@ class FittedForecaster:
     def fit(
         panel: Panel | StoredPanel,
         settings: ForecastSettings,
-        model: Model,
+        model: Architecture,
         plan: Plan,
         *,
         quantiles: Sequence[float] = NINE,

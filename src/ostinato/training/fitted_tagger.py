@@ -25,7 +25,7 @@ from ostinato.data.steps import (
     width_of,
 )
 from ostinato.data.words import Integers, Words, WordVocabulary
-from ostinato.hyperparameters import Model
+from ostinato.hyperparameters import Architecture
 from ostinato.models.tagger import TaggerNet
 from ostinato.span_metrics import SpanScores, can_follow, span_scores
 from ostinato.training import loop, saved_model
@@ -151,7 +151,7 @@ class FittedTagger:
     @staticmethod
     def fit(
         given: Tagged,
-        model: Model,
+        model: Architecture,
         settings: TaggerSettings,
         plan: Plan,
         *,
@@ -428,7 +428,7 @@ def _net(
     n_classes: int,
     X: Steps,
     vocabulary: WordVocabulary | None,
-    model: Model,
+    model: Architecture,
     settings: TaggerSettings,
 ) -> TaggerNet:
     arguments = {name: value for name, value in asdict(model).items() if name != "init"}
