@@ -14,6 +14,13 @@ const PairRow kPairRows[kPairCount] = {
 #include "kernels/pairs.def"
 #undef PAIR
 };
+const int32_t kFibreKernels[kOnFibresCount] = {
+#define OP_ON_FIBRES(name) kOp_##name,
+#define PAIR_ON_FIBRES(first, second, place) kPair_##first##_##second##_##place,
+#include "kernels/fibres.def"
+#undef OP_ON_FIBRES
+#undef PAIR_ON_FIBRES
+};
 
 const Kernels<float>& kernels_base_float();
 const Kernels<double>& kernels_base_double();

@@ -1,5 +1,4 @@
-// Elementwise operations, and the table of all kernels; included inside the namespace of one
-// instruction set.
+// Elementwise operations; included inside the namespace of one instruction set.
 #pragma once
 
 // out = f(a, b, c) over some rows. Rows that follow each other in memory are one long row.
@@ -76,29 +75,4 @@ void pair(int64_t n_rows, int64_t N, const Rows<typename V::Scalar>* table, cons
     const V x = First::of(a, b, c, s), next = First::kArity == 1 ? b : c, last = c;
     return kPlace == 0 ? Second::of(x, next, last, s) : Second::of(next, x, last, s);
   });
-}
-
-template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* name) {
-  Kernels<typename V::Scalar> k{};
-  k.name = name;
-  k.panel = NV * V::kLanes;
-  k.lanes = V::kLanes;
-  k.gemm = gemm<V, NV>;
-  k.outer = outer<V, NV>;
-  k.column_sums = column_sums<V>;
-  k.row_sum = row_sum<V>;
-  k.row_max = row_max<V>;
-  k.add_to_sums = add_to_sums<V>;
-#define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
-#include "kernels/ops.def"
-#undef OP
-#define PAIR(first, second, place) \
-  k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
-#include "kernels/pairs.def"
-#undef PAIR
-  k.spread = spread<V>;
-  k.take = take<V>;
-  k.small_product = small_product<V>;
-  k.product_sum = product_sum<V>;
-  return k;
 }

@@ -17,6 +17,8 @@ namespace {  // internal linkage: no function compiled for this instruction set 
 #include "kernels/arrays-inl.h"
 #include "kernels/products-inl.h"
 #include "kernels/elementwise-inl.h"
+#include "kernels/fibres-inl.h"
+#include "kernels/table-inl.h"
 }  // namespace
 }  // namespace isa_avx2
 

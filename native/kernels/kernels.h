@@ -23,6 +23,17 @@ enum Op : int32_t {
   kElementwiseCount
 };
 constexpr int32_t kPairCount = kElementwiseCount - kFirstPair;
+// Those that are also played on fibres, by their place in Kernels::on_fibres.
+enum OnFibres : int32_t {
+#define OP_ON_FIBRES(name) kOnFibres_##name,
+#define PAIR_ON_FIBRES(first, second, place) kOnFibres_##first##_##second##_##place,
+#include "kernels/fibres.def"
+#undef OP_ON_FIBRES
+#undef PAIR_ON_FIBRES
+  kOnFibresCount
+};
+extern const int32_t kFibreKernels[kOnFibresCount];  // which elementwise kernel each one is
+constexpr int kScalarOfA = 1, kScalarOfC = 2;         // operands that have one number a fibre
 struct OpRow {
   const char* name;
   int arity;
@@ -38,6 +49,14 @@ extern const PairRow kPairRows[kPairCount];
 template <class T> struct Rows {
   T* data;
   int64_t stride;
+};
+
+// An operand that lies in rows, fibre by fibre: J neighbouring columns, along the last axis of an array. Element j
+// of fibre i of row r is data[r · stride + i · step + j], or without j where a fibre has one number. A step of 0
+// spreads one fibre over all.
+template <class T> struct Fibres {
+  T* data;
+  int64_t step, stride;
 };
 
 // Rows by where each begins, all moved by one offset.
@@ -93,6 +112,18 @@ template <class T> struct Kernels {
 
   // out[r][o, j, i] = a[r][o, i], columns [column, column + n) of it, which out begins with.
   void (*spread)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
+
+  // out[i][j] = op(a, b, c), where x = {a, b, c, out}, of the n_fibres fibres of each row; J is a multiple of 16.
+  // By the operands that have one number a fibre.
+  void (*on_fibres[kOnFibresCount][4])(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>* x);
+
+  // add_to_sums of a · b, without a place for the product. sum_fibres: out[o] = Σ_i Σ_j a[i][j] b[i][j] over the
+  // per_sum fibres of o, in the order of sums of neighbours. add_fibres: out[j] += Σ_i a[i][j] b[i][j], or
+  // a[i] b[i][j]; it begins with zeros if `begins`.
+  void (*sum_fibres)(int64_t n_rows, int64_t n_fibres, int64_t J, int64_t per_sum, const Fibres<T>& a,
+                     const Fibres<T>& b, Rows<T> out);
+  void (*add_fibres)(int64_t n_rows, int64_t n_fibres, int64_t J, bool scalar_a, const Fibres<T>& a,
+                     const Fibres<T>& b, Rows<T> out, bool begins);
 
   // out[r] = the elements of a[r] that the runs name, one run behind the other.
   void (*take)(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);

@@ -65,6 +65,17 @@ class Prefetcher {
     }
     return n;
   }
+  // Fetches the next lines here and now, n at most.
+  void fetch_next(int64_t n) {
+    while (n > 0 && first_ < n_) {
+      Range& x = ranges_[first_];
+      const Range part{x.at, std::min(x.end, x.at + n * kLineBytes)};
+      fetch(part);
+      n -= (part.end - part.at + kLineBytes - 1) / kLineBytes;
+      x.at = part.end;
+      if (x.at >= x.end) first_++;
+    }
+  }
   void fetch_rest() {
     for (; first_ < n_; first_++) fetch(ranges_[first_]);
   }

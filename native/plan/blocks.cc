@@ -7,16 +7,10 @@
 #include <string_view>
 
 #include "kernels/kernels.h"
+#include "plan/fibres.h"
 
 namespace ostinato {
 namespace {
-
-int arity(int32_t kernel) {
-  if (kernel == BlockPlan::kSpreads || kernel == BlockPlan::kFolds) return 1;
-  if (kernel < kOpCount) return kOpRows[kernel].arity;
-  const PairRow& pair = kPairRows[kernel - kFirstPair];
-  return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
-}
 
 // Bytes that the strips of a block's operands may have and stay in L1.
 int64_t near_strip_bytes() {
@@ -68,7 +62,7 @@ FoldedSums find_folded_sums(const Program& program, int32_t head, int32_t end) {
   for (const Instruction* x = first; x < program.instructions.data() + end; x++) {
     if (x->code != Code::kRowSum || x->n != block->n || found.count == kMaxBlock) break;
     const int64_t unit = x->inner > 1 ? found.unit : std::lcm(found.unit, int64_t(x->k));
-    if (unit > kLongestStrip || !is_computed(block, x->a)) break;
+    if (unit > kLongestStripOfFibres || !is_computed(block, x->a)) break;
     bool alone = true;  // nothing of the block, and no other sum, lies where this one is written
     for (const Instruction* y = block + 1; y < x; y++) {
       const int32_t n = y < first ? block->n : y->n;
@@ -101,21 +95,29 @@ void keep_in_registers(const Program& program, std::vector<Instruction>& instruc
 
 }  // namespace
 
+int BlockPlan::Operation::arity() const {
+  if (kernel == kSpreads) return 1;
+  if (kernel == kFolds) return fibre ? 2 : 1;
+  if (kernel < kOpCount) return kOpRows[kernel].arity;
+  const PairRow& pair = kPairRows[kernel - kFirstPair];
+  return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
+}
+
 BlockPlan::BlockPlan(const Instruction* head, int64_t item)
-    : BlockPlan(std::vector<Instruction>(head, head + 1 + head->count), 0, 1, item) {}
+    : BlockPlan(std::vector<Instruction>(head, head + 1 + head->count), 0, 1, item, Columns::kAny) {}
 
 BlockPlan BlockPlan::with_sums(const Program& program, int32_t head, int32_t end, int64_t item) {
   const auto first = program.instructions.begin() + head;
   const FoldedSums sums = find_folded_sums(program, head, end);
   std::vector<Instruction> both(first, first + 1 + first->count + sums.count);
   keep_in_registers(program, both, first->count);
-  BlockPlan plan(both, sums.count, sums.unit, item);
+  BlockPlan plan(both, sums.count, sums.unit, item, Columns::kWholeRows);
   return plan.n_registers * plan.strip <= kRegisterElements ? plan : BlockPlan(&*first, item);
 }
 
 // instructions: the block's head, its operations, then the sums.
 BlockPlan::BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sums, int64_t unit,
-                     int64_t item)
+                     int64_t item, Columns columns)
     : width(instructions[0].n), n_folded(n_sums) {
   const auto for_operations = [&](auto f) {
     for (size_t i = 1; i < instructions.size(); i++) f(instructions[i]);
@@ -136,12 +138,20 @@ BlockPlan::BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sum
   });
   for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
+  const Strips strips = columns == Columns::kWholeRows ? play_on_fibres(*this, unit) : Strips{};
   renumber_registers();
   const int64_t near = operands_used_again();
+  const auto fits = [&](int64_t n) {
+    return n * near * item <= near_strip_bytes() && n * n_registers <= kRegisterElements;
+  };
+  if (strips.cycle) {
+    const int64_t least = strips.longest(std::max(kStrip, strips.unit));
+    strip = strips.longest(kLongestStripOfFibres);
+    while (strip > least && !fits(strip)) strip = strips.longest(strip - 1);
+    return;
+  }
   strip = (kStrip + unit - 1) / unit * unit;
-  while (strip < kLongestStrip && 2 * strip * near * item <= near_strip_bytes() &&
-         2 * strip * n_registers <= kRegisterElements)
-    strip *= 2;
+  while (strip < kLongestStrip && fits(2 * strip)) strip *= 2;
 }
 
 int16_t BlockPlan::find(const Operand& o, bool whole) {
@@ -164,7 +174,7 @@ void BlockPlan::renumber_registers() {
   n_registers = 0;
   for (Operation& x : operations)
     for (int i : {0, 1, 2, 3})
-      if (x.which[i] >= first && (i == 3 || i < arity(x.kernel))) {
+      if (x.which[i] >= first && (i == 3 || i < x.arity())) {
         int16_t& found = number[size_t(x.which[i] - first)];
         if (found < 0) found = int16_t(n_registers++);
         x.which[i] = int16_t(first + found);
@@ -174,7 +184,7 @@ void BlockPlan::renumber_registers() {
 int64_t BlockPlan::operands_used_again() const {
   std::vector<int> uses(streams.size() + size_t(n_registers));
   for (const Operation& x : operations) {
-    for (int operand = 0; operand < arity(x.kernel); operand++) uses[size_t(x.which[operand])]++;
+    for (int operand = 0; operand < x.arity(); operand++) uses[size_t(x.which[operand])]++;
     uses[size_t(x.which[3])]++;
   }
   return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
@@ -187,7 +197,7 @@ bool BlockPlan::join_reader(size_t first) {
   size_t second = 0;
   int reads = 0, place = 0;
   for (size_t i = first + 1; i < operations.size(); i++) {
-    for (int operand = 0; operand < arity(operations[i].kernel); operand++)
+    for (int operand = 0; operand < operations[i].arity(); operand++)
       if (operations[i].which[operand] == result) {
         second = i;
         place = operand;
@@ -200,12 +210,12 @@ bool BlockPlan::join_reader(size_t first) {
   const int32_t kernel = pair_of(x.kernel, y.kernel, place);
   if (kernel < 0) return false;
   for (size_t i = first + 1; i < second; i++)
-    for (int operand = 0; operand < arity(x.kernel); operand++)
+    for (int operand = 0; operand < x.arity(); operand++)
       if (overlap(x.which[operand], operations[i].which[3])) return false;
   Operation both{kernel, has_scalar(x.kernel) ? x.s : y.s, {}};
   int n = 0;
-  for (int operand = 0; operand < arity(x.kernel); operand++) both.which[n++] = x.which[operand];
-  for (int operand = 0; operand < arity(y.kernel); operand++)
+  for (int operand = 0; operand < x.arity(); operand++) both.which[n++] = x.which[operand];
+  for (int operand = 0; operand < y.arity(); operand++)
     if (operand != place) both.which[n++] = y.which[operand];
   both.which[3] = y.which[3];
   operations[second] = both;

@@ -19,13 +19,23 @@ struct BlockPlan {
     Operand operand;
     bool whole;  // what kBroadcast reads and a folded sum writes: it does not move on with the strips
   };
+  // Where an operation on fibres finds those of an operand: the strip at `column` begins with number
+  // column / block · inner of it. block = 0: it is no spread operand, and moves on with the strips.
+  struct FibresOf {
+    int32_t step = 0, block = 0, inner = 0;  // step: see Fibres
+  };
   struct Operation {
     int32_t kernel;  // an Op, of one operation or of a pair; kSpreads; or kFolds
     double s;
     int16_t which[4];  // places of a, b, c and d in the table
     Axis axis = {1, 1};  // of kSpreads and kFolds
+    // An operation on fibres: of an array of so many columns a fibre; 0: it is none. kFolds then sums a · b.
+    int32_t fibre = 0;
+    int32_t number = 0, scalars = 0;  // of the kernel: on_fibres[number][scalars]
+    FibresOf fibres[3] = {};
+    int arity() const;
   };
-  int64_t width = 0, strip = kStrip;
+  int64_t width = 0, strip = kStrip;  // width is a multiple of strip where an operation on fibres is played
   int n_registers = 0;
   int32_t n_folded = 0;  // instructions behind the block that it plays
   std::vector<Stream> streams;
@@ -33,12 +43,15 @@ struct BlockPlan {
 
   BlockPlan() = default;
   BlockPlan(const Instruction* head, int64_t item);  // item: bytes of an element
-  // A plan that also plays the sums over an axis behind the block, if they sum values that the block
-  // computes: each strip is added up while it is in L1. end: of the section.
+  // A plan for whole rows. It also plays the sums over an axis behind the block, if they sum values that the
+  // block computes: each strip is added up while it is in L1. Operands that are spread over an axis are read
+  // where they lie, if there is such a kernel. end: of the section.
   static BlockPlan with_sums(const Program& program, int32_t head, int32_t end, int64_t item);
 
  private:
-  BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sums, int64_t unit, int64_t item);
+  enum class Columns { kAny, kWholeRows };
+  BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sums, int64_t unit, int64_t item,
+            Columns columns);
   int16_t find(const Operand& o, bool whole = false);
   void renumber_registers();
   int64_t operands_used_again() const;

@@ -82,10 +82,36 @@ template <class T> int play_gemms(Worker<T>& worker, const Instruction* x, int l
 
 // ---- Blocks, and operations within a row
 
-// Some columns of a block, or all if it has folded sums: all operations on one strip, while it is in L1, then
-// on the next.
+// Columns [column, column + n) of an operation on fibres; table: as in play_block.
 template <class T>
-void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns) {
+void play_on_fibres(const Kernels<T>& kernels, const BlockPlan::Operation& x, const Rows<T>* table,
+                    int64_t n_rows, int64_t n, int64_t column) {
+  Fibres<T> operands[4];
+  for (int k = 0; k < 3; k++) {
+    const Rows<T>& rows = table[x.which[k]];
+    const BlockPlan::FibresOf& of = x.fibres[k];
+    operands[k] = {rows.data + (of.block ? int32_t(column) / of.block * of.inner : 0), of.step, rows.stride};
+  }
+  const Rows<T>& d = table[x.which[3]];
+  const int64_t J = x.fibre, n_fibres = n / J;
+  if (x.kernel != BlockPlan::kFolds) {
+    operands[3] = {d.data, J, d.stride};
+    kernels.on_fibres[x.number][x.scalars](n_rows, n_fibres, J, operands);
+  } else if (x.axis.inner == 1) {
+    const Rows<T> sums{d.data + column / x.axis.times, d.stride};
+    kernels.sum_fibres(n_rows, n_fibres, J, x.axis.times / J, operands[0], operands[1], sums);
+  } else {
+    const int64_t block = x.axis.times * J;
+    const Rows<T> sums{d.data + column / block * J, d.stride};
+    kernels.add_fibres(n_rows, n_fibres, J, x.scalars, operands[0], operands[1], sums, column % block == 0);
+  }
+}
+
+// Some columns of a block, or all if it has folded sums: all operations on one strip, while it is in L1, then
+// on the next. prefetcher: fetches a line for each line that the strip has, a few before each operation; or null.
+template <class T>
+void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns,
+                Prefetcher* prefetcher = nullptr) {
   const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);
   if (W == 0) return;
   const int n_streams = int(b.streams.size());
@@ -102,6 +128,7 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
                 worker.placement(stream.operand).row};
   }
   for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {worker.memory.registers + i * b.strip, C};
+  const int64_t lines = R * C * int64_t(sizeof(T)) / kLineBytes / int64_t(b.operations.size()) + 1;
   for (int64_t r = span.begin; r < span.end; r += R) {
     const int64_t n_rows = std::min(R, span.end - r);
     for (int64_t c = 0; c < W; c += C) {
@@ -114,7 +141,10 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
         return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (whole ? 0 : c);
       };
       for (const BlockPlan::Operation& x : b.operations) {
-        if (x.kernel >= 0) {
+        if (prefetcher) prefetcher->fetch_next(lines);
+        if (x.fibre) {
+          play_on_fibres(worker.kernels, x, table, n_rows, n, columns.begin + c);
+        } else if (x.kernel >= 0) {
           worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
         } else if (x.kernel == BlockPlan::kSpreads) {
           const Rows<T>& a = table[x.which[0]];
@@ -170,11 +200,12 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
       default: {
         const BlockPlan& block = worker.session.plan.blocks_with_sums[i];
         const bool is_block = x.code == Code::kBlock;
+        const bool fetches = worker.session.far && block.width * int64_t(sizeof(T)) >= kPageBytes;
         worker.for_steps(w.steps, [&](int64_t t) {
           worker.find_spans(w.groups, t);
           worker.for_spans([&](Span span) {
             if (is_block) {
-              play_block(worker, block, t, span, {0, block.width});
+              play_block(worker, block, t, span, {0, block.width}, fetches ? &worker.prefetcher : nullptr);
             } else {
               play_within_rows(worker, x, t, span);
             }

@@ -21,6 +21,7 @@ int main(int n_words, char** words) {
     std::function<void()> run;
   } tests[] = {
       {"kernels", test_kernels},
+      {"fibres", test_fibres},
       {"executor", test_executor},
       {"solitude", test_solitude},
       {"streams", test_streams},
