@@ -260,3 +260,19 @@ def test_what_a_stream_refuses(tmp_path):
         list(stream_examples(io.BytesIO(b"PAR1 nothing"), LONG, name="f.parquet"))
     with pytest.raises(FileNotFoundError):
         list(stream_examples(tmp_path / "none.csv", LONG))
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_few_rows_of_long_lists_are_a_block(tmp_path, monkeypatch, shares):
+    """Rows of a Parquet file are counted by their bytes: 4 KB each here."""
+    monkeypatch.setattr(stream, "BLOCK", 1 << 15)
+    lists = [np.full(1000, i, np.float32) for i in range(60)]
+    table = pa.table({"x": lists, "y": [i % 2 for i in range(60)]})
+    parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    roles = Roles("nested", features=("x",), target="y", task="classify")
+    if shares == 1:
+        parts = list(stream_examples(tmp_path / "a.parquet", roles))
+    else:
+        parts = list(stream_share(tmp_path / "a.parquet", roles, 0, 1))
+    assert sum(map(len, parts)) == 60
+    assert max(map(len, parts)) <= 2 * (1 << 15) // 4000

@@ -32,7 +32,7 @@ from ostinato.data.table import Table
 from ostinato.data.tables import parse_examples
 
 BLOCK = 1 << 22  # bytes of a block
-ROWS = 1 << 12  # rows of a Parquet file read at a time
+ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
 PIECE = 1 << 16  # bytes of a column of it that are read at a time, where only some are wanted
 _FIRST = 64  # bytes by which a kind is told
 
@@ -393,11 +393,11 @@ def _share(
         groups = [i for i, n in enumerate(n_rows) if n]
         if id_column is not None and id_column not in names:  # a field of a struct
             groups = groups if number == 0 else []
-            return 0, source.iter_batches(batch_size=ROWS, row_groups=groups)
+            return 0, source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
         begin, end = (-(-len(groups) * i // of) for i in (number, number + 1))
         own, before, after = groups[begin:end], groups[:begin], groups[end:]
         row = sum(n_rows[i] for i in before)
-        batches = source.iter_batches(batch_size=ROWS, row_groups=own)
+        batches = source.iter_batches(batch_size=_rows_at_once(source), row_groups=own)
         if id_column is None or not own:
             return row, batches
         place = names.index(id_column)
@@ -467,7 +467,7 @@ def _batches(
     if kind == ".parquet":
         # pre_buffer would hold the whole file in memory.
         source = parquet.ParquetFile(content, pre_buffer=False, buffer_size=PIECE if lazily else 0)
-        yield from source.iter_batches(batch_size=ROWS, row_groups=groups)
+        yield from source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
         return
     start = content.read(6)
     content.seek(0)
@@ -477,3 +477,10 @@ def _batches(
     with ipc.open_file(content) as reader:
         for i in range(reader.num_record_batches):
             yield reader.get_batch(i)
+
+
+def _rows_at_once(source: Any) -> int:
+    """Rows of a Parquet file that are read at a time: of long lists, as many as fill a block."""
+    about = source.metadata
+    n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    return max(1, min(ROWS, BLOCK * about.num_rows // max(1, n_bytes)))
