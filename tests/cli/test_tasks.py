@@ -304,6 +304,22 @@ def test_a_dry_run_shows_the_data_and_leaves_nothing(ostinato, trained_tasks, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("row", [2, -1], ids=["the first sequence", "the last"])
+def test_a_dry_run_refuses_missing_values_as_a_training_does(ostinato, tmp_path, task, row):
+    file, *flags = TASKS[task](tmp_path)
+    lines = file.read_text().splitlines()
+    a = lines[0].split(",").index("a")
+    fields = lines[row].split(",")
+    lines[row] = ",".join([*fields[:a], "", *fields[a + 1 :]])
+    file.write_text("\n".join(lines) + "\n")
+    outcome = ostinato("train", file, *flags, "--dry-run")
+    line = row + 1 if row > 0 else len(lines)
+    assert outcome.code == 2
+    assert f"line {line}, column 'a': the value is missing; wanted one, or missing=" in outcome.err
+    assert ostinato("train", file, *flags, "--missing", "mask", "--dry-run").code == 0
+
+
 def test_a_dry_run_says_where_nothing_is_named(ostinato):
     outcome = ostinato("train", "--dry-run")
     assert outcome.code == 2

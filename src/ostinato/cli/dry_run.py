@@ -13,13 +13,16 @@ from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import percent, times_as_text
 from ostinato.cli.summaries import Rows
 from ostinato.data.label_sets import joined
+from ostinato.data.prepare import Preparation
 from ostinato.data.steps import label_counts
+from ostinato.data.stored import Stored
 
 if TYPE_CHECKING:
     from ostinato.cli.jobs.classify import ClassifyJob
     from ostinato.cli.jobs.forecast import ForecastJob
     from ostinato.cli.jobs.language import LanguageJob
     from ostinato.cli.jobs.tag import TagJob
+    from ostinato.cli.partition import Parts
     from ostinato.data.examples import Examples
     from ostinato.data.roles import Roles
 
@@ -64,6 +67,7 @@ def _aim(settings: Config) -> str:
 def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
     parts, settings = job.parts, job.settings
     train, test = parts.train, parts.test
+    _check_prepared(parts, settings)
     labels, counts = _labels(train)
     _, test_counts = _labels(test, labels)
     total = max(1, int(test_counts.sum()))
@@ -90,6 +94,18 @@ def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
         ],
         "baselines on the test part": baselines,
     }
+
+
+def _check_prepared(parts: Parts, settings: Config) -> None:
+    """Refuse what a training would refuse, such as missing values; what lies in a file is left
+    to it."""
+    data = settings.data
+    if parts.train.roles is None or isinstance(parts.train.X, Stored):
+        return
+    preparation = Preparation.fit(parts.train, missing=data.missing, standardize=data.standardize)
+    for part in (parts.validation, parts.test):
+        if part is not None and not isinstance(part.X, Stored):
+            preparation.apply(part)
 
 
 def _series(job: ForecastJob) -> dict[str, Rows]:
