@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -132,9 +132,19 @@ class Anatomy:
     def _weights(self) -> list[tuple[str, int]]:
         return [(letter.name, letter.parameters) for letter in self.letters()]
 
+    @property
+    def marks(self) -> tuple[str, str, str]:
+        """What pictures call the weights of inputs, of states and of the readout."""
+        return "U", "W", "V"
+
+    @property
+    def products(self) -> tuple[str, str]:
+        """The products of a step, and of the readout, in the letters of the equations."""
+        return ("2 (U + W)" if self.n_layers * self.n_directions == 1 else "2 Σ (U + W)"), "2 V"
+
     def as_dict(self) -> dict[str, Any]:
         return {
-            **vars(self),
+            **{field.name: getattr(self, field.name) for field in fields(Anatomy)},
             "equations": self.equations,
             "letters": {letter.name: list(letter.shape) for letter in self.letters()},
             "parameters": self.parameters,
@@ -144,6 +154,49 @@ class Anatomy:
                 "training_per_iteration": self.flops_training,
             },
         }
+
+
+@dataclass(frozen=True)
+class OwnAnatomy(Anatomy):
+    """The same of a network of a person's own cell, as its saved graph says.
+
+    Attributes:
+        formulas: of all layers, and of the readout.
+        tensors: and what is computed.
+        per_step, per_readout: multiplications by weights, of one row.
+    """
+
+    formulas: tuple[str, ...] = ()
+    tensors: tuple[Letter, ...] = ()
+    per_step: int = 0
+    per_readout: int = 0
+
+    @property
+    def equations(self) -> list[str]:
+        return list(self.formulas)
+
+    def letters(self) -> list[Letter]:
+        return list(self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        return sum(letter.parameters for letter in self.tensors)
+
+    @property
+    def flops_per_step(self) -> int:
+        return 2 * self.per_step
+
+    @property
+    def flops_readout(self) -> int:
+        return 2 * self.per_readout
+
+    @property
+    def marks(self) -> tuple[str, str, str]:
+        return "", "", ""
+
+    @property
+    def products(self) -> tuple[str, str]:
+        return "2 Σ (weights by @)", "2 Σ (weights of the readout)"
 
 
 def table(anatomy: Anatomy) -> str:
@@ -164,7 +217,7 @@ def table(anatomy: Anatomy) -> str:
 
 
 def _costs(a: Anatomy) -> list[str]:
-    weights = "2 (U + W)" if a.n_layers * a.n_directions == 1 else "2 Σ (U + W)"
+    weights, readout = a.products
     lines = [
         f"one step, one row: {weights} = {a.flops_per_step:,} FLOPs "
         "(a multiply and an add for each weight)"
@@ -173,7 +226,7 @@ def _costs(a: Anatomy) -> list[str]:
         return [*lines, "an iteration: times the number of steps, which the sequences decide"]
     return [
         *lines,
-        f"forward:  B (T · {weights} + 2 V) = {a.batch_size} × ({a.n_steps} × "
+        f"forward:  B (T · {weights} + {readout}) = {a.batch_size} × ({a.n_steps} × "
         f"{a.flops_per_step:,} + {a.flops_readout:,}) = {a.flops_forward / 1e6:,.1f} MFLOPs",
         f"training: 3 × forward = {a.flops_training / 1e6:,.1f} MFLOPs an iteration "
         "(backwards, each product is met twice: for its input and for its weight)",

@@ -74,24 +74,30 @@ def text(anatomy: Anatomy) -> str:
     for i, cells in enumerate(stack):
         if i:
             lines.append(_under(["│" if drawn else "" for drawn in below]))
-        lines += _layer(cells, names)
+        lines += _layer(cells, names, anatomy.marks[1])
     number = stack[-1][0].mark.rstrip("→")
-    lines.append(_under([f"▲ U{number}" if drawn else "" for drawn in below]))
+    weight = _weight(anatomy.marks[0], number)
+    lines.append(_under([f"▲ {weight}" if drawn else "" for drawn in below]))
     lines.append(_under([f"x_{n}" if drawn else n for n, drawn in zip(names, below, strict=True)]))
     top = [""] * (len(names) - 1)
-    head = [_under([*top, "y"]), _under([*top, "▲ V"])]
+    head = [_under([*top, "y"]), _under([*top, f"▲ {anatomy.marks[2]}"])]
     if anatomy.bidirectional:
         lines, head[1:] = _routed(lines), [head[1], _route(len(names))]
         head = [" " * ROUTE + line if i < 2 else line for i, line in enumerate(head)]
     return "\n".join(line.rstrip() for line in head + lines)
 
 
-def _layer(cells: list[Cell], names: list[str]) -> list[str]:
+def _weight(name: str, mark: str) -> str:
+    """A weight of a layer and direction; of a person's own cell none is named."""
+    return name and name + mark
+
+
+def _layer(cells: list[Cell], names: list[str], weight: str) -> list[str]:
     """A row of boxes: a border above each cell, and one below the last."""
     lines = []
     for i, cell in enumerate(cells):
         left, right = "┌┐" if i == 0 else "├┤"
-        lines += [_border(left, right, names, f"W{cell.mark}"), _states(cell, names)]
+        lines += [_border(left, right, names, _weight(weight, cell.mark)), _states(cell, names)]
     return [*lines, _border("└", "┘", names, "")]
 
 
@@ -185,10 +191,11 @@ def _drawing(anatomy: Anatomy) -> tuple[int, int, str]:
     x = [LEFT + COLUMN * i for i in range(len(names))]
     parts, top = [TIP, _svg_readout(anatomy, x)], TOP
     for cells in stack:
-        parts.append(_svg_layer(cells, names, x, top))
+        parts.append(_svg_layer(cells, names, x, top, anatomy.marks[1]))
         top += CELL_H * len(cells) + GAP
     foot = top + 14
-    parts.append(_svg_inputs(f"U{stack[-1][0].mark.rstrip('→')}", names, x, foot))
+    weight = _weight(anatomy.marks[0], stack[-1][0].mark.rstrip("→"))
+    parts.append(_svg_inputs(weight, names, x, foot))
     return x[-1] + LEFT, foot + 26, "\n".join(parts)
 
 
@@ -197,7 +204,7 @@ def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
     parts = [
         _way(f"M{x[-1]} {TOP}V{TOP - 44}"),
         _text(x[-1], TOP - 52, "y"),
-        _text(x[-1] + 16, TOP - 12, "V", "weight"),
+        _text(x[-1] + 16, TOP - 12, anatomy.marks[2], "weight"),
     ]
     if anatomy.bidirectional:
         y, edge = TOP + CELL_H * 3 // 2, x[0] - BOX_W // 2
@@ -205,18 +212,19 @@ def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
     return "\n".join(parts)
 
 
-def _svg_layer(cells: list[Cell], names: list[str], x: list[int], top: int) -> str:
+def _svg_layer(cells: list[Cell], names: list[str], x: list[int], top: int, weight: str) -> str:
     parts = []
     bottom = top + CELL_H * len(cells)
     for i, name in enumerate(names):
         if name != LEFT_OUT:
             parts.append(_way(f"M{x[i]} {bottom + GAP}V{bottom + 2}"))
     for row, cell in enumerate(cells):
-        parts.append(_svg_cell(cell, names, x, top + CELL_H * row))
+        named = _weight(weight, cell.mark)
+        parts.append(_svg_cell(cell, names, x, top + CELL_H * row, named))
     return "\n".join(parts)
 
 
-def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int) -> str:
+def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int, weight: str) -> str:
     half, y = BOX_W // 2, top + CELL_H // 2
     parts = []
     for i, name in enumerate(names):
@@ -229,7 +237,7 @@ def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int) -> str:
         parts.append(
             _way(f"M{end} {y}H{start + 2}" if cell.backwards else f"M{start} {y}H{end - 2}")
         )
-        parts.append(_text((left + right) // 2, y - 8, f"W{cell.mark}", "weight"))
+        parts.append(_text((left + right) // 2, y - 8, weight, "weight"))
     edge, out = (x[-1] + half, 1) if cell.backwards else (x[0] - half, -1)
     parts.append(_way(f"M{edge + 30 * out} {y}H{edge + 2 * out}"))
     parts.append(_text(edge + 38 * out, y + 5, "0"))

@@ -4,7 +4,9 @@ import itertools
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+import torch
 from cli_examples import process
 
 from ostinato import picture
@@ -94,6 +96,39 @@ def test_a_run_and_a_bare_model(ostinato, trained):
     assert bare["n_steps"] is None
     assert bare["flops"]["forward_per_iteration"] is None
     assert "the sequences decide" in ostinato("inspect", trained / "model").out
+
+
+def test_an_own_cell_is_shown_by_its_saved_graph(ostinato, tmp_path):
+    from ostinato import SequenceClassifier
+
+    class Leaky(torch.nn.Module):
+        def __init__(self, n_features, hidden_size):
+            super().__init__()
+            self.into = torch.nn.Linear(n_features, hidden_size)
+            self.back = torch.nn.Linear(hidden_size, hidden_size, bias=False)
+
+        def forward(self, h, x):
+            return 0.9 * h + torch.tanh(self.into(x) + self.back(h))
+
+    X, y = np.zeros((8, 5, 3), np.float32), ["up", "down"] * 4
+    for readout in ("last", "mean"):
+        sizes = {"hidden_size": 4, "num_layers": 2, "bidirectional": True, "readout": readout}
+        model = SequenceClassifier(cell=Leaky, iterations=1, **sizes).fit(X, y)
+        run, svg = tmp_path / readout, tmp_path / f"{readout}.svg"
+        model.save(run)
+        shown = json.loads(ostinato("inspect", run, "--json", "--svg", svg).out)
+        assert shown["parameters"] == sum(p.numel() for p in model.net_.parameters())
+        assert shown["letters"]["readout.weight"] == [2, 8]
+        # Of a step: x and both states to the state, in both directions of two layers.
+        per_step = 2 * 2 * (3 * 4 + 4 * 4 + 8 * 4 + 4 * 4)
+        assert shown["flops"]["per_step_and_row"] == per_step
+        assert shown["cell"] == "Leaky" and "tensors" not in shown
+        out = ostinato("inspect", run).out
+        for wanted in ("Leaky layer 0, backwards:", "s_t = 0.9 * s_{t-1} + tanh(", " s2←_1 "):
+            assert wanted in out
+        drawing = "".join(ET.fromstring(svg.read_text("utf-8")).itertext())
+        assert "Leaky: T steps of 3, 4 hidden, 2 layers" in drawing
+        assert not set("UVW") & set(out.partition("an iteration")[2] + drawing.split("}")[-1])
 
 
 def test_flags_do_not_change_a_run(ostinato, trained):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ostinato import picture
-from ostinato.anatomy import Anatomy, table
+from ostinato.anatomy import Anatomy, Letter, OwnAnatomy, table
 from ostinato.cli import config as configuration
 from ostinato.cli import jobs, runs, sources
 from ostinato.cli.config import Config, Given
@@ -58,16 +57,12 @@ def inspect(
 def _of_run(path: Path) -> Anatomy:
     trained = runs.find(path)
     _check_task(jobs.of_model(trained)[0], str(path))
-    net = json.loads((trained.model / "config.json").read_text("utf-8"))["net"]
-    if not isinstance(net["cell"], str):
-        raise BadInput(
-            f"{path}: the cell {net['cell']['own']!r} is a person's own; inspect shows the "
-            "networks of rnn, gru and lstm"
-        )
+    net = trained.entries()["net"]
     data = trained.environment().get("data", {})
     training = trained.config.training if trained.config else Fitting()
-    return Anatomy(
-        net["cell"],
+    own = not isinstance(net["cell"], str)
+    anatomy = Anatomy(
+        net["cell"]["own"] if own else net["cell"],
         data.get("max_length"),
         net["n_features"] or net["embedding_size"],
         net["hidden_size"],
@@ -76,6 +71,48 @@ def _of_run(path: Path) -> Anatomy:
         net["bidirectional"],
         training.batch_size,
         net.get("n_words"),  # models of earlier versions have none
+    )
+    return _of_graph(trained.model, anatomy) if own else anatomy
+
+
+def _of_graph(model: Path, sizes: Anatomy) -> OwnAnatomy:
+    """The anatomy of a saved model of these sizes, by its graph.
+
+    Raises:
+        ValueError: the model has no graph, or is damaged.
+    """
+    from ostinato.runtime import card, saved
+    from ostinato.runtime.equations import equations
+
+    found = saved.read(model)
+    graph, lines, per_step = found.graph, [], 0
+    for layer in graph.layers:
+        for direction in layer.directions:
+            lines += [f"{layer.name}{', backwards' if direction.reverse else ''}:"]
+            lines += [*equations(direction.step), ""]
+            per_step += direction.step.multiplies
+    read, answer = graph.readout.step, graph.readout.answer
+    if read is not None and answer is not None:
+        lines += ["readout at each step:", *equations(read, x="y_t", state="a"), ""]
+        lines += ["readout at the end:", *equations(answer, x="a_T", output="r")]
+        per_step += read.multiplies
+    else:
+        lines += ["readout of r, the last y_t of each direction:"]
+    lines += equations(graph.head, x="r", output="y")
+    per_readout = graph.head.multiplies + (answer.multiplies if answer is not None else 0)
+
+    letters = [Letter("x_t", "one element of the sequence", (graph.n_inputs,), 0)]
+    for name, array in found.tensors.items():
+        if name.startswith(card.FOLDED):
+            letters.append(Letter(name, "computed of weights", array.shape, 0))
+        else:
+            letters.append(Letter(name, "", array.shape, array.size))
+    return OwnAnatomy(
+        **vars(sizes),
+        formulas=tuple(lines),
+        tensors=tuple(letters),
+        per_step=per_step,
+        per_readout=per_readout,
     )
 
 
