@@ -12,7 +12,8 @@ from ostinato import scan
 from ostinato.engine import native
 from ostinato.engine.program import Code, Instruction, Kind, Operand, Program
 
-PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "architecture.md"
 
 
 def operand(o: Operand, program: Program) -> str:
@@ -76,3 +77,30 @@ def test_the_programs_on_the_page(monkeypatch):
             ]
         first = page.index(wanted[0])
         assert page[first : first + len(wanted)] == wanted
+
+
+def pairs(text: str) -> list[tuple[str, str]]:
+    """(name, file) wherever the page has a name and behind it, in brackets, its file."""
+    return re.findall(r"`[\w.:]*?(\w+)`\s+\(`([\w/]+\.\w+)`", text)
+
+
+def defined(name: str, file: str) -> bool:
+    """Whether a file of the package or of the engine defines a function or class of this name."""
+    files = [p for top in ("src/ostinato", "native") for p in (ROOT / top).rglob(Path(file).name)]
+    (path,) = [p for p in files if p.as_posix().endswith(f"/{file}")]
+    before = r"(?:def|class)" if path.suffix == ".py" else r"(?:[\w>*&]|::)"
+    return bool(re.search(rf"{before}\s*{name}\b", path.read_text(encoding="utf-8")))
+
+
+def test_the_functions_on_the_way_are_where_the_page_says():
+    found = pairs(PAGE.read_text(encoding="utf-8"))
+    assert len(found) > 12
+    assert [pair for pair in found if not defined(*pair)] == []
+
+
+def test_a_function_that_moved_is_found():
+    assert pairs("`cache.find` → `_observed` (`compiler/cache.py`)") == [
+        ("_observed", "compiler/cache.py")
+    ]
+    assert defined("_observed", "compiler/cache.py")
+    assert not defined("_observed", "_scan.py")
