@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,10 @@ SERIES = Roles(id="id", time="t", target="x", task="forecast")
 
 HEADER = b"id,t,x,label\n"
 GOOD = HEADER + b"p,1,0.5,up\np,2,1.5,up\nq,1,2.5,down\n"
+TRIALS = b"who,trial,note,t,x,label\n" + b"".join(
+    b"%s,%d,%d,%d,1,up\n" % (who, trial, 7 * t + trial, t)
+    for who in (b"ann", b"bob") for trial in (1, 2, 3) for t in (0, 1)
+)  # fmt: skip
 
 
 def long(*rows):
@@ -149,6 +154,12 @@ TABLES = [
     # Order
     ("an id comes back", ".csv", long("p,1,1,up", "q,1,1,down", "p,2,1,up"), LONG,
      r"line 4, column 'id': 'p' comes back .* line 2\).*--sort"),
+    ("trials counted for each person", ".csv", TRIALS, replace(LONG, id="trial"),
+     r"line 8, column 'trial': 1 comes back .* line 3, with another 'who'\); wanted one column "
+     "that tells all sequences apart, as 'trial' and 'who' do together$"),
+    ("rows in any order", ".csv",
+     b"who,id,t,x,label\n" + b"".join(b"%d,%d,%d,1,up\n" % (i % 5, i % 3, i) for i in range(12)),
+     LONG, r"line 5, column 'id': 0 comes back .* line 2\); wanted .*--sort"),
     ("time runs back", ".csv", long("p,2,1,up", "p,1,1,up"), LONG, "line 3, column 't'.*--sort"),
     ("a time twice", ".csv", long("p,1,1,up", "p,1,1,up"), LONG,
      "line 3, column 't': the time 1 comes twice"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
@@ -15,6 +14,7 @@ from ostinato.data.column import as_strings
 from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, resolve
+from ostinato.data.row_order import check_times, rows_in_order
 from ostinato.data.sequences import Sequences
 from ostinato.data.table import Column, Nested, Table, Text, Typed
 from ostinato.data.words import MAX_WORDS, words_of
@@ -47,14 +47,14 @@ def build(table: Table, roles: Roles) -> Examples:
 
 def _long(table: Table, roles: Roles) -> Examples:
     """A row is a step."""
-    rows, codes, ids = _order(table, roles)
+    rows, codes, ids = rows_in_order(table, roles)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     offsets = np.append(starts, len(codes))
     times = None
     if roles.time:
         times = table[roles.time].times(roles.time_format)[rows]
         time = table[roles.time]
-        _check_times(times, offsets, lambda i: time.place(int(rows[i])), apart=bool(roles.id))
+        check_times(times, offsets, lambda i: time.place(int(rows[i])), apart=bool(roles.id))
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 
@@ -109,7 +109,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
     stamps = None
     if times:
         stamps = times.inner.times(roles.time_format)
-        _check_times(stamps, offsets, times.inner.place)
+        check_times(stamps, offsets, times.inner.place)
     y: Any = None
     if roles.task == "classify" or roles.labels:
         y = _label_of_each(table, roles)
@@ -236,77 +236,6 @@ def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
         "roles": roles,
         "source": table.source,
     }
-
-
-def _order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows in the order of their sequences, the number of each row's sequence, the ids."""
-    rows = np.arange(len(table))
-    codes, ids = np.zeros(len(table), np.int64), np.array([1])
-    if roles.id:
-        codes, names = table[roles.id].factor()
-        if (codes < 0).any():
-            raise ValueError(
-                f"{table[roles.id].place(int(np.argmax(codes < 0)))}: the id is missing; wanted "
-                "one in each row"
-            )
-        ids = as_strings(names)
-    if not roles.sort:
-        _check_together(codes, table, roles)
-        return rows, codes, ids
-    if roles.id:
-        ids, ranks = np.unique(ids, return_inverse=True)
-        codes = ranks.reshape(-1)[codes]
-    times = table[roles.time].times(roles.time_format) if roles.time else rows
-    rows = np.lexsort((times, codes))
-    return rows, codes[rows], ids
-
-
-def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
-    """The rows of each sequence follow each other."""
-    back = np.flatnonzero(np.diff(codes) < 0)
-    if not len(back):
-        return
-    row = int(back[0]) + 1
-    column = table[roles.id or ""]
-    before = int(np.flatnonzero(codes[:row] == codes[row])[-1])
-    raise ValueError(
-        f"{column.place(row)}: {as_strings(column.factor()[1])[codes[row]].item()!r} comes back "
-        f"after other ids (it stood at {table.unit} {table.lines[before]}); wanted the rows of a "
-        "sequence together, or sort=True (--sort)"
-    )
-
-
-def _check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool = True) -> None:
-    """Within each sequence the times increase.
-
-    Args:
-        apart: whether a column tells sequences apart; else all rows are one.
-    """
-    later = times[1:] > times[:-1]
-    later[offsets[1:-1] - 1] = True  # from one sequence to the next
-    if later.all():
-        return
-    row = int(np.argmin(later)) + 1
-    came, before = (_shown(times[i]) for i in (row, row - 1))
-    if not apart:
-        raise ValueError(
-            f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
-            "wanted the name of the column that tells sequences apart, as id (--id), or times "
-            "that increase"
-        )
-    if came == before:
-        raise ValueError(
-            f"{place(row)}: the time {came} comes twice in one sequence; wanted each once"
-        )
-    raise ValueError(
-        f"{place(row)}: the time {came} follows {before}; wanted times that "
-        "increase within a sequence, or sort=True (--sort)"
-    )
-
-
-def _shown(time: Any) -> str:
-    """A time without zeros at its end."""
-    return re.sub(r"\.?0+$", "", str(time)) if "." in str(time) else str(time)
 
 
 def _matrix(
