@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ostinato.compiler.graph.node import ONCE, WITHIN_ROWS, Node, depends_on
 from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
@@ -38,12 +39,24 @@ class _Fusion:
         self.make = NodeMaker(spec, roots)
         computed = [n for n in nodes if not spec.is_leaf(n)]
         self.has_product = _with_product(computed)
-        self.absorbed = _absorbed(computed, roots.nodes, self.has_product)
+        self.absorbed = self._absorbed(roots, computed)
         self.level = _levels(spec, nodes)
         behind = [n for n in nodes if n not in spec.joints]
         self.carried = depends_on(behind, spec.carried)
         self.new_carry = {c.written for c in spec.carries}
         self._fused: dict[Node, Node] = {}
+
+    def _absorbed(self, roots: Roots, computed: list[Node]) -> set[Node]:
+        """The sums that become a part of another one.
+
+        What is saved for a backward pass has no say in how results are added up, since their bits
+        must not depend on whether there is one. A sum that is needed for both is computed twice.
+        """
+        found = _absorbed(computed, roots.nodes, self.has_product)
+        results = replace(roots, saved=()).nodes
+        of_results = [n for n in self.spec.nodes_of(results) if not self.spec.is_leaf(n)]
+        of_saved_alone = found.difference(of_results)
+        return of_saved_alone | _absorbed(of_results, results, self.has_product)
 
     def fused(self, n: Node) -> Node:
         """The node that stands for n; for a leaf, or a node of the kind once, n itself."""
