@@ -210,6 +210,7 @@ def test_a_loaded_tagger_is_the_saved_one(tmp_path, crf):
         ({"vocabulary": {"words": ["a"], "characters": "a"}}, "a vocabulary of 2 for a network"),
         ({"scheme": "iob9"}, "scheme='iob9'"),
         ({"scale": 3}, "'scale' is 3"),
+        ({"scale": {"mean": [0.0], "deviation": [1.0]}}, "'scale' is"),  # words have none
     ],
 )
 def test_a_damaged_model_is_named(tmp_path, change, message):

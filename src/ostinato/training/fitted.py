@@ -32,6 +32,7 @@ from ostinato.training.history import History
 from ostinato.training.labelled import Labelled
 from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
+from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tensor_file import fill
 
@@ -138,17 +139,13 @@ class FittedClassifier:
         Raises:
             ValueError, OSError: see `saved_model.write`.
         """
-        names = self.feature_names
         model = SavedModel.of(
             self.net,
             kind=KIND,
             params=params,
             fitted={
-                "classes": LabelEncoder(self.classes).as_json(),
-                "feature_names": None if names is None else names.tolist(),
-                "preparation": self.preparation and self.preparation.as_json(),
+                **self._remembered.as_json(),
                 "multilabel": self.multilabel,
-                "vocabulary": self.vocabulary and self.vocabulary.as_json(),
                 "early": self.early and self.early.as_json(),
             },
             iterations=iterations,
@@ -180,32 +177,18 @@ class FittedClassifier:
         """
         with torch.random.fork_rng(devices=[]):
             net = network(**saved.net)
-        where = f"{path / saved_model.CONFIG}: 'classes'"
-        classes = LabelEncoder.from_json(saved.fitted["classes"], where).classes
-        if net.config["n_classes"] != len(classes):
-            raise ValueError(
-                f"{path} has {len(classes)} labels for a network of "
-                f"{net.config['n_classes']} classes; it is damaged"
-            )
+        remembered = Remembered.from_json(saved.fitted, net.config, path)
         fill(net, saved.weights, str(path))
-        names = saved.fitted["feature_names"]
-        columns = None if names is None else np.array(names, dtype=object)
-        kept = saved.fitted["preparation"]
-        preparation = None if kept is None else Preparation.from_json(kept)
-        several = bool(saved.fitted["multilabel"])
-        vocabulary = None
-        if saved.fitted["vocabulary"] is not None:
-            where = f"{path / saved_model.CONFIG}: 'vocabulary'"
-            vocabulary = WordVocabulary.from_json(saved.fitted["vocabulary"], where)
-        if (vocabulary and vocabulary.n_words) != net.config["n_words"]:
-            raise ValueError(
-                f"{path} has a vocabulary of {vocabulary and vocabulary.n_words} for a network of "
-                f"{net.config['n_words']} words; it is damaged"
-            )
-        sure = saved.fitted["early"] and Early(**saved.fitted["early"])
         return FittedClassifier(
-            net.eval(), classes, columns, preparation, several, vocabulary, sure
+            net.eval(),
+            **vars(remembered),
+            multilabel=bool(saved.fitted["multilabel"]),
+            early=saved.fitted["early"] and Early(**saved.fitted["early"]),
         )
+
+    @property
+    def _remembered(self) -> Remembered:
+        return Remembered(self.classes, self.feature_names, self.preparation, self.vocabulary)
 
     @property
     def n_features(self) -> int:

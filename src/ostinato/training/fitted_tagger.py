@@ -32,6 +32,7 @@ from ostinato.training import loop, saved_model
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
+from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.tagging import (
     Allowed,
@@ -300,18 +301,15 @@ class FittedTagger:
         Raises:
             ValueError, OSError: see `saved_model.write`.
         """
-        names = self.feature_names
+        remembered = Remembered(self.classes, self.feature_names, self.preparation, self.vocabulary)
         model = SavedModel.of(
             self.net,
             kind=KIND,
             params=params,
             fitted={
-                "classes": LabelEncoder(self.classes).as_json(),
+                **remembered.as_json(),
                 "scale": self.scale and self.scale.as_json(),
-                "vocabulary": self.vocabulary and self.vocabulary.as_json(),
                 "scheme": self.scheme,
-                "feature_names": None if names is None else names.tolist(),
-                "preparation": self.preparation and self.preparation.as_json(),
             },
             iterations=iterations,
         )
@@ -326,30 +324,13 @@ class FittedTagger:
         """
         with torch.random.fork_rng(devices=[]):
             net = TaggerNet(**saved.net)
-        where, kept, config = f"{path / saved_model.CONFIG}: ", saved.fitted, net.config
-        classes = LabelEncoder.from_json(kept["classes"], f"{where}'classes'").classes
-        if config["n_classes"] != len(classes):
-            raise ValueError(
-                f"{path} has {len(classes)} labels for a network of {config['n_classes']}; it is "
-                "damaged"
-            )
-        scale = vocabulary = None
-        if kept["vocabulary"] is not None:
-            vocabulary = WordVocabulary.from_json(kept["vocabulary"], f"{where}'vocabulary'")
-        if kept["scale"] is not None:
-            scale = Columns.from_json(kept["scale"], config["n_features"], f"{where}'scale'")
-        known = vocabulary and vocabulary.n_words
-        if known != config["n_words"] or (scale and vocabulary):
-            raise ValueError(
-                f"{path} has a vocabulary of {known} for a network of {config['n_words']} words; "
-                "it is damaged"
-            )
+        remembered, scale = Remembered.from_json(saved.fitted, net.config, path), None
+        if saved.fitted["scale"] is not None:
+            where = f"{path / saved_model.CONFIG}: 'scale'"
+            scale = Columns.from_json(saved.fitted["scale"], net.config["n_features"], where)
         fill(net, saved.weights, str(path))
-        names = kept["feature_names"]
-        columns = None if names is None else np.array(names, dtype=object)
-        scheme = TaggerSettings(scheme=kept["scheme"]).scheme
-        preparation = kept["preparation"] and Preparation.from_json(kept["preparation"])
-        return FittedTagger(net.eval(), classes, scale, vocabulary, scheme, columns, preparation)
+        scheme = TaggerSettings(scheme=saved.fitted["scheme"]).scheme
+        return FittedTagger(net.eval(), scale=scale, scheme=scheme, **vars(remembered))
 
     def _checked(self, X: Any) -> tuple[Steps, bool]:
         check_columns(X, self.feature_names, "SequenceTagger")
