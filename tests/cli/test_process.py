@@ -144,6 +144,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_command_that_made_it(data, tmp_path):
     arguments = ("train", data, *SMALL, "--iterations", 2, "--output", tmp_path / "my run")
     assert process(*arguments).returncode == 0

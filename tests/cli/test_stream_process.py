@@ -16,7 +16,7 @@ from cli_examples import command
 
 from ostinato import runtime
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 HEADER = b"device,step,label,probability\n"
 
 
@@ -128,7 +128,6 @@ def test_a_reader_that_leaves(trained, tmp_path):
 KILLS = 20
 
 
-@pytest.mark.slow
 def test_twenty_kills(trained, tmp_path):
     """kill -9 at random moments: the answers are those of an unbroken run, some of them twice."""
     file, state = tmp_path / "rows.csv", tmp_path / "state"

@@ -26,4 +26,3 @@ def one_thread():
 def recorded_always(monkeypatch):
     """Tests play a few steps of one code in many ways: each is recorded, whatever it takes."""
     monkeypatch.setattr("ostinato.compiler.cache.SPARED_AFTER", 1 << 30)
-

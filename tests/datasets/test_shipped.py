@@ -12,6 +12,8 @@ from ostinato.datasets import integrity
 from ostinato.datasets.integrity import FILES, SHA256, shipped
 from ostinato.datasets.mnist import permutation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rows():

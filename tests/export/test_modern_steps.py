@@ -25,7 +25,7 @@ from zoo.modern import MODERN
 from zoo.saved import of_case, rows
 from zoo.steps import Kit
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*was recorded")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*was recorded"), pytest.mark.slow]
 
 RUNTIMES = {"onnxruntime": ex.onnx_runtime, "openvino": ex.openvino}
 LENGTHS = np.array([6, 1, 4])

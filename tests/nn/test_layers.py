@@ -51,6 +51,7 @@ def test_as_torch_in_float64(case):
             assert mine is other or torch.equal(mine, other)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(case=cases())
 def test_as_torch_in_float32(case):

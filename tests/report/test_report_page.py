@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from ostinato.report import ReportData, StepView, markup, write_report
 
+pytestmark = pytest.mark.slow
+
 RUNS = {
     "pictures": examples.run,
     "ragged": examples.ragged,

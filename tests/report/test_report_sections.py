@@ -27,6 +27,8 @@ from ostinato.report import (
     write_report,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def read(tmp_path: Path, data: ReportData) -> report_reader.Page:
     write_report(tmp_path / "report.html", data)

@@ -12,4 +12,3 @@ def native_engine():
     why = native.unavailable()
     if why is not None:
         pytest.skip(why)
-

@@ -10,6 +10,8 @@ import pytest
 from fuzz import changed, files_of, fuzz, peak_bytes
 from saved_models import Leaky, classifier, forecaster, language_model, tagger, words_tagger
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "gru": lambda path: classifier(path, cell="gru", readout="attention", hidden_size=3),
     "own": lambda path: classifier(path, cell=Leaky, bidirectional=True, hidden_size=3),

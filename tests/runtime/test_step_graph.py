@@ -89,6 +89,7 @@ EVERY_STEP = {
 EVERY_STEP.pop("nothing but whole numbers")  # which the engine computes in float64
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was recorded")
 @pytest.mark.parametrize("name", EVERY_STEP)
 def test_the_bits_are_those_of_scan(name):

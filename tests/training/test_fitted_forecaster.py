@@ -289,6 +289,7 @@ def test_it_learns_what_a_season_and_a_known_input_say():
     assert error < 0.5  # 0.08 is the noise's; without the known input it is above 2
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_it_forecasts_without_scikit_learn(fitted, tmp_path):
     fitted.save(tmp_path / "m", {}, 8)

@@ -218,6 +218,7 @@ def test_the_validation_documents_are_measured():
     assert last["validation_perplexity"] == result.perplexity
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_it_needs_no_scikit_learn(tmp_path):
     fitted(iterations=1).save(tmp_path / "m", {}, 1)

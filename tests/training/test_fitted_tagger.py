@@ -255,6 +255,7 @@ def test_the_split_takes_whole_sequences():
     assert np.array_equal(again.y.values, parts.y.values)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_it_needs_no_scikit_learn(tmp_path):
     script = f"""
