@@ -22,7 +22,7 @@ from cli_examples import command, process
 from four_tasks import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato.cli import ray_cluster, workers
+from ostinato.cli import on_ray, ray_cluster, workers
 from ostinato.cli.failures import BadInput, Failure, Told
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
@@ -105,14 +105,19 @@ def test_what_a_worker_cannot_import_is_named(team, monkeypatch):
 
 @cluster
 @pytest.mark.parametrize("task", ["classify", "language"])
-def test_cv_gives_the_bits_of_one_job(ostinato, joining, tmp_path, task):
+def test_cv_gives_the_bits_of_one_job(ostinato, team, joining, tmp_path, monkeypatch, task):
     arguments = ("cv", *TASKS[task](tmp_path), *QUICK, "--folds", 3, "--json")
     one = ostinato(*arguments)
     assert one.code == 0, one.err
-    two = process(*arguments, "--jobs", 2, "--ray", env=joining)
-    assert two.returncode == 0, two.stderr
-    assert f"--jobs 2 of 1 threads on Ray at {joining['RAY_ADDRESS']}" in two.stderr
-    results = [json.loads(out) for out in (one.out, two.stdout)]
+    if task == "classify":
+        joined = process(*arguments, "--jobs", 2, "--ray", env=joining)
+        assert joined.returncode == 0, joined.stderr
+        assert f"--jobs 2 of 1 threads on Ray at {joining['RAY_ADDRESS']}" in joined.stderr
+        two = joined.stdout
+    else:  # within this process, which has joined the cluster
+        monkeypatch.setattr(on_ray, "team", lambda n, threads: contextlib.nullcontext(team))
+        two = ostinato(*arguments, "--jobs", 2, "--ray").out
+    results = [json.loads(out) for out in (one.out, two)]
     assert [each.pop("elapsed_s") > 0 for each in results] == [True, True]
     assert results[0] == results[1]
 
@@ -183,16 +188,25 @@ def below(ancestor: int) -> dict[int, str]:
     return found
 
 
-def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.CompletedProcess:
-    """A command that starts a cluster, and what is done to it after its first trial.
+def training(n: int) -> dict[int, str]:
+    """The processes of n trials below this one, waited for: one begins when another has ended."""
+    until = time.monotonic() + 60
+    while len(found := {p: t for p, t in below(os.getpid()).items() if TRIAL in t}) != n:
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+    return found
+
+
+def after_a_trial(arguments, temporary: Path, surroundings, act) -> subprocess.CompletedProcess:
+    """A command with two jobs on Ray, and what is done to it after its first trial.
 
     Args:
-        temporary: for what the cluster writes.
-        act: called with the process of the command, and those below it.
+        temporary: for what is written beside the study.
+        surroundings: the environment, which has the address of a cluster or none.
+        act: called with the process of the command, and those that train.
     """
-    surroundings = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
     started = subprocess.Popen(
-        command(*arguments, "--ray", "-o", study),
+        command(*arguments, "--jobs", 2, "--ray"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,64 +219,70 @@ def after_a_trial(arguments, study: Path, temporary: Path, act) -> subprocess.Co
             err += line
             if line.startswith("trial"):
                 break
-        # After kill -9 the agents of Ray look for its other processes for a minute.
         assert list(temporary.glob("ray*"))
-        began = {pid: title for pid, title in below(started.pid).items() if "Agent" not in title}
-        assert sum(TRIAL in title for title in began.values()) == 2
-        act(started, began)
+        trials = training(2)
+        began = trials | below(started.pid)
+        act(started, list(trials))
         out, more = started.communicate(timeout=60)
     finally:
         started.kill()
     until = time.monotonic() + 120  # on a busy machine they end late
+    # After kill -9 the agents of Ray look for its other processes for a minute.
+    began = [pid for pid, title in began.items() if "Agent" not in title]
     while living := [pid for pid in began if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < until, living
         time.sleep(0.1)
     return subprocess.CompletedProcess(arguments, started.returncode, out, err + more)
 
 
+@pytest.fixture
+def tuning(tmp_path) -> tuple[object, ...]:
+    """A command that tunes until it is ended."""
+    pytest.importorskip("optuna")
+    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--epochs", 30)
+    return (*arguments, "--json", "-o", tmp_path / "study")
+
+
 @cluster
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    "number, code, own",
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
 )
-def test_a_signal_ends_all_and_the_study_goes_on(ostinato, tmp_path, temporary, number, code):
-    pytest.importorskip("optuna")
+def test_a_signal_ends_all_and_the_study_goes_on(
+    ostinato, tuning, temporary, joining, number, code, own
+):
+    """The trials on a cluster that goes on, or all of one that the command has started."""
 
-    def act(started, began):
+    def act(started, trials):
         if number == signal.SIGINT:
             os.killpg(started.pid, number)  # as a terminal does
         else:
             started.send_signal(number)
 
-    study = tmp_path / "study"
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
-    arguments = (*arguments, "--epochs", 30)
-    ended = after_a_trial(arguments, study, temporary, act)
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
+    ended = after_a_trial(tuning, temporary, alone if own else joining, act)
     assert ended.returncode == code
     assert "Traceback" not in ended.stderr
     if number != signal.SIGKILL:
-        assert f"in {study}.\nThe same command goes on." in ended.stderr
+        assert f"in {tuning[-1]}.\nThe same command goes on." in ended.stderr
         assert not list(temporary.glob("ray*"))
-    again = ostinato(*arguments, "--trials", 1, "-o", study)
+    again = ostinato(*tuning, "--trials", 1)
     assert again.code == 0, again.err
 
 
 @cluster
-def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(ostinato, tmp_path, temporary):
-    pytest.importorskip("optuna")
-    study = tmp_path / "study"
-
-    def act(started, began):
-        os.kill(next(pid for pid, title in began.items() if TRIAL in title), signal.SIGKILL)
-
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
-    arguments = (*arguments, "--epochs", 30)
-    ended = after_a_trial((*arguments, "--json"), study, temporary, act)
+def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(
+    ostinato, tuning, temporary, joining
+):
+    ended = after_a_trial(
+        tuning, temporary, joining, lambda started, trials: os.kill(trials[0], signal.SIGKILL)
+    )
     assert ended.returncode == 1
     assert "ostinato: a process of --jobs was ended from outside" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""  # where Ray itself tells of it
     assert not list(temporary.glob("ray*"))
-    again = ostinato(*arguments, "--trials", 1, "-o", study)
+    again = ostinato(*tuning, "--trials", 1)
     assert again.code == 0, again.err
 
 
