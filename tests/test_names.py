@@ -1,13 +1,15 @@
-"""One name for one thing: no class name stands twice in the package."""
+"""One name for one thing: no class name stands twice in the package, or in package and engine."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
+NATIVE = Path(__file__).parents[1] / "native"
 
 KNOWN = {
     "LanguageModel",  # the same model, trained with torch or answering without
@@ -15,6 +17,16 @@ KNOWN = {
     "Run",  # a training; elements of a row, as the engine names them
     "Table",  # columns of a file; elements of a row, as the engine names them
 }
+
+# The same things on both sides: programs, as Python makes them and the engine reads them.
+ON_BOTH_SIDES = {
+    "Buffer", "Carry", "Code", "Gradient", "How", "Instruction", "Kind", "Op", "Operand", "Program",
+    "Run", "Segment", "SmallProduct", "Table", "Weight", "WeightBlock",
+    "Span",  # of labels; of rows
+}  # fmt: skip
+CPP_CLASS = re.compile(
+    r"^(?:template <[^>]*> ?)?(?:struct|class|enum class|enum) (\w+)[^;()]*?\{", re.MULTILINE
+)
 
 
 def classes(source: str) -> Iterator[str]:
@@ -33,6 +45,14 @@ def twice(sources: dict[str, str]) -> dict[str, list[str]]:
 def test_no_class_name_stands_twice():
     files = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")}
     assert {name: where for name, where in twice(files).items() if name not in KNOWN} == {}
+
+
+def test_no_class_name_stands_in_package_and_engine():
+    ours = {n for p in ROOT.rglob("*.py") for n in classes(p.read_text(encoding="utf-8"))}
+    files = [p for p in NATIVE.rglob("*.*") if p.suffix in (".h", ".cc") and "tests" not in p.parts]
+    theirs = {n for p in files for n in CPP_CLASS.findall(p.read_text(encoding="utf-8"))}
+    assert {"Executor", "Operand", "Worker"} <= theirs
+    assert ours & theirs - ON_BOTH_SIDES == set()
 
 
 def test_a_second_class_of_a_name_is_found():

@@ -16,7 +16,7 @@ from ostinato.arguments import checked
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.spec import Lowered
 from ostinato.compiler.play.segmented import memory_plan
-from ostinato.compiler.play.segments import MemoryPlan
+from ostinato.compiler.play.segments import SegmentPlan
 from ostinato.compiler.play.step import CompiledStep
 from ostinato.eager import Step, Tree
 from ostinato.engine import native
@@ -84,7 +84,7 @@ class Explanation:
     expected_ms: float = 0.0
     n_steps: int = 0
     n_rows: int = 0
-    memory: MemoryPlan | None = None
+    memory: SegmentPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values: numbers, strings, tuples and dicts."""

@@ -25,7 +25,7 @@ Line = Callable[[str, int, str, float], str]  # from key, step, label and probab
 
 
 @dataclass
-class Session:
+class KeyedStream:
     """The stream of one key.
 
     Attributes:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.stream_answers import Form, Line, Session, plain, probability_of, show
+from ostinato.cli.stream_answers import Form, KeyedStream, Line, plain, probability_of, show
 from ostinato.cli.stream_columns import StreamColumns, columns_in, columns_of, columns_of_object
 from ostinato.cli.stream_input import Input, InputFormat
-from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, Rows, decoded
+from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, RowParser, decoded
 from ostinato.cli.stream_state import KeyState, Snapshot
 from ostinato.interrupt import Interrupt, Terminated
 
@@ -80,8 +80,8 @@ class StreamPlayer:
         self.lines = Lines()
         self.answers: list[str] = []  # that are not written yet
         self.skipped = 0
-        self.sessions: dict[str | None, Session] = {}
-        self.rows: Rows | None = None
+        self.sessions: dict[str | None, KeyedStream] = {}
+        self.rows: RowParser | None = None
         self.form: Form | None = None
         self.saved_at = (time.monotonic(), 1)  # when, and the line then
         self.may_repeat_header = False
@@ -181,7 +181,7 @@ class StreamPlayer:
                 self._tell_answer(session, answer, line)
         return len(X), None
 
-    def _tell_answer(self, session: Session, answer: Answer, line: Line) -> None:
+    def _tell_answer(self, session: KeyedStream, answer: Answer, line: Line) -> None:
         """Write an answer, if the rule wants it."""
         label = answer.label
         if self.rule.on_change and session.answered and label == session.label:
@@ -194,9 +194,9 @@ class StreamPlayer:
         session.label, session.answered = label, True
         self.answers.append(line(session.shown, answer.n, self._text(label), probability))
 
-    def _new(self, key: str | None) -> Session:
+    def _new(self, key: str | None) -> KeyedStream:
         assert self.form is not None
-        session = Session(key, self._stream(), self.form.key_text(key))
+        session = KeyedStream(key, self._stream(), self.form.key_text(key))
         self.sessions[key] = session
         return session
 
@@ -343,7 +343,7 @@ class StreamPlayer:
         snapshot.write(self.state)
         self.saved_at = (time.monotonic(), self.lines.number)
 
-    def _described(self, rows: Rows) -> dict[str, Any]:
+    def _described(self, rows: RowParser) -> dict[str, Any]:
         return {
             "json": isinstance(rows, Json),
             "columns": list(rows.columns.names),
@@ -384,7 +384,7 @@ class StreamPlayer:
                 raise BadInput(f"{path}: {problem}") from None
             label = tuple(k.label) if isinstance(k.label, list) else k.label
             shown = self.form.key_text(k.key)
-            self.sessions[k.key] = Session(k.key, stream, shown, label, k.answered)
+            self.sessions[k.key] = KeyedStream(k.key, stream, shown, label, k.answered)
         self.saved_at = (time.monotonic(), self.lines.number)
 
     def _find_place(self, snapshot: Snapshot, path: Path) -> None:

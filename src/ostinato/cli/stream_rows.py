@@ -69,7 +69,7 @@ def decoded(lines: Sequence[bytes]) -> list[str]:
     return text.split("\n")
 
 
-class Rows:
+class RowParser:
     """Parses lines.
 
     Args:
@@ -105,11 +105,11 @@ class Rows:
         return self.columns.names[place] if self.columns.names else f"value {place + 1}"
 
 
-class Csv(Rows):
+class Csv(RowParser):
     """Fields between separators.
 
     Args:
-        columns, allow_missing: see `Rows`.
+        columns, allow_missing: see `RowParser`.
         separator: one character.
     """
 
@@ -169,7 +169,7 @@ class Csv(Rows):
             raise ValueError(f"{field[:40]!r} is no number") from None
 
 
-class Json(Rows):
+class Json(RowParser):
     """Objects, features and key by name; or arrays of features, in order, without a key."""
 
     def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:

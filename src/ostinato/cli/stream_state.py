@@ -28,7 +28,7 @@ class KeyState:
     Attributes:
         key: None, of a stream without keys.
         state: what `Stream.save` gave; None once the key is done.
-        label, answered: see `Session`.
+        label, answered: see `KeyedStream`.
     """
 
     key: str | None

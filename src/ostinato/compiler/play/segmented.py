@@ -27,8 +27,8 @@ from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.segments import (
     Cost,
     Group,
-    MemoryPlan,
     Segment,
+    SegmentPlan,
     Span,
     chosen,
     scheduled,
@@ -80,7 +80,7 @@ class SegmentedCall(ScanCall):
         return _Backward(tape, tensors, grads, used, wanted).played()
 
 
-def memory_plan(call: ScanCall, tensors: Tensors) -> MemoryPlan | None:
+def memory_plan(call: ScanCall, tensors: Tensors) -> SegmentPlan | None:
     """How the call keeps within its budget; None without one.
 
     Raises:

@@ -92,7 +92,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class SegmentPlan:
     """How a run keeps within a budget.
 
     Attributes:
@@ -132,14 +132,14 @@ def megabytes(n: int) -> str:
     return f"{n / 1e6:.2f} MB" if n < 1e9 else f"{n / 1e9:.2f} GB"
 
 
-def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> MemoryPlan:
+def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan:
     """The plan for a budget: in one piece if that fits, else with one level, else with two.
 
     Raises:
         ValueError: the budget is too small for any.
     """
     if cost.whole <= budget:
-        return MemoryPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
+        return SegmentPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
     lengths = _lengths(n_steps, cost.unit)
     least = None
     for levels in (1, 2):
@@ -156,7 +156,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> MemoryPlan:
     )
 
 
-def _peak(plan: MemoryPlan) -> int:
+def _peak(plan: SegmentPlan) -> int:
     return plan.peak_bytes
 
 
@@ -174,7 +174,7 @@ def _lengths(n_steps: int, unit: int) -> list[int]:
 
 def _plan(
     budget: int, n_steps: int, n_windows: int, length: int, levels: int, cost: Cost
-) -> MemoryPlan:
+) -> SegmentPlan:
     n_spans = -(-n_steps // length)
     together = _spans_of_a_group(n_spans, levels)
     n_groups = -(-n_spans // together)
@@ -186,7 +186,7 @@ def _plan(
     again = n_steps - length  # the tapes of the last span are kept
     if levels == 2:
         again += n_steps - n_groups * length
-    return MemoryPlan(
+    return SegmentPlan(
         budget=budget,
         n_segments=n_spans + n_windows - 1,
         segment_steps=length,
