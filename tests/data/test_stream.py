@@ -276,3 +276,20 @@ def test_few_rows_of_long_lists_are_a_block(tmp_path, monkeypatch, shares):
         parts = list(stream_share(tmp_path / "a.parquet", roles, 0, 1))
     assert sum(map(len, parts)) == 60
     assert max(map(len, parts)) <= 2 * (1 << 15) // 4000
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_single_series_that_the_memory_cannot_hold_is_refused(tmp_path, monkeypatch, name):
+    table = pa.table({"time": range(20_000), "y": np.arange(20_000) / 7})
+    if name == "a.csv":
+        lines = [f"{t},{t / 7!r}" for t in range(20_000)]
+        (tmp_path / name).write_text("\n".join(["time,y", *lines]))
+    else:
+        parquet.write_table(table, tmp_path / name)
+    roles = Roles("long", time="time", target="y", task="forecast")
+    monkeypatch.setattr(stream, "BLOCK", 1 << 12)
+    (whole,) = stream_examples(tmp_path / name, roles)
+    assert len(whole) == 1 and len(whole.y[0]) == 20_000
+    monkeypatch.setattr(stream.environment, "memory", lambda: 8 * (1 << 17))
+    with pytest.raises(ValueError, match=r"a\.\w+: a single sequence fills more than .* \(--id\)"):
+        list(stream_examples(tmp_path / name, roles))

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
+from ostinato import environment
 from ostinato._extras import needs
 from ostinato.data import arrays, conll, label_sets
 from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
@@ -34,6 +35,7 @@ from ostinato.data.tables import parse_examples
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
 PIECE = 1 << 16  # bytes of a column of it that are read at a time, where only some are wanted
+COPIES = 8  # of a block: as it was read, as columns in float64, as features, prepared
 _FIRST = 64  # bytes by which a kind is told
 
 
@@ -242,6 +244,22 @@ def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
     return np.insert(seen, places[order], hashes[order])
 
 
+def _for_one_sequence(size: int, name: str) -> int:
+    """The size of the next block, where one of `size` bytes does not hold a sequence.
+
+    Raises:
+        ValueError: the memory would not hold it.
+    """
+    there = environment.memory()
+    if there is not None and COPIES * 2 * size > there:
+        raise ValueError(
+            f"{name}: a single sequence fills more than {size / 1e9:.1f} GB of the table, and must "
+            f"fit into the memory, of {there / 1e9:.1f} GB, {COPIES} times; wanted several "
+            "sequences, which a column of ids tells apart (--id): cut it into parts"
+        )
+    return 2 * size
+
+
 class _LineBlocks:
     """Blocks of a CSV or JSON Lines file."""
 
@@ -284,8 +302,8 @@ class _LineBlocks:
         offset = self._offset(int(self._lines[row]))
         self._rest = self._block[offset:] + self._rest
         self._block = self._block[:offset]
-        if row == 0:  # one sequence fills the block
-            self._size *= 2
+        if row == 0:
+            self._size = _for_one_sequence(self._size, self._name)
 
     def _parsed(self) -> Table:
         if self._is_json:
@@ -358,8 +376,8 @@ class _Batches:
 
     def put_back(self, row: int) -> None:
         self._rest, self._table = self._table.slice(row), self._table.slice(0, row)
-        if row == 0:  # one sequence fills the block
-            self._size *= 2
+        if row == 0:
+            self._size = _for_one_sequence(self._size, self._name)
 
     def _take(self) -> Any:
         """The next rows, a block's bytes or more if there are as many; None if there are none."""
