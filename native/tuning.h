@@ -71,6 +71,11 @@ constexpr int kKeptWorkspaces = 4;
 
 // Rows of one call of the outer-product kernel. 128 rows: level, but 3 % slower for a large result.
 constexpr int64_t kOuterRows = 256;
+// Rows of which products are added up in the lanes of a register tile before these are folded. With K = 64,
+// four rows of a for each of them are 16 KB. 8 rows: 8 % slower, as folding takes longer; 32 rows: 4 %.
+constexpr int64_t kSummedRows = 16;
+// Rows of such a tile.
+constexpr int64_t kSumRows = 4;
 // A result with at least this many rows reads each row of b often enough to copy it beside the others first.
 constexpr int64_t kPackedColumns = 60;
 // An accumulator above 1 MB does not stay in L2: its gradient is summed once, after the last step, straight

@@ -81,6 +81,9 @@ constexpr int64_t outer_scratch(int64_t K, int64_t panel) {
   return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6);
 }
 
+// Elements of scratch that `product_sum` needs, for products of this K.
+constexpr int64_t product_sum_scratch(int64_t K) { return kSummedRows * kSumRows * ((K + 15) / 16 * 16); }
+
 template <class T> struct Kernels {
   const char* name;
   int64_t panel;  // columns of one packed panel: what a register tile covers
@@ -134,9 +137,10 @@ template <class T> struct Kernels {
                         Rows<const T> b, Rows<T> out);
 
   // sum[g · M + m][n] += Σ_r Σ_k a[r][g, m, k] · b[r][g, n, k], for these rows and columns of the sum, whose
-  // row stride is ld. Of some rows r at a time: sixteen chains, of k, k + 16, …, that are folded 8, 4, 2, 1.
+  // row stride is ld. Of kSummedRows rows r at a time: sixteen chains, of k, k + 16, …, that are folded 8, 4,
+  // 2, 1. scratch: product_sum_scratch(K) elements.
   void (*product_sum)(int64_t n_rows, const SmallProduct& x, const Stretch* stretches, RowList<const T> a,
-                      RowList<const T> b, Range rows, Range columns, T* sum, int64_t ld);
+                      RowList<const T> b, Range rows, Range columns, T* sum, int64_t ld, T* scratch);
 
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
   void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table,

@@ -146,6 +146,12 @@ template <class T> class MemoryPlan {
   int64_t registers() const {  // with the scratch of outer products
     int64_t scratch = 0;
     for (const Gradient& g : program_.gradients) scratch = std::max(scratch, outer_scratch(g.K, panel_));
+    for (int32_t i = program_.after.begin; i < program_.after.end; i++) {
+      const Instruction& x = program_.instructions[i];
+      if (x.code == Code::kBlock) i += x.count;
+      if (x.code == Code::kProductSum)
+        scratch = std::max(scratch, product_sum_scratch(program_.products[x.count].K));
+    }
     return kRegisterElements + scratch;
   }
   int64_t product() const {  // a part's result of several pieces
@@ -218,6 +224,8 @@ template <class T> class MemoryPlan {
         const Instruction& x = program_.instructions[i];
         fixed += double(x.n + kMaxLanes * n_parts_) * x.k + double(n_parts_ * B_) * double(padded(x.n));
       }
+    for (const SmallProduct& x : program_.products)
+      fixed += double(kMaxGroups) * double(product_sum_scratch(x.K));
     for (const Gradient& g : program_.gradients)
       fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMaxPanel));
     for (const Buffer& b : program_.buffers) per_row += double(padded(b.width));

@@ -67,7 +67,7 @@ void accumulate(Worker<T>& worker, const Instruction& x, int64_t group, Range st
     const WithinRows& within = s.plan.within;
     return worker.kernels.product_sum(a.n, within.products[size_t(x.count)],
                                       within.stretches_of(size_t(x.count)), a.rows, b.rows, rows, columns,
-                                      sum.data, sum.stride);
+                                      sum.data, sum.stride, worker.memory.registers + kRegisterElements);
   }
   sum.data += rows.begin * sum.stride + columns.begin;
   Operand a = x.a, b = x.b;

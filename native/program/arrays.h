@@ -21,7 +21,7 @@ struct Run {
 // Sixteen elements that lie side by side: element start + i where bit i of `lanes` is set, zeros elsewhere.
 struct Stretch {
   int32_t start;
-  uint32_t lanes;
+  uint16_t lanes;
 };
 constexpr int64_t kStretch = 16;
 

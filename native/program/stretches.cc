@@ -13,7 +13,7 @@ bool find_stretch(const int32_t* places, int64_t n, Stretch& found) {
     const int32_t start = places[i] - int32_t(i);
     if (found.lanes && start != found.start) return false;
     found.start = start;
-    found.lanes |= 1u << i;
+    found.lanes = uint16_t(found.lanes | 1u << i);
   }
   return true;
 }

@@ -354,6 +354,7 @@ void check_product_sum(const Kernels<T>& kernels, SmallProduct x, int64_t n_rows
     rows_of_b.push_back(&image.at(r, 0));
   }
   Matrix<T> sum(M, x.N, random), wanted = sum;
+  std::vector<T> scratch(size_t(product_sum_scratch(x.K)));
   const int64_t m0 = random.below(M), n0 = random.below(x.N);
   const Range rows{m0, m0 + 1 + random.below(M - m0)}, columns{n0, n0 + 1 + random.below(x.N - n0)};
   for (int64_t first = 0; first < n_rows; first += 16)
@@ -370,7 +371,7 @@ void check_product_sum(const Kernels<T>& kernels, SmallProduct x, int64_t n_rows
         wanted.at(m, n) += lanes[0];
       }
   kernels.product_sum(n_rows, x, by_places ? stretches.data() : nullptr, {rows_of_a.data()},
-                      {rows_of_b.data()}, rows, columns, sum.data(), sum.stride());
+                      {rows_of_b.data()}, rows, columns, sum.data(), sum.stride(), scratch.data());
   CHECK(sum == wanted && sum.gaps_untouched(), std::string(kernels.name) + ", product_sum");
 }
 
