@@ -193,6 +193,20 @@ def test_one_series_one_step(tmp_path: Path) -> None:
     assert "There is one series" in page.sections["series"]
 
 
+@pytest.mark.parametrize(
+    "step", ["1m", "5m", "1h", "6h", "1D", "7D", "30D", "31D", "91D", "366D"]
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_dates_at_any_distance_have_ticks(step: str) -> None:
+    distance = np.timedelta64(int(step[:-1]), step[-1])
+    for n in (8, 13, 24, 31, 36, 48, 59):
+        x = np.datetime64("2021-11-28T07:50", "ns") + distance * np.arange(n)
+        view = module.SeriesView(
+            name="a", x=x, values=np.arange(float(n)), windows=[], place="best", error=1.0
+        )
+        assert "<svg" in page_module._card(0, view, task_examples.forecasts(2, 2), wide=True)
+
+
 def test_long_series_make_no_large_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = Panel.of([rng.normal(size=1400) for _ in range(7)])

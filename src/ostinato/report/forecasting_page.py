@@ -124,7 +124,8 @@ def _fan(ax: Axes, view: SeriesView, levels: tuple[float, ...]) -> None:
     ax.plot(x[shown], view.values[shown], color=INK, linewidth=1)
     ax.margins(x=0.01)
     if x.dtype.kind == "M":
-        locator = matplotlib.dates.AutoDateLocator(maxticks=6)
+        # From two ticks on: with five, 31 to 59 months and 2.5 to 5 hours have no unit that fits.
+        locator = matplotlib.dates.AutoDateLocator(minticks=2, maxticks=6)
         ax.xaxis.set_major_locator(locator)
         formatter = matplotlib.dates.ConciseDateFormatter(locator)
         ax.xaxis.set_major_formatter(formatter)
