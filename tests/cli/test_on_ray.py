@@ -197,8 +197,10 @@ def training(n: int) -> dict[int, str]:
     return found
 
 
-def after_a_trial(arguments, temporary: Path, surroundings, act) -> subprocess.CompletedProcess:
-    """A command with two jobs on Ray, and what is done to it after its first trial.
+def after_a_trial(
+    arguments, n_jobs: int, temporary: Path, surroundings, act
+) -> subprocess.CompletedProcess:
+    """A command with jobs on Ray, and what is done to it after its first trial.
 
     Args:
         temporary: for what is written beside the study.
@@ -206,7 +208,7 @@ def after_a_trial(arguments, temporary: Path, surroundings, act) -> subprocess.C
         act: called with the process of the command, and those that train.
     """
     started = subprocess.Popen(
-        command(*arguments, "--jobs", 2, "--ray"),
+        command(*arguments, "--jobs", n_jobs, "--ray"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -220,7 +222,7 @@ def after_a_trial(arguments, temporary: Path, surroundings, act) -> subprocess.C
             if line.startswith("trial"):
                 break
         assert list(temporary.glob("ray*"))
-        trials = training(2)
+        trials = training(n_jobs)
         began = trials | below(started.pid)
         act(started, list(trials))
         out, more = started.communicate(timeout=60)
@@ -245,11 +247,11 @@ def tuning(tmp_path) -> tuple[object, ...]:
 
 @cluster
 @pytest.mark.parametrize(
-    "number, code, own",
-    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
+    "number, code, n_jobs, own",
+    [(signal.SIGINT, 130, 1, True), (signal.SIGTERM, 143, 2, False), (signal.SIGKILL, -9, 1, True)],
 )
 def test_a_signal_ends_all_and_the_study_goes_on(
-    ostinato, tuning, temporary, joining, number, code, own
+    ostinato, tuning, temporary, joining, number, code, n_jobs, own
 ):
     """The trials on a cluster that goes on, or all of one that the command has started."""
 
@@ -260,7 +262,7 @@ def test_a_signal_ends_all_and_the_study_goes_on(
             started.send_signal(number)
 
     alone = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
-    ended = after_a_trial(tuning, temporary, alone if own else joining, act)
+    ended = after_a_trial(tuning, n_jobs, temporary, alone if own else joining, act)
     assert ended.returncode == code
     assert "Traceback" not in ended.stderr
     if number != signal.SIGKILL:
@@ -275,7 +277,7 @@ def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(
     ostinato, tuning, temporary, joining
 ):
     ended = after_a_trial(
-        tuning, temporary, joining, lambda started, trials: os.kill(trials[0], signal.SIGKILL)
+        tuning, 2, temporary, joining, lambda started, trials: os.kill(trials[0], signal.SIGKILL)
     )
     assert ended.returncode == 1
     assert "ostinato: a process of --jobs was ended from outside" in ended.stderr
