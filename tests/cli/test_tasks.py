@@ -10,6 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_examples import assert_same_run, command
@@ -369,6 +370,33 @@ def test_words_that_were_not_trained_are_counted(ostinato, tmp_path):
     outcome = ostinato("predict", run, file)
     assert outcome.code == 0
     assert "20 values of 'mode' were not in the training part ('burn'" in outcome.err
+
+
+def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, tmp_path):
+    """The column of dates is found; without the one of shops, their rows would be one series."""
+    flags = ("--forecast", "sales", "--horizon", 2, *QUICK, "--iterations", 2)
+    merged = ostinato("train", ordinary_shops, *flags)
+    assert merged.code == 2
+    assert "all rows are one sequence; wanted the name of the column that tells" in merged.err
+    run = tmp_path / "run"
+    told = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
+    assert (told.code, "taken as time 'month'" in told.err) == (0, True)
+    ahead = [line.split(",")[:2] for line in ostinato("predict", run, ordinary_shops).out.split()]
+    assert ahead[1:] == [[s, month] for s in "ab" for month in ("2026-01-31", "2026-02-28")]
+    one = tmp_path / "one.csv"
+    one.write_text("shop,month,sales\nc,2024-01-31,5\n")
+    refused = ostinato("predict", run, one)
+    assert (refused.code, "'c' has one step" in refused.err) == (2, True)
+
+
+@pytest.fixture
+def ordinary_shops(tmp_path):
+    """Monthly sales of two shops, by the last day of each month."""
+    ends = np.arange("2024-02", "2026-02", dtype="M8[M]").astype("M8[D]") - 1
+    rows = [f"{shop},{end},{5 + i % 3}" for shop in "ab" for i, end in enumerate(ends)]
+    file = tmp_path / "shops.csv"
+    file.write_text("shop,month,sales\n" + "\n".join(rows) + "\n")
+    return file
 
 
 def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(ostinato, tmp_path):

@@ -168,3 +168,27 @@ def test_gaps_are_found_in_dates_of_every_spelling(tmp_path):
         (tmp_path / f"{i}.csv").write_text("\n".join(lines))
         codes = [f.code for f in check(read_examples(tmp_path / f"{i}.csv", ROLES))]
         assert "gaps" in codes
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [
+        (["2023-11-01", "2023-12-01", "2024-01-01"], ["2024-02-01", "2024-03-01", "2024-04-01"]),
+        (["2023-12-31", "2024-01-31"], ["2024-02-29", "2024-03-31", "2024-04-30"]),
+        (["2023-06-30", "2023-09-30", "2023-12-31"], ["2024-03-31", "2024-06-30", "2024-09-30"]),
+        (["2022-07-01", "2023-07-01"], ["2024-07-01", "2025-07-01", "2026-07-01"]),
+        # A month is missing in between, and the day is the 15th at noon.
+        (["2023-09-15T12", "2023-10-15T12", "2023-12-15T12", "2024-01-15T12"],
+         ["2024-02-15T12", "2024-03-15T12", "2024-04-15T12"]),
+        (["2024-02-27", "2024-02-28", "2024-02-29"], ["2024-03-01", "2024-03-02", "2024-03-03"]),
+        (["2024-01-31", "2024-02-01"], ["2024-02-02", "2024-02-03", "2024-02-04"]),
+        (["2024-01-01T00:00", "2024-01-01T00:05", "2024-01-01T00:15", "2024-01-01T00:20"],
+         ["2024-01-01T00:25", "2024-01-01T00:30", "2024-01-01T00:35"]),
+        ([0.5, 1.0, 1.5, 3.0], [3.5, 4.0, 4.5]),
+    ],
+)  # fmt: skip
+def test_times_go_on(times, wanted):
+    kind = "M8[ns]" if isinstance(times[0], str) else float
+    found = dates.following(np.array(times, kind), 3)
+    assert found.dtype == np.array(times, kind).dtype
+    np.testing.assert_array_equal(found, np.array(wanted, kind))

@@ -57,6 +57,27 @@ def test_what_is_unambiguous_is_found_out(text, given, wanted):
     assert (found.shape, found.id, found.features, found.task) == wanted
 
 
+def _monthly(*rows):
+    return "shop,month,opened,sales\n" + "".join(f"{row}\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        (_monthly(*(f"a,2024-{m:02d}-01,2001-05-07,{m}" for m in range(1, 9))), "month"),
+        (_monthly(*(f"{s},{m}/15/2024,5/17/2001,{m}" for s in "ab" for m in range(1, 9))), "month"),
+        # in no order: when the rows were written, say
+        (_monthly(*(f"a,2024-{1 + 5 * m % 12:02d}-01,,{m}" for m in range(12))), None),
+        (_monthly(*(f"a,{m},{2000 + m}-01-01,{m}" for m in range(1, 9))), "opened"),
+        # one as likely as the other
+        (_monthly(*(f"a,2024-{m:02d}-01,{2000 + m}-01-01,{m}" for m in range(1, 9))), None),
+    ],
+)
+def test_the_only_dates_that_go_on_are_the_time_of_a_series(text, time):
+    found = resolve(Roles(id="shop", target="sales", task="forecast"), table(text))
+    assert found.time == time
+
+
 @pytest.mark.parametrize(
     ("text", "given", "wanted"),
     [

@@ -194,3 +194,32 @@ def of_epoch(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
 def beyond(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
     """Which of the numbers are before 1678 or after 2261, `[N]` bool: 2⁶³ ns are 9.22e9 s."""
     return np.abs(numbers) / PER_SECOND[unit] > 9.2e9
+
+
+def following(times: np.ndarray, n: int) -> np.ndarray:
+    """The n times after the last one: on by whole months, or by the usual distance of two steps.
+
+    Months are gone on by where all times stand at the same place in a month (its first day, the
+    15th at noon), or all are a month's last day: a quarter has 90 to 92 days.
+
+    Args:
+        times: `[T]` datetime64[ns], or numbers; at least two.
+        n: how many.
+
+    Example:
+        >>> import numpy as np
+        >>> following(np.array(["2024-01-31", "2024-02-29"], "M8[ns]"), 2).astype("M8[D]")
+        array(['2024-03-31', '2024-04-30'], dtype='datetime64[D]')
+    """
+    ahead = np.arange(1, n + 1)
+    if times.dtype.kind != "M":
+        return times[-1] + np.median(np.diff(times)) * ahead
+    day = np.timedelta64(1, "D")
+    for shift in (np.timedelta64(0, "D"), day):  # a month's last day is one before the next month
+        months = (times + shift).astype("M8[M]")
+        places = times + shift - months.astype(times.dtype)
+        steps = np.diff(months.astype(np.int64))
+        if (places == places[0]).all() and (steps > 0).all() and places[0] < 28 * day:
+            on = months[-1] + int(np.median(steps)) * ahead
+            return on.astype(times.dtype) + places[0] - shift
+    return times[-1] + np.timedelta64(int(np.median(np.diff(times).astype(np.int64))), "ns") * ahead

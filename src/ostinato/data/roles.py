@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from ostinato.data import label_sets
 from ostinato.data.column import Column, Nested, Unusable
 from ostinato.data.dates import Order, TimeFormat
@@ -28,6 +30,7 @@ _TIMES = re.compile(
 )
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
 _MOSTLY = 0.9  # of the values of a column: the others are mistakes
+_GOES_ON = 2 / 3  # of the rows follow the one before them; of dates in any order it is half
 _LOOKED_AT = 100  # rows by which dates are known
 _NUMBERED = re.compile(r"(.*?)(\d+)$")
 
@@ -229,9 +232,18 @@ def _named(roles: Roles, table: Table) -> Roles:
             )
     if roles.time is None and roles.shape != "wide":
         found = _called(_TIMES, roles, table)
+        if not found and roles.task == "forecast":
+            rest = [name for name in _rest(roles, table) if name not in roles.features]
+            found = [name for name in rest if _dates_of_steps(table[name])]
         if len(found) == 1:
             roles = replace(roles, time=found[0])
     return roles
+
+
+def _dates_of_steps(column: Column) -> bool:
+    """Whether the first values are dates that go on from row to row, but for new series."""
+    dates = _dates_in(column)
+    return dates is not None and bool((dates[1:] > dates[:-1]).sum() > _GOES_ON * (len(dates) - 1))
 
 
 def _features(roles: Roles, table: Table) -> tuple[str, ...]:
@@ -249,7 +261,9 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
     elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
-        dates = [name for name in texts if roles.time is None and _holds_dates(table[name])]
+        dates = [
+            name for name in texts if roles.time is None and _dates_in(table[name]) is not None
+        ]
         if dates:
             raise ValueError(
                 f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
@@ -285,17 +299,18 @@ def _single(column: Column) -> Column:
     return column.inner if isinstance(column, Nested) else column
 
 
-def _holds_dates(column: Column) -> bool:
-    """Whether the first values are dates."""
+def _dates_in(column: Column) -> np.ndarray | None:
+    """The first values, if they are dates."""
     if isinstance(column, (Nested, Unusable)):
-        return False
+        return None
     orders: tuple[Order, ...] = ("day-first", "month-first")
     for order in orders:
         try:
-            return column.head(_LOOKED_AT).times(order).dtype.kind == "M"
+            times = column.head(_LOOKED_AT).times(order)
         except ValueError:
             continue
-    return False
+        return times if times.dtype.kind == "M" else None
+    return None
 
 
 def _task(roles: Roles, table: Table) -> TaskName:

@@ -16,6 +16,7 @@ from ostinato.cli.failures import BadInput
 from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
+from ostinato.data import dates
 from ostinato.data.examples import Examples
 from ostinato.data.panel import Panel
 from ostinato.data.prepare import Preparation
@@ -376,13 +377,15 @@ def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bo
 
 
 def _ahead(series: Examples, i: int, end: int, horizon: int) -> np.ndarray:
-    """The times of the steps ahead: those in the file, or on by the usual distance of two steps."""
+    """The times of the steps ahead: those in the file, or on as the steps go on."""
     if series.times is None:
         return np.arange(1, horizon + 1)
     times = series.times[i]
     if len(times) >= end + horizon:
         return times[end : end + horizon]
-    step = np.median(np.diff(times[:end]).astype(np.int64 if times.dtype.kind == "M" else float))
-    if times.dtype.kind == "M":
-        step = np.timedelta64(int(step), "ns")
-    return times[end - 1] + step * np.arange(1, horizon + 1)
+    if end < 2:
+        raise BadInput(
+            f"{series.source}: {series.ids[i].item()!r} has one step, which does not say how far "
+            "apart steps are; wanted two or more, or rows with the times of those to be forecast"
+        )
+    return dates.following(times[:end], horizon)
