@@ -56,6 +56,7 @@ class Trials:
 
         trial = functools.partial(_trial, prepare, ray.put(arguments))
         hooks = _hooks(dealer)
+        # The first error ends all trials, and is raised as it is.
         failing = tune.FailureConfig(fail_fast="raise")
         with (
             tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
