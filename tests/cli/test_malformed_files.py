@@ -318,9 +318,9 @@ def test_a_bomb_is_not_unpacked(ostinato, folder, monkeypatch):
 
 def test_files_that_are_not_there_or_no_files(ostinato, folder):
     (folder / "folder.csv").mkdir()
-    for name in ("gone.csv", "folder.csv"):
+    for name, said in (("gone.csv", "no such file"), ("folder.csv", "a directory; wanted a file")):
         outcome = ostinato("train", folder / name, *CLASSIFY, "--quiet", "-o", folder / "run")
-        assert_refused(outcome, folder / name, "no such file")
+        assert_refused(outcome, folder / name, said)
     assert not (folder / "run").exists()
 
 

@@ -60,7 +60,8 @@ def known(source: str | None) -> str:
         )
     path = Path(source)
     if not path.is_file():
-        raise BadInput(f"{source}: no such file")
+        problem = "a directory; wanted a file" if path.is_dir() else "no such file"
+        raise BadInput(f"{source}: {problem}")
     return str(path.resolve())
 
 
