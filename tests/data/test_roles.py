@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,18 @@ def test_what_is_found_out_is_said_in_one_line(caplog):
         "f.csv: taken as shape long; id 'ID'; time 'Time'; 2 features: 'x', 'y'"
     ]
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_that_all_rows_are_one_sequence_is_said(caplog):
+    """Two shops would be one series, one behind the other."""
+    text = "shop,sales\na,1\na,2\nb,3\nb,4\n"
+    series = Roles(target="sales", task="forecast")
+    found = resolve(series, table(text))
+    assert caplog.messages == ["f.csv: taken as a single sequence (no --id); left out 'shop'"]
+    caplog.clear()
+    assert resolve(found, table(text)) == found  # as a model reads it
+    resolve(replace(series, id="shop"), table(text))
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

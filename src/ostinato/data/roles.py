@@ -380,6 +380,8 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     said = []
     if given.shape is None and (full.shape == "wide" or given.id != full.id):
         said.append(f"shape {full.shape}")
+    if given.shape is None and full.shape == "long" and full.id is None:
+        said.append("a single sequence (no --id)")
     for role in ("id", "time", "task"):
         if getattr(given, role) != getattr(full, role):
             said.append(f"{role} {getattr(full, role)!r}")
