@@ -3,8 +3,9 @@
 namespace ostinato {
 namespace {
 
-// Who reads or writes some columns: each thread its share, each thread all, or the first thread alone.
-enum class By { kShare, kAll, kFirst };
+// Who reads or writes some columns: each thread its share, each thread all, the first thread alone; or each
+// thread a share that no other stage has.
+enum class By { kShare, kAll, kFirst, kOwnShare };
 
 // What one instruction reads or writes.
 struct Access {
@@ -12,6 +13,7 @@ struct Access {
   bool write;
   By by;
   int64_t step = 0;
+  int32_t stage = 0;  // its first instruction
   bool operator==(const Access& x) const {
     return buffer == x.buffer && column == x.column && width == x.width && dt == x.dt && write == x.write &&
            by == x.by;
@@ -68,6 +70,7 @@ class ColumnAnalysis {
             stage.factors++;
           }
       }
+      if (is_shared(p_, x)) columns_.products += multiplications(p_.products[size_t(x.weight)]);
       i = stage.end;
       columns_.stages.push_back(stage);
     }
@@ -148,9 +151,10 @@ class ColumnAnalysis {
         break;
       case Code::kProduct: {
         const SmallProduct& x = p_.products[head.weight];
-        add(head.a, 0, columns_of_a(x), false, By::kFirst);
-        add(head.b, 0, columns_of_b(p_, x), false, By::kFirst);
-        add(head.d, 0, columns_of_d(x), true, By::kFirst);
+        const bool shared = is_shared(p_, head);
+        add(head.a, 0, columns_of_a(x), false, shared ? By::kAll : By::kFirst);
+        add(head.b, 0, columns_of_b(p_, x), false, shared ? By::kAll : By::kFirst);
+        add(head.d, 0, columns_of_d(x), true, shared ? By::kOwnShare : By::kFirst);
         break;
       }
       default:
@@ -158,6 +162,7 @@ class ColumnAnalysis {
         add(head.d, 0, folded(head.n, head), true, By::kFirst);
         break;
     }
+    for (Access& x : found) x.stage = stage.begin;
     return found;
   }
 
@@ -175,6 +180,7 @@ class ColumnAnalysis {
     if (x.buffer != y.buffer || !(x.write || y.write) || !same_slot(x, y)) return false;
     if (x.column >= y.column + y.width || y.column >= x.column + x.width) return false;
     if (x.by == By::kShare && y.by == By::kShare) return x.column != y.column || x.width != y.width;
+    if (x.by == By::kOwnShare && y.by == By::kOwnShare) return x.stage != y.stage;
     return x.by != By::kFirst || y.by != By::kFirst;
   }
   bool depends_on_itself(const std::vector<Access>& list) const {

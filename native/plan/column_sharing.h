@@ -18,7 +18,7 @@ struct ColumnSharing {
     int32_t gemm, begin, width;
   };
   // What is played at once: products of one factor, beside one another; or products that are added to one
-  // another; or a block; or a reduction, which the first thread plays alone.
+  // another; or a block; or a product within rows; or a reduction, which the first thread plays alone.
   struct Stage {
     int32_t begin, end;   // instructions
     int32_t factors = 1;  // as many as instructions, if these are products that are added
@@ -27,6 +27,7 @@ struct ColumnSharing {
   };
   std::vector<Stage> stages;         // of a step; none if threads cannot share the program
   double weights = 0;                // that a step multiplies by
+  double products = 0;               // multiplications of a row, in the products within rows that are shared
   int64_t barriers = 0;              // in a step
   std::vector<bool> loop_only = {};  // by weight: whether only the loop multiplies by it
 };
@@ -37,6 +38,15 @@ ColumnSharing find_column_sharing(const Program& program);
 inline bool continues(const Instruction& x, const Instruction& next) {
   return next.code == Code::kGemm && next.n == x.n && same(next.d, x.d) && same(next.c, x.d) &&
          next.a.buffer != x.d.buffer && x.a.buffer != x.d.buffer;
+}
+
+// Multiplications of a row, from which threads share a product within rows: these take as long as a barrier.
+constexpr double kLeastSharedProduct = 1 << 14;
+
+inline double multiplications(const SmallProduct& x) { return double(x.groups) * x.M * x.K * x.N; }
+// Whether threads share a product within rows: its groups, or the rows of a single one.
+inline bool is_shared(const Program& p, const Instruction& x) {
+  return x.code == Code::kProduct && multiplications(p.products[size_t(x.weight)]) >= kLeastSharedProduct;
 }
 
 // A part's columns of `width`.

@@ -117,6 +117,7 @@ template <class T> void play_step_by_columns(Worker<T>& worker, int64_t t) {
           return play_part_of_gemms(worker, stage, s.packed_parts[i * s.n_parts + part], part, t, span);
         if (x.code == Code::kBlock)
           return play_block(worker, s.plan.blocks[stage.begin], t, span, part_columns(x.n, part, s.n_parts));
+        if (is_shared(worker.program, x)) return play_within_rows(worker, x, t, span, part, s.n_parts);
         if (part == 0) play_within_rows(worker, x, t, span);
       });
   }

@@ -85,7 +85,7 @@ int64_t choose_parts(const ColumnSharing& columns, const PlayRequest& request) {
   const int64_t most = most_parts(columns, request);
   if (most == 1) return 1;
   const bool measured = request.work_per_thread == 0;
-  const double work = columns.weights * (double(request.B) + 2);  // of a step
+  const double B = double(request.B), work = columns.weights * (B + 2) + columns.products * B;  // of a step
   if (measured && work * double(request.T) + kPackWork * columns.weights < kLeastSharedWork) return 1;
   const double per_thread =
       measured ? kWorkPerBarrierNs * barrier_ns(int(most)) : double(request.work_per_thread);

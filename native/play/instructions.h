@@ -162,7 +162,8 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
 }
 
 template <class T>
-void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Span span) {
+void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Span span,
+                      int64_t part = 0, int64_t n_parts = 1) {
   const int64_t n = worker.request.rows ? 1 : span.end - span.begin;  // rows in one stride
   for (int64_t r = span.begin; r < span.end; r += n) {
     const auto rows = [&](const Operand& o) {
@@ -170,7 +171,7 @@ void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, 
     };
     const Rows<T> a = rows(x.a), b = x.b.buffer < 0 ? a : rows(x.b);
     play_within_rows<T>(worker.kernels, worker.session.plan.within, x, n, {a.data, a.stride},
-                        {b.data, b.stride}, rows(x.d));
+                        {b.data, b.stride}, rows(x.d), part, n_parts);
   }
 }
 

@@ -222,6 +222,53 @@ void check_barriers() {
   }
 }
 
+// Products within rows that threads share: by places, of one matrix and of several, then what reads them.
+Program with_shared_products(int32_t groups, bool across) {
+  const int32_t n = 36, width = groups * n * n;
+  Program p;
+  p.n_arguments = 3;
+  p.buffers = {{Kind::kTime, width, 0, 0}, {Kind::kVector, width, 0, 1}, {Kind::kTime, width, 0, 2},
+               {Kind::kStep, width, 0, -1}};
+  p.tables = {{width, {{-1, 1, 0}, {0, width - 1, 1}}}};  // moved by one
+  p.products = {{groups, n, n, n, across, 0}, {groups, n, n, n, across}};
+  Instruction first{}, second{}, head{}, copy{};
+  first.code = second.code = Code::kProduct;
+  first.n = second.n = head.n = width;
+  first.d = {3, 0, 0};
+  first.a = second.b = {1, 0, 0};
+  first.b = {0, 0, 0};
+  second.weight = 1;
+  second.a = {3, 0, 0};
+  second.d = copy.d = copy.a = {2, 0, 0};
+  head.code = Code::kBlock;
+  head.count = 1;
+  copy.code = Code::kOp;
+  copy.op = kOp_sin;
+  p.instructions = {first, second, head, copy};
+  p.loop = {0, 4};
+  p.after = {4, 4};
+  return p;
+}
+void check_shared_products() {
+  for (int32_t groups : {1, 3})
+    for (bool across : {false, true}) {
+      const Program program = with_shared_products(groups, across);
+      // The first product of the next step writes behind the barrier of the block, when all have read.
+      CHECK(barriers(program) == (std::vector<bool>{false, true, true}), "each reads what all have written");
+      CHECK(find_column_sharing(program).products == 2. * groups * 36 * 36 * 36, "");
+      for (int64_t rows : {1, 5}) {
+        Executor<float> executor(program, workspaces);
+        Setting setting(4, rows, false, Random(11));
+        const Values<float> one = played(executor, program, setting);
+        setting.work_per_thread = 1;
+        for (int threads : {2, 3, 5}) {
+          setting.threads = threads;
+          CHECK(equal(played(executor, program, setting), one), std::to_string(threads) + " threads");
+        }
+      }
+    }
+}
+
 void check_that_a_wrong_play_is_seen() {
   const Program program = sample_program(3, 5, false);
   Program other = program;
@@ -381,6 +428,7 @@ void test_executor() {
   check_fewer_threads();
   check_barriers();
   check_barriers_of_arrays();
+  check_shared_products();
   check_concurrent_plays();
   check_unknown_instruction_set();
   if (allocations_can_fail) check_allocations_that_fail(true), check_allocations_that_fail(false);
