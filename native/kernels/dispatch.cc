@@ -21,6 +21,11 @@ const int32_t kFibreKernels[kOnFibresCount] = {
 #undef OP_ON_FIBRES
 #undef PAIR_ON_FIBRES
 };
+const FusedRow kFusedRows[kFusedCount] = {
+#define FUSED(name, arity, expression) {arity, #expression},
+#include "kernels/fused.def"
+#undef FUSED
+};
 
 const Kernels<float>& kernels_base_float();
 const Kernels<double>& kernels_base_double();

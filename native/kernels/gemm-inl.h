@@ -122,29 +122,78 @@ void gemm_panel(const GemmOperands<typename V::Scalar>& p, int64_t n_rows, int64
   });
 }
 
-// One row or two against P whole panels at once, and the E vectors of the last one. A panel alone has too few
-// chains (NV a row) to hide the latency of an addition.
-template <class V, int MR, int NV, int P, int E = 0>
-void gemm_panels(const GemmOperands<typename V::Scalar>& p, int64_t column) {
+// One row or two against P whole panels at once, and the E vectors of the last one. tail: lanes of the last
+// vector, if it is partial. A panel alone has too few chains (NV a row) to hide the latency of an addition.
+template <class V, int MR, int NV, int P, int E>
+void gemm_panels(const RowProduct<typename V::Scalar>* rows, int64_t column, int tail) {
   using T = typename V::Scalar;
   constexpr int L = V::kLanes, N = P * NV + E;
   V acc[MR][N];
-  OSTINATO_FOR(i, MR)
-    OSTINATO_FOR(j, N) acc[i][j] = p.init.first ? V::load(p.init[i] + column + j * L) : V::all(0);
-  for (int f = 0; f < p.n_factors; f++) {
-    const int64_t K = p.factors[f].K;
-    const T *w = p.factors[f].w + column * K, *last = w + P * K * NV * L;
+  OSTINATO_FOR(i, MR) {
+    const T* const init = rows[i].init ? rows[i].init + column : nullptr;
+    OSTINATO_FOR(j, N - 1) acc[i][j] = init ? V::load(init + j * L) : V::all(0);
+    const T* const end = init + (N - 1) * L;
+    acc[i][N - 1] = !init ? V::all(0) : tail ? V::load(end, tail) : V::load(end);
+  }
+  for (int f = 0; f < rows[0].n_factors; f++) {
+    const int64_t K = rows[0].factors[f].K;
+    const T *w = rows[0].factors[f].w + column * K, *last = w + P * K * NV * L;
+    const T* a[MR];
+    OSTINATO_FOR(i, MR) a[i] = rows[i].factors[f].a;
     for (int64_t k = 0; k < K; k++, w += NV * L, last += E * L) {
       V x[MR];
-      OSTINATO_FOR(i, MR) x[i] = V::all(p.factors[f].a[i][k]);
+      OSTINATO_FOR(i, MR) x[i] = V::all(a[i][k]);
       OSTINATO_FOR(j, N) {
         const V b = V::load(j < P * NV ? w + (j / NV) * K * NV * L + (j % NV) * L : last + (j - P * NV) * L);
         OSTINATO_FOR(i, MR) acc[i][j] = fma(x[i], b, acc[i][j]);
       }
     }
   }
-  OSTINATO_FOR(i, MR)
-    OSTINATO_FOR(j, N) acc[i][j].store(p.out[i] + column + j * L);
+  OSTINATO_FOR(i, MR) {
+    T* const out = rows[i].out + column;
+    OSTINATO_FOR(j, N - 1) acc[i][j].store(out + j * L);
+    if (tail) acc[i][N - 1].store(out + (N - 1) * L, tail);
+    else acc[i][N - 1].store(out + (N - 1) * L);
+  }
+}
+
+// P whole panels, and as many vectors of the last one as are left.
+template <class V, int NV, int P>
+void row_panels(const RowProduct<typename V::Scalar>& x, int64_t column, int vectors, int tail) {
+  switch (vectors) {
+    case 0:
+      if constexpr (P > 0) gemm_panels<V, 1, NV, P, 0>(&x, column, 0);
+      return;
+    case 1: return gemm_panels<V, 1, NV, P, 1>(&x, column, tail);
+    case 2: return gemm_panels<V, 1, NV, P, 2>(&x, column, tail);
+    case 3: return gemm_panels<V, 1, NV, P, (NV < 3 ? 2 : 3)>(&x, column, tail);
+    default: return gemm_panels<V, 1, NV, P, (NV < 4 ? 2 : 4)>(&x, column, tail);
+  }
+}
+template <class V, int NV> void row_gemm(int64_t N, const RowProduct<typename V::Scalar>& x) {
+  constexpr int L = V::kLanes, PW = NV * L;
+  int64_t n = 0;
+  // Three panels at once; but four are two and two, as the last one alone has too few chains.
+  for (; N - n >= 3 * PW && (N - n) / PW != 4; n += 3 * PW) gemm_panels<V, 1, NV, 3, 0>(&x, n, 0);
+  if (N - n >= 4 * PW) {
+    gemm_panels<V, 1, NV, 2, 0>(&x, n, 0);
+    n += 2 * PW;
+  }
+  const int panels = int((N - n) / PW), left = int((N - n) % PW), tail = left % L;
+  const int vectors = (left + L - 1) / L;
+  if (panels == 0) row_panels<V, NV, 0>(x, n, vectors, tail);
+  else if (panels == 1) row_panels<V, NV, 1>(x, n, vectors, tail);
+  else row_panels<V, NV, 2>(x, n, vectors, tail);
+}
+template <class T>
+RowProduct<T> row_product(const Factor<T>* factors, int n_factors, RowList<const T> init, RowList<T> out,
+                          int64_t row) {
+  RowProduct<T> x;
+  x.n_factors = n_factors;
+  for (int f = 0; f < n_factors; f++) x.factors[f] = {factors[f].K, factors[f].a[row], factors[f].w};
+  x.init = init.first ? init[row] : nullptr;
+  x.out = out[row];
+  return x;
 }
 
 template <class V, int NV, bool kPrefetch>
@@ -156,21 +205,12 @@ void gemm_of(int64_t n_rows, int64_t N, const Factor<typename V::Scalar>* factor
   const GemmOperands<typename V::Scalar> p{factors + outer, n_factors - outer,        init, out,
                                            prefetcher,      outer ? factors : nullptr};
   int64_t n = 0;
-  if (n_rows == 1 && N > PW && N < 2 * PW && N % L == 0) {
-    switch ((N - PW) / L) {
-      case 1: return gemm_panels<V, 1, NV, 1, 1>(p, 0);
-      case 2: return gemm_panels<V, 1, NV, 1, (NV < 3 ? 1 : 2)>(p, 0);
-      default: return gemm_panels<V, 1, NV, 1, (NV < 4 ? 1 : 3)>(p, 0);
-    }
+  if (n_rows == 1) return row_gemm<V, NV>(N, row_product(factors, n_factors, init, out, 0));
+  if (n_rows == 2) {
+    const RowProduct<typename V::Scalar> rows[] = {row_product(factors, n_factors, init, out, 0),
+                                                   row_product(factors, n_factors, init, out, 1)};
+    for (; N - n >= 2 * PW; n += 2 * PW) gemm_panels<V, 2, NV, 2, 0>(rows, n, 0);
   }
-  if (n_rows ==
-      1)  // three panels at once; but four are two and two, as the last one alone has too few chains
-    for (; N - n >= 3 * PW && (N - n) / PW != 4; n += 3 * PW) gemm_panels<V, 1, NV, 3>(p, n);
-  if (n_rows <= 2)
-    for (; N - n >= 2 * PW; n += 2 * PW) {
-      if (n_rows == 1) gemm_panels<V, 1, NV, 2>(p, n);
-      else gemm_panels<V, 2, NV, 2>(p, n);
-    }
   for (; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;
     if (NV >= 4 && vectors == 4) gemm_panel<V, NV, kPrefetch>(p, n_rows, n, PW, tail);

@@ -9,7 +9,7 @@
 namespace ostinato {
 
 // Elementwise kernels. The first kOpCount are the operations that instructions name; after them come pairs of
-// operations, which the engine makes itself.
+// operations and larger expressions, which the engine makes itself.
 enum Op : int32_t {
 #define OP(name, arity, expression) kOp_##name,
 #include "kernels/ops.def"
@@ -20,9 +20,15 @@ enum Op : int32_t {
 #define PAIR(first, second, place) kPair_##first##_##second##_##place,
 #include "kernels/pairs.def"
 #undef PAIR
+  kFirstFused,
+  kBeforeFused = kFirstFused - 1,
+#define FUSED(name, arity, expression) kFused_##name,
+#include "kernels/fused.def"
+#undef FUSED
   kElementwiseCount
 };
-constexpr int32_t kPairCount = kElementwiseCount - kFirstPair;
+constexpr int32_t kPairCount = kFirstFused - kFirstPair;
+constexpr int32_t kFusedCount = kElementwiseCount - kFirstFused;
 // Those that are also played on fibres, by their place in Kernels::on_fibres.
 enum OnFibres : int32_t {
 #define OP_ON_FIBRES(name) kOnFibres_##name,
@@ -44,6 +50,11 @@ struct PairRow {  // see pairs.def
   int place;
 };
 extern const PairRow kPairRows[kPairCount];
+struct FusedRow {  // see fused.def
+  int arity;
+  const char* expression;
+};
+extern const FusedRow kFusedRows[kFusedCount];
 
 // Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
 template <class T> struct Rows {
@@ -76,6 +87,18 @@ template <class T> struct Factor {
   const T* w;
 };
 
+// A sum of products of one row: what `gemm` computes of it, without lists of rows.
+template <class T> struct RowProduct {
+  struct RowFactor {
+    int64_t K;
+    const T *a, *w;
+  };
+  int n_factors;
+  RowFactor factors[kMaxFactors];
+  const T* init;  // null: zero
+  T* out;
+};
+
 // Elements of scratch that `outer` needs: a panel of b, and a padded to whole tiles of 6 columns.
 constexpr int64_t outer_scratch(int64_t K, int64_t panel) {
   return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6);
@@ -93,6 +116,9 @@ template <class T> struct Kernels {
   // one chain of fused multiply-adds. If init has no rows it is zero. prefetcher may be null.
   void (*gemm)(int64_t n_rows, int64_t N, const Factor<T>* factors, int n_factors, RowList<const T> init,
                RowList<T> out, Prefetcher* prefetcher);
+
+  // `gemm` of one row.
+  void (*row_gemm)(int64_t N, const RowProduct<T>& x);
 
   // out[k][0…N) += Σ_r a[r][k] · b[r][0…N), r ascending, over at most kOuterRows rows.
   // out: [K, N] with row stride ld. scratch: outer_scratch(K, panel) elements.
@@ -145,6 +171,8 @@ template <class T> struct Kernels {
   // out[r][c] = op(a[r][c], b[r][c], c[r][c], s), where a, b, c, out = table[which[0 … 3]]
   void (*elementwise[kElementwiseCount])(int64_t n_rows, int64_t N, const Rows<T>* table,
                                          const int16_t* which, T s);
+  // The same of one row, in float32 alone: out[c] = op(a[c], b[c], c[c], s)
+  void (*row_elementwise[kElementwiseCount])(int64_t N, const T* a, const T* b, const T* c, T* out, T s);
 };
 
 }  // namespace ostinato

@@ -7,18 +7,22 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.panel = NV * V::kLanes;
   k.lanes = V::kLanes;
   k.gemm = gemm<V, NV>;
+  k.row_gemm = row_gemm<V, NV>;
   k.outer = outer<V, NV>;
   k.column_sums = column_sums<V>;
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
   k.add_to_sums = add_to_sums<V>;
-#define OP(name, arity, expression) k.elementwise[kOp_##name] = op<V, Of_##name>;
+#define OP(name, arity, expression) put<V, Of_##name>(k, kOp_##name);
 #include "kernels/ops.def"
 #undef OP
 #define PAIR(first, second, place) \
-  k.elementwise[kPair_##first##_##second##_##place] = pair<V, Of_##first, Of_##second, place>;
+  put<V, Pair<Of_##first, Of_##second, place>>(k, kPair_##first##_##second##_##place);
 #include "kernels/pairs.def"
 #undef PAIR
+#define FUSED(name, arity, expression) put<V, Fused_##name>(k, kFused_##name);
+#include "kernels/fused.def"
+#undef FUSED
 #define KERNEL(number, of, ...)                                      \
   k.on_fibres[number][0] = of<V, __VA_ARGS__, 0>;                   \
   k.on_fibres[number][kScalarOfA] = of<V, __VA_ARGS__, kScalarOfA>; \

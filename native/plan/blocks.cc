@@ -99,6 +99,7 @@ int BlockPlan::Operation::arity() const {
   if (kernel == kSpreads) return 1;
   if (kernel == kFolds) return fibre ? 2 : 1;
   if (kernel < kOpCount) return kOpRows[kernel].arity;
+  if (kernel >= kFirstFused) return kFusedRows[kernel - kFirstFused].arity;
   const PairRow& pair = kPairRows[kernel - kFirstPair];
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
 }
@@ -136,6 +137,9 @@ BlockPlan::BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sum
                           {find(x.a, is_whole(x, &x.a)), find(x.b), find(x.c), find(x.d, is_whole(x, &x.d))},
                           axis_of(x)});
   });
+  // Operations of arrays may be played on fibres instead, as their kernels are.
+  if (std::all_of(operations.begin(), operations.end(), [](const Operation& x) { return x.kernel >= 0; }))
+    for (size_t root = operations.size(); root-- > 0;) fuse(root);
   for (size_t i = 0; i < operations.size();)
     if (!join_reader(i)) i++;
   const Strips strips = columns == Columns::kWholeRows ? play_on_fibres(*this, unit) : Strips{};
@@ -188,6 +192,18 @@ int64_t BlockPlan::operands_used_again() const {
     uses[size_t(x.which[3])]++;
   }
   return std::count_if(uses.begin(), uses.end(), [](int n) { return n > 1; });
+}
+
+// How often the result of an operation, a register, is read.
+int BlockPlan::readers(size_t operation) const {
+  const int16_t result = operations[operation].which[3];
+  int found = 0;
+  for (size_t i = operation + 1; i < operations.size(); i++) {
+    for (int operand = 0; operand < operations[i].arity(); operand++)
+      found += operations[i].which[operand] == result;
+    if (operations[i].which[3] == result) break;
+  }
+  return found;
 }
 
 // If a register holds a result for one later operation alone, joins the two. Returns whether it did.

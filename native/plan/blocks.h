@@ -55,7 +55,14 @@ struct BlockPlan {
   int16_t find(const Operand& o, bool whole = false);
   void renumber_registers();
   int64_t operands_used_again() const;
+  int readers(size_t operation) const;
   bool join_reader(size_t first);
+  // plan/fused.cc
+  struct Match;
+  bool computes(const struct Expression& x, size_t operation, Match& match) const;
+  bool is_value_of(const struct Expression& x, int16_t which, size_t reader, Match& match) const;
+  bool stays(const Match& match, size_t root) const;
+  bool fuse(size_t& root);
   bool overlap(int16_t x, int16_t y) const;
 };
 

@@ -134,8 +134,9 @@ inline void push_rows(StreamState& self, int64_t n, nanobind::handle x, nanobind
   if (!answers.is('f', {each ? n : 1, K})) refuse_array("out", "[n or 1, K] of float32");
   const MaybeReleased released(self.model().multiplies() * n);
   float* const answer = answers.data<float>();
+  const FloatEnvironment environment;
   for (int64_t r = 0; r < n; r++)
-    self.step(rows.data<float>() + r * F, each ? answer + r * K : r == n - 1 ? answer : nullptr);
+    self.step(environment, rows.data<float>() + r * F, each ? answer + r * K : r == n - 1 ? answer : nullptr);
 }
 
 // Rows as the model's step reads them: x [n, F] into out [n, row_floats].
@@ -158,9 +159,10 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
   if (m < 1 || n < 1 || !rows.is('f', {m, F})) refuse_array("x", "[m, F] of float32");
   if (answers && !answer.is('f', {self.model().answer_floats()})) refuse_array("out", "of float32");
   const nanobind::gil_scoped_release released;
+  const FloatEnvironment environment;
   const auto begin = std::chrono::steady_clock::now();
   for (int64_t i = 0, r = 0; i < n; i++, r = r + 1 < m ? r + 1 : 0)
-    self.step(rows.data<float>() + r * F, answers ? answer.data<float>() : nullptr);
+    self.step(environment, rows.data<float>() + r * F, answers ? answer.data<float>() : nullptr);
   const std::chrono::duration<double, std::nano> all = std::chrono::steady_clock::now() - begin;
   return all.count() / double(n);
 }

@@ -48,11 +48,14 @@ struct Joined {
 class StepPlan::Maker {
  public:
   Maker(StepPlan& plan, const Program& program, const Argument* arguments)
-      : plan_(plan), p_(program), arguments_(arguments) {}
+      : plan_(plan), p_(program), instructions_(program.instructions), arguments_(arguments) {}
 
   void run() {
     plan_.rows_ = WithinRows(p_);
     place_buffers();
+    for (size_t i = 0; i < p_.carries.size(); i++)
+      if (!write_in_place(p_.carries[i].buffer))
+        plan_.copied_.push_back({begins_[size_t(p_.carries[i].buffer)].start, plan_.carry_widths_[i]});
     std::vector<Action> once;
     add_section(p_.once, once);
     for (const Section* s : {&p_.before, &p_.loop, &p_.after}) add_section(*s, plan_.actions_);
@@ -64,6 +67,7 @@ class StepPlan::Maker {
  private:
   StepPlan& plan_;
   const Program& p_;
+  std::vector<Instruction> instructions_;
   const Argument* const arguments_;
   std::vector<StepOperand> begins_;  // by buffer; of a carry the old slot
   int64_t constants_ = 0, scratch_ = 0;
@@ -119,14 +123,48 @@ class StepPlan::Maker {
     return found;
   }
 
+  // The last operation that writes a new carry writes it where the old one lies, if nothing reads the old
+  // one behind it: then nothing is copied at the end of the step. In its block, which is played strip by
+  // strip, elementwise operations may read the old one: they read the columns of their strip. Returns whether
+  // it may be so.
+  bool write_in_place(int32_t carry) {
+    const int32_t begin = p_.before.begin, end = p_.after.end;
+    int32_t last = -1, block = -1;  // the last one that writes it, and the head of its block
+    for (int32_t i = begin, head = begin; i < end; i++) {
+      const Instruction& x = instructions_[size_t(i)];
+      if (x.code == Code::kBlock) head = i;
+      if (x.d.buffer == carry && x.d.dt == 1) last = i, block = head;
+    }
+    if (last < 0) return false;
+    const Instruction& writer = instructions_[size_t(last)];
+    const int32_t width = p_.buffers[size_t(carry)].width;
+    if (writer.code != Code::kOp || instructions_[size_t(block)].n != width) return false;
+    for (int32_t i = block; i < end; i++) {
+      const Instruction& x = instructions_[size_t(i)];
+      for (const Operand* o : {&x.a, &x.b, &x.c}) {
+        const bool reads_old = o->buffer == carry && o->dt == 0;
+        if (reads_old && (i > last || x.code != Code::kOp)) return false;
+      }
+    }
+    const auto move = [&](Operand& o) {
+      if (o.buffer == carry && o.dt == 1) o.dt = 0;
+    };
+    move(instructions_[size_t(last)].d);
+    for (int32_t i = last + 1; i < end; i++) {
+      Instruction& x = instructions_[size_t(i)];
+      move(x.a), move(x.b), move(x.c);
+    }
+    return true;
+  }
+
   // ---- Actions
 
   void add_section(const Section& section, std::vector<Action>& actions) {
     for (int32_t i = section.begin; i < section.end;) {
-      const Instruction& x = p_.instructions[size_t(i)];
+      const Instruction& x = instructions_[size_t(i)];
       if (x.code == Code::kGemm) {
         int32_t end = i;
-        while (end < section.end && p_.instructions[size_t(end)].code == Code::kGemm) end++;
+        while (end < section.end && instructions_[size_t(end)].code == Code::kGemm) end++;
         add_products(i, end, actions);
         i = end;
       } else if (x.code == Code::kBlock) {
@@ -151,7 +189,7 @@ class StepPlan::Maker {
   void add_products(int32_t begin, int32_t end, std::vector<Action>& actions) {
     std::vector<Joined> list;
     for (int32_t i = begin; i < end; i++) {
-      const Instruction& x = p_.instructions[size_t(i)];
+      const Instruction& x = instructions_[size_t(i)];
       if (!join(list, x)) list.push_back({x, {x}});
     }
     for (size_t i = 0; i < list.size();) {
@@ -281,6 +319,9 @@ void StepPlan::play(int64_t n_rows, StepPlace* places, float* scratch) const noe
       case Action::kWithin: play_within(within_[i], n_rows, places); break;
     }
   }
+  for (const Span& x : copied_)
+    std::memcpy(places[kCarry].data + x.start * n_rows, places[kNewCarry].data + x.start * n_rows,
+                size_t(x.width * n_rows) * sizeof(float));
 }
 
 void StepPlan::play_product(const Product& x, int64_t n_rows, const StepPlace* places) const {

@@ -20,6 +20,7 @@
 #include "play/within_rows.h"
 #include "play/workspaces.h"
 #include "program/program.h"
+#include "stream/row_step.h"
 
 namespace ostinato {
 
@@ -54,9 +55,12 @@ class StepPlan {
   StepPlan& operator=(const StepPlan&) = delete;
 
   // Plays n_rows ≤ kStepRows rows. places: [kFirstPort + ports], with the carry, the new carry and the
-  // ports; constants and scratch are set here. carry and new carry: own memory of n_rows rows, apart.
-  // scratch: scratch_floats(n_rows) floats.
+  // ports; constants and scratch are set here. carry and new carry: own memory of n_rows rows, apart; in the
+  // end the carry is the new one. scratch: scratch_floats(n_rows) floats.
   void play(int64_t n_rows, StepPlace* places, float* scratch) const noexcept;
+
+  // The same for a row alone. new_carry: where in its scratch the new carry lies. ports: by port.
+  RowStep row_step(int32_t new_carry, const std::vector<RowOperand>& ports) const;
 
   const std::vector<int32_t>& ports() const { return ports_; }         // by port: its argument
   const std::vector<int32_t>& port_widths() const { return widths_; }  // by port
@@ -65,6 +69,7 @@ class StepPlan {
   int64_t scratch_floats(int64_t n_rows) const { return scratch_floats_ * n_rows + register_floats_; }
   int64_t multiplies() const { return multiplies_; }      // of products, for a row
   int64_t weight_bytes() const { return weight_bytes_; }  // that a step reads
+  float* constants() const { return data_; }
   const char* isa() const { return kernels_.name; }
 
  private:
@@ -106,7 +111,11 @@ class StepPlan {
     enum { kProduct, kBlock, kWithin } kind;
     int32_t index;
   };
+  struct Span {  // of a row of the carry
+    int32_t start, width;
+  };
   class Maker;
+  class RowMaker;
 
   static float* address(const StepPlace* places, const StepOperand& o) {
     const StepPlace& p = places[o.place];
@@ -127,6 +136,7 @@ class StepPlan {
   std::vector<Within> within_;
   WithinRows rows_;
   std::vector<Action> actions_;
+  std::vector<Span> copied_;  // carries that are not written where the old one lies
   std::vector<int32_t> ports_, widths_, carry_widths_;
   int64_t carry_floats_ = 0, scratch_floats_ = 0, register_floats_ = 0;
   int64_t multiplies_ = 0, weight_bytes_ = 0;

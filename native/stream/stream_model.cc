@@ -60,6 +60,25 @@ BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> 
     }
 }
 
+RowStep BoundPlan::row_step(const std::vector<RowOperand>& from, int64_t new_carry, int64_t unwanted,
+                            bool answers) const {
+  const std::vector<int32_t>& widths = plan->port_widths();
+  std::vector<RowOperand> ports(widths.size());
+  const auto place = [&](int32_t port, RowOperand::Base base, int64_t& at) {
+    ports[size_t(port)] = {base, int32_t(at)};
+    at += widths[size_t(port)];
+  };
+  int64_t answer = 0;
+  for (size_t i = 0; i < inputs.size(); i++)
+    if (inputs[i] >= 0) ports[size_t(inputs[i])] = from[i];
+  for (int32_t port : dropped) place(port, RowOperand::kScratch, unwanted);
+  for (int32_t port : outputs) {
+    if (answers) place(port, RowOperand::kAnswer, answer);
+    else place(port, RowOperand::kScratch, unwanted);
+  }
+  return plan->row_step(int32_t(new_carry), ports);
+}
+
 StreamModel::StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<const BoundPlan> map,
                          std::vector<float> init, RowPreparation preparation)
     : row_floats_(row_floats), step_(std::move(step)), map_(std::move(map)), init_(std::move(init)),
@@ -76,7 +95,13 @@ StreamModel::StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<con
                                 " values of its states, not " + std::to_string(init_.size()));
   one_row_floats_ = scratch_floats(1);
   stream_floats_ = one_row_floats_ + in_lines(1) + (prepares() ? row_floats_ : 0);
-  if (!map_) return;
+  const int64_t new_carry = in_lines(step_.plan->scratch_floats(1));
+  const int64_t unwanted = new_carry + in_lines(carry_floats());
+  silent_ = step_.row_step({{RowOperand::kInput, 0}}, new_carry, unwanted, false);
+  if (!map_) {
+    answering_ = step_.row_step({{RowOperand::kInput, 0}}, new_carry, unwanted, true);
+    return;
+  }
   if (map_->plan->carry_floats()) throw std::invalid_argument("the map to an answer has states");
   if (map_->inputs.size() != carry_widths().size())
     throw std::invalid_argument("the map to an answer does not read the step's states");
@@ -84,6 +109,13 @@ StreamModel::StreamModel(int64_t row_floats, BoundPlan step, std::unique_ptr<con
     if (map_->inputs[i] >= 0 && map_->input_width(i) != carry_widths()[i])
       throw std::invalid_argument("the map to an answer reads state " + std::to_string(i) +
                                   " in another width");
+  std::vector<RowOperand> states;
+  int32_t state = 0;
+  for (int32_t width : carry_widths()) {
+    states.push_back({RowOperand::kCarry, state});
+    state += width;
+  }
+  answering_ = map_->row_step(states, 0, in_lines(map_->plan->scratch_floats(1)), true);
 }
 
 int64_t StreamModel::scratch_floats(int64_t n_rows) const {
@@ -105,8 +137,17 @@ void StreamModel::play(int64_t n_rows, Rows<const float> x, float* carry, Rows<f
     places[StepPlan::kFirstPort + step_.inputs[0]] = {const_cast<float*>(x.data), 1, x.stride};
   place_outputs(step_, n_rows, places, map_ ? Rows<float>{nullptr, 0} : answer, dropped);
   step_.plan->play(n_rows, places, scratch);
-  std::memcpy(carry, new_carry, size_t(carry_floats() * n_rows) * sizeof(float));
   if (map_ && answer.data) map(n_rows, carry, answer, scratch);
+}
+
+void StreamModel::play_row(const float* x, float* carry, float* answer, float* scratch) const noexcept {
+  const bool answers = answer && !map_;
+  (answers ? answering_ : silent_)
+      ->play({{step_.plan->constants(), scratch, carry, const_cast<float*>(x), answer}});
+  if (answer && map_) map_row(carry, answer, scratch);
+}
+void StreamModel::map_row(float* carry, float* answer, float* scratch) const noexcept {
+  answering_->play({{map_->plan->constants(), scratch, carry, nullptr, answer}});
 }
 
 void StreamModel::map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept {

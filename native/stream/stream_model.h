@@ -4,6 +4,7 @@
 //   answer   one row of floats: what the map gives, or without a map the outputs of the step
 #pragma once
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "stream/row_preparation.h"
@@ -21,6 +22,10 @@ struct BoundPlan {
   int64_t output_floats = 0, dropped_floats = 0;
 
   int32_t input_width(size_t i) const { return plan->port_widths()[size_t(inputs[i])]; }
+  // A step of one row. from: where the inputs lie. new_carry, unwanted: where in its scratch the new carry
+  // and the dropped outputs lie. answers: whether the named outputs are the answer, or dropped.
+  RowStep row_step(const std::vector<RowOperand>& from, int64_t new_carry, int64_t unwanted,
+                   bool answers) const;
 };
 
 class StreamModel {
@@ -53,7 +58,10 @@ class StreamModel {
   // it. answer: without data none is computed. scratch: scratch_floats(n_rows) floats, aligned to a line.
   void play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
             float* scratch) const noexcept;
-  // The answer to a carry.
+  // The same of one row: x [row_floats]; carry and answer are dense.
+  void play_row(const float* x, float* carry, float* answer, float* scratch) const noexcept;
+  // The answer to a carry, if there is a map.
+  void map_row(float* carry, float* answer, float* scratch) const noexcept;
   void map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept;
   bool has_map() const { return map_ != nullptr; }
 
@@ -64,6 +72,8 @@ class StreamModel {
   std::vector<float> init_;
   RowPreparation preparation_;
   int64_t one_row_floats_ = 0, stream_floats_ = 0;
+  std::optional<RowStep> silent_;     // a step without an answer
+  std::optional<RowStep> answering_;  // a step with its answer; or the map, if there is one
 };
 
 }  // namespace ostinato

@@ -3,8 +3,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "play/float_environment.h"
-
 namespace ostinato {
 namespace {
 
@@ -48,7 +46,9 @@ void StreamState::set(int64_t steps, const float* carry) {
                      : static_cast<float*>(__builtin_alloca(size_t(model_->stream_floats()) * sizeof(float))))
 
 bool StreamState::step(const float* x, float* answer, bool only_finite) {
-  const FloatEnvironment environment;
+  return step(FloatEnvironment(), x, answer, only_finite);
+}
+bool StreamState::step(const FloatEnvironment&, const float* x, float* answer, bool only_finite) {
   float* const scratch = OSTINATO_SCRATCH;
   if (model_->prepares()) {
     float* const prepared = model_->prepared_row(scratch);
@@ -56,14 +56,14 @@ bool StreamState::step(const float* x, float* answer, bool only_finite) {
     x = prepared;
   }
   if (only_finite && !all_finite(x, model_->row_floats())) return false;
-  model_->play(1, {x, 0}, carry_.get(), {answer, 0}, scratch);
+  model_->play_row(x, carry_.get(), answer, scratch);
   steps_++;
   return true;
 }
 
 void StreamState::answer(float* answer) {
   const FloatEnvironment environment;
-  model_->map(1, carry_.get(), {answer, 0}, OSTINATO_SCRATCH);
+  model_->map_row(carry_.get(), answer, OSTINATO_SCRATCH);
 }
 
 }  // namespace ostinato

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "play/float_environment.h"
 #include "stream/stream_model.h"
 
 namespace ostinato {
@@ -33,6 +34,9 @@ class StreamState {
   // With `only_finite`, returns false and leaves the stream as it is where the row that the step would read
   // has NaN or an infinite value.
   bool step(const float* x, float* answer, bool only_finite = false);
+  // The same, for a caller that plays many: to ask for the environment waits for all computations before it,
+  // which takes up to a tenth of a small step.
+  bool step(const FloatEnvironment&, const float* x, float* answer, bool only_finite = false);
   // The answer to the steps so far, if the model has a map.
   void answer(float* answer);
   void reset();

@@ -27,7 +27,7 @@ void pack(int64_t K, int64_t N, const T* src, int64_t stride, const Kernels<T>& 
 
 // Around the tiles (16, 32 and 64 columns; two and three panels of one row) and around the vectors.
 const int64_t kColumns[] = {1,  2,  3,  4,  5,  7,  8,  9,  15,  16,  17,  31,  33, 47,
-                            48, 49, 63, 64, 65, 80, 95, 96, 112, 127, 129, 195, 257};
+                            48, 49, 63, 64, 65, 80, 95, 96, 112, 127, 129, 160, 175, 195, 257};
 const int64_t kDepths[] = {1, 2, 3, 7, 16, 17};
 constexpr int64_t kMaxRows = 17;  // a full tile of 8, two, and one row more
 
@@ -479,19 +479,26 @@ template <class T> struct Operands {
     if (op < 0) return kernels.spread(n_rows, N, {a.data(), a.stride()}, rows(out), 0, {N, 1});
     kernels.elementwise[op](n_rows, N, table, which, s);
   }
+  void run_row(const Kernels<T>& kernels, int op, int64_t N, T s, bool in_place) {
+    kernels.row_elementwise[op](N, a.data(), b.data(), c.data(), in_place ? a.data() : out.data(), s);
+  }
 };
 
 template <class T> void check_operation(const Kernels<T>& kernels, int op, int64_t rows, int64_t N,
                                         Random& random) {
   const std::string what =
       (op < 0 ? "spread" : kOpRows[op].name) + std::string(", ") + shape(kernels.name, rows, 0, N);
-  Operands<T> theirs(rows, N, random), ours = theirs;
+  Operands<T> theirs(rows, N, random), ours = theirs, alone = theirs;
   const T s = random.chance(30) ? any_value<T>(random) : T(random.number());
   const bool in_place = op >= 0 && random.chance(30);
   theirs.run(ostinato::kernels<T>("base"), op, rows, N, s, in_place);
   ours.run(kernels, op, rows, N, s, in_place);
   CHECK(ours.out == theirs.out && ours.a == theirs.a, what);
   CHECK(ours.out.gaps_untouched() && ours.a.gaps_untouched(), what);
+  if (op < 0 || rows > 1 || !kernels.row_elementwise[op]) return;
+  alone.run_row(kernels, op, N, s, in_place);
+  CHECK(alone.out == theirs.out && alone.a == theirs.a, "a row alone: " + what);
+  CHECK(alone.out.gaps_untouched() && alone.a.gaps_untouched(), "a row alone: " + what);
 }
 
 template <class T> void check_operations(const Kernels<T>& kernels) {
@@ -509,7 +516,7 @@ template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t 
   const PairRow& row = kPairRows[pair];
   const std::string what =
       kOpRows[row.first].name + std::string(" ") + kOpRows[row.second].name + shape(kernels.name, rows, 0, N);
-  Operands<T> one_by_one(rows, N, random), at_once = one_by_one;
+  Operands<T> one_by_one(rows, N, random), at_once = one_by_one, alone = one_by_one;
   const T s = T(random.number());
   const bool in_place = random.chance(30);
   at_once.run(kernels, kFirstPair + pair, rows, N, s, in_place);
@@ -523,11 +530,52 @@ template <class T> void check_pair(const Kernels<T>& kernels, int pair, int64_t 
   for (int64_t r = 0; r < rows; r++)
     for (int64_t n = 0; n < N; n++) CHECK(same(result.at(r, n), last.out.at(r, n)), what);
   CHECK(result.gaps_untouched(), what);
+  if (rows > 1 || !kernels.row_elementwise[kFirstPair + pair]) return;
+  alone.run_row(kernels, kFirstPair + pair, N, s, in_place);
+  CHECK(alone.out == at_once.out && alone.a == at_once.a, "a row alone: " + what);
 }
 template <class T> void check_pairs(const Kernels<T>& kernels) {
   Random random(6);
   for (int pair = 0; pair < kPairCount; pair++)
     for (int64_t N = 1; N <= 35; N++) check_pair(kernels, pair, 1 + N % 3, N, random);
+}
+
+// The value of an expression of fused.def, operation by operation.
+template <class T> Matrix<T> value_of(const Kernels<T>& kernels, std::string& text, const Operands<T>& x,
+                                      int64_t rows, int64_t N) {
+  const size_t end = std::min(text.find_first_of("(,)"), text.size());
+  const std::string name = text.substr(0, end);
+  text.erase(0, end);
+  if (text.empty() || text[0] != '(') return name == "a" ? x.a : name == "b" ? x.b : x.c;
+  Operands<T> now = x;
+  for (Matrix<T>* operand : {&now.a, &now.b, &now.c}) {
+    if (text[0] == ')') break;
+    text.erase(0, text.find_first_not_of("(, "));
+    *operand = value_of(kernels, text, x, rows, N);
+  }
+  text.erase(0, 1);
+  int op = 0;
+  while (name != kOpRows[op].name) op++;
+  now.run(kernels, op, rows, N, 0, false);
+  return now.out;
+}
+template <class T> void check_fused(const Kernels<T>& kernels) {
+  Random random(8);
+  for (int row = 0; row < kFusedCount; row++)
+    for (int64_t N = 1; N <= 35; N++) {
+      const int64_t rows = 1 + N % 3;
+      Operands<T> at_once(rows, N, random), alone = at_once;
+      std::string text = kFusedRows[row].expression;
+      const Matrix<T> wanted = value_of(kernels, text, at_once, rows, N);
+      at_once.run(kernels, kFirstFused + row, rows, N, 0, false);
+      const std::string what = kFusedRows[row].expression + shape(kernels.name, rows, 0, N);
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t n = 0; n < N; n++) CHECK(same(at_once.out.at(r, n), wanted.at(r, n)), what);
+      CHECK(at_once.out.gaps_untouched(), what);
+      if (rows > 1 || !kernels.row_elementwise[kFirstFused + row]) continue;
+      alone.run_row(kernels, kFirstFused + row, N, 0, false);
+      CHECK(alone.out == at_once.out, "a row alone: " + what);
+    }
 }
 
 // The others are compared with the portable kernel: signs that it might get wrong as they do.
@@ -584,6 +632,7 @@ template <class T> void check_all(const std::string& isa) {
   check_arrays(kernels);
   check_operations(kernels);
   check_pairs(kernels);
+  check_fused(kernels);
   check_signed_zeros(kernels);
 }
 

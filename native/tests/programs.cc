@@ -220,6 +220,44 @@ Program gru_step(int32_t F, int32_t H) {
   return p;
 }
 
+Program carries_step(int32_t H) {
+  enum Buffers : int32_t { bX, bY, bSum, bFirst, bSecond, bReadBehind, bSpread, bParts, bEnd };
+  Program p;
+  p.n_arguments = kCarriesArguments;
+  p.buffers = {{Kind::kTime, H, 0, kCarriesX}, {Kind::kTime, H, 0, kCarriesY}};
+  for (int32_t i = bSum; i < bEnd; i++) {
+    p.buffers.push_back({Kind::kPair, H, 0, -1});
+    p.carries.push_back({i, i == bSum ? kCarriesInit : -1, -1});
+  }
+  const int32_t times = H % 2 ? H : 2;  // of the spread: its first element, or its first half
+  const auto old = [](int32_t buffer) { return in(buffer); };
+  const auto next = [](int32_t buffer) { return in(buffer, 0, 1); };
+  p.instructions = {
+      block(H, 6),
+      op(kOp_add, next(bSum), old(bSum), in(bX)),
+      op(kOp_add, next(bFirst), old(bSecond), in(bX)),
+      op(kOp_tanh, next(bSecond), old(bFirst)),
+      op(kOp_sub, next(bReadBehind), in(bX), old(bReadBehind)),
+      spread(reg(1), old(bSpread), times, H / times),
+      op(kOp_add, next(bSpread), reg(1), next(bSum)),
+      block(H, 4),
+      op(kOp_mul, reg(0), old(bReadBehind), next(bReadBehind)),
+      op(kOp_add, reg(0), reg(0), next(bFirst)),
+      op(kOp_add, reg(0), reg(0), next(bSecond)),
+      op(kOp_add, in(bY), reg(0), next(bSpread)),
+      block(1, 1),
+      op(kOp_sub, in(bParts, 0, 1), in(bParts, H - 1), in(bY)),
+      block(H - 1, 1),
+      op(kOp_add, in(bParts, 1, 1), in(bParts), in(bX)),
+      block(H, 1),
+      op(kOp_add, in(bY), in(bY), next(bParts)),
+  };
+  p.once = p.before = {0, 0};
+  p.loop = {0, int32_t(p.instructions.size())};
+  p.after = {p.loop.end, p.loop.end};
+  return p;
+}
+
 std::vector<int64_t> numbers(const Program& p) {
   Program copy = p;
   Writer writer;

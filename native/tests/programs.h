@@ -22,6 +22,11 @@ enum GruArgument : int32_t {
 };
 Program gru_step(int32_t F, int32_t H);
 
+// Carries that may be written where the old ones lie, and others that may not: of two that change places one
+// may; of one that is read behind its new value, spread, or written in two parts, none. F = H.
+enum CarriesArgument : int32_t { kCarriesX, kCarriesY, kCarriesInit, kCarriesArguments };
+Program carries_step(int32_t H);
+
 // The integers from which read_program makes this program, and the scalars.
 std::vector<int64_t> numbers(const Program& program);
 std::vector<double> scalars(const Program& program);

@@ -27,14 +27,17 @@ std::vector<StepCase> cases() {
       {3, 15}, {8, 16},  // a vector, and one lane less
       {5, 17},           // one lane more
       {8, 64},           // several panels, all whole
-      {7, 150},          // rows longer than a strip
+      {7, 150},          // three panels
   };
   // clang-format on
   for (const auto& size : sizes) {
     const std::string name = ", F " + std::to_string(size.F) + ", H " + std::to_string(size.H);
     found.push_back({"sample" + name, sample_step(size.F, size.H), kSampleX, kSampleOut, kSampleInit});
     found.push_back({"gru" + name, gru_step(size.F, size.H), kGruX, kGruY, kGruInit});
+    found.push_back({"carries" + name, carries_step(size.H), kCarriesX, kCarriesY, kCarriesInit});
   }
+  const int32_t H = 2 * int32_t(kLongestStrip) + 6;
+  found.push_back({"carries of several strips", carries_step(H), kCarriesX, kCarriesY, kCarriesInit});
   return found;
 }
 
