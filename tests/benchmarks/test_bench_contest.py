@@ -25,6 +25,7 @@ def test_ours_and_pytorchs_give_the_right_answer(cell):
     assert set(problem.right) == {"ys", *problem.names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [RNN, GRU, LSTM], ids=lambda c: c.name)
 def test_jax_gives_the_right_answer(cell):
     pytest.importorskip("jax")

@@ -37,6 +37,7 @@ def test_chunks_are_the_step(make, length, in_double):
         assert (ours - theirs).abs().max() <= 1e-11 * theirs.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", steps.PROBLEMS)
 def test_jax_computes_the_gradients(make):
     pytest.importorskip("jax")

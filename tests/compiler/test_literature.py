@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LITERATURE)
 def test_double_is_the_loop(name):
     case = LITERATURE[name](Kit(torch.float64))

@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODERN)
 def test_double_is_the_loop(name):
     """Played natively at batches of 4 and 9; at 1 by whom it may be."""

@@ -15,7 +15,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(40))
+SOME, MORE = range(10), range(10, 40)
+
+
+@pytest.mark.parametrize("seed", [*SOME, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)])
 def test_a_random_step_is_the_loop(seed):
     case = random_arrays(Draw(seed))
     ostinato.forget(case.step)  # the code of all cases is the same
