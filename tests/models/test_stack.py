@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,15 @@ def test_a_cell_that_makes_no_module_or_a_wrong_output_is_named():
 
     with pytest.raises(ValueError, match=r"outputs of the cell Wide are \[3, 5, 8\]"):
         Stack(Architecture(cell=Wide, hidden_size=4), 2)(torch.zeros(3, 5, 2))
+
+
+def test_the_budget_that_is_named_as_the_least_is_enough_for_all_cells():
+    stack = Stack(Architecture(cell=TwoStates, hidden_size=5, num_layers=2), 5)
+    x = torch.randn(3, 400, 5, requires_grad=True)
+    (plain,) = torch.autograd.grad(stack(x)[0].square().sum(), x)
+    stack.memory_budget = "1kB"
+    with pytest.raises(ValueError, match="memory=1000 for 2 layers and directions") as refused:
+        stack(x)
+    (least,) = re.findall(r"need at least (\d+) bytes", str(refused.value))
+    stack.memory_budget = int(least)
+    assert torch.equal(torch.autograd.grad(stack(x)[0].square().sum(), x)[0], plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -38,6 +39,25 @@ def test_bits_within_a_budget(kind, shape):
         assert all(map(torch.equal, within, plain))
         with pytest.raises(ValueError, match="need at least"):
             trained(layer, x, memory=n_scans * 1000, **options)
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"bidirectional": True}, {"num_layers": 2}], ids=["one", "directions", "layers"]
+)
+def test_the_budget_that_is_named_as_the_least_is_enough(shape):
+    """Also where layers and directions share it; layers read as many features as they have."""
+    layer = ostinato.nn.LSTM(7, 7, **shape)
+    x = torch.randn(600, 3, 7)
+    with pytest.raises(ValueError, match="scan: memory=1000 ") as refused:
+        trained(layer, x, memory="1kB")
+    (least,) = re.findall(r"need at least (\d+) bytes", str(refused.value))
+    (named,) = re.findall(r'memory="(.*MB)"', str(refused.value))
+    plain = trained(layer, x)
+    for enough in (int(least), named):
+        assert all(map(torch.equal, trained(layer, x, memory=enough), plain))
+    n_scans = 2 if shape else 1
+    with pytest.raises(ValueError, match="is too little"):
+        trained(layer, x, memory=int(least) - n_scans)
 
 
 @pytest.mark.parametrize("kind", KINDS)

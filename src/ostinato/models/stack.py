@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ostinato._scan import scan
 from ostinato.arguments import bytes_in
+from ostinato.compiler.play.segments import BudgetError
 from ostinato.hyperparameters import Architecture
 
 Cell = Callable[[int, int], torch.nn.Module]  # (n_features, hidden_size) -> the cell
@@ -92,10 +93,14 @@ class Stack(torch.nn.Module):
         memory = None
         if self.memory_budget is not None and self.training:
             memory = max(1, bytes_in(self.memory_budget) // len(self.cells))
-        _, outputs = scan(
-            cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory,
-            truncate=self.gradient_steps if self.training else None,
-        )  # fmt: skip
+        try:
+            _, outputs = scan(
+                cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory,
+                truncate=self.gradient_steps if self.training else None,
+            )  # fmt: skip
+        except BudgetError as error:
+            assert self.memory_budget is not None
+            raise error.shared(bytes_in(self.memory_budget), len(self.cells)) from None
         if not isinstance(outputs, Tensor) or outputs.shape != (*x.shape[:2], self.hidden_size):
             came = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(

@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import (
 from ostinato._scan import scan_layer
 from ostinato.arguments import bytes_in
 from ostinato.compiler import torch_compat
+from ostinato.compiler.play.segments import BudgetError
 from ostinato.data import Ragged
 from ostinato.eager import Step
 from ostinato.nn.common import Hidden, is_exporting, map_hidden, playable, scriptable
@@ -256,9 +257,9 @@ class _Layer(torch.nn.RNNBase):
             return self._play_in_torch(xs, hx, ragged.lengths)
         n_directions = 2 if self.bidirectional else 1
         n_weights = len(self._all_weights[0])
-        memory = ragged.memory
+        memory, n_scans = ragged.memory, self.num_layers * n_directions
         if memory is not None:
-            memory = max(1, bytes_in(memory) // (self.num_layers * n_directions))
+            memory = max(1, bytes_in(memory) // n_scans)
         h_n: list[Hidden] = []
         states: list[Hidden] = []
         for layer in range(self.num_layers):
@@ -266,18 +267,22 @@ class _Layer(torch.nn.RNNBase):
             for direction in range(n_directions):
                 i = layer * n_directions + direction
                 weights = self._flat_weights[i * n_weights : (i + 1) * n_weights]
-                carry, y = self._scan(
-                    weights,
-                    all_states,
-                    _row(hx, i),
-                    xs,
-                    reverse=direction == 1,
-                    lengths=ragged.lengths,
-                    resets=ragged.resets,
-                    restart=None if ragged.restart is None else _row(ragged.restart, i),
-                    memory=memory,
-                    truncate=ragged.truncate,
-                )
+                try:
+                    carry, y = self._scan(
+                        weights,
+                        all_states,
+                        _row(hx, i),
+                        xs,
+                        reverse=direction == 1,
+                        lengths=ragged.lengths,
+                        resets=ragged.resets,
+                        restart=None if ragged.restart is None else _row(ragged.restart, i),
+                        memory=memory,
+                        truncate=ragged.truncate,
+                    )
+                except BudgetError as error:
+                    assert ragged.memory is not None
+                    raise error.shared(bytes_in(ragged.memory), n_scans) from None
                 h_n.append(carry)
                 if all_states:
                     states.append(y)

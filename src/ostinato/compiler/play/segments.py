@@ -128,6 +128,30 @@ class SegmentPlan:
         )
 
 
+class BudgetError(ValueError):
+    """A budget that is too small for any plan; names the least that is enough.
+
+    Args:
+        budget: bytes, as the person gave them.
+        least: the plan that needs the fewest.
+        scans: how many share the budget, each an equal part of it.
+    """
+
+    def __init__(self, budget: int, least: SegmentPlan, scans: int = 1):
+        self.least = least
+        needed = least.peak_bytes * scans
+        shared = f" for {scans} layers and directions" if scans > 1 else ""
+        super().__init__(
+            f"scan: memory={budget}{shared} is too little: {least.n_steps} steps of this batch "
+            f'need at least {needed} bytes (memory="{math.ceil(needed / 1e4) / 100}MB"), with '
+            f"{least.n_segments} segments of {least.segment_steps} steps"
+        )
+
+    def shared(self, budget: int, scans: int) -> BudgetError:
+        """The same, where several scans share a budget."""
+        return BudgetError(budget, self.least, scans)
+
+
 def megabytes(n: int) -> str:
     return f"{n / 1e6:.2f} MB" if n < 1e9 else f"{n / 1e9:.2f} GB"
 
@@ -136,7 +160,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
     """The plan for a budget: in one piece if that fits, else with one level, else with two.
 
     Raises:
-        ValueError: the budget is too small for any.
+        BudgetError: the budget is too small for any.
     """
     if cost.whole <= budget:
         return SegmentPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
@@ -149,11 +173,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
             return fitting[-1]
         least = min([*plans, least] if least else plans, key=_peak)
     assert least is not None
-    raise ValueError(
-        f"scan: memory={budget} is too little: {n_steps} steps of this batch need at least "
-        f'{least.peak_bytes} bytes (memory="{math.ceil(least.peak_bytes / 1e4) / 100}MB"), with '
-        f"{least.n_segments} segments of {least.segment_steps} steps"
-    )
+    raise BudgetError(budget, least)
 
 
 def _peak(plan: SegmentPlan) -> int:
