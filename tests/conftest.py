@@ -19,9 +19,11 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("explore" if os.environ.get("OSTINATO_EXPLORE") == "1" else "repeatable")
 
-# Two threads of one worker would wait for each other while another worker has the core.
+# Workers of pytest-xdist share the cores: a thread that spins while it waits for another takes the
+# core from it. A test of two threads took ten times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
