@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -83,16 +84,49 @@ def test_each_piece_comes_back_with_its_result(team):
         ("killed", Failure, "was ended from outside", 1),
     ],
 )
-def test_what_fails_in_a_worker_fails_here(team, piece, kind, message, code, capfd):
+def test_what_fails_in_a_worker_fails_here(
+    team, piece, kind, message, code, capfd, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)  # what a person sees on stderr
     dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
         replace(team, n=1).play(squares, (0,), dealer)
     assert caught.value.exit_code == code
-    assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
+    err = capfd.readouterr().err + caplog.text
+    assert ("ZeroDivisionError: a bug in a piece" in err) == (piece == "bug")
+    assert err.count("Traceback") == (piece == "bug")  # the worker's, and none of Ray's
     until = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in dealer.results.values()):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@needs_ray
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_worker_that_ray_ends_because_memory_is_full_is_lost(monkeypatch, begins):
+    """Ray's memory monitor leaves no RayActorError, but one that its manager of actors wraps."""
+    import ray
+    from ray import tune
+    from ray.air.execution._internal import RayActorManager
+    from ray.air.execution._internal.tracked_actor import TrackedActor
+    from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+
+    error = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory")
+
+    class Tuner:
+        def __init__(self, *arguments, **settings):
+            pass
+
+        def fit(self):
+            if begins:
+                raise error
+            actor = TrackedActor("0")
+            RayActorManager(None)._actor_task_failed(TrackedActorTask(actor), error)
+
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    with pytest.raises(workers.Lost, match="if the memory is full, take fewer --jobs"):
+        on_ray.Trials(1, 1).play(squares, (0,), Dealt(0))
 
 
 @cluster

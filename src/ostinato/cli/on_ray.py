@@ -85,6 +85,12 @@ class Trials:
                     f"a worker on Ray cannot begin: {missing[0]}; wanted the same packages on "
                     "every machine of the cluster"
                 ) from None
+            except ray.exceptions.OutOfMemoryError:  # before the trial has begun
+                raise workers.Lost from None
+            except RuntimeError as error:  # Ray's manager of actors wraps what it does not expect
+                if isinstance(error.__cause__, ray.exceptions.RayError):
+                    raise workers.Lost from None
+                raise
 
 
 def _trial(
@@ -134,7 +140,11 @@ def _hooks(dealer: workers.Dealer) -> Any:
                 ended = dealer.answer(self.running[trial_id], result["question"])
                 if ended is not None:
                     result["outcome"] = ("result", ended)
-            return "outcome" in result
+            if "outcome" not in result:
+                return False
+            # A failure is raised here: of one in on_trial_complete Ray would log the traceback.
+            workers.result(*result["outcome"])
+            return True
 
         def stop_all(self) -> bool:
             return False
