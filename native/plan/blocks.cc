@@ -98,9 +98,10 @@ void keep_in_registers(const Program& program, std::vector<Instruction>& instruc
 int BlockPlan::Operation::arity() const {
   if (kernel == kSpreads) return 1;
   if (kernel == kFolds) return fibre ? 2 : 1;
-  if (kernel < kOpCount) return kOpRows[kernel].arity;
-  if (kernel >= kFirstFused) return kFusedRows[kernel - kFirstFused].arity;
-  const PairRow& pair = kPairRows[kernel - kFirstPair];
+  const int32_t elementwise = kernel == kOnFibres ? kFibreKernels[number] : kernel;
+  if (elementwise < kOpCount) return kOpRows[elementwise].arity;
+  if (elementwise >= kFirstFused) return kFusedRows[elementwise - kFirstFused].arity;
+  const PairRow& pair = kPairRows[elementwise - kFirstPair];
   return kOpRows[pair.first].arity + kOpRows[pair.second].arity - 1;
 }
 
@@ -144,6 +145,7 @@ BlockPlan::BlockPlan(const std::vector<Instruction>& instructions, int32_t n_sum
     if (!join_reader(i)) i++;
   const Strips strips = columns == Columns::kWholeRows ? play_on_fibres(*this, unit) : Strips{};
   renumber_registers();
+  for (const Operation& x : operations) n_with_axes += x.kernel < 0;
   const int64_t near = operands_used_again();
   const auto fits = [&](int64_t n) {
     return n * near * item <= near_strip_bytes() && n * n_registers <= kRegisterElements;

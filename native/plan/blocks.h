@@ -14,7 +14,7 @@ constexpr int64_t kRegisterElements = 2 * kMaxRegisters * kStrip;
 // Operations find their operands in a table: first the streams, which are operands in memory, each once;
 // then the registers.
 struct BlockPlan {
-  static constexpr int32_t kSpreads = -1, kFolds = -2;
+  static constexpr int32_t kSpreads = -1, kFolds = -2, kOnFibres = -3;
   struct Stream {
     Operand operand;
     bool whole;  // what kBroadcast reads and a folded sum writes: it does not move on with the strips
@@ -25,19 +25,20 @@ struct BlockPlan {
     int32_t step = 0, block = 0, inner = 0;  // step: see Fibres
   };
   struct Operation {
-    int32_t kernel;  // an Op, of one operation or of a pair; kSpreads; or kFolds
+    int32_t kernel;  // an Op, of one operation or of a pair; kSpreads, kFolds or kOnFibres, which know axes
     double s;
     int16_t which[4];  // places of a, b, c and d in the table
     Axis axis = {1, 1};  // of kSpreads and kFolds
-    // An operation on fibres: of an array of so many columns a fibre; 0: it is none. kFolds then sums a · b.
+    // Columns of a fibre, of kOnFibres and of kFolds that sums a · b; 0: of no other.
     int32_t fibre = 0;
-    int32_t number = 0, scalars = 0;  // of the kernel: on_fibres[number][scalars]
+    int32_t number = 0, scalars = 0;  // of kOnFibres: on_fibres[number][scalars]
     FibresOf fibres[3] = {};
     int arity() const;
   };
   int64_t width = 0, strip = kStrip;  // width is a multiple of strip where an operation on fibres is played
   int n_registers = 0;
   int32_t n_folded = 0;  // instructions behind the block that it plays
+  int32_t n_with_axes = 0;  // operations that know axes
   std::vector<Stream> streams;
   std::vector<Operation> operations;
 

@@ -70,7 +70,8 @@ class Fibred {
   int readers(size_t w) const {  // of a register
     int n = 0;
     for (size_t i = w + 1; i < ops_.size(); i++) {
-      for (int operand = 0; operand < ops_[i].arity(); operand++) n += ops_[i].which[operand] == ops_[w].which[3];
+      for (int operand = 0; operand < ops_[i].arity(); operand++)
+        n += ops_[i].which[operand] == ops_[w].which[3];
       if (ops_[i].which[3] == ops_[w].which[3]) break;
     }
     return n;
@@ -118,7 +119,10 @@ class Fibred {
     if (sums && x.axis.inner == 1 && is_scalar(0)) spread[0] = -1;
     if (std::all_of(spread, spread + 3, [](int64_t w) { return w < 0; })) return;
     x.scalars = (is_scalar(0) ? kScalarOfA : 0) | (is_scalar(2) ? kScalarOfC : 0);
-    if (!sums) x.number = int32_t(found - kFibreKernels);
+    if (!sums) {
+      x.kernel = BlockPlan::kOnFibres;
+      x.number = int32_t(found - kFibreKernels);
+    }
     be_on_fibres(x);
     for (int k = 0; k < 3; k++) {
       if (spread[k] < 0) continue;

@@ -1,6 +1,6 @@
-// Operations on fibres: operands that are spread over an axis are read where they lie, and sums of products are
-// added up without a place for the product. A fibre is as many neighbouring columns as the last axis has: see
-// Fibres in kernels/kernels.h.
+// Operations on fibres: operands that are spread over an axis are read where they lie, and sums of products
+// are added up without a place for the product. A fibre is as many neighbouring columns as the last axis has:
+// see Fibres in kernels/kernels.h.
 #pragma once
 #include <cstdint>
 
@@ -8,8 +8,8 @@
 
 namespace ostinato {
 
-// The strips that such operations can be played in: as many columns as divide `cycle` and are a multiple of `unit`.
-// Then no strip crosses from one block of a spread operand into the next. cycle = 0: there are no such operations.
+// The strips that such operations can be played in: as many columns as divide `cycle` and are a multiple of
+// `unit`. Then no strip crosses from one block of a spread operand into the next. cycle = 0: there are none.
 struct Strips {
   int64_t cycle = 0, unit = 1;
   int64_t longest(int64_t most) const {  // 0: none
@@ -19,8 +19,8 @@ struct Strips {
   }
 };
 
-// Plays what it can of a block on fibres: leaves out the spreads, and the products, that nobody reads any more.
-// unit: of its folded sums.
+// Plays what it can of a block on fibres: leaves out the spreads, and the products, that nobody reads any
+// more. unit: of its folded sums.
 Strips play_on_fibres(BlockPlan& plan, int64_t unit);
 
 }  // namespace ostinato

@@ -94,7 +94,7 @@ void play_on_fibres(const Kernels<T>& kernels, const BlockPlan::Operation& x, co
   }
   const Rows<T>& d = table[x.which[3]];
   const int64_t J = x.fibre, n_fibres = n / J;
-  if (x.kernel != BlockPlan::kFolds) {
+  if (x.kernel == BlockPlan::kOnFibres) {
     operands[3] = {d.data, J, d.stride};
     kernels.on_fibres[x.number][x.scalars](n_rows, n_fibres, J, operands);
   } else if (x.axis.inner == 1) {
@@ -106,9 +106,21 @@ void play_on_fibres(const Kernels<T>& kernels, const BlockPlan::Operation& x, co
     kernels.add_fibres(n_rows, n_fibres, J, x.scalars, operands[0], operands[1], sums, column % block == 0);
   }
 }
+template <class T>
+void play_with_axes(const Kernels<T>& kernels, const BlockPlan::Operation& x, const Rows<T>* table,
+                    int64_t n_rows, int64_t n, int64_t column) {
+  if (x.fibre) return play_on_fibres(kernels, x, table, n_rows, n, column);
+  const Rows<T>&a = table[x.which[0]], &d = table[x.which[3]];
+  if (x.kernel == BlockPlan::kSpreads) {
+    kernels.spread(n_rows, n, {a.data, a.stride}, d, column, x.axis);
+  } else {
+    kernels.add_to_sums(n_rows, n, {a.data, a.stride}, d, column, x.axis);
+  }
+}
 
 // Some columns of a block, or all if it has folded sums: all operations on one strip, while it is in L1, then
-// on the next. prefetcher: fetches a line for each line that the strip has, a few before each operation; or null.
+// on the next. prefetcher: the operations that know axes fetch what is left to fetch, three lines for two of
+// the strip's; or null.
 template <class T>
 void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns,
                 Prefetcher* prefetcher = nullptr) {
@@ -128,7 +140,7 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
                 worker.placement(stream.operand).row};
   }
   for (int i = 0; i < b.n_registers; i++) table[n_streams + i] = {worker.memory.registers + i * b.strip, C};
-  const int64_t lines = R * C * int64_t(sizeof(T)) / kLineBytes / int64_t(b.operations.size()) + 1;
+  const int64_t lines = 3 * R * C * int64_t(sizeof(T)) / kLineBytes / std::max(1, 2 * b.n_with_axes) + 1;
   for (int64_t r = span.begin; r < span.end; r += R) {
     const int64_t n_rows = std::min(R, span.end - r);
     for (int64_t c = 0; c < W; c += C) {
@@ -141,19 +153,12 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
         return (rows ? rows[r + 1] - rows[r] : R) * table[i].stride - (whole ? 0 : c);
       };
       for (const BlockPlan::Operation& x : b.operations) {
-        if (prefetcher) prefetcher->fetch_next(lines);
-        if (x.fibre) {
-          play_on_fibres(worker.kernels, x, table, n_rows, n, columns.begin + c);
-        } else if (x.kernel >= 0) {
+        if (x.kernel >= 0) {
           worker.kernels.elementwise[x.kernel](n_rows, n, table, x.which, T(x.s));
-        } else if (x.kernel == BlockPlan::kSpreads) {
-          const Rows<T>& a = table[x.which[0]];
-          worker.kernels.spread(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c, x.axis);
-        } else {
-          const Rows<T>& a = table[x.which[0]];
-          worker.kernels.add_to_sums(n_rows, n, {a.data, a.stride}, table[x.which[3]], columns.begin + c,
-                                     x.axis);
+          continue;
         }
+        if (prefetcher) prefetcher->fetch_next(lines);
+        play_with_axes(worker.kernels, x, table, n_rows, n, columns.begin + c);
       }
       if (last) continue;
       for (int i = 0; i < n_streams; i++) table[i].data += to_next_strip(i);

@@ -107,8 +107,9 @@ BlockPlan sample(int32_t G, int32_t I, int32_t J) {
   const int32_t n = G * I * J;
   Program p;
   p.n_arguments = 6;
-  p.buffers = {{Kind::kTime, n, 0, 0}, {Kind::kTime, n, 0, 1},  {Kind::kTime, G * I, 0, 2},    {Kind::kTime, G, 0, 3},
-               {Kind::kTime, J, 0, 4}, {Kind::kStep, n, 0, -1}, {Kind::kTime, G * I, 0, 5}};
+  p.buffers = {{Kind::kTime, n, 0, 0}, {Kind::kTime, n, 0, 1}, {Kind::kTime, G * I, 0, 2},
+               {Kind::kTime, G, 0, 3}, {Kind::kTime, J, 0, 4}, {Kind::kStep, n, 0, -1},
+               {Kind::kTime, G * I, 0, 5}};
   const auto in = [](int32_t buffer) { return Operand{buffer, 0, 0}; };
   const auto reg = [](int32_t number) { return Operand{-2 - number, 0, 0}; };
   Instruction head{};
@@ -132,7 +133,8 @@ BlockPlan sample(int32_t G, int32_t I, int32_t J) {
 
 void check_plans() {
   const auto on_fibres = [](const BlockPlan& plan) {
-    return std::count_if(plan.operations.begin(), plan.operations.end(), [](const auto& x) { return x.fibre > 0; });
+    return std::count_if(plan.operations.begin(), plan.operations.end(),
+                         [](const auto& x) { return x.fibre > 0; });
   };
   // The three operations that are left, the spreads being read where they lie; one register, of the product.
   const BlockPlan all = sample(4, 32, 32);
@@ -151,7 +153,8 @@ void test_fibres() {
   Random random(11);
   for (const std::string& isa : available_isas())
     for (int64_t J : {16, 32, 48, 64, 96, 128, 144})
-      for (int i = 0; i < 10; i++) check_kernels<float>(isa, J, random), check_kernels<double>(isa, J, random);
+      for (int i = 0; i < 10; i++)
+        check_kernels<float>(isa, J, random), check_kernels<double>(isa, J, random);
   check_plans();
 }
 

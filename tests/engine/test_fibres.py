@@ -1,5 +1,5 @@
-"""Operands that are spread over an axis and read where they lie, and sums of products: the same bits as where each
-spread value and each product is written to memory."""
+"""Operands that are spread over an axis and read where they lie, and sums of products: the same
+bits as where each spread value and each product is written to memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from random_programs import numbers_of
 from ostinato import _native
 from ostinato.engine import native, reference
 from ostinato.engine.program import (
-    NONE,
     Buffer,
     Code,
     Instruction,
@@ -26,11 +25,12 @@ from ostinato.engine.program import (
 ISAS = _native.available_isas()
 T = 2
 
-# [G, I, J]: one vector a fibre, two, three, four and eight; blocks that no power of two divides; a row of one
-# strip; and fibres that are no whole vectors, or rows shorter than a strip, which are played as before
+# [G, M, J]: one vector a fibre, two, three, four and eight; blocks that no power of two divides; a
+# row of one strip; and fibres that are no whole vectors, or rows shorter than a strip, which are
+# played as before
 SHAPES = [
-    (4, 32, 32), (2, 16, 16), (3, 5, 48), (2, 7, 64), (1, 9, 128), (1, 256, 16), (1, 8, 16), (3, 10, 32),
-    (2, 6, 20), (1, 2, 32),
+    (4, 32, 32), (2, 16, 16), (3, 5, 48), (2, 7, 64), (1, 9, 128), (1, 256, 16), (1, 8, 16),
+    (3, 10, 32), (2, 6, 20), (1, 2, 32),
 ]  # fmt: skip
 
 # One operation, or two of which the second alone reads the first: f(a, b) and g(first, c).
@@ -43,21 +43,21 @@ OPERATIONS = [
 
 @dataclass(frozen=True)
 class Source:
-    """Values of a row [G, I, J] that lie in `width` columns, spread over an axis."""
+    """Values of a row [G, M, J] that lie in `width` columns, spread over an axis."""
 
     width: int
     times: int = 1
     inner: int = 1
 
 
-def sources(G: int, I: int, J: int) -> dict[str, Source]:
+def sources(G: int, M: int, J: int) -> dict[str, Source]:
     return {
-        "all": Source(G * I * J),
-        "a number a fibre": Source(G * I, J),
-        "a number a matrix": Source(G, I * J),
-        "a fibre a matrix": Source(G * J, I, J),
-        "one fibre": Source(J, G * I, J),
-        "one matrix": Source(I * J, G, I * J),
+        "all": Source(G * M * J),
+        "a number a fibre": Source(G * M, J),
+        "a number a matrix": Source(G, M * J),
+        "a fibre a matrix": Source(G * J, M, J),
+        "one fibre": Source(J, G * M, J),
+        "one matrix": Source(M * J, G, M * J),
     }
 
 
@@ -72,8 +72,8 @@ class Case:
 
     @property
     def width(self) -> int:
-        G, I, J = self.shape
-        return G * I * J
+        G, M, J = self.shape
+        return G * M * J
 
     @property
     def widths(self) -> list[int]:
@@ -104,9 +104,8 @@ class Case:
                 read["abc"[i]] = Operand(i)
             else:
                 read["abc"[i]] = place()
-                blocks.append([Instruction(
-                    Code.BROADCAST, k=source.times, inner=source.inner, d=read["abc"[i]], a=Operand(i)
-                )])  # fmt: skip
+                spread = {"k": source.times, "inner": source.inner, "a": Operand(i)}
+                blocks.append([Instruction(Code.BROADCAST, d=read["abc"[i]], **spread)])
         for i, (op, operands) in enumerate(self.operation):
             d = Operand(3) if i + 1 == len(self.operation) else place()
             a, b = (read[k] for k in operands)
@@ -117,7 +116,7 @@ class Case:
         for i, (times, inner) in enumerate(self.axes):
             buffers.append(Buffer(Kind.STEP, n))
             product = Operand(len(buffers) - 1)
-            # The second product is of the result of the operation, which the block has just computed.
+            # The second product is of the result of the operation.
             a, b = (read["a"], read["b"]) if i % 2 == 0 else (Operand(3), read["c"])
             blocks.append([Instruction(Code.OP, "mul", d=product, a=a, b=b)])
             d = Operand(4, column)
@@ -127,14 +126,17 @@ class Case:
             blocks = [[x for block in blocks for x in block]]
         loop = [x for b in blocks for x in (Instruction(Code.BLOCK, n=n, count=len(b)), *b)]
         if apart:  # a block between, so that no sum is folded into the block before it
-            loop += [Instruction(Code.BLOCK, n=1, count=1), Instruction(Code.OP, "fill", d=register(0), b=NONE)]
+            loop += [
+                Instruction(Code.BLOCK, n=1, count=1),
+                Instruction(Code.OP, "fill", d=register(0)),
+            ]
         return Program(5, False, tuple(buffers), (), (), (), loop=(*loop, *sums))
 
 
 def cases(shape: tuple[int, int, int]) -> list[Case]:
-    G, I, J = shape
-    rng = np.random.default_rng(G * I * J)
-    axes = [(J, 1), (I * J, 1), (I, J), (G * I, J)]
+    G, M, J = shape
+    rng = np.random.default_rng(G * M * J)
+    axes = [(J, 1), (M * J, 1), (M, J), (G * M, J)]
     kinds = list(sources(*shape))
     return [
         Case(
