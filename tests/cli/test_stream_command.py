@@ -506,6 +506,21 @@ def test_a_file_like_the_one_of_the_run(ostinato, tmp_path):
     assert [(row["id"], row["step"]) for row in answers(done.out)] == [("s", "1"), ("s", "2")]
 
 
+def test_rows_without_a_name_have_the_tabs_of_the_run(ostinato, tmp_path, monkeypatch):
+    source, *flags = classify(tmp_path)
+    table = tmp_path / "TABLE.TSV"
+    table.write_text(Path(source).read_text().replace(",", "\t"))
+    recipe = ("--no-bidirectional", "--output", tmp_path / "run")
+    assert ostinato("train", table, *flags, *QUICK, *recipe).code == 0
+    rows = tmp_path / "rows"
+    rows.write_text("b\tid\ta\n1\ts\t2\n3\ts\t2\n")
+    with rows.open() as handle:
+        monkeypatch.setattr("sys.stdin", handle)
+        done = ostinato("stream", tmp_path / "run", "--key", "id")
+    assert (done.code, done.err) == (0, "")
+    assert [(row["id"], row["step"]) for row in answers(done.out)] == [("s", "1"), ("s", "2")]
+
+
 @pytest.mark.parametrize("separator", [(), ("--separator", "\\t")], ids=["tsv", "named"])
 def test_tabs(stream, tmp_path, ostinato, separator):
     stream(None, model=stand_in.Model())

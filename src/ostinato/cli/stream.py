@@ -103,10 +103,13 @@ def stream(
 
 def _separator(given: str | None, trained: Trained, file: str) -> str:
     """What stands between the fields of a CSV row."""
+    from ostinato.data.content import ending
+
     if given is None and trained.config is not None:
         given = trained.config.data.separator
     if given is None:
-        given = "\t" if file.lower().endswith(".tsv") else ","
+        names = [file] if trained.config is None else [file, str(trained.config.data.source)]
+        given = "\t" if ".tsv" in [ending(Path(name)) for name in names] else ","
     found = "\t" if given == TAB else given
     if len(found) != 1 or found in '"\n\r':
         raise BadInput(f"--separator is {given!r}; wanted one character, such as ; or \\t")
