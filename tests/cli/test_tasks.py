@@ -493,6 +493,17 @@ def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, train
         assert "was trained to tag; wanted a language model" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("flag", "number", "wanted"),
+    [("--temperature", n, "wanted 0 or more, and finite") for n in ("-1.0", "nan", "inf")]
+    + [("--top-p", n, "wanted a share above 0, 1 at most") for n in ("0.0", "-1.0", "1.5", "nan")],
+)
+def test_generate_refuses_numbers_that_nothing_is_drawn_with(ostinato, flag, number, wanted):
+    outcome = ostinato("generate", "nowhere", f"{flag}={number}")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{flag} is {number}; {wanted}" in outcome.err
+
+
 def test_texts_are_classified_by_their_words(tmp_path, capsys):
     verdicts = {"good": "a fine film", "bad": "a dull film, and long"}
     lines = [f'"{verdicts[mood]} {i}",{mood}' for i, mood in enumerate(["good", "bad"] * 40)]

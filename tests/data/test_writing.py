@@ -65,6 +65,22 @@ def test_a_cold_model_takes_the_likeliest_of_impossible_tokens(temperature):
     assert {how.drawn(scores, np.random.default_rng(seed)) for seed in range(20)} == {2}
 
 
+@pytest.mark.parametrize("number", [-1.0, np.nan, np.inf])
+def test_a_temperature_is_a_number_from_zero_on(number):
+    with pytest.raises(ValueError, match=rf"temperature={number}; wanted 0 or more, and finite"):
+        Sampling(temperature=number)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("top_k", 0), ("top_k", -1), ("top_k", np.nan)]
+    + [("top_p", p) for p in (0.0, -0.5, 1.5, np.nan, np.inf)],
+)
+def test_other_shares_are_refused(name, number):
+    with pytest.raises(ValueError, match=f"generate: {name}={number}; wanted"):
+        Sampling(**{name: number})
+
+
 class Spelling:
     """A model that writes "abcabc…", or what follows of what it has read."""
 

@@ -267,6 +267,8 @@ def test_a_seed_writes_the_same_text_as_in_torch(tmp_path, level):
     assert n_tokens > 30
     assert again.generate("to", 30, temperature=0) == model.generate("to", 30, temperature=0)
     assert again.generate("to be or not to be, that is", 40, temperature=0).copied is not None
+    with pytest.raises(ValueError, match="temperature=inf; wanted 0 or more, and finite"):
+        again.generate("to", 3, temperature=np.inf)
 
 
 def test_hashes_of_texts_that_are_none_are_refused():

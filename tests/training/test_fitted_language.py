@@ -162,6 +162,7 @@ def test_generated_texts():
         ({"top_k": 0}, "top_k=0; wanted 1"),
         ({"temperature": -0.1}, r"temperature=-0\.1; wanted 0 or more"),
         ({"temperature": float("nan")}, "temperature=nan; wanted 0 or more"),
+        ({"temperature": float("inf")}, "temperature=inf; wanted 0 or more, and finite"),
         ({"top_p": 0.0}, r"top_p=0\.0; wanted a share above 0"),
         ({"top_p": 1.1}, r"top_p=1\.1; wanted a share above 0, 1 at most"),
         ({"seed": -1}, "seed=-1; wanted 0 or more"),

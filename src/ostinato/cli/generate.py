@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -37,8 +38,8 @@ def generate(
 ) -> None:
     """Let a language model write."""
     hush(quiet)
-    if not temperature >= 0:
-        raise BadInput(f"--temperature is {temperature}; wanted 0 or more")
+    if not 0 <= temperature < math.inf:
+        raise BadInput(f"--temperature is {temperature}; wanted 0 or more, and finite")
     if not 0 < top_p <= 1:
         raise BadInput(f"--top-p is {top_p}; wanted a share above 0, 1 at most")
     model = answering.to_predict(find(run))

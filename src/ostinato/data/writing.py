@@ -33,7 +33,8 @@ class Sampling:
         seed: the same seed gives the same text.
 
     Raises:
-        ValueError: temperature or seed is below 0, top_k below 1, or top_p not in (0, 1].
+        ValueError: temperature is not in [0, ∞), top_p not in (0, 1], top_k below 1, or seed below
+            0.
 
     Example:
         >>> scores = np.log([0.3, 0.1, 0.4, 0.2])                # END, UNKNOWN and two words
@@ -50,9 +51,11 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"generate: temperature={self.temperature}; wanted 0 or more")
-        if self.top_k is not None and self.top_k < 1:
+        if not 0 <= self.temperature < np.inf:
+            raise ValueError(
+                f"generate: temperature={self.temperature}; wanted 0 or more, and finite"
+            )
+        if self.top_k is not None and not self.top_k >= 1:
             raise ValueError(f"generate: top_k={self.top_k}; wanted 1 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"generate: top_p={self.top_p}; wanted a share above 0, 1 at most")

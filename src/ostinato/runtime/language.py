@@ -117,7 +117,8 @@ class LanguageModel(Model):
             `copied` from the training documents.
 
         Raises:
-            ValueError: n or top_k is below 1, temperature or seed below 0, or top_p not in (0, 1].
+            ValueError: n or top_k is below 1, temperature not in [0, ∞), top_p not in (0, 1], or
+                seed below 0.
         """
         how = Sampling(temperature, top_k, top_p, seed)
         return written(self._read_on, self.vocabulary, self._copies, prompt, n, how)

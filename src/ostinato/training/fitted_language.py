@@ -195,7 +195,8 @@ class FittedLanguageModel:
             temperature, top_k, top_p, seed: how they are drawn; see `data.writing.Sampling`.
 
         Raises:
-            ValueError: n or top_k is below 1, temperature or seed below 0, or top_p not in (0, 1].
+            ValueError: n or top_k is below 1, temperature not in [0, ∞), top_p not in (0, 1], or
+                seed below 0.
         """
         how = Sampling(temperature, top_k, top_p, seed)
         return written(self._read, self.vocabulary, self.copies, prompt, n, how)
