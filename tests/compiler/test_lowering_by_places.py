@@ -46,6 +46,22 @@ def test_patches_of_an_image_of_the_same_size_are_not_written(monkeypatch, image
     assert Code.OUTER not in codes(backward.after)
 
 
+@pytest.mark.parametrize(("taps", "places"), [(8, 1), (8, 15), (1, 20)])
+def test_the_gradient_of_a_kernel_is_a_sum_of_outer_products(monkeypatch, taps, places):
+    """Where the places fill no stretch of sixteen, or the patches are the image itself."""
+    conv, lost = nn.Conv1d(C, C, taps), (0, taps - 1)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return nn.functional.pad(torch.tanh(conv(h)), lost) + x
+
+    size = places + taps - 1
+    init, xs = torch.zeros(B, C, size), torch.randn(5, B, C, size)
+    _, backward = programs(step, init, xs, monkeypatch)
+    found = codes(backward.after)
+    assert found.count(Code.OUTER) == places
+    assert Code.PRODUCT not in found and Code.PRODUCT_SUM not in found
+
+
 @pytest.mark.parametrize("options", [{"padding": 0}, {"padding": 2, "dilation": 2, "stride": 2}])
 def test_other_patches_are_taken(monkeypatch, options):
     """Sixteen of them do not lie side by side."""
