@@ -16,7 +16,7 @@ from training_examples import assert_same_end
 
 from ostinato.hyperparameters import Architecture
 from ostinato.span_metrics import span_scores, spans, to_iob2, token_accuracy
-from ostinato.training import Callback, Checkpoint, Plan
+from ostinato.training import Callback, Checkpoint, Plan, fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
 from ostinato.training.tagging import TaggerSettings
 
@@ -119,6 +119,18 @@ def test_spans_come_in_any_scheme_and_go_as_valid_iob2(scheme, crf):
         "f1": wanted.f1,
     }
     assert sum(len(spans(tags)) for tags in y) > 0
+
+
+def test_spans_are_measured_some_at_a_time_by_the_place_of_their_labels(monkeypatch):
+    """Whatever a column of a data frame calls its rows."""
+    pandas = pytest.importorskip("pandas")
+    X, y = sentences(30)
+    tagger = fitted(Tagged.of(X, y, "iob2"), replace(WORDS, scheme="iob2"), 20)
+    wanted = tagger.evaluate(X, y)
+    assert wanted["f1"] > 0
+    monkeypatch.setattr(fitted_tagger, "SPANS_AT_ONCE", 20)
+    for index in (range(30), range(30)[::-1], [f"row {i}" for i in range(30)], np.arange(30) / 2):
+        assert tagger.evaluate(X, pandas.Series(y, index=index)) == wanted
 
 
 def test_the_task_knows_the_rare_words_and_the_allowed_labels():

@@ -98,7 +98,9 @@ def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np
         raise ValueError(
             f"X has {len(lengths)} sequences and y {came}; wanted the labels of each sequence"
         )
-    labels = [_labels_of(i, y[i], int(n), scheme) for i, n in enumerate(lengths)]
+    # A column of a data frame has y[i] by the name of a row, not by its place.
+    labelled = enumerate(zip(y, lengths.tolist(), strict=True))
+    labels = [_labels_of(i, given, n, scheme) for i, (given, n) in labelled]
     texts = [each.dtype.kind in "UO" and isinstance(each[0], str) for each in labels]
     if any(texts) and not all(texts):
         one, other = texts.index(True), texts.index(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -340,11 +341,10 @@ class FittedTagger:
 
     def _span_scores(self, sequences: Steps, y: Any) -> SpanScores:
         """How the predicted spans agree with the true ones; of some sequences at a time."""
-        scores, lengths = SpanScores(0, 0, 0), lengths_of(sequences)
+        scores, lengths, labels = SpanScores(0, 0, 0), lengths_of(sequences), iter(y)
         number = np.cumsum(lengths) // SPANS_AT_ONCE
         for rows in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(number)) + 1):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            true = as_labels(y[part], lengths[part], self.scheme)
+            true = as_labels(list(islice(labels, len(rows))), lengths[rows], self.scheme)
             predicted = self._predict(sequences[rows])
             scores += span_scores([a.tolist() for a in true], [a.tolist() for a in predicted])
         return scores
