@@ -208,6 +208,14 @@ def test_a_model_is_measured_on_series_in_a_file_as_on_those_in_memory(block):
         stored.before(1000)
 
 
+def test_a_refusal_tells_the_length_of_whole_series(block):
+    """Not of their ends, 28 steps here, which are all that validation reads."""
+    settings = replace(SETTINGS, context=1, validation_windows=9)
+    for given in (panel(), in_file(panel())):
+        with pytest.raises(ValueError, match=r"a series of 31 steps .*; the longest has 30;"):
+            FittedForecaster.fit(given, settings, Architecture(hidden_size=4), Plan(iterations=1))
+
+
 def test_series_without_windows_are_refused(block):
     short = Panel.of([[1.0], [2.0]])
     with pytest.raises(ValueError, match="no series has a value to read and one to forecast"):

@@ -136,7 +136,8 @@ class FittedForecaster:
         plan = replace(plan, batch_size=min(plan.batch_size, n_windows))
         if warm_up is not None:
             plan = replace(plan, warmup=int(warm_up * plan.total_iterations(n_windows)))
-        rest = levels, plan.batch_size, plan.seed, _validation(ends, settings, held_back)
+        validation = _validation(ends, settings, held_back, int(panel.lengths.max()))
+        rest = levels, plan.batch_size, plan.seed, validation
         task: Task
         if isinstance(panel, StoredPanel):
             task = StoredForecasting(panel, found, held_back, *rest)
@@ -398,8 +399,16 @@ def _held_back(lengths: np.ndarray, settings: ForecastSettings) -> np.ndarray:
     return np.where(lengths > steps + settings.horizon, steps, 0)
 
 
-def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Pairs | None:
+def _validation(
+    panel: Panel, settings: ForecastSettings, held_back: np.ndarray, longest: int
+) -> Pairs | None:
     """The windows that end in what is held back, a horizon apart; None if none are wanted.
+
+    Args:
+        panel: the series, or their ends.
+        settings: what is forecast.
+        held_back: how many steps of each series are kept from training, `[N]`.
+        longest: steps of the longest whole series.
 
     Raises:
         ValueError: no series is long enough.
@@ -415,7 +424,7 @@ def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray)
         raise ValueError(
             f"validation_windows={settings.validation_windows} and horizon={horizon} need a series "
             f"of {(settings.validation_windows + 1) * horizon + 1} steps with values near its end; "
-            f"the longest has {panel.lengths.max()}; give longer ones, or validation_windows=0"
+            f"the longest has {longest}; give longer ones, or validation_windows=0"
         )
     return series[kept], cutoffs[kept]
 
