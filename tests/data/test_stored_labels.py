@@ -68,6 +68,7 @@ def test_labels(stored):
     assert len(labels) == 5 and labels[2].tolist() == memory[2].tolist()
     assert [each.tolist() for each in labels] == [each.tolist() for each in memory]
     assert [each.tolist() for each in labels[1:4]] == [each.tolist() for each in memory[1:4]]
+    assert labels[0:0] == [] == list(labels.take(np.arange(0)))
     some = labels.take(np.array([1, 3]))
     assert [each.tolist() for each in some] == [["b"], ["a", "b"]]
     for one, other in zip(label_counts(some), label_counts([memory[1], memory[3]]), strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -129,4 +130,5 @@ class StoredLabels(Sequence[np.ndarray]):
         return encoder, self.numbers.standing_for(table)
 
     def _split(self, part: Integers) -> list[np.ndarray]:
-        return np.split(self.classes[part.values], part.offsets[1:-1])
+        labels = self.classes[part.values]
+        return [labels[start:end] for start, end in pairwise(part.offsets.tolist())]
