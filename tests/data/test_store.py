@@ -23,7 +23,7 @@ from ostinato.data import (
     stream,
     stream_examples,
 )
-from ostinato.data.steps import as_labels
+from ostinato.data.steps import as_labels, label_counts
 from ostinato.data.stored import Files, Stored
 from ostinato.data.stored_labels import StoredLabels
 from ostinato.data.stored_series import StoredSeries
@@ -252,6 +252,37 @@ def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
         assert a[chosen].places.values.tolist() == b[chosen].places.values.tolist()
     else:
         assert a[chosen].values.tobytes() == b[chosen].values.tobytes()
+
+
+LABELS = {
+    "truth values and names": ("true", "false", "True", "unknown"),
+    "decimals and names": ("1.50", "2.0", "1.5", "x"),
+    "integers in two ways": ("1", "2.0", "1.0", "2"),
+    "integers and decimals": ("10", "9", "+9", "9.5"),
+    "truth values": ("true", "FALSE", "True", "false"),
+}
+
+
+@pytest.mark.parametrize("task", ["tag", "classify"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_are_typed_when_all_are_known(tmp_path, monkeypatch, kind, task):
+    """A label of the last rows decides what those of the first mean."""
+    labels = LABELS[kind]
+    rows = [f"s{i // 3},{i},{labels[i // 3 % 2 + 2 * (i >= 150)]}" for i in range(180)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,x,y", *rows]))
+    roles = Roles(id="id", features=("x",), target="y", task=task)
+    memory = read_examples(tmp_path / "a.csv", roles)
+    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(store, "AT_ONCE", 20)
+    stored = store_examples(stream_examples(tmp_path / "a.csv", roles))
+    assert stored.values.tobytes() == memory.values.tobytes()
+    if task == "classify":
+        assert (stored.y.dtype, stored.y.tolist()) == (memory.y.dtype, memory.y.tolist())
+        return
+    assert [y.tolist() for y in stored.y] == [y.tolist() for y in memory.y]
+    (names, counts), (others, wanted) = label_counts(stored.y), label_counts(memory.y)
+    assert (names.dtype, names.tolist()) == (others.dtype, others.tolist())
+    assert counts.tolist() == wanted.tolist()
 
 
 @pytest.mark.parametrize("written", ["2024-05-{:02} 10:00:00.25", "{}.5"])

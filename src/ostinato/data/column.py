@@ -112,6 +112,13 @@ class Column:
             )
         return as_strings(values)[codes]
 
+    def written(self) -> np.ndarray | None:
+        """`[N]` strings, the labels before they have a type, which all rows of a file decide.
+
+        None: they have one.
+        """
+        return None
+
 
 class Typed(Column):
     """A column of numbers, truth values or dates.

@@ -76,6 +76,8 @@ class Examples:
         roles: of the columns, with every name written out.
         places: of the steps in the file.
         source: the name of the file, for messages.
+        written: y of some of a CSV file as its text, whose type depends on the rest; None: y is of
+            a whole file, or of one that has types.
 
     Example:
         >>> import numpy as np
@@ -97,6 +99,7 @@ class Examples:
     roles: Roles | None = None
     places: Places | None = None
     source: str = ""
+    written: Any = None
 
     def __post_init__(self) -> None:
         if self.ids is None:
@@ -186,6 +189,7 @@ class Examples:
             times=maybe(self.times),
             statics={name: of(values) for name, values in self.statics.items()},
             places=self.places and self.places.select(chosen, self.lengths),
+            written=maybe(self.written),
         )
 
     def place(self, row: int, feature: int) -> str:

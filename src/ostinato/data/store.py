@@ -7,7 +7,8 @@ where each sequence begins. A batch reads its sequences from the file, so that e
 as those in memory are, and training gives the same bits.
 
 Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
-not depend on the way in which a table was cut.
+not depend on the way in which a table was cut. Nor do labels, of which a CSV file has only texts:
+whether 1.50 is a number is decided when all are known.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ostinato.data.ragged import Ragged
 from ostinato.data.stored import Files, Stored
 from ostinato.data.stored_labels import StoredIntegers, StoredLabels
 from ostinato.data.stored_series import WIDTH, StoredSeries, as_columns
+from ostinato.data.text_column import typed
 
 AT_ONCE = 1 << 20  # values that are read at a time to number words anew: 4 MB
 MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
@@ -77,14 +79,15 @@ class Kept:
         parts: without their steps.
         file: the values of all sequences, end to end, float32.
         lengths: of the sequences, `[N]`.
-        words: of each column that is words or labels, the number that the file has for each.
+        words: of each column that is words or labels, what each number in the file stands for; two
+            may stand for one label, as 1 and 1.0 do.
         times: the kind of the times in the file; None: it has none.
     """
 
     parts: list[Examples]
     file: IO[bytes]
     lengths: np.ndarray
-    words: dict[str, dict[Any, int]]
+    words: dict[str, list[Any]]
     times: str | None
 
 
@@ -96,6 +99,7 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
     words: dict[str, dict[Any, int]] = {}
     numbers: set[str] = set()
     times: str | None = None
+    untyped: str | None = None  # the column of the labels of steps
     for part in parts:
         times = _check_times(part, times)
         for name in part.categories:
@@ -106,7 +110,11 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
         _check_counts(words)
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
-    return Kept(kept, file, np.concatenate(lengths), words, times)
+        untyped = tagged(part) if part.written is not None else None
+    named = {name: list(known) for name, known in words.items()}
+    if untyped is not None:
+        named[untyped] = typed(np.array(named[untyped])).tolist()
+    return Kept(_with_typed_labels(kept), file, np.concatenate(lengths), named, times)
 
 
 def _numbers(part: Examples) -> list[str]:
@@ -155,7 +163,7 @@ def _with_codes(part: Examples, words: dict[str, dict[Any, int]]) -> np.ndarray:
     tags = tagged(part)
     if tags is not None:
         known = words.setdefault(tags, {})
-        labels = np.concatenate(part.y).tolist()
+        labels = np.concatenate(part.y if part.written is None else part.written).tolist()
         numbers = [known.setdefault(label, len(known)) for label in labels]
         values = np.column_stack([values, np.array(numbers, np.float32)])
     elif _has_series(part):
@@ -250,8 +258,19 @@ def _without_steps(part: Examples) -> Examples:
         starts = np.cumsum(part.lengths) - part.lengths
         places = Places(places.unit, places.numbers[starts], places.columns, "rows")
     y = None if tagged(part) is not None or _has_series(part) else part.y
+    written = None if y is None else part.written
     return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), y=y,
-                   times=None, places=places)  # fmt: skip
+                   times=None, places=places, written=written)  # fmt: skip
+
+
+def _with_typed_labels(parts: list[Examples]) -> list[Examples]:
+    """Parts without their steps whose sequences have labels of the type that all of them have."""
+    if not parts or parts[0].written is None:
+        return parts
+    labels = typed(np.concatenate([part.written for part in parts]))
+    ends = np.cumsum([len(part) for part in parts])
+    return [replace(part, y=y, written=None)
+            for part, y in zip(parts, np.split(labels, ends[:-1]), strict=True)]  # fmt: skip
 
 
 def joined(

@@ -202,12 +202,26 @@ def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Ex
         if learns_labels and full.labels and full.target:
             full = label_sets.with_further(full, table)
         examples = build(table, full)
+        examples = replace(examples, written=_written(table, full, examples.lengths))
         if full.id:
             seen = _new_ids(examples, seen)
         else:
             examples = replace(examples, ids=examples.ids + count)
         count += len(examples)
         yield examples
+
+
+def _written(table: Table, roles: Roles, lengths: np.ndarray) -> Any:
+    """`Examples.written` of a block, whose sequences have `lengths` `[N]`."""
+    if roles.target is None or roles.labels or roles.task not in ("classify", "tag"):
+        return None
+    labels = table[roles.target].written()
+    if labels is None:
+        return None
+    starts = np.cumsum(lengths) - lengths
+    if roles.task == "tag":
+        return np.split(labels, starts[1:])
+    return labels[starts] if roles.shape == "long" else labels
 
 
 def _whole(table: Table, roles: Roles) -> int:

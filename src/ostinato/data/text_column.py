@@ -18,6 +18,7 @@ from ostinato.data.column import (
     Column,
     Factor,
     Place,
+    as_strings,
     factored,
     finite,
     integral,
@@ -94,6 +95,11 @@ class Text(Column):
         if not self._untyped or not len(values):
             return codes, values
         return _merged(codes, _typed(values))
+
+    def written(self) -> np.ndarray | None:
+        if not self._untyped:
+            return None
+        return Text(self.name, self.place, self._values, untyped=False).labels()
 
     def texts(self) -> list[str]:
         texts = [(text or "").strip() for text in self._values.to_pylist()]
@@ -236,6 +242,12 @@ class Text(Column):
             f"{self.place(row)}: {shortened(text)} is no time{read}; wanted a number, or a date "
             f"such as 2024-01-31 or 2024-01-31 23:59:00{also}"
         )
+
+
+def typed(written: np.ndarray) -> np.ndarray:
+    """The labels of a whole column from what `Text.written` gives of its parts, `[N]`."""
+    once, numbers = np.unique(written, return_inverse=True)
+    return as_strings(_typed(once.astype(object)))[numbers]
 
 
 def _type(name: str) -> pa.DataType:
