@@ -138,6 +138,27 @@ def test_tables_whose_rows_are_sequences(tmp_path, task, named):
         assert_same(found, wanted)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_series_in_the_columns_of_a_table(tmp_path, monkeypatch, named):
+    """Such series tell no places in the file."""
+    monkeypatch.setattr(stream, "ROWS", 4)
+    rows = [{"name": f"n{i}"} | {f"t{k}": float(10 * i + k) for k in range(5)} for i in range(23)]
+    rows[3]["t4"] = None
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=4)
+    steps = tuple(f"t{k}" for k in range(5))
+    roles = Roles("wide", "name" if named else None, features=steps, task="forecast")
+    wanted = store_examples(stream_examples(path, roles))
+    for found in together(path, roles, 3):
+        assert_same(found, wanted)
+        assert found.lengths[3] == 4 and found.y[22].tolist() == [220, 221, 222, 223, 224]
+    if named:
+        rows[20]["name"] = "n2"
+        parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=4)
+        with pytest.raises(ValueError, match=r"a\.parquet: the id 'n2' comes back"):
+            together(path, roles, 3)
+
+
 def test_several_labels_are_those_of_all_shares(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "BLOCK", 50)
     monkeypatch.setattr(stream, "ROWS", 4)
@@ -151,10 +172,14 @@ def test_several_labels_are_those_of_all_shares(tmp_path, monkeypatch):
         assert_same(found, wanted)
 
 
-def test_a_file_without_row_groups_is_read_by_the_first(tmp_path):
-    lines = ["id,x,y", *(f"s{i // 3},{i},{i // 3 % 2}" for i in range(30))]
+@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("last", ["1", "2.5", "x"])
+def test_a_file_without_row_groups_is_read_by_the_first(tmp_path, monkeypatch, task, last):
+    monkeypatch.setattr(stream, "BLOCK", 60)
+    labels = [*(("0", "1", "1.0")[i // 3 % 3] for i in range(27)), *[last] * 3]
+    lines = ["id,x,y", *(f"s{i // 3},{i},{label}" for i, label in enumerate(labels))]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    roles = Roles(id="id", features=("x",), target="y", task="classify")
+    roles = Roles(id="id", features=("x",), target="y", task=task)
     wanted = store_examples(stream_examples(tmp_path / "a.csv", roles))
     for found in together(tmp_path / "a.csv", roles, 2):
         assert_same(found, wanted)

@@ -48,7 +48,7 @@ def store_together(
     """The examples that `store_examples` gives of a table, in each of several processes.
 
     Args:
-        path, roles: of the table, to classify or to tag; the same in all processes.
+        path, roles: of the table, the same in all processes.
         number: of this process, from 0.
         of: how many there are.
         exchange: as above; it is called twice.
@@ -105,7 +105,7 @@ def _written(own: Kept) -> bytes:
     about: dict[str, Any] = {
         "process": os.getpid(),
         "descriptor": own.file.fileno(),
-        "words": {name: list(known) for name, known in own.words.items()},
+        "words": own.words,
         "times": own.times,
         "objects": {},
     }
@@ -113,17 +113,17 @@ def _written(own: Kept) -> bytes:
     if own.parts:
         part = joined(own.parts, Files([own.file]), own.lengths, in_order([own.words]), own.times)
         places = part.places
-        assert places is not None and part.roles is not None  # of a table
+        assert part.roles is not None  # of a table
         about |= {
             "features": part.features,
             "roles": asdict(part.roles),
             "source": part.source,
-            "places": [places.unit, places.columns, places.shape],
+            "places": places and [places.unit, places.columns, places.shape],
             "statics": list(part.statics),
         }
         given = {name: getattr(part, name) for name in ("y", "ids", "groups", "parts")}
         given |= {f"static {i}": values for i, values in enumerate(part.statics.values())}
-        given["places"] = places.numbers
+        given["places"] = places and places.numbers
         for name, values in given.items():
             if not isinstance(values, np.ndarray):
                 continue  # there are none, or the file has them: the labels of all steps
@@ -148,7 +148,10 @@ def _read(content: bytes) -> _Share:
     lengths = arrays["lengths"]
     part = None
     if len(lengths):
-        unit, columns, shape = about["places"]
+        places = None
+        if about["places"] is not None:  # a series in the columns of a table has none
+            unit, columns, shape = about["places"]
+            places = Places(unit, arrays["places"], tuple(columns), shape)
         features = tuple(about["features"])
         roles: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in about["roles"].items()}
         given: Any = {name: arrays.get(name) for name in ("y", "ids", "groups", "parts")}
@@ -157,7 +160,7 @@ def _read(content: bytes) -> _Share:
             features=features,
             roles=Roles(**roles),
             source=about["source"],
-            places=Places(unit, arrays["places"], tuple(columns), shape),
+            places=places,
             statics={name: arrays[f"static {i}"] for i, name in enumerate(about["statics"])},
             **given,
         )
@@ -189,9 +192,9 @@ def _check_ids(examples: Examples) -> None:
         again = np.ones(len(examples), bool)
         again[first] = False
         i = int(np.argmax(again))
-        assert examples.places is not None
+        places = examples.places
+        place = f", {places.unit} {places.numbers[i]}" if places else ""
         raise ValueError(
-            f"{examples.source}, {examples.places.unit} {examples.places.numbers[i]}: the id "
-            f"{examples.ids[i].item()!r} comes back after other ids; wanted the rows of a sequence "
-            "together, and each sequence once"
+            f"{examples.source}{place}: the id {examples.ids[i].item()!r} comes back after other "
+            "ids; wanted the rows of a sequence together, and each sequence once"
         )
