@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from four_tasks import TASKS
 pytest.importorskip("optuna")
 
 from ostinato.cli import config as configuration
-from ostinato.cli import trials
+from ostinato.cli import trials, workers
 
 SHORT = ("--threads", 1, "--epochs", 3, "--hidden-size", 4)
 
@@ -205,6 +207,25 @@ def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     assert outcome.code == 1
     assert "no trial was finished in 0.01 minutes" in outcome.err
     assert not (study / "best.toml").exists()
+
+
+def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_path, monkeypatch):
+    """As on Ray: the trial waits for room, and its worker reads the data."""
+
+    class Late:
+        threads = 1
+
+        def play(self, prepare, arguments, dealer):
+            for piece in dealer.pieces():
+                time.sleep(1)
+                work = prepare(*arguments)
+                dealer.tell(piece, work(piece, functools.partial(dealer.answer, piece)))
+
+    monkeypatch.setattr(workers, "team", lambda *settings: contextlib.nullcontext(Late()))
+    quick = (*four_tasks.tag(tmp_path), "--hidden-size", 4, "--iterations", 2)
+    outcome = ostinato("tune", *quick, "--minutes", 0.01, "--jobs", 2)
+    assert "trial 0: the time is up" in outcome.err
+    assert "no trial was finished in 0.01 minutes" in outcome.err
 
 
 def test_the_test_part_is_not_looked_at(ostinato, tmp_path, monkeypatch):

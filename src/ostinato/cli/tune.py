@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 VALIDATION = 0.2  # of the training part, where nothing is given
 SHOWN = 10  # trials of the table
 DRAWS = 5  # of a small validation part; their mean loss counts
+ASKS_S = 1.0  # from one question for the time to the next; it takes milliseconds
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -150,14 +152,13 @@ def _search(
 
 
 class Piece(NamedTuple):
-    """A trial to train: its number, what it changes of the recipe, and the seconds that it has.
+    """A trial to train: its number, and what it changes of the recipe.
 
-    They are no point in time, since clocks of other machines differ.
+    Its worker asks whether there is time left, since clocks of other machines differ.
     """
 
     number: int
     used: Given
-    seconds: float
 
 
 class Progress(NamedTuple):
@@ -197,10 +198,17 @@ class _Search:
         ):
             trial, used = self._study.ask()
             self._running[trial.number] = trial, now
-            yield Piece(trial.number, used, self._until - now)
+            yield Piece(trial.number, used)
 
-    def answer(self, piece: Piece, progress: Progress) -> Outcome | None:
-        """The outcome of a trial that is worse than others were at this share of the schedule."""
+    def answer(self, piece: Piece, progress: Progress | None) -> Outcome | None:
+        """The outcome of a trial that is to end: one that is worse than others were so far.
+
+        Any trial ends when the time is up, for which it asks without progress.
+        """
+        if time.monotonic() > self._until:
+            return Outcome("the time is up")
+        if progress is None:
+            return None
         trial, _ = self._running[piece.number]
         trial.report(progress.loss, progress.step)
         if not trial.should_prune():
@@ -231,7 +239,7 @@ def _work(job: Job) -> workers.Work:
     draws = [job, *_more_draws(job)]
 
     def work(piece: Piece, ask: workers.Ask) -> Outcome:
-        return _trained(draws, piece.used, time.monotonic() + piece.seconds, ask)
+        return _trained(draws, piece.used, ask)
 
     return work
 
@@ -249,7 +257,7 @@ def _with(job: Job, settings: Config) -> Job:
     return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
 
 
-def _trained(draws: Sequence[Job], changed: Given, until: float, ask: workers.Ask) -> Outcome:
+def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     """Train once on each draw.
 
     A trial is pruned in the first training alone. One that the time has ended is left to the next
@@ -266,13 +274,11 @@ def _trained(draws: Sequence[Job], changed: Given, until: float, ask: workers.As
         return Outcome(str(problem), pruned=True)
     try:
         for number, each in enumerate(draws):
-            watch = _watch(until, ask if number == 0 else None)
+            watch = _watch(ask, prunes=number == 0)
             _, history = _with(each, settings).fit([watch], None)
             found.append(min(history.reports, key=lambda report: report["validation_loss"]))
-    except _Pruned as end:
+    except _Ended as end:
         return end.outcome
-    except _OutOfTime:
-        return Outcome("the time is up")
     except Diverged as error:
         return Outcome(f"diverged at iteration {error.iteration}", pruned=True)
     return Outcome(reports=tuple(found))
@@ -299,36 +305,37 @@ def _told(study: trials.Study, trial: optuna.Trial, outcome: Outcome) -> str:
     return f"validation loss {loss:.4g}{leads}"
 
 
-class _Pruned(Exception):  # noqa: N818  it ends a trial, it is no error
+class _Ended(Exception):  # noqa: N818  it ends a trial, it is no error
     def __init__(self, outcome: Outcome):
         super().__init__()
         self.outcome = outcome
 
 
-class _OutOfTime(Exception):  # noqa: N818
-    """The time is up."""
-
-
-def _watch(until: float, ask: workers.Ask | None) -> Any:
-    """A callback that ends a trial which is worse than others, or for which there is no time."""
+def _watch(ask: workers.Ask, prunes: bool) -> Any:
+    """A callback that ends a trial for which there is no time, or, if it prunes, a bad one."""
     from ostinato import training
 
     class Watch(training.Callback):
         def __init__(self) -> None:
             self.step = -1
+            self.asked = -math.inf  # when it last asked for the time, by the clock of this machine
 
         def on_iteration(self, run: training.Run) -> None:
-            if time.monotonic() > until and run.iteration < run.total:
-                raise _OutOfTime
+            if run.iteration < run.total and time.monotonic() - self.asked > ASKS_S:
+                self.go_on(None)
+                self.asked = time.monotonic()
 
         def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
             step = trials.STEPS * run.iteration // run.total
-            if ask is None or step <= self.step or run.iteration == run.total:
+            if not prunes or step <= self.step or run.iteration == run.total:
                 return
             self.step = step
             progress = Progress(step, run.iteration / run.total, report["validation_loss"])
+            self.go_on(progress)
+
+        def go_on(self, progress: Progress | None) -> None:
             if (outcome := ask(progress)) is not None:
-                raise _Pruned(outcome)
+                raise _Ended(outcome)
 
     return Watch()
 
