@@ -520,6 +520,10 @@ def test_rows_without_a_name_have_the_tabs_of_the_run(ostinato, tmp_path, monkey
     assert (done.code, done.err) == (0, "")
     assert [(row["id"], row["step"]) for row in answers(done.out)] == [("s", "1"), ("s", "2")]
 
+    commas = tmp_path / "rows.csv"  # which says itself what it has
+    commas.write_text(rows.read_text().replace("\t", ","))
+    assert ostinato("stream", tmp_path / "run", commas, "--key", "id").out == done.out
+
 
 @pytest.mark.parametrize("separator", [(), ("--separator", "\\t")], ids=["tsv", "named"])
 def test_tabs(stream, tmp_path, ostinato, separator):

@@ -108,8 +108,9 @@ def _separator(given: str | None, trained: Trained, file: str) -> str:
     if given is None and trained.config is not None:
         given = trained.config.data.separator
     if given is None:
-        names = [file] if trained.config is None else [file, str(trained.config.data.source)]
-        given = "\t" if ".tsv" in [ending(Path(name)) for name in names] else ","
+        source = "" if trained.config is None else str(trained.config.data.source)
+        endings = [ending(Path(name)) for name in (file, source)]
+        given = "\t" if next((e for e in endings if e in (".csv", ".tsv")), "") == ".tsv" else ","
     found = "\t" if given == TAB else given
     if len(found) != 1 or found in '"\n\r':
         raise BadInput(f"--separator is {given!r}; wanted one character, such as ; or \\t")
