@@ -81,7 +81,7 @@ inline void elementwise(int64_t n_rows, int64_t N, const Rows<typename V::Scalar
 #undef FUSED
 
 // A pair of operations as one of up to three operands; see pairs.def.
-template <class First, class Second, int kPlace> struct Pair {
+template <class First, class Second, int kPlace> struct OpPair {
   static_assert(First::kArity <= 2 && First::kArity + Second::kArity <= 4 && kPlace < 2, "three operands");
   static constexpr int kArity = First::kArity + Second::kArity - 1;
   template <class V> static V of(V a, V b, V c, typename V::Scalar s) {

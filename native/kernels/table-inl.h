@@ -17,7 +17,7 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
 #include "kernels/ops.def"
 #undef OP
 #define PAIR(first, second, place) \
-  put<V, Pair<Of_##first, Of_##second, place>>(k, kPair_##first##_##second##_##place);
+  put<V, OpPair<Of_##first, Of_##second, place>>(k, kPair_##first##_##second##_##place);
 #include "kernels/pairs.def"
 #undef PAIR
 #define FUSED(name, arity, expression) put<V, Fused_##name>(k, kFused_##name);
