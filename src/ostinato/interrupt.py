@@ -78,6 +78,12 @@ class Interrupt:
             self.requested = True
 
 
+def sigterm_noted() -> bool:
+    """Whether SIGTERM came in the `Interrupt` that is entered."""
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return isinstance(owner, Interrupt) and signal.SIGTERM in owner.noted
+
+
 @contextmanager
 def sigterm_unwinds() -> Iterator[None]:
     """Within this context SIGTERM raises Terminated, so that files half written are removed."""

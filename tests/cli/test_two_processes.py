@@ -68,8 +68,11 @@ def long_run(data, tmp_path):
     while not (state.is_file() and json.loads(state.read_text())["iteration"]):
         assert time.monotonic() < until and started.poll() is None
         time.sleep(0.05)
-    yield started, ranks_of(started.pid)
-    started.kill()
+    ranks = ranks_of(started.pid)
+    yield started, ranks
+    for process in (started.pid, *ranks.values()):  # one that hangs keeps the pipes open
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     started.communicate()
 
 

@@ -14,6 +14,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -290,3 +293,28 @@ finally:
     folder = str(Path(__file__).parent)
     done = launch(2, tmp_path / "program.py", code=1, env={**os.environ, "PYTHONPATH": folder})
     assert 'plan: process 1 has {"learning_rate": 0.2}, and process 0 has {"learning' in done.stderr
+
+
+class Unanswered:
+    """A call between processes that never ends, as gloo's may where the other end has gone."""
+
+    def wait(self, timeout):
+        time.sleep(timeout.total_seconds())
+        raise RuntimeError("Operation timed out!")
+
+    def is_completed(self):
+        return False
+
+
+def test_a_call_without_an_answer_ends_some_time_after_sigterm(monkeypatch):
+    monkeypatch.setattr(distributed, "WAIT", timedelta(seconds=0.01))
+    monkeypatch.setattr(distributed, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begin = time.monotonic()
+    with (
+        pytest.raises(distributed.PeerLost, match="process 1 ends with it"),
+        Interrupt(shared=True),
+    ):
+        distributed._exchange(Unanswered)
+    assert time.monotonic() - begin > 0.5  # others may still answer

@@ -6,14 +6,16 @@ import logging
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ostinato.cli import answering, jobs, runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
-from ostinato.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ostinato.data.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 

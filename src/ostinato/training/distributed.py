@@ -28,9 +28,12 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,7 +42,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ostinato import environment
-from ostinato.interrupt import Interrupt
+from ostinato.interrupt import Interrupt, sigterm_noted
 
 if environment.launched():
     # PyTorch's first optimizer imports this module, and the module's default arguments keep the
@@ -50,6 +53,8 @@ if environment.launched():
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WAIT = timedelta(seconds=3)  # between two looks at what signals came
+PATIENCE_S = 15  # half of what torchrun gives a process to end, before it kills it
 
 _log = logging.getLogger(__name__)
 
@@ -155,9 +160,8 @@ class Ranks:
     def weights_from_first(self, net: torch.nn.Module) -> None:
         """Give a network, in place, the weights that it has in the first process."""
         if not self.alone:
-            with _exchange():
-                for weights in net.state_dict().values():
-                    dist.broadcast(weights, 0)
+            for weights in net.state_dict().values():
+                _exchange(partial(dist.broadcast, weights, 0, async_op=True))
 
     def gathered(self, own: Tensor, n: int, dim: int) -> Tensor:
         """The rows of all processes, in their order.
@@ -173,8 +177,7 @@ class Ranks:
         shape[dim] = n
         everything = own.new_zeros(shape)
         everything.narrow(dim, rows.start, rows.stop - rows.start).copy_(own)
-        with _exchange():
-            dist.all_reduce(everything)  # x + 0 is x
+        _exchange(lambda: dist.all_reduce(everything, async_op=True))  # x + 0 is x
         return everything
 
     def means(self, own: dict[str, tuple[float, float]]) -> dict[str, float]:
@@ -187,8 +190,7 @@ class Ranks:
         if self.alone:
             return {name: mean for name, (mean, _) in own.items()}
         sums = torch.tensor([(m * w, w) for m, w in own.values()], dtype=torch.float64)
-        with _exchange():
-            dist.all_reduce(sums)
+        _exchange(lambda: dist.all_reduce(sums, async_op=True))
         return dict(zip(own, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
     def seed(self, seed: int, iteration: int) -> None:
@@ -322,8 +324,7 @@ def backward(
     ]
     # float32 as the gradients are: counts up to 2²⁴ are exact.
     flat = torch.cat([torch.tensor(numbers, dtype=parameters[0].dtype), *parts])
-    with _exchange():
-        dist.all_reduce(flat)
+    _exchange(lambda: dist.all_reduce(flat, async_op=True))
     weight, loss, count, *rest = flat[: len(numbers)].tolist()
     n = len(share.measured)
     told, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
@@ -342,20 +343,27 @@ def backward(
 def _told(content: bytes, rank: int) -> bytes:
     """The content of the process `rank`; all call this."""
     length = torch.tensor(len(content))
-    with _exchange():
-        dist.broadcast(length, rank)
+    _exchange(lambda: dist.broadcast(length, rank, async_op=True))
     received = bytearray(content if rank == dist.get_rank() else int(length))
     if received:
-        with _exchange():
-            dist.broadcast(torch.frombuffer(received, dtype=torch.uint8), rank)
+        told = torch.frombuffer(received, dtype=torch.uint8)
+        _exchange(lambda: dist.broadcast(told, rank, async_op=True))
     return bytes(received)
 
 
-@contextmanager
-def _exchange() -> Iterator[None]:
-    """Errors of a call between processes say that another one has ended."""
+def _exchange(call: Callable[[], Any]) -> None:
+    """Wait for a call between processes. Its errors say that another one has ended.
+
+    Gloo may miss that the other end has gone, and then waits for ever. `torchrun` sends SIGTERM
+    when a process has ended; what is not answered `PATIENCE_S` after it will not be.
+    """
     try:
-        yield
+        work, asked_to_end_at = call(), None
+        while not _finished(work):
+            if asked_to_end_at is None and sigterm_noted():
+                asked_to_end_at = time.monotonic()
+            if asked_to_end_at is not None and time.monotonic() > asked_to_end_at + PATIENCE_S:
+                raise RuntimeError("SIGTERM came, and no answer after it")
     except RuntimeError as error:
         # Gloo: "[…/pair.cc:537] Read error [127.0.0.1]:10640: Connection reset by peer. This is …"
         reason = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).split(". ")[0]
@@ -363,6 +371,17 @@ def _exchange() -> Iterator[None]:
             f"another process of this training has ended, and process {dist.get_rank()} ends with "
             f"it ({reason})"
         ) from error
+
+
+def _finished(work: Any) -> bool:
+    """Whether a call between processes comes to its end within a while; signals are seen then."""
+    try:
+        work.wait(WAIT)
+    except RuntimeError:
+        if work.is_completed():
+            raise
+        return False
+    return True
 
 
 @contextmanager
