@@ -65,9 +65,12 @@ def long_run(data, tmp_path):
     started = torchrun("train", data, *SMALL, *LONG, "-o", tmp_path / "run")
     state = tmp_path / "run" / "checkpoint" / "checkpoint.json"
     until = time.monotonic() + 90
-    while not (state.is_file() and json.loads(state.read_text())["iteration"]):
+    at = 0
+    while not at:
         assert time.monotonic() < until and started.poll() is None
         time.sleep(0.05)
+        with contextlib.suppress(FileNotFoundError):  # none yet, or the next one takes its place
+            at = json.loads(state.read_text())["iteration"]
     ranks = ranks_of(started.pid)
     yield started, ranks
     for process in (started.pid, *ranks.values()):  # one that hangs keeps the pipes open
