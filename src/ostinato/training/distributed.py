@@ -22,11 +22,13 @@ others raise `PeerLost` at their next call.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +57,7 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAIT = timedelta(seconds=3)  # between two looks at what signals came
 PATIENCE_S = 15  # half of what torchrun gives a process to end, before it kills it
+_given_up: list[Any] = []  # calls between processes that gloo did not answer
 
 _log = logging.getLogger(__name__)
 
@@ -237,7 +240,8 @@ def joined() -> Iterator[Ranks]:
     try:
         yield current()
     finally:
-        dist.destroy_process_group()
+        if not _given_up:
+            dist.destroy_process_group()
 
 
 def set_threads(asked: int | None = None) -> int:
@@ -363,6 +367,9 @@ def _exchange(call: Callable[[], Any]) -> None:
             if asked_to_end_at is None and sigterm_noted():
                 asked_to_end_at = time.monotonic()
             if asked_to_end_at is not None and time.monotonic() > asked_to_end_at + PATIENCE_S:
+                if not _given_up:
+                    atexit.register(_end_at_once)
+                _given_up.append(work)
                 raise RuntimeError("SIGTERM came, and no answer after it")
     except RuntimeError as error:
         # Gloo: "[…/pair.cc:537] Read error [127.0.0.1]:10640: Connection reset by peer. This is …"
@@ -371,6 +378,13 @@ def _exchange(call: Callable[[], Any]) -> None:
             f"another process of this training has ended, and process {dist.get_rank()} ends with "
             f"it ({reason})"
         ) from error
+
+
+def _end_at_once() -> None:
+    """End without the process group: its threads would be joined, of which one still waits."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _finished(work: Any) -> bool:
