@@ -48,8 +48,16 @@ def _name(cell: Cell, shape: Shape, threads: int) -> str:
 @cache
 def classifier(cell: Any, F: int, H: int) -> Any:
     """A classifier in the runtime, hardly trained."""
+    from ostinato import runtime
+
+    with saved_classifier(cell, F, H) as model:
+        return runtime.load(model)
+
+
+@contextmanager
+def saved_classifier(cell: Any, F: int, H: int) -> Iterator[str]:
+    """The directory of a saved classifier, hardly trained."""
     import ostinato
-    import ostinato.runtime
 
     X = np.random.default_rng(0).normal(size=(30, 3, F)).astype(np.float32)
     trained = ostinato.SequenceClassifier(
@@ -57,7 +65,7 @@ def classifier(cell: Any, F: int, H: int) -> Any:
     ).fit(X, np.arange(30) % CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         trained.save(f"{folder}/model")
-        return ostinato.runtime.load(f"{folder}/model")
+        yield f"{folder}/model"
 
 
 def _row(cell: Cell, shape: Shape, threads: int, quick: bool) -> Row:

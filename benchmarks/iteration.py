@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +87,7 @@ def _around_row(quick: bool) -> Row:
 
     train_ms(), core_ms()
     ours, core = zip(*((train_ms(), core_ms()) for _ in range(rounds)), strict=True)
-    timings = (_timing("training.train", ours), _timing("network, loss, gradients", core))
+    timings = (Timing.of("training.train", ours), Timing.of("network, loss, gradients", core))
     ratio = float(np.median(np.divide(ours, core)))
     bound = Bound("training.train over network, loss, gradients", WANTED_AROUND, ratio, False)
     title = f"{SHAPE}: what batch, optimiser, measures and callbacks add"
@@ -104,8 +103,8 @@ def _process_row(quick: bool) -> Row:
     mine, peer = zip(*times, strict=True)
     ratio = float(np.median(np.divide(peer, mine)))
     timings = (
-        _timing("ostinato train mnist", mine),
-        replace(_timing("a script in PyTorch's layers", peer), ratio=ratio),
+        Timing.of("ostinato train mnist", mine),
+        replace(Timing.of("a script in PyTorch's layers", peer), ratio=ratio),
     )
     bound = Bound("PyTorch's whole process over ours", WANTED_PROCESS, ratio)
     title = f"{iterations:,} iterations, {SHAPE}, default threads, from the command to the accuracy"
@@ -116,8 +115,3 @@ def _process(*arguments: str) -> float:
     begin = time.perf_counter()
     subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
     return time.perf_counter() - begin
-
-
-def _timing(name: str, seconds: Sequence[float]) -> Timing:
-    q1, middle, q3 = np.percentile(seconds, [25, 50, 75]).tolist()
-    return Timing(name, middle, q1, q3, len(seconds))

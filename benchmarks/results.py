@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 FORMAT = 1
 # A latency between cores of twice the median of the run, or half of it, means that the machine was
@@ -30,6 +32,12 @@ class Timing:
     rounds: int
     ratio: float | None = None  # its time over ours: the median of the ratios in each round
     note: str = ""
+
+    @staticmethod
+    def of(name: str, seconds: Sequence[float]) -> Timing:
+        """A contender by the seconds of each round."""
+        q1, middle, q3 = np.percentile(seconds, [25, 50, 75]).tolist()
+        return Timing(name, middle, q1, q3, len(seconds))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _predict(rounds: int) -> Row:
 
 
 def _whole(name: str, title: str, command: str, times: list[float], wanted: float) -> Row:
-    timing = _timing(command, times)
+    timing = Timing.of(command, times)
     bound = Bound("the whole process", wanted, timing.median_s, False, "s")
     return Row(f"startup/{name}", title, (timing,), bounds=(bound,))
 
@@ -89,7 +89,7 @@ def _train(rounds: int) -> Row:
             times[each].append(_process(*arguments))
     ours, torch_alone, _ = times.values()
     beyond = float(np.median(np.subtract(ours, torch_alone)))
-    timings = tuple(_timing(each, found) for each, found in times.items())
+    timings = tuple(Timing.of(each, found) for each, found in times.items())
     bound = Bound("beyond import torch", TRAIN_S, beyond, False, "s")
     return Row("startup/train", "mnist, one iteration", timings, bounds=(bound,))
 
@@ -102,7 +102,7 @@ def _first_call(what: str, rounds: int) -> Row:
     )
     found = [json.loads(_output("-c", code)) for _ in range(rounds)]
     first, second = (list(times) for times in zip(*found, strict=True))
-    timings = (_timing("the first call", first), _timing("the second", second))
+    timings = (Timing.of("the first call", first), Timing.of("the second", second))
     bound = Bound("the first call", wanted, 1e3 * timings[0].median_s, False, "ms")
     title = f"in a fresh process, torch and ostinato imported: {call}"
     return Row(f"startup/{what}", title, timings, bounds=(bound,))
@@ -122,8 +122,3 @@ def _process(*arguments: str, code: int = 0) -> float:
 def _output(*arguments: str) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
-
-
-def _timing(name: str, seconds: list[float]) -> Timing:
-    q1, middle, q3 = np.percentile(seconds, [25, 50, 75]).tolist()
-    return Timing(name, middle, q1, q3, len(seconds))

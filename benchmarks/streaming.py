@@ -6,17 +6,16 @@ end, and then line by line through a pipe, for the time from a line to its answe
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from benchmarks.batch import saved_classifier
 from benchmarks.results import Bound, Row, Spec, Timing
 
 F, H, KEYS = 8, 32, 50
@@ -37,20 +36,6 @@ def specs(quick: bool) -> list[Spec]:
     ]
 
 
-@contextlib.contextmanager
-def _saved(units: int) -> Iterator[Path]:
-    """A run's folder with a saved GRU, hardly trained."""
-    import ostinato
-
-    X = np.random.default_rng(0).normal(size=(30, 3, F)).astype(np.float32)
-    trained = ostinato.SequenceClassifier(
-        cell="gru", hidden_size=units, iterations=1, random_state=0
-    ).fit(X, np.arange(30) % 3)
-    with tempfile.TemporaryDirectory() as folder:
-        trained.save(f"{folder}/model")
-        yield Path(folder)
-
-
 # ---- The command
 
 
@@ -66,15 +51,15 @@ def _table(n: int) -> list[str]:
 
 
 def _command(n_rows: int, n_lines: int, rounds: int) -> Row:
-    with _saved(H) as folder:
-        file, lines = folder / "rows.csv", _table(n_rows)
+    with saved_classifier("gru", F, H) as model, tempfile.TemporaryDirectory() as folder:
+        file, lines = Path(folder) / "rows.csv", _table(n_rows)
         file.write_text("".join(lines))
-        arguments = [sys.executable, "-m", "ostinato.cli", "stream", str(folder / "model")]
+        arguments = [sys.executable, "-m", "ostinato.cli", "stream", model]
         whole = [_whole(arguments, file, n_rows) for _ in range(rounds)]
         waits = _waits(arguments, lines[: n_lines + 1])
     p99_ms = 1e3 * float(np.percentile(waits, 99))
-    rows = _timing("a row of a file", whole)
-    timings = rows, _timing("from a line to its answer", waits)
+    rows = Timing.of("a row of a file", whole)
+    timings = rows, Timing.of("from a line to its answer", waits)
     bounds = (
         Bound("rows of a file", ROWS_A_SECOND, 1 / rows.median_s, unit="rows/s"),
         Bound("from a line to its answer, p99", P99_MS, p99_ms, False, "ms"),
@@ -142,7 +127,7 @@ def _import(rounds: int) -> Row:
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
         times.append(float(done.stdout))
-    timing = _timing("import ostinato.runtime", times)
+    timing = Timing.of("import ostinato.runtime", times)
     bound = Bound("after numpy", IMPORT_MS, 1e3 * timing.median_s, False, "ms")
     return Row("runtime/import", "after import numpy", (timing,), bounds=(bound,))
 
@@ -151,20 +136,14 @@ def _load(rounds: int) -> Row:
     """A saved model of 1 MB, its hashes checked."""
     from ostinato import runtime
 
-    def loaded() -> tuple[float, Any]:
-        begin = time.perf_counter()
-        model = runtime.load(folder / "model")
-        return time.perf_counter() - begin, model
-
-    with _saved(MODEL_UNITS) as folder:
-        loaded()
-        times = [loaded()[0] for _ in range(rounds)]
-        size = sum(f.stat().st_size for f in (folder / "model").iterdir())
-    timing = _timing("runtime.load", times)
+    with saved_classifier("gru", F, MODEL_UNITS) as model:
+        runtime.load(model)
+        times = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            runtime.load(model)
+            times.append(time.perf_counter() - begin)
+        size = sum(f.stat().st_size for f in Path(model).iterdir())
+    timing = Timing.of("runtime.load", times)
     bound = Bound("a model", LOAD_MS, 1e3 * timing.median_s, False, "ms")
     return Row("runtime/load", f"a directory of {size:,} bytes", (timing,), bounds=(bound,))
-
-
-def _timing(name: str, seconds: list[float]) -> Timing:
-    q1, middle, q3 = np.percentile(seconds, [25, 50, 75]).tolist()
-    return Timing(name, middle, q1, q3, len(seconds))

@@ -29,7 +29,7 @@ enum Op : int32_t {
 };
 constexpr int32_t kPairCount = kFirstFused - kFirstPair;
 constexpr int32_t kFusedCount = kElementwiseCount - kFirstFused;
-// Those that are also played on fibres, by their place in Kernels::on_fibres.
+// Elementwise kernels that are also played on fibres, by their place in Kernels::on_fibres.
 enum OnFibres : int32_t {
 #define OP_ON_FIBRES(name) kOnFibres_##name,
 #define PAIR_ON_FIBRES(first, second, place) kOnFibres_##first##_##second##_##place,
@@ -143,7 +143,7 @@ template <class T> struct Kernels {
   void (*spread)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
 
   // out[i][j] = op(a, b, c), where x = {a, b, c, out}, of the n_fibres fibres of each row; J is a multiple of 16.
-  // By the operands that have one number a fibre.
+  // The second index says which operands have one number a fibre: kScalarOfA, kScalarOfC.
   void (*on_fibres[kOnFibresCount][4])(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>* x);
 
   // add_to_sums of a · b, without a place for the product. sum_fibres: out[o] = Σ_i Σ_j a[i][j] b[i][j] over the

@@ -19,8 +19,8 @@ struct BlockPlan {
     Operand operand;
     bool whole;  // what kBroadcast reads and a folded sum writes: it does not move on with the strips
   };
-  // Where an operation on fibres finds those of an operand: the strip at `column` begins with number
-  // column / block · inner of it. block = 0: it is no spread operand, and moves on with the strips.
+  // The place of an operand's fibres: the strip at `column` begins with its number column / block · inner.
+  // block = 0: the operand is not spread, and moves on with the strips.
   struct FibresOf {
     int32_t step = 0, block = 0, inner = 0;  // step: see Fibres
   };

@@ -44,7 +44,7 @@ inline bool continues(const Instruction& x, const Instruction& next) {
 constexpr double kLeastSharedProduct = 1 << 14;
 
 inline double multiplications(const SmallProduct& x) { return double(x.groups) * x.M * x.K * x.N; }
-// Whether threads share a product within rows: its groups, or the rows of a single one.
+// Threads share a large product within rows: its groups, or the rows of a single group.
 inline bool is_shared(const Program& p, const Instruction& x) {
   return x.code == Code::kProduct && multiplications(p.products[size_t(x.weight)]) >= kLeastSharedProduct;
 }

@@ -62,7 +62,7 @@ struct BlockPlan::Match {
   std::vector<size_t> inner;  // operations of the expression but the root
 };
 
-// Whether an operation computes an expression. The operands of sums and products may be exchanged.
+// True if the operation computes the expression. The operands of sums and products may be exchanged.
 bool BlockPlan::computes(const Expression& x, size_t operation, Match& match) const {
   const Operation& y = operations[operation];
   if (y.kernel != x.op) return false;
@@ -80,7 +80,7 @@ bool BlockPlan::computes(const Expression& x, size_t operation, Match& match) co
   return false;
 }
 
-// Whether `reader` finds the value of an expression at an entry of the table, and nobody else reads it.
+// True if `reader` finds the expression's value at an entry of the table, and nobody else reads it.
 bool BlockPlan::is_value_of(const Expression& x, int16_t which, size_t reader, Match& match) const {
   if (x.op < 0) {
     match.reads.push_back({x.name, which, reader});
@@ -96,7 +96,7 @@ bool BlockPlan::is_value_of(const Expression& x, int16_t which, size_t reader, M
   return false;
 }
 
-// Whether the root finds every operand as its reader does, and one entry for each name.
+// True if the root finds every operand as its reader does, and one entry for each name.
 bool BlockPlan::stays(const Match& match, size_t root) const {
   for (const Match::Read& x : match.reads) {
     for (size_t i = x.reader; i < root; i++)

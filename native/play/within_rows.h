@@ -8,7 +8,7 @@
 
 namespace ostinato {
 
-// What these operations refer to.
+// The tables and products that operations within a row refer to by number.
 struct WithinRows {
   std::vector<Table> tables;
   std::vector<SmallProduct> products;

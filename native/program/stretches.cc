@@ -5,7 +5,7 @@
 namespace ostinato {
 namespace {
 
-// Of elements by their places, −1 where there is none. Returns whether they lie side by side.
+// Finds the stretch of n elements by their places (−1: no element); false if they do not lie side by side.
 bool find_stretch(const int32_t* places, int64_t n, Stretch& found) {
   found = {0, 0};
   for (int64_t i = 0; i < n; i++) {

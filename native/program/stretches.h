@@ -10,7 +10,7 @@ namespace ostinato {
 // side, or if the table has no whole number of rows.
 std::vector<Stretch> find_stretches(const Table& table, int64_t n);
 
-// By product of a program; empty where b is read as it lies.
+// The stretches of each product of a program; none where b is read as it lies.
 std::vector<std::vector<Stretch>> stretches_of_products(const Program& program);
 
 }  // namespace ostinato

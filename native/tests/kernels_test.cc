@@ -335,7 +335,7 @@ template <class T> void check_product_by_places(const Kernels<T>& kernels, Small
   CHECK(out == wanted && out.gaps_untouched(), std::string(kernels.name) + ", product by places");
 }
 
-// Of sixteen rows at a time, sixteen lanes over all of them; some rows and columns of the sum.
+// A sum of products over n_rows rows, sixteen at a time, in sixteen lanes; some rows and columns of it.
 template <class T>
 void check_product_sum(const Kernels<T>& kernels, SmallProduct x, int64_t n_rows, bool by_places,
                        Random& random) {
