@@ -307,6 +307,31 @@ class Unanswered:
         return False
 
 
+class Late(Unanswered):
+    """A call that ends while the second wait for it does, well or with an error."""
+
+    def __init__(self, error=None):
+        self.waits, self.error = 0, error
+
+    def wait(self, timeout=None):
+        self.waits += 1
+        if timeout is not None:
+            super().wait(timeout)
+        if self.error:
+            raise RuntimeError(self.error)
+
+    def is_completed(self):
+        return self.waits > 1
+
+
+def test_a_late_answer_counts(monkeypatch):
+    monkeypatch.setattr(distributed, "WAIT", timedelta(seconds=0.01))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    distributed._exchange(Late)
+    with pytest.raises(distributed.PeerLost, match="Connection reset"):
+        distributed._exchange(lambda: Late("[pair.cc:1] Connection reset. This is …"))
+
+
 def test_a_call_without_an_answer_ends_some_time_after_sigterm(monkeypatch):
     monkeypatch.setattr(distributed, "WAIT", timedelta(seconds=0.01))
     monkeypatch.setattr(distributed, "PATIENCE_S", 0.3)

@@ -392,9 +392,9 @@ def _finished(work: Any) -> bool:
     try:
         work.wait(WAIT)
     except RuntimeError:
-        if work.is_completed():
-            raise
-        return False
+        if not work.is_completed():
+            return False
+        work.wait()  # raises its own error, if it is not that the time was over a moment too early
     return True
 
 
