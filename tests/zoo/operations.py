@@ -461,7 +461,6 @@ def table() -> str:
         names = groups.setdefault(group, [])
         if name not in names:  # one of several sizes
             names.append(name)
-    groups["means over the batch as outputs"] = list(TOTALS)
     lines = ["| group | native |", "|---|---|"]
     for group, names in groups.items():
         lines.append(f"| {group} | {', '.join(f'`{name}`' for name in names)} |")
