@@ -21,6 +21,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import _native, scan
+from zoo.bits import (
+    assert_rows_have_their_bits,
+    assert_same_bits,
+    bits,
+    rows,
+    rows_of,
+    rows_of_weights,
+    weights_for,
+)
 from zoo.playing import Played, play
 from zoo.steps import LINEAR, Case, Kit, make
 
@@ -40,55 +49,8 @@ ISAS = _native.available_isas()
 VECTORS = [isa for isa in ISAS if isa != "base"]
 
 
-def bits(t: Tensor) -> bytes:
-    """The bytes of a tensor; a NaN is a NaN, whatever else it carries."""
-    if not t.is_floating_point():
-        return t.numpy().tobytes()
-    return torch.where(t.isnan(), torch.full_like(t, float("nan")), t).numpy().tobytes()
-
-
-def assert_same_bits(ours: Played, theirs: Played, what: str = "", parameters: bool = True) -> None:
-    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
-        if not parameters and name.startswith("d_parameters"):
-            continue
-        assert a.shape == b.shape
-        same = bits(a.contiguous()) == bits(b.contiguous())
-        assert same, f"{what} {name}: {float((a - b).abs().max())}"
-
-
 def case_of(name: str, n_hidden: int = H) -> Case:
     return make(name, torch.float32, F, n_hidden)
-
-
-def weighted(scanned: Any, weights: list[Tensor], case: Case, init: Any, xs: Any) -> Played:
-    return play(scanned, case, init, xs, weights=weights)
-
-
-def weights_for(case: Case, T: int, B: int, seed: int = 3) -> list[Tensor]:
-    """Of carry `[B, …]` and outputs `[T, B, …]`, the carry's first."""
-    init, xs = case.init(B), case.xs(T, B)
-    carry, ys = scan(case.step, init, xs)
-    random = torch.Generator().manual_seed(seed)
-    outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
-    return [torch.randn(o.shape, generator=random) for o in outs]
-
-
-def rows(tree: Any, index: Any, axis: int) -> Any:
-    return pytree.tree_map(lambda t: t.index_select(axis, torch.as_tensor(index)), tree)
-
-
-def rows_of(p: Played, index: Any) -> Played:
-    def pick(leaves: list[Tensor], axis: int) -> list[Tensor]:
-        return [t.index_select(axis, torch.as_tensor(index)) for t in leaves]
-
-    return Played(pick(p.carry, 0), pick(p.ys, 1), p.d_parameters, pick(p.d_init, 0),
-                  pick(p.d_xs, 1))  # fmt: skip
-
-
-def rows_of_weights(case: Case, weights: list[Tensor], index: Any) -> list[Tensor]:
-    n = len(pytree.tree_leaves(case.init(1)))
-    index = torch.as_tensor(index)
-    return [w.index_select(0 if i < n else 1, index) for i, w in enumerate(weights)]
 
 
 def met(case: Case, *sizes: int) -> None:
@@ -180,18 +142,11 @@ def play_in_double(case: Case, init: Tensor, xs: Tensor, **options: Any) -> Play
 def test_a_row_does_not_depend_on_the_others(name, n_hidden):
     """Alone, in a small batch, in a large one, and in another place."""
     case = case_of(name, n_hidden)
-    T, B = 4, 21
     met(case, 1, 2, 6, 18, 21)
-    init, xs = case.init(B), case.xs(T, B)
+    init, xs = case.init(21), case.xs(4, 21)
     spoil(xs)
-    weights = weights_for(case, T, B)
-    whole = weighted(scan, weights, case, init, xs)
-    for index in ([0], [20], [7], [3, 4], list(range(6)), list(range(20, 2, -1))):
-        part = weighted(
-            scan, rows_of_weights(case, weights, index), case, rows(init, index, 0),
-            rows(xs, index, 1),
-        )  # fmt: skip
-        assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
+    some = [0], [20], [7], [3, 4], list(range(6)), list(range(20, 2, -1))
+    assert_rows_have_their_bits(case, init, xs, *some)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,17 +157,14 @@ def test_padding_does_not_matter(name, reverse):
     T, B = 5, 9
     lengths = [5, 1, 0, 3, 4, 2, 5, 1, 3]
     init, xs = case.init(B), case.xs(T, B)
-    weights = weights_for(case, T, B)
+    weights = weights_for(case, init, xs)
     results = []
     for filling in (0.0, float("nan"), 1e38):
         for leaf in pytree.tree_leaves(xs):
             for b, n in enumerate(lengths):
                 leaf[n:, b] = filling if leaf.is_floating_point() else bool(filling)
-
-        def ragged(step: Any, init: Any, xs: Any) -> Any:
-            return scan(step, init, xs, lengths=lengths, reverse=reverse)
-
-        results.append(weighted(ragged, weights, case, init, xs))
+        options = {"lengths": lengths, "reverse": reverse}
+        results.append(play(scan, case, init, xs, weights=weights, **options))
     for p in results[1:]:
         assert_same_bits(p, results[0])
     n_states = len(pytree.tree_leaves(init))
@@ -220,13 +172,9 @@ def test_padding_does_not_matter(name, reverse):
         if n == 0:
             continue
         cut = pytree.tree_map(lambda leaf, n=n: leaf[:n], rows(xs, [b], 1))
-        own = rows_of_weights(case, weights, [b])
+        own = rows_of_weights(weights, init, [b])
         own = [w if i < n_states else w[:n] for i, w in enumerate(own)]
-
-        def alone(step: Any, init: Any, xs: Any) -> Any:
-            return scan(step, init, xs, reverse=reverse)
-
-        part = weighted(alone, own, case, rows(init, [b], 0), cut)
+        part = play(scan, case, rows(init, [b], 0), cut, weights=own, reverse=reverse)
         row = rows_of(results[0], [b])
         row = replace(row, ys=[y[:n] for y in row.ys], d_xs=[g[:n] for g in row.d_xs])
         assert_same_bits(part, row, f"row {b}", parameters=False)
@@ -244,7 +192,7 @@ def test_in_chunks_or_step_by_step(name, reverse):
     for T, B in [(6, 3), (6, 13)]:
         init, xs = case.init(B), case.xs(T, B)
         spoil(xs)
-        weights = weights_for(case, T, B)
+        weights = weights_for(case, init, xs)
 
         def in_parts(cuts: list[int]) -> Any:
             def scanned(step: Any, first: Any, elements: Any) -> Any:
@@ -259,25 +207,16 @@ def test_in_chunks_or_step_by_step(name, reverse):
 
             return scanned
 
-        whole = weighted(in_parts([]), weights, case, init, xs)
+        whole = play(in_parts([]), case, init, xs, weights=weights)
         for cuts in ([2], [1, 4], [1, 2, 3, 4, 5]):
-            assert_same_bits(
-                weighted(in_parts(cuts), weights, case, init, xs), whole, f"cut at {cuts}",
-                parameters=False,
-            )  # fmt: skip
+            parts = play(in_parts(cuts), case, init, xs, weights=weights)
+            assert_same_bits(parts, whole, f"cut at {cuts}", parameters=False)
 
 
 def test_long_sequences_pass_their_own_chunks():
     """The engine visits `before` and `after` every 32 or 256 rows: nobody may notice."""
     case = case_of("lstm_chunk")
-    T, B = 300, 12
-    init, xs = case.init(B), case.xs(T, B)
-    weights = weights_for(case, T, B)
-    whole = weighted(scan, weights, case, init, xs)
-    for index in ([5], [11, 0]):
-        part = weighted(scan, rows_of_weights(case, weights, index), case, rows(init, index, 0),
-                        rows(xs, index, 1))  # fmt: skip
-        assert_same_bits(part, rows_of(whole, index), f"rows {index}", parameters=False)
+    assert_rows_have_their_bits(case, case.init(12), case.xs(300, 12), [5], [11, 0])
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -329,8 +268,8 @@ def test_what_is_saved_does_not_change_how_results_are_added_up():
 def test_layout_in_memory_does_not_matter():
     case = case_of("lstm_chunk")
     init, xs = case.init(7), case.xs(5, 7)
-    weights = weights_for(case, 5, 7)
-    wanted = weighted(scan, weights, case, init, xs)
+    weights = weights_for(case, init, xs)
+    wanted = play(scan, case, init, xs, weights=weights)
     for shuffled in (
         xs.permute(1, 2, 0).contiguous().permute(2, 0, 1),
         torch.stack([xs, xs], 1)[:, 1],
@@ -364,13 +303,13 @@ def test_flush_to_zero_is_the_callers_affair():
             torch.set_flush_denormal(False)
             init = pytree.tree_map(lambda t: t * 1e-30, case.init(6))
             xs = case.xs(4, 6) * 1e-20
-            weights = [1e-3 * w for w in weights_for(case, 4, 6)]
+            weights = [1e-3 * w for w in weights_for(case, case.init(6), case.xs(4, 6))]
             found = []
             for n in (1, 2):
                 torch.set_num_threads(n)
                 for flush in (False, True):
                     torch.set_flush_denormal(flush)
-                    found.append(weighted(scan, weights, case, init, xs))
+                    found.append(play(scan, case, init, xs, weights=weights))
                     flushed = float(torch.tensor(1e-30) * torch.tensor(1e-10)) == 0
                     assert flushed == flush, "the caller's flag was changed"
             torch.set_flush_denormal(False)

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import ostinato
+from zoo.bits import assert_rows_have_their_bits
 from zoo.operations import FOR_THE_LOOP, TOTALS, cases, expression, loss, table
-from zoo.playing import Played, assert_native, assert_played_as_by_the_loop, loop, play
+from zoo.playing import assert_native, assert_played_as_by_the_loop, loop
 from zoo.steps import Case, Kit
 
 pytestmark = [
@@ -36,29 +36,13 @@ def test_an_operation_is_the_loop(make: Callable[[], Case]) -> None:
     assert_played_as_by_the_loop(case, (4, 1, 9), T)
 
 
-def _row(tree: Any, b: int, axis: int) -> Any:
-    return pytree.tree_map(lambda t: t.narrow(axis, b, 1), tree)
-
-
-def _bits(p: Played, rows: slice) -> list[bytes]:
-    tensors = [t[rows] for t in (*p.carry, *p.d_init)] + [t[:, rows] for t in (*p.ys, *p.d_xs)]
-    return [torch.nan_to_num(t.contiguous(), 7.0).numpy().tobytes() for t in tensors]
-
-
 @pytest.mark.parametrize("make", FLOATS)
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) -> None:
-    case, B = make(), 9
+    case = make()
     ostinato.forget(case.step)
-    init, xs = case.init(B), case.xs(T, B)
-    outs = pytree.tree_leaves((init, ostinato.scan(case.step, init, xs)[1]))
-    n = len(pytree.tree_leaves(init))
-    weights = [torch.randn(o.shape) for o in outs]
-    whole = play(ostinato.scan, case, init, xs, weights=weights)
+    init, xs = case.init(9), case.xs(T, 9)
+    assert_rows_have_their_bits(case, init, xs, [0], [4], [8])
     assert_native(case, init, xs)
-    for b in (0, 4, 8):
-        of_row = [w.narrow(0 if i < n else 1, b, 1) for i, w in enumerate(weights)]
-        alone = play(ostinato.scan, case, _row(init, b, 0), _row(xs, b, 1), weights=of_row)
-        assert _bits(alone, slice(0, 1)) == _bits(whole, slice(b, b + 1))
 
 
 @pytest.mark.parametrize("name", TOTALS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from typing import Any
 
@@ -13,35 +12,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 from ostinato import environment, explain, nn, scan
 from ostinato.arguments import bytes_in
 from ostinato.compiler.play.segmented import SegmentedCall
-from zoo.playing import Played, assert_close, play
+from zoo.bits import assert_same_bits, assert_the_plain_run
+from zoo.modern import MODERN
+from zoo.playing import (
+    assert_close,
+    assert_same_gradients,
+    gradients_of,
+    least_memory,
+    play,
+)
 from zoo.random_steps import Draw, Hypothesis, random_case
-from zoo.steps import Case, make
+from zoo.steps import Case, Kit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
     pytest.mark.filterwarnings("error:.*slow loop"),
 ]
 _numbers = itertools.count()
-
-
-def least(case: Case, init: Any, xs: Any, **options: Any) -> int:
-    """The least budget that a refusal names."""
-    with pytest.raises(ValueError, match="need at least") as refused:
-        play(scan, case, init, xs, memory=1, **options)
-    found = re.search(r"at least (\d+) bytes", str(refused.value))
-    assert found
-    return int(found[1])
-
-
-def same(ours: Played, theirs: Played, what: Any) -> None:
-    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)), (what, name)
 
 
 @pytest.fixture
@@ -60,9 +51,17 @@ def segments(monkeypatch):
     return seen
 
 
-def budgets(of: int) -> list[int]:
-    """With two levels of checkpoints, with one, and for long segments."""
-    return [of, of * 5 // 4, of * 2, of * 6]
+def assert_bits_of_one_piece(
+    case: Case, init: Any, xs: Any, budgets: tuple[float, ...] = (1, 1.25, 2, 6), **options: Any
+) -> None:
+    """Within budgets of so many times the least: two levels of checkpoints, one, long segments."""
+    whole = play(scan, case, init, xs, **options)
+    least = least_memory(case, init, xs, **options)
+    if least is None:  # no gradient, or the loop plays
+        return
+    for budget in budgets:
+        ours = play(scan, case, init, xs, memory=int(budget * least), **options)
+        assert_same_bits(ours, whole, (options, budget))
 
 
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "slstm_stabilised", "stack_of_three"]
@@ -77,10 +76,7 @@ def test_bits_of_one_piece(name, threads, segments):
     for T, B in [(1500, 1), (401, 9), (299, 33)]:
         init, xs = case.init(B), case.xs(T, B)
         for reverse in (False, True):
-            whole = play(scan, case, init, xs, reverse=reverse)
-            for memory in budgets(least(case, init, xs, reverse=reverse)):
-                ours = play(scan, case, init, xs, reverse=reverse, memory=memory)
-                same(ours, whole, (T, B, reverse, memory))
+            assert_bits_of_one_piece(case, init, xs, reverse=reverse)
     assert max(segments) > 20
 
 
@@ -94,21 +90,29 @@ def test_ragged_rows_and_resets(name, segments):
     resets = torch.rand(T, B, generator=random) < 0.02
     for reverse, marks in itertools.product([False, True], [None, resets]):
         for n in (lengths, torch.full((B,), T), None):
-            options = {"reverse": reverse, "lengths": n, "resets": marks}
-            whole = play(scan, case, init, xs, **options)
-            for memory in budgets(least(case, init, xs, **options)):
-                same(play(scan, case, init, xs, memory=memory, **options), whole, options)
+            assert_bits_of_one_piece(case, init, xs, reverse=reverse, lengths=n, resets=marks)
     assert max(segments) > 20
 
 
-def test_gradients_too_large_for_accumulators():
+@pytest.mark.parametrize("name", MODERN)
+def test_rows_that_are_arrays(name):
+    """A weight that multiplies several rows of a row has a gradient of several terms.
+
+    Their order within a chunk of steps is that of a run in one piece. B = 5: one group; 17: two,
+    with sums that would be late if they had one term.
+    """
+    case = MODERN[name](Kit(torch.float32))
+    for T, B, reverse in [(70, 5, False), (33, 17, True)]:
+        init, xs = case.init(B), case.xs(T, B)
+        assert_bits_of_one_piece(case, init, xs, (1, 2), reverse=reverse)
+        assert_the_plain_run(case, init, xs, truncate=T, reverse=reverse)
+
+
+def test_gradients_too_large_for_accumulators(segments):
     """Summed late, over a number of steps of their own: 25 beside chunks of 51 here."""
     case = make("tanh_rnn_matmul", torch.float32, 3, 520)
-    T, B = 2600, 10
-    init, xs = case.init(B), case.xs(T, B)
-    whole = play(scan, case, init, xs)
-    memory = least(case, init, xs)
-    same(play(scan, case, init, xs, memory=memory), whole, memory)
+    assert_bits_of_one_piece(case, case.init(10), case.xs(2600, 10), (1,))
+    assert max(segments) > 1
 
 
 @pytest.mark.parametrize("width", [1, 5])
@@ -120,62 +124,60 @@ def test_a_weight_whose_gradient_has_two_terms(width, segments):
         leaky = 0.9 * leaky + 0.1 * torch.tanh(F.linear(x, W))
         return leaky, torch.tanh(x @ W.t() * 0.5)
 
-    random = torch.Generator().manual_seed(3)
-    W = torch.randn(width, 3, generator=random).requires_grad_()
+    kit = Kit(torch.float32)
+    W = kit.weight(width, 3)
+    case = Case(step, [W], lambda B: (torch.ones(B, width),) * 2, lambda B: kit.normal(B, 3))
     for T, B in [(17, 2), (131, 1), (300, 9)]:
-        case = Case(step, [W], lambda B: (torch.ones(B, width),) * 2, lambda B: torch.randn(B, 3))
-        init, xs = case.init(B), case.xs(T, B)
-        whole = play(scan, case, init, xs)
-        for memory in budgets(least(case, init, xs)):
-            same(play(scan, case, init, xs, memory=memory), whole, (T, B, memory))
+        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B))
     assert max(segments) > 5
 
 
-def chain(options: dict[str, Any], seed: int, case: Case, T: int, B: int, threads: int) -> None:
+def test_a_weight_that_multiplies_input_and_carry(segments):
+    kit = Kit(torch.float32)
+    W = kit.weight(6, 6)
+    case = Case(lambda h, x: torch.tanh(x @ W + h @ W), [W], lambda B: kit.normal(B, 6),
+                lambda B: kit.normal(B, 6))  # fmt: skip
+    assert_bits_of_one_piece(case, case.init(20), case.xs(600, 20), (1, 1.25, 2))
+    assert max(segments) > 1
+
+
+def test_leaves_without_a_batch(segments):
+    kit = Kit(torch.float32)
+    U, W = kit.weight(4, 6), kit.weight(6, 6)
+    case = Case(lambda h, x: torch.tanh(U.T @ x + W @ h), [U, W], lambda B: kit.normal(6),
+                lambda B: kit.normal(4))  # fmt: skip
+    init, xs = kit.normal(6), kit.normal(90, 4)
+    assert_bits_of_one_piece(case, init, xs, (1,))
+    assert_the_plain_run(case, init, xs, truncate=90)
+    assert max(segments) > 1
+
+
+def of_a_random_step(draw: Any) -> None:
+    case = random_case(draw, torch.float32)
     case.step.__code__ = case.step.__code__.replace(co_name=f"step_{next(_numbers)}")
-    torch.set_num_threads(threads)
-    init, xs = case.init(B), case.xs(T, B)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some steps are played by the loop
-        whole = play(scan, case, init, xs, **options)
-        try:
-            play(scan, case, init, xs, memory=1, **options)
-        except ValueError as refusal:
-            found = re.search(r"at least (\d+) bytes", str(refusal))
-            assert found, refusal
-            memory = int(found[1])
-        else:
-            return  # no gradient, or the loop plays
-        for budget in (memory, memory * 3 // 2):
-            ours = play(scan, case, init, xs, memory=budget, **options)
-            same(ours, whole, (seed, options, T, B, budget))
-
-
-def drawn(draw: Any, T: int, B: int) -> dict[str, Any]:
+    T, B = draw.pick([70, 131, 300]), draw.pick([1, 2, 3, 8, 9, 17])
     options: dict[str, Any] = {"reverse": bool(draw.integer(0, 1))}
     if draw.integer(0, 2) == 0:
         options["lengths"] = [draw.integer(0, T) for _ in range(B)]
     if draw.integer(0, 3) == 0:
         random = torch.Generator().manual_seed(draw.integer(0, 1000))
         options["resets"] = torch.rand(T, B, generator=random) < 0.1
-    return options
+    torch.set_num_threads(draw.integer(1, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some steps are played by the loop
+        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B), (1, 1.5), **options)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_steps(seed):
-    draw = Draw(seed)
-    T, B = draw.pick([70, 131, 300]), draw.pick([1, 2, 3, 8, 9, 17])
-    chain(drawn(draw, T, B), seed, random_case(draw, torch.float32), T, B, 1 + seed % 2)
+    of_a_random_step(Draw(seed))
 
 
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_more_random_steps(data):
-    draw = Hypothesis(data)
-    T, B = draw.pick([70, 131, 300]), draw.pick([1, 2, 3, 8, 9, 17])
-    case = random_case(draw, torch.float32)
-    chain(drawn(draw, T, B), 0, case, T, B, draw.integer(1, 2))
+    of_a_random_step(Hypothesis(data))
 
 
 # ------------------------------------------------------------------------------ what has a gradient
@@ -189,31 +191,15 @@ LOSSES = [
 ]
 
 
-def gradients(loss: Any, case: Case, init: Any, xs: Tensor, **options: Any) -> list[Tensor | None]:
-    """Of the loss, as autograd gives them: None where there is none."""
-    leaves = [t.detach().clone().requires_grad_() for t in pytree.tree_leaves(init)]
-    xs = xs.detach().clone().requires_grad_()
-    carry, ys = scan(case.step, pytree.tree_unflatten(leaves, pytree.tree_structure(init)), xs,
-                     **options)  # fmt: skip
-    wanted = [*case.wanted, *leaves, xs]
-    return list(torch.autograd.grad(loss(carry, ys), wanted, allow_unused=True))
-
-
-def same_gradients(ours: list[Tensor | None], theirs: list[Tensor | None]) -> None:
-    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        assert (a is None) == (b is None), i
-        assert a is None or b is None or torch.equal(a, b), i
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_some_of_the_outputs(loss, reverse):
     case = make("lstm_chunk", torch.float32, 5, 7)
-    T, B = 300, 9
-    init, xs = case.init(B), case.xs(T, B)
-    memory = least(case, init, xs)
-    whole = gradients(loss, case, init, xs, reverse=reverse)
-    same_gradients(gradients(loss, case, init, xs, reverse=reverse, memory=memory), whole)
+    init, xs = case.init(9), case.xs(300, 9)
+    memory = least_memory(case, init, xs)
+    whole = gradients_of(scan, case, init, xs, loss, reverse=reverse)
+    ours = gradients_of(scan, case, init, xs, loss, reverse=reverse, memory=memory)
+    assert_same_gradients(ours, whole)
 
 
 def test_a_step_without_an_output():
@@ -231,7 +217,7 @@ def test_a_step_without_an_output():
     assert all(map(torch.equal, *found))
 
 
-def test_leaves_of_a_carry_that_take_turns_and_counters():
+def test_leaves_of_a_carry_that_take_turns_and_counters(segments):
     """A flag in the carry is of another type; a leaf that only counts has no gradient."""
     W = torch.randn(4, 4, requires_grad=True)
 
@@ -250,10 +236,8 @@ def test_leaves_of_a_carry_that_take_turns_and_counters():
         d = torch.autograd.grad(y.square().sum() + carry[0].sum(), [W, *init[:2], xs])
         return [*carry, y, flags, *d]
 
-    with pytest.raises(ValueError, match="need at least") as refused:
-        run(1)
-    memory = int(re.findall(r"at least (\d+)", str(refused.value))[0])
-    assert all(torch.equal(a, b) for a, b in zip(run(memory), run(None), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(run(80_000), run(None), strict=True))
+    assert max(segments) > 1
 
 
 # --------------------------------------------------------------------------- what is said of memory
@@ -279,7 +263,7 @@ def test_explain_shows_the_plan():
 def test_the_plan_is_what_is_played(segments):
     case = make("lstm_chunk", torch.float32, 5, 7)
     init, xs = case.init(9), case.xs(1000, 9)
-    memory = least(case, init, xs)
+    memory = least_memory(case, init, xs)
     xs = xs.requires_grad_()
     for budget in (memory, memory * 2):
         plan = explain(case.step, init, xs, memory=budget).memory
@@ -322,7 +306,7 @@ def budgeted():
     case = make("lstm_chunk", torch.float64, 3, 4)
     T, B = 150, 2
     leaves = [t.requires_grad_() for t in (*case.init(B), case.xs(T, B))]
-    memory = least(case, tuple(leaves[:2]), leaves[2])
+    memory = least_memory(case, tuple(leaves[:2]), leaves[2])
     tensors = [*case.wanted, *leaves]
 
     def run(**options: Any) -> tuple[Any, Any]:
@@ -403,8 +387,8 @@ def test_along_another_axis_and_without_gradients(budgeted):
     _, within, plain = budgeted
     case = make("lstm_chunk", torch.float32, 3, 4)
     init, xs = case.init(2), case.xs(150, 2).transpose(0, 1)
-    memory = least(case, init, xs, dim=1)
-    same(play(scan, case, init, xs, dim=1, memory=memory),
+    memory = least_memory(case, init, xs, dim=1)
+    assert_same_bits(play(scan, case, init, xs, dim=1, memory=memory),
          play(scan, case, init, xs, dim=1), "dim=1")  # fmt: skip
     with torch.no_grad():
         assert torch.equal(total(within()), total(plain()))
@@ -416,5 +400,5 @@ def test_the_engine_of_the_definition(monkeypatch):
     init, xs = case.init(3), case.xs(60, 3)
     plain = play(scan, case, init, xs)
     monkeypatch.setenv("OSTINATO_ENGINE", "reference")
-    memory = least(case, init, xs)
+    memory = least_memory(case, init, xs)
     assert_close(play(scan, case, init, xs, memory=memory), plain, 1e-12)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ostinato import scan
 from ostinato.compiler import cache
-from zoo.playing import Played, assert_close, play, rows_apart
+from zoo.bits import assert_same_bits, assert_the_plain_run
+from zoo.playing import (
+    assert_close,
+    assert_same_gradients,
+    gradients_of,
+    least_memory,
+    play,
+    rows_apart,
+)
 from zoo.random_steps import Draw, random_case
-from zoo.steps import Case, make
+from zoo.steps import Case, Kit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
@@ -24,6 +29,11 @@ pytestmark = [
 ]
 _numbers = itertools.count()
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "readout_per_step", "stack_of_three"]
+
+
+def some_slow(first: int, *others: int) -> list[Any]:
+    """The first of the parameters for every suite, the others for the whole one."""
+    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
 
 
 def options_of(T: int, B: int) -> list[dict[str, Any]]:
@@ -34,27 +44,23 @@ def options_of(T: int, B: int) -> list[dict[str, Any]]:
     return [{"reverse": r, "lengths": n, "resets": marks} for r, n, marks in ways]
 
 
+@pytest.mark.parametrize("k", some_slow(3, 1, 12))
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("engine", ["native", "reference", "eager"])
-def test_a_loop_that_detaches(name, engine, monkeypatch):
+def test_a_loop_that_detaches(engine, name, k, monkeypatch):
     """Double precision; rounding grows over at most 13 steps of widths below 10."""
     monkeypatch.setenv("OSTINATO_ENGINE", engine)
     case = make(name, torch.float64, 5, 7)
     T, B = 13, 5
     init, xs = case.init(B), case.xs(T, B)
-    for options, k in itertools.product(options_of(T, B), [1, 3, 12]):
+    for options in options_of(T, B):
         ours = play(scan, case, init, xs, truncate=k, **options)
         theirs = play(rows_apart, case, init, xs, truncate=k, **options)
         assert_close(ours, theirs, 1e-11)
-        if engine == "native" and k == 1:
+        if engine == "native" and k < 12:
             whole = play(rows_apart, case, init, xs, **options)
             with pytest.raises(AssertionError):  # the gradients of a loop without it are others
                 assert_close(ours, whole, 1e-3)
-
-
-def same_bits(ours: Played, theirs: Played, what: Any) -> None:
-    for (name, a), (_, b) in zip(ours.named(), theirs.named(), strict=True):
-        assert torch.equal(a, b), (what, name)
 
 
 @pytest.mark.parametrize("name", CASES[:3])
@@ -63,26 +69,24 @@ def test_from_n_steps_on_it_is_the_plain_run(name):
     T, B = 70, 9
     init, xs = case.init(B), case.xs(T, B)
     for options, k in itertools.product(options_of(T, B), [T, T + 1, 10 * T]):
-        plain = play(scan, case, init, xs, **options)
-        same_bits(play(scan, case, init, xs, truncate=k, **options), plain, (options, k))
+        assert_the_plain_run(case, init, xs, truncate=k, **options)
 
 
+@pytest.mark.parametrize("k", some_slow(33, 4, 200))
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CASES[:3])
-def test_within_a_budget_the_bits_stay(name, threads):
+def test_within_a_budget_the_bits_stay(name, threads, k):
     """Windows that are shorter than a span, and longer."""
     case = make(name, torch.float32, 5, 7)
     torch.set_num_threads(threads)
     T, B = 301, 9
     init, xs = case.init(B), case.xs(T, B)
-    for options, k in itertools.product(options_of(T, B), [4, 33, 200]):
+    for options in options_of(T, B):
         one = play(scan, case, init, xs, truncate=k, **options)
-        with pytest.raises(ValueError, match="need at least") as refused:
-            play(scan, case, init, xs, truncate=k, memory=1, **options)
-        memory = int(re.findall(r"at least (\d+)", str(refused.value))[0])
-        for budget in (memory, memory * 3 // 2):
+        least = least_memory(case, init, xs, truncate=k, **options)
+        for budget in (least, least * 3 // 2):
             ours = play(scan, case, init, xs, truncate=k, memory=budget, **options)
-            same_bits(ours, one, (options, k, budget))
+            assert_same_bits(ours, one, (options, k, budget))
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -112,14 +116,6 @@ LOSSES = {
 }
 
 
-def gradients(case: Case, loss: Any, B: int, T: int, **options: Any) -> list[Tensor | None]:
-    init, xs = case.init(B), case.xs(T, B)
-    leaves = [t.detach().requires_grad_() for t in pytree.tree_leaves(init)]
-    carry, ys = scan(case.step, tuple(leaves), xs.requires_grad_(), **options)
-    wanted = [*case.wanted, *leaves, xs]
-    return list(torch.autograd.grad(loss(carry, ys), wanted, allow_unused=True))
-
-
 @pytest.mark.parametrize("of", LOSSES)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, [9, 0, 4]])
@@ -131,10 +127,9 @@ def test_no_gradient_where_the_loop_has_none(of, reverse, lengths, monkeypatch):
         monkeypatch.setenv("OSTINATO_ENGINE", engine)
         assert cache.engine() == engine
         case = make("lstm_chunk", torch.float64, 5, 7)
-        found[engine] = gradients(case, LOSSES[of], 3, 9, **options)
-    for a, b in zip(found["native"], found["eager"], strict=True):
-        assert (a is None) == (b is None)
-        assert a is None or b is None or torch.allclose(a, b, rtol=1e-11, atol=1e-12)
+        init, xs = case.init(3), case.xs(9, 3)
+        found[engine] = gradients_of(scan, case, init, xs, LOSSES[of], **options)
+    assert_same_gradients(found["native"], found["eager"], 1e-11)
     if of == "the cell" and lengths is None:
         assert found["native"][-2] is None and bool((found["native"][-1] == 0).any())
 
@@ -155,22 +150,18 @@ def test_refused():
 
 def test_a_short_last_window_keeps_the_gradients_of_the_longer_ones():
     """Of a last window of one step nothing reaches the weights, if the output is the old carry."""
-    numbers = torch.Generator().manual_seed(0)
-    U, W = (
-        torch.randn(*shape, dtype=torch.float64, generator=numbers) for shape in [(3, 4), (4, 4)]
-    )
+    kit = Kit(torch.float64)
+    U, W = kit.weight(3, 4), kit.weight(4, 4)
     case = Case(
-        lambda h, x: (torch.tanh(x @ U + h @ W), h), [U.requires_grad_(), W.requires_grad_()],
-        lambda B: torch.zeros(B, 4, dtype=torch.float64),
-        lambda B: torch.randn(B, 3, dtype=torch.float64, generator=numbers),
+        lambda h, x: (torch.tanh(x @ U + h @ W), h), [U, W], lambda B: kit.normal(B, 4),
+        lambda B: kit.normal(B, 3),
     )  # fmt: skip
-    init, xs = case.init(2), case.xs(5, 2).requires_grad_()
-    found = []
-    for run in (scan, rows_apart):
-        _, ys = run(case.step, init, xs, truncate=4)
-        found.append(torch.autograd.grad(ys.square().sum(), [U, W, xs]))
-    for ours, theirs in zip(*found, strict=True):
-        assert (ours - theirs).abs().max() < 1e-12
+    init, xs = case.init(2), case.xs(5, 2)
+    ours, theirs = (
+        gradients_of(how, case, init, xs, lambda _, ys: ys.square().sum(), truncate=4)
+        for how in (scan, rows_apart)
+    )
+    assert_same_gradients(ours, theirs, 1e-12)
 
 
 def test_the_number_of_threads_may_change_between_the_passes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -120,8 +121,8 @@ def play(
     The weights are random unless given, those of the carry first. init and xs are taken anew as
     leaves; a gradient that autograd does not give is zero.
     """
-    init = pytree.tree_map(_as_leaf, init)
-    xs = pytree.tree_map(_as_leaf, xs)
+    init = pytree.tree_map(as_leaf, init)
+    xs = pytree.tree_map(as_leaf, xs)
     carry, ys = how(case.step, init, xs, **options)
     outs = [*pytree.tree_leaves(carry), *pytree.tree_leaves(ys)]
     random = torch.Generator().manual_seed(seed)
@@ -151,7 +152,41 @@ def play(
     return Played(values[:n_carry], values[n_carry:], grads[:p], grads[p:s], grads[s:])
 
 
-def _as_leaf(t: Tensor) -> Tensor:
+def least_memory(case: Case, init: Any, xs: Any, **options: Any) -> int | None:
+    """The least budget for a scan in bytes; None where nothing is kept, or the loop plays."""
+    try:
+        play(ostinato.scan, case, init, xs, memory=1, **options)
+    except ValueError as refused:
+        found = re.search(r"need at least (\d+) bytes", str(refused))
+        assert found, refused
+        return int(found[1])
+    return None
+
+
+def gradients_of(
+    how: Callable[..., tuple[Any, Any]],
+    case: Case,
+    init: Any,
+    xs: Any,
+    loss: Callable[[Any, Any], Tensor],
+    **options: Any,
+) -> list[Tensor | None]:
+    """Of a loss of the carry and ys, as autograd gives them: None where there is none."""
+    init, xs = (pytree.tree_map(as_leaf, tree) for tree in (init, xs))
+    total = loss(*how(case.step, init, xs, **options))
+    wanted = [*case.wanted, *pytree.tree_leaves(init), *pytree.tree_leaves(xs)]
+    return list(torch.autograd.grad(total, wanted, allow_unused=True))
+
+
+def assert_same_gradients(ours: Any, theirs: Any, tolerance: float = 0) -> None:
+    """The same are None, the others as near as the tolerance says, absolute and relative."""
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert (a is None) == (b is None), f"gradient {i}: {a} for {b}"
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def as_leaf(t: Tensor) -> Tensor:
     return t.detach().clone().requires_grad_(t.is_floating_point() or t.is_complex())
 
 
@@ -173,6 +208,8 @@ def assert_close(ours: Played, theirs: Played, relative: float) -> None:
 
 
 def assert_native(case: Case, init: Any, xs: Any) -> None:
+    """As `play` plays it, so that it is recorded once."""
+    init, xs = (pytree.tree_map(as_leaf, tree) for tree in (init, xs))
     found = ostinato.explain(case.step, init, xs)
     assert found.native, found.reason
 
