@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ostinato
@@ -29,12 +30,17 @@ def _steps(kit: Kit) -> dict[str, tuple[Callable[[Any, Tensor], Any], list[Tenso
         new = torch.tanh(x @ U + h @ W)
         return new.float(), (new, new.float().softmax(-1))
 
+    def activated(h: Tensor, x: Tensor) -> Tensor:
+        z = x @ U
+        return 0.5 * h + (F.elu(z) + F.mish(F.leaky_relu(z)) + F.gelu(z)).float()
+
     def of_modules(h: Tensor, x: Tensor) -> Tensor:
         return 0.5 * h + cell(norm(x @ U)[:, :N], h).float()
 
     return {
         "returned as float": (returned_as_float, [U, W]),
         "with an output": (with_an_output, [U, W]),
+        "activated": (activated, [U]),
         "of modules": (of_modules, [U, *cell.parameters()]),
     }
 

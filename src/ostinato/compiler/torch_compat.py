@@ -293,3 +293,21 @@ def random_state() -> Tensor:
 def set_random_state(state: Tensor) -> None:
     with _generator:
         torch.set_rng_state(state)
+
+
+# ---- what PyTorch's compilers put in place of an operation
+
+
+def composition(name: str, overload: str) -> Callable[..., Any]:
+    """PyTorch's composition of an operation of ATen."""
+    return torch._decomp.decomposition_table[_overload(torch.ops.aten, name, overload)]
+
+
+def meaning_of_prim(name: str) -> Callable[..., Any]:
+    """What an operation that such compositions consist of does, in calls of ATen."""
+    meaning: Callable[..., Any] = _overload(torch.ops.prims, name, "default").impl_aten
+    return meaning
+
+
+def _overload(operations: Any, name: str, overload: str) -> Any:
+    return getattr(getattr(operations, name), overload)

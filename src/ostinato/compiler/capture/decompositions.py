@@ -15,13 +15,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ostinato.compiler import torch_compat
+
 Function = Callable[..., Any]
 
 DECOMPOSITIONS: dict[str, Function] = {}
+# PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
+OF_PYTORCH = frozenset({
+    "elu", "elu_backward", "glu", "glu_backward", "hardswish",
+    "hardswish_backward", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward",
+    "threshold", "threshold_backward", "_prelu_kernel", "_prelu_kernel_backward",
+})  # fmt: skip
 
 
 def named(*names: str) -> Callable[[Function], Function]:
@@ -34,7 +43,11 @@ def named(*names: str) -> Callable[[Function], Function]:
 
 def decomposition(name: str) -> Function | None:
     """The composition of a call by ATen's full name, `aten.mish.default`; in place or not."""
-    _, packet, overload = name.split(".")
+    namespace, packet, overload = name.split(".")
+    if namespace == "prims":  # of which PyTorch's compositions consist
+        return torch_compat.meaning_of_prim(packet)
+    if packet in OF_PYTORCH:
+        return torch_compat.composition(packet, overload)
     found = DECOMPOSITIONS.get(f"{packet}.{overload}") or DECOMPOSITIONS.get(packet)
     if found is None and packet.endswith("_") and not packet.endswith("__"):
         in_place = decomposition(f"aten.{packet.removesuffix('_')}.{overload}")
@@ -66,44 +79,62 @@ def _is_negative(x: Tensor) -> Tensor:
     return (x < 0) | ((x == 0) & (1 / x < 0))
 
 
-# ---- activations
+# ---- activations and their gradients. Where one is 0 it is selected, never multiplied: a gradient
+# that is infinite, or NaN, does not pass a closed gate.
 
 
 DECOMPOSITIONS.update({
-    "celu": lambda x, alpha=1.0: F.elu(x, alpha) if alpha == 1 else torch._C._nn.elu(
-        x, alpha, 1.0, 1.0 / alpha),
-    "hardshrink": lambda x, size=0.5: torch.where(x.abs() <= size, zero(x), x),
-    "hardshrink_backward": lambda g, x, size: torch.where(x.abs() <= size, zero(g), g),
-    "hardswish": lambda x: x * (x + 3).clamp(0, 6) / 6,
-    "hardswish_backward": lambda g, x: torch.where(
-        x <= -3, zero(g), torch.where(x < 3, g * (x / 3 + 0.5), g)),
-    "mish": lambda x: x * F.softplus(x).tanh(),
-    "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, zero(x), x - size * x.sign()),
-    "softshrink_backward": lambda g, x, size: torch.where(x.abs() <= size, zero(g), g),
-    "threshold": lambda x, threshold, value: torch.where(x <= threshold, value + zero(x), x),
-    "_prelu_kernel": lambda x, weight: torch.where(x > 0, x, weight * x),
-    "_prelu_kernel_backward": lambda g, x, weight: (
-        torch.where(x > 0, g, weight * g), torch.where(x > 0, zero(g), x * g)),
+    "celu": lambda x, alpha=1.0: torch._C._nn.elu(x, alpha, 1.0, 1 / alpha),
+    "hardshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x),
+    "hardsigmoid": lambda x: ((x + 3) * (1 / 6)).clamp(0, 1),
+    # The slope is PyTorch's: float32's sixth, also in float64.
+    "hardsigmoid_backward": lambda g, x: torch.where(
+        (x > -3) & (x < 3), g * float(np.float32(1 / 6)), 0),
+    "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
+    "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
+    "silu": lambda x: x * x.sigmoid(),
+    "softplus_backward": lambda g, x, beta, threshold: torch.where(
+        x * beta > threshold, g, g * (x * beta).sigmoid()),
+    "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x - size * x.sign()),
 })  # fmt: skip
 
 
-@named("mish_backward")
-def _mish_backward(g: Tensor, x: Tensor) -> Tensor:
-    t = F.softplus(x).tanh()
-    return g * (t + x * x.sigmoid() * (1 - t * t))
+@named("hardshrink_backward", "softshrink_backward")
+def _shrink_backward(g: Tensor, x: Tensor, size: float) -> Tensor:
+    return torch.where(x.abs() <= size, 0, g)
 
 
-@named("glu")
-def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    a, b = x.chunk(2, dim)
-    return a * b.sigmoid()
+@named("silu_backward")
+def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
+    s = x.sigmoid()
+    return g * (s * (1 + x * (1 - s)))
 
 
-@named("glu_backward")
-def _glu_backward(g: Tensor, x: Tensor, dim: int) -> Tensor:
-    a, b = x.chunk(2, dim)
-    s = b.sigmoid()
-    return torch.cat([g * s, g * a * s * (1 - s)], dim)
+@named("gelu")
+def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    """x · Φ(x), or ½x · (1 + tanh(√(2/π) · (x + 0.044715 x³)))."""
+    return x * _normal_cdf(x) if approximate == "none" else 0.5 * x * (1 + _tanh_of_cubic(x))
+
+
+@named("gelu_backward")
+def _gelu_backward(g: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
+    if approximate == "none":
+        density = (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+        return g * (_normal_cdf(x) + x * density)
+    t = _tanh_of_cubic(x)
+    inner = _SLOPE * (1 + 3 * 0.044715 * (x * x))
+    return g * (0.5 * (1 + t) + 0.5 * x * torch.ops.aten.tanh_backward(inner, t))
+
+
+_SLOPE = math.sqrt(2 / math.pi)
+
+
+def _tanh_of_cubic(x: Tensor) -> Tensor:
+    return (_SLOPE * (x + 0.044715 * (x * x * x))).tanh()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
 
 
 # ---- arithmetic and rounding
@@ -139,6 +170,8 @@ def _floor_divide(a: Any, b: Any) -> Any:
 
 
 DECOMPOSITIONS.update({
+    "addcdiv": lambda a, x, y, *, value=1: a + value * (x / y),
+    "addcmul": lambda a, x, y, *, value=1: a + value * (x * y),
     "copysign": lambda a, b: torch.where(
         _is_negative(b), -a.abs(), a.abs()) if isinstance(b, Tensor) else (
         a.abs() * math.copysign(1.0, b)),

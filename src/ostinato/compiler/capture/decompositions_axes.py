@@ -21,14 +21,8 @@ DECOMPOSITIONS.update(
         "all.default": lambda x: (x != 0).amin(),
         "any.default": lambda x: (x != 0).amax(),
         "count_nonzero": lambda x, *a: (x != 0).sum(*a),
-        "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
-        "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
     }
 )
-
-
-def _mean(x: Tensor, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Tensor:
-    return x.mean(dims, keepdim)
 
 
 @named("norm.ScalarOpt_dim")
@@ -168,39 +162,6 @@ def _mask_put(x: Tensor, indices: list[Any], values: Tensor, accumulate: bool = 
     (mask,) = masks
     mask = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
     return torch.where(mask, values.reshape(()) if values.dim() else values, x)
-
-
-# ---- normalization by statistics that were gathered before
-
-
-@named("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
-def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, *more: Any) -> Any:
-    training, eps = (more[0], more[2]) if len(more) == 3 else (False, more[1])
-    if training:
-        return NotImplemented
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    scale = (var + eps).rsqrt()
-    out = (x - mean.view(shape)) * scale.view(shape)
-    if weight is not None:
-        out = out * weight.view(shape)
-    if bias is not None:
-        out = out + bias.view(shape)
-    return out, x.new_zeros(1), x.new_zeros(1)  # PyTorch's are empty: of no step that is trained
-
-
-@named("native_batch_norm_backward")
-def _batch_norm_backward(
-    g: Tensor, x: Tensor, weight: Any, mean: Tensor, var: Tensor, _: Any, __: Any, training: bool,
-    eps: float, wanted: list[bool],
-) -> Any:  # fmt: skip
-    if training:
-        return NotImplemented
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    scale = (var + eps).rsqrt().view(shape)
-    others = [i for i in range(x.dim()) if i != 1]
-    dx = g * scale if weight is None else g * (scale * weight.view(shape))
-    dw = (g * ((x - mean.view(shape)) * scale)).sum(others)
-    return dx, dw if wanted[1] else None, g.sum(others) if wanted[2] else None
 
 
 # ---- the largest and the smallest, and where they are

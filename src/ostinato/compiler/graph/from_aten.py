@@ -26,7 +26,7 @@ import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.aten_reductions import Axes, axes_of
+from ostinato.compiler.graph.aten_reductions import axes_of, reduced
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node
@@ -352,8 +352,7 @@ class _Values:
         if batch is None or batch not in axes or a.shape[batch] != Batch(1):
             return False
         c = Context(self.b, [self.recording.shapes[out]], call.name, (False,), False)  # type: ignore[index]
-        inside = Axes.of(c, a.shape, [i for i in axes if i != batch])
-        node = (inside.mean if name == "mean" else inside.sum)(c.as_rows(a))
+        node = reduced(c, name, c.as_rows(a), a.shape, [i for i in axes if i != batch])
         self.known[out] = Value(node, self.recording.shapes[out])  # type: ignore[index]
         self.totals[out] = -1 if name == "mean" else 0  # type: ignore[index]
         return True

@@ -100,16 +100,19 @@ def _folded(b: Builder, e: Elementwise) -> Node | None:
         return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))), e.width)
 
 
+_NEUTRAL = {"add": 0, "add_s": 0, "div": 1, "mul": 1, "mul_s": 1, "sub": 0}
+
+
 def _neutral(b: Builder, e: Elementwise) -> Node | None:
-    """x + 0, x − 0, x · 1 and a copy are x: the same bits, except that −0 + 0 would be 0.
+    """x + 0, x − 0, x · 1, x / 1 and a copy are x: the same bits, except that −0 + 0 would be 0.
 
     x − (−0) is taken as x + 0.
     """
-    left, right = e.operands[0], e.operands[-1]
-    if e.name == "add" and is_zero(left):
+    left, right, neutral = e.operands[0], e.operands[-1], _NEUTRAL.get(e.name)
+    if e.name in ("add", "mul") and left.op == "const" and left.s == neutral:
         return b.widen(right, e.width)
-    neutral = {"add_s": e.s == 0, "copy": True, "mul_s": e.s == 1}.get(e.name, is_zero(right))
-    return b.widen(left, e.width) if neutral else None
+    scalar = e.s if len(e.operands) == 1 else right.s if right.op == "const" else None
+    return b.widen(left, e.width) if e.name == "copy" or scalar == neutral else None
 
 
 def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
@@ -171,8 +174,8 @@ REWRITES: dict[str, tuple[Rewrite, ...]] = {
     "add": (_absent_term, _neutral, _sign_within),
     "add_s": (_neutral,),
     "copy": (_neutral,),
-    "div": (_sign_last,),
-    "mul": (_gradient_of_quotient, _sign_last),
+    "div": (_neutral, _sign_last),
+    "mul": (_neutral, _gradient_of_quotient, _sign_last),
     "mul_s": (_neutral, _scaled_twice),
     "neg": (_sign_within,),
     "select": (_known_selection,),

@@ -1,0 +1,26 @@
+"""Compositions that PyTorch gives: private ones, which this version has to have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, OF_PYTORCH, decomposition
+
+
+@pytest.mark.parametrize("name", sorted(OF_PYTORCH))
+def test_this_version_of_pytorch_has_the_composition(name: str) -> None:
+    packet = getattr(torch.ops.aten, name)
+    calls = [getattr(packet, overload) for overload in packet.overloads()]
+    assert all(callable(decomposition(str(c))) for c in calls if not c._schema.is_mutable)
+
+
+def test_no_composition_is_there_twice() -> None:
+    assert not OF_PYTORCH & {name.split(".")[0] for name in DECOMPOSITIONS}
+
+
+def test_a_call_that_such_a_composition_makes_has_a_meaning() -> None:
+    """Of half precision it converts with a call of its own."""
+    x = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    meaning = decomposition("prims.convert_element_type.default")
+    assert meaning is not None and meaning(x, torch.float32).equal(x.float())
