@@ -172,6 +172,28 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
     assert_same(found[2:], found[:2], 1e-12)
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_searched_step_that_begins_to_change_a_tensor(view):
+    """Its run before each call changes a copy: the tensor is as the loop leaves it."""
+    found = []
+    for how in (loop, scan):
+        torch.manual_seed(0)
+        t = types.SimpleNamespace(W=weight(), captured=torch.randn(B, H, dtype=D), flag=False)
+
+        def step(h: Tensor, x: Tensor, t: Any = t) -> Tensor:
+            y = torch.tanh(x + h @ t.W)
+            if getattr(t, "".join(["fl", "ag"])):  # no guard sees it
+                with torch.no_grad():
+                    VIEWS[view](t.captured)
+            return y
+
+        for i, t.flag in enumerate([False, False, True, True, False]):
+            with torch.no_grad():
+                outs = how(step, *given(i))
+            found.append([*outs, t.captured.clone()])
+    assert_same(found[5:], found[:5], 1e-12)
+
+
 def test_changes_in_place_of_its_own():
     W, (init, xs) = weight(), given()
 

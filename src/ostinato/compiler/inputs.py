@@ -96,5 +96,7 @@ def check_tensors(tensors: Sequence[Any]) -> None:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
         if torch._C._functorch.is_functorch_wrapped_tensor(t):
             raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
+        if t._is_zerotensor():
+            raise Elsewhere("a tensor is of zeros that PyTorch does not store")
         if t.is_neg():
             raise Elsewhere("a tensor has other signs than its memory, as .conj().imag has")

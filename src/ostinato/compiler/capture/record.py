@@ -146,10 +146,7 @@ def _copies(
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    params = [
-        (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
-        for t in captured
-    ]
+    params = [t.detach().clone().requires_grad_(t.requires_grad) for t in captured]
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     return params, states, [leaf(t, t.requires_grad) for t in first_x]
@@ -164,9 +161,9 @@ def _record_once(
     recorder = Recorder(given, outside)
     with swapped(captured, params, functions):
         new_states, y = _watched(recorder, step, states, xs, _of_every_row(a, captured))
-        if any(t._backward_hooks for t in params + states):
+        if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
-            raise Unsupported("the step hangs a hook on its carry or on a captured tensor")
+            raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
         y_leaves, y_spec = tree.flatten(y)
         if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
             raise Unsupported(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -131,7 +130,9 @@ class Recorder(TorchDispatchMode):
         if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
             return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
-            raise Unsupported(_why_a_value_is_looked_at(), name)
+            raise Unsupported(
+                "the step turns a tensor into a Python value (.item(), if, int())", name
+            )
         if _shape_depends_on_values(func, args):
             raise Unsupported("the shape of a value depends on other values", name)
         if func is aten.lift_fresh.default and id(args[0]) not in self.number:
@@ -268,18 +269,6 @@ class Recorder(TorchDispatchMode):
 _AS_REAL, _AS_COMPLEX = "aten.view_as_real.default", "aten.view_as_complex.default"
 _MAKES_COMPLEX = {"aten.complex.default", "aten.polar.default", _AS_COMPLEX}
 _PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}
-
-
-def _why_a_value_is_looked_at() -> str:
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
-            return (
-                "a distribution checks the values of its arguments: make it with "
-                "validate_args=False"
-            )
-    return "the step turns a tensor into a Python value (.item(), if, int())"
 
 
 def _shape_depends_on_values(func: Any, args: Any) -> bool:
