@@ -27,9 +27,20 @@ Function = Callable[..., Any]
 DECOMPOSITIONS: dict[str, Function] = {}
 # PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
 OF_PYTORCH = frozenset({
-    "elu", "elu_backward", "glu", "glu_backward", "hardswish",
-    "hardswish_backward", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward",
-    "threshold", "threshold_backward", "_prelu_kernel", "_prelu_kernel_backward",
+    # activations
+    "_prelu_kernel", "_prelu_kernel_backward", "elu", "elu_backward", "glu", "glu_backward",
+    "hardswish", "hardswish_backward", "leaky_relu", "leaky_relu_backward", "mish",
+    "mish_backward", "threshold", "threshold_backward",
+    # functions
+    "deg2rad", "frac", "heaviside", "isneginf", "isposinf", "logit_backward", "nan_to_num",
+    "rad2deg", "sinc", "special_entr", "special_xlog1py", "xlogy",
+    # over axes
+    "aminmax", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
+    # of images
+    "pixel_shuffle", "pixel_unshuffle",
+    # losses
+    "binary_cross_entropy", "binary_cross_entropy_backward", "binary_cross_entropy_with_logits",
+    "huber_loss", "mse_loss", "smooth_l1_loss", "soft_margin_loss_backward",
 })  # fmt: skip
 
 
@@ -175,15 +186,11 @@ DECOMPOSITIONS.update({
     "copysign": lambda a, b: torch.where(
         _is_negative(b), -a.abs(), a.abs()) if isinstance(b, Tensor) else (
         a.abs() * math.copysign(1.0, b)),
-    "deg2rad": lambda x: x * (math.pi / 180),
     "__lshift__.Scalar": lambda a, n: a * 2**n,
     "__rshift__.Scalar": lambda a, n: torch.div(a, 2**n, rounding_mode="floor"),
-    "frac": lambda x: x - x.trunc(),
-    "heaviside": lambda x, at_0: torch.where(x == 0, at_0, (x > 0).to(x.dtype)),
     "hypot": lambda a, b: (a * a + b * b).sqrt(),
-    "rad2deg": lambda x: x * (180 / math.pi),
     "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
-    "signbit": lambda x: _is_negative(x),
+    "signbit": _is_negative,
     "_neg_view": lambda x: -x,
     "logical_xor": lambda a, b: (a != 0) != (b != 0),
 })  # fmt: skip
@@ -205,52 +212,11 @@ def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a, b) + F.softplus(apart * -math.log(2)) / math.log(2)
 
 
-@named("logsumexp")
-def _logsumexp(x: Tensor, dims: Any, keepdim: bool = False) -> Tensor:
-    dims = [dims] if isinstance(dims, int) else list(dims)
-    top = x.amax(dims, True)
-    top = torch.where(top.abs() == math.inf, zero(x), top)  # −∞ − −∞ is NaN
-    total = (x - top).exp().sum(dims, True).log() + top
-    if keepdim:
-        return total
-    return total.view([n for i, n in enumerate(x.shape) if i not in {d % x.dim() for d in dims}])
-
-
-@named("xlogy", "special_xlogy")
-def _xlogy(a: Any, b: Any) -> Tensor:
-    """a · log(b), which is 0 where a is 0, whatever b is but NaN."""
-    if not isinstance(b, Tensor):
-        if b != b:
-            return a * b
-        log = math.log(b) if b > 0 else (-math.inf if b == 0 else math.nan)
-        return torch.where(a == 0, zero(a), a * log)
-    product = a * b.log()
-    if not isinstance(a, Tensor):
-        return product if a else torch.where(b == b, zero(b), b)
-    return torch.where((a == 0) & (b == b), zero(b), product)
-
-
-@named("special_xlog1py")
-def _xlog1py(a: Any, b: Tensor) -> Tensor:
-    product = a * b.log1p()
-    if not isinstance(a, Tensor):
-        return product if a else torch.where(b == b, zero(b), b)
-    return torch.where((a == 0) & (b == b), zero(b), product)
-
-
 @named("logit")
 def _logit(x: Tensor, eps: float | None = None) -> Tensor:
     if eps is not None:
         x = x.clamp(eps, 1 - eps)
     return (x / (1 - x)).log()
-
-
-@named("logit_backward")
-def _logit_backward(g: Tensor, x: Tensor, eps: float | None = None) -> Tensor:
-    """Beyond the ends 0; without eps, NaN."""
-    low, beyond = (0.0, math.nan) if eps is None else (eps, 0.0)
-    inside = (x >= low) & (x <= 1 - low)
-    return torch.where(inside, g / (x * (1 - x)), beyond + zero(g))
 
 
 DECOMPOSITIONS.update({
@@ -259,9 +225,6 @@ DECOMPOSITIONS.update({
     "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
     "asinh": lambda x: x.sign() * (x.abs() + x * x / (1 + (1 + x * x).sqrt())).log1p(),
     "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
-    "sinc": lambda x: torch.where(x == 0, 1 + zero(x), (math.pi * x).sin() / (math.pi * x)),
-    "special_entr": lambda x: torch.where(
-        x > 0, -x * x.log(), torch.where(x == 0, zero(x), torch.where(x < 0, -math.inf, x))),
 })  # fmt: skip
 
 
@@ -274,24 +237,4 @@ DECOMPOSITIONS.update({
     "isinf": lambda x: x.abs() == math.inf,
     "isnan": lambda x: x != x,
     "ldexp": lambda a, b: a * 2.0**b,
-    "isneginf": lambda x: x == -math.inf,
-    "isposinf": lambda x: x == math.inf,
 })  # fmt: skip
-
-
-@named("nan_to_num")
-def _nan_to_num(
-    x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
-) -> Tensor:
-    if not x.is_floating_point():
-        return x.clone()
-    most = torch.finfo(x.dtype).max
-    high, low = (most if posinf is None else posinf), (-most if neginf is None else neginf)
-    x = torch.where(x != x, (nan or 0.0) + zero(x), x)
-    return torch.where(x == math.inf, high, torch.where(x == -math.inf, low, x))
-
-
-@named("nansum")
-def _nansum(x: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
-    there = torch.where(x != x, zero(x), x)
-    return there.sum() if dims is None else there.sum(dims, keepdim)

@@ -25,30 +25,6 @@ DECOMPOSITIONS.update(
 )
 
 
-@named("norm.ScalarOpt_dim")
-def _norm(x: Tensor, p: Any, dims: Any, keepdim: bool = False) -> Tensor:
-    return torch.linalg.vector_norm(x, 2 if p is None else p, dims, keepdim)
-
-
-@named("linalg_vector_norm")
-def _vector_norm(
-    x: Tensor, order: float = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None
-) -> Tensor:
-    size = x.abs()
-    dims = list(range(x.dim())) if dims is None else dims
-    if order == math.inf:
-        return size.amax(dims, keepdim)
-    if order == -math.inf:
-        return size.amin(dims, keepdim)
-    if order == 0:
-        return (x != 0).to(x.dtype).sum(dims, keepdim)
-    if order == 1:
-        return size.sum(dims, keepdim)
-    if order == 2:
-        return (x * x).sum(dims, keepdim).sqrt()
-    return (size**order).sum(dims, keepdim) ** (1 / order)
-
-
 @named("cumsum")
 def _cumsum(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """In log₂ N sums: of 2 neighbours, of 4, of 8, …"""
@@ -66,30 +42,6 @@ def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
 
 
 # ---- moving
-
-
-def _distance(x: Tensor) -> Tensor:
-    """How many columns each element of a matrix lies to the right of the diagonal."""
-    return torch.arange(x.shape[-1]) - torch.arange(x.shape[-2]).unsqueeze(-1)
-
-
-@named("tril")
-def _tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    return torch.where(_distance(x) <= diagonal, x, x.new_zeros(()))
-
-
-@named("diag_embed")
-def _diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
-    if (offset, dim1, dim2) != (0, -2, -1):
-        return NotImplemented
-    n = x.shape[-1]
-    on_it = torch.arange(n) == torch.arange(n).unsqueeze(-1)
-    return torch.where(on_it, x.unsqueeze(-1), x.new_zeros(()))
-
-
-@named("triu")
-def _triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    return torch.where(_distance(x) >= diagonal, x, x.new_zeros(()))
 
 
 @named("constant_pad_nd")

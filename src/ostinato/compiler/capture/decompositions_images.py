@@ -85,23 +85,6 @@ def _adaptive_max_pool_backward(d: Tensor, x: Tensor, places: Tensor) -> Any:
     )
 
 
-# ---- pixels moved
-
-
-@named("pixel_shuffle")
-def _pixel_shuffle(x: Tensor, r: int) -> Tensor:
-    """`[B, C · r · r, H, W]` to `[B, C, H · r, W · r]`."""
-    B, C, H, W = x.shape
-    return x.view(B, C // r**2, r, r, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, -1, H * r, W * r)
-
-
-@named("pixel_unshuffle")
-def _pixel_unshuffle(x: Tensor, r: int) -> Tensor:
-    B, C, H, W = x.shape
-    parts = x.view(B, C, H // r, r, W // r, r).permute(0, 1, 3, 5, 2, 4)
-    return parts.reshape(B, C * r**2, H // r, W // r)
-
-
 # ---- functions that are replaced above autograd
 
 
@@ -182,8 +165,6 @@ def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
 
 
 DECOMPOSITIONS.update({
-    "aminmax": lambda x, *, dim=None, keepdim=False: (
-        (x.amin(), x.amax()) if dim is None else (x.amin(dim, keepdim), x.amax(dim, keepdim))),
     "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
     "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
         x, (x.shape[dim] - 1) // 2, dim, keepdim),

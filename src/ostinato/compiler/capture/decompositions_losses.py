@@ -24,20 +24,9 @@ def _share(gradient: Tensor, like: Tensor, reduction: int) -> Tensor:
 # ---- losses
 
 
-@named("mse_loss")
-def _mse(a: Tensor, b: Tensor, reduction: int = 1) -> Tensor:
-    return _reduced((a - b) ** 2, reduction)
-
-
 @named("mse_loss_backward")
 def _mse_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int) -> Tensor:
     return 2 * (a - b) * _share(g, a, reduction)
-
-
-@named("smooth_l1_loss")
-def _smooth_l1(a: Tensor, b: Tensor, reduction: int = 1, beta: float = 1.0) -> Tensor:
-    z = (a - b).abs()
-    return _reduced(torch.where(z < beta, 0.5 * z * z / beta, z - 0.5 * beta), reduction)
 
 
 @named("smooth_l1_loss_backward")
@@ -46,53 +35,15 @@ def _smooth_l1_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, beta: f
     return torch.where(z.abs() < beta, z / beta * each, z.sign() * each)
 
 
-@named("huber_loss")
-def _huber(a: Tensor, b: Tensor, reduction: int = 1, delta: float = 1.0) -> Tensor:
-    z = (a - b).abs()
-    return _reduced(torch.where(z < delta, 0.5 * z * z, delta * (z - 0.5 * delta)), reduction)
-
-
 @named("huber_loss_backward")
 def _huber_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, delta: float) -> Tensor:
     z = a - b
     return z.clamp(-delta, delta) * _share(g, a, reduction)
 
 
-@named("binary_cross_entropy_with_logits")
-def _bce_with_logits(
-    x: Tensor, target: Tensor, weight: Any = None, pos_weight: Any = None, reduction: int = 1
-) -> Tensor:
-    """(1 − y) x + (1 + (w − 1) y) · log(1 + e^−x)."""
-    soft = -F.logsigmoid(x)
-    if pos_weight is not None:
-        soft = (1 + (pos_weight - 1) * target) * soft
-    loss = (1 - target) * x + soft
-    return _reduced(loss if weight is None else loss * weight, reduction)
-
-
-@named("binary_cross_entropy")
-def _bce(x: Tensor, target: Tensor, weight: Any = None, reduction: int = 1) -> Tensor:
-    """Logarithms are no less than −100, as in PyTorch."""
-    loss = (target - 1) * (-x).log1p().clamp(min=-100) - target * x.log().clamp(min=-100)
-    return _reduced(loss if weight is None else loss * weight, reduction)
-
-
-@named("binary_cross_entropy_backward")
-def _bce_backward(
-    g: Tensor, x: Tensor, target: Tensor, weight: Any = None, reduction: int = 1
-) -> Tensor:
-    each = _share(g, x, reduction) * (x - target) / ((1 - x) * x).clamp(min=1e-12)
-    return each if weight is None else each * weight
-
-
 @named("soft_margin_loss")
 def _soft_margin(x: Tensor, target: Tensor, reduction: int = 1) -> Tensor:
     return _reduced(F.softplus(-target * x), reduction)
-
-
-@named("soft_margin_loss_backward")
-def _soft_margin_backward(g: Tensor, x: Tensor, target: Tensor, reduction: int) -> Tensor:
-    return -target * (-target * x).sigmoid() * _share(g, x, reduction)
 
 
 @named("nll_loss_forward", "nll_loss2d_forward")
