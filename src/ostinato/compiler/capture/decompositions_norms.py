@@ -85,7 +85,8 @@ def _scaled(z: Tensor, weight: Any, bias: Any = None) -> Tensor:
 @named("native_layer_norm")
 def _layer_norm(x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
     z, mean, scale = _normalized(x, list(range(-len(shape), 0)), eps)
-    return _scaled(z, weight, bias), mean, scale
+    # Copies, since these outputs have no gradient, and the values that they are of have one.
+    return _scaled(z, weight, bias), mean.clone(), scale.clone()
 
 
 @named("native_layer_norm_backward")
