@@ -21,6 +21,7 @@ from zoo.playing import (
     rows_apart,
 )
 from zoo.steps import Case, Kit, inputs
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -44,9 +45,10 @@ def assert_same_leaves(ours: Any, wanted: Any) -> None:
         assert torch.allclose(one, other, rtol=0, atol=1e-12)  # roundings of 10⁻¹⁵
 
 
+@pytest.mark.parametrize("batches", one_in(2, [(4,), (9, 1)]))
 @pytest.mark.parametrize("name", COMPLEX)
-def test_double_is_the_loop(name):
-    assert_played_as_by_the_loop(_case(name), (4, 9, 1), T=5)
+def test_double_is_the_loop(name, batches):
+    assert_played_as_by_the_loop(_case(name), batches, T=5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,15 +1,16 @@
 """Gradients that do not exist are None, not zeros; and no pole is met on the way to them."""
 
 import itertools
-import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ostinato import explain, scan
-from zoo.playing import loop, rows_apart
+from zoo.playing import assert_same_gradients, loop, rows_apart
 from zoo.small import D, H, weight
+from zoo.suites import one_in
 
 B = 3
 
@@ -183,66 +184,61 @@ STEPS = (
 )  # fmt: skip
 
 
-def outcome(how, make, n_steps, used, zero_rows, lengths=None):
-    """The gradients of a loss on some of the outputs, then leaves of the last carry."""
+def made(make, zeros=False):
+    """The weights, the step, and its init of B rows: a tensor, or a tuple of them."""
     torch.manual_seed(0)
     w = [weight(), weight(), weight()]
     step, n_leaves = make(w)
-    width = [H, 2] if make is normalised else [H] * n_leaves
-    init = [torch.randn(B, n, dtype=D) for n in width]
+    shapes = {normalised: [(B, H), (B, 2)], statistic: [(B, H), (B,)]}
+    init = [torch.randn(shape, dtype=D) for shape in shapes.get(make, [(B, H)] * n_leaves)]
+    for leaf in init:
+        leaf.mul_(make is not statistic).requires_grad_()
+    return w, step, init[0] if n_leaves == 1 else tuple(init)
+
+
+def outputs(how, step, init, xs, **options):
+    """The outputs, then the leaves of the last carry."""
+    last, ys = how(step, init, xs, **options)
+    return [*ys, *pytree.tree_leaves(last)]
+
+
+def choices(make):
+    """Of the outputs and last leaves of a step, every choice of some."""
+    _, step, init = made(make)
+    n = len(outputs(loop, step, init, torch.randn(1, B, H, dtype=D)))
+    return [used for used in itertools.product((False, True), repeat=n) if any(used)]
+
+
+def outcome(how, make, n_steps, used, zero_rows, **options):
+    """The gradients of a loss on some of the outputs and last leaves."""
+    w, step, init = made(make)
     xs = torch.randn(n_steps, B, H, dtype=D)
-    if make is statistic:
-        init = [torch.zeros(B, H, dtype=D), torch.zeros(B, dtype=D)]
     if zero_rows:
         xs[0, 0] = xs[-1, 1] = 0
-    leaves = [*(leaf.requires_grad_() for leaf in init), xs.requires_grad_()]
-    options = {} if lengths is None else {"lengths": lengths}
-    last, ys = how(step, init[0] if n_leaves == 1 else tuple(init), xs, **options)
-    outs = [*ys, *((last,) if n_leaves == 1 else last)]
-    chosen = [o for o, use in zip(outs, used, strict=True) if use]
-    loss = sum((o * o.cos()).sum() for o in chosen)
+    outs = outputs(how, step, init, xs.requires_grad_(), **options)
+    loss = sum((o * o.cos()).sum() for o, use in zip(outs, used, strict=True) if use)
     if not loss.requires_grad:
-        return None
-    return torch.autograd.grad(loss, [*w, *leaves], allow_unused=True)
+        return ()
+    leaves = [*w, *pytree.tree_leaves(init), xs]
+    return torch.autograd.grad(loss, leaves, allow_unused=True)
 
 
-def n_outs(make):
-    step, n_leaves = make([weight(), weight(), weight()])
-    width = [H, 2] if make is normalised else [H] * n_leaves
-    init = [torch.randn(B, n, dtype=D) for n in width]
-    if make is statistic:
-        init[1] = init[1][:, 0]
-    _, ys = step(init[0] if n_leaves == 1 else tuple(init), torch.randn(B, H, dtype=D))
-    return len(ys) + n_leaves
-
-
-def assert_the_same(ours, theirs):
-    assert (ours is None) == (theirs is None)
-    for i, (a, b) in enumerate(zip(ours or (), theirs or (), strict=True)):
-        assert (a is None) == (b is None), f"gradient {i}: {a} for {b}"
-        if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11, equal_nan=True)
-
-
+@pytest.mark.filterwarnings("error")  # it is played by the engine
+@pytest.mark.parametrize("n_steps", one_in(2, [3, 1, 2, 5]))
 @pytest.mark.parametrize("zero_rows", [False, True])
 @pytest.mark.parametrize("make", STEPS)
-def test_any_choice_of_what_is_used(make, zero_rows):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it is played by the engine
-        for n_steps in (1, 2, 3, 5):
-            for used in itertools.product((False, True), repeat=n_outs(make)):
-                if any(used):
-                    both = [outcome(how, make, n_steps, used, zero_rows) for how in (scan, loop)]
-                    assert_the_same(*both)
+def test_any_choice_of_what_is_used(make, zero_rows, n_steps):
+    for used in choices(make):
+        ours, theirs = (outcome(how, make, n_steps, used, zero_rows) for how in (scan, loop))
+        assert_same_gradients(ours, theirs, 1e-11)
 
 
 # `normalised` needs a value for one choice alone that the forward pass does not keep for all.
 @pytest.mark.parametrize("make", [s for s in STEPS if s is not normalised])
 def test_the_loop_is_not_needed_where_no_pole_is(make, monkeypatch):
     monkeypatch.setattr("ostinato.compiler.play.autograd._replayed", None)
-    for used in itertools.product((False, True), repeat=n_outs(make)):
-        if any(used):
-            outcome(scan, make, 3, used, False)
+    for used in choices(make):
+        outcome(scan, make, 3, used, False)
 
 
 @pytest.mark.parametrize("make", STEPS)
@@ -250,22 +246,14 @@ def test_second_derivatives(make):
     """Of what the loop tells: neither no_grad nor a function's own gradient is forgotten."""
 
     def second(how):
-        torch.manual_seed(0)
-        w = [weight(), weight(), weight()]
-        step, n_leaves = make(w)
-        width = [H, 2] if make is normalised else [H] * n_leaves
-        init = [torch.randn(B, n, dtype=D) for n in width]
-        if make is statistic:
-            init[1] = init[1][:, 0]
+        w, step, init = made(make)
         xs = torch.randn(3, B, H, dtype=D, requires_grad=True)
-        last, ys = how(step, init[0] if n_leaves == 1 else tuple(init), xs)
-        outs = [*ys, *((last,) if n_leaves == 1 else last)]
-        loss = sum((o * o.cos()).sum() for o in outs)
+        loss = sum((o * o.cos()).sum() for o in outputs(how, step, init, xs))
         first = torch.autograd.grad(loss, [*w, xs], create_graph=True, allow_unused=True)
         total = sum(g.square().sum() for g in first if g is not None)
         return torch.autograd.grad(total, [*w, xs], allow_unused=True)
 
-    assert_the_same(second(scan), second(loop))
+    assert_same_gradients(second(scan), second(loop), 1e-11)
 
 
 def test_a_custom_function_that_has_become_another(monkeypatch):
@@ -284,17 +272,16 @@ def test_a_custom_function_that_has_become_another(monkeypatch):
 
 @pytest.mark.parametrize("make", STEPS)
 def test_ragged_batches(make):
-    for used in itertools.product((False, True), repeat=n_outs(make)):
-        if any(used):
-            ours, theirs = (
-                outcome(how, make, 4, used, False, lengths=[4, 2, 3]) for how in (scan, rows_apart)
-            )
-            zeros = [None if t is None else torch.zeros_like(t) for t in ours]
-            for a, b, z in zip(ours, theirs, zeros, strict=True):
-                if a is None:  # `rows_apart` cuts and joins: zeros, where nothing flows
-                    assert b is None or not b.any()
-                else:
-                    torch.testing.assert_close(a, z if b is None else b, rtol=1e-11, atol=1e-11)
+    for used in choices(make):
+        ours, theirs = (
+            outcome(how, make, 4, used, False, lengths=[4, 2, 3]) for how in (scan, rows_apart)
+        )
+        for a, b in zip(ours, theirs, strict=True):
+            if a is None:  # `rows_apart` cuts and joins: zeros, where nothing flows
+                assert b is None or not b.any()
+            else:
+                wanted = torch.zeros_like(a) if b is None else b
+                torch.testing.assert_close(a, wanted, rtol=1e-11, atol=1e-11)
 
 
 def test_resets():
@@ -333,7 +320,7 @@ def test_what_trains_everywhere_takes_no_second_look(make, monkeypatch):
     looked = []
     isnan = torch.Tensor.isnan
     monkeypatch.setattr(torch.Tensor, "isnan", lambda t: looked.append(t) or isnan(t))
-    for used in itertools.product((False, True), repeat=n_outs(make)):
+    for used in choices(make):
         if any(used[:3]):  # an LSTM of which the last cell alone counts has a step less for h
             outcome(scan, make, 3, used, False)
     assert not looked
@@ -341,14 +328,8 @@ def test_what_trains_everywhere_takes_no_second_look(make, monkeypatch):
     assert looked
 
 
-def test_explain_says_that_these_are_native():
-    for make in STEPS:
-        step, n_leaves = make([weight(), weight(), weight()])
-        width = [H, 2] if make is normalised else [H] * n_leaves
-        init = [torch.randn(B, n, dtype=D) for n in width]
-        if make is statistic:
-            init[1] = init[1][:, 0]
-        found = explain(
-            step, init[0] if n_leaves == 1 else tuple(init), torch.randn(2, B, H, dtype=D)
-        )
-        assert found.native, (make, found)
+@pytest.mark.parametrize("make", STEPS)
+def test_explain_says_that_these_are_native(make):
+    _, step, init = made(make)
+    found = explain(step, init, torch.randn(2, B, H, dtype=D))
+    assert found.native, found

@@ -18,25 +18,27 @@ from zoo.bits import assert_rows_have_their_bits
 from zoo.operations import FOR_THE_LOOP, TOTALS, cases, expression, loss, table
 from zoo.playing import assert_native, assert_played_as_by_the_loop, loop
 from zoo.steps import Case, Kit
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
     pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code with many expressions: meant
 ]
 
-NAMES = [pytest.param(make, id=name) for _, name, make in cases()]
-FLOATS = [pytest.param(make, id=name) for _, name, make in cases(torch.float32)]
+_, NAMES, DOUBLE = zip(*cases(), strict=True)
+*_, FLOAT = zip(*cases(torch.float32), strict=True)
 T = 5
 
 
-@pytest.mark.parametrize("make", NAMES)
-def test_an_operation_is_the_loop(make: Callable[[], Case]) -> None:
+@pytest.mark.parametrize("batches", one_in(2, [(4,), (1, 9)]))
+@pytest.mark.parametrize("make", DOUBLE, ids=NAMES)
+def test_an_operation_is_the_loop(make: Callable[[], Case], batches: tuple[int, ...]) -> None:
     case = make()
     ostinato.forget(case.step)
-    assert_played_as_by_the_loop(case, (4, 1, 9), T)
+    assert_played_as_by_the_loop(case, batches, T)
 
 
-@pytest.mark.parametrize("make", FLOATS)
+@pytest.mark.parametrize("make", one_in(4, FLOAT), ids=NAMES)
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) -> None:
     case = make()
     ostinato.forget(case.step)
@@ -45,16 +47,16 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) 
     assert_native(case, init, xs)
 
 
+@pytest.mark.parametrize("B", one_in(3, [4, 1, 9]))
 @pytest.mark.parametrize("name", TOTALS)
-def test_a_mean_over_the_batch_is_an_output(name: str) -> None:
+def test_a_mean_over_the_batch_is_an_output(name: str, B: int) -> None:
     """Also beside outputs with the batch, and with the gradient of one of both alone."""
     case = loss(Kit(torch.float64), lambda p, x: (p.tanh(), TOTALS[name](p, x)))
     ostinato.forget(case.step)
-    for B in (4, 1, 9):
-        init, xs = case.init(B), case.xs(T, B)
-        assert_played_as_by_the_loop(case, (B,), T)
-        theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    init, xs = case.init(B), case.xs(T, B)
+    assert_played_as_by_the_loop(case, (B,), T)
+    theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def _of_each_output(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor]:

@@ -12,6 +12,7 @@ from zoo.literature import LITERATURE
 from zoo.modern import MODERN
 from zoo.playing import assert_played_as_by_the_loop, play
 from zoo.steps import Kit
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -26,13 +27,13 @@ def test_double_is_the_loop(name):
     assert_played_as_by_the_loop(PUBLISHED[name](Kit(torch.float64)), (4, 9, 1), T=5)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", one_in(4, PUBLISHED))
 def test_float_has_the_same_bits_in_any_batch(name):
     case = PUBLISHED[name](Kit(torch.float32))
     assert_rows_have_their_bits(case, case.init(11), case.xs(4, 11), [3], [10, 0, 4])
 
 
-@pytest.mark.parametrize("name", MODERN)
+@pytest.mark.parametrize("name", one_in(4, MODERN))
 def test_float_has_the_same_bits_on_any_threads(name):
     """Outputs, carry and all gradients."""
     case = MODERN[name](Kit(torch.float32))

@@ -19,6 +19,7 @@ import ostinato
 from zoo.playing import assert_close, counting, loop, play, rows_apart
 from zoo.small import both, gradients
 from zoo.steps import PAIRS, SQUARE, ZOO, Case, Depth, Kit, make
+from zoo.suites import one_in
 from zoo.wild import WILD
 
 pytestmark = [
@@ -53,7 +54,7 @@ def test_double_is_the_loop(name):
     assert_native(case, init, xs, reverse=True)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", one_in(2, ZOO))
 def test_double_with_lengths_and_resets(name):
     case = make(name)
     B, T = 5, 7
@@ -90,7 +91,7 @@ def float_tolerance(case: Case, T: int, B: int, F: int, H: int) -> float:
     return 16 * torch.finfo(torch.float32).eps * math.sqrt(K) * math.sqrt(T)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", one_in(2, ZOO))
 def test_float_is_double_but_for_rounding(name):
     F, H = 7, 18  # past one vector of 16 columns, no multiple of anything
     exact, rounded = make(name, D, F, H), make(name, torch.float32, F, H)
@@ -111,13 +112,15 @@ def to_float(tree: Any) -> Any:
     return pytree.tree_map(lambda t: t.float() if t.is_floating_point() else t, tree)
 
 
+@pytest.mark.parametrize("batches", one_in(2, [(3, 1), (3, 2, 5, 20)]))
 @pytest.mark.parametrize("name", WILD)
-def test_a_wild_step_is_right_whoever_plays_it(name):
+def test_a_wild_step_is_right_whoever_plays_it(name, batches):
     """And if the loop plays it, a warning has named the step and the reason."""
     case = WILD[name](Kit(D))
+    ostinato.forget(case.step)
     warnings.simplefilter("ignore")
-    for B in (3, 1, 2, 5, 20):
-        T = 4
+    T = 4
+    for B in batches:
         init, xs = case.init(B), case.xs(T, B)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

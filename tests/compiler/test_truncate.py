@@ -22,6 +22,7 @@ from zoo.playing import (
 )
 from zoo.random_steps import Draw, random_case
 from zoo.steps import Case, Kit, make
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
@@ -29,11 +30,6 @@ pytestmark = [
 ]
 _numbers = itertools.count()
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "readout_per_step", "stack_of_three"]
-
-
-def some_slow(first: int, *others: int) -> list[Any]:
-    """The first of the parameters for every suite, the others for the whole one."""
-    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
 
 
 def options_of(T: int, B: int) -> list[dict[str, Any]]:
@@ -44,7 +40,7 @@ def options_of(T: int, B: int) -> list[dict[str, Any]]:
     return [{"reverse": r, "lengths": n, "resets": marks} for r, n, marks in ways]
 
 
-@pytest.mark.parametrize("k", some_slow(3, 1, 12))
+@pytest.mark.parametrize("k", one_in(3, [3, 1, 12]))
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("engine", ["native", "reference", "eager"])
 def test_a_loop_that_detaches(engine, name, k, monkeypatch):
@@ -72,7 +68,7 @@ def test_from_n_steps_on_it_is_the_plain_run(name):
         assert_the_plain_run(case, init, xs, truncate=k, **options)
 
 
-@pytest.mark.parametrize("k", some_slow(33, 4, 200))
+@pytest.mark.parametrize("k", one_in(3, [33, 4, 200]))
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CASES[:3])
 def test_within_a_budget_the_bits_stay(name, threads, k):
