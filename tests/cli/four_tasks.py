@@ -1,10 +1,11 @@
-"""Small files of a person's own, one for each task, and the flags that learn from them."""
+"""Small files of a person's own, for each task, and the flags that learn from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 QUICK = ("--hidden-size", 4, "--batch-size", 8, "--threads", 1, "--iterations", 12)
 
@@ -51,6 +52,91 @@ def language(folder: Path, n: int = 240) -> tuple[object, ...]:
 
 
 TASKS = {"classify": classify, "tag": tag, "forecast": forecast, "language": language}
+
+
+def words(folder: Path) -> tuple[object, ...]:
+    """Lists of words with spans of names, in letters of bilou."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator, rows = np.random.default_rng(0), []
+    for _ in range(30):
+        row = {"word": [], "tag": []}
+        for _ in range(generator.integers(1, 6)):
+            n = generator.integers(0, 3)
+            row["word"] += [f"n{generator.integers(9)}" for _ in range(n)] + ["says"]
+            row["tag"] += [["U-P"], ["B-P", "L-P"]][n - 1] if n else []
+            row["tag"] += ["O"]
+        rows.append(row)
+    path = folder / "words.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    return (path, "--tag", "tag")
+
+
+def dates(folder: Path) -> tuple[object, ...]:
+    """The signs of numbers, with days as times but for the last step of the last sequences."""
+    path, *flags = TASKS["tag"](folder)
+    head, *lines = [line.split(",") for line in path.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line[1] = f"2024-01-0{1 + int(line[1])}" + " 12:30" * (i > 180 and i % 7 == 6)
+    path.write_text("\n".join(",".join(line) for line in [head, *lines]))
+    return (path, *flags, "--features", "a")
+
+
+def inputs(folder: Path) -> tuple[object, ...]:
+    """Series with missing values, and inputs of every kind, some known for two further steps."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator, rows = np.random.default_rng(4), []
+    for i in range(8):
+        n = 40 + 3 * i
+        values = [float(v) for v in generator.normal(i, 1, n)]
+        values[5] = None
+        rows.append({
+            "value": [*values, None, None],
+            "past": [None if t % 9 < 2 else float(t) for t in range(n + 2)],
+            "word": ["new" if t < 2 * i else "old" for t in range(n + 2)],
+            "price": [float(v) for v in generator.normal(50, 5, n + 2)],
+            "t": [i * 1000 + t for t in range(n + 2)],
+            "size": i / 3,
+            "name": f"s{i}",
+        })  # fmt: skip
+    path = folder / "series.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+    flags = ("--forecast", "value", "--horizon", 2, "--features", "past,word,price")
+    return (path, *flags, "--known", "price", "--static", "size", "--id", "name", "--time", "t")
+
+
+def ragged(folder: Path) -> tuple[object, ...]:
+    """Sequences of 1 to 6 steps to classify."""
+    path, *flags = classify(folder)
+    header, *lines = Path(str(path)).read_text().splitlines()
+    of = [(line, *line.split(",", 3)) for line in lines]
+    kept = [line for line, name, _, t, _ in of if int(t) <= int(name[1:]) * 7 % 6]
+    return (_write(folder / "ragged.csv", [header, *kept]), *flags)
+
+
+def labels(folder: Path) -> tuple[object, ...]:
+    """Two features, each of which tells of a label."""
+    generator = np.random.default_rng(5)
+    lines = ["id,a,b,low,high"]
+    for i in range(40):
+        low, high = generator.integers(0, 2, 2)
+        lines += [f"s{i},{a - low:.4f},{b + high:.4f},{low},{high}"
+                  for a, b in generator.normal(0, 0.3, (4, 2))]  # fmt: skip
+    path = _write(folder / "labels.csv", lines)
+    return (path, "--classify", "low,high", "--id", "id", "--features", "a,b")
+
+
+KINDS = {
+    **TASKS,
+    "inputs": inputs,
+    "dates": dates,
+    "words": words,
+    "ragged": ragged,
+    "labels": labels,
+}
 
 
 def _write(path: Path, lines: list[str]) -> Path:

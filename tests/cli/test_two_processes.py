@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from cli_examples import assert_same_run, make_file, without_clock
+from four_tasks import QUICK, TASKS
 
 from ostinato.cli import main
 
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SMALL = ("--hidden-size", 4, "--batch-size", 9, "--learning-rate", 0.01, "--eval-every", 20)
 LONG = ("--iterations", 10**6, "--checkpoint-every", 10)
+SHORT = ("--iterations", 20)
 ENDS_WITHIN_S = 30
 
 
@@ -171,6 +173,7 @@ import os, sys
 from ostinato.cli import jobs, main
 from ostinato.training import Diverged
 from ostinato.training.classification import Classification
+from ostinato.training.distributed import Ranks
 
 def fail(*_):
     open(__file__ + ".failed", "w").close()
@@ -182,13 +185,16 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("where", ["Classification.loss", "jobs.read"])
-def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where):
-    """In the training, and while the other waits for it to join."""
+@pytest.mark.parametrize(
+    "where, length",
+    [("Classification.loss", LONG), ("jobs.read", LONG), ("Ranks.at_first", SHORT)],
+)
+def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where, length):
+    """In the training, while the other waits for it to join, and when its answers are ready."""
     script = tmp_path / "faulty.py"
     error = "RuntimeError('the fault of process 1')"
     script.write_text(FAULTY.format(where=where, ranks=[1], error=error))
-    started = torchrun("train", data, *SMALL, *LONG, "-o", tmp_path / "run", program=(script,))
+    started = torchrun("train", data, *SMALL, *length, "-o", tmp_path / "run", program=(script,))
     code, out, err = ended(started)
     # torchrun would kill the other after 30 s, if SIGTERM did not end it.
     assert time.time() - (tmp_path / "faulty.py.failed").stat().st_mtime < ENDS_WITHIN_S
@@ -203,6 +209,90 @@ def test_a_loss_that_is_nan_is_told_once(data, tmp_path):
     code, _, err = ended(torchrun("train", data, *SMALL, program=(script,)))
     assert code == 1
     assert err.count("the training has diverged") == 1
+
+
+SHARED = """
+import sys
+from ostinato.cli import main
+from ostinato.training.distributed import Ranks
+
+def counted(ranks, own):
+    print(f"process {ranks.rank} tells {len(own)}", file=sys.stderr)
+    return at_first(ranks, own)
+
+at_first, Ranks.at_first = Ranks.at_first, counted
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_test_part_is_answered_in_shares(tmp_path, task):
+    """The measures are those of the model in one process, to rounding."""
+    (script := tmp_path / "shared.py").write_text(SHARED)
+    run, data = tmp_path / "run", TASKS[task](tmp_path)
+    code, _, err = ended(torchrun("train", *data, *QUICK, "-o", run, program=(script,)))
+    assert code == 0, err
+    told = {rank: int(n) for rank, n in reversed(re.findall(r"process (\d) tells (\d+)", err))}
+    assert told.keys() == {"0", "1"} and min(told.values()) > 0
+    found = json.loads((run / "evaluation.json").read_text())["test"]
+    again = json.loads(alone("evaluate", run, "--json"))
+    assert {name: found[name] for name in again} == pytest.approx(again, rel=1e-5)
+
+
+ANSWERS_FOR_LONG = """
+import os, sys, time
+from ostinato.cli import main
+from ostinato.training.distributed import Ranks
+
+def late(ranks, own):
+    open(f"{__file__}.{ranks.rank}", "w").close()
+    if ranks.rank == 1:
+        time.sleep(1000)
+    return at_first(ranks, own)
+
+at_first, Ranks.at_first = Ranks.at_first, late
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def long_evaluation(data, tmp_path):
+    """A run in whose evaluation process 0 waits for the answers of process 1; see `long_run`."""
+    (script := tmp_path / "late.py").write_text(ANSWERS_FOR_LONG)
+    started = torchrun("train", data, *SMALL, *SHORT, "-o", tmp_path / "run", program=(script,))
+    until = time.monotonic() + 90
+    while not all(Path(f"{script}.{rank}").exists() for rank in (0, 1)):
+        assert time.monotonic() < until and started.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)  # process 0 waits now
+    ranks = ranks_of(started.pid)
+    yield started, ranks
+    for process in (started.pid, *ranks.values()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    started.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_ends_in_the_evaluation_ends_all(long_evaluation, tmp_path, number, rank):
+    started, ranks = long_evaluation
+    os.kill(ranks[rank], number)
+    code, _, err = ended(started, ENDS_WITHIN_S)
+    assert code == 1
+    told = "Go on with: ostinato train --resume" in err
+    assert told == (rank == 1 or number == signal.SIGTERM)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    alone("train", "--resume", "-o", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["iterations"] == 20
+
+
+def test_sigterm_in_the_evaluation_ends_all(long_evaluation):
+    started, _ = long_evaluation
+    started.terminate()
+    code, _, err = ended(started, ENDS_WITHIN_S)
+    assert code == 1
+    assert err.count("ostinato: interrupted; a checkpoint of iteration 20 is kept") == 1
 
 
 def test_what_several_processes_cannot_do_is_refused(data):

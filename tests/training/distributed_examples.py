@@ -6,11 +6,13 @@ As a program it trains all of them in the processes of `torchrun`:
 
 Process r writes NAME-r.safetensors for each: the weights, and the gradient of each update. Then
 they go on with the checkpoint in FOLDER/one/NAME, and write resumed-NAME-r.safetensors. Their own
-checkpoint of the middle is left in FOLDER/several/NAME.
+checkpoint of the middle is left in FOLDER/several/NAME. Each process r tells the first one r rows;
+FOLDER/told-r.json has what it was told.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,7 @@ from ostinato.data.corpus import Corpus
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.data.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
-from ostinato.training import Callback, Checkpoint, Plan
+from ostinato.training import Callback, Checkpoint, Plan, distributed
 from ostinato.training.classification import Classification
 from ostinato.training.forecasting import Forecasting
 from ostinato.training.language import Language
@@ -162,6 +164,8 @@ def main(folder: Path) -> None:
         for resume, prefix in ((None, ""), (folder / "one" / name, "resumed-")):
             result = trained(name, folder / "several" / name, resume)
             safetensors.torch.save_file(result, folder / f"{prefix}{name}-{rank}.safetensors")
+    told = distributed.current().at_first(torch.full((rank, 2), rank))
+    (folder / f"told-{rank}.json").write_text(json.dumps(told and [t.tolist() for t in told]))
     torch.distributed.destroy_process_group()
 
 

@@ -9,6 +9,7 @@ the parameter's largest entry stands for that.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -213,6 +214,13 @@ def test_a_training_goes_on_in_another_number_of_processes(together, name):
     assert_same_end(written(together, f"resumed-{name}"), one, rows)
     checkpoint = together[0][0] / "several" / name
     assert_same_end(trained(name, resume=checkpoint), one, rows)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_first_process_gets_the_rows_of_all_however_many(together):
+    told = [json.loads((folder / f"told-{rank}.json").read_text()) for folder, rank in together]
+    assert told == [[[[rank, rank]] * rank for rank in range(len(told))]] + [None] * (len(told) - 1)
 
 
 def written(together: list[tuple[Path, int]], name: str) -> dict[str, torch.Tensor]:

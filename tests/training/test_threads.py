@@ -8,7 +8,6 @@ from training_examples import Experiment
 
 from ostinato.engine import native
 from ostinato.training import Callback, threads
-from ostinato.training.distributed import ALONE, Ranks
 
 pytestmark = pytest.mark.skipif(
     native.unavailable() is not None, reason="without the engine, PyTorch keeps its threads"
@@ -57,19 +56,3 @@ def test_an_error_gives_the_threads_back():
         Experiment().run(callbacks=[Fails()])
     assert torch.get_num_threads() == 2
     assert native.own_threads.get() is None
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("ranks, times", [(ALONE, 1), (Ranks(0, 6), 3), (Ranks(1, 6), 1)])
-@pytest.mark.parametrize("of_engine", [None, 2])
-def test_the_first_process_takes_the_threads_of_those_that_wait(launched, ranks, times, of_engine):
-    """Of three processes on this machine, of six in all."""
-    launched(ranks, here=3)
-    token = native.own_threads.set(of_engine)
-    try:
-        with threads.all_cores(ranks):
-            seen = torch.get_num_threads(), native.own_threads.get()
-        assert (torch.get_num_threads(), native.own_threads.get()) == (2, of_engine)
-    finally:
-        native.own_threads.reset(token)
-    assert seen == ((2 * times, None) if of_engine is None else (2, 2 * times))

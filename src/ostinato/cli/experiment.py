@@ -26,7 +26,6 @@ from ostinato.interrupt import Terminated
 from ostinato.training import distributed
 from ostinato.training.history import History
 from ostinato.training.optimizers import without_dynamo
-from ostinato.training.threads import all_cores
 
 without_dynamo()  # no command compiles anything
 
@@ -94,7 +93,7 @@ def run(
     resumed: RunDir | None = None,
     quiet: bool = False,
 ) -> Result | None:
-    """Train and measure, in all the processes that `torchrun` started; the first one measures.
+    """Train and measure, in all the processes that `torchrun` started; the first one writes.
 
     Args:
         job: what is learnt.
@@ -140,10 +139,12 @@ def _run(
         callbacks.append(training.Progress())
     try:
         model, history = job.fit(callbacks, checkpoint)
+        began = time.perf_counter()
+        answers = job.answers(model, ranks, report=recorder is not None)
         if not ranks.first:
             return None
-        with all_cores(ranks):
-            evaluation = _results(recorder.run if recorder else None, job, model, history)
+        run = recorder.run if recorder else None
+        evaluation = _results(run, job, model, history, answers, began)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
@@ -206,17 +207,24 @@ def _how_to_go_on(run: RunDir | None) -> str:
     )
 
 
-def _results(run: RunDir | None, job: Job, model: Any, history: History) -> dict[str, Any]:
-    """Measure and write the results; evaluation.json last, as it says that the run is finished."""
-    began = time.perf_counter()
-    evaluation = job.evaluate(model) | {
+def _results(
+    run: RunDir | None, job: Job, model: Any, history: History, answers: Any, began: float
+) -> dict[str, Any]:
+    """Measure and write the results; evaluation.json last, as it says that the run is finished.
+
+    Args:
+        run, job, model, history: the training.
+        answers: see `Job.answers`.
+        began: when the evaluation did, as `time.perf_counter` tells.
+    """
+    evaluation = job.evaluate(model, answers) | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,
         "outcome": history.outcome,
         "best_iteration": history.best_iteration,
     }
     if run is not None:
-        job.keep(run, model, history, evaluation)
+        job.keep(run, model, history, evaluation, answers)
         card.keep(Trained(run.model, job.settings, run), evaluation)
     evaluation["evaluation_s"] = time.perf_counter() - began
     if run is not None:

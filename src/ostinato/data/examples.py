@@ -160,11 +160,14 @@ class Examples:
         Args:
             most: how many stored numbers these have, about.
         """
+        return self.select(self.drawn(most)).loaded() if isinstance(self.X, Stored) else self
+
+    def drawn(self, most: int) -> np.ndarray:
+        """The positions, `[M]`, of what `some` gives."""
         if not isinstance(self.X, Stored):
-            return self
+            return np.arange(len(self))
         n = max(1, most * len(self) // max(1, self.X.n_values))
-        drawn = np.random.default_rng(0).permutation(len(self))[:n]
-        return self.select(np.sort(drawn)).loaded()
+        return np.sort(np.random.default_rng(0).permutation(len(self))[:n])
 
     def select(self, indices: Any) -> Examples:
         """The examples at positions `[M]`, integers or booleans, in that order."""

@@ -46,6 +46,12 @@ class StoredPanel:
             lambda chosen: self.read(chosen).before(steps), self.lengths - steps, self.sizes
         )
 
+    def rows(self, rows: slice) -> StoredPanel:
+        """Series that follow each other; rows has a start."""
+        return StoredPanel(
+            lambda chosen: self.read(chosen + rows.start), self.lengths[rows], self.sizes[rows]
+        )
+
     def parts(self) -> Iterator[tuple[np.ndarray, Panel]]:
         """All series in their order, some at a time: their positions, and their panel."""
         for chosen in in_blocks(np.arange(len(self)), self.sizes):
@@ -63,4 +69,4 @@ def in_parts(panel: Panel | StoredPanel) -> Iterator[tuple[np.ndarray, Panel]]:
 def in_blocks(order: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
     """Series in some order, cut into blocks of about `BLOCK` numbers."""
     number = np.cumsum(sizes[order]) // BLOCK
-    return np.split(order, np.flatnonzero(np.diff(number)) + 1)
+    return np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else []

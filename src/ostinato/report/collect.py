@@ -34,6 +34,8 @@ def collect(
     facts: RunFacts,
     *,
     n_hardest: int = 6,
+    proba: np.ndarray | None = None,
+    n_right: np.ndarray | None = None,
 ) -> ReportData:
     """Look at a fitted classifier on test data, for `write_report`.
 
@@ -48,6 +50,8 @@ def collect(
         y: `[N]` their labels, each one of the classes of the classifier.
         facts: of the run.
         n_hardest: how many examples to show step by step.
+        proba: `[N, C]`, what `predict_proba` tells of X, if it is known.
+        n_right: what `right_by_step` tells, if it is known.
 
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
@@ -56,7 +60,8 @@ def collect(
     net, known = fitted.net, fitted.classes
     sequences = fitted.prepared(X)
     words = None if fitted.vocabulary is None else fitted.words(X)
-    proba = fitted.predict_proba(X)
+    if proba is None:
+        proba = fitted.predict_proba(X)
     labels = np.asarray(y)
     if labels.shape != (len(sequences),):
         raise ValueError(
@@ -67,10 +72,12 @@ def collect(
     classes = [str(label) for label in known]
     lengths = lengths_of(sequences)
     chosen = _hardest(proba, y_true, n_hardest)
-    if _reads_both_ways(net):
+    if reads_both_ways(net):
         by_step, n_cut = _cut_short(net, sequences, y_true)
     else:
-        by_step, n_cut = _accuracy_by_step(net, sequences, y_true), 0
+        if n_right is None:
+            n_right = _right_by_step(net, sequences, y_true)
+        by_step, n_cut = n_right / len(y_true), 0
     return ReportData(
         **vars(facts),
         classes=classes,
@@ -83,6 +90,17 @@ def collect(
         lengths=(int(lengths.min()), int(lengths.max())),
         each_length=lengths,
     )
+
+
+def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
+    """How many answers are right after each step, `[T]`; a sequence that has ended keeps its last.
+
+    Args:
+        fitted: reads in one direction.
+        X, y: as for `collect`.
+    """
+    labels = LabelEncoder(fitted.classes).encode(np.asarray(y))
+    return _right_by_step(fitted.net, fitted.prepared(X), labels)
 
 
 def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
@@ -130,7 +148,7 @@ def _views(
     chosen: np.ndarray,
 ) -> list[StepView]:
     steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
-    if not _reads_both_ways(net):
+    if not reads_both_ways(net):
         played = _play(net, sequences[chosen])
         steps = [
             (_softmax(logits[i, :length]), states[i, :length])
@@ -194,10 +212,10 @@ def _until(sequences: Inputs, step: int) -> Inputs:
     return Ragged(sequences.values[place < step], ends)
 
 
-def _accuracy_by_step(
+def _right_by_step(
     net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
 ) -> np.ndarray:
-    """`[T]`: the share that is right after t + 1 steps; what has ended keeps its last belief."""
+    """See `right_by_step`."""
     longest = lengths_of(sequences).max()
     n_right = np.zeros(longest, dtype=np.int64)
     start = 0
@@ -207,7 +225,7 @@ def _accuracy_by_step(
         last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
         n_right += np.take_along_axis(right, last_read, axis=1).sum(axis=0)
         start += len(logits)
-    return n_right / len(y_true)
+    return n_right
 
 
 def _play(
@@ -237,7 +255,7 @@ def lengths_of(sequences: Inputs) -> np.ndarray:
     return sequences.lengths
 
 
-def _reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
+def reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
     return bool(net.config["bidirectional"])
 
 

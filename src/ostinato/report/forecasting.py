@@ -111,6 +111,7 @@ def collect_forecasts(
     windows: int = 1,
     ids: Sequence[Any] | np.ndarray | None = None,
     times: Sequence[np.ndarray] | None = None,
+    quantiles: np.ndarray | None = None,
 ) -> ForecastData:
     """Look at a fitted forecaster on the ends of series, for `write_report`.
 
@@ -121,15 +122,19 @@ def collect_forecasts(
         windows: forecasts of each series, a horizon apart, the last one of its end.
         ids: `[N]`, the names of the series; by default their numbers from 1.
         times: of each series, `[T_i]`, datetime64 or numbers; by default its steps from 1.
+        quantiles: `[M, h, Q]`, those of `FittedForecaster.backtest`, if they are known.
 
     Raises:
         ValueError: see `FittedForecaster.backtest`.
     """
+    from ostinato.training.fitted_forecaster import in_turn
+
     fitted: FittedForecaster = (
         forecaster._fitted() if hasattr(forecaster, "_fitted") else forecaster
     )
     panel = as_panel(X)
-    tested = fitted.backtest(panel, windows)
+    answer = None if quantiles is None else in_turn(quantiles)
+    ((_, _, tested),) = fitted.backtests(panel, windows, answer=answer)
     names = [str(name) for name in (range(1, len(panel) + 1) if ids is None else ids)]
     pairs = list(zip(tested.series.tolist(), tested.cutoffs.tolist(), strict=True))
     histories = [panel.series(i)[:cutoff] for i, cutoff in pairs]

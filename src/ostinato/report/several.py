@@ -80,6 +80,7 @@ def collect_several(
     facts: RunFacts,
     *,
     n_hardest: int = 8,
+    proba: np.ndarray | None = None,
 ) -> SeveralData:
     """Look at a fitted classifier on test data, for `write_report`.
 
@@ -89,13 +90,15 @@ def collect_several(
         y: `[N, C]` zeros and ones.
         facts: of the run.
         n_hardest: how many examples to show.
+        proba: `[N, C]`, what `predict_proba` tells of X, if it is known.
 
     Raises:
         ValueError: the labels are not those of the classifier.
     """
     fitted = fitted_of(classifier)
     y = fitted.check_several(y)
-    proba = fitted.predict_proba(X)
+    if proba is None:
+        proba = fitted.predict_proba(X)
     words = None if fitted.vocabulary is None else fitted.words(X)
     lengths = lengths_of(fitted.prepared(X))
     labels = [str(label) for label in fitted.classes]

@@ -96,6 +96,7 @@ def collect_tagging(
     ids: Sequence[Any] | np.ndarray | None = None,
     words: Sequence[Sequence[str]] | None = None,
     n_hardest: int = 6,
+    answers: tuple[Sequence[np.ndarray], Sequence[np.ndarray]] | None = None,
 ) -> TaggingData:
     """Look at a fitted tagger on test data, for `write_report`.
 
@@ -107,6 +108,8 @@ def collect_tagging(
         ids: `[N]`, the names of the sequences; by default their numbers from 1.
         words: the words of each sequence where X has numbers made of them; they are shown.
         n_hardest: how many sequences to show, of those with errors.
+        answers: the likeliest labels of each sequence as class numbers, and their probabilities,
+            `[T_i]` each, if they are known.
 
     Raises:
         ValueError: X or y cannot be used, or a label is not known to the tagger.
@@ -116,15 +119,13 @@ def collect_tagging(
     lengths = lengths_of(sequences)
     labels = as_labels([y] if is_one else y, lengths, fitted.scheme)
     encoder = LabelEncoder(fitted.classes)
-    predicted = fitted.predict(sequences)
     y_true = encoder.encode(np.concatenate(labels), name="collect_tagging: y")
-    y_pred = encoder.encode(np.concatenate(predicted))
-    sure = [
-        shares[np.arange(len(shares)), encoder.encode(answers)]
-        for shares, answers in zip(fitted.predict_proba(sequences), predicted, strict=True)
-    ]
+    if answers is None:
+        answers = fitted.answers(X, y).of(np.arange(len(lengths)))
+    best, sure = answers
+    y_pred = np.concatenate(best).astype(np.int64)
     scheme = "iob2" if fitted.scheme else scheme_of(fitted.classes.tolist())
-    tags = [each.tolist() for each in labels], [each.tolist() for each in predicted]
+    tags = [each.tolist() for each in labels], [encoder.decode(each).tolist() for each in best]
     if words is None and isinstance(sequences, Words):
         words = [[sequences.different[i] for i in sequences.places[n]] for n in range(len(lengths))]
     chosen = _hardest(y_true != y_pred, lengths, n_hardest)

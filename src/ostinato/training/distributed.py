@@ -44,7 +44,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ostinato import environment
-from ostinato.interrupt import Interrupt, sigterm_noted
+from ostinato.interrupt import Interrupt, Terminated, sigterm_noted
 
 if environment.launched():
     # PyTorch's first optimizer imports this module, and the module's default arguments keep the
@@ -182,6 +182,23 @@ class Ranks:
         everything.narrow(dim, rows.start, rows.stop - rows.start).copy_(own)
         _exchange(lambda: dist.all_reduce(everything, async_op=True))  # x + 0 is x
         return everything
+
+    def at_first(self, own: Tensor) -> list[Tensor] | None:
+        """The tensors of all processes, in their order, in the first one; None in the others.
+
+        Args:
+            own: `[n, …]`, where n alone may differ between the processes.
+        """
+        if self.alone:
+            return [own]
+        sizes = torch.zeros(self.size, dtype=torch.int64)
+        sizes[self.rank] = len(own)
+        _exchange(lambda: dist.all_reduce(sizes, async_op=True))
+        padded = own.new_zeros((int(sizes.max()), *own.shape[1:]))  # gather wants one size
+        padded[: len(own)] = own
+        told = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
+        _exchange(lambda: dist.gather(padded, told, async_op=True))
+        return told and [each[:n] for each, n in zip(told, sizes.tolist(), strict=True)]
 
     def means(self, own: dict[str, tuple[float, float]]) -> dict[str, float]:
         """The means over what all processes have.
@@ -361,15 +378,14 @@ def _exchange(call: Callable[[], Any]) -> None:
     Gloo may miss that the other end has gone, and then waits for ever. `torchrun` sends SIGTERM
     when a process has ended; what is not answered `PATIENCE_S` after it will not be.
     """
+    work = None
     try:
         work, asked_to_end_at = call(), None
         while not _finished(work):
             if asked_to_end_at is None and sigterm_noted():
                 asked_to_end_at = time.monotonic()
             if asked_to_end_at is not None and time.monotonic() > asked_to_end_at + PATIENCE_S:
-                if not _given_up:
-                    atexit.register(_end_at_once)
-                _given_up.append(work)
+                _give_up(work)
                 raise RuntimeError("SIGTERM came, and no answer after it")
     except RuntimeError as error:
         # Gloo: "[…/pair.cc:537] Read error [127.0.0.1]:10640: Connection reset by peer. This is …"
@@ -378,6 +394,16 @@ def _exchange(call: Callable[[], Any]) -> None:
             f"another process of this training has ended, and process {dist.get_rank()} ends with "
             f"it ({reason})"
         ) from error
+    except Terminated:
+        _give_up(work)
+        raise
+
+
+def _give_up(work: Any) -> None:
+    """See that the process can end although a call has no answer yet."""
+    if not _given_up:
+        atexit.register(_end_at_once)
+    _given_up.append(work)
 
 
 def _end_at_once() -> None:

@@ -265,15 +265,22 @@ class FittedClassifier:
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`; with several, `[N, C]` zeros and ones."""
-        logits = self.logits(X)
+        return self.likeliest(self.logits(X))
+
+    def likeliest(self, logits: Tensor) -> np.ndarray:
+        """The labels of `predict` by logits `[N, C]`."""
         if self.multilabel:
             return (logits > 0).numpy().astype(np.int64)
         return LabelEncoder(self.classes).decode(logits.argmax(1).numpy())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each label, `[N, C]` in the order of `classes`."""
-        logits = self.logits(X).double()
-        return (torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, 1)).numpy()
+        return self.probabilities(self.logits(X))
+
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Those of `predict_proba` by logits `[N, C]`."""
+        exact = logits.double()
+        return (torch.sigmoid(exact) if self.multilabel else torch.softmax(exact, 1)).numpy()
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of each probability, `[N, C]`; finite also where a probability is 0."""
@@ -286,11 +293,14 @@ class FittedClassifier:
 
         With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
         """
+        return self.measured(self.logits(X), y)
+
+    def measured(self, logits: Tensor, y: Any) -> dict[str, Any]:
+        """The measures of `evaluate` by logits `[N, C]`."""
         if self.multilabel:
-            result = multilabel.measure(self.logits(X), self.check_several(y))
+            result = multilabel.measure(logits, self.check_several(y))
         else:
-            numbers = LabelEncoder(self.classes).encode(y)
-            result = evaluation.measure(self.logits(X), numbers)
+            result = evaluation.measure(logits, LabelEncoder(self.classes).encode(y))
         return {"accuracy": result.accuracy, "loss": result.loss, "n": result.n}
 
     def check_several(self, y: Any) -> np.ndarray:

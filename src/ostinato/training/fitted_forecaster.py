@@ -21,6 +21,7 @@ from ostinato.hyperparameters import Architecture
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
 from ostinato.training.callbacks import Callback
+from ostinato.training.distributed import Ranks
 from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
@@ -41,6 +42,7 @@ KIND = "sequence_forecaster"
 _KEPT = {"context", "scaling", "season", "past", "future", "static", "preparation"}
 
 Measures = dict[str, "float | int"]
+Answer = Callable[[Panel, Pairs], np.ndarray]  # gives the quantiles of some windows, [M, h, Q]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,13 +201,13 @@ class FittedForecaster:
         panel: Panel | StoredPanel,
         windows: int = 1,
         stride: int | None = None,
-        answer: Callable[[Panel, Pairs], np.ndarray] | None = None,
+        answer: Answer | None = None,
     ) -> Iterator[tuple[np.ndarray, Panel, Backtest]]:
         """`backtest` of series in memory, and of those in a file some at a time.
 
         Args:
             panel, windows, stride: see `backtest`.
-            answer: gives the quantiles of some windows, `[M, h, Q]`; by default the network does.
+            answer: gives the quantiles; by default the network does.
 
         Yields:
             The positions of some series, their panel, and the forecasts.
@@ -231,19 +233,38 @@ class FittedForecaster:
         windows: int = 1,
         stride: int | None = None,
         season: int | None = None,
+        answer: Answer | None = None,
     ) -> Measures:
         """How good the forecasts of `backtest` are.
 
         Args:
             panel, windows, stride: see `backtest`.
             season: steps of a season for MASE; by default the one it was fitted with.
+            answer: see `backtests`.
 
         Returns:
             mase, wql, pinball, mae, coverage_80 (of the widest interval) and n; see
             `forecast_metrics.measure`.
         """
         season = self.season if season is None else season
-        return _measured(self.backtests(panel, windows, stride), season)
+        return _measured(self.backtests(panel, windows, stride, answer), season)
+
+    def answers(self, panel: Panel | StoredPanel, windows: int, ranks: Ranks) -> np.ndarray:
+        """The quantiles of this process's share of `backtests`, `[M_r, h, Q]`, in their order."""
+        found = [np.empty((0, self.windows.horizon, len(self.levels)))]
+        if isinstance(panel, StoredPanel):
+            for _, part in panel.rows(ranks.rows(len(panel))).parts():
+                found += self._answered(part, self._rolled_back(part, windows, None))
+        else:
+            series, cutoffs = self._rolled_back(panel, windows, None)
+            rows = ranks.rows(len(series))
+            found += self._answered(panel, (series[rows], cutoffs[rows]))
+        return np.concatenate(found)
+
+    def _answered(self, panel: Panel, pairs: Pairs) -> list[np.ndarray]:
+        """The quantiles of some windows, if there are any."""
+        self.windows.check_inputs(panel)
+        return [self._quantiles(panel, pairs)] if len(pairs[0]) else []
 
     def baselines(
         self,
@@ -358,6 +379,18 @@ class FittedForecaster:
 
 
 _NET = set(signature(ForecasterNet).parameters)
+
+
+def in_turn(quantiles: np.ndarray) -> Answer:
+    """Gives answers that are known already, `[M, h, Q]`, to one window after the other."""
+    rest = quantiles
+
+    def answer(_: Panel, pairs: Pairs) -> np.ndarray:
+        nonlocal rest
+        found, rest = np.split(rest, [len(pairs[0])])
+        return found
+
+    return answer
 
 
 def load(path: str | Path) -> FittedForecaster:

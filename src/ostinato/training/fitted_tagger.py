@@ -39,9 +39,10 @@ from ostinato.training.tagging import (
     Allowed,
     Inputs,
     Scores,
+    TagAnswers,
     TaggerSettings,
     Tagging,
-    measure,
+    answered,
     scored,
 )
 from ostinato.training.tensor_file import fill
@@ -262,17 +263,34 @@ class FittedTagger:
         Raises:
             ValueError: as `predict`; or y has not a known label for each step.
         """
+        return self.measured(X, y, self.answers(X, y, sure=False))
+
+    def answers(self, X: Any, y: Any, sure: bool = True) -> TagAnswers:
+        """The answers to labelled sequences, for `measured`.
+
+        Args:
+            X, y: as for `evaluate`.
+            sure: whether the probabilities are wanted, too.
+        """
         sequences, is_one = self._checked(X)
-        labels = [y] if is_one else y
-        encoder = LabelEncoder(self.classes)
-        _, numbers = encoded(labels, lengths_of(sequences), self.scheme, encoder)
-        result = measure(self.net, self.inputs(sequences), numbers, self.allowed)
-        measures: dict[str, Any] = asdict(result)
+        encoder, lengths = LabelEncoder(self.classes), lengths_of(sequences)
+        _, numbers = encoded([y] if is_one else y, lengths, self.scheme, encoder)
+        return answered(self.net, self._scored(sequences), numbers, self.allowed, sure)
+
+    def measured(self, X: Any, y: Any, answers: TagAnswers) -> dict[str, Any]:
+        """The measures of `evaluate` by the answers to X and y."""
+        sequences, is_one = self._checked(X)
+        n = len(answers.best)
+        measures: dict[str, Any] = {
+            "loss": answers.loss / n,
+            "accuracy": answers.n_right / n,
+            "n": n,
+        }
         if self.scheme is not None:
-            scores = self._span_scores(sequences, labels)
+            scores = self._span_scores([y] if is_one else y, answers)
             measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
         if isinstance(sequences, Words):
-            measures["unknown"] = self._n_unknown(sequences) / result.n
+            measures["unknown"] = self._n_unknown(sequences) / n
         return measures
 
     def unknown(self, X: Any) -> int:
@@ -339,14 +357,17 @@ class FittedTagger:
         _check_features(sequences, self.net.config["n_features"])
         return sequences, is_one
 
-    def _span_scores(self, sequences: Steps, y: Any) -> SpanScores:
+    def _span_scores(self, y: Any, answers: TagAnswers) -> SpanScores:
         """How the predicted spans agree with the true ones; of some sequences at a time."""
-        scores, lengths, labels = SpanScores(0, 0, 0), lengths_of(sequences), iter(y)
-        number = np.cumsum(lengths) // SPANS_AT_ONCE
-        for rows in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(number)) + 1):
+        scores, labels, encoder = SpanScores(0, 0, 0), iter(y), LabelEncoder(self.classes)
+        lengths, ends = answers.lengths, np.cumsum(answers.lengths)
+        for rows in np.split(
+            np.arange(len(ends)), np.flatnonzero(np.diff(ends // SPANS_AT_ONCE)) + 1
+        ):
             true = as_labels(list(islice(labels, len(rows))), lengths[rows], self.scheme)
-            predicted = self._predict(sequences[rows])
-            scores += span_scores([a.tolist() for a in true], [a.tolist() for a in predicted])
+            steps = slice(ends[rows[0]] - lengths[rows[0]], ends[rows[-1]])
+            found = np.split(encoder.decode(answers.best[steps]), np.cumsum(lengths[rows])[:-1])
+            scores += span_scores([a.tolist() for a in true], [a.tolist() for a in found])
         return scores
 
     def _n_unknown(self, words: Words) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -140,6 +140,24 @@ class LanguageEvaluation:
     keystrokes_saved: float | None
 
 
+class Counts(NamedTuple):
+    """Sums over foretold tokens, of which `LanguageEvaluation` has the means.
+
+    Attributes:
+        nats: cross-entropy.
+        first, third, unknown, n: tokens that were the likeliest, or among the three likeliest; that
+            are UNKNOWN; all.
+        saved: keys that suggestions save.
+    """
+
+    nats: float
+    first: float
+    third: float
+    unknown: float
+    n: float
+    saved: float
+
+
 def measure(
     net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str], *, keyboard: bool = True
 ) -> LanguageEvaluation:
@@ -153,14 +171,26 @@ def measure(
     Raises:
         ValueError: there is no character in any document.
     """
-    characters = sum(map(len, documents))
-    if not characters:
+    counts = counted(net, vocabulary, documents, keyboard=keyboard)
+    return measured(counts, vocabulary, documents, keyboard=keyboard)
+
+
+def counted(
+    net: LanguageNet,
+    vocabulary: Vocabulary,
+    documents: Sequence[str],
+    ranks: Ranks = ALONE,
+    *,
+    keyboard: bool = True,
+) -> Counts:
+    """The sums of `measure`; of several processes each has those of its parts of the documents."""
+    if not any(documents):
         raise ValueError(
             f"the {len(documents)} documents have no character; wanted a text to measure"
         )
     suggesting = Keyboard(vocabulary) if keyboard else None
     nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
-    for logits, targets in answers(net, [vocabulary.encode(text) for text in documents]):
+    for logits, targets in answers(net, [vocabulary.encode(text) for text in documents], ranks):
         right = logits.gather(1, targets[:, None])
         nats += _nats(logits, targets)
         better = (logits > right).sum(1)
@@ -170,17 +200,25 @@ def measure(
         n += len(targets)
         if suggesting is not None:
             suggesting.type(logits.numpy(), targets.numpy())
+    return Counts(nats, first, third, unknown, n, 0 if suggesting is None else suggesting.saved)
+
+
+def measured(
+    counts: Counts, vocabulary: Vocabulary, documents: Sequence[str], *, keyboard: bool = True
+) -> LanguageEvaluation:
+    """The measures by the sums over all documents; see `measure`."""
+    nats, n = counts.nats, counts.n
     keys = max(1, sum(map(vocabulary.keystrokes, documents)))
     return LanguageEvaluation(
         loss=nats / n,
-        bits_per_character=nats / math.log(2) / characters,
+        bits_per_character=nats / math.log(2) / sum(map(len, documents)),
         perplexity=_exp(nats / n),
-        n_tokens=n,
+        n_tokens=int(n),
         vocabulary_size=len(vocabulary),
-        unknown=unknown / n,
-        top1=first / n,
-        top3=third / n,
-        keystrokes_saved=None if suggesting is None else suggesting.saved / keys,
+        unknown=counts.unknown / n,
+        top1=counts.first / n,
+        top3=counts.third / n,
+        keystrokes_saved=counts.saved / keys if keyboard else None,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -140,6 +141,64 @@ class Scores:
         lengths = [values.shape[1]] * len(values) if self.lengths is None else self.lengths.tolist()
         for i, length, row in zip(self.chosen.tolist(), lengths, values.numpy(), strict=True):
             yield i, row[:length]
+
+
+@dataclass(frozen=True, eq=False)
+class TagAnswers:
+    """A network's answers to N labelled sequences, of T_i steps.
+
+    Attributes:
+        lengths: `[N]`, T_i.
+        best: `[ΣT]` int32, the likeliest labels as class numbers.
+        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not asked for.
+        loss: the sum of −log P of the labels, in nats.
+        n_right: how many labels are right.
+    """
+
+    lengths: np.ndarray
+    best: np.ndarray
+    sure: np.ndarray
+    loss: float
+    n_right: int
+
+    def of(self, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The best labels and their probabilities, `[T_i]` each, of sequences at positions."""
+        spans = [slice(self._ends[i] - self.lengths[i], self._ends[i]) for i in chosen]
+        return [self.best[span] for span in spans], [self.sure[span] for span in spans]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.lengths)
+
+
+@torch.no_grad()
+def answered(
+    net: TaggerNet, batches: Iterable[Scores], y: Integers, allowed: Allowed | None, sure: bool
+) -> TagAnswers:
+    """The answers of a network to labelled sequences.
+
+    Args:
+        net: the network.
+        batches: its scores of all of them, as `scored` gives them.
+        y: the labels of each.
+        allowed: see `models.TaggerNet.best`.
+        sure: whether the probabilities are wanted, too.
+    """
+    starts, n_steps = np.cumsum(y.lengths) - y.lengths, int(y.lengths.sum())
+    best, shares = np.empty(n_steps, np.int32), np.empty(n_steps if sure else 0)
+    loss, n_right = 0.0, 0
+    for batch in batches:
+        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
+        there = labels != NO_LABEL
+        steps = (starts[batch.chosen][:, None] + np.arange(labels.shape[1]))[there.numpy()]
+        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
+        found = net.best(batch.scores, batch.lengths, allowed)[there]
+        n_right += int((found == labels[there]).sum())
+        best[steps] = found.numpy()
+        if sure:
+            each = net.probabilities(batch.scores, batch.lengths)[there]
+            shares[steps] = each.gather(1, found[:, None])[:, 0].numpy()
+    return TagAnswers(y.lengths, best, shares, loss, n_right)
 
 
 @torch.no_grad()

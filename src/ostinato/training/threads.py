@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ostinato import environment
 from ostinato.engine import native
-from ostinato.training.distributed import Ranks
 
 # Up to this many parameters a training alone was as fast with one thread for PyTorch's own
 # operations as with two (ratios of 0.99 to 1.02 for four networks of 21,514 to 282,634).
@@ -37,21 +35,3 @@ def engine_first(net: torch.nn.Module) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         native.own_threads.reset(token)
-
-
-@contextmanager
-def all_cores(ranks: Ranks) -> Iterator[None]:
-    """Give the first process the cores of the others on its machine, which wait for it."""
-    if ranks.alone or not ranks.first:
-        yield
-        return
-    of_pytorch, of_engine = torch.get_num_threads(), native.own_threads.get()
-    everyones = (of_engine or of_pytorch) * environment.processes_here()
-    if of_engine is None:
-        torch.set_num_threads(everyones)
-    token = native.own_threads.set(None if of_engine is None else everyones)
-    try:
-        yield
-    finally:
-        native.own_threads.reset(token)
-        torch.set_num_threads(of_pytorch)

@@ -20,7 +20,11 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ostinato.report import RunFacts
     from ostinato.training.callbacks import Callback
+    from ostinato.training.distributed import Ranks
     from ostinato.training.fitted import FittedClassifier
     from ostinato.training.history import History
 
@@ -77,6 +81,19 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a network tells of the test part.
+
+    Attributes:
+        logits: `[N, C]`.
+        n_right: see `report.collect`; None if no report is wanted, or the network reads both ways.
+    """
+
+    logits: Tensor
+    n_right: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class ClassifyJob(PartsJob):
     """See `Job`."""
 
@@ -119,22 +136,38 @@ class ClassifyJob(PartsJob):
         )
         return replace(model, preparation=preparation), history
 
-    def evaluate(self, model: FittedClassifier) -> dict[str, Any]:
+    def answers(self, model: FittedClassifier, ranks: Ranks, report: bool) -> Answers | None:
+        import torch
+
+        from ostinato.report.collect import reads_both_ways, right_by_step
+
+        part, n_right = self._share(ranks), None
+        logits = model.logits(part) if len(part) else torch.zeros(0, len(model.classes))
+        every = ranks.at_first(logits)
+        if report and not model.multilabel and not reads_both_ways(model.net):
+            own = right_by_step(model, part, part.y) if len(part) else np.zeros(1, np.int64)
+            n_right = ranks.at_first(torch.from_numpy(own))
+        if every is None:
+            return None
+        return Answers(torch.cat(every), None if n_right is None else _added(n_right))
+
+    def evaluate(self, model: FittedClassifier, answers: Answers) -> dict[str, Any]:
         test = self.parts.test
-        evaluation: dict[str, Any] = {"test": measure(model, test)}
+        evaluation: dict[str, Any] = {"test": measure(model, test, answers.logits)}
         if self.settings.data.source == "mnist":
             evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
         else:
-            evaluation |= self._baselines(model)
+            evaluation |= self._baselines(model, answers)
         return evaluation
 
-    def _baselines(self, model: FittedClassifier) -> dict[str, Any]:
+    def _baselines(self, model: FittedClassifier, answers: Answers) -> dict[str, Any]:
         """What simple methods reach, and the network beside the best of them in words."""
         from ostinato import baselines
 
         train, test = self.parts.train, self.parts.test
         if model.multilabel:
-            return several.baselines(model, train, test, self.settings.training.seed)
+            seed = self.settings.training.seed
+            return several.baselines(model, train, test, seed, answers.logits)
         if model.vocabulary is not None:
             words = model.words(train), train.y, model.words(test), test.y
             found = baselines.words(*words)
@@ -142,25 +175,36 @@ class ClassifyJob(PartsJob):
             X, X_test = model.prepared(train), model.prepared(test)
             seed = self.settings.training.seed
             found = baselines.classification(X, train.y, X_test, test.y, seed)
-        right = model.predict(test) == test.y
+        right = model.likeliest(answers.logits) == test.y
         simple = {each.name: {"accuracy": each.accuracy} for each in found[1:]}
         return {"baselines": simple, "verdict": baselines.verdict(right, found)}
 
     def keep(
-        self, run: RunDir, model: FittedClassifier, history: History, evaluation: dict[str, Any]
+        self,
+        run: RunDir,
+        model: FittedClassifier,
+        history: History,
+        evaluation: dict[str, Any],
+        answers: Answers,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli import reported
 
         settings, test = self.settings, self.parts.test
         model.save(run.model, self._parameters(model), history.iterations)
-        proba = model.predict_proba(test)
+        proba = model.probabilities(answers.logits)
         names = test.ids if test.roles is not None else None
         lines = predictions_csv(model.classes, proba, test.y, ids=names, several=model.multilabel)
         files.write_text(run.predictions, lines)
         facts = reported.facts(settings, run, history, evaluation)
-        collect: Any = report.collect_several if model.multilabel else report.collect
-        report.write_report(run.report, collect(model, test, test.y, facts))
+        contents: RunFacts
+        if model.multilabel:
+            contents = report.collect_several(model, test, test.y, facts, proba=proba)
+        else:
+            contents = report.collect(
+                model, test, test.y, facts, proba=proba, n_right=answers.n_right
+            )
+        report.write_report(run.report, contents)
 
     def _preparation(self) -> Preparation | None:
         data = self.settings.data
@@ -177,17 +221,30 @@ class ClassifyJob(PartsJob):
         return parameters | {"class_weight": weights}
 
 
-def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
+def measure(
+    model: FittedClassifier, part: Examples, logits: Tensor | None = None
+) -> dict[str, Any]:
     """What the model's `evaluate` tells, and the share of the part's most frequent class.
 
     An answer that is always this class has that accuracy, without looking at a sequence. Where a
     sequence may have several labels, see `label_metrics.measure` instead.
+
+    Args:
+        logits: `[N, C]`, the answers, if they are known.
     """
     if model.multilabel:
-        return several.measure(model, part)
+        return several.measure(model, part, logits)
     counts = np.unique(part.y, return_counts=True)[1]
     most_frequent = float(counts.max() / len(part.y))
-    return {**model.evaluate(part, part.y), "most_frequent_class": most_frequent}
+    told = model.evaluate(part, part.y) if logits is None else model.measured(logits, part.y)
+    return {**told, "most_frequent_class": most_frequent}
+
+
+def _added(counts: Sequence[Tensor]) -> np.ndarray:
+    """The sum of counts by step, `[T_r]` each, of which the last one goes on for ever."""
+    longest = max(map(len, counts))
+    each = [np.pad(c.numpy(), (0, longest - len(c)), mode="edge") for c in counts]
+    return np.sum(each, axis=0)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:

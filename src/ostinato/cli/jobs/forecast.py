@@ -25,6 +25,7 @@ from ostinato.data.stored_series import StoredSeries
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
+    from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_forecaster import Backtest, FittedForecaster
     from ostinato.training.history import History
     from ostinato.training.windows import ForecastSettings
@@ -146,18 +147,33 @@ class ForecastJob:
         )
         return replace(model, preparation=preparation), history
 
-    def evaluate(self, model: FittedForecaster) -> dict[str, Any]:
+    def answers(self, model: FittedForecaster, ranks: Ranks, report: bool) -> np.ndarray | None:
+        import torch
+
+        panel, windows = self._panel(model.preparation, unseen=environment.rank_here() > 0)
+        every = ranks.at_first(torch.from_numpy(model.answers(panel, windows, ranks)))
+        return None if every is None else torch.cat(every).numpy()
+
+    def evaluate(self, model: FittedForecaster, answers: np.ndarray) -> dict[str, Any]:
+        from ostinato.training.fitted_forecaster import in_turn
+
         panel, windows = self._panel(model.preparation)
+        found = model.evaluate(panel, windows, answer=in_turn(answers))
         return {
             "task": "forecast",
-            "test": _known(model.evaluate(panel, windows)) | {"windows": windows},
+            "test": _known(found) | {"windows": windows},
             "baselines": {
                 name: _known(found) for name, found in model.baselines(panel, windows).items()
             },
         }
 
     def keep(
-        self, run: RunDir, model: FittedForecaster, history: History, evaluation: dict[str, Any]
+        self,
+        run: RunDir,
+        model: FittedForecaster,
+        history: History,
+        evaluation: dict[str, Any],
+        answers: np.ndarray,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli import reported
@@ -166,8 +182,9 @@ class ForecastJob:
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
-        files.write_pieces(run.predictions, (piece.encode() for piece in self._backtest(model)))
-        shown = self.series.some(SHOWN)
+        lines = (piece.encode() for piece in self._backtest(model, answers))
+        files.write_pieces(run.predictions, lines)
+        shown, stored = self.series.some(SHOWN), isinstance(self.series.y, StoredSeries)
         contents = report.collect_forecasts(
             model,
             _panel(shown, model.preparation).before(self.held_back),
@@ -175,17 +192,20 @@ class ForecastJob:
             windows=self.n_windows(),
             ids=shown.ids,
             times=shown.times,
+            quantiles=None if stored else answers,  # a few series of a file are answered again
         )
         report.write_report(run.report, contents)
 
-    def _backtest(self, model: FittedForecaster) -> Iterator[str]:
+    def _backtest(self, model: FittedForecaster, answers: np.ndarray) -> Iterator[str]:
         """A line for each step that the model is measured by: what came, and the quantiles."""
+        from ostinato.training.fitted_forecaster import in_turn
+
         panel, windows = self._panel(model.preparation)
         times = self.series.times
         dtype = None if times is None else time_type(times)
         header = ["id", "step" if times is None else "time", "value", "prediction"]
         head: list[str] | None = [*header, *(f"q{level:g}" for level in model.levels)]
-        for chosen, _, tested in model.backtests(panel, windows):
+        for chosen, _, tested in model.backtests(panel, windows, answer=in_turn(answers)):
             part = self.series.select(chosen)
             when = None if part.times is None else times_as_text(list(part.times), dtype)
             yield csv_text(head, _lines(tested, part.ids, when))

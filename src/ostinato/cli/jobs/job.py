@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ostinato.training.callbacks import Callback
+    from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
 
 
@@ -33,15 +34,28 @@ class Job(Protocol):
         """Bytes that the training takes at least."""
 
     def fit(self, callbacks: Sequence[Callback], resume: str | None) -> tuple[Any, History]:
-        """Train. The result is what `evaluate` and `keep` take.
+        """Train. The result is what the other methods take.
 
         Raises:
             BadInput, ValueError: the data or the settings cannot be used.
             Diverged: the loss became NaN or infinite.
         """
 
-    def evaluate(self, model: Any) -> dict[str, Any]:
+    def answers(self, model: Any, ranks: Ranks, report: bool) -> Any:
+        """The answers to the test part, for `evaluate` and `keep`; None but in the first process.
+
+        Every process answers its share, and all call this together.
+
+        Args:
+            model: what `fit` gave, the same in all.
+            ranks: the processes.
+            report: whether there are answers to be kept, and a report.
+        """
+
+    def evaluate(self, model: Any, answers: Any) -> dict[str, Any]:
         """The entries of evaluation.json that are the task's own, "test" among them."""
 
-    def keep(self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any]) -> None:
+    def keep(
+        self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any], answers: Any
+    ) -> None:
         """Write the model, the predictions and the report."""

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ostinato.data.table import Table
     from ostinato.data.vocabulary import Vocabulary
     from ostinato.training.callbacks import Callback
+    from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_language import FittedLanguageModel
     from ostinato.training.history import History
+    from ostinato.training.language import LanguageEvaluation
 
 _log = logging.getLogger(__name__)
 
@@ -198,11 +200,25 @@ class LanguageJob:
             resume=resume,
         )
 
-    def evaluate(self, model: FittedLanguageModel) -> dict[str, Any]:
+    def answers(
+        self, model: FittedLanguageModel, ranks: Ranks, report: bool
+    ) -> LanguageEvaluation | None:
+        import torch
+
+        from ostinato.training.language import Counts, counted, measured
+
+        test = self.texts.test
+        own = counted(model.net, model.vocabulary, test, ranks)
+        every = ranks.at_first(torch.tensor([own], dtype=torch.float64))
+        if every is None:
+            return None
+        return measured(Counts(*torch.cat(every).sum(0).tolist()), model.vocabulary, test)
+
+    def evaluate(self, model: FittedLanguageModel, answers: LanguageEvaluation) -> dict[str, Any]:
         order = self.order
         return {
             "task": "language",
-            "test": asdict(model.evaluate(self.texts.test)),
+            "test": asdict(answers),
             "baselines": {
                 f"modified Kneser-Ney, {order}-grams": _n_grams(self.texts, model.vocabulary, order)
             },
@@ -214,6 +230,7 @@ class LanguageJob:
         model: FittedLanguageModel,
         history: History,
         evaluation: dict[str, Any],
+        answers: LanguageEvaluation,
     ) -> None:
         from ostinato import report
         from ostinato.cli import reported

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from ostinato.cli import limits, partition, sources
 from ostinato.cli.config import Config
+
+if TYPE_CHECKING:
+    from ostinato.data.examples import Examples
+    from ostinato.training.distributed import Ranks
 
 J = TypeVar("J", bound="PartsJob")
 
@@ -27,3 +33,8 @@ class PartsJob:
 
     def least_memory(self) -> int:
         return limits.least_memory(self.settings, partition.describe(self.parts))
+
+    def _share(self, ranks: Ranks) -> Examples:
+        """The test sequences that this process answers, none if there are too few for all."""
+        test = self.parts.test
+        return test if ranks.alone else test.select(np.arange(len(test))[ranks.rows(len(test))])

@@ -9,6 +9,8 @@ import numpy as np
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ostinato.cli.config import Config
     from ostinato.cli.partition import Parts
     from ostinato.data.examples import Examples
@@ -41,18 +43,31 @@ def check(settings: Config, parts: Parts) -> None:
         )
 
 
-def measure(model: FittedClassifier, part: Examples) -> dict[str, Any]:
-    """See `label_metrics.measure`; "accuracy" is the share of sequences with all labels right."""
+def measure(
+    model: FittedClassifier, part: Examples, logits: Tensor | None = None
+) -> dict[str, Any]:
+    """See `label_metrics.measure`; "accuracy" is the share of sequences with all labels right.
+
+    Args:
+        logits: `[N, C]`, the answers, if they are known.
+    """
     from ostinato import label_metrics
 
-    whole = model.evaluate(part, part.y)
-    return {**whole, **label_metrics.measure(part.y, model.predict(part))}
+    if logits is None:
+        whole, predicted = model.evaluate(part, part.y), model.predict(part)
+    else:
+        whole, predicted = model.measured(logits, part.y), model.likeliest(logits)
+    return {**whole, **label_metrics.measure(part.y, predicted)}
 
 
 def baselines(
-    model: FittedClassifier, train: Examples, test: Examples, seed: int
+    model: FittedClassifier, train: Examples, test: Examples, seed: int, logits: Tensor
 ) -> dict[str, Any]:
-    """What simple methods reach, and the network beside the best of them in words."""
+    """What simple methods reach, and the network beside the best of them in words.
+
+    Args:
+        logits: `[N, C]`, the network's answers to the test part.
+    """
     from ostinato import baselines, label_metrics
 
     if model.vocabulary is not None:
@@ -61,7 +76,7 @@ def baselines(
     else:
         X, X_test = model.prepared(train), model.prepared(test)
         found = baselines.several(X, train.y, X_test, test.y, seed)
-    right = (model.predict(test) == test.y).mean(axis=1)
+    right = (model.likeliest(logits) == test.y).mean(axis=1)
     simple = {
         each.name: label_metrics.measure(test.y, each.answers)
         for each in found

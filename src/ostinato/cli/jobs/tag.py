@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
     from ostinato.training.callbacks import Callback
+    from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_tagger import FittedTagger
     from ostinato.training.history import History
+    from ostinato.training.tagging import TagAnswers
 
 AT_ONCE = 1 << 17  # values of a test part in a file whose answers are written at a time
 SHOWN = 1 << 20  # values of a test part whose sequences are in a file that the report looks at
@@ -72,7 +74,13 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     model = answering.to_predict(trained)
     for i, part in enumerate(parts):
         X = partition.inputs(model.preparation, part)
-        yield _csv(model, part, X, proba, with_header=i == 0)
+        best, shares = model.predict(X), model.predict_proba(X)
+        number = {label: c for c, label in enumerate(model.classes.tolist())}
+        sure = [
+            row[np.arange(len(row)), [number[label] for label in labels.tolist()]]
+            for row, labels in zip(shares, best, strict=True)
+        ]
+        yield _csv(model, part, best, sure, shares if proba else None, with_header=i == 0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,25 @@ class TagJob(PartsJob):
         )
         return replace(model, preparation=preparation), history
 
-    def evaluate(self, model: FittedTagger) -> dict[str, Any]:
+    def answers(self, model: FittedTagger, ranks: Ranks, report: bool) -> TagAnswers | None:
+        import torch
+
+        from ostinato.training.tagging import TagAnswers
+
+        part, nothing = self._share(ranks), np.zeros(0)
+        own = TagAnswers(part.lengths, nothing.astype(np.int32), nothing, 0.0, 0)
+        if len(part):
+            own = model.answers(partition.inputs(model.preparation, part), part.y, sure=report)
+        best = ranks.at_first(torch.from_numpy(own.best))
+        sure = ranks.at_first(torch.from_numpy(own.sure))
+        sums = ranks.at_first(torch.tensor([(own.loss, own.n_right)], dtype=torch.float64))
+        if best is None or sure is None or sums is None:
+            return None
+        loss, n_right = torch.cat(sums).sum(0).tolist()
+        every = self.parts.test.lengths, torch.cat(best).numpy(), torch.cat(sure).numpy()
+        return TagAnswers(*every, loss, int(n_right))
+
+    def evaluate(self, model: FittedTagger, answers: TagAnswers) -> dict[str, Any]:
         train, test = self.parts.train, self.parts.test
         labels, counts = label_counts(train.y)
         tested, n_tested = label_counts(test.y)
@@ -126,10 +152,15 @@ class TagJob(PartsJob):
             words = [(partition.inputs(model.preparation, part), part.y) for part in sides]
             found = labels_of_words(*words[0], *words[1])
             baselines[found.name] = {"accuracy": found.accuracy}
-        return {"task": "tag", "test": model.evaluate(X, test.y), "baselines": baselines}
+        return {"task": "tag", "test": model.measured(X, test.y, answers), "baselines": baselines}
 
     def keep(
-        self, run: RunDir, model: FittedTagger, history: History, evaluation: dict[str, Any]
+        self,
+        run: RunDir,
+        model: FittedTagger,
+        history: History,
+        evaluation: dict[str, Any],
+        answers: TagAnswers,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli import reported
@@ -138,15 +169,10 @@ class TagJob(PartsJob):
         parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
         model.save(run.model, parameters, history.iterations)
-        X = partition.inputs(model.preparation, self.parts.test)
-        times = self.parts.test.times
-        dtype = None if times is None else time_type(times)
-        lines = (
-            _csv(model, part, x, proba=False, with_header=i == 0, dtype=dtype).encode()
-            for i, (part, x) in enumerate(_pieces(self.parts.test, X))
+        files.write_pieces(
+            run.predictions, (piece.encode() for piece in self._lines(model, answers))
         )
-        files.write_pieces(run.predictions, lines)
-        shown = self.parts.test.some(SHOWN)
+        drawn, shown = self.parts.test.drawn(SHOWN), self.parts.test.some(SHOWN)
         contents = report.collect_tagging(
             model,
             partition.inputs(model.preparation, shown),
@@ -154,8 +180,24 @@ class TagJob(PartsJob):
             reported.facts(settings, run, history, evaluation),
             ids=shown.ids,
             words=_words(shown),
+            answers=answers.of(drawn),
         )
         report.write_report(run.report, contents)
+
+    def _lines(self, model: FittedTagger, answers: TagAnswers) -> Iterator[str]:
+        """The predictions for the test part, as pieces of CSV."""
+        from ostinato.data import LabelEncoder
+
+        test, encoder = self.parts.test, LabelEncoder(model.classes)
+        dtype = None if test.times is None else time_type(test.times)
+        pieces: Iterable[np.ndarray] = [np.arange(len(test))]
+        if isinstance(test.X, Stored):
+            pieces = test.X.stretches(AT_ONCE)
+        for i, chosen in enumerate(pieces):
+            part = test.select(chosen).loaded() if isinstance(test.X, Stored) else test
+            best, sure = answers.of(chosen)
+            labels = [encoder.decode(each) for each in best]
+            yield _csv(model, part, labels, sure, with_header=i == 0, dtype=dtype)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
@@ -175,15 +217,6 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
             )
 
 
-def _pieces(part: Examples, X: Any) -> Iterator[tuple[Examples, Any]]:
-    """Examples in memory, and their input X: of those in a file, some at a time."""
-    if not isinstance(part.X, Stored):
-        yield part, X
-        return
-    for chosen in part.X.stretches(AT_ONCE):
-        yield part.select(chosen).loaded(), X[chosen]
-
-
 def _words(part: Examples) -> list[list[str]] | None:
     """The words of each sequence, if a step is one."""
     if len(part.features) != 1 or part.features[0] not in part.categories:
@@ -196,8 +229,9 @@ def _words(part: Examples) -> list[list[str]] | None:
 def _csv(
     model: FittedTagger,
     part: Examples,
-    X: Any,
-    proba: bool,
+    best: Sequence[np.ndarray],
+    sure: Sequence[np.ndarray],
+    shares: Sequence[np.ndarray] | None = None,
     with_header: bool = True,
     dtype: str | None = None,
 ) -> str:
@@ -205,31 +239,28 @@ def _csv(
 
     Args:
         model, part: what answers, and what is answered.
-        X: the input of the network.
-        proba: whether there is a column for the probability of each label.
+        best, sure: the likeliest labels of each sequence, and their probabilities, `[T_i]`.
+        shares: the probabilities of all labels, `[T_i, C]`, which get columns; None: they do not.
         with_header: whether the names of the columns stand above.
         dtype: in which times are written; see `times_as_text`.
     """
-    answers, best = model.predict_proba(X), model.predict(X)
-    classes = model.classes.tolist()
     known = None if part.y is None else as_labels(part.y, part.lengths, model.scheme)
     header = ["id", "step" if part.times is None else "time"]
     header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
-    header += [f"probability_{label}" for label in classes] if proba else []
+    header += [f"probability_{label}" for label in model.classes.tolist()] if shares else []
     times = None if part.times is None else times_as_text(part.times, dtype)
     rows = []
-    for i, shares in enumerate(answers):
-        when = range(1, len(shares) + 1) if times is None else times[i]
-        for t, row in enumerate(shares):
-            label = best[i][t]
+    for i, labels in enumerate(best):
+        when = range(1, len(labels) + 1) if times is None else times[i]
+        for t, label in enumerate(labels):
             rows.append(
                 [
                     part.ids[i],
                     when[t],
                     *([known[i][t]] if known is not None else []),
                     label,
-                    f"{row[classes.index(label.item())]:.6f}",
-                    *((f"{share:.6f}" for share in row) if proba else ()),
+                    f"{sure[i][t]:.6f}",
+                    *((f"{share:.6f}" for share in shares[i][t]) if shares else ()),
                 ]
             )
     return csv_text(header if with_header else None, rows)
