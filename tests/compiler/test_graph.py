@@ -174,3 +174,27 @@ def test_a_call_of_another_library():
     library.impl("twice", lambda a: a * 2, "CompositeExplicitAutograd")
     twice, W = torch.ops.ostinato_test.twice.default, torch.randn(H, H, dtype=D)
     assert "has no ostinato_test.twice" in explained(lambda h, x: x + h @ twice(W)).reason
+
+
+def test_numbers_that_are_put_are_not_places():
+    """As an index is, they are a tensor that the step makes of numbers."""
+    W = torch.randn(H, H, dtype=D, requires_grad=True)
+
+    def step(h, x):
+        new = torch.tanh(x + h @ W).clone()
+        new[:, [0, 2]] = torch.tensor([0.5, 2.0], dtype=D)
+        return torch.cat([new[:, 1:], torch.tensor([3.0], dtype=D).expand(len(new), 1)], 1)
+
+    assert_like_the_loop(step, [W])
+    assert explained(step).native
+
+
+def test_a_move_that_mixes_rows_plays_the_loop():
+    for step in (
+        lambda h, x: h + x.flip(0),
+        lambda h, x: h + torch.cat([x[1:], x[:1]]),
+        lambda h, x: h + x.roll(1, 0),
+        lambda h, x: h + x[0],
+        lambda h, x: h + x.view(-1)[: H * len(x)].view_as(x).t().reshape(x.shape),
+    ):
+        assert "rows" in explained(step).reason or "batch" in explained(step).reason

@@ -89,13 +89,9 @@ def _slice_scatter(
     taken = range(*slice(start, end, step).indices(n))
     if len(taken) == n:
         return src.clone()
-    if step == 1:
-        parts = [x.narrow(dim, 0, taken.start), src, x.narrow(dim, taken.stop, n - taken.stop)]
-    else:
-        source = {i: k for k, i in enumerate(taken)}
-        parts = [
-            src.narrow(dim, source[i], 1) if i in source else x.narrow(dim, i, 1) for i in range(n)
-        ]
+    if step != 1:
+        return NotImplemented
+    parts = [x.narrow(dim, 0, taken.start), src, x.narrow(dim, taken.stop, n - taken.stop)]
     return torch.cat([part for part in parts if part.shape[dim]], dim)
 
 

@@ -19,7 +19,8 @@ import torch
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.identities import is_zero
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node, Slot
+from ostinato.compiler.graph.moves import moved, moved_back
+from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.compiler.graph.rules import RULES, Context, Shape, Value, axis_in_row, columns, rule
 
 MOST_LOOKED_UP = 64  # indices of one row, each of which is an operation of its own
@@ -201,8 +202,10 @@ def _index(c: Context, a: Value, indices: list[Any]) -> Any:
     if not a.rows and _leading(indices):
         sizes = [int(n) for n in a.shape[: len(indices)]]
         return _rows_of(c, a, _flat_index(c, indices, sizes), math.prod(sizes))
-    dim, index = _only_index(c, a, indices)
-    return _columns_of(c, a, dim, index)
+    known = _known(indices)
+    if known is not None:
+        return moved(c, a, known)
+    return _columns_of(c, a, *_only_index(c, a, indices))
 
 
 @rule("index_put", "_index_put_impl")
@@ -223,8 +226,12 @@ def _index_put(
         sizes = shape[: len(indices)]  # the gradient of a table
         return _added_to_rows(c, values, _flat_index(c, indices, sizes), math.prod(sizes), shape)
     like = Value(c.b.widen(c.node(a), columns(shape)), shape)
-    dim, index = _only_index(c, like, indices)
-    return _put_columns(c, like, dim, index, values, accumulate)
+    if accumulate:
+        return _added_to_columns(c, like, indices, values)
+    known = _known(indices)
+    if known is None:
+        raise c.refuse("puts values at places that are not known when the step is recorded")
+    return moved(c, like, known, values)
 
 
 def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Value]:
@@ -243,45 +250,15 @@ def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Valu
 # ---- an index that all rows share
 
 
-def _known(node: Node) -> list[int] | None:
-    """The values of an index, where the step made it of numbers."""
-    if node.op == "literal":
-        literal: Literal = node.attrs[0]
-        if literal.tensor.dim() == 1 and literal.tensor.dtype != torch.bool:
-            return [int(i) for i in literal.tensor]
-    return None
+def _known(indices: Sequence[Any]) -> list[Any] | None:
+    """The tensors of indices, where the step made all of them of numbers."""
+    if any(i is not None and i.node.op != "literal" for i in indices):
+        return None
+    return [None if i is None else i.node.attrs[0].tensor for i in indices]
 
 
 def _outer_and_inner(a: Value, dim: int) -> tuple[int, int]:
     return columns(a.shape[:dim]), columns(a.shape[dim + 1 :])
-
-
-def _places(shape: Shape, dim: int) -> np.ndarray[Any, Any]:
-    """The number of each element of a row, `[outer, n, inner]`."""
-    return np.arange(columns(shape)).reshape(axis_in_row(shape, dim))
-
-
-def picked(c: Context, a: Value, dim: int, index: Sequence[int]) -> Node:
-    """The elements of an axis with these numbers, in this order."""
-    chosen = _places(a.shape, dim)[:, list(index)]
-    return arrays.take(c.b, c.as_rows(a), chosen.ravel())
-
-
-def _added_back(c: Context, g: Node, shape: Shape, dim: int, index: Sequence[int]) -> Node:
-    """The gradient of what `picked` took: a sum where an element was taken several times."""
-    n = shape[dim]
-    source = _places((*shape[:dim], len(index), *shape[dim + 1 :]), dim)
-    terms: list[np.ndarray[Any, Any]] = []
-    times = [0] * n
-    for k, i in enumerate([i % n for i in index]):
-        if times[i] == len(terms):
-            terms.append(np.full_like(_places(shape, dim), -1))
-        terms[times[i]][:, i] = source[:, k]
-        times[i] += 1
-    total = c.b.const(0.0, columns(shape))
-    for places in terms:
-        total = c.op("add", total, arrays.take(c.b, g, places.ravel()))
-    return total
 
 
 def _matrix(c: Context, index: Node, n: int, back: bool = False) -> Node:
@@ -313,34 +290,22 @@ def _by_product(c: Context, a: Value, dim: int, matrix: Node) -> Node:
 
 
 def _columns_of(c: Context, a: Value, dim: int, index: Value) -> Node:
-    known = _known(index.node)
-    if known is not None:
-        return picked(c, a, dim, known)
     if len(index.shape) != 1:
         raise c.refuse(f"takes columns by an index of {len(index.shape)} axes; wanted one axis")
     return _by_product(c, a, dim, _matrix(c, index.node, a.shape[dim]))
 
 
-def _put_columns(
-    c: Context, a: Value, dim: int, index: Value, values: Value, accumulate: bool
-) -> Node:
-    """The row, with values in the columns that the index names, or added there."""
-    known, n = _known(index.node), a.shape[dim]
+def _added_to_columns(c: Context, a: Value, indices: Sequence[Any], values: Value) -> Node:
+    """The row, with values added to the columns that the index names."""
+    dim, index = _only_index(c, a, indices)
     shape = (*a.shape[:dim], index.shape[0], *a.shape[dim + 1 :])
-    new = c.b.widen(c.node(values, shape), columns(shape))
-    if accumulate and known is not None:
-        return c.op("add", c.node(a), _added_back(c, new, a.shape, dim, known))
-    if accumulate:
-        matrix = _matrix(c, index.node, n, back=True)
-        added = _by_product(c, Value(new, shape), dim, matrix)
-        return c.op("add", c.node(a), added)
-    if known is None:
-        raise c.refuse("puts values at places that are not known when the step is recorded")
-    places = _places(a.shape, dim)  # of the old elements, with the new ones behind them
-    behind = _places(shape, dim) + columns(a.shape)
-    for k, i in enumerate(known):
-        places[:, i % n] = behind[:, k]
-    return arrays.take(c.b, c.b.concat([c.as_rows(a), new]), places.ravel())
+    new = Value(c.b.widen(c.node(values, shape), columns(shape)), shape)
+    known = _known(indices)
+    if known is not None:
+        added = moved_back(c, new, torch.ops.aten.index.Tensor, a.shape, known)
+    else:
+        added = _by_product(c, new, dim, _matrix(c, index.node, a.shape[dim], back=True))
+    return c.op("add", c.node(a), added)
 
 
 @rule("index_select")
@@ -348,6 +313,9 @@ def _index_select(c: Context, a: Value, dim: int, index: Value) -> Any:
     dim = dim % len(a.shape)
     if not a.rows and dim == 0:
         return _rows_of(c, a, index, a.shape[0])
+    known = _known([index])
+    if known is not None:
+        return moved(c, a, dim, *known)
     return _columns_of(c, a, *_only_index(c, a, [None] * dim + [index]))
 
 
@@ -360,34 +328,9 @@ def _index_add(
     return _index_put(c, a, [None] * (dim % len(c.shapes[0])) + [index], values, True)
 
 
-@rule("flip")
-def _flip(c: Context, a: Value, dims: Sequence[int]) -> Any:
-    for dim in dims:
-        dim = dim % len(a.shape)
-        if not isinstance(a.shape[dim], int):
-            raise c.refuse("turns the batch around")
-        a = Value(picked(c, a, dim, range(a.shape[dim] - 1, -1, -1)), a.shape)
-    return a
-
-
-def _windows(n: int, size: int, step: int) -> list[int]:
-    """The elements of one window after the other."""
-    return [first + j for first in range(0, n - size + 1, step) for j in range(size)]
-
-
-@rule("unfold")
-def _unfold(c: Context, a: Value, dim: int, size: int, step: int) -> Any:
-    dim = dim % len(a.shape)
-    if dim != len(a.shape) - 1 or not isinstance(a.shape[dim], int):
-        raise c.refuse("makes windows of another axis than the last")
-    return picked(c, a, dim, _windows(a.shape[dim], size, step))
-
-
 @rule("unfold_backward")
-def _unfold_backward(c: Context, g: Value, shape: Shape, dim: int, size: int, step: int) -> Any:
-    dim = dim % len(c.shapes[0])
-    index = _windows(c.shapes[0][dim], size, step)
-    return _added_back(c, c.as_rows(g), c.shapes[0], dim, index)
+def _unfold_backward(c: Context, g: Value, shape: Shape, *how: int) -> Any:
+    return moved_back(c, g, torch.ops.aten.unfold.default, c.shapes[0], *how)
 
 
 # ---- elements of each row by its own index
@@ -402,6 +345,12 @@ def _of_one_shape_beside(c: Context, a: Shape, index: Shape, dim: int) -> tuple[
     return axis_in_row(a, dim)
 
 
+def _element(c: Context, v: Value, dim: int, j: int) -> Node:
+    """The elements whose number along an axis is j."""
+    along = np.arange(v.width).reshape(axis_in_row(v.shape, dim))
+    return arrays.take(c.b, c.as_rows(v), along[:, j].ravel())
+
+
 def _named(c: Context, index: Value, dim: int, n: int) -> list[Node]:
     """For each index along an axis: a one at the element of n that it names, else zeros."""
     outer, k, inner = axis_in_row(index.shape, dim)
@@ -409,7 +358,7 @@ def _named(c: Context, index: Value, dim: int, n: int) -> list[Node]:
         raise c.refuse(f"looks up {k} indices a row; the engine does {MOST_LOOKED_UP}")
     numbers = tuple(np.broadcast_to(np.arange(n)[:, None], (outer, n, inner)).ravel().tolist())
     of_n = c.b.node("whole_numbers", (), numbers, ONCE, (len(numbers),))
-    each = [picked(c, index, dim, [j]) for j in range(k)]
+    each = [_element(c, index, dim, j) for j in range(k)]
     return [c.op("eq", arrays.spread(c.b, i, n, inner), of_n) for i in each]
 
 
@@ -431,7 +380,7 @@ def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, add: b
     for j, here in enumerate(_named(c, index, dim, n)):
         value = c.node(source)
         if isinstance(source, Value) and value.width > 1:
-            value = arrays.spread(c.b, picked(c, source, dim, [j]), n, inner)
+            value = arrays.spread(c.b, _element(c, source, dim, j), n, inner)
         if add:
             out = c.op("add", out, c.op("select", here, value, zero))
         else:

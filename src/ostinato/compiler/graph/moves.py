@@ -1,0 +1,114 @@
+"""Calls that move elements: that cut, join, turn or transpose.
+
+Where such a call puts each element, it says itself: it is called on the numbers of the elements,
+for a batch of two rows. The number 0 stands for a zero, which gradients of cuts have elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ostinato import tree
+from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.graph import arrays
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, columns, of_row
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def moved(c: Context, *args: Any, **kwargs: Any) -> list[Value]:
+    """The rule of such a call: its results are elements of its arguments, or zeros."""
+    values = [v for v in tree.leaves((args, kwargs)) if isinstance(v, Value)]
+    _, name, overload = c.name.split(".")
+    call = getattr(getattr(torch.ops.aten, name), overload)
+    outers = [1 if Batch(1) in shape else values[0].outer for shape in c.shapes]
+    row = c.b.concat([c.as_rows(v) for v in values])
+    places = _places(c, call, (args, kwargs), values, c.shapes, outers)
+    return [
+        Value(_taken(c.b, row, at), shape, outer)
+        for at, shape, outer in zip(places, c.shapes, outers, strict=True)
+    ]
+
+
+def _taken(b: Builder, row: Node, places: Numbers) -> Node:
+    """The elements at these places; one stretch between zeros is a concatenation."""
+    at = np.flatnonzero(places >= 0)
+    if not len(at) or (np.diff(places[at[0] : at[-1] + 1]) != 1).any():
+        return arrays.take(b, row, places)
+    start, stop = int(at[0]), int(at[-1]) + 1
+    piece = arrays.take(b, row, places[start:stop])
+    pieces = (b.absent(start), piece, b.absent(len(places) - stop))
+    return b.concat([n for n in pieces if n.width])
+
+
+def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Node:
+    """The gradient of a value of this shape, of which `call(value, *args)` moved elements.
+
+    It is a sum where one element was moved to several places.
+    """
+    value = Value(c.b.absent(columns(shape)), shape)
+    (places,) = _places(c, call, ((value, *args), {}), [value], [g.shape], [g.outer])
+    terms: list[Numbers] = []
+    times = [0] * value.width
+    for at, element in enumerate(places.tolist()):
+        if times[element] == len(terms):
+            terms.append(np.full(value.width, -1))
+        terms[times[element]][element] = at
+        times[element] += 1
+    total = c.b.const(0.0, value.width)
+    for term in terms:
+        total = c.op("add", total, arrays.take(c.b, c.as_rows(g), term))
+    return total
+
+
+def _places(
+    c: Context, call: Any, given: Any, values: list[Value], shapes: list[Any], outers: list[int]
+) -> list[Numbers]:
+    """For each result the elements of a row, which are numbered through all values; −1: a zero."""
+    n = sum(v.width for v in values)
+    numbers = iter(np.split(np.arange(1, n + 1), np.cumsum([v.width for v in values])))
+
+    def numbered(leaf: Any) -> Any:
+        if isinstance(leaf, Batch):
+            return 2 * leaf.times
+        if not isinstance(leaf, Value):
+            return leaf
+        return torch.from_numpy(_of_two_rows(next(numbers), leaf, n))
+
+    args, kwargs = tree.mapped(numbered, given)
+    found = call(*args, **kwargs)
+    by_row = [[batch_axis(v.shape) is not None] * v.width for v in values]
+    apart = n * np.concatenate([[0], *by_row])
+    places = []
+    for tensor, shape, outer in zip(
+        found if isinstance(found, list) else [found], shapes, outers, strict=True
+    ):
+        first, second = _rows_of(tensor.numpy(), shape, outer)
+        if (first > n).any() or (second != first + apart[first]).any():
+            raise c.refuse("takes part of the batch, or mixes its rows")
+        places.append(first - 1)
+    return places
+
+
+def _of_two_rows(numbers: Numbers, v: Value, apart: int) -> Numbers:
+    """The numbers of a row in the shape of a value that has two, the second one's `apart`."""
+    sizes, at = of_row(v.shape), batch_axis(v.shape)
+    if at is None:
+        return numbers.reshape(sizes)
+    row = numbers.reshape(*sizes[:at], v.outer, -1, *sizes[at + 1 :])
+    return np.stack([row, row + apart], at + 1).reshape(*sizes[:at], -1, *sizes[at + 1 :])
+
+
+def _rows_of(numbers: Numbers, shape: Shape, outer: int) -> tuple[Numbers, Numbers]:
+    """Both rows of a result."""
+    sizes, at = of_row(shape), batch_axis(shape)
+    if at is None:
+        return numbers.ravel(), numbers.ravel()
+    parts = numbers.reshape(*sizes[:at], outer, 2, -1, *sizes[at + 1 :])
+    first, second = (parts.take(i, at + 1).ravel() for i in range(2))
+    return first, second
