@@ -19,6 +19,7 @@ from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
 from ostinato.training import fitted, fitted_language
+from zoo.suites import one_in
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
@@ -78,7 +79,7 @@ def without_torch(*arguments: object) -> str:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", one_in(4, TASKS))
 def test_predict_and_evaluate_need_no_torch(ostinato, runs, task):
     file = file_of(runs, task)
     wanted = ostinato("predict", runs / task, file).out

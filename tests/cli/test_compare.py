@@ -14,6 +14,7 @@ from four_tasks import QUICK, TASKS
 import ostinato as package
 from ostinato.cli import paired
 from ostinato.cli.paired import Apart
+from zoo.suites import one_in
 
 
 def rows(**columns):
@@ -163,7 +164,7 @@ def test_predictions_of_other_examples_are_not_paired():
 # --- through the command line -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", one_in(4, TASKS))
 def test_two_runs_of_each_task_side_by_side(ostinato, tmp_path, task):
     more = ("--test-fraction", 0.5) if task != "forecast" else ()
     if task == "language":

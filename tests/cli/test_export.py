@@ -15,6 +15,7 @@ from four_tasks import QUICK, TASKS
 
 from ostinato import runtime
 from ostinato.engine import native
+from zoo.suites import one_in
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 
@@ -200,7 +201,7 @@ def test_it_imports_no_torch(trained, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", one_in(4, TASKS))
 def test_each_task(ostinato, tmp_path, task):
     run, file = tmp_path / "run", tmp_path / "m.onnx"
     data = TASKS[task](tmp_path)

@@ -13,6 +13,7 @@ from ostinato.cli import findings, main, sources
 from ostinato.cli.jobs import forecast, tag
 from ostinato.data import stored_panel
 from ostinato.data.stored import Stored
+from zoo.suites import one_in
 
 
 def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Path:
@@ -21,7 +22,7 @@ def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Pat
     return folder / run
 
 
-@pytest.mark.parametrize("kind", ["classify", "tag", "dates", "words"])
+@pytest.mark.parametrize("kind", one_in(4, ["classify", "tag", "dates", "words"]))
 def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
     small = train(tmp_path, "memory", kind)
     monkeypatch.setattr(sources, "LARGE", 0)
@@ -55,7 +56,7 @@ def test_forecasts_of_series_in_a_file(tmp_path, monkeypatch, kind):
     assert lines[0] == lines[1]
 
 
-@pytest.mark.parametrize("kind", ["tag", "words", "forecast"])
+@pytest.mark.parametrize("kind", one_in(3, ["tag", "words", "forecast"]))
 def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch, kind):
     """Of 24 sequences, 8 at a time: after 5 of 12 updates the second epoch is not over."""
     monkeypatch.setattr(sources, "LARGE", 0)

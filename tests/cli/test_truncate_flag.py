@@ -7,9 +7,10 @@ from cli_examples import lines
 from four_tasks import QUICK, TASKS
 
 from ostinato.cli import config as configuration
+from zoo.suites import one_in
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", "forecast"])
+@pytest.mark.parametrize("task", one_in(3, ["classify", "tag", "forecast"]))
 def test_gradients_end_in_the_run_that_asks_for_it(ostinato, tmp_path, task):
     flags, losses = (*TASKS[task](tmp_path), *QUICK, "--eval-every", 4), []
     for truncate in (1, 1000, None):

@@ -20,6 +20,7 @@ pytest.importorskip("optuna")
 
 from ostinato.cli import config as configuration
 from ostinato.cli import trials, workers
+from zoo.suites import one_in
 
 SHORT = ("--threads", 1, "--epochs", 3, "--hidden-size", 4)
 
@@ -44,7 +45,7 @@ def loaded(study):
     return optuna.load_study(study_name="tune", storage=journal.JournalStorage(backend))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", one_in(4, TASKS))
 def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_path, task):
     study, run = tmp_path / "study", tmp_path / "run"
     length = ("--iterations", 20, "--eval-every", 4, "--batch-size", 8, "--hidden-size", 4)
@@ -112,6 +113,7 @@ def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinat
     assert json.loads((study / "study.json").read_text())["sampler"]["seed"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_ends_like_one_that_was_not(ostinato, tmp_path, monkeypatch):
     from ostinato.training import loop
 

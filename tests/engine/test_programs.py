@@ -33,6 +33,7 @@ from ostinato.engine.program import (
     WeightBlock,
     register,
 )
+from zoo.suites import one_in
 
 ISAS = _native.available_isas()
 
@@ -489,7 +490,7 @@ WRONG_PLAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG_PLAYS)
+@pytest.mark.parametrize("name", one_in(4, WRONG_PLAYS))
 def test_a_play_of_the_wrong_size_is_refused(name):
     """In a process of its own, which would not live to tell."""
     script = f"""

@@ -18,6 +18,7 @@ from ostinato.data.roles import Roles
 from ostinato.engine import native
 from ostinato.export.c import export_c
 from ostinato.export.c_forecast import answers_and_bounds, forecast_source
+from zoo.suites import one_in
 
 pytestmark = [
     needs_gcc,
@@ -107,7 +108,7 @@ def played(series, model, x, future, static):
 
 
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-@pytest.mark.parametrize("name", ONE_WAY)
+@pytest.mark.parametrize("name", one_in(3, ONE_WAY))
 def test_equal_to_the_runtime(name, int8, tmp_path):
     """After each step: with a window that begins before the series, and one that has moved on."""
     model = models.forecaster(**ONE_WAY[name])
@@ -130,6 +131,7 @@ def test_equal_to_the_runtime(name, int8, tmp_path):
     np.testing.assert_array_equal(played(series, model, *given), ours)
 
 
+@pytest.mark.slow
 def test_strict_compilers_and_sanitizers_find_nothing(tmp_path):
     export_c(models.forecaster(P=1, K=3, S=2, num_layers=2, cell="lstm"), tmp_path / "net.c")
     sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -182,7 +184,7 @@ def test_a_window_without_a_value(tmp_path):
 
 
 @pytest.mark.parametrize("scaling", ["std", "mean_abs"])
-@pytest.mark.parametrize("values", [[0.1] * 20, [0] * 20, [0.1] + [np.nan] * 9], ids=str)
+@pytest.mark.parametrize("values", one_in(3, [[0.1] * 20, [0] * 20, [0.1] + [np.nan] * 9]), ids=str)
 def test_scales_of_series_that_do_not_vary(values, scaling, tmp_path):
     model = models.forecaster(scaling=scaling)
     series = Series(export_c(model, tmp_path / "net.c"), model)

@@ -17,6 +17,7 @@ from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
 from ostinato.export.onnx_model import sequence_model, step_model
+from zoo.suites import one_in
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 
@@ -93,7 +94,7 @@ FORMS = [(name, "sequence") for name in MODELS]
 FORMS += [(name, "step") for name in MODELS if name not in BOTH_WAYS]
 
 
-@pytest.mark.parametrize(("name", "form"), FORMS)
+@pytest.mark.parametrize(("name", "form"), one_in(2, FORMS, of_several=True))
 def test_equal_to_the_runtime(name, form, tmp_path):
     report = export_onnx(MODELS[name](), tmp_path / "m.onnx", form)
     assert len(report.parity.cases) == (2 if form == "sequence" else 3)
@@ -104,7 +105,9 @@ def test_equal_to_the_runtime(name, form, tmp_path):
     assert (form == "sequence") == any("time" in shape for shape in report.inputs.values())
 
 
-@pytest.mark.parametrize(("name", "form"), [f for f in FORMS if f[0] != FAR])
+@pytest.mark.parametrize(
+    ("name", "form"), one_in(4, [f for f in FORMS if f[0] != FAR], of_several=True)
+)
 def test_equal_to_the_runtime_in_openvino(name, form):
     model = MODELS[name]()
     make = sequence_model if form == "sequence" else step_model

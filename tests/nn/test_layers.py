@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils import _pytree as pytree
 
 import ostinato
+from zoo.suites import one_in
 
 
 def pair(kind: str, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -348,7 +349,7 @@ def test_an_empty_batch():
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch before 2.7")
-@pytest.mark.parametrize("layer", [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM])
+@pytest.mark.parametrize("layer", one_in(3, [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM]))
 @pytest.mark.filterwarnings("ignore:While compiling")
 def test_a_layer_is_exported_as_torchs(layer):
     m, x = layer(4, 5), torch.randn(6, 3, 4)
@@ -356,7 +357,7 @@ def test_a_layer_is_exported_as_torchs(layer):
     torch.testing.assert_close(exported(x), m(x))
 
 
-@pytest.mark.parametrize("layer", [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM])
+@pytest.mark.parametrize("layer", one_in(3, [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM]))
 def test_a_layer_is_freed_though_its_weights_lead_to_it(layer):
 
     def alive() -> Any:

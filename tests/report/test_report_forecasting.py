@@ -21,6 +21,7 @@ from ostinato.report import forecasting_page as page_module
 from ostinato.training import Plan
 from ostinato.training.fitted_forecaster import FittedForecaster
 from ostinato.training.windows import ForecastSettings
+from zoo.suites import one_in
 
 
 def read(tmp_path: Path, data: ForecastData) -> report_reader.Page:
@@ -194,8 +195,8 @@ def test_one_series_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["1m", "5m", "1h", "6h", "1D", "7D", "30D", "31D", "91D", "366D"]
-)  # fmt: skip
+    "step", one_in(4, ["1m", "5m", "1h", "6h", "1D", "7D", "30D", "31D", "91D", "366D"])
+)
 @pytest.mark.filterwarnings("error")
 def test_dates_at_any_distance_have_ticks(step: str) -> None:
     distance = np.timedelta64(int(step[:-1]), step[-1])
