@@ -136,7 +136,9 @@ class Search(OwnMode):
         self.y_shapes = [leaf.shape for leaf in leaves[-n_ys:]] if n_ys else []
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
         copies = [(t, copy) for t, copy in self.outside if copy is not t]
-        if any(c._version > 0 or c.requires_grad is not t.requires_grad for t, c in copies):
+        # A clone of a tensor that was made under torch.inference_mode begins at version 1.
+        changed = (c._version > t.is_inference() for t, c in copies)
+        if any(changed) or any(c.requires_grad is not t.requires_grad for t, c in copies):
             raise Unsupported("the step changes its carry, its input or a captured tensor in place")
         check_tensors(self.captured)
         self.did = tuple(self.trail), described(self.captured, a)
