@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from four_tasks import KINDS, QUICK
 from ostinato.cli import answering, jobs, main, runs, sources
 from ostinato.data import stored_panel
 from ostinato.training.distributed import ALONE, Ranks
+from zoo.suites import one_in
 
 # A readout is a sum of H = 4 products and a bias, of two directions 8. Two orders of summation
 # differ by 2 (8 + 1) · 2⁻²⁴ times the sum of the terms' sizes, which is below 3 here. Probabilities
@@ -78,33 +78,33 @@ def train(folder: Path, kind: str, *flags: str) -> tuple[Any, Any, dict[str, Any
     return jobs.again(found.config), answering.to_evaluate(found), module.evaluated(found, None)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Gives what `train` does, once for each case."""
-    threads = torch.get_num_threads()
-    yield cache(lambda case: train(tmp_path_factory.mktemp("run"), *case))
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 CASES = [(kind,) for kind in KINDS] + [("ragged", "--no-bidirectional"), ("words", "--crf")]
+SIZES = (2, 3, 50)  # fifty processes are more than there are test sequences
 
 
-@pytest.mark.parametrize("size", [2, 3, 50], ids=lambda n: f"{n} processes")
-@pytest.mark.parametrize("case", CASES, ids=" ".join)
-def test_shares_are_together_the_answers_of_one_process(trained, case, size):
-    """Fifty processes are more than there are test sequences."""
-    told = assert_shared(*trained(case), size)
-    if case[0] in ("classify", "ragged", "labels", "forecast"):  # of others parts differ in length
+@pytest.mark.parametrize("case", one_in(5, CASES), ids=" ".join)
+def test_shares_are_together_the_answers_of_one_process(tmp_path, case):
+    found = train(tmp_path, *case)
+    for size in SIZES:
+        told = assert_shared(*found, size)
         counts = [len(calls[0]) for calls in told.values()]
-        assert sum(counts) and max(counts) - min(counts) <= 1
+        if case[0] in ("classify", "ragged", "labels", "forecast"):  # others are of other lengths
+            assert sum(counts) and max(counts) - min(counts) <= 1
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "language"])
+@pytest.mark.parametrize("kind", one_in(5, [kind for kind in KINDS if kind != "language"]))
 def test_shares_of_data_in_a_file(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(sources, "LARGE", 0)
     monkeypatch.setattr(stored_panel, "BLOCK", 200)
     found = train(tmp_path, kind)
-    for size in (2, 50):
+    for size in SIZES:
         assert_shared(*found, size)
 
 
