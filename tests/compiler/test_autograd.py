@@ -112,8 +112,10 @@ def test_a_first_call_without_gradients_leaves_later_ones_whole():
 def test_inference_tensors_are_used_as_the_loop_uses_them():
     with torch.inference_mode():
         W, init = torch.randn(H, H, dtype=D), torch.randn(B, H, dtype=D)
-    V, _, xs = inputs()
+        features = torch.randn(T, B, H, dtype=D)
+    V, start, xs = inputs()
     assert_same(scan(rnn(W), init, xs.detach()), loop(rnn(W), init, xs.detach()))
+    both(lambda how: gradients(how, rnn(V), [V, start], start, features))
 
     def step(h: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(x @ V + h @ W)
@@ -123,13 +125,6 @@ def test_inference_tensors_are_used_as_the_loop_uses_them():
     found = torch.autograd.grad(scan(step, init, xs)[1].sum(), V)
     W = W.clone()
     assert_same(found, torch.autograd.grad(loop(step, init, xs)[1].sum(), V))
-
-
-def test_features_made_in_inference_mode():
-    W, init, _ = inputs()
-    with torch.inference_mode():
-        xs = torch.randn(T, B, H, dtype=D)
-    both(lambda how: torch.autograd.grad(how(rnn(W), init, xs)[1].square().sum(), [W, init]))
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
@@ -192,11 +187,12 @@ def test_what_wants_gradients_is_what_the_loop_gives_one(first, n_steps, lengths
         h, n, m = carry
         return (torch.tanh(h @ W), torch.zeros_like(n), m.detach() + x), (x.clone(), n + h)
 
+    without_gradients = torch.no_grad()(counts)
     options: dict[str, Any] = {}
     if lengths is not None:
         n = [n_steps] * B if lengths == "whole" else [n_steps, 0, max(1, n_steps - 2)]
         options["lengths"] = n
-    for step in (counts, hands_on, resets_itself):
+    for step in (counts, hands_on, resets_itself, without_gradients):
         monkeypatch.setenv("OSTINATO_ENGINE", "eager")
         wanted = flags(scan, step, carry, xs, **options)
         if not options:
@@ -247,17 +243,6 @@ def test_any_outputs_are_used_and_any_inputs_want_gradients(wanted):
 
     for used in range(1, 32) if wanted == 15 else (1, 2, 4, 8, 16, 31):
         both(lambda how, used=used: f(how, used))
-
-
-def test_a_step_without_gradients():
-    W, init, xs = inputs()
-
-    @torch.no_grad()
-    def all_quiet(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + h @ W)
-
-    assert not loop(all_quiet, init, xs)[1].requires_grad
-    assert not scan(all_quiet, init, xs)[1].requires_grad
 
 
 def test_passes_that_overlap_keep_what_is_theirs():
@@ -336,14 +321,7 @@ def test_no_rows_and_one_step():
     W, *_ = inputs()
     for rows, steps in ((0, 3), (1, 1), (0, 1)):
         init, xs = leaf(rows, H), leaf(steps, rows, H)
-
-        def f(how: Any, init: Tensor = init, xs: Tensor = xs) -> Any:
-            carry, ys = how(rnn(W), init, xs)
-            grads = torch.autograd.grad(carry.sum() + ys.sum(), [W, init, xs], allow_unused=True)
-            return carry, ys, [torch.zeros_like(t) if g is None else g
-                               for t, g in zip((W, init, xs), grads, strict=True)]  # fmt: skip
-
-        both(f)
+        both(lambda how, h=init, xs=xs: gradients(how, rnn(W), [W, h, xs], h, xs))
 
 
 def test_a_backward_pass_in_another_thread():

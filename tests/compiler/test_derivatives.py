@@ -40,15 +40,21 @@ def test_gradients_are_dense():
     both(f)
 
 
-def test_double_backward():
+LOSSES_OF_GRADIENTS = {
+    "squares": lambda out, grads: sum(g.square().sum() for g in grads),
+    "penalty": lambda out, grads: (grads[2].norm() - 1) ** 2 + out,  # of the gradient of xs
+}
+
+
+@pytest.mark.parametrize("of", LOSSES_OF_GRADIENTS)
+def test_double_backward(of):
     W, init, xs = inputs()
 
     def f(how: Any) -> Any:
         carry, ys = how(rnn(W), init, xs)
-        first = torch.autograd.grad(
-            ys.square().sum() + carry.sum(), [W, init, xs], create_graph=True
-        )
-        return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+        out = ys.square().sum() + carry.sum()
+        first = torch.autograd.grad(out, [W, init, xs], create_graph=True)
+        return torch.autograd.grad(LOSSES_OF_GRADIENTS[of](out, first), [W, init, xs])
 
     both(f)
 
@@ -66,18 +72,6 @@ def test_double_backward_with_lengths_and_reverse():
                 return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
 
         assert_same(f("native"), f("eager"))
-
-
-def test_gradient_penalty():
-    """The usual use of a double backward: the norm of the gradient of x, differentiated."""
-    W, init, xs = inputs()
-
-    def f(how: Any) -> Any:
-        out = how(rnn(W), init, xs)[0].sum()
-        (d_xs,) = torch.autograd.grad(out, xs, create_graph=True)
-        return torch.autograd.grad((d_xs.norm() - 1) ** 2 + out, W)
-
-    both(f)
 
 
 def test_transforms():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import ostinato
 from ostinato import scan
 from zoo.playing import loop
 from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf, rnn, weight
@@ -28,78 +28,67 @@ def test_hooks_on_weights_see_the_whole_gradient_once():
     assert_same(seen[0], seen[1])
 
 
-def test_a_hook_on_the_carry():
-    """It sees the gradient of the step before, too, whose output it is."""
+def hung(t: Tensor, hook: Any = lambda g: g.clamp(-0.1, 0.1), asks: bool = True) -> Tensor:
+    """t, with a hook on its gradient, if it has one; unasked, it must have."""
+    if not asks or t.requires_grad:
+        t.register_hook(hook)
+    return t
+
+
+def retaining(t: Tensor) -> Tensor:
+    t.retain_grad()
+    return t
+
+
+def checked(t: Tensor) -> Tensor:
+    assert t.requires_grad
+    return t
+
+
+# Of the carry it sees the gradient of the step before, too, whose output it is.
+HOOKED: dict[str, Any] = {
+    "carry": lambda W: lambda h, x: torch.tanh(x + hung(h) @ W),
+    "carry, unasked": lambda W: lambda h, x: torch.tanh(x + hung(h, lambda g: 2 * g, False) @ W),
+    "product": lambda W: lambda h, x: torch.tanh(hung(h @ W) + x),
+    "product, unasked": lambda W: lambda h, x: torch.tanh(hung(h @ W, asks=False) + x),
+    "retained": lambda W: lambda h, x: torch.tanh(retaining(h @ W) + x),
+    "asked for": lambda W: lambda h, x: checked(torch.tanh(h @ W + x)),
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_hooks_of_a_step(name):
+    W, init, xs = inputs()
+    step = HOOKED[name](W)
+
+    def f(how: Any) -> Any:
+        start = init.clone()  # the loop's hooks stay on it
+        return torch.autograd.grad(how(step, start, xs)[1].square().sum(), [W, init, xs])
+
+    warned = pytest.warns(UserWarning, match="hangs a hook")
+    with warned if name.startswith("carry") else nullcontext():
+        both(f)
+
+
+def test_a_hook_on_a_weight_by_a_step():
     W, init, xs = inputs()
 
-    def guarded(h: Tensor, x: Tensor) -> Tensor:
-        if h.requires_grad:
-            h.register_hook(lambda g: g.clamp(-0.1, 0.1))
-        return torch.tanh(x + h @ W)
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h @ hung(W, lambda g: 2 * g))
 
-    def always(h: Tensor, x: Tensor) -> Tensor:
-        h.register_hook(lambda g: 2 * g)
-        return torch.tanh(x + h @ W)
-
-    def on_weights(h: Tensor, x: Tensor) -> Tensor:
-        if W.requires_grad:
-            W.register_hook(lambda g: 2 * g)
-        return torch.tanh(x + h @ W)
-
-    for step in (guarded, always):
-
-        def f(how: Any, step: Any = step) -> Any:
-            start = init.clone()  # the loop's hooks stay on it
-            return torch.autograd.grad(how(step, start, xs)[1].sum(), [W, init, xs])
-
-        with pytest.warns(UserWarning, match="hangs a hook"):
-            both(f)
     with pytest.warns(UserWarning, match="hangs a hook"):
-        scan(on_weights, init, xs)
+        scan(step, init, xs)
     assert len(W._backward_hooks) == T  # the loop's, and none of a call that was only watched
 
 
 def test_what_hooks_on_gradients_collect():
     W, (init, xs) = weight(), given()
-    seen = []
-
-    def step(h, x):
-        p = h @ W
-        if p.requires_grad:
-            p.register_hook(lambda g: seen.append(g.shape))
-        return torch.tanh(p + x)
-
+    seen: list[Any] = []
     for _ in range(2):
         seen.clear()
-        ostinato.scan(step, init, xs)[1].sum().backward()
+        step = lambda h, x: torch.tanh(hung(h @ W, lambda g: seen.append(g.shape)) + x)  # noqa: E731
+        scan(step, init, xs)[1].sum().backward()
         assert seen == [(B, H)] * T
-
-
-def test_hooks_on_what_a_step_computes():
-    """Without a guard for calls in which no gradient is wanted."""
-    W, (init, xs) = weight(), given()
-
-    def clipped(h, x):
-        p = h @ W
-        p.register_hook(lambda g: g.clamp(-0.1, 0.1))
-        return torch.tanh(p + x)
-
-    def retained(h, x):
-        p = h @ W
-        p.retain_grad()
-        return torch.tanh(p + x)
-
-    def checked(h, x):
-        p = torch.tanh(h @ W + x)
-        assert p.requires_grad
-        return p
-
-    for step in (clipped, retained, checked):
-        grads = [
-            torch.autograd.grad(how(step, init, xs)[1].square().sum(), W)
-            for how in (ostinato.scan, loop)
-        ]
-        torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-11)
 
 
 def _with_backward(backward):

@@ -29,7 +29,7 @@ from ostinato.compiler.lower.spec import (
     split_outputs,
 )
 from ostinato.engine import native
-from ostinato.engine.program import Code, Kind, Program
+from ostinato.engine.program import Code, Instruction, Kind, Program
 from zoo.playing import loop, rows_apart
 from zoo.steps import make
 
@@ -60,6 +60,10 @@ def of_the_zoo(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
     case = make(name, torch.float64, F, H)
     init = pytree.tree_map(lambda t: t.requires_grad_(), case.init(B))
     return programs(case.step, init, case.xs(6, B), monkeypatch)
+
+
+def codes(instructions: tuple[Instruction, ...]) -> list[Code]:
+    return [x.code for x in instructions]
 
 
 def width(program: Program, kind: Kind) -> int:
@@ -163,6 +167,11 @@ def gradients(ys: Any, of: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return torch.autograd.grad(ys, of, torch.randn_like(ys))
 
 
+def assert_gradients(step: Any, init: Any, xs: Any, of: list[torch.Tensor]) -> None:
+    found, right = (gradients(f(step, init, xs)[1], of) for f in (ostinato.scan, loop))
+    torch.testing.assert_close(found, right)
+
+
 def operations(program: Program) -> list[str]:
     return [x.op for x in (*program.before, *program.loop, *program.after) if x.code == Code.OP]
 
@@ -181,8 +190,7 @@ def test_the_gradient_of_the_larger_or_the_smaller_is_one_operation(monkeypatch)
     _, backward = programs(step, init, (p, q), monkeypatch)
     of_max = [name for name in operations(backward) if name in ("max_backward", "eq", "lt")]
     assert of_max == ["max_backward"] * 4
-    found, right = (gradients(f(step, init, (p, q))[1], [p, q]) for f in (ostinato.scan, loop))
-    torch.testing.assert_close(found, right)
+    assert_gradients(step, init, (p, q), [p, q])
 
 
 def test_the_gradients_of_a_quotient_take_one_division(monkeypatch):
@@ -195,8 +203,7 @@ def test_the_gradients_of_a_quotient_take_one_division(monkeypatch):
 
     _, backward = programs(step, init, xs, monkeypatch)
     assert operations(backward).count("div") == 1
-    found, right = (gradients(f(step, init, xs)[1], [W]) for f in (ostinato.scan, loop))
-    torch.testing.assert_close(found, right)
+    assert_gradients(step, init, xs, [W])
 
 
 def test_a_quotient_of_quotients_ends():
@@ -265,8 +272,7 @@ def test_a_leaf_is_kept_where_its_last_value_is_needed(part, monkeypatch):
 
     forward, _ = programs(step, init, xs, monkeypatch)
     assert kept_leaves(forward) == 2
-    found, right = (gradients(f(step, init, xs)[1], [W]) for f in (ostinato.scan, loop))
-    torch.testing.assert_close(found, right)
+    assert_gradients(step, init, xs, [W])
 
 
 @pytest.mark.parametrize("name", ["slstm_stabilised", "stack_of_two"])
@@ -302,8 +308,7 @@ def test_two_parameters_of_different_shapes_with_one_gradient():
         return h, h
 
     for step in (square_first, flat_first):
-        found, right = (gradients(f(step, init, xs)[1], [W, flat]) for f in (ostinato.scan, loop))
-        torch.testing.assert_close(found, right)
+        assert_gradients(step, init, xs, [W, flat])
 
 
 def test_the_limits_of_a_block_are_those_of_the_engine():

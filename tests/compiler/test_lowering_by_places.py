@@ -7,19 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_lowering import programs
+from test_lowering import codes, programs
 from torch import Tensor, nn
 
 from ostinato.compiler.graph.arrays import in_stretches
-from ostinato.engine.program import Code, Instruction, Program
+from ostinato.engine.program import Code, Program
 
 B, C = 9, 3
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def codes(instructions: tuple[Instruction, ...]) -> list[Code]:
-    return [x.code for x in instructions]
 
 
 def conv_rnn(monkeypatch, padding: int, image: tuple[int, int], **options: Any) -> list[Program]:

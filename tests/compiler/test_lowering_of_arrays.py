@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_lowering import programs
+from test_lowering import codes, programs
 from torch import Tensor
 
 from ostinato.engine.program import Code, Instruction, Kind, Program
@@ -20,10 +20,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def weight(*shape: int) -> Tensor:
     return (torch.randn(*shape) / 4).requires_grad_()
-
-
-def codes(instructions: tuple[Instruction, ...]) -> list[Code]:
-    return [x.code for x in instructions]
 
 
 def blocks(instructions: tuple[Instruction, ...], width: int) -> list[int]:

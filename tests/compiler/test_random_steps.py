@@ -12,10 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
+import ostinato
 from ostinato import scan
-from zoo.playing import Played, assert_close, counting, loop, play, rows_apart
+from zoo.playing import (
+    Played,
+    assert_close,
+    assert_played_as_by_the_loop,
+    counting,
+    loop,
+    play,
+    rows_apart,
+)
+from zoo.random_arrays import random_arrays
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case
+from zoo.suites import one_in
 
 _numbers = itertools.count()
 
@@ -124,3 +135,24 @@ def test_the_checker_can_fail():
         except AssertionError:
             told += 1
     assert told >= 17
+
+
+# ------------------------------------------------------------------------- rows that are arrays
+
+
+@pytest.mark.filterwarnings("error", "ignore:.*was recorded")
+@pytest.mark.parametrize("seed", one_in(4, range(40)))
+def test_a_random_step_of_arrays(seed):
+    case = random_arrays(Draw(seed))
+    ostinato.forget(case.step)  # the code of all cases is the same
+    assert_played_as_by_the_loop(case, (4, 9, 1), T=4)
+
+
+def test_the_moves_are_drawn():
+    """Most steps have products, reductions and permutations of rows of several axes."""
+    ops: set[str] = set()
+    for seed in range(20):
+        case = random_arrays(Draw(seed))
+        ostinato.forget(case.step)
+        ops |= set(ostinato.explain(case.step, case.init(3), case.xs(2, 3)).loop_ops)
+    assert {"take", "product", "row_sum", "row_max", "spread"} <= ops

@@ -33,6 +33,7 @@ from zoo.small import (
     Net,
     T,
     assert_same,
+    both,
     gradients,
     inputs,
     leaf,
@@ -62,27 +63,21 @@ def grads_of(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
-    """Under autocast, inside it, and after: in float32, in the loop's types, no state left over."""
+    """Around scan or within a step: in float32 all the same, and no state is left over."""
     W, init, xs = inputs(torch.float32)
     step = lambda h, x: torch.tanh(x + h @ W).float()  # noqa: E731
 
     def inside(h: Tensor, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype):
-            return torch.tanh(x + h @ W).float()
+            return step(h, x)
 
-    for _ in range(2):
-        with torch.autocast("cpu", dtype):
-            ours = gradients(scan, step, [W, init], init, xs)
-            theirs = gradients(loop, step, [W, init], init, xs)
-        exact = gradients(loop, step, [W, init], init, xs)
-        assert_same(ours, exact, 1e-5)
-        assert (theirs[1] - exact[1]).abs().max() > 1e-4  # autocast makes a difference here
-        assert_same(gradients(scan, step, [W, init], init, xs), exact, 1e-5)
-        assert_same(gradients(scan, inside, [W, init], init, xs), exact, 1e-5)
-        for other in (torch.float16, torch.bfloat16):
-            with torch.autocast("cpu", other):
-                ours = scan(step, init, xs)
-            assert_same(ours, loop(step, init, xs), 1e-5)
+    exact = gradients(loop, step, [W, init], init, xs)
+    assert (loop(inside, init, xs)[1] - exact[1]).abs().max() > 1e-4  # it makes a difference here
+    for around in (dtype, None, torch.float16, torch.bfloat16) * 2:
+        for played in (step, inside):
+            with torch.autocast("cpu", around, enabled=around is not None):
+                ours = gradients(scan, played, [W, init], init, xs)
+            assert_same(ours, exact, 1e-5)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -110,11 +105,7 @@ def test_checkpoint_inside_a_step():
     def step(h: Tensor, x: Tensor) -> Tensor:
         return checkpoint(lambda h, x: torch.tanh(x + h @ W), h, x, use_reentrant=False)
 
-    for _ in range(2):
-        assert_same(
-            gradients(scan, step, [W, init, xs], init, xs),
-            gradients(loop, step, [W, init, xs], init, xs),
-        )
+    both(lambda how: gradients(how, step, [W, init, xs], init, xs))
 
 
 def test_saved_tensors_hooks_are_the_users():
@@ -141,10 +132,8 @@ def test_saved_tensors_hooks_are_the_users():
 def test_anomaly_detection():
     W, init, xs = inputs()
     step = rnn(W)
-    for _ in range(2):
-        with torch.autograd.detect_anomaly():
-            ours = gradients(scan, step, [W, init, xs], init, xs)
-        assert_same(ours, gradients(loop, step, [W, init, xs], init, xs))
+    with torch.autograd.detect_anomaly():
+        both(lambda how: gradients(how, step, [W, init, xs], init, xs))
     with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="nan"):
         scan(step, init, xs)[1].sqrt().sum().backward()
 
@@ -244,9 +233,8 @@ def test_a_compiled_step(kind, inside):
         change()
         for _ in range(2):
             leaves = [cell.W, init, xs]
-            assert_same(
-                gradients(scan, step, leaves, init, xs), gradients(loop, written, leaves, init, xs)
-            )
+            wanted = gradients(loop, written, leaves, init, xs)
+            assert_same(gradients(scan, step, leaves, init, xs), wanted)
     assert torch._dynamo.utils.counters["frames"] == {}
     torch._dynamo.reset()
 
@@ -267,10 +255,9 @@ def test_scripted_steps():
         for change in ("", "held.k = 0.5", "held.act = torch.jit.script(nn.Sigmoid())"):
             exec(change, {**globals(), "held": held})
             for _ in range(2):
-                assert_same(
-                    gradients(scan, step, [scripted.W, init, xs], init, xs),
-                    gradients(loop, step, [scripted.W, init, xs], init, xs),
-                )
+                leaves = [scripted.W, init, xs]
+                wanted = gradients(loop, step, leaves, init, xs)
+                assert_same(gradients(scan, step, leaves, init, xs), wanted)
                 with torch.no_grad():
                     scripted.W.mul_(0.5)
 
@@ -348,8 +335,7 @@ def test_a_mode_that_overrides_functions():
     for _ in range(2):
         assert_same(gradients(scan, step, [W, init, xs], init, xs), plain)
         with SineForTanh():
-            other = gradients(loop, step, [W, init, xs], init, xs)
-            assert_same(gradients(scan, step, [W, init, xs], init, xs), other)
+            both(lambda how: gradients(how, step, [W, init, xs], init, xs))
 
 
 @pytest.mark.slow
@@ -409,12 +395,8 @@ def test_tensors_of_other_kinds():
         assert_same(scan(rnn(W_), init_, xs_), loop(rnn(W_), init_, xs_), near)
     sparse = torch.eye(H, dtype=D).to_sparse()
     quantized = torch.quantize_per_tensor(torch.randn(H, H), 0.1, 0, torch.qint8)
-    for step in (
-        lambda h, x: torch.tanh(x + (sparse @ h.t()).t()),
-        lambda h, x: torch.tanh(x + h @ quantized.dequantize().to(D)),
-    ):
-        for _ in range(2):
-            assert_same(scan(step, init, xs), loop(step, init, xs))
+    both(lambda how: how(lambda h, x: torch.tanh(x + (sparse @ h.t()).t()), init, xs))
+    both(lambda how: how(lambda h, x: x.sin() + h @ quantized.dequantize().to(D), init, xs))
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -540,9 +522,8 @@ def test_integers_and_mixed_dtypes():
         (lambda c, x: (torch.tanh(c[0] @ W + x), c[1] + x.sum(1).float()),
          (init, torch.zeros(B)), xs),
     ]  # fmt: skip
-    for step, init_, xs_ in cases:
-        for _ in range(2):
-            assert_same(scan(step, init_, xs_), loop(step, init_, xs_))
+    for case in cases:
+        both(lambda how, case=case: how(*case))
 
 
 @pytest.mark.parametrize("n_rows", [1, 4, 9])
@@ -587,9 +568,7 @@ def test_a_scan_inside_a_scan():
 
         return step
 
-    wanted = gradients(loop, outer(loop), [W, V, init, xs], init, xs)
-    for _ in range(2):
-        assert_same(gradients(scan, outer(scan), [W, V, init, xs], init, xs), wanted)
+    both(lambda how: gradients(how, outer(how), [W, V, init, xs], init, xs))
 
 
 @pytest.mark.parametrize(
@@ -608,15 +587,10 @@ def test_a_scan_inside_a_scan():
 def test_truth_values_of_numbers(step, scale):
     """Are 0 and 1, whatever the numbers; which at first are 0 and 1, too, and hide what is not."""
     _, init, xs = (t.detach() for t in inputs())
-
-    def named(h: Tensor, x: Tensor) -> Any:
-        return step(h, x)
-
-    named.__code__ = named.__code__.replace(co_name=f"step_{id(step)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for a, b in ((torch.ones_like(init), torch.zeros_like(xs)), (scale * init, scale * xs)):
-            assert_same(scan(named, a, b), loop(step, a, b))
+            assert_same(scan(step, a, b), loop(step, a, b))
 
 
 class _WithoutBackward(torch.autograd.Function):
@@ -635,13 +609,8 @@ class _WithoutBackward(torch.autograd.Function):
 )
 def test_what_has_no_gradient_is_played_where_none_is_wanted(step):
     _, init, xs = (t.detach() for t in inputs())
-
-    def named(h: Tensor, x: Tensor) -> Any:
-        return step(h, x)
-
-    named.__code__ = named.__code__.replace(co_name=f"step_{id(step)}")
     with pytest.warns(UserWarning, match="cannot be differentiated"):
-        ours = scan(named, init, xs)
+        ours = scan(step, init, xs)
     assert_same(ours, loop(step, init, xs))
 
 
@@ -678,11 +647,7 @@ def test_steps_with_the_batch_size_written_in():
             lambda h, x, rows=rows: torch.tanh(x + h @ W) + torch.ones(rows, 1, dtype=D),
         ]
         for step in steps:
-            for _ in range(2):
-                assert_same(
-                    gradients(scan, step, [W, init, xs], init, xs),
-                    gradients(loop, step, [W, init, xs], init, xs),
-                )
+            both(lambda how, s=step, h=init, xs=xs: gradients(how, s, [W, h, xs], h, xs))
 
 
 # A step of a weight and an empty one, the shape of xs, and a word of what the engine cannot play.
