@@ -14,15 +14,11 @@ from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, Function, c
 # ---- over an axis
 
 
-DECOMPOSITIONS.update(
-    {
-        "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
-        "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
-        "all.default": lambda x: (x != 0).amin(),
-        "any.default": lambda x: (x != 0).amax(),
-        "count_nonzero": lambda x, *a: (x != 0).sum(*a),
-    }
-)
+DECOMPOSITIONS.update({
+    "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
+    "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
+    "count_nonzero": lambda x, *a: (x != 0).sum(*a),
+})  # fmt: skip
 
 
 @named("cumsum")
@@ -44,22 +40,6 @@ def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
 # ---- moving
 
 
-@named("constant_pad_nd")
-def _pad(x: Tensor, sizes: list[int], value: float = 0) -> Tensor:
-    for i in range(0, len(sizes), 2):
-        dim = x.dim() - 1 - i // 2
-        before, after = sizes[i], sizes[i + 1]
-        if before < 0 or after < 0:
-            start = max(0, -before)
-            x = x.narrow(dim, start, x.shape[dim] - start - max(0, -after))
-        for n, at_front in ((before, True), (after, False)):
-            if n > 0:
-                shape = [n if j == dim else m for j, m in enumerate(x.shape)]
-                more = x.new_full(shape, value)
-                x = torch.cat([more, x] if at_front else [x, more], dim)
-    return x.clone()
-
-
 @named("roll")
 def _roll(x: Tensor, shifts: list[int], dims: list[int] = []) -> Tensor:  # noqa: B006
     if not dims:
@@ -69,15 +49,6 @@ def _roll(x: Tensor, shifts: list[int], dims: list[int] = []) -> Tensor:  # noqa
         if k:
             n = x.shape[dim] - k
             x = torch.cat([x.narrow(dim, n, k), x.narrow(dim, 0, n)], dim)
-    return x.clone()
-
-
-@named("repeat")
-def _repeat(x: Tensor, times: list[int]) -> Tensor:
-    x = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
-    for dim, n in enumerate(times):
-        if n != 1:
-            x = torch.cat([x] * n, dim)
     return x.clone()
 
 

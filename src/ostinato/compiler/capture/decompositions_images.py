@@ -1,7 +1,9 @@
-"""Decompositions of what is done to small images, beside convolutions; ranks; distances."""
+"""Decompositions of operations on small images, beside convolutions; ranks; distances."""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import torch
@@ -61,31 +63,64 @@ def _transposed_convolution_backward(
     return dx, dw, db
 
 
-# ---- pooling to a size
+# ---- functions that are replaced above autograd: pooling
 
 
-def _pool_of(x: Tensor, sizes: Any) -> list[int]:
-    """The window that leaves so many places along each of the last axes."""
-    given = x.shape[-len(sizes) :]
-    if any(n % size for n, size in zip(given, sizes, strict=True)):
+def _each(sizes: Any, n: int) -> list[int]:
+    """A size for each of n axes, of one for all or of as many."""
+    given = [sizes] if isinstance(sizes, int) else list(sizes)
+    return given * (n // len(given))
+
+
+def _windows(
+    n: int, x: Tensor, size: Any, stride: Any, padding: Any, beyond: float, dilation: Any = 1
+) -> Tensor:
+    """`[…, places, elements]`: windows of the last n axes, around which `beyond` is put."""
+    size, dilation, padding = (_each(v, n) for v in (size, dilation, padding))
+    stride = _each(stride, n) if stride else size
+    if any(padding):
+        x = F.pad(x, [p for p in reversed(padding) for _ in range(2)], value=beyond)
+    for i in range(n):
+        x = x.unfold(-n, dilation[i] * (size[i] - 1) + 1, stride[i])[..., :: dilation[i]]
+    return x.flatten(-n)
+
+
+def _mean_pool(
+    n: int, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None,
+) -> Any:  # fmt: skip
+    if ceil_mode or (any(_each(padding, n)) and not count_include_pad):
+        return NotImplemented
+    windows = _windows(n, x, kernel_size, stride, padding, 0.0)
+    return windows.sum(-1) * (1 / (divisor_override or windows.shape[-1]))
+
+
+def _max_pool(
+    n: int, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    if ceil_mode or return_indices:
+        return NotImplemented
+    return _windows(n, x, kernel_size, stride, padding, -math.inf, dilation).max(-1).values
+
+
+def _adaptive_max_pool(n: int, x: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """With the window that leaves so many places."""
+    sizes = [m or old for m, old in zip(_each(output_size, n), x.shape[-n:], strict=True)]
+    if any(old % m for m, old in zip(sizes, x.shape[-n:], strict=True)):
         raise Unsupported("an adaptive pooling to a size that does not divide the image")
-    return [n // size for n, size in zip(given, sizes, strict=True)]
+    window = [old // m for m, old in zip(sizes, x.shape[-n:], strict=True)]
+    return _max_pool(n, x, window, return_indices=return_indices)
 
 
-@named("adaptive_max_pool2d")
-def _adaptive_max_pool(x: Tensor, sizes: Any) -> Any:
-    return aten.max_pool2d_with_indices(x, _pool_of(x, sizes))
+_POOLS: dict[str, Function] = {
+    "avg_pool": _mean_pool,
+    "max_pool": _max_pool,
+    "adaptive_max_pool": _adaptive_max_pool,
+}
 
 
-@named("adaptive_max_pool2d_backward")
-def _adaptive_max_pool_backward(d: Tensor, x: Tensor, places: Tensor) -> Any:
-    window = _pool_of(x, d.shape[-2:])
-    return aten.max_pool2d_with_indices_backward(
-        d, x, window, window, [0, 0], [1, 1], False, places
-    )
-
-
-# ---- functions that are replaced above autograd
+# ---- other functions
 
 
 def interpolate(
@@ -148,6 +183,12 @@ def multi_dot(tensors: Any, *, out: Any = None) -> Any:
 
 
 FUNCTIONS: dict[Any, Function] = {
+    getattr(of, f"{name}{n}d"): functools.partial(pool, n)
+    for name, pool in _POOLS.items()
+    for n in (1, 2, 3)
+    for of in (F, torch)
+    if hasattr(of, f"{name}{n}d")
+} | {
     F.embedding_bag: embedding_bag,
     F.interpolate: interpolate,
     torch.cdist: cdist,
@@ -164,14 +205,19 @@ def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
     return tuple([t.clone() if keepdim else t.squeeze(dim) for t in both])
 
 
+def _along(x: Tensor, dim: int, index: Tensor) -> list[Tensor | None]:
+    """An index of one axis."""
+    return [*[None] * (dim % x.dim()), index]
+
+
 DECOMPOSITIONS.update({
     "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
     "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
         x, (x.shape[dim] - 1) // 2, dim, keepdim),
-    "index_copy": lambda x, dim, index, source: aten.index_put(
-        x,
-        [None] * (dim % x.dim()) + [index], source),
+    "index_add": lambda x, dim, index, source, alpha=1: aten.index_put(
+        x, _along(x, dim, index), source if alpha == 1 else source * alpha, True),
+    "index_copy": lambda x, dim, index, source: aten.index_put(x, _along(x, dim, index), source),
     "index_fill.int_Scalar": lambda x, dim, index, value: aten.index_put(
-        x,
-        [None] * (dim % x.dim()) + [index], x.new_full((), value)),
+        x, _along(x, dim, index), x.new_full((), value)),
+    "index_select": lambda x, dim, index: aten.index(x, _along(x, dim, index)),
 })  # fmt: skip

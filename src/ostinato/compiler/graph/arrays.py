@@ -91,6 +91,16 @@ def take(b: Builder, node: Node, places: Places) -> Node:
         return take(b, node.inputs[0], np.where(places < 0, -1, inside[places]))
     if places[0] >= 0 and (np.diff(places) == 1).all():
         return b.slice(node, int(places[0]), int(places[-1]) + 1)
+    if node.op == "concat":
+        starts = np.cumsum([0, *(n.width for n in node.inputs)])
+        there = [i for i, n in enumerate(node.inputs) if not is_zero(n)]
+        if len(there) == 1:  # among zeros
+            i = there[0]
+            inside = (starts[i] <= places) & (places < starts[i + 1])
+            return take(b, node.inputs[i], np.where(inside, places - starts[i], -1))
+    axis = _axis_of_places(places, node.width) if (places >= 0).all() else None
+    if axis is not None:
+        return spread(b, node, *axis)
     moved = _moved(b, node, places, {})
     if moved is not None:
         return moved

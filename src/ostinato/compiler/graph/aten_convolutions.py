@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.graph import arrays
-from ostinato.compiler.graph.aten_products import MOST_PRODUCTS
+from ostinato.compiler.graph.aten_products import MOST_PRODUCTS, outer_products
 from ostinato.compiler.graph.node import ONCE, SUM, Node, Slot
 from ostinato.compiler.graph.rules import Context, Value, rule
 
@@ -35,44 +35,22 @@ class Geometry:
     padding: Sizes
     dilation: Sizes
 
-    def _places(self, x: Any, tap: Any, axis: int) -> Any:
-        """Whether tap and element of x meet in a place of the result, and which."""
-        start = x + self.padding[axis] - tap * self.dilation[axis]
-        place = start // self.stride[axis]
-        there = (start % self.stride[axis] == 0) & (place >= 0) & (place < self.out[axis])
-        return there, place
-
     def patches(self) -> arrays.Places:
         """`[taps, places]`: the element of x under each tap at each place; −1: none."""
-        taps, places = np.indices(self.taps), np.indices(self.out)
-        return self._flat(
-            self.x,
-            [
-                places[i].reshape(1, -1) * self.stride[i]
-                - self.padding[i]
-                + taps[i].reshape(-1, 1) * self.dilation[i]
-                for i in range(len(self.x))
-            ],
-        )
+        x = np.arange(math.prod(self.x)).reshape(self.x)
+        x = np.pad(x, [(n, n) for n in self.padding], constant_values=-1)
+        spans = [(n - 1) * d + 1 for n, d in zip(self.taps, self.dilation, strict=True)]
+        windows = np.lib.stride_tricks.sliding_window_view(x, spans)  # [places …, taps …]
+        steps = [slice(None, None, n) for n in (*self.stride, *self.dilation)]
+        return windows[tuple(steps)].reshape(-1, math.prod(self.taps)).T
 
     def patches_of_gradient(self) -> arrays.Places:
         """`[taps, elements of x]`: the place of the result at which a tap lies on an element."""
-        taps, x = np.indices(self.taps), np.indices(self.x)
-        axes = []
-        for i in range(len(self.x)):
-            there, place = self._places(x[i].reshape(1, -1), taps[i].reshape(-1, 1), i)
-            axes.append(np.where(there, place, -1))
-        return self._flat(self.out, axes)
-
-    @staticmethod
-    def _flat(sizes: Sizes, axes: Sequence[Any]) -> arrays.Places:
-        inside = np.logical_and.reduce(
-            [(a >= 0) & (a < n) for a, n in zip(axes, sizes, strict=True)]
-        )
-        flat = np.zeros(inside.shape, np.intp)
-        for a, n in zip(axes, sizes, strict=True):
-            flat = flat * n + a
-        return np.where(inside, flat, -1)
+        patches = self.patches()
+        found = np.full((len(patches), math.prod(self.x)), -1)
+        taps, places = np.nonzero(patches >= 0)
+        found[taps, patches[taps, places]] = places
+        return found
 
 
 def _of_channels(places: arrays.Places, channels: int, size: int) -> arrays.Places:
@@ -175,111 +153,4 @@ def _gradient_of_kernel(
         of_row = arrays.product(c.b, d, patches, groups, C_out // groups, n, depth)
         return c.b.column_sum(of_row)
     left = arrays.permuted(c.b, d, (groups, C_out // groups, n), (0, 2, 1))
-    total, rows = c.b.absent(), C_out // groups
-    for i in range(groups * n):
-        p = c.b.slice(left, i * rows, (i + 1) * rows)
-        q = c.b.slice(patches, i * depth, (i + 1) * depth)
-        total = c.b.outer(p, q, i // n * rows, C_out, total)
-    return total
-
-
-# ---- means of neighbours
-
-
-def _pooling(c: Context, x: Any, out: Any, kernel: Any, stride: Any, padding: Any) -> Geometry:
-    """The sizes of a pooling, which has no kernel of its own."""
-    n = len(kernel)
-    return Geometry(
-        tuple(x[-n:]), tuple(kernel), tuple(out[-n:]), tuple(stride or kernel), tuple(padding),
-        (1,) * n,
-    )  # fmt: skip
-
-
-def _divisor(c: Context, g: Geometry, ceil: bool, with_padding: bool, divisor: Any) -> float:
-    if ceil or (any(g.padding) and not with_padding):
-        raise c.refuse("ceil_mode, or a padding that is not counted, is not supported")
-    return float(divisor or math.prod(g.taps))
-
-
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def _mean_pool(
-    c: Context, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False,
-    with_padding: bool = True, divisor: Any = None,
-) -> Any:  # fmt: skip
-    padding = [padding] * len(kernel) if isinstance(padding, int) else padding
-    g = _pooling(c, x.shape, c.shapes[0], kernel, stride, padding)
-    by = _divisor(c, g, ceil, with_padding, divisor)
-    return _sum_of_taps(c, x, g.patches(), math.prod(g.x), by)
-
-
-@rule("avg_pool2d_backward", "avg_pool3d_backward")
-def _mean_pool_backward(
-    c: Context, d: Value, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool,
-    with_padding: bool, divisor: Any,
-) -> Any:  # fmt: skip
-    g = _pooling(c, x.shape, d.shape, kernel, stride, padding)
-    by = _divisor(c, g, ceil, with_padding, divisor)
-    return _sum_of_taps(c, d, g.patches_of_gradient(), math.prod(g.out), by)
-
-
-def _sum_of_taps(c: Context, v: Value, places: arrays.Places, size: int, divisor: float) -> Node:
-    places_of_all = _of_channels(places, v.width // size, size)
-    patches = arrays.take(c.b, c.as_rows(v), places_of_all.ravel())
-    total = arrays.reduce(c.b, "row_sum", patches, *places.shape)
-    return c.op("mul_s", total, s=1 / divisor)
-
-
-# ---- the largest of neighbours
-
-
-def _windows(
-    c: Context, x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
-) -> Geometry:
-    if ceil:
-        raise c.refuse("ceil_mode is not supported")
-    g = _pooling(c, x, out, kernel, stride, padding)
-    return replace(g, dilation=tuple(dilation))
-
-
-def _numbers(c: Context, places: arrays.Places) -> Node:
-    """Places as a vector without a batch."""
-    flat = places.ravel().tolist()
-    return c.b.node("whole_numbers", (), tuple(flat), ONCE, (len(flat),))
-
-
-@rule("max_pool2d_with_indices")
-def _max_pool(
-    c: Context, x: Value, kernel: Any, stride: Any = (), padding: Any = (0, 0),
-    dilation: Any = (1, 1), ceil: bool = False,
-) -> Any:  # fmt: skip
-    """The largest element of each window, and the first place that it has in its image."""
-    g = _windows(c, x.shape, c.shapes[0], kernel, stride, padding, dilation, ceil)
-    size, patches = math.prod(g.x), g.patches()
-    channels = x.width // size
-    places = _of_channels(patches, channels, size)
-    beyond = c.b.const(-math.inf, 1)  # what the padding counts as
-    with_padding = c.b.concat([c.as_rows(x), beyond])
-    each = arrays.take(c.b, with_padding, np.where(places < 0, x.width, places).ravel())
-    largest = arrays.reduce(c.b, "row_max", each, *places.shape[1:])
-    is_it = c.op("eq", each, arrays.spread(c.b, largest, *places.shape[1:]))
-    number = _numbers(c, np.broadcast_to(np.where(patches < 0, size, patches), places.shape))
-    before = c.op("select", is_it, c.op("neg", number), c.b.const(-float(size)))
-    first = arrays.reduce(c.b, "row_max", before, *places.shape[1:])
-    return [largest, c.op("neg", first)]
-
-
-@rule("max_pool2d_with_indices_backward")
-def _max_pool_backward(
-    c: Context, d: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any,
-    ceil: bool, chosen: Value,
-) -> Any:  # fmt: skip
-    """The gradient of an element is the sum of those of the windows that chose it."""
-    g = _windows(c, x.shape, d.shape, kernel, stride, padding, dilation, ceil)
-    n, size = math.prod(g.out), math.prod(g.x)
-    places = _of_channels(g.patches_of_gradient(), x.width // size, n)
-    gradients, chose = (
-        arrays.take(c.b, c.as_rows(v), places.ravel()) for v in (d, chosen)
-    )  # zeros where there is no window
-    numbers = _numbers(c, np.broadcast_to(np.arange(size), places.shape))
-    mine = c.op("select", c.op("eq", chose, numbers), gradients, c.b.const(0.0))
-    return arrays.reduce(c.b, "row_sum", mine, *places.shape[1:])
+    return outer_products(c, left, patches, (groups, C_out // groups, n, depth))

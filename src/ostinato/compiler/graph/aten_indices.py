@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ def _index_put(
     of_each = _of_each_row(indices)
     if of_each is not None:
         index = Value(_from_the_end(c, of_each.node, shape[1]), of_each.shape)
-        return _scattered(c, a, 1, index, values, accumulate)
+        return _scattered(c, a, 1, index, values, add=accumulate)
     turned = _transposed_table(c, Value(a.node, shape), indices)
     if turned is not None and accumulate and values.shape[-1] == Batch(1) and a.node.op == "const":
         return c.b.view(
@@ -308,26 +309,6 @@ def _added_to_columns(c: Context, a: Value, indices: Sequence[Any], values: Valu
     return c.op("add", c.node(a), added)
 
 
-@rule("index_select")
-def _index_select(c: Context, a: Value, dim: int, index: Value) -> Any:
-    dim = dim % len(a.shape)
-    if not a.rows and dim == 0:
-        return _rows_of(c, a, index, a.shape[0])
-    known = _known([index])
-    if known is not None:
-        return moved(c, a, dim, *known)
-    return _columns_of(c, a, *_only_index(c, a, [None] * dim + [index]))
-
-
-@rule("index_add")
-def _index_add(
-    c: Context, a: Value, dim: int, index: Value, values: Value, alpha: float = 1
-) -> Any:
-    if alpha != 1:
-        raise c.refuse("alpha is not supported")
-    return _index_put(c, a, [None] * (dim % len(c.shapes[0])) + [index], values, True)
-
-
 @rule("unfold_backward")
 def _unfold_backward(c: Context, g: Value, shape: Shape, *how: int) -> Any:
     return moved_back(c, g, torch.ops.aten.unfold.default, c.shapes[0], *how)
@@ -373,7 +354,7 @@ def _gather(c: Context, a: Value, dim: int, index: Value, sparse: bool = False) 
     return arrays.permuted(c.b, c.b.concat(found), (len(found), outer, inner), (1, 0, 2))
 
 
-def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, add: bool) -> Node:
+def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, *, add: bool) -> Node:
     shape = c.shapes[0]
     _, n, inner = _of_one_shape_beside(c, shape, index.shape, dim)
     out, zero = c.b.widen(c.node(a), columns(shape)), c.b.const(0.0)
@@ -388,11 +369,5 @@ def _scattered(c: Context, a: Value, dim: int, index: Value, source: Any, add: b
     return out
 
 
-@rule("scatter")
-def _scatter(c: Context, a: Value, dim: int, index: Value, source: Any) -> Any:
-    return _scattered(c, a, dim, index, source, add=False)
-
-
-@rule("scatter_add")
-def _scatter_add(c: Context, a: Value, dim: int, index: Value, source: Any) -> Any:
-    return _scattered(c, a, dim, index, source, add=True)
+rule("scatter")(partial(_scattered, add=False))
+rule("scatter_add")(partial(_scattered, add=True))

@@ -106,13 +106,19 @@ def _over_batch(c: Context, a: Value, w: Value) -> Node:
         of_row_alone = arrays.product(c.b, c.as_rows(a), c.as_rows(w), g, m, k, n)
         return c.b.view(c.b.column_sum(of_row_alone), tuple(c.shapes[0]), SUM)
     left = arrays.permuted(c.b, c.as_rows(a), (g, m, k), (0, 2, 1))
-    right = c.as_rows(w)
+    total = outer_products(c, left, c.as_rows(w), (g, m, k, n))
+    return c.b.view(total, tuple(c.shapes[0]), SUM)
+
+
+def outer_products(c: Context, a: Node, w: Node, sizes: tuple[int, int, int, int]) -> Node:
+    """`[g · m, n]`, summed over the batch: of a `[g, k, m]` and w `[g, k, n]`, one for each k."""
+    g, m, k, n = sizes
     total = c.b.absent()
     for i in range(g * k):
-        p = c.b.slice(left, i * m, (i + 1) * m)
-        q = c.b.slice(right, i * n, (i + 1) * n)
+        p = c.b.slice(a, i * m, (i + 1) * m)
+        q = c.b.slice(w, i * n, (i + 1) * n)
         total = c.b.outer(p, q, i // k * m, g * m, total)
-    return c.b.view(total, tuple(c.shapes[0]), SUM)
+    return total
 
 
 @rule("addmm", "baddbmm", "addmv")

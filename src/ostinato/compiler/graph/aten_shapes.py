@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
-from ostinato.compiler.graph.moves import moved
+from ostinato.compiler.graph.moves import moved, padded
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.rules import Context, Value, batch_axis, columns, of_row, rule
 
@@ -56,10 +56,11 @@ def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
 
 rule(
     "cat", "chunk", "concat", "diagonal", "diagonal_backward", "flip", "movedim", "narrow",
-    "permute", "select", "select_backward", "slice", "slice_backward", "slice_scatter", "split",
-    "split_with_sizes", "stack", "t", "transpose", "unbind", "unfold", "unsafe_chunk",
+    "permute", "repeat", "select", "select_backward", "slice", "slice_backward", "slice_scatter",
+    "split", "split_with_sizes", "stack", "t", "transpose", "unbind", "unfold", "unsafe_chunk",
     "unsafe_split", "unsafe_split_with_sizes",
 )(moved)  # fmt: skip
+rule("constant_pad_nd")(padded)
 
 
 # ---- constants

@@ -110,7 +110,7 @@ _LINEAR = {
     "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
     "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
     "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
-    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index_select",
+    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index",
 }  # fmt: skip
 _LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
 

@@ -24,26 +24,44 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 def moved(c: Context, *args: Any, **kwargs: Any) -> list[Value]:
     """The rule of such a call: its results are elements of its arguments, or zeros."""
     values = [v for v in tree.leaves((args, kwargs)) if isinstance(v, Value)]
-    _, name, overload = c.name.split(".")
-    call = getattr(getattr(torch.ops.aten, name), overload)
     outers = [1 if Batch(1) in shape else values[0].outer for shape in c.shapes]
     row = c.b.concat([c.as_rows(v) for v in values])
-    places = _places(c, call, (args, kwargs), values, c.shapes, outers)
+    places = _places(c, _call(c), (args, kwargs), values, c.shapes, outers)
     return [
         Value(_taken(c.b, row, at), shape, outer)
         for at, shape, outer in zip(places, c.shapes, outers, strict=True)
     ]
 
 
-def _taken(b: Builder, row: Node, places: Numbers) -> Node:
-    """The elements at these places; one stretch between zeros is a concatenation."""
+def padded(c: Context, x: Value, sizes: list[int], value: float = 0) -> list[Value]:
+    """The rule of constant_pad_nd: a move of x, with a number in the place of zeros."""
+    shape = c.shapes[0]
+    (places,) = _places(c, _call(c), ((x, sizes), {}), [x], [shape], [x.outer])
+    return [Value(_taken(c.b, c.as_rows(x), places, value), shape, x.outer)]
+
+
+def _call(c: Context) -> Any:
+    _, name, overload = c.name.split(".")
+    return getattr(getattr(torch.ops.aten, name), overload)
+
+
+def _taken(b: Builder, row: Node, places: Numbers, beyond: float = 0) -> Node:
+    """The elements at these places, `beyond` elsewhere.
+
+    One stretch between such numbers is a concatenation.
+    """
     at = np.flatnonzero(places >= 0)
-    if not len(at) or (np.diff(places[at[0] : at[-1] + 1]) != 1).any():
-        return arrays.take(b, row, places)
-    start, stop = int(at[0]), int(at[-1]) + 1
-    piece = arrays.take(b, row, places[start:stop])
-    pieces = (b.absent(start), piece, b.absent(len(places) - stop))
-    return b.concat([n for n in pieces if n.width])
+    if len(at) and (np.diff(places[at[0] : at[-1] + 1]) == 1).all():
+        start, stop = int(at[0]), int(at[-1]) + 1
+        piece = arrays.take(b, row, places[start:stop])
+        before, after = (
+            b.const(beyond, n) if beyond else b.absent(n) for n in (start, len(places) - stop)
+        )
+        return b.concat([n for n in (before, piece, after) if n.width])
+    if beyond:  # a column behind the row
+        places = np.where(places < 0, row.width, places)
+        row = b.concat([row, b.const(beyond)])
+    return arrays.take(b, row, places)
 
 
 def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Node:
@@ -53,17 +71,12 @@ def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Nod
     """
     value = Value(c.b.absent(columns(shape)), shape)
     (places,) = _places(c, call, ((value, *args), {}), [value], [g.shape], [g.outer])
-    terms: list[Numbers] = []
-    times = [0] * value.width
-    for at, element in enumerate(places.tolist()):
-        if times[element] == len(terms):
-            terms.append(np.full(value.width, -1))
-        terms[times[element]][element] = at
-        times[element] += 1
-    total = c.b.const(0.0, value.width)
-    for term in terms:
-        total = c.op("add", total, arrays.take(c.b, c.as_rows(g), term))
-    return total
+    times = np.bincount(places, minlength=value.width)
+    again = np.arange(len(places)) - np.repeat(times.cumsum() - times, times)  # of each element
+    table = np.full((times.max(), value.width), -1)
+    table[again, np.sort(places)] = np.argsort(places, kind="stable")
+    each = arrays.take(c.b, c.as_rows(g), table.ravel())
+    return arrays.reduce(c.b, "row_sum", each, *table.shape)
 
 
 def _places(
