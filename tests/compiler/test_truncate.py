@@ -158,17 +158,3 @@ def test_a_short_last_window_keeps_the_gradients_of_the_longer_ones():
         for how in (scan, rows_apart)
     )
     assert_same_gradients(ours, theirs, 1e-12)
-
-
-def test_the_number_of_threads_may_change_between_the_passes():
-    case = make("tanh_rnn_matmul", torch.float32, 5, 7)
-    init, xs = case.init(64), case.xs(300, 64)
-    found = []
-    for later in (1, 2):
-        torch.set_num_threads(1)
-        _, ys = scan(case.step, init, xs, memory="200kB")
-        torch.set_num_threads(later)
-        found.append(torch.autograd.grad(ys.square().sum(), case.parameters))
-    torch.set_num_threads(1)
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
