@@ -16,6 +16,7 @@ import math
 import random
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils import _pytree as pytree
 
 import ostinato
+from zoo.objects import raising
 from zoo.playing import counting, loop
 from zoo.small import B, D, H, T, World, assert_like_the_loop, given, module, outcome, weight
 
@@ -41,6 +43,8 @@ EFFECTS: dict[str, tuple[str, str, str]] = {
     "counter of its class": ("type(w.thing).n += 1", f"{USUAL} / w.thing.n",
         "w.Base.n, w.Thing.n"),
     "counter in a method": ("n = w.thing.count()", f"{USUAL} / n", "w.thing.n"),
+    "counter beside what raises": ("w.config.hard is None\nn = w.thing.count()", f"{USUAL} / n",
+        "w.thing.n"),
     "counter in __dict__": ("vars(w)['n'] += 1", f"{USUAL} / w.n", "w.n"),
     "counter by setattr": ("setattr(w, 'n', w.n + 1)", f"{USUAL} / w.n", "w.n"),
     "counter in a module": ("w.config.k += 1", f"{USUAL} / w.config.k", "w.config.k"),
@@ -132,6 +136,7 @@ def world_of(body: str, result: str) -> tuple[World, Any]:
     w = World()
     w.generator = torch.Generator().manual_seed(0)
     w.attributes = Attributes(n=0)
+    w.config.hard = raising("__class__")
     w.counts, w.counter = collections.defaultdict(int), collections.Counter()
     w.listed = [1.0 + i / 8 for i in range(4 * T)]
     w.ordered = collections.OrderedDict(a=1, b=2)
@@ -436,6 +441,17 @@ def test_labels_of_the_profiler():
 
     assert_like_the_loop(step, [W])
     assert ostinato.explain(step, *given()).native
+
+
+def test_a_step_that_warns():
+    """Python notes among its globals that it did; that is no side effect."""
+    w = World()
+    w.scope["warnings"] = warnings
+    step = w.function("warnings.warn('of the step')\nreturn torch.tanh(x + h @ w.W)")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("default")
+        assert ostinato.explain(step, *given()).native
+    assert "__warningregistry__" in w.scope
 
 
 def test_parameters_replaced_for_a_while():

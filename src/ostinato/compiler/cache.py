@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -105,7 +106,7 @@ class Bucket:
         owners: by id, which may come to be another object's.
         by_operations: what a run of the step did → the recording of it. Of a layer's step: what its
             weights are → the recording, or why there is none.
-        names: those that observed code mentions, for the next observation.
+        codes: the code that observed runs found, by id, for the next observation.
         changed: the path of the guard that failed last.
         failed: those of all guards that failed in this call.
         other_shapes: whether guards held, for tensors of other shapes.
@@ -117,7 +118,7 @@ class Bucket:
     entries: list[Entry] = field(default_factory=list)
     owners: dict[int, Owner] = field(default_factory=dict)
     by_operations: dict[Any, Any] = field(default_factory=dict)
-    names: frozenset[str] = frozenset()
+    codes: dict[int, CodeType] = field(default_factory=dict)
     changed: str = ""
     failed: set[str] = field(default_factory=set)
     other_shapes: bool = False
@@ -328,7 +329,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     bucket.lifted |= bucket.failed - bucket.kept
     lifted = {path: as_tensor(0.0) for path in bucket.lifted}
     try:
-        observation = Observation(a.given, bucket.names, lifted)
+        observation = Observation(a.given, bucket.codes, lifted)
     except Unsupported as refusal:
         return owner.refuse(refusal)
     try:
@@ -357,7 +358,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     except Unsupported as refusal:
         observation.snapshots.put_back()
         return owner.refuse(refusal)
-    bucket.names |= guards.names
+    bucket.codes |= guards.codes
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}
     if any(id(t) not in at for t in captured):

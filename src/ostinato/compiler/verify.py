@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from types import CodeType
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,8 +42,8 @@ def verified(
         if call.arguments.weights is not None:
             known[call.n_rows] = _difference(call)
         else:
-            names = frozenset() if guards is None else guards.names
-            known[call.n_rows] = _difference_or_side_effect(call, names, lifted)
+            codes = {} if guards is None else guards.codes
+            known[call.n_rows] = _difference_or_side_effect(call, codes, lifted)
     return known[call.n_rows]
 
 
@@ -61,7 +62,7 @@ def check_call(call: ScanCall) -> None:
 
 
 def _difference_or_side_effect(
-    call: ScanCall, names: frozenset[str], lifted: Mapping[str, Tensor] | None
+    call: ScanCall, codes: Mapping[int, CodeType], lifted: Mapping[str, Tensor] | None
 ) -> Unsupported | None:
     """The difference from the loop, or else a side effect that the step has with this many rows.
 
@@ -70,7 +71,7 @@ def _difference_or_side_effect(
     from ostinato.compiler.capture.guards import Observation
 
     try:
-        observation = Observation(call.arguments.given, names, lifted)
+        observation = Observation(call.arguments.given, codes, lifted)
     except Unsupported as refusal:
         return refusal.bare()
     try:

@@ -8,23 +8,11 @@ import sys
 import types
 from typing import Any
 
-from torch import nn
-
 # Packages whose functions and classes mean the same as long as a program runs, beside the standard
 # library.
 _FIXED = {"torch", "numpy"}
 # Of our own package the steps of cells are read like a user's, and the models.
 _OURS_TO_READ = ("ostinato.nn.steps", "ostinato.models")
-
-
-def code_of(step: Any) -> types.CodeType | None:
-    """The code of a function, a method, a partial, or of the class of another object."""
-    while isinstance(step, (functools.partial, types.MethodType)):
-        step = step.func if isinstance(step, functools.partial) else step.__func__
-    if not isinstance(step, types.FunctionType):
-        name = "forward" if isinstance(step, nn.Module) else "__call__"
-        step = getattr(type(step), name, None)
-    return getattr(step, "__code__", None)
 
 
 def is_fixed(value: Any) -> bool:

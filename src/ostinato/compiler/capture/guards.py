@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import random
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -27,13 +26,12 @@ from typing import Any
 from torch import Tensor
 
 from ostinato.compiler.capture.code import (
-    code_of,
     is_fixed_name,
     is_of_the_library,
     names_a_literal,
     names_of,
 )
-from ostinato.compiler.capture.reads import Lift, Walk
+from ostinato.compiler.capture.reads import Walk
 from ostinato.compiler.capture.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
 
@@ -51,18 +49,18 @@ class Guards:
     Attributes:
         paths: the text of each check, such as `step.__self__.scale`, for messages.
         opaque: what could not be guarded, or None.
-        names: those that the observed code mentions.
+        codes: the observed code of the step, by id.
         lifted: path of a Python float that is taken as a tensor → its number among the tensors.
     """
 
-    def __init__(self, walk: Walk):
+    def __init__(self, walk: Walk, codes: dict[int, types.CodeType]):
         body = "\n".join(f"  {line}" for line in walk.lines)
         tensors = ", ".join(walk.tensor_variables)
         source = f"def check(v0):\n try:\n{body}\n  return [{tensors}]\n except Exception: return 0"
         scope = dict(walk.constants)
         exec(_compiled(source), scope)
         self._check: Callable[[Any], list[Any] | int] = scope["check"]
-        self.paths, self.opaque, self.names = walk.paths, walk.opaque, frozenset(walk.names)
+        self.paths, self.opaque, self.codes = walk.paths, walk.opaque, codes
         at = {id(t): i for i, t in enumerate(walk.tensors)}
         self.lifted = {path: at[id(lift.tensor)] for path, lift in walk.lifts.items()}
         self.changed = ""  # the path whose check failed last
@@ -92,37 +90,31 @@ class Observation:
     def __init__(
         self,
         step: Any,
-        known: frozenset[str] = frozenset(),
+        known: Mapping[int, types.CodeType] | None = None,
         lifted: Mapping[str, Tensor] | None = None,
     ):
         """An observation of a step.
 
         Args:
-            known: names found by earlier runs.
+            known: code of the step that earlier runs have found, by id.
             lifted: path of a Python float → the tensor that the step finds in its place while it
                 is observed.
         """
-        self.step, self.names, self.lifted = step, set(known), lifted or {}
-        self._apart = frozenset(self.lifted)
-        self.codes: dict[int, types.CodeType] = {}  # all that ran, by id
-        self.users: set[int] = set()  # those of the step, not of PyTorch
+        self.step, self.users = step, dict(known or {})  # code of the step, by id
+        self.names = {name for code in self.users.values() for name in names_of(code)}
+        self.codes = dict(self.users)  # all that ran, also PyTorch's
         self._imports = 0  # that are going on
         self.opaque: str | None = None
         self.snapshots = Snapshots()
-        self.walk: Walk | None = None
         self._refusal: Unsupported | None = None
-        code = code_of(step)
-        if code is not None:
-            self.codes[id(code)] = code
-            self._read(code)
-        self._save()
+        self.lifted, self._apart = lifted or {}, bool(lifted)
+        self.walk = self._walked()
         self.lifting = True  # the step finds tensors in the place of numbers
-        found: dict[str, Lift] = {} if self.walk is None else self.walk.lifts
-        self._lifts = list(found.values())
-        self.lifted = {path: lift.tensor for path, lift in found.items()}  # no more from now on
+        self.lifts = list(self.walk.lifts.values())
+        self.lifted = {path: lift.tensor for path, lift in self.walk.lifts.items()}  # and no more
 
     def __enter__(self) -> None:
-        self._put = self._lifts if self.lifting else []
+        self._put = self.lifts if self.lifting else []
         for lift in self._put:
             lift.put(lift.tensor)
         self._before = sys.getprofile()
@@ -151,19 +143,13 @@ class Observation:
             if id(code) not in self.codes:
                 self.codes[id(code)] = code
                 if self._is_of_the_step(frame):
-                    self._read(code)
+                    self.users[id(code)] = code
+                    self.names |= names_of(code)
                     self._save()
         elif kind == "c_call" and id(code) in self.users:
             computed = function in _BY_NAME and not names_a_literal(frame)
             if computed or function in _ANYWHERE:
                 self.opaque = f"{function.__name__}() may read what the code does not name"
-            elif isinstance(getattr(function, "__self__", None), random.Random):
-                self.snapshots.add_generator(function.__self__)
-
-    def _read(self, code: types.CodeType) -> None:
-        """Note the names that code of the step mentions."""
-        self.users.add(id(code))
-        self.names |= names_of(code)
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
@@ -185,32 +171,19 @@ class Observation:
     def _walked(self) -> Walk:
         walk = Walk(self.names, self.codes, self.snapshots, self.lifted, self._apart)
         walk.opaque = self.opaque
-        try:
-            walk.visit(self.step, "v0", "step")
-            objects = ", ".join(walk.objects)
-            distinct = f"len({{*map(id, [{objects}])}}) == {len(walk.objects)}"
-            walk.check(distinct, "which objects are one and the same")
-        except RecursionError:
-            walk.opaque = "containers are nested too deeply"
-        except (Unsupported, MemoryError):
-            raise
-        except Exception as error:  # of an object that does not let itself be looked at
-            walk.opaque = f"{walk.at} cannot be looked at ({type(error).__name__})"
+        walk.visit(self.step, "v0", "step")
+        distinct = f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}"
+        walk.check(distinct, "which objects are one and the same")
         return walk
 
     @property
-    def lifts(self) -> bool:
-        """Whether the step finds a tensor in the place of a number."""
-        return bool(self._lifts)
-
-    @property
     def tensors(self) -> list[Tensor]:
-        return [] if self.walk is None else self.walk.tensors
+        return self.walk.tensors
 
     def guards(self) -> tuple[Guards, list[Tensor]]:
         """The guards of all runs so far, and the tensors that they lead to."""
         walk = self._walked()
-        found = Guards(walk)
+        found = Guards(walk, self.users)
         if walk.opaque is None and found.tensors(self.step) is None:
             found.opaque = f"{found.changed} is another at each look"
         return found, walk.tensors

@@ -12,15 +12,17 @@ import pickle
 import random
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.torch_compat import random_state, set_random_state
 
+PARTS = ("_parameters", "_buffers", "_modules")  # dictionaries of a torch.nn.Module
 MOST_BYTES = 1 << 16  # of an array that is compared
 _NOTHING = object()
 _NUMBERS = (int, float, complex, bool, str, bytes)
@@ -30,30 +32,25 @@ class Snapshots:
     """The contents of containers as they were when each was first met."""
 
     def __init__(self) -> None:
-        self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
+        self._saved: dict[int, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = random_state()
 
-    def add(self, container: Any) -> None:
-        if id(container) not in self._saved:
-            kind = next((kind for kind in _KINDS if isinstance(container, kind[0])), None)
-            if kind is not None:
-                self._saved[id(container)] = kind, container, kind[1](container)
-
-    def add_names(self, scope: dict[str, Any], names: Iterable[str]) -> None:
-        """Some items of a large dictionary, there or not: the globals that code mentions."""
-        for name in names:
-            if (id(scope), name) not in self._saved:
-                self._saved[id(scope), name] = _ITEM, (scope, name), _item((scope, name))
-
-    def add_generator(self, r: Any) -> None:
-        """Of PyTorch's the state is not saved: a step is refused before it draws from one."""
-        if id(r) not in self._saved and not isinstance(r, torch.Generator):
-            self._saved[id(r)] = _GENERATOR, r, _state(r)
+    def add(self, value: Any) -> None:
+        """Save what a value holds: items, attributes, and the variables that a function sees."""
+        parts = [value, attributes_of(value)]
+        if isinstance(value, types.FunctionType):
+            parts += [value.__globals__, *(value.__closure__ or ())]
+        if isinstance(value, nn.Module):  # torch.func.functional_call replaces them for a while
+            parts += [vars(m)[name] for m in value.modules() for name in PARTS]
+        for part in parts:
+            kind = next((kind for kind in _KINDS if kind[0](part)), None)
+            if kind is not None and id(part) not in self._saved:
+                self._saved[id(part)] = kind, part, kind[1](part)
 
     def add_global_generators(self) -> None:
-        self.add_generator(random._inst)
+        self.add(random._inst)
         if "numpy.random" in sys.modules:
-            self.add_generator(np.random.mtrand._rand)
+            self.add(np.random.mtrand._rand)
 
     def refusal(self) -> SideEffect | None:
         """Why the loop must play, if anything has changed."""
@@ -78,10 +75,18 @@ class Snapshots:
         ]
 
 
+def attributes_of(value: Any) -> dict[str, Any] | None:
+    """An object's own attributes, past what its class makes of `__dict__`; None if it has none."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return found if type(found) is dict else None
+
+
 def is_generator(value: Any) -> bool:
-    """Whether it draws random numbers."""
-    numpys = sys.modules.get("numpy.random")  # not a part of every start
-    of_numpy = numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState))
+    """Whether it draws random numbers. PyTorch's: a step is refused before it draws from one."""
+    of_numpy = type(value).__module__.startswith("numpy.random")
     return of_numpy or isinstance(value, (random.Random, torch.Generator))
 
 
@@ -105,12 +110,25 @@ def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
 # How each kind of container is saved, as a dictionary, and put back.
 
 
-def _put_items(container: Any, before: dict[Any, Any]) -> None:
-    """Past the methods of a class that derives from dict, whose items may be attributes."""
-    kinds = (collections.OrderedDict, dict, set)
-    kind: Any = next(kind for kind in kinds if isinstance(container, kind))
-    kind.clear(container)
+def _items(container: dict[Any, Any]) -> dict[Any, Any]:
+    """Without what `warnings` notes among the globals of code that warns."""
+    found = dict(container)
+    found.pop("__warningregistry__", None)
+    return found
+
+
+def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
+    """Past the methods of a class that derives from dict, whose items may be attributes.
+
+    Globals never lack the names that they had: a thread may be using them.
+    """
+    kind = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
+    for key in _items(container).keys() - before.keys():
+        kind.__delitem__(container, key)
     kind.update(container, before)
+    if [*_items(container)] != [*before]:
+        kind.clear(container)
+        kind.update(container, before)
 
 
 def _put_sequence(container: Any, before: dict[Any, Any]) -> None:
@@ -118,43 +136,13 @@ def _put_sequence(container: Any, before: dict[Any, Any]) -> None:
     container.extend(before.values())
 
 
-def _cell(cell: types.CellType) -> dict[Any, Any]:
-    try:
-        return {0: cell.cell_contents}
-    except ValueError:  # not bound yet
-        return {}
-
-
-def _put_cell(cell: types.CellType, before: dict[Any, Any]) -> None:
-    if before:
-        cell.cell_contents = before[0]
-    else:
-        del cell.cell_contents
-
-
-def _attributes(of: Any) -> dict[str, Any]:
-    more = {"__defaults__": of.__defaults__} if isinstance(of, types.FunctionType) else {}
-    return {**more, **vars(of)}
-
-
-def _put_attributes(of: Any, before: dict[str, Any]) -> None:
-    now = _attributes(of)
+def _put_attributes(cls: type, before: dict[str, Any]) -> None:
+    now = dict(vars(cls))
     for name in {**now, **before}:
         if name not in before:
-            delattr(of, name)
+            delattr(cls, name)
         elif now.get(name, _NOTHING) is not before[name]:
-            setattr(of, name, before[name])
-
-
-def _item(item: tuple[dict[str, Any], str]) -> dict[str, Any]:
-    scope, name = item
-    return {name: scope[name]} if name in scope else {}
-
-
-def _put_item(item: tuple[dict[str, Any], str], before: dict[str, Any]) -> None:
-    scope, name = item
-    scope.pop(name, None)
-    scope.update(before)
+            setattr(cls, name, before[name])
 
 
 def _bytes(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
@@ -162,18 +150,20 @@ def _bytes(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
 
 
 def _put_bytes(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
-    if a.flags.writeable and a.nbytes == len(before[0]):
-        a[...] = np.frombuffer(before[0], a.dtype).reshape(a.shape)
+    a[...] = np.frombuffer(before[0], a.dtype).reshape(a.shape)
 
 
 def _state(r: Any) -> dict[Any, Any]:
     """As bytes: states hold arrays, which == does not compare as a whole."""
     if isinstance(r, random.SystemRandom):
         raise Unsupported("the step draws random numbers of the system: draw them before, for xs")
+    if isinstance(r, torch.Generator):
+        return {}
     if isinstance(r, random.Random):
         return {0: pickle.dumps(r.getstate())}
-    state = r.bit_generator.state if hasattr(r, "bit_generator") else r.get_state()
-    return {0: pickle.dumps(state)}
+    return {
+        0: pickle.dumps(r.bit_generator.state if hasattr(r, "bit_generator") else r.get_state())
+    }
 
 
 def _put_state(r: Any, before: dict[Any, Any]) -> None:
@@ -186,19 +176,28 @@ def _put_state(r: Any, before: dict[Any, Any]) -> None:
         r.set_state(state)
 
 
-Kind = tuple[Any, Callable[[Any], dict[Any, Any]], Callable[[Any, Any], None]]
-_ITEM: Kind = (tuple, _item, _put_item)
-_GENERATOR: Kind = (object, _state, _put_state)
+Kind = tuple[Callable[[Any], bool], Callable[[Any], dict[Any, Any]], Callable[[Any, Any], Any]]
+
+
+def _of(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
 _KINDS: list[Kind] = [
-    (dict, dict, _put_items),
-    (set, dict.fromkeys, _put_items),
-    ((list, collections.deque), lambda s: dict(enumerate(s)), _put_sequence),
-    (types.CellType, _cell, _put_cell),
-    ((types.FunctionType, type), _attributes, _put_attributes),
-    (np.ndarray, _bytes, _put_bytes),
+    (_of(dict), _items, _put_items),
+    (_of(set), dict.fromkeys, lambda s, before: (s.clear(), s.update(before))),
+    (_of(list, collections.deque), lambda s: dict(enumerate(s)), _put_sequence),
     (
-        functools._lru_cache_wrapper,
+        _of(types.CellType),
+        lambda cell: {0: cell.cell_contents},
+        lambda cell, before: setattr(cell, "cell_contents", before[0]),
+    ),
+    (_of(type), lambda cls: dict(vars(cls)), _put_attributes),
+    (_of(np.ndarray), _bytes, _put_bytes),
+    (
+        _of(functools._lru_cache_wrapper),
         lambda f: {0: f.cache_info().misses},
         lambda f, before: f.cache_clear(),
     ),
+    (is_generator, _state, _put_state),
 ]
