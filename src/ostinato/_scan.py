@@ -198,7 +198,7 @@ def _found(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
     found = cache.find(a)
     call, why_not = _verified(a, found)
     if call is None and found.lifted:
-        return _verified(a, cache.find_with_numbers(a, found))
+        return _verified(a, cache.find_with_numbers(a))
     return call, why_not
 
 

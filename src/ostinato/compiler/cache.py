@@ -49,20 +49,25 @@ SPARED_AFTER = WARN_AFTER  # recordings; then the loop plays where it takes less
 MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
 
 
+class Found(NamedTuple):
+    compiled: CompiledStep | None
+    captured: list[Tensor]
+    refusal: Unsupported | None = None  # why the step is not compiled
+    guards: Guards | None = None
+    lifted: Mapping[str, Tensor] | None = None  # path of a Python float → its tensor, captured
+
+
 class Entry(NamedTuple):
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
     described: Any  # the tensors that the guards find, and the leaves of init and xs
     compiled: CompiledStep | None
-    refusal: Unsupported | None  # why there is none
+    refusal: Unsupported | None
 
-
-class Found(NamedTuple):
-    compiled: CompiledStep | None
-    captured: list[Tensor]
-    refusal: Unsupported | None = None
-    guards: Guards | None = None
-    lifted: Mapping[str, Tensor] | None = None  # path of a Python float → its tensor, captured
+    def found(self, tensors: list[Any]) -> Found:
+        captured = [tensors[i] for i in self.positions]
+        lifted = {path: tensors[i] for path, i in self.guards.lifted.items()}
+        return Found(self.compiled, captured, self.refusal, self.guards, lifted)
 
 
 @dataclass(slots=True)
@@ -105,11 +110,11 @@ class Bucket:
     Attributes:
         owners: by id, which may come to be another object's.
         by_operations: what a run of the step did → the recording of it. Of a layer's step: what its
-            weights are → the recording, or why there is none.
+            weights are → what was found.
         codes: the code that observed runs found, by id, for the next observation.
         changed: the path of the guard that failed last.
-        failed: those of all guards that failed in this call.
-        other_shapes: whether guards held, for tensors of other shapes.
+        failed: those of all guards that failed in this call; "" where they held, for tensors of
+            other shapes.
         lifted: paths of Python floats that change, and are taken as tensors.
         kept: paths that cannot be, or need not.
         seconds: that the last recording took, and the step in it.
@@ -121,9 +126,8 @@ class Bucket:
     codes: dict[int, CodeType] = field(default_factory=dict)
     changed: str = ""
     failed: set[str] = field(default_factory=set)
-    other_shapes: bool = False
     lifted: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=lambda: {""})
     seconds: tuple[float, float] = 0.0, 0.0
 
     def spared(self, owner: Owner, n_steps: int) -> Unsupported | None:
@@ -133,7 +137,7 @@ class Bucket:
         stay, as the attribute in which a module differs from its sisters.
         """
         recording, step = self.seconds
-        if len(self.entries) < SPARED_AFTER or self.other_shapes or n_steps * step > recording:
+        if len(self.entries) < SPARED_AFTER or "" in self.failed or n_steps * step > recording:
             return None
         owner.looped += 1
         if owner.looped > 1 and owner.looped & (owner.looped - 1) == 0:
@@ -153,32 +157,25 @@ class Bucket:
         return known
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
-        """The entry whose guards hold."""
+        """What is recorded under guards that hold."""
         self.failed.clear()
-        self.other_shapes = False
-        found = None if owner.hint is None else self._try(owner.hint, a)
-        if found is not None:
-            return found
-        for entry in self.entries:
-            found = None if entry is owner.hint else self._try(entry, a)
-            if found is not None:
+        for entry in (owner.hint, *self.entries):
+            tensors = None if entry is None else self._tensors(entry, a)
+            if entry is not None and tensors is not None:
                 owner.hint = entry
-                return found
+                return entry.found(tensors)
         return None
 
-    def _try(self, entry: Entry, a: Arguments) -> Found | None:
+    def _tensors(self, entry: Entry, a: Arguments) -> list[Any] | None:
         tensors = entry.guards.tensors(a.given)
         if tensors is None:
             self.changed = entry.guards.changed
-            self.failed.add(self.changed)
-            return None
-        if described(tensors, a) != entry.described:
-            self.changed = "the shape or dtype of a tensor, or whether it wants gradients,"
-            self.other_shapes = True
-            return None
-        captured = [tensors[i] for i in entry.positions]
-        lifted = {path: tensors[i] for path, i in entry.guards.lifted.items()}
-        return Found(entry.compiled, captured, entry.refusal, entry.guards, lifted)
+        elif described(tensors, a) != entry.described:
+            self.changed, tensors = "", None
+        else:
+            return tensors
+        self.failed.add(self.changed)
+        return None
 
 
 _buckets: dict[Any, Bucket] = {}
@@ -220,17 +217,10 @@ def find(a: Arguments) -> Found:
 
 
 def _bucket(a: Arguments) -> Bucket:
-    restarts = a.step is not a.given
     key = (
-        code_key(a.given),
-        a.carry_spec,
-        a.xs_spec,
-        restarts,
-        a.variant,
-        a.shared,
-        modes(),
-        engine(),
-    )
+        code_key(a.given), a.carry_spec, a.xs_spec, a.step is not a.given, a.variant, a.shared,
+        modes(), engine(),
+    )  # fmt: skip
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
@@ -238,15 +228,10 @@ def _bucket(a: Arguments) -> Bucket:
     return bucket
 
 
-def find_with_numbers(a: Arguments, found: Found) -> Found:
+def find_with_numbers(a: Arguments) -> Found:
     """The step recorded with its numbers as they are, since with tensors it does something else."""
     bucket = _bucket(a)
-    bucket.kept.update(found.lifted or ())
-    bucket.lifted.clear()
-    bucket.entries = [e for e in bucket.entries if e.compiled is not found.compiled]
-    owner = bucket.owner(a.given)
-    owner.hint = None
-    return _observed(a, bucket, owner)
+    return _observed_as_it_is(a, bucket, bucket.owner(a.given))
 
 
 def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
@@ -279,18 +264,18 @@ def forget(step: Any) -> None:
 
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
     """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
+    from ostinato.compiler import compile_step
+
     key = described(weights, a)
     if key not in bucket.by_operations:
         check_tensors(weights)
         try:
-            bucket.by_operations[key] = _compiled(a, weights, None)
+            found = Found(compile_step(a, weights, None, engine()), [])
         except Unsupported as refusal:
-            bucket.by_operations[key] = refusal.bare()
+            found = Found(None, [], refusal.bare())
+        bucket.by_operations[key] = found
         _bound(bucket.by_operations)
-    known = bucket.by_operations[key]
-    if isinstance(known, Unsupported):
-        return Found(None, [], known)
-    return Found(known, weights)
+    return bucket.by_operations[key]._replace(captured=weights)
 
 
 def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
@@ -321,43 +306,79 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
 
 
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
-    """Record a step that is new, or that reads other values than before."""
+    """Record a step that is new, or that reads other values than before.
+
+    Where the loop has to play, it must not find the step's side effects: they are put back.
+    """
     from ostinato.compiler.capture.guards import Observation  # not a part of every start
     from ostinato.compiler.capture.reads import as_tensor
 
-    search, compiled, why = None, None, None
     bucket.lifted |= bucket.failed - bucket.kept
-    lifted = {path: as_tensor(0.0) for path in bucket.lifted}
+    observation = None
     try:
+        lifted = {path: as_tensor(0.0) for path in bucket.lifted}
         observation = Observation(a.given, bucket.codes, lifted)
-    except Unsupported as refusal:
-        return owner.refuse(refusal)
-    try:
-        search, compiled = _recorded(a, bucket, observation)
-    except Unsupported as refusal:
-        why = refusal.bare()  # its frames hold tensors, and this one
+        return _recorded(a, bucket, owner, observation)
     except BaseException as error:
-        observation.snapshots.put_back()
-        if observation.lifts and isinstance(error, Exception):
-            return _observed_as_it_is(a, bucket, owner)
-        if not isinstance(error, Exception) or isinstance(error, NOT_OF_A_STEP):
+        if observation is not None:
+            observation.snapshots.put_back()
+            if observation.lifts and isinstance(error, Exception):
+                return _observed_as_it_is(a, bucket, owner)
+        if isinstance(error, Unsupported) and not isinstance(error, Elsewhere):
+            return owner.refuse(error)
+        if not isinstance(error, Exception) or isinstance(error, (Elsewhere, *NOT_OF_A_STEP)):
             raise
         a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
-        why = Unsupported(f"the step fails while it is watched ({error_in_short(error)})")
-    effects = observation.snapshots.refusal()
-    if effects is not None or why is not None:  # the loop plays, and must not find them
-        observation.snapshots.put_back()
-        if observation.lifts:
-            return _observed_as_it_is(a, bucket, owner)
-    if isinstance(why, Elsewhere):
-        raise why
-    if effects is not None:
-        return owner.refuse(effects)
+        why = f"the step fails while it is watched ({error_in_short(error)})"
+        return owner.refuse(Unsupported(why))
+
+
+def _observed_as_it_is(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
+    """Record a step with the numbers that it finds, of which it needs one as a number."""
+    bucket.kept |= bucket.lifted
+    bucket.lifted.clear()
+    bucket.entries = [entry for entry in bucket.entries if not entry.guards.lifted]
+    owner.hint = None
+    return _observed(a, bucket, owner)
+
+
+def _recorded(a: Arguments, bucket: Bucket, owner: Owner, observation: Observation) -> Found:
+    """Run the step, record it unless it did what it did before, and keep it under its guards.
+
+    Raises:
+        Unsupported: it has side effects, or cannot be guarded; or it cannot be recorded with
+            tensors in the place of numbers.
+    """
+    from ostinato.compiler import compile_step
+    from ostinato.compiler.capture.captures import search_step
+
+    search, compiled, why = None, None, None
+    began = time.perf_counter()
     try:
-        guards, tensors = observation.guards()
+        with observation:
+            search = search_step(a)
+        one_step = time.perf_counter() - began
+        observation.snapshots.check()
+        if search.keeps_some():
+            raise Unsupported(
+                "the step keeps a tensor that it made, in a cache, say; compute it before, or let "
+                "the carry hold it"
+            )
+        compiled = bucket.by_operations.get(search.did)
+        if compiled is None or search.unclear:
+            count_recording(a.given, bucket.changed)
+            compiled = compile_step(a, search.captured, observation, engine())
+            compiled.y_shapes = search.y_shapes
+            bucket.seconds = time.perf_counter() - began, one_step
+            if not (search.unclear or compiled.planner.recording.runs_python_backward):
+                bucket.by_operations[search.did] = compiled
+                _bound(bucket.by_operations)
     except Unsupported as refusal:
-        observation.snapshots.put_back()
-        return owner.refuse(refusal)
+        if observation.lifts or isinstance(refusal, Elsewhere):
+            raise
+        why = refusal.bare()  # its frames hold tensors, and this one
+    observation.snapshots.check()
+    guards, tensors = observation.guards()
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}
@@ -367,50 +388,18 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         why = _unsafe(search, compiled, guards)
     if why is None:
         owner.refusal = None
+    else:
+        observation.snapshots.put_back()
     if guards.opaque is not None:
-        if observation.lifts:  # a search of the step tells numbers apart
-            return _observed_as_it_is(a, bucket, owner)
+        if observation.lifts:
+            raise Unsupported("a search of the step tells numbers apart")
         owner.searched = True
         return Found(compiled, captured) if why is None else owner.refuse(why)
+    positions = [at[id(t)] for t in captured]
+    entry = Entry(guards, positions, described(tensors, a), compiled, why)
     if len(bucket.entries) < MAX_ENTRIES:
-        positions = [at[id(t)] for t in captured]
-        bucket.entries.insert(0, Entry(guards, positions, described(tensors, a), compiled, why))
-    return Found(compiled, captured, why, guards, {p: tensors[i] for p, i in guards.lifted.items()})
-
-
-def _observed_as_it_is(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
-    """Record a step with the numbers that it finds, of which it needs one as a number."""
-    bucket.kept |= bucket.lifted
-    bucket.lifted.clear()
-    return _observed(a, bucket, owner)
-
-
-def _recorded(
-    a: Arguments, bucket: Bucket, observation: Observation
-) -> tuple[Search, CompiledStep | None]:
-    """Run the step, and record it unless it did what it did before, or has side effects."""
-    from ostinato.compiler.capture.captures import search_step
-
-    began = time.perf_counter()
-    with observation:
-        search = search_step(a)
-    one_step = time.perf_counter() - began
-    if observation.snapshots.refusal() is not None:
-        return search, None
-    compiled = bucket.by_operations.get(search.did)
-    if search.keeps_some():
-        raise Unsupported(
-            "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
-            "carry hold it"
-        )
-    if compiled is None or search.unclear:
-        compiled = _compiled(a, search.captured, observation, bucket.changed)
-        compiled.y_shapes = search.y_shapes
-        bucket.seconds = time.perf_counter() - began, one_step
-        if not (search.unclear or compiled.planner.recording.runs_python_backward):
-            bucket.by_operations[search.did] = compiled
-            _bound(bucket.by_operations)
-    return search, compiled
+        bucket.entries.insert(0, entry)
+    return entry.found(tensors)
 
 
 def _unsafe(search: Search, compiled: CompiledStep, guards: Guards) -> Unsupported | None:
@@ -422,13 +411,3 @@ def _unsafe(search: Search, compiled: CompiledStep, guards: Guards) -> Unsupport
     if python:
         does = "has a backward pass in Python (a custom autograd.Function, or hooks)"
     return Unsupported(f"the step {does}, and {guards.opaque}: a change would not be seen")
-
-
-def _compiled(
-    a: Arguments, captured: list[Tensor], observation: Observation | None, changed: str = ""
-) -> CompiledStep:
-    from ostinato.compiler import compile_step
-
-    if a.weights is None:
-        count_recording(a.given, changed)
-    return compile_step(a, captured, observation, engine())

@@ -70,17 +70,17 @@ def _difference_or_side_effect(
     """
     from ostinato.compiler.capture.guards import Observation
 
+    observation = None
     try:
         observation = Observation(call.arguments.given, codes, lifted)
+        why_not = _difference(call, observation)
+        observation.snapshots.check()
+        return why_not
     except Unsupported as refusal:
         return refusal.bare()
-    try:
-        why_not = _difference(call, observation)
     finally:
-        effects = observation.snapshots.refusal()
-        if effects is not None:
+        if observation is not None:
             observation.snapshots.put_back()
-    return why_not or effects
 
 
 def _difference(call: ScanCall, observation: Observation | None = None) -> Unsupported | None:

@@ -28,16 +28,18 @@ def is_fixed(value: Any) -> bool:
 
 
 def is_fixed_name(module: Any) -> bool:
-    name = str(module)
-    root = name.partition(".")[0]
-    ours = root == "ostinato" and not name.startswith(_OURS_TO_READ)
-    return root in _FIXED or ours or is_of_the_library(name)
+    ours = root(module) == "ostinato" and not str(module).startswith(_OURS_TO_READ)
+    return ours or root(module) in _FIXED or is_of_the_library(module)
 
 
 def is_of_the_library(module: Any) -> bool:
     """Whether a module is of Python's standard library."""
-    root = str(module).partition(".")[0]
-    return root in sys.stdlib_module_names and root != "__main__"
+    return root(module) in sys.stdlib_module_names and root(module) != "__main__"
+
+
+def root(module: Any) -> str:
+    """The package that a module lies in, by its name."""
+    return str(module).partition(".")[0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -67,20 +69,16 @@ def globals_of(code: types.CodeType) -> frozenset[str]:
 
 def names_a_literal(frame: types.FrameType) -> bool:
     """Whether the call of getattr or hasattr that begins here names its attribute in the code."""
-    before: list[dis.Instruction] = []
-    for i in dis.get_instructions(frame.f_code):
-        if i.opname in ("CACHE", "EXTENDED_ARG"):
-            continue
-        if i.offset >= frame.f_lasti:
-            break
-        before.append(i)
-    joins = i.is_jump_target
-    if before and before[-1].opname == "PRECALL":  # of Python 3.11
-        joins |= before.pop().is_jump_target
-    if not i.opname.startswith("CALL") or i.arg not in (2, 3) or len(before) < 3:
+    found = [
+        i for i in dis.get_instructions(frame.f_code)
+        if i.offset <= frame.f_lasti and i.opname not in ("CACHE", "EXTENDED_ARG")
+    ]  # fmt: skip
+    call, n = found[-1], found[-1].arg
+    if not call.opname.startswith("CALL") or n not in (2, 3):
         return False
-    arguments = before[1 - i.arg :]
-    straight = not joins and not any(part.is_jump_target for part in arguments)
-    name, last = arguments[0], arguments[-1]
-    literal = name.opname == "LOAD_CONST" and isinstance(name.argval, str)
-    return straight and literal and last.opname.startswith("LOAD_")
+    last = found[
+        -(n + (found[-2].opname == "PRECALL")) :
+    ]  # which Python 3.11 has; from the name on
+    name = last[0].opname == "LOAD_CONST" and isinstance(last[0].argval, str)
+    straight = not any(i.is_jump_target for i in last)
+    return name and straight and last[n - 2].opname.startswith("LOAD_")

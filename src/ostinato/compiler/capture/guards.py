@@ -30,6 +30,7 @@ from ostinato.compiler.capture.code import (
     is_of_the_library,
     names_a_literal,
     names_of,
+    root,
 )
 from ostinato.compiler.capture.reads import Walk
 from ostinato.compiler.capture.snapshots import Snapshots
@@ -107,7 +108,7 @@ class Observation:
         self.opaque: str | None = None
         self.snapshots = Snapshots()
         self._refusal: Unsupported | None = None
-        self.lifted, self._apart = lifted or {}, bool(lifted)
+        self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
         self.walk = self._walked()
         self.lifting = True  # the step finds tensors in the place of numbers
         self.lifts = list(self.walk.lifts.values())
@@ -153,12 +154,13 @@ class Observation:
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
-        name, caller = frame.f_globals.get("__name__"), frame.f_back
-        if any(_root(f) in _BESIDE for f in (frame, caller)):
+        caller = frame.f_back or frame
+        name, of_caller = (f.f_globals.get("__name__") for f in (frame, caller))
+        if not _BESIDE.isdisjoint((root(name), root(of_caller))):
             return False
-        if is_of_the_library(name):
-            return caller is not None and id(caller.f_code) in self.users
-        return not is_fixed_name(name)
+        return (
+            id(caller.f_code) in self.users if is_of_the_library(name) else not is_fixed_name(name)
+        )
 
     def _save(self) -> None:
         """Save what the code that has just begun could change."""
@@ -169,8 +171,7 @@ class Observation:
             raise
 
     def _walked(self) -> Walk:
-        walk = Walk(self.names, self.codes, self.snapshots, self.lifted, self._apart)
-        walk.opaque = self.opaque
+        walk = Walk(self)
         walk.visit(self.step, "v0", "step")
         distinct = f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}"
         walk.check(distinct, "which objects are one and the same")
@@ -187,8 +188,3 @@ class Observation:
         if walk.opaque is None and found.tensors(self.step) is None:
             found.opaque = f"{found.changed} is another at each look"
         return found, walk.tensors
-
-
-def _root(frame: types.FrameType | None) -> str:
-    """The package that a frame's code lies in."""
-    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]

@@ -10,7 +10,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -23,20 +23,22 @@ from ostinato.compiler.capture.code import globals_of, is_fixed, is_fixed_name
 from ostinato.compiler.capture.snapshots import (
     MOST_BYTES,
     PARTS,
-    Snapshots,
     attributes_of,
     is_generator,
 )
 from ostinato.compiler.errors import Unsupported
 
+if TYPE_CHECKING:
+    from ostinato.compiler.capture.guards import Observation
+
 _CONSTANTS = (
     int, bool, float, complex, str, bytes, type(None), type(...), slice, range,
     np.generic, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size,
 )  # fmt: skip
-# Attributes and methods that Python keeps in C: identical for as long as their class is.
-_DESCRIPTORS = (
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
-    types.MemberDescriptorType, types.GetSetDescriptorType,
+# Functions, attributes and methods that Python keeps in C.
+_OF_C = (
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType, types.MemberDescriptorType, types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_One", "field"))["field"]),
 )  # fmt: skip
 _CONTAINERS = (list, tuple, dict, set, frozenset)
@@ -75,41 +77,27 @@ def as_tensor(number: float) -> Tensor:
 
 
 class Walk:
-    """One walk from a step along the names that its code mentions.
+    """One walk from a step along the names that its observed code mentions.
 
     `lines` read every value into a variable of its own and return the number of the path where a
     value differs.
     """
 
-    def __init__(
-        self,
-        names: set[str],
-        codes: Collection[int],
-        snapshots: Snapshots,
-        lifted: Mapping[str, Tensor],
-        apart: bool,
-    ):
-        """A walk.
-
-        Args:
-            codes: ids of the code that ran.
-            lifted: path of a Python float → the tensor that stands for it, see `lift`.
-            apart: whether the items of a dict are compared one by one.
-        """
-        self.names, self.codes, self.snapshots = names.union(_UNNAMED), codes, snapshots
-        self.lifted, self.apart, self.lifts = lifted, apart, dict[str, Lift]()
+    def __init__(self, of: Observation):
+        self.names, self.codes, self.snapshots = of.names.union(_UNNAMED), of.codes, of.snapshots
+        self.lifted, self.apart, self.lifts = of.lifted, of.apart, dict[str, Lift]()
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self.paths = ["an object that cannot be read"]
         self.tensors: list[Tensor] = []
         self.tensor_variables: list[str] = []
-        self.opaque: str | None = None
+        self.opaque = of.opaque
         self.seen: dict[int, str] = {}
         self.alive: list[Any] = []  # so that ids stay theirs
         self.hooks_of_all_modules = False
         self.objects: list[str] = []  # variables of objects, which are not one and the same
-        if "random" in names:
-            snapshots.add_global_generators()
+        if "random" in of.names:
+            of.snapshots.add_global_generators()
 
     # ------------------------------------------------------------------------ lines
 
@@ -153,7 +141,8 @@ class Walk:
 
     def fields(self, value: Any, v: str, path: str, *names: str) -> None:
         for name in names:
-            self.read(f"{v}.{name}", getattr(value, name), f"{path}.{name}")
+            if hasattr(value, name):
+                self.read(f"{v}.{name}", getattr(value, name), f"{path}.{name}")
 
     def namespace(
         self, d: Mapping[str, Any], expression: str, names: Collection[str], path: str
@@ -242,18 +231,15 @@ class Walk:
             if not is_fixed_name(name):
                 self.read(f"{self.constant(sys.modules)}[{name!r}]", sys.modules[name], name)
 
-    def builtin(self, f: types.BuiltinFunctionType, v: str, path: str) -> None:
-        """A function of a module is compared by identity, a method by its name and its object."""
-        if isinstance(f.__self__, (types.ModuleType, type, types.NoneType)):
-            self.check(f"{v} is {self.constant(f)}", path)
-        else:
-            self.check(f"{v}.__name__ == {f.__name__!r}", path)
-            self.fields(f, v, path, "__self__")
-
-    def descriptor(self, value: Any, v: str, path: str) -> None:
-        of = self.constant(ref(getattr(value, "__objclass__", type(value))))
-        same = f"getattr({v}, '__name__', '') == {getattr(value, '__name__', '')!r}"
-        self.check(f"{same} and getattr({v}, '__objclass__', type({v})) is {of}()", path)
+    def of_c(self, value: Any, v: str, path: str) -> None:
+        """A function of a module by identity; a method or descriptor by its name and object."""
+        of = getattr(value, "__self__", value)
+        if isinstance(of, (types.ModuleType, type, types.NoneType)):
+            self.check(f"{v} is {self.constant(value)}", path)
+            return
+        kind, name = self.constant(type(value)), getattr(value, "__name__", "")
+        self.check(f"type({v}) is {kind} and getattr({v}, '__name__', '') == {name!r}", path)
+        self.fields(value, v, path, "__self__", "__objclass__")
 
     def around(self, value: Any, v: str, path: str) -> None:
         """An object around functions: a method, partial, staticmethod, property, lru_cache."""
@@ -261,7 +247,7 @@ class Walk:
         if hasattr(value, "cache_info"):
             self.opaque = f"what {path} remembers (functools.lru_cache) is not seen"
         names = ("func", "args", "keywords", "__func__", "__self__", "fget", "__wrapped__")
-        self.fields(value, v, path, *[name for name in names if hasattr(value, name)])
+        self.fields(value, v, path, *names)
         if not is_fixed(type(value)):
             self.object(value, v, path)
 
@@ -391,10 +377,9 @@ _AROUND = (
 )  # fmt: skip
 _KINDS: list[tuple[Any, Callable[..., None]]] = [
     (types.FunctionType, Walk.function),
-    (types.BuiltinFunctionType, Walk.builtin),
+    (_OF_C, Walk.of_c),
     (types.ModuleType, Walk.module),
     (type, Walk.class_),
-    (_DESCRIPTORS, Walk.descriptor),
     (_AROUND, Walk.around),
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), Walk.refused),
     (nn.Module, Walk.nn_module),

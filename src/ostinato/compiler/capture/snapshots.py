@@ -52,15 +52,14 @@ class Snapshots:
         if "numpy.random" in sys.modules:
             self.add(np.random.mtrand._rand)
 
-    def refusal(self) -> SideEffect | None:
-        """Why the loop must play, if anything has changed."""
+    def check(self) -> None:
+        """Raise SideEffect if anything has changed: the loop must play."""
         changed = [_name(c, before, kind[1](c)) for kind, c, before in self._changed()]
-        if not changed:
-            return None
-        return SideEffect(
-            f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold it, "
-            "and draw random numbers before"
-        )
+        if changed:
+            raise SideEffect(
+                f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold "
+                "it, and draw random numbers before"
+            )
 
     def put_back(self) -> None:
         for kind, container, before in self._changed():
@@ -153,27 +152,15 @@ def _put_bytes(a: np.ndarray[Any, Any], before: dict[Any, Any]) -> None:
     a[...] = np.frombuffer(before[0], a.dtype).reshape(a.shape)
 
 
-def _state(r: Any) -> dict[Any, Any]:
-    """As bytes: states hold arrays, which == does not compare as a whole."""
+def _state(r: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """How the state of a source of random numbers is read, and set."""
     if isinstance(r, random.SystemRandom):
         raise Unsupported("the step draws random numbers of the system: draw them before, for xs")
-    if isinstance(r, torch.Generator):
-        return {}
     if isinstance(r, random.Random):
-        return {0: pickle.dumps(r.getstate())}
-    return {
-        0: pickle.dumps(r.bit_generator.state if hasattr(r, "bit_generator") else r.get_state())
-    }
-
-
-def _put_state(r: Any, before: dict[Any, Any]) -> None:
-    state = pickle.loads(before[0])
-    if isinstance(r, random.Random):
-        r.setstate(state)
-    elif hasattr(r, "bit_generator"):
-        r.bit_generator.state = state
-    else:
-        r.set_state(state)
+        return r.getstate, r.setstate
+    if hasattr(r, "bit_generator"):
+        return lambda: r.bit_generator.state, lambda state: setattr(r.bit_generator, "state", state)
+    return r.get_state, r.set_state
 
 
 Kind = tuple[Callable[[Any], bool], Callable[[Any], dict[Any, Any]], Callable[[Any, Any], Any]]
@@ -199,5 +186,9 @@ _KINDS: list[Kind] = [
         lambda f: {0: f.cache_info().misses},
         lambda f, before: f.cache_clear(),
     ),
-    (is_generator, _state, _put_state),
+    (  # as bytes: states hold arrays, which == does not compare as a whole
+        is_generator,
+        lambda r: {0: pickle.dumps(_state(r)[0]())},
+        lambda r, before: _state(r)[1](pickle.loads(before[0])),
+    ),
 ]
