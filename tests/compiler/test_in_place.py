@@ -172,6 +172,29 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
     assert_same(found[2:], found[:2], 1e-12)
 
 
+@pytest.mark.parametrize("what", ["carry", "captured"])
+def test_a_change_in_place_of_what_has_a_gradient(what):
+    """As autograd allows it of a tensor that is no leaf."""
+    found = []
+    for how in (loop, scan):
+        W, (h, xs) = leaf(H, H), given()
+        torch.nn.init.eye_(W)
+        start, V = h.requires_grad_() * 1, W * 1
+        before = [start.detach().clone(), V.detach().clone()]
+
+        def step(h: Tensor, x: Tensor, V: Tensor = V) -> Tensor:
+            return torch.tanh(
+                x
+                + (h.mul_(0.5) if what == "carry" else h)
+                @ (V.mul_(0.5) if what == "captured" else V)
+            )
+
+        ys = how(step, start, xs)[1]
+        found.append([ys, start, V])
+        assert not torch.equal(torch.cat(before), torch.cat([start, V]))
+    assert_same(*found)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_searched_step_that_begins_to_change_a_tensor(view):
     """Its run before each call changes a copy: the tensor is as the loop leaves it."""

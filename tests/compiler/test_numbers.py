@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -148,17 +149,40 @@ def test_the_number_of_the_forward_pass_is_differentiated():
     torch.testing.assert_close(second(ostinato.scan), second(loop), rtol=1e-10, atol=1e-10)
 
 
-def test_the_loop_plays_what_would_be_recorded_for_the_ninth_time(monkeypatch):
-    """Where it takes less than a recording; and a value that stays is recorded in the end."""
+def test_the_loop_plays_what_is_recorded_again_and_again(monkeypatch, recordings):
+    """Ever more calls from one recording to the next; a value that stays is recorded in the end."""
     monkeypatch.setattr(cache, "SPARED_AFTER", 8)
-    entry = cache.Entry(None, [], None, None, None)  # type: ignore[arg-type]
-    bucket = cache.Bucket([entry] * 8, changed="temperature", seconds=(0.020, 0.001))
-    owner = cache.Owner(lambda: None)
-    looped = [bucket.spared(owner, 3) is not None for _ in range(16)]
-    assert looped == [True, False, True, False, *[True] * 3, False, *[True] * 7, False]
-    assert "8 times, and temperature is new" in str(bucket.spared(owner, 3))
-    assert bucket.spared(owner, 100) is None  # a hundred steps take longer than a recording
-    assert cache.Bucket([entry] * 7, seconds=(0.020, 0.001)).spared(owner, 3) is None
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(1, 2, H, dtype=D)
+    ostinato.forget(of_pythons_functions(1.0))
+
+    def play(value: float) -> None:
+        step = of_pythons_functions(value)
+        torch.testing.assert_close(ostinato.scan(step, h, xs), loop(step, h, xs))
+
+    with pytest.warns(UserWarning, match="8 times, and value is new again: the loop takes less"):
+        for i in range(40):
+            play(i / 40)
+    assert 9 < recordings[0] <= 1 + 9 + 6  # the attempt to lift it; then at calls 1, 2, 4, … 32
+    for _ in range(40):
+        play(2.0)
+    before = recordings[0]
+    play(2.0)
+    with counting(of_pythons_functions(2.0)) as calls:
+        play(2.0)
+    assert recordings[0] == before and calls == [1]  # the loop's of this test
+
+
+def test_long_sequences_are_recorded_for_each_value(monkeypatch, recordings):
+    """Where the loop takes longer than a recording."""
+    monkeypatch.setattr(cache, "SPARED_AFTER", 2)
+
+    def slow(value: float) -> Any:
+        return lambda h, x: (time.sleep(0.01), torch.tanh(h + x) * math.exp(-value))[1]
+
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(500, 2, H, dtype=D)  # five seconds in the loop
+    for i in range(6):
+        ostinato.scan(slow(i / 6), h, xs)
+    assert recordings[0] >= 6
 
 
 def test_each_of_twenty_modules_is_recorded():

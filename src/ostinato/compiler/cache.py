@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("native", "reference", "eager")
 MAX_BUCKETS = 128
-SPARED_AFTER = WARN_AFTER  # recordings; then the loop plays where it takes less than one more
+SPARED_AFTER = WARN_AFTER  # entries; then the loop plays where it takes less than a recording
 MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
 
 
@@ -78,8 +78,8 @@ class Owner:
         of: a weak reference to it.
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
-        refusal: why the loop plays whatever the guards say: a side effect, say.
-        looped: calls that the loop has played, as it takes less than a recording.
+        refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
+        waited: calls since then that no guards fitted.
     """
 
     of: Callable[[], Any]
@@ -87,7 +87,6 @@ class Owner:
     searched: bool = False
     refusal: Unsupported | None = None
     waited: int = 0
-    looped: int = 0
 
     def waits(self) -> bool:
         """Whether to play the loop without observing the step: it is at calls 1, 2, 4, 8, …"""
@@ -113,11 +112,9 @@ class Bucket:
             weights are → what was found.
         codes: the code that observed runs found, by id, for the next observation.
         changed: the path of the guard that failed last.
-        failed: those of all guards that failed in this call; "" where they held, for tensors of
-            other shapes.
+        failed: those of all guards that failed in this call; "" is a shape.
         lifted: paths of Python floats that change, and are taken as tensors.
         kept: paths that cannot be, or need not.
-        seconds: that the last recording took, and the step in it.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -128,25 +125,6 @@ class Bucket:
     failed: set[str] = field(default_factory=set)
     lifted: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=lambda: {""})
-    seconds: tuple[float, float] = 0.0, 0.0
-
-    def spared(self, owner: Owner, n_steps: int) -> Unsupported | None:
-        """Why the loop plays a step that would be recorded once more; None: it is recorded.
-
-        It is at every second, fourth, eighth … of an owner's such calls: a value may have come to
-        stay, as the attribute in which a module differs from its sisters.
-        """
-        recording, step = self.seconds
-        if len(self.entries) < SPARED_AFTER or "" in self.failed or n_steps * step > recording:
-            return None
-        owner.looped += 1
-        if owner.looped > 1 and owner.looped & (owner.looped - 1) == 0:
-            return None
-        return self.entries[0].refusal or Unsupported(
-            f"it was recorded {len(self.entries)} times, and {self.changed or 'a shape'} is new "
-            f"again: the loop takes less time for {n_steps} steps than a recording. Pass what "
-            "changes through xs, or as a tensor"
-        )
 
     def owner(self, step: Any) -> Owner:
         of = owner_of(step)
@@ -162,7 +140,7 @@ class Bucket:
         for entry in (owner.hint, *self.entries):
             tensors = None if entry is None else self._tensors(entry, a)
             if entry is not None and tensors is not None:
-                owner.hint = entry
+                owner.hint, owner.waited = entry, 0
                 return entry.found(tensors)
         return None
 
@@ -210,10 +188,7 @@ def find(a: Arguments) -> Found:
         return Found(None, [], owner.refusal)
     if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
         found = _searched(a, bucket, owner)
-    if found is not None:
-        return found
-    spared = bucket.spared(owner, a.ragged.n_steps)
-    return _observed(a, bucket, owner) if spared is None else Found(None, [], spared)
+    return _observed(a, bucket, owner) if found is None else found
 
 
 def _bucket(a: Arguments) -> Bucket:
@@ -285,23 +260,16 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     random = random_state()
     try:
         search = search_step(a)
+        compiled = bucket.by_operations.get(search.did)
+        if compiled is not None and not search.unclear and not search.keeps_some():
+            owner.refusal = None
+            return Found(compiled, search.captured)
     except Elsewhere:
         raise
     except Unsupported as refusal:
         set_random_state(random)
         return owner.refuse(refusal)
-    compiled = bucket.by_operations.get(search.did)
-    if compiled is not None and not search.unclear and not search.keeps_some():
-        owner.refusal = None
-        return Found(compiled, search.captured)
     set_random_state(random)  # as if it had not run
-    if len(bucket.by_operations) >= MAX_ENTRIES:
-        return owner.refuse(
-            Unsupported(
-                "the step does something else at each call: pass numbers that change through xs, "
-                "or as tensors"
-            )
-        )
     return None
 
 
@@ -352,7 +320,7 @@ def _recorded(a: Arguments, bucket: Bucket, owner: Owner, observation: Observati
     from ostinato.compiler import compile_step
     from ostinato.compiler.capture.captures import search_step
 
-    search, compiled, why = None, None, None
+    search, compiled, why, again = None, None, None, None
     began = time.perf_counter()
     try:
         with observation:
@@ -369,7 +337,13 @@ def _recorded(a: Arguments, bucket: Bucket, owner: Owner, observation: Observati
             count_recording(a.given, bucket.changed)
             compiled = compile_step(a, search.captured, observation, engine())
             compiled.y_shapes = search.y_shapes
-            bucket.seconds = time.perf_counter() - began, one_step
+            many = max(len(bucket.entries) / SPARED_AFTER, len(bucket.by_operations) / MAX_ENTRIES)
+            if many >= 1 and a.ragged.n_steps * one_step < time.perf_counter() - began:
+                again = Unsupported(
+                    f"it was recorded {SPARED_AFTER} times, and {bucket.changed or 'a shape'} is "
+                    "new again: the loop takes less time than a recording. Pass what changes "
+                    "through xs, or as a tensor"
+                )
             if not (search.unclear or compiled.planner.recording.runs_python_backward):
                 bucket.by_operations[search.did] = compiled
                 _bound(bucket.by_operations)
@@ -386,10 +360,12 @@ def _recorded(a: Arguments, bucket: Bucket, owner: Owner, observation: Observati
         guards.opaque = guards.opaque or "no path leads to a tensor that it takes from outside"
     if search is not None and compiled is not None:
         why = _unsafe(search, compiled, guards)
-    if why is None:
-        owner.refusal = None
-    else:
+    if why is not None:
         observation.snapshots.put_back()
+    elif again is not None:
+        owner.refuse(again)
+    else:
+        owner.refusal = None
     if guards.opaque is not None:
         if observation.lifts:
             raise Unsupported("a search of the step tells numbers apart")

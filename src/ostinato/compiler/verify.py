@@ -111,7 +111,7 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
         few = [x[:N_STEPS] for x in xs]
         rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
         if observation is not None:
-            observation.lifting = False  # the loop takes numbers as they are
+            observation.lifts = []  # the loop takes numbers as they are
         try:
             with observation or nullcontext():
                 expected = call.replay(captured, init, few)

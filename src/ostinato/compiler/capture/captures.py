@@ -71,6 +71,9 @@ class Search(OwnMode):
         copy = t
         if type(t) in _TENSORS and not torch._C._functorch.is_functorch_wrapped_tensor(t):
             copy = t.detach().clone().requires_grad_(t.requires_grad)
+            if not t.is_leaf:  # autograd refuses changes in place of leaves alone
+                with torch.enable_grad():
+                    copy = copy.clone()
         self.meet(copy)
         self.outside.append((t, copy))
         return copy

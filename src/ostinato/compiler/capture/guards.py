@@ -110,13 +110,11 @@ class Observation:
         self._refusal: Unsupported | None = None
         self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
         self.walk = self._walked()
-        self.lifting = True  # the step finds tensors in the place of numbers
-        self.lifts = list(self.walk.lifts.values())
+        self.lifts = list(self.walk.lifts.values())  # in whose places the step finds tensors
         self.lifted = {path: lift.tensor for path, lift in self.walk.lifts.items()}  # and no more
 
     def __enter__(self) -> None:
-        self._put = self.lifts if self.lifting else []
-        for lift in self._put:
+        for lift in self.lifts:
             lift.put(lift.tensor)
         self._before = sys.getprofile()
         sys.setprofile(self._event)
@@ -127,7 +125,7 @@ class Observation:
         sys.setprofile(None if enable else self._before)
         if enable:
             enable()
-        for lift in self._put:
+        for lift in self.lifts:
             lift.put(lift.value)
         if self._refusal is not None:
             raise self._refusal.bare() from None  # the kept one never holds this frame
