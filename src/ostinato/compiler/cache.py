@@ -286,7 +286,14 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     try:
         lifted = {path: as_tensor(0.0) for path in bucket.lifted}
         observation = Observation(a.given, bucket.codes, lifted)
-        return _recorded(a, bucket, owner, observation)
+        try:
+            found = _recorded(a, bucket, observation)
+        except Unsupported as refusal:
+            if observation.lifts or isinstance(refusal, Elsewhere):
+                raise
+            found = None, None, refusal.bare()  # its frames hold tensors, and this one
+        observation.snapshots.check()
+        return _kept(a, bucket, owner, observation, *found)
     except BaseException as error:
         if observation is not None:
             observation.snapshots.put_back()
@@ -310,80 +317,79 @@ def _observed_as_it_is(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     return _observed(a, bucket, owner)
 
 
-def _recorded(a: Arguments, bucket: Bucket, owner: Owner, observation: Observation) -> Found:
-    """Run the step, record it unless it did what it did before, and keep it under its guards.
+def _recorded(
+    a: Arguments, bucket: Bucket, observation: Observation
+) -> tuple[Search | None, CompiledStep | None, Unsupported | None]:
+    """Run the step, and record it unless it did what it did before.
+
+    Returns the run and the recording; and why the loop plays the next calls that no guards fit.
 
     Raises:
-        Unsupported: it has side effects, or cannot be guarded; or it cannot be recorded with
-            tensors in the place of numbers.
+        Unsupported: the loop plays this one, too.
     """
     from ostinato.compiler import compile_step
     from ostinato.compiler.capture.captures import search_step
 
-    search, compiled, why, again = None, None, None, None
     began = time.perf_counter()
-    try:
-        with observation:
-            search = search_step(a)
-        one_step = time.perf_counter() - began
-        observation.snapshots.check()
-        if search.keeps_some():
-            raise Unsupported(
-                "the step keeps a tensor that it made, in a cache, say; compute it before, or let "
-                "the carry hold it"
-            )
-        compiled = bucket.by_operations.get(search.did)
-        if compiled is None or search.unclear:
-            count_recording(a.given, bucket.changed)
-            compiled = compile_step(a, search.captured, observation, engine())
-            compiled.y_shapes = search.y_shapes
-            many = max(len(bucket.entries) / SPARED_AFTER, len(bucket.by_operations) / MAX_ENTRIES)
-            if many >= 1 and a.ragged.n_steps * one_step < time.perf_counter() - began:
-                again = Unsupported(
-                    f"it was recorded {SPARED_AFTER} times, and {bucket.changed or 'a shape'} is "
-                    "new again: the loop takes less time than a recording. Pass what changes "
-                    "through xs, or as a tensor"
-                )
-            if not (search.unclear or compiled.planner.recording.runs_python_backward):
-                bucket.by_operations[search.did] = compiled
-                _bound(bucket.by_operations)
-    except Unsupported as refusal:
-        if observation.lifts or isinstance(refusal, Elsewhere):
-            raise
-        why = refusal.bare()  # its frames hold tensors, and this one
+    with observation:
+        search = search_step(a)
+    one_step = time.perf_counter() - began
     observation.snapshots.check()
+    if search.keeps_some():
+        raise Unsupported(
+            "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
+            "carry hold it"
+        )
+    compiled = bucket.by_operations.get(search.did)
+    if compiled is not None and not search.unclear:
+        return search, compiled, None
+    count_recording(a.given, bucket.changed)
+    compiled = compile_step(a, search.captured, observation, engine())
+    compiled.y_shapes = search.y_shapes
+    many = max(len(bucket.entries) / SPARED_AFTER, len(bucket.by_operations) / MAX_ENTRIES)
+    if not (search.unclear or compiled.planner.recording.runs_python_backward):
+        bucket.by_operations[search.did] = compiled
+        _bound(bucket.by_operations)
+    if many < 1 or a.ragged.n_steps * one_step > time.perf_counter() - began:
+        return search, compiled, None
+    return search, compiled, Unsupported(
+        f"it was recorded {SPARED_AFTER} times, and {bucket.changed or 'a shape'} is new again: "
+        "the loop takes less time than a recording. Pass what changes through xs, or as a tensor"
+    )  # fmt: skip
+
+
+def _kept(
+    a: Arguments, bucket: Bucket, owner: Owner, observation: Observation,
+    search: Search | None, compiled: CompiledStep | None, why: Unsupported | None,
+) -> Found:  # fmt: skip
+    """Keep a recording, or why there is none, under its guards."""
     guards, tensors = observation.guards()
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}
     if any(id(t) not in at for t in captured):
         guards.opaque = guards.opaque or "no path leads to a tensor that it takes from outside"
-    if search is not None and compiled is not None:
-        why = _unsafe(search, compiled, guards)
-    if why is not None:
-        observation.snapshots.put_back()
-    elif again is not None:
-        owner.refuse(again)
-    else:
-        owner.refusal = None
     if guards.opaque is not None:
         if observation.lifts:
             raise Unsupported("a search of the step tells numbers apart")
-        owner.searched = True
-        return Found(compiled, captured) if why is None else owner.refuse(why)
+        if search is not None and search.did not in bucket.by_operations:
+            compiled, why = None, Unsupported(
+                "the step hands torch an object that is no plain number, or has a backward pass in "
+                "Python (a custom autograd.Function, or hooks), of which a change would not be "
+                f"seen: {guards.opaque}"
+            )  # fmt: skip
+    owner.searched = guards.opaque is not None
+    if compiled is None:
+        observation.snapshots.put_back()
+    if why is None:
+        owner.refusal = None
+    elif compiled is not None or owner.searched:
+        owner.refuse(why)
+    refusal = why if compiled is None else None
+    if owner.searched:
+        return Found(compiled, captured, refusal)
     positions = [at[id(t)] for t in captured]
-    entry = Entry(guards, positions, described(tensors, a), compiled, why)
+    entry = Entry(guards, positions, described(tensors, a), compiled, refusal)
     if len(bucket.entries) < MAX_ENTRIES:
         bucket.entries.insert(0, entry)
     return entry.found(tensors)
-
-
-def _unsafe(search: Search, compiled: CompiledStep, guards: Guards) -> Unsupported | None:
-    """Why a step whose guards are opaque cannot be played by what it did."""
-    python = compiled.planner.recording.runs_python_backward
-    if guards.opaque is None or not (search.unclear or python):
-        return None
-    does = "hands torch an object that is no plain number"
-    if python:
-        does = "has a backward pass in Python (a custom autograd.Function, or hooks)"
-    return Unsupported(f"the step {does}, and {guards.opaque}: a change would not be seen")

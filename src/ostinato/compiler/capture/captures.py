@@ -131,7 +131,16 @@ class Search(OwnMode):
         """Refuse a call that was given a tensor and gave none: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
-        raise Unsupported(_why_a_value_is_looked_at(), name)
+        frame: Any = sys._getframe()
+        while frame is not None:
+            if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
+                raise Unsupported(
+                    "a distribution checks the values of its arguments: make it with "
+                    "validate_args=False",
+                    name,
+                )
+            frame = frame.f_back
+        raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
     def finish(self, result: Any, n_ys: int, a: Arguments) -> None:
         """The step has returned; the last `n_ys` leaves of its result are the output."""
@@ -174,18 +183,6 @@ class Search(OwnMode):
             )
         if kwargs.get("generator") is not None:
             raise Unsupported("the step draws random numbers from a generator", name)
-
-
-def _why_a_value_is_looked_at() -> str:
-    frame: Any = sys._getframe()
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
-            return (
-                "a distribution checks the values of its arguments: make it with "
-                "validate_args=False"
-            )
-        frame = frame.f_back
-    return "the step turns a tensor into a Python value, or reads its history"
 
 
 class swapped(OwnMode):  # noqa: N801 (reads as a context)

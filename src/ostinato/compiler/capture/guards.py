@@ -175,10 +175,6 @@ class Observation:
         walk.check(distinct, "which objects are one and the same")
         return walk
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        return self.walk.tensors
-
     def guards(self) -> tuple[Guards, list[Tensor]]:
         """The guards of all runs so far, and the tensors that they lead to."""
         walk = self._walked()

@@ -57,18 +57,11 @@ MOST_ITEMS, MOST_READS = 3000, 8000
 
 
 class Lift(NamedTuple):
-    """A Python float that is taken as a tensor, and where it lies."""
+    """A Python float that is taken as a tensor."""
 
-    container: Any  # a cell or a dict
-    key: Any
+    put: Callable[[Any], None]  # puts another value in its place
     value: float
     tensor: Tensor
-
-    def put(self, value: Any) -> None:
-        if isinstance(self.container, types.CellType):
-            self.container.cell_contents = value
-        else:
-            dict.__setitem__(self.container, self.key, value)
 
 
 def as_tensor(number: float) -> Tensor:
@@ -94,7 +87,6 @@ class Walk:
         self.opaque = of.opaque
         self.seen: dict[int, str] = {}
         self.alive: list[Any] = []  # so that ids stay theirs
-        self.hooks_of_all_modules = False
         self.objects: list[str] = []  # variables of objects, which are not one and the same
         if "random" in of.names:
             of.snapshots.add_global_generators()
@@ -119,23 +111,25 @@ class Walk:
         self.lines.append(f"{name} = {expression}")
         return name
 
-    def read(self, expression: str, value: Any, path: str, place: Any = None) -> None:
-        """Read a value; place: the container and the key under which another may be put there."""
+    def read(
+        self, expression: str, value: Any, path: str, put: Callable[[Any], None] | None = None
+    ) -> None:
+        """Read a value; put: a function that puts another in its place."""
         if len(self.lines) <= MOST_READS:
             v = self.variable(expression)
             new = path in self.lifted and path not in self.lifts  # variables of one name: the first
-            if new and place is not None and type(value) is float:
-                self.lift(value, v, path, place)
+            if new and put is not None and type(value) is float:
+                self.lift(value, v, path, put)
             else:
                 self.visit(value, v, path)
 
-    def lift(self, value: float, v: str, path: str, place: tuple[Any, Any]) -> None:
+    def lift(self, value: float, v: str, path: str, put: Callable[[Any], None]) -> None:
         """Take a number that changes as a tensor: the recording stands for every value of it."""
         self.check(f"type({v}) is float", path)
         tensor = self.lifted[path]
         if float(tensor) != value:  # a change that is none would look like one of the step's
             tensor.fill_(value)
-        self.lifts[path] = Lift(*place, value, tensor)
+        self.lifts[path] = Lift(put, value, tensor)
         self.tensors.append(tensor)
         self.tensor_variables.append(f"{self.constant(as_tensor)}({v})")
 
@@ -150,8 +144,8 @@ class Walk:
         """Read the names that a namespace has; the others must stay absent."""
         v = self.variable(expression)
         for name in sorted(names & d.keys()):
-            place = (d, name) if type(d) is dict else None
-            self.read(f"{v}[{name!r}]", d[name], f"{path}{name}", place)
+            put = functools.partial(dict.__setitem__, d, name) if type(d) is dict else None
+            self.read(f"{v}[{name!r}]", d[name], f"{path}{name}", put)
         absent = names - d.keys()
         if absent:
             self.check(f"{v}.keys().isdisjoint({self.constant(absent)})", f"{path}{min(absent)}")
@@ -222,7 +216,8 @@ class Walk:
         self.fields(f, v, path, "__defaults__", "__kwdefaults__")
         for i, cell in enumerate(f.__closure__ or ()):
             inside, name = cell.cell_contents, f.__code__.co_freevars[i]
-            self.read(f"{v}.__closure__[{i}].cell_contents", inside, name, (cell, None))
+            put = functools.partial(setattr, cell, "cell_contents")
+            self.read(f"{v}.__closure__[{i}].cell_contents", inside, name, put)
         names = globals_of(f.__code__)
         if not names or is_fixed_name(f.__globals__.get("__name__")):
             return
@@ -301,7 +296,8 @@ class Walk:
             pairs = self.variable(f"[*dict.items({v})]")
             for i, (key, item) in enumerate(dict.items(value)):
                 self.read(f"{pairs}[{i}][0]", key, f"{path}'s key {i}")
-                self.read(f"{pairs}[{i}][1]", item, f"{path}[{key!r}]", (value, key))
+                put = functools.partial(dict.__setitem__, value, key)
+                self.read(f"{pairs}[{i}][1]", item, f"{path}[{key!r}]", put)
         else:
             for i, item in enumerate(kind.__iter__(value)):
                 self.read(f"{name}.__getitem__({v}, {i})", item, f"{path}[{i}]")
@@ -322,9 +318,9 @@ class Walk:
 
     def nn_module(self, m: nn.Module, v: str, path: str) -> None:
         """Its parts by name; all of them where a class of PyTorch may read them unnamed."""
-        if not self.hooks_of_all_modules:
-            self.hooks_of_all_modules = True
-            every = vars(nn.modules.module)
+        every = vars(nn.modules.module)
+        if id(every) not in self.seen:
+            self.seen[id(every)] = v
             self.hooks(every, self.constant(every), "_global", "torch.nn.modules.module")
         d, own = m.__dict__, self.variable(f"{v}.__dict__")
         torchs = any(is_fixed(b) and b not in nn.Module.__mro__ for b in type(m).__mro__)

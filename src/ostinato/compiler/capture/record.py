@@ -43,7 +43,7 @@ def record(
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    outside = set() if observation is None else {id(t) for t in observation.tensors}
+    outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
     with observation or nullcontext(), undisturbed(), among_ours():
         small, large = (_recorded(a, captured, n_rows, outside) for n_rows in BATCHES)
     return without_unused(unify(small, large, BATCHES[1])), small

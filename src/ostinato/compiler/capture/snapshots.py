@@ -10,7 +10,6 @@ import collections
 import functools
 import pickle
 import random
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -49,8 +48,7 @@ class Snapshots:
 
     def add_global_generators(self) -> None:
         self.add(random._inst)
-        if "numpy.random" in sys.modules:
-            self.add(np.random.mtrand._rand)
+        self.add(np.random.mtrand._rand)
 
     def check(self) -> None:
         """Raise SideEffect if anything has changed: the loop must play."""
@@ -130,11 +128,6 @@ def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
         kind.update(container, before)
 
 
-def _put_sequence(container: Any, before: dict[Any, Any]) -> None:
-    container.clear()
-    container.extend(before.values())
-
-
 def _put_attributes(cls: type, before: dict[str, Any]) -> None:
     now = dict(vars(cls))
     for name in {**now, **before}:
@@ -173,22 +166,15 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
 _KINDS: list[Kind] = [
     (_of(dict), _items, _put_items),
     (_of(set), dict.fromkeys, lambda s, before: (s.clear(), s.update(before))),
-    (_of(list, collections.deque), lambda s: dict(enumerate(s)), _put_sequence),
-    (
-        _of(types.CellType),
-        lambda cell: {0: cell.cell_contents},
-        lambda cell, before: setattr(cell, "cell_contents", before[0]),
-    ),
+    (_of(list, collections.deque), lambda s: dict(enumerate(s)),
+     lambda s, before: (s.clear(), s.extend(before.values()))),
+    (_of(types.CellType), lambda cell: {0: cell.cell_contents},
+     lambda cell, before: setattr(cell, "cell_contents", before[0])),
     (_of(type), lambda cls: dict(vars(cls)), _put_attributes),
     (_of(np.ndarray), _bytes, _put_bytes),
-    (
-        _of(functools._lru_cache_wrapper),
-        lambda f: {0: f.cache_info().misses},
-        lambda f, before: f.cache_clear(),
-    ),
-    (  # as bytes: states hold arrays, which == does not compare as a whole
-        is_generator,
-        lambda r: {0: pickle.dumps(_state(r)[0]())},
-        lambda r, before: _state(r)[1](pickle.loads(before[0])),
-    ),
-]
+    (_of(functools._lru_cache_wrapper), lambda f: {0: f.cache_info().misses},
+     lambda f, before: f.cache_clear()),
+    # As bytes: states hold arrays, which == does not compare as a whole.
+    (is_generator, lambda r: {0: pickle.dumps(_state(r)[0]())},
+     lambda r, before: _state(r)[1](pickle.loads(before[0]))),
+]  # fmt: skip
