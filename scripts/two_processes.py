@@ -1,14 +1,17 @@
-"""Trainings in two processes beside those in one: results, time, reading, and kills.
+"""Trainings in two processes beside those in one: results, time, evaluation, reading, kills.
 
-    python scripts/two_processes.py [results time reading kills] [--kills 10] [--iterations 300]
-        [--repeats 5] [--seed 0] [--runs FOLDER] [--keep FILE.jsonl]
+    python scripts/two_processes.py [results time evaluation reading kills] [--kills 10]
+        [--iterations 300] [--repeats 5] [--seed 0] [--runs FOLDER] [--keep FILE.jsonl]
 
-Four tables, and the exit code 1 if something in them is wrong:
+Five tables, and the exit code 1 if something in them is wrong:
 
 *results*   of MNIST: the reported losses and the weights of one process and of two, without
             dropout: they differ by rounding alone
 *time*      of an iteration, in one process of one thread and of two, and in two processes of one
             thread each; in turns, medians
+*evaluation*
+            of 10,000 images of MNIST, with its report: seconds in one process of one thread and in
+            two, and what both measure
 *reading*   of a Parquet file of 300 MB: what each process reads of it, and until its training ends
 *kills*     SIGKILL to one process at a random moment of its life. All must have ended 30 s later;
             the run is resumed in two processes, and must give the bits of one never killed
@@ -52,7 +55,7 @@ SIZES = ((128, 128), (256, 512))  # units and rows of a batch: of the notebook, 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
-TABLES = ("results", "time", "reading", "kills")
+TABLES = ("results", "time", "evaluation", "reading", "kills")
 
 
 def main() -> int:
@@ -181,6 +184,24 @@ def times(folder: Path, options: argparse.Namespace, findings: list) -> bool:
             print(f"  {units} units, {rows} rows   {way:<32} {middle:7.2f}")
             findings.append({"units": units, "rows": rows, "way": way, "ms": round(middle, 3)})
     return True
+
+
+def evaluation(folder: Path, options: argparse.Namespace, findings: list) -> bool:
+    """Both train alike to rounding, so that they measure alike."""
+    found: dict[int, list[dict]] = {1: [], 2: []}
+    for repeat in range(options.repeats):
+        for processes, each in found.items():
+            run = folder / f"{processes}-{repeat}"
+            done(train(run, processes, 50, "--threads", 1))
+            each.append(json.loads((run / "evaluation.json").read_text()))
+    print(f"evaluation, processes of one thread each, median of {options.repeats}, in s")
+    for processes, each in found.items():
+        seconds = statistics.median(one["evaluation_s"] for one in each)
+        loss = each[0]["test"]["loss"]
+        print(f"  processes: {processes}   {seconds:6.2f} s   loss {loss:.9f}")
+        findings.append({"processes": processes, "s": round(seconds, 2), "loss": loss})
+    one, two = (each[0]["test"]["loss"] for each in found.values())
+    return abs(two / one - 1) < RELATIVE
 
 
 READS = """
@@ -327,7 +348,13 @@ def ranks(launcher: subprocess.Popen) -> dict[int, int]:
     return found
 
 
-MAKERS = {"results": results, "time": times, "reading": reading, "kills": kills}
+MAKERS = {
+    "results": results,
+    "time": times,
+    "evaluation": evaluation,
+    "reading": reading,
+    "kills": kills,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -391,8 +391,9 @@ def test_a_damaged_row_group_ends_all_with_its_own_error(table, tmp_path, monkey
     at = round(0.9 * len(content))  # in the half of process 1
     content[at : at + 50_000] = b"\xff" * 50_000
     table.write_bytes(content)
-    code, out, err = ended(train_large(tmp_path, monkeypatch, table, 0, "run"), ENDS_WITHIN_S)
+    code, out, err = ended(train_large(tmp_path, monkeypatch, table, 0, "run"))
     assert code == 1 and out == ""
+    assert "forcefully exiting" not in err  # as torchrun does with what has not ended after 30 s
     assert f"ostinato: {table}: not a whole file" in err
     assert "another process of this training has ended, and process 0 ends with it" in err
     assert not (tmp_path / "run").exists()
