@@ -16,6 +16,7 @@ from ostinato.compiler.graph.arrays import permuted
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.ops import OPS
+from zoo.playing import loop
 from zoo.small import B, D, H, T, assert_like_the_loop, weight
 
 # ------------------------------------------------------------------------------------ identities
@@ -198,3 +199,29 @@ def test_a_move_that_mixes_rows_plays_the_loop():
         lambda h, x: h + x.view(-1)[: H * len(x)].view_as(x).t().reshape(x.shape),
     ):
         assert "rows" in explained(step).reason or "batch" in explained(step).reason
+
+
+def test_composite_calls_within_inference_mode():
+    """Where autograd does not take them apart before they are recorded."""
+
+    def step(h, x):
+        with torch.inference_mode():
+            z = torch.matmul(x.unsqueeze(2), h.unsqueeze(1)).sum(1).square().multiply(0.1)
+            first, second = z.subtract(x).reshape(-1, H).chunk(2, -1)
+            shift = torch.concat([second, first], -1).true_divide(2)
+        return torch.tanh(h + shift)
+
+    init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
+    assert ostinato.explain(step, init, xs).native
+    torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+def test_a_pooling_of_three_axes():
+    W = torch.randn(H, H, dtype=D, requires_grad=True)
+
+    def step(h, x):
+        z = (x + h @ W).view(-1, 1, 2, 2, H // 4).tanh().repeat(1, 1, 2, 1, 1)
+        return F.max_pool3d(z, (2, 1, 1), 1, dilation=(2, 1, 1)).reshape(h.shape)
+
+    assert_like_the_loop(step, [W])
+    assert explained(step).native

@@ -151,6 +151,13 @@ def _normal_cdf(x: Tensor) -> Tensor:
 # ---- arithmetic and rounding
 
 
+@named("addmm", "baddbmm", "addmv")
+def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    if beta == 0 or alpha == 0:  # PyTorch does not look at the other part, which may be NaN
+        return NotImplemented
+    return beta * c + alpha * (a @ b)
+
+
 @named("remainder")
 def _remainder(a: Any, b: Any) -> Tensor:
     """The rest of a division that rounds down: it has the sign of b."""

@@ -150,11 +150,10 @@ class Recorder(TorchDispatchMode):
                 "for instance masks for dropout",
                 name,
             )
-        if self.depth:  # below autograd, which would have taken it apart
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+        with self:  # composite calls: below autograd, or in inference mode, nothing took them apart
+            out = func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
         out = func(*args, **kwargs)
         if func._schema.is_mutable:

@@ -6,6 +6,7 @@ rules.py            what a rule is, which says what an ATen call on rows means
 aten_*.py           the rules: elementwise, reductions, shapes, products, convolutions
 left_to_torch.py    the calls without a batch, which PyTorch computes once a scan
 builder.py          makes nodes, each once
+moves.py            calls that move elements, which say themselves where they put them
 arrays.py           rows that are arrays: an axis spread or reduced, elements taken, products
 identities.py       elementwise operations that need not be computed, or not as they stand
 """

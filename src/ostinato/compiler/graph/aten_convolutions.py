@@ -60,11 +60,8 @@ def _of_channels(places: arrays.Places, channels: int, size: int) -> arrays.Plac
 
 
 def _checked(
-    c: Context, x: Value, kernel: Value, out: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool,
-) -> Geometry:  # fmt: skip
-    if transposed:
-        raise c.refuse("a transposed convolution; wanted conv1d, conv2d or conv3d")
+    c: Context, x: Value, kernel: Value, out: Any, stride: Any, padding: Any, dilation: Any
+) -> Geometry:
     if kernel.rows:
         raise c.refuse("convolves with a kernel that the step computes; wanted a captured one")
     if x.shape[0] != Batch(1):
@@ -90,12 +87,12 @@ def _flat_kernel(c: Context, kernel: Value, groups: int, turned: bool) -> Node:
     return c.b.call("aten.reshape.default", (matrix,), (Slot(0), (n,)), ONCE, (n,))
 
 
-@rule("convolution", "_convolution")
+@rule("convolution")
 def _convolution(
     c: Context, x: Value, kernel: Value, bias: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, _: Any, groups: int, *__: Any,
+    _: bool, __: Any, groups: int,
 ) -> Any:  # fmt: skip
-    g = _checked(c, x, kernel, c.shapes[0], stride, padding, dilation, transposed)
+    g = _checked(c, x, kernel, c.shapes[0], stride, padding, dilation)
     C, C_out = x.shape[1], kernel.shape[0]
     places = _of_channels(g.patches(), C, math.prod(g.x))
     patches = arrays.take(c.b, c.as_rows(x), places.ravel())
@@ -111,9 +108,9 @@ def _convolution(
 @rule("convolution_backward")
 def _convolution_backward(
     c: Context, d: Value, x: Value, kernel: Value, _: Any, stride: Any, padding: Any,
-    dilation: Any, transposed: bool, __: Any, groups: int, wanted: Sequence[bool],
+    dilation: Any, __: bool, ___: Any, groups: int, wanted: Sequence[bool],
 ) -> Any:  # fmt: skip
-    g = _checked(c, x, kernel, d.shape, stride, padding, dilation, transposed)
+    g = _checked(c, x, kernel, d.shape, stride, padding, dilation)
     C, C_out = x.shape[1], kernel.shape[0]
     node, n = c.as_rows(d), math.prod(g.out)
     dx = dw = db = None

@@ -24,7 +24,6 @@ _OF_THE_SAME_NAME = (
 ONE_OPERATION = {name: name for name in _OF_THE_SAME_NAME} | {  # ATen's name: the engine's
     "maximum": "max",
     "minimum": "min",
-    "multiply": "mul",
     "sgn": "sign",
 }
 
@@ -50,7 +49,7 @@ def _add(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     return c.elementwise("add", a, b)
 
 
-@rule("sub", "subtract")
+@rule("sub")
 def _sub(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     return c.elementwise("sub", a, b) if alpha == 1 else _add(c, a, b, alpha=-alpha)
 
@@ -81,13 +80,7 @@ def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
     return c.elementwise("lerp", a, b, weight)
 
 
-def _larger(name: str, which: str, c: Context, a: Value, *rest: Any) -> Any:
-    if len(rest) == 1 and isinstance(rest[0], Value):
-        return c.elementwise(name, a, rest[0])
-    raise c.refuse(f"indices of the {which} element are not supported; a{name} gives the value")
-
-
-@rule("clamp", "clip")
+@rule("clamp")
 def _clamp(c: Context, a: Value, min: Any = None, max: Any = None) -> Any:
     if min is not None:
         a = Value(c.elementwise("max", a, min), a.shape)
@@ -115,13 +108,10 @@ RULES.update({
     "logical_and": lambda c, a, b: c.elementwise("mul", c.truth(0, a), c.truth(1, b)),
     "logical_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
     "logical_or": lambda c, a, b: c.elementwise("max", c.truth(0, a), c.truth(1, b)),
-    "max": partial(_larger, "max", "largest"),
-    "min": partial(_larger, "min", "smallest"),
     "reciprocal": _POWERS[-1.0],
     "relu": lambda c, a: c.elementwise("max", a, 0.0),
     "rsqrt": _POWERS[-0.5],
     "rsub": lambda c, a, b, alpha=1: _sub(c, b, a, alpha),
-    "square": _POWERS[2.0],
     "where": lambda c, condition, a, b: c.elementwise("select", condition, a, b),
 })  # fmt: skip
 

@@ -47,7 +47,7 @@ def _floor_divide(c: Context, a: Any, b: Any) -> Any:
     return c.op("floor", c.elementwise("div", a, b))
 
 
-@rule("div", "true_divide")
+@rule("div")
 def _div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
     quotient = c.elementwise("div", a, b)
     if rounding_mode is None:

@@ -31,7 +31,7 @@ MOST_OF_ONE_COLUMN = 2
 _G, _LEFT, _RIGHT = 0, 1, 2  # axes
 
 
-@rule("mm", "bmm", "matmul", "mv")
+@rule("mm", "bmm", "mv")
 def _mm(c: Context, a: Value, w: Value) -> Any:
     if "absent" in (a.node.op, w.node.op):
         return c.b.absent()
@@ -119,16 +119,3 @@ def outer_products(c: Context, a: Node, w: Node, sizes: tuple[int, int, int, int
         q = c.b.slice(w, i * n, (i + 1) * n)
         total = c.b.outer(p, q, i // k * m, g * m, total)
     return total
-
-
-@rule("addmm", "baddbmm", "addmv")
-def _addmm(c: Context, bias: Value, a: Value, w: Value, beta: float = 1, alpha: float = 1) -> Any:
-    if beta == 0 or alpha == 0:  # torch does not look at the other part, which may be NaN
-        raise c.refuse("beta or alpha is 0: leave that part out")
-    product: Any = _mm(c, a, w)
-    if product.kind == SUM:
-        raise c.refuse("adds to a sum over the batch")
-    if alpha != 1:
-        product = c.op("mul_s", product, s=float(alpha))
-    scaled = bias if beta == 1 else Value(c.op("mul_s", c.node(bias), s=float(beta)), bias.shape)
-    return c.elementwise("add", scaled, Value(product, c.shapes[0]))

@@ -18,12 +18,10 @@ from ostinato.compiler.graph.rules import Context, Value, batch_axis, columns, o
 # ---- views
 
 
-rule("detach", "alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive")(
-    lambda c, a, *_, **__: a
-)
+rule("detach", "alias", "clone", "lift_fresh", "lift_fresh_copy")(lambda c, a, *_, **__: a)
 
 
-@rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias")
+@rule("view", "_unsafe_view", "unsqueeze", "squeeze", "_reshape_alias")
 def _view(c: Context, a: Value, *_: Any) -> Any:
     shape = c.shapes[0]
     if a.anywhere:
@@ -41,7 +39,7 @@ def _view(c: Context, a: Value, *_: Any) -> Any:
     return Value(a.node, shape, outer)
 
 
-@rule("expand", "broadcast_to", "expand_as")
+@rule("expand")
 def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
     node = c.node(a)
     shape = c.shapes[0]
@@ -55,10 +53,9 @@ def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
 # ---- moves
 
 rule(
-    "cat", "chunk", "concat", "diagonal", "diagonal_backward", "flip", "movedim", "narrow",
-    "permute", "repeat", "select", "select_backward", "slice", "slice_backward", "slice_scatter",
-    "split", "split_with_sizes", "stack", "t", "transpose", "unbind", "unfold", "unsafe_chunk",
-    "unsafe_split", "unsafe_split_with_sizes",
+    "cat", "diagonal", "diagonal_backward", "flip", "permute", "repeat", "select",
+    "select_backward", "slice", "slice_backward", "slice_scatter", "split", "split_with_sizes",
+    "stack", "t", "transpose", "unbind", "unfold", "unsafe_split", "unsafe_split_with_sizes",
 )(moved)  # fmt: skip
 rule("constant_pad_nd")(padded)
 

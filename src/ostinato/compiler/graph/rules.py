@@ -1,15 +1,12 @@
 """Rules: what an ATen call on rows means, as nodes. `aten_*.py` hold one for each call.
 
-    Value     a node with the shape that PyTorch gave it, in which `Batch(1)` stands for the batch.
-              The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`: a
-              row is what belongs to one row of the batch, its elements in their order.
-    Context   what a rule knows of its call beside the arguments, and makes nodes with
-    RULES     the table, by ATen's name: `rule(context, *arguments)` gives a Node or a Value for
-              each result, in a list if there are several. In-place calls have no rules of their
-              own: `add_` is `add`.
-
-Composite calls (`multiply`, `square`, `reshape` …) are taken apart by autograd before they are
-recorded; they reach their rules only where a step turns on `torch.inference_mode`.
+Value     a node with the shape that PyTorch gave it, in which `Batch(1)` stands for the batch.
+          The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`: a
+          row is what belongs to one row of the batch, its elements in their order.
+Context   what a rule knows of its call beside the arguments, and makes nodes with
+RULES     the table, by ATen's name: `rule(context, *arguments)` gives a Node or a Value for
+          each result, in a list if there are several. In-place calls have no rules of their
+          own: `add_` is `add`.
 """
 
 from __future__ import annotations
