@@ -86,7 +86,7 @@ def described(tensors: list[Any], a: Arguments) -> Any:
 
 
 def check_tensors(tensors: Sequence[Any]) -> None:
-    """Raise Elsewhere if the engine can play no step on these tensors."""
+    """Raise Unsupported if the engine can play no step on these tensors."""
     for t in tensors:
         if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             raise Elsewhere(f"a {type(t).__name__} is not a plain tensor")
@@ -95,7 +95,10 @@ def check_tensors(tensors: Sequence[Any]) -> None:
         if t.layout is not torch.strided:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
         if torch._C._functorch.is_functorch_wrapped_tensor(t):
-            raise Elsewhere("a tensor comes from inside a torch.func transform that has ended")
+            raise Unsupported(
+                "a tensor comes from inside a torch.func transform: one of the step, or one that "
+                "has ended"
+            )
         if t._is_zerotensor():
             raise Elsewhere("a tensor is of zeros that PyTorch does not store")
         if t.is_neg():
