@@ -112,7 +112,7 @@ def to_float(tree: Any) -> Any:
     return pytree.tree_map(lambda t: t.float() if t.is_floating_point() else t, tree)
 
 
-@pytest.mark.parametrize("batches", one_in(2, [(3, 1), (3, 2, 5, 20)]))
+@pytest.mark.parametrize("batches", one_in(2, [(3, 1), (2, 5, 20)]))
 @pytest.mark.parametrize("name", WILD)
 def test_a_wild_step_is_right_whoever_plays_it(name, batches):
     """And if the loop plays it, a warning has named the step and the reason."""
@@ -132,7 +132,7 @@ def test_a_wild_step_is_right_whoever_plays_it(name, batches):
         with counting(case.step) as calls:
             again = play(ostinato.scan, case, init, xs)
         assert_close(again, ours, relative)
-        if B == 3:
+        if B == 3:  # it is said once
             warned = [str(w.message) for w in caught if "slow loop" in str(w.message)]
             assert len(warned) <= 1
             assert warned or calls[0] <= 1, "the loop plays it in silence"
