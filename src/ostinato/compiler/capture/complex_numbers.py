@@ -85,17 +85,7 @@ def _where(condition: Tensor, a: Any, b: Any) -> Pair:
     return Pair(torch.where(condition, a.re, b.re), torch.where(condition, a.im, b.im))
 
 
-@paired("masked_fill")
-def _masked_fill(z: Pair, mask: Tensor, value: Any) -> Pair:
-    return _where(mask, value, z)
-
-
 # ---- real numbers to complex ones, and back
-
-
-@paired("view_as_real")
-def _view_as_real(z: Pair) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*z), -1)
 
 
 @paired("_to_copy")
@@ -126,9 +116,11 @@ PAIRED.update({
     "neg": lambda z: Pair(-z.re, -z.im),
     "_conj": _conj,
     "_conj_physical": _conj,
-    "complex": lambda a, b: Pair(a, b),
+    "complex": Pair,
+    "masked_fill": lambda z, mask, value: _where(mask, value, z),
     "polar": lambda size, angle: Pair(size * angle.cos(), size * angle.sin()),
     "view_as_complex": lambda x: Pair(x.select(-1, 0), x.select(-1, 1)),
+    "view_as_real": lambda z: torch.stack(torch.broadcast_tensors(*z), -1),
 })  # fmt: skip
 
 
@@ -148,9 +140,7 @@ def _sub(a: Any, b: Any, *, alpha: Any = 1) -> Pair:
     return _add(a, b, alpha=-alpha)
 
 
-@paired("rsub")
-def _rsub(a: Any, b: Any, *, alpha: Any = 1) -> Pair:
-    return _add(b, a, alpha=-alpha)
+PAIRED["rsub"] = lambda a, b, *, alpha=1: _add(b, a, alpha=-alpha)
 
 
 def _product(a: Any, b: Any, by: Callable[[Tensor, Tensor], Tensor]) -> Pair:
@@ -241,33 +231,21 @@ def _log(z: Pair) -> Pair:
     return Pair(_abs(z).log(), _angle(z))
 
 
-@paired("sqrt")
-def _sqrt(z: Pair) -> Pair:
-    return PAIRED["polar"](_abs(z).sqrt(), _angle(z) / 2)
-
-
-PAIRED.update({
-    "cos": lambda z: Pair(z.re.cos() * z.im.cosh(), -z.re.sin() * z.im.sinh()),
-    "sin": lambda z: Pair(z.re.sin() * z.im.cosh(), z.re.cos() * z.im.sinh()),
-    "sinh": lambda z: Pair(z.re.sinh() * z.im.cos(), z.re.cosh() * z.im.sin()),
-    "cosh": lambda z: Pair(z.re.cosh() * z.im.cos(), z.re.sinh() * z.im.sin()),
-})  # fmt: skip
-
-
-@paired("tanh_backward")
-def _tanh_backward(g: Pair, out: Pair) -> Pair:
-    return _mul(g, _conj(_sub(1, _mul(out, out))))
-
-
-PAIRED.update({
-    "eq": lambda a, b: (as_pair(a).re == as_pair(b).re) & (as_pair(a).im == as_pair(b).im),
-    "ne": lambda a, b: (as_pair(a).re != as_pair(b).re) | (as_pair(a).im != as_pair(b).im),
-})  # fmt: skip
-
-
 @paired("tanh")
 def _tanh(z: Pair) -> Pair:
     """(sinh 2a + i sin 2b) / (cosh 2a + cos 2b), divided by cosh 2a: no part overflows."""
     sech = 1 / (2 * z.re).cosh()
     below = 1 + (2 * z.im).cos() * sech
     return Pair((2 * z.re).tanh() / below, (2 * z.im).sin() * sech / below)
+
+
+PAIRED.update({
+    "cos": lambda z: Pair(z.re.cos() * z.im.cosh(), -z.re.sin() * z.im.sinh()),
+    "cosh": lambda z: Pair(z.re.cosh() * z.im.cos(), z.re.sinh() * z.im.sin()),
+    "eq": lambda a, b: (as_pair(a).re == as_pair(b).re) & (as_pair(a).im == as_pair(b).im),
+    "ne": lambda a, b: (as_pair(a).re != as_pair(b).re) | (as_pair(a).im != as_pair(b).im),
+    "sin": lambda z: Pair(z.re.sin() * z.im.cosh(), z.re.cos() * z.im.sinh()),
+    "sinh": lambda z: Pair(z.re.sinh() * z.im.cos(), z.re.cosh() * z.im.sin()),
+    "sqrt": lambda z: PAIRED["polar"](_abs(z).sqrt(), _angle(z) / 2),
+    "tanh_backward": lambda g, out: _mul(g, _conj(_sub(1, _mul(out, out)))),
+})  # fmt: skip

@@ -2,8 +2,8 @@
 
 `DECOMPOSITIONS` has them by ATen's name, with the overload where only that one is meant. They run
 below autograd, so that a gradient is PyTorch's own formula, of which each call is looked up here in
-turn: `mish_backward` stands beside `mish`. Here are the elementwise ones; `decompositions_axes.py`
-and `decompositions_losses.py` have others, `functions.py` has what stands above autograd.
+turn: `silu_backward` stands beside `silu`. Here are the elementwise ones, other files have those of
+axes, norms, losses and images; `functions.py` has what stands above autograd.
 
 A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too.
 """
@@ -28,7 +28,7 @@ DECOMPOSITIONS: dict[str, Function] = {}
 # PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
 OF_PYTORCH = frozenset({
     # activations
-    "_prelu_kernel", "_prelu_kernel_backward", "elu", "elu_backward", "glu", "glu_backward",
+    "_prelu_kernel", "_prelu_kernel_backward", "elu", "glu", "glu_backward",
     "hardswish", "hardswish_backward", "leaky_relu", "leaky_relu_backward", "mish",
     "mish_backward", "threshold", "threshold_backward",
     # functions
@@ -113,6 +113,15 @@ DECOMPOSITIONS.update({
 @named("hardshrink_backward", "softshrink_backward")
 def _shrink_backward(g: Tensor, x: Tensor, size: float) -> Tensor:
     return torch.where(x.abs() <= size, 0, g)
+
+
+@named("elu_backward")
+def _elu_backward(
+    g: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor
+) -> Tensor:
+    """Of a result, too, which PyTorch's composition once had wrong."""
+    below = x + alpha * scale if is_result else (x * input_scale).exp() * (alpha * scale)
+    return torch.where(x > 0, g * scale, g * (below * input_scale))
 
 
 @named("silu_backward")

@@ -95,22 +95,19 @@ def _first(x: Tensor, top: Tensor, dim: int, taken: Tensor | None = None) -> Ten
     return places.amin(dim, True)
 
 
-def _arg(extreme: str, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    if dim is None:
-        return NotImplemented
-    place = _first(x, getattr(x, extreme)(dim, True), dim)
-    return place if keepdim else place.squeeze(dim)
-
-
 def _extreme(extreme: str, x: Tensor, dim: int, keepdim: bool = False) -> Any:
     top = getattr(x, extreme)(dim, True)
     both = top, _first(x, top, dim)
     return both if keepdim else tuple([t.squeeze(dim) for t in both])
 
 
+def _place(extreme: str, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    return NotImplemented if dim is None else _extreme(extreme, x, dim, keepdim)[1]
+
+
 DECOMPOSITIONS.update({
-    "argmax": functools.partial(_arg, "amax"),
-    "argmin": functools.partial(_arg, "amin"),
+    "argmax": functools.partial(_place, "amax"),
+    "argmin": functools.partial(_place, "amin"),
     "max.dim": functools.partial(_extreme, "amax"),
     "min.dim": functools.partial(_extreme, "amin"),
 })  # fmt: skip

@@ -41,18 +41,16 @@ def _to_copy(c: Context, a: Any, **_: Any) -> Any:
     return a
 
 
-@rule("floor_divide")
-def _floor_divide(c: Context, a: Any, b: Any) -> Any:
-    """The quotient of whole numbers, rounded to float32, rounds down to the right one."""
-    return c.op("floor", c.elementwise("div", a, b))
-
-
 @rule("div")
 def _div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    """The quotient of whole numbers, rounded to float32, rounds down to the right one."""
     quotient = c.elementwise("div", a, b)
     if rounding_mode is None:
         return quotient
     return c.op("floor" if rounding_mode == "floor" else "trunc", quotient)
+
+
+rule("floor_divide")(partial(_div, rounding_mode="floor"))
 
 
 def _of_truths(op: str, c: Context, a: Any, b: Any) -> Any:

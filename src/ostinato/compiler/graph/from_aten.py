@@ -219,11 +219,10 @@ class _Values:
                 self.set_absent([i])
                 continue
             shape = self.recording.shapes[i]
-            if name == "d_y" and self.divides and batch_axis(shape) is None:  # of a sum: for all
-                node = self.b.node(name, (), (position,), ROWS, (columns(shape),))
-                self.known[i] = Value(node, shape)
-                continue
-            if not shape or shape[0] != Batch(1) or any(isinstance(n, Batch) for n in shape[1:]):
+            # The gradient of a sum over the batch is the same for all rows.
+            of_sum = name == "d_y" and self.divides and batch_axis(shape) is None
+            by_rows = shape[:1] == (Batch(1),) and batch_axis(shape[1:]) is None
+            if not (of_sum or by_rows):
                 raise Unsupported(
                     f"{name} {position} has the shape {list(shape)}; the batch must be its first "
                     "axis"
