@@ -8,13 +8,12 @@ neighbours  units that lie side by side, so that one product writes or reads the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ostinato.compiler.graph.node import ROWS, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
-from ostinato.compiler.lower.schedule import BLOCK, Item, Schedule, same_strip
+from ostinato.compiler.lower.schedule import BLOCK, Schedule, same_strip
 from ostinato.compiler.lower.spec import Accumulation, PassSpec
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
@@ -24,41 +23,23 @@ class CannotHoist(Exception):  # noqa: N818
     """A value that is computed ahead of the loop would lie in a carry of two slots."""
 
 
-@dataclass(frozen=True)
 class Storage:
-    """The buffers and arguments of a program, and the places of the values in memory.
+    """The buffers and arguments of a program; each is entered when it is first asked for.
 
     Attributes:
-        arguments: what each one is, as in `Lowered`.
-        of_argument: the buffer of an argument, or of a carry of two slots, by its key.
+        arguments: the number of each argument, by what it is, as in `Lowered`.
+        tapes: the arguments for saved values → their widths.
     """
 
-    buffers: tuple[Buffer, ...] = ()
-    arguments: tuple[Any, ...] = ()
-    of_argument: Mapping[Any, int] = field(default_factory=dict)
-    tapes: Mapping[str, int] = field(default_factory=dict)  # arguments for saved values → width
-    places: Mapping[Node, Operand] = field(default_factory=dict)
-
-
-class StorageMaker:
-    """Collects buffers and arguments; each is entered when it is first asked for."""
-
-    def __init__(self, spec: PassSpec, begun: Storage | None = None):
-        begun = begun or Storage()
+    def __init__(self, spec: PassSpec):
         self.spec = spec
-        self.places = dict(begun.places)
-        self.buffers = list(begun.buffers)
-        self._arguments = {key: i for i, key in enumerate(begun.arguments)}
-        self._of_argument = dict(begun.of_argument)
-        self._tapes = dict(begun.tapes)
-
-    def storage(self) -> Storage:
-        return Storage(
-            tuple(self.buffers), tuple(self._arguments), self._of_argument, self._tapes, self.places
-        )
+        self.buffers: list[Buffer] = []
+        self.arguments: dict[Any, int] = {}
+        self.tapes: dict[str, int] = {}
+        self._of_argument: dict[Any, int] = {}  # its buffer, or that of a carry of two slots
 
     def argument(self, key: Any) -> int:
-        return self._arguments.setdefault(key, len(self._arguments))
+        return self.arguments.setdefault(key, len(self.arguments))
 
     def buffer(self, b: Buffer) -> int:
         self.buffers.append(b)
@@ -66,8 +47,8 @@ class StorageMaker:
 
     def tape(self, width: int) -> int:
         """A buffer for saved values, and an argument for it."""
-        name = f"tape{len(self._tapes)}"
-        self._tapes[name] = width
+        name = f"tape{len(self.tapes)}"
+        self.tapes[name] = width
         return self.buffer(Buffer(Kind.TAPE, width, 0, self.argument(name)))
 
     def buffer_of(self, name: str) -> int:
@@ -93,55 +74,31 @@ class StorageMaker:
         return self._of_argument[n]
 
 
-def assign_buffers(spec: PassSpec, sections: Sections, items: Schedule) -> Storage:
+def assign_buffers(storage: Storage, sections: Sections, items: Schedule) -> dict[Node, Operand]:
     """A place for every value that lies in memory.
 
     Raises:
         CannotHoist: see there; without hoisting the bits are the same.
     """
-    make = StorageMaker(spec)
     outputs: dict[Node, Operand] = {}
     for o in sections.roots.outputs:
-        outputs[o.node] = Operand(make.buffer_of(o.argument), o.column, o.dt)
+        outputs[o.node] = Operand(storage.buffer_of(o.argument), o.column, o.dt)
     units = _Units(sections, items, set(outputs))
     members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
     for n in sections.computed:
         if n.kind == ROWS and n.op != "slice" and units.in_memory(n):
             members[units.unit(n)].append(n)
     for u, place in outputs.items():
-        two_slots = make.buffers[place.buffer].kind == Kind.PAIR
+        two_slots = storage.buffers[place.buffer].kind == Kind.PAIR
         if two_slots and any(sections.of[n] != LOOP for n in members.get(u, [])):
             raise CannotHoist
     kinds = {u: units.kind(group) for u, group in members.items() if u not in outputs}
-    places = outputs | _laid_out(make, kinds, units.neighbours())
-    for u, group in members.items():
-        for n in group:
-            make.places[n] = replace(places[u], column=places[u].column + units.place(n)[1])
-    return make.storage()
-
-
-def elide_copies(items: Schedule, storage: Storage) -> tuple[Schedule, Storage]:
-    """Without copies of what only the block of the copy holds, in a register.
-
-    The source is written where the copy would lie. No other value is lost by that: the copy is the
-    first value that is written to its place.
-    """
-    places = dict(storage.places)
-
-    def without_copies(item: Item) -> Item:
-        if item.kind != BLOCK:
-            return item
-        nodes: dict[Node, None] = {}
-        for n in item.nodes:
-            in_memory = n in places
-            if n.op == "copy" and in_memory and n.inputs[0] in nodes and n.inputs[0] not in places:
-                places[n.inputs[0]] = places[n]
-            else:
-                nodes[n] = None
-        return replace(item, nodes=tuple(nodes))
-
-    fewer = {section: tuple([without_copies(x) for x in found]) for section, found in items.items()}
-    return fewer, replace(storage, places=places)
+    places = outputs | _laid_out(storage, kinds, units.neighbours())
+    return {
+        n: replace(places[u], column=places[u].column + units.place(n)[1])
+        for u, group in members.items()
+        for n in group
+    }
 
 
 class _Units:
@@ -253,7 +210,7 @@ def _users(nodes: tuple[Node, ...]) -> dict[Node, list[Node]]:
 
 
 def _laid_out(
-    make: StorageMaker, kinds: dict[Node, Kind], neighbours: list[list[Node]]
+    storage: Storage, kinds: dict[Node, Kind], neighbours: list[list[Node]]
 ) -> dict[Node, Operand]:
     """Places for units: for those that products want side by side, then for the others alone."""
     places: dict[Node, Operand] = {}
@@ -261,7 +218,9 @@ def _laid_out(
         units = [u for u in kinds if kinds[u] == kind]
         for row in _rows(units, neighbours):
             width = sum(u.width for u in row)
-            buffer = make.tape(width) if kind == Kind.TAPE else make.buffer(Buffer(kind, width))
+            buffer = (
+                storage.tape(width) if kind == Kind.TAPE else storage.buffer(Buffer(kind, width))
+            )
             column = 0
             for u in row:
                 places[u] = Operand(buffer, column)

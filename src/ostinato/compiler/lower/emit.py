@@ -8,7 +8,7 @@ from itertools import count
 from typing import TypeVar
 
 from ostinato.compiler.graph.node import ONCE, Node, axis_of
-from ostinato.compiler.lower.buffers import Storage, StorageMaker
+from ostinato.compiler.lower.buffers import Storage, assign_buffers
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.schedule import BLOCK, SUMMED, WITHIN, Item, Schedule
 from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
@@ -43,35 +43,37 @@ class BlockTooLarge(Exception):  # noqa: N818
     """A block needs more instructions or registers than the engine has."""
 
 
-def emit(spec: PassSpec, sections: Sections, items: Schedule, storage: Storage) -> Lowered:
+def emit(spec: PassSpec, sections: Sections, items: Schedule) -> Lowered:
     """The program.
 
     Raises:
         BlockTooLarge: the engine does not take a block of so many instructions.
+        CannotHoist: see there.
     """
-    emitter = _Emitter(spec, sections, storage)
+    emitter = _Emitter(spec, sections, items)
     before, loop, after = (emitter.section(items[s]) for s in (BEFORE, LOOP, AFTER))
     carries = tuple([emitter.carry(c) for c in spec.carries])
-    storage = emitter.make.storage()
+    storage = emitter.storage
+    arguments = tuple(storage.arguments)
     program = Program(
-        len(storage.arguments), spec.descending, storage.buffers, tuple(emitter.weights),
+        len(arguments), spec.descending, tuple(storage.buffers), tuple(emitter.weights),
         tuple(emitter.gradients), carries, tuple(emitter.tables), tuple(emitter.small_products),
         tuple(emitter.once), before, loop, after,
     )  # fmt: skip
     saved = []
-    for place in (storage.places[n] for n in sections.roots.saved):
-        name = storage.arguments[storage.buffers[place.buffer].argument]
+    for place in (emitter.places[n] for n in sections.roots.saved):
+        name = arguments[storage.buffers[place.buffer].argument]
         saved.append(Leaf(name, storage.tapes[name], place.dt, place.column))
-    return Lowered(program, storage.arguments, dict(storage.tapes), tuple(saved))
+    return Lowered(program, arguments, storage.tapes, tuple(saved))
 
 
 class _Emitter:
     """Writes instructions, and collects the weights and gradients that they refer to."""
 
-    def __init__(self, spec: PassSpec, sections: Sections, storage: Storage):
+    def __init__(self, spec: PassSpec, sections: Sections, items: Schedule):
         self.spec = spec
-        self.make = StorageMaker(spec, storage)
-        self.places = storage.places
+        self.storage = Storage(spec)
+        self.places = assign_buffers(self.storage, sections, items)
         self.sum_names = {n: name for name, n in sections.roots.sums.items()}
         self.weights: dict[Weight, int] = {}
         self.gradients: list[Gradient] = []
@@ -98,19 +100,34 @@ class _Emitter:
         """Where a value lies in memory."""
         if n in self.spec.leaves:
             leaf = self.spec.leaves[n]
-            return Operand(self.make.buffer_of(leaf.argument), leaf.column, leaf.dt)
+            return Operand(self.storage.buffer_of(leaf.argument), leaf.column, leaf.dt)
         if n.op == "slice":
             whole = self.operand(n.inputs[0])
             return replace(whole, column=whole.column + n.attrs[0])
         if n.kind == ONCE:
             if n.op == "part":
-                return Operand(self.make.vector(n.inputs[0]), n.attrs[0])
-            return Operand(self.make.vector(n))
+                return Operand(self.storage.vector(n.inputs[0]), n.attrs[0])
+            return Operand(self.storage.vector(n))
         return self.places[n]
 
     def carry(self, c: CarrySpec) -> Carry:
-        init, final = self.make.argument(c.init), self.make.argument(c.final)
-        return Carry(self.make.buffer_of(c.name), init, final)
+        init, final = self.storage.argument(c.init), self.storage.argument(c.final)
+        return Carry(self.storage.buffer_of(c.name), init, final)
+
+    def without_copies(self, block: tuple[Node, ...]) -> list[Node]:
+        """The block without copies of what only one of its registers would hold.
+
+        The source is written where the copy would lie. No other value is lost by that: the copy is
+        the first value that is written to its place.
+        """
+        nodes: dict[Node, None] = {}
+        for n in block:
+            source = n.inputs[0] if n.op == "copy" and n in self.places else None
+            if source in nodes and source not in self.places:
+                self.places[source] = self.places[n]
+            else:
+                nodes[n] = None
+        return list(nodes)
 
     # ---- accumulations
 
@@ -171,7 +188,7 @@ class _Emitter:
             k = 0
             for a, w in pairs:
                 base, r, c = (w.inputs[0], *w.attrs) if w.op == "block" else (w, 0, 0)
-                argument = self.make.argument(base)
+                argument = self.storage.argument(base)
                 blocks.append(WeightBlock(argument, k, a.width, column, n.width, r, c))
                 k += a.width
             column += n.width
@@ -179,7 +196,7 @@ class _Emitter:
 
     def bias(self, row: list[Accumulation]) -> Operand:
         """The sums of the vectors that start a row of accumulations, computed `once`."""
-        local = self.make.buffer(Buffer(Kind.LOCAL, sum(n.width for n in row)))
+        local = self.storage.buffer(Buffer(Kind.LOCAL, sum(n.width for n in row)))
         column = 0
         for n in row:
             here = Operand(local, column)
@@ -226,7 +243,7 @@ class _Emitter:
             corner = (column, row) if transposed else (row, column)
             part = SumPart(self.sum_names[node], *corner, node.shape[1], layer)
             number[rectangle] = len(self.gradients)
-            self.gradients.append(Gradient(K, N, self.make.argument(part), transposed))
+            self.gradients.append(Gradient(K, N, self.storage.argument(part), transposed))
         return [
             Instruction(Code.COLUMN_SUM, n=t.N, weight=number[t.rectangle], a=t.b)
             if t.a == NONE
@@ -236,7 +253,7 @@ class _Emitter:
 
     def sum_of_products(self, node: Node) -> Instruction:
         groups, M, _, N, *_ = node.attrs
-        argument = self.make.argument(SumPart(self.sum_names[node], 0, 0, N, 0))
+        argument = self.storage.argument(SumPart(self.sum_names[node], 0, 0, N, 0))
         self.gradients.append(Gradient(groups * M, N, argument))
         a, b = (self.operand(i) for i in node.inputs)
         return Instruction(
@@ -281,9 +298,10 @@ class _BlockWriter:
     """Writes a block: a value without a place is held in a register until it is last read."""
 
     def __init__(self, nodes: tuple[Node, ...], emitter: _Emitter):
-        self.nodes, self.emitter = nodes, emitter
+        self.emitter = emitter
+        self.nodes = emitter.without_copies(nodes)
         self.width = nodes[0].width
-        self.last_use = {x: i for i, n in enumerate(nodes) for x in n.inputs}
+        self.last_use = {x: i for i, n in enumerate(self.nodes) for x in n.inputs}
         self.free = list(range(MAX_REGISTERS - 1, -1, -1))
         self.holding: dict[Node, int] = {}
         self.out: list[Instruction] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.lower.buffers import CannotHoist, assign_buffers, elide_copies
+from ostinato.compiler.lower.buffers import CannotHoist
 from ostinato.compiler.lower.by_places import find_by_places
 from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, emit
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
@@ -42,6 +42,4 @@ def _lowered(spec: PassSpec, max_block: int) -> Lowered:
     sections = bridge_carries(spec, sections)  # copies of carries that are read after the loop
     items = schedule(spec, sections, max_block)  # the order, and what forms a block
     items = sink(spec, sections, items, max_block)  # values computed where they are read
-    storage = assign_buffers(spec, sections, items)  # where each value lies
-    items, storage = elide_copies(items, storage)
-    return emit(spec, sections, items, storage)
+    return emit(spec, sections, items)  # where each value lies, and the instructions
