@@ -23,7 +23,7 @@ from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.shared import ways
 from ostinato.compiler.steps import warn_refused
 from ostinato.compiler.verify import check_call, verified
-from ostinato.eager import RowSpans, Step, Tree, check_output_axes, eager_scan, rows_like
+from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
 from ostinato.engine import native
 
 
@@ -252,8 +252,7 @@ def _with_restarts(a: Arguments) -> Arguments:
 
     def restarting(carry: Tree, x: Tree) -> Any:
         leaves, start, values = x
-        old = tree.leaves(carry)
-        new = [torch.where(rows_like(start, c), v, c) for c, v in zip(old, values, strict=True)]
+        new = chosen(start, values, tree.leaves(carry))
         return step(tree.unflatten(new, carry_spec), tree.unflatten(leaves, xs_spec))
 
     xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]

@@ -230,9 +230,7 @@ class RowSpans:
         """The carry before step t, with the restart value in rows that restart there."""
         if self.starts is None:
             return carry
-        start = self.starts[t]
-        pairs = zip(self.restart_leaves, carry, strict=True)
-        return [torch.where(rows_like(start, c), r, c) for r, c in pairs]
+        return chosen(self.starts[t], self.restart_leaves, carry)
 
     def taken_first(self, init: list[Tensor]) -> list[Tensor]:
         """The carry that `taken` gives rows which have not played a step: init.
@@ -255,29 +253,19 @@ class RowSpans:
             carry: the carry of all rows now.
             before: the carry that was handed to the previous step.
         """
-        if self.lengths is None:
-            return carry
-        alive = t < self.lengths
-        pairs = zip(carry, before, strict=True)
-        return [torch.where(rows_like(alive, now), now, then) for now, then in pairs]
+        return carry if self.lengths is None else chosen(t < self.lengths, carry, before)
 
     def kept(self, after: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
         """The carry after step t: the new one in rows that are alive, the old one elsewhere."""
-        if self.lengths is None:
-            return after
-        alive = t < self.lengths
-        pairs = zip(after, before, strict=True)
-        return [torch.where(rows_like(alive, new), new, old) for new, old in pairs]
+        return after if self.lengths is None else chosen(t < self.lengths, after, before)
 
     def detached(self, carry: list[Tensor], border: int) -> list[Tensor]:
         """The carry between the steps border − 1 and border, where gradients stop.
 
         Those of rows that have ended before, or in reverse have not begun, go on.
         """
-        if self.lengths is None:
-            return [leaf.detach() for leaf in carry]
-        inside = self.lengths > border
-        return [torch.where(rows_like(inside, leaf), leaf.detach(), leaf) for leaf in carry]
+        stopped = [leaf.detach() for leaf in carry]
+        return stopped if self.lengths is None else chosen(self.lengths > border, stopped, carry)
 
     def silenced(self, ys: list[Tensor], t: int) -> list[Tensor]:
         """The outputs of step t, with zeros in rows that are not alive."""
@@ -290,7 +278,13 @@ class RowSpans:
                     f"scan: with lengths every output of step needs the {len(alive)} rows of the "
                     f"batch as its first axis; one has shape {list(y.shape)}"
                 )
-        return [torch.where(rows_like(alive, y), y, torch.zeros_like(y)) for y in ys]
+        return chosen(alive, ys, [torch.zeros_like(y) for y in ys])
+
+
+def chosen(rows: Tensor, these: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """Leaves `[B, …]` with the rows `[B]` of these, and all other rows of the others."""
+    pairs = zip(these, others, strict=True)
+    return [torch.where(rows_like(rows, leaf), leaf, other) for leaf, other in pairs]
 
 
 def rows_like(rows: Tensor, leaf: Tensor) -> Tensor:

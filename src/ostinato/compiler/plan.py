@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
-from ostinato.compiler.backward.rematerialize import KeptValues, choose_stored, is_enough
+from ostinato.compiler.backward.rematerialize import KeptValues, choose_stored
 from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
-from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.from_aten import Backward, DifferentiableGraph
 from ostinato.compiler.graph.node import Node, reachable
 from ostinato.compiler.lower.lower import lower
@@ -63,7 +62,6 @@ class ForwardPlan:
     saved: tuple[Node, ...]  # in the order of lowered.saved
     keeps: Flags  # for each leaf of the carry: whether it is stored at every step
     y_is_carry: tuple[int | None, ...]  # the leaf of the carry that an output is, at every step
-    repeated: tuple[int, ...]  # outputs that are the same leaf as an earlier output
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,10 @@ class Planner:
         shown = self._shown(scale)
         nothing = KeptValues(tuple([n in shown for n in f.new_states]), [])
         stored = self._stored() if train else nothing
-        y_is_carry = tuple([f.new_states.index(y) if y in shown else None for y in f.ys])
+        # An output that is the same leaf as an earlier one is written apart: they share no memory.
+        first = [y in shown and y not in f.ys[:i] for i, y in enumerate(f.ys)]
+        pairs = zip(f.ys, first, strict=True)
+        y_is_carry = tuple([f.new_states.index(y) if is_first else None for y, is_first in pairs])
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
         leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
         leaves |= self._handed_on
@@ -178,10 +179,7 @@ class Planner:
             hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
             handed_on=frozenset(self._handed_on),
         )  # fmt: skip
-        repeated = [i for i, k in enumerate(y_is_carry) if k is not None and k in y_is_carry[:i]]
-        return ForwardPlan(
-            reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry, tuple(repeated)
-        )
+        return ForwardPlan(reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry)
 
     @_once
     def backward(
@@ -195,16 +193,11 @@ class Planner:
             reached: the leaves of the carry that a gradient ever reaches.
             x_wanted: the leaves of xs whose gradient is wanted.
             init_wanted: the leaves of init whose gradient is wanted.
-
-        Raises:
-            Unsupported: `forward` does not store enough for these gradients.
         """
         g = self.gradients(y_used, reached)
         d_xs = {i: n for i, n in enumerate(g.d_xs) if n is not None and x_wanted[i]}
         sums = sums_in(g.d_captured)
         needed = _needed_carries(g, [*sums.values(), *d_xs.values()], init_wanted)
-        if not is_enough(self.graph.forward, g, x_wanted, KeptValues(forward.keeps, forward.saved)):
-            raise Unsupported("the backward pass needs a value that the forward pass did not keep")
         descending = not forward.reverse
         # The gradient of the carry is a carry that runs the other way.
         carries = [

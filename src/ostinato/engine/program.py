@@ -6,8 +6,10 @@ not parts of a program: each play sets them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain
+from typing import Any
 
 from ostinato.engine.ops import OPS
 
@@ -192,10 +194,10 @@ class Program:
     carries: tuple[Carry, ...]
     tables: tuple[Table, ...] = ()
     products: tuple[SmallProduct, ...] = ()
-    once: tuple[Instruction, ...] = field(default=())
-    before: tuple[Instruction, ...] = field(default=())
-    loop: tuple[Instruction, ...] = field(default=())
-    after: tuple[Instruction, ...] = field(default=())
+    once: tuple[Instruction, ...] = ()
+    before: tuple[Instruction, ...] = ()
+    loop: tuple[Instruction, ...] = ()
+    after: tuple[Instruction, ...] = ()
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
@@ -207,44 +209,30 @@ class Program:
         The integers are in the order of `native/program/layout.h`; the scalars are the `s` of all
         instructions.
         """
-        out: list[int] = [self.n_arguments, int(self.descending), len(self.buffers)]
-        for b in self.buffers:
-            out += [b.kind, b.width, b.extra, b.argument]
-        out.append(len(self.weights))
-        for w in self.weights:
-            out += [w.K, w.N, len(w.blocks)]
-            for block in w.blocks:
-                out += [
-                    block.argument,
-                    block.k0,
-                    block.nk,
-                    block.n0,
-                    block.nn,
-                    block.row,
-                    block.column,
-                ]
-        out.append(len(self.gradients))
-        for g in self.gradients:
-            out += [g.K, g.N, g.argument, g.transposed]
-        out.append(len(self.carries))
-        for c in self.carries:
-            out += [c.buffer, c.init, c.final]
-        out.append(len(self.tables))
-        for t in self.tables:
-            out += [t.width, len(t.runs)]
-            for r in t.runs:
-                out += [r.start, r.count, r.step]
-        out.append(len(self.products))
-        for p in self.products:
-            out += [p.groups, p.M, p.K, p.N, p.across, p.table]
-        instructions = self.instructions
-        out.append(len(instructions))
-        for x in instructions:
-            out += [x.code, OP_NUMBERS[x.op], x.n, x.k, x.weight, x.count, x.inner]
-            for o in (x.d, x.a, x.b, x.c):
-                out += [o.buffer, o.column, o.dt]
+        lists = (
+            self.buffers, self.weights, self.gradients, self.carries, self.tables, self.products,
+            self.instructions,
+        )  # fmt: skip
+        out = [self.n_arguments, int(self.descending)]
+        for found in lists:
+            out += _numbers(found)
         at = 0
         for section in (self.once, self.before, self.loop, self.after):
             out += [at, at + len(section)]
             at += len(section)
-        return [int(v) for v in out], [x.s for x in instructions]
+        return out, [x.s for x in self.instructions]
+
+
+def _numbers(value: Any) -> list[int]:
+    """A part of a program as integers: the length of a tuple, then its elements; else the fields.
+
+    The scalars of instructions are left out.
+    """
+    if isinstance(value, str):
+        return [OP_NUMBERS[value]]
+    if isinstance(value, int):
+        return [int(value)]
+    if isinstance(value, tuple):
+        return [len(value), *chain.from_iterable(map(_numbers, value))]
+    fields = vars(value).items()
+    return list(chain.from_iterable(_numbers(x) for name, x in fields if name != "s"))

@@ -13,12 +13,11 @@ of zeros. The result is the same, except for 0 · inf where the derivative of a 
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import sys
 from collections.abc import Callable, Iterable
 
-from ostinato.compiler.capture.recording import Call, Recording, Ref
+from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.graph.from_aten import Backward
 from ostinato.compiler.graph.node import Node
 
@@ -26,13 +25,12 @@ Leaves = tuple[bool, ...]  # for each leaf of the carry: whether it has a gradie
 GraphOf = Callable[[Leaves], Backward]  # of a step of whose new carry these leaves have one
 
 # Calls that give zeros for zeros, whatever their other arguments are.
-_MOVES = {
+_KEEP_ZEROS = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "detach",
     "alias", "clone", "expand", "squeeze", "unsqueeze", "slice", "select", "narrow", "split",
     "unbind", "slice_backward", "select_backward", "cat", "stack", "sum", "neg", "add", "sub",
     "where", "masked_fill",
 }  # fmt: skip
-_SCALES = {"mul", "div"}  # calls that do so if the other argument is a finite number, and not 0
 
 
 class Liveness:
@@ -100,20 +98,8 @@ def _exists_in_any(gradients: Iterable[tuple[Node | None, ...]]) -> list[bool]:
 def _multiplies(recording: Recording, graph: GraphOf, some: Leaves, all_of_them: Leaves) -> bool:
     """Whether a gradient that does not exist with `some` is multiplied, as zeros, with all."""
     zeros = graph(some).absent - graph(all_of_them).absent
-    for call in recording.calls[recording.n_forward :]:
-        if not zeros.isdisjoint(i for i in call.outs if i is not None) and not _keeps_zeros(call):
-            return True
-    return False
-
-
-def _keeps_zeros(call: Call) -> bool:
-    """Whether a call gives zeros for zeros, even beside an infinite argument."""
-    name = call.name.removeprefix("aten.").rsplit(".", 1)[0]
-    if name in _MOVES:
-        return True
-    numbers = [x for x in call.args[1:] if not isinstance(x, Ref)]
-    return (
-        name in _SCALES
-        and len(numbers) == len(call.args) - 1
-        and all(isinstance(x, (int, float)) and math.isfinite(x) and x != 0 for x in numbers)
+    return any(
+        call.name.removeprefix("aten.").rsplit(".", 1)[0] not in _KEEP_ZEROS
+        for call in recording.calls[recording.n_forward :]
+        if not zeros.isdisjoint(i for i in call.outs if i is not None)
     )

@@ -56,14 +56,6 @@ def choose_stored(f: Forward, g: Backward) -> KeptValues:
     return KeptValues(kept, saved)
 
 
-def is_enough(f: Forward, g: Backward, x_wanted: tuple[bool, ...], stored: KeptValues) -> bool:
-    """Whether cheap operations compute these gradients from what is stored."""
-    there = _at_hand(f, stored.leaves)
-    roots, saved = _saved_for(g, x_wanted, there), {*stored.saved, *there}
-    found = reachable(roots, lambda n: _free(n, saved))
-    return all(_free(n, saved) or n.op in _CHEAP for n in found)
-
-
 def _at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
     """The values that the backward pass finds: xs, and leaves of the carry, stored or handed on."""
     pairs = zip(f.states, f.new_states, kept, strict=True)

@@ -15,9 +15,10 @@ is read again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -161,6 +162,12 @@ def _is_dense(x: Tensor) -> bool:
     return x[0, 0].is_contiguous()
 
 
+class Tape(NamedTuple):
+    segment: Segment
+    carry: Carry  # before it
+    saved: SavedForward
+
+
 class SegmentedRun:
     """A run in segments, forward, with all that the backward pass needs.
 
@@ -169,9 +176,8 @@ class SegmentedRun:
         windows, groups: the segments, in playing order.
 
     Attributes:
-        checkpoints: the carry before each group but the first; of each leaf `[groups − 1, B, …]`.
-        tapes: of the segments of the last span, with the carry before each, until the backward
-            pass takes them.
+        checkpoints: the carry before each group.
+        tapes: of the segments of the last span, until the backward pass takes them.
     """
 
     def __init__(
@@ -182,49 +188,49 @@ class SegmentedRun:
         self.n_steps: int = tensors[-1].shape[0]
         # All segments are played by as many: the sums that they hand on are laid out by threads.
         self.n_threads = native.n_threads(torch.get_num_threads())
-        self.checkpoints: list[Tensor] = []
-        self.tapes: list[tuple[Carry, SavedForward]] = []
+        self.checkpoints: list[Carry] = []
+        self.tapes: list[Tape] = []
 
     def forward(self, tensors: Tensors) -> list[Tensor]:
         """Outputs and last carry, in one list."""
         carry: Carry = self.call.split(tensors)[1]
         ys: list[Tensor] = []
-        n_ys, last = self.call.compiled.n_ys, self.groups[-1][-1]
-        for g, group in enumerate(self.groups):
-            if g:
-                self.checkpoints = keep(self.checkpoints, carry, g - 1, len(self.groups) - 1)
-            for segment, is_last in ((s, span is last) for span in group for s in span):
-                outs, tape = self.play(tensors, segment, carry, is_last)
-                if is_last:
-                    self.tapes.append((carry, tape))
-                parts, carry = outs[:n_ys], outs[n_ys:]
-                if not ys:
-                    dtypes = self.call.compiled.out_dtypes
-                    ys = [whole(p, self.n_steps, d) for p, d in zip(parts, dtypes, strict=False)]
-                for y, part in zip(ys, parts, strict=True):
-                    y[segment.begin : segment.end] = part
-        last_dtypes = self.call.compiled.out_dtypes[n_ys:]
-        return [*ys, *(leaf.to(d) for leaf, d in zip(carry, last_dtypes, strict=True))]
-
-    def carry_before(self, tensors: Tensors, group: int) -> Carry:
-        init = self.call.split(tensors)[1]
-        return init if group == 0 else [leaf[group - 1] for leaf in self.checkpoints]
+        n_ys, dtypes = self.call.compiled.n_ys, self.call.compiled.out_dtypes
+        last = self.groups[-1][-1]
+        for group in self.groups:
+            self.checkpoints.append(carry)
+            for span in group:
+                for tape, outs in self.play(tensors, span, carry, span is last):
+                    if span is last:
+                        self.tapes.append(tape)
+                    parts, carry = outs[:n_ys], outs[n_ys:]
+                    ys = ys or [
+                        whole(p, self.n_steps, d) for p, d in zip(parts, dtypes, strict=False)
+                    ]
+                    for y, part in zip(ys, parts, strict=True):
+                        y[tape.segment.steps] = part
+        return [*ys, *(leaf.to(d) for leaf, d in zip(carry, dtypes[n_ys:], strict=True))]
 
     def given(self, tensors: Tensors, segment: Segment, carry: Carry) -> list[Tensor]:
         """The tensors that are given to a segment."""
         captured, _, xs = self.call.split(tensors)
-        return [*captured, *carry, *(x[segment.begin : segment.end] for x in xs)]
+        return [*captured, *carry, *(x[segment.steps] for x in xs)]
 
     def play(
-        self, tensors: Tensors, segment: Segment, carry: Carry, train: bool
-    ) -> tuple[list[Tensor], SavedForward]:
-        """Outputs and last carry as the engine computes them: not rounded to a shorter type."""
-        call = self.call
-        given = self.given(tensors, segment, carry)
-        reverse, rows = call.arguments.reverse, self.rows(segment)
-        return call.compiled.forward(
-            given, call.n_rows, reverse, rows, train, as_computed=True, n_threads=self.n_threads
-        )
+        self, tensors: Tensors, span: Span, carry: Carry, train: bool
+    ) -> Iterator[tuple[Tape, list[Tensor]]]:
+        """The segments of a span, forward: the tape of each, its outputs and last carry.
+
+        The tensors are as the engine computes them: not rounded to a shorter type.
+        """
+        call, reverse = self.call, self.call.arguments.reverse
+        for segment in span:
+            given, rows = self.given(tensors, segment, carry), self.rows(segment)
+            outs, saved = call.compiled.forward(
+                given, call.n_rows, reverse, rows, train, as_computed=True, n_threads=self.n_threads
+            )
+            yield Tape(segment, carry, saved), outs
+            carry = outs[call.compiled.n_ys :]
 
     def rows(self, segment: Segment) -> RowOrder | None:
         """The rows' steps within a segment. The engine's order of the rows is that of the run."""
@@ -241,114 +247,104 @@ def whole(part: Tensor, n_steps: int, dtype: torch.dtype | None = None) -> Tenso
     return part.new_empty((n_steps, *part.shape[1:]), dtype=dtype)
 
 
-def keep(kept: list[Tensor], carry: Carry, at: int, n: int) -> list[Tensor]:
-    """Copy a carry to its place among n of them; the tensors are made for the first."""
-    kept = kept or [leaf.new_empty((n, *leaf.shape)) for leaf in carry]
-    for of_leaf, leaf in zip(kept, carry, strict=True):
-        of_leaf[at] = leaf
-    return kept
-
-
-class _Sums:
-    """The weight gradients of windows in which the same outputs are used.
-
-    Args:
-        run_steps: of the run, all windows together.
-        n_steps: of the longest of these windows.
-    """
-
-    def __init__(self, way: BoundBackward, run_steps: int, n_steps: int):
-        self.way = way
-        self.running = native.running_sums(run_steps)
-        self.sums: list[Tensor] = []
-        self.once: dict[Node, Tensor] = {}
-        self.unreached = frozenset(way.flow.unreached(n_steps))
-
-
 class _Backward:
     """The backward pass of a run in segments.
 
     Attributes:
-        used: whether each output and leaf of the last carry has a gradient, in the present window.
+        flows: which gradients exist in the last window, and in the others; with their most steps.
+        end: the segment that is played last.
         d_carry: of the carry after the segment that is played next.
         d_xs: of whole leaves of xs.
     """
 
     def __init__(self, run: SegmentedRun, tensors: Tensors, grads: Any, used: Flags, wanted: Flags):
-        self.run, self.tensors, self.grads, self.used, self.wanted = (
-            run, tensors, grads, used, wanted,
-        )  # fmt: skip
-        self.compiled, self.rows = run.call.compiled, run.call.rows
-        self.n_captured, self.n_states, self.n_ys = (
-            self.compiled.n_captured, self.compiled.n_states, self.compiled.n_ys,
-        )  # fmt: skip
-        self.xs = run.call.split(tensors)[2]
-        d_finals = grads[self.n_ys :]
-        self.d_carry: Gradients = [d if d is None else d.to(self.compiled.dtype) for d in d_finals]
-        self.d_xs: Gradients = [None] * len(self.xs)
-        self.sums: dict[Flags, _Sums] = {}  # by the outputs used
+        compiled = self.compiled = run.call.compiled
+        self.run, self.tensors, self.wanted, self.rows = run, tensors, wanted, run.call.rows
+        self.d_ys, d_finals = grads[: compiled.n_ys], grads[compiled.n_ys :]
+        self.d_carry: Gradients = [d if d is None else d.to(compiled.dtype) for d in d_finals]
+        self.first_x = compiled.n_captured + compiled.n_states
+        self.d_xs: Gradients = [None] * (len(tensors) - self.first_x)
+        # A segment hands on the gradient of the carry, whether that of init is wanted or not.
+        of_states = (True,) * compiled.n_states
+        computed = (*wanted[: compiled.n_captured], *of_states, *wanted[self.first_x :])
+        forward = compiled.forward_way(True, run.call.arguments.reverse, run.call.n_rows)
+        self.way = compiled.backward_way(forward, used, computed, self.rows is not None)
+        self.running = native.running_sums(run.n_steps)
+        self.sums: list[Tensor] = []
+        self.once: dict[Node, Tensor] = {}
+        self.flows = [(self.way.flow, run.n_steps)]
+        segments = [s for group in run.groups for span in group for s in span]
+        self.end, self.ended = segments[0], False
+        # The last carry is used in the last window alone; but a row that has ended earlier hands on
+        # the gradient of its last carry through all windows after it.
+        if len(run.windows) > 1 and self.rows is None:
+            longest, last = (w.end - w.begin for w in (run.windows[0], run.windows[-1]))
+            self.flows = [(self.way.flow, last)]
+            y_used = used[: compiled.n_ys]
+            if any(y_used):
+                unused = (False,) * compiled.n_states
+                self.flows.append((compiled.planner.liveness(y_used, unused, False), longest))
+            else:
+                self.end = [s for s in segments if s.cut][-1]
 
     def played(self) -> Gradients:
-        """The gradients of the tensors given."""
-        run = self.run
-        run.whereabouts.check(list(self.tensors))
-        for g in reversed(range(len(run.groups))):
-            carries = self.carries_before_spans(run.groups[g], run.carry_before(self.tensors, g))
-            for span, carry in zip(reversed(run.groups[g]), reversed(carries), strict=True):
-                self.play_span(span, carry)
-        return self.gradients()
+        """The gradients of the tensors given; None for those not wanted, or that none reaches.
 
-    # ---- The plays
+        Raises:
+            Unsupported: a gradient of zeros, where autograd has none, met a pole.
+        """
+        self.run.whereabouts.check(list(self.tensors))
+        groups = zip(reversed(self.run.groups), reversed(self.run.checkpoints), strict=True)
+        spans = (found for g, carry in groups for found in reversed(self.carries_before(g, carry)))
+        while not self.ended:
+            self.play_span(*next(spans))
+        of_captured = self.way.gradients.of(self.sums, self.tensors, self.once)
+        found: Gradients = [*of_captured, *self.d_carry, *self.d_xs]
+        leaves = self.way.flow.leaves  # those of the program, for all windows
+        check_poles(any(flow.risky or flow.leaves != leaves for flow, _ in self.flows), found)
+        unreached = [set(flow.unreached(n)) for flow, n in self.flows]
+        for i, wanted in enumerate(self.wanted):
+            # Of init in the window that is played first, of others in any.
+            is_init = self.compiled.n_captured <= i < self.first_x
+            if not wanted or all(i in u for u in (unreached[-1:] if is_init else unreached)):
+                found[i] = None
+        return found
 
-    def carries_before_spans(self, group: Group, carry: Carry) -> list[Carry]:
-        """The carry before each span of a group; all but the last span are played for them."""
-        found = [carry]
-        kept: list[Tensor] = []
-        for i, span in enumerate(group[:-1]):
-            for segment in span:
-                outs, _ = self.run.play(self.tensors, segment, carry, False)
-                carry = outs[self.n_ys :]
-            kept = keep(kept, carry, i, len(group) - 1)
-            carry = [leaf[i] for leaf in kept]
-            found.append(carry)
+    def carries_before(self, group: Group, carry: Carry) -> list[tuple[Span, Carry]]:
+        """The spans of a group, with the carry before each: all but the last are played for it."""
+        found = [(group[0], carry)]
+        for span, following in pairwise(group):
+            for _, outs in self.run.play(self.tensors, span, carry, False):
+                carry = outs[self.compiled.n_ys :]
+            found.append((following, carry))
         return found
 
     def play_span(self, span: Span, carry: Carry) -> None:
         tapes, self.run.tapes = self.run.tapes, []
         if not tapes:
-            for segment in span:
-                outs, tape = self.run.play(self.tensors, segment, carry, True)
-                tapes.append((carry, tape))
-                carry = outs[self.n_ys :]
-        for segment in reversed(span):
-            carry, tape = tapes.pop()
-            before = self.used_before(segment)
-            if any(self.used):
-                begins_run = segment == self.run.groups[0][0][0]
-                last = begins_run or before != self.used
-                self.play_backward(segment, carry, tape, last)
-            if segment.cut:
-                self.d_carry = [self.passing(d, segment) for d in self.d_carry]
-            self.used = before
+            tapes = [tape for tape, _ in self.run.play(self.tensors, span, carry, True)]
+        while tapes and not self.ended:
+            self.play_backward(tapes.pop())
 
-    def play_backward(self, segment: Segment, carry: Carry, tape: SavedForward, last: bool) -> None:
-        """last: whether no further segment adds to the same sums."""
-        sums = self.sums_for(tape)
-        given = self.run.given(self.tensors, segment, carry)
-        steps = slice(segment.begin, segment.end)
-        dtype = self.compiled.dtype
-        d_ys = [None if d is None else d[steps].to(dtype) for d in self.grads[: self.n_ys]]
-        sums.once = dict(tape.once)
+    def play_backward(self, tape: Tape) -> None:
+        steps, dtype = tape.segment.steps, self.compiled.dtype
+        self.ended = tape.segment is self.end
+        given = self.run.given(self.tensors, tape.segment, tape.carry)
+        d_ys = [None if d is None else d[steps].to(dtype) for d in self.d_ys]
+        self.once = dict(tape.saved.once)
         # In a ragged batch the engine writes the steps of a row alone, onto zeros that it makes.
-        places: Gradients = [None] * len(self.xs)
+        places: Gradients = [None] * len(self.d_xs)
         if self.rows is None:
             places = [None if d is None else d[steps] for d in self.d_xs]
-        sums.sums, found = sums.way.played.play(
-            tape.held, given, sums.way.bound.once(given, sums.once), [*d_ys, *self.d_carry],
-            native.best_isa(), sums.running, last, places,
+        self.sums, found = self.way.played.play(
+            tape.saved.held, given, self.way.bound.once(given, self.once), [*d_ys, *self.d_carry],
+            native.best_isa(), self.running, self.ended, places,
         )  # fmt: skip
-        self.d_carry = found[: self.n_states]
-        for i, d in enumerate(found[self.n_states :]):
+        n_states = self.compiled.n_states
+        self.d_carry = found[:n_states]
+        if tape.segment.cut:
+            self.d_carry = [self.passing(d, tape.segment) for d in self.d_carry]
+        for i, d in enumerate(found[n_states:]):
             if d is None or d is places[i]:
                 continue
             d_x = self.d_xs[i]
@@ -358,35 +354,6 @@ class _Backward:
                     d_x.zero_()
             d_x[steps] = d
 
-    def sums_for(self, tape: SavedForward) -> _Sums:
-        if self.used not in self.sums:
-            a, b = self.n_captured, self.n_captured + self.n_states
-            # A segment hands on the gradient of the carry, whether that of init is wanted or not.
-            computed = (*self.wanted[:a], *(True,) * self.n_states, *self.wanted[b:])
-            ragged = self.rows is not None
-            way = self.compiled.backward_way(tape.forward, self.used, computed, ragged)
-            n_steps = self.run.n_steps
-            if not ragged:
-                # The last window alone has the gradient of the last carry; none is longer than
-                # the first.
-                of_last = any(self.used[self.n_ys :])
-                begin, end, _ = self.run.windows[-1 if of_last else 0]
-                n_steps = end - begin
-            self.sums[self.used] = _Sums(way, self.run.n_steps, n_steps)
-        return self.sums[self.used]
-
-    # ---- Between windows
-
-    def used_before(self, segment: Segment) -> Flags:
-        """The outputs in use before this segment.
-
-        The last carry is used in the last window alone; but a row that has ended earlier hands on
-        the gradient of its last carry through all windows after it.
-        """
-        if not segment.cut or self.rows is not None:
-            return self.used
-        return (*self.used[: self.n_ys], *(False,) * self.n_states)
-
     def passing(self, d: Tensor | None, segment: Segment) -> Tensor | None:
         """The gradient of the carry where it stops: only that of rows outside of their steps."""
         if d is None or self.rows is None:
@@ -395,30 +362,3 @@ class _Backward:
         axis = 1 if self.run.call.arguments.of_layer else 0
         outside = (self.rows.lengths <= border).view(-1, *[1] * (d.dim() - axis - 1))
         return torch.where(outside, d, 0.0)
-
-    # ---- The result
-
-    def gradients(self) -> Gradients:
-        """The gradients of all tensors given; None for those not wanted, or that none reaches.
-
-        Raises:
-            Unsupported: a gradient of zeros, where autograd has none, met a pole.
-        """
-        captured: Gradients = [None] * self.n_captured
-        for sums in self.sums.values():
-            found = sums.way.gradients.of(sums.sums, self.tensors, sums.once)
-            for i, d in enumerate(found):
-                if d is not None and i not in sums.unreached:
-                    so_far = captured[i]
-                    captured[i] = d if so_far is None else so_far + d
-        all_found = [*captured, *self.d_carry, *self.d_xs]
-        ways = [sums.way for sums in self.sums.values()]
-        check_poles(ways, all_found)
-        # Of init in the window that is played first, of xs in any.
-        each = [sums.unreached for sums in self.sums.values()]
-        for i in range(self.n_captured, len(all_found)):
-            is_x = i >= self.n_captured + self.n_states
-            reached = any(i not in u for u in (each if is_x else each[-1:]))
-            if not (reached and self.wanted[i]):
-                all_found[i] = None
-        return all_found

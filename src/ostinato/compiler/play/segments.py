@@ -25,6 +25,10 @@ class Segment(NamedTuple):
     end: int
     cut: bool  # no gradient goes on to the carry before it, in playing order
 
+    @property
+    def steps(self) -> slice:
+        return slice(self.begin, self.end)
+
 
 Span = list[Segment]
 Group = list[Span]

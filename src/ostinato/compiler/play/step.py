@@ -190,8 +190,6 @@ class CompiledStep:
         )
         for i in self.handed_on:
             outs[self.n_ys + i].copy_(given[self.n_captured + i])
-        for i in way.plan.repeated:  # outputs share no memory
-            outs[i] = outs[i].clone()
         if rows is not None and reverse:
             for i, leaf_index in enumerate(way.plan.y_is_carry):
                 if leaf_index is not None:
@@ -254,7 +252,7 @@ class CompiledStep:
             tape.held, given, way.bound.once(given, once), grads, native.best_isa()
         )
         found = [*way.gradients.of(sums, given, once), *others]
-        check_poles([way], found)
+        check_poles(way.flow.risky, found)
         n_steps = 1 if way.flow.settled == 1 else given[-1].shape[0]  # len() takes a µs more
         for i in way.flow.unreached(n_steps):
             found[i] = None
@@ -306,9 +304,8 @@ class CompiledStep:
         return forward.backward[key]
 
 
-def check_poles(ways: list[BoundBackward], found: Sequence[Tensor | None]) -> None:
+def check_poles(risky: bool, found: Sequence[Tensor | None]) -> None:
     """Raise Unsupported if a gradient of zeros, where autograd has none, met a pole."""
-    risky = any(way.flow.risky for way in ways)
     if risky and any(g is not None and bool(g.isnan().any()) for g in found):
         raise Unsupported("a gradient that autograd does not have met a pole")
 
