@@ -111,10 +111,7 @@ def checked(
     Raises:
         TypeError, ValueError: as `scan`.
     """
-    try:
-        dim = operator.index(dim)
-    except TypeError:
-        raise TypeError(f"scan: dim is {describe(dim)}; wanted the number of an axis") from None
+    dim = _whole_number("dim", dim, "the number of an axis")
     leaves, carry_spec = tree.flatten(init)
     check_tensors("init", leaves)
     xs_leaves, xs_spec = tree.flatten(xs)
@@ -146,20 +143,15 @@ def bytes_in(memory: int | str) -> int:
     Raises:
         TypeError, ValueError: it is neither.
     """
-    wanted = f'wanted a number of bytes, or a text like "64MB" ({", ".join(_UNITS)})'
+    wanted = f'a number of bytes, or a text like "64MB" ({", ".join(_UNITS)})'
     if isinstance(memory, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", memory)
         units = {unit.lower(): size for unit, size in _UNITS.items()} | {"": 1}
         if found is None or found[2].lower() not in units:
-            raise ValueError(f"scan: memory is {memory!r}; {wanted}")
+            raise ValueError(f"scan: memory is {memory!r}; wanted {wanted}")
         n = int(float(found[1]) * units[found[2].lower()])
     else:
-        try:
-            n = operator.index(memory)
-        except TypeError:
-            raise TypeError(f"scan: memory is {describe(memory)}; {wanted}") from None
-        if isinstance(memory, bool):
-            raise TypeError(f"scan: memory is {memory}; {wanted}")
+        n = _whole_number("memory", memory, wanted)
     if n < 1:
         raise ValueError(f"scan: memory is {memory!r}; wanted at least one byte")
     return n
@@ -171,15 +163,21 @@ def checked_truncate(truncate: int) -> int:
     Raises:
         TypeError, ValueError: it is not a whole number from 1 on.
     """
-    try:
-        n = operator.index(truncate)
-    except TypeError:
-        n = None
-    if n is None or isinstance(truncate, bool):
-        raise TypeError(f"scan: truncate is {describe(truncate)}; wanted a whole number of steps")
+    n = _whole_number("truncate", truncate, "a whole number of steps")
     if n < 1:
         raise ValueError(
             f"scan: truncate is {n}; wanted at least 1, the steps after which the gradient of the "
             "carry stops (None: it never does)"
         )
+    return n
+
+
+def _whole_number(name: str, given: Any, wanted: str) -> int:
+    """Raise TypeError if it is none; `wanted` is for the message."""
+    try:
+        n = None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        n = None
+    if n is None:
+        raise TypeError(f"scan: {name} is {describe(given)}; wanted {wanted}")
     return n

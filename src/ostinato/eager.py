@@ -209,11 +209,9 @@ class RowSpans:
         last = (self.lengths - 1).clamp(min=0)
         steps = torch.arange(self.n_steps, device=last.device)
         index = torch.minimum(steps[:, None], last)  # [T, B]
-        rows = torch.arange(len(last), device=last.device)
-        has_steps = self.lengths > 0  # rows of length 0 take the elements of the longest row
-        rows = torch.where(has_steps, rows, self.lengths.argmax())
-        if not bool(has_steps.any()):
+        if not bool((self.lengths > 0).any()):
             return [torch.zeros_like(leaf) for leaf in xs_leaves]
+        rows = self._with_steps(self.lengths)
         index = index[:, rows]
         selected = []
         for i, leaf in enumerate(xs_leaves):
@@ -233,15 +231,17 @@ class RowSpans:
         return chosen(self.starts[t], self.restart_leaves, carry)
 
     def taken_first(self, init: list[Tensor]) -> list[Tensor]:
-        """The carry that `taken` gives rows which have not played a step: init.
-
-        Rows of length 0 get the init of the longest row.
-        """
+        """The carry that `taken` gives rows which have not played a step: init."""
         if self.lengths is None:
             return init
-        rows = torch.arange(len(self.lengths), device=self.lengths.device)
-        rows = torch.where(self.lengths > 0, rows, self.lengths.argmax())
+        rows = self._with_steps(self.lengths)
         return [leaf[rows] for leaf in init]
+
+    @staticmethod
+    def _with_steps(lengths: Tensor) -> Tensor:
+        """The number of each row; of a row of length 0 that of the longest row, in its place."""
+        rows = torch.arange(len(lengths), device=lengths.device)
+        return torch.where(lengths > 0, rows, lengths.argmax())
 
     def taken(self, carry: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
         """The carry that is handed to the step at time t.

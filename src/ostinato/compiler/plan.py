@@ -122,20 +122,17 @@ class Planner:
     # ---- what is stored, and where
 
     @functools.cached_property
-    def _handed_on(self) -> dict[Node, Leaf]:
+    def handed_on(self) -> dict[Node, int]:
         """Leaves of the carry that the step hands on as they are, and that are no outputs.
 
         They are the same at every step, so they are read where init lies and stored nowhere.
         """
         f = self.graph.forward
         leaves = enumerate(zip(f.states, f.new_states, strict=True))
-        same = [(i, n) for i, (n, new) in leaves if n is new and n not in f.ys]
-        return {n: Leaf(f"init{i}", n.width) for i, n in same}
+        return {n: i for i, (n, new) in leaves if n is new and n not in f.ys}
 
-    @property
-    def handed_on(self) -> tuple[int, ...]:
-        """The positions of these leaves."""
-        return tuple([i for i, n in enumerate(self.graph.forward.states) if n in self._handed_on])
+    def _handed_on_leaves(self) -> dict[Node, Leaf]:
+        return {n: Leaf(f"init{i}", n.width) for n, i in self.handed_on.items()}
 
     @_once
     def _stored(self) -> KeptValues:
@@ -166,18 +163,18 @@ class Planner:
         y_is_carry = tuple([f.new_states.index(y) if is_first else None for y, is_first in pairs])
         leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
         leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
-        leaves |= self._handed_on
+        leaves |= self._handed_on_leaves()
         leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
             CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
             for i, (kept, old, new) in leaf
-            if old not in self._handed_on
+            if old not in self.handed_on
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
             leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
             hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
-            handed_on=frozenset(self._handed_on),
+            handed_on=frozenset(self.handed_on),
         )  # fmt: skip
         return ForwardPlan(reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry)
 
@@ -228,7 +225,7 @@ class Planner:
         for states, dt in ((f.new_states, not reverse), (f.states, reverse)):
             kept = [(i, n) for i, n in enumerate(states) if forward.keeps[i]]
             leaves |= {n: Leaf(f"carry{i}", n.width, int(dt)) for i, n in kept}
-        leaves |= self._handed_on
+        leaves |= self._handed_on_leaves()
         return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
 
 

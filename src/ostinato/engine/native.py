@@ -22,6 +22,41 @@ else:
     _missing = None
 
 
+def _not_there(*_: Any) -> Any:
+    raise RuntimeError(_missing)
+
+
+# Native functions under Python names, without a Python function around them: every call of scan
+# calls them, and a Python function would cost time.
+# The instruction sets of this machine for which there are kernels, the best first:
+available_isas: Callable[[], list[str]] = getattr(_native, "available_isas", _not_there)
+# The name of the OpenMP runtime of this process, whose threads the engine uses:
+threading_runtime: Callable[[], str] = getattr(_native, "threading_runtime", _not_there)
+# The number of row groups with an accumulator of their own; see `native/play/request.h`:
+n_groups: Callable[[int], int] = getattr(_native, "n_groups", _not_there)
+# The arguments of a play: an address, a time stride and a row stride (in elements) of each:
+addresses: Callable[[list[int]], Any] = getattr(_native, "Addresses", _not_there)
+# Keys of the cache, see `native/python/cache_key.h`:
+modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
+described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
+# os.environ.get without encoding and decoding:
+environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
+# Passes, see `native/python/passes.h`:
+forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
+backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
+running_sums: Callable[[int], Any] = getattr(_native, "RunningSums", _not_there)
+whereabouts: Callable[[list[Any]], Any] = getattr(_native, "Whereabouts", _not_there)
+# Streams and pools, see `native/python/streams.h`:
+bound_plan: Callable[..., Any] = getattr(_native, "BoundPlan", _not_there)
+stream_model: Callable[..., Any] = getattr(_native, "StreamModel", _not_there)
+stream_state: Any = getattr(_native, "StreamState", _not_there)
+slot_states: Callable[..., Any] = getattr(_native, "SlotStates", _not_there)
+all_finite: Callable[..., bool] = getattr(_native, "all_finite", _not_there)
+read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
+# The nanoseconds that the engine has played since the process began:
+engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
+
+
 @functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used in this process, or None."""
@@ -30,11 +65,6 @@ def unavailable() -> str | None:
     if best_isa() == "base" and "OSTINATO_ISA" not in os.environ:
         return "no vector kernel for this processor (AVX2 with FMA, or AVX-512)"
     return None
-
-
-def available_isas() -> list[str]:
-    """The instruction sets of this machine for which there are kernels, the best first."""
-    return _native.available_isas()
 
 
 @functools.cache
@@ -77,16 +107,6 @@ def n_threads(of_pytorch: int) -> int:
     return own_threads.get() or threads_from_environment() or of_pytorch
 
 
-def threading_runtime() -> str:
-    """The name of the OpenMP runtime of this process, whose threads the engine uses."""
-    return _native.threading_runtime()
-
-
-def n_groups(n_rows: int) -> int:
-    """The number of row groups with an accumulator of their own; see `native/play/request.h`."""
-    return _native.n_groups(n_rows)
-
-
 def make(program: Program, dtype: np.dtype[Any], workspaces: Any = None) -> Any:
     """Make a program ready to play.
 
@@ -106,38 +126,3 @@ def make(program: Program, dtype: np.dtype[Any], workspaces: Any = None) -> Any:
 @functools.cache
 def workspaces_of_the_process() -> Any:
     return _native.Workspaces()
-
-
-def _not_there(*_: Any) -> Any:
-    raise RuntimeError(_missing)
-
-
-# Native functions under Python names, without a Python function around them: every call of scan
-# calls them, and a Python function would cost time.
-# Keys of the cache, see `native/python/cache_key.h`:
-modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
-described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
-# os.environ.get without encoding and decoding:
-environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
-# Passes, see `native/python/passes.h`:
-forward_pass: Callable[..., Any] = getattr(_native, "ForwardPass", _not_there)
-backward_pass: Callable[..., Any] = getattr(_native, "BackwardPass", _not_there)
-running_sums: Callable[[int], Any] = getattr(_native, "RunningSums", _not_there)
-whereabouts: Callable[[list[Any]], Any] = getattr(_native, "Whereabouts", _not_there)
-# Streams and pools, see `native/python/streams.h`:
-bound_plan: Callable[..., Any] = getattr(_native, "BoundPlan", _not_there)
-stream_model: Callable[..., Any] = getattr(_native, "StreamModel", _not_there)
-stream_state: Any = getattr(_native, "StreamState", _not_there)
-slot_states: Callable[..., Any] = getattr(_native, "SlotStates", _not_there)
-all_finite: Callable[..., bool] = getattr(_native, "all_finite", _not_there)
-read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
-# The nanoseconds that the engine has played since the process began:
-engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
-
-
-def addresses(numbers: list[int]) -> Any:
-    """The arguments of a play: an address, a time stride and a row stride of each, in one list.
-
-    Strides are in elements; see `native/play/request.h`.
-    """
-    return _native.Addresses(numbers)

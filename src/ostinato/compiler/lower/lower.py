@@ -40,6 +40,6 @@ def _lowered(spec: PassSpec, max_block: int) -> Lowered:
     roots = find_by_places(spec, roots)  # elements that a product finds, instead of taking them
     sections = hoist(spec, roots)  # when each value is computed: before, loop or after
     sections = bridge_carries(spec, sections)  # copies of carries that are read after the loop
-    items = schedule(spec, sections, max_block)  # the order, and what forms a block
-    items = sink(spec, sections, items, max_block)  # values computed where they are read
+    items = schedule(sections, max_block)  # the order, and what forms a block
+    items = sink(sections, items, max_block)  # values computed where they are read
     return emit(spec, sections, items)  # where each value lies, and the instructions

@@ -7,9 +7,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.node import ONCE, SUM, WITHIN_ROWS, Node
+from ostinato.compiler.graph.node import SUM, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import AFTER, ARRAY, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.spec import PassSpec
 from ostinato.engine.ops import OPS
 
 ACCUMULATE, WITHIN, BLOCK, SUMMED = "accumulate", "within", "block", "sum"
@@ -27,12 +26,12 @@ class Item:
 Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
 
 
-def schedule(spec: PassSpec, sections: Sections, max_block: int) -> Schedule:
+def schedule(sections: Sections, max_block: int) -> Schedule:
     """Every section in order: products as early as possible, then the largest block."""
     found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
     for n in sections.computed:
         found[sections.of[n]].append(n)
-    return {s: _Scheduler(spec, nodes, max_block).items() for s, nodes in found.items()}
+    return {s: _Scheduler(nodes, max_block).items() for s, nodes in found.items()}
 
 
 def same_strip(n: Node, i: Node) -> bool:
@@ -43,8 +42,7 @@ def same_strip(n: Node, i: Node) -> bool:
 class _Scheduler:
     """Orders the nodes of one section."""
 
-    def __init__(self, spec: PassSpec, nodes: list[Node], max_block: int):
-        self.spec = spec
+    def __init__(self, nodes: list[Node], max_block: int):
         self.mine = set(nodes)
         self.pending = [n for n in nodes if n.op not in _VIEWS]
         self.max_block = max_block
@@ -79,12 +77,9 @@ class _Scheduler:
 
     def available(self, n: Node, block: Container[Node] = ()) -> bool:
         """Whether n can be read: it lies in memory, or in a register of this block."""
-        there = n in self.done or n in block or self.spec.is_leaf(n)
-        if there or n.kind == ONCE or n.op == "const":
+        if n not in self.mine or n in self.done or n in block:
             return True
-        if n.op in _VIEWS:
-            return all(self.available(i) for i in n.inputs)
-        return n not in self.mine
+        return n.op in _VIEWS and all(self.available(i) for i in n.inputs)
 
     def largest_block(self) -> list[Node]:
         """The longest run of elementwise operations of one width that can be computed now.
@@ -110,7 +105,7 @@ class _Scheduler:
         return list(members)
 
 
-def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) -> Schedule:
+def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
     """Values that only one later block reads are computed in that block, in a register.
 
     Otherwise they would go through memory. What such a value is computed from must be in memory
@@ -121,14 +116,13 @@ def sink(spec: PassSpec, sections: Sections, items: Schedule, max_block: int) ->
     for n in sections.computed:
         own = sections.of[n]
         kept |= {i for i in n.inputs if n.op in _VIEWS or sections.of.get(i) != own}
-    return {s: _Sinking(spec, kept, found, max_block).items() for s, found in items.items()}
+    return {s: _Sinking(kept, found, max_block).items() for s, found in items.items()}
 
 
 class _Sinking:
     """Moves operations of one section from their blocks into later ones."""
 
-    def __init__(self, spec: PassSpec, kept: set[Node], items: tuple[Item, ...], max_block: int):
-        self.spec = spec
+    def __init__(self, kept: set[Node], items: tuple[Item, ...], max_block: int):
         self.kept = kept
         self.max_block = max_block
         self.kinds = [item.kind for item in items]
@@ -177,12 +171,10 @@ class _Sinking:
     def cone(self, n: Node) -> list[Node] | None:
         """n and what is computed for it alone, in order; None where that reads a register."""
         if n.op == "spread":
-            (i,) = n.inputs
-            there = i.op == "const" or self.spec.is_leaf(i) or i.kind == ONCE or self.in_memory(i)
-            return [n] if there else None
+            return [n] if self.in_memory(n.inputs[0]) else None
         found: list[Node] = []
         for i in dict.fromkeys(n.inputs):
-            if i.op == "const" or self.spec.is_leaf(i) or i.kind == ONCE or self.in_memory(i):
+            if self.in_memory(i):
                 continue
             alone = self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
             part = self.cone(i) if alone else None
@@ -193,6 +185,7 @@ class _Sinking:
         return [*found, n] if simple else None
 
     def in_memory(self, n: Node) -> bool:
+        """Whether n, or what it is made of, need not be in a register of a block."""
         here = self.item_of.get(n)
         if here is None or self.kinds[here] != BLOCK or n in self.kept:
             return True

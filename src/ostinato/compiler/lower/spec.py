@@ -138,7 +138,7 @@ class NodeMaker:
         there = reachable(roots.nodes, spec.is_leaf)
         self._numbers = count(1 + max((n.index for n in there), default=-1))
 
-    def node(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
+    def rows(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
         return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
 
@@ -147,15 +147,13 @@ class NodeMaker:
         return Node(op, inputs, attrs, n.kind, n.shape, next(self._numbers))
 
     def copy(self, n: Node) -> Node:
-        if n.op == "absent":
-            n = Node("const", (), (0.0,), ROWS, n.shape, next(self._numbers))
-        return self.node("copy", (n,), n)
+        return self.rows("copy", (self.rows("const", (), n) if n.op == "absent" else n,), n)
 
     def total(self, terms: list[Node], like: Node) -> Node:
         """The sum of the terms, added from the first to the last."""
         total = terms[0]
         for term in terms[1:]:
-            total = self.node("add", (total, term), like)
+            total = self.rows("add", (total, term), like)
         return total
 
     def accumulation(
@@ -177,7 +175,7 @@ class NodeMaker:
             products = [(next(rest), next(rest)) for _ in n.products]
             vectors = [next(rest) for _ in n.vectors]
             return self.accumulation(products, vectors, next(rest, None), n)
-        return Node(n.op, inputs, n.attrs, n.kind, n.shape, next(self._numbers))
+        return self.like(n, n.op, inputs, n.attrs)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ is read again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -106,17 +106,14 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
     wanted = tuple([t.requires_grad for t in tensors])
     used = (True,) * (compiled.n_ys + compiled.n_states)
     back = compiled.backward_way(way, used, wanted, ragged)
-    item, f = compiled.dtype.itemsize, compiled.planner.graph.forward
-    states = sum(n.width for n in f.new_states)
-    kept = zip(f.new_states, way.plan.keeps, strict=True)
-    kept_states = sum(n.width for n, is_kept in kept if is_kept)
-    hidden = sum(n.width for i, n in enumerate(f.new_states)
-                 if way.plan.keeps[i] and i not in way.plan.y_is_carry)  # fmt: skip
-    ys = sum(n.width for n in f.ys)
-    own_ys = sum(n.width for n, of in zip(f.ys, way.plan.y_is_carry, strict=True) if of is None)
-    of_xs = zip(f.xs, tensors[-len(f.xs) :], strict=True)
-    copied = sum(n.width for n, t in of_xs if t.dtype is not compiled.dtype or not _is_dense(t))
-    d_xs = sum(n.width for n, t in zip(f.xs, wanted[-len(f.xs) :], strict=True) if t)
+    f, keeps, y_is_carry = compiled.planner.graph.forward, way.plan.keeps, way.plan.y_is_carry
+    xs, ys, states = tensors[-len(f.xs) :], _columns(f.ys), _columns(f.new_states)
+    kept_states = _columns(compress(f.new_states, keeps))
+    hidden = _columns(n for i, n in enumerate(f.new_states) if keeps[i] and i not in y_is_carry)
+    own_ys = _columns(compress(f.ys, [of is None for of in y_is_carry]))
+    as_they_lie = [t.dtype is compiled.dtype and _is_dense(t) for t in xs]
+    copied = _columns(f.xs) - _columns(compress(f.xs, as_they_lie))
+    d_xs = _columns(compress(f.xs, wanted[-len(f.xs) :]))
     again = ys - own_ys if ragged and reverse else 0  # see RowOrder.silenced
     tape = way.bound.tape_width
     threads, isa = native.n_threads(torch.get_num_threads()), native.best_isa()
@@ -125,7 +122,7 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
         passes = (way.played, back.played)
         return max(p.needed_bytes(n, n_steps, n_rows, threads, isa) for p in passes)
 
-    of_a_step = item * n_rows
+    of_a_step = compiled.dtype.itemsize * n_rows
     whole = of_a_step * (n_steps * (tape + hidden + copied) + states) + _PAGE
     return Cost(
         step=of_a_step * (tape + kept_states + own_ys + again + copied + ys + d_xs),
@@ -136,6 +133,10 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
         kept=whole,
         whole=whole + engine(n_steps),
     )
+
+
+def _columns(nodes: Iterable[Node]) -> int:
+    return sum(n.width for n in nodes)
 
 
 def _unit(back: BoundBackward, n_steps: int, n_rows: int) -> int:

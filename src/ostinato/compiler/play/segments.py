@@ -169,19 +169,14 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
     if cost.whole <= budget:
         return SegmentPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
     lengths = _lengths(n_steps, cost.unit)
-    least = None
+    plans: list[SegmentPlan] = []
     for levels in (1, 2):
-        plans = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
-        fitting = [p for p in plans if p.peak_bytes <= budget]
+        of_levels = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
+        fitting = [p for p in of_levels if p.peak_bytes <= budget]
         if fitting:  # the longest segments: each costs three plays, which pack the weights anew
             return fitting[-1]
-        least = min([*plans, least] if least else plans, key=_peak)
-    assert least is not None
-    raise BudgetError(budget, least)
-
-
-def _peak(plan: SegmentPlan) -> int:
-    return plan.peak_bytes
+        plans += of_levels
+    raise BudgetError(budget, min(plans, key=lambda p: p.peak_bytes))
 
 
 def _lengths(n_steps: int, unit: int) -> list[int]:
