@@ -77,12 +77,9 @@ def hoist(spec: PassSpec, roots: Roots) -> Sections:
             section[n] = LOOP  # a chunk of such rows would go to memory and come back
             continue
         light = (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)) and not spec.is_leaf(n)
-        section[n] = LOOP if light and LOOP in read and AFTER not in read else AFTER
-        if light and LOOP in read and AFTER in read:
-            late = _late(spec, section, n)
-            if late is not None:
-                section[n] = LOOP
-                section.update({i: BEFORE if i in ahead else LOOP for i in late})
+        late = _late(spec, section, n) if light and LOOP in read else None
+        section[n] = AFTER if late is None else LOOP
+        section.update({i: BEFORE if i in ahead else LOOP for i in late or ()})
     section.update(dict.fromkeys(_of_near_arrays(spec, section), LOOP))
     return Sections.made(spec, roots, section)
 
@@ -110,12 +107,11 @@ def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | 
     """The inputs of n after the loop, and all that they are computed from, if light beside n.
 
     n reads an array of the loop, which is near there and far after it. Light are elementwise
-    operations of which n reads a spread value, and products much narrower than the array, such as
-    the query that a memory is read by.
+    operations, and products much narrower than the array, such as the query that a memory is read
+    by.
     """
     found: list[Node] = []
     stack = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
-    spread = all(i.op == "spread" and i.inputs[0].width > 1 for i in stack)
     array = max(i.width for i in n.inputs if section.get(i) == LOOP)
     products = 0  # columns of them
     while stack:
@@ -126,7 +122,7 @@ def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | 
             return None
         found.append(i)
         stack += [j for j in i.inputs if section.get(j) == AFTER and not spec.is_leaf(j)]
-    return found if (spread or products) and products * MUCH_WIDER <= array else None
+    return found if products * MUCH_WIDER <= array else None
 
 
 def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:

@@ -109,7 +109,7 @@ def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
     """Values that only one later block reads are computed in that block, in a register.
 
     Otherwise they would go through memory. What such a value is computed from must be in memory
-    anyway, at the price of at most one further operand; one that is spread costs nothing.
+    anyway.
     """
     # These lie in memory whoever reads them: results, and what views and other sections read.
     kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
@@ -147,26 +147,16 @@ class _Sinking:
         if n in self.kept or len(readers) != 1 or self.item_of[n] in readers:
             return
         (later,) = readers
-        cone = self.cone(n)
-        if cone is None or not self.takes(later, n, cone):
+        cone, block = self.cone(n), self.nodes[later]
+        if cone is None or self.kinds[later] != BLOCK or block[0].width != n.width:
             return
-        block = self.nodes[later]
+        if len(block) + len(cone) > self.max_block or not all(m.op in OPS for m in self.users[n]):
+            return
         first = min(block.index(m) for m in self.users[n])
         block[first:first] = cone
         for m in cone:
             self.nodes[self.item_of[m]].remove(m)
             self.item_of[m] = later
-
-    def takes(self, later: int, n: Node, cone: list[Node]) -> bool:
-        """Whether the item can compute the cone of n, for one further operand at the most."""
-        block = self.nodes[later]
-        if self.kinds[later] != BLOCK or block[0].width != n.width:
-            return False
-        if not all(m.op in OPS for m in self.users[n]) or len(block) + len(cone) > self.max_block:
-            return False
-        read = {i for m in block for i in m.inputs}
-        further = {i for m in cone for i in m.inputs if i.op != "const"} - read - set(cone)
-        return sum(i.width == n.width for i in further) <= 1
 
     def cone(self, n: Node) -> list[Node] | None:
         """n and what is computed for it alone, in order; None where that reads a register."""
