@@ -426,12 +426,7 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def _joined(terms: list[SumTerm]) -> list[SumTerm]:
-    """The terms, with those that continue each other as one.
-
-    Several terms for one place stay as they are: they must all cut it the same way.
-    """
-    if len({(t.row, t.column) for t in terms}) < len(terms):
-        return terms
+    """The terms, with those that continue each other, to the right or below, as one."""
     wide = _widened(terms)
     return [t.transposed for t in _widened([t.transposed for t in wide])]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from ostinato.compiler.graph.node import WITHIN_ROWS, Node, depends_on, reachable
 from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
@@ -129,33 +128,30 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
     """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
     roots = sections.roots
     short = {c.name for c in spec.carries if not c.kept}
-    if not short:
-        return sections
     in_two_slots = {c.read for c in spec.carries if not c.kept}
     in_two_slots |= {o.node for o in roots.outputs if o.argument in short}
     make = NodeMaker(spec, roots)
     section: dict[Node, str] = {}
-    bridges: dict[Node, Node] = {}
-    bridged: dict[Node, Node] = {}
+    new: dict[Node, Node] = {}
+    copies: dict[Node, Node] = {}
 
-    def seen_from(n: Node, i: Node) -> Node:
-        new = bridged.get(i, i)
-        if sections.of[n] != AFTER or _whole(i) not in in_two_slots:
-            return new
-        if i not in bridges:
-            bridges[i] = make.copy(new)
-            section[bridges[i]] = LOOP
-        return bridges[i]
+    def within(i: Node) -> Node:
+        return new.get(i, i)
+
+    def behind(i: Node) -> Node:
+        if _whole(i) not in in_two_slots:
+            return within(i)
+        if i not in copies:
+            copies[i] = make.copy(within(i))
+            section[copies[i]] = LOOP
+        return copies[i]
 
     for n, when in sections.of.items():
-        if spec.is_leaf(n):
-            bridged[n] = n
-        elif n.op == "slice":  # a view: whatever reads it reads a copy of it
-            bridged[n] = make.with_inputs(n, lambda i: bridged.get(i, i))
-        else:
-            bridged[n] = make.with_inputs(n, partial(seen_from, n))
-        section[bridged[n]] = when
-    roots = roots.mapped(lambda n: bridged.get(n, n))
+        if not spec.is_leaf(n):  # of a slice, a view, the readers read a copy
+            reads = behind if when == AFTER and n.op != "slice" else within
+            new[n] = make.with_inputs(n, reads)
+        section[within(n)] = when
+    roots = roots.mapped(within)
     return Sections.made(spec, roots, {n: section[n] for n in spec.nodes_of(roots.nodes)})
 
 
