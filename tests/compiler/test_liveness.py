@@ -233,8 +233,7 @@ def test_any_choice_of_what_is_used(make, zero_rows, n_steps):
         assert_same_gradients(ours, theirs, 1e-11)
 
 
-# `normalised` needs a value for one choice alone that the forward pass does not keep for all.
-@pytest.mark.parametrize("make", [s for s in STEPS if s is not normalised])
+@pytest.mark.parametrize("make", STEPS)
 def test_the_loop_is_not_needed_where_no_pole_is(make, monkeypatch):
     monkeypatch.setattr("ostinato.compiler.play.autograd._replayed", None)
     for used in choices(make):
