@@ -21,8 +21,7 @@ pytestmark = [
 PUBLISHED = LITERATURE | MODERN
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", one_in(10, PUBLISHED))
 def test_double_is_the_loop(name):
     assert_played_as_by_the_loop(PUBLISHED[name](Kit(torch.float64)), (4, 9, 1), T=5)
 
