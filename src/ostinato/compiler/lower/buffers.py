@@ -181,7 +181,7 @@ class _Units:
         return Kind.STEP if sections == {LOOP} else Kind.CHUNK
 
     def neighbours(self) -> list[list[Node]]:
-        """Units that one product could read, or else write, if they lay side by side."""
+        """Units that one product could read, or write, if they lay side by side."""
         read: list[list[Node]] = []
         written: dict[Any, list[Node]] = defaultdict(list)  # by the factor that the products share
         for n in self.nodes:
@@ -229,13 +229,29 @@ def _laid_out(
 
 
 def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:
-    """The units, each once, in rows that lie side by side; earlier neighbours have their way."""
-    free = dict.fromkeys(units)
-    rows = []
+    """The units, each once, in rows that lie side by side: the longest first."""
+    free = set(units)
+    sets: list[list[Node]] = []
     for group in neighbours:
-        row = list(dict.fromkeys(u for u in group if u in free))
-        if len(row) > 1:
-            rows.append(row)
-            for u in row:
-                del free[u]
-    return rows + [[u] for u in free]
+        here = list(dict.fromkeys(u for u in group if u in free))
+        if len(here) > 1 and here not in sets:
+            sets.append(here)
+    sets.sort(key=len, reverse=True)
+    rows = []
+    while sets:
+        rows.append(_joined(sets))
+        free -= set(rows[-1])
+        sets = [here for s in sets if len(here := [u for u in s if u in free]) > 1]
+    return rows + [[u] for u in units if u in free]
+
+
+def _joined(sets: list[list[Node]]) -> list[Node]:
+    """The largest set, ordered so that a second one that shares members with it joins on."""
+    first = sets[0]
+    for second in sets[1:]:
+        shared = [u for u in first if u in second]
+        if shared and set(second) != set(first):
+            ahead = [u for u in first if u not in second]
+            behind = [u for u in second if u not in first]
+            return ahead + shared + behind
+    return first
