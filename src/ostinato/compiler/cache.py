@@ -79,7 +79,7 @@ class Owner:
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
-        waited: calls since then that no guards fitted.
+        waited: calls since then, or since guards fitted, that no guards fitted.
     """
 
     of: Callable[[], Any]
@@ -96,8 +96,6 @@ class Owner:
         return self.waited & (self.waited - 1) != 0
 
     def refuse(self, refusal: Unsupported) -> Found:
-        if self.refusal is None:
-            self.waited = 0
         self.refusal = refusal.bare()
         return Found(None, [], self.refusal)
 
@@ -138,21 +136,14 @@ class Bucket:
         """What is recorded under guards that hold."""
         self.failed.clear()
         for entry in (owner.hint, *self.entries):
-            tensors = None if entry is None else self._tensors(entry, a)
-            if entry is not None and tensors is not None:
+            if entry is None:
+                continue
+            tensors = entry.guards.tensors(a.given)
+            if tensors is not None and described(tensors, a) == entry.described:
                 owner.hint, owner.waited = entry, 0
                 return entry.found(tensors)
-        return None
-
-    def _tensors(self, entry: Entry, a: Arguments) -> list[Any] | None:
-        tensors = entry.guards.tensors(a.given)
-        if tensors is None:
-            self.changed = entry.guards.changed
-        elif described(tensors, a) != entry.described:
-            self.changed, tensors = "", None
-        else:
-            return tensors
-        self.failed.add(self.changed)
+            self.changed = entry.guards.changed if tensors is None else ""
+            self.failed.add(self.changed)
         return None
 
 
@@ -204,9 +195,14 @@ def _bucket(a: Arguments) -> Bucket:
 
 
 def find_with_numbers(a: Arguments) -> Found:
-    """The step recorded with its numbers as they are, since with tensors it does something else."""
+    """The step recorded with its numbers as they are: with tensors it does something else."""
     bucket = _bucket(a)
-    return _observed_as_it_is(a, bucket, bucket.owner(a.given))
+    owner = bucket.owner(a.given)
+    bucket.kept |= bucket.lifted
+    bucket.lifted.clear()
+    bucket.entries = [entry for entry in bucket.entries if not entry.guards.lifted]
+    owner.hint = None
+    return _observed(a, bucket, owner)
 
 
 def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
@@ -262,12 +258,12 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
         search = search_step(a)
         compiled = bucket.by_operations.get(search.did)
         if compiled is not None and not search.unclear and not search.keeps_some():
-            owner.refusal = None
+            owner.refusal, owner.waited = None, 0
             return Found(compiled, search.captured)
-    except Elsewhere:
-        raise
     except Unsupported as refusal:
         set_random_state(random)
+        if isinstance(refusal, Elsewhere):
+            raise
         return owner.refuse(refusal)
     set_random_state(random)  # as if it had not run
     return None
@@ -298,7 +294,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         if observation is not None:
             observation.snapshots.put_back()
             if observation.lifts and isinstance(error, Exception):
-                return _observed_as_it_is(a, bucket, owner)
+                return find_with_numbers(a)
         if isinstance(error, Unsupported) and not isinstance(error, Elsewhere):
             return owner.refuse(error)
         if not isinstance(error, Exception) or isinstance(error, (Elsewhere, *NOT_OF_A_STEP)):
@@ -306,15 +302,6 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
         why = f"the step fails while it is watched ({error_in_short(error)})"
         return owner.refuse(Unsupported(why))
-
-
-def _observed_as_it_is(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
-    """Record a step with the numbers that it finds, of which it needs one as a number."""
-    bucket.kept |= bucket.lifted
-    bucket.lifted.clear()
-    bucket.entries = [entry for entry in bucket.entries if not entry.guards.lifted]
-    owner.hint = None
-    return _observed(a, bucket, owner)
 
 
 def _recorded(

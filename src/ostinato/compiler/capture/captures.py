@@ -7,7 +7,7 @@ if it did the same.
 from __future__ import annotations
 
 import gc
-import sys
+import traceback
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -131,16 +131,11 @@ class Search(OwnMode):
         """Refuse a call that was given a tensor and gave none: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
-        frame: Any = sys._getframe()
-        while frame is not None:
-            if str(frame.f_globals.get("__name__")).startswith("torch.distributions"):
-                raise Unsupported(
-                    "a distribution checks the values of its arguments: make it with "
-                    "validate_args=False",
-                    name,
-                )
-            frame = frame.f_back
-        raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
+        modules = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_stack(None)]
+        why = "the step turns a tensor into a Python value, or reads its history"
+        if any(module.startswith("torch.distributions") for module in modules):
+            why = "a distribution checks its arguments: make it with validate_args=False"
+        raise Unsupported(why, name)
 
     def finish(self, result: Any, n_ys: int, a: Arguments) -> None:
         """The step has returned; the last `n_ys` leaves of its result are the output."""
@@ -154,12 +149,6 @@ class Search(OwnMode):
             raise Unsupported("the step changes its carry, its input or a captured tensor in place")
         check_tensors(self.captured)
         self.did = tuple(self.trail), described(self.captured, a)
-
-    def made_with_gradient(self, result: Any) -> bool:
-        """Whether the step made something with a gradient; not by views of what has one."""
-        return any(
-            id(t) in self.made and t.requires_grad and not t._is_view() for t in tree.leaves(result)
-        )
 
     def keeps_some(self) -> bool:
         """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
@@ -229,7 +218,8 @@ def search_step(a: Arguments) -> Search:
         if torch.is_grad_enabled() is not before:
             torch.set_grad_enabled(before)
             raise Unsupported("the step leaves gradients turned on, or off: it should do so `with`")
-        if not before and search.made_with_gradient((new_states, y)):
+        made = [t for t in tree.leaves((new_states, y)) if id(t) in search.made]
+        if not before and any(t.requires_grad and not t._is_view() for t in made):
             raise Unsupported("the step turns gradients on where they are off")
     check_carry(states, new_states)
     search.finish((new_states, y), len(tree.leaves(y)), a)

@@ -36,8 +36,7 @@ from ostinato.compiler.capture.reads import Walk
 from ostinato.compiler.capture.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
 
-# C functions that read by a name which may be computed, and others that may read anything.
-_BY_NAME = (getattr, hasattr)
+# C functions that may read anything.
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
 # Packages that only report: what they read does not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
@@ -82,11 +81,7 @@ def _compiled(source: str) -> types.CodeType:
 
 
 class Observation:
-    """Watches runs of a step, as a context: what code ran, and what was there before it did.
-
-    sys.setprofile serves every Python version; sys.monitoring would be faster on 3.12, where the
-    observation of a single run is not what costs.
-    """
+    """Watches runs of a step, as a context: what code ran, and what was there before it did."""
 
     def __init__(
         self,
@@ -94,7 +89,7 @@ class Observation:
         known: Mapping[int, types.CodeType] | None = None,
         lifted: Mapping[str, Tensor] | None = None,
     ):
-        """An observation of a step.
+        """An observation.
 
         Args:
             known: code of the step that earlier runs have found, by id.
@@ -146,7 +141,7 @@ class Observation:
                     self.names |= names_of(code)
                     self._save()
         elif kind == "c_call" and id(code) in self.users:
-            computed = function in _BY_NAME and not names_a_literal(frame)
+            computed = function in (getattr, hasattr) and not names_a_literal(frame)
             if computed or function in _ANYWHERE:
                 self.opaque = f"{function.__name__}() may read what the code does not name"
 

@@ -54,12 +54,13 @@ _ALL_PARTS = {
 _OF_A_MODULE = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
 _UNNAMED = ("forward", "_value_")  # read by torch.nn.Module, and by the property `value` of an Enum
 MOST_ITEMS, MOST_READS = 3000, 8000
+Put = Callable[[Any], None]  # puts another value in the place of one
 
 
 class Lift(NamedTuple):
     """A Python float that is taken as a tensor."""
 
-    put: Callable[[Any], None]  # puts another value in its place
+    put: Put
     value: float
     tensor: Tensor
 
@@ -99,9 +100,6 @@ class Walk:
         return name
 
     def check(self, condition: str, path: str) -> None:
-        if len(self.lines) > MOST_READS:
-            self.opaque = "the step reaches more than can be guarded"
-            return
         if self.paths[-1] is not path:
             self.paths.append(path)
         self.lines.append(f"if not ({condition}): return {len(self.paths) - 1}")
@@ -111,19 +109,19 @@ class Walk:
         self.lines.append(f"{name} = {expression}")
         return name
 
-    def read(
-        self, expression: str, value: Any, path: str, put: Callable[[Any], None] | None = None
-    ) -> None:
-        """Read a value; put: a function that puts another in its place."""
-        if len(self.lines) <= MOST_READS:
-            v = self.variable(expression)
-            new = path in self.lifted and path not in self.lifts  # variables of one name: the first
-            if new and put is not None and type(value) is float:
-                self.lift(value, v, path, put)
-            else:
-                self.visit(value, v, path)
+    def read(self, expression: str, value: Any, path: str, put: Put | None = None) -> None:
+        """Read a value, in whose place another may be put."""
+        if len(self.lines) > MOST_READS:
+            self.opaque = "the step reaches more than can be guarded"
+            return
+        v = self.variable(expression)
+        new = path in self.lifted and path not in self.lifts  # variables of one name: the first
+        if new and put is not None and type(value) is float:
+            self.lift(value, v, path, put)
+        else:
+            self.visit(value, v, path)
 
-    def lift(self, value: float, v: str, path: str, put: Callable[[Any], None]) -> None:
+    def lift(self, value: float, v: str, path: str, put: Put) -> None:
         """Take a number that changes as a tensor: the recording stands for every value of it."""
         self.check(f"type({v}) is float", path)
         tensor = self.lifted[path]
@@ -138,11 +136,9 @@ class Walk:
             if hasattr(value, name):
                 self.read(f"{v}.{name}", getattr(value, name), f"{path}.{name}")
 
-    def namespace(
-        self, d: Mapping[str, Any], expression: str, names: Collection[str], path: str
-    ) -> None:
+    def namespace(self, d: Mapping[str, Any], own: str, names: Collection[str], path: str) -> None:
         """Read the names that a namespace has; the others must stay absent."""
-        v = self.variable(expression)
+        v = self.variable(own)
         for name in sorted(names & d.keys()):
             put = functools.partial(dict.__setitem__, d, name) if type(d) is dict else None
             self.read(f"{v}[{name!r}]", d[name], f"{path}{name}", put)

@@ -98,8 +98,8 @@ def _is(a: Any, b: Any) -> bool:
 
 def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
     for key in (*now, *before):
-        known = isinstance(key, str) and _is(now.get(key, _NOTHING), before.get(key, _NOTHING))
-        if isinstance(key, str) and not known:
+        kept = _is(now.get(key, _NOTHING), before.get(key, _NOTHING))
+        if isinstance(key, str) and not kept:
             return key
     return f"a {type(container).__name__}"
 
@@ -114,27 +114,26 @@ def _items(container: dict[Any, Any]) -> dict[Any, Any]:
     return found
 
 
+def _put(now: dict[Any, Any], before: dict[Any, Any], put: Any, delete: Any) -> None:
+    for key in now.keys() - before.keys():
+        delete(key)
+    for key, value in before.items():
+        if now.get(key, _NOTHING) is not value:
+            put(key, value)
+
+
 def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Past the methods of a class that derives from dict, whose items may be attributes.
 
     Globals never lack the names that they had: a thread may be using them.
     """
     kind = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
-    for key in _items(container).keys() - before.keys():
-        kind.__delitem__(container, key)
-    kind.update(container, before)
+    now = _items(container)
+    _put(now, before, functools.partial(kind.__setitem__, container),
+         functools.partial(kind.__delitem__, container))  # fmt: skip
     if [*_items(container)] != [*before]:
         kind.clear(container)
         kind.update(container, before)
-
-
-def _put_attributes(cls: type, before: dict[str, Any]) -> None:
-    now = dict(vars(cls))
-    for name in {**now, **before}:
-        if name not in before:
-            delattr(cls, name)
-        elif now.get(name, _NOTHING) is not before[name]:
-            setattr(cls, name, before[name])
 
 
 def _bytes(a: np.ndarray[Any, Any]) -> dict[Any, Any]:
@@ -170,7 +169,8 @@ _KINDS: list[Kind] = [
      lambda s, before: (s.clear(), s.extend(before.values()))),
     (_of(types.CellType), lambda cell: {0: cell.cell_contents},
      lambda cell, before: setattr(cell, "cell_contents", before[0])),
-    (_of(type), lambda cls: dict(vars(cls)), _put_attributes),
+    (_of(type), lambda cls: dict(vars(cls)), lambda cls, before: _put(
+        vars(cls), before, functools.partial(setattr, cls), functools.partial(delattr, cls))),
     (_of(np.ndarray), _bytes, _put_bytes),
     (_of(functools._lru_cache_wrapper), lambda f: {0: f.cache_info().misses},
      lambda f, before: f.cache_clear()),
