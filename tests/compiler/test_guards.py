@@ -168,6 +168,8 @@ NUMBERS: dict[str, tuple[Any, ...]] = {
         "w.table['new'] = 0", "del w.table['new']"),
     "keys that are pairs": ("torch.tanh(x + h) * w.table[0, 1]",
         "w.table = {(0, 1): 2.0, (1, 0): w.b}", "w.table[0, 1] = 0.5", "w.table = {(0, 1): 4.0}"),
+    "list of another class": ("torch.tanh(x + h) * w.listed[0]", "w.listed = [1.0, w.b]",
+        "w.listed = type('L', (list,), {'__getitem__': lambda s, i: 0.5})([1.0, w.b])"),
     "sum of a list": ("torch.tanh(x + h) * sum(w.table['in']['k'])", "",
         "w.table['in']['k'].append(2.0)"),
     "global": (lambda w: w.function("return torch.tanh(x + h @ w.W) * k"), "",

@@ -43,7 +43,7 @@ _OF_C = (
 )  # fmt: skip
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 # Classes written in C of which a walk sees all that an object holds.
-_OPEN = (*_CONTAINERS, object, functools.partial, types.SimpleNamespace)
+_OPEN = (*_CONTAINERS, collections.OrderedDict, object, functools.partial, types.SimpleNamespace)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Methods by which code reaches all parts of a module without naming them.
 _ALL_PARTS = {
@@ -261,33 +261,29 @@ class Walk:
 
     def ran(self, attribute: Any) -> bool:
         """Whether a function, or what stands around one, is among the code that ran."""
-        functions = [attribute, *(getattr(attribute, n, None) for n in ("__func__", "fget"))]
-        return any(
-            isinstance(f, types.FunctionType) and id(f.__code__) in self.codes for f in functions
-        )
+        around = [attribute, *(getattr(attribute, n, None) for n in ("__func__", "fget"))]
+        functions = [f for f in around if isinstance(f, types.FunctionType)]
+        return any(id(f.__code__) in self.codes for f in functions)
 
     def items(self, value: Any, v: str, path: str) -> None:
         """A list, tuple, dict or set, or of a class that derives from one."""
         kind = next(k for k in _CONTAINERS if isinstance(value, k))
+        name, same = kind.__name__, f"type({v}) is {kind.__name__}"
         if type(value) is not kind:
             self.object(value, v, path)
+            same = f"isinstance({v}, {name})"
         elif _is_plain(value) and not (kind is dict and self.apart):  # compared as a whole
             of = list if kind is dict else kind
             inside = f"{v}.values()" if kind is dict else v
-            types_of, known = (
-                self.constant(of(map(type, _values(value)))),
-                self.constant(kind(value)),
-            )
-            same = f"type({v}) is {kind.__name__} and {v} == {known}"
-            self.check(f"{same} and {of.__name__}(map(type, {inside})) == {types_of}", path)
+            if value:
+                types_of = self.constant(of(map(type, _values(value))))
+                same += f" and {of.__name__}(map(type, {inside})) == {types_of}"
+            self.check(f"{same} and {v} == {self.constant(kind(value))}", path)
             return
         if kind.__len__(value) > MOST_ITEMS or kind in (set, frozenset):
             self.opaque = f"{path} has more than {MOST_ITEMS} items, or is a set of objects"
             return
-        name = kind.__name__
-        self.check(
-            f"isinstance({v}, {name}) and {name}.__len__({v}) == {kind.__len__(value)}", path
-        )
+        self.check(f"{same} and {name}.__len__({v}) == {kind.__len__(value)}", path)
         if kind is dict:
             pairs = self.variable(f"[*dict.items({v})]")
             for i, (key, item) in enumerate(dict.items(value)):
