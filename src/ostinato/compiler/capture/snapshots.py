@@ -11,7 +11,7 @@ import functools
 import pickle
 import random
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def _items(container: dict[Any, Any]) -> dict[Any, Any]:
     return found
 
 
-def _put(now: dict[Any, Any], before: dict[Any, Any], put: Any, delete: Any) -> None:
+def _put(now: Mapping[Any, Any], before: dict[Any, Any], put: Any, delete: Any) -> None:
     for key in now.keys() - before.keys():
         delete(key)
     for key, value in before.items():
