@@ -225,3 +225,14 @@ def test_a_pooling_of_three_axes():
 
     assert_like_the_loop(step, [W])
     assert explained(step).native
+
+
+def test_known_places_along_two_axes():
+    W = torch.randn(H, H, dtype=D, requires_grad=True)
+
+    def step(h, x):
+        z = torch.tanh(x + h @ W).view(-1, 2, H // 2)
+        return h * z[:, [0, 1, 1, 1], [1, 0, 0, 1]]
+
+    assert_like_the_loop(step, [W])
+    assert explained(step).native

@@ -296,15 +296,20 @@ def _columns_of(c: Context, a: Value, dim: int, index: Value) -> Node:
 
 def _added_to_columns(c: Context, a: Value, indices: Sequence[Any], values: Value) -> Node:
     """The row, with values added to the columns that the index names."""
+    known = _known(indices)
+    if known is not None and len([i for i in known if i is not None]) > 1:  # a gradient
+        return c.op("add", c.node(a), moved_back(c, values, _INDEX, a.shape, known))
     dim, index = _only_index(c, a, indices)
     shape = (*a.shape[:dim], index.shape[0], *a.shape[dim + 1 :])
     new = Value(c.b.widen(c.node(values, shape), columns(shape)), shape)
-    known = _known(indices)
     if known is not None:
-        added = moved_back(c, new, torch.ops.aten.index.Tensor, a.shape, known)
+        added = moved_back(c, new, _INDEX, a.shape, known)
     else:
         added = _by_product(c, new, dim, _matrix(c, index.node, a.shape[dim], back=True))
     return c.op("add", c.node(a), added)
+
+
+_INDEX = torch.ops.aten.index.Tensor
 
 
 @rule("unfold_backward")
