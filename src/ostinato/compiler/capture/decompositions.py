@@ -164,7 +164,8 @@ def _normal_cdf(x: Tensor) -> Tensor:
 def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
     if beta == 0 or alpha == 0:  # PyTorch does not look at the other part, which may be NaN
         return NotImplemented
-    return beta * c + alpha * (a @ b)
+    c = c if beta == 1 else beta * c  # a captured one stays itself
+    return c + alpha * (a @ b)
 
 
 @named("remainder")
