@@ -56,7 +56,7 @@ def test_a_mean_over_the_batch_is_an_output(name: str, B: int) -> None:
     init, xs = case.init(B), case.xs(T, B)
     assert_played_as_by_the_loop(case, (B,), T)
     theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
-    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, equal_nan=True)
 
 
 def _of_each_output(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor]:
