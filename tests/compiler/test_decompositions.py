@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import ostinato
 from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, OF_PYTORCH, decomposition
 
 
@@ -24,3 +25,13 @@ def test_a_call_that_such_a_composition_makes_has_a_meaning() -> None:
     x = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
     meaning = decomposition("prims.convert_element_type.default")
     assert meaning is not None and meaning(x, torch.float32).equal(x.float())
+
+
+def test_a_version_without_a_composition_plays_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(torch._decomp.decomposition_table, torch.ops.aten.mish.default)
+
+    def step(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.mish(h + x)
+
+    played = ostinato.explain(step, torch.zeros(2, 3), torch.zeros(4, 2, 3))
+    assert not played.native and "the engine has no aten.mish" in played.reason

@@ -27,7 +27,7 @@ import torch
 from distributed_examples import EXAMPLES, PLAN, RATE, UPDATES, made, trained
 
 from ostinato import SequenceClassifier, environment, load
-from ostinato.interrupt import Interrupt
+from ostinato.interrupt import Interrupt, Terminated
 from ostinato.training import distributed
 from ostinato.training.distributed import ALONE, Ranks, Share
 from ostinato.training.loop import learn
@@ -354,3 +354,20 @@ def test_a_call_without_an_answer_ends_some_time_after_sigterm(monkeypatch):
     ):
         distributed._exchange(Unanswered)
     assert time.monotonic() - begin > 0.5  # others may still answer
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
+def test_a_process_that_is_interrupted_in_a_call_does_not_wait_for_it_at_its_end(
+    monkeypatch, error
+):
+    class Interrupted(Unanswered):
+        def wait(self, timeout):
+            raise error
+
+    given_up, at_exit = [], []
+    monkeypatch.setattr(distributed, "_given_up", given_up)
+    monkeypatch.setattr(distributed.atexit, "register", at_exit.append)
+    call = Interrupted()
+    with pytest.raises(error):
+        distributed._exchange(lambda: call)
+    assert given_up == [call] and at_exit == [distributed._end_at_once]

@@ -298,9 +298,9 @@ def set_random_state(state: Tensor) -> None:
 # ---- what PyTorch's compilers put in place of an operation
 
 
-def composition(name: str, overload: str) -> Callable[..., Any]:
-    """PyTorch's composition of an operation of ATen."""
-    return torch._decomp.decomposition_table[_overload(torch.ops.aten, name, overload)]
+def composition(name: str, overload: str) -> Callable[..., Any] | None:
+    """PyTorch's composition of an operation of ATen; None if this version has none."""
+    return torch._decomp.decomposition_table.get(_overload(torch.ops.aten, name, overload))
 
 
 def meaning_of_prim(name: str) -> Callable[..., Any]:

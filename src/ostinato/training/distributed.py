@@ -394,7 +394,7 @@ def _exchange(call: Callable[[], Any]) -> None:
             f"another process of this training has ended, and process {dist.get_rank()} ends with "
             f"it ({reason})"
         ) from error
-    except Terminated:
+    except (Terminated, KeyboardInterrupt):
         _give_up(work)
         raise
 

@@ -29,11 +29,11 @@ DECOMPOSITIONS: dict[str, Function] = {}
 OF_PYTORCH = frozenset({
     # activations
     "_prelu_kernel", "_prelu_kernel_backward", "elu", "glu", "glu_backward",
-    "hardswish", "hardswish_backward", "leaky_relu", "leaky_relu_backward", "mish",
+    "hardswish", "leaky_relu", "leaky_relu_backward", "mish",
     "mish_backward", "threshold", "threshold_backward",
     # functions
     "deg2rad", "frac", "heaviside", "isneginf", "isposinf", "logit_backward", "nan_to_num",
-    "rad2deg", "sinc", "special_entr", "special_xlog1py", "xlogy",
+    "rad2deg", "sinc", "special_xlog1py", "xlogy",
     # over axes
     "aminmax", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
     # of images
@@ -101,6 +101,8 @@ DECOMPOSITIONS.update({
     # The slope is PyTorch's: float32's sixth, also in float64.
     "hardsigmoid_backward": lambda g, x: torch.where(
         (x > -3) & (x < 3), g * float(np.float32(1 / 6)), 0),
+    "hardswish_backward": lambda g, x: torch.where(
+        x <= -3, 0, torch.where(x >= 3, g, g * (x / 3 + 0.5))),
     "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
     "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
     "silu": lambda x: x * x.sigmoid(),
@@ -112,7 +114,7 @@ DECOMPOSITIONS.update({
 
 @named("hardshrink_backward", "softshrink_backward")
 def _shrink_backward(g: Tensor, x: Tensor, size: float) -> Tensor:
-    return torch.where(x.abs() <= size, 0, g)
+    return torch.where(x.abs() > size, g, 0)  # 0 at NaN
 
 
 @named("elu_backward")
@@ -236,12 +238,20 @@ def _logit(x: Tensor, eps: float | None = None) -> Tensor:
     return (x / (1 - x)).log()
 
 
+@named("asinh")
+def _asinh(x: Tensor) -> Tensor:
+    """±log(1 + |x| + x² / (1 + √(1 + x²))), where the square of a large x would be infinite."""
+    size, inverse = x.abs(), 1 / x.abs()
+    return x.sign() * (size + size / (inverse + (1 + inverse * inverse).sqrt())).log1p()
+
+
 DECOMPOSITIONS.update({
     "acos": lambda x: torch.atan2(((1 - x) * (1 + x)).sqrt(), x),
     "acosh": lambda x: ((x - 1) + ((x - 1) * (x + 1)).sqrt()).log1p(),
     "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
-    "asinh": lambda x: x.sign() * (x.abs() + x * x / (1 + (1 + x * x).sqrt())).log1p(),
     "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
+    "special_entr": lambda x: torch.where(
+        x > 0, -x * x.log(), torch.where(x < 0, -math.inf, x.abs())),
 })  # fmt: skip
 
 

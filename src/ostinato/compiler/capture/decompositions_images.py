@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,16 +72,31 @@ def _each(sizes: Any, n: int) -> list[int]:
     return given * (n // len(given))
 
 
-def _windows(
-    n: int, x: Tensor, size: Any, stride: Any, padding: Any, beyond: float, dilation: Any = 1
-) -> Tensor:
-    """`[…, places, elements]`: windows of the last n axes, around which `beyond` is put."""
-    size, dilation, padding = (_each(v, n) for v in (size, dilation, padding))
-    stride = _each(stride, n) if stride else size
-    if any(padding):
-        x = F.pad(x, [p for p in reversed(padding) for _ in range(2)], value=beyond)
+def _windows(n: int, x: Tensor, size: list[int], stride: list[int], dilation: list[int]) -> Tensor:
+    """`[…, places, elements]`: windows of the last n axes."""
     for i in range(n):
         x = x.unfold(-n, dilation[i] * (size[i] - 1) + 1, stride[i])[..., :: dilation[i]]
+    return x.flatten(-n)
+
+
+def _windows_within(
+    n: int, x: Tensor, size: list[int], stride: list[int], dilation: list[int], padding: list[int]
+) -> Tensor | None:
+    """As `_windows`, where an element of the padding is the nearest one of its window instead.
+
+    So each window has its own elements, the first of those that are equal still first, and −∞ among
+    them is no padding. None if a window lies in the padding as a whole.
+    """
+    for i in range(n):
+        width, whole = x.shape[-n], dilation[i] * (size[i] - 1) + 1
+        first = np.arange(-padding[i], width + padding[i] - whole + 1, stride[i])[:, None]
+        before, last = -(first // dilation[i]), (width - 1 - first) // dilation[i]
+        numbers = np.clip(np.arange(size[i]), np.maximum(before, 0), last)
+        places = first + dilation[i] * numbers
+        if (places < 0).any():
+            return None
+        x = x.index_select(-n, torch.from_numpy(places.ravel()))
+        x = x.unflatten(-n, places.shape).movedim(-n, -1)
     return x.flatten(-n)
 
 
@@ -91,7 +106,10 @@ def _mean_pool(
 ) -> Any:  # fmt: skip
     if ceil_mode or (any(_each(padding, n)) and not count_include_pad):
         return NotImplemented
-    windows = _windows(n, x, kernel_size, stride, padding, 0.0)
+    size, padding = _each(kernel_size, n), _each(padding, n)
+    if any(padding):
+        x = F.pad(x, [p for p in reversed(padding) for _ in range(2)])
+    windows = _windows(n, x, size, _each(stride, n) if stride else size, [1] * n)
     return windows.sum(-1) * (1 / (divisor_override or windows.shape[-1]))
 
 
@@ -101,7 +119,10 @@ def _max_pool(
 ) -> Any:  # fmt: skip
     if ceil_mode or return_indices:
         return NotImplemented
-    return _windows(n, x, kernel_size, stride, padding, -math.inf, dilation).max(-1).values
+    size, padding, dilation = (_each(v, n) for v in (kernel_size, padding, dilation))
+    how = size, _each(stride, n) if stride else size, dilation
+    windows = _windows_within(n, x, *how, padding) if any(padding) else _windows(n, x, *how)
+    return NotImplemented if windows is None else windows.max(-1).values
 
 
 def _adaptive_max_pool(n: int, x: Tensor, output_size: Any, return_indices: bool = False) -> Any:

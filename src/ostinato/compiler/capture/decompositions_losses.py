@@ -32,7 +32,7 @@ def _mse_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int) -> Tensor:
 @named("smooth_l1_loss_backward")
 def _smooth_l1_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, beta: float) -> Tensor:
     z, each = a - b, _share(g, a, reduction)
-    return torch.where(z.abs() < beta, z / beta * each, z.sign() * each)
+    return torch.where(z.abs() >= beta, z.sign() * each, z / beta * each)  # NaN at NaN
 
 
 @named("huber_loss_backward")
