@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import ostinato
 from ostinato import scan
 from zoo.playing import loop
 from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn, weight
@@ -139,6 +140,10 @@ def of_views(change: Any, name: str) -> Any:
     return step
 
 
+class Counted(Tensor):
+    """A subclass of which the engine knows nothing."""
+
+
 # What steps change in place, of tensors `t` that they capture, of their carry and their input.
 STEPS = {
     **{f"{view} of {of}": of_views(change, of)
@@ -147,6 +152,16 @@ STEPS = {
        for name, f in NORMS.items()},
     "norm: module": lambda t, h, x: torch.tanh(x + t.norm(h)),
     "counter": lambda t, h, x: torch.tanh(x + h) * t.count.add_(1),
+    "counter of a subclass": lambda t, h, x: torch.tanh(x + h) * t.sub.add_(1).as_subclass(Tensor),
+    "unused counter of a subclass": lambda t, h, x: (t.sub.add_(1), torch.tanh(x + h))[1],
+    "data": lambda t, h, x: (setattr(t.count, "data", t.count + 1), torch.tanh(x + h))[1],
+    "average in data": lambda t, h, x: (
+        setattr(t.captured, "data", 0.9 * t.captured.data + 0.1 * h), torch.tanh(x + h @ t.W))[1],
+    "data of a buffer": lambda t, h, x: (
+        setattr(t.norm.running_mean, "data", t.norm.running_mean.data + 1), torch.tanh(x + h))[1],
+    "set_": lambda t, h, x: (t.captured.set_(x * 2), torch.tanh(x + h))[1],
+    "gradient": lambda t, h, x: (setattr(t.count, "grad", t.count * 2), torch.tanh(x + h))[1],
+    "no gradient": lambda t, h, x: (setattr(t.W, "grad", None), torch.tanh(x + h @ t.W))[1],
     "carry": lambda t, h, x: torch.tanh(h.mul_(0.5).add_(x) @ t.W),
     "input": lambda t, h, x: torch.tanh(h @ t.W + x.mul_(0.5)),
 }  # fmt: skip
@@ -161,15 +176,31 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
         t = types.SimpleNamespace(
             W=weight(), captured=torch.randn(B, H, dtype=D), mean=torch.zeros(H, dtype=D),
             var=torch.ones(H, dtype=D), norm=nn.BatchNorm1d(H).to(D),
-            count=torch.zeros((), dtype=D),
+            count=torch.zeros((), dtype=D), sub=torch.zeros((), dtype=D).as_subclass(Counted),
         )  # fmt: skip
+        t.W.grad = torch.ones_like(t.W)
         for i in range(2):
             h, xs = given(i)
             with torch.no_grad():
                 outs = how(lambda h, x, t=t: STEPS[name](t, h, x), h, xs)
-            state = [t.captured, t.mean, t.var, t.count, *t.norm.buffers()]
+            state = [
+                t.captured,
+                t.mean,
+                t.var,
+                t.count,
+                *t.norm.buffers(),
+                t.sub.as_subclass(Tensor),
+                *(torch.zeros(1) if of.grad is None else of.grad for of in (t.W, t.count)),
+            ]
             found.append([*outs, h, xs, *(of.clone() for of in state)])
     assert_same(found[2:], found[:2], 1e-12)
+
+
+@pytest.mark.parametrize("change", [*VIEWS.values(), lambda z: z.set_(z * 2)])
+def test_the_reason_where_a_step_changes_a_captured_tensor(change):
+    z = torch.randn(B, H, dtype=D)
+    found = ostinato.explain(lambda h, x: (torch.tanh(x + h), change(z))[0], *given())
+    assert not found.native and "in place" in found.reason
 
 
 @pytest.mark.parametrize("what", ["carry", "captured"])
@@ -197,7 +228,7 @@ def test_a_change_in_place_of_what_has_a_gradient(what):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_searched_step_that_begins_to_change_a_tensor(view):
-    """Its run before each call changes a copy: the tensor is as the loop leaves it."""
+    """Its run before each call stops before the change: the tensor is as the loop leaves it."""
     found = []
     for how in (loop, scan):
         torch.manual_seed(0)
@@ -215,6 +246,30 @@ def test_a_searched_step_that_begins_to_change_a_tensor(view):
                 outs = how(step, *given(i))
             found.append([*outs, t.captured.clone()])
     assert_same(found[5:], found[:5], 1e-12)
+
+
+def test_a_searched_step_is_not_given_copies(monkeypatch):
+    """A table may be large."""
+    t = types.SimpleNamespace(table=torch.randn(2 * H, H, dtype=D))
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x + h * getattr(t, "".join(["ta", "ble"]))[0])
+
+    both(lambda how: how(step, *given()))
+    clone, shapes = Tensor.clone, []
+    monkeypatch.setattr(
+        Tensor, "clone", lambda t, **kw: (shapes.append(t.shape), clone(t, **kw))[1]
+    )
+    for _ in range(2):
+        scan(step, *given())
+    assert t.table.shape not in shapes
+    assert ostinato.explain(step, *given()).native
+
+
+def test_the_reason_where_a_step_returns_a_captured_tensor():
+    W = torch.randn(B, H, dtype=D)
+    found = ostinato.explain(lambda h, x: (torch.tanh(x + h), W), *given())
+    assert not found.native and "returns a captured tensor" in found.reason
 
 
 def test_changes_in_place_of_its_own():

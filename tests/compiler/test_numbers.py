@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -170,6 +171,30 @@ def test_the_loop_plays_what_is_recorded_again_and_again(monkeypatch, recordings
     with counting(make(2.0)) as calls:
         play(2.0)
     assert recordings[0] == before and calls == [1]  # the loop's of this test
+
+
+@pytest.mark.parametrize("reads", ["t.value", "getattr(t, ''.join(['val', 'ue']))"])
+def test_values_used_twice_are_spared_too(reads, monkeypatch, recordings):
+    """Where guards see them, and where the step is searched."""
+    monkeypatch.setattr(cache, "SPARED_AFTER", 4)
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 4)
+    h, xs = torch.ones(2, H, dtype=D), torch.ones(1, 2, H, dtype=D)
+    t = types.SimpleNamespace()
+    step = eval(
+        f"lambda h, x: torch.nn.functional.softplus(h + x, beta={reads})", globals() | {"t": t}
+    )
+    for i in range(30):
+        t.value = 1.0 + i
+        for _ in range(2):
+            torch.testing.assert_close(ostinato.scan(step, h, xs), loop(step, h, xs))
+    # The attempt to lift it, and those before it is spared; then at waits 1, 2, 4, … 32.
+    assert recordings[0] <= 1 + 5 + 6
+    t.value = 2.0
+    for _ in range(70):
+        ostinato.scan(step, h, xs)
+    with counting(step) as calls:
+        ostinato.scan(step, h, xs)
+    assert calls == [int("getattr" in reads)]
 
 
 def test_long_sequences_are_recorded_for_each_value(monkeypatch, recordings):

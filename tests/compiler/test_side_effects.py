@@ -15,10 +15,12 @@ import gc
 import math
 import random
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -197,6 +199,43 @@ def test_the_checker_can_fail():
     for wrong in (played(once_more, row), played(loop, ("", *row[1:])), played(loop, row, 2)):
         with pytest.raises((AssertionError, ValueError)):
             assert_alike(wrong, right)
+
+
+@pytest.mark.parametrize("where", ["scope", "config"])
+def test_what_another_thread_changes_beside_a_step(where):
+    """While the step is recorded, of the namespace that it reads, a name that it does not read."""
+    w = World()
+    d = {"scope": w.scope, "config": vars(w.config)}[where]
+    d["beside"], step = 0, w.function("return torch.tanh(x + h) * gain * w.config.gain")
+    w.scope["gain"] = w.config.gain = 0.5
+    run = torch.tanh
+
+    def tanh(t: Tensor) -> Tensor:
+        thread = threading.Thread(target=lambda: d.update(beside=d["beside"] + 1, another=1.0))
+        thread.start()
+        thread.join()
+        return run(t)
+
+    with mock.patch.object(torch, "tanh", tanh):
+        found = ostinato.explain(step, *given())
+    assert found.native, found.reason
+    assert d["beside"] > 0 and d["another"] == 1.0
+
+
+class Drawing(np.random.Generator):
+    """A class of the user's own."""
+
+
+def test_a_generator_of_a_class_of_its_own():
+    left = []
+    for how in (loop, ostinato.scan):
+        generator = Drawing(np.random.PCG64(0))
+
+        def step(h: Tensor, x: Tensor, generator: Any = generator) -> Tensor:
+            return torch.tanh(x + h) * generator.random()
+
+        left.append((how(step, *given())[1], torch.tensor(generator.random())))
+    torch.testing.assert_close(left[1], left[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["counter", "list", "cached tensor", "mask drawn once", "buffer"])

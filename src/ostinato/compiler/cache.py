@@ -23,6 +23,7 @@ from torch import Tensor
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
     Elsewhere,
+    Spared,
     Unsupported,
     error_in_short,
 )
@@ -79,7 +80,8 @@ class Owner:
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
-        waited: calls since then, or since guards fitted, that no guards fitted.
+        waited: calls since then that no guards fitted. Those between that fitted do not end the
+            wait: a value may be used twice, and then be new again.
     """
 
     of: Callable[[], Any]
@@ -96,6 +98,8 @@ class Owner:
         return self.waited & (self.waited - 1) != 0
 
     def refuse(self, refusal: Unsupported) -> Found:
+        if self.refusal is None:
+            self.waited = 0
         self.refusal = refusal.bare()
         return Found(None, [], self.refusal)
 
@@ -140,7 +144,7 @@ class Bucket:
                 continue
             tensors = entry.guards.tensors(a.given)
             if tensors is not None and described(tensors, a) == entry.described:
-                owner.hint, owner.waited = entry, 0
+                owner.hint = entry
                 return entry.found(tensors)
             self.changed = entry.guards.changed if tensors is None else ""
             self.failed.add(self.changed)
@@ -175,11 +179,16 @@ def find(a: Arguments) -> Found:
     if found is not None:
         return found
     described([], a)  # raises where these leaves cannot be played
-    if owner.waits():
+    spared = isinstance(owner.refusal, Spared)
+    if not spared and owner.waits():
         return Found(None, [], owner.refusal)
     if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
         found = _searched(a, bucket, owner)
-    return _observed(a, bucket, owner) if found is None else found
+    if found is not None:
+        return found
+    if spared and owner.waits():  # a search that finds a recording costs little, so it comes first
+        return Found(None, [], owner.refusal)
+    return _observed(a, bucket, owner)
 
 
 def _bucket(a: Arguments) -> Bucket:
@@ -258,7 +267,8 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
         search = search_step(a)
         compiled = bucket.by_operations.get(search.did)
         if compiled is not None and not search.unclear and not search.keeps_some():
-            owner.refusal, owner.waited = None, 0
+            if not isinstance(owner.refusal, Spared):
+                owner.refusal = None
             return Found(compiled, search.captured)
     except Unsupported as refusal:
         set_random_state(random)
@@ -339,7 +349,7 @@ def _recorded(
         _bound(bucket.by_operations)
     if many < 1 or a.ragged.n_steps * one_step > time.perf_counter() - began:
         return search, compiled, None
-    return search, compiled, Unsupported(
+    return search, compiled, Spared(
         f"it was recorded {SPARED_AFTER} times, and {bucket.changed or 'a shape'} is new again: "
         "the loop takes less time than a recording. Pass what changes through xs, or as a tensor"
     )  # fmt: skip

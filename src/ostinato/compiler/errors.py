@@ -25,6 +25,10 @@ class SideEffect(Unsupported):
     """The step changes a value that it reaches, or the state of a random generator."""
 
 
+class Spared(Unsupported):
+    """The step varies so often that the loop takes less time than to record it again."""
+
+
 class Elsewhere(Unsupported):
     """The reason is not in the step (a GPU, a transform, the processor), so nobody is warned."""
 

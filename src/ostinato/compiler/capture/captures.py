@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
 from ostinato.compiler.errors import Unsupported
@@ -28,35 +29,88 @@ _PLAIN = {
     int, bool, str, float, complex, slice, type(None), type(...), type, torch.dtype, torch.device,
     torch.Size, torch.layout, torch.memory_format,
 }  # fmt: skip
-_TENSORS = {Tensor, torch.nn.Parameter}
-_LEAVES = {*_TENSORS, *_PLAIN}
+_LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _FROM_VALUES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 # What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
 _ABOUT = {
     "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
     "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
     "storage_offset", "type", "result_type", "__len__", "__hash__",
-    # And what gives nothing: changes in place, hooks.
-    "__setitem__", "__set__", "register_hook", "register_post_accumulate_grad_hook", "retain_grad",
 }  # fmt: skip
+# What changes a tensor itself, and not its elements: of a tensor from outside, the loop plays it.
+_HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
+_OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
+_WITHOUT_RESULT = {*_OF_ITSELF, "__setitem__", "retain_grad"}
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 
 
-class Search(OwnMode):
-    """The tensors a step takes from outside, by identity, in order of first use.
+class _Writes(TorchDispatchMode):
+    """Refuses calls that would write into the memory of a tensor from outside, before they do."""
 
-    The step computes with copies of them: what it changes in place is seen, and is gone afterwards.
-    """
+    def __init__(self, outside: list[tuple[Tensor, int | None]]):
+        super().__init__()
+        self.outside = outside
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # importing torch._dynamo takes a second, and nothing here needs it
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable or func in _UNSAID:
+            written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
+            with torch._C.DisableTorchFunction():  # the search does not see us
+                memory = {_memory_of(t) for t, _ in self.outside} - {None}
+                own = memory.isdisjoint(map(_memory_of, written))
+            if not own:
+                raise Unsupported(_IN_PLACE, str(func))
+        return func(*args, **kwargs)
+
+
+_IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
+# Running statistics, of which the schema does not say that they are written.
+_UNSAID = {
+    torch.ops.aten.native_batch_norm.default: ("running_mean", "running_var"),
+    torch.ops.aten.batch_norm_update_stats.default: ("running_mean", "running_var"),
+}
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The arguments that a call writes."""
+    schema, unsaid = func._schema.arguments, _UNSAID.get(func, ())
+    given = {**dict(zip((of.name for of in schema), args, strict=False)), **kwargs}
+    if not given.get("training", True):  # statistics are read
+        unsaid = ()
+    said = [of.name for of in schema if of.alias_info is not None and of.alias_info.is_write]
+    return [given.get(name) for name in (*said, *unsaid)]
+
+
+def _memory_of(t: Tensor) -> int | None:
+    """The address of a tensor's memory; None where it has none of its own."""
+    try:
+        return t.untyped_storage().data_ptr() or None
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
+def _version_of(t: Tensor) -> int | None:
+    return None if t.is_inference() else t._version
+
+
+class Search(OwnMode):
+    """The tensors a step takes from outside, by identity, in order of first use."""
 
     def __init__(self, given: list[Tensor]):
         super().__init__()
         self.marks: dict[int, int] = {}  # id → the tensor's number in the trail
         self.alive: list[Tensor] = []  # so that ids stay theirs
-        self.outside: list[tuple[Tensor, Tensor]] = []  # with their copies
-        self.copies: dict[int, Tensor] = {}  # of captured tensors, by id
+        self.outside: list[tuple[Tensor, int | None]] = []  # with their versions
         self.made: set[int] = set()  # by the step
         self.captured: list[Tensor] = []
-        self.given = [self.copied(t) for t in given]
+        self.writes = _Writes(self.outside)
+        for t in given:
+            if id(t) not in self.marks:
+                self.meet_outside(t)
         # What the step did: functions, their arguments, and what came of them.
         self.trail: list[Any] = []
         self.did: Any = None  # the trail and what it is of, hashable
@@ -66,39 +120,28 @@ class Search(OwnMode):
         self.marks[id(t)] = len(self.alive)
         self.alive.append(t)
 
-    def copied(self, t: Tensor) -> Tensor:
-        """A copy of a tensor from outside; itself where the engine plays no such tensor."""
-        copy = t
-        if type(t) in _TENSORS and not torch._C._functorch.is_functorch_wrapped_tensor(t):
-            copy = t.detach().clone().requires_grad_(t.requires_grad)
-            if not t.is_leaf:  # autograd refuses changes in place of leaves alone
-                with torch.enable_grad():
-                    copy = copy.clone()
-        self.meet(copy)
-        self.outside.append((t, copy))
-        return copy
-
-    def capture(self, t: Tensor) -> None:
-        self.captured.append(t)
-        copy = self.copies[id(t)] = self.copied(t)
-        self.marks[id(t)] = self.marks[id(copy)]
+    def meet_outside(self, t: Tensor) -> None:
+        self.meet(t)
+        self.outside.append((t, _version_of(t)))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.left:
             return func(*args, **(kwargs or {}))
         name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
         trail, marks = self.trail, self.marks
-        plain = not kwargs and _LEAVES.issuperset(map(type, args))  # most often: a µs less
-        leaves, spec = (args, len(args)) if plain else tree.flatten((args, kwargs))
+        if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
+            leaves, spec = args, len(args)
+        else:
+            leaves, spec = tree.flatten((args, kwargs))
         trail.append(spec)
-        of_tensors, copies = False, []
+        of_tensors = False
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 of_tensors = True
                 if id(leaf) not in marks:
-                    self.capture(leaf)
+                    self.captured.append(leaf)
+                    self.meet_outside(leaf)
                 trail.append(marks[id(leaf)])
-                leaf = self.copies.get(id(leaf), leaf)
             else:
                 kind = type(leaf)
                 trail.append(kind)
@@ -106,8 +149,6 @@ class Search(OwnMode):
                 trail.append(leaf if kind is int or kind is bool or kind is str else repr(leaf))
                 if kind not in _PLAIN and not issubclass(kind, np.generic):
                     self.unclear = True
-            copies.append(leaf)
-        args, kwargs = (copies, kwargs) if plain else tree.unflatten(copies, spec)
         self.refuse(name, args, kwargs)
         out = func(*args, **kwargs)
         trail.append(name)
@@ -129,7 +170,11 @@ class Search(OwnMode):
 
     def refuse_values(self, name: str) -> None:
         """Refuse a call that was given a tensor and gave none: it may show a value."""
-        if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
+        if (
+            name in _ABOUT
+            or name in _WITHOUT_RESULT
+            or (name.startswith("is_") and name not in _NOT_ABOUT)
+        ):
             return
         modules = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_stack(None)]
         why = "the step turns a tensor into a Python value, or reads its history"
@@ -142,11 +187,8 @@ class Search(OwnMode):
         leaves, spec = tree.flatten(result)
         self.y_shapes = [leaf.shape for leaf in leaves[-n_ys:]] if n_ys else []
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
-        copies = [(t, copy) for t, copy in self.outside if copy is not t]
-        # A clone of a tensor that was made under torch.inference_mode begins at version 1.
-        changed = (c._version > t.is_inference() for t, c in copies)
-        if any(changed) or any(c.requires_grad is not t.requires_grad for t, c in copies):
-            raise Unsupported("the step changes its carry, its input or a captured tensor in place")
+        if any(_version_of(t) != version for t, version in self.outside):
+            raise Unsupported(_IN_PLACE)
         check_tensors(self.captured)
         self.did = tuple(self.trail), described(self.captured, a)
 
@@ -161,7 +203,14 @@ class Search(OwnMode):
         return any(ref() is not None for ref in made)
 
     def refuse(self, name: str, args: Any, kwargs: Any) -> None:
-        """Stop before a call that does more than the copies would show."""
+        """Stop before a call that leaves more than its results, or whose results leave us."""
+        if name in _OF_ITSELF and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
+            raise Unsupported(
+                "the step hangs a hook on its carry, its input or a captured tensor"
+                if name in _HOOKS
+                else _IN_PLACE,
+                name,
+            )
         if name == "backward":
             raise Unsupported("the step runs a backward pass")
         values = args[-1] if name in _FROM_VALUES else None
@@ -202,19 +251,20 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
 def search_step(a: Arguments) -> Search:
     """Run a step once, for the tensors it takes from outside and for what it did.
 
-    It runs in the caller's mode. Where the caller has hooks on saved tensors, these see nothing,
-    and the tensors are saved detached: an output that its own graph holds is never freed.
+    It runs with the very tensors, which it is stopped from changing, and in the caller's mode.
+    Where the caller has hooks on saved tensors, these see nothing, and the tensors are saved
+    detached: an output that its own graph holds is never freed.
 
     Raises:
         Unsupported: it does what the loop alone can do.
         TypeError, ValueError: what it returned does not fit init.
     """
-    states = a.init_leaves
+    states, xs = a.init_leaves, a.first_x
     with among_ours(), undisturbed(Tensor.detach), searching():
-        search = Search([*states, *a.first_x])
+        search = Search([*states, *xs])
         before = torch.is_grad_enabled()
-        with search:
-            new_states, y = a.flat(search.given[: len(states)], search.given[len(states) :])
+        with search, search.writes:
+            new_states, y = a.flat(states, xs)
         if torch.is_grad_enabled() is not before:
             torch.set_grad_enabled(before)
             raise Unsupported("the step leaves gradients turned on, or off: it should do so `with`")

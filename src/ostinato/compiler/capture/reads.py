@@ -217,6 +217,7 @@ class Walk:
         names = globals_of(f.__code__)
         if not names or is_fixed_name(f.__globals__.get("__name__")):
             return
+        self.snapshots.add_names(f.__globals__, names)
         self.namespace(f.__globals__, f"{v}.__globals__", names, "")
         for name in sorted((names - f.__globals__.keys()) & sys.modules.keys()):  # it may import it
             if not is_fixed_name(name):
@@ -244,6 +245,7 @@ class Walk:
 
     def module(self, m: types.ModuleType, v: str, path: str) -> None:
         self.is_same(v, m, path)
+        self.snapshots.add_names(m.__dict__, self.names)
         self.namespace(m.__dict__, f"{v}.__dict__", self.names, f"{path}.")
 
     def class_(self, cls: type, v: str, path: str) -> None:

@@ -140,13 +140,20 @@ def _leaves_given(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
 def _copies(
     a: Arguments, captured: list[Tensor], n_rows: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Copies of captured tensors, init and the first element of xs, the latter with n_rows rows."""
+    """Leaves in the places of captured tensors, init and the first element of xs.
+
+    The captured ones share their memory, which may be large; the recorder stops the step before
+    it changes one. The others are copies, with n_rows rows.
+    """
 
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    params = [t.detach().clone().requires_grad_(t.requires_grad) for t in captured]
+    params = [
+        (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+        for t in captured
+    ]
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     return params, states, [leaf(t, t.requires_grad) for t in first_x]

@@ -72,8 +72,9 @@ class Recorder(TorchDispatchMode):
                 )
             if id(leaf) in self.outside:
                 raise Unsupported(
-                    "a custom autograd.Function, or a hook, reads a tensor that it was not given: "
-                    "give it to apply, and save it with ctx.save_for_backward"
+                    "the step returns a captured tensor as it is (return W * 1), or a custom "
+                    "autograd.Function, or a hook, reads a tensor that it was not given: give it "
+                    "to apply, and save it with ctx.save_for_backward"
                 )
             self.meet(leaf)
         if id(leaf) in self.stale:
@@ -155,9 +156,11 @@ class Recorder(TorchDispatchMode):
         if out is not NotImplemented:
             return out
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
+        if func._schema.is_mutable:
+            self.check_own(args[0], name)
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
-            self.mutate(args[0], name)
+            self.mutate(args[0])
         outs = out if isinstance(out, (tuple, list)) else [out]
         if any(isinstance(value, (bool, int, float)) for value in outs):
             raise Unsupported("the step turns a tensor into a Python value", name)
@@ -184,9 +187,11 @@ class Recorder(TorchDispatchMode):
             raise Unsupported(f"the engine has no {packet} of such complex numbers", name)
         if isinstance(found, Tensor):
             return found
+        if func._schema.is_mutable:
+            self.check_own(args[0], name)
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
-            self.mutate(args[0], name)
+            self.mutate(args[0])
         outs, pairs = ([out], [found]) if isinstance(found, Pair) else (out, found)
         for tensor, pair in zip(outs, pairs, strict=True):
             self.new(tensor)
@@ -250,12 +255,16 @@ class Recorder(TorchDispatchMode):
             self.inner -= {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
         return out
 
-    def mutate(self, target: Tensor, name: str) -> None:
+    def check_own(self, target: Tensor, name: str) -> None:
+        """Stop before a call changes a tensor that the step did not make."""
         storage = target.untyped_storage().data_ptr()
         if any(v.untyped_storage().data_ptr() == storage for v in self.given):
             raise Unsupported(
                 "the step changes its carry, its input or a captured tensor in place", name
             )
+
+    def mutate(self, target: Tensor) -> None:
+        storage = target.untyped_storage().data_ptr()
         mine = None
         for value in self.values:
             if value is not target and value.untyped_storage().data_ptr() == storage:

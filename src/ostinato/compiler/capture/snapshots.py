@@ -10,8 +10,9 @@ import collections
 import functools
 import pickle
 import random
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,20 +32,32 @@ class Snapshots:
     """The contents of containers as they were when each was first met."""
 
     def __init__(self) -> None:
-        self._saved: dict[int, tuple[Kind, Any, dict[Any, Any]]] = {}
+        self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = random_state()
 
     def add(self, value: Any) -> None:
-        """Save what a value holds: items, attributes, and the variables that a function sees."""
-        parts = [value, attributes_of(value)]
+        """Save what a value holds: items, attributes, and the cells of a function.
+
+        Of a Python module, and of the globals of a function, only `add_names` saves something.
+        """
+        parts = [value]
+        if not isinstance(value, types.ModuleType):
+            parts.append(attributes_of(value))
         if isinstance(value, types.FunctionType):
-            parts += [value.__globals__, *(value.__closure__ or ())]
+            parts += value.__closure__ or ()
         if isinstance(value, nn.Module):  # torch.func.functional_call replaces them for a while
             parts += [vars(m)[name] for m in value.modules() for name in PARTS]
         for part in parts:
             kind = next((kind for kind in _KINDS if kind[0](part)), None)
             if kind is not None and id(part) not in self._saved:
                 self._saved[id(part)] = kind, part, kind[1](part)
+
+    def add_names(self, scope: Any, names: Collection[str]) -> None:
+        """Save the names that code mentions, there or not: other threads may change the others."""
+        for name in names:
+            if (id(scope), name) not in self._saved:
+                item = scope, name
+                self._saved[id(scope), name] = _NAMED, item, _named(item)
 
     def add_global_generators(self) -> None:
         self.add(random._inst)
@@ -83,7 +96,8 @@ def attributes_of(value: Any) -> dict[str, Any] | None:
 
 def is_generator(value: Any) -> bool:
     """Whether it draws random numbers. PyTorch's: a step is refused before it draws from one."""
-    of_numpy = type(value).__module__.startswith("numpy.random")
+    numpys = sys.modules.get("numpy.random")  # not a part of every start
+    of_numpy = numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState))
     return of_numpy or isinstance(value, (random.Random, torch.Generator))
 
 
@@ -107,13 +121,6 @@ def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
 # How each kind of container is saved, as a dictionary, and put back.
 
 
-def _items(container: dict[Any, Any]) -> dict[Any, Any]:
-    """Without what `warnings` notes among the globals of code that warns."""
-    found = dict(container)
-    found.pop("__warningregistry__", None)
-    return found
-
-
 def _put(now: Mapping[Any, Any], before: dict[Any, Any], put: Any, delete: Any) -> None:
     for key in now.keys() - before.keys():
         delete(key)
@@ -123,15 +130,11 @@ def _put(now: Mapping[Any, Any], before: dict[Any, Any], put: Any, delete: Any) 
 
 
 def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
-    """Past the methods of a class that derives from dict, whose items may be attributes.
-
-    Globals never lack the names that they had: a thread may be using them.
-    """
+    """Past the methods of a class that derives from dict, whose items may be attributes."""
     kind = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
-    now = _items(container)
-    _put(now, before, functools.partial(kind.__setitem__, container),
+    _put(dict(container), before, functools.partial(kind.__setitem__, container),
          functools.partial(kind.__delitem__, container))  # fmt: skip
-    if [*_items(container)] != [*before]:
+    if [*container] != [*before]:
         kind.clear(container)
         kind.update(container, before)
 
@@ -155,6 +158,16 @@ def _state(r: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     return r.get_state, r.set_state
 
 
+def _named(item: tuple[dict[str, Any], str]) -> dict[Any, Any]:
+    scope, name = item
+    return {name: scope[name]} if name in scope else {}
+
+
+def _put_named(item: tuple[dict[str, Any], str], before: dict[Any, Any]) -> None:
+    scope = item[0]
+    _put(_named(item), before, scope.__setitem__, scope.__delitem__)
+
+
 Kind = tuple[Callable[[Any], bool], Callable[[Any], dict[Any, Any]], Callable[[Any, Any], Any]]
 
 
@@ -162,8 +175,9 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds)
 
 
+_NAMED: Kind = (lambda value: False, _named, _put_named)  # an item of a namespace
 _KINDS: list[Kind] = [
-    (_of(dict), _items, _put_items),
+    (_of(dict), dict, _put_items),
     (_of(set), dict.fromkeys, lambda s, before: (s.clear(), s.update(before))),
     (_of(list, collections.deque), lambda s: dict(enumerate(s)),
      lambda s, before: (s.clear(), s.extend(before.values()))),
