@@ -112,3 +112,21 @@ def test_the_gradient_of_a_maximum_goes_to_an_element_and_not_to_the_padding(nam
     z[4, 1, ::2] = -float("inf")
     z[4, 2:8] = z[4, 2:8].round()
     _assert_is_the_loop(POOLS[name], (z, w))
+
+
+def test_a_maximum_that_is_nan_has_no_gradient_and_an_index_beyond_the_last() -> None:
+    """Other than in PyTorch, which chooses a NaN; docs/semantics.md says so."""
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        pooled = F.max_pool1d(x[:, None], 3, 1, 1)[:, 0]
+        return 0.5 * h + x, (pooled, x.max(-1).values, x.argmax(-1))
+
+    z, _ = _normal(N)
+    z[4, 0, 2] = float("nan")
+    z.requires_grad_()
+    _, (pooled, largest, index) = ostinato.scan(step, torch.zeros_like(z[0]), z)
+    assert pooled[4, 0].isnan().tolist() == [False, True, True, True, False, False]
+    assert largest[4, 0].isnan() and index[4, 0] == N
+    (d,) = torch.autograd.grad(pooled[4, 0, 1:4].sum() + largest[4, 0], z)
+    assert not d.any()
+    assert ostinato.explain(step, torch.zeros_like(z[0]), z).native
