@@ -34,11 +34,21 @@ def _lower_triangle(A: Tensor, h: Tensor) -> Tensor:
     return (L @ h[..., None])[..., 0]
 
 
+def _skewed(A: Tensor) -> Tensor:
+    return A + 0.5 * torch.triu(A, 1)
+
+
 # name → the expression, and the sizes N to try: each has code of its own, or straddles one that has
 MATRICES: dict[str, tuple[Expression, tuple[int, ...]]] = {
     "linalg.inv": (lambda A, h: (torch.linalg.inv(A) @ h[..., None])[..., 0], (1, 2, 3, 4, 5)),
     "linalg.solve": (
         lambda A, h: torch.linalg.solve(A, h) + torch.linalg.solve(A.mT, A, left=False).sum(-1),
+        (1, 2, 3, 4)),
+    "linalg.solve, of no symmetry": (
+        lambda A, h: (
+            torch.linalg.solve(_skewed(A), h) + torch.linalg.solve(_skewed(A).mT, h)
+            + torch.linalg.solve(_skewed(A), A, left=False).sum(-1)
+            + torch.linalg.solve(_skewed(A).mT, A, left=False).sum(-1)),
         (1, 2, 3, 4)),
     "linalg.det, logdet, slogdet": (
         lambda A, h: h * (0.1 * A.det() + A.logdet() - torch.linalg.slogdet(A)[1])[:, None],

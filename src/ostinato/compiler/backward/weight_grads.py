@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ostinato.compiler.graph.evaluate import VIEWS, evaluate
+from ostinato.compiler.capture.recording import VIEWS
+from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.node import SUM, Node
 
 if TYPE_CHECKING:

@@ -98,17 +98,17 @@ def _solve(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = Fals
     vector = B.dim() == A.dim() - 1
     right = B.unsqueeze(-1) if vector else B
     X = inv @ right if left else right @ inv
-    kept = inv.transpose(-1, -2) if A.is_contiguous() else inv  # autograd expects that of Aᵀ
-    return X.squeeze(-1) if vector else X, kept, *_nothing(A)
+    return X.squeeze(-1) if vector else X, inv, *_nothing(A)
 
 
 @named("linalg_lu_solve")
 def _lu_solve(
     inv: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False
 ) -> Any:
+    """A⁻ᵀ B: the gradient of `_solve`, whether autograd takes the factors to be of A or of Aᵀ."""
     if pivots.shape[-1]:  # factors that PyTorch made
         return NotImplemented
-    inv = inv.transpose(-1, -2) if adjoint else inv
+    inv = inv.transpose(-1, -2)
     return inv @ B if left else B @ inv
 
 

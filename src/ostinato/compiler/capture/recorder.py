@@ -187,6 +187,9 @@ class Recorder(TorchDispatchMode):
             raise Unsupported(f"the engine has no {packet} of such complex numbers", name)
         if isinstance(found, Tensor):
             return found
+        if torch.is_grad_enabled():  # autograd sees the whole, and not where a conjugate is copied
+            parts = tree.leaves(list(found) if isinstance(found, Pair) else found)
+            self.inner |= {self.number[id(t)] for t in parts if isinstance(t, Tensor)}
         if func._schema.is_mutable:
             self.check_own(args[0], name)
         out = func(*args, **kwargs)
@@ -217,7 +220,9 @@ class Recorder(TorchDispatchMode):
 
     def parts_of_captured(self, leaf: Tensor, number: Ref) -> Pair:
         whole = torch.view_as_real(leaf.resolve_conj())
-        self.calls.append(Call(_AS_REAL, (number,), {}, (self.new(whole),)))
+        out = self.new(whole)
+        self.inner.add(out)  # autograd sees the captured tensor and its parts
+        self.calls.append(Call(_AS_REAL, (number,), {}, (out,)))
         with self:
             return Pair(whole.select(-1, 0), whole.select(-1, 1))
 
@@ -246,13 +251,16 @@ class Recorder(TorchDispatchMode):
     def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record what an operation is a composition of, instead of itself."""
         self.depth += 1
+        n_before = len(self.calls)
         try:
             with self:
                 out = composition(*args, **kwargs)
         finally:
             self.depth -= 1
         if out is not NotImplemented and not self.depth:
-            self.inner -= {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
+            made = {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
+            # An output that has no gradient may be one that others with a gradient are made of.
+            self.inner -= made - {i for call in self.calls[n_before:] for i in refs_in(call)}
         return out
 
     def check_own(self, target: Tensor, name: str) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.recording import VIEWS
 from ostinato.compiler.graph.node import Node, Slot
-
-VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 
 
 def evaluate(
