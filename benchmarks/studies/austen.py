@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import shlex
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -44,6 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.5, "epochs": 10.0,
     },
 }  # fmt: skip
+SHARES = ("top1", "top3", "keystrokes_saved")
 NGRAMS = [("character", None, 8), ("word", None, 5), ("word", 5828, 5)]
 
 
@@ -206,26 +208,39 @@ class InTorch(Callback):
 
 
 def table(path: Path) -> str:
-    """The runs over Persuasion in Markdown, in the order of the file."""
+    """The runs over Persuasion in Markdown: means over the seeds of a network, least to largest."""
     rows = [
-        "| model | tokens | V | bits a char | perplexity | top 1 | top 3 | keys saved |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | tokens | V | seeds | bits a char | perplexity | top 1 | top 3 | keys saved |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    of_model: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(line)
-        if run["hold_out"]:
-            continue
-        shares = [run.get(name) for name in ("top1", "top3", "keystrokes_saved")]
+        if not run["hold_out"]:
+            kind = run["model"], run["level"], run["vocabulary_size"]
+            of_model.setdefault(kind, []).append(run)
+    for (model, level, size), runs in of_model.items():
+        bits = _of_seeds(runs, "bits_per_character", 3) if level == "character" else ""
+        shares = [statistics.mean(run.get(name) or 0 for run in runs) for name in SHARES]
         cells = [
-            run["model"],
-            f"{run['level']}s",
-            f"{run['vocabulary_size']:,}",
-            f"{run['bits_per_character']:.3f}" if run["level"] == "character" else "",
-            f"{run['perplexity']:.2f}",
+            model,
+            f"{level}s",
+            f"{size:,}",
+            f"{len(runs)}",
+            bits,
+            _of_seeds(runs, "perplexity", 2),
             *("" if not share else f"{100 * share:.1f} %" for share in shares),
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _of_seeds(runs: list[dict[str, Any]], name: str, digits: int) -> str:
+    values = [run[name] for run in runs]
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} … {max(values):.{digits}f})"
 
 
 def _command() -> str:
