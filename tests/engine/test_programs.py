@@ -496,7 +496,7 @@ def test_a_play_of_the_wrong_size_is_refused(name):
     script = f"""
         import sys
         import numpy as np
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (0, 1)]!r}
         from test_programs import GOOD, ISAS, WRONG_PLAYS, native
         made = native.make(GOOD, np.dtype(np.float32))
         room = np.zeros(4096, np.float32)
@@ -519,7 +519,7 @@ def test_a_play_of_the_wrong_size_is_refused(name):
 FORKS = """
     import os, signal, sys, threading
     import numpy as np
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = sys.argv[1:]
     from random_programs import Maker
     from test_programs import native, play_native
 
@@ -568,7 +568,12 @@ FORKS = """
 def test_a_child_forked_during_a_play_plays():
     """Whatever the other threads were at when the child was made."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORKS), str(Path(__file__).parent)],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(FORKS),
+            *(str(Path(__file__).parents[i]) for i in (0, 1)),
+        ],
         capture_output=True,
         text=True,
         timeout=600,

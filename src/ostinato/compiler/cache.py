@@ -186,6 +186,7 @@ def find(a: Arguments) -> Found:
         found = _searched(a, bucket, owner)
     if found is not None:
         return found
+    spared = spared and "" not in bucket.failed
     if spared and owner.waits():  # a search that finds a recording costs little, so it comes first
         return Found(None, [], owner.refusal)
     return _observed(a, bucket, owner)
@@ -347,10 +348,11 @@ def _recorded(
     if not (search.unclear or compiled.planner.recording.runs_python_backward):
         bucket.by_operations[search.did] = compiled
         _bound(bucket.by_operations)
-    if many < 1 or a.ragged.n_steps * one_step > time.perf_counter() - began:
+    other_shapes = "" in bucket.failed  # which are few in a program, as values need not be
+    if many < 1 or other_shapes or a.ragged.n_steps * one_step > time.perf_counter() - began:
         return search, compiled, None
     return search, compiled, Spared(
-        f"it was recorded {SPARED_AFTER} times, and {bucket.changed or 'a shape'} is new again: "
+        f"it was recorded {SPARED_AFTER} times, and {bucket.changed} is new again: "
         "the loop takes less time than a recording. Pass what changes through xs, or as a tensor"
     )  # fmt: skip
 

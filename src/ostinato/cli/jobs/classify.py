@@ -81,7 +81,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClassAnswers:
     """What a network tells of the test part.
 
     Attributes:
@@ -136,7 +136,7 @@ class ClassifyJob(PartsJob):
         )
         return replace(model, preparation=preparation), history
 
-    def answers(self, model: FittedClassifier, ranks: Ranks, report: bool) -> Answers | None:
+    def answers(self, model: FittedClassifier, ranks: Ranks, report: bool) -> ClassAnswers | None:
         import torch
 
         from ostinato.report.collect import reads_both_ways, right_by_step
@@ -149,9 +149,9 @@ class ClassifyJob(PartsJob):
             n_right = ranks.at_first(torch.from_numpy(own))
         if every is None:
             return None
-        return Answers(torch.cat(every), None if n_right is None else _added(n_right))
+        return ClassAnswers(torch.cat(every), None if n_right is None else _added(n_right))
 
-    def evaluate(self, model: FittedClassifier, answers: Answers) -> dict[str, Any]:
+    def evaluate(self, model: FittedClassifier, answers: ClassAnswers) -> dict[str, Any]:
         test = self.parts.test
         evaluation: dict[str, Any] = {"test": measure(model, test, answers.logits)}
         if self.settings.data.source == "mnist":
@@ -160,7 +160,7 @@ class ClassifyJob(PartsJob):
             evaluation |= self._baselines(model, answers)
         return evaluation
 
-    def _baselines(self, model: FittedClassifier, answers: Answers) -> dict[str, Any]:
+    def _baselines(self, model: FittedClassifier, answers: ClassAnswers) -> dict[str, Any]:
         """What simple methods reach, and the network beside the best of them in words."""
         from ostinato import baselines
 
@@ -185,7 +185,7 @@ class ClassifyJob(PartsJob):
         model: FittedClassifier,
         history: History,
         evaluation: dict[str, Any],
-        answers: Answers,
+        answers: ClassAnswers,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli import reported

@@ -163,7 +163,7 @@ def _is_dense(x: Tensor) -> bool:
     return x[0, 0].is_contiguous()
 
 
-class Tape(NamedTuple):
+class SegmentedTape(NamedTuple):
     segment: Segment
     carry: Carry  # before it
     saved: SavedForward
@@ -190,7 +190,7 @@ class SegmentedRun:
         # All segments are played by as many: the sums that they hand on are laid out by threads.
         self.n_threads = native.n_threads(torch.get_num_threads())
         self.checkpoints: list[Carry] = []
-        self.tapes: list[Tape] = []
+        self.tapes: list[SegmentedTape] = []
 
     def forward(self, tensors: Tensors) -> list[Tensor]:
         """Outputs and last carry, in one list."""
@@ -219,7 +219,7 @@ class SegmentedRun:
 
     def play(
         self, tensors: Tensors, span: Span, carry: Carry, train: bool
-    ) -> Iterator[tuple[Tape, list[Tensor]]]:
+    ) -> Iterator[tuple[SegmentedTape, list[Tensor]]]:
         """The segments of a span, forward: the tape of each, its outputs and last carry.
 
         The tensors are as the engine computes them: not rounded to a shorter type.
@@ -230,7 +230,7 @@ class SegmentedRun:
             outs, saved = call.compiled.forward(
                 given, call.n_rows, reverse, rows, train, as_computed=True, n_threads=self.n_threads
             )
-            yield Tape(segment, carry, saved), outs
+            yield SegmentedTape(segment, carry, saved), outs
             carry = outs[call.compiled.n_ys :]
 
     def rows(self, segment: Segment) -> RowOrder | None:
@@ -327,7 +327,7 @@ class _Backward:
         while tapes and not self.ended:
             self.play_backward(tapes.pop())
 
-    def play_backward(self, tape: Tape) -> None:
+    def play_backward(self, tape: SegmentedTape) -> None:
         steps, dtype = tape.segment.steps, self.compiled.dtype
         self.ended = tape.segment is self.end
         given = self.run.given(self.tensors, tape.segment, tape.carry)
