@@ -45,7 +45,7 @@ def checked(t: Tensor) -> Tensor:
     return t
 
 
-# Of the carry it sees the gradient of the step before, too, whose output it is.
+# A hook on the carry also sees the gradient of the step before, of which the carry is the output.
 HOOKED: dict[str, Any] = {
     "carry": lambda W: lambda h, x: torch.tanh(x + hung(h) @ W),
     "carry, unasked": lambda W: lambda h, x: torch.tanh(x + hung(h, lambda g: 2 * g, False) @ W),

@@ -138,7 +138,6 @@ class Bucket:
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
         """What is recorded under guards that hold."""
-        self.failed.clear()
         for entry in (owner.hint, *self.entries):
             if entry is None:
                 continue
@@ -175,6 +174,7 @@ def find(a: Arguments) -> Found:
     if a.weights is not None:
         return _with_weights(a, a.weights, bucket)
     owner = bucket.owner(a.given)
+    bucket.failed.clear()
     found = None if owner.searched else bucket.fitting(owner, a)
     if found is not None:
         return found
@@ -351,8 +351,9 @@ def _recorded(
     other_shapes = "" in bucket.failed  # which are few in a program, as values need not be
     if many < 1 or other_shapes or a.ragged.n_steps * one_step > time.perf_counter() - began:
         return search, compiled, None
+    new = bucket.changed or "what it does"
     return search, compiled, Spared(
-        f"it was recorded {SPARED_AFTER} times, and {bucket.changed} is new again: "
+        f"it was recorded {SPARED_AFTER} times, and {new} is new again: "
         "the loop takes less time than a recording. Pass what changes through xs, or as a tensor"
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ _ABOUT = {
     "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
     "storage_offset", "type", "result_type", "__len__", "__hash__",
 }  # fmt: skip
-# What changes a tensor itself, and not its elements: of a tensor from outside, the loop plays it.
+# These calls change a tensor itself, not its elements. For a tensor from outside, the loop plays.
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 _OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
 _WITHOUT_RESULT = {*_OF_ITSELF, "__setitem__", "retain_grad"}

@@ -50,7 +50,7 @@ _ALL_PARTS = {
     "parameters", "named_parameters", "buffers", "named_buffers", "children", "named_children",
     "modules", "named_modules", "apply", "state_dict", *PARTS,
 }  # fmt: skip
-# What PyTorch's own modules may read of themselves, beside their parts.
+# PyTorch's own modules may read these of themselves, beside their parts.
 _OF_A_MODULE = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
 _UNNAMED = ("forward", "_value_")  # read by torch.nn.Module, and by the property `value` of an Enum
 MOST_ITEMS, MOST_READS = 3000, 8000

@@ -305,7 +305,7 @@ class _Backward:
         check_poles(any(flow.risky or flow.leaves != leaves for flow, _ in self.flows), found)
         unreached = [set(flow.unreached(n)) for flow, n in self.flows]
         for i, wanted in enumerate(self.wanted):
-            # Of init in the window that is played first, of others in any.
+            # Init is reached through the window that is played first, other tensors through any.
             is_init = self.compiled.n_captured <= i < self.first_x
             if not wanted or all(i in u for u in (unreached[-1:] if is_init else unreached)):
                 found[i] = None
