@@ -505,11 +505,12 @@ def test_generate_refuses_numbers_that_nothing_is_drawn_with(ostinato, flag, num
     assert f"{flag} is {number}; {wanted}" in outcome.err
 
 
-def test_texts_are_classified_by_their_words(tmp_path, capsys):
+def test_texts_are_classified_by_their_words(tmp_path, capsys, monkeypatch):
     verdicts = {"good": "a fine film", "bad": "a dull film, and long"}
-    lines = [f'"{verdicts[mood]} {i}",{mood}' for i, mood in enumerate(["good", "bad"] * 40)]
+    moods = ["good", "bad"] * 40
+    lines = [f'{i},"{verdicts[mood]} {i}",{mood}' for i, mood in enumerate(moods)]
     file, run = tmp_path / "reviews.csv", tmp_path / "run"
-    file.write_text("\n".join(["review,mood", *lines]) + "\n", encoding="utf-8")
+    file.write_text("\n".join(["id,review,mood", *lines]) + "\n", encoding="utf-8")
     train = ("train", str(file), "--classify", "mood", "--output", str(run), "--epochs", "20")
     assert main(list(train)) == 0
     told = capsys.readouterr()
@@ -521,11 +522,19 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys):
     report = (run / "report.html").read_text(encoding="utf-8")
     assert '<p class="words">a ' in report
 
+    def answers(source: Path | str) -> dict[str, str]:
+        assert main(["predict", str(run), str(source)]) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return {row["id"]: row["prediction"] for row in rows}
+
     other = tmp_path / "other.csv"
+    other.write_text("id,review\n7,Dull.\n8,FINE\n", encoding="utf-8")
+    assert answers(other) == {"7": "bad", "8": "good"}
     other.write_text("n,review\n7,Dull.\n8,FINE\n", encoding="utf-8")
-    assert main(["predict", str(run), str(other)]) == 0
-    answers = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [answer["prediction"] for answer in answers] == ["bad", "good"]
+    assert answers(other) == {"1": "bad", "2": "good"}
+    tabs = b"id\treview\n7\tdull, dull, dull\n8\tFINE\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(tabs)))
+    assert answers("-") == {"7": "bad", "8": "good"}
 
 
 def test_texts_of_one_group_stay_on_one_side(tmp_path):

@@ -112,6 +112,8 @@ TABLES = [
     ("semicolons", ".csv", GOOD.replace(b",", b";"), LONG,
      r"line 1: one column only.*separator=';'"),
     ("tabs", ".csv", GOOD.replace(b",", b"\t"), LONG, r"line 1: one column only.*separator='\\t'"),
+    ("tabs and quotes", ".csv", b'id\ttext\n1\ta "b" c\n', Roles(),
+     r"line 1: one column only.*'\\t'"),
     ("commas in a tsv", ".tsv", GOOD, LONG, "line 1: one column only.*separator=','"),
     ("blanks", ".csv", GOOD.replace(b",", b" "), LONG, "line 1.*separated by blanks"),
     ("a header alone", ".csv", HEADER, LONG, "a header and no rows"),

@@ -60,6 +60,8 @@ def test_that_all_rows_are_one_sequence_is_said(caplog):
          Roles(target="label"), ("wide", "id", ("t0", "t1", "t2"), "classify")),
         (LONG, Roles(target="mode", task="tag"), ("long", "ID", ("x", "y"), "tag")),
         (LONG, Roles(target="x", task="forecast"), ("long", "ID", (), "forecast")),
+        (LONG, Roles(target="x", task="forecast", known=("y",)),
+         ("long", "ID", ("y",), "forecast")),
         ('{"id": 1, "x": [1], "y": [2], "z": "u"}', Roles(target="z"),
          ("nested", "id", ("x", "y"), "classify")),
         ('{"x": [1], "z": ["u"]}', Roles(target="z", task="tag"), ("nested", None, ("x",), "tag")),
@@ -114,6 +116,26 @@ def test_what_is_ambiguous_or_wrong_is_refused(text, given, wanted):
     with pytest.raises(ValueError, match=wanted) as error:
         resolve(given, table(text))
     assert str(error.value).startswith("f.")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "features"),
+    [("t0,t1\n1,2\n3,4\n", "wide", ("t0", "t1")), ('{"x": [1]}', "nested", ("x",))],
+)
+def test_rows_that_a_model_answers_may_lack_their_id(text, shape, features):
+    roles = Roles(shape, "key", features=features, id_optional=True)
+    assert resolve(roles, table(text)).id is None
+    with_id = text.replace("t0", "key,t0").replace("1,", "a,1,").replace("3,", "b,3,")
+    with_id = with_id.replace('"x"', '"key": "a", "x"')
+    assert resolve(roles, table(with_id)).id == "key"
+    with pytest.raises(ValueError, match="no column 'key'"):
+        resolve(replace(roles, id_optional=False), table(text))
+
+
+def test_steps_that_a_model_answers_have_their_id():
+    """Without it all rows would be one sequence."""
+    with pytest.raises(ValueError, match="no column 'key'"):
+        resolve(Roles("long", "key", "t", ("x",), id_optional=True), table("t,x\n1,2\n1,3\n"))
 
 
 def test_columns_left_out_are_said(caplog):

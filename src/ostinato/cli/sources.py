@@ -132,7 +132,8 @@ def roles(settings: Config) -> Roles:
 def trained_roles(preparation: Preparation | None, settings: Config, answers: bool) -> Roles | None:
     """The columns of a table as a model knows them, by their names; None: it was given arrays.
 
-    Nothing is guessed again: other columns may stand beside them, in any order.
+    Nothing is guessed again: other columns may stand beside them, in any order. The id of rows
+    that are sequences may be missing.
 
     Args:
         settings: as the person wants this file to be read: its separator, whether to sort.
@@ -144,7 +145,9 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
         return None
     data = settings.data
     separator = "\t" if data.separator == TAB else data.separator
-    roles = replace(roles, group=None, split=None, sort=data.sort, separator=separator)
+    roles = replace(
+        roles, group=None, split=None, sort=data.sort, separator=separator, id_optional=True
+    )
     if answers or roles.task == "forecast":
         return roles
     return replace(roles, target=None, labels=())

@@ -17,6 +17,7 @@ CHUNK = 1 << 24  # bytes unpacked at a time
 # size is made to exhaust the memory, once it is large enough to matter.
 MAX_RATIO = 100
 MAX_UNPACKED = 1 << 28
+BEGIN = 64  # bytes by which the kind of content without a name is told
 MAX_ROW = 1 << 26  # bytes of a line of text; pyarrow reads a row as a whole
 
 # How files begin that are no text, whatever their name says; and the names they should have.
@@ -94,7 +95,8 @@ def unpacked(content: bytes, source: str) -> bytes:
 def kind_of(content: bytes, name: str) -> str:
     """The ending that says how content is read: that of its name, or what its first bytes say.
 
-    Text without a known ending is CSV, or JSON Lines if it begins with a brace.
+    Text without a known ending is CSV; or JSON Lines if it begins with a brace; or TSV if its
+    first line begins with names that tabs separate, and no comma.
     """
     known = ending(Path(name))
     if known in KINDS:
@@ -102,7 +104,10 @@ def kind_of(content: bytes, name: str) -> str:
     for start, kind in _STARTS.items():
         if content.startswith(start):
             return kind
-    return ".jsonl" if content.lstrip(codecs.BOM_UTF8 + b" \n\r\t").startswith(b"{") else ".csv"
+    if content.lstrip(codecs.BOM_UTF8 + b" \n\r\t").startswith(b"{"):
+        return ".jsonl"
+    header = content[:BEGIN].lstrip().partition(b"\n")[0]
+    return ".tsv" if b"\t" in header and b"," not in header else ".csv"
 
 
 def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:

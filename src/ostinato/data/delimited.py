@@ -109,6 +109,7 @@ class _Layout:
         separators = _outside(np.flatnonzero(data == ord(separator)), quotes)
         newlines = np.flatnonzero(data == _NEWLINE)
         scan = _Scan(content, source, separator, skipped, quotes, separators)
+        scan.check_separator()
         scan.check_quotes()
         ends = _outside(newlines, quotes)
         starts = np.concatenate([[0], ends[:-1] + 1])
@@ -140,6 +141,16 @@ class _Scan:
     skipped: int  # lines between the header and the rows
     quotes: np.ndarray
     separators: np.ndarray
+
+    def check_separator(self) -> None:
+        """Another character may separate, if this one is not in the header.
+
+        The quotes of such a file would seem to be wrong: they do not stand at its separators.
+        """
+        blank = len(self.content) - len(self.content.lstrip(b"\n"))
+        header = self.content[blank:].partition(b"\n")[0].decode()
+        if self.separator not in header:
+            self._check_header(header, 1 + blank)
 
     def check_quotes(self) -> None:
         """Each quote stands at the begin or end of a field, or is doubled within one."""
@@ -188,10 +199,7 @@ class _Scan:
 
     def header(self, start: int, end: int, line: int) -> tuple[str, ...]:
         """The names of the columns, without blanks around them."""
-        text = self.content[start:end].decode()
         names = tuple(name.strip() for name in self._fields(start, end))
-        if len(names) == 1:
-            self._check_separator(text, line)
         if all(_is_number(name) for name in names):
             raise ValueError(
                 f"{self.source}, line {line}: the first line has numbers only "
@@ -270,7 +278,7 @@ class _Scan:
         fields = [self.content[a + 1 : b].decode() for a, b in pairwise(limits)]
         return [f[1:-1].replace('""', '"') if f.startswith('"') else f for f in fields]
 
-    def _check_separator(self, header: str, line: int) -> None:
+    def _check_header(self, header: str, line: int) -> None:
         """One column only: is it that another character separates?"""
         for other in SEPARATORS:
             if other != self.separator and other in header:

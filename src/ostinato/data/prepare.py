@@ -239,7 +239,10 @@ class Preparation:
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, for a saved model."""
-        return asdict(self)
+        kept = asdict(self)
+        if kept["roles"] is not None:
+            del kept["roles"]["id_optional"]  # of a reading, not of a model
+        return kept
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Preparation:

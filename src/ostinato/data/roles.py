@@ -65,6 +65,8 @@ class Roles:
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
+        id_optional: whether a table whose rows are sequences may lack the id, as one that a model
+            answers; its sequences are numbered then.
 
     Example:
         >>> from ostinato.data.roles import Roles
@@ -89,6 +91,7 @@ class Roles:
     sort: bool = False
     time_format: TimeFormat | None = None
     separator: str | None = None
+    id_optional: bool = False
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""
@@ -103,7 +106,7 @@ def resolve(roles: Roles, table: Table) -> Roles:
     Raises:
         ValueError: a column does not exist, or has two roles; more than one reading is possible.
     """
-    given = _exact(roles, table)
+    given = _exact(_without_lost_id(roles, table), table)
     _check_apart(given, table)
     given = _as_it_lies(given, table)
     full = given if given.shape else replace(given, shape=_shape(given, table))
@@ -119,6 +122,13 @@ def resolve(roles: Roles, table: Table) -> Roles:
         full = replace(full, time_format=_single(table[full.time]).time_format())
     _tell(given, full, table)
     return full
+
+
+def _without_lost_id(roles: Roles, table: Table) -> Roles:
+    """Without an id that the table may lack, and lacks."""
+    if not roles.id_optional or roles.id is None or roles.shape not in ("nested", "wide"):
+        return roles
+    return roles if roles.id in table.columns else replace(roles, id=None)
 
 
 def _exact(roles: Roles, table: Table) -> Roles:
@@ -171,7 +181,7 @@ def _check_among(role: str, names: tuple[str, ...], allowed: tuple[str, ...], ta
         if name not in allowed:
             raise ValueError(
                 f"{table.source}: the column {name!r} is among {role} and not among the features; "
-                "wanted it in both"
+                "wanted it in both: name it with features (--features) too"
             )
 
 
@@ -249,7 +259,7 @@ def _dates_of_steps(column: Column) -> bool:
 def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     """All columns without a role, if there is no doubt; a series needs none."""
     if roles.task == "forecast" and roles.shape != "wide":
-        return ()
+        return roles.known
     if roles.shape == "wide" and (steps := _steps(roles, table)):
         return steps
     rest = _rest(roles, table)

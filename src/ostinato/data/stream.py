@@ -23,7 +23,7 @@ from ostinato import environment
 from ostinato._extras import needs
 from ostinato.data import arrays, conll, label_sets
 from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
-from ostinato.data.content import GZIP, MAX_ROW, as_text, kind_of
+from ostinato.data.content import BEGIN, GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
 from ostinato.data.examples import Examples
 from ostinato.data.json_lines import parse_json_lines
@@ -36,7 +36,6 @@ BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
 PIECE = 1 << 16  # bytes of a column of it that are read at a time, where only some are wanted
 COPIES = 8  # of a block: as it was read, as columns in float64, as features, prepared
-_FIRST = 64  # bytes by which a kind is told
 
 
 def stream_examples(
@@ -134,10 +133,10 @@ def _begin(file: IO[bytes], may_seek: bool) -> tuple[bytes, IO[bytes]]:
     """The first bytes of a file, and the file as if they had not been read."""
     if may_seek:
         position = file.tell()
-        first = file.read(_FIRST)
+        first = file.read(BEGIN)
         file.seek(position)
         return first, file
-    first = file.read(_FIRST)
+    first = file.read(BEGIN)
     return first, cast(IO[bytes], _Rejoined(first, file))
 
 

@@ -393,15 +393,17 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
     from ostinato.data.content import as_text, ending
     from ostinato.data.text import at_blank_lines
 
-    if source != sources.STDIN:
+    alike = source
+    if source == sources.STDIN:  # read as the file that the run learnt from
+        alike = settings.data.source or ""
+    else:
         sources.known(source)
-    is_text = not sources.is_table(source) if source != sources.STDIN else column is None
-    if is_text:
+    if not sources.is_table(alike):
         if column not in (None, ONLY):
             raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
         name, content = sources.content(source)
         text = as_text(content, name).decode()
-        return Documents(at_blank_lines(text) if ending(Path(name)) == TUNES else [text.strip()])
+        return Documents(at_blank_lines(text) if ending(Path(alike)) == TUNES else [text.strip()])
     table = sources.table(source, settings.data.separator)
     column = _text_column(table, column)
     split, group = settings.data.split, settings.data.group
