@@ -144,6 +144,7 @@ ENDS = torch.tensor(
 )  # fmt: skip
 OF_ONE: dict[str, Any] = {
     "ceil": torch.ceil,
+    "erfcx": torch.special.erfcx,
     "floor": torch.floor,
     "frac_of_finite": lambda a: torch.where(a.isfinite(), a, 0.0).frac(),
     "isfinite": lambda a: a.isfinite().to(a.dtype),
@@ -151,6 +152,7 @@ OF_ONE: dict[str, Any] = {
     "isnan": lambda a: a.isnan().to(a.dtype),
     "log10": torch.log10,
     "log2": torch.log2,
+    "log_ndtr": torch.special.log_ndtr,
     "logit": torch.logit,
     "nan_to_num": torch.nan_to_num,
     "round": torch.round,

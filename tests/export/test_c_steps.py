@@ -32,9 +32,9 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 1e-30, -1e-30, 1e-42, 89.0, -10
 # where the result is no normal number: see FUNCTIONS in c_ops.py for exp, tanh and sigmoid; the
 # C library's own are within 2.
 ROUNDED = {
-    "exp", "exp2", "log", "log1p", "expm1", "erf", "erfc", "sin", "cos", "tan", "atan", "sinh",
-    "cosh", "log2", "log10", "tanh", "sigmoid", "softplus", "pow", "atan2", "pow_s", "fma", "lerp",
-    "tanh_backward", "sigmoid_backward", "mul_s", "rdiv_s",
+    "exp", "exp2", "log", "log1p", "expm1", "erf", "erfc", "erfcx", "sin", "cos", "tan", "atan",
+    "sinh", "cosh", "log2", "log10", "tanh", "sigmoid", "softplus", "pow", "atan2", "pow_s", "fma",
+    "lerp", "tanh_backward", "sigmoid_backward", "mul_s", "rdiv_s",
 }  # fmt: skip
 
 

@@ -116,6 +116,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "atan, atan2": lambda z, h: torch.atan(z) + torch.atan2(z, h),
         "copysign, signbit": lambda z, h: torch.where(h.signbit(), z, torch.copysign(z, h)),
         "erfc": lambda z, h: torch.erfc(z),
+        "special.erfcx, log_ndtr": lambda z, h: (
+            torch.special.erfcx(z) + torch.special.log_ndtr(3 * h)),
         "fmax, fmin": lambda z, h: torch.fmax(z, h) + torch.fmin(z, 2 * h),
         "hypot": lambda z, h: torch.hypot(z, h),
         "isnan, isinf, isfinite": lambda z, h: torch.where(

@@ -30,6 +30,7 @@ EXPRESSIONS: dict[str, str] = {
     "log2": "log2f(a)",
     "log10": "log10f(a)",
     "erfc": "erfcf(a)",
+    "erfcx": "(float)@erfcx(a)",
     "floor": "floorf(a)",
     "ceil": "ceilf(a)",
     "round": "nearbyintf(a)",
@@ -171,6 +172,18 @@ static inline float @tanh(float x)
     y.value = u / (u + 2.0f);
     y.bits |= sign.bits & ~0x7fffffff;
     return @nan_of(x, y.value);
+}
+""",
+    "erfcx": """
+/* e^(x^2) erfc(x), in double: e^(x^2) would multiply a float's rounding error of x^2 by up to 88.
+   From 25 on the asymptotic series, the next term of which is below 2e-9. */
+static inline double @erfcx(double x)
+{
+    double u;
+    if (!(x > 25.0))
+        return x < -10.0 ? HUGE_VAL : exp(x * x) * erfc(x);
+    u = 0.5 / (x * x);
+    return (1.0 - u * (1.0 - 3.0 * u)) / x * 0.56418958354775628695;
 }
 """,
     "max": """

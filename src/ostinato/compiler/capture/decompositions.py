@@ -33,7 +33,7 @@ OF_PYTORCH = frozenset({
     "mish_backward", "threshold", "threshold_backward",
     # functions
     "deg2rad", "frac", "heaviside", "isneginf", "isposinf", "logit_backward", "nan_to_num",
-    "rad2deg", "sinc", "special_xlog1py", "xlogy",
+    "rad2deg", "sinc", "special_log_ndtr", "special_xlog1py", "xlogy",
     # over axes
     "aminmax", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
     # of images

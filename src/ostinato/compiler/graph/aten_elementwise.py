@@ -1,7 +1,7 @@
 """Rules of elementwise calls: arithmetic, comparisons, selections.
 
-A new call that is one operation of the engine is an entry of ONE_OPERATION, beside its rows in
-native/kernels/ops.def and engine/ops.py. One that is a composition of other calls, as `silu`, is an
+A new call that is one operation of the engine is an entry of ONE_OPERATION; docs/developing.md
+lists the other tables that need a row. One that is a composition of other calls, as `silu`, is an
 entry of `capture/decompositions.py` instead. The gradient of a call is recorded as ATen calls, too,
 and needs an entry for each that is new.
 """
@@ -25,6 +25,7 @@ ONE_OPERATION = {name: name for name in _OF_THE_SAME_NAME} | {  # ATen's name: t
     "maximum": "max",
     "minimum": "min",
     "sgn": "sign",
+    "special_erfcx": "erfcx",
 }
 
 
