@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ostinato import _native
+from ostinato.engine import native
 from ostinato.engine.ops import OPS
 from zoo.suites import one_in
 
@@ -70,6 +71,14 @@ def test_the_tables_agree():
     rows = [line[3:].split(",")[:2] for line in source.read_text().splitlines()
             if line.startswith("OP(")]  # fmt: skip
     assert [(name, int(arity)) for name, arity in rows] == _native.ops()
+
+
+def test_a_native_module_of_other_sources_is_refused():
+    """One row more in the middle gives every later operation another number."""
+    built = _native.ops()
+    native.check_operations(built)
+    with pytest.raises(ImportError, match="built from other sources"):
+        native.check_operations([*built[:5], ("new", 1), *built[5:]])
 
 
 def test_the_instruction_sets():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.engine.ops import OPS
+
 if TYPE_CHECKING:
     from ostinato.engine.program import Program
 
@@ -20,6 +22,19 @@ except ImportError as error:  # in a source tree that was not built
     _missing: str | None = f"the native module is missing ({error}); pip install . builds it"
 else:
     _missing = None
+
+
+def check_operations(of_module: list[tuple[str, int]]) -> None:
+    """Raise ImportError if the native module has other operations: programs name them by number."""
+    if [name for name, _ in of_module] != [*OPS]:
+        raise ImportError(
+            "the native module was built from other sources: its operations are not those of "
+            "engine/ops.py; pip install -e . builds it anew"
+        )
+
+
+if _native is not None:
+    check_operations(_native.ops())
 
 
 def _not_there(*_: Any) -> Any:
