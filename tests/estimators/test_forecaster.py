@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from ostinato import SequenceForecaster, forecast_metrics, training
+from ostinato import SequenceForecaster, estimators, forecast_metrics, training
 from ostinato.data.panel import as_panel
 from ostinato.estimators import forecaster
 from ostinato.estimators.forecaster import load
@@ -49,6 +49,7 @@ def test_it_is_an_estimator_of_scikit_learn():
     failed = {result["check_name"] for result in results if result["status"] == "failed"}
     assert failed == EXPECTED.keys()
     assert sum(result["status"] == "passed" for result in results) >= RAN - len(EXPECTED)
+    assert all(name in estimators.__doc__ for name in EXPECTED)
 
 
 def test_parameters_are_the_declared_ones():

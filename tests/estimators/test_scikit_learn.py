@@ -11,9 +11,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimator
 
-from ostinato import SequenceClassifier, load
+from ostinato import SequenceClassifier, estimators, load
 from ostinato.data import Ragged
 from ostinato.training import Plan
 
@@ -24,15 +24,19 @@ EXPECTED = {
     "check_classifiers_train": UNIVARIATE,
     "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random",
 }
+N_PASSED = 50  # of scikit-learn 1.9: 59
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-@parametrize_with_checks(
-    [small(iterations=60, learning_rate=0.03)], expected_failed_checks=lambda _: EXPECTED
-)
-def test_it_is_a_classifier_of_scikit_learn(estimator, check):
-    check(estimator)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_it_is_a_classifier_of_scikit_learn():
+    estimator = small(iterations=60, learning_rate=0.03)
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    failed = {result["check_name"] for result in results if result["status"] == "failed"}
+    assert failed == EXPECTED.keys()
+    assert sum(result["status"] == "passed" for result in results) >= N_PASSED
+    assert all(name in estimators.__doc__ for name in EXPECTED)
 
 
 def test_parameters_are_those_of_the_plan_with_the_same_defaults():

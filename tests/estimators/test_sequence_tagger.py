@@ -55,6 +55,7 @@ def test_it_is_an_estimator_of_scikit_learn():
         of[result["status"]].append(result["check_name"])
     assert set(of["failed"]) == EXPECTED.keys()
     assert len(of["passed"]) >= N_PASSED, of["skipped"]
+    assert all(name in ostinato.estimators.__doc__ for name in EXPECTED)
 
 
 def test_parameters_are_those_of_the_plan():

@@ -223,3 +223,12 @@ def test_what_does_not_fit_is_refused() -> None:
         replace(data, quantiles=data.quantiles[:, :, :3])
     with pytest.raises(ValueError, match=r"wanted 0\.5 among them"):
         replace(data, levels=(0.1, 0.3, 0.6, 0.7, 0.9))
+
+
+def test_inputs_are_counted_in_words() -> None:
+    given = panel()
+    model = fitted(given)
+    assert module._read(model, given) == "3 steps ahead from the last 6"
+    series = Panel.of([np.arange(9)], past=[np.ones((9, 2))], future=[np.ones(12)])
+    told = "3 steps ahead from the last 6, with 2 inputs past, 1 input known ahead"
+    assert module._read(model, series) == told

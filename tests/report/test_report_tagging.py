@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,11 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     label = next(label for label in page.svg_texts if label.startswith(f"Sequence {view.name}"))
     assert {"true", "predicted", "wrong", "step", "3 features"} <= set(page.svg_texts[label])
     assert "spans" not in page.sections and "walking" in page.sections["hardest"]
+    # One figure of a constant answer is on the page: that of the baselines, if there are any.
+    assert "the most frequent of them alone" not in page.text
+    alone = np.bincount(data.y_true).max() / len(data.y_true)
+    page = read(tmp_path, replace(data, evaluation={}))
+    assert f"the most frequent of them alone: {100 * alone:.2f}\u202f%" in page.text
 
 
 def test_words_and_spans_on_the_page(tmp_path: Path) -> None:

@@ -384,8 +384,8 @@ def _lines(
 ) -> list[str]:
     complete = [row for row in result["table"] if row["state"] == "complete"]
     lines = [
-        f"{result['trials']} trials, {result['pruned']} of them pruned; the best by validation "
-        "loss:",
+        f"{result['trials']} {'trial' if result['trials'] == 1 else 'trials'}, "
+        f"{result['pruned']} of them pruned; the best by validation loss:",
         "",
         *_table(study, complete[:SHOWN]),
         "",

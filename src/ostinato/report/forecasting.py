@@ -12,6 +12,7 @@ from ostinato.data.panel import Panel, as_panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.forecast_metrics import seasonal_scale
 from ostinato.report.contents import RunFacts
+from ostinato.report.markup import counted
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceForecaster
@@ -219,7 +220,7 @@ def _view(
 def _read(forecaster: FittedForecaster, panel: Panel) -> str:
     """The inputs of a forecast, in words."""
     inputs = {"past": panel.n_past, "known ahead": panel.n_future, "fixed": panel.n_static}
-    further = ", ".join(f"{n} inputs {name}" for name, n in inputs.items() if n)
+    further = ", ".join(f"{counted(n, 'input')} {name}" for name, n in inputs.items() if n)
     steps = forecaster.windows
     told = f"{steps.horizon} steps ahead from the last {steps.context}"
     return f"{told}, with {further}" if further else told

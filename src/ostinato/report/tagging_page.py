@@ -27,15 +27,11 @@ def header(data: TaggingData) -> str:
     n = len(data.y_true)
     accuracy = test.get("accuracy", float((data.y_true == data.y_pred).mean()))
     low, high = interval(accuracy, n)
-    chance = float(np.bincount(data.y_true).max() / n)
-    tiles = [
-        tile(
-            percent(accuracy),
-            f"of {count(n)} test labels are right",
-            f"95\u202f% interval of independent steps {percent(low)} to {percent(high)}; "
-            f"the most frequent label alone: {percent(chance)}",
-        )
-    ]
+    told = f"95\u202f% interval of independent steps {percent(low)} to {percent(high)}"
+    if "baselines" not in data.evaluation:
+        chance = float(np.bincount(data.y_true).max() / n)
+        told += f"; the most frequent of them alone: {percent(chance)}"
+    tiles = [tile(percent(accuracy), f"of {count(n)} test labels are right", told)]
     if data.spans is not None:
         f1 = test.get("f1", data.spans.f1)
         tiles.append(tile(percent(f1), "F1 of spans", f"{count(data.spans.n_true)} spans"))
