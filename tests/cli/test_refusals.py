@@ -341,6 +341,13 @@ def test_help_has_a_heading_for_each_section(ostinato):
     assert "--output" in blocks[0]
 
 
+def test_no_command_is_described_by_half_a_sentence(ostinato, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = ostinato("-h").out.split("Commands:")[1].splitlines()[1:]
+    assert len(commands) > 10
+    assert [line for line in commands if line.endswith("...")] == []
+
+
 def test_the_short_flags(ostinato):
     assert ostinato("-V").out == ostinato("--version").out
 

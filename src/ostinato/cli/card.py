@@ -30,7 +30,7 @@ def card(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a model is: its network, its data, its measures and its files.
+    """Show what a model is: network, data, measures and files.
 
     The card is made anew of the model and the run. README.md in the model may have been edited; it
     stays as it is, unless --write is given.

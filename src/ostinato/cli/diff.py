@@ -28,7 +28,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell in what two models differ: parameters, graph, preparation, labels, weights, measures.
+    """Tell in what two models differ, from parameters to measures.
 
     Of two runs data and measures are compared, too; times are not. The exit code is 0 if nothing
     differs, and 1 if something does.

@@ -44,7 +44,7 @@ def export(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model as an ONNX file or as C code, which run without ostinato."""
+    """Write a model as ONNX or C, which run without ostinato."""
     hush(quiet)
     _check_flags(to, form, resets, int8, calibrate)
     trained = runs.find(run)

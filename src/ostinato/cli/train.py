@@ -72,7 +72,7 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network: to classify, to tag, to forecast, or to foretell text.
+    """Train a network to classify, tag, forecast or foretell text.
 
     The flag that names the target in a table names the task: --classify, --tag, --forecast or
     --language. On mnist the defaults are the notebook's experiment; for data of your own they fit

@@ -15,7 +15,7 @@ def upgrade(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
     quiet: Quiet = False,
 ) -> None:
-    """Write a model of an earlier format in the format of this version.
+    """Write a model of an earlier format in this version's.
 
     The weights stay as they are. The new model takes the place of the old one when it has been
     loaded, and its answers replayed.

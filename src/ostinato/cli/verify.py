@@ -16,7 +16,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Replay the answers that were saved with a model: here, too, they must be equal to the bit."""
+    """Replay a model's saved answers: they must be equal to the bit."""
     from ostinato import runtime
 
     trained = runs.find(run)
