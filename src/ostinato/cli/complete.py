@@ -99,7 +99,8 @@ def _draw(model: Suggesting, typed: str, n: int) -> None:
     """Write the line anew: what is typed, then the suggestions; its end if it is too long."""
     shown = " | ".join(_visible(s.text) for s in model.suggest(typed, n))
     room = max(10, shutil.get_terminal_size().columns - len(shown) - 6)
-    sys.stdout.write(f"\r\x1b[2K{typed[-room:]}   [{shown}]\x1b[{len(shown) + 5}D")
+    begun = typed.replace("\n", "↵")[-room:]
+    sys.stdout.write(f"\r\x1b[2K{begun}   [{shown}]\x1b[{len(shown) + 5}D")
     sys.stdout.flush()
 
 
