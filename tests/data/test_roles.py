@@ -123,19 +123,29 @@ def test_what_is_ambiguous_or_wrong_is_refused(text, given, wanted):
     [("t0,t1\n1,2\n3,4\n", "wide", ("t0", "t1")), ('{"x": [1]}', "nested", ("x",))],
 )
 def test_rows_that_a_model_answers_may_lack_their_id(text, shape, features):
-    roles = Roles(shape, "key", features=features, id_optional=True)
+    roles = Roles(shape, "key", features=features, of_model=True)
     assert resolve(roles, table(text)).id is None
     with_id = text.replace("t0", "key,t0").replace("1,", "a,1,").replace("3,", "b,3,")
     with_id = with_id.replace('"x"', '"key": "a", "x"')
     assert resolve(roles, table(with_id)).id == "key"
     with pytest.raises(ValueError, match="no column 'key'"):
-        resolve(replace(roles, id_optional=False), table(text))
+        resolve(replace(roles, of_model=False), table(text))
+
+
+def test_a_model_reads_rows_that_are_steps_as_well_as_lists():
+    roles = Roles("nested", "ID", "Time", ("x", "y"), "mode", "tag")
+    lists = '{"ID": "a", "Time": [1, 2], "x": [1, 1], "y": [1, 1], "mode": ["up", "up"]}'
+    for of_model, text, shape in [(True, LONG, "long"), (True, lists, "nested"),
+                                  (False, LONG, "nested")]:  # fmt: skip
+        found = resolve(replace(roles, of_model=of_model), table(text))
+        assert found == replace(roles, of_model=of_model, shape=shape)
+    assert resolve(replace(roles, shape="long"), table(lists)).shape == "nested"
 
 
 def test_steps_that_a_model_answers_have_their_id():
     """Without it all rows would be one sequence."""
     with pytest.raises(ValueError, match="no column 'key'"):
-        resolve(Roles("long", "key", "t", ("x",), id_optional=True), table("t,x\n1,2\n1,3\n"))
+        resolve(Roles("long", "key", "t", ("x",), of_model=True), table("t,x\n1,2\n1,3\n"))
 
 
 def test_columns_left_out_are_said(caplog):

@@ -146,7 +146,7 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     data = settings.data
     separator = "\t" if data.separator == TAB else data.separator
     roles = replace(
-        roles, group=None, split=None, sort=data.sort, separator=separator, id_optional=True
+        roles, group=None, split=None, sort=data.sort, separator=separator, of_model=True
     )
     if answers or roles.task == "forecast":
         return roles

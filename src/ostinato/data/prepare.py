@@ -241,7 +241,7 @@ class Preparation:
         """As plain values, for a saved model."""
         kept = asdict(self)
         if kept["roles"] is not None:
-            del kept["roles"]["id_optional"]  # of a reading, not of a model
+            del kept["roles"]["of_model"]  # always true of a model
         return kept
 
     @staticmethod

@@ -65,8 +65,9 @@ class Roles:
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
-        id_optional: whether a table whose rows are sequences may lack the id, as one that a model
-            answers; its sequences are numbered then.
+        of_model: whether these are the columns of a trained model. Its sequences may then lie in
+            another shape, long or nested; and rows that are sequences may lack their id, and are
+            numbered.
 
     Example:
         >>> from ostinato.data.roles import Roles
@@ -91,7 +92,7 @@ class Roles:
     sort: bool = False
     time_format: TimeFormat | None = None
     separator: str | None = None
-    id_optional: bool = False
+    of_model: bool = False
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""
@@ -125,8 +126,8 @@ def resolve(roles: Roles, table: Table) -> Roles:
 
 
 def _without_lost_id(roles: Roles, table: Table) -> Roles:
-    """Without an id that the table may lack, and lacks."""
-    if not roles.id_optional or roles.id is None or roles.shape not in ("nested", "wide"):
+    """Without an id that a table for a model may lack, and lacks."""
+    if not roles.of_model or roles.id is None or roles.shape not in ("nested", "wide"):
         return roles
     return roles if roles.id in table.columns else replace(roles, id=None)
 
@@ -217,10 +218,14 @@ def _shape(roles: Roles, table: Table) -> Shape:
 
 
 def _as_it_lies(roles: Roles, table: Table) -> Roles:
-    """Roles of a long table, as of a model, for one whose features are lists."""
+    """Roles of a long table for one whose features are lists; of a model, the reverse too."""
     asked = roles.features or ((roles.target,) if roles.target else ())
     is_nested = any(isinstance(table[name], Nested) for name in asked)
-    return replace(roles, shape="nested") if roles.shape == "long" and is_nested else roles
+    if roles.shape == "long" and is_nested:
+        return replace(roles, shape="nested")
+    if roles.of_model and roles.shape == "nested" and roles.id and asked and not is_nested:
+        return replace(roles, shape="long")
+    return roles
 
 
 def _named(roles: Roles, table: Table) -> Roles:
