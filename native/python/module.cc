@@ -82,7 +82,8 @@ void bind_passes(nb::module_& m) {
                     std::vector<bool>, std::vector<Integers>, Integers, bool, int64_t>(),
            "program"_a, "sources"_a, "dtype"_a, "n_captured"_a, "state_shapes"_a, "keeps"_a, "y_shapes"_a,
            "y_is_carry"_a, "reverse"_a, "tape_width"_a)
-      .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a)
+      .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a,
+           "room_steps"_a = 0)
       .def("needed_bytes", &ForwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
            "isa"_a);
   nb::class_<BackwardPass>(m, "BackwardPass")

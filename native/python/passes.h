@@ -162,8 +162,10 @@ class ForwardPass : public PassBase {
   //   given             captured tensors; init, [B, …] or [1, B, …]; xs, [T, B, …]
   //   once              tensors that were computed from captured tensors alone
   //   order, lengths    of a ragged batch, else empty
+  //   room_steps        the tape's memory has room for so many steps, if there are fewer: plays of a run in
+  //                     segments, of which one is shorter, can then use the same memory one after the other
   nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths,
-                       int threads, const std::string& isa) const {
+                       int threads, const std::string& isa, int64_t room_steps) const {
     TensorLists lists;
     append(lists[kGiven], given);
     auto tape = std::make_unique<Tape>();
@@ -171,10 +173,11 @@ class ForwardPass : public PassBase {
     tape->ragged = !lengths.empty();
     tape->threads = threads;
     read_xs(*tape, lists[kGiven], std::move(order), std::move(lengths));
-    const Objects finals = read_init_and_make_carries(*tape, lists[kGiven]);
+    room_steps = std::max(room_steps, tape->shape.n_steps);
+    const Objects finals = read_init_and_make_carries(*tape, lists[kGiven], room_steps);
     nanobind::list outs = make_outputs(*tape);
     warn_if_too_large(*tape);
-    tape->memory = tape_memory(tape_width_ * tape->shape.n_steps * tape->shape.n_rows);
+    tape->memory = tape_memory(tape_width_ * room_steps * tape->shape.n_rows);
     tape->spare = spare_;
     for (const nanobind::object& leaf : finals) outs.append(leaf);
     lists[kTensors] = tape->tensors;
@@ -197,7 +200,7 @@ class ForwardPass : public PassBase {
   }
 
   // Adds init… and carry… to the tape. Returns tensors for the last carry.
-  Objects read_init_and_make_carries(Tape& tape, const Objects& given) const {
+  Objects read_init_and_make_carries(Tape& tape, const Objects& given, int64_t room_steps) const {
     Objects carries, finals;
     for (size_t i = 0; i < state_shapes_.size(); i++) {
       const nanobind::object& leaf = given[first_init_ + i];
@@ -205,7 +208,8 @@ class ForwardPass : public PassBase {
       const bool shown = std::find(y_is_carry_.begin(), y_is_carry_.end(), int64_t(i)) != y_is_carry_.end();
       const bool zeros = tape.ragged && shown;  // outputs beyond a row's length
       if (keeps_.at(i) && !shown) {
-        tape.hidden.push_back(spare_or_made(spare_carries(), per_step(tape, 1, state_shapes_[i])));
+        const nanobind::tuple shape = shape_of({room_steps + 1, tape.shape.n_rows}, state_shapes_[i]);
+        tape.hidden.push_back(spare_or_made(spare_carries(), shape));
         carries.push_back(tape.hidden.back());
       } else {
         carries.push_back(keeps_[i] ? make(per_step(tape, 1, state_shapes_[i]), zeros) : nanobind::none());

@@ -33,8 +33,9 @@ class ForwardPass:
         tape_width: int,
     ) -> None: ...
     def play(
-        self, given: Any, once: Any, order: list[int], lengths: list[int], threads: int, isa: str
-    ) -> tuple[list[Any], Tape]: ...
+        self, given: Any, once: Any, order: list[int], lengths: list[int], threads: int, isa: str,
+        room_steps: int = 0,
+    ) -> tuple[list[Any], Tape]: ...  # fmt: skip
 
 class BackwardPass:
     def __init__(

@@ -189,6 +189,11 @@ class SegmentedRun:
         self.n_steps: int = tensors[-1].shape[0]
         # All segments are played by as many: the sums that they hand on are laid out by threads.
         self.n_threads = native.n_threads(torch.get_num_threads())
+        # The tapes of spans exist one after the other: the same memory for all, though one is
+        # shorter, or the allocator could not use the shorter one's place for the next.
+        spans = [span for group in groups for span in group]
+        alone = len(windows) == 1
+        self.room_steps = max(s.end - s.begin for [s] in spans) if alone else 0
         self.checkpoints: list[Carry] = []
         self.tapes: list[SegmentedTape] = []
 
@@ -198,8 +203,14 @@ class SegmentedRun:
         ys: list[Tensor] = []
         n_ys, dtypes = self.call.compiled.n_ys, self.call.compiled.out_dtypes
         last = self.groups[-1][-1]
-        for group in self.groups:
-            self.checkpoints.append(carry)
+        # The checkpoints lie in one piece: small tensors that stay, between large ones that come
+        # and go, would keep the allocator from using a place twice.
+        n_kept, dtype = len(self.groups), self.call.compiled.dtype
+        kept = [leaf.new_empty((n_kept, *leaf.shape), dtype=dtype) for leaf in carry]
+        for i, group in enumerate(self.groups):
+            self.checkpoints.append(
+                [place[i].copy_(leaf) for place, leaf in zip(kept, carry, strict=True)]
+            )
             for span in group:
                 for tape, outs in self.play(tensors, span, carry, span is last):
                     if span is last:
@@ -228,8 +239,9 @@ class SegmentedRun:
         for segment in span:
             given, rows = self.given(tensors, segment, carry), self.rows(segment)
             outs, saved = call.compiled.forward(
-                given, call.n_rows, reverse, rows, train, as_computed=True, n_threads=self.n_threads
-            )
+                given, call.n_rows, reverse, rows, train, as_computed=True,
+                n_threads=self.n_threads, room_steps=self.room_steps,
+            )  # fmt: skip
             yield SegmentedTape(segment, carry, saved), outs
             carry = outs[call.compiled.n_ys :]
 

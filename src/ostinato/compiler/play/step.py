@@ -168,7 +168,7 @@ class CompiledStep:
 
     def forward(
         self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool,
-        as_computed: bool = False, n_threads: int | None = None,
+        as_computed: bool = False, n_threads: int | None = None, room_steps: int = 0,
     ) -> tuple[list[Tensor], SavedForward]:  # fmt: skip
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
@@ -178,6 +178,7 @@ class CompiledStep:
             train: whether a backward pass may follow.
             as_computed: whether all outs are of the engine's type, not of `out_dtypes`.
             n_threads: at most; None: as many as PyTorch has.
+            room_steps: the tape has room for so many steps, if there are fewer.
         """
         if self._whole:
             self._check_whole([given[i] for i in self._whole])
@@ -186,8 +187,9 @@ class CompiledStep:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         n_threads = n_threads or native.n_threads(torch.get_num_threads())
         outs, held = way.played.play(
-            given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa()
-        )
+            given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa(),
+            room_steps,
+        )  # fmt: skip
         for i in self.handed_on:
             outs[self.n_ys + i].copy_(given[self.n_captured + i])
         if rows is not None and reverse:
