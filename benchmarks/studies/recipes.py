@@ -55,8 +55,9 @@ def grid(**choices: tuple[Any, ...]) -> Iterator[Settings]:
 
 
 GRIDS: dict[str, list[Settings]] = {
-    "tag": list(grid(learning_rate=(2e-3, 4e-3, 8e-3), hidden_size=(64, 128), dropout=(0.0, 0.3))),
-    "words": list(grid(learning_rate=(1e-3, 3e-3, 1e-2), dropout=(0.0, 0.3, 0.5))),
+    "tag": list(grid(learning_rate=(2e-3, 4e-3, 8e-3, 16e-3), hidden_size=(64, 128),
+                     dropout=(0.0, 0.3))),
+    "words": list(grid(learning_rate=(1e-3, 3e-3, 1e-2, 2e-2), dropout=(0.0, 0.3, 0.5))),
     "peers": [{"study": study, "layers": layers} for study in ("tag", "forecast")
               for layers in ("ostinato", "torch.nn")],
 }  # fmt: skip
