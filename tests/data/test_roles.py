@@ -139,7 +139,10 @@ def test_a_model_reads_rows_that_are_steps_as_well_as_lists():
                                   (False, LONG, "nested")]:  # fmt: skip
         found = resolve(replace(roles, of_model=of_model), table(text))
         assert found == replace(roles, of_model=of_model, shape=shape)
-    assert resolve(replace(roles, shape="long"), table(lists)).shape == "nested"
+    of_steps = replace(roles, shape="long", of_model=True)
+    assert resolve(of_steps, table(lists)) == replace(of_steps, shape="nested")
+    without_id = resolve(of_steps, table(lists.replace('"ID": "a", ', "")))
+    assert (without_id.id, without_id.shape) == (None, "nested")
 
 
 def test_steps_that_a_model_answers_have_their_id():

@@ -127,9 +127,10 @@ def resolve(roles: Roles, table: Table) -> Roles:
 
 def _without_lost_id(roles: Roles, table: Table) -> Roles:
     """Without an id that a table for a model may lack, and lacks."""
-    if not roles.of_model or roles.id is None or roles.shape not in ("nested", "wide"):
+    if not roles.of_model or roles.id is None or roles.id in table.columns:
         return roles
-    return roles if roles.id in table.columns else replace(roles, id=None)
+    has_lists = any(isinstance(table.columns.get(name), Nested) for name in roles.features)
+    return replace(roles, id=None) if has_lists or roles.shape in ("nested", "wide") else roles
 
 
 def _exact(roles: Roles, table: Table) -> Roles:
