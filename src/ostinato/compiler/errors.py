@@ -33,6 +33,10 @@ class Elsewhere(Unsupported):
     """The reason is not in the step (a GPU, a transform, the processor), so nobody is warned."""
 
 
+# Reasons that are found in several places.
+IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
+A_HOOK = "the step hangs a hook on its carry, its input or a captured tensor"
+
 # Errors that say nothing about the step that raises them: a TimeoutError, which is an OSError, may
 # come from a signal handler. They are passed on to the caller of scan.
 NOT_OF_A_STEP = (OSError, MemoryError)

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato import tree
 from ostinato.compiler.capture.functions import CELLS, FUNCTIONS
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import Unsupported, error_in_short
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
@@ -120,24 +119,19 @@ def _shared(a: Arguments) -> Shared | None:
 
 
 def _row_by_row(a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
+    from ostinato.compiler.capture.record import transformed  # not a part of every start
+
+    mapped = transformed(a.flat, torch.func.vmap)
+
     def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
-        specs: list[tree.Spec] = []
-
-        def of_one(states: list[Tensor], xs: list[Tensor]) -> Any:
-            new_states, y = a.flat(states, xs)
-            leaves, spec = tree.flatten(y)
-            specs.append(spec)
-            return list(new_states), list(leaves)
-
         try:
-            new_states, leaves = torch.func.vmap(of_one)(states, xs)
+            return mapped(states, xs)
         except Unsupported:
             raise
         except Exception as error:
             raise Unsupported(
                 "init and xs have no batch, and the step cannot be mapped over one "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}): give them an axis of 1"
+                f"({error_in_short(error)}): give them an axis of 1"
             ) from error
-        return new_states, tree.unflatten(leaves, specs[-1])
 
     return flat

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import A_HOOK, IN_PLACE, Unsupported
 from ostinato.compiler.inputs import check_tensors, described
 from ostinato.compiler.torch_compat import OwnMode, among_ours, searching, undisturbed
 from ostinato.eager import check_carry
@@ -63,11 +63,10 @@ class _Writes(TorchDispatchMode):
                 memory = {_memory_of(t) for t, _ in self.outside} - {None}
                 own = memory.isdisjoint(map(_memory_of, written))
             if not own:
-                raise Unsupported(_IN_PLACE, str(func))
+                raise Unsupported(IN_PLACE, str(func))
         return func(*args, **kwargs)
 
 
-_IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
 # Running statistics, of which the schema does not say that they are written.
 _UNSAID = {
     torch.ops.aten.native_batch_norm.default: ("running_mean", "running_var"),
@@ -188,7 +187,7 @@ class Search(OwnMode):
         self.y_shapes = [leaf.shape for leaf in leaves[-n_ys:]] if n_ys else []
         self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
         if any(_version_of(t) != version for t, version in self.outside):
-            raise Unsupported(_IN_PLACE)
+            raise Unsupported(IN_PLACE)
         check_tensors(self.captured)
         self.did = tuple(self.trail), described(self.captured, a)
 
@@ -205,12 +204,7 @@ class Search(OwnMode):
     def refuse(self, name: str, args: Any, kwargs: Any) -> None:
         """Stop before a call that leaves more than its results, or whose results leave us."""
         if name in _OF_ITSELF and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
-            raise Unsupported(
-                "the step hangs a hook on its carry, its input or a captured tensor"
-                if name in _HOOKS
-                else _IN_PLACE,
-                name,
-            )
+            raise Unsupported(A_HOOK if name in _HOOKS else IN_PLACE, name)
         if name == "backward":
             raise Unsupported("the step runs a backward pass")
         values = args[-1] if name in _FROM_VALUES else None

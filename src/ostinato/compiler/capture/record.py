@@ -19,7 +19,7 @@ from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
-from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
+from ostinato.compiler.errors import A_HOOK, NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 
 if TYPE_CHECKING:
@@ -108,25 +108,26 @@ def _recorded(
         return _record_once(a, flat, functions, captured, n_rows, outside)
     except ViewChanged:
         functions = {**functions, **CHANGES_IN_PLACE}
-        return _record_once(a, _without_changes(flat), functions, captured, n_rows, outside)
+        flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
+        return _record_once(a, flat, functions, captured, n_rows, outside)
 
 
-def _without_changes(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step on leaves, in which a change in place of a view is a new tensor."""
+def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
+    """The step on leaves under a transform of torch.func, to which its output is a list."""
 
-    def functional(states: list[Tensor], xs: list[Tensor]) -> Any:
+    def whole(states: list[Tensor], xs: list[Tensor]) -> Any:
         specs: list[tree.Spec] = []
 
-        def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
+        def of_lists(states: list[Tensor], xs: list[Tensor]) -> Any:
             new_states, y = step(states, xs)
             leaves, spec = tree.flatten(y)
             specs.append(spec)
             return list(new_states), list(leaves)
 
-        new_states, leaves = torch.func.functionalize(flat)(states, xs)
+        new_states, leaves = transform(of_lists)(states, xs)
         return new_states, tree.unflatten(leaves, specs[-1])
 
-    return functional
+    return whole
 
 
 def _leaves_given(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
@@ -170,7 +171,7 @@ def _record_once(
         new_states, y = _watched(recorder, step, states, xs, _of_every_row(a, captured))
         if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
-            raise Unsupported("the step hangs a hook on its carry, its input or a captured tensor")
+            raise Unsupported(A_HOOK)
         y_leaves, y_spec = tree.flatten(y)
         if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
             raise Unsupported(

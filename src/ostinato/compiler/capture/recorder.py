@@ -20,7 +20,7 @@ from ostinato import tree
 from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
 from ostinato.compiler.capture.decompositions import decomposition
 from ostinato.compiler.capture.recording import Call, Ref, refs_in
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import IN_PLACE, Unsupported
 
 aten = torch.ops.aten
 
@@ -156,11 +156,7 @@ class Recorder(TorchDispatchMode):
         if out is not NotImplemented:
             return out
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
-        if func._schema.is_mutable:
-            self.check_own(args[0], name)
-        out = func(*args, **kwargs)
-        if func._schema.is_mutable:
-            self.mutate(args[0])
+        out = self.called(func, args, kwargs)
         outs = out if isinstance(out, (tuple, list)) else [out]
         if any(isinstance(value, (bool, int, float)) for value in outs):
             raise Unsupported("the step turns a tensor into a Python value", name)
@@ -190,11 +186,7 @@ class Recorder(TorchDispatchMode):
         if torch.is_grad_enabled():  # autograd sees the whole, and not where a conjugate is copied
             parts = tree.leaves(list(found) if isinstance(found, Pair) else found)
             self.inner |= {self.number[id(t)] for t in parts if isinstance(t, Tensor)}
-        if func._schema.is_mutable:
-            self.check_own(args[0], name)
-        out = func(*args, **kwargs)
-        if func._schema.is_mutable:
-            self.mutate(args[0])
+        out = self.called(func, args, kwargs)
         outs, pairs = ([out], [found]) if isinstance(found, Pair) else (out, found)
         for tensor, pair in zip(outs, pairs, strict=True):
             self.new(tensor)
@@ -263,23 +255,22 @@ class Recorder(TorchDispatchMode):
             self.inner -= made - {i for call in self.calls[n_before:] for i in refs_in(call)}
         return out
 
-    def check_own(self, target: Tensor, name: str) -> None:
-        """Stop before a call changes a tensor that the step did not make."""
-        storage = target.untyped_storage().data_ptr()
-        if any(v.untyped_storage().data_ptr() == storage for v in self.given):
-            raise Unsupported(
-                "the step changes its carry, its input or a captured tensor in place", name
-            )
-
-    def mutate(self, target: Tensor) -> None:
-        storage = target.untyped_storage().data_ptr()
-        mine = None
+    def called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The results of a call, which must not change a tensor that the step did not make."""
+        if not func._schema.is_mutable:
+            return func(*args, **kwargs)
+        target = args[0]
+        if _memory(target) in map(_memory, self.given):
+            raise Unsupported(IN_PLACE, str(func))
+        out = func(*args, **kwargs)
+        storage, mine = _memory(target), None
         for value in self.values:
-            if value is not target and value.untyped_storage().data_ptr() == storage:
+            if value is not target and _memory(value) == storage:
                 mine = mine if mine is not None else _elements(target)
                 if mine & _elements(value):
                     self.stale.add(id(value))
         self.number.pop(id(target))
+        return out
 
 
 _AS_REAL, _AS_COMPLEX = "aten.view_as_real.default", "aten.view_as_complex.default"
@@ -293,6 +284,10 @@ def _shape_depends_on_values(func: Any, args: Any) -> bool:
     if func is not aten.index.Tensor:
         return True
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
 
 
 def _elements(view: Tensor) -> set[int]:
