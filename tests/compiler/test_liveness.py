@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ostinato import explain, scan
+from ostinato import scan
 from zoo.playing import assert_same_gradients, loop, rows_apart
 from zoo.small import D, H, weight
 from zoo.suites import one_in
@@ -325,10 +325,3 @@ def test_what_trains_everywhere_takes_no_second_look(make, monkeypatch):
     assert not looked
     outcome(scan, before_the_update, 3, (True, False), False)
     assert looked
-
-
-@pytest.mark.parametrize("make", STEPS)
-def test_explain_says_that_these_are_native(make):
-    _, step, init = made(make)
-    found = explain(step, init, torch.randn(2, B, H, dtype=D))
-    assert found.native, found
