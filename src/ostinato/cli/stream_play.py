@@ -152,7 +152,7 @@ class StreamPlayer:
                     pending += [lines[half:], lines[:half]]
                 continue
             rows_at = [i for i, text in enumerate(texts) if text]
-            first = 0  # of the lines that are not told as done
+            first = 0  # the first line that is not yet reported as done
             played, refused = self._push(keys, X, 0)
             while refused is not None:
                 at = rows_at[played]
@@ -171,7 +171,7 @@ class StreamPlayer:
             session = sessions.get(key)
             if session is None:
                 session = self._new(key)
-            if session.stream is None:  # it was sure before
+            if session.stream is None:  # an earlier step was sure enough
                 continue
             try:
                 answer = session.stream.push(X[i])

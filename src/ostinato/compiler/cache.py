@@ -46,11 +46,14 @@ if TYPE_CHECKING:
 
 ENGINES = ("native", "reference", "eager")
 MAX_BUCKETS = 128
-SPARED_AFTER = WARN_AFTER  # entries; then the loop plays where it takes less than a recording
+# After this many entries, the loop plays a new value wherever it takes less time than a recording.
+SPARED_AFTER = WARN_AFTER
 MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
 
 
 class Found(NamedTuple):
+    """What plays a call: a recorded step with its captured tensors, or the loop, and why."""
+
     compiled: CompiledStep | None
     captured: list[Tensor]
     refusal: Unsupported | None = None  # why the step is not compiled
@@ -59,6 +62,8 @@ class Found(NamedTuple):
 
 
 class Entry(NamedTuple):
+    """What is kept of a step under one set of guards: its recording, or why there is none."""
+
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
     described: Any  # the tensors that the guards find, and the leaves of init and xs
@@ -80,8 +85,8 @@ class Owner:
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
-        waited: calls since then that no guards fitted. Those between that fitted do not end the
-            wait: a value may be used twice, and then be new again.
+        waited: calls since then that no guards fitted. A call that some guards fit does not set it
+            back: a value may be used twice before the next one is new.
     """
 
     of: Callable[[], Any]
@@ -114,9 +119,9 @@ class Bucket:
             weights are → what was found.
         codes: the code that observed runs found, by id, for the next observation.
         changed: the path of the guard that failed last.
-        failed: those of all guards that failed in this call; "" is a shape.
-        lifted: paths of Python floats that change, and are taken as tensors.
-        kept: paths that cannot be, or need not.
+        failed: the paths of all guards that failed in this call; "" is a shape.
+        lifted: the paths of Python floats that change, and are taken as tensors.
+        kept: the paths that must not be lifted.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -298,7 +303,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
         except Unsupported as refusal:
             if observation.lifts or isinstance(refusal, Elsewhere):
                 raise
-            found = None, None, refusal.bare()  # its frames hold tensors, and this one
+            found = None, None, refusal.bare()  # the frames of the refusal would hold tensors
         observation.snapshots.check()
         return _kept(a, bucket, owner, observation, *found)
     except BaseException as error:
@@ -348,7 +353,7 @@ def _recorded(
     if not (search.unclear or compiled.planner.recording.runs_python_backward):
         bucket.by_operations[search.did] = compiled
         _bound(bucket.by_operations)
-    other_shapes = "" in bucket.failed  # which are few in a program, as values need not be
+    other_shapes = "" in bucket.failed  # of which a program has few
     if many < 1 or other_shapes or a.ragged.n_steps * one_step > time.perf_counter() - began:
         return search, compiled, None
     new = bucket.changed or "what it does"

@@ -1,0 +1,1 @@
+"""Programs, which the engine plays: their form, their meaning in NumPy, the native module."""

@@ -112,7 +112,7 @@ def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassi
 def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
     """The sizes of a network that reads sequences of these lengths; None of an own cell."""
     config = net.config
-    if not isinstance(config["cell"], str):  # of one's own: its equations are not known
+    if not isinstance(config["cell"], str):  # a cell of one's own, whose equations are not known
         return None
     return Anatomy(
         config["cell"],

@@ -186,7 +186,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
     for name, tensor in tensors.items():
         i, key = name.split(".", 1)
         state.setdefault(int(i), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]  # as the plan has them
+    groups = optimizer.state_dict()["param_groups"]  # the plan's, not the file's
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -94,7 +94,7 @@ class FittedClassifier:
         (net,) = trained.members
         X = trained.coded(given.X)
         lengths = None
-        if plan.similar_lengths and not isinstance(X, np.ndarray):  # which has one length
+        if plan.similar_lengths and not isinstance(X, np.ndarray):  # of many lengths
             lengths = X.lengths
         batches = Batches(X, given.y, plan.batch_size, seed=plan.seed, lengths=lengths)
         validation = given.validation

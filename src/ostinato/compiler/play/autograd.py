@@ -149,8 +149,8 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         return (None, *_replayed(call, tensors, grads))
 
 
-# Function's own apply looks for torch.func transforms first; where one is active or has been, the
-# eager loop plays, and what stands behind it will do.
+# Function's own apply looks for torch.func transforms first. Under these the eager loop plays, so
+# that the apply of Function's base class will do.
 _apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
