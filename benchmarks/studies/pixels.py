@@ -11,14 +11,17 @@ last layer's outputs, and of the GRU its last output beside it.
           "Resurrecting recurrent neural networks for long sequences")
 
 An epoch takes about a minute of one core (gru), or two (lru). A run keeps checkpoints in --folder,
-goes on from them when it is started again, and appends its result to results/pixels.jsonl.
+goes on from them when it is started again, and appends its result to results/pixels.jsonl, which
+--table shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,6 +198,27 @@ def measured(
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, with the least and the largest."""
+    lines = [
+        "| order | layers | parameters | epochs | minutes | seeds | accuracy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for order, cell in itertools.product(ORDERS, LAYERS):
+        of = [row for row in rows if (row["order"], row["cell"]) == (order, cell)]
+        if not of:
+            continue
+        layers = ", ".join(map(str, of[0]["widths"]))
+        right = [100 * row["accuracy"] for row in of]
+        shown = f"{statistics.mean(right):.2f} % ({min(right):.2f} to {max(right):.2f})"
+        minutes = statistics.mean(row["minutes"] for row in of)
+        lines.append(
+            f"| {order} | {cell.upper()} {layers} | {of[0]['parameters']:,} | "
+            f"{of[0]['epochs']:.0f} | {minutes:.0f} | {len(of)} | {shown} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--order", choices=ORDERS, default="pixels")
@@ -203,7 +227,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, help="by default those of the cell's recipe")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/pixels"))
+    parser.add_argument("--table", action="store_true", help="show what was found")
     given = parser.parse_args()
+    if given.table:
+        lines = RESULTS.read_text("utf-8").splitlines()
+        print(table([json.loads(line) for line in lines]))
+        return
     torch.set_num_threads(given.threads)
     result = measured(given.order, given.cell, given.seed, given.epochs, given.folder)
     with RESULTS.open("a", encoding="utf-8") as file:
