@@ -92,7 +92,7 @@ constexpr int64_t kLateRows = 64;
 // 512 bytes, so the strips of 60 operands stay in an L1 of 32 KB.
 constexpr int64_t kStrip = 128;
 constexpr int64_t kLongestStrip = 512;
-// Operations on fibres need no register for an operand that is spread, so a strip may be a whole matrix of 32 × 32.
+// Operations on fibres need no register for an operand that is spread: a strip may be a matrix of 32 × 32.
 constexpr int64_t kLongestStripOfFibres = 1024;
 // A strip doubles while the strips of all operands that are used again fit into 2/3 of L1, and into 32 KB.
 // With 1/3 of a 48-KB L1: sLSTM 3 % slower, LEM and LSTM 1 %.

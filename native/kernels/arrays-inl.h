@@ -29,7 +29,8 @@ inline void repeat_elements(const T* from, int64_t times, int64_t column, int64_
 }
 
 // n rows of `inner` elements that are all alike.
-template <class V, class T> inline T* repeat_rows(const T* from, int64_t inner, int64_t n, T* d, const T* end) {
+template <class V, class T>
+inline T* repeat_rows(const T* from, int64_t inner, int64_t n, T* d, const T* end) {
   constexpr int L = V::kLanes;
   T* const stop = d + n * inner;
   if (inner < L) {
@@ -118,8 +119,8 @@ struct Max {  // NaN if one is
   template <class T> static T neutral() { return -std::numeric_limits<T>::infinity(); }
 };
 
-// Element j of n goes to lane j mod 16. step(lanes, j, m) takes a vector of elements from j on; m of them if m
-// is not 0.
+// Element j of n goes to lane j mod 16. step(lanes, j, m) takes a vector of elements from j on; m of them if
+// m is not 0.
 template <class V, class F, class T = typename V::Scalar>
 inline void into_lanes(int64_t n, T* lanes, V neutral, F step) {
   constexpr int L = V::kLanes, M = 16 / L;

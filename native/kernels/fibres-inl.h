@@ -1,5 +1,5 @@
-// Operations on arrays whose operands are read where they lie, though an axis of theirs is spread; see Fibres in
-// kernels.h. Included inside the namespace of one instruction set, behind elementwise operations and sums.
+// Operations on arrays whose operands are read where they lie, though an axis of theirs is spread; see Fibres
+// in kernels.h. Included inside the namespace of one instruction set, behind elementwise operations and sums.
 #pragma once
 
 // out = f(a, b, c). kVectors: of a fibre; 0: as many as J columns have.
@@ -34,7 +34,8 @@ inline void over_fibres(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibre
 
 template <class V, class F, int kScalars, class T = typename V::Scalar>
 void op_on_fibres(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>* x) {
-  over_fibres<V, F::kArity, kScalars>(n_rows, n_fibres, J, x, [](V a, V b, V c) { return F::of(a, b, c, T(0)); });
+  over_fibres<V, F::kArity, kScalars>(n_rows, n_fibres, J, x,
+                                      [](V a, V b, V c) { return F::of(a, b, c, T(0)); });
 }
 template <class V, class First, class Second, int kPlace, int kScalars, class T = typename V::Scalar>
 void pair_on_fibres(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>* x) {
@@ -45,7 +46,8 @@ void pair_on_fibres(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>
   });
 }
 
-// Sixteen lanes of each of `count` sums of `per_sum` fibres. kColumns: of a fibre, one of which is a sum; 0: any.
+// Sixteen lanes of each of `count` sums of `per_sum` fibres. kColumns: of a fibre, one of which is a sum;
+// 0: any.
 template <class V, int kColumns, class T = typename V::Scalar>
 inline void lanes_of_fibres(int count, int64_t J, int64_t per_sum, const T* p, int64_t p_step, const T* q,
                             int64_t q_step, T* lanes) {
@@ -80,8 +82,8 @@ void sum_fibres(int64_t n_rows, int64_t n_fibres, int64_t J, int64_t per_sum, co
 
 // Sums over the fibres, J of them: as row_sum of the products where the axis is the last but one.
 template <class V, bool kScalarA, int kVectors, class T = typename V::Scalar>
-inline void add_vectors_of_fibres(int64_t n_fibres, const T* p, int64_t p_step, const T* q, int64_t q_step, T* d,
-                                  bool begins) {
+inline void add_vectors_of_fibres(int64_t n_fibres, const T* p, int64_t p_step, const T* q, int64_t q_step,
+                                  T* d, bool begins) {
   constexpr int L = V::kLanes;
   V acc[kVectors];
   for (int v = 0; v < kVectors; v++) acc[v] = begins ? V::all(0) : V::load(d + v * L);
@@ -103,8 +105,8 @@ inline void add_fibres_of(int64_t n_rows, int64_t n_fibres, int64_t J, const Fib
     const auto add_vectors = [&](auto n) {
       constexpr int kVectors = decltype(n)::value;
       for (; j + kVectors * L <= J; j += kVectors * L)
-        add_vectors_of_fibres<V, kScalarA, kVectors>(n_fibres, kScalarA ? p : p + j, a.step, q + j, b.step, d + j,
-                                                     begins);
+        add_vectors_of_fibres<V, kScalarA, kVectors>(n_fibres, kScalarA ? p : p + j, a.step, q + j, b.step,
+                                                     d + j, begins);
     };
     add_vectors(std::integral_constant<int, 4>());
     add_vectors(std::integral_constant<int, 2>());

@@ -62,9 +62,9 @@ template <class T> struct Rows {
   int64_t stride;
 };
 
-// An operand that lies in rows, fibre by fibre: J neighbouring columns, along the last axis of an array. Element j
-// of fibre i of row r is data[r · stride + i · step + j], or without j where a fibre has one number. A step of 0
-// spreads one fibre over all.
+// An operand that lies in rows, fibre by fibre: J neighbouring columns, along the last axis of an array.
+// Element j of fibre i of row r is data[r · stride + i · step + j], or without j where a fibre has one
+// number. A step of 0 spreads one fibre over all.
 template <class T> struct Fibres {
   T* data;
   int64_t step, stride;
@@ -130,8 +130,8 @@ template <class T> struct Kernels {
   void (*column_sums)(int64_t n_rows, int64_t N, RowList<const T> a, T* sum, RowList<const T> scale,
                       T* scaled);
 
-  // out[r][o, i] = Σ_j a[r][o, j, i], and max_j a[r][o, j, i], of rows of N columns. If inner is 1: in sixteen
-  // lanes that are then folded 8, 4, 2, 1. Otherwise j ascending, in one chain.
+  // out[r][o, i] = Σ_j a[r][o, j, i], and max_j a[r][o, j, i], of rows of N columns. If inner is 1: in
+  // sixteen lanes that are then folded 8, 4, 2, 1. Otherwise j ascending, in one chain.
   void (*row_sum)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
   void (*row_max)(int64_t n_rows, int64_t N, Axis axis, Rows<const T> a, Rows<T> out);
 
@@ -142,13 +142,13 @@ template <class T> struct Kernels {
   // out[r][o, j, i] = a[r][o, i], columns [column, column + n) of it, which out begins with.
   void (*spread)(int64_t n_rows, int64_t n, Rows<const T> a, Rows<T> out, int64_t column, Axis axis);
 
-  // out[i][j] = op(a, b, c), where x = {a, b, c, out}, of the n_fibres fibres of each row; J is a multiple of 16.
-  // The second index says which operands have one number a fibre: kScalarOfA, kScalarOfC.
+  // out[i][j] = op(a, b, c), where x = {a, b, c, out}, of the n_fibres fibres of each row; J is a multiple of
+  // 16. The second index says which operands have one number a fibre: kScalarOfA, kScalarOfC.
   void (*on_fibres[kOnFibresCount][4])(int64_t n_rows, int64_t n_fibres, int64_t J, const Fibres<T>* x);
 
-  // add_to_sums of a · b, without a place for the product. sum_fibres: out[o] = Σ_i Σ_j a[i][j] b[i][j] over the
-  // per_sum fibres of o, in the order of sums of neighbours. add_fibres: out[j] += Σ_i a[i][j] b[i][j], or
-  // a[i] b[i][j]; it begins with zeros if `begins`.
+  // add_to_sums of a · b, without a place for the product. sum_fibres: out[o] = Σ_i Σ_j a[i][j] b[i][j] over
+  // the per_sum fibres of o, in the order of sums of neighbours. add_fibres: out[j] += Σ_i a[i][j] b[i][j],
+  // or a[i] b[i][j]; it begins with zeros if `begins`.
   void (*sum_fibres)(int64_t n_rows, int64_t n_fibres, int64_t J, int64_t per_sum, const Fibres<T>& a,
                      const Fibres<T>& b, Rows<T> out);
   void (*add_fibres)(int64_t n_rows, int64_t n_fibres, int64_t J, bool scalar_a, const Fibres<T>& a,

@@ -130,10 +130,12 @@ template <class V> inline IfDouble<V> softplus(V x) {
   });
 }
 
-// e^(x²) erfc(x), to x² ε relative, as x² is rounded. From 25 on, where erfc(x) would soon be no normal number,
-// the asymptotic series (DLMF 7.12.1) to u⁶ with u = 1 / (2 x²); the next term, 13!! u⁷, is below 3·10⁻¹⁷.
+// e^(x²) erfc(x), to x² ε relative, as x² is rounded. From 25 on, where erfc(x) would soon be no normal
+// number, the asymptotic series (DLMF 7.12.1) to u⁶ with u = 1 / (2 x²); the next term, 13!! u⁷, is below
+// 3·10⁻¹⁷.
 inline double erfcx_double(double x) {
   if (!(x > 25)) return x < -27 ? std::numeric_limits<double>::infinity() : std::exp(x * x) * std::erfc(x);
   const double u = 0.5 / (x * x), one_over_root_pi = 0.56418958354775628695;
-  return (1 - u * (1 - 3 * u * (1 - 5 * u * (1 - 7 * u * (1 - 9 * u * (1 - 11 * u)))))) / x * one_over_root_pi;
+  const double series = 1 - u * (1 - 3 * u * (1 - 5 * u * (1 - 7 * u * (1 - 9 * u * (1 - 11 * u)))));
+  return series / x * one_over_root_pi;
 }

@@ -5,8 +5,8 @@
 //   tile     rows × vectors of the result, held in registers
 //
 // The convolution of an image is such a product: b has one row for each tap of each channel, with an element
-// for each place. It is the image itself, moved, and zeros where it is moved beyond the edge; so each vector of
-// b is one masked load of the image. Writing b first took two fifths of a ConvLSTM's training.
+// for each place. It is the image itself, moved, and zeros where it is moved beyond the edge; so each vector
+// of b is one masked load of the image. Writing b first took two fifths of a ConvLSTM's training.
 #pragma once
 
 template <class V> struct Lying {
@@ -140,9 +140,9 @@ void small_product(int64_t n_rows, const SmallProduct& x, const Stretch* stretch
 
 // ---- Sums over rows
 
-// A tile of a sum: four rows of a by four rows of b, or by two where there are 16 registers, as many sums as are
-// folded at once. 6 × 4 and 8 × 3, which load more of a for each of b: 5 and 20 % slower. The rows of a are
-// first laid side by side, [rows][⌈K/16⌉][4][16]: 15 % faster.
+// A tile of a sum: four rows of a by four rows of b, or by two where there are 16 registers, as many sums as
+// are folded at once. 6 × 4 and 8 × 3, which load more of a for each of b: 5 and 20 % slower. The rows of a
+// are first laid side by side, [rows][⌈K/16⌉][4][16]: 15 % faster.
 template <class V> constexpr int kSumColumns = V::kRegisters >= 32 ? 4 : 2;
 
 template <class V, class T = typename V::Scalar>

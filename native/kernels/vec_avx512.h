@@ -62,8 +62,8 @@ template <class F> inline Avx512 per_lane2(Avx512 a, Avx512 b, F f) {
   return Avx512::load(x);
 }
 
-// Sixteen rows of sixteen lanes, each folded 8, 4, 2, 1; the first n results. A vector that holds several rows
-// is halved at once for all of them: rows 0 and 4, then 0, 4, 8 and 12, and so on.
+// Sixteen rows of sixteen lanes, each folded 8, 4, 2, 1; the first n results. A vector that holds several
+// rows is halved at once for all of them: rows 0 and 4, then 0, 4, 8 and 12, and so on.
 template <class V, class F> inline std::enable_if_t<std::is_same_v<V, Avx512>, bool> fold_rows(
     const float* rows, int n, float* out) {
   const auto eights = [&](int a, int b) {

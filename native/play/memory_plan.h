@@ -196,8 +196,8 @@ template <class T> class MemoryPlan {
   static int64_t size(const Gradient& g) { return int64_t(g.K) * g.N; }
 
   // Returns how many rows of a group a chunk has. A transposed gradient is never late: its sum needs memory
-  // of its own order. Nor is one of several terms: late, each would be summed over the whole run, and a run in
-  // segments has another order.
+  // of its own order. Nor is one of several terms: late, each would be summed over the whole run, and a run
+  // in segments has another order.
   int64_t choose_late_gradients() {
     int64_t accumulator_bytes = 0;  // of a group
     std::vector<int> n_terms(program_.gradients.size());

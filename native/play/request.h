@@ -20,9 +20,10 @@ struct Argument {
 };
 
 // One run may be played in segments of consecutive steps, in playing order, one play each. The sums of weight
-// gradients go on from segment to segment. An element of a group's sum with one term is one chain of additions,
-// whatever the chunks and the segments are; a sum of several terms is added term by term within a chunk, and
-// a sum of products in lanes, so that no segment may divide a chunk. Then the bits are those of a single play.
+// gradients go on from segment to segment. An element of a group's sum with one term is one chain of
+// additions, whatever the chunks and the segments are; a sum of several terms is added term by term within a
+// chunk, and a sum of products in lanes, so that no segment may divide a chunk. Then the bits are those of a
+// single play.
 struct Segment {
   int64_t run_steps = 0;           // T of the whole run
   void* accumulators = nullptr;    // Executor::accumulator_bytes, which one segment leaves to the next

@@ -5,8 +5,8 @@
 //   buffer     a named place for values: an argument, or memory of the engine's own
 //   operand    columns of a buffer at time t + dt, from a column on; or a register
 //   register   a strip of values within a block
-//   axis       a row, or a part of one, is an array [outer, times, inner]: the axis in the middle is spread over,
-//              or reduced
+//   axis       a row, or a part of one, is an array [outer, times, inner]: the axis in the middle is spread
+//              over, or reduced
 //   section    once · before · loop · after: each a range of instructions. `once` is played once, `loop` step
 //              by step; `before` and `after` run over all steps of a chunk at once
 //   carry      the recurrent state: slot t (descending: t + 1) of a buffer is what step t reads
@@ -114,7 +114,8 @@ inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
 inline int32_t folded(int32_t n, const Instruction& x) { return n / x.k; }
 
 constexpr int32_t kMaxRegisters = 48;
-constexpr int32_t kMaxBlock = 64;  // instructions of one block
+constexpr int32_t kMaxBlock = 64;       // instructions of one block
+constexpr int32_t kMaxWidth = 1 << 24;  // columns, and rows of a weight
 
 // Throws std::invalid_argument, which names the instruction and the rule it breaks. A valid program can be
 // played on any B and T without a further check.

@@ -9,8 +9,6 @@
 namespace ostinato {
 namespace {
 
-constexpr int32_t kMaxWidth = 1 << 24;
-
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("invalid program: " + what); }
 void require(bool holds, const std::string& what) {
   if (!holds) fail(what);

@@ -125,8 +125,8 @@ inline void get_carry(StreamState& self, nanobind::handle out) {
   std::memcpy(to.data<float>(), self.carry(), size_t(self.model().carry_floats()) * sizeof(float));
 }
 
-// n steps of one stream, the answer to each, or to the last alone: out [n, K] or [1, K]. The caller has looked
-// whether x is finite, and has claimed the stream.
+// n steps of one stream, the answer to each, or to the last alone: out [n, K] or [1, K]. The caller has
+// looked whether x is finite, and has claimed the stream.
 inline void push_rows(StreamState& self, int64_t n, nanobind::handle x, nanobind::handle out, bool each) {
   const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
   const Lent rows(x, false), answers(out, true);
@@ -149,7 +149,8 @@ inline void prepare_rows(const StreamModel& self, int64_t n, nanobind::handle x,
     self.preparation().apply(rows.data<float>() + r * F, prepared.data<float>() + r * self.row_floats());
 }
 
-// Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again. out: None for no answer.
+// Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again. out: None for no
+// answer.
 inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanobind::handle out,
                          int64_t n) {
   const SoleUse use(self.in_use());
@@ -170,7 +171,8 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
 // One step of n slots. With each answer go the place of its largest value, and the steps of its slot. Returns
 // the first row that is not finite, or n. The caller has claimed the pool.
 inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
-                          nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps, bool finite) {
+                          nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps,
+                          bool finite) {
   const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
   const Lent of_slots(slots, false), rows(x, false), answers(out, true), places(largest_at, true),
       counts(steps, true);
@@ -193,10 +195,10 @@ inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, n
 // The outcomes of read_items.
 enum Met : int64_t { kAllRead, kNewKey, kOtherRow };
 
-// From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Stops at a key without a slot, and
-// at a row that is no dense float32 row.
-inline int64_t read_items(const nanobind::dict& items, const nanobind::dict& index,
-                                  nanobind::handle slots, nanobind::handle x, int64_t F) {
+// From {key: row} to slots [n] and x [n, F]: index has the slot of each key. Stops at a key without a slot,
+// and at a row that is no dense float32 row.
+inline int64_t read_items(const nanobind::dict& items, const nanobind::dict& index, nanobind::handle slots,
+                          nanobind::handle x, int64_t F) {
   const int64_t n = int64_t(items.size());
   const Lent to_slots(slots, true), to_x(x, true);
   if (!to_slots.is('q', {n})) refuse_array("slots", "[n] of int64");
@@ -231,8 +233,9 @@ inline void bind_streams(nanobind::module_& m) {
           },
           "values"_a, "scalars"_a, "arguments"_a, "inputs"_a, "outputs"_a, "isa"_a);
   nb::class_<StreamModel>(m, "StreamModel")
-      .def(nb::new_([](int64_t row_floats, BoundPlan& step, BoundPlan* map, std::vector<float> init, std::vector<double> mean,
-                       std::vector<double> scale, std::vector<double> fill, bool mask) {
+      .def(nb::new_([](int64_t row_floats, BoundPlan& step, BoundPlan* map, std::vector<float> init,
+                       std::vector<double> mean, std::vector<double> scale, std::vector<double> fill,
+                       bool mask) {
              auto of_map = map ? std::make_unique<const BoundPlan>(std::move(*map)) : nullptr;
              RowPreparation preparation{std::move(mean), std::move(scale), std::move(fill), mask};
              return std::make_shared<StreamModel>(row_floats, std::move(step), std::move(of_map),
@@ -257,7 +260,9 @@ inline void bind_streams(nanobind::module_& m) {
       .def("push", push_row, "x"_a, "out"_a.none(), "finite"_a)
       .def("push_rows", push_rows, "n"_a, "x"_a, "out"_a, "each"_a)
       .def("answer", answer_now, "out"_a)
-      .def("fork", [](const StreamState& self) { return new StreamState(self); }, nb::rv_policy::take_ownership)
+      .def(
+          "fork", [](const StreamState& self) { return new StreamState(self); },
+          nb::rv_policy::take_ownership)
       .def("set", set_carry, "steps"_a, "carry"_a)
       .def("get", get_carry, "out"_a)
       .def("claim", claim<StreamState>)

@@ -47,7 +47,12 @@ inline std::map<std::string, NamedValues<int64_t>> tables() {
 #include "python/lists.def"
 #undef LIST
        }},
-      {"limits", {{"MAX_BLOCK", kMaxBlock}, {"MAX_REGISTERS", kMaxRegisters}, {"PANEL", kMaxPanel}}},
+      {"limits",
+       {{"MAX_BLOCK", kMaxBlock},
+        {"MAX_REGISTERS", kMaxRegisters},
+        {"MAX_WIDTH", kMaxWidth},
+        {"PANEL", kMaxPanel},
+        {"STRETCH", kStretch}}},
   };
 }
 

@@ -1,5 +1,5 @@
-// From the numbers that a person pushes to the row that a step reads, as in ostinato/data/prepare.py: number x
-// of feature i becomes (x − mean) / scale, in double.
+// From the numbers that a person pushes to the row that a step reads, as in ostinato/data/prepare.py: number
+// x of feature i becomes (x − mean) / scale, in double.
 #pragma once
 #include <cmath>
 #include <cstdint>

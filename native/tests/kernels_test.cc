@@ -276,7 +276,8 @@ template <class T> void check_take(const Kernels<T>& kernels, int64_t width, Ran
 float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 double fused(double a, double b, double c) { return a * b + c; }
 
-template <class T> void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Random& random) {
+template <class T>
+void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Random& random) {
   const int64_t rows = 1 + random.below(3), G = x.groups, M = x.M, K = x.K, N = x.N;
   Matrix<T> a(rows, G * M * K, random), b(rows, G * K * N, random), out(rows, G * M * N, random);
   kernels.small_product(rows, x, nullptr, {a.data(), a.stride()}, {b.data(), b.stride()},

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ostinato import _native
+from ostinato.compiler.graph.arrays import STRETCH
 from ostinato.compiler.lower.emit import MAX_BLOCK, MAX_REGISTERS, PANEL
 from ostinato.compiler.play import bindings
 from ostinato.engine import program as programs
 from ostinato.engine.program import OP_NUMBERS, Code, Instruction, Kind, Operand, Program
+from ostinato.runtime.step_graph import MAX_WIDTH
 
 TABLES = _native.tables()
 
@@ -29,8 +31,13 @@ def test_the_lists_that_arguments_come_from():
 
 
 def test_limits():
-    ours = {"MAX_BLOCK": MAX_BLOCK, "MAX_REGISTERS": MAX_REGISTERS, "PANEL": PANEL}
-    assert dict(TABLES["limits"]) == ours
+    assert dict(TABLES["limits"]) == {
+        "MAX_BLOCK": MAX_BLOCK,
+        "MAX_REGISTERS": MAX_REGISTERS,
+        "MAX_WIDTH": MAX_WIDTH,
+        "PANEL": PANEL,
+        "STRETCH": STRETCH,
+    }
 
 
 class Counter:
