@@ -16,6 +16,7 @@ import torch
 from cli_examples import assert_same_run, command
 from four_tasks import QUICK, TASKS
 
+from ostinato import load as ostinato_load
 from ostinato import training
 from ostinato.cli import main
 from zoo.suites import one_in
@@ -80,6 +81,32 @@ def test_evaluate_measures_what_the_run_measured(ostinato, trained_tasks, task):
     assert {k: evaluation["test"][k] for k in measured} == measured
     words = ostinato("evaluate", trained_tasks / task)
     assert (words.code, words.err) == (0, "")  # nothing is guessed again
+
+
+def test_origins_of_a_forecast_roll_as_asked(ostinato, trained_tasks):
+    """Six series of 60 steps, of which the run kept 5 horizons of 2 for its test."""
+    run, file = trained_tasks / "forecast", file_of(trained_tasks, "forecast")
+
+    def measured(*arguments: object) -> dict[str, float]:
+        outcome = ostinato("evaluate", run, *arguments, "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    assert measured("--windows", 5, "--stride", 2) == measured()
+    model = ostinato_load(run / "model")
+    values = np.array([float(row["value"]) for row in table(file)]).reshape(6, 60)
+    for source, windows, stride in ([], 3, 4), ([file], 20, 1):
+        found = measured(*source, "--windows", windows, "--stride", stride)
+        assert found["n"] == 6 * 2 * windows
+        wanted = model.evaluate(values, windows=windows, stride=stride)
+        assert found == pytest.approx(wanted, rel=1e-12)
+
+    learnt = ostinato("evaluate", run, "--windows", 3, "--stride", 5)
+    assert learnt.code == 2
+    assert "begin 12 steps before the end; the run kept 10 steps of each series" in learnt.err
+    other = ostinato("evaluate", trained_tasks / "tag", "--stride", 5)
+    assert (other.code, other.out) == (2, "")
+    assert "--stride is for forecasts" in other.err and "was trained to tag" in other.err
 
 
 @pytest.mark.parametrize(("task", "rows"), [("classify", 40), ("tag", 30 * 7), ("forecast", 6 * 2)])

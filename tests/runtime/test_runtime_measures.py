@@ -38,6 +38,7 @@ CASES = {
     "spans, crf": (lambda p: words_tagger(p, True), fitted_tagger, (WORDS, TAGS)),
     "series": (lambda p: forecaster(p), fitted_forecaster, (WAVES,)),
     "series, 3 windows": (lambda p: forecaster(p), fitted_forecaster, (WAVES, 3)),
+    "series, overlapping windows": (lambda p: forecaster(p), fitted_forecaster, (WAVES, 4, 1)),
     "characters": (lambda p: language_model(p), fitted_language, (TEXTS,)),
     "words": (lambda p: language_model(p, level="word"), fitted_language, (TEXTS,)),
 }

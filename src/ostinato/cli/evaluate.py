@@ -25,6 +25,18 @@ def evaluate(
             help=sources.FILE_HELP + " By default the test part the run was made with.",
         ),
     ] = None,
+    windows: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Forecasts of each series to measure, the last of which ends with it. By default "
+            "as many as the run was tested by.",
+            min=1,
+        ),
+    ] = None,
+    stride: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Steps from one of them to the next. By default the horizon.", min=1),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -35,7 +47,13 @@ def evaluate(
         flag = OPTIONS[next(iter(given))].flag
         raise BadInput(f"{flag} is for a FILE; the run's own data are read as they were")
     task, module = jobs.of_model(trained)
-    result = module.evaluated(trained, file)
+    if task == "forecast":
+        result = module.evaluated(trained, file, windows, stride)
+    elif windows or stride:
+        flag = "--windows" if windows else "--stride"
+        raise BadInput(f"{flag} is for forecasts; {run} was trained to {task}")
+    else:
+        result = module.evaluated(trained, file)
     if as_json:
         say_json(result)
     elif task == "classify" and "most_frequent_class" in result:

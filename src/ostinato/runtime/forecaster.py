@@ -85,12 +85,13 @@ class Forecaster(Model):
         ]
         return np.concatenate(found)
 
-    def evaluate(self, panel: Panel, windows: int = 1) -> dict[str, Any]:
+    def evaluate(self, panel: Panel, windows: int = 1, stride: int | None = None) -> dict[str, Any]:
         """How good forecasts of the last values of series are, made as if these had not come.
 
         Args:
             panel: the series; see `ostinato.data.panel.as_panel`.
-            windows: forecasts of each, a horizon apart.
+            windows: forecasts of each, the last of which ends with the series.
+            stride: steps from one to the next; None: the horizon.
 
         Returns:
             mase, wql, pinball, mae, coverage_80 and n; see `ostinato.forecast_metrics`.
@@ -100,7 +101,7 @@ class Forecaster(Model):
         """
         from ostinato.runtime import measures
 
-        return measures.of_forecaster(self, panel, windows)
+        return measures.of_forecaster(self, panel, windows, stride)
 
     def _forecasts(self, panel: Panel, series: Array, cutoffs: Array) -> Array:
         read = self.windows.contexts(panel, series, cutoffs)

@@ -86,18 +86,22 @@ def of_tagger(model: Tagger, X: Any, y: Any) -> Measures:
     return measures
 
 
-def of_forecaster(model: Forecaster, panel: Panel | StoredPanel, windows: int = 1) -> Measures:
+def of_forecaster(
+    model: Forecaster, panel: Panel | StoredPanel, windows: int = 1, stride: int | None = None
+) -> Measures:
     """mase, wql, pinball, mae, coverage of the widest interval and n; see `forecast_metrics`.
 
     Args:
         panel: the series.
-        windows: forecasts of each, a horizon apart, the last of which ends with the series.
+        windows: forecasts of each, the last of which ends with the series.
+        stride: steps from one to the next; None: the horizon.
     """
     how = model.windows
+    stride = stride or how.horizon
     actual, quantiles, scales = [], [], []
     for _, part in in_parts(panel):
         how.check_inputs(part)
-        series, cutoffs = last_windows(part, how.context, how.horizon, windows, how.horizon)
+        series, cutoffs = last_windows(part, how.context, how.horizon, windows, stride)
         if not len(series):
             continue
         actual.append(how.actual(part, series, cutoffs))

@@ -67,8 +67,18 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
     return (replace(job, windows=windows, held_back=each) for each in steps)
 
 
-def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
-    """The measures of a saved forecaster, on the ends of the series of a file or of its run's."""
+def evaluated(
+    trained: Trained, file: str | None, windows: int | None = None, stride: int | None = None
+) -> dict[str, Any]:
+    """The measures of a saved forecaster, on the ends of the series of a file or of its run's.
+
+    Args:
+        windows: forecasts of each series; None: as many as a run on these series is tested by.
+        stride: steps from one to the next; None: the horizon.
+
+    Raises:
+        BadInput: the run learnt from steps that would be forecast; or there is no series.
+    """
     if file is None and trained.config is None:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
     settings = trained.settings()
@@ -76,8 +86,17 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     series = _series(source, settings, trained.preparation())
 
     model = answering.to_evaluate(trained)
-    windows = _windows(_lengths(series), model.windows.horizon, series.source)
-    return _known(model.evaluate(_panel(series, model.preparation), windows))
+    horizon = model.windows.horizon
+    tested = _windows(_lengths(series), horizon, series.source)
+    windows, stride = windows or tested, stride or horizon
+    steps = (windows - 1) * stride + horizon
+    if file is None and steps > tested * horizon:
+        raise BadInput(
+            f"{windows} forecasts {stride} steps apart begin {steps} steps before the end; the run "
+            f"kept {tested * horizon} steps of each series for its test, and learnt from those "
+            "before; wanted fewer --windows, a smaller --stride, or a FILE of other series"
+        )
+    return _known(model.evaluate(_panel(series, model.preparation), windows, stride))
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
