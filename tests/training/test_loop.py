@@ -175,7 +175,7 @@ class Worse(Callback):
                 run.net.readout.bias += torch.tensor([3.0, -3.0])
 
 
-def early(patience: int | None, restore_best: bool = True):
+def early(patience: int | None, restore_best: bool = True, schedule: str = "constant"):
     X, y = up_or_down(120)
     torch.manual_seed(0)
     net = ClassifierNet(1, 2, hidden_size=8)
@@ -186,6 +186,7 @@ def early(patience: int | None, restore_best: bool = True):
         eval_every=5,
         patience=patience,
         restore_best=restore_best,
+        schedule=schedule,
     )
     held_out = X[80:], y[80:]
     history = train(
@@ -202,6 +203,16 @@ def test_early_stopping_counts_reports_and_restores_the_best():
     assert len(history.reports) == best + 1 + 3
     assert history.iterations == history["iteration"][-1] < 60
     assert loss == history["validation_loss"][best]
+
+
+def test_a_falling_learning_rate_is_given_three_fifths_of_its_schedule():
+    at_once, _ = early(patience=1)
+    assert at_once.outcome == "stopped early" and at_once.iterations < 36
+    later, loss = early(patience=1, schedule="cosine")
+    assert (
+        later.outcome == "stopped early" and later.iterations == 40
+    )  # the first report from 36 on
+    assert later.best_iteration < 36 and loss == min(later["validation_loss"])
 
 
 def test_without_patience_it_goes_on_to_the_end_and_restores_the_best_all_the_same():
