@@ -66,3 +66,16 @@ def test_it_is_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scan(case.step, case.init(B), case.xs(T, B), memory="1MB")
+
+
+def test_under_torch_func_every_step_is_kept():
+    """Its gradients refuse the hooks of checkpointing."""
+    W, xs = torch.randn(5, 5, dtype=torch.float64), torch.randn(T, B, 5, dtype=torch.float64)
+
+    def loss(W, memory):
+        last, _ = scan(lambda h, x: torch.tanh(x + h @ W), xs[0], xs, memory=memory)
+        return last.square().sum()
+
+    with pytest.warns(UserWarning, match="memory= has no effect .* torch.func.grad"):
+        bounded = torch.func.grad(loss)(W, "1MB")
+    assert torch.equal(bounded, torch.func.grad(loss)(W, None))

@@ -21,7 +21,7 @@ from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall, play
 from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.shared import ways
-from ostinato.compiler.steps import warn_refused
+from ostinato.compiler.steps import warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
 from ostinato.engine import native
@@ -148,7 +148,11 @@ def _played(a: Arguments) -> tuple[Tree, Tree]:
             pass
         except Unsupported as refusal:
             warn_refused(a.given, refusal)
-    if a.memory is not None and torch.is_grad_enabled():
+    bounded = a.memory is not None and torch.is_grad_enabled()
+    if bounded and torch_compat.refuses_checkpoints():
+        warn_unbounded(a.given)
+        bounded = False
+    if bounded:
         from ostinato.checkpointed import checkpointed_scan  # not a part of every start
 
         carry, ys = checkpointed_scan(a)

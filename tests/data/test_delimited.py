@@ -85,6 +85,12 @@ def test_a_quoted_separator_before_a_number_does_not_shift_the_columns():
         parse_delimited(b'a,b,c\n"x,y",1,2\n"p,1,2\nq",3,4\n', "f.csv")
 
 
+def test_a_name_may_have_several_lines():
+    """The first of which may hold a separator of other files, and none of this one."""
+    table = parse_delimited(b'"Temperature (C;\nmean)",x\n1,2\n', "f.csv")
+    assert table.names == ("Temperature (C;\nmean)", "x")
+
+
 def test_long_names():
     name = "x" * 200_000
     assert parse_delimited(f'{name},"a ""b"" "\n1,2\n'.encode(), "f").names == (name, 'a "b"')

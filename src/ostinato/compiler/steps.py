@@ -105,6 +105,17 @@ def warn_checkpointed(step: Any) -> None:
         )
 
 
+def warn_unbounded(step: Any) -> None:
+    """Say once per step function that its budget of memory is not kept, since it cannot be."""
+    _refusals[code_key(step), "unbounded"] += 1
+    if _refusals[code_key(step), "unbounded"] == 1:
+        _warn(
+            f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
+            "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
+            "budget"
+        )
+
+
 def warn_too_large(kept: int) -> None:
     """Say that a run keeps more bytes for the backward pass than this process can get."""
     from ostinato import environment  # not a part of every start

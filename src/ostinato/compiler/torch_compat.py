@@ -147,6 +147,11 @@ def transformed() -> str | None:
     return None
 
 
+def refuses_checkpoints() -> bool:
+    """Whether torch.utils.checkpoint would raise, as under torch.func.grad: it hangs hooks."""
+    return not torch._C._autograd._saved_tensors_hooks_is_enabled()
+
+
 def default_devices() -> tuple[torch.device, ...] | None:
     """The devices of active `with torch.device` and set_default_device, outermost first.
 

@@ -147,10 +147,11 @@ class _Scan:
 
         The quotes of such a file would seem to be wrong: they do not stand at its separators.
         """
-        blank = len(self.content) - len(self.content.lstrip(b"\n"))
-        header = self.content[blank:].partition(b"\n")[0].decode()
-        if self.separator not in header:
-            self._check_header(header, 1 + blank)
+        begin = len(self.content) - len(self.content.lstrip(b"\n"))
+        header = self.content[begin : self.content.find(b"\n", begin)].decode()
+        is_whole = header.count('"') % 2 == 0  # no quoted name goes on in the next line
+        if is_whole and self.separator not in header:
+            self._check_header(header, 1 + begin)
 
     def check_quotes(self) -> None:
         """Each quote stands at the begin or end of a field, or is doubled within one."""
