@@ -129,6 +129,19 @@ def test_the_engine_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
+def test_what_records_a_step_is_imported_when_one_is_recorded():
+    script = """
+        import sys
+        from ostinato import scan
+        late = ("graph.from_aten", "capture.record", "capture.functions", "lower.lower")
+        assert [m for m in late if "ostinato.compiler." + m in sys.modules] == []
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_checker_can_fail(tmp_path, monkeypatch):
     """On an import upwards, one beside, one in a function, and a file that has no place."""
     monkeypatch.setattr("test_imports.ROOT", tmp_path)

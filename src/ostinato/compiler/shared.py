@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.functions import CELLS, FUNCTIONS
 from ostinato.compiler.errors import Unsupported, error_in_short
 
 if TYPE_CHECKING:
@@ -90,7 +89,9 @@ class Shared:
     @property
     def functions(self) -> Mapping[Any, Any]:
         """The functions of torch that are replaced while the step is recorded."""
-        return FUNCTIONS | CELLS if self.alone else FUNCTIONS
+        from ostinato.compiler.capture import functions as of  # not a part of every start
+
+        return of.FUNCTIONS | of.CELLS if self.alone else of.FUNCTIONS
 
 
 def ways(a: Arguments) -> list[Shared]:

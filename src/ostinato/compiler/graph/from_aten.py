@@ -29,7 +29,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.aten_reductions import axes_of, reduced
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, is_linear, left_to_torch
-from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Literal, Node
+from ostinato.compiler.graph.node import ONCE, QUOTIENT, ROWS, SUM, Literal, Node
 from ostinato.compiler.graph.rules import (
     RULES,
     Context,
@@ -170,8 +170,6 @@ def _is_exact(node: Node) -> bool:
     return node.op in _TRUTHS or node.op == "sign"
 
 
-# Of total_ys, beside 0 and −1: the sum of one column over the batch by that of another.
-QUOTIENT = 1
 _LINEAR_IN_TOTALS = {
     "add", "alias", "clone", "detach", "div", "mul", "neg", "squeeze", "sub", "unsqueeze", "view",
 }  # fmt: skip

@@ -25,6 +25,10 @@ from typing import Any
 
 ROWS, ONCE, SUM = "rows", "once", "sum"
 
+# Among the powers of the batch's size that outputs over the batch are multiplied by: 0 of a sum, −1
+# of a mean, and this one of a column's sum divided by another's.
+QUOTIENT = 1
+
 # Operations on rows that need all of a row: each is an instruction of its own.
 WITHIN_ROWS = ("row_sum", "row_max", "take", "product")
 

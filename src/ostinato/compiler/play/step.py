@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.from_aten import QUOTIENT
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.node import QUOTIENT, Node
 from ostinato.compiler.play.bindings import Bound
 from ostinato.engine import native
 from ostinato.engine.rows import dealt
