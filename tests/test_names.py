@@ -11,17 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 NATIVE = Path(__file__).parents[1] / "native"
 
-KNOWN = {
-    "LanguageModel",  # the same model, trained with torch or answering without
-    "Progress",  # a bar of a training; what a trial reports
-    "Run",  # a training; elements of a row, as the engine names them
-    "Table",  # columns of a file; elements of a row, as the engine names them
-}
+KNOWN = {"LanguageModel"}  # the same model, trained with torch or answering without
 
 # The same things on both sides: programs, as Python makes them and the engine reads them.
 ON_BOTH_SIDES = {
-    "Buffer", "Carry", "Code", "Gradient", "How", "Instruction", "Kind", "Op", "Operand", "Program",
-    "Run", "Segment", "SmallProduct", "Table", "Weight", "WeightBlock",
+    "Buffer", "Carry", "Code", "ElementRun", "Gradient", "How", "IndexTable", "Instruction", "Kind",
+    "Op", "Operand", "Program", "Segment", "SmallProduct", "Weight", "WeightBlock",
     "Span",  # of labels; of rows
 }  # fmt: skip
 CPP_CLASS = re.compile(

@@ -229,14 +229,14 @@ void add_to_sums(int64_t n_rows, int64_t n, Rows<const typename V::Scalar> a, Ro
 }
 
 template <class V>
-void take(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const typename V::Scalar> a,
+void take(int64_t n_rows, const ElementRun* runs, int64_t n_runs, Rows<const typename V::Scalar> a,
           Rows<typename V::Scalar> out) {
   using T = typename V::Scalar;
   constexpr int64_t L = V::kLanes;
   for (int64_t r = 0; r < n_rows; r++) {
     const T* const from = a.data + r * a.stride;
     T* d = out.data + r * out.stride;
-    for (const Run* run = runs; run < runs + n_runs; run++) {
+    for (const ElementRun* run = runs; run < runs + n_runs; run++) {
       const int64_t n = run->count, step = run->step;
       if (run->start < 0) {
         for (int64_t i = 0; i < n; i += L) V::all(0).store(d + i, int(std::min(L, n - i)));

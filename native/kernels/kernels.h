@@ -155,7 +155,7 @@ template <class T> struct Kernels {
                      const Fibres<T>& b, Rows<T> out, bool begins);
 
   // out[r] = the elements of a[r] that the runs name, one run behind the other.
-  void (*take)(int64_t n_rows, const Run* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);
+  void (*take)(int64_t n_rows, const ElementRun* runs, int64_t n_runs, Rows<const T> a, Rows<T> out);
 
   // Products of matrices that lie within rows; see program/arrays.h. stretches: of b, by rows of its
   // matrices; null if b is read as it lies.

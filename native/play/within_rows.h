@@ -10,7 +10,7 @@ namespace ostinato {
 
 // The tables and products that operations within a row refer to by number.
 struct WithinRows {
-  std::vector<Table> tables;
+  std::vector<IndexTable> tables;
   std::vector<SmallProduct> products;
   std::vector<std::vector<Stretch>> stretches;  // by product
 
@@ -53,7 +53,7 @@ void play_within_rows(const Kernels<T>& kernels, const WithinRows& within, const
     case Code::kRowSum: return kernels.row_sum(n_rows, x.n, axis_of(x), a, d);
     case Code::kRowMax: return kernels.row_max(n_rows, x.n, axis_of(x), a, d);
     case Code::kTake: {
-      const std::vector<Run>& runs = within.tables[number].runs;
+      const std::vector<ElementRun>& runs = within.tables[number].runs;
       return kernels.take(n_rows, runs.data(), int64_t(runs.size()), a, d);
     }
     default:

@@ -14,7 +14,7 @@ struct Axis {
 };
 
 // Elements start, start + step, …, `count` of them; zeros if `start` is −1.
-struct Run {
+struct ElementRun {
   int32_t start, count, step;
 };
 

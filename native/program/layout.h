@@ -42,12 +42,12 @@ template <class V> void visit(V& v, Carry& c) {
   v.number("init", c.init);
   v.number("final", c.final);
 }
-template <class V> void visit(V& v, Run& r) {
+template <class V> void visit(V& v, ElementRun& r) {
   v.number("start", r.start);
   v.number("count", r.count);
   v.number("step", r.step);
 }
-template <class V> void visit(V& v, Table& t) {
+template <class V> void visit(V& v, IndexTable& t) {
   v.number("width", t.width);
   v.list("runs", t.runs);
 }

@@ -55,9 +55,9 @@ inline bool apart(const Operand& x, int64_t nx, const Operand& y, int64_t ny) {
 }
 
 // The elements of a row of `width` columns that an instruction takes, run after run.
-struct Table {
+struct IndexTable {
   int32_t width;
-  std::vector<Run> runs;
+  std::vector<ElementRun> runs;
 };
 
 enum class Code : int32_t {
@@ -96,7 +96,7 @@ struct Program {
   std::vector<Weight> weights;
   std::vector<Gradient> gradients;
   std::vector<Carry> carries;
-  std::vector<Table> tables;
+  std::vector<IndexTable> tables;
   std::vector<SmallProduct> products;
   std::vector<Instruction> instructions;
   Section once{}, before{}, loop{}, after{};

@@ -18,16 +18,16 @@ bool find_stretch(const int32_t* places, int64_t n, Stretch& found) {
   return true;
 }
 
-std::vector<int32_t> places_of(const Table& table) {
+std::vector<int32_t> places_of(const IndexTable& table) {
   std::vector<int32_t> places;
-  for (const Run& run : table.runs)
+  for (const ElementRun& run : table.runs)
     for (int32_t i = 0; i < run.count; i++) places.push_back(run.start < 0 ? -1 : run.start + i * run.step);
   return places;
 }
 
 }  // namespace
 
-std::vector<Stretch> find_stretches(const Table& table, int64_t n) {
+std::vector<Stretch> find_stretches(const IndexTable& table, int64_t n) {
   const std::vector<int32_t> places = places_of(table);
   const int64_t total = int64_t(places.size());
   if (total % n) return {};

@@ -93,11 +93,11 @@ class Validator {
   }
   void tables() {
     for (size_t i = 0; i < p_.tables.size(); i++) {
-      const Table& t = p_.tables[i];
+      const IndexTable& t = p_.tables[i];
       where_ = "table " + std::to_string(i);
       require(t.width > 0 && t.width <= kMaxWidth, where_ + ": width");
       int64_t n = 0;
-      for (const Run& run : t.runs) {
+      for (const ElementRun& run : t.runs) {
         require(run.count > 0 && run.count <= kMaxWidth, where_ + ": count");
         const int64_t last = run.start + int64_t(run.count - 1) * run.step;
         require((run.start == -1 && run.step == 0) ||
@@ -124,14 +124,14 @@ class Validator {
   }
   void table_of(const SmallProduct& x) const {
     require(x.table >= 0 && x.table < int64_t(p_.tables.size()), where_ + ": table");
-    const Table& table = p_.tables[size_t(x.table)];
+    const IndexTable& table = p_.tables[size_t(x.table)];
     require(columns(table) == x.groups * x.K * x.N, where_ + ": elements of the table");
     require(!find_stretches(table, x.columns_of_b()).empty(),
             where_ + ": sixteen elements of its table do not lie side by side");
   }
-  static int32_t columns(const Table& table) {
+  static int32_t columns(const IndexTable& table) {
     int32_t n = 0;
-    for (const Run& run : table.runs) n += run.count;
+    for (const ElementRun& run : table.runs) n += run.count;
     return n;
   }
   void section(const Section& s, int32_t begin, const char* name) {
@@ -234,7 +234,7 @@ class Validator {
         break;
       case Code::kTake: {
         require(x.weight >= 0 && x.weight < int64_t(p_.tables.size()), where_ + ": table");
-        const Table& table = p_.tables[x.weight];
+        const IndexTable& table = p_.tables[x.weight];
         require(x.n == columns(table), where_ + ": columns of the table");
         memory(x.a, table.width, once, false);
         memory(x.d, x.n, once, true);

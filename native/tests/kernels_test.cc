@@ -253,10 +253,10 @@ template <class T> void check_axis(const Kernels<T>& kernels, int64_t outer, int
 
 template <class T> void check_take(const Kernels<T>& kernels, int64_t width, Random& random) {
   const int64_t rows = 1 + random.below(3);
-  std::vector<Run> runs;
+  std::vector<ElementRun> runs;
   std::vector<int64_t> places;
   while (places.size() < 40) {
-    Run run{int32_t(random.below(width + 1)) - 1, 1, int32_t(random.below(5)) - 2};
+    ElementRun run{int32_t(random.below(width + 1)) - 1, 1, int32_t(random.below(5)) - 2};
     if (run.start < 0) run.step = 0;
     while (run.count < 9 && run.start + run.count * run.step < width &&
            run.start + run.count * run.step >= (run.start < 0 ? -1 : 0))
@@ -304,8 +304,8 @@ void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Rando
 }
 
 // Rows of n elements of a row of `width`, each sixteen side by side where they are there at all.
-Table random_stretches(int64_t n_rows, int64_t n, int64_t width, Random& random) {
-  Table table{int32_t(width), {}};
+IndexTable random_stretches(int64_t n_rows, int64_t n, int64_t width, Random& random) {
+  IndexTable table{int32_t(width), {}};
   for (int64_t row = 0; row < n_rows; row++)
     for (int64_t block = 0; block < n; block += 16) {
       const int64_t start = random.below(width + 15) - 15;
@@ -322,7 +322,7 @@ Table random_stretches(int64_t n_rows, int64_t n, int64_t width, Random& random)
 template <class T> void check_product_by_places(const Kernels<T>& kernels, SmallProduct x, Random& random) {
   const int64_t rows = 1 + random.below(3), G = x.groups, width = 1 + random.below(150);
   const int64_t n = x.columns_of_b(), n_rows_of_b = G * (x.across ? x.N : x.K);
-  const Table table = random_stretches(n_rows_of_b, n, width, random);
+  const IndexTable table = random_stretches(n_rows_of_b, n, width, random);
   const std::vector<Stretch> stretches = find_stretches(table, n);
   CHECK(int64_t(stretches.size()) == n_rows_of_b * ((n + 15) / 16), "stretches");
   Matrix<T> a(rows, G * x.M * x.K, random), image(rows, width, random), b(rows, G * x.K * x.N, random);
@@ -342,7 +342,7 @@ void check_product_sum(const Kernels<T>& kernels, SmallProduct x, int64_t n_rows
                        Random& random) {
   const int64_t M = x.groups * x.M, n_b = x.groups * x.N * x.K;
   const int64_t width = by_places ? 1 + random.below(150) : n_b;
-  const Table table = random_stretches(x.groups * x.N, x.K, width, random);
+  const IndexTable table = random_stretches(x.groups * x.N, x.K, width, random);
   const std::vector<Stretch> stretches = find_stretches(table, x.K);
   Matrix<T> a(n_rows, M * x.K, random), image(n_rows, width, random), b(n_rows, n_b, random);
   if (by_places)

@@ -25,14 +25,14 @@ TWO = workers.Processes(2, threads=1)
 
 def test_each_piece_comes_back_with_its_result():
     dealer = Dealt(*range(7), "ends", "goes on")
-    TWO.play(squares, (100,), dealer)
+    TWO.do_all(squares, (100,), dealer)
     squared = {n: n**2 + 100 for n in range(7)}
     assert dealer.results == squared | {"ends": 101, "goes on": "went on"}
 
 
 def test_pieces_are_taken_when_a_worker_is_free():
     dealer = Dealt(*range(6))
-    TWO.play(squares, (0,), dealer)
+    TWO.do_all(squares, (0,), dealer)
     assert max(dealer.out) <= 2 and min(dealer.out) >= 1
 
 
@@ -47,7 +47,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
 def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):
     dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
-        TWO.play(squares, (0,), dealer)
+        TWO.do_all(squares, (0,), dealer)
     assert caught.value.exit_code == code
     assert ("ZeroDivisionError: a bug in a piece" in capfd.readouterr().err) == (piece == "bug")
     assert not any(Path(f"/proc/{pid}").exists() for pid in dealer.results.values())

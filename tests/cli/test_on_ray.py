@@ -68,7 +68,7 @@ def temporary():
 @cluster
 def test_each_piece_comes_back_with_its_result(team):
     dealer = Dealt(*range(7), "ends", "goes on", *PROCESSES)
-    team.play(squares, (100,), dealer)
+    team.do_all(squares, (100,), dealer)
     assert len({dealer.results.pop(piece) for piece in PROCESSES}) <= 2
     squared = {n: n**2 + 100 for n in range(7)}
     assert dealer.results == squared | {"ends": 101, "goes on": "went on"}
@@ -90,7 +90,7 @@ def test_what_fails_in_a_worker_fails_here(
     monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)  # what a person sees on stderr
     dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
-        replace(team, n=1).play(squares, (0,), dealer)
+        replace(team, n=1).do_all(squares, (0,), dealer)
     assert caught.value.exit_code == code
     err = capfd.readouterr().err + caplog.text
     assert ("ZeroDivisionError: a bug in a piece" in err) == (piece == "bug")
@@ -126,7 +126,7 @@ def test_a_worker_that_ray_ends_because_memory_is_full_is_lost(monkeypatch, begi
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(tune, "Tuner", Tuner)
     with pytest.raises(workers.Lost, match="if the memory is full, take fewer --jobs"):
-        on_ray.Trials(1, 1).play(squares, (0,), Dealt(0))
+        on_ray.Trials(1, 1).do_all(squares, (0,), Dealt(0))
 
 
 @cluster
@@ -134,7 +134,7 @@ def test_what_a_worker_cannot_import_is_named(team, monkeypatch):
     monkeypatch.setattr(squares, "__module__", "not_there")
     monkeypatch.setitem(sys.modules, "not_there", sys.modules["worker_examples"])
     with pytest.raises(Failure, match=r"cannot begin: .*'not_there'; wanted the same packages"):
-        team.play(squares, (0,), Dealt(0))
+        team.do_all(squares, (0,), Dealt(0))
 
 
 @cluster

@@ -217,7 +217,7 @@ def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_pat
     class Late:
         threads = 1
 
-        def play(self, prepare, arguments, dealer):
+        def do_all(self, prepare, arguments, dealer):
             for piece in dealer.pieces():
                 time.sleep(1)
                 work = prepare(*arguments)

@@ -11,14 +11,14 @@ from ostinato.engine.program import (
     Buffer,
     Carry,
     Code,
+    ElementRun,
     Gradient,
+    IndexTable,
     Instruction,
     Kind,
     Operand,
     Program,
-    Run,
     SmallProduct,
-    Table,
     Weight,
     WeightBlock,
     register,
@@ -50,7 +50,7 @@ class Maker:
     weights: list[Weight] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
     carries: list[Carry] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[IndexTable] = field(default_factory=list)
     products: list[SmallProduct] = field(default_factory=list)
     arguments: list[tuple[str, Any]] = field(default_factory=list)  # what, shape without T and B
 
@@ -173,7 +173,7 @@ class Maker:
         n, d = out.width, Operand(out.buffer, 0, out.dt)
         if self.rng.random() < 0.5:
             a = self.pick(sources)
-            self.tables.append(Table(a.width, tuple(self.runs(a.width, n))))
+            self.tables.append(IndexTable(a.width, tuple(self.runs(a.width, n))))
             weight = len(self.tables) - 1
             return [Instruction(Code.TAKE, n=n, weight=weight, d=d, a=Operand(a.buffer, 0, a.dt))]
         groups = self.pick([g for g in range(1, n + 1) if n % g == 0])
@@ -203,32 +203,34 @@ class Maker:
             b = Operand(source.buffer, 0, source.dt)
             table = len(self.tables)
             n_rows, n = (groups * N, K) if across else (groups * K, N)
-            self.tables.append(Table(source.width, tuple(self.stretches(source.width, n_rows, n))))
+            self.tables.append(
+                IndexTable(source.width, tuple(self.stretches(source.width, n_rows, n)))
+            )
         self.products.append(SmallProduct(groups, M, K, N, across, table))
         return len(self.products) - 1, a, b
 
-    def stretches(self, width: int, n_rows: int, n: int) -> list[Run]:
+    def stretches(self, width: int, n_rows: int, n: int) -> list[ElementRun]:
         """Rows of n elements, of which each sixteen lie side by side, but for zeros."""
-        found: list[Run] = []
+        found: list[ElementRun] = []
         for at in [i for _ in range(n_rows) for i in range(n)]:
             if at % 16 == 0:
                 start = int(self.rng.integers(-15, width))
             place = start + at % 16
             there = 0 <= place < width and self.rng.random() < 0.8
-            found.append(Run(place, 1, 1) if there else Run(-1, 1, 0))
+            found.append(ElementRun(place, 1, 1) if there else ElementRun(-1, 1, 0))
         return found
 
-    def runs(self, width: int, n: int) -> list[Run]:
-        found: list[Run] = []
+    def runs(self, width: int, n: int) -> list[ElementRun]:
+        found: list[ElementRun] = []
         while n:
             count, start = int(self.rng.integers(1, n + 1)), int(self.rng.integers(-1, width))
             if start < 0:
-                found.append(Run(-1, count, 0))
+                found.append(ElementRun(-1, count, 0))
             else:
                 step = int(self.rng.integers(-2, 3))
                 room = (width - 1 - start) // step if step > 0 else start // -step if step else n
                 count = min(count, room + 1)
-                found.append(Run(start, count, step))
+                found.append(ElementRun(start, count, step))
             n -= found[-1].count
         return found
 

@@ -59,7 +59,7 @@ class Counter:
                 given[field.name] = self.number()
             elif name == "Operand":
                 given[field.name] = self.make(Operand)
-            elif name in ("tuple[WeightBlock, ...]", "tuple[Run, ...]"):
+            elif name in ("tuple[WeightBlock, ...]", "tuple[ElementRun, ...]"):
                 part = getattr(programs, name[len("tuple[") : -len(", ...]")])
                 given[field.name] = tuple(self.make(part) for _ in range(2))
             elif name == "bool":
@@ -94,7 +94,7 @@ def test_the_numbers_of_a_program():
         "weights": programs.Weight,
         "gradients": programs.Gradient,
         "carries": programs.Carry,
-        "tables": programs.Table,
+        "tables": programs.IndexTable,
         "products": programs.SmallProduct,
     }
     parts = {name: tuple(counter.make(kind) for _ in range(2)) for name, kind in lists.items()}

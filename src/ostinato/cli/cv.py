@@ -139,7 +139,7 @@ def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) 
     first = next(jobs.folds(configuration.resolve(asked), asked, k))  # it tells what there is
     with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
-        team.play(_worker, (given, k, sources.digest(first.settings.data)), dealer)
+        team.do_all(_worker, (given, k, sources.digest(first.settings.data)), dealer)
 
 
 def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:

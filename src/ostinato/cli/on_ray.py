@@ -47,7 +47,7 @@ class Trials:
     n: int
     threads: int
 
-    def play(
+    def do_all(
         self, prepare: Callable[..., workers.Work], arguments: tuple, dealer: workers.Dealer
     ) -> None:
         """See `workers.Team`."""

@@ -148,7 +148,7 @@ def _search(
         return
     with workers.team(n_jobs, job.settings.run.threads, ray) as team:
         given = asked | {"run.threads": team.threads}
-        team.play(_worker, (given, sources.digest(job.settings.data)), search)
+        team.do_all(_worker, (given, sources.digest(job.settings.data)), search)
 
 
 class Piece(NamedTuple):
@@ -161,7 +161,7 @@ class Piece(NamedTuple):
     used: Given
 
 
-class Progress(NamedTuple):
+class TrialProgress(NamedTuple):
     """How far a trial has come: its step of `trials.STEPS`, the share of its schedule, its loss."""
 
     step: int
@@ -200,7 +200,7 @@ class _Search:
             self._running[trial.number] = trial, now
             yield Piece(trial.number, used)
 
-    def answer(self, piece: Piece, progress: Progress | None) -> Outcome | None:
+    def answer(self, piece: Piece, progress: TrialProgress | None) -> Outcome | None:
         """The outcome of a trial that is to end: one that is worse than others were so far.
 
         Any trial ends when the time is up, for which it asks without progress.
@@ -330,10 +330,10 @@ def _watch(ask: workers.Ask, prunes: bool) -> Any:
             if not prunes or step <= self.step or run.iteration == run.total:
                 return
             self.step = step
-            progress = Progress(step, run.iteration / run.total, report["validation_loss"])
+            progress = TrialProgress(step, run.iteration / run.total, report["validation_loss"])
             self.go_on(progress)
 
-        def go_on(self, progress: Progress | None) -> None:
+        def go_on(self, progress: TrialProgress | None) -> None:
             if (outcome := ask(progress)) is not None:
                 raise _Ended(outcome)
 

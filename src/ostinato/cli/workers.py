@@ -10,7 +10,7 @@ of its pieces, such as the data, it makes for itself once, so that little is sen
     answer(piece, question)      ←→     ask(question), as often as it likes
     tell(piece, result)          ←
 
-An answer other than None ends the piece: it is the result. A `Team` plays for a dealer: `Processes`
+An answer other than None ends the piece: it is the result. A `Team` works for a dealer: `Processes`
 of this machine, or `on_ray.Trials`. Workers end with the command.
 """
 
@@ -67,7 +67,7 @@ class Dealer(Protocol):
 
 
 class Team(Protocol):
-    """Workers, who are there while they play.
+    """Workers, who are there while they work.
 
     Attributes:
         threads: of each.
@@ -76,7 +76,7 @@ class Team(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def play(
+    def do_all(
         self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
     ) -> None:
         """Do all pieces of a dealer.
@@ -188,7 +188,7 @@ class Processes:
     n: int
     threads: int
 
-    def play(
+    def do_all(
         self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
     ) -> None:
         """See `Team`."""

@@ -97,7 +97,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Run:
+class ElementRun:
     """Elements start, start + step, …, `count` of them; zeros if `start` is −1."""
 
     start: int
@@ -106,11 +106,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class IndexTable:
     """The elements of a row of `width` columns that an instruction takes, run after run."""
 
     width: int
-    runs: tuple[Run, ...]
+    runs: tuple[ElementRun, ...]
 
     @property
     def n(self) -> int:
@@ -192,7 +192,7 @@ class Program:
     weights: tuple[Weight, ...]
     gradients: tuple[Gradient, ...]
     carries: tuple[Carry, ...]
-    tables: tuple[Table, ...] = ()
+    tables: tuple[IndexTable, ...] = ()
     products: tuple[SmallProduct, ...] = ()
     once: tuple[Instruction, ...] = ()
     before: tuple[Instruction, ...] = ()

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from ostinato.engine.ops import OPS
-from ostinato.engine.program import Code, Instruction, Kind, Operand, Program, Run, Table
+from ostinato.engine.program import (
+    Code,
+    ElementRun,
+    IndexTable,
+    Instruction,
+    Kind,
+    Operand,
+    Program,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,12 +62,12 @@ def over_axis(reduce: Any, a: Array, times: int, inner: int) -> Array:
     return reduce(a.reshape(len(a), -1, times, inner), axis=2).reshape(len(a), -1)
 
 
-def taken(a: Array, table: Table) -> Array:
+def taken(a: Array, table: IndexTable) -> Array:
     """The elements of every row that the runs of a table name."""
     return np.concatenate([_run_of(a, run) for run in table.runs], axis=1)
 
 
-def _run_of(a: Array, run: Run) -> Array:
+def _run_of(a: Array, run: ElementRun) -> Array:
     if run.start < 0:
         return np.zeros((len(a), run.count), a.dtype)
     return a[:, run.start + run.step * np.arange(run.count)]

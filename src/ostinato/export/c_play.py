@@ -49,7 +49,9 @@ class PartPlayer:
         self.weights = [w.astype(dtype) for w in (part.weights if weights is None else weights)]
         self.constants = {i: v.astype(dtype)[None] for i, v in part.constants.items()}
 
-    def play(self, xs: Sequence[Array], states: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    def values(
+        self, xs: Sequence[Array], states: Sequence[Array]
+    ) -> tuple[list[Array], list[Array]]:
         """The new states and the outputs of one step, `[B, width]` each."""
         p, n_rows = self.part, len([*xs, *states][0])
         given = {f"x{i}": x for i, x in enumerate(xs)}
@@ -144,10 +146,10 @@ def answers(step: PartPlayer, answer: PartPlayer, x: Array, lengths: Array | Non
     states = _zeros(step, n_rows)
     found = []
     for t in range(n_steps):
-        new, _ = step.play([x[:, t].astype(step.dtype)], states)
+        new, _ = step.values([x[:, t].astype(step.dtype)], states)
         alive = np.ones(n_rows, bool) if lengths is None else np.asarray(lengths) > t
         states = [np.where(alive[:, None], n, s) for n, s in zip(new, states, strict=True)]
-        found.append(answer.play(states, ())[1][0])
+        found.append(answer.values(states, ())[1][0])
     return np.stack(found, axis=1)
 
 
@@ -188,10 +190,10 @@ def forecasts(
     n_rows, n_steps = known.shape[:2]
     states = _zeros(step, n_rows)
     for t in range(x.shape[1]):
-        states, _ = step.play([x[:, t].astype(step.dtype)], states)
-    vectors = answer.play(states, ())[1][0].reshape(n_rows * n_steps, -1)
+        states, _ = step.values([x[:, t].astype(step.dtype)], states)
+    vectors = answer.values(states, ())[1][0].reshape(n_rows * n_steps, -1)
     beside = known.reshape(n_rows * n_steps, -1).astype(each.dtype)
-    return each.play([vectors, beside], ())[1][0].reshape(n_rows, n_steps, -1)
+    return each.values([vectors, beside], ())[1][0].reshape(n_rows, n_steps, -1)
 
 
 def _zeros(step: PartPlayer, n_rows: int) -> list[Array]:

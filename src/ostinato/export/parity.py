@@ -46,7 +46,7 @@ SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
 LETTERS = 5  # of a word, at the most
 DELTA = 2.0**-20  # 16 ε: above the rounding of x, and small where it grows by a thousand
 
-Run = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
+Runner = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
 
 
 def bound(graph: ModelGraph, n_steps: int, largest: float = 1.0, growth: float = 0.0) -> float:
@@ -144,7 +144,7 @@ def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Pa
     return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form, resets))
 
 
-def cases(model: Model, run: Run, form: str, resets: bool = False) -> tuple[Case, ...]:
+def cases(model: Model, run: Runner, form: str, resets: bool = False) -> tuple[Case, ...]:
     """The comparisons of one form."""
     random = np.random.default_rng(0)
     if isinstance(model, Forecaster):
@@ -214,7 +214,7 @@ def network_input(model: Model, x: np.ndarray) -> np.ndarray:
 
 
 def _whole(
-    model: Model, run: Run, random: np.random.Generator, B: int, T: int, resets: bool
+    model: Model, run: Runner, random: np.random.Generator, B: int, T: int, resets: bool
 ) -> Case:
     x = random_input(model, random, B, T)
     lengths = np.array([T, *random.integers(1, T + 1, B - 1)], np.int64)
@@ -253,7 +253,7 @@ def _segments(marks: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int
         yield from ((b, i, j) for i, j in zip(starts, [*starts[1:], n], strict=True))
 
 
-def _forecasts(model: Forecaster, run: Run, random: np.random.Generator, B: int) -> Case:
+def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: int) -> Case:
     """Series of different lengths, some shorter than a window, some of their values missing; the
     error is in units of a window's scale, as the network's answers are."""
     windows, h = model.windows, model.windows.horizon
@@ -289,7 +289,7 @@ def _forecasts(model: Forecaster, run: Run, random: np.random.Generator, B: int)
 
 
 def _chunks(
-    model: Model, run: Run, random: np.random.Generator, B: int, T: int, resets: bool
+    model: Model, run: Runner, random: np.random.Generator, B: int, T: int, resets: bool
 ) -> Case:
     """Every answer on the way through a sequence, its states handed on."""
     x = random_input(model, random, B, T)
@@ -315,7 +315,9 @@ def _chunks(
     return _case(model, name, np.stack(came, axis=1), meant, T, growth)
 
 
-def _from_random_states(model: Model, run: Run, random: np.random.Generator, resets: bool) -> Case:
+def _from_random_states(
+    model: Model, run: Runner, random: np.random.Generator, resets: bool
+) -> Case:
     """One step from states that are not zero, against the meaning of the nodes in NumPy."""
     B = 3
     x = random_input(model, random, B, 1)

@@ -87,11 +87,11 @@ class OneStep:
     def result(self) -> tuple[StepGraph, StepGraph]:
         value = self.x
         for i, layer in enumerate(self.model.layers):
-            value = self.play(layer.directions[0].step, self.c.joint(value) if i else value)[0]
+            value = self.inlined(layer.directions[0].step, self.c.joint(value) if i else value)[0]
         readout = self.model.readout
         if readout.step is not None:
             first = len(self.states)
-            self.play(readout.step, self.c.joint(value))
+            self.inlined(readout.step, self.c.joint(value))
             read = list(range(first, len(self.states)))
         else:
             read = [self.kept(value)]
@@ -100,7 +100,7 @@ class OneStep:
         )
         return step, self.answer(read)
 
-    def play(self, step: StepGraph, x: Node) -> list[Node]:
+    def inlined(self, step: StepGraph, x: Node) -> list[Node]:
         """A further step's outputs; its states stand behind those before it."""
         states = [self.c.state(n.width) for n in step.states]
         new_states, outputs = self.c.inlined(step, [x], states)

@@ -151,7 +151,7 @@ class LanguageModel(Model):
         chunks = self._source.chunks
         if carry is None:
             carry = np.zeros(self._source.n_carry, np.float32)
-        return chunks.play(self.network.vectors(tokens), carry, each)
+        return chunks.answers(self.network.vectors(tokens), carry, each)
 
     def _tokens(self, text: str) -> Array:
         return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ostinato.compiler.graph.node import ROWS, Node, axis_of
 from ostinato.engine.ops import OPS
-from ostinato.engine.program import Run, Table
+from ostinato.engine.program import ElementRun, IndexTable
 from ostinato.engine.reference import over_axis, spread, taken
 from ostinato.runtime.step_graph import StepGraph
 
@@ -63,7 +63,9 @@ def _value(n: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: An
     if n.op in ("row_sum", "row_max"):
         return over_axis(np.sum if n.op == "row_sum" else np.max, inputs[0], *axis_of(n))
     if n.op == "take":
-        return taken(inputs[0], Table(n.inputs[0].width, tuple([Run(*run) for run in n.attrs])))
+        return taken(
+            inputs[0], IndexTable(n.inputs[0].width, tuple([ElementRun(*run) for run in n.attrs]))
+        )
     if n.op == "product":
         groups, M, K, N, across = n.attrs
         a, b = map(np.atleast_2d, inputs)

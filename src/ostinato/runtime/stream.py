@@ -182,7 +182,7 @@ class Stream:
             return proba
         carry = np.empty(source.n_carry, np.float32)
         state.get(carry)
-        proba, carry = source.chunks.play(source.prepared(rows), carry, each)
+        proba, carry = source.chunks.answers(source.prepared(rows), carry, each)
         state.set(state.steps + len(rows), carry)
         return proba
 

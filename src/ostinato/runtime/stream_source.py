@@ -181,7 +181,7 @@ class StreamSource(RowSource):
         step, answer = network.graph.composed()
         carry = np.zeros(sum(n.width for n in step.states), np.float32)
         if begin is not None:
-            _, carry = self.chunks.play(begin, carry, each=False)
+            _, carry = self.chunks.answers(begin, carry, each=False)
         none = np.zeros(0)
         scaling = self.scaling or RowScaling(none, none, none)
         self.native = native.stream_model(
@@ -311,7 +311,7 @@ class Chunks:
         self.keeps_output = len(widths) < len(graph.composed()[0].states)
         self._ends = np.cumsum(widths)
 
-    def play(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
+    def answers(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
         """The answer to the last step, `[1, K]`, or to each, `[T, K]`; and the carry after it.
 
         Args:

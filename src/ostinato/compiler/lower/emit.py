@@ -17,14 +17,14 @@ from ostinato.engine.program import (
     Buffer,
     Carry,
     Code,
+    ElementRun,
     Gradient,
+    IndexTable,
     Instruction,
     Kind,
     Operand,
     Program,
-    Run,
     SmallProduct,
-    Table,
     Weight,
     WeightBlock,
     register,
@@ -77,7 +77,7 @@ class _Emitter:
         self.sum_names = {n: name for name, n in sections.roots.sums.items()}
         self.weights: dict[Weight, int] = {}
         self.gradients: list[Gradient] = []
-        self.tables: dict[Table, int] = {}
+        self.tables: dict[IndexTable, int] = {}
         self.small_products: dict[SmallProduct, int] = {}
         self.once: list[Instruction] = []
 
@@ -223,7 +223,7 @@ class _Emitter:
         return Instruction(code, n=n.inputs[0].width, k=times, inner=inner, a=a, d=d)
 
     def table(self, source: Node, runs: Iterable[tuple[int, int, int]]) -> int:
-        table = Table(source.width, tuple([Run(*r) for r in runs]))
+        table = IndexTable(source.width, tuple([ElementRun(*r) for r in runs]))
         return self.tables.setdefault(table, len(self.tables))
 
     def small_product(self, n: Node) -> int:
