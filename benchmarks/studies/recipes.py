@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.recipes tag        strokes: a grid around the default
     python -m benchmarks.studies.recipes words      words of Austen: a grid around the default
-    python -m benchmarks.studies.recipes peers      tags and forecasts in PyTorch's layers
+    python -m benchmarks.studies.recipes peers      tags, forecasts, words in PyTorch's layers
     python -m benchmarks.studies.recipes table      what was found
 
 A run takes less than five minutes and adds a line to a file of results (--results); runs that are
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.studies import forecasting, tagging
+from benchmarks.studies import austen, forecasting, tagging
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ostinato import LanguageModel, SequenceTagger, datasets
@@ -58,7 +58,7 @@ GRIDS: dict[str, list[Settings]] = {
     "tag": list(grid(learning_rate=(2e-3, 4e-3, 8e-3, 16e-3), hidden_size=(64, 128),
                      dropout=(0.0, 0.3))),
     "words": list(grid(learning_rate=(1e-3, 3e-3, 1e-2, 2e-2), dropout=(0.0, 0.3, 0.5))),
-    "peers": [{"study": study, "layers": layers} for study in ("tag", "forecast")
+    "peers": [{"study": study, "layers": layers} for study in ("tag", "forecast", "words")
               for layers in ("ostinato", "torch.nn")],
 }  # fmt: skip
 
@@ -79,12 +79,18 @@ def words(settings: Settings, seed: int) -> float:
 
 
 def peers(settings: Settings, seed: int) -> float:
-    """The accuracy of tags, or WQL of forecasts, with these layers."""
-    cells = {} if settings["layers"] == "ostinato" else {"gru": packed(torch.nn.GRU),
-                                                         "lstm": packed(torch.nn.LSTM)}  # fmt: skip
+    """The accuracy of tags, WQL of forecasts, or bits a character of words, with these layers."""
+    if settings["layers"] == "ostinato":
+        cells: dict[str, Any] = {}
+    elif settings["study"] == "words":
+        cells = {"lstm": austen.TorchLSTM}
+    else:
+        cells = {"gru": packed(torch.nn.GRU), "lstm": packed(torch.nn.LSTM)}
     with unittest.mock.patch.dict(body.CELLS, cells):
         if settings["study"] == "tag":
             return tag({}, seed)
+        if settings["study"] == "words":
+            return words({}, seed)
         return float(forecasting.measured("seasonal", seed)["measures"]["network"]["wql"])
 
 
@@ -104,7 +110,11 @@ def packed(layer: Any) -> Any:
 
 
 STUDIES: dict[str, Callable[[Settings, int], float]] = {"tag": tag, "words": words, "peers": peers}
-UNITS = {"tag": "accuracy", "words": "bits a character", "peers": "accuracy, or WQL"}
+UNITS = {
+    "tag": "accuracy",
+    "words": "bits a character",
+    "peers": "accuracy, WQL, or bits a character",
+}
 
 
 def runs(study: str, done: set[str]) -> Iterator[Run]:
