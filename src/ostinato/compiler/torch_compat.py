@@ -149,7 +149,7 @@ def transformed() -> str | None:
 
 def refuses_checkpoints() -> bool:
     """Whether torch.utils.checkpoint would raise, as under torch.func.grad: it hangs hooks."""
-    return not torch._C._autograd._saved_tensors_hooks_is_enabled()
+    return not torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
 
 
 def default_devices() -> tuple[torch.device, ...] | None:
