@@ -35,3 +35,24 @@ def test_a_version_without_a_composition_plays_the_loop(monkeypatch: pytest.Monk
 
     played = ostinato.explain(step, torch.zeros(2, 3), torch.zeros(4, 2, 3))
     assert not played.native and "the engine has no aten.mish" in played.reason
+
+
+AS_WHOLE = {
+    "asinh": torch.asinh,
+    "log_ndtr": torch.special.log_ndtr,
+    "sinc": torch.sinc,
+    "std": lambda x: torch.cat([x, x.abs()], 1).std(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("name", AS_WHOLE)
+def test_derivatives_of_a_composition_are_those_of_the_whole(name: str) -> None:
+    """To differentiate twice, autograd takes the composition apart: a branch that `where` does not
+    select must have no pole, or its NaN times 0 is NaN."""
+    f = AS_WHOLE[name]
+    x = torch.tensor([-60.0, -1e-3, 0.0, 0.7, 1.0, 60.0], dtype=torch.float64).view(1, -1, 1)
+    first = []
+    for how in (lambda z: ostinato.scan(lambda h, z: (h, f(z)), z[0], z)[1], lambda z: f(z[0])):
+        z = x.clone().requires_grad_()
+        first.append(torch.autograd.grad(how(z).sum(), z, create_graph=True)[0].detach())
+    torch.testing.assert_close(*first, rtol=1e-9, atol=1e-12)

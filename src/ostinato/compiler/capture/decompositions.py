@@ -5,7 +5,9 @@ below autograd, so that a gradient is PyTorch's own formula, of which each call 
 turn: `silu_backward` stands beside `silu`. Here are the elementwise ones, other files have those of
 axes, norms, losses and images; `functions.py` has what stands above autograd.
 
-A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too.
+A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too. Second
+derivatives are those of the composition (`recorded_step`): where the operation has a gradient, no
+branch that `where` leaves out may have a pole.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ OF_PYTORCH = frozenset({
     "mish_backward", "threshold", "threshold_backward",
     # functions
     "deg2rad", "frac", "heaviside", "isneginf", "isposinf", "logit_backward", "nan_to_num",
-    "rad2deg", "sinc", "special_log_ndtr", "special_xlog1py", "xlogy",
+    "rad2deg", "special_xlog1py", "xlogy",
     # over axes
     "aminmax", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
     # of images
@@ -241,8 +243,30 @@ def _logit(x: Tensor, eps: float | None = None) -> Tensor:
 @named("asinh")
 def _asinh(x: Tensor) -> Tensor:
     """±log(1 + |x| + x² / (1 + √(1 + x²))), where the square of a large x would be infinite."""
-    size, inverse = x.abs(), 1 / x.abs()
-    return x.sign() * (size + size / (inverse + (1 + inverse * inverse).sqrt())).log1p()
+    size = x.abs()
+    is_large = size > 1
+    large, small = torch.where(is_large, size, 1), torch.where(is_large, 0, size)
+    inverse = 1 / large
+    of_large = large / (inverse + (1 + inverse * inverse).sqrt())
+    of_small = small * small / (1 + (1 + small * small).sqrt())
+    found = x.sign() * (size + torch.where(is_large, of_large, of_small)).log1p()
+    return torch.where(x == 0, x, found)
+
+
+@named("sinc")
+def _sinc(x: Tensor) -> Tensor:
+    """sin(πx) / (πx), or 1."""
+    angle = torch.where(x == 0, 1, x * math.pi)
+    return torch.where(x == 0, 1, angle.sin() / angle)
+
+
+@named("special_log_ndtr")
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log Φ(x): by erfcx below 1, where Φ(x) may vanish; above by erfc."""
+    below, t = x < 1, x * math.sqrt(0.5)
+    left, right = torch.where(below, t, 0), torch.where(below, 0, t)
+    of_left = (torch.special.erfcx(-left) / 2).log() - left * left
+    return torch.where(below, of_left, (-torch.erfc(right) / 2).log1p())
 
 
 DECOMPOSITIONS.update({

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, named
@@ -54,8 +55,13 @@ def _mean(x: Tensor, dims: Any = None, *, correction: Any = None, keepdim: bool 
     return x.mean(dims, keepdim)
 
 
+def _root(x: Tensor) -> Tensor:
+    """√x, of which the gradient is 0 at 0."""
+    return torch.where(x == 0, 0, torch.where(x == 0, 1, x).sqrt())
+
+
 DECOMPOSITIONS.update({
-    "std": lambda x, *a, **k: x.var(*a, **k).sqrt(),
+    "std": lambda x, *a, **k: _root(x.var(*a, **k)),
     "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
     "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
 })  # fmt: skip
