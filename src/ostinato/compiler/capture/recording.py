@@ -79,8 +79,9 @@ def refs_in(call: Call) -> list[int]:
 def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:
     """The step as it was recorded, as a differentiable function of lists of leaves.
 
-    It computes what was computed when the step was recorded, whatever the step has become since;
-    and its gradients are the recorded ones, unless it `runs_python_backward`.
+    It computes what was computed when the step was recorded, whatever the step has become since.
+    Its gradients are autograd's of the recorded calls, so those of a composition where one stands
+    for an operation (`decompositions.py`).
     """
 
     def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:
