@@ -113,7 +113,7 @@ def test_a_run_has_the_parts_that_it_was_trained_with(ostinato, trained, data):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("austen",), "austen is text"),
+        (("austen", "--classify", "mode"), "--classify is not for austen"),
         (("nowhere.npz",), "nowhere.npz: no such file"),
         (("nowhere",), "'nowhere' is no data set"),
         (("-",), "- is for evaluate and predict"),

@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,11 +25,14 @@ SERIOUS = 1  # the exit code
 WIDTH = 100
 
 
-@with_flags("data", "task.classify", "task.tag", "task.forecast")
+@with_flags("data", "task.classify", "task.tag", "task.forecast", "task.language", "task.level",
+            "task.vocabulary")  # fmt: skip
 def check(
     what: Annotated[
         str,
-        typer.Argument(metavar="FILE|RUN|mnist|vowels", help="Data, or a run: its own parts."),
+        typer.Argument(
+            metavar="FILE|RUN|mnist|vowels|austen", help="Data, or a run: its own parts."
+        ),
     ],
     given: Given,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -45,26 +48,80 @@ def check(
     else:
         settings = configuration.resolve({**given, "data.source": sources.known(what)})
         is_run = False
-    train, test = _sides(settings, is_run)
-
-    from ostinato.data import checks
-
-    findings = checks.check(train, test)
+    looked = _at_texts if _is_language(settings) else _at_sequences
+    sizes, head, findings = looked(what, settings, given, is_run)
     n_serious = sum(finding.severity == "serious" for finding in findings)
     if as_json:
         say_json(
             {
                 "source": settings.data.source,
-                "sequences": len(train),
-                "test_sequences": None if test is None else len(test),
+                **sizes,
                 "serious": n_serious,
                 "findings": [finding.as_json() for finding in findings],
             }
         )
     else:
-        say("\n\n".join([_head(what, train, test), *map(_told, findings), _sum(findings)]))
+        say("\n\n".join([head, *map(_told, findings), _sum(findings)]))
     if n_serious:
         raise typer.Exit(SERIOUS)
+
+
+def _at_sequences(
+    what: str, settings: Config, given: Given, is_run: bool
+) -> tuple[dict[str, Any], str, list[Finding]]:
+    """Sizes for programs, a line about the data, and the findings."""
+    train, test = _sides(settings, is_run)
+
+    from ostinato.data import checks
+
+    sizes = {"sequences": len(train), "test_sequences": None if test is None else len(test)}
+    return sizes, _head(what, train, test), checks.check(train, test)
+
+
+def _at_texts(
+    what: str, settings: Config, given: Given, is_run: bool
+) -> tuple[dict[str, Any], str, list[Finding]]:
+    """The same of documents."""
+    from statistics import median_low
+
+    from ostinato.cli import jobs
+    from ostinato.cli.jobs import language
+    from ostinato.data import checks
+    from ostinato.data.checks.finding import plural
+
+    if not is_run:  # the parts that are given, and no other
+        settings = jobs.with_defaults(settings, given).updated(
+            {"training.validation_fraction": 0.0}
+        )
+    documents, parts = language.to_check(settings, is_run)
+    train, task = documents.texts, settings.task
+    findings = checks.check_texts(
+        train,
+        parts and parts.test,
+        parts and parts.validation,
+        groups=documents.groups,
+        level=task.level,
+        vocabulary=task.vocabulary,
+    )
+    lengths = sorted(map(len, train))
+    n_test = None if parts is None else len(parts.test)
+    shortest, median, longest = lengths[0], median_low(lengths), lengths[-1]
+    sizes = {
+        "documents": len(train),
+        "test_documents": n_test,
+        "characters": {"shortest": shortest, "median": median, "longest": longest},
+    }
+    head = (
+        f"{what}: {plural(len(train), 'document')}"
+        + ("" if n_test is None else f" for training, {n_test:,} for testing")
+        + f"; {shortest:,} to {longest:,} characters, the median {median:,}"
+    )
+    return sizes, head, findings
+
+
+def _is_language(settings: Config) -> bool:
+    source = sources.known(settings.data.source)
+    return source == "austen" or settings.task.language is not None or sources.is_text(source)
 
 
 def _config_of(path: Path) -> Config:
@@ -79,8 +136,6 @@ def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
     data, task = settings.data, settings.task
     sources.check(data)
     source = sources.known(data.source)
-    if source == "austen" or task.language is not None or sources.is_text(source):
-        raise BadInput(f"{data.source} is text; check looks at sequences of numbers and labels")
     # Missing values are a finding here; and validation is a part of what the model has seen.
     settings = replace(settings, data=replace(data, missing="mask")).updated(
         {"training.validation_fraction": 0.0}

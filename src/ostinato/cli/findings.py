@@ -18,15 +18,18 @@ _log = logging.getLogger(__name__)
 
 
 def tell(job: Job) -> None:
-    """Log each serious finding in one line; a text has none."""
+    """Log each serious finding in one line."""
     from ostinato.data import checks
 
     parts: Any = getattr(job, "parts", None)
     series: Any = getattr(job, "series", None)
+    texts: Any = getattr(job, "texts", None)
     if parts is not None:
         found = checks.check(_in_memory(parts.train), _in_memory(parts.test))
     elif series is not None:
         found = checks.check(_in_memory(series))
+    elif texts is not None:
+        found = checks.check_texts(texts.train, texts.test, texts.validation)
     else:
         return
     source = job.settings.data.source

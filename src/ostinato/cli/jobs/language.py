@@ -103,6 +103,22 @@ def _job(settings: Config, given: Given, texts: TextParts) -> LanguageJob:
     return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
 
 
+def to_check(settings: Config, as_trained: bool) -> tuple[Documents, TextParts | None]:
+    """The documents of a source, and their parts; None: many documents that nothing divides.
+
+    Args:
+        as_trained: whether the parts are those of a training, also where it has drawn them.
+    """
+    settings = _with_column(settings)
+    data = settings.data
+    if not as_trained and data.split is None and data.test is None and data.source != "austen":
+        whole = _learnable(settings)
+        if len(whole.texts) > 1:
+            return whole, None
+    parts = _texts(settings)
+    return Documents(parts.train), parts
+
+
 def window(settings: Config) -> int:
     """The tokens of an update."""
     return settings.training.truncate or DEFAULT_WINDOW

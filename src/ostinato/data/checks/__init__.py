@@ -5,6 +5,8 @@ windows     stretches of steps that sequences share
 near        sequences that nearly equal another
 shortcuts   labels that follow from the length, the first step, …
 contents    labels, columns, lengths and times
+texts       documents: copies, passages on both sides, boilerplate, broken characters
+passages    stretches of characters that documents share
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import numpy as np
 from ostinato.data.checks import contents, near, repeats, shortcuts, windows
 from ostinato.data.checks.finding import SEVERITIES, Finding
 from ostinato.data.checks.side import Side
+from ostinato.data.checks.texts import check_texts
 from ostinato.data.examples import Examples
 from ostinato.data.ragged import Ragged
 
-__all__ = ["Finding", "check"]
+__all__ = ["Finding", "check", "check_texts"]
 
 MOST_LABELS = 16  # of several a sequence, those for each of which shortcuts are looked for
 
