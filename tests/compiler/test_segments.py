@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ostinato import environment, explain, nn, scan
 from ostinato.arguments import bytes_in
 from ostinato.compiler.play.segmented import SegmentedCall
+from ostinato.compiler.play.step import CompiledStep
 from zoo.bits import assert_same_bits, assert_the_plain_run
 from zoo.modern import MODERN
 from zoo.playing import (
@@ -270,6 +271,29 @@ def test_the_plan_is_what_is_played(segments):
         plan = explain(case.step, init, xs, memory=budget).memory
         scan(case.step, init, xs, memory=budget)
         assert plan is not None and segments[-1] == plan.n_segments
+
+
+def test_tapes_of_all_segments_have_room_for_the_longest(monkeypatch):
+    """So that each takes the place of the one before. The checkpoints lie in one piece a leaf."""
+    case = make("lstm_chunk", torch.float32, 5, 7)
+    init, xs = case.init(9), case.xs(997, 9)
+    memory = 2 * least_memory(case, init, xs)
+    lengths, rooms, pieces = set(), set(), set()
+    forward, backward = CompiledStep.forward, SegmentedCall.backward
+
+    def play_forward(self, given, *others, room_steps=0, **options):
+        lengths.add(len(given[-1]))
+        rooms.add(max(len(given[-1]), room_steps))
+        return forward(self, given, *others, room_steps=room_steps, **options)
+
+    def play_backward(self, run, *others):
+        pieces.update(t.untyped_storage().data_ptr() for carry in run.checkpoints for t in carry)
+        return backward(self, run, *others)
+
+    monkeypatch.setattr(CompiledStep, "forward", play_forward)
+    monkeypatch.setattr(SegmentedCall, "backward", play_backward)
+    play(scan, case, init, xs, memory=memory)
+    assert len(lengths) == 2 and rooms == {max(lengths)} and len(pieces) == 2
 
 
 @pytest.mark.parametrize("memory", [0, -1, "0MB", "64 parsecs", "MB", "-3MB", ""])
