@@ -118,6 +118,7 @@ def test_a_run_has_the_parts_that_it_was_trained_with(ostinato, trained, data):
         (("nowhere",), "'nowhere' is no data set"),
         (("-",), "- is for evaluate and predict"),
         (("vowels", "--group", "who"), "--group is for tables"),
+        (("vowels", "--level", "word"), "--level is for texts; leave it out"),
         (("vowels", "--test", "some.npz"), "--test is for files"),
     ],
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ostinato.data.examples import Examples
 
 SERIOUS = 1  # the exit code
+OF_TEXTS = ("task.level", "task.vocabulary")
 WIDTH = 100
 
 
@@ -70,6 +71,9 @@ def _at_sequences(
     what: str, settings: Config, given: Given, is_run: bool
 ) -> tuple[dict[str, Any], str, list[Finding]]:
     """Sizes for programs, a line about the data, and the findings."""
+    for key in OF_TEXTS:
+        if key in given:
+            raise BadInput(f"{configuration.OPTIONS[key].flag} is for texts; leave it out")
     train, test = _sides(settings, is_run)
 
     from ostinato.data import checks
@@ -97,8 +101,8 @@ def _at_texts(
     train, task = documents.texts, settings.task
     findings = checks.check_texts(
         train,
-        parts and parts.test,
-        parts and parts.validation,
+        None if parts is None else parts.test,
+        None if parts is None else parts.validation,
         groups=documents.groups,
         level=task.level,
         vocabulary=task.vocabulary,

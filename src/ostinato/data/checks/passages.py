@@ -85,6 +85,8 @@ def near_pairs(texts: Sequence[str], n_sources: int | None = None) -> np.ndarray
         n_sources: the first so many texts are the training part, and the others the test part:
             pairs across. None: one part.
     """
+    if len(texts) < 2:
+        return np.zeros((0, 2), np.int64)
     n_windows = sum(max(0, len(text) - WINDOW + 1) for text in texts)
     halvings = max(0, int(np.ceil(np.log2(max(1, n_windows) / MOST_WINDOWS))))
     documents, hashes = _distinct(texts, np.uint64((2**64 - 1) >> halvings))
@@ -165,9 +167,8 @@ def _common(
 
 def passages(train: Sequence[str], test: Sequence[str]) -> list[Passage]:
     """The passages of test documents that stand in the training part, in their order."""
-    blocks = np.sort(
-        np.concatenate([np.zeros(0, np.uint64), *(_blocks(train, *w) for w in _ends(train))])
-    )
+    of_train = [_blocks(train, *some) for some in windows(train, BLOCK, apart=BLOCK)]
+    blocks = np.sort(np.concatenate([np.zeros(0, np.uint64), *of_train]))
     found: list[Passage] = []
     for which, starts, hashes in windows(test, BLOCK):
         hit = _in(hashes, blocks)
@@ -178,10 +179,6 @@ def passages(train: Sequence[str], test: Sequence[str]) -> list[Passage]:
             else:
                 found.append(Passage(document, start, BLOCK))
     return found
-
-
-def _ends(train: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    return windows(train, BLOCK, apart=BLOCK)
 
 
 def _blocks(

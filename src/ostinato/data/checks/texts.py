@@ -280,7 +280,8 @@ def _characters(part: Part) -> Iterator[Finding]:
         (CONTROL, "control-characters", "are control characters", "remove them"),
     )  # fmt: skip
     for pattern, code, what, remedy in kinds:
-        count, concerned, places = 0, 0, []
+        count, concerned = 0, 0
+        places: list[str] = []
         for i, text in enumerate(part.texts):
             if pattern is BROKEN and text.isascii():
                 continue
