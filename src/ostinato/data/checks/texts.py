@@ -29,7 +29,7 @@ QUOTED = 40  # characters
 
 
 @dataclass(frozen=True)
-class Part:
+class TextSide:
     """Documents of one part; equal ones may differ in blanks and line ends.
 
     Attributes:
@@ -89,8 +89,8 @@ def check_texts(
 about new text']
     """
     given = {"test": test, "validation": validation}
-    others = [Part(name, texts) for name, texts in given.items() if texts]
-    side = Part("training" if others else "", train)
+    others = [TextSide(name, texts) for name, texts in given.items() if texts]
+    side = TextSide("training" if others else "", train)
     if not any(side.plain):
         raise ValueError(f"the {len(side)} documents have no text; wanted some to learn from")
     found = [*_copies(side, groups, apart=bool(others)), *_boilerplate(side)]
@@ -102,7 +102,7 @@ about new text']
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _first_equal(side: Part, other: Part) -> np.ndarray:
+def _first_equal(side: TextSide, other: TextSide) -> np.ndarray:
     """For each document of `other` the first of `side` that equals it, or −1; −1 if empty."""
     first: dict[str, int] = {"": -1}
     for i, text in enumerate(side.plain):
@@ -110,7 +110,7 @@ def _first_equal(side: Part, other: Part) -> np.ndarray:
     return np.array([first.get(text, -1) for text in other.plain], np.int64)
 
 
-def _copies(side: Part, groups: np.ndarray | None, apart: bool) -> Iterator[Finding]:
+def _copies(side: TextSide, groups: np.ndarray | None, apart: bool) -> Iterator[Finding]:
     """Documents that equal, or nearly equal, another of the training part."""
     first = _first_equal(side, side)
     is_copy = (first >= 0) & (first != np.arange(len(side)))
@@ -145,7 +145,7 @@ def _of_two_groups(pairs: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     return pairs if groups is None else pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
 
 
-def _across(train: Part, other: Part) -> Iterator[Finding]:
+def _across(train: TextSide, other: TextSide) -> Iterator[Finding]:
     """Documents and passages of another part that stand in the training part."""
     first = _first_equal(train, other)
     same = np.flatnonzero(first >= 0)
@@ -179,7 +179,7 @@ def _across(train: Part, other: Part) -> Iterator[Finding]:
     yield from _passages(train, other, np.setdiff1d(rest, near))
 
 
-def _passages(train: Part, other: Part, looked: np.ndarray) -> Iterator[Finding]:
+def _passages(train: TextSide, other: TextSide, looked: np.ndarray) -> Iterator[Finding]:
     texts = [other.plain[i] for i in looked]
     found = passages(train.plain, texts)
     if not found:
@@ -201,7 +201,7 @@ def _passages(train: Part, other: Part, looked: np.ndarray) -> Iterator[Finding]
     )
 
 
-def _boilerplate(side: Part) -> Iterator[Finding]:
+def _boilerplate(side: TextSide) -> Iterator[Finding]:
     """Lines that most documents, or a hundredth of the lines of a single one, have."""
     single = len(side) == 1
     counts: Counter[str] = Counter()
@@ -225,7 +225,7 @@ def _boilerplate(side: Part) -> Iterator[Finding]:
         )
 
 
-def _lengths(part: Part) -> Iterator[Finding]:
+def _lengths(part: TextSide) -> Iterator[Finding]:
     n = np.array([len(text) for text in part.texts])
     plain = np.array([len(text) for text in part.plain])
     if (empty := np.flatnonzero(plain == 0)).size:
@@ -272,7 +272,7 @@ def _lengths(part: Part) -> Iterator[Finding]:
         )
 
 
-def _characters(part: Part) -> Iterator[Finding]:
+def _characters(part: TextSide) -> Iterator[Finding]:
     """Characters that a reader would not have written."""
     kinds = (
         (BROKEN, "broken-decoding", "look like broken decoding", "write the file as UTF-8 from "
@@ -303,10 +303,10 @@ def _characters(part: Part) -> Iterator[Finding]:
             )
 
 
-def _unknown(train: Part, other: Part, level: str, size: int | None) -> Iterator[Finding]:
+def _unknown(train: TextSide, other: TextSide, level: str, size: int | None) -> Iterator[Finding]:
     """Words, or characters, that the model does not know."""
-    if level not in UNKNOWN_SHARE:
-        return
+    if level not in UNKNOWN_SHARE or (level == "character" and other is train):
+        return  # every piece is known, and every character of the training part
     vocabulary = Vocabulary.fit(train.texts, level, size if level == "word" else None)
     n, total, where = 0, 0, []
     for i, text in enumerate(other.texts):
@@ -329,7 +329,7 @@ def _unknown(train: Part, other: Part, level: str, size: int | None) -> Iterator
         )
 
 
-def _pairs(train: Part, other: Part, pairs: np.ndarray) -> tuple[str, ...]:
+def _pairs(train: TextSide, other: TextSide, pairs: np.ndarray) -> tuple[str, ...]:
     """The first three pairs in words."""
     told = f"{other.name} document".strip(), f"{train.name} document".strip()
     return tuple(
