@@ -130,3 +130,65 @@ def test_the_budget_that_is_named_as_the_least_is_enough_for_all_cells():
     (least,) = re.findall(r"need at least (\d+) bytes", str(refused.value))
     stack.memory_budget = int(least)
     assert torch.equal(torch.autograd.grad(stack(x)[0].square().sum(), x)[0], plain)
+
+
+class Learnt(TwoStates):
+    """The first carry is learnt in part."""
+
+    def __init__(self, n_features: int, hidden_size: int):
+        super().__init__(n_features, hidden_size)
+        self.first = torch.nn.Parameter(torch.linspace(0, 1, hidden_size))
+
+    def initial(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        a, _ = super().initial(x)
+        return a, self.first.expand(len(x), -1)
+
+
+def test_reading_on_is_the_loop_that_begins_again_at_resets():
+    torch.manual_seed(0)
+    stack = Stack(Architecture(cell=Learnt, hidden_size=4, num_layers=2), 3).double()
+    x = torch.randn(3, 9, 3, dtype=torch.float64)
+    resets = torch.zeros(3, 9, dtype=torch.bool)
+    resets[1, 2] = resets[1, 6] = resets[0, 4] = resets[2, 0] = True
+    top, wanted = x, []
+    for cell in stack.cells:
+        carry, outputs = cell.initial(top[:, 0]), []
+        for t in range(9):
+            again = cell.initial(top[:, t])
+            carry = tuple(torch.where(resets[:, t, None], new, old)
+                          for new, old in zip(again, carry, strict=True))  # fmt: skip
+            carry, y = cell(carry, top[:, t])
+            outputs.append(y)
+        top = torch.stack(outputs, 1)
+        wanted += carry
+    first, carry = stack.read_on(x[:, :4], None, resets[:, :4])
+    rest, carry = stack.read_on(x[:, 4:], carry, resets[:, 4:])
+    outputs = torch.cat([first, rest], 1)
+    torch.testing.assert_close(outputs, top)
+    assert len(carry) == 4
+    for leaf, other in zip(carry, wanted, strict=True):
+        torch.testing.assert_close(leaf, other[None])
+    parameters = list(stack.parameters())
+    ours = torch.autograd.grad(outputs.square().sum() + carry[1].sum(), parameters)
+    theirs = torch.autograd.grad(top.square().sum() + wanted[1].sum(), parameters)
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("initial", "message"), [
+    (lambda x: x @ torch.ones(2, 4), "depends on its first input"),
+    (lambda x: torch.zeros(4), r"is \[4\]; wanted tensors \[3, …\]"),
+    (lambda x: (), "is no tensor; wanted"),
+])  # fmt: skip
+def test_a_first_carry_that_cannot_begin_within_a_row_is_refused(initial, message):
+    stack = Stack(Architecture(cell=Elman, hidden_size=4), 2)
+    stack.cells[0].initial = initial
+    with pytest.raises(ValueError, match=f"first carry of the cell Elman .*{message}"):
+        stack.read_on(torch.randn(3, 5, 2))
+
+
+def test_two_directions_cannot_read_on():
+    both = Stack(Architecture(cell=Elman, hidden_size=4, bidirectional=True), 2)
+    with pytest.raises(ValueError, match="read in two directions; wanted one"):
+        both.read_on(torch.randn(3, 5, 2))

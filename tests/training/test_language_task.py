@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_checkpoint import KillAfter, Killed
-from training_examples import assert_same_end
+from training_examples import Remembering, assert_same_end
 
 from ostinato.data.corpus import Corpus
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
@@ -28,7 +28,7 @@ TEXTS = ["the cat sat on the mat. " * 3, "a dog, and a cat! " * 4, "", "the end"
 class Experiment:
     """A small training, built anew for every run."""
 
-    cell: str = "lstm"
+    cell: Any = "lstm"
     net: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Experiment:
 
 @pytest.mark.parametrize("experiment", [
     Experiment(), Experiment("gru", net={"num_layers": 1, "embedding_size": 0}),
-    Experiment("rnn", net={"tied": True}),
+    Experiment("rnn", net={"tied": True}), Experiment(Remembering),
 ], ids=lambda e: e.cell)  # fmt: skip
 def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_bits(experiment, tmp_path):
     whole = experiment.run(callbacks=[Checkpoint(tmp_path / "whole")])
@@ -91,6 +91,39 @@ def test_losses_are_those_of_whole_documents():
     for _ in range(2):  # round the ring, too
         losses = [task.loss(net).loss.item() for _ in range(n_chunks)]
         assert np.mean(losses) == pytest.approx(slow_nats(net, vocabulary, TEXTS) / len(corpus))
+
+
+class Gru(torch.nn.GRUCell):
+    """The cell of a person who has PyTorch's."""
+
+    def forward(self, h, x):
+        return super().forward(x, h)
+
+
+@pytest.mark.parametrize("variant", [{}, {"tied": True}, {"embedding_size": 0}], ids=str)
+def test_a_person_s_gru_learns_what_the_gru_learns(variant):
+    """Updates, the state between batches, its resets and the measures, in float64."""
+    vocabulary = Vocabulary.fit(TEXTS, "character")
+    found = []
+    for cell in (Gru, "gru"):
+        torch.manual_seed(1)
+        sizes = {"hidden_size": 5, "num_layers": 2, "embedding_size": 4} | variant
+        theirs = LanguageNet(len(vocabulary), "gru", **sizes).double()
+        net = LanguageNet(len(vocabulary), cell, **sizes).double()
+        weights = {name: net.state_dict().get(name) for name in theirs.state_dict()}
+        if cell is Gru:
+            cells = enumerate(net.body.cells)
+            weights |= {f"body.{n}_l{i}": w for i, c in cells for n, w in c.state_dict().items()}
+        for name, weight in theirs.state_dict().items():
+            weights[name].copy_(weight)
+        task = Language(Corpus.of(TEXTS, vocabulary), vocabulary, 3, 7, TEXTS[:2])
+        plan = Plan(12, batch_size=3, eval_every=1, optimizer="sgd", learning_rate=0.5)
+        reports = learn(net, task, plan).reports
+        numbers = [r[name] for r in reports for name in ("train_perplexity", "validation_loss")]
+        found.append([*numbers, *vars(measure(net, vocabulary, TEXTS)).values()])
+    # Sums of some 10 products, in another order: a few ε, which 12 updates pass on.
+    np.testing.assert_allclose(*found, rtol=1e-12)
+    assert found[0][22] < found[0][0] - 0.1  # it learns, so that its updates are compared
 
 
 def test_a_gradient_ends_where_the_chunk_begins():

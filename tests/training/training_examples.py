@@ -24,6 +24,25 @@ class Leaky(torch.nn.Module):
         return torch.tanh(0.9 * h + self.into(x))
 
 
+class Remembering(torch.nn.Module):
+    """A cell whose carry has the last input, a learnt first state and a count; see `initial`."""
+
+    def __init__(self, n_features: int, hidden_size: int):
+        super().__init__()
+        self.into = torch.nn.Linear(n_features, hidden_size)
+        self.before = torch.nn.Linear(n_features, hidden_size, bias=False)
+        self.first = torch.nn.Parameter(torch.linspace(-1, 1, hidden_size))
+
+    def initial(self, x: torch.Tensor) -> dict[str, Any]:
+        h = self.first.expand(len(x), -1)
+        return {"h": h, "last": (torch.zeros_like(x), x.new_ones(len(x), 1))}
+
+    def forward(self, carry: dict[str, Any], x: torch.Tensor) -> Any:
+        last, n = carry["last"]
+        h = torch.tanh(0.9 * carry["h"] + self.into(x) + self.before(last) / n)
+        return {"h": h, "last": (x, n + 1)}, torch.sin(h)
+
+
 def ragged_examples(n: int = 23, seed: int = 3) -> tuple[Ragged, np.ndarray]:
     """Sequences of 2 to 5 steps and 2 features; the class is the sign of the sum of the first."""
     rng = np.random.default_rng(seed)

@@ -40,6 +40,8 @@ class LanguageModel(Estimator):
         vocabulary_size: V at most, the most frequent tokens. None keeps all characters, the words
             that occur twice, or 8,192 pieces; every other word is an unknown one.
         {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step, and whose
+            first carry depends on no value of its input: see `models.Stack`.
         dropout: share of the embeddings, between layers and before the readout that is dropped, in
             training only.
         embedding_size: size of a token's embedding; 0 reads tokens one-hot.
@@ -199,13 +201,14 @@ class LanguageModel(Estimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not. It holds hashes of the
-        training documents' 20-grams, and no text but its vocabulary; see
+        `load` reads it, and `ostinato.runtime.load` where torch is not. A cell of your own is kept
+        as what it computes, not as code: only the runtime reads such a model. It holds hashes of
+        the training documents' 20-grams, and no text but its vocabulary; see
         `ostinato.training.saved_model`. A `RandomState` is not kept.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or a weight
-                is NaN or infinite.
+                is NaN or infinite; or what your own cell computes cannot be written.
             OSError: it cannot be written.
         """
         self._fitted().save(Path(path), self.get_params(), self.n_iter_)

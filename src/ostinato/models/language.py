@@ -18,8 +18,11 @@ from torch.autograd.function import once_differentiable
 from ostinato.hyperparameters import Architecture, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
+from ostinato.models.stack import Stack
 
-Carry = Any  # the state of all layers, [L, B, H]; for the LSTM a pair (h, c)
+# The state of all layers, [L, B, H]; for the LSTM a pair (h, c); of own cells see `Stack.read_on`.
+# Each tensor has the rows as its second axis.
+Carry = Any
 
 # Logits of a block: 2²⁰ floats, 4 MB, so that several passes over them find them in the cache.
 # 4,096 tokens of 256 characters are one block.
@@ -36,11 +39,6 @@ class LanguageArchitecture(Architecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.cell, str):
-            raise ValueError(
-                f"cell={self.cell!r} in a language model, whose state is carried from batch to "
-                "batch; wanted one of 'rnn', 'gru', 'lstm'"
-            )
         if self.bidirectional:
             raise ValueError(
                 "bidirectional=True in a language model: its backward half would read the token "
@@ -139,8 +137,8 @@ class LanguageNet(torch.nn.Module):
 
         Args:
             tokens: `[B, T]` int64.
-            carry: the state before the first; by default zeros.
-            resets: `[B, T]` bool, before which steps the state is zero again.
+            carry: the state before the first; by default zeros, or what an own cell begins with.
+            resets: `[B, T]` bool, before which steps the state begins again.
 
         Returns:
             The features that are read out, `[B, T, D]` (see `logits`), and the state at the end.
@@ -149,7 +147,10 @@ class LanguageNet(torch.nn.Module):
             x = F.one_hot(tokens, self.config["n_tokens"]).to(self.readout.weight.dtype)
         else:
             x = self.dropout(self.embedding(tokens))
-        states, carry = self.body(x, carry, resets=resets)
+        if isinstance(self.body, Stack):
+            states, carry = self.body.read_on(x, carry, resets)
+        else:
+            states, carry = self.body(x, carry, resets=resets)
         features = self.dropout(states)
         return (self.readout(features) if self.config["tied"] else features), carry
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato import tree
 from ostinato._scan import scan
 from ostinato.arguments import bytes_in
 from ostinato.compiler.play.segments import BudgetError
 from ostinato.hyperparameters import Architecture
 
 Cell = Callable[[int, int], torch.nn.Module]  # (n_features, hidden_size) -> the cell
+Carry = Tensor | tuple[Tensor, ...]
 
 
 class Stack(torch.nn.Module):
@@ -75,28 +77,80 @@ class Stack(torch.nn.Module):
                 x = self.dropout(x)
             played = []
             for direction in range(self.n_directions):
-                cell = self.cells[layer + direction]
-                outputs = self._play(cell, x, lengths, reverse=direction == 1)
+                cell, reverse = self.cells[layer + direction], direction == 1
+                init = self._first(cell, x[:, 0])
+                _, outputs = self._play(cell, init, x, lengths=lengths, reverse=reverse)
                 played.append(outputs)
-                last.append(_last(outputs, lengths, reverse=direction == 1))
+                last.append(_last(outputs, lengths, reverse))
             x = torch.cat(played, dim=2)
         return x, torch.stack(last)
 
-    def _play(
-        self, cell: torch.nn.Module, x: Tensor, lengths: Tensor | None, reverse: bool
-    ) -> Tensor:
-        """The cell's outputs, `[B, T, H]`."""
+    def read_on(
+        self, x: Tensor, carry: Carry | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Carry]:
+        """The top layer's outputs for a piece of each sequence, from the carry before it.
+
+        Args:
+            x: `[B, T, F]`.
+            carry: of the piece before, as this method returns it; by default the first carries.
+            resets: `[B, T]` bool, before which steps a row has the first carries again.
+
+        Returns:
+            `[B, T, H]`; and the carry after the last step, the leaves of the carries of all layers
+            from the bottom up, each `[1, B, …]`: a tensor, or of several a tuple.
+
+        Raises:
+            ValueError: the layers read in two directions; the cell's first carry has no rows or
+                depends on values of x; or its output is not `[B, H]`.
+
+        Example:
+            >>> from ostinato import nn
+            >>> class Gru(nn.GRUCell):
+            ...     def forward(self, h, x):
+            ...         return super().forward(x, h)
+            >>> stack = Stack(Architecture(cell=Gru, hidden_size=8), n_features=3)
+            >>> x = torch.randn(5, 7, 3)
+            >>> outputs, carry = stack.read_on(x[:, :4])
+            >>> rest, _ = stack.read_on(x[:, 4:], carry)
+            >>> bool((torch.cat([outputs, rest], 1) == stack(x)[0]).all()), carry.shape
+            (True, torch.Size([1, 5, 8]))
+        """
+        if self.n_directions == 2:
+            raise ValueError("read_on: the layers read in two directions; wanted one")
+        given = iter([carry] if isinstance(carry, Tensor) else carry or ())
+        after = []
+        for i, cell in enumerate(self.cells):
+            if i:
+                x = self.dropout(x)
+            init = first = self._first(cell, x[:, 0])
+            leaves, spec = tree.flatten(first)
+            if carry is None:
+                other = self._first(cell, 1 - 2 * x[:, 0])
+                _check_first(cell, leaves, tree.leaves(other), len(x))
+            else:
+                init = tree.unflatten([next(given).squeeze(0) for _ in leaves], spec)
+            marks: dict[str, Any] = {}
+            if resets is not None:
+                marks = {"resets": resets.T, "restart": first}
+            end, x = self._play(cell, init, x, **marks)
+            after += [leaf.unsqueeze(0) for leaf in tree.leaves(end)]
+        return x, after[0] if len(after) == 1 else tuple(after)
+
+    def _first(self, cell: torch.nn.Module, x: Tensor) -> Any:
+        """The carry before a first input `[B, F]`."""
         if hasattr(cell, "initial"):
-            init: Any = cell.initial(x[:, 0])  # type: ignore[operator]
-        else:
-            init = x.new_zeros(len(x), self.hidden_size)
+            return cell.initial(x)  # type: ignore[operator]
+        return x.new_zeros(len(x), self.hidden_size)
+
+    def _play(self, cell: torch.nn.Module, init: Any, x: Tensor, **how: Any) -> tuple[Any, Tensor]:
+        """The cell's last carry and its outputs, `[B, T, H]`; `how` is for `scan`."""
         memory = None
         if self.memory_budget is not None and self.training:
             memory = max(1, bytes_in(self.memory_budget) // len(self.cells))
         try:
-            _, outputs = scan(
-                cell, init, x, dim=1, reverse=reverse, lengths=lengths, memory=memory,
-                truncate=self.gradient_steps if self.training else None,
+            carry, outputs = scan(
+                cell, init, x, dim=1, memory=memory,
+                truncate=self.gradient_steps if self.training else None, **how,
             )  # fmt: skip
         except BudgetError as error:
             assert self.memory_budget is not None
@@ -107,7 +161,7 @@ class Stack(torch.nn.Module):
                 f"the outputs of the cell {type(cell).__name__} are {came}; wanted a tensor "
                 f"[{x.shape[0]}, {self.hidden_size}] at each step: return (carry, output)"
             )
-        return outputs
+        return carry, outputs
 
 
 def _made(make: Cell, n_features: int, hidden_size: int) -> torch.nn.Module:
@@ -118,6 +172,24 @@ def _made(make: Cell, n_features: int, hidden_size: int) -> torch.nn.Module:
             "torch.nn.Module whose forward is a step"
         )
     return cell
+
+
+def _check_first(
+    cell: torch.nn.Module, first: list[Tensor], other: list[Tensor], n_rows: int
+) -> None:
+    """Whether a first carry, given for two inputs, can also begin a sequence within a row."""
+    if not first or any(leaf.shape[:1] != (n_rows,) for leaf in first):
+        came = ", ".join(str(list(leaf.shape)) for leaf in first) or "no tensor"
+        raise ValueError(
+            f"the first carry of the cell {type(cell).__name__} is {came}; wanted tensors "
+            f"[{n_rows}, …], a row for each sequence"
+        )
+    if not all(torch.equal(a, b) for a, b in zip(first, other, strict=True)):
+        raise ValueError(
+            f"the first carry of the cell {type(cell).__name__} depends on its first input, and a "
+            "state that is carried on begins again within a sequence; wanted an initial(x) that "
+            "reads no value of x: let the step read it"
+        )
 
 
 def _last(outputs: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
