@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import ostinato
-from ostinato.compiler import graph, lower
+from ostinato.compiler import graph, lower, steps
 from ostinato.compiler.backward.rematerialize import choose_saved
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
@@ -37,6 +38,12 @@ B, F, H = 64, 5, 8  # so many rows that the products of x stay in the loop
 
 # A step that is played by the loop after all would pass each comparison: scan warns of that.
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def _recorded_by_no_other_test(monkeypatch):
+    """Of a step that was recorded often in this process scan would warn now."""
+    monkeypatch.setattr(steps, "_recordings", Counter())
 
 
 def programs(step: Any, init: Any, xs: Any, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
