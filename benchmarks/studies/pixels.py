@@ -204,10 +204,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| order | layers | parameters | epochs | minutes | seeds | accuracy |",
         "|---|---|---|---|---|---|---|",
     ]
-    for order, cell in itertools.product(ORDERS, LAYERS):
-        of = [row for row in rows if (row["order"], row["cell"]) == (order, cell)]
-        if not of:
-            continue
+
+    def kind(row: dict[str, Any]) -> tuple[Any, ...]:
+        return (row["order"], row["cell"], row["widths"], row["strides"], row["epochs"])
+
+    for _, same in itertools.groupby(sorted(rows, key=kind), kind):
+        of = list(same)
+        order, cell = of[0]["order"], of[0]["cell"]
         layers = ", ".join(map(str, of[0]["widths"]))
         right = [100 * row["accuracy"] for row in of]
         shown = f"{statistics.mean(right):.2f} % ({min(right):.2f} to {max(right):.2f})"

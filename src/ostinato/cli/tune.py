@@ -227,7 +227,7 @@ class _Search:
 
 def _worker(asked: Given, digests: dict[str, str]) -> workers.Work:
     """`_work` in a process of its own."""
-    from ostinato.cli import experiment  # noqa: F401  now, so that the first trial does not pay for it
+    from ostinato.cli import experiment  # noqa: F401  or the first trial would wait for it
 
     job = jobs.read(configuration.resolve(asked), asked)
     workers.check_same(sources.digest(job.settings.data), digests)

@@ -96,24 +96,22 @@ def warn_refused(step: Any, refusal: Unsupported | None) -> None:
 
 def warn_checkpointed(step: Any) -> None:
     """Say once per step function that its budget of memory is not kept to the byte."""
-    _refusals[code_key(step), "memory"] += 1
-    if _refusals[code_key(step), "memory"] == 1:
-        _warn(
-            f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
-            "carry every √T steps and plays the steps between them again; the budget is not "
-            "compared with the bytes that this takes"
-        )
+    _warn_once(
+        step,
+        f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
+        "carry every √T steps and plays the steps between them again; the budget is not compared "
+        "with the bytes that this takes",
+    )
 
 
 def warn_unbounded(step: Any) -> None:
     """Say once per step function that its budget of memory is not kept, since it cannot be."""
-    _refusals[code_key(step), "unbounded"] += 1
-    if _refusals[code_key(step), "unbounded"] == 1:
-        _warn(
-            f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
-            "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
-            "budget"
-        )
+    _warn_once(
+        step,
+        f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
+        "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
+        "budget",
+    )
 
 
 def warn_too_large(kept: int) -> None:
@@ -128,6 +126,12 @@ def warn_too_large(kept: int) -> None:
             f'memory="{max(1, round(available / 4e6))}MB", scan keeps states at checkpoints and '
             "computes the others again (docs/memory.md)"
         )
+
+
+def _warn_once(step: Any, text: str) -> None:
+    _refusals[code_key(step), text] += 1
+    if _refusals[code_key(step), text] == 1:
+        _warn(text)
 
 
 def _is_ours(module: Any) -> bool:

@@ -192,7 +192,7 @@ class SegmentedRun:
         # The tapes of spans exist one after the other: the same memory for all, though one is
         # shorter, or the allocator could not use the shorter one's place for the next.
         spans = [span for group in groups for span in group]
-        alone = len(windows) == 1
+        alone = all(len(span) == 1 for span in spans)
         self.room_steps = max(s.end - s.begin for [s] in spans) if alone else 0
         self.checkpoints: list[Carry] = []
         self.tapes: list[SegmentedTape] = []

@@ -285,12 +285,11 @@ def _characters(part: TextSide) -> Iterator[Finding]:
         for i, text in enumerate(part.texts):
             if pattern is BROKEN and text.isascii():
                 continue
-            n = 0
-            for n, match in enumerate(pattern.finditer(text), start=1):  # noqa: B007
-                if len(places) < 3:
-                    around = text[max(0, match.start() - 15) : match.end() + 15]
-                    places.append(f"{part.name} document {i + 1}".strip() + f": {around!r}")
-            count, concerned = count + n, concerned + bool(n)
+            matches = list(pattern.finditer(text))
+            for match in matches[: 3 - len(places)]:
+                around = text[max(0, match.start() - 15) : match.end() + 15]
+                places.append(f"{part.name} document {i + 1}".strip() + f": {around!r}")
+            count, concerned = count + len(matches), concerned + bool(matches)
         if count:
             yield Finding(
                 "warning",
