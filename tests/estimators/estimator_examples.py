@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
-from ostinato import SequenceClassifier
+from ostinato import SequenceClassifier, estimators
 
 
 def up_or_down(n: int = 90, steps: int = 6) -> tuple[np.ndarray, np.ndarray]:
     X = np.random.default_rng(0).normal(size=(n, steps, 1))
     return X, np.where(X.sum((1, 2)) > 0, "up", "down")
+
+
+def expected_failures(estimator: str) -> set[str]:
+    """scikit-learn's checks that an estimator fails, as `ostinato.estimators` tells its readers."""
+    told = re.split(r"\n    (?=\w)", estimators.__doc__)
+    (section,) = [text for text in told if text.startswith(f"{estimator} ")]
+    return set(re.findall(r"check_\w+", section))
 
 
 def small(**parameters) -> SequenceClassifier:
