@@ -405,8 +405,8 @@ def test_the_order_in_which_a_chain_is_added_up(terms, plain, hoisting, new_carr
         carry = CarrySpec("carry0", True, "init0", "final0", h, written)
         leaves = {x: Leaf("x0", H), h: Leaf("carry0", H)}
         spec = PassSpec(leaves, (carry,), (Output(total, "y0"),), hoist=hoist)
-        roots = fuse_gemm(spec, split_outputs(spec))
-        return shown(roots.outputs[0 if written is total else 1].node)
+        fused_spec = fuse_gemm(split_outputs(spec))
+        return shown(fused_spec.outputs[0 if written is total else 1].node)
 
     assert fused(False, h) == plain
     assert fused(True, h) == hoisting

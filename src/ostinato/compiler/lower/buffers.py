@@ -8,13 +8,14 @@ neighbours  units that lie side by side, so that one product writes or reads the
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ostinato.compiler.graph.node import ROWS, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
-from ostinato.compiler.lower.schedule import BLOCK, Schedule, same_strip
-from ostinato.compiler.lower.spec import Accumulation, PassSpec
+from ostinato.compiler.lower.schedule import Schedule, same_strip
+from ostinato.compiler.lower.spec import Accumulation
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
 
@@ -23,131 +24,128 @@ class CannotHoist(Exception):  # noqa: N818
     """A value that is computed ahead of the loop would lie in a carry of two slots."""
 
 
-class Storage:
-    """The buffers and arguments of a program; each is entered when it is first asked for.
+@dataclass(frozen=True)
+class Layout:
+    """Where the values lie that a pass computes.
 
     Attributes:
-        arguments: the number of each argument, by what it is, as in `Lowered`.
-        tapes: the arguments for saved values → their widths.
+        places: of the values that lie in memory; registers hold the others.
+        buffers: those that places are in: arguments and carries, by name, then the pass's own.
     """
 
-    def __init__(self, spec: PassSpec):
-        self.spec = spec
-        self.buffers: list[Buffer] = []
-        self.arguments: dict[Any, int] = {}
-        self.tapes: dict[str, int] = {}
-        self._of_argument: dict[Any, int] = {}  # its buffer, or that of a carry of two slots
-
-    def argument(self, key: Any) -> int:
-        return self.arguments.setdefault(key, len(self.arguments))
-
-    def buffer(self, b: Buffer) -> int:
-        self.buffers.append(b)
-        return len(self.buffers) - 1
-
-    def tape(self, width: int) -> int:
-        """A buffer for saved values, and an argument for it."""
-        name = f"tape{len(self.tapes)}"
-        self.tapes[name] = width
-        return self.buffer(Buffer(Kind.TAPE, width, 0, self.argument(name)))
-
-    def buffer_of(self, name: str) -> int:
-        """The buffer of a leaf, an output or a carry."""
-        if name not in self._of_argument:
-            spec = self.spec
-            carry = spec.carry_by_name.get(name)
-            if carry is not None and not carry.kept:
-                b = Buffer(Kind.PAIR, carry.read.width)
-            else:
-                own = name.startswith("tape") or name in spec.hidden
-                extra = int(name.startswith("carry"))  # one slot more than there are steps
-                kind = Kind.TAPE if own else Kind.TIME
-                b = Buffer(kind, spec.widths[name], extra, self.argument(name))
-            self._of_argument[name] = self.buffer(b)
-        return self._of_argument[name]
-
-    def vector(self, n: Node) -> int:
-        """The buffer of a vector that is computed `once`."""
-        if n not in self._of_argument:
-            b = Buffer(Kind.VECTOR, n.width, 0, self.argument(n))
-            self._of_argument[n] = self.buffer(b)
-        return self._of_argument[n]
+    places: Mapping[Node, Operand]
+    buffers: tuple[str | Buffer, ...]
 
 
-def assign_buffers(storage: Storage, sections: Sections, items: Schedule) -> dict[Node, Operand]:
+def assign_buffers(sections: Sections, items: Schedule) -> Layout:
     """A place for every value that lies in memory.
 
     Raises:
         CannotHoist: see there; without hoisting the bits are the same.
     """
-    outputs: dict[Node, Operand] = {}
-    for o in sections.roots.outputs:
-        outputs[o.node] = Operand(storage.buffer_of(o.argument), o.column, o.dt)
-    units = _Units(sections, items, set(outputs))
-    members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
-    for n in sections.computed:
-        if n.kind == ROWS and n.op != "slice" and units.in_memory(n):
-            members[units.unit(n)].append(n)
-    for u, place in outputs.items():
-        two_slots = storage.buffers[place.buffer].kind == Kind.PAIR
-        if two_slots and any(sections.of[n] != LOOP for n in members.get(u, [])):
-            raise CannotHoist
-    kinds = {u: units.kind(group) for u, group in members.items() if u not in outputs}
-    places = outputs | _laid_out(storage, kinds, units.neighbours())
-    return {
-        n: replace(places[u], column=places[u].column + units.place(n)[1])
-        for u, group in members.items()
-        for n in group
-    }
+    outputs = sections.spec.outputs
+    units = _Units(sections, items)
+    members: dict[Node, list[Node]] = defaultdict(list)
+    for n in units.in_memory:
+        members[units.place(n)[0]].append(n)
+    short = {c.name for c in sections.spec.carries if not c.kept}
+    in_two_slots = [n for o in outputs if o.argument in short for n in members[o.node]]
+    if any(sections.of[n] != LOOP for n in in_two_slots):
+        raise CannotHoist
+    buffers: list[str | Buffer] = [*dict.fromkeys(o.argument for o in outputs)]
+    places = {o.node: Operand(buffers.index(o.argument), o.column, o.dt) for o in outputs}
+    kinds = {u: units.kind(group) for u, group in members.items() if u not in places}
+    neighbours = units.neighbours()
+    for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
+        for row in _rows([u for u in kinds if kinds[u] == kind], neighbours):
+            column = 0
+            for u in row:
+                places[u] = Operand(len(buffers), column)
+                column += u.width
+            buffers.append(Buffer(kind, column))
+    found = {}
+    for n in units.in_memory:
+        unit, column = units.place(n)
+        found[n] = replace(places[unit], column=places[unit].column + column)
+    return Layout(found, tuple(buffers))
+
+
+def without_copies(items: Schedule, layout: Layout) -> tuple[Schedule, Layout]:
+    """The blocks without copies of what only one of their registers would hold.
+
+    The source is written where the copy would lie. No other value is lost by that: the copy is the
+    first value that is written to its place.
+    """
+    places = dict(layout.places)
+
+    def kept(item: tuple[Node, ...]) -> tuple[Node, ...]:
+        nodes: dict[Node, None] = {}
+        for n in item:
+            source = n.inputs[0] if n.op == "copy" and n in places else None
+            if source in nodes and source not in places:
+                places[source] = places[n]
+            else:
+                nodes[n] = None
+        return tuple(nodes)
+
+    items = {section: tuple(map(kept, found)) for section, found in items.items()}
+    return items, replace(layout, places=places)
 
 
 class _Units:
     """Which values lie in memory, and which of them share a place."""
 
-    def __init__(self, sections: Sections, items: Schedule, outputs: set[Node]):
+    def __init__(self, sections: Sections, items: Schedule):
         self.sections = sections
-        self.nodes = sections.computed
-        self.outputs = outputs  # each has its place
-        self.saved = set(sections.roots.saved)
-        self.block_of = {
-            n: (section, k)
-            for section, found in items.items()
-            for k, item in enumerate(found)
-            if item.kind == BLOCK
-            for n in item.nodes
-        }
+        self.nodes = list(sections.of)
+        self.outputs = {o.node for o in sections.spec.outputs}  # each has its place
+        self.saved = set(sections.spec.saved)
+        self.item_of = {n: i for found in items.values() for i in found for n in i}
         self.users = _users(self.nodes)
         self.owner: dict[Node, Node] = {}  # a value → the value in whose place it lies
         self.offset: dict[Node, int] = {}  # a piece → its column in the concatenation it lies in
+        self._own_parts()
+        rows = [n for n in self.nodes if n.kind == ROWS and n.op not in ("slice", "const")]
+        self.in_memory = dict.fromkeys(filter(self._in_memory, rows))
         self._own_accumulations()
-        self._own_pieces()
+
+    def _own_parts(self) -> None:
+        """The init of an accumulation, and the pieces of a concatenation, lie where that does."""
+        for n in self.nodes:
+            if isinstance(n, Accumulation) and n.init is not None:
+                self.owner[n.init] = n
+            column = 0
+            for piece in n.inputs if n.op == "concat" else ():
+                self.owner[piece], self.offset[piece] = n, column
+                column += piece.width
+
+    def _in_memory(self, n: Node) -> bool:
+        """Whether a value needs a place; otherwise a register of its block holds it."""
+        if n in self.outputs or n in self.owner or n in self.saved:
+            return True
+        if n.op in ("accumulate", "concat", *WITHIN_ROWS):
+            return True
+        for m in self.users[n]:
+            in_strip = m.op in OPS and same_strip(m, n) and n in m.inputs
+            if not in_strip or self.item_of[m] is not self.item_of[n]:
+                return True
+        return not self.users[n]
 
     def _own_accumulations(self) -> None:
-        """An accumulation lies where its init does, and where the only value computed of it will.
+        """An accumulation lies where the only value computed of it will.
 
-        Of several that one value is computed of, one accumulation does.
+        Of several that one value is computed of, the last accumulation does.
         """
         taken: set[Node] = set()
         for n in reversed(self.nodes):
-            if not isinstance(n, Accumulation):
-                continue
-            if n.init is not None:
-                self.owner[n.init] = n
-            if n in self.saved or n in self.outputs or n in self.owner or len(self.users[n]) != 1:
+            alone = n.op == "accumulate" and len(self.users[n]) == 1
+            if not alone or n in self.saved or n in self.outputs or n in self.owner:
                 continue
             (user,) = self.users[n]
             direct = user.op in OPS and user.width == n.width and n in user.inputs
-            if direct and user not in taken and self.in_memory(user):
+            if direct and user not in taken and user in self.in_memory:
                 self.owner[n] = user
                 taken.add(user)
-
-    def _own_pieces(self) -> None:
-        for n in self.nodes:
-            if n.op == "concat":
-                column = 0
-                for piece in n.inputs:
-                    self.owner[piece], self.offset[piece] = n, column
-                    column += piece.width
 
     def place(self, n: Node) -> tuple[Node, int]:
         """The value in whose place n lies, which lies in no other's; and n's column in it."""
@@ -156,22 +154,6 @@ class _Units:
             column += self.offset.get(n, 0)
             n = self.owner[n]
         return n, column
-
-    def unit(self, n: Node) -> Node:
-        return self.place(n)[0]
-
-    def in_memory(self, n: Node) -> bool:
-        """Whether a value needs a place; otherwise a register of its block holds it."""
-        if n in self.outputs or n in self.owner or n in self.saved:
-            return True
-        if n.op in ("accumulate", "concat", *WITHIN_ROWS):
-            return True
-        for m in self.users[n]:
-            if m.op not in OPS or not same_strip(m, n) or n not in m.inputs:
-                return True
-            if self.block_of.get(m) != self.block_of.get(n):
-                return True
-        return not self.users[n]
 
     def kind(self, group: list[Node]) -> Kind:
         """The kind of buffer for values that share a place."""
@@ -186,17 +168,19 @@ class _Units:
         written: dict[Any, list[Node]] = defaultdict(list)  # by the factor that the products share
         for n in self.nodes:
             if isinstance(n, Accumulation):
-                read.append([self.unit(a) for a, _ in n.products])
-                for a, _ in n.products:
-                    written["product", a].append(self.unit(n))
+                factors = [a for a, _ in n.products]
+                read.append(factors)
+                for a in factors:
+                    written["product", a].append(n)
             if n.op == "outer":
                 for a, b in zip(n.inputs[::2], n.inputs[1::2], strict=True):
-                    written["outer", a].append(self.unit(b))
-                    written["outer", b].append(self.unit(a))
-        return read + list(written.values())
+                    written["outer", a].append(b)
+                    written["outer", b].append(a)
+        groups = [*read, *written.values()]
+        return [[self.place(n)[0] for n in group] for group in groups]
 
 
-def _users(nodes: tuple[Node, ...]) -> dict[Node, list[Node]]:
+def _users(nodes: list[Node]) -> dict[Node, list[Node]]:
     """Who reads a value, also through slices and concatenations."""
     computed = set(nodes)
     users: dict[Node, list[Node]] = defaultdict(list)
@@ -207,25 +191,6 @@ def _users(nodes: tuple[Node, ...]) -> dict[Node, list[Node]]:
             for piece in i.inputs if i.op == "concat" and i in computed else (i,):
                 users[piece].append(n)
     return users
-
-
-def _laid_out(
-    storage: Storage, kinds: dict[Node, Kind], neighbours: list[list[Node]]
-) -> dict[Node, Operand]:
-    """Places for units: for those that products want side by side, then for the others alone."""
-    places: dict[Node, Operand] = {}
-    for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
-        units = [u for u in kinds if kinds[u] == kind]
-        for row in _rows(units, neighbours):
-            width = sum(u.width for u in row)
-            buffer = (
-                storage.tape(width) if kind == Kind.TAPE else storage.buffer(Buffer(kind, width))
-            )
-            column = 0
-            for u in row:
-                places[u] = Operand(buffer, column)
-                column += u.width
-    return places
 
 
 def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:

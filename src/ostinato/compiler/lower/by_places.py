@@ -10,37 +10,35 @@ from __future__ import annotations
 
 from ostinato.compiler.graph.arrays import in_stretches, places_of
 from ostinato.compiler.graph.node import SUM, Node
-from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec
 
 
-def find_by_places(spec: PassSpec, roots: Roots) -> Roots:
-    """The roots, with such products in place of their takes."""
+def find_by_places(spec: PassSpec) -> PassSpec:
+    """The pass, with such products in place of their takes."""
     if not spec.by_places:
-        return roots
-    make = NodeMaker(spec, roots)
+        return spec
+    make = NodeMaker(spec)
     found: dict[Node, Node] = {}
 
     def new(n: Node) -> Node:
         return found.get(n, n)
 
-    for n in spec.nodes_of(roots.nodes):
-        if spec.is_leaf(n):
-            continue
+    for n in spec.computed:
         here = make.with_inputs(n, new)
-        if here.op == "product" and _is_found(spec, n.inputs[1], here):
-            taken = here.inputs[1]
-            inputs = (here.inputs[0], taken.inputs[0])
-            here = make.like(here, "product", inputs, (*here.attrs, taken.attrs))
+        if here.op == "product" and _is_found(spec, here):
+            array, taken = here.inputs
+            inputs, attrs = (array, *taken.inputs), (*here.attrs, taken.attrs)
+            here = make.changed(here, inputs=inputs, attrs=attrs)
         elif here.op == "column_sum" and _is_of_a_product(here):
             (product,) = here.inputs
-            here = make.like(here, "product_sum", product.inputs, product.attrs)
-        if here is not n:
-            found[n] = here
-    return roots.mapped(new)
+            here = make.changed(here, op="product_sum", inputs=product.inputs, attrs=product.attrs)
+        found[n] = here
+    return spec.with_roots(new)
 
 
-def _is_found(spec: PassSpec, taken: Node, product: Node) -> bool:
+def _is_found(spec: PassSpec, product: Node) -> bool:
     """Whether the product finds its second operand, which is one of elements taken from a row."""
+    taken = product.inputs[1]
     if taken.op != "take" or spec.is_leaf(taken):
         return False
     _, _, K, N, across = product.attrs

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import count
-from typing import TypeVar
+from itertools import chain, count
+from typing import Any, TypeVar
 
-from ostinato.compiler.graph.node import ONCE, Node, axis_of
-from ostinato.compiler.lower.buffers import Storage, assign_buffers
+from ostinato.compiler.graph.node import ONCE, SUM, WITHIN_ROWS, Node, axis_of
+from ostinato.compiler.lower.buffers import Layout
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.schedule import BLOCK, SUMMED, WITHIN, Item, Schedule
-from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, PassSpec, SumPart
+from ostinato.compiler.lower.schedule import Item, Schedule, is_elementwise
+from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, Pair, SumPart
 from ostinato.engine.program import (
     NONE,
     Buffer,
@@ -35,7 +36,6 @@ T = TypeVar("T")
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
 PANEL = 64  # columns of a register tile of the widest vectors
 
-Pairs = list[tuple[Node, Node]]  # factors and weights
 Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
 
 
@@ -43,91 +43,118 @@ class BlockTooLarge(Exception):  # noqa: N818
     """A block needs more instructions or registers than the engine has."""
 
 
-def emit(spec: PassSpec, sections: Sections, items: Schedule) -> Lowered:
+def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
     """The program.
 
     Raises:
         BlockTooLarge: the engine does not take a block of so many instructions.
-        CannotHoist: see there.
     """
-    emitter = _Emitter(spec, sections, items)
+    spec = sections.spec
+    emitter = _Emitter(sections, layout)
     before, loop, after = (emitter.section(items[s]) for s in (BEFORE, LOOP, AFTER))
     carries = tuple([emitter.carry(c) for c in spec.carries])
-    storage = emitter.storage
-    arguments = tuple(storage.arguments)
+    arguments = tuple(emitter.arguments)
     program = Program(
-        len(arguments), spec.descending, tuple(storage.buffers), tuple(emitter.weights),
+        len(arguments), spec.descending, tuple(emitter.buffers), tuple(emitter.weights),
         tuple(emitter.gradients), carries, tuple(emitter.tables), tuple(emitter.small_products),
         tuple(emitter.once), before, loop, after,
     )  # fmt: skip
     saved = []
-    for place in (emitter.places[n] for n in sections.roots.saved):
-        name = arguments[storage.buffers[place.buffer].argument]
-        saved.append(Leaf(name, storage.tapes[name], place.dt, place.column))
-    return Lowered(program, arguments, storage.tapes, tuple(saved))
+    for place in (layout.places[n] for n in spec.saved):
+        tape = program.buffers[place.buffer]
+        saved.append(Leaf(arguments[tape.argument], tape.width, place.dt, place.column))
+    return Lowered(program, arguments, emitter.tapes, tuple(saved))
+
+
+def _numbers() -> defaultdict[Any, int]:
+    """A number for each key that is asked for, from 0 on."""
+    return defaultdict(count().__next__)
 
 
 class _Emitter:
-    """Writes instructions, and collects the weights and gradients that they refer to."""
+    """Writes instructions; what they refer to gets its number when it is first needed.
 
-    def __init__(self, spec: PassSpec, sections: Sections, items: Schedule):
-        self.spec = spec
-        self.storage = Storage(spec)
-        self.places = assign_buffers(self.storage, sections, items)
-        self.sum_names = {n: name for name, n in sections.roots.sums.items()}
-        self.weights: dict[Weight, int] = {}
-        self.gradients: list[Gradient] = []
-        self.tables: dict[IndexTable, int] = {}
-        self.small_products: dict[SmallProduct, int] = {}
+    Attributes:
+        arguments: the number of each argument, by what it is, as in `Lowered`.
+        tapes: the arguments for saved values → their widths.
+    """
+
+    def __init__(self, sections: Sections, layout: Layout):
+        self.spec = sections.spec
+        self.places = layout.places
+        self.sum_names = {n: name for name, n in self.spec.sums.items()}
+        self.arguments, self.weights, self.gradients = _numbers(), _numbers(), _numbers()
+        self.tables, self.small_products = _numbers(), _numbers()
+        self.tapes: dict[str, int] = {}
+        self.buffers: list[Buffer] = []
+        self.buffer_of: dict[str | Node, int] = {}  # of an argument over time, a carry or a vector
         self.once: list[Instruction] = []
+        for b in layout.buffers:
+            if isinstance(b, str):
+                self.named(b)
+            elif b.kind == Kind.TAPE:
+                name = f"tape{len(self.tapes)}"
+                self.tapes[name] = b.width
+                self.buffer(replace(b, argument=self.arguments[name]))
+            else:
+                self.buffer(b)
 
     def section(self, items: tuple[Item, ...]) -> tuple[Instruction, ...]:
-        out: list[Instruction] = []
-        for item in items:
-            if item.kind == BLOCK:
-                out += _BlockWriter(item.nodes, self).instructions()
-            elif item.kind == WITHIN:
-                out.append(self.within_rows(item.nodes[0]))
-            elif item.kind == SUMMED:
-                out += self.sum(item.nodes[0])
-            else:
-                out += self.products([n for n in item.nodes if isinstance(n, Accumulation)])
-        return tuple(out)
+        return tuple(chain.from_iterable(map(self.instructions, items)))
+
+    def instructions(self, item: Item) -> list[Instruction]:
+        n = item[0]
+        if is_elementwise(n):
+            return _BlockWriter(item, self).instructions()
+        if n.op in WITHIN_ROWS:
+            return [self.within_rows(n)]
+        if n.kind == SUM:
+            return self.sum(n)
+        return self.products([n for n in item if isinstance(n, Accumulation)])
 
     # ---- operands
+
+    def buffer(self, b: Buffer) -> int:
+        self.buffers.append(b)
+        return len(self.buffers) - 1
+
+    def named(self, name: str) -> int:
+        """The buffer of an argument over time, or of a carry."""
+        if name not in self.buffer_of:
+            carry = self.spec.carry_by_name.get(name)
+            if carry is not None and not carry.kept:
+                b = Buffer(Kind.PAIR, carry.read.width)
+            else:
+                own = name.startswith("tape") or name in self.spec.hidden
+                extra = int(name.startswith("carry"))  # one slot more than there are steps
+                kind = Kind.TAPE if own else Kind.TIME
+                b = Buffer(kind, self.spec.widths[name], extra, self.arguments[name])
+            self.buffer_of[name] = self.buffer(b)
+        return self.buffer_of[name]
+
+    def vector(self, n: Node) -> int:
+        """The buffer of a vector that is computed `once`."""
+        if n not in self.buffer_of:
+            self.buffer_of[n] = self.buffer(Buffer(Kind.VECTOR, n.width, 0, self.arguments[n]))
+        return self.buffer_of[n]
 
     def operand(self, n: Node) -> Operand:
         """Where a value lies in memory."""
         if n in self.spec.leaves:
             leaf = self.spec.leaves[n]
-            return Operand(self.storage.buffer_of(leaf.argument), leaf.column, leaf.dt)
+            return Operand(self.named(leaf.argument), leaf.column, leaf.dt)
         if n.op == "slice":
             whole = self.operand(n.inputs[0])
             return replace(whole, column=whole.column + n.attrs[0])
         if n.kind == ONCE:
             if n.op == "part":
-                return Operand(self.storage.vector(n.inputs[0]), n.attrs[0])
-            return Operand(self.storage.vector(n))
+                return Operand(self.vector(n.inputs[0]), n.attrs[0])
+            return Operand(self.vector(n))
         return self.places[n]
 
     def carry(self, c: CarrySpec) -> Carry:
-        init, final = self.storage.argument(c.init), self.storage.argument(c.final)
-        return Carry(self.storage.buffer_of(c.name), init, final)
-
-    def without_copies(self, block: tuple[Node, ...]) -> list[Node]:
-        """The block without copies of what only one of its registers would hold.
-
-        The source is written where the copy would lie. No other value is lost by that: the copy is
-        the first value that is written to its place.
-        """
-        nodes: dict[Node, None] = {}
-        for n in block:
-            source = n.inputs[0] if n.op == "copy" and n in self.places else None
-            if source in nodes and source not in self.places:
-                self.places[source] = self.places[n]
-            else:
-                nodes[n] = None
-        return list(nodes)
+        init, final = self.arguments[c.init], self.arguments[c.final]
+        return Carry(self.named(c.name), init, final)
 
     # ---- accumulations
 
@@ -144,7 +171,7 @@ class _Emitter:
                 _add(out, self.product(row, [runs[n][k] for n in row], first=k == 0))
         return out
 
-    def runs(self, n: Accumulation) -> list[Pairs]:
+    def runs(self, n: Accumulation) -> list[list[Pair]]:
         """The products of an accumulation, joined where their factors lie side by side.
 
         They stay in their order, wherever the factors lie: the order decides the bits.
@@ -156,7 +183,7 @@ class _Emitter:
         return (a.buffer, a.dt, a.column + left.width) == (b.buffer, b.dt, b.column)
 
     def neighbours(
-        self, nodes: list[Accumulation], runs: dict[Accumulation, list[Pairs]], k: int
+        self, nodes: list[Accumulation], runs: dict[Accumulation, list[list[Pair]]], k: int
     ) -> list[list[Accumulation]]:
         """The accumulations in rows that lie side by side and multiply the same factors."""
 
@@ -169,10 +196,10 @@ class _Emitter:
         ordered = sorted(nodes, key=lambda n: (places[n].buffer, places[n].column))
         return _runs(ordered, together)
 
-    def product(self, row: list[Accumulation], runs: list[Pairs], first: bool) -> Instruction:
+    def product(self, row: list[Accumulation], runs: list[list[Pair]], first: bool) -> Instruction:
         """One product whose columns belong to the accumulations of a row; the first starts them."""
         weight = self.weight(row, runs)
-        number = self.weights.setdefault(weight, len(self.weights))
+        number = self.weights[weight]
         d = self.operand(row[0])
         if not first or row[0].init is not None:
             c = d
@@ -181,14 +208,14 @@ class _Emitter:
         a = self.operand(runs[0][0][0])
         return Instruction(Code.GEMM, n=weight.N, k=weight.K, weight=number, d=d, c=c, a=a)
 
-    def weight(self, row: list[Accumulation], runs: list[Pairs]) -> Weight:
+    def weight(self, row: list[Accumulation], runs: list[list[Pair]]) -> Weight:
         blocks = []
         column = 0
         for n, pairs in zip(row, runs, strict=True):
             k = 0
             for a, w in pairs:
                 base, r, c = (w.inputs[0], *w.attrs) if w.op == "block" else (w, 0, 0)
-                argument = self.storage.argument(base)
+                argument = self.arguments[base]
                 blocks.append(WeightBlock(argument, k, a.width, column, n.width, r, c))
                 k += a.width
             column += n.width
@@ -196,7 +223,7 @@ class _Emitter:
 
     def bias(self, row: list[Accumulation]) -> Operand:
         """The sums of the vectors that start a row of accumulations, computed `once`."""
-        local = self.storage.buffer(Buffer(Kind.LOCAL, sum(n.width for n in row)))
+        local = self.buffer(Buffer(Kind.LOCAL, sum(n.width for n in row)))
         column = 0
         for n in row:
             here = Operand(local, column)
@@ -224,13 +251,13 @@ class _Emitter:
 
     def table(self, source: Node, runs: Iterable[tuple[int, int, int]]) -> int:
         table = IndexTable(source.width, tuple([ElementRun(*r) for r in runs]))
-        return self.tables.setdefault(table, len(self.tables))
+        return self.tables[table]
 
     def small_product(self, n: Node) -> int:
         groups, M, K, N, across, *runs = n.attrs
         table = self.table(n.inputs[1], runs[0]) if runs else -1
         product = SmallProduct(groups, M, K, N, across, table)
-        return self.small_products.setdefault(product, len(self.small_products))
+        return self.small_products[product]
 
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
@@ -242,8 +269,7 @@ class _Emitter:
             row, column, K, N = rectangle
             corner = (column, row) if transposed else (row, column)
             part = SumPart(self.sum_names[node], *corner, node.shape[1], layer)
-            number[rectangle] = len(self.gradients)
-            self.gradients.append(Gradient(K, N, self.storage.argument(part), transposed))
+            number[rectangle] = self.gradients[Gradient(K, N, self.arguments[part], transposed)]
         return [
             Instruction(Code.COLUMN_SUM, n=t.N, weight=number[t.rectangle], a=t.b)
             if t.a == NONE
@@ -253,11 +279,11 @@ class _Emitter:
 
     def sum_of_products(self, node: Node) -> Instruction:
         groups, M, _, N, *_ = node.attrs
-        argument = self.storage.argument(SumPart(self.sum_names[node], 0, 0, N, 0))
-        self.gradients.append(Gradient(groups * M, N, argument))
+        part = SumPart(self.sum_names[node], 0, 0, N, 0)
+        gradient = self.gradients[Gradient(groups * M, N, self.arguments[part])]
         a, b = (self.operand(i) for i in node.inputs)
         return Instruction(
-            Code.PRODUCT_SUM, n=N, k=groups * M, weight=len(self.gradients) - 1,
+            Code.PRODUCT_SUM, n=N, k=groups * M, weight=gradient,
             count=self.small_product(node), a=a, b=b,
         )  # fmt: skip
 
@@ -299,7 +325,7 @@ class _BlockWriter:
 
     def __init__(self, nodes: tuple[Node, ...], emitter: _Emitter):
         self.emitter = emitter
-        self.nodes = emitter.without_copies(nodes)
+        self.nodes = nodes
         self.width = nodes[0].width
         self.last_use = {x: i for i, n in enumerate(self.nodes) for x in n.inputs}
         self.free = list(range(MAX_REGISTERS - 1, -1, -1))

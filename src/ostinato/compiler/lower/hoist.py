@@ -11,11 +11,11 @@ columns of an array are taken in the loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ostinato.compiler.graph.node import WITHIN_ROWS, Node, depends_on, reachable
-from ostinato.compiler.lower.spec import NodeMaker, PassSpec, Roots
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
@@ -25,6 +25,7 @@ ARRAY = 1024  # columns: 4 KB, so that a few operands of a few rows fill L1
 # array again, after the loop, would take longer than their fewer rows at once.
 MUCH_WIDER = 8
 
+_LIGHT = {"accumulate", "spread", *OPS}
 _OF_ARRAYS = {"spread", *WITHIN_ROWS}
 # A matmul that is left is a leaf: a saved product. With it goes what it was computed from, if the
 # backward pass computes that again.
@@ -33,54 +34,61 @@ _HEAVY = {"accumulate", "matmul", *WITHIN_ROWS}
 
 @dataclass(frozen=True)
 class Sections:
-    """The nodes of a pass, in order of computing, each with its section.
+    """The section of each value that a pass computes, in order of computing."""
 
-    Attributes:
-        computed: the nodes that are neither leaves nor constants.
-    """
-
-    roots: Roots
+    spec: PassSpec
     of: Mapping[Node, str]
-    computed: tuple[Node, ...]
-
-    @staticmethod
-    def made(spec: PassSpec, roots: Roots, section: Mapping[Node, str]) -> Sections:
-        computed = [n for n in section if not spec.is_leaf(n) and n.op != "const"]
-        return Sections(roots, section, tuple(computed))
 
 
-def hoist(spec: PassSpec, roots: Roots) -> Sections:
+def hoist(spec: PassSpec) -> Sections:
     """The section of every node.
 
     Products and reductions go ahead of the loop, with all that they need; an elementwise operation
     alone is better computed where its result is used. After the loop goes what no carry needs,
-    except for an operation on elements or arrays of a value of the loop: later, that value would
-    have to come from memory.
+    except for what is better computed where the loop has its operands near.
     """
-    nodes = spec.nodes_of(roots.nodes)
-    within, carry_in = set(nodes), spec.carried
     ahead: set[Node] = set()
     if spec.hoist:
-        carried = depends_on(nodes, carry_in)
-        heavy = [n for n in nodes if n.op in _HEAVY and n not in carried]
-        ahead = set(reachable(heavy, lambda n: n not in within))
-    carry_out = [o.node for o in roots.outputs if o.argument in spec.carry_by_name]
-    for_the_carry = set(reachable(carry_out, lambda n: n not in within or n in carry_in))
-    section: dict[Node, str] = {}
-    for n in nodes:
-        if n in for_the_carry:
-            section[n] = BEFORE if n in ahead else LOOP
-            continue
-        read = {section[i] for i in n.inputs if i in section and not spec.is_leaf(i)}
-        if n.op == "column_sum" and read == {LOOP} and n.shape[1] >= ARRAY:
-            section[n] = LOOP  # a chunk of such rows would go to memory and come back
-            continue
-        light = (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)) and not spec.is_leaf(n)
-        late = _late(spec, section, n) if light and LOOP in read else None
-        section[n] = AFTER if late is None else LOOP
-        section.update({i: BEFORE if i in ahead else LOOP for i in late or ()})
+        carried = depends_on(spec.nodes, spec.carried)
+        ahead = _needed(spec, {n for n in spec.nodes if n.op in _HEAVY} - carried)
+    carry_out = {o.node for o in spec.outputs if o.argument in spec.carry_by_name}
+    section = dict.fromkeys(spec.computed, AFTER)
+
+    def into_loop(nodes: Iterable[Node]) -> None:
+        section.update({n: BEFORE if n in ahead else LOOP for n in nodes})
+
+    into_loop(_needed(spec, carry_out, spec.carried).intersection(section))
+    for n in section:
+        if section[n] == AFTER:
+            into_loop(_beside_the_loop(section, n))
     section.update(dict.fromkeys(_of_near_arrays(spec, section), LOOP))
-    return Sections.made(spec, roots, section)
+    return Sections(spec, section)
+
+
+def _needed(spec: PassSpec, of: set[Node], given: Container[Node] = ()) -> set[Node]:
+    """The nodes that these are computed from, those included; what is given needs nothing."""
+    within = set(spec.nodes)
+    return set(reachable(of, lambda n: n not in within or n in given))
+
+
+def _beside_the_loop(section: Mapping[Node, str], n: Node) -> list[Node]:
+    """n, and what it needs of the values after the loop, if the loop had better compute them.
+
+    n reads a value of the loop, which is near there and far after it. What it needs besides is
+    light: elementwise operations, and products much narrower than that value, such as the query
+    that a memory is read by.
+    """
+    read = {section[i] for i in n.inputs if i in section}
+    if n.op == "column_sum":  # a chunk of wide rows would go to memory and come back
+        return [n] if read == {LOOP} and n.shape[1] >= ARRAY else []
+    if LOOP not in read or not (n.op in OPS or (n.op in _OF_ARRAYS and n.width > 1)):
+        return []
+    array = max(i.width for i in n.inputs if section.get(i) == LOOP)
+    after = reachable(n.inputs, lambda i: section.get(i) != AFTER)
+    late = [i for i in after if section.get(i) == AFTER]
+    products = sum(i.width for i in late if i.op == "accumulate")
+    light = products * MUCH_WIDER <= array and all(i.op in _LIGHT for i in late)
+    return [n, *late] if light else []
 
 
 def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
@@ -89,49 +97,29 @@ def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
     An example is the gradient of a query by which a memory was read: it needs the memory, which
     the loop has near.
     """
-    loop = [n for n in section if section[n] == LOOP and not spec.is_leaf(n)]
-    near = {spec.leaves[i].argument for n in loop for i in n.inputs if spec.is_leaf(i)}
-    found = []
-    for n in section:
-        if section[n] != AFTER or n.op not in WITHIN_ROWS or n.width == 1 or spec.is_leaf(n):
-            continue
-        arrays = [i for i in n.inputs if spec.is_leaf(i) and i.width >= MUCH_WIDER * n.width]
-        others = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
-        if not others and any(spec.leaves[i].argument in near for i in arrays):
-            found.append(n)
-    return found
+
+    def arrays(n: Node, width: int) -> set[str]:
+        """The arguments that n reads so many columns of at least."""
+        leaves = [spec.leaves[i] for i in n.inputs if spec.is_leaf(i) and i.width >= width]
+        return {leaf.argument for leaf in leaves}
+
+    near = set().union(*(arrays(n, 0) for n in section if section[n] == LOOP))
+    return [
+        n
+        for n, when in section.items()
+        if when == AFTER and n.op in WITHIN_ROWS and n.width > 1
+        and not any(section.get(i) == AFTER for i in n.inputs)
+        and arrays(n, MUCH_WIDER * n.width) & near
+    ]  # fmt: skip
 
 
-def _late(spec: PassSpec, section: Mapping[Node, str], n: Node) -> list[Node] | None:
-    """The inputs of n after the loop, and all that they are computed from, if light beside n.
-
-    n reads an array of the loop, which is near there and far after it. Light are elementwise
-    operations, and products much narrower than the array, such as the query that a memory is read
-    by.
-    """
-    found: list[Node] = []
-    stack = [i for i in n.inputs if section.get(i) == AFTER and not spec.is_leaf(i)]
-    array = max(i.width for i in n.inputs if section.get(i) == LOOP)
-    products = 0  # columns of them
-    while stack:
-        i = stack.pop()
-        if i.op == "accumulate":
-            products += i.width
-        elif i.op not in OPS and i.op != "spread":
-            return None
-        found.append(i)
-        stack += [j for j in i.inputs if section.get(j) == AFTER and not spec.is_leaf(j)]
-    return found if products * MUCH_WIDER <= array else None
-
-
-def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
+def bridge_carries(sections: Sections) -> Sections:
     """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
-    roots = sections.roots
+    spec = sections.spec
     short = {c.name for c in spec.carries if not c.kept}
     in_two_slots = {c.read for c in spec.carries if not c.kept}
-    in_two_slots |= {o.node for o in roots.outputs if o.argument in short}
-    make = NodeMaker(spec, roots)
-    section: dict[Node, str] = {}
+    in_two_slots |= {o.node for o in spec.outputs if o.argument in short}
+    make = NodeMaker(spec)
     new: dict[Node, Node] = {}
     copies: dict[Node, Node] = {}
 
@@ -143,16 +131,14 @@ def bridge_carries(spec: PassSpec, sections: Sections) -> Sections:
             return within(i)
         if i not in copies:
             copies[i] = make.copy(within(i))
-            section[copies[i]] = LOOP
         return copies[i]
 
-    for n, when in sections.of.items():
-        if not spec.is_leaf(n):  # of a slice, a view, the readers read a copy
-            reads = behind if when == AFTER and n.op != "slice" else within
-            new[n] = make.with_inputs(n, reads)
-        section[within(n)] = when
-    roots = roots.mapped(within)
-    return Sections.made(spec, roots, {n: section[n] for n in spec.nodes_of(roots.nodes)})
+    for n, when in sections.of.items():  # of a slice, a view, the readers read a copy
+        new[n] = make.with_inputs(n, behind if when == AFTER and n.op != "slice" else within)
+    spec = spec.with_roots(within)
+    section = {new[n]: when for n, when in sections.of.items()}
+    section |= dict.fromkeys(copies.values(), LOOP)
+    return Sections(spec, {n: section[n] for n in spec.computed})
 
 
 def _whole(n: Node) -> Node:

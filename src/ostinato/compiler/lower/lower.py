@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.lower.buffers import CannotHoist
+from ostinato.compiler.lower.buffers import CannotHoist, assign_buffers, without_copies
 from ostinato.compiler.lower.by_places import find_by_places
 from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, emit
 from ostinato.compiler.lower.fuse_gemm import fuse_gemm
@@ -35,11 +35,13 @@ def lower(spec: PassSpec) -> Lowered:
 
 
 def _lowered(spec: PassSpec, max_block: int) -> Lowered:
-    roots = split_outputs(spec)  # each output in one piece
-    roots = fuse_gemm(spec, roots)  # products and additions → accumulations
-    roots = find_by_places(spec, roots)  # elements that a product finds, instead of taking them
-    sections = hoist(spec, roots)  # when each value is computed: before, loop or after
-    sections = bridge_carries(spec, sections)  # copies of carries that are read after the loop
+    spec = split_outputs(spec)  # each output in one piece
+    spec = fuse_gemm(spec)  # products and additions → accumulations
+    spec = find_by_places(spec)  # elements that a product finds, instead of taking them
+    sections = hoist(spec)  # when each value is computed: before, loop or after
+    sections = bridge_carries(sections)  # copies of carries that are read after the loop
     items = schedule(sections, max_block)  # the order, and what forms a block
     items = sink(sections, items, max_block)  # values computed where they are read
-    return emit(spec, sections, items)  # where each value lies, and the instructions
+    layout = assign_buffers(sections, items)  # where each value lies
+    items, layout = without_copies(items, layout)  # results written at once where they are copied
+    return emit(sections, items, layout)  # the instructions

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from itertools import islice
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import SUM, WITHIN_ROWS, Node
 from ostinato.compiler.lower.hoist import AFTER, ARRAY, BEFORE, LOOP, Sections
+from ostinato.compiler.lower.spec import readers
 from ostinato.engine.ops import OPS
 
-ACCUMULATE, WITHIN, BLOCK, SUMMED = "accumulate", "within", "block", "sum"
-_VIEWS = ("slice", "concat")  # these compute nothing
+_NOT_COMPUTED = ("slice", "concat", "const")
 
-
-@dataclass(frozen=True)
-class Item:
-    """Nodes emitted together: accumulations, a block of one width, or one other operation."""
-
-    kind: str
-    nodes: tuple[Node, ...]
-
-
+# Nodes emitted together: accumulations, a block of elementwise operations of one width, or one
+# other operation.
+Item = tuple[Node, ...]
 Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
+
+
+def is_elementwise(n: Node) -> bool:
+    return n.op in OPS or n.op == "spread"
 
 
 def schedule(sections: Sections, max_block: int) -> Schedule:
     """Every section in order: products as early as possible, then the largest block."""
     found: dict[str, list[Node]] = {BEFORE: [], LOOP: [], AFTER: []}
-    for n in sections.computed:
-        found[sections.of[n]].append(n)
+    for n, when in sections.of.items():
+        found[when].append(n)
     return {s: _Scheduler(nodes, max_block).items() for s, nodes in found.items()}
 
 
@@ -44,33 +41,32 @@ class _Scheduler:
 
     def __init__(self, nodes: list[Node], max_block: int):
         self.mine = set(nodes)
-        self.pending = [n for n in nodes if n.op not in _VIEWS]
+        self.pending = [n for n in nodes if n.op not in _NOT_COMPUTED]
         self.max_block = max_block
         self.done: set[Node] = set()
 
     def items(self) -> tuple[Item, ...]:
         items = []
         while self.pending:
-            item = self.next_item()
-            items.append(item)
-            self.done.update(item.nodes)
+            items.append(tuple(self.next_item()))
+            self.done.update(items[-1])
             self.pending = [n for n in self.pending if n not in self.done]
         return tuple(items)
 
-    def next_item(self) -> Item:
-        products = [n for n in self.pending if n.op == "accumulate" and self.ready(n)]
-        if products:
-            return Item(ACCUMULATE, tuple(products))
-        for n in self.pending:
-            if n.op in WITHIN_ROWS and self.ready(n):
-                return Item(WITHIN, (n,))
-        block = self.largest_block()
-        if block:
-            return Item(BLOCK, tuple(block))
-        for n in self.pending:
-            if n.kind == SUM and self.ready(n):
-                return Item(SUMMED, (n,))
-        raise Unsupported("the step graph has no order of computing", self.pending[0].op)
+    def next_item(self) -> list[Node]:
+        item = (
+            [n for n in self.pending if n.op == "accumulate" and self.ready(n)]
+            or self.first(n for n in self.pending if n.op in WITHIN_ROWS)
+            or self.largest_block()
+            or self.first(n for n in self.pending if n.kind == SUM)
+        )
+        if not item:
+            raise Unsupported("the step graph has no order of computing", self.pending[0].op)
+        return item
+
+    def first(self, nodes: Iterable[Node]) -> list[Node]:
+        """The first of the nodes that can be computed now, if one can."""
+        return list(islice(filter(self.ready, nodes), 1))
 
     def ready(self, n: Node) -> bool:
         return all(self.available(i) for i in n.inputs)
@@ -79,14 +75,14 @@ class _Scheduler:
         """Whether n can be read: it lies in memory, or in a register of this block."""
         if n not in self.mine or n in self.done or n in block:
             return True
-        return n.op in _VIEWS and all(self.available(i) for i in n.inputs)
+        return n.op in _NOT_COMPUTED and all(self.available(i) for i in n.inputs)
 
     def largest_block(self) -> list[Node]:
         """The longest run of elementwise operations of one width that can be computed now.
 
         Arrays wait for narrow operations: more of what an array is needed for is then one block.
         """
-        candidates = [n for n in self.pending if n.op in OPS or n.op == "spread"]
+        candidates = list(filter(is_elementwise, self.pending))
         widths = sorted({n.width for n in candidates})
         blocks = [b for w in widths if (b := self.block(candidates, w))]
         narrow = [b for b in blocks if b[0].width < ARRAY <= blocks[-1][0].width]
@@ -112,10 +108,9 @@ def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
     anyway.
     """
     # These lie in memory whoever reads them: results, and what views and other sections read.
-    kept = {o.node for o in sections.roots.outputs} | set(sections.roots.saved)
-    for n in sections.computed:
-        own = sections.of[n]
-        kept |= {i for i in n.inputs if n.op in _VIEWS or sections.of.get(i) != own}
+    kept = {o.node for o in sections.spec.outputs} | set(sections.spec.saved)
+    for n, own in sections.of.items():
+        kept |= {i for i in n.inputs if n.op in _NOT_COMPUTED or sections.of.get(i) != own}
     return {s: _Sinking(kept, found, max_block).items() for s, found in items.items()}
 
 
@@ -125,32 +120,25 @@ class _Sinking:
     def __init__(self, kept: set[Node], items: tuple[Item, ...], max_block: int):
         self.kept = kept
         self.max_block = max_block
-        self.kinds = [item.kind for item in items]
-        self.nodes = [list(item.nodes) for item in items]
-        self.item_of = {n: k for k, item in enumerate(items) for n in item.nodes}
-        self.users: dict[Node, set[Node]] = defaultdict(set)
-        for n in self.item_of:
-            for i in n.inputs:
-                self.users[i].add(n)
+        self.nodes = [list(item) for item in items]
+        self.item_of = {n: k for k, item in enumerate(items) for n in item}
+        self.users = readers(self.item_of)
 
     def items(self) -> tuple[Item, ...]:
-        for k in reversed(range(len(self.nodes))):
-            if self.kinds[k] == BLOCK:
-                for n in reversed(self.nodes[k].copy()):
-                    self.sink(n)
-        found = zip(self.kinds, self.nodes, strict=True)
-        return tuple([Item(kind, tuple(nodes)) for kind, nodes in found if nodes])
+        for n in reversed(list(self.item_of)):
+            if is_elementwise(n):
+                self.sink(n)
+        return tuple([tuple(nodes) for nodes in self.nodes if nodes])
 
     def sink(self, n: Node) -> None:
-        """Move n, and what is computed for it alone, to the later item that alone reads it."""
-        readers = {self.item_of[m] for m in self.users[n]}
-        if n in self.kept or len(readers) != 1 or self.item_of[n] in readers:
+        """Move n, and what is computed for it alone, to the later block that alone reads it."""
+        items = {self.item_of[m] for m in self.users[n]}
+        if n in self.kept or len(items) != 1 or self.item_of[n] in items:
             return
-        (later,) = readers
-        cone, block = self.cone(n), self.nodes[later]
-        if cone is None or self.kinds[later] != BLOCK or block[0].width != n.width:
-            return
-        if len(block) + len(cone) > self.max_block or not all(m.op in OPS for m in self.users[n]):
+        (later,) = items
+        block, cone = self.nodes[later], self.cone(n)
+        in_registers = all(m.op in OPS for m in self.users[n]) and block[0].width == n.width
+        if cone is None or not in_registers or len(block) + len(cone) > self.max_block:
             return
         first = min(block.index(m) for m in self.users[n])
         block[first:first] = cone
@@ -166,7 +154,7 @@ class _Sinking:
         for i in dict.fromkeys(n.inputs):
             if self.in_memory(i):
                 continue
-            alone = self.users[i] == {n} and self.item_of.get(i) == self.item_of[n]
+            alone = set(self.users[i]) == {n} and self.item_of[i] == self.item_of[n]
             part = self.cone(i) if alone else None
             if part is None:
                 return None
@@ -177,6 +165,6 @@ class _Sinking:
     def in_memory(self, n: Node) -> bool:
         """Whether n, or what it is made of, need not be in a register of a block."""
         here = self.item_of.get(n)
-        if here is None or self.kinds[here] != BLOCK or n in self.kept:
+        if here is None or not is_elementwise(n) or n in self.kept:
             return True
         return any(self.item_of[m] != here or m.op not in OPS for m in self.users[n])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,12 +43,16 @@ class CarrySpec:
     init: str
     final: str
     read: Node
-    written: Node
+    written: Node  # as it was given to the lowering, whose passes rewrite outputs
 
 
 @dataclass(frozen=True)
 class PassSpec:
-    """One pass over the steps, forward or backward: what it reads and what it must compute."""
+    """One pass over the steps, forward or backward: what it reads and what it must compute.
+
+    The outputs, the saved values and the sums are its *roots*. `split_outputs` adds outputs for the
+    carries; later passes of the lowering give the same spec with other roots.
+    """
 
     leaves: Mapping[Node, Leaf]
     carries: tuple[CarrySpec, ...]
@@ -67,6 +73,20 @@ class PassSpec:
     def is_leaf(self, n: Node) -> bool:
         return n in self.leaves
 
+    @property
+    def roots(self) -> list[Node]:
+        return [*(o.node for o in self.outputs), *self.saved, *self.sums.values()]
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """Rows and sums that the roots are computed from, leaves included, in order."""
+        return [n for n in reachable(self.roots, self.is_leaf) if n.kind != ONCE]
+
+    @property
+    def computed(self) -> list[Node]:
+        """The nodes that are no leaves."""
+        return [n for n in self.nodes if not self.is_leaf(n)]
+
     @cached_property
     def carry_by_name(self) -> Mapping[str, CarrySpec]:
         return {c.name: c for c in self.carries}
@@ -79,13 +99,20 @@ class PassSpec:
     @cached_property
     def widths(self) -> Mapping[str, int]:
         """The columns of each argument over time, and of each carry."""
-        of_outputs = {o.argument: o.node.width for o in self.outputs}
+        of_outputs: dict[str, int] = defaultdict(int)
+        for o in self.outputs:
+            of_outputs[o.argument] += o.node.width
         of_leaves = {leaf.argument: leaf.width for leaf in self.leaves.values()}
         return of_outputs | of_leaves | {c.name: c.read.width for c in self.carries}
 
-    def nodes_of(self, roots: Iterable[Node]) -> list[Node]:
-        """Rows and sums that the roots are computed from, leaves included, in order."""
-        return [n for n in reachable(roots, self.is_leaf) if n.kind != ONCE]
+    def with_roots(self, new: Callable[[Node], Node]) -> PassSpec:
+        """The same pass, with `new` of each root."""
+        return replace(
+            self,
+            outputs=tuple([replace(o, node=new(o.node)) for o in self.outputs]),
+            saved=tuple([new(n) for n in self.saved]),
+            sums={name: new(n) for name, n in self.sums.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -118,98 +145,87 @@ class Lowered:
 Pair = tuple[Node, Node]  # a factor and its weight
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Accumulation(Node):
     """start + a₁W₁ + a₂W₂ + …, added up in one place.
 
     The start is `init`, or the sum of `vectors`, or zero; there are never vectors beside an init.
-    Its `inputs` are these nodes: the products, the vectors, init.
+    The inputs are a₁, W₁, a₂, W₂, …, then the vectors or init; the attributes the number of
+    products, and whether there is an init.
     """
 
-    products: tuple[Pair, ...]  # (a, W)
-    vectors: tuple[Node, ...]
-    init: Node | None
+    @property
+    def products(self) -> list[Pair]:
+        end = 2 * self.attrs[0]
+        return list(zip(self.inputs[0:end:2], self.inputs[1:end:2], strict=True))
+
+    @property
+    def vectors(self) -> tuple[Node, ...]:
+        n_products, has_init = self.attrs
+        return () if has_init else self.inputs[2 * n_products :]
+
+    @property
+    def init(self) -> Node | None:
+        return self.inputs[-1] if self.attrs[1] else None
 
 
 class NodeMaker:
-    """Makes nodes that may stand beside those of the roots: each is numbered behind all others."""
+    """Makes nodes that may stand beside those of a pass: each is numbered behind all others."""
 
-    def __init__(self, spec: PassSpec, roots: Roots):
-        there = reachable(roots.nodes, spec.is_leaf)
+    def __init__(self, spec: PassSpec):
+        there = reachable(spec.roots, spec.is_leaf)
         self._numbers = count(1 + max((n.index for n in there), default=-1))
 
     def rows(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
         return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
 
-    def like(self, n: Node, op: str, inputs: tuple[Node, ...], attrs: tuple[Any, ...]) -> Node:
-        """Another operation that gives what n does."""
-        return Node(op, inputs, attrs, n.kind, n.shape, next(self._numbers))
-
     def copy(self, n: Node) -> Node:
         return self.rows("copy", (self.rows("const", (), n) if n.op == "absent" else n,), n)
 
     def total(self, terms: list[Node], like: Node) -> Node:
         """The sum of the terms, added from the first to the last."""
-        total = terms[0]
-        for term in terms[1:]:
-            total = self.rows("add", (total, term), like)
-        return total
+        return functools.reduce(lambda a, b: self.rows("add", (a, b), like), terms)
 
     def accumulation(
         self, products: Iterable[Pair], vectors: Iterable[Node], init: Node | None, like: Node
-    ) -> Accumulation:
-        products, vectors = tuple(products), tuple(vectors)
-        inputs = (*chain(*products), *vectors, *(() if init is None else (init,)))
-        return Accumulation(
-            "accumulate", inputs, (), ROWS, like.shape, next(self._numbers), products, vectors, init
-        )
+    ) -> Node:
+        factors = tuple(chain(*products))
+        start = tuple(vectors) if init is None else (init,)
+        attrs = len(factors) // 2, init is not None
+        number = next(self._numbers)
+        return Accumulation("accumulate", factors + start, attrs, ROWS, like.shape, number)
+
+    def changed(self, n: Node, **fields: Any) -> Node:
+        """n with other inputs, attributes or another operation."""
+        return replace(n, index=next(self._numbers), **fields)
 
     def with_inputs(self, n: Node, new: Callable[[Node], Node]) -> Node:
         """n on `new` of each of its inputs; n itself where these are the same."""
         inputs = tuple([new(i) for i in n.inputs])
-        if inputs == n.inputs:
-            return n
-        if isinstance(n, Accumulation):
-            rest = iter(inputs)
-            products = [(next(rest), next(rest)) for _ in n.products]
-            vectors = [next(rest) for _ in n.vectors]
-            return self.accumulation(products, vectors, next(rest, None), n)
-        return self.like(n, n.op, inputs, n.attrs)
+        return n if inputs == n.inputs else self.changed(n, inputs=inputs)
 
 
-@dataclass(frozen=True)
-class Roots:
-    """The results of a pass, as nodes: the value that the passes of the lowering rewrite."""
-
-    outputs: tuple[Output, ...]  # those of the carries first
-    saved: tuple[Node, ...]
-    sums: Mapping[str, Node]
-
-    @property
-    def nodes(self) -> list[Node]:
-        return [*(o.node for o in self.outputs), *self.saved, *self.sums.values()]
-
-    def mapped(self, new: Callable[[Node], Node]) -> Roots:
-        """The same roots, with `new` of each node."""
-        return Roots(
-            tuple([replace(o, node=new(o.node)) for o in self.outputs]),
-            tuple([new(n) for n in self.saved]),
-            {name: new(n) for name, n in self.sums.items()},
-        )
+def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """Those of the nodes that read a value, as often as they do."""
+    found: dict[Node, list[Node]] = defaultdict(list)
+    for n in nodes:
+        for i in n.inputs:
+            found[i].append(n)
+    return found
 
 
-def split_outputs(spec: PassSpec) -> Roots:
-    """Every output piece by piece: a concatenation is written where each piece belongs.
+def split_outputs(spec: PassSpec) -> PassSpec:
+    """Every output piece by piece, those of the carries first.
 
-    A piece that no instruction of the pass writes, or that is wanted in two places, is copied.
+    A concatenation is written where each piece belongs. A piece that no instruction of the pass
+    writes, or that is wanted in two places, is copied.
     """
     carries = [Output(c.written, c.name, int(not spec.descending)) for c in spec.carries]
-    roots = Roots((*carries, *spec.outputs), spec.saved, spec.sums)
-    make = NodeMaker(spec, roots)
+    spec = replace(spec, outputs=(*carries, *spec.outputs))
+    make = NodeMaker(spec)
     taken: set[Node] = set()
     pieces = []
-    for o in roots.outputs:
+    for o in spec.outputs:
         column = o.column
         for n in o.node.inputs if o.node.op == "concat" else (o.node,):
             written = n.kind != ONCE and n.op not in ("const", "slice", "absent")
@@ -218,4 +234,4 @@ def split_outputs(spec: PassSpec) -> Roots:
             pieces.append(replace(o, node=piece, column=column))
             column += piece.width
     saved = [make.copy(n) if n in taken or n.op == "slice" else n for n in spec.saved]
-    return Roots(tuple(pieces), tuple(saved), spec.sums)
+    return replace(spec, outputs=tuple(pieces), saved=tuple(saved))
