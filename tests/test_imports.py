@@ -39,7 +39,8 @@ PACKAGE = """
     __main__
 """
 COMPILER = """
-    errors torch_compat
+    errors lock
+    torch_compat
     inputs steps
     capture
     shared

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.engine import native
 from zoo.playing import loop
 from zoo.small import D, H, T, assert_same, gradients, inputs, leaf, rnn
@@ -219,6 +221,33 @@ def test_a_forked_child_plays():
     again = gradients(scan, step, [W], init, xs)
     assert torch.equal(again[1], here[1])
     assert "forked" not in native.threading_runtime()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.process
+def test_a_fork_while_another_thread_makes_plans():
+    """It waits: in the child nobody would finish them, and their lock would never be free."""
+    W, init, xs = inputs()
+    began, over = threading.Event(), []
+
+    def planning() -> None:
+        with one_at_a_time:
+            began.set()
+            time.sleep(0.2)
+            over.append(True)
+
+    def child() -> None:
+        assert over
+        new = lambda h, x: torch.cos(x + h @ W)  # noqa: E731
+        assert_same(gradients(scan, new, [W], init, xs), gradients(loop, new, [W], init, xs))
+
+    torch.set_num_threads(1)
+    thread = threading.Thread(target=planning)
+    thread.start()
+    began.wait()
+    in_a_fork(child)
+    thread.join()
 
 
 class Scanned(torch.utils.data.Dataset):

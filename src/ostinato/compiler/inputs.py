@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import Elsewhere, Unsupported
-from ostinato.compiler.torch_compat import default_devices, is_searching, transformed
+from ostinato.compiler.torch_compat import default_devices, transformed
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def modes() -> Any:
     reason = native.unavailable()
     if reason is not None:
         raise Elsewhere(reason)
-    usual = None if is_searching() else native.modes()
+    usual = native.modes()
     if usual is not None:
         autocast = torch.is_autocast_enabled("cpu")
         return (usual, torch.get_autocast_dtype("cpu")) if autocast else usual

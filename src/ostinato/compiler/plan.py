@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
@@ -15,6 +13,7 @@ from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
 from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.graph.from_aten import Backward, DifferentiableGraph
 from ostinato.compiler.graph.node import Node, reachable
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
@@ -31,20 +30,6 @@ HOIST_BELOW = 16
 # a line takes 190 ns from core to core, up to a fifth less time, at 16 KB a tenth; where it takes
 # 40 ns, 1 % less, at 16 KB 1 % more.
 APART_BELOW = 1 << 13
-
-
-# Held while graphs and plans are made: a graph's builder is not made for several threads.
-_planning = threading.RLock()
-
-
-def _not_held() -> None:
-    """In a forked child the thread that held the lock does not go on."""
-    global _planning
-    _planning = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_not_held)
 
 
 class Scale(NamedTuple):
@@ -72,12 +57,15 @@ class BackwardPlan:
 
 
 def _once(method: F) -> F:
-    """Each result of a method is made once, by one thread, and kept."""
+    """Each result of a method is made once, and kept.
+
+    By one thread at a time: a graph's builder is not made for several.
+    """
 
     @functools.wraps(method)
     def made(self: Planner, *args: Any) -> Any:
         key = method, *args
-        with _planning:
+        with one_at_a_time:
             if key not in self._made:
                 self._made[key] = method(self, *args)
             return self._made[key]

@@ -6,9 +6,7 @@ that are active around a call, so that extra runs of a step go unnoticed.
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -20,42 +18,33 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.engine import native
 
 # The decorator torch.compiler.disable imports torch._dynamo, which takes a second. So functions are
 # marked by `out_of_graph`: newer versions of PyTorch then trace neither them nor their callees. On
 # older versions, a call that dynamo would trace (`looks_on`) goes through `disabled`.
 
-_frame_callback: Any = None  # torch._dynamo's query for its frame callback, once it is imported
+# The function that dynamo has each frame go through, or None. A version of PyTorch that cannot say
+# counts as having one as soon as torch._dynamo is imported.
+_frame_callback = getattr(
+    torch._C._dynamo.eval_frame,
+    "get_eval_frame_callback",
+    lambda: sys.modules.get("torch._dynamo"),
+)
 
 
 def looks_on() -> bool:
-    """Whether torch.compile would trace functions that are called now.
-
-    Also true if torch._dynamo is imported and this version of PyTorch cannot say.
-    """
-    global _frame_callback
-    if torch.compiler.is_dynamo_compiling():  # dynamo traces this line, and warns of the next ones
-        return True
-    if _frame_callback is None:
-        if "torch._dynamo" not in sys.modules:
-            return False
-        found = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
-        _frame_callback = found or (lambda: "unknown")
-    return _frame_callback() is not None
-
-
-_disabled: dict[Any, Callable[..., Any]] = {}
+    """Whether torch.compile would trace functions that are called now, as far as this is known."""
+    # Where dynamo traces this line it takes the first operand, and would warn of the second.
+    return torch.compiler.is_dynamo_compiling() or _frame_callback() is not None
 
 
 def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function under torch._dynamo.disable."""
-    # A dictionary, since dynamo looks through functools.cache, and warns.
-    if function not in _disabled:
-        import torch._dynamo
+    import torch._dynamo
 
-        _disabled[function] = torch._dynamo.disable(function)
-    return _disabled[function]
+    return torch._dynamo.disable(function)
 
 
 class _Stance:
@@ -66,7 +55,7 @@ class _Stance:
     (`needed`).
     """
 
-    lock, threads, needed = threading.Lock(), 0, False
+    threads, needed = 0, False
     current: Any = None
 
 
@@ -80,14 +69,14 @@ _NOTHING = nullcontext()
 
 @contextmanager
 def _as_written() -> Iterator[None]:
-    with _Stance.lock:
+    with one_at_a_time:
         if not _Stance.threads:
             _Stance.current = torch.compiler.set_stance("force_eager")
         _Stance.threads += 1
     try:
         yield
     finally:
-        with _Stance.lock:
+        with one_at_a_time:
             _Stance.threads -= 1
             if not _Stance.threads:
                 _Stance.current.__exit__(None, None, None)
@@ -128,7 +117,7 @@ _forward_ad = torch.autograd.forward_ad
 
 def transformed() -> str | None:
     """Why the eager loop has to run: a mode that must see every operation is active; or None."""
-    if native.modes() is not None and not is_searching():
+    if native.modes() is not None:
         return None
     mode = _get_current_function_mode()
     if isinstance(mode, OwnMode) and mode.left:
@@ -164,34 +153,12 @@ def default_devices() -> tuple[torch.device, ...] | None:
     return tuple([mode.device for mode in modes])
 
 
-class _Searching(threading.local):
-    active = False
-
-
-_searching = _Searching()
-
-
-def is_searching() -> bool:
-    """Whether this thread searches a step for its captured tensors.
-
-    A scan within the step then plays the loop.
-    """
-    return _searching.active
-
-
 def is_recorded() -> bool:
-    """Whether operations are being recorded, for instance those of a step."""
-    return is_searching() or torch._C._len_torch_dispatch_stack() > 0
+    """Whether operations are being recorded, for instance those of a step.
 
-
-@contextmanager
-def searching() -> Iterator[None]:
-    """A context in which a step is searched: a scan within it must show its operations."""
-    _searching.active = True
-    try:
-        yield
-    finally:
-        _searching.active = False
+    A scan within the step then plays the loop, which shows them.
+    """
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 class OwnMode(TorchFunctionMode):
@@ -276,27 +243,16 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
 
 # torch.get_rng_state holds the generator's mutex while it makes a tensor. A garbage collection then
 # may run Python and hand the interpreter to a thread that keeps it while it waits for the mutex.
-# With this lock a second thread of ours waits without the interpreter.
-_generator = threading.RLock()
-
-
-def _unlocked() -> None:
-    """In a forked child the thread that held the lock does not go on."""
-    global _generator
-    _generator = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlocked)
+# With the lock a second thread of ours waits without the interpreter.
 
 
 def random_state() -> Tensor:
-    with _generator:
+    with one_at_a_time:
         return torch.get_rng_state()
 
 
 def set_random_state(state: Tensor) -> None:
-    with _generator:
+    with one_at_a_time:
         torch.set_rng_state(state)
 
 

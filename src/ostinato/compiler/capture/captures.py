@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ostinato import tree
 from ostinato.compiler.errors import A_HOOK, IN_PLACE, Unsupported
 from ostinato.compiler.inputs import check_tensors, described
-from ostinato.compiler.torch_compat import OwnMode, among_ours, searching, undisturbed
+from ostinato.compiler.torch_compat import OwnMode, among_ours, undisturbed
 from ostinato.eager import check_carry
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def search_step(a: Arguments) -> Search:
         TypeError, ValueError: what it returned does not fit init.
     """
     states, xs = a.init_leaves, a.first_x
-    with among_ours(), undisturbed(Tensor.detach), searching():
+    with among_ours(), undisturbed(Tensor.detach):
         search = Search([*states, *xs])
         before = torch.is_grad_enabled()
         with search, search.writes:

@@ -77,7 +77,6 @@ class SavedForward(NamedTuple):
     divisors: dict[int, Tensor]  # of outputs that are quotients of two sums over the batch
 
 
-@functools.cache
 def _keep_freed_pages() -> None:
     """Have freed memory stay in the process, for the next call.
 
@@ -86,6 +85,9 @@ def _keep_freed_pages() -> None:
     it has seen freed; this one is never touched.
     """
     torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8, device="cpu")
+
+
+_keep_freed_pages()
 
 
 def _without_path(recording: Recording) -> list[tuple[int, bool]]:
@@ -105,7 +107,6 @@ class CompiledStep:
 
     def __init__(self, planner: Planner, small: Recording, dtype: torch.dtype, engine: str):
         """small: the recording on few rows, which other batch sizes are compared with."""
-        _keep_freed_pages()
         self.planner, self.small = planner, small
         # batch size → None where it was compared with the eager loop, or why the loop must play it
         self.verified: dict[int, Unsupported | None] = {}
