@@ -18,7 +18,7 @@ from ostinato.arguments import Arguments, checked
 from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.errors import Elsewhere, Unsupported
-from ostinato.compiler.play.autograd import ScanCall, play
+from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.shared import ways
 from ostinato.compiler.steps import warn_refused, warn_unbounded
@@ -93,17 +93,8 @@ def scan(
         >>> last.shape, states.shape
         (torch.Size([64, 128]), torch.Size([28, 64, 128]))
     """
-    if torch_compat.looks_on():
-        return torch_compat.disabled(_scan)(
-            step, init, xs, dim, reverse, lengths, resets, restart, False, memory, truncate
-        )
-    return _played(
-        checked(step, init, xs, dim, reverse, lengths, resets, restart, False, memory, truncate)
-    )
-
-
-def _scan(*arguments: Any) -> tuple[Tree, Tree]:
-    return _played(checked(*arguments))
+    scanned = torch_compat.disabled(_scanned) if torch_compat.looks_on() else _scanned
+    return scanned(step, init, xs, dim, reverse, lengths, resets, restart, False, memory, truncate)
 
 
 def scan_layer(
@@ -131,13 +122,15 @@ def scan_layer(
         of_layer: the first and the last carry have torch.nn's axis of layers, `[1, B, …]`. Removing
             it by views would add an autograd node for each, a tenth of the time of a short call.
     """
-    a = checked(step, init, xs, 0, reverse, lengths, resets, restart, of_layer, memory, truncate)
-    a.weights, a.variant = weights, variant
-    return _played(a)
+    return _scanned(
+        step, init, xs, 0, reverse, lengths, resets, restart, of_layer, memory, truncate,
+        weights, variant,
+    )  # fmt: skip
 
 
-def _played(a: Arguments) -> tuple[Tree, Tree]:
+def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     """Play in the engine, or in the eager loop if the engine cannot play the step."""
+    a = checked(*arguments)
     if cache.engine() != "eager":
         try:
             call, refusal = compiled(a)
@@ -221,14 +214,9 @@ def _verified(a: Arguments, found: cache.Found) -> tuple[ScanCall | None, Unsupp
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     if native.environment("OSTINATO_CHECK") not in (None, "", "0"):
         check_call(call)
-    if a.memory is not None or a.truncate is not None:
-        from ostinato.compiler.play.segmented import SegmentedCall  # not a part of every start
-
-        if call.compiled.totals:
-            raise Unsupported("memory= and truncate= are for outputs with the batch")
-
-        call = SegmentedCall.of(call)
-    ys, finals = play(call, call.tensors())
+    if call.compiled.totals and (a.memory is not None or a.truncate is not None):
+        raise Unsupported("memory= and truncate= are for outputs with the batch")
+    ys, finals = call.outputs(call.tensors())
     y_spec = call.compiled.y_spec
     if call.arguments.adapted:
         kinds, y_spec = kinds_in(y_spec)

@@ -105,8 +105,10 @@ def checked(
     of_layer: bool = False,
     memory: int | str | None = None,
     truncate: int | None = None,
+    weights: list[Tensor] | None = None,
+    variant: Any = None,
 ) -> Arguments:
-    """The arguments of `scan`, checked.
+    """The arguments of `scan`, or of a layer's scan, checked.
 
     Raises:
         TypeError, ValueError: as `scan`.
@@ -119,8 +121,9 @@ def checked(
     n_steps = time_length(xs_leaves, dim)
     ragged = RowSpans(None, None, [], n_steps)
     a = Arguments(
-        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer
-    )
+        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer,
+        weights, variant,
+    )  # fmt: skip
     if lengths is not None or resets is not None or restart is not None:
         a.ragged = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
     if memory is not None:

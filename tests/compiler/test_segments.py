@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from ostinato import environment, explain, nn, scan
 from ostinato.arguments import bytes_in
-from ostinato.compiler.play.segmented import SegmentedCall
+from ostinato.compiler.play.autograd import ScanCall
+from ostinato.compiler.play.segmented import SegmentedRun
 from ostinato.compiler.play.step import CompiledStep
 from zoo.bits import assert_same_bits, assert_the_plain_run
 from zoo.modern import MODERN
@@ -41,7 +42,7 @@ _numbers = itertools.count()
 def segments(monkeypatch):
     """The segments of each run, and the levels of its plan."""
     seen: list[int] = []
-    forward = SegmentedCall.forward
+    forward = ScanCall.forward
 
     def counted(self, tensors, train):
         outs, tape = forward(self, tensors, train)
@@ -49,7 +50,7 @@ def segments(monkeypatch):
         seen.append(sum(len(span) for group in groups for span in group))
         return outs, tape
 
-    monkeypatch.setattr(SegmentedCall, "forward", counted)
+    monkeypatch.setattr(ScanCall, "forward", counted)
     return seen
 
 
@@ -279,19 +280,19 @@ def test_tapes_of_all_segments_have_room_for_the_longest(monkeypatch):
     init, xs = case.init(9), case.xs(997, 9)
     memory = 2 * least_memory(case, init, xs)
     lengths, rooms, pieces = set(), set(), set()
-    forward, backward = CompiledStep.forward, SegmentedCall.backward
+    forward, backward = CompiledStep.forward, SegmentedRun.backward
 
     def play_forward(self, given, *others, room_steps=0, **options):
         lengths.add(len(given[-1]))
         rooms.add(max(len(given[-1]), room_steps))
         return forward(self, given, *others, room_steps=room_steps, **options)
 
-    def play_backward(self, run, *others):
+    def play_backward(run, *others):
         pieces.update(t.untyped_storage().data_ptr() for carry in run.checkpoints for t in carry)
-        return backward(self, run, *others)
+        return backward(run, *others)
 
     monkeypatch.setattr(CompiledStep, "forward", play_forward)
-    monkeypatch.setattr(SegmentedCall, "backward", play_backward)
+    monkeypatch.setattr(SegmentedRun, "backward", play_backward)
     play(scan, case, init, xs, memory=memory)
     assert len(lengths) == 2 and rooms == {max(lengths)} and len(pieces) == 2
 

@@ -118,14 +118,14 @@ class StreamPlayer:
         """Answer whole lines. Answers are kept until all are written."""
         with Interrupt() as interrupt:
             try:
-                self._play(lines, ended)
+                self._answer(lines, ended)
             finally:
                 if show(self.answers, lambda: interrupt.requested):
                     self.answers.clear()
 
     # ---- rows
 
-    def _play(self, lines: Sequence[bytes], ended: bool) -> None:
+    def _answer(self, lines: Sequence[bytes], ended: bool) -> None:
         if lines and self.rows is None:
             lines = self._begin(lines, ended)
         elif lines and self.may_repeat_header:

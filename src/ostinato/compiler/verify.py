@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
-from ostinato.compiler.play.autograd import ScanCall, play
+from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.step import RowOrder
 from ostinato.compiler.steps import name_of
 from ostinato.compiler.torch_compat import undisturbed
@@ -90,8 +90,9 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
     recording: control flow on the batch size may change the gradients alone. A single row is left
     out, since PyTorch itself uses other operations for it (there is nothing to sum over).
     """
-    if call.arguments.truncate is not None:  # segments are not verified, but the steps in them
-        call = replace(call, arguments=replace(call.arguments, truncate=None))
+    if call.arguments.truncate is not None or call.arguments.memory is not None:
+        # Segments are not verified, but the steps in them.
+        call = replace(call, arguments=replace(call.arguments, truncate=None, memory=None))
     if call.n_rows > 1:
         from ostinato.compiler.capture.record import check_batch  # here, to keep imports fast
 
@@ -119,7 +120,7 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
             raise
         except Exception as error:  # the loop will raise it to the user
             return Unsupported(f"the step fails ({error_in_short(error)})")
-        ys, finals = play(replace(call, rows=rows), [*captured, *init, *few])
+        ys, finals = replace(call, rows=rows).outputs([*captured, *init, *few])
         pairs = list(zip([*ys, *finals], expected, strict=True))
         if differentiable:
             pairs += _gradients(pairs, inputs)

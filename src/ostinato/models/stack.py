@@ -79,7 +79,7 @@ class Stack(torch.nn.Module):
             for direction in range(self.n_directions):
                 cell, reverse = self.cells[layer + direction], direction == 1
                 init = self._first(cell, x[:, 0])
-                _, outputs = self._play(cell, init, x, lengths=lengths, reverse=reverse)
+                _, outputs = self._one_cell(cell, init, x, lengths=lengths, reverse=reverse)
                 played.append(outputs)
                 last.append(_last(outputs, lengths, reverse))
             x = torch.cat(played, dim=2)
@@ -132,7 +132,7 @@ class Stack(torch.nn.Module):
             marks: dict[str, Any] = {}
             if resets is not None:
                 marks = {"resets": resets.T, "restart": first}
-            end, x = self._play(cell, init, x, **marks)
+            end, x = self._one_cell(cell, init, x, **marks)
             after += [leaf.unsqueeze(0) for leaf in tree.leaves(end)]
         return x, after[0] if len(after) == 1 else tuple(after)
 
@@ -142,7 +142,9 @@ class Stack(torch.nn.Module):
             return cell.initial(x)  # type: ignore[operator]
         return x.new_zeros(len(x), self.hidden_size)
 
-    def _play(self, cell: torch.nn.Module, init: Any, x: Tensor, **how: Any) -> tuple[Any, Tensor]:
+    def _one_cell(
+        self, cell: torch.nn.Module, init: Any, x: Tensor, **how: Any
+    ) -> tuple[Any, Tensor]:
         """The cell's last carry and its outputs, `[B, T, H]`; `how` is for `scan`."""
         memory = None
         if self.memory_budget is not None and self.training:

@@ -213,7 +213,7 @@ class _Layer(torch.nn.RNNBase):
             resets=None if resets is None else enter(check_resets(resets, input.shape[:-1], xs)),
             restart=None if restart is None else expand_restart(rows(restart), hx),
         )
-        output, h_n, states = self._play(xs, hx, ragged, all_states)
+        output, h_n, states = self._all_layers(xs, hx, ragged, all_states)
         if not batched:
             h_n = map_hidden(lambda leaf: leaf.squeeze(1), h_n)
         if all_states:
@@ -238,7 +238,7 @@ class _Layer(torch.nn.RNNBase):
         if restart is not None:
             restart = self.permute_hidden(expand_restart(restart, hx), sorted_indices)
         ragged = replace(given, lengths=lengths, resets=resets, restart=restart, packed=True)
-        output, h_n, states = self._play(xs, hx, ragged, all_states)
+        output, h_n, states = self._all_layers(xs, hx, ragged, all_states)
         repacked = pack_padded_sequence(output, lengths).data
         result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
         h_n = self.permute_hidden(h_n, unsorted_indices)
@@ -246,7 +246,7 @@ class _Layer(torch.nn.RNNBase):
             return result, h_n, map_hidden(lambda leaf: _select(leaf, 2, unsorted_indices), states)
         return result, h_n
 
-    def _play(
+    def _all_layers(
         self, xs: Tensor, hx: Hidden, ragged: _Ragged, all_states: bool
     ) -> tuple[Tensor, Hidden, Hidden]:
         """Play all layers and directions, in the inner layout: (output, h_n, states)."""

@@ -149,7 +149,7 @@ def _views(
 ) -> list[StepView]:
     steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
     if not reads_both_ways(net):
-        played = _play(net, sequences[chosen])
+        played = _logits_and_states(net, sequences[chosen])
         steps = [
             (_softmax(logits[i, :length]), states[i, :length])
             for logits, states, lengths in played
@@ -219,7 +219,7 @@ def _right_by_step(
     longest = lengths_of(sequences).max()
     n_right = np.zeros(longest, dtype=np.int64)
     start = 0
-    for logits, _, lengths in _play(net, sequences):
+    for logits, _, lengths in _logits_and_states(net, sequences):
         labels = y_true[start : start + len(logits)]
         right = logits.argmax(axis=2) == labels[:, None]
         last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
@@ -228,7 +228,7 @@ def _right_by_step(
     return n_right
 
 
-def _play(
+def _logits_and_states(
     net: ClassifierNet | ClassifierEnsemble, sequences: Inputs
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""

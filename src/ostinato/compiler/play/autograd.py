@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.play.step import CompiledStep, RowOrder, SavedForward
+from ostinato.compiler.play.step import CompiledStep, Flags, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import RowSpans, eager_scan
 
 if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards
+    from ostinato.compiler.play.segmented import SegmentedRun
+
+    Tape: TypeAlias = SavedForward | SegmentedRun
 
 _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
@@ -42,17 +45,57 @@ class ScanCall:
         b = a + len(self.arguments.leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
 
-    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], SavedForward]:
-        reverse = self.arguments.reverse
-        return self.compiled.forward(tensors, self.n_rows, reverse, self.rows, train)
+    def outputs(self, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
+        shared, n_ys = self.arguments.shared, self.compiled.n_ys
+        if shared is not None:
+            captured, init, xs = self.split(tensors)
+            tensors = [*captured, *shared.rows_of_init(init), *shared.rows_of_xs(xs)]
+        outs = self._of_rows(tensors)
+        if shared is None:
+            return outs[:n_ys], outs[n_ys:]
+        return shared.as_given(outs[:n_ys], outs[n_ys:], self.arguments, self.compiled.y_shapes)
+
+    def _of_rows(self, tensors: list[Tensor]) -> Sequence[Tensor]:
+        if torch.is_grad_enabled():
+            for i, of_init in self.compiled.without_path:
+                # A row without steps ends as it began.
+                if tensors[i].requires_grad and not (of_init and self.rows is not None):
+                    tensors[i] = tensors[i].detach()
+            for t in tensors:  # a generator takes longer
+                if t.requires_grad:
+                    return self._differentiable(tensors)
+        return self.forward(tensors, train=False)[0]
+
+    def _differentiable(self, tensors: list[Tensor]) -> Sequence[Tensor]:
+        try:
+            outs: Sequence[Tensor] = _apply(self, *tensors)
+        except RuntimeError:  # a tensor made under torch.inference_mode cannot be saved
+            if not any(t.is_inference() for t in tensors):
+                raise
+            outs = _apply(self, *[t.clone() if t.is_inference() else t for t in tensors])
+        return outs
+
+    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], Tape]:
+        """Outputs and last carry, in one list; and the tape, of use if `train`."""
+        a = self.arguments
+        if train and (a.memory is not None or a.truncate is not None):
+            from ostinato.compiler.play.segmented import run_in_segments  # rarely needed
+
+            run = run_in_segments(self, tensors)
+            if run is not None:
+                return run.forward(tensors), run
+        return self.compiled.forward(tensors, self.n_rows, a.reverse, self.rows, train)
 
     def backward(
-        self, tape: SavedForward, tensors: Any, grads: Any, used: tuple[bool, ...],
-        wanted: tuple[bool, ...],
-    ) -> list[Tensor | None]:  # fmt: skip
+        self, tape: Tape, tensors: Any, grads: Any, used: Flags, wanted: Flags
+    ) -> list[Tensor | None]:
         """See `CompiledStep.backward`."""
+        if not isinstance(tape, SavedForward):
+            return tape.backward(tensors, grads, used, wanted)
         if not tape.held.holds():  # an output was changed in place, as those of a loop may be
-            _, tape = self.forward(tensors, train=True)
+            reverse = self.arguments.reverse
+            _, tape = self.compiled.forward(tensors, self.n_rows, reverse, self.rows, True)
         return self.compiled.backward(tape, tensors, grads, used, wanted, self.rows is not None)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
@@ -77,37 +120,6 @@ class ScanCall:
         if a.of_layer:
             last = [leaf.unsqueeze(0) for leaf in last]
         return tree.leaves(ys) + last
-
-
-def play(call: ScanCall, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
-    shared = call.arguments.shared
-    if shared is None:
-        return _played(call, tensors)
-    captured, init, xs = call.split(tensors)
-    ys, finals = _played(call, [*captured, *shared.rows_of_init(init), *shared.rows_of_xs(xs)])
-    return shared.as_given(ys, finals, call.arguments, call.compiled.y_shapes)
-
-
-def _played(call: ScanCall, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    n = call.compiled.n_ys
-    if torch.is_grad_enabled():
-        for i, of_init in call.compiled.without_path:
-            # A row without steps ends as it began.
-            if tensors[i].requires_grad and not (of_init and call.rows is not None):
-                tensors[i] = tensors[i].detach()
-        for t in tensors:
-            if t.requires_grad:
-                try:
-                    outs: Any = _apply(call, *tensors)
-                except RuntimeError:  # one made under torch.inference_mode cannot be saved
-                    if not any(t.is_inference() for t in tensors):
-                        raise
-                    copies = [t.clone() if t.is_inference() else t for t in tensors]
-                    outs = _apply(call, *copies)
-                return outs[:n], outs[n:]
-    outs, _ = call.forward(tensors, train=False)
-    return outs[:n], outs[n:]
 
 
 class _ScanFunction(torch.autograd.Function):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
@@ -50,35 +49,18 @@ Gradients = list[Tensor | None]
 Carry = Sequence[Tensor]
 
 
-@dataclass(slots=True)
-class SegmentedCall(ScanCall):
-    """A call of scan with `memory=` or `truncate=`."""
-
-    @staticmethod
-    def of(call: ScanCall) -> SegmentedCall:
-        return SegmentedCall(*[getattr(call, f.name) for f in fields(ScanCall)])
-
-    def forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], Any]:
-        if not train:
-            return ScanCall.forward(self, tensors, train)
-        n_steps, reverse = tensors[-1].shape[0], self.arguments.reverse
-        cuts = windows(n_steps, self.arguments.truncate, reverse)
-        plan = memory_plan(self, tensors)
-        if plan is None or not plan.levels:
-            if len(cuts) == 1:
-                return ScanCall.forward(self, tensors, train)
-            groups = [[cuts]]
-        else:
-            groups = scheduled(cuts, reverse, plan.segment_steps, plan.levels)
-        run = SegmentedRun(self, tensors, cuts, groups)
-        return run.forward(tensors), run
-
-    def backward(
-        self, tape: Any, tensors: Any, grads: Any, used: Flags, wanted: Flags
-    ) -> Gradients:
-        if not isinstance(tape, SegmentedRun):
-            return ScanCall.backward(self, tape, tensors, grads, used, wanted)
-        return _Backward(tape, tensors, grads, used, wanted).played()
+def run_in_segments(call: ScanCall, tensors: Tensors) -> SegmentedRun | None:
+    """The run of a call with `memory=` or `truncate=`; None if it is played in one piece."""
+    n_steps, reverse = tensors[-1].shape[0], call.arguments.reverse
+    cuts = windows(n_steps, call.arguments.truncate, reverse)
+    plan = memory_plan(call, tensors)
+    if plan is not None and plan.levels:
+        groups = scheduled(cuts, reverse, plan.segment_steps, plan.levels)
+    elif len(cuts) > 1:
+        groups = [[cuts]]
+    else:
+        return None
+    return SegmentedRun(call, tensors, cuts, groups)
 
 
 def memory_plan(call: ScanCall, tensors: Tensors) -> SegmentPlan | None:
@@ -123,15 +105,13 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
         return max(p.needed_bytes(n, n_steps, n_rows, threads, isa) for p in passes)
 
     of_a_step = compiled.dtype.itemsize * n_rows
-    whole = of_a_step * (n_steps * (tape + hidden + copied) + states) + _PAGE
     return Cost(
         step=of_a_step * (tape + kept_states + own_ys + again + copied + ys + d_xs),
         segment=of_a_step * kept_states + _PAGE,
         carry=of_a_step * states,
         engine=engine,
         unit=_unit(back, n_steps, n_rows),
-        kept=whole,
-        whole=whole + engine(n_steps),
+        whole=of_a_step * (n_steps * (tape + hidden + copied) + states) + _PAGE,
     )
 
 
@@ -212,7 +192,7 @@ class SegmentedRun:
                 [place[i].copy_(leaf) for place, leaf in zip(kept, carry, strict=True)]
             )
             for span in group:
-                for tape, outs in self.play(tensors, span, carry, span is last):
+                for tape, outs in self.span_forward(tensors, span, carry, span is last):
                     if span is last:
                         self.tapes.append(tape)
                     parts, carry = outs[:n_ys], outs[n_ys:]
@@ -223,12 +203,16 @@ class SegmentedRun:
                         y[tape.segment.steps] = part
         return [*ys, *(leaf.to(d) for leaf, d in zip(carry, dtypes[n_ys:], strict=True))]
 
+    def backward(self, tensors: Tensors, grads: Any, used: Flags, wanted: Flags) -> Gradients:
+        """See `CompiledStep.backward`."""
+        return _Backward(self, tensors, grads, used, wanted).gradients()
+
     def given(self, tensors: Tensors, segment: Segment, carry: Carry) -> list[Tensor]:
         """The tensors that are given to a segment."""
         captured, _, xs = self.call.split(tensors)
         return [*captured, *carry, *(x[segment.steps] for x in xs)]
 
-    def play(
+    def span_forward(
         self, tensors: Tensors, span: Span, carry: Carry, train: bool
     ) -> Iterator[tuple[SegmentedTape, list[Tensor]]]:
         """The segments of a span, forward: the tape of each, its outputs and last carry.
@@ -300,12 +284,8 @@ class _Backward:
             else:
                 self.end = [s for s in segments if s.cut][-1]
 
-    def played(self) -> Gradients:
-        """The gradients of the tensors given; None for those not wanted, or that none reaches.
-
-        Raises:
-            Unsupported: a gradient of zeros, where autograd has none, met a pole.
-        """
+    def gradients(self) -> Gradients:
+        """See `CompiledStep.backward`."""
         self.run.whereabouts.check(list(self.tensors))
         groups = zip(reversed(self.run.groups), reversed(self.run.checkpoints), strict=True)
         spans = (found for g, carry in groups for found in reversed(self.carries_before(g, carry)))
@@ -327,7 +307,7 @@ class _Backward:
         """The spans of a group, with the carry before each: all but the last are played for it."""
         found = [(group[0], carry)]
         for span, following in pairwise(group):
-            for _, outs in self.run.play(self.tensors, span, carry, False):
+            for _, outs in self.run.span_forward(self.tensors, span, carry, False):
                 carry = outs[self.compiled.n_ys :]
             found.append((following, carry))
         return found
@@ -335,7 +315,7 @@ class _Backward:
     def play_span(self, span: Span, carry: Carry) -> None:
         tapes, self.run.tapes = self.run.tapes, []
         if not tapes:
-            tapes = [tape for tape, _ in self.run.play(self.tensors, span, carry, True)]
+            tapes = [tape for tape, _ in self.run.span_forward(self.tensors, span, carry, True)]
         while tapes and not self.ended:
             self.play_backward(tapes.pop())
 

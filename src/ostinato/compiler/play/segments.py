@@ -82,8 +82,7 @@ class Cost:
         carry: of a checkpoint.
         engine: of the engine's workspace, for so many steps in one play.
         unit: not bytes: so many steps no segment divides.
-        kept: of the run in one piece, between its passes.
-        whole: the same with the engine's workspace.
+        whole: of the run in one piece, between its passes.
     """
 
     step: int
@@ -91,7 +90,6 @@ class Cost:
     carry: int
     engine: Callable[[int], int]
     unit: int
-    kept: int
     whole: int
 
 
@@ -166,8 +164,9 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
     Raises:
         BudgetError: the budget is too small for any.
     """
-    if cost.whole <= budget:
-        return SegmentPlan(budget, 1, n_steps, 0, 0, cost.kept, cost.whole, 0, n_steps)
+    peak = cost.whole + cost.engine(n_steps)
+    if peak <= budget:
+        return SegmentPlan(budget, 1, n_steps, 0, 0, cost.whole, peak, 0, n_steps)
     lengths = _lengths(n_steps, cost.unit)
     plans: list[SegmentPlan] = []
     for levels in (1, 2):
