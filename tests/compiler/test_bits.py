@@ -32,6 +32,7 @@ from zoo.bits import (
 )
 from zoo.playing import Played, play
 from zoo.steps import LINEAR, Case, Kit, make
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -89,7 +90,7 @@ def test_threads(name):
             assert_same_bits(p, found[i % 2], f"B={B}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", one_in(4, NAMES))
 def test_threads_share_a_few_rows(name):
     """Of so large a step threads take columns (unless they take very long to meet here; that they
     do, however small it is, is forced in tests/engine and in the native tests)."""

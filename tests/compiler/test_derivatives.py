@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from ostinato import forget, scan
-from zoo.complex_steps import COMPLEX
-from zoo.operations import cases
-from zoo.playing import as_leaf, loop, rows_apart
+from ostinato import scan
+from zoo.playing import loop, rows_apart
 from zoo.small import B, D, H, Net, T, assert_same, both, inputs, leaf, rnn
-from zoo.steps import Case, Kit
-from zoo.suites import one_in
 
 
 def test_gradients_against_finite_differences():
@@ -192,46 +185,3 @@ def test_batched_gradients():
     for vectorize in (False, True):
         both(lambda how, v=vectorize: torch.autograd.functional.jacobian(
             lambda W: how(rnn(W), init, xs)[0], W, vectorize=v))  # fmt: skip
-
-
-STEPS = {name: make for _, name, make in cases()} | {
-    f"complex: {name}": functools.partial(make, Kit(D)) for name, make in COMPLEX.items()
-}
-
-
-@pytest.mark.parametrize("make", one_in(4, [*STEPS.values()]), ids=[*STEPS])
-def test_gradients_that_have_a_graph(make: Callable[[], Case]) -> None:
-    """They come of what was recorded, played again: first and second ones are the loop's."""
-    case = make()
-    forget(case.step)
-    init, xs = case.init(3), case.xs(4, 3)
-    try:
-        theirs = _first_and_second(loop, case, init, xs)
-    except (RuntimeError, NotImplementedError) as missing:  # of PyTorch
-        pytest.skip(str(missing))
-    ours = _first_and_second(scan, case, init, xs)
-    for a, b in zip(ours, theirs, strict=True):
-        if a is not None or b is not None:
-            a, b = (torch.zeros(()) if t is None else t for t in (a, b))
-            # The gradient of PyTorch's celu has a factor in float32.
-            scale = max(1.0, float(b.abs().max()) if b.numel() else 1.0)
-            assert float((a - b).abs().sum()) <= 1e-6 * scale
-
-
-def _first_and_second(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor | None]:
-    init, xs = (pytree.tree_map(as_leaf, tree) for tree in (init, xs))
-    outs = [o for o in pytree.tree_leaves(how(case.step, init, xs)) if o.requires_grad]
-    if not outs:
-        pytest.skip("nothing to differentiate")
-    weights = torch.Generator().manual_seed(1)
-    total = torch.zeros((), dtype=D)
-    for o in outs:
-        total = total + (o.abs().square() * torch.rand(o.shape, generator=weights, dtype=D)).sum()
-    wanted = [*case.wanted, *pytree.tree_leaves(init), *pytree.tree_leaves(xs)]
-    wanted = [t for t in wanted if t.requires_grad]
-    first = torch.autograd.grad(total, wanted, create_graph=True, allow_unused=True)
-    again = [g.abs().square().sum() for g in first if g is not None and g.requires_grad]
-    if not again:
-        return list(first)
-    second = torch.autograd.grad(torch.stack(again).sum(), wanted, allow_unused=True)
-    return [*first, *second]

@@ -1,9 +1,8 @@
-"""Operations of ordinary steps: each plays natively, is the loop, and keeps the bit contract."""
+"""Operations at the ends of their range, means over the batch, and what is left to the loop."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ostinato
-from zoo.bits import assert_rows_have_their_bits
-from zoo.operations import FOR_THE_LOOP, TOTALS, cases, expression, loss, table
+from zoo.operations import FOR_THE_LOOP, TOTALS, expression, loss, table
 from zoo.playing import assert_native, assert_played_as_by_the_loop, loop
 from zoo.steps import Case, Kit
 from zoo.suites import one_in
@@ -25,36 +23,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),  # one code with many expressions: meant
 ]
 
-_, NAMES, DOUBLE = zip(*cases(), strict=True)
-*_, FLOAT = zip(*cases(torch.float32), strict=True)
 T = 5
 
 
 @pytest.mark.parametrize("batches", one_in(2, [(4,), (1, 9)]))
-@pytest.mark.parametrize("make", DOUBLE, ids=NAMES)
-def test_an_operation_is_the_loop(make: Callable[[], Case], batches: tuple[int, ...]) -> None:
-    case = make()
-    ostinato.forget(case.step)
-    assert_played_as_by_the_loop(case, batches, T)
-
-
-@pytest.mark.parametrize("make", one_in(4, FLOAT), ids=NAMES)
-def test_a_row_has_the_same_bits_alone_and_in_a_batch(make: Callable[[], Case]) -> None:
-    case = make()
-    ostinato.forget(case.step)
-    init, xs = case.init(9), case.xs(T, 9)
-    assert_rows_have_their_bits(case, init, xs, [0], [4], [8])
-    assert_native(case, init, xs)
-
-
-@pytest.mark.parametrize("B", one_in(3, [4, 1, 9]))
 @pytest.mark.parametrize("name", TOTALS)
-def test_a_mean_over_the_batch_is_an_output(name: str, B: int) -> None:
+def test_a_mean_over_the_batch_is_an_output(name: str, batches: tuple[int, ...]) -> None:
     """Also beside outputs with the batch, and with the gradient of one of both alone."""
     case = loss(Kit(torch.float64), lambda p, x: (p.tanh(), TOTALS[name](p, x)))
     ostinato.forget(case.step)
-    init, xs = case.init(B), case.xs(T, B)
-    assert_played_as_by_the_loop(case, (B,), T)
+    assert_played_as_by_the_loop(case, batches, T)
+    init, xs = case.init(batches[-1]), case.xs(T, batches[-1])
     theirs, ours = (_of_each_output(how, case, init, xs) for how in (loop, ostinato.scan))
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, equal_nan=True)
 
@@ -190,7 +169,7 @@ def test_the_ends_of_the_range(name: str) -> None:
         warnings.simplefilter("ignore")
         ostinato.scan(step, usual, torch.full_like(b, 1.5)[None])  # recorded where all is finite
         ours = ostinato.scan(step, a, b[None])[0]
-    assert_native(Case(step, [], lambda B: a, lambda B: b), usual, b[None])
+    assert ostinato.explain(step, usual, b[None]).native
     wanted = f(a, b)
     same = (ours == wanted) | (ours.isnan() & wanted.isnan())
     near = (ours - wanted).abs() <= 1e-13 * wanted.abs()

@@ -17,7 +17,6 @@ from ostinato import scan
 from zoo.playing import (
     Played,
     assert_close,
-    assert_played_as_by_the_loop,
     counting,
     loop,
     play,
@@ -26,7 +25,6 @@ from zoo.playing import (
 from zoo.random_arrays import random_arrays
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case
-from zoo.suites import one_in
 
 _numbers = itertools.count()
 
@@ -138,14 +136,6 @@ def test_the_checker_can_fail():
 
 
 # ------------------------------------------------------------------------- rows that are arrays
-
-
-@pytest.mark.filterwarnings("error", "ignore:.*was recorded")
-@pytest.mark.parametrize("seed", one_in(4, range(40)))
-def test_a_random_step_of_arrays(seed):
-    case = random_arrays(Draw(seed))
-    ostinato.forget(case.step)  # the code of all cases is the same
-    assert_played_as_by_the_loop(case, (4, 9, 1), T=4)
 
 
 def test_the_moves_are_drawn():

@@ -1,8 +1,4 @@
-"""Steps that the engine must play, each against the plain loop: values and every gradient.
-
-Warnings are errors here, so a fallback fails; and the step is counted, so a fallback that says
-nothing fails too: once recorded, a step is called at most once by a forward and a backward pass.
-"""
+"""Steps in float32, of sizes around the engine's tiles, of any layout; and steps that are odd."""
 
 from __future__ import annotations
 
@@ -16,9 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import ostinato
-from zoo.playing import assert_close, counting, loop, play, rows_apart
+from zoo.playing import assert_close, assert_native, counting, loop, play
 from zoo.small import both, gradients
-from zoo.steps import PAIRS, SQUARE, ZOO, Case, Depth, Kit, make
+from zoo.steps import ZOO, Case, Kit, make
 from zoo.suites import one_in
 from zoo.wild import WILD
 
@@ -28,56 +24,6 @@ pytestmark = [
 ]
 
 D = torch.float64
-# Every way through 12 (B, T) and what may come with them; each step takes its own few (below).
-SHAPES = [(1, 1), (1, 7), (5, 1), (5, 7), (33, 7)]
-
-
-def assert_native(case: Case, init: Any, xs: Any, **options: Any) -> None:
-    """The step is known by now: a search may call it once, the loop would call it T times."""
-    T = pytree.tree_leaves(xs)[0].shape[0]
-    assert T > 2
-    with counting(case.step) as calls:
-        play(ostinato.scan, case, init, xs, **options)
-    assert calls[0] <= 1, f"the step was called {calls[0]} times for T={T}: the loop played it"
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_double_is_the_loop(name):
-    case = make(name)
-    for B, T in SHAPES:
-        init, xs = case.init(B), case.xs(T, B)
-        ours = play(ostinato.scan, case, init, xs)
-        assert_close(ours, play(loop, case, init, xs), 1e-12)
-    assert_native(case, init, xs)
-    ours = play(ostinato.scan, case, init, xs, reverse=True)
-    assert_close(ours, play(loop, case, init, xs, reverse=True), 1e-12)
-    assert_native(case, init, xs, reverse=True)
-
-
-@pytest.mark.parametrize("name", one_in(2, ZOO))
-def test_double_with_lengths_and_resets(name):
-    case = make(name)
-    B, T = 5, 7
-    init, xs = case.init(B), case.xs(T, B)
-    lengths = torch.tensor([3, 7, 0, 1, 6])
-    random = torch.Generator().manual_seed(0)
-    resets = torch.rand(T, B, generator=random) < 0.3
-    restart = case.init(B)  # zeros would divide by zero in some
-    for reverse in (False, True):
-        for options in (
-            {"lengths": lengths},
-            {"resets": resets, "restart": restart},
-            {"lengths": lengths, "resets": resets, "restart": restart},
-        ):
-            theirs = play(rows_apart, case, init, xs, reverse=reverse, **options)
-            spoilt = pytree.tree_map(torch.clone, xs)
-            if "lengths" in options:
-                for leaf in pytree.tree_leaves(spoilt):
-                    for b in range(B):
-                        leaf[lengths[b] :, b] = float("nan") if leaf.is_floating_point() else True
-            ours = play(ostinato.scan, case, init, spoilt, reverse=reverse, **options)
-            assert_close(ours, theirs, 1e-12)
-            assert_native(case, init, spoilt, reverse=reverse, **options)
 
 
 def float_tolerance(case: Case, T: int, B: int, F: int, H: int) -> float:
@@ -91,7 +37,7 @@ def float_tolerance(case: Case, T: int, B: int, F: int, H: int) -> float:
     return 16 * torch.finfo(torch.float32).eps * math.sqrt(K) * math.sqrt(T)
 
 
-@pytest.mark.parametrize("name", one_in(2, ZOO))
+@pytest.mark.parametrize("name", one_in(4, ZOO))
 def test_float_is_double_but_for_rounding(name):
     F, H = 7, 18  # past one vector of 16 columns, no multiple of anything
     exact, rounded = make(name, D, F, H), make(name, torch.float32, F, H)
@@ -113,7 +59,7 @@ def to_float(tree: Any) -> Any:
 
 
 @pytest.mark.parametrize("batches", one_in(2, [(3, 1), (2, 5, 20)]))
-@pytest.mark.parametrize("name", WILD)
+@pytest.mark.parametrize("name", one_in(2, WILD))
 def test_a_wild_step_is_right_whoever_plays_it(name, batches):
     """And if the loop plays it, a warning has named the step and the reason."""
     case = WILD[name](Kit(D))
@@ -148,34 +94,6 @@ def test_sizes_around_the_tiles(name, F, H):
         init, xs = case.init(B), case.xs(T, B)
         ours = play(ostinato.scan, case, init, xs)
         assert_close(ours, play(loop, case, init, xs), 1e-12)
-    assert_native(case, init, xs)
-
-
-@pytest.mark.parametrize("name", SQUARE)
-def test_square_steps(name):
-    """Inputs, states and weights of one width: values and gradients that fall together."""
-    kit = Kit(D, 4, 4)
-    W, V = kit.weight(4, 4), kit.weight(4, 4)
-    case = Case(SQUARE[name](W, V), [W, V], lambda B: kit.normal(B, 4), lambda B: kit.normal(B, 4))
-    for T in (1, 2, 3, 4, 9):
-        for reverse in (False, True):
-            init, xs = case.init(3), case.xs(T, 3)
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-12)
-    assert_native(case, init, xs)
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_steps_of_two_states(name):
-    kit = Kit(D, 4, 4)
-    W, V = kit.weight(4, 4), kit.weight(4, 4)
-    case = Case(
-        PAIRS[name](W, V), [W, V],
-        lambda B: (kit.normal(B, 4), kit.normal(B, 4)), lambda B: kit.normal(B, 4),
-    )  # fmt: skip
-    for T in (1, 2, 3, 4, 9):
-        init, xs = case.init(3), case.xs(T, 3)
-        assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-12)
     assert_native(case, init, xs)
 
 
@@ -214,23 +132,3 @@ def test_the_same_tensor_in_several_roles():
 
     for init in ((h, h), (W, h), (W, W)):
         both(lambda how, init=init: gradients(how, step, [W, h, xs], init, (xs, xs)))
-
-
-def test_a_deep_module():
-    kit = Kit(D)
-    module = Depth(kit)
-    case = Case(module, list(module.parameters()), lambda B: kit.normal(B, 8), None)
-    init, xs = kit.normal(5, 8), kit.normal(7, 5, 5)
-    assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-12)
-    assert_native(case, init, xs)
-
-
-def test_the_checker_sees_a_silent_fallback(monkeypatch):
-    """`assert_native` fails where the loop plays."""
-    case = make("tanh_rnn_matmul")
-    init, xs = case.init(2), case.xs(7, 2)
-    play(ostinato.scan, case, init, xs)
-    assert_native(case, init, xs)
-    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
-    with pytest.raises(AssertionError, match="7 times"):
-        assert_native(case, init, xs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import ostinato
 from zoo.steps import Case, Kit, inputs, states
@@ -123,15 +123,6 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "branch_on_requires_grad": lambda a, h, x: a if h.requires_grad else 0.5 * a,
     "through_numpy": lambda a, h, x: a + torch.from_numpy(2 * a.detach().numpy()),
     # operations within a row
-    "hard_sigmoid": lambda a, h, x: nn.functional.hardsigmoid(a) * a,
-    "sort": lambda a, h, x: a.sort(1)[0],
-    "top_k": lambda a, h, x: a * (a >= a.topk(2, 1)[0][:, -1:]),
-    "gather": lambda a, h, x: a.gather(1, (x > 0).long()),
-    "cumsum": lambda a, h, x: a.cumsum(1) / 2,
-    "flip": lambda a, h, x: a.flip(1),
-    "roll": lambda a, h, x: a.roll(1, 1),
-    "every_second": lambda a, h, x: torch.cat([a[:, ::2], a[:, 1::2]], 1),
-    "index": lambda a, h, x: torch.cat([a[:, [3, 1, 0, 0]], a[:, 4:]], 1),
     "one_column": lambda a, h, x: a + h[:, 1][:, None] * x.select(1, -1).unsqueeze(1),
     "one_of_two": lambda a, h, x: torch.cat([a.view(-1, 2, 4)[:, 1], h.view(-1, 2, 4)[:, 0]], 1),
     "one_of_four": lambda a, h, x: (a, [a.view(-1, 4, 2)[:, i] * (i + 1) for i in (2, 0, -1)]),
@@ -141,18 +132,12 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "row_amin": lambda a, h, x: torch.relu(a) - a.amin(1, keepdim=True) * h.amin(-1, True),
     "ties_in_a_row": lambda a, h, x: torch.relu(a) - torch.relu(x).amax(1, keepdim=True) * a,
     "counts": lambda a, h, x: torch.where((a > 0).sum(1, keepdim=True) > 3, a, x),
-    "log_sum_exp": lambda a, h, x: a - a.logsumexp(1, keepdim=True),
-    "normalize": lambda a, h, x: F.normalize(a, dim=1),
     "row_variance": lambda a, h, x: a / (a.var(1, keepdim=True) + 0.1),
-    "row_product": lambda a, h, x: a * a.prod(1, keepdim=True),
     "group_norm": lambda a, h, x: F.group_norm(a, 2),
     "outer_product": lambda a, h, x: (a[:, :, None] * x[:, None, :]).sum(-1) / 4,
     "heads_transposed": lambda a, h, x: a.view(-1, 2, 4).transpose(1, 2).reshape(-1, 8),
     "stack_and_max": lambda a, h, x: torch.stack([a, x], 2).max(2)[0],
-    "glu": lambda a, h, x: F.glu(torch.cat([a, x], 1), 1),
     "powers": lambda a, h, x: a**3 + (a.abs() + 0.1) ** 1.5 - 2**a + (a.abs() + 0.1) ** x,
-    "remainder": lambda a, h, x: torch.remainder(a, 0.3),
-    "atan2": lambda a, h, x: torch.atan2(a, x),
     "ties": lambda a, h, x: (
         torch.maximum(a, a) + torch.relu(a - a) + (x - x).abs() + torch.maximum(a * 0, x * 0)
     ),
@@ -180,7 +165,6 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "new_axis": lambda a, h, x: torch.tanh(h[None][0] + x),
     "new_axis_cat": lambda a, h, x: torch.tanh(torch.cat([h[None], x[None]]).sum(0)),
     "new_full": lambda a, h, x: h.new_full((), 0.5) * h + x,
-    "rounded_quotient": lambda a, h, x: torch.div(h, 0.3, rounding_mode="floor") + x,
     "written_into": lambda a, h, x: h / 2 + x + torch.tanh(a.detach(), out=torch.empty_like(a)),
     # other dtypes inside
     "float_inside": lambda a, h, x: (a.float() * 2).to(a.dtype),
