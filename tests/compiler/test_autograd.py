@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 import ostinato
 from ostinato import scan
@@ -161,52 +160,6 @@ def test_two_scans_that_share_weights_and_accumulate():
     assert_same(*grads)
 
 
-def flags(how: Any, step: Any, init: Any, xs: Any, **options: Any) -> list[bool]:
-    carry, ys = how(step, init, xs, **options)
-    return [t.requires_grad for t in pytree.tree_leaves((carry, ys))]
-
-
-@pytest.mark.parametrize("lengths", [None, "ragged", "whole"])
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("first", [(0, 0, 0), (1, 0, 0), (0, 0, 1), (1, 1, 1)])
-def test_what_wants_gradients_is_what_the_loop_gives_one(first, n_steps, lengths, monkeypatch):
-    """A counter does not; a leaf that takes over another's value does so a step later."""
-    W, init, xs = inputs()
-    init, xs = init.detach(), xs.detach()[torch.arange(n_steps) % T]
-    carry = tuple(init.clone().requires_grad_(bool(want)) for want in first)
-
-    def counts(carry: Any, x: Tensor) -> Any:
-        h, n, m = carry
-        return (torch.tanh(x + h @ W), n + 1, m * x), (n, h, m + x)
-
-    def hands_on(carry: Any, x: Tensor) -> Any:
-        a, b, c = carry
-        return (b, c, a), (a + x, b)
-
-    def resets_itself(carry: Any, x: Tensor) -> Any:
-        h, n, m = carry
-        return (torch.tanh(h @ W), torch.zeros_like(n), m.detach() + x), (x.clone(), n + h)
-
-    @torch.no_grad()
-    def without_gradients(carry: Any, x: Tensor) -> Any:
-        h, n, m = carry
-        return (torch.tanh(x + h @ W), n + 1, m * x), (2 * h, m + x)
-
-    options: dict[str, Any] = {}
-    if lengths is not None:
-        n = [n_steps] * B if lengths == "whole" else [n_steps, 0, max(1, n_steps - 2)]
-        options["lengths"] = n
-    for step in (counts, hands_on, resets_itself, without_gradients):
-        monkeypatch.setenv("OSTINATO_ENGINE", "eager")
-        wanted = flags(scan, step, carry, xs, **options)
-        if not options:
-            assert wanted == flags(loop, step, carry, xs)
-        for engine in ("native", "reference"):
-            monkeypatch.setenv("OSTINATO_ENGINE", engine)
-            for _ in range(2):
-                assert flags(scan, step, carry, xs, **options) == wanted, (step, engine)
-
-
 def test_a_counter_goes_on_through_truncated_sequences():
     W, init, xs = inputs()
 
@@ -223,30 +176,6 @@ def test_a_counter_goes_on_through_truncated_sequences():
         return found, carry[1].numpy().sum()
 
     both(f)
-
-
-@pytest.mark.parametrize("wanted", range(1, 16))
-def test_any_outputs_are_used_and_any_inputs_want_gradients(wanted):
-    """The outputs that are not used count nothing."""
-    W, init, xs, start = *inputs(), leaf(B, H)
-    leaves = [t.requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate((W, init, start, xs))]
-
-    def step(carry: Any, x: Tensor) -> Any:
-        a, b = carry
-        a = torch.tanh(x + a @ W)
-        return (a, 0.5 * b + a.detach()), (a @ NARROW, b.sum(1, keepdim=True), 2 * x)
-
-    def f(how: Any, used: int) -> Any:
-        carry, ys = how(step, (init, start), xs)
-        outs = [o for i, o in enumerate((*carry, *ys)) if used >> i & 1 and o.requires_grad]
-        inputs_ = [t for t in leaves if t.requires_grad]
-        if not outs:
-            return []
-        grads = torch.autograd.grad(sum(o.square().sum() for o in outs), inputs_, allow_unused=True)
-        return [torch.zeros(1) if g is None else g for g in grads]
-
-    for used in range(1, 32) if wanted == 15 else (1, 2, 4, 8, 16, 31):
-        both(lambda how, used=used: f(how, used))
 
 
 def test_passes_that_overlap_keep_what_is_theirs():

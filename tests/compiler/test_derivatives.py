@@ -40,40 +40,6 @@ def test_gradients_are_dense():
     both(f)
 
 
-LOSSES_OF_GRADIENTS = {
-    "squares": lambda out, grads: sum(g.square().sum() for g in grads),
-    "penalty": lambda out, grads: (grads[2].norm() - 1) ** 2 + out,  # of the gradient of xs
-}
-
-
-@pytest.mark.parametrize("of", LOSSES_OF_GRADIENTS)
-def test_double_backward(of):
-    W, init, xs = inputs()
-
-    def f(how: Any) -> Any:
-        carry, ys = how(rnn(W), init, xs)
-        out = ys.square().sum() + carry.sum()
-        first = torch.autograd.grad(out, [W, init, xs], create_graph=True)
-        return torch.autograd.grad(LOSSES_OF_GRADIENTS[of](out, first), [W, init, xs])
-
-    both(f)
-
-
-def test_double_backward_with_lengths_and_reverse():
-    """The gradients that are replayed must be those of the same ragged scan."""
-    W, init, xs = inputs()
-    for options in ({"lengths": [5, 0, 2]}, {"reverse": True, "lengths": [1, 5, 3]}):
-
-        def f(how: str, options: Any = options) -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("OSTINATO_ENGINE", how)
-                ys = scan(rnn(W), init, xs, **options)[1]
-                first = torch.autograd.grad(ys.square().sum(), [W, init, xs], create_graph=True)
-                return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
-
-        assert_same(f("native"), f("eager"))
-
-
 def test_transforms():
     from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 

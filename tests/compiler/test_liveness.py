@@ -1,6 +1,7 @@
 """Gradients that do not exist are None, not zeros; and no pole is met on the way to them."""
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ostinato import scan
-from zoo.playing import assert_same_gradients, loop, rows_apart
+from zoo.playing import assert_same_gradients, loop
 from zoo.small import D, H, weight
 from zoo.suites import one_in
 
 B = 3
+RESETS = torch.tensor([False, False, True, False])[:, None].expand(4, B)
 
 
 def rnn(w):
@@ -177,8 +179,19 @@ def hooked(w):
     return step, 2
 
 
+def counts(w):
+    """Two counters, of which one counts inputs; and a leaf that is made anew at each step."""
+
+    def step(c, x):
+        h, n, m, _ = c
+        new = torch.tanh(x + h @ w[0]), n + 1, m.detach() + x, torch.zeros_like(n)
+        return new, (n + h, x * m, c[3])
+
+    return step, 4
+
+
 STEPS = (
-    spiking, gated_without_gradient, hooked, pieces,
+    spiking, counts, gated_without_gradient, hooked, pieces,
     masked,
     rnn, lstm, apart, register, swap, before_the_update, statistic, latest, detached, normalised,
 )  # fmt: skip
@@ -209,28 +222,59 @@ def choices(make):
     return [used for used in itertools.product((False, True), repeat=n) if any(used)]
 
 
-def outcome(how, make, n_steps, used, zero_rows, **options):
-    """The gradients of a loss on some of the outputs and last leaves."""
+def outcome(how, make, n_steps, used, zero_rows=False, wanted=-1, **options):
+    """Which outputs can be differentiated, and the gradients of a loss on those that are used.
+
+    Args:
+        used: of each output and last leaf, whether it counts.
+        wanted: the bits of the leaves whose gradients are wanted: weights, init, xs.
+    """
     w, step, init = made(make)
     xs = torch.randn(n_steps, B, H, dtype=D)
     if zero_rows:
         xs[0, 0] = xs[-1, 1] = 0
-    outs = outputs(how, step, init, xs.requires_grad_(), **options)
-    loss = sum((o * o.cos()).sum() for o, use in zip(outs, used, strict=True) if use)
-    if not loss.requires_grad:
-        return ()
     leaves = [*w, *pytree.tree_leaves(init), xs]
-    return torch.autograd.grad(loss, leaves, allow_unused=True)
+    leaves = [t.requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate(leaves)]
+    outs = outputs(how, step, init, xs, **options)
+    flags = [o.requires_grad for o in outs]
+    counted = [(o * o.cos()).sum() for o, *on in zip(outs, used, flags, strict=True) if all(on)]
+    if not counted:
+        return flags, ()
+    leaves = [t for t in leaves if t.requires_grad]
+    return flags, torch.autograd.grad(sum(counted), leaves, allow_unused=True)
 
 
-@pytest.mark.filterwarnings("error")  # it is played by the engine
-@pytest.mark.parametrize("n_steps", one_in(2, [3, 1, 2, 5]))
-@pytest.mark.parametrize("zero_rows", [False, True])
+def assert_same_outcome(ours, theirs):
+    assert ours[0] == theirs[0]
+    assert_same_gradients(ours[1], theirs[1], 1e-11)
+
+
+def draws(make, seed):
+    """Any choice of what is used, every second time with only some gradients wanted."""
+    draw = random.Random(seed)
+    some = draw.getrandbits(8), draw.getrandbits(8)
+    return zip(choices(make), itertools.cycle([-1, some[0], -1, some[1]]))
+
+
+@pytest.mark.filterwarnings("error", "ignore:.*was recorded")  # it is played by the engine
+@pytest.mark.parametrize("n_steps", one_in(4, [3, 1, 2, 5]))
 @pytest.mark.parametrize("make", STEPS)
-def test_any_choice_of_what_is_used(make, zero_rows, n_steps):
-    for used in choices(make):
-        ours, theirs = (outcome(how, make, n_steps, used, zero_rows) for how in (scan, loop))
-        assert_same_gradients(ours, theirs, 1e-11)
+def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
+    for (used, wanted), zero_rows in itertools.product(draws(make, n_steps), (False, True)):
+        given = make, n_steps, used, zero_rows, wanted
+        assert_same_outcome(outcome(scan, *given), outcome(loop, *given))
+
+
+@pytest.mark.filterwarnings("ignore:.*was recorded")
+@pytest.mark.parametrize("options", one_in(2, [{"lengths": [4, 2, 3]}, {"resets": RESETS}]))
+@pytest.mark.parametrize("make", STEPS)
+def test_ragged_batches_and_resets(make, options, monkeypatch):
+    for used, wanted in draws(make, 4):
+        found = []
+        for engine in ("native", "eager"):
+            monkeypatch.setenv("OSTINATO_ENGINE", engine)
+            found.append(outcome(scan, make, 4, used, wanted=wanted, **options))
+        assert_same_outcome(*found)
 
 
 @pytest.mark.parametrize("make", STEPS)
@@ -267,50 +311,6 @@ def test_a_custom_function_that_has_become_another(monkeypatch):
     held["gain"] = 2.0
     with pytest.raises(RuntimeError, match="something else than it did in the forward pass"):
         torch.autograd.grad(last.sum(), w, create_graph=True)
-
-
-@pytest.mark.parametrize("make", STEPS)
-def test_ragged_batches(make):
-    for used in choices(make):
-        ours, theirs = (
-            outcome(how, make, 4, used, False, lengths=[4, 2, 3]) for how in (scan, rows_apart)
-        )
-        for a, b in zip(ours, theirs, strict=True):
-            if a is None:  # `rows_apart` cuts and joins: zeros, where nothing flows
-                assert b is None or not b.any()
-            else:
-                wanted = torch.zeros_like(a) if b is None else b
-                torch.testing.assert_close(a, wanted, rtol=1e-11, atol=1e-11)
-
-
-def test_resets():
-    w, resets = weight(), torch.zeros(4, B, dtype=torch.bool)
-    resets[2] = True
-
-    def step(h, x):
-        return torch.tanh(x + h @ w), x * 2
-
-    init = torch.randn(B, H, dtype=D, requires_grad=True)
-    xs = torch.randn(4, B, H, dtype=D, requires_grad=True)
-    _, ys = scan(step, init, xs, resets=resets)
-    found = torch.autograd.grad(ys.sum(), [w, init, xs], allow_unused=True)
-    assert found[0] is None and found[1] is None and found[2] is not None
-
-
-def test_weight_decay_leaves_a_head_alone_that_no_loss_reaches():
-    torch.manual_seed(0)
-    cell, head = nn.RNNCell(H, H), nn.Linear(H, 2)
-    before = head.weight.clone()
-
-    def step(h, x):
-        h = cell(x, h)
-        return h, head(h)
-
-    optimizer = torch.optim.AdamW([*cell.parameters(), *head.parameters()], 0.1, weight_decay=0.5)
-    last, _ = scan(step, torch.zeros(B, H), torch.randn(5, B, H))
-    last.square().sum().backward()
-    optimizer.step()
-    assert torch.equal(head.weight, before)
 
 
 @pytest.mark.parametrize("make", [rnn, lstm, apart])

@@ -131,22 +131,24 @@ def test_gradients_that_have_a_graph(name: str) -> None:
     """They come of what was recorded, played again: first and second ones are the loop's."""
     case = case_of(name)
     init, xs = case.init(3), case.xs(4, 3)
-    try:
-        theirs = _first_and_second(loop, case, init, xs)
-    except (RuntimeError, NotImplementedError) as missing:  # of PyTorch
-        pytest.skip(str(missing))
-    ours = _first_and_second(scan, case, init, xs)
-    for a, b in zip(ours, theirs, strict=True):
-        if a is not None or b is not None:
-            a, b = (torch.zeros(()) if t is None else t.detach() for t in (a, b))
-            # The gradient of PyTorch's celu has a factor in float32.
-            scale = max(1.0, float(b.abs().max()) if b.numel() else 1.0)
-            assert float((a - b).abs().sum()) <= 1e-6 * scale
+    for options in ({}, {"reverse": True, "lengths": [4, 0, 2]}):
+        try:
+            theirs = _first_and_second(rows_apart, case, init, xs, **options)
+        except (RuntimeError, NotImplementedError) as missing:  # of PyTorch
+            pytest.skip(str(missing))
+        ours = _first_and_second(scan, case, init, xs, **options)
+        for a, b in zip(ours, theirs, strict=True):
+            if a is not None or b is not None:
+                a, b = (torch.zeros(()) if t is None else t.detach() for t in (a, b))
+                # The gradient of PyTorch's celu has a factor in float32.
+                scale = max(1.0, float(b.abs().max()) if b.numel() else 1.0)
+                assert float((a - b).abs().sum()) <= 1e-6 * scale
 
 
-def _first_and_second(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor | None]:
+def _first_and_second(how: Any, case: Case, init: Any, xs: Any, **options: Any) -> list[Any]:
     init, xs = (pytree.tree_map(as_leaf, tree) for tree in (init, xs))
-    outs = [o for o in pytree.tree_leaves(how(case.step, init, xs)) if o.requires_grad]
+    outs = pytree.tree_leaves(how(case.step, init, xs, **options))
+    outs = [o for o in outs if o.requires_grad]
     weights = torch.Generator().manual_seed(1)
     total = torch.zeros((), dtype=D)
     for o in outs:
