@@ -30,19 +30,23 @@ DECOMPOSITIONS: dict[str, Function] = {}
 # PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
 OF_PYTORCH = frozenset({
     # activations
-    "_prelu_kernel", "_prelu_kernel_backward", "elu", "glu", "glu_backward",
-    "hardswish", "leaky_relu", "leaky_relu_backward", "mish",
-    "mish_backward", "threshold", "threshold_backward",
+    "_prelu_kernel", "_prelu_kernel_backward", "elu", "glu", "glu_backward", "hardshrink",
+    "hardswish", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward", "silu", "threshold",
+    "threshold_backward",
     # functions
-    "deg2rad", "frac", "heaviside", "isneginf", "isposinf", "logit_backward", "nan_to_num",
-    "rad2deg", "special_xlog1py", "xlogy",
+    "copysign", "deg2rad", "floor_divide", "frac", "heaviside", "isinf", "isnan", "isneginf",
+    "isposinf", "logit_backward", "nan_to_num", "rad2deg", "special_xlog1py", "xlogy",
     # over axes
-    "aminmax", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
+    "_log_softmax", "_log_softmax_backward_data", "_softmax", "all", "aminmax", "any",
+    "count_nonzero", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril",
+    "triu",
+    # by an index
+    "index_add", "index_copy", "index_fill", "index_select",
     # of images
     "pixel_shuffle", "pixel_unshuffle",
     # losses
     "binary_cross_entropy", "binary_cross_entropy_backward", "binary_cross_entropy_with_logits",
-    "huber_loss", "mse_loss", "smooth_l1_loss", "soft_margin_loss_backward",
+    "huber_loss", "mse_loss", "smooth_l1_loss", "soft_margin_loss", "soft_margin_loss_backward",
 })  # fmt: skip
 
 
@@ -98,7 +102,6 @@ def _is_negative(x: Tensor) -> Tensor:
 
 DECOMPOSITIONS.update({
     "celu": lambda x, alpha=1.0: torch._C._nn.elu(x, alpha, 1.0, 1 / alpha),
-    "hardshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x),
     "hardsigmoid": lambda x: ((x + 3) * (1 / 6)).clamp(0, 1),
     # The slope is PyTorch's: float32's sixth, also in float64.
     "hardsigmoid_backward": lambda g, x: torch.where(
@@ -107,7 +110,6 @@ DECOMPOSITIONS.update({
         x <= -3, 0, torch.where(x >= 3, g, g * (x / 3 + 0.5))),
     "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
     "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
-    "silu": lambda x: x * x.sigmoid(),
     "softplus_backward": lambda g, x, beta, threshold: torch.where(
         x * beta > threshold, g, g * (x * beta).sigmoid()),
     "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x - size * x.sign()),
@@ -126,12 +128,6 @@ def _elu_backward(
     """Of a result, too, which PyTorch's composition once had wrong."""
     below = x + alpha * scale if is_result else (x * input_scale).exp() * (alpha * scale)
     return torch.where(x > 0, g * scale, g * (below * input_scale))
-
-
-@named("silu_backward")
-def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
-    s = x.sigmoid()
-    return g * (s * (1 + x * (1 - s)))
 
 
 @named("gelu")
@@ -180,16 +176,9 @@ def _remainder(a: Any, b: Any) -> Tensor:
 
 
 @named("div.Tensor_mode", "div.Scalar_mode")
-def _div_mode(a: Tensor, b: Any, rounding_mode: str | None = None) -> Any:
-    if rounding_mode != "floor" or not torch.result_type(a, b).is_floating_point:
-        return NotImplemented
-    return _floor_divide(a, b)
-
-
-@named("floor_divide")
-def _floor_divide(a: Any, b: Any) -> Any:
+def _floor_divide(a: Tensor, b: Any, rounding_mode: str | None = None) -> Any:
     """(a − rest) / b is next to a whole number, where a / b may have been rounded up to one."""
-    if not torch.result_type(a, b).is_floating_point:
+    if rounding_mode != "floor" or not torch.result_type(a, b).is_floating_point:
         return NotImplemented
     rest, quotient = torch.fmod(a, b), a / b
     whole = (a - rest) / b
@@ -204,9 +193,6 @@ def _floor_divide(a: Any, b: Any) -> Any:
 DECOMPOSITIONS.update({
     "addcdiv": lambda a, x, y, *, value=1: a + value * (x / y),
     "addcmul": lambda a, x, y, *, value=1: a + value * (x * y),
-    "copysign": lambda a, b: torch.where(
-        _is_negative(b), -a.abs(), a.abs()) if isinstance(b, Tensor) else (
-        a.abs() * math.copysign(1.0, b)),
     "__lshift__.Scalar": lambda a, n: a * 2**n,
     "__rshift__.Scalar": lambda a, n: torch.div(a, 2**n, rounding_mode="floor"),
     "hypot": lambda a, b: (a * a + b * b).sqrt(),
@@ -285,7 +271,5 @@ DECOMPOSITIONS.update({
 DECOMPOSITIONS.update({
     "fmax": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.maximum(a, b))),
     "fmin": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.minimum(a, b))),
-    "isinf": lambda x: x.abs() == math.inf,
-    "isnan": lambda x: x != x,
     "ldexp": lambda a, b: a * 2.0**b,
 })  # fmt: skip

@@ -226,19 +226,8 @@ def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
     return tuple([t.clone() if keepdim else t.squeeze(dim) for t in both])
 
 
-def _along(x: Tensor, dim: int, index: Tensor) -> list[Tensor | None]:
-    """An index of one axis."""
-    return [*[None] * (dim % x.dim()), index]
-
-
 DECOMPOSITIONS.update({
     "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
     "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
         x, (x.shape[dim] - 1) // 2, dim, keepdim),
-    "index_add": lambda x, dim, index, source, alpha=1: aten.index_put(
-        x, _along(x, dim, index), source if alpha == 1 else source * alpha, True),
-    "index_copy": lambda x, dim, index, source: aten.index_put(x, _along(x, dim, index), source),
-    "index_fill.int_Scalar": lambda x, dim, index, value: aten.index_put(
-        x, _along(x, dim, index), x.new_full((), value)),
-    "index_select": lambda x, dim, index: aten.index(x, _along(x, dim, index)),
 })  # fmt: skip

@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.compiler.capture.decompositions import columns, named, zero
-
-
-def _reduced(loss: Tensor, reduction: int) -> Tensor:
-    """A loss as ATen's number says: of each element, their mean, their sum."""
-    return (loss, loss.mean(), loss.sum())[reduction] if reduction else loss
 
 
 def _share(gradient: Tensor, like: Tensor, reduction: int) -> Tensor:
@@ -39,11 +33,6 @@ def _smooth_l1_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, beta: f
 def _huber_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, delta: float) -> Tensor:
     z = a - b
     return z.clamp(-delta, delta) * _share(g, a, reduction)
-
-
-@named("soft_margin_loss")
-def _soft_margin(x: Tensor, target: Tensor, reduction: int = 1) -> Tensor:
-    return _reduced(F.softplus(-target * x), reduction)
 
 
 @named("nll_loss_forward", "nll_loss2d_forward")

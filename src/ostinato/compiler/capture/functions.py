@@ -6,7 +6,6 @@ put in their place. A replacement gives NotImplemented where it does not take th
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +86,33 @@ def _gaussian_nll(
     return {"none": loss, "mean": loss.mean(), "sum": loss.sum()}[reduction]
 
 
+def _by_channel(x: Tensor, weight: Any, bias: Any) -> Tensor:
+    """x · w + b, where w and b have an element for each channel of x `[B, C, …]`."""
+    shape = (-1, *[1] * (x.dim() - 2))
+    x = x if weight is None else x * weight.view(shape)
+    return x if bias is None else x + bias.view(shape)
+
+
+def _group_norm(
+    x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    """Of groups of channels: Wu and He 2018, arXiv:1803.08494."""
+    rows = x.reshape(x.shape[0], groups, -1)
+    return _by_channel(F.layer_norm(rows, rows.shape[2:], eps=eps).view(x.shape), weight, bias)
+
+
+def _batch_norm(
+    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """By statistics that were gathered before."""
+    if training:
+        return NotImplemented
+    scale = (var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    return _by_channel(_by_channel(x, None, -mean), scale, bias)
+
+
 def _written(view: Tensor, value: Any) -> Any:
     """`copy_`, of whose functional form autograd knows no gradient."""
     if view.dtype is torch.bool:
@@ -110,47 +136,28 @@ CHANGES_IN_PLACE: dict[Any, Function] = {
 }
 
 
-def _gates(x: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Any, c: Any) -> tuple[Tensor, Tensor]:
-    return F.linear(x, w, b), F.linear(h, u, c)
-
-
-def _lstm_cell(
-    x: Tensor, carry: Any, w: Tensor, u: Tensor, b: Any = None, c: Any = None
-) -> tuple[Tensor, Tensor]:
-    of_x, of_h = _gates(x, carry[0], w, u, b, c)
-    i, f, g, o = (of_x + of_h).chunk(4, -1)
-    cell = f.sigmoid() * carry[1] + i.sigmoid() * g.tanh()
-    return o.sigmoid() * cell.tanh(), cell
-
-
-def _gru_cell(x: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Any = None, c: Any = None) -> Tensor:
-    of_x, of_h = _gates(x, h, w, u, b, c)
-    (r, z, n), (r_h, z_h, n_h) = of_x.chunk(3, -1), of_h.chunk(3, -1)
-    new = (n + (r + r_h).sigmoid() * n_h).tanh()
-    return new + (z + z_h).sigmoid() * (h - new)
-
-
-def _rnn_cell(activation: Function, *tensors: Any) -> Tensor:
-    of_x, of_h = _gates(*tensors, *[None] * (6 - len(tensors)))
-    return activation(of_x + of_h)
-
-
-# Of a step that is mapped over a batch: vmap does not know these.
+# Of a step that is mapped over a batch: vmap knows what these consist of, and not them.
 CELLS: dict[Any, Function] = {
-    torch.lstm_cell: _lstm_cell,
-    torch.gru_cell: _gru_cell,
-    torch.rnn_relu_cell: functools.partial(_rnn_cell, torch.relu),
-    torch.rnn_tanh_cell: functools.partial(_rnn_cell, torch.tanh),
+    torch.lstm_cell: torch.ops.aten.lstm_cell.default.decompose,
+    torch.gru_cell: torch.ops.aten.gru_cell.default.decompose,
+    torch.rnn_relu_cell: torch.ops.aten.rnn_relu_cell.default.decompose,
+    torch.rnn_tanh_cell: torch.ops.aten.rnn_tanh_cell.default.decompose,
 }
 FUNCTIONS: dict[Any, Function] = {
+    F.batch_norm: _batch_norm,
     F.bilinear: _bilinear,
     F.gaussian_nll_loss: _gaussian_nll,
+    F.group_norm: _group_norm,
     F.pad: _padded,
     F.one_hot: _one_hot,
     torch.cumprod: _cumprod,
     Tensor.cumprod: _cumprod,
     torch.logcumsumexp: _logcumsumexp,
     Tensor.logcumsumexp: _logcumsumexp,
+    torch.batch_norm: lambda x, weight, bias, mean, var, training, momentum, eps, _: _batch_norm(
+        x, mean, var, weight, bias, training, momentum, eps
+    ),
+    torch.group_norm: _group_norm,
     torch.prod: _prod,
     Tensor.prod: _prod,
     **decompositions_images.FUNCTIONS,

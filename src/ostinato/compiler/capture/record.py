@@ -6,8 +6,8 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,7 +168,10 @@ def _record_once(
     given = params + states + xs
     recorder = Recorder(given, outside)
     with swapped(captured, params, functions):
-        new_states, y = _watched(recorder, step, states, xs, _of_every_row(a, captured))
+        # It ran on the real batch: only the size is new.
+        why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
+        with _refused(why), recorder, torch.enable_grad():
+            new_states, y = step(states, xs)
         if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
             # On a carry it sees the gradient of the last step's output, too: they are one tensor.
             raise Unsupported(A_HOOK)
@@ -191,7 +194,7 @@ def _record_once(
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
         gradients = _differentiated(recorder, outputs, cotangents, given)
-    recorder.bind_arrays(captured)
+    arrays = recorder.captured_arrays(captured)
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
     n, m, k = len(params), len(params) + len(states), len(new_states)
     return Recording(
@@ -200,7 +203,7 @@ def _record_once(
         shapes=tuple(tuple(v.shape) for v in recorder.values),
         dtypes=tuple(v.dtype for v in recorder.values),
         constants={i: t.detach().clone() for i, t in recorder.constants.items()},
-        captured=tuple(range(n)),
+        captured=tuple([arrays.get(i, i) for i in range(n)]),
         states=tuple(range(n, m)),
         xs=tuple(range(m, len(given))),
         new_states=tuple(out_numbers[:k]),
@@ -236,16 +239,15 @@ def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     )
 
 
-def _watched(recorder: Recorder, step: Callable[..., Any], state: Any, x: Any, advice: str) -> Any:
+@contextmanager
+def _refused(why: str) -> Iterator[None]:
+    """A context in which an error of the step is a reason for the loop."""
     try:
-        with recorder, torch.enable_grad():
-            return step(state, x)
+        yield
     except (Unsupported, *NOT_OF_A_STEP):
         raise
-    except Exception as error:  # it ran on the real batch: only the size is new
-        raise Unsupported(
-            f"the step fails at another batch size ({error_in_short(error)}){advice}"
-        ) from error
+    except Exception as error:
+        raise Unsupported(why.format(error_in_short(error))) from error
 
 
 class _Weighted(torch.autograd.Function):
@@ -276,17 +278,9 @@ def _differentiated(
     with torch.enable_grad():
         total = _Weighted.apply([c for _, c in pairs], *(o for o, _ in pairs))
     recorder.constants[recorder.new(total)] = total  # autograd makes a one like it, for nobody
-    try:
-        with recorder:
-            gradients = torch.autograd.grad(total, wanted, allow_unused=True)
-    except (Unsupported, *NOT_OF_A_STEP):
-        raise
-    except Exception as error:  # it may never be wanted
-        raise Unsupported(
-            f"the step cannot be differentiated here ({error_in_short(error)})"
-        ) from error
-    by_tensor = {id(t): g for t, g in zip(wanted, gradients, strict=True)}
-    return [by_tensor.get(id(t)) for t in given]
+    with recorder, _refused("the step cannot be differentiated here ({})"):  # nor need it ever be
+        gradients = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+    return [next(gradients) if t.requires_grad else None for t in given]
 
 
 def _nodes_behind(output: Tensor) -> set[Any]:

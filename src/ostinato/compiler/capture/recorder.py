@@ -89,41 +89,31 @@ class Recorder(TorchDispatchMode):
         if leaf.dim():
             self.arrays.append(number)
 
-    def bind_arrays(self, captured: Sequence[Tensor]) -> None:
-        """Make captured tensors of those that are views of an array (from_numpy).
+    def captured_arrays(self, captured: Sequence[Tensor]) -> dict[int, int]:
+        """The numbers of captured tensors that are views of an array (from_numpy), by place.
 
         The step makes them anew in every run, so that the one of this run is not the one that the
         search found: that has the same values, and no call has read it.
         """
         read = {i for call in self.calls for i in refs_in(call)}
         unread = [i for i in range(len(captured)) if i not in read]
-        of: dict[int, int] = {}
+        found: dict[int, int] = {}
         for number in self.arrays:
             leaf = self.values[number]
             same = [
                 i for i in unread
                 if captured[i].dtype is leaf.dtype and torch.equal(captured[i], leaf)
             ]  # fmt: skip
-            if not same and number in self.constants:
-                continue
-            if not same:
+            if same:
+                unread.remove(same[0])
+                found[same[0]] = number
+                self.constants.pop(number, None)
+            elif number not in self.constants:
                 raise Unsupported(
                     "the step makes a tensor of memory that no guard sees: make it before, or copy "
                     "it with torch.tensor"
                 )
-            of[number] = same[0]
-            self.constants.pop(number, None)
-            unread.remove(same[0])
-
-        def bound(leaf: Any) -> Any:
-            return Ref(of.get(leaf.index, leaf.index)) if isinstance(leaf, Ref) else leaf
-
-        if of:
-            given = [tree.mapped(bound, (c.args, c.kwargs)) for c in self.calls]
-            self.calls = [
-                Call(c.name, args, kwargs, c.outs)
-                for c, (args, kwargs) in zip(self.calls, given, strict=True)
-            ]
+        return found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
