@@ -61,3 +61,39 @@ def test_derivatives_of_a_composition_are_those_of_the_whole(name: str) -> None:
         z = x.clone().requires_grad_()
         first.append(torch.autograd.grad(how(z).sum(), z, create_graph=True)[0].detach())
     torch.testing.assert_close(*first, rtol=1e-9, atol=1e-12)
+
+
+MEANS = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)
+NORMS = {
+    "batch_norm": lambda x, w, b: torch.batch_norm(
+        x, w, b, MEANS, MEANS.exp(), False, 0.1, 1e-5, False),
+    "batch_norm without parameters": lambda x, w, b: torch.nn.functional.batch_norm(
+        x, MEANS, MEANS.exp()),
+    "group_norm": lambda x, w, b: torch.group_norm(x, 2, w, b, 1e-5, False),
+    "group_norm without parameters": lambda x, w, b: torch.nn.functional.group_norm(x, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_normalization_of_channels(name: str) -> None:
+    """In float64, where what is added up in another order differs by some 1e-15."""
+    f = NORMS[name]
+    w, b = torch.randn(2, 4, dtype=torch.float64).requires_grad_()
+    x, h = torch.randn(3, 5, 4, 7, dtype=torch.float64), torch.zeros(5, 4, 7, dtype=torch.float64)
+    h = h.requires_grad_()
+
+    def step(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return f(h + x, w, b) * 0.5 + h
+
+    assert ostinato.explain(step, h, x).native
+    wanted = [t for t in (h, w, b) if name.endswith("_norm") or t is h]
+    played = ostinato.scan(step, h, x)[1]
+    looped = []
+    carry = h
+    for element in x:
+        carry = step(carry, element)
+        looped.append(carry)
+    torch.testing.assert_close(played, torch.stack(looped), rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad(played.square().sum(), wanted)
+    expected = torch.autograd.grad(torch.stack(looped).square().sum(), wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
