@@ -1,18 +1,24 @@
 // The engine's constants, each with its arithmetic. They assume caches as on current x86-64 cores: L1 of
 // 32 to 48 KB, L2 of 1 to 2 MB, lines of 64 bytes, pages of 4 KB. A percentage is the measured difference
-// to the alternative named beside it. The tile sizes of the products stand in kernels/gemm-inl.h.
+// to the alternative named beside it.
+//
+// Three kinds of constants stand elsewhere. The sizes of register tiles follow from an instruction set's
+// registers and stand with their kernels: gemm-inl.h, products-inl.h, arrays-inl.h. The limits of a program
+// are a part of its format: program/program.h. The sixteen lanes of a sum are a part of the result, as
+// another number would change its bits: program/arrays.h.
 #pragma once
 #include <cstdint>
 
 namespace ostinato {
 
 constexpr int64_t kLineBytes = 64;
+constexpr int64_t kLineFloats = kLineBytes / int64_t(sizeof(float));
 constexpr int64_t kPageBytes = 4096;
 
 // ---- Row groups: see n_groups in play/request.h
 
 // Also the most threads that play together, whether they share rows or columns.
-constexpr int64_t kMaxGroups = 8;
+constexpr int kMaxGroups = 8;
 // Rows of a group, at least.
 constexpr int64_t kGroupRows = 4;
 // Rows of a single group, at most: from twice kGroupRows rows on there are two groups.
@@ -36,8 +42,8 @@ constexpr int64_t kNearWeightBytes = 1 << 19;
 // Fewer, down to one group, if a step's values of so many rows exceed 512 KB: rows of 4,096 floats in seven
 // buffers are 112 KB each, and the instructions of a step pass over them one after the other.
 constexpr int64_t kNearStepBytes = 1 << 19;
-// Rows of a register tile whose columns fill a panel; estimates how many lines a product can prefetch.
-constexpr int64_t kTileRows = 6;
+// Rows of a register tile whose columns fill a panel, on every instruction set: see tile_rows.
+constexpr int kTileRows = 6;
 // Products that are summed in one pass over their result.
 constexpr int kMaxFactors = 3;
 
@@ -116,8 +122,25 @@ constexpr int64_t kShareColumns = 16;
 constexpr double kWorkPerBarrierNs = 140;
 // Units of a whole play (about 40 µs): below, waking a thread takes longer than it saves.
 constexpr double kLeastSharedWork = 3e6;
+// Multiplications of a row, from which threads share a product within rows: 16,384 take about as long as a
+// barrier. The first thread plays a smaller product alone.
+constexpr double kLeastSharedProduct = 1 << 14;
 // Packing a weight costs as much as this many multiplications by it.
 constexpr double kPackWork = 12;
+
+// ---- Streams
+
+// Rows of a pool that play a step together: as many as fill the register tiles, and few enough for their
+// gates to stay in L1 (32 rows × 128 floats are 16 KB).
+constexpr int64_t kStepRows = 32;
+// Inputs and outputs of a step, at most. Their places are an array on the stack: 64 · 24 bytes are 1.5 KB.
+constexpr int64_t kMaxPorts = 64;
+// Up to here the scratch of a step lies on the caller's stack, beyond it in the stream. Threads of audio
+// programs have stacks of 512 KB, of which this is an eighth.
+constexpr int64_t kStackBytes = 1 << 16;
+// Multiplications of a call, from which it lets other Python threads run meanwhile: some 20 µs at 25
+// multiplications a nanosecond.
+constexpr int64_t kLongMultiplies = 500'000;
 
 // ---- Waiting
 

@@ -9,11 +9,10 @@
 // Every element of the result is one chain of fused multiply-adds in ascending k, whatever the tile.
 #pragma once
 
-constexpr int kMaxTileRows = 8;  // as many as there are registers for their addresses
-constexpr int kPackedRows = 6;   // columns of a that are laid side by side: see `outer`
+constexpr int kMaxTileRows = 8;  // of narrow tiles: as many as there are registers for their addresses
 template <class V, int NV> constexpr int tile_rows() {
   constexpr int rows = (V::kRegisters - NV - 1) / NV;
-  return rows < kPackedRows ? kPackedRows : rows < kMaxTileRows ? rows : kMaxTileRows;
+  return rows < kTileRows ? kTileRows : rows < kMaxTileRows ? rows : kMaxTileRows;
 }
 
 // Every loop over a tile is unrolled. If GCC unrolls one late, it keeps the tile on the stack and writes it
@@ -322,7 +321,7 @@ void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t c
   const bool partial = tail != 0;
   int64_t tile = 0;
   constexpr int most = tile_rows<V, NV>();
-  for_row_tiles(K, rows.a_tile ? kPackedRows : most, [&](int64_t k, int columns) {
+  for_row_tiles(K, rows.a_tile ? kTileRows : most, [&](int64_t k, int columns) {
     const int64_t first = rows.a_tile ? tile++ * rows.a_tile : k;
     auto* o = out + k * ld;
 #define OSTINATO_TILE(R)                                                                        \
@@ -347,7 +346,7 @@ void outer_panel(const OuterRows<typename V::Scalar>& rows, int64_t K, int64_t c
 // MR columns of a, row after row, as an outer_tile reads them.
 template <int MR, class T>
 void pack_columns(int64_t n_rows, RowList<const T> a, int64_t column, T* out) {
-  for (int64_t r = 0; r < n_rows; r++, out += kPackedRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
+  for (int64_t r = 0; r < n_rows; r++, out += kTileRows) std::memcpy(out, a[r] + column, MR * sizeof(T));
 }
 
 // Where rows are read often, the columns that a tile reads are first laid side by side: rows that lie far
@@ -365,15 +364,15 @@ void outer(int64_t n_rows, int64_t K, int64_t N, RowList<const typename V::Scala
   if (pack) {
     T* to = scratch + kOuterRows * PW;
     for (int64_t r = 0; r < n_rows; r++) {
-      near_a[r] = to + r * kPackedRows;
+      near_a[r] = to + r * kTileRows;
       near_b[r] = scratch + r * PW;
     }
-    for_row_tiles(K, kPackedRows, [&](int64_t k, int columns) {
-      if (columns == kPackedRows) pack_columns<kPackedRows>(n_rows, a, k, to);
-      else pack_columns<kPackedRows - 1>(n_rows, a, k, to);
-      to += n_rows * kPackedRows;
+    for_row_tiles(K, kTileRows, [&](int64_t k, int columns) {
+      if (columns == kTileRows) pack_columns<kTileRows>(n_rows, a, k, to);
+      else pack_columns<kTileRows - 1>(n_rows, a, k, to);
+      to += n_rows * kTileRows;
     });
-    rows = {n_rows, {near_a}, n_rows * kPackedRows, {near_b}};
+    rows = {n_rows, {near_a}, n_rows * kTileRows, {near_b}};
   }
   for (int64_t n = 0; n < N; n += PW) {
     const int width = int(N - n < PW ? N - n : PW), vectors = (width + L - 1) / L, tail = width % L;

@@ -99,9 +99,9 @@ template <class T> struct RowProduct {
   T* out;
 };
 
-// Elements of scratch that `outer` needs: a panel of b, and a padded to whole tiles of 6 columns.
+// Elements of scratch that `outer` needs: a panel of b, and a padded to whole tiles.
 constexpr int64_t outer_scratch(int64_t K, int64_t panel) {
-  return K < kPackedColumns ? 0 : kOuterRows * (panel + K + 6);
+  return K < kPackedColumns ? 0 : kOuterRows * (panel + K + kTileRows);
 }
 
 // Elements of scratch that `product_sum` needs, for products of this K.

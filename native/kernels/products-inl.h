@@ -87,7 +87,7 @@ inline void small_rows(const SmallProduct& x, const T* a, const B& b, T* d) {
 }
 template <class V, class B, class T = typename V::Scalar>
 inline void small_product_along(const SmallProduct& x, const T* a, const B& b, T* d) {
-  for_row_tiles(x.M, kPackedRows, [&](int64_t m, int rows) {
+  for_row_tiles(x.M, kTileRows, [&](int64_t m, int rows) {
     const T* const of_a = a + m * x.K;
     T* const of_d = d + m * x.N;
     switch (rows) {

@@ -40,9 +40,6 @@ inline bool continues(const Instruction& x, const Instruction& next) {
          next.a.buffer != x.d.buffer && x.a.buffer != x.d.buffer;
 }
 
-// Multiplications of a row, from which threads share a product within rows: these take as long as a barrier.
-constexpr double kLeastSharedProduct = 1 << 14;
-
 inline double multiplications(const SmallProduct& x) { return double(x.groups) * x.M * x.K * x.N; }
 // Threads share a large product within rows: its groups, or the rows of a single group.
 inline bool is_shared(const Program& p, const Instruction& x) {

@@ -79,7 +79,7 @@ template <class T> void run_thread(void* context, int id, int n_threads) noexcep
 
 int64_t most_parts(const ColumnSharing& columns, const PlayRequest& request) {
   if (columns.stages.empty() || n_groups(request.B) > 1) return 1;
-  return std::max(1, std::min(request.threads, Barrier::kMaxThreads));
+  return std::max(1, std::min(request.threads, kMaxGroups));
 }
 int64_t choose_parts(const ColumnSharing& columns, const PlayRequest& request) {
   const int64_t most = most_parts(columns, request);

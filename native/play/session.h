@@ -15,8 +15,6 @@
 
 namespace ostinato {
 
-static_assert(kMaxGroups == Barrier::kMaxThreads, "so many play, whether they share rows or columns");
-
 // Where a slab finds a buffer: element (slot, r, column) = data[slot · time + r · row + column].
 template <class T> struct Placement {
   T* data;

@@ -178,8 +178,8 @@ void time_barrier(void* context, int id, int n) {
 
 double barrier_ns(int n) {
   using std::chrono::steady_clock;
-  static std::atomic<int64_t> when[Barrier::kMaxThreads + 1];
-  static std::atomic<double> found[Barrier::kMaxThreads + 1];
+  static std::atomic<int64_t> when[kMaxGroups + 1];
+  static std::atomic<double> found[kMaxGroups + 1];
   const int64_t now = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
   if (const int64_t then = when[n].load(); then != 0 && now - then < kBarrierTimeIsFreshNs)
     return found[n].load();

@@ -22,14 +22,13 @@ std::string threading_runtime();
 // line of its own, which the others read: to arrive is one write, and to leave costs one way between cores.
 class Barrier {
  public:
-  static constexpr int kMaxThreads = 8;
   void wait(int id, int n);
 
  private:
   struct alignas(kLineBytes) Arrivals {
     std::atomic<uint32_t> n{0};
   };
-  Arrivals of_[kMaxThreads];
+  Arrivals of_[kMaxGroups];
 };
 
 // The nanoseconds that n threads take to meet at a barrier, measured at most 20 ms ago. Infinite if the

@@ -52,8 +52,7 @@ class Lent {
   throw nanobind::type_error((std::string(name) + ": wanted a dense array, " + wanted).c_str());
 }
 
-// The steps that are long enough to let other Python threads run meanwhile: some 20 µs.
-constexpr int64_t kLongMultiplies = 500'000;
+// Lets other Python threads run, while this lives, if the call is a long one.
 class MaybeReleased {
  public:
   explicit MaybeReleased(int64_t multiplies) {

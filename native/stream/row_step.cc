@@ -21,7 +21,7 @@ void RowStep::within(const Within& x) {
   within_.push_back(x);
 }
 
-void RowStep::play(const RowBases& bases) const noexcept {
+void RowStep::compute(const RowBases& bases) const noexcept {
   for (const Call& x : calls_) {
     switch (x.kind) {
       case Call::kOperation: x.kernel(x.n, bases[x.a], bases[x.b], bases[x.c], bases[x.d], x.s); break;

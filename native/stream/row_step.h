@@ -54,7 +54,7 @@ class RowStep {
   void spread(int32_t n, RowOperand a, RowOperand d, int32_t column, Axis axis);  // columns from `column` on
   void within(const Within& x);
 
-  void play(const RowBases& bases) const noexcept;
+  void compute(const RowBases& bases) const noexcept;
 
  private:
   struct Call {

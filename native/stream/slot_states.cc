@@ -10,11 +10,6 @@
 #include "play/float_environment.h"
 
 namespace ostinato {
-namespace {
-
-constexpr int64_t kLineFloats = kLineBytes / int64_t(sizeof(float));
-
-}  // namespace
 
 void SlotStates::Free::operator()(float* memory) const { std::free(memory); }
 
@@ -94,7 +89,7 @@ int64_t SlotStates::push(int64_t n_rows, const int64_t* slots, Rows<const float>
         __builtin_prefetch(carries_.get() + slots[i] * model_->carry_floats() + k, 1);
     float* const out = answer.data ? answer.data + r * answer.stride : nullptr;
     const Rows<const float> rows = prepared(n, {x.data + r * x.stride, x.stride});
-    model_->play(n, rows, gathered_, {out, answer.stride}, scratch_);
+    model_->step_rows(n, rows, gathered_, {out, answer.stride}, scratch_);
     scatter(n, slots + r, gathered_);
   }
   return n_rows;

@@ -307,7 +307,7 @@ StepPlan::StepPlan(const Program& program, const Argument* arguments, const std:
   Maker(*this, program, arguments).run();
 }
 
-void StepPlan::play(int64_t n_rows, StepPlace* places, float* scratch) const noexcept {
+void StepPlan::compute(int64_t n_rows, StepPlace* places, float* scratch) const noexcept {
   places[kConstants] = {data_, 1, 0};
   places[kScratch] = {scratch, n_rows, 0};
   float* const registers = scratch + scratch_floats_ * n_rows;

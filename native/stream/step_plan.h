@@ -24,10 +24,6 @@
 
 namespace ostinato {
 
-// Rows that are played together: as many as fill the register tiles, and few enough for their gates to stay
-// in L1 (32 rows × 128 floats are 16 KB).
-constexpr int64_t kStepRows = 32;
-
 // The place of an operand's rows: element (row, i) = data[row · stride + i], see StepPlan::address.
 struct StepOperand {
   int32_t place = -1;  // −1: none
@@ -54,10 +50,10 @@ class StepPlan {
   StepPlan(const StepPlan&) = delete;
   StepPlan& operator=(const StepPlan&) = delete;
 
-  // Plays n_rows ≤ kStepRows rows. places: [kFirstPort + ports], with the carry, the new carry and the
+  // A step of n_rows ≤ kStepRows rows. places: [kFirstPort + ports], with the carry, the new carry and the
   // ports; constants and scratch are set here. carry and new carry: own memory of n_rows rows, apart; in the
   // end the carry is the new one. scratch: scratch_floats(n_rows) floats.
-  void play(int64_t n_rows, StepPlace* places, float* scratch) const noexcept;
+  void compute(int64_t n_rows, StepPlace* places, float* scratch) const noexcept;
 
   // The same for a row alone. new_carry: where in its scratch the new carry lies. ports: by port.
   RowStep row_step(int32_t new_carry, const std::vector<RowOperand>& ports) const;

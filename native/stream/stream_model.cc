@@ -7,12 +7,7 @@
 namespace ostinato {
 namespace {
 
-constexpr int64_t kMaxPorts = 64;
-
-int64_t in_lines(int64_t floats) {
-  constexpr int64_t line = kLineBytes / int64_t(sizeof(float));
-  return (floats + line - 1) / line * line;
-}
+int64_t in_lines(int64_t floats) { return (floats + kLineFloats - 1) / kLineFloats * kLineFloats; }
 
 // Places the outputs of a step that somebody wants side by side in a row, and the others in memory of no use.
 void place_outputs(const BoundPlan& bound, int64_t n_rows, StepPlace* places, Rows<float> answer,
@@ -40,7 +35,8 @@ BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> 
     : plan(std::move(made)), inputs(std::move(of_inputs)), outputs(std::move(of_outputs)) {
   const std::vector<int32_t>& ports = plan->ports();
   if (int64_t(ports.size()) > kMaxPorts)
-    throw std::invalid_argument("a step of more than 64 inputs and outputs");
+    throw std::invalid_argument("a step has " + std::to_string(ports.size()) +
+                                " inputs and outputs; a stream plays at most " + std::to_string(kMaxPorts));
   std::vector<bool> named(ports.size());
   const auto to_port = [&](int32_t& argument) {
     const auto found = std::find(ports.begin(), ports.end(), argument);
@@ -126,8 +122,8 @@ int64_t StreamModel::scratch_floats(int64_t n_rows) const {
   return in_lines(std::max(step, of_map));
 }
 
-void StreamModel::play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
-                       float* scratch) const noexcept {
+void StreamModel::step_rows(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
+                            float* scratch) const noexcept {
   StepPlace places[StepPlan::kFirstPort + kMaxPorts];
   float* const new_carry = scratch + in_lines(step_.plan->scratch_floats(n_rows));
   float* const dropped = new_carry + in_lines(carry_floats() * n_rows);
@@ -136,21 +132,21 @@ void StreamModel::play(int64_t n_rows, Rows<const float> x, float* carry, Rows<f
   if (step_.inputs[0] >= 0)
     places[StepPlan::kFirstPort + step_.inputs[0]] = {const_cast<float*>(x.data), 1, x.stride};
   place_outputs(step_, n_rows, places, map_ ? Rows<float>{nullptr, 0} : answer, dropped);
-  step_.plan->play(n_rows, places, scratch);
-  if (map_ && answer.data) map(n_rows, carry, answer, scratch);
+  step_.plan->compute(n_rows, places, scratch);
+  if (map_ && answer.data) map_rows(n_rows, carry, answer, scratch);
 }
 
-void StreamModel::play_row(const float* x, float* carry, float* answer, float* scratch) const noexcept {
+void StreamModel::step_row(const float* x, float* carry, float* answer, float* scratch) const noexcept {
   const bool answers = answer && !map_;
   (answers ? answering_ : silent_)
-      ->play({{step_.plan->constants(), scratch, carry, const_cast<float*>(x), answer}});
+      ->compute({{step_.plan->constants(), scratch, carry, const_cast<float*>(x), answer}});
   if (answer && map_) map_row(carry, answer, scratch);
 }
 void StreamModel::map_row(float* carry, float* answer, float* scratch) const noexcept {
-  answering_->play({{map_->plan->constants(), scratch, carry, nullptr, answer}});
+  answering_->compute({{map_->plan->constants(), scratch, carry, nullptr, answer}});
 }
 
-void StreamModel::map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept {
+void StreamModel::map_rows(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept {
   StepPlace places[StepPlan::kFirstPort + kMaxPorts];
   float* state = carry;
   for (size_t i = 0; i < map_->inputs.size(); i++) {
@@ -159,7 +155,7 @@ void StreamModel::map(int64_t n_rows, float* carry, Rows<float> answer, float* s
     state += n_rows * width;
   }
   place_outputs(*map_, n_rows, places, answer, scratch + in_lines(map_->plan->scratch_floats(n_rows)));
-  map_->plan->play(n_rows, places, scratch);
+  map_->plan->compute(n_rows, places, scratch);
 }
 
 }  // namespace ostinato

@@ -56,13 +56,13 @@ class StreamModel {
 
   // One step of n_rows ≤ kStepRows rows. carry: [rows, width] state after state; the new one is written over
   // it. answer: without data none is computed. scratch: scratch_floats(n_rows) floats, aligned to a line.
-  void play(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
-            float* scratch) const noexcept;
+  void step_rows(int64_t n_rows, Rows<const float> x, float* carry, Rows<float> answer,
+                 float* scratch) const noexcept;
   // The same of one row: x [row_floats]; carry and answer are dense.
-  void play_row(const float* x, float* carry, float* answer, float* scratch) const noexcept;
+  void step_row(const float* x, float* carry, float* answer, float* scratch) const noexcept;
   // The answer to a carry, if there is a map.
   void map_row(float* carry, float* answer, float* scratch) const noexcept;
-  void map(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept;
+  void map_rows(int64_t n_rows, float* carry, Rows<float> answer, float* scratch) const noexcept;
   bool has_map() const { return map_ != nullptr; }
 
  private:

@@ -6,10 +6,6 @@
 namespace ostinato {
 namespace {
 
-// Up to here the scratch of a step lies on the caller's stack, beyond it in the stream. Threads of audio
-// programs have stacks of 512 KB.
-constexpr int64_t kStackFloats = (1 << 16) / int64_t(sizeof(float));
-
 float* next_line(float* at) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(at);
   return reinterpret_cast<float*>((address + kLineBytes - 1) / kLineBytes * kLineBytes);
@@ -26,7 +22,7 @@ void SoleUse::refuse() {
 StreamState::StreamState(std::shared_ptr<const StreamModel> model)
     : model_(std::move(model)), carry_(new float[size_t(model_->carry_floats())]) {
   const int64_t scratch = model_->stream_floats();
-  if (scratch > kStackFloats) scratch_.reset(new float[size_t(scratch)]);
+  if (scratch * int64_t(sizeof(float)) > kStackBytes) scratch_.reset(new float[size_t(scratch)]);
   reset();
 }
 StreamState::StreamState(const StreamState& other) : StreamState(other.model_) {
@@ -56,7 +52,7 @@ bool StreamState::step(const FloatEnvironment&, const float* x, float* answer, b
     x = prepared;
   }
   if (only_finite && !all_finite(x, model_->row_floats())) return false;
-  model_->play_row(x, carry_.get(), answer, scratch);
+  model_->step_row(x, carry_.get(), answer, scratch);
   steps_++;
   return true;
 }
