@@ -61,11 +61,13 @@ class Anatomy:
 
     @property
     def equations(self) -> list[str]:
+        """The equations of one time step and of the answer, a line each."""
         last = "[s_T forwards, s_1 backwards]" if self.bidirectional else "s_T"
         read = [] if self.n_words is None else ["x_t = E[w_t]"]
         return [*read, *EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
 
     def letters(self) -> list[Letter]:
+        """The letters of the equations: inputs and states, then parameters, layer by layer."""
         H, C = self.hidden_size, self.n_classes
         letters = [
             Letter("x_t", "one element of the sequence", (self.n_features,), 0),
@@ -101,6 +103,7 @@ class Anatomy:
 
     @property
     def parameters(self) -> int:
+        """How many numbers the network learns."""
         # All layers but the first are alike, so that a million of them takes no time.
         one, two = (
             sum(letter.parameters for letter in replace(self, n_layers=n).letters()) for n in (1, 2)
@@ -143,6 +146,7 @@ class Anatomy:
         return ("2 (U + W)" if self.n_layers * self.n_directions == 1 else "2 Σ (U + W)"), "2 V"
 
     def as_dict(self) -> dict[str, Any]:
+        """Sizes, equations, shapes, parameters and FLOPs as plain values, for JSON."""
         return {
             **{field.name: getattr(self, field.name) for field in fields(Anatomy)},
             "equations": self.equations,

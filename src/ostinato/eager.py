@@ -346,6 +346,7 @@ def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
 
 
 def is_integer(dtype: torch.dtype) -> bool:
+    """Whether a dtype holds integers; bool holds none."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 

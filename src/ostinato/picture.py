@@ -52,6 +52,7 @@ def layers(anatomy: Anatomy) -> list[list[Cell]]:
 
 
 def caption(a: Anatomy) -> str:
+    """The sizes of a network in a line: cell, steps, features, hidden units, layers and classes."""
     steps = "T" if a.n_steps is None else a.n_steps
     number = f", {a.n_layers} layers" if a.n_layers > 1 else ""
     both = ", both directions" if a.bidirectional else ""

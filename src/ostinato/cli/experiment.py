@@ -32,6 +32,8 @@ without_dynamo()  # no command compiles anything
 
 @dataclass(frozen=True)
 class Result:
+    """What a training gave: its evaluation, and its directory if it has one."""
+
     evaluation: dict[str, Any]  # what evaluation.json holds
     run: RunDir | None
 

@@ -10,6 +10,8 @@ class Failure(Exception):  # noqa: N818  it ends a command, it need not be an er
 
 
 class BadInput(Failure):
+    """A flag, a configuration or a file cannot be used: exit status 2."""
+
     exit_code = 2
 
 

@@ -26,6 +26,7 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `ONLY` behind each optional flag that stands without a value."""
         full: list[str] = []
         for i, word in enumerate(args):
             full.append(word)
@@ -34,6 +35,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, full)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the flags under the headings of their sections, those of the configuration last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):

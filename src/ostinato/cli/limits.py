@@ -73,4 +73,5 @@ def least_memory(settings: Config, data: dict[str, Any]) -> int:
 
 
 def gigabytes(n: int) -> str:
+    """A number of bytes in GB of 10⁹ bytes, such as "1.5 GB"."""
     return f"{n / 1e9:,.1f} GB"

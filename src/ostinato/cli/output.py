@@ -118,6 +118,7 @@ def write(path: Path | None, pieces: Iterable[str]) -> None:
 
 
 def percent(share: float) -> str:
+    """A share of 1 as a percentage, such as "97.50 %"."""
     return f"{100 * share:.2f} %"
 
 
@@ -137,6 +138,7 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
+    """Print a value as one line of JSON; NaN and infinite numbers are a ValueError."""
     say(json.dumps(value, allow_nan=False))
 
 

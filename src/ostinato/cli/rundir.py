@@ -78,6 +78,7 @@ class RunDir:
         return self.path / "checkpoint"
 
     def is_run(self) -> bool:
+        """Whether the directory has a configuration that begins as this program writes them."""
         if not self.config.is_file():
             return False
         with self.config.open("rb") as file:

@@ -127,6 +127,7 @@ def find(path: Path) -> Trained:
 
 
 def read_config(run: RunDir) -> Config:
+    """The configuration of a run, with defaults for what its file does not name."""
     return configuration.resolve(configuration.read_file(run.config))
 
 

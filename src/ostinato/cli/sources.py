@@ -70,10 +70,12 @@ def _is_delimited(source: str) -> bool:
 
 
 def is_text(source: str) -> bool:
+    """Whether a file is a plain text or a collection of them, by its ending; it may be packed."""
     return source.lower().endswith(tuple(s + z for s in TEXTS for z in ("", ".gz")))
 
 
 def is_table(source: str) -> bool:
+    """Whether a file is a table, by its ending; it may be packed."""
     return source.lower().endswith(tuple(s + z for s in TABLES for z in ("", ".gz")))
 
 
@@ -384,6 +386,7 @@ def check_fits(source: str, examples: Examples, model: FittedClassifier, labels:
 
 
 def n_features(X: Sequences) -> int:
+    """Features of one time step, of an array `[N, T, F]` or of ragged sequences."""
     return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
 
 

@@ -56,6 +56,7 @@ class Form:
     key: str | None
 
     def header(self) -> str | None:
+        """The line above the answers, of CSV; JSON has none."""
         if self.json:
             return None
         names = [] if self.key is None else [self.key]

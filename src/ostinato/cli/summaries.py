@@ -77,6 +77,7 @@ def measured(task: str, measures: dict[str, Any]) -> str:
 
 
 def aligned(rows: Rows) -> list[str]:
+    """A line for each name and value, with the values below one another."""
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}   {value}" for name, value in rows]
 

@@ -237,6 +237,11 @@ def shortened(text: object) -> str:
 
 
 def finite(values: np.ndarray, column: Column) -> np.ndarray:
+    """The values as they are.
+
+    Raises:
+        ValueError: one is infinite; the message names its place in the file.
+    """
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.argmax(infinite))
@@ -248,6 +253,11 @@ def finite(values: np.ndarray, column: Column) -> np.ndarray:
 
 
 def no_missing(values: np.ndarray, column: Column) -> np.ndarray:
+    """The times as they are, numbers or datetime64.
+
+    Raises:
+        ValueError: one is missing; the message names its place in the file.
+    """
     missing = np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
     if missing.any():
         row = int(np.argmax(missing))

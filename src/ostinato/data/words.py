@@ -59,6 +59,7 @@ class Integers:
 
     @staticmethod
     def of(sequences: Sequence[Any]) -> Integers:
+        """From a list of integers for each sequence."""
         lengths = [len(each) for each in sequences]
         return Integers(
             np.concatenate([np.zeros(0, np.int64), *map(np.asarray, sequences)]), lengths

@@ -140,4 +140,5 @@ def make(program: Program, dtype: np.dtype[Any], workspaces: Any = None) -> Any:
 
 @functools.cache
 def workspaces_of_the_process() -> Any:
+    """The pool from which the plays of all programs borrow their memory."""
     return _native.Workspaces()

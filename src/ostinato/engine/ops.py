@@ -21,6 +21,8 @@ Array = Any
 
 
 class Op(NamedTuple):
+    """One elementwise operation: how many operands it reads, and what it computes of them."""
+
     arity: int
     meaning: Callable[..., Array]  # meaning(operands…, s)
     expensive: bool = False  # its result is kept for the backward pass, not computed again
@@ -45,6 +47,7 @@ def _truth(mask: Array, like: Array) -> Array:
 
 
 def sigmoid(a: Array) -> Array:
+    """1 / (1 + e^−a); 0 where e^−a overflows."""
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-a))
 

@@ -150,6 +150,7 @@ NONE = Operand()
 
 
 def register(index: int) -> Operand:
+    """The operand that is register `index` of a block."""
     return Operand(-2 - index)
 
 

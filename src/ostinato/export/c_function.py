@@ -58,6 +58,7 @@ class Function:
         return [_INDENT + line for line in [*memory, *unused, *statements]]
 
     def statements(self) -> Iterator[str]:
+        """The statements of the part, instruction by instruction."""
         instructions = self.part.instructions
         at = 0
         while at < len(instructions):
@@ -74,6 +75,7 @@ class Function:
     # ---- products
 
     def product(self, x: Instruction) -> Iterator[str]:
+        """d = c + a · W, or a · W: d is filled with c or zeros, then the product is added to it."""
         d = self.row(x.d)
         if x.c == NONE:
             yield f"@fill({d}, 0.0f, {x.n});"
@@ -88,6 +90,11 @@ class Function:
     # ---- sums, elements and small products within the row
 
     def within_row(self, x: Instruction) -> Iterator[str]:
+        """A reduction, a selection of elements or a small product, as calls of C functions.
+
+        Raises:
+            Unsupported: there is no C code for the instruction.
+        """
         d, a = self.row(x.d), self.row(x.a)
         if x.code in (Code.ROW_SUM, Code.ROW_MAX):
             name = "row_sum" if x.code == Code.ROW_SUM else "row_max"
@@ -146,6 +153,13 @@ class Function:
         return self.element(x.a, " + ".join(terms))
 
     def expression(self, x: Instruction, held: Mapping[Operand, str], index: str) -> str:
+        """An elementwise operation as C.
+
+        Args:
+            x: the operation.
+            held: the variables that hold operands; all others are read from their arrays.
+            index: of the column in a loop over columns; "" for a single one.
+        """
         operands = dict(zip("abc", (x.a, x.b, x.c)[: OPS[x.op].arity], strict=False))
         texts = {k: held.get(o) or self.element(o, index) for k, o in operands.items()}
         texts["s"] = number(x.s)
@@ -163,6 +177,11 @@ class Function:
         return f"{self.array(o)} + {o.column}" if o.column else self.array(o)
 
     def array(self, o: Operand) -> str:
+        """The name of the array that holds an operand.
+
+        A constant is a table, a value within a step is a local array, and all others are parameters
+        of the function. A new carry is local while the old one is still read.
+        """
         kind = self.part.program.buffers[o.buffer].kind
         if o.buffer in self.part.constants:
             return self.names[id(self.part.constants[o.buffer])]

@@ -79,6 +79,12 @@ class PartPlayer:
         return new, [self.memory[i, 0] for name, i in sorted(names.items()) if name[0] == "y"]
 
     def instruction(self, x: Instruction, width: int) -> None:
+        """Play one instruction: read its operands, and write its result and the size of its error.
+
+        Args:
+            x: of any code but BLOCK.
+            width: columns of the block that it is in.
+        """
         if x.code == Code.GEMM:
             a, w = self.read(x.a, x.k), self.weights[x.weight]
             init = np.zeros((1, x.n), self.dtype) if x.c == NONE else self.read(x.c, x.n)
@@ -106,6 +112,7 @@ class PartPlayer:
             )
 
     def small_product(self, x: Instruction) -> None:
+        """d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], for matrices within each row."""
         p = self.part.program.products[x.weight]
         a = self.read(x.a, p.groups * p.M * p.K).reshape(-1, p.groups, p.M, p.K)
         b = self.read(x.b, p.groups * p.K * p.N).reshape(
@@ -116,6 +123,7 @@ class PartPlayer:
         self.write(x.d, x.n, (a @ b).reshape(-1, x.n), size, p.K)
 
     def read(self, o: Operand, n: int) -> Array:
+        """n columns of an operand, `[B, n]`; a register as it was written."""
         if o.buffer < -1:
             return self.registers[o.register]
         return self.memory[o.buffer, o.dt][:, o.column : o.column + n]

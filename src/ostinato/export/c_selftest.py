@@ -149,4 +149,5 @@ int main(void)
 
 
 def float_table(what: str, values: Array) -> str:
+    """A constant array of a test, named test_…, which may hold NaN and infinite numbers."""
     return table("float", f"@test_{what}", [number(v) for v in values.ravel()])

@@ -268,10 +268,12 @@ def floats(name: str, values: Array) -> str:
 
 
 def doubles(name: str, values: Sequence[float]) -> str:
+    """A constant array of doubles, each with as few digits as give the same bits."""
     return table("double", name, [repr(v) for v in values])
 
 
 def int8(name: str, values: Array) -> str:
+    """A constant array of numbers from −128 to 127."""
     return table("int8_t", name, values.ravel().astype(str).tolist())
 
 
@@ -358,4 +360,5 @@ def _step(s: Source) -> list[str]:
 
 
 def function(head: str, lines: list[str]) -> str:
+    """A function: its head, and the lines of its body."""
     return "\n".join([head, "{", *lines, "}", ""])

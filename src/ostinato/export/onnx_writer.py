@@ -53,6 +53,7 @@ class Writer:
         self.nodes.append(self._helper.make_node("Identity", [value], [name], name))
 
     def constant(self, value: np.ndarray, kind: str = "constant") -> str:
+        """The name of a constant of the graph; equal arrays are stored once."""
         key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._constants:
             self._constants[key] = self.name(kind), value

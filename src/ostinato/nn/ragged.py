@@ -34,6 +34,16 @@ def _shapes(leaves: tuple[Tensor, ...]) -> str:
 
 
 def check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
+    """The resets as a tensor on the device of xs.
+
+    Args:
+        resets: anything that becomes a tensor.
+        shape: wanted.
+        xs: the input.
+
+    Raises:
+        ValueError: it is not bool, or of another shape.
+    """
     given = as_tensor("resets", resets, f"bool of shape {list(shape)}")
     if given.dtype != torch.bool or given.shape != shape:
         raise ValueError(

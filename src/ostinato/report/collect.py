@@ -104,6 +104,8 @@ def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
 
 
 def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
+    """The fitted classifier within an estimator; NotFittedError if there is none."""
+
     from ostinato.training.fitted import FittedClassifier
 
     return classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
@@ -256,6 +258,7 @@ def lengths_of(sequences: Inputs) -> np.ndarray:
 
 
 def reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
+    """Whether the network reads each sequence from both ends."""
     return bool(net.config["bidirectional"])
 
 

@@ -23,6 +23,7 @@ MOST_ROWS = 12  # of the table of series
 
 
 def header(data: ForecastData) -> str:
+    """The heading, the numbers that matter, and the way to the sections."""
     test = data.evaluation.get("test", {})
     tiles = []
     for key, name in (("mase", "MASE"), ("wql", "WQL")):
@@ -55,10 +56,12 @@ def _sizes(data: ForecastData) -> str:
 
 
 def measured(data: ForecastData) -> str:
+    """The measures of the network, beside those of the baselines."""
     return frame.beside_baselines(data, "forecast")
 
 
 def training(data: ForecastData) -> str:
+    """The loss of the training over its iterations."""
     told = "Loss: the mean pinball loss of the quantiles, of windows scaled by what is read."
     return frame.training(data, told)
 

@@ -32,6 +32,7 @@ def head(facts: RunFacts, told: str, tiles: Sequence[str], contents: Contents) -
 
 
 def tile(number: str, name: str, detail: str = "") -> str:
+    """One number of the head, its name, and perhaps a detail in small print."""
     more = f"<small>{text(detail)}</small>" if detail else ""
     return f"<div><dt>{text(name)}{more}</dt><dd>{text(number)}</dd></div>"
 
@@ -162,12 +163,14 @@ def _label(name: str, key: str, metrics: list[dict[str, Any]]) -> str:
 
 
 def configuration(facts: RunFacts) -> str:
+    """All settings of the run."""
     if not facts.config:
         return section("configuration", "Configuration", omitted("The configuration is unknown."))
     return section("configuration", "Configuration", markup.settings(facts.config))
 
 
 def environment(facts: RunFacts) -> str:
+    """The machine, the versions and the data that the run was made with."""
     if not facts.environment:
         return section("environment", "Environment", omitted("The environment is unknown."))
     told = facts.environment

@@ -109,6 +109,7 @@ def _word(word: str, true: int, predicted: int, classes: Sequence[str], colours:
 
 
 def css_class(colour: int | None) -> str:
+    """The class of a label's colour in the style sheet; "plain" for none, and for shared ones."""
     return "plain" if colour is None or colour < 0 else f"label-{colour}"
 
 

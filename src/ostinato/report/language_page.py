@@ -21,6 +21,7 @@ SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of what would not be seen
 
 
 def header(data: LanguageData) -> str:
+    """The heading, the numbers that matter, and the way to the sections."""
     test = data.evaluation.get("test", {})
     tiles = []
     if test.get("bits_per_character") is not None:
@@ -60,6 +61,7 @@ def _texts(n: int) -> str:
 
 
 def measured(data: LanguageData) -> str:
+    """The measures of the model beside those of the baselines, and what it saves on a keyboard."""
     return frame.beside_baselines(data, "language", below=_keyboard(data))
 
 
@@ -85,6 +87,7 @@ def _keyboard(data: LanguageData) -> str:
 
 
 def training(data: LanguageData) -> str:
+    """The loss over the iterations, in bits of a token."""
     told = f"Loss: the mean cross-entropy of the next {data.level}, in bits."
     in_bits = replace(
         data,
@@ -101,6 +104,7 @@ def _in_bits(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def completions(data: LanguageData) -> str:
+    """Suggestions at places of the test part, beside what came there."""
     heading = "Completions"
     if not data.completions:
         return section("completions", heading, omitted("None: the test part has no blanks."))
@@ -150,6 +154,7 @@ def _seen(token: str) -> str:
 
 
 def samples(data: LanguageData) -> str:
+    """Texts that the model wrote, and how much of each is copied from the training text."""
     heading = "Written by the model"
     if not data.samples:
         return section("samples", heading, omitted("None: no text was generated."))
@@ -209,6 +214,7 @@ def _tinted(token: str, bits: float) -> str:
 
 
 def by_position(data: LanguageData) -> str:
+    """The mean bits of a token by its position in the document."""
     heading = "Bits by position in the document"
     if data.by_position is None:
         return section(

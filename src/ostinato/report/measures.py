@@ -26,6 +26,7 @@ class Measure:
     short: str = ""
 
     def shown(self, value: float | None) -> str:
+        """The value as a percentage or with four decimal places; a dash for None."""
         if value is None:
             return "–"
         return percent(value) if self.share else f"{value:.4f}"

@@ -71,6 +71,7 @@ def _cross_entropy(data: ReportData) -> float:
 
 
 def network(data: ReportData) -> str:
+    """The drawing and the sizes of the network, and its equations to unfold."""
     if data.network is None:
         return frame.network(None)
     equations = text("\n".join(data.network.equations))
@@ -79,11 +80,13 @@ def network(data: ReportData) -> str:
 
 
 def training(data: ReportData) -> str:
+    """The loss and the accuracy of the training over its iterations."""
     told = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
     return frame.training(data, told, accuracy=True)
 
 
 def by_step(data: ReportData) -> str:
+    """How the accuracy grows with what has been read, as a curve and as a table."""
     unit = _unit(data)
     heading = f"Accuracy by {unit}s read"
     accuracy = data.accuracy_by_step
@@ -133,6 +136,7 @@ def _by_length(data: ReportData) -> groups.Groups | None:
 
 
 def calibration(data: ReportData) -> str:
+    """Whether the network is right as often as it is sure."""
     return groups.calibration(data.proba.max(axis=1), data.y_pred == data.y_true, "examples")
 
 
@@ -157,6 +161,7 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
 
 
 def confusion(data: LabelledAnswers) -> str:
+    """Which class is taken for which: counts in a table; of many classes, an image."""
     matrix = _confusion(data)
     pairs = tables.most_confused(matrix, data.classes, 5)
     told = "; ".join(
@@ -191,6 +196,7 @@ def per_class(data: LabelledAnswers, kind: str = "class", of: str = "examples") 
 
 
 def hardest(data: ReportData) -> str:
+    """The examples with the worst answers, each with its beliefs over the steps."""
     heading = "The hardest examples"
     if not data.hardest:
         return section("hardest", heading, omitted("None: no test example was kept for a look."))
@@ -266,6 +272,7 @@ def _share(belief: float) -> str:
 
 
 def hidden(data: ReportData) -> str:
+    """A heat map of the hidden states of one example."""
     heading = "Hidden states"
     view = next((view for view in data.hardest if view.states is not None), None)
     if view is None:

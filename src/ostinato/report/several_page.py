@@ -41,14 +41,17 @@ def _sizes(data: SeveralData) -> str:
 
 
 def measured(data: SeveralData) -> str:
+    """The measures of the network, beside those of the baselines."""
     return frame.beside_baselines(data, "several")
 
 
 def network(data: SeveralData) -> str:
+    """The drawing and the sizes of the network."""
     return frame.network(data.network)
 
 
 def training(data: SeveralData) -> str:
+    """The loss over the iterations, and the share of examples with all labels right."""
     told = (
         "Loss (mean cross-entropy of a label, nats) of a batch before its update, and the share "
         "of its examples with all labels right."
@@ -57,6 +60,7 @@ def training(data: SeveralData) -> str:
 
 
 def per_label(data: SeveralData) -> str:
+    """Precision, recall and F1 of each label, and their means."""
     scores = label_metrics.of_labels(data.y_true, data.y_pred)
     rows = [
         markup.row(
@@ -91,6 +95,7 @@ def per_label(data: SeveralData) -> str:
 
 
 def sets(data: SeveralData) -> str:
+    """The commonest sets of labels, and how often each was given whole."""
     found = commonest_sets(data)
     rows = [
         markup.row(name or "(no label)", [count(n), percent(right / n)]) for name, n, right in found
@@ -121,11 +126,13 @@ def _by_length(data: SeveralData) -> groups.Groups | None:
 
 
 def calibration(data: SeveralData) -> str:
+    """Whether a decision for or against a label is right as often as the network is sure."""
     sure = np.maximum(data.proba, 1 - data.proba).ravel()
     return groups.calibration(sure, (data.y_true == data.y_pred).ravel(), "decisions")
 
 
 def hardest(data: SeveralData) -> str:
+    """The examples with the least likely labels: which were missed, and which invented."""
     heading = "The hardest examples"
     if not data.hardest:
         return section("hardest", heading, omitted("None: every label is right."))

@@ -23,6 +23,7 @@ KINDS = {  # of span errors, see `span_metrics.span_errors`
 
 
 def header(data: TaggingData) -> str:
+    """The heading, the numbers that matter, and the way to the sections."""
     test = data.evaluation.get("test", {})
     n = len(data.y_true)
     accuracy = test.get("accuracy", float((data.y_true == data.y_pred).mean()))
@@ -50,6 +51,7 @@ def _sizes(data: TaggingData) -> str:
 
 
 def measured(data: TaggingData) -> str:
+    """The measures of the network and of its spans, beside those of the baselines."""
     spans = {}
     if data.spans is not None:
         spans = {name: getattr(data.spans, name) for name in ("precision", "recall", "f1")}
@@ -57,6 +59,7 @@ def measured(data: TaggingData) -> str:
 
 
 def training(data: TaggingData) -> str:
+    """The loss of the training over its iterations, and the accuracy where it was measured."""
     told = "Loss (\u2212log P of the labels, nats a step) and accuracy of a batch's steps."
     accuracy = bool(data.metrics) and "train_accuracy" in data.metrics[0]
     return frame.training(data, told, accuracy=accuracy)
@@ -89,10 +92,12 @@ def spans(data: TaggingData) -> str:
 
 
 def per_class(data: TaggingData) -> str:
+    """Precision, recall and F1 of each label, over the steps."""
     return sections.per_class(data, "label", "steps")
 
 
 def where(data: TaggingData) -> str:
+    """The accuracy by the position of the step, and by the length of the sequence."""
     right = data.y_true == data.y_pred
     starts = np.cumsum(data.lengths) - data.lengths
     each = np.add.reduceat(right.astype(np.int64), starts)
@@ -106,10 +111,12 @@ def where(data: TaggingData) -> str:
 
 
 def calibration(data: TaggingData) -> str:
+    """Whether a label is right as often as the network is sure."""
     return groups.calibration(data.confidence, data.y_true == data.y_pred, "labels")
 
 
 def hardest(data: TaggingData) -> str:
+    """The sequences with most errors, with true labels and those that the network gave."""
     heading = "The sequences with most errors"
     if not data.hardest:
         return section("hardest", heading, omitted("None: no label is wrong."))

@@ -30,6 +30,11 @@ _FEATURE = {"name", "words", "mean", "scale", "fill"}
 
 
 def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
+    """Check the names of what was fitted.
+
+    Raises:
+        ValueError: one is missing, or is not known.
+    """
     entries(fitted, f"{where}: 'fitted'", wanted)
 
 

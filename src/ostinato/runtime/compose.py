@@ -27,6 +27,7 @@ class Composer:
     def node(
         self, op: str, inputs: Sequence[Node], attrs: tuple[Any, ...], kind: str, shape: Any
     ) -> Node:
+        """A new node with these arguments of `Node`; nodes are numbered as they are made."""
         self.n_nodes += 1
         return Node(op, tuple(inputs), attrs, kind, tuple(shape), self.n_nodes - 1)
 
@@ -45,6 +46,7 @@ class Composer:
         return copy
 
     def slice(self, node: Node, start: int, width: int) -> Node:
+        """Columns start … start + width of a node; the node itself if these are all."""
         if width == node.width:
             return node
         return self.node("slice", (node,), (start,), ROWS, (width,))
@@ -85,6 +87,7 @@ class OneStep:
         self.new_states: list[Node] = []
 
     def result(self) -> tuple[StepGraph, StepGraph]:
+        """The step, and the map from its new states to the answer."""
         value = self.x
         for i, layer in enumerate(self.model.layers):
             value = self.inlined(layer.directions[0].step, self.c.joint(value) if i else value)[0]

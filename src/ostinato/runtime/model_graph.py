@@ -226,6 +226,7 @@ class ModelGraph:
     # ---- in a file
 
     def as_json(self) -> dict[str, Any]:
+        """The graph as plain values, as a saved model holds it."""
         stages: list[dict[str, Any]] = []
         if self.embed is not None:
             e = self.embed

@@ -139,6 +139,11 @@ def check_not_newer(config: dict[str, Any], where: str) -> None:
 
 
 def check_hash(config: dict[str, Any], name: str, content: bytes, where: str) -> None:
+    """Compare a file of a model with the digest in its configuration.
+
+    Raises:
+        ValueError: they differ.
+    """
     if hashlib.sha256(content).hexdigest() != config["sha256"][name]:
         raise ValueError(
             f"{where}/{name} is not the file that was saved: its SHA-256 differs from the one in "

@@ -70,6 +70,7 @@ class StepGraph:
         return sum(n.inputs[0].width * n.width for n in self.nodes if n.op == "matmul")
 
     def as_json(self) -> dict[str, Any]:
+        """The graph as plain values; nodes refer to one another by their places in the list."""
         place = {n: i for i, n in enumerate(self.nodes)}
 
         def places(nodes: Sequence[Node]) -> list[int]:

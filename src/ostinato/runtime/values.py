@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 
 def fail(text: str) -> NoReturn:
+    """Refuse a file: raise a ValueError which says that it is damaged or of another version."""
     raise ValueError(f"{text}; the file is damaged, or of another version of ostinato")
 
 
@@ -37,6 +38,7 @@ def whole(value: Any, where: str, low: int, high: int) -> int:
 
 
 def text(value: Any, where: str) -> str:
+    """A text."""
     if not isinstance(value, str):
         fail(f"{where} is {_shown(value)}; wanted a text")
     return value

@@ -236,9 +236,11 @@ def _measures(report: Report, prefix: str) -> list[str]:
 
 
 def percent(share: float) -> str:
+    """A share of 1 as a percentage, such as "97.50 %"."""
     return f"{100 * share:.2f} %"
 
 
 def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:
+    """Call the method `event` of all callbacks, in their order."""
     for callback in callbacks:
         getattr(callback, event)(*arguments)

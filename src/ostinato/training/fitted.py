@@ -388,6 +388,7 @@ def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
 
 
 def n_features(X: np.ndarray | Ragged) -> int:
+    """Features of one time step, of an array `[N, T, F]` or of ragged sequences."""
     return X.n_features if isinstance(X, Ragged) else X.shape[2]
 
 

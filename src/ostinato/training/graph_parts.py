@@ -68,10 +68,12 @@ def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.Rea
 
 
 def map_of(inputs: Sequence[Node], output: Node) -> StepGraph:
+    """A graph without states: the output of these inputs."""
     return StepGraph(tuple(inputs), (), (), (output,))
 
 
 def parameters(linear: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    """The weight `[N, K]` and the bias `[N]` of a linear layer, detached."""
     return linear.weight.detach(), linear.bias.detach()
 
 
@@ -84,16 +86,19 @@ def linear(c: Composer, x: Node, weight: Tensor, bias: Tensor, names: TensorName
 
 
 def elementwise(c: Composer, op: str, *inputs: Node) -> Node:
+    """An elementwise operation on rows; inputs of one column broadcast."""
     return c.node(op, inputs, (0.0,), ROWS, (max(n.width for n in inputs),))
 
 
 def softmax(c: Composer, logits: Node) -> Node:
+    """e^(x − max x) / Σ e^(x − max x), over the columns of each row."""
     largest = c.node("row_max", [logits], (), ROWS, (1,))
     powers = elementwise(c, "exp", elementwise(c, "sub", logits, largest))
     return elementwise(c, "div", powers, c.node("row_sum", [powers], (), ROWS, (1,)))
 
 
 def tensor_of(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
+    """A tensor of the model as a node; it is saved under its name."""
     return c.node("tensor", [], (named(tensor, names),), ONCE, tensor.shape)
 
 
@@ -103,6 +108,7 @@ def named(tensor: Tensor, names: TensorNames) -> str:
 
 
 def relu(c: Composer, x: Node) -> Node:
+    """max(x, 0), element by element."""
     return c.node("max_s", [x], (0.0,), ROWS, x.shape)
 
 

@@ -86,6 +86,11 @@ class Labelled:
 
 
 def check_lengths(X: Steps, labels: np.ndarray) -> None:
+    """Compare the numbers of examples and of labels.
+
+    Raises:
+        ValueError: they differ.
+    """
     if len(labels) != len(X):
         raise ValueError(
             f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"

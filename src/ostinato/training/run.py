@@ -39,6 +39,14 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def update(self, loss: float, iteration: int, net: torch.nn.Module, keep: bool) -> None:
+        """Take note of a validation loss.
+
+        Args:
+            loss: mean over the validation part.
+            iteration: after which it was measured.
+            net: the network that has it.
+            keep: whether its weights are copied, if it is the best so far.
+        """
         if self.loss is not None and loss >= self.loss:
             self.waited += 1
             return

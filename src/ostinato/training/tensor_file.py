@@ -9,6 +9,7 @@ from torch import Tensor
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of a safetensors file with these tensors."""
     return safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
 
 

@@ -95,7 +95,7 @@ class ClassAnswers:
 
 @dataclass(frozen=True)
 class ClassifyJob(PartsJob):
-    """See `Job`."""
+    """To classify: one label for each sequence, or several."""
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None

@@ -13,6 +13,7 @@ from ostinato import environment
 from ostinato.cli import answering, defaults, limits, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
@@ -111,8 +112,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class ForecastJob:
-    """See `Job`."""
+class ForecastJob(Job):
+    """To forecast series: it learns from their beginnings and is tested on their ends."""
 
     settings: Config
     series: Examples

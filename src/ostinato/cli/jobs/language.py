@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ostinato.cli import answering, defaults, limits, sources
 from ostinato.cli.config import ONLY, Config, Given
 from ostinato.cli.failures import BadInput
+from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import csv_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
@@ -62,6 +63,7 @@ class Documents:
     parts: np.ndarray | None = None
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Documents:
+        """The documents of these indices, in their order, with their groups and parts."""
         return Documents(
             [self.texts[i] for i in indices],
             None if self.groups is None else self.groups[indices],
@@ -149,8 +151,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class LanguageJob:
-    """See `Job`."""
+class LanguageJob(Job):
+    """To model a language: it learns from some documents and is tested on others."""
 
     settings: Config
     texts: TextParts

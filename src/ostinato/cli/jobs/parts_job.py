@@ -9,6 +9,7 @@ import numpy as np
 
 from ostinato.cli import limits, partition, sources
 from ostinato.cli.config import Config
+from ostinato.cli.jobs.job import Job
 
 if TYPE_CHECKING:
     from ostinato.data.examples import Examples
@@ -18,8 +19,8 @@ J = TypeVar("J", bound="PartsJob")
 
 
 @dataclass(frozen=True)
-class PartsJob:
-    """See `Job`."""
+class PartsJob(Job):
+    """A job whose data are parts of a file: to learn from, to choose by, and to measure on."""
 
     settings: Config
     parts: partition.Parts

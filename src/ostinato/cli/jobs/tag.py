@@ -85,7 +85,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TagJob(PartsJob):
-    """See `Job`."""
+    """To tag: a label for each step of a sequence."""
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None
