@@ -63,26 +63,28 @@ constexpr int64_t kThreadGapBytes = kPageBytes;
 // If a slab reads and writes more than 2 MB over time, its data comes from L3 or memory: then each step
 // prefetches the rows of the next one.
 constexpr int64_t kFarBytes = 1 << 21;
-// Of one play; a double, because the estimate may exceed the integers.
+// Bytes of one play, at most. A double, because the estimate may lie beyond the integers.
 constexpr double kMaxPlayBytes = 0x1p62;
-// Bounds for that estimate: the widest panel and the widest vector of all kernels (AVX-512, float32).
+// Columns of the widest panel and of the widest vector, those of AVX-512 in float32: bounds for the estimate.
 constexpr int64_t kMaxPanel = 64;
 constexpr int64_t kMaxLanes = 16;
 // Columns to which rows of own memory are padded: 16 floats are one line.
 constexpr int64_t kRowPadding = 16;
-// Callers that at the same time find the workspace of an earlier play again.
+// Workspaces that plays leave for later ones: so many calls at a time allocate none.
 constexpr int kKeptWorkspaces = 4;
 
 // ---- Weight gradients
 
 // Rows of one call of the outer-product kernel. 128 rows: level, but 3 % slower for a large result.
 constexpr int64_t kOuterRows = 256;
-// Rows of which products are added up in the lanes of a register tile before these are folded. With K = 64,
-// four rows of a for each of them are 16 KB. 8 rows: 8 % slower, as folding takes longer; 32 rows: 4 %.
+// Sums of products within rows: the lanes of a register tile add up the products of so many rows of the batch
+// before they are folded. With K = 64, a tile's four rows of a are 16 KB for all of these. 8 rows: 8 % slower,
+// as the lanes are folded more often; 32 rows: 4 %.
 constexpr int64_t kSummedRows = 16;
-// Rows of such a tile.
+// Rows of the result in a register tile of such a sum.
 constexpr int64_t kSumRows = 4;
-// A result with at least this many rows reads each row of b often enough to copy it beside the others first.
+// An outer product whose result has at least this many rows reads each row of b so often that it copies the
+// rows of b side by side first.
 constexpr int64_t kPackedColumns = 60;
 // An accumulator above 1 MB does not stay in L2: its gradient is summed once, after the last step, straight
 // into the result …
@@ -148,7 +150,8 @@ constexpr int64_t kLongMultiplies = 500'000;
 constexpr int kSpins = 512;
 // The first 8 polls do not pause, which would delay a thread whose partners are about to arrive.
 constexpr int kSpinsWithoutPause = kSpins / 64;
-// How long a measured barrier time is used. Cores that a machine shares with others move together and apart.
+// How long a measured barrier time is used. On a shared machine threads move between cores, which lie now
+// near one another and now far apart.
 constexpr int64_t kBarrierTimeIsFreshNs = 20'000'000;
 
 // ---- A busy machine

@@ -105,7 +105,7 @@ template <class T> struct LaneRows {
   }
 
  private:
-  static constexpr int kFewRows = 4;  // up to here one row after the other is faster
+  static constexpr int kFewRows = 4;  // up to here folding one row after the other is faster
 };
 
 struct Sum {

@@ -3,9 +3,13 @@
 namespace ostinato {
 namespace {
 
-// Who reads or writes some columns: each thread its share, each thread all, the first thread alone; or each
-// thread a share that no other stage has.
-enum class By { kShare, kAll, kFirst, kOwnShare };
+// Which threads read or write some columns.
+enum class By {
+  kShare,     // each thread its share of these columns
+  kAll,       // each thread all of them
+  kFirst,     // the first thread alone
+  kOwnShare,  // each thread a share that is cut as in no other stage
+};
 
 // What one instruction reads or writes.
 struct Access {

@@ -10,12 +10,10 @@ namespace {
 
 using Operation = BlockPlan::Operation;
 
-constexpr int64_t kLanesOfASum = 16;  // a fibre is a multiple of these, which are the widest vector, too
-
 class Fibred {
  public:
   Fibred(BlockPlan& plan, int64_t unit) : b_(plan), ops_(plan.operations) {
-    if (plan.width < kStrip) return;  // such rows share a strip
+    if (plan.width < kStrip) return;  // several rows share a strip
     choose_fibre();
     if (!J_) return;
     strips_ = {plan.width, std::lcm(unit, J_)};
@@ -44,16 +42,18 @@ class Fibred {
   }
   static int64_t last_axis(const Axis& axis) { return axis.inner == 1 ? axis.times : axis.inner; }
 
-  // The shortest of the last axes that are whole vectors.
+  // A fibre is the shortest last axis of a multiple of sixteen columns: every instruction set reads it in
+  // whole vectors, and its sums fill all lanes.
   void choose_fibre() {
     for (const Operation& x : ops_)
-      if (has_axis(x) && last_axis(x.axis) % kLanesOfASum == 0)
+      if (has_axis(x) && last_axis(x.axis) % kSumLanes == 0)
         J_ = J_ ? std::min(J_, last_axis(x.axis)) : last_axis(x.axis);
   }
   bool fits(const Axis& axis) const {
     return axis.times > 1 && (axis.inner == 1 ? axis.times % J_ == 0 : axis.inner == J_);
   }
-  // Columns of which each begins anew: none where a fibre has one number, which only divides the row.
+  // The columns after which a spread operand goes on to its next block. No strip may cross from one block to
+  // the next. An operand with one number a fibre has no blocks: its strips divide the row.
   int64_t block(const Axis& axis) const {
     return axis.inner == 1 && axis.times == J_ ? b_.width : axis.times * axis.inner;
   }

@@ -179,10 +179,8 @@ int32_t end_of_section(const Program& program, size_t instruction) {
   return program.after.end;
 }
 
-}  // namespace
-
 // Operands of which an instruction reads all rows of a window at once.
-static int n_operands_over_rows(Code code) {
+int n_operands_over_rows(Code code) {
   switch (code) {
     case Code::kGemm: return 3;
     case Code::kOuter:
@@ -191,6 +189,8 @@ static int n_operands_over_rows(Code code) {
     default: return 0;
   }
 }
+
+}  // namespace
 
 PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::move(unchecked)) {
   validate(program);

@@ -18,8 +18,9 @@ class FloatEnvironment {
   }
 
  private:
-  // To write the register takes some 10 ns, a tenth of a small model's step; and the default is usual.
-  static constexpr unsigned kDefault = 0x1f80, kFlags = 0x3f;  // kFlags: of what was met, as an overflow
+  // Writing the register takes some 10 ns, a tenth of a small model's step. Most callers have the default
+  // environment: for them nothing is written. kFlags: the exceptions that have occurred, such as an overflow.
+  static constexpr unsigned kDefault = 0x1f80, kFlags = 0x3f;
   unsigned saved_;
   bool changes_;
 #endif

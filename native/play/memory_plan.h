@@ -19,9 +19,8 @@ namespace {
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 inline int64_t padded(int64_t width) { return round_up(width, kRowPadding); }
-inline int64_t late_steps(int64_t B) {
-  return std::max<int64_t>(1, kGemmRows / B);
-}  // steps of one late product
+// Steps of one product of a late gradient.
+inline int64_t late_steps(int64_t B) { return std::max<int64_t>(1, kGemmRows / B); }
 
 const ColumnSharing kNotShared{};
 
@@ -214,7 +213,7 @@ template <class T> class MemoryPlan {
     return accumulator_bytes > 0 && accumulator_bytes <= kNearSumBytes ? kNearChunkRows : kChunkRows;
   }
 
-  // No sum or product above is larger.
+  // Bounds bytes() and every integer above. The bound is a double and cannot overflow, so it is checked first.
   double bound_on_bytes() const {
     double fixed = kMaxGroups * (double(kRegisterElements) + double(kThreadGapBytes)), per_row = 0;
     for (const Weight& w : program_.weights)

@@ -1,8 +1,8 @@
 // A thread at work, and where the rows of its slab lie.
 //
 //   window   groups × steps, over which an instruction is played
-//   span     rows [begin, end) that live at one step. Rows end at different steps in a ragged batch, where
-//            lengths fall within each group; so the living rows of a group are its first ones
+//   span     rows [begin, end) that live at one step. In a ragged batch rows end at different steps; those of a
+//            group are sorted, the longest first, so that its living rows are its first ones
 #pragma once
 #include <algorithm>
 

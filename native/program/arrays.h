@@ -18,12 +18,16 @@ struct ElementRun {
   int32_t start, count, step;
 };
 
+// A sum of neighbours is taken in sixteen lanes, which are then folded 8, 4, 2, 1: the lanes of the widest
+// vector, and on every instruction set the same order. Another number would change the bits of results.
+constexpr int64_t kSumLanes = 16;
+
 // Sixteen elements that lie side by side: element start + i where bit i of `lanes` is set, zeros elsewhere.
 struct Stretch {
   int32_t start;
   uint16_t lanes;
 };
-constexpr int64_t kStretch = 16;
+constexpr int64_t kStretch = kSumLanes;
 
 // d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], for matrices in rows, or for b[g, n, k] if `across`. With a
 // table, b is a row of which the table names the elements: a product finds them where they lie, as stretches.

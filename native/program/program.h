@@ -28,8 +28,8 @@ enum class Kind : int32_t {
 struct Buffer {
   Kind kind;
   int32_t width;
-  int32_t extra;     // kTime, kTape
-  int32_t argument;  // kTime, kVector, kTape
+  int32_t extra;     // of kTime and kTape: slots beyond T, 0 or 1
+  int32_t argument;  // of kTime, kVector and kTape
 };
 
 // A block of a weight matrix: w[k0 … k0+nk)[n0 … n0+nn) is the argument's, from (row, column) on.
@@ -67,7 +67,9 @@ enum class Code : int32_t {
 };
 struct Instruction {
   Code code;
-  int32_t op = 0, n = 0, k = 0;
+  int32_t op = 0;  // kOp: an Op of kernels/kernels.h
+  int32_t n = 0;   // columns: of the result, or of kRowSum's and kRowMax's operand
+  int32_t k = 0;   // columns of a product's factor, or rows of a gradient; or an axis's `times`
   // An index. kGemm: of a weight; kOuter, kColumnSum, kProductSum: of a gradient; kTake: of a table;
   // kProduct: of a product.
   int32_t weight = 0;
@@ -113,9 +115,11 @@ inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
 // Columns of a kBroadcast's operand, in a block of n columns; of what kRowSum and kRowMax give, for n of a.
 inline int32_t folded(int32_t n, const Instruction& x) { return n / x.k; }
 
-constexpr int32_t kMaxRegisters = 48;
+// The limits of a program. The compiler keeps to them: tests/engine/test_tables.py compares both sides.
+constexpr int32_t kMaxArguments = 4096;
+constexpr int32_t kMaxRegisters = 48;   // of one block
 constexpr int32_t kMaxBlock = 64;       // instructions of one block
-constexpr int32_t kMaxWidth = 1 << 24;  // columns, and rows of a weight
+constexpr int32_t kMaxWidth = 1 << 24;  // columns, and rows of a weight: a row of float32 is 64 MB
 
 // Throws std::invalid_argument, which names the instruction and the rule it breaks. A valid program can be
 // played on any B and T without a further check.

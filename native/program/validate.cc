@@ -42,7 +42,9 @@ class Validator {
             where_ + ": argument " + std::to_string(index) + " does not exist");
   }
   void buffers() {
-    require(p_.n_arguments >= 0 && p_.n_arguments <= 4096, "number of arguments");
+    require(p_.n_arguments >= 0 && p_.n_arguments <= kMaxArguments,
+            std::to_string(p_.n_arguments) + " arguments; 0 to " + std::to_string(kMaxArguments) +
+                " are possible");
     for (size_t i = 0; i < p_.buffers.size(); i++) {
       const Buffer& b = p_.buffers[i];
       where_ = "buffer " + std::to_string(i);
@@ -207,87 +209,96 @@ class Validator {
     require(r < kMaxRegisters, where_ + ": register");
     written[r] = true;
   }
-  void instruction(const Instruction& x, bool once) {  // outside a block
-    const auto none = [&](const Operand& o) { require(o.buffer == -1, where_ + ": too many operands"); };
+  void instruction(const Instruction& x, bool once) const {  // outside a block
     require(!once, where_ + ": `once` holds elementwise blocks only");
     switch (x.code) {
-      case Code::kGemm: {
-        require(x.weight >= 0 && x.weight < int64_t(p_.weights.size()), where_ + ": weight");
-        require(p_.weights[x.weight].K == x.k && p_.weights[x.weight].N == x.n,
-                where_ + ": shape of the weight");
-        memory(x.a, x.k, once, false);
-        memory(x.d, x.n, once, true);
-        none(x.b);
-        if (x.c.buffer != -1) memory(x.c, x.n, once, false);
-        require(apart(x.a, x.k, x.d, x.n), where_ + ": the product overwrites its factor");
-        require(x.c.buffer == -1 || same(x.c, x.d) || apart(x.c, x.n, x.d, x.n),
-                where_ + ": init and result overlap in part");
-        break;
-      }
+      case Code::kGemm: return gemm(x);
       case Code::kRowSum:
-      case Code::kRowMax:
-        memory(x.a, x.n, once, false);
-        memory(x.d, folded_columns(x.n, x), once, true);
-        none(x.b);
-        none(x.c);
-        require(apart(x.a, x.n, x.d, folded(x.n, x)), where_ + ": the result overwrites its operand");
-        break;
-      case Code::kTake: {
-        require(x.weight >= 0 && x.weight < int64_t(p_.tables.size()), where_ + ": table");
-        const IndexTable& table = p_.tables[x.weight];
-        require(x.n == columns(table), where_ + ": columns of the table");
-        memory(x.a, table.width, once, false);
-        memory(x.d, x.n, once, true);
-        none(x.b);
-        none(x.c);
-        require(apart(x.a, table.width, x.d, x.n), where_ + ": the result overwrites its operand");
-        break;
-      }
-      case Code::kProduct: {
-        require(x.weight >= 0 && x.weight < int64_t(p_.products.size()), where_ + ": product");
-        const SmallProduct& p = p_.products[x.weight];
-        const int32_t n_a = columns_of_a(p), n_b = columns_of_b(p_, p), n_d = columns_of_d(p);
-        memory(x.a, n_a, once, false);
-        memory(x.b, n_b, once, false);
-        memory(x.d, n_d, once, true);
-        none(x.c);
-        require(apart(x.a, n_a, x.d, n_d) && apart(x.b, n_b, x.d, n_d),
-                where_ + ": the result overwrites its operand");
-        break;
-      }
+      case Code::kRowMax: return reduction(x);
+      case Code::kTake: return take(x);
+      case Code::kProduct: return product(x);
       case Code::kOuter:
-      case Code::kColumnSum: {
-        require(in_after_ || (in_loop_ && x.code == Code::kColumnSum),
-                where_ + ": sums over rows and steps belong into `after`, or of columns into `loop`");
-        require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
-        const Gradient& g = p_.gradients[x.weight];
-        const bool outer = x.code == Code::kOuter;
-        require(g.K == (outer ? x.k : 1) && g.N == x.n, where_ + ": shape of the gradient");
-        memory(x.a, outer ? x.k : x.n, once, false);
-        if (outer) memory(x.b, x.n, once, false);
-        else none(x.b);
-        none(x.c);
-        none(x.d);
-        break;
-      }
-      case Code::kProductSum: {
-        require(in_after_, where_ + ": sums of products belong into `after`");
-        require(x.weight >= 0 && x.weight < int64_t(p_.gradients.size()), where_ + ": gradient");
-        require(x.count >= 0 && x.count < int64_t(p_.products.size()), where_ + ": product");
-        const Gradient& g = p_.gradients[x.weight];
-        const SmallProduct& p = p_.products[x.count];
-        require(p.across, where_ + ": its product is not `across`");
-        require(x.k == p.groups * p.M && x.n == p.N, where_ + ": shape of the product");
-        require(g.K == x.k && g.N == x.n, where_ + ": shape of the gradient");
-        memory(x.a, columns_of_a(p), once, false);
-        memory(x.b, columns_of_b(p_, p), once, false);
-        none(x.c);
-        none(x.d);
-        break;
-      }
+      case Code::kColumnSum: return sum_over_rows(x);
+      case Code::kProductSum: return product_sum(x);
       default: fail(where_ + ": not allowed outside a block");
     }
   }
+  void gemm(const Instruction& x) const {
+    const Weight& w = named(p_.weights, x.weight, "weight");
+    require(w.K == x.k && w.N == x.n, where_ + ": shape of the weight");
+    read(x.a, x.k);
+    write(x.d, x.n);
+    none(x.b);
+    if (x.c.buffer != -1) read(x.c, x.n);
+    require(apart(x.a, x.k, x.d, x.n), where_ + ": the product overwrites its factor");
+    require(x.c.buffer == -1 || same(x.c, x.d) || apart(x.c, x.n, x.d, x.n),
+            where_ + ": init and result overlap in part");
+  }
+  void reduction(const Instruction& x) const {
+    const int32_t n = folded_columns(x.n, x);
+    read(x.a, x.n);
+    write(x.d, n);
+    none(x.b);
+    none(x.c);
+    check_apart(x.a, x.n, x.d, n);
+  }
+  void take(const Instruction& x) const {
+    const IndexTable& table = named(p_.tables, x.weight, "table");
+    require(x.n == columns(table), where_ + ": columns of the table");
+    read(x.a, table.width);
+    write(x.d, x.n);
+    none(x.b);
+    none(x.c);
+    check_apart(x.a, table.width, x.d, x.n);
+  }
+  void product(const Instruction& x) const {
+    const SmallProduct& p = named(p_.products, x.weight, "product");
+    const int32_t n_a = columns_of_a(p), n_b = columns_of_b(p_, p), n_d = columns_of_d(p);
+    read(x.a, n_a);
+    read(x.b, n_b);
+    write(x.d, n_d);
+    none(x.c);
+    check_apart(x.a, n_a, x.d, n_d);
+    check_apart(x.b, n_b, x.d, n_d);
+  }
+  void sum_over_rows(const Instruction& x) const {
+    const bool outer = x.code == Code::kOuter;
+    require(in_after_ || (in_loop_ && !outer),
+            where_ + ": sums over rows and steps belong into `after`, or of columns into `loop`");
+    const Gradient& g = named(p_.gradients, x.weight, "gradient");
+    require(g.K == (outer ? x.k : 1) && g.N == x.n, where_ + ": shape of the gradient");
+    read(x.a, outer ? x.k : x.n);
+    if (outer) read(x.b, x.n);
+    else none(x.b);
+    none(x.c);
+    none(x.d);
+  }
+  void product_sum(const Instruction& x) const {
+    require(in_after_, where_ + ": sums of products belong into `after`");
+    const Gradient& g = named(p_.gradients, x.weight, "gradient");
+    const SmallProduct& p = named(p_.products, x.count, "product");
+    require(p.across, where_ + ": its product is not `across`");
+    require(x.k == p.groups * p.M && x.n == p.N, where_ + ": shape of the product");
+    require(g.K == x.k && g.N == x.n, where_ + ": shape of the gradient");
+    read(x.a, columns_of_a(p));
+    read(x.b, columns_of_b(p_, p));
+    none(x.c);
+    none(x.d);
+  }
+
+  // ---- Operands of instructions outside blocks
+
+  template <class X> const X& named(const std::vector<X>& all, int32_t index, const char* what) const {
+    require(index >= 0 && index < int64_t(all.size()), where_ + ": " + what);
+    return all[size_t(index)];
+  }
+  void none(const Operand& o) const { require(o.buffer == -1, where_ + ": too many operands"); }
+  void read(const Operand& o, int64_t n) const { memory(o, n, false, false); }
+  void write(const Operand& o, int64_t n) const { memory(o, n, false, true); }
+  void check_apart(const Operand& operand, int64_t n, const Operand& result, int64_t n_result) const {
+    require(apart(operand, n, result, n_result), where_ + ": the result overwrites its operand");
+  }
+
   void memory(const Operand& o, int64_t n, bool once, bool write) const {
     require(o.buffer >= 0 && o.buffer < int64_t(p_.buffers.size()), where_ + ": operand names no buffer");
     const Buffer& b = p_.buffers[o.buffer];

@@ -28,7 +28,7 @@ enum : int64_t {
 };
 using TensorLists = Objects[kLists];
 
-// Tensor number `at` of a list, and how the argument lies in it.
+// Tensor number `at` of a list, and how the argument lies in it. p, q: see how.def.
 struct ArgumentSource {
   int64_t list, at;
   How how;

@@ -13,7 +13,7 @@
 
 namespace ostinato {
 
-inline std::atomic<int64_t> engine_ns{0};  // in which the engine has played, since the start
+inline std::atomic<int64_t> engine_ns{0};  // that the engine has played since the process began
 
 // A call's steps and rows. The order and the lengths of the engine's rows are empty where they are the
 // caller's order, and where all rows have all steps.

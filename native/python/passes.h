@@ -27,7 +27,7 @@ namespace ostinato {
 using SourceTuples =
     std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>>;  // see ArgumentSource
 
-// ---- Tensors, as a pass wants them
+// ---- Tensors in the form that a pass reads
 
 // The tensor if it is dense from an axis on, whatever its strides are before; else a copy.
 inline nanobind::object dense_from(int64_t axis, nanobind::object tensor) {
@@ -222,8 +222,8 @@ class ForwardPass : public PassBase {
   }
 
   // An output that is a leaf of the carry is a part of its memory, but not a view to autograd: that would tie
-  // its base to the graph. A change in place shows in the version of the base. All are made before the engine
-  // plays, since it drives Python's code out of the processor's caches.
+  // its base to the graph. A change in place shows in the version of the base. All outputs are made before the
+  // engine plays: afterwards Python's code is no longer in the processor's caches.
   nanobind::list make_outputs(const Tape& tape) const {
     nanobind::list outs;
     for (size_t i = 0; i < y_is_carry_.size(); i++) {
@@ -242,7 +242,8 @@ class ForwardPass : public PassBase {
     return shape_of({tape.shape.n_steps + extra_slots, tape.shape.n_rows}, row_shape);
   }
 
-  // Asks how much memory there is. That takes 50 µs, and a run that keeps so much a thousand times as long.
+  // Warns if the machine has too little memory for what the run keeps. To ask how much there is takes 50 µs;
+  // a run that keeps kAskForMemoryBytes takes a thousand times as long.
   void warn_if_too_large(const Tape& tape) const {
     int64_t width = tape_width_;
     for (size_t i = 0; i < keeps_.size(); i++) {

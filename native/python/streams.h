@@ -18,7 +18,7 @@
 
 namespace ostinato {
 
-// A dense array of another object, while this lives; without data where the object has none like it.
+// The dense array of a Python object, borrowed while this lives. If the object lends none, `is` says false.
 class Lent {
  public:
   Lent(nanobind::handle object, bool writable) {
@@ -75,7 +75,7 @@ inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& s
           std::move(outputs)};
 }
 
-// Python claims a stream or a pool before what takes several calls.
+// Python claims a stream or a pool before several calls that belong together, and gives it up afterwards.
 template <class States> void claim(States& self) {
   if (self.in_use().test_and_set(std::memory_order_acquire)) SoleUse::refuse();
 }
@@ -124,8 +124,8 @@ inline void get_carry(StreamState& self, nanobind::handle out) {
   std::memcpy(to.data<float>(), self.carry(), size_t(self.model().carry_floats()) * sizeof(float));
 }
 
-// n steps of one stream, the answer to each, or to the last alone: out [n, K] or [1, K]. The caller has
-// looked whether x is finite, and has claimed the stream.
+// n steps of one stream. out: the answer to each step, [n, K], or to the last one, [1, K]. The caller has
+// claimed the stream, and has found that x is finite.
 inline void push_rows(StreamState& self, int64_t n, nanobind::handle x, nanobind::handle out, bool each) {
   const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
   const Lent rows(x, false), answers(out, true);
@@ -148,8 +148,8 @@ inline void prepare_rows(const StreamModel& self, int64_t n, nanobind::handle x,
     self.preparation().apply(rows.data<float>() + r * F, prepared.data<float>() + r * self.row_floats());
 }
 
-// Nanoseconds of one of n steps in a loop; the rows of x [m, F] come again and again. out: None for no
-// answer.
+// Plays n steps on the rows of x [m, F], over and over, and returns the nanoseconds of one. out: a place for
+// the answers; None: no answer is computed.
 inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanobind::handle out,
                          int64_t n) {
   const SoleUse use(self.in_use());
@@ -167,8 +167,8 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
   return all.count() / double(n);
 }
 
-// One step of n slots. With each answer go the place of its largest value, and the steps of its slot. Returns
-// the first row that is not finite, or n. The caller has claimed the pool.
+// One step of n slots. Of each answer also the place of its largest value and the steps of its slot. Returns
+// n, or the first row that is not finite: then no slot has moved. The caller has claimed the pool.
 inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
                           nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps,
                           bool finite) {
@@ -218,7 +218,7 @@ inline int64_t read_items(const nanobind::dict& items, const nanobind::dict& ind
   return kAllRead;
 }
 
-inline void bind_streams(nanobind::module_& m) {
+inline void bind_models(nanobind::module_& m) {
   namespace nb = nanobind;
   using namespace nb::literals;
   nb::class_<BoundPlan>(m, "BoundPlan")
@@ -249,6 +249,10 @@ inline void bind_streams(nanobind::module_& m) {
       .def_prop_ro("carry_floats", &StreamModel::carry_floats)
       .def_prop_ro("multiplies", &StreamModel::multiplies)
       .def_prop_ro("weight_bytes", &StreamModel::weight_bytes);
+}
+inline void bind_states(nanobind::module_& m) {
+  namespace nb = nanobind;
+  using namespace nb::literals;
   nb::class_<StreamState>(m, "StreamState")
       .def(
           "__init__",
@@ -271,6 +275,10 @@ inline void bind_streams(nanobind::module_& m) {
       .def_prop_ro("steps", &StreamState::steps)
       .def_prop_ro_static("bytes_beside_the_carry",
                           [](nb::handle) { return StreamState::bytes_beside_the_carry(); });
+}
+inline void bind_slots(nanobind::module_& m) {
+  namespace nb = nanobind;
+  using namespace nb::literals;
   nb::class_<SlotStates>(m, "SlotStates")
       .def(
           "__init__",
@@ -300,6 +308,13 @@ inline void bind_streams(nanobind::module_& m) {
         std::memcpy(to.data<float>(), self.carry(slot),
                     size_t(self.model().carry_floats()) * sizeof(float));
       });
+}
+inline void bind_streams(nanobind::module_& m) {
+  namespace nb = nanobind;
+  using namespace nb::literals;
+  bind_models(m);
+  bind_states(m);
+  bind_slots(m);
   m.def(
       "all_finite",
       [](nb::handle x, int64_t n, int64_t F) {

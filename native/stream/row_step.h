@@ -1,5 +1,5 @@
-// One step of one row as a list of kernel calls, made once: a step of few units takes little longer than its
-// kernels, so what they are called with must not be worked out again at each step.
+// One step of one row as a list of kernel calls. A step of few units takes little longer than its kernels, so
+// the arguments of the calls are computed once, and each step only adds the addresses of its bases.
 //
 //   base      memory whose address may move from step to step
 //   operand   elements of a base, from one on
@@ -44,7 +44,7 @@ class RowStep {
     RowOperand a, b, d;
   };
 
-  // rows: of the plan, which outlives the step.
+  // rows: the tables of a plan that outlives this step.
   RowStep(const Kernels<float>& kernels, const WithinRows& rows) : kernels_(&kernels), rows_(&rows) {}
 
   // Add calls. kernel: of one operation or of a pair.
@@ -54,6 +54,7 @@ class RowStep {
   void spread(int32_t n, RowOperand a, RowOperand d, int32_t column, Axis axis);  // columns from `column` on
   void within(const Within& x);
 
+  // Makes all calls. bases: where the row's values lie this time.
   void compute(const RowBases& bases) const noexcept;
 
  private:

@@ -9,7 +9,8 @@ namespace {
 
 int64_t in_lines(int64_t floats) { return (floats + kLineFloats - 1) / kLineFloats * kLineFloats; }
 
-// Places the outputs of a step that somebody wants side by side in a row, and the others in memory of no use.
+// Places the wanted outputs of a step side by side in the row of the answer, and the others in scratch, which
+// nobody reads.
 void place_outputs(const BoundPlan& bound, int64_t n_rows, StepPlace* places, Rows<float> answer,
                    float* dropped) {
   const std::vector<int32_t>& widths = bound.plan->port_widths();

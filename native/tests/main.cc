@@ -21,6 +21,7 @@ int main(int n_words, char** words) {
     std::function<void()> run;
   } tests[] = {
       {"kernels", test_kernels},
+      {"elementwise", test_elementwise},
       {"blocks", test_blocks},
       {"fibres", test_fibres},
       {"executor", test_executor},

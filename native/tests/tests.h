@@ -24,6 +24,7 @@ struct CheckFailed : std::runtime_error {
 
 // Each throws CheckFailed at the first check that does not hold.
 void test_kernels();
+void test_elementwise();
 void test_blocks();
 void test_fibres();
 void test_executor();
