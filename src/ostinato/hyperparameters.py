@@ -168,7 +168,7 @@ def _declaration(
 
 @dataclass(frozen=True)
 class Architecture(Declared):
-    """The network."""
+    """The network of any task: its cell, its sizes and its start."""
 
     cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.", or_own=True)
     hidden_size: int = declare(128, "Size of the hidden state.", low=1)

@@ -47,7 +47,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class DataConfig(Declared):
-    """[data]"""
+    """Section [data]: what is learnt from, and how it is read."""
 
     source: str | None = declare(None, "What to learn: mnist, vowels, austen, or a file.")
     as_sequence: Literal["rows", "columns", "pixels", "permuted"] = declare(
@@ -99,7 +99,7 @@ class DataConfig(Declared):
 
 @dataclass(frozen=True)
 class TaskConfig(Declared):
-    """[task]"""
+    """Section [task]: what is learnt, and how it is measured."""
 
     classify: str | None = declare(None, "Tell classes apart: the column of a sequence's label.")
     tag: str | None = declare(None, "A label for each step: the column of the labels.")
@@ -127,7 +127,7 @@ class TaskConfig(Declared):
 
 @dataclass(frozen=True)
 class RunConfig(Declared):
-    """[run]"""
+    """Section [run]: the start of a training, its checkpoints and its threads."""
 
     checkpoint_every: int = declare(1000, "Iterations between checkpoints.", low=1)
     from_: str | None = declare(

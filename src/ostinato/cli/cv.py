@@ -116,7 +116,7 @@ class _Folds:
         return iter(range(1, self._k + 1))
 
     def answer(self, number: int, question: Any) -> None:
-        """Folds ask nothing."""
+        """Nothing: a fold goes on to its end, whatever it reports."""
 
     def tell(self, number: int, evaluation: dict[str, Any]) -> None:
         self.evaluations[number] = evaluation

@@ -37,7 +37,7 @@ class RunDirError(ValueError):
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths of one run."""
+    """The directory of one run, and the paths of the files in it."""
 
     path: Path
 

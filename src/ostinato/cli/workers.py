@@ -146,7 +146,7 @@ def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
 
 
 class Lost(Failure):
-    """A worker is gone."""
+    """A worker process ended before its work was done."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -231,7 +231,7 @@ def as_strings(values: np.ndarray) -> np.ndarray:
 
 
 def shortened(text: object) -> str:
-    """A value for a message."""
+    """A value as a message shows it: quoted, 40 characters at most."""
     shown = str(text)
     return repr(shown if len(shown) <= 40 else shown[:39] + "…")
 

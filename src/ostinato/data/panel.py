@@ -80,17 +80,17 @@ class Panel:
 
     @property
     def n_past(self) -> int:
-        """P."""
+        """P, the features that are known up to the present."""
         return self.past.shape[1]
 
     @property
     def n_future(self) -> int:
-        """K."""
+        """K, the features whose future is known."""
         return self.future.shape[1]
 
     @property
     def n_static(self) -> int:
-        """S."""
+        """S, the numbers that a series has once."""
         return self.static.shape[1]
 
     def series(self, i: int) -> np.ndarray:

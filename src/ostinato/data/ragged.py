@@ -74,7 +74,7 @@ class Ragged:
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """F, the numbers of one time step."""
         return self.values.shape[1]
 
     @property

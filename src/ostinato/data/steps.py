@@ -152,7 +152,7 @@ def values_of(X: np.ndarray | Ragged) -> np.ndarray:
 
 
 def width_of(X: Steps) -> int | None:
-    """F; None of words."""
+    """F, the numbers of one time step; None for words, which have none yet."""
     if isinstance(X, Words):
         return None
     return X.n_features if isinstance(X, Ragged) else X.shape[2]

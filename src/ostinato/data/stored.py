@@ -84,7 +84,7 @@ class Stored(Ragged):
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """F, the numbers of one time step."""
         return self._n_features
 
     @property

@@ -47,7 +47,7 @@ class Table:
         return self.columns[name]
 
     def place(self, row: int) -> str:
-        """A row in words."""
+        """Where a row stands, for messages: the file and the line."""
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
     def head(self, n: int) -> Table:

@@ -201,7 +201,7 @@ class WordVocabulary:
 
     @property
     def n_words(self) -> int:
-        """V."""
+        """V, the different words that are known, and one for all others."""
         return 1 + len(self.words)
 
     @property
@@ -209,7 +209,7 @@ class WordVocabulary:
         return 1 + len(self.characters)
 
     def code(self, words: Words) -> CodedWords:
-        """Words by their numbers."""
+        """The words as their numbers in the vocabulary, and the characters that spell them."""
         spelt = [self._spell(word) for word in words.different]
         numbers = [self._words.get(word, UNKNOWN) for word in words.different]
         return CodedWords(words.places, np.array(numbers, np.int64), Integers.of(spelt))

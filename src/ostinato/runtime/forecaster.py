@@ -42,7 +42,7 @@ class Forecaster(Model):
 
     @property
     def n_outputs(self) -> int:
-        """Q."""
+        """Q, the quantiles of each forecast."""
         return self.graph.n_outputs
 
     @property

@@ -229,7 +229,7 @@ class LookaheadStream:
 
     @property
     def lookahead(self) -> int:
-        """k."""
+        """k, the steps that are read beyond a step before it is answered."""
         return self._source.lookahead
 
     @property

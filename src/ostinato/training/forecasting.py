@@ -115,7 +115,7 @@ def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs
 
 
 def parts(pairs: Pairs, size: int = BATCH_SIZE) -> Iterator[Pairs]:
-    """Windows, some at a time."""
+    """The windows in pieces of at most `size`, in their order."""
     series, cutoffs = pairs
     for start in range(0, len(series), size):
         yield series[start : start + size], cutoffs[start : start + size]

@@ -81,7 +81,7 @@ def learn(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> History:
-    """`train` for any task."""
+    """Train a network for any task, which has the data and the loss; see `train` for the rest."""
     if plan.patience is not None and not task.has_validation:
         raise ValueError(
             f"patience={plan.patience} without a validation set; give one, or leave patience out"

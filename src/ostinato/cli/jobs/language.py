@@ -122,7 +122,7 @@ def to_check(settings: Config, as_trained: bool) -> tuple[Documents, TextParts |
 
 
 def window(settings: Config) -> int:
-    """The tokens of an update."""
+    """How many tokens the network reads before each update of its weights."""
     return settings.training.truncate or DEFAULT_WINDOW
 
 

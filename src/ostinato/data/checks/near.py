@@ -64,7 +64,7 @@ class _Pool:
         return len(self.lengths)
 
     def sketch(self, members: np.ndarray) -> np.ndarray:
-        """`[M, points, F]` float32"""
+        """Some steps of these sequences, evenly spread, `[M, points, F]` float32, standardised."""
         points = min(_POINTS, int(self.lengths.max(initial=1)))
         at = np.linspace(0, 1, points) * (self.lengths[members, None] - 1)
         return self.standardised(members, np.maximum(np.rint(at).astype(np.int64), 0))
@@ -203,7 +203,7 @@ def _discoveries(expected: np.ndarray, n: float) -> np.ndarray:
 
 
 def within(side: Side, copies: np.ndarray, test_is_apart: bool) -> Iterator[Finding]:
-    """Near copies in one part."""
+    """The finding that sequences of one part are near copies of one another, if any are."""
     pairs, whole = near_pairs([side], copies)
     if (groups := side.examples.groups) is not None:
         pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]

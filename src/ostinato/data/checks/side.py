@@ -54,7 +54,7 @@ class Side:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """`[N]`"""
+        """Steps of each sequence, `[N]`."""
         return np.diff(self.offsets)
 
     @property
@@ -87,7 +87,7 @@ class Side:
 
     @cached_property
     def sequence_hashes(self) -> np.ndarray:
-        """`[N]` uint64"""
+        """A hash of all steps of each sequence, `[N]` uint64."""
         return stretch_hashes(self.step_hashes, self.offsets[:-1], self.offsets[1:])
 
     @cached_property

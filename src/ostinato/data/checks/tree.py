@@ -77,7 +77,11 @@ class Tree:
         return Tree(feature, last, counts.argmax(axis=1))
 
     def predict(self, bins: np.ndarray) -> np.ndarray:
-        """Class numbers, `[N]`."""
+        """The class of each sequence by its number, `[N]`.
+
+        Args:
+            bins: `[N, features]`, the bin that each value falls into.
+        """
         node = np.ones(len(bins), np.int64)
         while node[0] < len(self.label):
             node = _down(bins, node, self.feature, self.last)
