@@ -77,9 +77,9 @@ constexpr int kKeptWorkspaces = 4;
 
 // Rows of one call of the outer-product kernel. 128 rows: level, but 3 % slower for a large result.
 constexpr int64_t kOuterRows = 256;
-// Sums of products within rows: the lanes of a register tile add up the products of so many rows of the batch
-// before they are folded. With K = 64, a tile's four rows of a are 16 KB for all of these. 8 rows: 8 % slower,
-// as the lanes are folded more often; 32 rows: 4 %.
+// Sums of products within rows: the lanes of a register tile add up the products of so many rows of the
+// batch before they are folded. With K = 64, a tile's four rows of a are 16 KB for all of these. 8 rows: 8 %
+// slower, as the lanes are folded more often; 32 rows: 4 %.
 constexpr int64_t kSummedRows = 16;
 // Rows of the result in a register tile of such a sum.
 constexpr int64_t kSumRows = 4;

@@ -30,7 +30,7 @@ void multiply_part(const Worker<T>& worker, const ColumnSharing::Stage& stage, i
 // A part's columns lie in one piece of the result.
 template <class T>
 void multiply_into_place(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t,
-                         Span span, int64_t N, Factor<T>* factors) {
+                         Range span, int64_t N, Factor<T>* factors) {
   const Instruction& x = worker.program.instructions[stage.begin];
   const ColumnSharing::Piece& piece = stage.pieces[0];
   const int64_t column = piece.begin + part_columns(piece.width, part, worker.session.n_parts).begin;
@@ -47,7 +47,7 @@ void multiply_into_place(const Worker<T>& worker, const ColumnSharing::Stage& st
 // where it belongs.
 template <class T>
 void multiply_in_pieces(const Worker<T>& worker, const ColumnSharing::Stage& stage, int64_t part, int64_t t,
-                        Span span, int64_t N, Factor<T>* factors) {
+                        Range span, int64_t N, Factor<T>* factors) {
   const int64_t n_rows = span.end - span.begin;
   T* out[kSingleGroupRows];
   for (int64_t r = 0; r < n_rows; r++) out[r] = worker.memory.product + r * padded(N);
@@ -77,7 +77,7 @@ void multiply_in_pieces(const Worker<T>& worker, const ColumnSharing::Stage& sta
 
 template <class T>
 void play_part_of_gemms(const Worker<T>& worker, const ColumnSharing::Stage& stage, const T* packed,
-                        int64_t part, int64_t t, Span span) {
+                        int64_t part, int64_t t, Range span) {
   const int64_t n_rows = span.end - span.begin, N = part_width(stage, part, worker.session.n_parts);
   if (N == 0) return;
   T* a[kMaxFactors][kSingleGroupRows];
@@ -112,7 +112,7 @@ template <class T> void play_step_by_columns(Worker<T>& worker, int64_t t) {
       continue;
     }
     for (int64_t part = worker.share; part < s.n_parts; part += worker.n_shares)
-      worker.for_spans([&](Span span) {
+      worker.for_spans([&](Range span) {
         if (x.code == Code::kGemm)
           return play_part_of_gemms(worker, stage, s.packed_parts[i * s.n_parts + part], part, t, span);
         if (x.code == Code::kBlock)

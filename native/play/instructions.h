@@ -122,7 +122,7 @@ void play_with_axes(const Kernels<T>& kernels, const BlockPlan::Operation& x, co
 // on the next. prefetcher: the operations that know axes fetch what is left to fetch, three lines for two of
 // the strip's; or null.
 template <class T>
-void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span span, Range columns,
+void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Range span, Range columns,
                 Prefetcher* prefetcher = nullptr) {
   const int64_t W = columns.end - columns.begin, C = std::min(b.strip, W);
   if (W == 0) return;
@@ -167,7 +167,7 @@ void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Span spa
 }
 
 template <class T>
-void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Span span,
+void play_within_rows(const Worker<T>& worker, const Instruction& x, int64_t t, Range span,
                       int64_t part = 0, int64_t n_parts = 1) {
   const int64_t n = worker.request.rows ? 1 : span.end - span.begin;  // rows in one stride
   for (int64_t r = span.begin; r < span.end; r += n) {
@@ -209,7 +209,7 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
         const bool fetches = worker.session.far && block.width * int64_t(sizeof(T)) >= kPageBytes;
         worker.for_steps(w.steps, [&](int64_t t) {
           worker.find_spans(w.groups, t);
-          worker.for_spans([&](Span span) {
+          worker.for_spans([&](Range span) {
             if (is_block) {
               play_block(worker, block, t, span, {0, block.width}, fetches ? &worker.prefetcher : nullptr);
             } else {

@@ -213,7 +213,7 @@ template <class T> class MemoryPlan {
     return accumulator_bytes > 0 && accumulator_bytes <= kNearSumBytes ? kNearChunkRows : kChunkRows;
   }
 
-  // Bounds bytes() and every integer above. The bound is a double and cannot overflow, so it is checked first.
+  // A bound for bytes() and every integer above: a double cannot overflow, so it is compared first.
   double bound_on_bytes() const {
     double fixed = kMaxGroups * (double(kRegisterElements) + double(kThreadGapBytes)), per_row = 0;
     for (const Weight& w : program_.weights)

@@ -1,8 +1,8 @@
 // A thread at work, and where the rows of its slab lie.
 //
 //   window   groups × steps, over which an instruction is played
-//   span     rows [begin, end) that live at one step. In a ragged batch rows end at different steps; those of a
-//            group are sorted, the longest first, so that its living rows are its first ones
+//   span     rows [begin, end) that live at one step. In a ragged batch rows end at different steps. A group's
+//            rows are sorted, the longest first, so that its living rows are its first ones
 #pragma once
 #include <algorithm>
 
@@ -11,9 +11,6 @@
 namespace ostinato {
 namespace {  // as all of Executor's parts: see executor.cc
 
-struct Span {
-  int64_t begin, end;
-};
 struct Window {
   Range groups, steps;
 };
@@ -111,7 +108,7 @@ template <class T> class Worker {
     for_steps(w.steps, [&](int64_t t) {
       T* const first = slot(p, o, t);
       find_spans(w.groups, t);
-      for_spans([&](Span span) {
+      for_spans([&](Range span) {
         for (int64_t r = span.begin; r < span.end; r++) {
           if (p.rows) {
             list.rows[n++] = first + p.rows[r] * p.row;
@@ -143,7 +140,7 @@ template <class T> class Worker {
   }
 
   const Placement<T>* const placements_;
-  Span spans_[kMaxGroups];
+  Range spans_[kMaxGroups];
   int n_spans_ = 0;
 };
 

@@ -66,7 +66,7 @@ template <class T> void look_ahead(Worker<T>& worker, Range groups, int64_t t) {
     const int64_t row_bytes = p.row * int64_t(sizeof(T));
     const bool dense =
         !p.rows && row_bytes >= bytes && row_bytes < bytes + kLineBytes;  // no line between rows
-    worker.for_spans([&](Span span) {
+    worker.for_spans([&](Range span) {
       if (dense) {
         const int64_t n = span.end - span.begin;
         return worker.prefetcher.add(worker.address(o, next, span.begin), n * row_bytes);

@@ -222,8 +222,8 @@ class ForwardPass : public PassBase {
   }
 
   // An output that is a leaf of the carry is a part of its memory, but not a view to autograd: that would tie
-  // its base to the graph. A change in place shows in the version of the base. All outputs are made before the
-  // engine plays: afterwards Python's code is no longer in the processor's caches.
+  // its base to the graph. A change in place shows in the version of the base. All outputs are made before
+  // the engine plays: afterwards Python's code is no longer in the processor's caches.
   nanobind::list make_outputs(const Tape& tape) const {
     nanobind::list outs;
     for (size_t i = 0; i < y_is_carry_.size(); i++) {

@@ -60,7 +60,7 @@ class StepPlan::RowMaker {
         case Action::kWithin: add(plan_.within_[i]); break;
       }
     }
-    for (const Span& x : plan_.copied_)
+    for (const CarryPart& x : plan_.copied_)
       step_.copy(x.width, {RowOperand::kScratch, new_carry_ + x.start}, {RowOperand::kCarry, x.start});
     return std::move(step_);
   }

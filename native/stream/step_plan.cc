@@ -319,7 +319,7 @@ void StepPlan::compute(int64_t n_rows, StepPlace* places, float* scratch) const 
       case Action::kWithin: play_within(within_[i], n_rows, places); break;
     }
   }
-  for (const Span& x : copied_)
+  for (const CarryPart& x : copied_)
     std::memcpy(places[kCarry].data + x.start * n_rows, places[kNewCarry].data + x.start * n_rows,
                 size_t(x.width * n_rows) * sizeof(float));
 }

@@ -107,7 +107,7 @@ class StepPlan {
     enum { kProduct, kBlock, kWithin } kind;
     int32_t index;
   };
-  struct Span {  // of a row of the carry
+  struct CarryPart {  // of a row of the carry
     int32_t start, width;
   };
   class Maker;
@@ -132,7 +132,7 @@ class StepPlan {
   std::vector<Within> within_;
   WithinRows rows_;
   std::vector<Action> actions_;
-  std::vector<Span> copied_;  // carries that are not written where the old one lies
+  std::vector<CarryPart> copied_;  // carries that are not written where the old one lies
   std::vector<int32_t> ports_, widths_, carry_widths_;
   int64_t carry_floats_ = 0, scratch_floats_ = 0, register_floats_ = 0;
   int64_t multiplies_ = 0, weight_bytes_ = 0;

@@ -12,8 +12,8 @@
 
 namespace ostinato {
 
-// A plan, with the arguments of its program that are a model's inputs and outputs. An output that is not named
-// is computed and dropped.
+// A plan, with the arguments of its program that are a model's inputs and outputs. An output that is not
+// named is computed and dropped.
 struct BoundPlan {
   BoundPlan(std::unique_ptr<const StepPlan> plan, std::vector<int32_t> inputs, std::vector<int32_t> outputs);
 

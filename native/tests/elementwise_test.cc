@@ -1,5 +1,5 @@
-// Elementwise kernels. tests/engine/test_functions.py compares their meaning with NumPy. Here they are compared
-// with the portable kernel, with any length and stride, any bits, and in place.
+// Elementwise kernels. tests/engine/test_functions.py compares their meaning with NumPy. Here they are
+// compared with the portable kernel, with any length and stride, any bits, and in place.
 #include <algorithm>
 #include <cstring>
 #include <limits>

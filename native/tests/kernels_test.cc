@@ -1,5 +1,5 @@
-// Every kernel against a slow, obvious version, on every instruction set of this machine; elementwise ones have a
-// test of their own.
+// Every kernel against a slow, obvious version, on every instruction set of this machine. Elementwise
+// kernels have a test of their own.
 #include "kernels/kernels.h"
 
 #include <algorithm>

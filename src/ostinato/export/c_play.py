@@ -79,7 +79,7 @@ class PartPlayer:
         return new, [self.memory[i, 0] for name, i in sorted(names.items()) if name[0] == "y"]
 
     def instruction(self, x: Instruction, width: int) -> None:
-        """Play one instruction: read its operands, and write its result and the size of its error.
+        """Play one instruction: read its operands and write its result, with noise if asked for.
 
         Args:
             x: of any code but BLOCK.

@@ -54,7 +54,7 @@ class WordReader(torch.nn.Module):
             self.size += 2 * character_size
 
     def forward(self, batch: WordBatch) -> Tensor:
-        """The vectors of the words of a batch, `[B, T, E]`; each different word is read once."""
+        """The vectors of the words of a batch, `[B, T, size]`; each different word is read once."""
         vectors = self.embedding(batch.words)  # [U, E]
         if self.characters is not None:
             _, last = self.spelling(self.characters(batch.characters), lengths=batch.n_characters)
