@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ostinato
-from ostinato.compiler.graph.arrays import permuted
+from ostinato.compiler.graph.arrays import permuted, spread
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.ops import OPS
@@ -113,8 +113,8 @@ def test_a_value_that_is_used_twice_is_transposed_once(monkeypatch):
             o = b.op("add", b.op("mul", o, b.op("sigmoid", o)), o)
         return o
 
-    node = layers(b.op("sub", b.spread(x, 5, 1), b.spread(y, 3, 5)))
-    wanted = layers(b.op("sub", b.spread(x, 5, 3), b.spread(y, 3, 1)))
+    node = layers(b.op("sub", spread(b, x, 5, 1), spread(b, y, 3, 5)))
+    wanted = layers(b.op("sub", spread(b, x, 5, 3), spread(b, y, 3, 1)))
     made, op = [], Builder.op
 
     def counted(*args: Any, **kwargs: Any) -> Node:
@@ -236,3 +236,44 @@ def test_known_places_along_two_axes():
 
     assert_like_the_loop(step, [W])
     assert explained(step).native
+
+
+# --------------------------------------------------------------- sums over the batch, as outputs
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda z: (z.mean(0) - 2).neg() * 3 + 1,
+        lambda z: 0.5 * z.sum(0) - (z * z).sum(0) / 4,
+        lambda z: z.sum().view(1).clone().squeeze(),
+        lambda z: z.sum() / (z.detach() > 0).to(D).sum(),
+        lambda z: z.sum(0) / len(z) / len(z),
+    ],
+)
+def test_linear_functions_of_sums_over_the_batch(of):
+    W = weight()
+    step, init = (lambda h, x: ((z := torch.tanh(x + h @ W)), of(z))), torch.randn(B, H, dtype=D)
+    xs = torch.randn(T, B, H, dtype=D)
+    assert ostinato.explain(step, init, xs).native
+    ours, wanted = ostinato.scan(step, init, xs), loop(step, init, xs)
+    gradients = (torch.autograd.grad(ys.sum() + h.square().sum(), W) for h, ys in (ours, wanted))
+    torch.testing.assert_close((ours, next(gradients)), (wanted, next(gradients)))
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (lambda z: z.sum(0).exp(), "computes with a sum over the batch"),
+        (lambda z: z.sum(0) + 1, "computes with a sum over the batch"),
+        (lambda z: z.sum(0) * z.sum(0), "computes with a sum over the batch"),
+        (lambda z: z.sum(0) + z.mean(0), "computes with a sum over the batch"),
+        (lambda z: 1 / z.sum(0), "computes with a sum over the batch"),
+        (lambda z: 2 * (z.sum() / z.square().sum()), "over the rows that are not ignored"),
+        (lambda z: z / len(z), "computes with the batch size"),
+        (lambda z: z - z.mean(0), "computes with a sum over the batch"),
+    ],
+)
+def test_other_functions_of_sums_over_the_batch(of, reason):
+    W = weight()
+    assert reason in explained(lambda h, x: ((z := torch.tanh(x + h @ W)), of(z))).reason

@@ -199,7 +199,7 @@ class Planner:
             hidden=self._hidden(forward.scale), descending=descending, hoist=forward.scale.hoist,
         )  # fmt: skip
         lowered = lower(spec)
-        gradients = WeightGradients(lowered, sums, g.d_captured, self.graph.dtype)
+        gradients = WeightGradients(lowered, sums, g.d_captured)
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
 
     def _forward_leaves(self, forward: ForwardPlan) -> dict[Node, Leaf]:

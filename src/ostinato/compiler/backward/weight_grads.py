@@ -57,10 +57,7 @@ class WeightGradients:
         positions: of the first tensor of each sum, by its name.
     """
 
-    def __init__(
-        self, lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients, dtype: torch.dtype
-    ):
-        self._dtype = dtype
+    def __init__(self, lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients):
         self._memory = _memory(lowered, sums, d_captured)
         self._gradients = [(n, self._is_a_sum(n)) for n in d_captured]
         self._computes = any(n is not None and itself is None for n, itself in self._gradients)
@@ -87,7 +84,7 @@ class WeightGradients:
                 found.append(sums[itself])
             else:
                 # autograd's are dense; this one may be a view of a transposed sum
-                found.append(evaluate(node, captured, once, self._dtype).contiguous())
+                found.append(evaluate(node, captured, once).contiguous())
         return found
 
     def _is_a_sum(self, node: Node | None) -> int | None:

@@ -70,6 +70,12 @@ class Recording:
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
 
 
+def overload_of(name: str) -> Any:
+    """The function of ATen that has this name, as `aten.mm.default`."""
+    _, operation, overload = name.split(".")
+    return getattr(getattr(aten, operation), overload)
+
+
 def refs_in(call: Call) -> list[int]:
     """The values that a call is given."""
     leaves = tree.leaves((call.args, call.kwargs))
@@ -97,8 +103,7 @@ def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], A
 
         for call in recording.calls[: recording.n_forward]:
             args, kwargs = tree.mapped(filled, (call.args, call.kwargs))
-            _, name, overload = call.name.split(".")
-            run = aten.reshape if call.name in VIEWS else getattr(getattr(aten, name), overload)
+            run = aten.reshape if call.name in VIEWS else overload_of(call.name)
             out = run(*args, **kwargs)  # what is viewed may lie otherwise now
             outs = out if isinstance(out, (tuple, list)) else [out]
             for i, t in zip(call.outs, outs, strict=True):

@@ -2,11 +2,14 @@
 
 node.py             the nodes of the step graph, their three kinds (rows, once, sum), their order
 from_aten.py        the stage itself: a Recording goes in, a DifferentiableGraph comes out
+values.py           the recorded values as nodes, call by call
 rules.py            what a rule is, which says what an ATen call on rows means
-aten_*.py           the rules: elementwise, reductions, shapes, products, convolutions
+aten_*.py           the rules: elementwise, indices, reductions, shapes, products, convolutions
 left_to_torch.py    the calls without a batch, which PyTorch computes once a scan
 builder.py          makes nodes, each once
 moves.py            calls that move elements, which say themselves where they put them
 arrays.py           rows that are arrays: an axis spread or reduced, elements taken, products
 identities.py       elementwise operations that need not be computed, or not as they stand
+evaluate.py         the tensors of nodes that are computed once a scan
+saved.py            the forward part as a model holds it
 """

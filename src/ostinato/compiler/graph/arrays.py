@@ -43,21 +43,15 @@ def spread(b: Builder, node: Node, times: int, inner: int) -> Node:
     return b.node("spread", (node,), (times, inner), ROWS, (width,))
 
 
-def slice_of_spread(b: Builder, node: Node, start: int, width: int) -> Node | None:
-    """Columns of a spread value, if they are a spread value of fewer columns."""
+def of_spread(b: Builder, node: Node, places: Places) -> Node | None:
+    """Elements of a spread value, if they are whole runs of its source, spread."""
     times, inner = axis_of(node)
-    block, source = times * inner, node.inputs[0]
-    if start % block == 0 and width % block == 0:
-        return spread(b, b.slice(source, start // times, (start + width) // times), times, inner)
-    first = start // block
-    if start + width > (first + 1) * block:
+    of_source = places // (times * inner) * inner + places % inner
+    start, stop = int(of_source.min()), int(of_source.max()) + 1
+    axis = _axis_of_places(of_source - start, stop - start)
+    if axis is None or start % inner or stop % inner:
         return None
-    if inner == 1:
-        return b.widen(b.slice(source, first, first + 1), width)
-    if start % inner == 0 and width % inner == 0:
-        whole = b.slice(source, first * inner, (first + 1) * inner)
-        return spread(b, whole, width // inner, inner)
-    return None
+    return spread(b, b.slice(node.inputs[0], start, stop), *axis)
 
 
 def reduce(b: Builder, name: str, node: Node, times: int, inner: int) -> Node:
@@ -116,11 +110,7 @@ def _moved(b: Builder, node: Node, places: Places, found: dict[Node, Node | None
         found: what this gave for operands at the same places, so that each is looked at once.
     """
     if node.op == "spread" and (places >= 0).all():
-        times, inner = axis_of(node)
-        source = node.inputs[0]
-        of_source = places // (times * inner) * inner + places % inner
-        axis = _axis_of_places(of_source, source.width)
-        return None if axis is None else spread(b, source, *axis)
+        return of_spread(b, node, places)
     if node.op not in OPS or node.op == "copy" or not node.inputs:
         return None
     operands: list[Node] = []

@@ -18,7 +18,7 @@ import numpy as np
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.aten_products import MOST_PRODUCTS, outer_products
-from ostinato.compiler.graph.node import ONCE, SUM, Node, Slot
+from ostinato.compiler.graph.node import Node
 from ostinato.compiler.graph.rules import Context, Value, rule
 
 Sizes = tuple[int, ...]
@@ -79,12 +79,11 @@ def _flat_kernel(c: Context, kernel: Value, groups: int, turned: bool) -> Node:
     """`[groups, C_out, C · taps]`; turned: `[groups, C, C_out · taps]`, as a vector."""
     C_out, C = kernel.shape[0] // groups, kernel.shape[1]
     taps = math.prod(kernel.shape[2:])
-    matrix = c.b.view(kernel.node, (groups, C_out, C, taps), ONCE)
+    matrix = c.b.view(kernel.node, (groups, C_out, C, taps))
     if turned:
-        shape = (groups, C, C_out, taps)
-        matrix = c.b.call("aten.transpose.int", (matrix,), (Slot(0), 1, 2), ONCE, shape)
+        matrix = c.b.call("aten.transpose.int", matrix, 1, 2, shape=(groups, C, C_out, taps))
     n = groups * C_out * C * taps
-    return c.b.call("aten.reshape.default", (matrix,), (Slot(0), (n,)), ONCE, (n,))
+    return c.b.view(matrix, (n,))
 
 
 @rule("convolution")
@@ -102,7 +101,7 @@ def _convolution(
     if bias is None:
         return out
     each = Value(bias.node, (C_out, *[1] * len(g.out)))
-    return c.op("add", out, c.node(each))
+    return c.b.op("add", out, c.node(each))
 
 
 @rule("convolution_backward")
@@ -124,10 +123,10 @@ def _convolution_backward(
         )
     if wanted[1]:
         dw = _gradient_of_kernel(c, node, c.as_rows(x), g, C, C_out, groups)
-        dw = c.b.view(dw, tuple(kernel.shape), SUM)
+        dw = c.b.view(dw, tuple(kernel.shape))
     if wanted[2]:
         of_channel = arrays.reduce(c.b, "row_sum", node, n, 1)
-        db = c.b.view(c.b.column_sum(of_channel), (C_out,), SUM)
+        db = c.b.view(c.b.column_sum(of_channel), (C_out,))
     return [dx, dw, db]
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ostinato.compiler.graph.rules import RULES, Context, Rule, Value, rule
+import torch
+
+from ostinato.compiler.graph.rules import RULES, WHOLE, Context, Rule, Value, rule
 
 # ---- calls that are one operation
 
@@ -44,7 +46,7 @@ def _add(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
     if c.gives_truths:
         raise c.refuse("adds truth values; | says the same")
     if isinstance(b, Value) and alpha != 1:
-        b = Value(c.op("mul_s", c.node(b), s=alpha), b.shape)
+        b = Value(c.b.op("mul_s", c.node(b), s=alpha), b.shape)
     elif alpha != 1:
         b = b * alpha
     return c.elementwise("add", a, b)
@@ -57,12 +59,12 @@ def _sub(c: Context, a: Any, b: Any, alpha: float = 1) -> Any:
 
 _POWERS: dict[float, Rule] = {
     -1.0: lambda c, a: c.elementwise("div", 1.0, a),
-    -0.5: lambda c, a: c.op("rdiv_s", c.elementwise("sqrt", a), s=1.0),
+    -0.5: lambda c, a: c.b.op("rdiv_s", c.elementwise("sqrt", a), s=1.0),
     0.0: lambda c, a: c.b.const(1.0),
     0.5: lambda c, a: c.elementwise("sqrt", a),
     1.0: lambda c, a: a,
     2.0: lambda c, a: c.elementwise("mul", a, a),
-    3.0: lambda c, a: c.op("mul", c.elementwise("mul", a, a), c.node(a)),
+    3.0: lambda c, a: c.b.op("mul", c.elementwise("mul", a, a), c.node(a)),
 }
 
 
@@ -76,8 +78,8 @@ def _pow(c: Context, a: Any, exponent: Any) -> Any:
 @rule("lerp")
 def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
     if not isinstance(weight, Value) and abs(weight) >= 0.5:  # from b on, as PyTorch
-        back = c.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
-        return c.op("sub", c.node(b), back)
+        back = c.b.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
+        return c.b.op("sub", c.node(b), back)
     return c.elementwise("lerp", a, b, weight)
 
 
@@ -95,6 +97,50 @@ def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
     if c.gives_truths and not isinstance(value, Value):
         value = bool(value)
     return c.elementwise("select", mask, value, a)
+
+
+# ---- whole numbers and truth values
+
+
+@rule("_to_copy")
+def _to_copy(c: Context, a: Any, **_: Any) -> Any:
+    if not isinstance(a, Value):  # a number, which vmap makes a tensor of
+        return c.node(a)
+    if c.gives_truths:
+        return c.truth(0, a)
+    if c.gives in WHOLE and c.dtypes[0] not in (torch.bool, *WHOLE):
+        return Value(c.b.op("trunc", c.node(a)), a.shape)
+    return a
+
+
+@rule("div")
+def _div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    """The quotient of whole numbers, rounded to float32, rounds down to the right one."""
+    quotient = c.elementwise("div", a, b)
+    if rounding_mode is None:
+        return quotient
+    return c.b.op("floor" if rounding_mode == "floor" else "trunc", quotient)
+
+
+rule("floor_divide")(partial(_div, rounding_mode="floor"))
+
+
+def _of_truths(op: str, c: Context, a: Any, b: Any) -> Any:
+    if c.reads_whole_numbers:
+        raise c.refuse("works on the bits of whole numbers; the engine computes them as floats")
+    return c.elementwise(op, a, b)
+
+
+for _name, _op in (("and", "mul"), ("or", "max"), ("xor", "ne")):
+    for _spelt in (f"__{_name}__", f"bitwise_{_name}"):
+        RULES[_spelt] = lambda c, a, b, op=_op: _of_truths(op, c, a, b)
+
+
+@rule("bitwise_not")
+def _bitwise_not(c: Context, a: Value) -> Any:
+    if c.reads_whole_numbers:  # −1 − a
+        return c.b.op("rsub_s", c.node(a), s=-1.0)
+    return c.elementwise("eq_s", a, s=0.0)
 
 
 # ---- calls that are one expression
@@ -124,12 +170,12 @@ RULES.update({
 def _softplus(c: Context, a: Value, beta: float = 1, threshold: float = 20) -> Any:
     """log(1 + e^(beta · a)) / beta, or a where beta · a is above the threshold."""
     x = c.node(a)
-    z = c.op("mul_s", x, s=beta)
-    soft = c.op("mul_s", c.op("softplus", z), s=1 / beta)
-    return c.op("select", c.op("gt_s", z, s=threshold), x, soft)
+    z = c.b.op("mul_s", x, s=beta)
+    soft = c.b.op("mul_s", c.b.op("softplus", z), s=1 / beta)
+    return c.b.op("select", c.b.op("gt_s", z, s=threshold), x, soft)
 
 
 @rule("log_sigmoid_forward")
 def _log_sigmoid(c: Context, a: Value) -> Any:
     """log σ(a) = −log(1 + e^−a); PyTorch's second result is a buffer that only it reads."""
-    return [c.op("neg", c.op("softplus", c.op("neg", c.node(a)))), c.b.const(0.0)]
+    return [c.b.op("neg", c.b.op("softplus", c.b.op("neg", c.node(a)))), c.b.const(0.0)]

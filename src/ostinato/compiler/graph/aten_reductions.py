@@ -12,7 +12,8 @@ from itertools import groupby
 from typing import Any
 
 from ostinato.compiler.graph import arrays
-from ostinato.compiler.graph.node import SUM, Node, Slot
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.node import SUM, Node
 from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, of_row, rule
 
 
@@ -29,18 +30,18 @@ def _size(shape: Shape, axes: Sequence[int]) -> int:
     return math.prod(of_row(shape)[i] for i in axes)
 
 
-def reduced(c: Context, name: str, x: Node, shape: Shape, axes: Sequence[int]) -> Node:
+def reduced(b: Builder, name: str, x: Node, shape: Shape, axes: Sequence[int]) -> Node:
     """sum, mean, max or min of a row of this shape over axes, of which neighbours are as one."""
     if name == "mean":
-        return c.op("mul_s", reduced(c, "sum", x, shape, axes), s=1 / _size(shape, axes))
+        return b.op("mul_s", reduced(b, "sum", x, shape, axes), s=1 / _size(shape, axes))
     if name == "min":
-        return c.op("neg", reduced(c, "max", c.op("neg", x), shape, axes))
+        return b.op("neg", reduced(b, "max", b.op("neg", x), shape, axes))
     sizes = [(n, i in axes) for i, n in enumerate(of_row(shape)) if n != 1]
     inner = 1
     for gone, neighbours in groupby(reversed(sizes), key=lambda axis: axis[1]):
         size = math.prod(n for n, _ in neighbours)
         if gone:
-            x = arrays.reduce(c.b, f"row_{name}", x, size, inner)
+            x = arrays.reduce(b, f"row_{name}", x, size, inner)
         else:
             inner *= size
     return x
@@ -50,7 +51,7 @@ def _within_rows(c: Context, name: str, a: Value, dims: Any) -> Node:
     axes = axes_of(a, dims)
     if batch_axis(a.shape) in axes:
         raise c.refuse(f"takes the {name} over the batch")
-    return reduced(c, name, c.as_rows(a), a.shape, axes)
+    return reduced(c.b, name, c.as_rows(a), a.shape, axes)
 
 
 rule("mean")(lambda c, a, dims=None, keepdim=False: _within_rows(c, "mean", a, dims))
@@ -66,8 +67,8 @@ def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
     x, shape = c.as_rows(a), tuple(c.shapes[0])
     n = _size(a.shape, axes)
     if 1 < n < a.width:  # within each row first: what is summed over the batch is smaller
-        x, n = reduced(c, "sum", x, a.shape, axes), 1
+        x, n = reduced(c.b, "sum", x, a.shape, axes), 1
     if n == 1:
-        return c.b.view(c.b.column_sum(x), shape, SUM)
-    whole = c.b.view(c.b.column_sum(x), of_row(a.shape), SUM)
-    return c.b.call("aten.sum.dim_IntList", (whole,), (Slot(0), tuple(axes), keepdim), SUM, shape)
+        return c.b.view(c.b.column_sum(x), shape)
+    whole = c.b.view(c.b.column_sum(x), of_row(a.shape))
+    return c.b.call("aten.sum.dim_IntList", whole, axes, keepdim, shape=shape, kind=SUM)

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from ostinato.compiler.capture.recording import Batch
-from ostinato.compiler.graph.moves import moved, padded
+from ostinato.compiler.graph.moves import moved
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.rules import Context, Value, batch_axis, columns, of_row, rule
 
@@ -41,13 +41,10 @@ def _view(c: Context, a: Value, *_: Any) -> Any:
 
 @rule("expand")
 def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
-    node = c.node(a)
-    shape = c.shapes[0]
-    if not a.rows:
-        return Value(c.b.widen(node, node.width), shape)
+    node, shape = c.node(a), c.shapes[0]
     if node.width not in (1, columns(shape)):
         raise c.refuse(f"broadcasts {list(a.shape)} to {list(shape)}")
-    return Value(node, shape, a.outer)
+    return Value(c.b.widen(node, node.width), shape, a.outer)
 
 
 # ---- moves
@@ -57,7 +54,7 @@ rule(
     "select_backward", "slice", "slice_backward", "slice_scatter", "split", "split_with_sizes",
     "stack", "t", "transpose", "unbind", "unfold", "unsafe_split", "unsafe_split_with_sizes",
 )(moved)  # fmt: skip
-rule("constant_pad_nd")(padded)
+rule("constant_pad_nd")(lambda c, x, sizes, value=0: moved(c, x, sizes, beyond=value))
 
 
 # ---- constants

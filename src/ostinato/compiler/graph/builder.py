@@ -12,9 +12,13 @@ So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from itertools import pairwise, product
+from operator import add
 from typing import Any
+
+import numpy as np
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph import arrays, identities
@@ -59,10 +63,6 @@ class Builder:
             return node if node.kind == ROWS else self._copy(node)
         return self.node("spread", (node,), (0.0,), ROWS, (width,))
 
-    def spread(self, node: Node, times: int, inner: int) -> Node:
-        """`[outer, inner]` as `[outer, times, inner]`, in rows."""
-        return arrays.spread(self, node, times, inner)
-
     def _copy(self, node: Node) -> Node:
         """A constant, or a vector without batch, as rows that lie in memory."""
         return self.node("copy", (node,), (0.0,), ROWS, (node.width,))
@@ -101,7 +101,7 @@ class Builder:
         if width == node.width:
             return node
         if node.kind == ONCE:
-            return self.part(node, start, width)
+            return self.block(node, (start,), (width,))
         if node.op in ("const", "absent"):
             return self.widen(node, width)
         if node.op == "concat":
@@ -109,17 +109,17 @@ class Builder:
             cut = [self.slice(n, max(start - at, 0), min(stop - at, n.width)) for at, n in there]
             return self.concat(cut)
         if node.op == "spread":
-            cut_out = arrays.slice_of_spread(self, node, start, width)
-            if cut_out is not None:
-                return cut_out
+            spread_out = arrays.of_spread(self, node, np.arange(start, stop))
+            if spread_out is not None:
+                return spread_out
         if node.op == "matmul":
             a, w = node.inputs
-            return self.matmul(a, self.block(w, 0, w.shape[0], start, width))
+            return self.matmul(a, self.block(w, (0, start), (w.shape[0], width)))
         if node.op in OPS:
             cut = [n if n.width == 1 else self.slice(n, start, stop) for n in node.inputs]
             return self.op(node.op, *cut, s=node.s)
         if node.op == "slice":
-            return self.node("slice", node.inputs, (node.attrs[0] + start,), ROWS, (width,))
+            start, node = start + node.attrs[0], node.inputs[0]
         return self.node("slice", (node,), (start,), ROWS, (width,))
 
     def concat(self, nodes: Sequence[Node]) -> Node:
@@ -145,14 +145,11 @@ class Builder:
         terms = []
         for row, piece in _pieces(a):
             if not is_zero(piece):
-                factors = self.in_memory(piece), self.block(w, row, piece.width, 0, n_columns)
+                factors = self.in_memory(piece), self.block(w, (row, 0), (piece.width, n_columns))
                 terms.append(self.node("matmul", factors, (), ROWS, (n_columns,)))
         if not terms:
             return self.const(0.0, n_columns)
-        total = terms[0]
-        for term in terms[1:]:
-            total = self.op("add", total, term)
-        return total
+        return reduce(partial(self.op, "add"), terms)
 
     def in_memory(self, node: Node) -> Node:
         """A value as products, reductions and sums need it."""
@@ -163,66 +160,61 @@ class Builder:
     def captured(self, index: int, shape: tuple[int, ...]) -> Node:
         return self.node("captured", (), (index,), ONCE, shape)
 
-    def block(self, w: Node, row: int, n_rows: int, column: int, n_columns: int) -> Node:
-        """w[row : row + n_rows, column : column + n_columns]"""
-        if (n_rows, n_columns) == w.shape:
+    def block(self, w: Node, starts: tuple[int, ...], shape: tuple[int, ...]) -> Node:
+        """The part of a vector, or the block of a matrix, of this shape that begins at `starts`."""
+        if shape == w.shape:
             return w
-        if w.op == "block":
-            row, column, w = row + w.attrs[0], column + w.attrs[1], w.inputs[0]
-        return self.node("block", (w,), (row, column), ONCE, (n_rows, n_columns))
-
-    def part(self, v: Node, start: int, width: int) -> Node:
-        """v[start : start + width]"""
-        if v.op == "part":
-            start, v = start + v.attrs[0], v.inputs[0]
-        return self.node("part", (v,), (start,), ONCE, (width,))
+        op = "part" if len(shape) == 1 else "block"
+        if w.op == op:
+            starts, w = tuple(map(add, starts, w.attrs)), w.inputs[0]
+        return self.node(op, (w,), starts, ONCE, shape)
 
     # ---- once, or sum
 
     def call(
-        self, name: str, inputs: Sequence[Node], args: Any, kind: str, shape: tuple[int, ...]
-    ) -> Node:
-        """An ATen call on tensors without a batch, left to PyTorch: see `left_to_torch.py`.
+        self, name: str, *args: Any, shape: tuple[int, ...], kind: str = ONCE,
+        kwargs: Mapping[str, Any] | None = None, out: int = 0,
+    ) -> Node:  # fmt: skip
+        """Result number `out` of an ATen call that is left to PyTorch: see `left_to_torch.py`.
 
-        args: with `Slot(i)` in the place of inputs[i].
+        The arguments have nodes, without a batch, in the place of tensors.
         """
-        return self.node(name, inputs, ((args, ()), 0), kind, shape)
+        inputs: list[Node] = []
+        slots = _slots(args, inputs), _slots([*(kwargs or {}).items()], inputs)
+        return self.node(name, inputs, (slots, out), kind, shape)
 
-    def view(self, node: Node, shape: tuple[int, ...], kind: str) -> Node:
-        """The same elements in another shape; a view of a view is one view."""
+    def view(self, node: Node, shape: tuple[int, ...]) -> Node:
+        """The same elements in another shape; a view of a view is one view.
+
+        Where PyTorch cannot view them, as of a transpose, they are copied.
+        """
         if node.op == "absent":
             return node
         if node.op == "aten.view.default":
             node = node.inputs[0]
         if node.shape == shape:
             return node
-        return self.call("aten.view.default", (node,), (Slot(0), shape), kind, shape)
+        return self.call("aten.view.default", node, shape, shape=shape, kind=node.kind)
 
     # ---- sum
 
-    def outer(
-        self, a: Node, b: Node, first: int = 0, n_rows: int = 0, more: Node | None = None
-    ) -> Node:
+    def outer(self, factors: Sequence[tuple[int, Node, Node]], shape: tuple[int, int]) -> Node:
         """Σ aᵀ b over rows and steps: `[K, N]`, from one product for each pair of pieces.
 
         Args:
-            first: the row of the result at which it begins.
-            n_rows: rows of the result; 0: K.
-            more: an outer node of the same shape, or absent, to which it is added.
+            factors: (row of the result at which the product begins, a, b), of which all are added.
         """
-        n_rows = n_rows or a.width
-        if "absent" in (a.op, b.op):
-            return self.absent() if more is None else more
-        if more is not None and more.op == "absent":
-            more = None
-        inputs: list[Node] = [] if more is None else list(more.inputs)
-        places: list[tuple[int, int]] = [] if more is None else list(more.attrs)
-        for row, p in _pieces(a):
-            for column, q in _pieces(b):
+        there = [(first, a, b) for first, a, b in factors if "absent" not in (a.op, b.op)]
+        if not there:
+            return self.absent()
+        inputs: list[Node] = []
+        places: list[tuple[int, int]] = []
+        for first, a, b in there:
+            for (row, p), (column, q) in product(_pieces(a), _pieces(b)):
                 if not is_zero(p) and not is_zero(q):
                     inputs += [self.in_memory(p), self.in_memory(q)]
                     places.append((first + row, column))
-        return self.node("outer", inputs, tuple(places), SUM, (n_rows, b.width))
+        return self.node("outer", inputs, tuple(places), SUM, shape)
 
     def transposed(self, outer: Node) -> Node:
         """(Σ aᵀ b)ᵀ = Σ bᵀ a: `[N, K]`, so that a gradient lies in memory as its tensor does."""
@@ -245,6 +237,16 @@ class Builder:
         if a.op == b.op and a.op in ("outer", "column_sum") and a.shape == b.shape:
             return self.node(a.op, a.inputs + b.inputs, a.attrs + b.attrs, SUM, a.shape)
         return None
+
+
+def _slots(argument: Any, inputs: list[Node]) -> Any:
+    """The argument with a slot in the place of each node, which is added to the inputs."""
+    if isinstance(argument, Node):
+        inputs.append(argument)
+        return Slot(len(inputs) - 1)
+    if isinstance(argument, (list, tuple)):
+        return tuple([_slots(a, inputs) for a in argument])
+    return argument
 
 
 def _pieces(node: Node) -> list[tuple[int, Node]]:

@@ -4,8 +4,8 @@ In: an operation that `Builder.op` is asked for, before it is a node. Out of `si
 that already stands for its result, or None; out of `in_best_form`: the same operation, or another
 one with the same result.
 
-REWRITES names for each operation the identities to try, in order; the first that applies is taken.
-Each says in a sentence why its result has the same bits, or where it has not.
+Each function of `IDENTITIES` is tried in turn: its cases are equations, a pattern and the node that
+has the same bits, or a sentence says where it has not.
 
 *Absent* is the gradient of an output that the loss does not use, like autograd's undefined tensor.
 It is no zero: 0 · inf would be NaN, while what is multiplied with an absent gradient is absent.
@@ -14,8 +14,8 @@ It is no zero: 0 · inf would be NaN, while what is multiplied with an absent gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,16 +34,18 @@ class Elementwise(NamedTuple):
     s: float
     width: int
 
-
-Rewrite = Callable[["Builder", Elementwise], Node | None]
+    @property
+    def written(self) -> Any:
+        """What patterns match: its name and its operands."""
+        return self.name, *self.operands
 
 
 def simplified(b: Builder, e: Elementwise) -> Node | None:
     """The node that stands for the result without computing `e`, if an identity finds one."""
-    for rewrite in (_absent, _folded, *REWRITES.get(e.name, ())):
-        node = rewrite(b, e)
+    for identity in IDENTITIES:
+        node = identity(b, e)
         if node is not None:
-            return node
+            return b.widen(node, e.width)
     return None
 
 
@@ -74,17 +76,16 @@ def _absent(b: Builder, e: Elementwise) -> Node | None:
         absent = are_absent(e.operands[1:])
     else:
         absent = all(gone) or (gone[0] and e.name in _LINEAR_IN_THE_FIRST)
-    return b.absent(e.width) if absent else None
+    return b.absent() if absent else None
 
 
 def _absent_term(b: Builder, e: Elementwise) -> Node | None:
     """The other term of a sum, or of a difference."""
-    left, right = e.operands
-    if right.op == "absent":
-        return b.widen(left, e.width)
-    if left.op == "absent":
-        other = b.widen(right, e.width)
-        return other if e.name == "add" else b.op("neg", other)
+    match e.written:
+        case ("add" | "sub", x, Node("absent")) | ("add", Node("absent"), x):
+            return x
+        case "sub", Node("absent"), x:
+            return b.op("neg", b.widen(x, e.width))
     return None
 
 
@@ -97,57 +98,53 @@ def _folded(b: Builder, e: Elementwise) -> Node | None:
         return None
     values = [np.float64(n.s) for n in e.operands]
     with np.errstate(all="ignore"):
-        return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))), e.width)
-
-
-_NEUTRAL = {"add": 0, "add_s": 0, "div": 1, "mul": 1, "mul_s": 1, "sub": 0}
+        return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))))
 
 
 def _neutral(b: Builder, e: Elementwise) -> Node | None:
-    """x + 0, x − 0, x · 1, x / 1 and a copy are x: the same bits, except that −0 + 0 would be 0.
-
-    x − (−0) is taken as x + 0.
-    """
-    left, right, neutral = e.operands[0], e.operands[-1], _NEUTRAL.get(e.name)
-    if e.name in ("add", "mul") and left.op == "const" and left.s == neutral:
-        return b.widen(right, e.width)
-    scalar = e.s if len(e.operands) == 1 else right.s if right.op == "const" else None
-    return b.widen(left, e.width) if e.name == "copy" or scalar == neutral else None
-
-
-def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
-    """(x · p) · q = x · (p · q): rounded once less, so the last bit may differ."""
-    (x,) = e.operands
-    return b.op("mul_s", x.inputs[0], s=e.s * x.s) if x.op == "mul_s" else None
+    """The same bits, except that −0 + 0 would be 0, and x − (−0) is taken as x + 0."""
+    match e.name, *[n.s if n.op == "const" else n for n in e.operands], e.s:
+        case (
+            ("add" | "sub", Node() as x, 0, _) | ("mul" | "div", Node() as x, 1, _)
+            | ("add", 0, Node() as x, _) | ("mul", 1, Node() as x, _)
+            | ("add_s", Node() as x, 0) | ("mul_s", Node() as x, 1) | ("copy", Node() as x, _)
+        ):  # fmt: skip
+            return x
+    return None
 
 
 def _known_selection(b: Builder, e: Elementwise) -> Node | None:
     """The operand that a constant mask selects."""
-    mask, there, elsewhere = e.operands
-    if mask.op != "const":
-        return None
-    return b.widen(there if mask.s != 0 else elsewhere, e.width)
+    match e.written:
+        case "select", Node("const") as mask, there, elsewhere:
+            return there if mask.s != 0 else elsewhere
+    return None
+
+
+def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
+    """(x · p) · q = x · (p · q): rounded once less, so the last bit may differ."""
+    match e.written:
+        case "mul_s", Node("mul_s", (x,), (p,)):
+            return b.op("mul_s", x, s=e.s * p)
+    return None
 
 
 # ---- signs: rounding is symmetric about zero, so a sign may move without changing a bit
 
 
-def _sign_within(b: Builder, e: Elementwise) -> Node | None:
-    """x + (−y) = x − y, (−x) + y = y − x, x − (−y) = x + y, and −(−x) = x."""
-    left, right = e.operands[0], e.operands[-1]
-    if e.name == "neg":
-        return b.widen(left.inputs[0], e.width) if left.op == "neg" else None
-    if right.op == "neg":
-        return b.op("sub" if e.name == "add" else "add", left, right.inputs[0])
-    return b.op("sub", right, left.inputs[0]) if (e.name, left.op) == ("add", "neg") else None
-
-
-def _sign_last(b: Builder, e: Elementwise) -> Node | None:
-    """(−x) · y = −(x · y), and x / (−y) = −(x / y): a sum may then take the sign as its own."""
-    for i, n in enumerate(e.operands):
-        if n.op == "neg":
-            positive = (*e.operands[:i], n.inputs[0], *e.operands[i + 1 :])
-            return b.op("neg", b.op(e.name, *positive))
+def _sign(b: Builder, e: Elementwise) -> Node | None:
+    """Within a sum; or out of a product or quotient, as its own, which a sum may then take."""
+    match e.written:
+        case "neg", Node("neg", (x,)):
+            return x
+        case "add", x, Node("neg", (y,)):
+            return b.op("sub", x, y)
+        case "add", Node("neg", (x,)), y:
+            return b.op("sub", y, x)
+        case "sub", x, Node("neg", (y,)):
+            return b.op("add", x, y)
+        case ("mul" | "div", Node("neg", (x,)), y) | ("mul" | "div", x, Node("neg", (y,))):
+            return b.op("neg", b.op(e.name, x, y))
     return None
 
 
@@ -159,28 +156,19 @@ def _gradient_of_quotient(b: Builder, e: Elementwise) -> Node | None:
 
     g / y is its gradient for x, so that one division is saved. Not the same bits.
     """
-    for g, twice in (e.operands, e.operands[::-1]):
-        y = _divisor(twice)
-        if y is not None and _divisor(twice.inputs[0]) is y and _divisor(g) is not y:
-            return b.op("mul", b.op("div", g, y), twice.inputs[0])
+    for g, twice in (e.operands, e.operands[::-1]) if e.name == "mul" else ():
+        match g, twice:
+            case Node("div", (_, d)), Node("div", (_, y)) if d is y:
+                pass  # already
+            case _, Node("div", (Node("div", (_, y)) as once, d)) if d is y:
+                return b.op("mul", b.op("div", g, y), once)
     return None
 
 
-def _divisor(node: Node) -> Node | None:
-    return node.inputs[1] if node.op == "div" else None
-
-
-REWRITES: dict[str, tuple[Rewrite, ...]] = {
-    "add": (_absent_term, _neutral, _sign_within),
-    "add_s": (_neutral,),
-    "copy": (_neutral,),
-    "div": (_neutral, _sign_last),
-    "mul": (_neutral, _gradient_of_quotient, _sign_last),
-    "mul_s": (_neutral, _scaled_twice),
-    "neg": (_sign_within,),
-    "select": (_known_selection,),
-    "sub": (_absent_term, _neutral, _sign_within),
-}
+IDENTITIES = (
+    _absent, _folded, _absent_term, _neutral, _known_selection, _scaled_twice,
+    _gradient_of_quotient, _sign,
+)  # fmt: skip
 
 
 # ---- forms: the operation that the engine computes fastest
@@ -188,12 +176,11 @@ REWRITES: dict[str, tuple[Rewrite, ...]] = {
 
 def in_best_form(b: Builder, e: Elementwise) -> Elementwise:
     """With a constant operand as the scalar of the instruction; and max_backward as one."""
-    e = _selecting_scalar(e) if e.name == "select" else _with_scalar(e)
-    return _gradient_of_max(b, e)
+    return _gradient_of_max(b, _with_scalar(e) if e.name in _SCALAR_FORMS else e)
 
 
-# operation → the one whose scalar is the constant, where that is its first operand, or its second.
-# The bits are the same, except that the maximum or minimum of 0 and −0 may be either.
+# operation → the one whose scalar is the constant, where that is its last operand but one, or its
+# last. The bits are the same, except that the maximum or minimum of 0 and −0 may be either.
 _SCALAR_FORMS: dict[str, tuple[str | None, str | None]] = {
     "add": ("add_s", "add_s"),
     "div": ("rdiv_s", None),
@@ -204,24 +191,23 @@ _SCALAR_FORMS: dict[str, tuple[str | None, str | None]] = {
     "min": ("min_s", "min_s"),
     "mul": ("mul_s", "mul_s"),
     "pow": (None, "pow_s"),
+    "select": ("select_s", "select_else_s"),
     "sub": ("rsub_s", None),
 }
 
 
 def _with_scalar(e: Elementwise) -> Elementwise:
-    forms = _SCALAR_FORMS.get(e.name)
-    if forms is None:
-        return e
-    for position, form in enumerate(forms):
-        n, other = e.operands[position], e.operands[1 - position]
-        if n.op != "const" or n.width not in (1, other.width):
+    *mask, left, right = e.operands
+    for form, n, other in zip(_SCALAR_FORMS[e.name], (left, right), (right, left), strict=True):
+        operands = (*mask, other)
+        if n.op != "const" or n.width not in (1, max(o.width for o in operands)):
             continue
         if form is not None:
-            return e._replace(name=form, operands=(other,), s=n.s)
+            return e._replace(name=form, operands=operands, s=n.s)
         if e.name == "sub":  # x − c = x + (−c)
-            return e._replace(name="add_s", operands=(other,), s=-n.s)
+            return e._replace(name="add_s", operands=operands, s=-n.s)
         if e.name == "div" and _is_power_of_two(n.s):  # x / c = x · (1 / c), which is exact
-            return e._replace(name="mul_s", operands=(other,), s=1 / n.s)
+            return e._replace(name="mul_s", operands=operands, s=1 / n.s)
     return e
 
 
@@ -231,26 +217,15 @@ def _is_power_of_two(s: float) -> bool:
     return abs(mantissa) == 0.5 and abs(exponent) < 100
 
 
-def _selecting_scalar(e: Elementwise) -> Elementwise:
-    mask, a, b = e.operands
-    for n, other, form in ((a, b, "select_s"), (b, a, "select_else_s")):
-        if n.op == "const" and n.width in (1, max(mask.width, other.width)):
-            return e._replace(name=form, operands=(mask, other), s=n.s)
-    return e
-
-
 def _gradient_of_max(b: Builder, e: Elementwise) -> Elementwise:
     """x < y ? 0 : (x = y ? g / 2 : g), autograd's gradient of max(x, y) for x, as max_backward.
 
     Three selections and a division in one, with the same bits; and that of min(y, x) for y.
     """
-    if e.name != "select_s" or e.s != 0:
-        return e
-    less, other = e.operands
-    if less.op == "lt" and other.op == "select":
-        x, y = less.inputs
-        equal, half, g = other.inputs
-        halved = b.op("div", g, b.const(2.0))
-        if equal.op == "eq" and {*equal.inputs} == {x, y} and half is halved:
-            return e._replace(name="max_backward", operands=(g, x, y))
+    match e.written:
+        case "select_s", Node("lt", (x, y)), Node("select", (Node("eq", pair), half, g)) if (
+            e.s == 0
+        ):
+            if {*pair} == {x, y} and half is b.op("div", g, b.const(2.0)):
+                return e._replace(name="max_backward", operands=(g, x, y))
     return e

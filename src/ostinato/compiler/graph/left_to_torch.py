@@ -13,15 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
-from ostinato.compiler.capture.recording import Batch, Call, Ref, refs_in
+from ostinato import tree
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import SUM, Node, Slot
-from ostinato.compiler.graph.rules import Shape, Value, functional
-
-_HALF = (torch.bfloat16, torch.float16)
+from ostinato.compiler.graph.node import SUM, Node
+from ostinato.compiler.graph.rules import HALF, Shape, Value, functional, name_of
 
 
 def fixed(shape: Shape) -> tuple[int, ...]:
@@ -32,41 +29,44 @@ def fixed(shape: Shape) -> tuple[int, ...]:
 
 
 def left_to_torch(
-    b: Builder, call: Call, values: Mapping[int, Value], kind: str, shapes: Any, dtypes: Any
+    b: Builder, r: Recording, call: Call, values: Mapping[int, Value], kind: str
 ) -> list[Node]:
     """The nodes of the results, of kind once or sum.
 
-    Values and dtypes are found by number; shapes are those of the results.
+    Args:
+        values: the recorded values, by number.
     """
     read = [values[i].node for i in refs_in(call)]
+    if r.runs_python_backward and not _is_linear(name_of(call), read):
+        raise Unsupported(
+            "a custom backward pass, or a hook, is not linear in a gradient that is summed "
+            "over the steps before",
+            call.name,
+        )
+    shapes: list[Any] = [() if i is None else r.shapes[i] for i in call.outs]
     if call.name in _SHORT_CUTS and not call.kwargs:
-        node = _SHORT_CUTS[call.name](b, read, shapes[0])
-        if node is not None:
-            return [node]
-    if call.name == "aten._to_copy.default" and call.kwargs.get("dtype") in _HALF:
+        short_cut = _SHORT_CUTS[call.name](b, read, shapes[0])
+        if short_cut is not None:
+            return [short_cut]
+    if call.name == "aten._to_copy.default" and call.kwargs.get("dtype") in HALF:
         return read  # what is computed of it is not rounded in between
-    inputs: list[Node] = []
 
-    def slot(leaf: Any) -> Any:
-        if isinstance(leaf, Ref):
-            value, dtype = values[leaf.index], dtypes[leaf.index]
-            inputs.append(_full(b, value, dtype, kind) if value.rows else value.node)
-            return Slot(len(inputs) - 1)
-        return tuple(slot(x) for x in leaf) if isinstance(leaf, (list, tuple)) else leaf
+    def node(leaf: Any) -> Any:
+        if not isinstance(leaf, Ref):
+            return leaf
+        value = values[leaf.index]
+        if not value.rows:
+            return value.node
+        number = value.node.s if value.node.op == "const" else 0.0  # of an absent gradient
+        return b.node("full", (), (number, r.dtypes[leaf.index]), kind, value.shape)
 
-    args, kwargs = slot(tuple(call.args)), tuple((k, slot(v)) for k, v in call.kwargs.items())
+    args, kwargs = tree.mapped(node, (call.args, call.kwargs))
     # Not in place: another call may need the tensor as it was.
     name = ".".join([functional(part) for part in call.name.split(".")])
     return [
-        b.node(name, inputs, ((args, kwargs), out), kind, tuple(shape or ()))
+        b.call(name, *args, shape=tuple(shape), kind=kind, kwargs=kwargs, out=out)
         for out, shape in enumerate(shapes)
     ]
-
-
-def _full(b: Builder, value: Value, dtype: torch.dtype, kind: str) -> Node:
-    """A constant, or an absent gradient, as a tensor."""
-    number = value.node.s if value.node.op == "const" else 0.0
-    return b.node("full", (), (number, dtype), kind, value.shape)
 
 
 # ---- calls that need no node of their own; each function gives None where it does not apply
@@ -81,7 +81,7 @@ def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
 
 
 def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    return b.view(read[0], fixed(shape), SUM) if read[0].kind == SUM else None
+    return b.view(read[0], fixed(shape)) if read[0].kind == SUM else None
 
 
 def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
@@ -115,10 +115,9 @@ _LINEAR = {
 _LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
 
 
-def is_linear(name: str, read: list[Value]) -> bool:
+def _is_linear(name: str, read: list[Node]) -> bool:
     """Whether a call on a sum gives the sum of its results: autograd's own calls always do."""
-    name = functional(name)
-    sums = [v.node.kind == SUM for v in read]
+    sums = [node.kind == SUM for node in read]
     if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
         return True
     return sum(sums) == 1 and (name in _LINEAR or ("backward" in name and sums[0]))

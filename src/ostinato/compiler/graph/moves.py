@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ostinato import tree
-from ostinato.compiler.capture.recording import Batch
+from ostinato.compiler.capture.recording import Batch, overload_of
 from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
@@ -21,31 +21,19 @@ from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, col
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def moved(c: Context, *args: Any, **kwargs: Any) -> list[Value]:
-    """The rule of such a call: its results are elements of its arguments, or zeros."""
+def moved(c: Context, *args: Any, beyond: float = 0, **kwargs: Any) -> list[Value]:
+    """The rule of such a call: its results are elements of its arguments, or `beyond`."""
     values = [v for v in tree.leaves((args, kwargs)) if isinstance(v, Value)]
     outers = [1 if Batch(1) in shape else values[0].outer for shape in c.shapes]
     row = c.b.concat([c.as_rows(v) for v in values])
-    places = _places(c, _call(c), (args, kwargs), values, c.shapes, outers)
+    places = _places(c, overload_of(c.name), (args, kwargs), values, c.shapes, outers)
     return [
-        Value(_taken(c.b, row, at), shape, outer)
+        Value(_taken(c.b, row, at, beyond), shape, outer)
         for at, shape, outer in zip(places, c.shapes, outers, strict=True)
     ]
 
 
-def padded(c: Context, x: Value, sizes: list[int], value: float = 0) -> list[Value]:
-    """The rule of constant_pad_nd: a move of x, with a number in the place of zeros."""
-    shape = c.shapes[0]
-    (places,) = _places(c, _call(c), ((x, sizes), {}), [x], [shape], [x.outer])
-    return [Value(_taken(c.b, c.as_rows(x), places, value), shape, x.outer)]
-
-
-def _call(c: Context) -> Any:
-    _, name, overload = c.name.split(".")
-    return getattr(getattr(torch.ops.aten, name), overload)
-
-
-def _taken(b: Builder, row: Node, places: Numbers, beyond: float = 0) -> Node:
+def _taken(b: Builder, row: Node, places: Numbers, beyond: float) -> Node:
     """The elements at these places, `beyond` elsewhere.
 
     One stretch between such numbers is a concatenation.

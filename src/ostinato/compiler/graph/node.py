@@ -12,9 +12,9 @@ Its operation is one of
            absent (the gradient of what the loss does not use) · slice, concat · matmul ·
            row_number (0, 1, … B − 1, for indices) · spread, row_sum, row_max, take, product: see
            `arrays.py`
-    once   captured · literal, whole_numbers · full · part, block (of a vector, of a matrix) · an
+    once   captured · literal · full · part, block (of a vector, of a matrix) · an
            ATen call by its full name
-    sum    outer, column_sum · zeros · an ATen call by its full name
+    sum    outer, column_sum · full · an ATen call by its full name
 """
 
 from __future__ import annotations

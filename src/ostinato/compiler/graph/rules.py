@@ -16,12 +16,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato.compiler.capture.recording import Batch
+import torch
+
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import ONCE, ROWS, Node, Slot
+from ostinato.compiler.graph.node import ROWS, Node
 
 Shape = tuple[Any, ...]  # ints, and Batch(c) where the batch is: c · B elements
+
+# Whole numbers are computed in the step's type, in which they are exact up to 2²⁴ or 2⁵³.
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+# Half precision, as under torch.autocast: computed in float32, and rounded where it is returned.
+HALF = (torch.bfloat16, torch.float16)
 
 
 def of_row(shape: Shape) -> tuple[int, ...]:
@@ -50,11 +58,14 @@ class Value:
     """Attributes:
     outer: where axes were merged with the batch, as `[S, B]` in `[S · B]`, the elements of those
         before it.
+    power: of a sum over the batch in a forward pass, whose node has what each row adds to it: 0, or
+        the power of B that multiplies the sum, −1 for a mean; or QUOTIENT.
     """
 
     node: Node
     shape: Shape
     outer: int = 1
+    power: int | None = None
 
     @property
     def rows(self) -> bool:
@@ -70,26 +81,23 @@ class Value:
         return self.node.op in ("const", "absent")
 
 
-@dataclass(frozen=True)
 class Context:
     """One ATen call, as its rule sees it.
 
     Attributes:
         b: makes nodes.
         shapes: of the results; None for one that is not computed.
-        truths: whether each argument is a tensor of truth values.
-        gives_truths: whether the first result is.
-        whole: whether each argument is a tensor of whole numbers.
-        gives_whole: whether the first result is.
+        dtypes: of the arguments; None for one that is no tensor.
+        gives: the type of the first result.
     """
 
-    b: Builder
-    shapes: list[Any]
-    name: str
-    truths: tuple[bool, ...]
-    gives_truths: bool
-    whole: tuple[bool, ...] = ()
-    gives_whole: bool = False
+    def __init__(self, b: Builder, r: Recording, call: Call):
+        self.b, self.name = b, call.name
+        self.shapes: list[Any] = [None if i is None else r.shapes[i] for i in call.outs]
+        self.dtypes = [r.dtypes[a.index] if isinstance(a, Ref) else None for a in call.args]
+        self.gives = None if call.outs[0] is None else r.dtypes[call.outs[0]]
+        self.gives_truths = self.gives is torch.bool
+        self.reads_whole_numbers = any(dtype in WHOLE for dtype in self.dtypes)
 
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"{self.name.removesuffix('.default')}: {why}", self.name)
@@ -108,14 +116,14 @@ class Context:
 
     def as_rows(self, v: Value) -> Node:
         """A value as rows of its full width."""
-        node = v.node if v.rows else self._flat(v.node, v.width)
+        node = v.node if v.rows else self.b.view(v.node, (v.width,))
         return self.b.widen(node, v.width)
 
     def truth(self, position: int, v: Any) -> Any:
         """The argument there as 0 and 1, whatever numbers it holds."""
-        if self.truths[position]:
+        if self.dtypes[position] is torch.bool:
             return v
-        return Value(self.op("ne", self.node(v), self.b.const(0.0)), v.shape)
+        return Value(self.b.op("ne", self.node(v), self.b.const(0.0)), v.shape)
 
     def _spread(self, v: Value, result: Shape) -> Node:
         """Rows, spread over the axes that the result has and they have not."""
@@ -131,10 +139,11 @@ class Context:
             if size == 1:
                 continue
             if n == size:
-                node, inner, times = self.b.spread(node, times, inner), inner * times * size, 1
+                node = arrays.spread(self.b, node, times, inner)
+                inner, times = inner * times * size, 1
             else:
                 times *= size
-        return self.b.spread(node, times, inner)
+        return arrays.spread(self.b, node, times, inner)
 
     def _check_batch(self, v: Value, result: Shape) -> None:
         """The batch stays the same axis, and is not spread over another."""
@@ -161,28 +170,17 @@ class Context:
             )
         width = math.prod(shape)
         if width in (1, math.prod(out)):
-            return self._flat(v.node, width)
-        node = v.node if v.node.shape == shape else self.b.view(v.node, shape, ONCE)
-        repeated = self.b.call("aten.expand.default", (node,), (Slot(0), out), ONCE, out)
-        return self._flat(repeated, math.prod(out))
-
-    def _flat(self, node: Node, width: int) -> Node:
-        if node.shape == (width,):
-            return node
-        return self.b.call("aten.reshape.default", (node,), (Slot(0), (width,)), ONCE, (width,))
-
-    # ---- operations
-
-    def op(self, name: str, *operands: Node, s: float = 0.0) -> Node:
-        """An elementwise operation on operands that are known to be of one width, or of width 1."""
-        return self.b.op(name, *operands, s=s)
+            return self.b.view(v.node, (width,))
+        node = self.b.view(v.node, shape)
+        repeated = self.b.call("aten.expand.default", node, out, shape=out)
+        return self.b.view(repeated, (math.prod(out),))
 
     def elementwise(self, name: str, *values: Any, s: float = 0.0) -> Node:
         """An elementwise operation on arguments that broadcast to the shape of the result."""
         for v in values:
             if isinstance(v, Value) and v.rows:
                 self._check_batch(v, self.shapes[0])
-        return self.op(name, *(self.node(v) for v in values), s=s)
+        return self.b.op(name, *(self.node(v) for v in values), s=s)
 
 
 Rule = Callable[..., Any]
@@ -197,6 +195,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def name_of(call: Call) -> str:
+    """The name that RULES knows: `add` for `aten.add_.Tensor`."""
+    return functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
 
 
 def functional(name: str) -> str:

@@ -66,12 +66,12 @@ def saved_step(
         raise Unsupported(f"the step computes in {graph.dtype}; a saved graph is float32")
     if any(total is not None for total in graph.total_ys):
         raise Unsupported("an output of the step is a sum over the batch")
-    return _Saving(captured, names, graph.dtype).forward(graph.forward)
+    return _Saving(captured, names).forward(graph.forward)
 
 
 class _Saving:
-    def __init__(self, captured: Sequence[Tensor], names: TensorNames, dtype: torch.dtype):
-        self.captured, self.names, self.dtype = captured, names, dtype
+    def __init__(self, captured: Sequence[Tensor], names: TensorNames):
+        self.captured, self.names = captured, names
         self.known: dict[Node, Tensor] = {}
         self.new: dict[Node, Node] = {}
         self.n_nodes = 0
@@ -107,5 +107,5 @@ class _Saving:
             inner = self.saved(n.inputs[0])
             if inner.op == "tensor":
                 return self.node("transpose", [inner], (), n)
-        tensor = evaluate(n, self.captured, self.known, self.dtype)
+        tensor = evaluate(n, self.captured, self.known)
         return self.node("tensor", (), (self.names.fold(tensor),), n)

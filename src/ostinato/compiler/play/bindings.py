@@ -119,10 +119,7 @@ class Bound:
         ]
 
     def _once_tensor(self, node: Node, captured: Any, known: dict[Node, Tensor]) -> Tensor:
-        if node.op == "captured":
-            t = captured[node.attrs[0]]
-        else:
-            t = evaluate(node, captured, known, self.dtype)
+        t = captured[node.attrs[0]] if node.op == "captured" else evaluate(node, captured, known)
         if t.dtype is not self.dtype:  # truth values, which the engine computes as 0 and 1
             return t.to(self.dtype).contiguous()
         if t.dim() != 2 and t.stride()[-1:] != (1,):

@@ -1,0 +1,249 @@
+"""The values of a recording as nodes: what goes into a pass, what each call gives, what comes out.
+
+A call goes one of two ways. If it has rows, or makes them, its rule in `RULES` says which nodes it
+means. If it has none, it depends on captured tensors alone and is left to PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+# Imported for the rules that they enter into RULES.
+import ostinato.compiler.graph.aten_convolutions
+import ostinato.compiler.graph.aten_elementwise
+import ostinato.compiler.graph.aten_indices
+import ostinato.compiler.graph.aten_products
+import ostinato.compiler.graph.aten_reductions
+import ostinato.compiler.graph.aten_shapes  # noqa: F401
+from ostinato import tree
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.left_to_torch import fixed, left_to_torch
+from ostinato.compiler.graph.node import ONCE, QUOTIENT, ROWS, SUM, Literal, Node
+from ostinato.compiler.graph.rules import (
+    HALF,
+    RULES,
+    WHOLE,
+    Context,
+    Shape,
+    Value,
+    batch_axis,
+    columns,
+    name_of,
+)
+
+# ---- types
+
+
+def check_dtypes(r: Recording, dtype: torch.dtype) -> None:
+    """The carry and xs are of the step's type, whole numbers or truth values.
+
+    A captured tensor may be of any type that PyTorch converts when it meets rows.
+    """
+    for i in (*r.states, *r.xs):
+        if r.dtypes[i] not in (dtype, torch.bool, *WHOLE, *_halves(dtype)):
+            raise Unsupported(_other_type("a tensor is", r.dtypes[i], dtype))
+    for i in r.captured:
+        found = r.dtypes[i]
+        if not (found.is_floating_point or found.is_complex or found in (torch.bool, *WHOLE)):
+            raise Unsupported(f"a captured tensor is {found}; wanted numbers")
+
+
+def _halves(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    return HALF if dtype is torch.float32 else ()
+
+
+def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
+    if found.is_complex:
+        return f"{what} {found}: write complex numbers as pairs of real tensors, (a, b) for a + ib"
+    if not found.is_floating_point:
+        return f"{what} {found}: of whole numbers the engine computes int64 and int32"
+    return (
+        f"{what} {found} beside {dtype}; give the carry, xs and the parameters one "
+        "floating-point type"
+    )
+
+
+_TRUTHS = {"eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne"}
+
+
+def _is_exact(node: Node) -> bool:
+    """Whether float64 gives what float32 would: a choice among numbers that float32 has."""
+    if node.op == "const":
+        return float(np.float32(node.s)) == node.s or node.s != node.s
+    if node.op in ("select", "select_s", "select_else_s"):
+        branches = node.inputs[1:]
+        return all(map(_is_exact, branches)) and float(np.float32(node.s)) == node.s
+    if node.op in ("mul", "max"):  # of truth values: both, or one of them
+        return all(n.op in _TRUTHS for n in node.inputs)
+    return node.op in _TRUTHS or node.op == "sign"
+
+
+# ---- values
+
+# Arguments of where and how a tensor lies: the engine has but one way.
+_PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
+
+
+class Values:
+    """The recorded values that are translated so far, by number."""
+
+    def __init__(
+        self, recording: Recording, dtype: torch.dtype, b: Builder, known: dict[int, Value]
+    ):
+        self.recording, self.dtype, self.b, self.known = recording, dtype, b, known
+
+    # ---- what goes in
+
+    def take_from_outside(self) -> None:
+        """Captured tensors, and tensors that the step makes of numbers."""
+        r = self.recording
+        for position, i in enumerate(r.captured):
+            self.known[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
+        for i, tensor in r.constants.items():
+            if tensor.is_complex():  # its parts, which are constants too, are what calls read
+                continue
+            if tensor.dim() != 0:
+                node = self.b.node("literal", (), (Literal(i, tensor),), ONCE, tuple(tensor.shape))
+                self.known[i] = Value(node, tuple(tensor.shape))
+            else:
+                self.known[i] = Value(self.b.const(float(tensor)), ())
+
+    def inputs(
+        self, name: str, numbers: tuple[int, ...], used: tuple[bool, ...] | None = None,
+        of_sums: bool = False,
+    ) -> tuple[Node, ...]:  # fmt: skip
+        """Rows that are given at every step.
+
+        Args:
+            used: which of them are; the others are absent. None: all.
+            of_sums: whether one without a batch is the gradient of a sum over the batch, which is
+                the same for all rows.
+        """
+        for position, i in enumerate(numbers):
+            if used is not None and not used[position]:
+                self.set_absent([i])
+                continue
+            shape = self.recording.shapes[i]
+            of_sum = of_sums and batch_axis(shape) is None
+            by_rows = shape[:1] == (Batch(1),) and batch_axis(shape[1:]) is None
+            if not (of_sum or by_rows):
+                raise Unsupported(
+                    f"{name} {position} has the shape {list(shape)}; the batch must be its first "
+                    "axis"
+                )
+            node = self.b.node(name, (), (position,), ROWS, (columns(shape),))
+            self.known[i] = Value(node, shape)
+        return tuple([self.known[i].node for i in numbers])
+
+    def set_absent(self, numbers: Iterable[int]) -> None:
+        for i in numbers:
+            shape = self.recording.shapes[i]
+            self.known[i] = Value(self.b.absent(columns(shape)), shape)
+
+    # ---- what comes out
+
+    def is_absent(self, i: int) -> bool:
+        return self.known[i].node.op == "absent"
+
+    def whole(self, i: int) -> Node:
+        """An output: rows of their full width."""
+        v = self.known[i]
+        if v.power == QUOTIENT:
+            return v.node
+        by_rows = v.shape[:1] == (Batch(1),) and v.node.kind != SUM
+        if v.power is None and not by_rows:
+            raise Unsupported(
+                f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
+            )
+        return self.b.widen(v.node, v.width)
+
+    def sum_of(self, i: int | None) -> Node | None:
+        """The gradient of a captured tensor."""
+        if i is None or self.is_absent(i):
+            return None
+        v = self.known[i]
+        if v.node.kind == SUM:
+            return v.node
+        if v.node.op == "const" and v.node.s == 0:
+            return self.b.node("full", (), (0.0, self.dtype), SUM, v.shape)
+        raise Unsupported("the gradient of a captured tensor is not a sum over the batch")
+
+    # ---- one call
+
+    def translate(self, call: Call) -> None:
+        """Find the nodes of what a call gives, from those of what it reads."""
+        name, r = name_of(call), self.recording
+        shapes = [None if i is None else r.shapes[i] for i in call.outs]
+        read = [self.known[i] for i in refs_in(call)]
+        kinds = {v.node.kind for v in read if not v.anywhere}  # these have none yet
+        makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
+        makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
+        by_rule = ROWS in kinds or makes_rows or makes_constant
+        if by_rule:
+            outs = self._by_rule(call, name, kinds)
+        elif call.name.startswith("aten."):
+            outs = left_to_torch(self.b, r, call, self.known, SUM if SUM in kinds else ONCE)
+        else:
+            raise _unknown(call)
+        for i, shape, out in zip(call.outs, shapes, outs, strict=False):
+            if i is not None and out is not None:
+                outer = self._outer(call, shape or ())
+                v = out if isinstance(out, Value) else Value(out, shape or (), outer)
+                if by_rule:
+                    self._check_type(call, r.dtypes[i], v.node)
+                self.known[i] = v
+
+    def _outer(self, call: Call, shape: Shape) -> int:
+        """Where the batch lies in an axis that it shares with others: as in the arguments."""
+        at = batch_axis(shape)
+        if at is None or shape[at] == Batch(1):
+            return 1
+        read = [self.known[i] for i in refs_in(call)]
+        outer = {v.outer for v in read if shape[at] in v.shape and not v.anywhere}
+        if len(outer) > 1:
+            raise Unsupported("combines the batch with another axis", call.name)
+        return outer.pop() if outer else 1
+
+    def _by_rule(self, call: Call, name: str, kinds: set[str]) -> list[Any]:
+        self._check_rule(call, name, kinds)
+        kwargs = {k: v for k, v in call.kwargs.items() if k not in _PLACEMENT}
+        args, kwargs = tree.mapped(self._value, ([*call.args], kwargs))
+        try:
+            outs = RULES[name](Context(self.b, self.recording, call), *args, **kwargs)
+        except Unsupported:
+            raise
+        except Exception as error:  # arguments that nobody thought of: the loop knows them
+            raise Unsupported(
+                f"the engine has no {name} of such arguments ({error})", call.name
+            ) from error
+        return outs if isinstance(outs, list) else [outs]
+
+    def _check_rule(self, call: Call, name: str, kinds: set[str]) -> None:
+        """There is a rule, for real rows, and no sum is read as rows."""
+        given = [self.recording.dtypes[i] for i in (*refs_in(call), *call.outs) if i is not None]
+        found = next((dtype for dtype in given if dtype.is_complex), None)
+        if found is not None:
+            raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
+        if name not in RULES:
+            raise _unknown(call)
+        if SUM in kinds:
+            raise Unsupported("a sum over the batch flows back into the rows", call.name)
+
+    def _check_type(self, call: Call, found: torch.dtype, node: Node) -> None:
+        """Rows are of the step's type, whole numbers or truth values."""
+        usual = (self.dtype, torch.bool, *WHOLE[:2], *_halves(self.dtype))
+        if found not in usual and not (found is torch.float32 and _is_exact(node)):
+            raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
+
+    def _value(self, leaf: Any) -> Any:
+        return self.known[leaf.index] if isinstance(leaf, Ref) else leaf
+
+
+def _unknown(call: Call) -> Unsupported:
+    return Unsupported(f"the engine has no {call.name.removesuffix('.default')}", call.name)
