@@ -10,10 +10,13 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import register_random, settings
+
+from zoo import suites
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, derandomize=False, print_blob=True)
@@ -28,6 +31,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module asks `suites.draws` how many it draws."""
+    suites.QUICK = "not slow" in config.option.markexpr
 
 
 class TorchRandom:
@@ -60,3 +68,11 @@ def seeded() -> None:
     _TORCH.seed(0)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Files are not waited for: no test cuts the power, and each wait takes some milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield

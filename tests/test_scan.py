@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from ostinato import scan
 from zoo.playing import ENGINES, assert_close, loop, play, rows_apart
 from zoo.steps import Case, make
+from zoo.suites import draws
 
 D = torch.float64
 T, B, F, H = 6, 4, 3, 3  # F = H, so that a state can also be an input
@@ -308,7 +309,7 @@ def test_lengths_and_resets_against_rows_played_apart(engine, what, reverse):
         assert_close(play(scan, case, init, xs, **options), expected, 1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@draws(40)
 @given(
     seed=st.integers(0, 10_000),
     reverse=st.booleans(),

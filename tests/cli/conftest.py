@@ -8,29 +8,35 @@ from pathlib import Path
 import pytest
 import torch
 from cli_examples import SMALL, make_file
-from matplotlib.figure import Figure
 
+from ostinato import baselines
 from ostinato.cli import main
+from ostinato.report import figures, forecasting_page, groups, lanes, language_page, steps
+from ostinato.report.svg import inline_svg
 
-_savefig = Figure.savefig
+WITH_FIGURES = (figures, forecasting_page, groups, language_page, lanes, steps)
+
+
+def draw_by(patch, function):
+    """`function` makes the figures of reports from now on."""
+    for module in WITH_FIGURES:
+        patch.setattr(module, "inline_svg", function)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Figures of reports are made, not drawn, which takes most of a short training's time."""
-
-    def savefig(self, file, **_):
-        file.write(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
-
+def short_results():
+    """No figures in reports, and simple methods chosen by two folds: both take longer than the
+    training of a small network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", savefig)
+        draw_by(patch, lambda name, label, size, draw: "<svg></svg>")
+        patch.setattr(baselines, "FOLDS", 2)
         yield
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures of reports are drawn in this test, as those of `trained` are."""
-    monkeypatch.setattr(Figure, "savefig", _savefig)
+    draw_by(monkeypatch, inline_svg)
 
 
 @dataclass
@@ -66,7 +72,7 @@ def trained_once(tmp_path_factory) -> Path:
     data, threads = make_file(folder / "data.npz"), torch.get_num_threads()
     arguments = ("train", data, *SMALL, "--iterations", 200, "--output", folder / "run")
     with pytest.MonkeyPatch.context() as patch:  # whichever test of whichever file comes first
-        patch.setattr(Figure, "savefig", _savefig)
+        draw_by(patch, inline_svg)
         code = main([str(a) for a in arguments])
     torch.set_num_threads(threads)
     assert code == 0

@@ -3,11 +3,12 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.cli import config as configuration
 from ostinato.cli.config import OPTIONS, Config, ConfigError, Option
+from zoo.suites import draws
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
@@ -35,7 +36,7 @@ def as_text(value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@settings(deadline=None, max_examples=60)
+@draws(60)
 @given(flags=layer, sets=layer, file=layer)
 def test_flags_beat_set_beats_file_beats_defaults_and_toml_comes_back(
     flags, sets, file, tmp_path_factory

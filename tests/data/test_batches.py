@@ -3,11 +3,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato import datasets
 from ostinato.data import Batches, Ragged
+from zoo.suites import draws
 
 
 def numbered(n, batch_size, **options):
@@ -18,7 +19,7 @@ def numbered(n, batch_size, **options):
 sizes = st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 
 
-@settings(deadline=None)
+@draws()
 @given(sizes, st.booleans(), st.integers(0, 2**40), st.integers(1, 30))
 def test_the_stream_is_whole_epochs_end_to_end(size, shuffle, seed, n_batches):
     n, batch_size = size
@@ -52,7 +53,7 @@ def test_an_order_is_a_fixed_function_of_seed_and_epoch():
     assert numbered(8, 8, seed=3).next_indices().tolist() == [5, 3, 2, 6, 1, 0, 4, 7]
 
 
-@settings(deadline=None)
+@draws()
 @given(sizes, st.booleans(), st.integers(0, 9), st.integers(0, 30))
 def test_a_restored_position_continues_exactly(size, shuffle, seed, n_before):
     n, batch_size = size

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import ostinato.data.checks as package
@@ -24,6 +24,7 @@ from ostinato.data.checks.tree import BINS, Bins, Tree
 from ostinato.data.checks.windows import shared_windows
 from ostinato.data.examples import Examples
 from ostinato.data.roles import Roles
+from zoo.suites import draws
 
 MODULES = [
     package.__name__,
@@ -68,7 +69,7 @@ def test_docstrings(name):
 
 
 @given(seed=st.integers(0, 10**6), alphabet=st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@draws(50)
 def test_first_equal_is_that_of_a_loop(seed, alphabet):
     generator = np.random.default_rng(seed)
     values = np.array([0.0, -0.0, np.nan, 1.0], np.float32)
@@ -179,7 +180,7 @@ def test_copies_in_one_file(generator):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@draws(30)
 def test_conflicting_labels_are_those_of_a_loop(seed):
     generator = np.random.default_rng(seed)
     X = generator.integers(0, 2, (30, 4, 1)).astype(np.float32)
@@ -356,7 +357,7 @@ def test_rounded_copies_of_different_lengths(generator):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@draws(10)
 def test_near_pairs_are_near(seed):
     generator = np.random.default_rng(seed)
     X = generator.normal(size=(120, 12, 2)).cumsum(1) * [1, 100] + [0, 5000]
@@ -510,7 +511,7 @@ def best_stump(values, y):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@draws(30)
 def test_a_tree_of_one_level_is_the_best_one(seed):
     g = np.random.default_rng(seed)
     values, y = g.integers(0, 9, (60, 3)).astype(float), g.integers(0, 3, 60)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -15,6 +15,7 @@ from ostinato.data import Roles, dates, read_examples
 from ostinato.data.checks import check
 from ostinato.data.prepare import Preparation
 from ostinato.data.text_column import Text
+from zoo.suites import draws
 
 ROLES = Roles(id="id", time="time", features=("x",))
 
@@ -56,7 +57,7 @@ def test_spellings(text):
     assert time.dtype == "datetime64[ns]"
 
 
-@settings(max_examples=200, deadline=None)
+@draws(200)
 @given(
     st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)),
     st.sampled_from(["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d %B %Y %I:%M:%S %p"]),

@@ -7,8 +7,10 @@ import io
 import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+
+from zoo.suites import draws
 
 pytest.importorskip("pyarrow")
 from ostinato.data.delimited import parse_delimited
@@ -32,7 +34,7 @@ def fields(table):
 
 
 @given(st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1, max_size=6), st.sampled_from(",;\t"))
-@settings(max_examples=200, deadline=None)
+@draws(200)
 def test_rows_that_python_writes_are_read_as_python_reads_them(rows, separator):
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
@@ -48,7 +50,7 @@ def test_rows_that_python_writes_are_read_as_python_reads_them(rows, separator):
 @given(st.text(st.sampled_from('a1",\n'), max_size=30))
 @example('x,y\n"a\nb",1\n')
 @example('x,y\n"a""b",1\n')
-@settings(max_examples=500, deadline=None)
+@draws(500)
 def test_any_text_is_read_as_python_reads_it_or_refused(text):
     """Nothing is read in another way than the strict reader does: neither rows nor lines."""
     content = "x,y\n" + text

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples
 from ostinato.data.arrow_tables import parse_arrow, parse_parquet
 from ostinato.data.tables import parse_examples
+from zoo.suites import draws
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import feather, ipc, parquet  # noqa: E402
@@ -87,7 +88,7 @@ def bits(examples):
 
 
 @given(tables())
-@settings(max_examples=20, deadline=None)
+@draws(20)
 def test_the_same_bits_from_every_format(rows):
     wanted_a = np.array([row["a"] for row in rows]).astype(np.float32)
     wanted_b = np.array([np.nan if row["b"] is None else row["b"] for row in rows], np.float32)
@@ -106,7 +107,7 @@ def test_the_same_bits_from_every_format(rows):
 
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False),
                          min_size=3, max_size=3), min_size=1, max_size=4))  # fmt: skip
-@settings(max_examples=20, deadline=None)
+@draws(20)
 def test_wide_tables_and_arrays_give_the_same_bits(values):
     X = np.array(values, np.float32)
     y = np.arange(len(X)) % 2

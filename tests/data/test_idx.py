@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ostinato.datasets import read_idx
+from zoo.suites import draws
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -23,7 +24,7 @@ def written(array):
     return header(code, *array.shape) + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
-@settings(deadline=None)
+@draws()
 @given(
     st.sampled_from(sorted(CODES)).flatmap(
         lambda name: hnp.arrays(name, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0))
@@ -109,7 +110,7 @@ def test_empty_axes_beside_absurd_ones():
         read_idx(header(0x08, 0, *[2**32 - 1] * 4))
 
 
-@settings(deadline=None, max_examples=300)
+@draws(300)
 @given(
     st.binary(max_size=40), st.sampled_from([b"", b"\0\0", b"\0\0\x08\1\0\0\0", b"\x1f\x8b\x08"])
 )

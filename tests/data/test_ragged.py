@@ -2,10 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Ragged
+from zoo.suites import draws
 
 
 def sequences(min_size=1):
@@ -29,7 +30,7 @@ def assert_is(ragged, wanted):
         np.testing.assert_array_equal(got, want)
 
 
-@settings(deadline=None)
+@draws()
 @given(sequences(), st.data())
 def test_indexing_agrees_with_a_list(arrays, data):
     ragged, n = Ragged.from_list(arrays), len(arrays)
@@ -49,7 +50,7 @@ def test_indexing_agrees_with_a_list(arrays, data):
     assert_is(ragged[np.array(mask)], [a for a, m in zip(arrays, mask, strict=True) if m])
 
 
-@settings(deadline=None)
+@draws()
 @given(sequences())
 def test_padded_holds_every_sequence_and_zeros(arrays):
     ragged = Ragged.from_list(arrays)

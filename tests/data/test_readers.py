@@ -3,10 +3,11 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Ragged, read, read_stream
+from zoo.suites import draws
 
 TS = b"@classLabel true a b\n@data\n1,2:3,4:a\n5:6:b\n"
 
@@ -135,7 +136,7 @@ def _archive(compressed):
 ARCHIVES = {compressed: _archive(compressed) for compressed in (False, True)}
 
 
-@settings(deadline=None, max_examples=300)
+@draws(300)
 @given(st.data())
 def test_damage_to_an_archive_is_a_value_error_or_harmless(tmp_path_factory, data):
     """Whatever happens to the bytes, no other exception (and no pickle) comes out."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Batches
+from zoo.suites import draws
 
 
 def lengths_of(n, seed=0):
@@ -25,7 +26,7 @@ def padding(lengths, drawn):
     return 1 - sum(lengths[batch].sum() for batch in drawn) / cells
 
 
-@settings(max_examples=60, deadline=None)
+@draws(60)
 @given(st.integers(1, 90), st.data())
 def test_each_epoch_has_every_example_once(n, data):
     size = data.draw(st.integers(1, n))

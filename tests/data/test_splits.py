@@ -4,12 +4,13 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from ostinato.data.examples import Examples
 from ostinato.data.splits import check_disjoint, folds, split
+from zoo.suites import draws
 
 THREE = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -28,7 +29,7 @@ def overlap(parts):
     shares=st.lists(st.integers(1, 9), min_size=2, max_size=4),
     n_classes=st.integers(1, 6),
 )
-@settings(max_examples=100, deadline=None)
+@draws(100)
 def test_every_sequence_is_in_one_part_and_every_class_has_its_share(n, seed, shares, n_classes):
     fractions = {f"part {i}": s / sum(shares) for i, s in enumerate(shares)}
     y = np.random.default_rng(seed).integers(0, n_classes, n)
@@ -81,7 +82,7 @@ def test_a_class_of_one_is_learnt_from():
 
 
 @given(seed=st.integers(0, 10**6), n_groups=st.integers(3, 40))
-@settings(max_examples=60, deadline=None)
+@draws(60)
 def test_groups_stay_together(seed, n_groups):
     generator = np.random.default_rng(seed)
     groups = np.concatenate([np.arange(n_groups), generator.integers(0, n_groups, 200)])
@@ -149,7 +150,7 @@ def test_sequences_across_the_border_are_left_out(caplog):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@draws(60)
 def test_by_time_nothing_learnt_is_later_than_what_is_tested(seed):
     generator = np.random.default_rng(seed)
     times = [np.sort(generator.integers(0, 200, 4)) // 4 for _ in range(60)]  # with ties

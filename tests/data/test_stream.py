@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples, stream, stream_examples
 from ostinato.data.stream import stream_share
+from zoo.suites import draws
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import ipc, parquet  # noqa: E402
@@ -89,7 +90,7 @@ def bits(parts):
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(1, 300), st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@draws(15)
 def test_blocks_are_the_whole_in_parts(lengths, block, rows_of_block):
     rows = rows_of(lengths)
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +131,7 @@ def shares(path, roles, of):
     st.integers(1, 4),
     st.integers(1, 300),
 )
-@settings(max_examples=60, deadline=None)
+@draws(60)
 def test_shares_of_row_groups_are_the_whole(lengths, group, of, rows, block):
     """Sequences over the ends of row groups, shares without a sequence, more shares than groups."""
     table = pa.Table.from_pylist(rows_of(lengths))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from layer_cases import assert_near, gradients, tensors
 
 import ostinato
-from zoo.suites import one_in
+from zoo.suites import draws, one_in
 
 CELLS = ["RNNCell", "GRUCell", "LSTMCell"]
 
@@ -23,7 +23,7 @@ def pair(kind: str, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.n
     return theirs, ours
 
 
-@settings(max_examples=100, deadline=None)
+@draws(100)
 @given(
     kind=st.sampled_from(CELLS),
     sizes=st.tuples(st.integers(1, 4), st.integers(1, 5)),

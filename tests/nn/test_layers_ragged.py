@@ -7,15 +7,16 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from layer_cases import KINDS, assert_near, cases, gradients, tensors
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 import ostinato
+from zoo.suites import draws
 
 
-@settings(max_examples=150, deadline=None)
+@draws(150)
 @given(case=cases(forms=("padded",), shortest=0))
 def test_lengths_are_each_row_alone(case):
     theirs, ours = case.layers(torch.float64)

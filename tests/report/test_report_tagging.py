@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import report_reader
 import task_examples
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
@@ -18,6 +18,7 @@ from ostinato import SequenceTagger
 from ostinato.report import RunFacts, TaggingData, collect_tagging, groups, lanes, write_report
 from ostinato.report import tagging as module
 from ostinato.report.tagging_page import _colours, _families
+from zoo.suites import draws
 
 
 def read(tmp_path: Path, data: Any) -> report_reader.Page:
@@ -97,7 +98,7 @@ def test_of_a_long_sequence_the_part_with_most_errors_is_shown() -> None:
         assert wrong[start : start + most].sum() == best and start <= max(0, n - most)
 
 
-@settings(deadline=None, max_examples=60)
+@draws(60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(0, 9))
 def test_groups_by_length_and_position_count_every_answer_once(
     lengths: list[int], seed: int

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.training import Plan, learning_rate
+from zoo.suites import draws
 
 
 def rates(total: int, **plan) -> list[float]:
@@ -33,7 +34,7 @@ def test_warmup_comes_before_the_schedule():
     )
 
 
-@settings(deadline=None)
+@draws()
 @given(
     st.sampled_from(["constant", "cosine", "step"]),
     st.integers(0, 50),

@@ -1,4 +1,7 @@
-"""What of many parameters the quick suite plays, `-m "not slow"`; the whole suite plays all."""
+"""The quick suite, `-m "not slow"`: which of many parameters, and how many examples it draws.
+
+The whole suite plays and draws all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+QUICK = False  # whether this is the quick suite: tests/conftest.py knows
+
+
+def draws(n: int = 100) -> settings:
+    """A property test draws n examples in the whole suite, a third of them in the quick one."""
+    return settings(max_examples=-(-n // 3) if QUICK else n)
 
 
 def one_in(n: int, parameters: Iterable[Any], of_several: bool = False) -> list[Any]:
