@@ -140,7 +140,7 @@ def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
     data, task = settings.data, settings.task
     sources.check(data)
     source = sources.known(data.source)
-    # Missing values are a finding here; and validation is a part of what the model has seen.
+    # Missing values are a finding and no error; the validation part counts as training.
     settings = replace(settings, data=replace(data, missing="mask")).updated(
         {"training.validation_fraction": 0.0}
     )

@@ -136,7 +136,8 @@ class _Folds:
 
 
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
-    first = next(jobs.folds(configuration.resolve(asked), asked, k))  # it tells what there is
+    # Read here, too: this logs the sizes of the data once for all workers.
+    first = next(jobs.folds(configuration.resolve(asked), asked, k))
     with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
         team.do_all(_worker, (given, k, sources.digest(first.settings.data)), dealer)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ostinato.runtime.differences import Values, Weights
 
 DIFFERENT = 1
-# Seconds, and what is in the configuration of a run that config.json says, too.
+# Left out: seconds, and sections of a run's configuration that config.json repeats.
 _TIMES = {"elapsed_s", "evaluation_s"}
 _ELSEWHERE = ("model.", "training.")
 _MOST = 20  # lines of a part, for people

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Warnings that change what a forecast means: its steps are taken as equally far apart.
 OF_FORECASTS = ("gaps",)
-LOOKED_AT = 1 << 24  # values of a part whose sequences are in a file
+LOOKED_AT = 1 << 24  # values that are looked at of a part whose sequences stay in a file
 
 _log = logging.getLogger(__name__)
 

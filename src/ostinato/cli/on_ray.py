@@ -87,7 +87,7 @@ class Trials:
                 ) from None
             except ray.exceptions.OutOfMemoryError:  # before the trial has begun
                 raise workers.Lost from None
-            except RuntimeError as error:  # Ray's manager of actors wraps what it does not expect
+            except RuntimeError as error:  # Ray's manager of actors wraps errors of the cluster
                 if isinstance(error.__cause__, ray.exceptions.RayError):
                     raise workers.Lost from None
                 raise
@@ -127,7 +127,7 @@ def _hooks(dealer: workers.Dealer) -> Any:
             self.running: dict[str, Any] = {}  # the pieces, by their trials
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
-            return object, ()  # Ray Tune writes down what it goes on with; a study has its journal
+            return object, ()  # Ray Tune saves searchers; a study has its own journal
 
         def suggest(self, trial_id: str) -> Any:
             for piece in self.left:

@@ -43,7 +43,7 @@ NAME = "tune"
 FORMAT = 1
 
 SAMPLER: dict[str, Any] = {"name": "TPESampler", "n_startup_trials": 8}
-# Losses are far from their end in the first quarter of a schedule, and say little of it.
+# No trial is ended in the first quarter of a schedule: its loss says little of the last one yet.
 PRUNER: dict[str, Any] = {
     "name": "MedianPruner",
     "n_startup_trials": 4,

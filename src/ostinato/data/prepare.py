@@ -178,7 +178,7 @@ class Preparation:
         if not isinstance(examples.X, Stored):
             prepared = self._apply(examples, unknown)
         else:
-            for block in () if unseen else examples.blocks():  # what is refused is refused now
+            for block in () if unseen else examples.blocks():  # errors come now, not while training
                 self._apply(block, unknown)
             prepared = examples.X.prepared(
                 partial(self._apply_values, examples.features, examples.categories),

@@ -155,7 +155,7 @@ def _load_arrays(
         raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
 
 
-# The arrays that are read, and how to save what came as an array of objects.
+# The arrays that a file may have, and what to do instead of saving one as objects.
 _ARRAYS = {
     "X": "save sequences of different lengths as values=numpy.concatenate(X) and "
     "offsets=numpy.cumsum([0, *map(len, X)])",

@@ -47,7 +47,7 @@ fill missing values in, or leave the example out
     """
     sequences = shape_sequences(X)
     _check_extent(sequences)
-    if not isinstance(sequences, Stored):  # those in a file were checked when they were prepared
+    if not isinstance(sequences, Stored):  # a file was checked when it was prepared
         _check_finite(sequences)
     return sequences
 

@@ -314,7 +314,7 @@ def _units(
 def _cuts(ends: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> list[Any]:
     """The last time of each part but the last, so that about these fractions end by then."""
     order = np.argsort(ends, kind="stable")
-    through = np.cumsum(sizes[order])  # sequences of this unit and those that end earlier
+    through = np.cumsum(sizes[order])  # sequences of units up to this one, by their ends
     targets = np.cumsum(fractions)[:-1] * through[-1]
     nearest = [int(np.abs(through - target).argmin()) for target in targets]
     return [ends[order[i]] for i in nearest]

@@ -133,7 +133,7 @@ def _written(own: Kept) -> bytes:
                 arrays[name] = values
     content = io.BytesIO()
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(content, about=text, **arrays)  # type: ignore[arg-type]  # no name is a keyword of it
+    np.savez(content, about=text, **arrays)  # type: ignore[arg-type]  # no array is named like a parameter of savez
     return content.getvalue()
 
 

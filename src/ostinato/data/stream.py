@@ -34,7 +34,7 @@ from ostinato.data.tables import parse_examples
 
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
-PIECE = 1 << 16  # bytes of a column of it that are read at a time, where only some are wanted
+PIECE = 1 << 16  # bytes of a Parquet column that are read at a time, if not all columns are wanted
 COPIES = 8  # of a block: as it was read, as columns in float64, as features, prepared
 
 

@@ -21,7 +21,7 @@ LEVELS = ("character", "word", "piece")
 
 _NO_BLANK_BEFORE = frozenset(".,;:!?)]}’”%-—")
 _NO_BLANK_AFTER = frozenset("([{‘“£$#-—")
-_SEEN_TWICE = 2  # a word must be, to have a number: the others teach what UNKNOWN looks like
+_SEEN_TWICE = 2  # times that a word occurs at least to have a number; rarer ones train UNKNOWN
 _BYTES = 256  # every byte is a piece, so that no text is unknown
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from ostinato.data.copies import Copies
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
 
-# Reads further tokens [N]; gives the scores [V] of what follows the last one, and the state there.
-# The first token is END, and the first state None.
+# A function that reads further tokens [N] from a state on. It gives the scores [V] of the next
+# token, and the state behind the last one. The first token is END, and the first state None.
 Read = Callable[[np.ndarray, Any], tuple[np.ndarray, Any]]
 
 

@@ -17,7 +17,7 @@ All pass scikit-learn's `check_estimator`, but for checks that take X for a tabl
 from ostinato._extras import needs
 
 with needs("torch", "torch", "sklearn"):
-    import torch  # noqa: F401  # before scikit-learn, whose own error would say less
+    import torch  # noqa: F401  # first: scikit-learn's own error would not name the extra
 
     from ostinato.estimators.classifier import SequenceClassifier
     from ostinato.estimators.forecaster import SequenceForecaster

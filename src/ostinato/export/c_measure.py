@@ -23,7 +23,7 @@ FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Os", "-fstack
 HOSTED = ("gcc", "clang")
 CORTEX_M = "Cortex-M4"
 _SECONDS = 120
-_MAX_SOURCE = 1 << 25  # characters: 10 MB of weights, more than such processors have
+_MAX_SOURCE = 1 << 25  # characters: 10 MB of weights, more than a microcontroller holds
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ostinato.export.onnx_writer import DOUBLE, FLOAT, INT64, Writer
 
 SERIES, LENGTHS, FUTURE, STATIC = "series", "lengths", "future", "static"
 Network = Callable[[str, str], str]  # x `[B, C, F]` and lengths `[B]` → `[B, h · H]`
-Each = Callable[[str, str], str]  # vectors `[B, h, H]` and what is known `[B, h, n]` → `[B, h, Q]`
+Each = Callable[[str, str], str]  # vectors `[B, h, H]` and known inputs `[B, h, n]` → `[B, h, Q]`
 
 
 def described_inputs(w: Writer, windows: SeriesWindows) -> list[Any]:

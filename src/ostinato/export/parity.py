@@ -340,7 +340,7 @@ def _from_random_states(
 
 def _embedded(model: Model, x: np.ndarray) -> np.ndarray:
     embed = model.graph.embed
-    if embed is None or embed.spelling is not None:  # whose words are vectors already
+    if embed is None or embed.spelling is not None:  # words come as vectors
         return x
     if embed.table is None:
         return np.eye(embed.n_tokens, dtype=np.float32)[x]

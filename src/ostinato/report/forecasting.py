@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 6  # series: the worst, the middle and the best ones
 LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are after it
 MOST_STEPS = 600  # of a series that are drawn, at most
-MOST_AGAIN = 2_000  # forecasts whose baselines are computed again, a millisecond each
+MOST_AGAIN = 2_000  # forecasts, at most, for which baselines are computed again: a millisecond each
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -17,7 +17,7 @@ from ostinato.report.markup import count, note, omitted, percent, plain, row, se
 from ostinato.report.svg import ACCENT, inline_svg
 
 DEEPEST = 12.0  # bits of the strongest colour of a token
-SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of what would not be seen
+SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of characters that would not be seen
 
 
 def header(data: LanguageData) -> str:

@@ -21,7 +21,7 @@ from ostinato.report.markup import short
 from ostinato.report.svg import ACCENT, INK, LINE, MUTED, WRONG, diverging, inline_svg, tinted
 
 IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are shown as pictures
-MAX_LANES = 12  # of more classes, those that were believed in most
+MAX_LANES = 12  # with more classes, the most probable ones have a lane
 MAX_LINES = 12  # more features than this are a heat map, not lines
 LINE_POINTS = 1000  # of all lines of an example together
 MAX_ROWS = {"features": 64, "units": 128}  # of a heat map; more are drawn by equal parts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger
     from ostinato.training.fitted_tagger import FittedTagger
 
-MOST_STEPS, MOST_WORDS = 160, 60  # of a sequence that are drawn: those with most errors
+MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence: the stretch with most errors
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -17,7 +17,7 @@ from ostinato.runtime.step_graph import StepGraph
 
 LONGEST = 60  # characters of a value without a name
 
-# How closely an operator binds; what stands within one that binds closer is put in parentheses.
+# How closely operators bind: an operand that binds less than its operator needs parentheses.
 COMPARED, ADDED, MULTIPLIED, RAISED, ALONE = range(5)
 
 

@@ -142,7 +142,7 @@ class LookaheadSource(RowSource):
         if len(values) == 1:
             return first[None]
         program = self.network._program(step, False, values.shape[1])
-        # A window of one step has none beyond it; what is played for it there is not read.
+        # A row of one step has no later window: the one that is played for it is not read.
         outputs, _ = program.play([values[1:]], [max(1, n - 1) for n in lengths], begun)
         return np.concatenate([first[None], outputs[-1]])
 

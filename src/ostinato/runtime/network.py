@@ -129,7 +129,7 @@ class Network:
         return outputs[0][0]
 
     def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> StepProgram:
-        # Here, since the lowering is a third of what reading a model imports.
+        # Imported here: the lowering would be a third of all that reading a model imports.
         from ostinato.runtime.programs import HOIST_BELOW, StepProgram
 
         key = step, reverse, n_rows < HOIST_BELOW

@@ -55,7 +55,7 @@ if environment.launched():
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-WAIT = timedelta(seconds=3)  # between two looks at what signals came
+WAIT = timedelta(seconds=3)  # until signals that came meanwhile are looked at
 PATIENCE_S = 15  # half of what torchrun gives a process to end, before it kills it
 _given_up: list[Any] = []  # calls between processes that gloo did not answer
 
@@ -350,7 +350,7 @@ def backward(
     n = len(share.measured)
     told, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
     interrupt.agree([number for number, times in zip(SIGNALS, told, strict=True) if times])
-    weight = max(weight, torch.finfo(flat.dtype).tiny)  # of a batch whose weights are all zero
+    weight = max(weight, torch.finfo(flat.dtype).tiny)  # all rows of a batch may weigh zero
     flat /= weight
     start = len(numbers)
     for p, processes in zip(parameters, there, strict=True):

@@ -18,8 +18,8 @@ from ostinato.models.language import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
 from ostinato.training.task import Mean, Measured, Task
 
-# A long document is measured in parts, each read after a part of what stands before it; a state
-# forgets within hundreds of tokens.
+# A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
+# warm up the state, which forgets within hundreds of tokens.
 PART, WARM_UP = 8192, 512
 READ_AT_ONCE = 128  # tokens of a row between two readouts
 ROWS_AT_ONCE = 32

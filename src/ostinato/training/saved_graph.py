@@ -197,7 +197,7 @@ def _mean_of_heads(members: Sequence[ModelGraph], top: Scan) -> StepGraph:
     total = None
     for i, member in enumerate(members):
         size = top.width // n_members
-        apart = member.readout.kind == "scan"  # else the columns are those of the layer
+        apart = member.readout.kind == "scan"  # else a member has columns of each direction
         own = c.slice(x, i * size, size) if apart else _own(c, x, top, i, n_members)
         (answer,) = c.inlined(member.head, [own], ())[1]
         total = answer if total is None else elementwise(c, "add", total, answer)

@@ -25,8 +25,8 @@ Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow w
 
 # Answers are made for so many steps at a time, padding included: 33 MB for states of 2 · 128.
 STEPS_AT_ONCE = 2**15
-# The share of the occurrences of words seen once that are shown as the unknown word: from them the
-# network learns what to make of words that it has not seen (Lample et al. 2016).
+# In training this share of the words seen once is read as the unknown word: from them the network
+# learns what to make of unknown words (Lample et al. 2016).
 HIDDEN_SHARE = 0.5
 
 

@@ -12,7 +12,7 @@ from ostinato.data import Batches
 from ostinato.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
-Mean = tuple[float, float]  # and what it was divided by: 0 of a share in which there is nothing
+Mean = tuple[float, float]  # a mean, and the weight that it was divided by: 0 of an empty share
 
 
 class Task(Protocol):

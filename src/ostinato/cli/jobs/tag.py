@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
     from ostinato.training.tagging import TagAnswers
 
-AT_ONCE = 1 << 17  # values of a test part in a file whose answers are written at a time
-SHOWN = 1 << 20  # values of a test part whose sequences are in a file that the report looks at
-LEARNT = 1 << 22  # values of such a training part that the baseline of words learns from
+# Where sequences stay in a file, so many values of them are read:
+AT_ONCE = 1 << 17  # at a time, to write answers
+SHOWN = 1 << 20  # of the test part, for the report
+LEARNT = 1 << 22  # of the training part, for the baseline of words
 
 _log = logging.getLogger(__name__)
 

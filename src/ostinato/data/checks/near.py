@@ -29,7 +29,7 @@ _POINTS, _PROJECTIONS, _KEYS, _TABLES = 16, 16, 5, 6
 _CELL = 4 * NEAR  # of the median variation: a near pair shares a coordinate's cell in 80 % or more
 _NEIGHBOURS = 3  # that each is compared with in its cell
 _MOST_PAIRS = 300_000
-_PROBES, _REFERENCE = 200, 8192  # pairs whose density is looked at, among so many sequences
+_PROBES, _REFERENCE = 200, 8192  # pairs, and the sequences among which their density is measured
 _FARTHEST = 1e6  # deviations from the mean, so that squares of outliers stay finite
 _FALSE_SHARE = 0.1  # of the pairs told, at most so many are expected to be near by chance
 

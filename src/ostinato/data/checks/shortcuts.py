@@ -193,7 +193,7 @@ def _finding(
     if cue.code == "shortcut-order":  # a model does not see it; a split at random is not harmed
         severity = "note" if way < WARNING else "warning"
     elif cue.code in ("shortcut-length", "shortcut-missing") and severity == "note":
-        severity = "warning"  # what has no content should tell nothing
+        severity = "warning"  # lengths and gaps have no content, and should tell nothing
     return Finding(
         severity,
         cue.code,

@@ -40,7 +40,7 @@ def step_bits(one: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
             for total, case in zip(found, cases, strict=True):
                 np.maximum(total, bits[case], out=total)
     for side, total in zip(sides, found, strict=True):
-        total[side.offsets[:-1][side.lengths > 0]] = 0  # what is before is another sequence
+        total[side.offsets[:-1][side.lengths > 0]] = 0  # no step comes before the first one
     return found[0], found[-1]
 
 
