@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
@@ -277,29 +278,36 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
     elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
-        dates = [
-            name for name in texts if roles.time is None and _dates_in(table[name]) is not None
-        ]
-        if dates:
-            raise ValueError(
-                f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
-                f"{shlex.quote(dates[0])}), or name the features (--features)"
-            )
-        for name in texts:
-            column = table[name]
-            if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
-                column.numbers()  # says which value is none
-        numbers = ",".join(name for name in rest if name not in texts)
-        raise ValueError(
-            f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
-            f"name the features (--features {numbers})".replace(" )", ")")
-        )
+        _refuse_texts(texts, rest, roles, table)
     if not rest:
         raise ValueError(
             f"{table.source}: no column is left for the features; the columns are "
             f"{', '.join(map(repr, table.names[:20]))}"
         )
     return tuple(rest)
+
+
+def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table) -> NoReturn:
+    """Say which of the columns without a role holds no numbers, and what it may be.
+
+    Raises:
+        ValueError: always.
+    """
+    dates = [n for n in texts if roles.time is None and _dates_in(table[n]) is not None]
+    if dates:
+        raise ValueError(
+            f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
+            f"{shlex.quote(dates[0])}), or name the features (--features)"
+        )
+    for name in texts:
+        column = table[name]
+        if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
+            column.numbers()  # says which value is none
+    numbers = ",".join(name for name in rest if name not in texts)
+    raise ValueError(
+        f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
+        f"name the features (--features {numbers})".replace(" )", ")")
+    )
 
 
 def _with_labels(roles: Roles, table: Table) -> Roles:
@@ -393,33 +401,37 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
 
     Where shape and features were given, as those of a model, further columns are nobody's concern.
     """
-    said = []
+    found = list(_found_out(given, full))
+    told = [f"taken as {'; '.join(found)}"] if found else []
+    left_out = [name for name in _rest(full, table) if name not in full.features]
+    if left_out and (given.shape is None or full.features != given.features):
+        told.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
+    if told:
+        import logging  # not a part of reading a saved model
+
+        logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(told))
+
+
+def _found_out(given: Roles, full: Roles) -> Iterator[str]:
+    """The roles that were not given, in words."""
     if given.shape is None and (full.shape == "wide" or given.id != full.id):
-        said.append(f"shape {full.shape}")
+        yield f"shape {full.shape}"
     if given.shape is None and full.shape == "long" and full.id is None:
-        said.append("a single sequence (no --id)")
+        yield "a single sequence (no --id)"
     for role in ("id", "time", "task"):
         if getattr(given, role) != getattr(full, role):
-            said.append(f"{role} {getattr(full, role)!r}")
+            yield f"{role} {getattr(full, role)!r}"
     if full.time_format != given.time_format:
-        said.append(f"times {full.time_format}")
+        yield f"times {full.time_format}"
     if full.features and not given.features:
         noun = "feature" if len(full.features) == 1 else "features"
-        said.append(f"{len(full.features)} {noun}: {_shown(full.features)}")
+        yield f"{len(full.features)} {noun}: {_shown(full.features)}"
     if full.labels and not given.labels:
         how = "" if full.between is None else f", {full.between!r} between them"
-        said.append(
+        yield (
             f"several labels a sequence{how}: {_shown(full.labels)}; none where {full.target!r} is "
             "empty"
         )
-    taken = [f"taken as {'; '.join(said)}"] if said else []
-    left_out = [name for name in _rest(full, table) if name not in full.features]
-    if left_out and (given.shape is None or full.features != given.features):
-        taken.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
-    if taken:
-        import logging  # not a part of reading a saved model
-
-        logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(taken))
 
 
 def _shown(names: tuple[str, ...]) -> str:
