@@ -8,9 +8,8 @@ torch.nn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +32,22 @@ from ostinato.nn.ragged import check_lengths, check_resets, expand_restart
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 
 
-@dataclass(frozen=True)
-class _Ragged:
-    """Lengths, resets and restart, checked, in the inner layout; and how scan keeps states."""
+class _Asked(NamedTuple):  # which is made in a third of a dataclass's time
+    """The keywords of `forward`; once they are checked, in the inner layout."""
 
     lengths: Any = None  # [B] int64, or None
     resets: Tensor | None = None  # [T, B] bool
     restart: Hidden = None  # like hx
-    packed: bool = False  # whether the input was packed; then rows are sorted, the longest first
+    all_states: bool = False
     memory: int | str | None = None  # of all layers and directions
     truncate: int | None = None
+    packed: bool = False  # whether the input was packed; then rows are sorted, the longest first
+
+    @property
+    def needs_scan(self) -> bool:
+        """Whether torch's layers cannot do it, which know lengths alone."""
+        limited = self.memory is not None or self.truncate is not None
+        return limited or self.all_states or self.resets is not None
 
 
 class _Layer(torch.nn.RNNBase):
@@ -112,39 +117,37 @@ class _Layer(torch.nn.RNNBase):
         if self.training:
             memory = self.memory_budget if memory is None else memory
             truncate = self.gradient_steps if truncate is None else truncate
-        limited = memory is not None or truncate is not None
-        needs_scan = resets is not None or return_all_states or limited
-        if lengths is None and restart is None and not needs_scan:
+        asked = _Asked(lengths, resets, restart, return_all_states, memory, truncate)
+        if lengths is None and restart is None and not asked.needs_scan:
             played = self._forward_usual(input, hx)
             if played is not None:
                 return played
+        return self._forward_asked(input, hx, asked)
+
+    def _forward_asked(
+        self, input: Tensor | PackedSequence | Ragged, hx: Hidden, asked: _Asked
+    ) -> tuple[Any, ...]:
+        """`forward` of any input, by torch's own layer where `scan` would gain nothing."""
         self._refresh()
-        if restart is not None and resets is None:
+        if asked.restart is not None and asked.resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
         if isinstance(input, Ragged):
             input = self._pack(input)
-        if not needs_scan and lengths is None and not self._plays(input):
+        if not asked.needs_scan and asked.lengths is None and not self._plays(input):
             return super().forward(input, hx)
-        if needs_scan and torch.is_autocast_enabled(self._weight.device.type):
-            with torch.autocast(self._weight.device.type, enabled=False):
-                return self.forward(
-                    input.to(self._weight.dtype),  # autocast would change the dtype of the carry
-                    None if hx is None else map_hidden(lambda h: h.to(self._weight.dtype), hx),
-                    lengths=lengths,
-                    resets=resets,
-                    restart=restart,
-                    return_all_states=return_all_states,
-                    memory=memory,
-                    truncate=truncate,
-                )
-        given = _Ragged(lengths, resets, restart, memory=memory, truncate=truncate)
+        dtype, device_type = self._weight.dtype, self._weight.device.type
+        if asked.needs_scan and torch.is_autocast_enabled(device_type):
+            if hx is not None:
+                hx = map_hidden(lambda h: h.to(dtype), hx)
+            with torch.autocast(device_type, enabled=False):  # it changes the dtype of the carry
+                return self._forward_asked(input.to(dtype), hx, asked)
         if isinstance(input, PackedSequence):
-            if lengths is not None:
+            if asked.lengths is not None:
                 raise ValueError("lengths= was given with a packed input, which brings its own")
-            return self._forward_packed(input, hx, given, return_all_states)
+            return self._forward_packed(input, hx, asked)
         if not self._has_known_axes(input, hx):
             return super().forward(input, hx)  # raises torch's error
-        return self._forward_padded(input, hx, given, return_all_states)
+        return self._forward_padded(input, hx, asked)
 
     def _forward_usual(self, input: Any, hx: Hidden) -> tuple[Tensor, Hidden] | None:
         """One layer in one direction over a batch, time-major or batch_first; None otherwise.
@@ -178,13 +181,7 @@ class _Layer(torch.nn.RNNBase):
         step = self._step(weights, all_states)
         return scan_layer(step, captured, variant, hx, xs, **options)
 
-    def _forward_padded(
-        self,
-        input: Tensor,
-        hx: Hidden,
-        given: _Ragged,
-        all_states: bool,
-    ) -> tuple[Any, ...]:
+    def _forward_padded(self, input: Tensor, hx: Hidden, asked: _Asked) -> tuple[Any, ...]:
         """`forward` of a batched or unbatched tensor."""
         batched = input.dim() == 3
         swapped = batched and self.batch_first
@@ -206,30 +203,23 @@ class _Layer(torch.nn.RNNBase):
         xs = enter(input)
         hx = self._zero_hidden(xs) if hx is None else rows(hx)
         self.check_forward_args(_swap(xs, 0) if self.batch_first else xs, hx, None)
-        lengths, resets, restart = given.lengths, given.resets, given.restart
-        ragged = replace(
-            given,
+        lengths, resets, restart = asked.lengths, asked.resets, asked.restart
+        checked = asked._replace(
             lengths=None if lengths is None else check_lengths(lengths, xs),
             resets=None if resets is None else enter(check_resets(resets, input.shape[:-1], xs)),
             restart=None if restart is None else expand_restart(rows(restart), hx),
         )
-        output, h_n, states = self._all_layers(xs, hx, ragged, all_states)
+        output, h_n, states = self._all_layers(xs, hx, checked)
         if not batched:
             h_n = map_hidden(lambda leaf: leaf.squeeze(1), h_n)
-        if all_states:
+        if asked.all_states:
             return leave(output, 0), h_n, map_hidden(lambda leaf: leave(leaf, 1), states)
         return leave(output, 0), h_n
 
-    def _forward_packed(
-        self,
-        packed: PackedSequence,
-        hx: Hidden,
-        given: _Ragged,
-        all_states: bool,
-    ) -> tuple[Any, ...]:
+    def _forward_packed(self, packed: PackedSequence, hx: Hidden, asked: _Asked) -> tuple[Any, ...]:
         """`forward` of a packed input."""
         data, batch_sizes, sorted_indices, unsorted_indices = packed
-        resets, restart = given.resets, given.restart
+        resets, restart = asked.resets, asked.restart
         xs, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # rows stay sorted
         hx = self._zero_hidden(xs) if hx is None else self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
@@ -237,66 +227,64 @@ class _Layer(torch.nn.RNNBase):
             resets = _select(check_resets(resets, xs.shape[:-1], xs), 1, sorted_indices)
         if restart is not None:
             restart = self.permute_hidden(expand_restart(restart, hx), sorted_indices)
-        ragged = replace(given, lengths=lengths, resets=resets, restart=restart, packed=True)
-        output, h_n, states = self._all_layers(xs, hx, ragged, all_states)
+        checked = asked._replace(lengths=lengths, resets=resets, restart=restart, packed=True)
+        output, h_n, states = self._all_layers(xs, hx, checked)
         repacked = pack_padded_sequence(output, lengths).data
         result = PackedSequence(repacked, batch_sizes, sorted_indices, unsorted_indices)
         h_n = self.permute_hidden(h_n, unsorted_indices)
-        if all_states:
+        if asked.all_states:
             return result, h_n, map_hidden(lambda leaf: _select(leaf, 2, unsorted_indices), states)
         return result, h_n
 
-    def _all_layers(
-        self, xs: Tensor, hx: Hidden, ragged: _Ragged, all_states: bool
-    ) -> tuple[Tensor, Hidden, Hidden]:
+    def _all_layers(self, xs: Tensor, hx: Hidden, asked: _Asked) -> tuple[Tensor, Hidden, Hidden]:
         """Play all layers and directions, in the inner layout: (output, h_n, states)."""
-        limited = ragged.memory is not None or ragged.truncate is not None
-        needs_scan = ragged.resets is not None or all_states or limited
-        only_lengths = ragged.lengths is not None and not needs_scan
-        if only_lengths and not self._plays(xs):
-            return self._play_in_torch(xs, hx, ragged.lengths)
+        if asked.lengths is not None and not asked.needs_scan and not self._plays(xs):
+            return self._play_in_torch(xs, hx, asked.lengths)
         n_directions = 2 if self.bidirectional else 1
-        n_weights = len(self._all_weights[0])
-        memory, n_scans = ragged.memory, self.num_layers * n_directions
-        if memory is not None:
-            memory = max(1, bytes_in(memory) // n_scans)
         h_n: list[Hidden] = []
         states: list[Hidden] = []
         for layer in range(self.num_layers):
             ys = []
             for direction in range(n_directions):
                 i = layer * n_directions + direction
-                weights = self._flat_weights[i * n_weights : (i + 1) * n_weights]
-                try:
-                    carry, y = self._scan(
-                        weights,
-                        all_states,
-                        _row(hx, i),
-                        xs,
-                        reverse=direction == 1,
-                        lengths=ragged.lengths,
-                        resets=ragged.resets,
-                        restart=None if ragged.restart is None else _row(ragged.restart, i),
-                        memory=memory,
-                        truncate=ragged.truncate,
-                    )
-                except BudgetError as error:
-                    assert ragged.memory is not None
-                    raise error.shared(bytes_in(ragged.memory), n_scans) from None
+                carry, y = self._one_direction(i, xs, hx, asked, reverse=direction == 1)
                 h_n.append(carry)
-                if all_states:
+                if asked.all_states:
                     states.append(y)
                 ys.append(y[0] if isinstance(y, tuple) else y)
             xs = torch.cat(ys, 2) if self.bidirectional else ys[0]
             if layer < self.num_layers - 1 and self.dropout and self.training:
-                xs = self._drop(xs, ragged)
-        return xs, _stack(h_n), _stack(states) if all_states else None
+                xs = self._drop(xs, asked)
+        return xs, _stack(h_n), _stack(states) if asked.all_states else None
 
-    def _drop(self, xs: Tensor, ragged: _Ragged) -> Tensor:
+    def _one_direction(
+        self, i: int, xs: Tensor, hx: Hidden, asked: _Asked, reverse: bool
+    ) -> tuple[Hidden, Any]:
+        """Play layer and direction number i of L · D, with its share of the memory."""
+        n_scans, n_weights = len(self._all_weights), len(self._all_weights[0])
+        restart, memory = asked.restart, asked.memory
+        try:
+            return self._scan(
+                self._flat_weights[i * n_weights : (i + 1) * n_weights],
+                asked.all_states,
+                _row(hx, i),
+                xs,
+                reverse=reverse,
+                lengths=asked.lengths,
+                resets=asked.resets,
+                restart=None if restart is None else _row(restart, i),
+                memory=None if memory is None else max(1, bytes_in(memory) // n_scans),
+                truncate=asked.truncate,
+            )
+        except BudgetError as error:
+            assert memory is not None
+            raise error.shared(bytes_in(memory), n_scans) from None
+
+    def _drop(self, xs: Tensor, asked: _Asked) -> Tensor:
         """Dropout between layers, in torch's layout: the same seed drops the same elements."""
-        if not ragged.packed:
+        if not asked.packed:
             return F.dropout(xs, self.dropout)
-        data, batch_sizes, _, _ = pack_padded_sequence(xs, ragged.lengths)
+        data, batch_sizes, _, _ = pack_padded_sequence(xs, asked.lengths)
         dropped = PackedSequence(F.dropout(data, self.dropout), batch_sizes)
         return pad_packed_sequence(dropped)[0]
 
