@@ -12,7 +12,7 @@ from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.summaries import aligned
 
 if TYPE_CHECKING:
-    from ostinato.runtime.differences import Values, Weights
+    from ostinato.runtime.differences import DifferentTensor, DifferentValue
 
 DIFFERENT = 1
 # Left out: seconds, and sections of a run's configuration that config.json repeats.
@@ -70,7 +70,7 @@ def _of_run(trained: runs.Trained) -> dict[str, dict[str, Any]]:
     }
 
 
-def _told(values: dict[str, list[Values]], weights: list[Weights]) -> str:
+def _told(values: dict[str, list[DifferentValue]], weights: list[DifferentTensor]) -> str:
     parts = {
         name: [(each.name, f"{_shown(each.a)} → {_shown(each.b)}") for each in found]
         for name, found in values.items()
@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
 
 
-def _of_weights(each: Weights) -> str:
+def _of_weights(each: DifferentTensor) -> str:
     if each.n is None:
         return f"{_shown(each.a)} → {_shown(each.b)}"
     return (

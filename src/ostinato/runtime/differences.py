@@ -24,7 +24,7 @@ Parts = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Values:
+class DifferentValue:
     """A value that differs; None where a model has none."""
 
     name: str
@@ -33,7 +33,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Weights:
+class DifferentTensor:
     """A tensor that differs.
 
     Attributes:
@@ -130,24 +130,24 @@ def _digest(part: Any) -> str:
     return f"{text.count(chr(34) + 'op' + chr(34))} nodes ({digest})"
 
 
-def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Values]:
+def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[DifferentValue]:
     """The values by name that are not in both, or not equal."""
     names = list(dict.fromkeys([*a, *b]))
     return [
-        Values(name, a.get(name), b.get(name))
+        DifferentValue(name, a.get(name), b.get(name))
         for name in names
         if a.get(name, _ABSENT) != b.get(name, _ABSENT)
         and not (a.get(name) is None and b.get(name) is None)
     ]
 
 
-def between_tensors(a: Mapping[str, Array], b: Mapping[str, Array]) -> list[Weights]:
+def between_tensors(a: Mapping[str, Array], b: Mapping[str, Array]) -> list[DifferentTensor]:
     """The tensors that are not in both, or not equal to the bit."""
     found = []
     for name in dict.fromkeys([*a, *b]):
         one, other = a.get(name), b.get(name)
         if one is None or other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
-            found.append(Weights(name, _described(one), _described(other)))
+            found.append(DifferentTensor(name, _described(one), _described(other)))
         elif one.tobytes() != other.tobytes():
             found.append(_differing(name, one, other))
     return found
@@ -157,11 +157,11 @@ def _described(array: Array | None) -> str | None:
     return None if array is None else f"{array.dtype} {list(array.shape)}"
 
 
-def _differing(name: str, one: Array, other: Array) -> Weights:
+def _differing(name: str, one: Array, other: Array) -> DifferentTensor:
     bits = np.dtype(f"u{one.itemsize}")
     n = int((one.reshape(-1).view(bits) != other.reshape(-1).view(bits)).sum())
     distance = np.abs(one.astype(np.float64) - other.astype(np.float64))
     place = int(np.nan_to_num(distance, nan=np.inf).argmax())
     at = tuple(int(i) for i in np.unravel_index(place, one.shape))
     text = _described(one)
-    return Weights(name, text, text, one.size, n, float(distance[at]), at)
+    return DifferentTensor(name, text, text, one.size, n, float(distance[at]), at)
