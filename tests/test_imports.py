@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import textwrap
@@ -56,9 +57,13 @@ COMPILER = """
 WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export")
 
 
-def imported(source: str) -> Iterator[str]:
+@functools.cache
+def imported(source: str) -> tuple[str, ...]:
     """Each module or name that a source imports, as a dotted name; not those for types alone."""
-    tree = ast.parse(source)
+    return tuple(_imported(ast.parse(source)))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -162,4 +167,4 @@ def test_the_checker_can_fail(tmp_path, monkeypatch):
         "new.py: say in tests/test_imports.py where it stands",
         "tree.py imports ostinato.files.b",
     ]
-    assert list(imported("import torch.nn\nfrom torch import fx as t")) == ["torch.nn", "torch.fx"]
+    assert imported("import torch.nn\nfrom torch import fx as t") == ("torch.nn", "torch.fx")

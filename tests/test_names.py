@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
@@ -24,8 +24,9 @@ CPP_CLASS = re.compile(
 )
 
 
-def classes(source: str) -> Iterator[str]:
-    return (x.name for x in ast.walk(ast.parse(source)) if isinstance(x, ast.ClassDef))
+@functools.cache
+def classes(source: str) -> tuple[str, ...]:
+    return tuple(x.name for x in ast.walk(ast.parse(source)) if isinstance(x, ast.ClassDef))
 
 
 def twice(sources: dict[str, str]) -> dict[str, list[str]]:

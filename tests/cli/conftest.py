@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from dataclasses import dataclass
@@ -7,20 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from cli_examples import SMALL, make_file
 
 from ostinato import baselines
 from ostinato.cli import main
-from ostinato.report import figures, forecasting_page, groups, lanes, language_page, steps
 from ostinato.report.svg import inline_svg
-
-WITH_FIGURES = (figures, forecasting_page, groups, language_page, lanes, steps)
-
-
-def draw_by(patch, function):
-    """`function` makes the figures of reports from now on."""
-    for module in WITH_FIGURES:
-        patch.setattr(module, "inline_svg", function)
+from zoo.reports import draw_by, label_alone
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +22,7 @@ def short_results():
     """No figures in reports, and simple methods chosen by two folds: both take longer than the
     training of a small network."""
     with pytest.MonkeyPatch.context() as patch:
-        draw_by(patch, lambda name, label, size, draw: "<svg></svg>")
+        draw_by(patch, label_alone)
         patch.setattr(baselines, "FOLDS", 2)
         yield
 
@@ -37,6 +31,14 @@ def short_results():
 def drawn(monkeypatch):
     """Figures of reports are drawn in this test, as those of `trained` are."""
     draw_by(monkeypatch, inline_svg)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_reading_of_flags():
+    """Typer reads the flags of all commands at every call, which takes as long as most refusals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ostinato.engine.program import (
     Program,
     register,
 )
+from zoo.suites import one_in
 
 ISAS = _native.available_isas()
 T = 2
@@ -159,7 +160,7 @@ def played(p: Program, arrays: list[Any], B: int, isa: str, threads: int, **how:
     return arrays[3].tobytes() + arrays[4].tobytes()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", one_in(3, SHAPES))
 def test_operations_on_fibres(shape):
     for case in cases(shape):
         for B in (1, 9):

@@ -519,7 +519,7 @@ def test_a_play_of_the_wrong_size_is_refused(name):
 FORKS = """
     import os, signal, sys, threading
     import numpy as np
-    sys.path[:0] = sys.argv[1:]
+    sys.path[:0] = sys.argv[2:]
     from random_programs import Maker
     from test_programs import native, play_native
 
@@ -545,7 +545,7 @@ FORKS = """
     for player in players:
         player.start()
     failed = 0
-    for _ in range(200):
+    for _ in range(int(sys.argv[1])):
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -565,13 +565,15 @@ FORKS = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_child_forked_during_a_play_plays():
+@pytest.mark.parametrize("forks", one_in(2, [40, 200]))
+def test_a_child_forked_during_a_play_plays(forks):
     """Whatever the other threads were at when the child was made."""
     done = subprocess.run(
         [
             sys.executable,
             "-c",
             textwrap.dedent(FORKS),
+            str(forks),
             *(str(Path(__file__).parents[i]) for i in (0, 1)),
         ],
         capture_output=True,

@@ -123,7 +123,9 @@ WITH_RESETS = [
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("name", "form"), [f for f in FORMS if f[0] in WITH_RESETS])
+@pytest.mark.parametrize(
+    ("name", "form"), one_in(4, [f for f in FORMS if f[0] in WITH_RESETS], of_several=True)
+)
 def test_resets(name, form, runtime, tmp_path):
     """Each sequence within a row has the answers that it has alone."""
     model = MODELS[name]()
@@ -177,12 +179,17 @@ def test_models_of_words(tmp_path):
     assert "be" in kept["ostinato.vocabulary"]["words"]
 
 
-def spelling_tagger(tmp_path, bidirectional):
-    words = [text.split() for text in TEXTS]
-    tagger = ostinato.SequenceTagger(**SMALL, character_size=4, bidirectional=bidirectional)
-    tagger.fit(words, [["A" if len(w) > 2 else "B" for w in each] for each in words])
-    tagger.save(tmp_path / "tagger")
-    return ostinato.runtime.load(tmp_path / "tagger")
+@pytest.fixture(scope="module")
+def spelling_taggers(tmp_path_factory):
+    """Taggers that read letters: of one direction, and of two."""
+    words, found = [text.split() for text in TEXTS], []
+    for bidirectional in (False, True):
+        tagger = ostinato.SequenceTagger(**SMALL, character_size=4, bidirectional=bidirectional)
+        tagger.fit(words, [["A" if len(w) > 2 else "B" for w in each] for each in words])
+        place = tmp_path_factory.mktemp("tagger") / "m"
+        tagger.save(place)
+        found.append(ostinato.runtime.load(place))
+    return found
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -190,8 +197,8 @@ def spelling_tagger(tmp_path, bidirectional):
     ("form", "resets", "two"),
     [("sequence", False, True), ("sequence", True, True), ("step", False, False)],
 )
-def test_models_that_read_letters(form, resets, two, runtime, tmp_path):
-    model, file = spelling_tagger(tmp_path, two), tmp_path / "m.onnx"
+def test_models_that_read_letters(form, resets, two, runtime, spelling_taggers, tmp_path):
+    model, file = spelling_taggers[two], tmp_path / "m.onnx"
     report = export_onnx(model, file, form, resets=resets)
     assert list(report.inputs)[:3] == ["tokens", "characters", "n_characters"]
     assert report.operators["GRU"] == 2  # of the letters, which are whole sequences
@@ -202,10 +209,10 @@ def test_models_that_read_letters(form, resets, two, runtime, tmp_path):
         assert case.error <= case.bound, case
 
 
-def test_words_and_letters_as_the_runtime_reads_them(tmp_path):
+def test_words_and_letters_as_the_runtime_reads_them(spelling_taggers, tmp_path):
     """The metadata is enough: a word's number is its place in the vocabulary + 1, 0 if it is none
     of them, and so are those of letters. What stands beyond the letters of a word has no effect."""
-    model = spelling_tagger(tmp_path, True)
+    model = spelling_taggers[True]
     export_onnx(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     known = json.loads(session.get_modelmeta().custom_metadata_map["ostinato.vocabulary"])

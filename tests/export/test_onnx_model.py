@@ -11,6 +11,7 @@ from ostinato.export.onnx_cells import recognised
 from ostinato.export.onnx_model import Exportable, carried_states, sequence_model, step_model
 from ostinato.export.parity import bound
 from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
+from zoo.suites import one_in
 
 RUNTIMES = {"onnxruntime": ex.onnx_runtime, "openvino": ex.openvino}
 
@@ -49,7 +50,7 @@ CASES = {
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("operators", [True, False])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", one_in(3, CASES))
 def test_sequence(case, operators, runtime):
     graph, tensors = ex.network(**CASES[case])
     made = sequence_model(Exportable(graph, tensors), operators)
@@ -184,7 +185,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", one_in(3, OWN))
 def test_a_step_of_a_persons_own(name, reverse):
     operator, make = OWN[name]
     n = ex.Network(3)

@@ -153,6 +153,7 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     assert len(labels) == 3 and "2 forecasts" in labels[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_better_and_yet_worse_by_another_measure(tmp_path: Path) -> None:
     data = task_examples.forecasts()
     evaluation = {
@@ -169,6 +170,7 @@ def test_better_and_yet_worse_by_another_measure(tmp_path: Path) -> None:
     assert "The test part was not measured." in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_scales_errors_are_in_the_unit_of_the_series(tmp_path: Path) -> None:
     data = task_examples.forecasts()
     bare = replace(data, scales=np.full(len(data.actual), np.nan))
@@ -178,6 +180,7 @@ def test_without_scales_errors_are_in_the_unit_of_the_series(tmp_path: Path) -> 
     assert "The mean absolute error of each" in page.tables
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_series_without_a_scale_are_counted(tmp_path: Path) -> None:
     data = task_examples.forecasts()
     constant = replace(data, scales=np.where(data.series == 3, 0.0, data.scales))

@@ -181,6 +181,7 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     assert f"the most frequent of them alone: {100 * alone:.2f}\u202f%" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_words_and_spans_on_the_page(tmp_path: Path) -> None:
     data = task_examples.words("LOC")
     page = read(tmp_path, data)
@@ -214,6 +215,7 @@ def test_labels_of_a_type_share_a_colour_and_what_is_outside_has_none() -> None:
     assert colours.count(-1) == len(shown) - 8
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_errors_no_sequences(tmp_path: Path) -> None:
     data = task_examples.tagging()
     right = TaggingData(**{**vars(data), "y_pred": data.y_true, "hardest": []})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Sc
 from ostinato.runtime.network import Network
 from ostinato.runtime.stream import sealed
 from ostinato.runtime.stream_source import RowScaling, StreamSource
+from zoo.suites import one_in
 
 F, H, T = 5, 8, 11
 BOTH, ONE = (False, True), (False,)
@@ -102,8 +104,9 @@ def streamed(made, x, sizes):
     return np.array([a.proba for a in found]), [a.n for a in found]
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, T - 1, T + 5])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "k"), one_in(3, product(MODELS, [0, 1, 3, T - 1, T + 5]), of_several=True)
+)
 def test_answers_are_those_of_the_windows_to_the_bit(name, k):
     """However the steps come, and also where a sequence is shorter than a window."""
     x = rows(T, F)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.reference import play_step
+from zoo.suites import one_in
 
 EPS = np.finfo(np.float32).eps
 
@@ -31,9 +33,11 @@ def through_a_file(graph, tensors):
     return read
 
 
-@pytest.mark.parametrize("readout", ["last", "each", "mean"])
-@pytest.mark.parametrize("cells", CELLS, ids="-".join)
-@pytest.mark.parametrize("H", [1, 8, 17])
+@pytest.mark.parametrize(
+    ("cells", "readout", "H"),
+    one_in(4, product(CELLS, ["last", "each", "mean"], [1, 8, 17]), of_several=True),
+    ids=lambda v: "-".join(v) if isinstance(v, list) else None,
+)
 def test_composed_has_the_bits_of_the_layers(cells, readout, H):
     """One program of all layers step by step, against a program a layer over whole sequences."""
     parts = Parts()
@@ -51,9 +55,11 @@ def test_composed_has_the_bits_of_the_layers(cells, readout, H):
     np.testing.assert_array_equal(batch, theirs if readout == "each" else theirs[:, -1])
 
 
-@pytest.mark.parametrize("readout", ["last", "each", "mean"])
-@pytest.mark.parametrize("cells", CELLS, ids="-".join)
-@pytest.mark.parametrize("H", [1, 16, 17])
+@pytest.mark.parametrize(
+    ("cells", "readout", "H"),
+    one_in(4, product(CELLS, ["last", "each", "mean"], [1, 16, 17]), of_several=True),
+    ids=lambda v: "-".join(v) if isinstance(v, list) else None,
+)
 def test_a_single_sequence_is_played_by_steps_with_the_bits_of_a_batch(cells, readout, H):
     parts = Parts()
     network = Network(parts.model(cells, readout, H=H), parts.tensors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ostinato.engine import native
 from ostinato.runtime import stream as stream_module
 from ostinato.runtime.stream import BATCH_FROM, Stream
 from ostinato.runtime.stream_source import RowScaling, StreamSource
+from zoo.suites import one_in
 
 CELLS = [["rnn"], ["gru"], ["lstm"], ["own"], ["own", "own"], ["lstm", "gru"]]
 T = 7
@@ -29,9 +31,11 @@ def prefixes(made, x):
 
 
 # F odd; H below, at and above a vector of 16 lanes, and of several panels.
-@pytest.mark.parametrize("H", [1, 15, 16, 17, 64])
-@pytest.mark.parametrize("readout", ["last", "each", "mean"])
-@pytest.mark.parametrize("cells", CELLS, ids="-".join)
+@pytest.mark.parametrize(
+    ("cells", "readout", "H"),
+    one_in(4, product(CELLS, ["last", "each", "mean"], [1, 15, 16, 17, 64]), of_several=True),
+    ids=lambda v: "-".join(v) if isinstance(v, list) else None,
+)
 def test_every_way_has_the_bits_of_predict(cells, readout, H):
     parts = Parts()
     made = source(parts, parts.model(cells, readout, H=H))
@@ -53,9 +57,11 @@ def test_every_way_has_the_bits_of_predict(cells, readout, H):
     np.testing.assert_array_equal(buffer, wanted[-1])
 
 
-@pytest.mark.parametrize("each", [True, False])
-@pytest.mark.parametrize("readout", ["last", "each", "mean"])
-@pytest.mark.parametrize("cells", CELLS, ids="-".join)
+@pytest.mark.parametrize(
+    ("cells", "readout", "each"),
+    one_in(5, product(CELLS, ["last", "each", "mean"], [True, False]), of_several=True),
+    ids=lambda v: "-".join(v) if isinstance(v, list) else None,
+)
 @pytest.mark.parametrize("by_steps", [True, False], ids=["steps", "batch engine"])
 def test_long_chunks_have_the_bits_of_steps(monkeypatch, by_steps, cells, readout, each):
     assert stream_module.MOST_STEPWISE > 10_000  # more than these models have

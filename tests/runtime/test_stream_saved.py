@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import saved_models as saved
@@ -10,14 +12,21 @@ import torch
 import ostinato.runtime
 from ostinato import SequenceClassifier, SequenceTagger
 from ostinato.engine import native
+from zoo.suites import one_in
 
 
 def after_each_step(model, x):
     return np.stack([model.predict_proba(x[None, : t + 1])[0] for t in range(len(x))])
 
 
-@pytest.mark.parametrize("readout", ["last", "mean", "max", "attention"])
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", saved.Leaky])
+@pytest.mark.parametrize(
+    ("cell", "readout"),
+    one_in(
+        3,
+        product(["rnn", "gru", "lstm", saved.Leaky], ["last", "mean", "max", "attention"]),
+        of_several=True,
+    ),
+)
 def test_a_classifier(cell, readout, tmp_path):
     saved.classifier(tmp_path / "m", cell=cell, readout=readout, num_layers=2)
     model = ostinato.runtime.load(tmp_path / "m")

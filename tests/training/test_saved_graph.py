@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
 from ostinato.training.saved_graph import describe
+from zoo.suites import one_in
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 
@@ -70,10 +72,12 @@ def softmax(net, x, lengths):
     return torch.softmax(net(x, lengths).double(), -1)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize(("cell", "num_layers"), [("rnn", 1), ("gru", 2), ("lstm", 3)])
-def test_classifiers(cell, num_layers, bidirectional, readout):
+@pytest.mark.parametrize(
+    ("cell", "bidirectional", "readout"),
+    one_in(3, product(["rnn", "gru", "lstm"], [False, True], READOUTS), of_several=True),
+)
+def test_classifiers(cell, bidirectional, readout):
+    num_layers = {"rnn": 1, "gru": 2, "lstm": 3}[cell]
     net = trained_like(
         ClassifierNet(5, 4, cell, 17, num_layers, bidirectional, dropout=0.3, readout=readout)
     )
@@ -107,8 +111,9 @@ def test_several_labels_and_one_class():
     compared(trained_like(ClassifierNet(5, 1, "gru", 8)), softmax, bound(9))
 
 
-@pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("bidirectional", "readout"), one_in(3, product([False, True], READOUTS), of_several=True)
+)
 def test_ensembles(bidirectional, readout):
     nets = [
         trained_like(ClassifierNet(5, 4, "gru", 6, 2, bidirectional, readout=readout), seed)
@@ -156,9 +161,10 @@ class Counting(Leaky):
         return super().forward(h, x)
 
 
-@pytest.mark.parametrize("cell", [Leaky, Begun])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize(
+    ("cell", "bidirectional", "readout"),
+    one_in(3, product([Leaky, Begun], [False, True], READOUTS), of_several=True),
+)
 def test_a_cell_of_ones_own(cell, bidirectional, readout):
     net = ClassifierNet(5, 4, cell, 7, 2, bidirectional, dropout=0.2, readout=readout)
     network, x, ours = compared(net.train(), softmax, bound(9, 2))

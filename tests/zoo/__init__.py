@@ -6,5 +6,6 @@ random_steps  steps drawn from the operations that PyTorch users put into one
 small         a small RNN, a small module, and their inputs
 playing       the loop that defines `scan`, and comparisons with it
 bits          comparisons of scans to the last bit
+reports       reports of runs without their figures
 suites        which of many parameters the quick suite plays, and how many examples it draws
 """
