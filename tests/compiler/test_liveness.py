@@ -14,7 +14,6 @@ from zoo.small import D, H, weight
 from zoo.suites import one_in
 
 B = 3
-RESETS = torch.tensor([False, False, True, False])[:, None].expand(4, B)
 
 
 def rnn(w):
@@ -98,8 +97,10 @@ def detached(w):
 def normalised(w):
     def step(c, x):
         h = nn.functional.layer_norm(c[0] @ w[0] + x, (H,), w[1][0], w[1][1])
+        x = nn.functional.layer_norm(x, (H,), w[1][2], w[1][3])
         return (torch.tanh(h), c[1] * 0.5 + h[:, :2]), (
             torch.cat([h, c[1]], 1) @ w[2].repeat(2, 1)[: H + 2],
+            x * c[0],
         )
 
     return step, 2
@@ -227,13 +228,13 @@ def outcome(how, make, n_steps, used, zero_rows=False, wanted=-1, **options):
 
     Args:
         used: of each output and last leaf, whether it counts.
-        wanted: the bits of the leaves whose gradients are wanted: weights, init, xs.
+        wanted: the bits of the leaves whose gradients are wanted: xs, weights, init.
     """
     w, step, init = made(make)
     xs = torch.randn(n_steps, B, H, dtype=D)
     if zero_rows:
         xs[0, 0] = xs[-1, 1] = 0
-    leaves = [*w, *pytree.tree_leaves(init), xs]
+    leaves = [xs, *w, *pytree.tree_leaves(init)]
     leaves = [t.requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate(leaves)]
     outs = outputs(how, step, init, xs, **options)
     flags = [o.requires_grad for o in outs]
@@ -249,11 +250,18 @@ def assert_same_outcome(ours, theirs):
     assert_same_gradients(ours[1], theirs[1], 1e-11)
 
 
+OPTIONS = [
+    {"lengths": [4, 2, 3], "truncate": 3, "reverse": True},
+    {"lengths": [4, 2, 3]},
+    {"resets": torch.tensor([False, False, True, False])[:, None].expand(4, B)},
+    {"truncate": 3},
+]
+
+
 def draws(make, seed):
     """Any choice of what is used, every second time with only some gradients wanted."""
-    draw = random.Random(seed)
-    some = draw.getrandbits(8), draw.getrandbits(8)
-    return zip(choices(make), itertools.cycle([-1, some[0], -1, some[1]]))
+    all_, without_xs, some = -1, -2, random.Random(seed).getrandbits(8)
+    return zip(choices(make), itertools.cycle([all_, without_xs, all_, some]))
 
 
 @pytest.mark.filterwarnings("error", "ignore:.*was recorded")  # it is played by the engine
@@ -266,9 +274,9 @@ def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
 
 
 @pytest.mark.filterwarnings("ignore:.*was recorded")
-@pytest.mark.parametrize("options", one_in(2, [{"lengths": [4, 2, 3]}, {"resets": RESETS}]))
+@pytest.mark.parametrize("options", one_in(4, OPTIONS))
 @pytest.mark.parametrize("make", STEPS)
-def test_ragged_batches_and_resets(make, options, monkeypatch):
+def test_rows_that_end_restart_or_are_cut_into_windows(make, options, monkeypatch):
     for used, wanted in draws(make, 4):
         found = []
         for engine in ("native", "eager"):

@@ -83,6 +83,8 @@ def _shuffled(h: Tensor, w: Tensor) -> Tensor:
 # functions of h and of a parameter w [2, 2, 2, 2]
 IMAGES: dict[str, Expression] = {
     "max_pool1d": lambda h, w: F.max_pool1d(h.flatten(2), 3, stride=1, padding=1).view(h.shape),
+    "max_pool3d": lambda h, w: F.max_pool3d(
+        h[:, None].repeat(1, 1, 2, 1, 1), (2, 1, 1), 1, dilation=(2, 1, 1)).view(h.shape),
     "max_pool2d": lambda h, w: F.interpolate(F.max_pool2d(h, 2), scale_factor=2),
     "max_pool2d(stride, padding, dilation)": lambda h, w: (
         F.max_pool2d(h, 3, stride=1, padding=1)

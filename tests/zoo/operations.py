@@ -66,6 +66,12 @@ def _listed_columns_set(z: Tensor, h: Tensor) -> Tensor:
     return out
 
 
+def _numbers_set(z: Tensor, h: Tensor) -> Tensor:
+    out = torch.tanh(z + h).clone()
+    out[:, [0, 2]] = torch.tensor([0.5, 2.0], dtype=z.dtype)
+    return torch.cat([out[:, 1:], torch.tensor([3.0], dtype=z.dtype).expand(len(z), 1)], 1)
+
+
 def _masked_set(z: Tensor, h: Tensor) -> Tensor:
     out = z.clone()
     out[out > 0.5] = 0.0
@@ -162,6 +168,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
             + F.pad(z[:, None], (2, 1), mode="reflect")[:, 0, :H]),
         "roll": lambda z, h: torch.roll(z, 1, -1) + h.roll(-2, dims=1),
         "x[:, ::2]": lambda z, h: torch.cat([z[:, ::2], z[:, 1::2]], -1),
+        "x[:, rows, columns]": lambda z, h: (
+            h * z.view(-1, 2, 3)[:, [0, 1, 1, 1, 0, 0], [1, 0, 0, 1, 2, 2]]),
         "x[:, columns]": lambda z, h: z[:, COLUMNS] + h[:, [3, 1, 0, 5, 2, 2]],
     },
     "changes of tensors that the step made": {
@@ -170,6 +178,7 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "x[:, i] = … in a loop": _filled_one_by_one,
         "x[:, ::2] = y": _every_second_set,
         "x[:, [0, 2]] = y": _listed_columns_set,
+        "x[:, [0, 2]] = torch.tensor([…])": _numbers_set,
         "x[mask] = 0.0": _masked_set,
     },
     "constants made in the step": {
@@ -181,6 +190,10 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
             z * torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0, 3.0], dtype=z.dtype)),
         "torch.where(captured mask, …)": lambda z, h: torch.where(CHOSEN, z, h),
         "torch.zeros_like(x)": lambda z, h: z + torch.zeros_like(z),
+        "x.new_full(size, 0.5)": lambda z, h: z * z.new_full(z.shape, 0.5),
+        "x @ torch.ones(n, n)": lambda z, h: z + h.detach() @ torch.ones(H, H, dtype=z.dtype),
+        "x @ torch.zeros(n, n)": lambda z, h: (
+            z * (h.detach() @ torch.zeros(H, H, dtype=z.dtype)).exp()),
     },
     "indices of each row": {
         "argsort, take_along_dim": lambda z, h: (
@@ -316,6 +329,21 @@ def _counter(kit: Kit) -> Case:
     return Case(step, [E, W], init, _words(kit))
 
 
+def _flags(kit: Kit) -> Case:
+    """One of each unit, and one of each row."""
+    W = kit.weight(H, H)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        h, each, all_ = carry
+        h = torch.where(each & all_, torch.tanh(h @ W + x), h)
+        return (h, (x > 0) & each, all_ | (x[:, :1] > 1)), (h, each, all_)
+
+    def init(B: int) -> Any:
+        return kit.normal(B, H), kit.normal(B, H) > 0, kit.normal(B, 1) > 0
+
+    return Case(step, [W], init, lambda B: kit.normal(B, H))
+
+
 def _feedback(kit: Kit) -> Case:
     """The word that the output finds most likely is the next input."""
     E, W, U = kit.weight(WORDS, H), kit.weight(H, H), kit.weight(FEATURES, H)
@@ -380,6 +408,7 @@ WHOLE: dict[str, Callable[[Kit], Case]] = {
     "whole numbers as features": lambda kit: _reads_words(
         kit, lambda E, W, h, x: torch.tanh(h @ W + x.to(h.dtype)[:, None] * 0.1 + E[x])),
     "counters and flags in the carry": _counter,
+    "flags of units in the carry": _flags,
     "words that are fed back": _feedback,
     "bool xs": _truths,
     "nothing but whole numbers": _only_whole,
