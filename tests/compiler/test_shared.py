@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ostinato
-from zoo.playing import assert_close, loop, play
+from zoo.playing import assert_close, assert_played_as_by_the_loop, loop, play
 from zoo.steps import Case, Kit
 
 pytestmark = [
@@ -24,18 +23,10 @@ N, H, WORDS = 5, 6, 11  # features, units
 Make = Callable[[Kit], Case]
 
 
-def _rnn(kit: Kit, step: Callable[..., Any], init: Any, x: Any, square: bool = False) -> Case:
+def _rnn(kit: Kit, step: Callable[..., Any], init: Any, x: Any) -> Case:
     """A case of a step that takes its weights U and W first."""
-    U, W = kit.weight(H if square else N, H), kit.weight(H, H)
+    U, W = kit.weight(N, H), kit.weight(H, H)
     return Case(lambda h, x: step(U, W, h, x), [U, W], lambda B: init(kit, B), lambda B: x(kit, B))
-
-
-def _module(kit: Kit, cell: nn.Module, init: Any) -> Case:
-    def step(carry: Any, x: Tensor) -> Any:
-        new = cell(x, carry)
-        return (new, new[0]) if isinstance(new, tuple) else new
-
-    return Case(step, list(cell.parameters()), lambda B: init(kit, B), lambda B: kit.normal(N))
 
 
 def _unit(kit: Kit, B: int) -> Tensor:
@@ -74,34 +65,6 @@ def _counted(U: Tensor, W: Tensor, carry: Any, x: Tensor) -> Any:
     return (h, n + 1), (h / (n + 1), n)
 
 
-ONE_ROW: dict[str, Make] = {
-    "rnn": lambda kit: _rnn(
-        kit, lambda U, W, h, x: torch.tanh(x @ U + h @ W), _unit, lambda kit, B: kit.normal(N)),
-    "as many features as units": lambda kit: _rnn(
-        kit, lambda U, W, h, x: torch.tanh(x @ U + h @ W), _unit, _unit, square=True),
-    "a state in two parts": lambda kit: _rnn(
-        kit, _counted, lambda kit, B: (_unit(kit, B), torch.zeros((), dtype=kit.dtype)),
-        lambda kit, B: kit.normal(N)),
-    "cat and elements": lambda kit: _rnn(
-        kit, lambda U, W, h, x: torch.tanh(torch.cat([x, h]) @ torch.cat([U, W]) + h[0] * x[1]),
-        _unit, lambda kit, B: kit.normal(N)),
-    "softmax and sums as outputs": lambda kit: _rnn(
-        kit, lambda U, W, h, x: (torch.tanh(x @ U + h @ W), (h.softmax(0), h.sum())),
-        _unit, lambda kit, B: kit.normal(N)),
-    "numbers": _average,
-    "a number a step": lambda kit: _rnn(
-        kit, lambda U, W, h, x: torch.tanh(h @ W + x * U[0]), _unit, lambda kit, B: kit.normal()),
-    "linear": lambda kit: _rnn(
-        kit, lambda U, W, h, x: torch.tanh(F.linear(x, U.t()) + F.linear(h, W)), _unit,
-        lambda kit, B: kit.normal(N)),
-    "words": lambda kit: _embedded(kit, _unit),
-    "LSTMCell": lambda kit: _module(
-        kit, nn.LSTMCell(N, H, dtype=kit.dtype), lambda kit, B: (_unit(kit, B), _unit(kit, B))),
-    "GRUCell": lambda kit: _module(kit, nn.GRUCell(N, H, dtype=kit.dtype), _unit),
-    "RNNCell": lambda kit: _module(kit, nn.RNNCell(N, H, dtype=kit.dtype), _unit),
-}  # fmt: skip
-
-
 def _timed(U: Tensor, W: Tensor, carry: Any, x: Tensor) -> Any:
     h, t = carry
     even = t % 2 == 0
@@ -114,7 +77,14 @@ def _slow(U: Tensor, W: Tensor, carry: Any, x: Tensor) -> Any:
     return (torch.tanh(x @ U + h @ W) * gain, gain * 0.9 + 0.1 * W.diagonal()), h
 
 
-BATCH: dict[str, Make] = {
+STEPS: dict[str, Make] = {
+    "one row of words": lambda kit: _embedded(kit, _unit),
+    "one row: numbers": _average,
+    "one row: a number a step": lambda kit: _rnn(
+        kit, lambda U, W, h, x: torch.tanh(h @ W + x * U[0]), _unit, lambda kit, B: kit.normal()),
+    "one row: a state in two parts": lambda kit: _rnn(
+        kit, _counted, lambda kit, B: (_unit(kit, B), torch.zeros((), dtype=kit.dtype)),
+        lambda kit, B: kit.normal(N)),
     "xs [T]: dt": lambda kit: _rnn(
         kit, lambda U, W, h, x: h + x * torch.tanh(h @ W), _units, lambda kit, B: kit.normal()),
     "xs [T]: a position": lambda kit: _rnn(
@@ -142,16 +112,9 @@ BATCH: dict[str, Make] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [pytest.param(m, id=n) for n, m in (ONE_ROW | BATCH).items()])
-def test_a_leaf_without_a_batch_is_the_loop(make: Make) -> None:
-    case = make(Kit(torch.float64))
-    for T, B in ((5, 4), (1, 1), (4, 9)):
-        init, xs = case.init(B), case.xs(T, B)
-        for reverse in (False, True):
-            ours = play(ostinato.scan, case, init, xs, reverse=reverse)
-            assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
-        found = ostinato.explain(case.step, init, xs)
-        assert found.native, found.reason
+@pytest.mark.parametrize("name", STEPS)
+def test_a_leaf_without_a_batch_is_the_loop(name: str) -> None:
+    assert_played_as_by_the_loop(STEPS[name](Kit(torch.float64)), (4, 1, 9), T=5)
 
 
 def test_one_step_with_and_without_a_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,24 @@ def _first_and_second(how: Any, case: Case, init: Any, xs: Any, **options: Any) 
         torch.stack(again).sum(), wanted, allow_unused=True, retain_graph=True
     )  # some weights are computed outside the step, once for both ways
     return [*first, *second]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", one_in(12, STEPS | PUBLISHED))
+def test_one_row_and_inputs_that_all_rows_share(name: str, shared: bool) -> None:
+    """Leaves without a batch, where PyTorch plays them: right, whether or not the engine can."""
+    case = case_of(name)
+    xs = pytree.tree_map(lambda t: t[:, 0], case.xs(4, 1))
+    init = case.init(3) if shared else pytree.tree_map(lambda t: t[0], case.init(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            theirs = play(loop, case, init, xs)
+        except (RuntimeError, IndexError, ValueError, AssertionError) as missing:
+            pytest.skip(str(missing))
+        if [t.shape for t in theirs.carry] != [t.shape for t in pytree.tree_leaves(init)]:
+            pytest.skip("the carry changes its shape")
+        assert_close(play(scan, case, init, xs), theirs, 1e-11)
 
 
 @pytest.mark.parametrize("name", one_in(8, STEPS | PUBLISHED))
