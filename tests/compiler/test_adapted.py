@@ -162,30 +162,19 @@ def test_a_change_in_place_of_a_complex_view_plays_the_loop():
 # ---- the batch as the second axis of the carry
 
 
-def _gru(kit: Kit) -> Case:
-    layers = kit.module(nn.GRU, kit.F, kit.H, 2)
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_carries_of_layers_are_the_loop(kind):
+    """The LSTM's output has torch.nn's axis of time, too."""
+    kit = Kit(torch.float64)
+    layers = kit.module(kind, kit.F, kit.H, 2)
 
-    def step(h: Tensor, x: Tensor) -> Any:
-        y, h = layers(x[None], h)
-        return h, y[0]
-
-    return Case(step, list(layers.parameters()), lambda B: kit.normal(2, B, kit.H), inputs(kit))
-
-
-def _lstm(kit: Kit) -> Case:
-    """The output has torch.nn's axis of time, too."""
-    layers = kit.module(nn.LSTM, kit.F, kit.H, 2)
+    def init(B: int) -> Any:
+        leaves = kit.normal(2, B, kit.H), kit.normal(2, B, kit.H)
+        return leaves if kind is nn.LSTM else leaves[0]
 
     def step(carry: Any, x: Tensor) -> Any:
         y, carry = layers(x[None], carry)
-        return carry, y
+        return carry, y if kind is nn.LSTM else y[0]
 
-    def init(B: int) -> Any:
-        return kit.normal(2, B, kit.H), kit.normal(2, B, kit.H)
-
-    return Case(step, list(layers.parameters()), init, inputs(kit))
-
-
-@pytest.mark.parametrize("make", [_gru, _lstm])
-def test_carries_of_layers_are_the_loop(make):
-    assert_played_as_by_the_loop(make(Kit(torch.float64)), (4, 9, 2, 1), T=5)
+    case = Case(step, list(layers.parameters()), init, inputs(kit))
+    assert_played_as_by_the_loop(case, (4, 9, 2, 1), T=5)

@@ -347,22 +347,6 @@ def test_a_part_of_a_sum_that_counts_for_nothing(factors):
     assert_same(scan(step, init, xs), loop(step, init, xs))
 
 
-@pytest.mark.parametrize("asks", [lambda h: torch.is_inference_mode_enabled(), Tensor.is_inference])
-def test_a_step_that_asks_for_inference_mode(asks):
-    W, init, xs = inputs()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        h = torch.tanh(h @ W + x)
-        return h if asks(h) else h / 2
-
-    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with mode():
-            assert_same(
-                [t.detach() for t in scan(step, init, xs)],
-                [t.detach() for t in loop(step, init, xs)],
-            )
-
-
 def test_a_step_that_leaves_gradients_on_or_off():
     W, init, xs = inputs()
     on = [True]

@@ -74,36 +74,25 @@ def spoil(xs: Any) -> None:
 # ------------------------------------------------------------------------------------- threads
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_threads(name):
-    case = case_of(name)
-    met(case, 1, 7, 37)
-    for T, B in [(5, 1), (5, 7), (4, 37)]:
+SMALL, FEW_ROWS = (H, [(5, 1), (5, 7), (4, 37)]), (96, [(80, 5)])
+
+
+@pytest.mark.parametrize("n_hidden, sizes", [SMALL, FEW_ROWS])
+@pytest.mark.parametrize("name", one_in(2, NAMES))
+def test_threads(name, n_hidden, sizes):
+    """Of a large step and few rows threads take columns (unless they take very long to meet here;
+    that they do, however small it is, is forced in tests/engine and in the native tests)."""
+    case = case_of(name, n_hidden)
+    met(case, *(B for _, B in sizes))
+    for T, B in sizes:
         init, xs = case.init(B), case.xs(T, B)
         spoil(xs)
-        found = []
-        for n in (1, 2, 4):
-            torch.set_num_threads(n)
-            for options in ({}, {"reverse": True, "lengths": [T] + [b % T for b in range(B - 1)]}):
-                found.append(play(scan, case, init, xs, **options))
-        for i, p in enumerate(found[2:]):
-            assert_same_bits(p, found[i % 2], f"B={B}")
-
-
-@pytest.mark.parametrize("name", one_in(4, NAMES))
-def test_threads_share_a_few_rows(name):
-    """Of so large a step threads take columns (unless they take very long to meet here; that they
-    do, however small it is, is forced in tests/engine and in the native tests)."""
-    case = case_of(name, 96)
-    met(case, 5)
-    init, xs = case.init(5), case.xs(80, 5)
-    spoil(xs)
-    for options in ({}, {"reverse": True, "lengths": [80, 0, 13, 79, 80]}):
-        torch.set_num_threads(1)
-        alone = play(scan, case, init, xs, **options)
-        for n in (2, 4):
-            torch.set_num_threads(n)
-            assert_same_bits(play(scan, case, init, xs, **options), alone, f"{n} threads")
+        for options in ({}, {"reverse": True, "lengths": [T] + [b % T for b in range(B - 1)]}):
+            torch.set_num_threads(1)
+            alone = play(scan, case, init, xs, **options)
+            for n in (2, 4):
+                torch.set_num_threads(n)
+                assert_same_bits(play(scan, case, init, xs, **options), alone, f"B={B}, {n}")
 
 
 def test_threads_and_large_gradients():

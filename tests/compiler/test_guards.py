@@ -19,6 +19,8 @@ import types
 import typing
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -764,21 +766,41 @@ def test_steps_of_many_kinds_are_forgotten_in_time():
 # ------------------------------------------------------------------- modes, and other globals
 
 
-@pytest.mark.parametrize("mode", ["gradients", "dtype"])
-def test_modes_of_pytorch_that_a_step_reads(mode):
-    def step(h, x):
-        if mode == "gradients":
-            return torch.tanh(x + h) if torch.is_grad_enabled() else torch.sigmoid(x + h)
-        return torch.tanh(x + h) * torch.full((H,), 0.1)
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
 
-    for on in (False, True, False):
-        torch.set_default_dtype(D if on and mode == "dtype" else torch.float32)
-        try:
-            with torch.set_grad_enabled(not (on and mode == "gradients")):
-                for _ in range(2):
-                    assert_like_the_loop(step, [])
-        finally:
-            torch.set_default_dtype(torch.float32)
+
+# What a step asks, and the modes that it is asked in.
+MODES: dict[str, tuple[Any, list[Any]]] = {
+    "gradients": (lambda h: torch.is_grad_enabled(), [torch.no_grad, torch.enable_grad]),
+    "inference": (lambda h: torch.is_inference_mode_enabled(),
+        [torch.inference_mode, torch.no_grad, torch.enable_grad]),
+    "inference of a tensor": (Tensor.is_inference, [torch.inference_mode, torch.no_grad]),
+    "dtype": (lambda h: torch.full((), 0.1).dtype is D,
+        [lambda: default_dtype(torch.float32), lambda: default_dtype(D)]),
+    "device": (lambda h: torch.ones(H).is_cpu,
+        [lambda: torch.device("cpu"), lambda: torch.device("meta")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_modes_of_pytorch_that_a_step_reads(name):
+    (asks, modes), W, (init, xs) = MODES[name], weight(), given()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        h = torch.tanh(h @ W + x)
+        return h if asks(h) else h / 2
+
+    for mode in modes * 2:
+        with mode():
+            for _ in range(2):
+                ours, theirs = (how(step, init, xs) for how in (ostinato.scan, loop))
+                assert [t.requires_grad for t in ours] == [t.requires_grad for t in theirs]
+                torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
 def test_one_code_with_other_globals():

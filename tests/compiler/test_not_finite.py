@@ -45,6 +45,12 @@ _LOSSES_OF_ELEMENTS = (
     "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss",
 )  # fmt: skip
 ROWS = EVERYDAY | {name: f for group in _OF_ELEMENTS for name, f in OPERATIONS[group].items()}
+# At infinities PyTorch's gradient of a soft margin, e^z / (1 + e^z), is NaN where e^z is ∞.
+CASES = {
+    **{name: (f, N, SPECIAL) for name, f in ROWS.items()},
+    **{name: (LOSSES[name], 5, SPECIAL) for name in _LOSSES_OF_ELEMENTS},
+    "soft_margin_loss": (LOSSES["soft_margin_loss"], 5, SPECIAL[:1]),
+}
 
 
 def _assert_is_the_loop(f: Expression, xs: tuple[Tensor, Tensor]) -> None:
@@ -73,7 +79,7 @@ def _normal(*shape: int) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
-def _special(columns: int, values: tuple[float, ...] = SPECIAL) -> tuple[Tensor, Tensor]:
+def _special(columns: int, values: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """z and w with a row of each value in the fifth step, in z, in w, in both."""
     z, w = _normal(columns)
     for i, value in enumerate(values):
@@ -81,19 +87,10 @@ def _special(columns: int, values: tuple[float, ...] = SPECIAL) -> tuple[Tensor,
     return z, w
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_an_elementwise_operation_is_the_loop(name: str) -> None:
-    _assert_is_the_loop(ROWS[name], _special(N))
-
-
-@pytest.mark.parametrize("name", _LOSSES_OF_ELEMENTS)
-def test_a_loss_of_elements_is_the_loop(name: str) -> None:
-    _assert_is_the_loop(LOSSES[name], _special(5))
-
-
-def test_a_soft_margin_is_the_loop_at_nan() -> None:
-    """At infinities the gradient is finite. PyTorch's e^z / (1 + e^z) is NaN where e^z is ∞."""
-    _assert_is_the_loop(LOSSES["soft_margin_loss"], _special(5, SPECIAL[:1]))
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_computed_of_elements_is_the_loop(name: str) -> None:
+    f, columns, values = CASES[name]
+    _assert_is_the_loop(f, _special(columns, values))
 
 
 POOLS: dict[str, Expression] = {

@@ -45,22 +45,6 @@ def _of_each_output(how: Any, case: Case, init: Any, xs: Any) -> list[Tensor]:
     return [torch.autograd.grad(o.sum(), wanted, retain_graph=True)[0] for o in outs]
 
 
-def _weighted_mean(p: Tensor, x: Tensor) -> Tensor:
-    weights = p[:, 0].sigmoid()  # which have gradients
-    return (p.square().sum(-1) * weights).sum() / weights.sum()
-
-
-@pytest.mark.parametrize(
-    "f",
-    [_weighted_mean, lambda p, x: p.mean().exp(), lambda p, x: p - p.mean(0),
-     lambda p, x: p.mean() ** 2],
-)  # fmt: skip
-def test_a_mean_over_the_batch_that_rows_read_plays_the_loop(f: Any) -> None:
-    case = loss(Kit(torch.float64), f)
-    ostinato.forget(case.step)
-    assert "over the batch" in ostinato.explain(case.step, case.init(3), case.xs(T, 3)).reason
-
-
 def test_no_row_that_counts_is_a_mean_of_nan_as_in_the_loop() -> None:
     case = loss(
         Kit(torch.float64), lambda p, x: F.cross_entropy(p, 0 * x.argmax(-1), ignore_index=0)

@@ -312,18 +312,6 @@ def test_a_default_device(lengths):
         assert not (again and calls[0])
 
 
-def test_a_default_device_is_seen_by_steps():
-    _, init, xs = (t.detach() for t in inputs())
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        one = torch.ones(H, dtype=D)
-        return torch.tanh(x + h + (one if one.is_cpu else 0))
-
-    for device in ("cpu", "meta", "cpu"):
-        with torch.device(device):
-            assert_same(scan(step, init, xs), loop(step, init, xs))
-
-
 def test_a_mode_that_overrides_functions():
     class SineForTanh(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -268,7 +268,11 @@ TOTALS: dict[str, Expression] = {
     "smooth_l1_loss": lambda p, x: F.smooth_l1_loss(p, x, reduction="sum"),
     "x.mean()": lambda p, x: -(p * x).mean() / 2,
     "x.mean(0)": lambda p, x: p.mean(0),
-    "x.sum(0) / len(x)": lambda p, x: (p * x).sum(0) / x.shape[0],
+    "x.sum(0) / len(x)": lambda p, x: (p * x).sum(0) / x.shape[0] / len(x),
+    "(x.mean(0) - a) * b": lambda p, x: (p.mean(0) - 2).neg() * 3 + 1,
+    "x.sum(0) - y.sum(0)": lambda p, x: 0.5 * p.sum(0) - (p * x).sum(0) / 4,
+    "x.sum() in other shapes": lambda p, x: p.sum().view(1).clone().squeeze(),
+    "x.sum() / (x > 0).sum()": lambda p, x: p.sum() / (p.detach() > 0).to(p.dtype).sum(),
 }  # fmt: skip
 
 
