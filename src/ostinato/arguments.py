@@ -68,7 +68,7 @@ class Arguments:
         """The leaves of init and of xs, all with a batch."""
         if self.shared is None:
             return self.leaves, self.xs_leaves
-        return self.shared.rows_of_init(self.leaves), self.shared.rows_of_xs(self.xs_leaves)
+        return self.shared.rows(self.leaves, self.xs_leaves)
 
     @property
     def init_leaves(self) -> list[Tensor]:

@@ -44,19 +44,12 @@ class Shared:
     alone: bool
     aligned: bool = True
 
-    def rows_of_init(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The leaves of init as `[B, …]`."""
-        return [
-            self._copied(leaf, 0) if shared else leaf
-            for leaf, shared in zip(leaves, self.states, strict=True)
-        ]
-
-    def rows_of_xs(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The leaves of xs as `[T, B, …]`."""
-        return [
-            self._copied(leaf, 1) if shared else leaf
-            for leaf, shared in zip(leaves, self.xs, strict=True)
-        ]
+    def rows(
+        self, init: Sequence[Tensor], xs: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The leaves of init as `[B, …]`, and those of xs as `[T, B, …]`."""
+        states = [self._copied(t, 0) if s else t for t, s in zip(init, self.states, strict=True)]
+        return states, [self._copied(t, 1) if s else t for t, s in zip(xs, self.xs, strict=True)]
 
     def _copied(self, leaf: Tensor, axis: int) -> Tensor:
         aligned = self.aligned and not self.alone

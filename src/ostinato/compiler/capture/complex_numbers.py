@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.decompositions import Function, rows_of
+
 
 class Pair(NamedTuple):
     """a + ib. Of a Python number, which takes the type of what it meets, the parts are numbers."""
@@ -23,15 +25,8 @@ class Pair(NamedTuple):
     im: Any
 
 
-PAIRED: dict[str, Callable[..., Any]] = {}
-
-
-def paired(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        PAIRED.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+PAIRED: dict[str, Function] = {}
+paired = rows_of(PAIRED)
 
 
 def is_complex(leaf: Any) -> bool:

@@ -50,12 +50,20 @@ OF_PYTORCH = frozenset({
 })  # fmt: skip
 
 
-def named(*names: str) -> Callable[[Function], Function]:
-    def register(function: Function) -> Function:
-        DECOMPOSITIONS.update(dict.fromkeys(names, function))
-        return function
+def rows_of(table: dict[str, Function]) -> Callable[..., Callable[[Function], Function]]:
+    """A decorator that enters a function into a table by names."""
 
-    return register
+    def named(*names: str) -> Callable[[Function], Function]:
+        def register(function: Function) -> Function:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+    return named
+
+
+named = rows_of(DECOMPOSITIONS)
 
 
 def decomposition(name: str) -> Function | None:

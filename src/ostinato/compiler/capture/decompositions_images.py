@@ -66,26 +66,20 @@ def _transposed_convolution_backward(
 # ---- functions that are replaced above autograd: pooling
 
 
-def _each(sizes: Any, n: int) -> list[int]:
-    """A size for each of n axes, of one for all or of as many."""
-    given = [sizes] if isinstance(sizes, int) else list(sizes)
-    return given * (n // len(given))
+def _each(given: Any, n: int) -> list[Any]:
+    """A value for each of n axes, of one for all or of as many."""
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    return values * (n // len(values))
 
 
-def _windows(n: int, x: Tensor, size: list[int], stride: list[int], dilation: list[int]) -> Tensor:
-    """`[…, places, elements]`: windows of the last n axes."""
-    for i in range(n):
-        x = x.unfold(-n, dilation[i] * (size[i] - 1) + 1, stride[i])[..., :: dilation[i]]
-    return x.flatten(-n)
-
-
-def _windows_within(
+def _windows(
     n: int, x: Tensor, size: list[int], stride: list[int], dilation: list[int], padding: list[int]
 ) -> Tensor | None:
-    """As `_windows`, where an element of the padding is the nearest one of its window instead.
+    """`[…, places, elements]`: windows of the last n axes.
 
-    So each window has its own elements, the first of those that are equal still first, and −∞ among
-    them is no padding. None if a window lies in the padding as a whole.
+    An element of the padding is the nearest one of its window instead. So each window has its own
+    elements, the first of those that are equal still first, and −∞ among them is no padding. None
+    if a window lies in the padding as a whole.
     """
     for i in range(n):
         width, whole = x.shape[-n], dilation[i] * (size[i] - 1) + 1
@@ -109,7 +103,7 @@ def _mean_pool(
     size, padding = _each(kernel_size, n), _each(padding, n)
     if any(padding):
         x = F.pad(x, [p for p in reversed(padding) for _ in range(2)])
-    windows = _windows(n, x, size, _each(stride, n) if stride else size, [1] * n)
+    windows = _windows(n, x, size, _each(stride, n) if stride else size, [1] * n, [0] * n)
     return windows.sum(-1) * (1 / (divisor_override or windows.shape[-1]))
 
 
@@ -120,8 +114,7 @@ def _max_pool(
     if ceil_mode or return_indices:
         return NotImplemented
     size, padding, dilation = (_each(v, n) for v in (kernel_size, padding, dilation))
-    how = size, _each(stride, n) if stride else size, dilation
-    windows = _windows_within(n, x, *how, padding) if any(padding) else _windows(n, x, *how)
+    windows = _windows(n, x, size, _each(stride, n) if stride else size, dilation, padding)
     return NotImplemented if windows is None else windows.max(-1).values
 
 
@@ -156,19 +149,16 @@ def interpolate(
     if mode not in ("nearest", "nearest-exact", "linear", "bilinear") or antialias:
         return NotImplemented
     n = x.dim() - 2
-    sizes = size if isinstance(size, (tuple, list)) else [size] * n
-    factors = scale_factor if isinstance(scale_factor, (tuple, list)) else [scale_factor] * n
-    for i in range(n):
-        axis, length = i + 2, x.shape[i + 2]
+    sizes, factors = _each(size, n), _each(scale_factor, n)
+    for axis, to, factor in zip(range(2, n + 2), sizes, factors, strict=True):
+        length = x.shape[axis]
         if mode.startswith("nearest"):
             numbers = torch.arange(length, dtype=torch.float64).view(1, 1, -1)
-            places = F.interpolate(numbers, sizes[i], factors[i], mode).flatten().long()
+            places = F.interpolate(numbers, to, factor, mode).flatten().long()
             x = x.index_select(axis, places)
         else:
             unit = torch.eye(length, dtype=x.dtype).unsqueeze(0)
-            by = F.interpolate(
-                unit, sizes[i], factors[i], "linear", align_corners, recompute_scale_factor
-            )[0]
+            by = F.interpolate(unit, to, factor, "linear", align_corners, recompute_scale_factor)[0]
             x = (x.transpose(axis, -1) @ by).transpose(axis, -1)
     return x
 

@@ -1,4 +1,4 @@
-"""Decompositions of softmax, variance, and the normalization of a layer."""
+"""Decompositions of variance, of the normalization of a layer, and of attention."""
 
 from __future__ import annotations
 
@@ -67,3 +67,41 @@ def _layer_norm_backward(
     z, d = (x - mean) * scale, g if weight is None else g * weight
     dx = (d - d.mean(axes, True) - z * (d * z).mean(axes, True)) * scale
     return dx, (g * z).sum(others) if wanted[1] else None, g.sum(others) if wanted[2] else None
+
+
+# ---- scaled_dot_product_attention: Vaswani et al. 2017, arXiv:1706.03762
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+
+
+@named("_scaled_dot_product_flash_attention_for_cpu")
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, is_causal: bool = False, *,
+    attn_mask: Any = None, scale: float | None = None,
+) -> Any:  # fmt: skip
+    """p v, where p = softmax(q kᵀ · scale + mask): q `[…, L, E]`, k `[…, S, E]`, v `[…, S, D]`.
+
+    In place of log Σ exp(…), from which it would compute p, autograd is given p.
+    """
+    if dropout != 0:
+        return NotImplemented
+    scores = q @ k.transpose(-1, -2) * _scale(q, scale)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    if is_causal:
+        rows, columns = torch.arange(q.shape[-2]), torch.arange(k.shape[-2])
+        scores = scores.masked_fill(columns > rows.unsqueeze(-1), -math.inf)
+    p = scores.softmax(-1)
+    return p @ v, p
+
+
+@named("_scaled_dot_product_flash_attention_for_cpu_backward")
+def _attention_backward(
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, p: Tensor, *_: Any,
+    attn_mask: Any = None, scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """dv = pᵀ g, and d(scores) = p · (g vᵀ − Σ g · out)."""
+    d = p * (g @ v.transpose(-1, -2) - (g * out).sum(-1, keepdim=True)) * _scale(q, scale)
+    return d @ k, d.transpose(-1, -2) @ q, p.transpose(-1, -2) @ g

@@ -91,7 +91,7 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     Raises:
         Unsupported: it does not.
     """
-    n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
+    n_rows = _leaves_given(a)[0][0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
             unify(small, _recorded(a, captured, n_rows, ()), n_rows)
@@ -167,29 +167,17 @@ def _record_once(
     params, states, xs = _copies(a, captured, n_rows)
     given = params + states + xs
     recorder = Recorder(given, outside)
+    # It ran on the real batch: only the size is new.
+    why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
     with swapped(captured, params, functions):
-        # It ran on the real batch: only the size is new.
-        why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
         with _refused(why), recorder, torch.enable_grad():
             new_states, y = step(states, xs)
-        if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
-            # On a carry it sees the gradient of the last step's output, too: they are one tensor.
-            raise Unsupported(A_HOOK)
         y_leaves, y_spec = tree.flatten(y)
-        if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
-            raise Unsupported(
-                "the output is complex, and init and xs are real: return torch.view_as_real(y), "
-                "and call torch.view_as_complex on what scan returns"
-            )
         outputs = new_states + y_leaves
-        n_forward = len(recorder.calls)
-        needs_grad = recorder.needs_grad()
         behind = [_nodes_behind(t) for t in outputs]
-        of_others = {id(v) for v in _leaves_of(set().union(*behind))} - {id(t) for t in given}
-        if of_others:  # what it computes of that is recorded, and its gradient is not
-            raise Unsupported(
-                "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
-            )
+        nodes = set().union(*behind)
+        _check_result(given, y_leaves, nodes)
+        n_forward, needs_grad = len(recorder.calls), recorder.needs_grad()
         out_numbers = [recorder.ref(t).index for t in outputs]
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
@@ -219,17 +207,43 @@ def _record_once(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
         needs_grad=tuple(needs_grad),
-        runs_python_backward=any(
-            isinstance(node, torch.autograd.function.BackwardCFunction)
-            for node in set().union(*behind)
+        runs_python_backward=_runs_python_backward(nodes, recorder.values),
+    )
+
+
+def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) -> None:
+    """Raise Unsupported where the step gave a result, or a gradient, that no recording has.
+
+    Args:
+        given: the leaves that the step was given.
+        y_leaves: its outputs.
+        nodes: of the autograd graph behind all that it returned.
+    """
+    if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
+        # On a carry it sees the gradient of the last step's output, too: they are one tensor.
+        raise Unsupported(A_HOOK)
+    if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
+        raise Unsupported(
+            "the output is complex, and init and xs are real: return torch.view_as_real(y), "
+            "and call torch.view_as_complex on what scan returns"
         )
-        or any(t._backward_hooks for t in recorder.values),
+    if {id(v) for v in _leaves_of(nodes)} - {id(t) for t in given}:
+        # What it computes of that is recorded, and its gradient is not.
+        raise Unsupported(
+            "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
+        )
+
+
+def _runs_python_backward(nodes: set[Any], values: list[Tensor]) -> bool:
+    of_python = torch.autograd.function.BackwardCFunction
+    return any(isinstance(node, of_python) for node in nodes) or any(
+        t._backward_hooks for t in values
     )
 
 
 def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     """Advice, if a captured tensor seems to hold something for each row of the batch."""
-    n_rows = a.init_leaves[0].shape[0] if a.shared is None else a.shared.n_rows
+    n_rows = _leaves_given(a)[0][0].shape[0]
     shapes = [list(t.shape) for t in captured if t.dim() > 1 and t.shape[0] == n_rows]
     if not shapes:
         return ""

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Imported for the compositions that they enter into DECOMPOSITIONS.
-import ostinato.compiler.capture.decompositions_attention
 import ostinato.compiler.capture.decompositions_axes
 import ostinato.compiler.capture.decompositions_images
 import ostinato.compiler.capture.decompositions_losses

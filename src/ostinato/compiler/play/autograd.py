@@ -50,7 +50,8 @@ class ScanCall:
         shared, n_ys = self.arguments.shared, self.compiled.n_ys
         if shared is not None:
             captured, init, xs = self.split(tensors)
-            tensors = [*captured, *shared.rows_of_init(init), *shared.rows_of_xs(xs)]
+            init, xs = shared.rows(init, xs)
+            tensors = [*captured, *init, *xs]
         outs = self._of_rows(tensors)
         if shared is None:
             return outs[:n_ys], outs[n_ys:]
