@@ -10,7 +10,7 @@ recordings are not those of a step on real leaves, and the outputs are known aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.eager import split_result
+from ostinato.eager import RowSpans, split_result
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
@@ -46,10 +46,14 @@ def as_given(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
     return leaf if kind is None else leaf.transpose(axis, axis + 1)
 
 
-def _as_played(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
+def _as_played(leaf: Tensor, kind: Kind) -> Tensor:
     if kind is Pairs:
         return torch.view_as_real(leaf.resolve_conj())
-    return leaf if kind is None else leaf.transpose(axis, axis + 1)
+    return leaf if kind is None else leaf.transpose(0, 1)
+
+
+def _all_as_played(leaves: Iterable[Tensor], kinds: Sequence[Kind]) -> list[Tensor]:
+    return [_as_played(leaf, kind) for leaf, kind in zip(leaves, kinds, strict=True)]
 
 
 def has_complex(a: Arguments) -> bool:
@@ -99,27 +103,22 @@ def _adapted(a: Arguments, kind_of: Callable[[Tensor, bool, int], Kind]) -> Argu
         result = step(tree.unflatten(leaves, carry_spec), tree.unflatten(x_leaves, xs_spec))
         is_carry = tree.flatten(result)[1] == carry_spec
         new, y = split_result(result, like, carry_spec)
-        new = [_as_played(leaf, kind) for leaf, kind in zip(new, kinds, strict=True)]
-        new_carry = tree.unflatten(new, played_spec)
+        new_carry = tree.unflatten(_all_as_played(new, kinds), played_spec)
         if is_carry:
             return new_carry
         y_leaves, y_spec = tree.flatten(y)
         y_kinds = [kind_of(leaf, False, rows[0].shape[0]) for leaf in y_leaves]
-        ys = [_as_played(leaf, kind) for leaf, kind in zip(y_leaves, y_kinds, strict=True)]
+        ys = _all_as_played(y_leaves, y_kinds)
         return new_carry, tree.unflatten(ys, _with_kinds(y_spec, iter(y_kinds)))
 
     ragged = a.ragged
     if ragged.starts is not None:
-        restarts = zip(ragged.restart_leaves, kinds, strict=True)
-        ragged = type(ragged)(
-            ragged.lengths, ragged.starts, [_as_played(r, kind) for r, kind in restarts],
-            ragged.n_steps,
-        )  # fmt: skip
+        restarts = _all_as_played(ragged.restart_leaves, kinds)
+        ragged = RowSpans(ragged.lengths, ragged.starts, restarts, ragged.n_steps)
     return replace(
         a, step=adapted, adapted=True, ragged=ragged, carry_spec=played_spec,
         xs_spec=_with_kinds(xs_spec, iter(x_kinds)),
-        leaves=[_as_played(leaf, kind) for leaf, kind in zip(a.leaves, kinds, strict=True)],
-        xs_leaves=[_as_played(x, kind) for x, kind in zip(a.xs_leaves, x_kinds, strict=True)],
+        leaves=_all_as_played(a.leaves, kinds), xs_leaves=_all_as_played(a.xs_leaves, x_kinds),
     )  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
     """The engine cannot play a step; the eager loop plays it instead.
@@ -46,3 +49,18 @@ def error_in_short(error: Exception) -> str:
     """The class and the first line of an error, to be quoted in a reason."""
     first_line = str(error).split("\n")[0]
     return f"{type(error).__name__}: {first_line}"
+
+
+@contextmanager
+def refused(why: str) -> Iterator[None]:
+    """A context in which an error of the step is a reason for the loop.
+
+    Args:
+        why: the reason, with `{}` for the error in short.
+    """
+    try:
+        yield
+    except (Unsupported, *NOT_OF_A_STEP):
+        raise
+    except Exception as error:
+        raise Unsupported(why.format(error_in_short(error))) from error

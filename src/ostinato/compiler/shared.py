@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.errors import Unsupported, error_in_short
+from ostinato.compiler.errors import refused
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
@@ -118,14 +118,10 @@ def _row_by_row(a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
     mapped = transformed(a.flat, torch.func.vmap)
 
     def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
-        try:
+        with refused(
+            "init and xs have no batch, and the step cannot be mapped over one ({}): give them an "
+            "axis of 1"
+        ):
             return mapped(states, xs)
-        except Unsupported:
-            raise
-        except Exception as error:
-            raise Unsupported(
-                "init and xs have no batch, and the step cannot be mapped over one "
-                f"({error_in_short(error)}): give them an axis of 1"
-            ) from error
 
     return flat

@@ -153,3 +153,15 @@ def _searchsorted(
 @named("sort")
 def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
     return _topk(x, x.shape[dim], dim, descending)
+
+
+def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
+    both = [t.narrow(dim, rank, 1) for t in x.sort(dim)]
+    return tuple([t.clone() if keepdim else t.squeeze(dim) for t in both])
+
+
+DECOMPOSITIONS.update({
+    "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
+    "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
+        x, (x.shape[dim] - 1) // 2, dim, keepdim),
+})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Decompositions of operations on small images, beside convolutions; ranks; distances."""
+"""Decompositions of operations on small images, beside convolutions; distances; bags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, Function, named
+from ostinato.compiler.capture.decompositions import Function, named
 from ostinato.compiler.errors import Unsupported
 
 aten = torch.ops.aten
@@ -205,19 +205,3 @@ FUNCTIONS: dict[Any, Function] = {
     torch.cdist: cdist,
     torch.linalg.multi_dot: multi_dot,
 }
-
-
-# ---- ranks, and columns that are set
-
-
-def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
-    values, places = x.sort(dim)
-    both = values.narrow(dim, rank, 1), places.narrow(dim, rank, 1)
-    return tuple([t.clone() if keepdim else t.squeeze(dim) for t in both])
-
-
-DECOMPOSITIONS.update({
-    "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
-    "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
-        x, (x.shape[dim] - 1) // 2, dim, keepdim),
-})  # fmt: skip

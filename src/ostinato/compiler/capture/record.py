@@ -6,8 +6,8 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
-from ostinato.compiler.errors import A_HOOK, NOT_OF_A_STEP, Unsupported, error_in_short
+from ostinato.compiler.errors import A_HOOK, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _record_once(
     # It ran on the real batch: only the size is new.
     why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
     with swapped(captured, params, functions):
-        with _refused(why), recorder, torch.enable_grad():
+        with refused(why), recorder, torch.enable_grad():
             new_states, y = step(states, xs)
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
@@ -253,17 +253,6 @@ def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     )
 
 
-@contextmanager
-def _refused(why: str) -> Iterator[None]:
-    """A context in which an error of the step is a reason for the loop."""
-    try:
-        yield
-    except (Unsupported, *NOT_OF_A_STEP):
-        raise
-    except Exception as error:
-        raise Unsupported(why.format(error_in_short(error))) from error
-
-
 class _Weighted(torch.autograd.Function):
     """A scalar whose gradients for the outputs are the cotangents.
 
@@ -292,7 +281,7 @@ def _differentiated(
     with torch.enable_grad():
         total = _Weighted.apply([c for _, c in pairs], *(o for o, _ in pairs))
     recorder.constants[recorder.new(total)] = total  # autograd makes a one like it, for nobody
-    with recorder, _refused("the step cannot be differentiated here ({})"):  # nor need it ever be
+    with recorder, refused("the step cannot be differentiated here ({})"):  # nor need it ever be
         gradients = iter(torch.autograd.grad(total, wanted, allow_unused=True))
     return [next(gradients) if t.requires_grad else None for t in given]
 

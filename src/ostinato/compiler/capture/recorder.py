@@ -129,6 +129,11 @@ class Recorder(TorchDispatchMode):
             self.meet(args[0], of_numbers=True)
         if any(map(is_complex, tree.leaves((args, kwargs)))) or name in _MAKES_COMPLEX:
             return self.of_pairs(func, name, args, kwargs)
+        out = self.taken_apart(func, name, args, kwargs)
+        return self.recorded(func, name, args, kwargs) if out is NotImplemented else out
+
+    def taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """The results of a call that is a composition of others; else NotImplemented."""
         composition = decomposition(name)
         if composition is not None:
             out = self.composed(composition, args, kwargs)
@@ -141,9 +146,10 @@ class Recorder(TorchDispatchMode):
                 name,
             )
         with self:  # composite calls: below autograd, or in inference mode, nothing took them apart
-            out = func.decompose(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
+            return func.decompose(*args, **kwargs)
+
+    def recorded(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """The results of a call, which is recorded as it is."""
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
         out = self.called(func, args, kwargs)
         outs = out if isinstance(out, (tuple, list)) else [out]
