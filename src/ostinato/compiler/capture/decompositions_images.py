@@ -74,12 +74,12 @@ def _each(given: Any, n: int) -> list[Any]:
 
 def _windows(
     n: int, x: Tensor, size: list[int], stride: list[int], dilation: list[int], padding: list[int]
-) -> Tensor | None:
+) -> Any:
     """`[…, places, elements]`: windows of the last n axes.
 
     An element of the padding is the nearest one of its window instead. So each window has its own
-    elements, the first of those that are equal still first, and −∞ among them is no padding. None
-    if a window lies in the padding as a whole.
+    elements, the first of those that are equal still first, and −∞ among them is no padding.
+    NotImplemented if a window lies in the padding as a whole.
     """
     for i in range(n):
         width, whole = x.shape[-n], dilation[i] * (size[i] - 1) + 1
@@ -88,7 +88,7 @@ def _windows(
         numbers = np.clip(np.arange(size[i]), np.maximum(before, 0), last)
         places = first + dilation[i] * numbers
         if (places < 0).any():
-            return None
+            return NotImplemented
         x = x.index_select(-n, torch.from_numpy(places.ravel()))
         x = x.unflatten(-n, places.shape).movedim(-n, -1)
     return x.flatten(-n)
@@ -115,7 +115,7 @@ def _max_pool(
         return NotImplemented
     size, padding, dilation = (_each(v, n) for v in (kernel_size, padding, dilation))
     windows = _windows(n, x, size, _each(stride, n) if stride else size, dilation, padding)
-    return NotImplemented if windows is None else windows.max(-1).values
+    return windows if windows is NotImplemented else windows.max(-1).values
 
 
 def _adaptive_max_pool(n: int, x: Tensor, output_size: Any, return_indices: bool = False) -> Any:
