@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import ostinato
 from ostinato import scan
-from zoo.playing import least_memory, loop
+from ostinato.compiler.capture.captures import Search
+from zoo.playing import counting, least_memory, loop
 from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn, weight
 from zoo.steps import Case
 
@@ -249,6 +250,43 @@ def test_a_searched_step_that_begins_to_change_a_tensor(view):
                 outs = how(step, *given(i))
             found.append([*outs, t.captured.clone()])
     assert_same(found[5:], found[:5], 1e-12)
+
+
+def test_a_searched_step_that_writes_is_watched_at_each_call():
+    """By the order in memory of a captured tensor it changes a copy of that, or the tensor."""
+    t = types.SimpleNamespace()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        flat = getattr(t, "".join("W")).reshape(-1)  # no guard sees it
+        flat.mul_(0.5)
+        return torch.tanh(h @ flat.reshape(H, H) + x)
+
+    runs = []
+    for transposed in (True, True, True, False, False, True):
+        found = []
+        for how in (loop, scan):
+            W = torch.arange(H * H, dtype=D).reshape(H, H) / 16
+            t.W = W.T.contiguous().T if transposed else W
+            with counting(step) as calls:
+                found.append([how(step, *given())[1], t.W])
+        runs.append(calls[0])
+        assert_same(*found, 1e-12)
+    assert runs[1:3] == [1, 1]
+
+
+def test_a_searched_step_is_watched_until_it_is_known(monkeypatch):
+    calls, watch = [0], Search.watch
+    monkeypatch.setattr(
+        Search, "watch", lambda self: (calls.__setitem__(0, calls[0] + 1), watch(self))
+    )
+    n = types.SimpleNamespace(k="tanh")
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return getattr(torch, getattr(n, "".join("k")))(x + h)
+
+    for n.k, watched in (("tanh", 1), ("tanh", 2), ("tanh", 2), ("sin", 4), ("sin", 5), ("sin", 5)):
+        scan(step, *given())
+        assert calls[0] == watched
 
 
 def test_a_searched_step_is_not_given_copies(monkeypatch):

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 @pytest.fixture(autouse=True)
 def _recorded_by_no_other_test(monkeypatch):
     """Of a step that was recorded often in this process scan would warn now."""
-    monkeypatch.setattr(steps, "_recordings", Counter())
+    monkeypatch.setattr(steps, "_times", Counter())
 
 
 def programs(step: Any, init: Any, xs: Any, monkeypatch: pytest.MonkeyPatch) -> list[Program]:

@@ -85,6 +85,7 @@ class Owner:
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
         refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
+        known: the trail of a searched step's last run, if that wrote into no memory.
         waited: calls since then that no guards fitted. A call that some guards fit does not set it
             back: a value may be used twice before the next one is new.
     """
@@ -92,15 +93,14 @@ class Owner:
     of: Callable[[], Any]
     hint: Entry | None = None
     searched: bool = False
+    known: tuple[Any, ...] = ()
     refusal: Unsupported | None = None
     waited: int = 0
 
-    def waits(self) -> bool:
-        """Whether to play the loop without observing the step: it is at calls 1, 2, 4, 8, …"""
-        if self.refusal is None:
-            return False
+    def waiting(self) -> Found | None:
+        """The loop, without observing the step; None at calls 1, 2, 4, 8, …"""
         self.waited += 1
-        return self.waited & (self.waited - 1) != 0
+        return Found(None, [], self.refusal) if self.waited & (self.waited - 1) else None
 
     def refuse(self, refusal: Unsupported) -> Found:
         if self.refusal is None:
@@ -118,20 +118,16 @@ class Bucket:
         by_operations: what a run of the step did → the recording of it. Of a layer's step: what its
             weights are → what was found.
         codes: the code that observed runs found, by id, for the next observation.
-        changed: the path of the guard that failed last.
-        failed: the paths of all guards that failed in this call; "" is a shape.
-        lifted: the paths of Python floats that change, and are taken as tensors.
-        kept: the paths that must not be lifted.
+        failed: the paths of the guards that failed in this call; "" is a shape.
+        lifts: path of a value that changes → whether it is taken as a tensor, if it is a float.
     """
 
     entries: list[Entry] = field(default_factory=list)
     owners: dict[int, Owner] = field(default_factory=dict)
     by_operations: dict[Any, Any] = field(default_factory=dict)
     codes: dict[int, CodeType] = field(default_factory=dict)
-    changed: str = ""
-    failed: set[str] = field(default_factory=set)
-    lifted: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=lambda: {""})
+    failed: list[str] = field(default_factory=list)
+    lifts: dict[str, bool] = field(default_factory=lambda: {"": False})
 
     def owner(self, step: Any) -> Owner:
         of = owner_of(step)
@@ -150,8 +146,7 @@ class Bucket:
             if tensors is not None and described(tensors, a) == entry.described:
                 owner.hint = entry
                 return entry.found(tensors)
-            self.changed = entry.guards.changed if tensors is None else ""
-            self.failed.add(self.changed)
+            self.failed.append(entry.guards.changed if tensors is None else "")
         return None
 
 
@@ -185,16 +180,12 @@ def find(a: Arguments) -> Found:
         return found
     described([], a)  # raises where these leaves cannot be played
     spared = isinstance(owner.refusal, Spared)
-    if not spared and owner.waits():
-        return Found(None, [], owner.refusal)
-    if owner.searched or len(bucket.entries) >= MAX_ENTRIES:
+    full = owner.searched or len(bucket.entries) >= MAX_ENTRIES
+    if full and (spared or owner.refusal is None):  # what is recorded costs less than the loop
         found = _searched(a, bucket, owner)
-    if found is not None:
-        return found
-    spared = spared and "" not in bucket.failed
-    if spared and owner.waits():  # a search that finds a recording costs little, so it comes first
-        return Found(None, [], owner.refusal)
-    return _observed(a, bucket, owner)
+    if found is None and owner.refusal is not None and not (spared and "" in bucket.failed):
+        found = owner.waiting()
+    return found or _observed(a, bucket, owner)
 
 
 def _bucket(a: Arguments) -> Bucket:
@@ -213,8 +204,7 @@ def find_with_numbers(a: Arguments) -> Found:
     """The step recorded with its numbers as they are: with tensors it does something else."""
     bucket = _bucket(a)
     owner = bucket.owner(a.given)
-    bucket.kept |= bucket.lifted
-    bucket.lifted.clear()
+    bucket.lifts = dict.fromkeys(bucket.lifts, False)
     bucket.entries = [entry for entry in bucket.entries if not entry.guards.lifted]
     owner.hint = None
     return _observed(a, bucket, owner)
@@ -270,9 +260,10 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
 
     random = random_state()
     try:
-        search = search_step(a)
+        search = search_step(a, owner.known)
         compiled = bucket.by_operations.get(search.did)
         if compiled is not None and not search.unclear and not search.keeps_some():
+            owner.known = () if search.must_watch else search.did[0]
             if not isinstance(owner.refusal, Spared):
                 owner.refusal = None
             return Found(compiled, search.captured)
@@ -293,10 +284,10 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     from ostinato.compiler.capture.guards import Observation  # not a part of every start
     from ostinato.compiler.capture.reads import as_tensor
 
-    bucket.lifted |= bucket.failed - bucket.kept
+    bucket.lifts = dict.fromkeys(bucket.failed, True) | bucket.lifts
     observation = None
     try:
-        lifted = {path: as_tensor(0.0) for path in bucket.lifted}
+        lifted = {path: as_tensor(0.0) for path, lifts in bucket.lifts.items() if lifts}
         observation = Observation(a.given, bucket.codes, lifted)
         try:
             found = _recorded(a, bucket, observation)
@@ -343,24 +334,24 @@ def _recorded(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "
             "carry hold it"
         )
-    compiled = bucket.by_operations.get(search.did)
-    if compiled is not None and not search.unclear:
-        return search, compiled, None
-    count_recording(a.given, bucket.changed)
-    compiled = compile_step(a, search.captured, observation, engine())
-    compiled.y_shapes = search.y_shapes
-    many = max(len(bucket.entries) / SPARED_AFTER, len(bucket.by_operations) / MAX_ENTRIES)
-    if not (search.unclear or compiled.planner.recording.runs_python_backward):
-        bucket.by_operations[search.did] = compiled
-        _bound(bucket.by_operations)
-    other_shapes = "" in bucket.failed  # of which a program has few
-    if many < 1 or other_shapes or a.ragged.n_steps * one_step > time.perf_counter() - began:
-        return search, compiled, None
-    new = bucket.changed or "what it does"
-    return search, compiled, Spared(
-        f"it was recorded {SPARED_AFTER} times, and {new} is new again: "
-        "the loop takes less time than a recording. Pass what changes through xs, or as a tensor"
-    )  # fmt: skip
+    compiled, why = bucket.by_operations.get(search.did), None
+    if compiled is None or search.unclear:
+        new = bucket.failed[-1] if bucket.failed else ""
+        count_recording(a.given, new)
+        compiled = compile_step(a, search.captured, observation, engine())
+        compiled.y_shapes = search.y_shapes
+        many = len(bucket.entries) >= SPARED_AFTER or len(bucket.by_operations) >= MAX_ENTRIES
+        if not (search.unclear or compiled.planner.recording.runs_python_backward):
+            bucket.by_operations[search.did] = compiled
+            _bound(bucket.by_operations)
+        lasts = a.ragged.n_steps * one_step > time.perf_counter() - began  # in the loop
+        if many and not lasts and "" not in bucket.failed:  # a program has few shapes
+            why = Spared(
+                f"it was recorded {SPARED_AFTER} times, and {new or 'what it does'} is new again: "
+                "the loop takes less time than a recording. Pass what changes through xs, or as a "
+                "tensor"
+            )
+    return search, compiled, why
 
 
 def _kept(
@@ -374,7 +365,8 @@ def _kept(
     at = {id(t): i for i, t in enumerate(tensors)}
     if any(id(t) not in at for t in captured):
         guards.opaque = guards.opaque or "no path leads to a tensor that it takes from outside"
-    if guards.opaque is not None:
+    owner.searched = guards.opaque is not None
+    if owner.searched:
         if observation.lifts:
             raise Unsupported("a search of the step tells numbers apart")
         if search is not None and search.did not in bucket.by_operations:
@@ -383,7 +375,6 @@ def _kept(
                 "Python (a custom autograd.Function, or hooks), of which a change would not be "
                 f"seen: {guards.opaque}"
             )  # fmt: skip
-    owner.searched = guards.opaque is not None
     if compiled is None:
         observation.snapshots.put_back()
     if why is None:

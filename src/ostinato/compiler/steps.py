@@ -14,8 +14,7 @@ from typing import Any
 from ostinato.compiler.errors import SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
-_recordings: dict[Any, int] = defaultdict(int)  # by code
-_refusals: dict[Any, int] = defaultdict(int)  # by code and reason
+_times: dict[Any, int] = defaultdict(int)  # by code, and what there was to say of it
 
 
 def code_key(step: Any) -> Any:
@@ -68,10 +67,8 @@ def weak_reference(of: Any) -> Callable[[], Any]:
 
 def count_recording(step: Any, changed: str) -> None:
     """Say once that a step is recorded again and again; changed: what differs this time."""
-    code = code_key(step)
-    _recordings[code] += 1
     ours = _is_ours(getattr(_unwrapped(step), "__module__", ""))
-    if _recordings[code] == WARN_AFTER + 1 and not ours:
+    if _is_time(WARN_AFTER + 1, step, "recorded") and not ours:
         _warn(
             f"{name_of(step)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
             "changes between calls; pass what changes through xs, or as a tensor"
@@ -80,38 +77,34 @@ def count_recording(step: Any, changed: str) -> None:
 
 def warn_refused(step: Any, refusal: Unsupported | None) -> None:
     """Say once per step function why the eager loop plays it."""
-    if refusal is None:
-        return
-    key = code_key(step), refusal.reason
-    _refusals[key] += 1
     # A side effect may happen once, as when a memo is filled: it is said the second time.
-    if _refusals[key] != 1 + isinstance(refusal, SideEffect):
-        return
-    operation = f" ({refusal.op})" if refusal.op else ""
-    _warn(
-        f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
-        "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
-    )
+    time = 1 + isinstance(refusal, SideEffect)
+    if refusal is not None and _is_time(time, step, refusal.reason):
+        operation = f" ({refusal.op})" if refusal.op else ""
+        _warn(
+            f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
+            "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
+        )
 
 
 def warn_checkpointed(step: Any) -> None:
     """Say once per step function that its budget of memory is not kept to the byte."""
-    _warn_once(
-        step,
-        f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
-        "carry every √T steps and plays the steps between them again; the budget is not compared "
-        "with the bytes that this takes",
-    )
+    if _is_time(1, step, "checkpointed"):
+        _warn(
+            f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
+            "carry every √T steps and plays the steps between them again; the budget is not "
+            "compared with the bytes that this takes"
+        )
 
 
 def warn_unbounded(step: Any) -> None:
     """Say once per step function that its budget of memory is not kept, since it cannot be."""
-    _warn_once(
-        step,
-        f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
-        "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
-        "budget",
-    )
+    if _is_time(1, step, "unbounded"):
+        _warn(
+            f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
+            "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
+            "budget"
+        )
 
 
 def warn_too_large(kept: int) -> None:
@@ -128,10 +121,10 @@ def warn_too_large(kept: int) -> None:
         )
 
 
-def _warn_once(step: Any, text: str) -> None:
-    _refusals[code_key(step), text] += 1
-    if _refusals[code_key(step), text] == 1:
-        _warn(text)
+def _is_time(n: int, step: Any, what: str) -> bool:
+    """Whether this is the nth time that there is this to say of the code of a step."""
+    _times[code_key(step), what] += 1
+    return _times[code_key(step), what] == n
 
 
 def _is_ours(module: Any) -> bool:

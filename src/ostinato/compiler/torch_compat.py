@@ -158,7 +158,10 @@ def is_recorded() -> bool:
 
     A scan within the step then plays the loop, which shows them.
     """
-    return torch._C._len_torch_dispatch_stack() > 0
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    modes = torch.overrides._get_current_function_mode_stack()
+    return any(isinstance(mode, OwnMode) and not mode.left for mode in modes)
 
 
 class OwnMode(TorchFunctionMode):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
@@ -42,46 +43,53 @@ _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 _OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
 _WITHOUT_RESULT = {*_OF_ITSELF, "__setitem__", "retain_grad"}
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
+_LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
 
 
 class _Writes(TorchDispatchMode):
     """Refuses calls that would write into the memory of a tensor from outside, before they do."""
 
-    def __init__(self, outside: list[tuple[Tensor, int | None]]):
+    def __init__(self, search: Search):
         super().__init__()
-        self.outside = outside
+        self.search = search
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # importing torch._dynamo takes a second, and nothing here needs it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, search = kwargs or {}, self.search
+        if _get_current_function_mode() is search:  # it does not see this call: from_numpy, set_
+            search.must_watch = True
         if func._schema.is_mutable or func in _UNSAID:
+            search.must_watch = True
             written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
             with torch._C.DisableTorchFunction():  # the search does not see us
-                memory = {_memory_of(t) for t, _ in self.outside} - {None}
+                memory = {_memory_of(t) for t, _ in search.outside} - {None}
                 own = memory.isdisjoint(map(_memory_of, written))
             if not own:
                 raise Unsupported(IN_PLACE, str(func))
         return func(*args, **kwargs)
 
 
-# Running statistics, of which the schema does not say that they are written.
+# Their schemas do not say that they write running statistics.
 _UNSAID = {
-    torch.ops.aten.native_batch_norm.default: ("running_mean", "running_var"),
-    torch.ops.aten.batch_norm_update_stats.default: ("running_mean", "running_var"),
-}
+    torch.ops.aten.native_batch_norm.default, torch.ops.aten.batch_norm_update_stats.default,
+}  # fmt: skip
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     """The arguments that a call writes."""
-    schema, unsaid = func._schema.arguments, _UNSAID.get(func, ())
+    schema = func._schema.arguments
     given = {**dict(zip((of.name for of in schema), args, strict=False)), **kwargs}
-    if not given.get("training", True):  # statistics are read
-        unsaid = ()
-    said = [of.name for of in schema if of.alias_info is not None and of.alias_info.is_write]
-    return [given.get(name) for name in (*said, *unsaid)]
+    names = [of.name for of in schema if of.alias_info is not None and of.alias_info.is_write]
+    if func in _UNSAID and given.get("training", True):
+        names += ["running_mean", "running_var"]
+    return [given.get(name) for name in names]
+
+
+def _version_of(t: Tensor) -> int | None:
+    return None if t.is_inference() else t._version
 
 
 def _memory_of(t: Tensor) -> int | None:
@@ -92,78 +100,89 @@ def _memory_of(t: Tensor) -> int | None:
         return None
 
 
-def _version_of(t: Tensor) -> int | None:
-    return None if t.is_inference() else t._version
-
-
 class Search(OwnMode):
-    """The tensors a step takes from outside, by identity, in order of first use."""
+    """The tensors a step takes from outside, by identity, in order of first use.
 
-    def __init__(self, given: list[Tensor]):
+    Writes are watched, which takes some µs a call of torch; but not as long as the step does what
+    it did in an earlier run without any.
+
+    Attributes:
+        marks: id of a tensor → its number in the trail, from 1.
+        outside: the tensors that were there before, with their versions.
+        made: those that the step made, by id.
+        must_watch: a call wrote into some memory, or only the watch saw it.
+        trail: what the step did: functions, their arguments, and what came of them.
+        did: the trail, and the kinds of the tensors that it is of; hashable.
+        unclear: an argument is of a kind whose text may not say all of it.
+    """
+
+    did: Any
+
+    def __init__(self, given: list[Tensor], known: tuple[Any, ...]):
         super().__init__()
-        self.marks: dict[int, int] = {}  # id → the tensor's number in the trail
-        self.alive: list[Tensor] = []  # so that ids stay theirs
-        self.outside: list[tuple[Tensor, int | None]] = []  # with their versions
-        self.made: set[int] = set()  # by the step
-        self.captured: list[Tensor] = []
-        self.writes = _Writes(self.outside)
+        self.known = iter(known) if known else None
+        self.marks: dict[int, int] = {}
+        self.outside: list[tuple[Tensor, int | None]] = []
+        self.made: dict[int, Tensor] = {}
+        self.trail: list[Any] = []
+        self.came: tuple[int, ...] = ()  # of the last call
+        self.writes: _Writes | None = None
+        self.must_watch = self.unclear = False
         for t in given:
             if id(t) not in self.marks:
                 self.meet_outside(t)
-        # What the step did: functions, their arguments, and what came of them.
-        self.trail: list[Any] = []
-        self.did: Any = None  # the trail and what it is of, hashable
-        self.unclear = False  # an argument is of a kind whose text may not say all of it
+        self.n_given = len(self.outside)
 
-    def meet(self, t: Tensor) -> None:
-        self.marks[id(t)] = len(self.alive)
-        self.alive.append(t)
-
-    def meet_outside(self, t: Tensor) -> None:
-        self.meet(t)
+    def meet_outside(self, t: Tensor) -> int:
         self.outside.append((t, _version_of(t)))
+        return self.marks.setdefault(id(t), len(self.marks) + 1)
+
+    def watch(self) -> None:
+        self.known, writes = None, _Writes(self)
+        writes.__enter__()
+        self.writes = writes
+
+    def __exit__(self, *error: object) -> None:
+        if self.writes is not None:
+            self.writes.__exit__(*error)
+        super().__exit__(*error)
+
+    def told(self, leaf: Any) -> Any:
+        """What the trail says of an argument that has no number yet."""
+        if isinstance(leaf, Tensor):
+            return self.meet_outside(leaf)
+        kind = type(leaf)
+        if kind not in _PLAIN and not issubclass(kind, np.generic):
+            self.unclear = True
+        # As text −0 is not 0, NaN is itself, and a slice can be hashed.
+        return kind, leaf if kind is int or kind is bool or kind is str else repr(leaf)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.left:
             return func(*args, **(kwargs or {}))
-        name, kwargs = getattr(func, "__name__", None) or str(func), kwargs or {}
-        trail, marks = self.trail, self.marks
-        if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
-            leaves, spec = args, len(args)
-        else:
-            leaves, spec = tree.flatten((args, kwargs))
-        trail.append(spec)
-        of_tensors = False
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
-                of_tensors = True
-                if id(leaf) not in marks:
-                    self.captured.append(leaf)
-                    self.meet_outside(leaf)
-                trail.append(marks[id(leaf)])
-            else:
-                kind = type(leaf)
-                trail.append(kind)
-                # As text −0 is not 0, NaN is itself, and a slice can be hashed.
-                trail.append(leaf if kind is int or kind is bool or kind is str else repr(leaf))
-                if kind not in _PLAIN and not issubclass(kind, np.generic):
-                    self.unclear = True
-        self.refuse(name, args, kwargs)
-        out = func(*args, **kwargs)
-        trail.append(name)
+        name, marks = getattr(func, "__name__", None) or str(func), self.marks
         if name == "__get__":  # of a property, whose name it has
             name = getattr(func.__self__, "__name__", name)
-            trail.append(name)
-            if name == "grad":
-                self.refuse_values(name)
-        for leaf in (out,) if isinstance(out, Tensor) else tree.leaves(out):
-            if isinstance(leaf, Tensor):
-                of_tensors = False
-                if id(leaf) not in marks:
-                    self.meet(leaf)
-                    self.made.add(id(leaf))
-                trail.append(marks[id(leaf)])
-        if of_tensors and not (type(out) in (tuple, list) and not out):  # and gives none
+        if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
+            kwargs, leaves, spec = {}, args, len(args)
+        else:
+            leaves, spec = tree.flatten((args, kwargs := kwargs or {}))
+        said = [marks.get(id(leaf)) or self.told(leaf) for leaf in leaves]
+        call = self.came, name, spec, *said
+        self.trail.append(call)
+        if kwargs or name in _LOOKED_AT:
+            self.refuse(name, args, kwargs)
+        if self.known is not None and next(self.known, None) != call:
+            self.watch()
+        out = func(*args, **kwargs)
+        outs = (out,) if isinstance(out, Tensor) else tree.leaves(out)
+        came = [t for t in outs if isinstance(t, Tensor)]
+        for t in came:
+            if id(t) not in marks:
+                marks[id(t)], self.made[id(t)] = len(marks) + 1, t
+        self.came = (*[marks[id(t)] for t in came],)
+        shows = not came and not (type(out) in (tuple, list) and not out)
+        if name == "grad" or (shows and any(isinstance(leaf, Tensor) for leaf in leaves)):
             self.refuse_values(name)
         return out
 
@@ -181,21 +200,25 @@ class Search(OwnMode):
             why = "a distribution checks its arguments: make it with validate_args=False"
         raise Unsupported(why, name)
 
-    def finish(self, result: Any, n_ys: int, a: Arguments) -> None:
-        """The step has returned; the last `n_ys` leaves of its result are the output."""
-        leaves, spec = tree.flatten(result)
-        self.y_shapes = [leaf.shape for leaf in leaves[-n_ys:]] if n_ys else []
-        self.trail += [spec, *(self.marks.get(id(leaf)) for leaf in leaves)]
+    def finish(self, states: list[Tensor], y: Any, a: Arguments) -> None:
+        """The step has returned."""
+        leaves, spec = tree.flatten(y)
+        self.y_shapes = [leaf.shape for leaf in leaves]
+        result = (*states, *leaves)
+        made = [t for t in result if id(t) in self.made]
+        if not torch.is_grad_enabled() and any(t.requires_grad and not t._is_view() for t in made):
+            raise Unsupported("the step turns gradients on where they are off")
         if any(_version_of(t) != version for t, version in self.outside):
             raise Unsupported(IN_PLACE)
+        self.captured = [t for t, _ in self.outside[self.n_given :]]
         check_tensors(self.captured)
-        self.did = tuple(self.trail), described(self.captured, a)
+        marks = (*[self.marks.get(id(t)) for t in result],)
+        self.did = (*self.trail, (self.came, spec, marks)), described(self.captured, a)
 
     def keeps_some(self) -> bool:
         """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
-        made = [weakref.ref(t) for t in self.alive if id(t) in self.made]
-        self.alive.clear()
-        self.marks.clear()
+        made = [*map(weakref.ref, self.made.values())]
+        self.made.clear()
         if all(ref() is None for ref in made):
             return False
         gc.collect()  # or in a cycle
@@ -242,12 +265,15 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         return func(*args, **(kwargs or {}))
 
 
-def search_step(a: Arguments) -> Search:
+def search_step(a: Arguments, known: tuple[Any, ...] = ()) -> Search:
     """Run a step once, for the tensors it takes from outside and for what it did.
 
     It runs with the very tensors, which it is stopped from changing, and in the caller's mode.
     Where the caller has hooks on saved tensors, these see nothing, and the tensors are saved
     detached: an output that its own graph holds is never freed.
+
+    Args:
+        known: the trail of an earlier run, in which nothing had to be watched.
 
     Raises:
         Unsupported: it does what the loop alone can do.
@@ -255,16 +281,15 @@ def search_step(a: Arguments) -> Search:
     """
     states, xs = a.init_leaves, a.first_x
     with among_ours(), undisturbed(Tensor.detach):
-        search = Search([*states, *xs])
+        search = Search([*states, *xs], known)
         before = torch.is_grad_enabled()
-        with search, search.writes:
+        with search:
+            if not known:
+                search.watch()
             new_states, y = a.flat(states, xs)
         if torch.is_grad_enabled() is not before:
             torch.set_grad_enabled(before)
             raise Unsupported("the step leaves gradients turned on, or off: it should do so `with`")
-        made = [t for t in tree.leaves((new_states, y)) if id(t) in search.made]
-        if not before and any(t.requires_grad and not t._is_view() for t in made):
-            raise Unsupported("the step turns gradients on where they are off")
     check_carry(states, new_states)
-    search.finish((new_states, y), len(tree.leaves(y)), a)
+    search.finish(new_states, y, a)
     return search
