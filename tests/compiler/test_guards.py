@@ -358,6 +358,8 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "dispatched by type": ("w.act(x + h)", "w.act = dispatched(w)", "w.k = 0.5"),
     "computed name": ("torch.tanh(x + h @ w.W) * getattr(w, ''.join(['k']))", "",
         "w.k = 0.5", "w.k = 2.0", "w.k = 0.5"),
+    "cell of ours": ("w.cell(x, h) * getattr(w, ''.join(['k']))",
+        "w.cell = ostinato.nn.RNNCell(H, H).to(D)", "w.k = 0.5", "w.cell.nonlinearity = 'relu'"),
     "names in strings": (
         "torch.tanh(x + h) * operator.attrgetter('k')(w.inner) * getattr(w.thing, 'k')"
         " * (2 if hasattr(w.inner, 'new') else 1)", "",

@@ -158,10 +158,7 @@ def is_recorded() -> bool:
 
     A scan within the step then plays the loop, which shows them.
     """
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    modes = torch.overrides._get_current_function_mode_stack()
-    return any(isinstance(mode, OwnMode) and not mode.left for mode in modes)
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 class OwnMode(TorchFunctionMode):
