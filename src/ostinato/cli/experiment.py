@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,7 +140,7 @@ def _run(
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
         callbacks.append(training.Progress())
-    try:
+    with _told(recorder, ranks):
         model, history = job.fit(callbacks, checkpoint)
         began = time.perf_counter()
         answers = job.answers(model, ranks, report=recorder is not None)
@@ -150,6 +151,20 @@ def _run(
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
+    return Result(evaluation, run)
+
+
+@contextmanager
+def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[None]:
+    """Tell a person why a training ends, and how it can go on: the first process alone does.
+
+    Raises:
+        Failure: it diverged, or another process has ended.
+        Interrupted: Ctrl-C or SIGTERM.
+        Told: in the other processes, where the first one raises one of these.
+    """
+    try:
+        yield
     except training.PeerLost as error:
         kept = f"; {_how_to_go_on(recorder.run if recorder else None)}" if ranks.first else ""
         raise Failure(f"{error}{kept}") from None
@@ -165,7 +180,6 @@ def _run(
             raise Told(code) from None
         kept = _how_to_go_on(recorder.run if recorder else None)
         raise Interrupted(f"interrupted; {kept}", code) from None
-    return Result(evaluation, recorder.run if recorder else None)
 
 
 def with_threads(settings: Config, ranks: distributed.Ranks = distributed.ALONE) -> Config:
