@@ -39,7 +39,7 @@ constexpr int64_t kGemmRows = 256;
 constexpr int64_t kLoopRows = 32;
 // … if these are at most 512 KB. Larger weights are read once a step for all rows of the slab.
 constexpr int64_t kNearWeightBytes = 1 << 19;
-// Fewer, down to one group, if a step's values of so many rows exceed 512 KB: rows of 4,096 floats in seven
+// Fewer rows, down to one group, if their values in a step exceed 512 KB: rows of 4,096 floats in seven
 // buffers are 112 KB each, and the instructions of a step pass over them one after the other.
 constexpr int64_t kNearStepBytes = 1 << 19;
 // Rows of a register tile whose columns fill a panel, on every instruction set: see tile_rows.

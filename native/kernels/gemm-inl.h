@@ -18,7 +18,8 @@ template <class V, int NV> constexpr int tile_rows() {
 // Every loop over a tile is unrolled. If GCC unrolls one late, it keeps the tile on the stack and writes it
 // there at each k, at half the rate.
 #define OSTINATO_FOR(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < n; i++)
-// Before the loop over k or rows, whose counters want the same ports as the sums: 3 to 6 %.
+// Stands before a loop over k or over rows. Its counter needs the ports of the processor on which the sums
+// are computed, and unrolled it counts less: 3 to 6 %.
 #define OSTINATO_UNROLL_4 _Pragma("GCC unroll 4")
 
 // The operands of a product, without the range of rows and columns.

@@ -15,7 +15,8 @@ template <class V> struct Lying {
   int64_t n;  // elements of a row
 
   Lying row(int64_t i) const { return {data + i * n, n}; }
-  // A vector from lane `lane` of the row's sixteen number `sixteen` on; `last` lanes of it if that is not 0.
+  // The vector that begins at lane `lane` of stretch number `sixteen` of the row; if last > 0, its first
+  // `last` lanes.
   V load(int64_t sixteen, int lane, int last) const {
     const T* const p = data + sixteen * kStretch + lane;
     return last ? V::load(p, last) : V::load(p);

@@ -17,7 +17,8 @@ struct BlockPlan {
   static constexpr int32_t kSpreads = -1, kFolds = -2, kOnFibres = -3;
   struct Stream {
     Operand operand;
-    bool whole;  // what kBroadcast reads and a folded sum writes: it does not move on with the strips
+    // Of an operand that kBroadcast reads, or of a folded sum's result: it does not move on with the strips.
+    bool whole;
   };
   // The place of an operand's fibres: the strip at `column` begins with its number column / block · inner.
   // block = 0: the operand is not spread, and moves on with the strips.

@@ -46,7 +46,7 @@ class ColumnAnalysis {
   ColumnSharing columns_;
   std::vector<Access> of_blocks_;
 
-  // Whether in a section that threads share by steps, one thread would write what another reads.
+  // Threads share this section by steps. Whether one thread would write a slot that another one reads.
   bool reaches_other_steps(const Section& section) const {
     std::vector<Access> found;
     for (int32_t i = section.begin; i < section.end; i++) {

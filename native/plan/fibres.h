@@ -19,8 +19,8 @@ struct Strips {
   }
 };
 
-// Plays what it can of a block on fibres: leaves out the spreads, and the products, that nobody reads any
-// more. unit: of its folded sums.
+// Rewrites the operations of a block that have kernels on fibres. Spreads and products that no operation
+// reads any more are left out. unit: of the block's folded sums.
 Strips play_on_fibres(BlockPlan& plan, int64_t unit);
 
 }  // namespace ostinato

@@ -21,7 +21,8 @@ class SumFinder {
   }
   SumSharing run() {
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
-      // Consecutive sums: nothing between them writes what they read. Only gradients of a single term.
+      // Consecutive sums, so that no instruction between them writes their operands; of gradients with a
+      // single term.
       std::vector<int32_t> sums, products;
       for (; i < p_.after.end && is_sum(at(i)); i++)
         if (terms_[size_t(at(i).weight)] == 1 && at(i).code != Code::kProductSum)

@@ -2,13 +2,13 @@
 //   prepare   pack a share of the weights · clear accumulators · `once` · load carries
 //   barrier
 //   play      chunk by chunk: slab.h; or column_slab.h where threads share the columns of a single group
-//             store carries · sum what is all the slab's own
+//             store carries · add up the pairs of groups that lie in the slab
 //   barrier   if the program has gradients
 //   sum       a share of the late gradients, and of the sums of groups: weight_grads.h
 // Vocabulary: group (request.h); slab, part, player, chunk (session.h); window, span (rows.h).
 //
-// The parts of the executor are headers whose contents have internal linkage, included here alone: as one
-// translation unit GCC inlines what is called once.
+// The parts of the executor are headers with internal linkage, which only this file includes: in one
+// translation unit GCC inlines a function that is called once.
 #include "play/executor.h"
 
 #include <algorithm>

@@ -119,8 +119,8 @@ void play_with_axes(const Kernels<T>& kernels, const BlockPlan::Operation& x, co
 }
 
 // Some columns of a block, or all if it has folded sums: all operations on one strip, while it is in L1, then
-// on the next. prefetcher: the operations that know axes fetch what is left to fetch, three lines for two of
-// the strip's; or null.
+// on the next. prefetcher, or null: operations that know axes fetch the lines that products have left, three
+// for each two lines of the strip.
 template <class T>
 void play_block(const Worker<T>& worker, const BlockPlan& b, int64_t t, Range span, Range columns,
                 Prefetcher* prefetcher = nullptr) {

@@ -7,7 +7,7 @@
 
 namespace ostinato {
 
-// Where an argument lies; strides are in elements. What they mean depends on what the program uses it as:
+// Where an argument lies; strides are in elements. Their meaning depends on its use in the program:
 //   over time (Kind::kTime)     element (slot, r, column) = data[slot · time + r · row + column]
 //   tape (Kind::kTape)          rows of `row` elements, in an order of the engine's own
 //   weight or gradient          element (i, j) = data[i · time + j · row]; a gradient has row = 1
@@ -48,7 +48,7 @@ struct PlayRequest {
 
 // Rows are played in groups. The sums of weight gradients are taken group by group, then of pairs of groups,
 // of pairs of pairs, and so on: since the groups depend on B alone, no number of threads changes their bits.
-// The number of groups is a power of two, so that threads, whose number mostly is one too, have equally many.
+// The number of groups is a power of two, as the number of threads mostly is: each then has equally many.
 inline int64_t n_groups(int64_t B) {
   int64_t n = 1;
   while (n < kMaxGroups && 2 * n * kGroupRows <= B) n *= 2;

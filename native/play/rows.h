@@ -1,8 +1,8 @@
 // A thread at work, and where the rows of its slab lie.
 //
 //   window   groups × steps, over which an instruction is played
-//   span     rows [begin, end) that live at one step. In a ragged batch rows end at different steps. A group's
-//            rows are sorted, the longest first, so that its living rows are its first ones
+//   span     rows [begin, end) that live at one step. In a ragged batch rows end at different steps; a group
+//            has the longest rows first, so that its living rows are its first ones
 #pragma once
 #include <algorithm>
 

@@ -74,7 +74,7 @@ struct Instruction {
   // kProduct: of a product.
   int32_t weight = 0;
   int32_t count = 0;   // kBlock: its instructions; kProductSum: the index of its product
-  int32_t inner = 1;   // kBroadcast, kRowSum, kRowMax: of the axis, whose times are k
+  int32_t inner = 1;   // kBroadcast, kRowSum, kRowMax: `inner` of the axis
   double s = 0;
   Operand d, a, b, c;
 };
@@ -112,7 +112,7 @@ inline int32_t columns_of_b(const Program& p, const SmallProduct& x) {
 inline int32_t columns_of_d(const SmallProduct& x) { return x.groups * x.M * x.N; }
 
 inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
-// Columns of a kBroadcast's operand, in a block of n columns; of what kRowSum and kRowMax give, for n of a.
+// A row of n columns without its axis: the operand of a kBroadcast, the result of a kRowSum or kRowMax.
 inline int32_t folded(int32_t n, const Instruction& x) { return n / x.k; }
 
 // The limits of a program. The compiler keeps to them: tests/engine/test_tables.py compares both sides.

@@ -31,8 +31,8 @@ class TensorDescriber {
   void add_number(int64_t n) { found_.push_back(n); }
 
   // Adds a tensor's dtype, class, whether it requires gradients, and its axes but for the first `skip`: the
-  // last of these are its rows. False if it is unusual: not a plain tensor of the CPU, or of other rows than
-  // those before.
+  // last of these are its rows. False if it is unusual: no plain tensor of the CPU, or of another number of
+  // rows than the tensors added before.
   bool add(nanobind::handle t, int64_t skip) {
     const TorchNames& names = torch_names();
     if (!names.is_plain(t) || nanobind::cast<bool>(t.attr(names.is_neg)())) return false;

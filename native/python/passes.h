@@ -1,4 +1,4 @@
-// A pass of a recorded step on PyTorch's tensors: what the autograd function of `scan` calls each time.
+// A pass of a recorded step on PyTorch's tensors, called by the autograd function of `scan`.
 // ostinato/compiler/play/step.py plans passes. Here their tensors are made and given to a program:
 //   forward    given tensors → x…, init… as the engine reads them → carries and outputs, made → play → Tape
 //   backward   Tape and gradients of outputs → gradients, made → play

@@ -202,7 +202,8 @@ class StepPlan::Maker {
       i += n;
     }
   }
-  // Joins x with an earlier product, which moves behind those between. Returns whether there is one that may.
+  // Joins x with an earlier product if that may move to its place, behind the products between them. Returns
+  // whether there is one.
   bool join(std::vector<Joined>& list, const Instruction& x) const {
     for (size_t i = list.size(); i-- > 0;) {
       Joined& other = list[i];
@@ -216,7 +217,7 @@ class StepPlan::Maker {
       both.parts.insert(x.d.column < both.x.d.column ? both.parts.begin() : both.parts.end(), x);
       both.x.d.column = std::min(both.x.d.column, x.d.column);
       both.x.n += x.n;
-      both.x.c = both.x.d;  // what the parts start with is laid there
+      both.x.c = both.x.d;  // where the starts of the parts are laid
       list.push_back(std::move(both));
       return true;
     }

@@ -33,7 +33,7 @@ struct StepOperand {
 };
 
 // One place, as a step finds it. Own memory lies buffer after buffer, each [rows, width].
-struct StepPlace {  // not initialized: there is room for many, of which a step uses a few
+struct StepPlace {  // not initialized: an array has room for kMaxPorts, and a step uses a few
   float* data;
   int64_t rows;    // of own memory; else 1
   int64_t stride;  // of a port; else 0
